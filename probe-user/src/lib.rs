@@ -1,0 +1,12 @@
+//! `whereis-port`: who is behind a port, and how traffic gets there.
+//!
+//! Facts are read by [`node`], turned into answers by [`resolve`] and shown by
+//! [`view`]; [`model`] is the vocabulary they share. `ARCHITECTURE.md` has the map.
+
+pub mod app;
+pub mod cli;
+pub mod exit;
+pub mod model;
+pub mod node;
+pub mod resolve;
+pub mod view;

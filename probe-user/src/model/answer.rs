@@ -1,0 +1,209 @@
+//! What follows from the facts.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Cluster, Container, ContainerRef, Evidence, Gap, NetnsId, Pod, Port, Process, Proto, Query,
+    Service, Socket,
+};
+
+/// The answer to one question.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// The question.
+    pub query: Query,
+    /// Whether anything was found.
+    pub verdict: Verdict,
+    /// Every way from a port that was asked for to what serves it: the tool's
+    /// own namespace first, then the host's, then the others.
+    pub paths: Vec<Path>,
+    /// From where it can be reached.
+    pub reach: Vec<Reach>,
+    /// What could not be read, and what that could hide.
+    pub gaps: Vec<Gap>,
+}
+
+/// Whether something is behind the port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Yes.
+    Found,
+    /// Surely not: everything that could hold the port was readable.
+    NotFound,
+    /// Nothing was found, but not everything could be read.
+    Unknown,
+}
+
+/// One way from a port to its end.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Path {
+    /// The steps, at least one, in the packet's order.
+    pub hops: Vec<Hop>,
+    /// What is at the end.
+    pub end: End,
+}
+
+/// A namespace as an answer names it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct NetnsRef {
+    /// Its identity.
+    pub id: NetnsId,
+    /// `host`, the name of the container that owns it, or its `ip netns` name.
+    /// Untrusted.
+    pub name: Option<String>,
+}
+
+/// One step of a path.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hop {
+    /// What kind of step.
+    pub kind: HopKind,
+    /// The namespace in which it happens; `None` when it is not on this node or
+    /// not known.
+    pub netns: Option<NetnsRef>,
+    /// Where the packet is addressed to at this step.
+    pub endpoint: Endpoint,
+    /// The protocol.
+    pub proto: Proto,
+    /// What does it, in one line: `docker-proxy, pid 29328`. Untrusted.
+    pub detail: String,
+    /// The socket, for a listener.
+    pub socket: Option<Socket>,
+    /// How it is known.
+    pub evidence: Vec<Evidence>,
+}
+
+/// Where a packet is addressed to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// The address. A wildcard for a listener bound to all; `None` when the
+    /// target is named by something else (see `name`).
+    pub address: Option<IpAddr>,
+    /// A name that was not looked up (host name, `svc/hubble-ui`, a socket's
+    /// path). Untrusted.
+    pub name: Option<String>,
+    /// The port.
+    pub port: Option<Port>,
+}
+
+/// The kinds of step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HopKind {
+    /// A socket.
+    Listener,
+    /// A process that passes connections on.
+    Forward,
+    /// A NAT rule.
+    Dnat,
+    /// A load-balanced service.
+    Service,
+    /// The kernel itself.
+    Kernel,
+    /// The path leaves this node.
+    OffNode,
+}
+
+/// What is at the end of a path.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct End {
+    /// What the end is.
+    pub ending: Ending,
+    /// Why it ends so, when it is not simply a process.
+    pub why: Option<String>,
+    /// All processes that hold the listener, the likely acceptor first.
+    pub processes: Vec<Process>,
+    /// The containers it is in, outermost first. What only the cgroup tells has
+    /// an id and a runtime, and no name.
+    pub containers: Vec<Container>,
+    /// The pod.
+    pub pod: Option<Pod>,
+    /// The Kubernetes service.
+    pub service: Option<Service>,
+    /// The cluster.
+    pub cluster: Option<Cluster>,
+    /// The systemd unit or scope.
+    pub unit: Option<String>,
+    /// How the container, pod and cluster are known.
+    pub evidence: Vec<Evidence>,
+}
+
+/// What kind of end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// One or more processes hold the listener.
+    Process,
+    /// The kernel holds it.
+    Kernel,
+    /// The owner exists, but outside the PID namespaces that can be seen.
+    OutsidePidNamespace,
+    /// Somebody holds it whose descriptors could not be read.
+    NotReadable,
+    /// Nothing listens there.
+    Nothing,
+    /// It goes on where this node's facts end.
+    Elsewhere,
+    /// The owner could not be told.
+    #[default]
+    Unknown,
+}
+
+/// From where a port can be reached, and why, or why not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reach {
+    /// From where.
+    pub from: Vantage,
+    /// What to connect to from there, `address:port`.
+    pub address: Option<String>,
+    /// `None` when it can't be told.
+    pub reachable: Option<bool>,
+    /// Why.
+    pub why: String,
+    /// What would make it reachable.
+    pub fix: Option<String>,
+}
+
+/// Where a client is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Vantage {
+    /// A process in the tool's namespace that connects to 127.0.0.1 or ::1.
+    Loopback,
+    /// A process in the tool's namespace that connects to another address.
+    Node,
+    /// Another machine.
+    Outside,
+    /// A container on this node.
+    Containers,
+}
+
+impl Answer {
+    /// The containers' refs that an end lists without a name.
+    pub fn is_found(&self) -> bool {
+        self.verdict == Verdict::Found
+    }
+}
+
+impl Container {
+    /// A container of which only the cgroup path speaks.
+    pub fn from_ref(reference: &ContainerRef, parents: &[ContainerRef]) -> Self {
+        Self {
+            runtime: reference.runtime,
+            id: reference.id.clone(),
+            name: None,
+            image: None,
+            labels: std::collections::BTreeMap::new(),
+            networks: Vec::new(),
+            ports: Vec::new(),
+            network_mode: None,
+            pid: None,
+            parents: parents.to_vec(),
+            pod: reference.pod.as_ref().map(Pod::from),
+            via: "cgroup path".to_owned(),
+        }
+    }
+}

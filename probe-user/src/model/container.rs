@@ -1,0 +1,171 @@
+//! Containers, pods, services and clusters, as far as their runtimes tell.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ContainerRef, Pid, PodRef, Port, Proto};
+
+/// What runs a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Runtime {
+    /// Docker Engine.
+    Docker,
+    /// Podman.
+    Podman,
+    /// containerd, by CRI or by `ctr`.
+    Containerd,
+    /// nerdctl on containerd.
+    Nerdctl,
+    /// CRI-O.
+    CriO,
+    /// LXC, LXD or Incus.
+    Lxc,
+    /// systemd-nspawn or another systemd-machined machine.
+    Nspawn,
+    /// Something whose cgroup has a container's shape but no runtime's mark.
+    Unknown,
+}
+
+impl Runtime {
+    /// The name as users write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+            Self::Containerd => "containerd",
+            Self::Nerdctl => "nerdctl",
+            Self::CriO => "cri-o",
+            Self::Lxc => "lxc",
+            Self::Nspawn => "systemd-nspawn",
+            Self::Unknown => "unknown runtime",
+        }
+    }
+}
+
+impl fmt::Display for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What a runtime, or its state files, say of one container. Names, labels and
+/// images are untrusted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// The runtime.
+    pub runtime: Runtime,
+    /// The full id (64 hex digits; the name for LXC and systemd-nspawn).
+    pub id: String,
+    /// The name, without Docker's leading slash.
+    pub name: Option<String>,
+    /// The image it was made from, as the user named it.
+    pub image: Option<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// The networks it is attached to.
+    pub networks: Vec<Network>,
+    /// The ports it publishes or exposes.
+    pub ports: Vec<Published>,
+    /// Docker's network mode: `bridge`, `host`, `container:ID`, a network's name.
+    pub network_mode: Option<String>,
+    /// Its first process, in the tool's PID namespace.
+    pub pid: Option<Pid>,
+    /// The containers it runs inside of, outermost first.
+    pub parents: Vec<ContainerRef>,
+    /// The pod it belongs to.
+    pub pod: Option<Pod>,
+    /// Who said all this: `Docker API`, `Podman API`, `state file /var/lib/…`.
+    pub via: String,
+}
+
+impl Container {
+    /// The cluster its labels name: kind, k3d, minikube and Talos label their
+    /// node containers.
+    pub fn cluster(&self) -> Option<Cluster> {
+        const LABELS: [(&str, &str, &str); 4] = [
+            ("io.x-k8s.kind.cluster", "kind", "io.x-k8s.kind.role"),
+            ("k3d.cluster", "k3d", "k3d.role"),
+            ("name.minikube.sigs.k8s.io", "minikube", "role.minikube.sigs.k8s.io"),
+            ("talos.cluster.name", "talos", "talos.type"),
+        ];
+        LABELS.into_iter().find_map(|(label, distribution, role)| {
+            let name = self.labels.get(label).filter(|n| !n.is_empty())?;
+            Some(Cluster {
+                name: name.clone(),
+                distribution: distribution.to_owned(),
+                role: self.labels.get(role).filter(|r| !r.is_empty()).cloned(),
+                node: self.name.clone(),
+                source: format!("label {label}"),
+            })
+        })
+    }
+}
+
+/// A network that a container is attached to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Its name.
+    pub name: String,
+    /// The container's addresses there.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// A port that a container publishes on its host, or only exposes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Published {
+    /// The protocol.
+    pub proto: Proto,
+    /// The port inside the container.
+    pub container_port: Port,
+    /// The port on the host; `None` when it is only exposed.
+    pub host_port: Option<Port>,
+    /// The host's address it is bound to; `None` when not said.
+    pub host_ip: Option<IpAddr>,
+}
+
+/// A Kubernetes pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pod {
+    /// Its namespace.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: Option<String>,
+    /// Its UID as the kubelet uses it: for a static pod the hash of its manifest.
+    pub uid: Option<String>,
+}
+
+impl From<&PodRef> for Pod {
+    fn from(pod: &PodRef) -> Self {
+        Self { namespace: None, name: None, uid: Some(pod.uid.clone()) }
+    }
+}
+
+/// A Kubernetes service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The port's name or number.
+    pub port: Option<String>,
+}
+
+/// A Kubernetes cluster, as named by something on this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// Its name.
+    pub name: String,
+    /// What made it: `kind`, `k3d`, `minikube`, `talos`.
+    pub distribution: String,
+    /// The node's role in it: `control-plane`, `worker`.
+    pub role: Option<String>,
+    /// The node's name.
+    pub node: Option<String>,
+    /// How this is known.
+    pub source: String,
+}

@@ -1,0 +1,34 @@
+//! The words of the domain: pure data shared by everything else.
+//!
+//! Facts (what was read from a node) and answers (what follows from them) both
+//! live here. Nothing in this module does I/O, and nothing here knows where a
+//! fact came from or how an answer is shown.
+
+mod answer;
+mod cgroup;
+mod container;
+mod gap;
+mod host;
+mod net;
+mod owner;
+mod process;
+mod query;
+mod socket;
+
+pub use answer::{Answer, End, Ending, Endpoint, Hop, HopKind, NetnsRef, Path, Reach, Vantage, Verdict};
+pub use cgroup::{CgroupPath, ContainerRef, PodRef};
+pub use container::{Cluster, Container, Network, Pod, Published, Runtime, Service};
+pub use gap::{Evidence, Gap, Impact, Read, SourceReport};
+pub use host::{Capability, Host};
+pub use net::{Address, KernelPort, Link, LinkKind, NatPresence, Netns, NetnsId, Route};
+pub use owner::{Owner, Owners};
+pub use process::{Ancestor, Process, StartTime};
+pub use query::{Query, Scope};
+pub use socket::{Port, PortRange, Proto, Socket, SocketFilter, SocketState};
+
+/// A process id in the tool's own PID namespace.
+pub type Pid = u32;
+
+/// The inode number of a socket in sockfs: what `/proc/PID/fd/N` and sock_diag
+/// both name. Unique on the machine while the socket lives, reused afterwards.
+pub type SocketInode = u64;

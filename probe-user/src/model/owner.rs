@@ -1,0 +1,42 @@
+//! Who holds which socket.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Pid, SocketInode, StartTime};
+
+/// One process that has a descriptor for a socket.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Owner {
+    /// The socket.
+    pub inode: SocketInode,
+    /// The process.
+    pub pid: Pid,
+    /// Guards against a reused PID.
+    pub start: StartTime,
+    /// The thread, when only a thread with its own descriptor table holds it.
+    pub tid: Option<Pid>,
+    /// The lowest descriptor number.
+    pub fd: u32,
+}
+
+/// What a pass over the descriptor tables found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owners {
+    /// Every holder of every socket that was asked for, by inode, then PID.
+    pub holders: Vec<Owner>,
+    /// Processes whose descriptor table could not be read, at most
+    /// [`Owners::DENIED`] of them, and how many there were.
+    pub denied: Vec<Pid>,
+    /// How many could not be read.
+    pub denied_total: u32,
+}
+
+impl Owners {
+    /// How many unreadable processes are named.
+    pub const DENIED: usize = 16;
+
+    /// The holders of one socket.
+    pub fn of(&self, inode: SocketInode) -> impl Iterator<Item = &Owner> {
+        self.holders.iter().filter(move |o| o.inode == inode)
+    }
+}

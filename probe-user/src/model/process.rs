@@ -1,0 +1,73 @@
+//! Processes.
+
+use serde::{Deserialize, Serialize};
+
+use super::{CgroupPath, NetnsId, Pid};
+
+/// Start time of a process in clock ticks since boot (field 22 of
+/// `/proc/PID/stat`). With the PID it names one process for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StartTime(pub u64);
+
+/// What is known of a process. Everything textual is untrusted: a process
+/// chooses its own name and arguments.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Its id in the tool's PID namespace.
+    pub pid: Pid,
+    /// With `pid`, its identity.
+    pub start: StartTime,
+    /// Start time in seconds since the epoch.
+    pub started_at: Option<u64>,
+    /// Its name (`comm`), at most 15 bytes.
+    pub comm: String,
+    /// Its arguments. Empty for kernel threads and zombies.
+    pub cmdline: Vec<String>,
+    /// The executable, as seen in the process's own mount namespace.
+    pub exe: Option<String>,
+    /// The working directory, likewise.
+    pub cwd: Option<String>,
+    /// Real user id.
+    pub uid: u32,
+    /// The user's name on this host. Wrong names are worse than none: `None`
+    /// when the process lives in another user namespace.
+    pub user: Option<String>,
+    /// Its id in each PID namespace it is in, outermost first; the last is the
+    /// one it sees itself.
+    pub nspid: Vec<Pid>,
+    /// Its network namespace, when readable.
+    pub netns: Option<NetnsId>,
+    /// The best cgroup path (v2, else the `name=systemd`, else any v1 line).
+    pub cgroup: Option<CgroupPath>,
+    /// Its parents, nearest first, up to init.
+    pub ancestors: Vec<Ancestor>,
+}
+
+impl Process {
+    /// The name people know it by: the last part of `argv[0]` when `comm` is
+    /// that name cut at 15 bytes, else `comm`.
+    pub fn name(&self) -> &str {
+        let full = self.cmdline.first().map(|a| a.rsplit('/').next().unwrap_or(a));
+        match full {
+            Some(full) if self.comm.len() == 15 && full.starts_with(self.comm.as_str()) => {
+                full.split_whitespace().next().unwrap_or(full)
+            }
+            _ => &self.comm,
+        }
+    }
+
+    /// The id inside its own PID namespace, when that is another one.
+    pub fn inner_pid(&self) -> Option<Pid> {
+        self.nspid.last().copied().filter(|_| self.nspid.len() > 1)
+    }
+}
+
+/// A parent of a process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ancestor {
+    /// Its id.
+    pub pid: Pid,
+    /// Its name. Untrusted.
+    pub comm: String,
+}

@@ -1,0 +1,192 @@
+//! Sockets as the kernel reports them, and how to ask for them.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+
+use serde::{Deserialize, Serialize};
+
+use super::{NetnsId, SocketInode};
+
+/// A transport port, in host byte order. Never 0: the kernel uses 0 for "unbound".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Port(pub u16);
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A range of ports, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PortRange {
+    /// The lowest port.
+    pub first: Port,
+    /// The highest port, not below `first`.
+    pub last: Port,
+}
+
+impl PortRange {
+    /// The range that holds just one port.
+    pub fn one(port: Port) -> Self {
+        Self { first: port, last: port }
+    }
+
+    /// Whether `port` lies in the range.
+    pub fn contains(&self, port: Port) -> bool {
+        self.first <= port && port <= self.last
+    }
+
+    /// Whether every port of `other` lies in the range.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.first <= other.first && other.last <= self.last
+    }
+}
+
+/// The transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Proto {
+    /// TCP, MPTCP listeners included: they are in the TCP tables too.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Proto {
+    /// All protocols that are read.
+    pub const ALL: [Self; 2] = [Self::Tcp, Self::Udp];
+
+    /// The name as users write it, `tcp` or `udp`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+impl fmt::Display for Proto {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What a socket on a port does there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SocketState {
+    /// TCP in state LISTEN.
+    Listen,
+    /// UDP bound to a port and not connected: takes packets from any peer.
+    Unconnected,
+}
+
+/// One listening or bound socket, from sock_diag or `/proc/PID/net`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Socket {
+    /// The namespace the socket lives in. Fixed when the socket was made; the
+    /// processes that hold it may live in another one.
+    pub netns: NetnsId,
+    /// The protocol.
+    pub proto: Proto,
+    /// The state.
+    pub state: SocketState,
+    /// The bound address, exactly as bound: `::ffff:127.0.0.1` stays as it is.
+    pub address: IpAddr,
+    /// The bound port, host byte order.
+    pub port: Port,
+    /// `IPV6_V6ONLY` of an IPv6 socket. `None` for IPv4, and where only
+    /// `/proc/PID/net/tcp6` could be read, which does not tell.
+    pub v6only: Option<bool>,
+    /// Inode in sockfs. 0 when the kernel gave none.
+    pub inode: SocketInode,
+    /// User id of the socket (the creator's fsuid), in the tool's user namespace.
+    pub uid: u32,
+    /// Interface index the socket is bound to (`SO_BINDTODEVICE`).
+    pub ifindex: Option<u32>,
+    /// The cgroup v2 id of the task that created the socket
+    /// (`INET_DIAG_CGROUP_ID`, Linux 5.8).
+    pub cgroup_id: Option<u64>,
+}
+
+impl Socket {
+    /// The address with a v4-mapped IPv6 address as the IPv4 one it stands for.
+    pub fn effective_address(&self) -> IpAddr {
+        self.address.to_canonical()
+    }
+
+    /// Whether the socket takes packets for IPv4. `None` when `v6only` is unknown.
+    pub fn takes_ipv4(&self) -> Option<bool> {
+        match self.effective_address() {
+            IpAddr::V4(_) => Some(true),
+            IpAddr::V6(a) if a.is_unspecified() => self.v6only.map(|only| !only),
+            IpAddr::V6(_) => Some(false),
+        }
+    }
+
+    /// How well the bind matches a packet to `to`, as the kernel ranks it: a
+    /// specific address beats a wildcard of the same family, and that beats a
+    /// dual-stack wildcard. `None` when it does not match. A dual-stack bind
+    /// whose `v6only` is unknown counts as a match: the caller says so.
+    pub fn match_rank(&self, to: IpAddr) -> Option<u8> {
+        let to = to.to_canonical();
+        let bound = self.effective_address();
+        if bound == to {
+            return Some(3);
+        }
+        if !bound.is_unspecified() {
+            return None;
+        }
+        match (bound, to) {
+            (IpAddr::V4(_), IpAddr::V4(_)) | (IpAddr::V6(_), IpAddr::V6(_)) => Some(2),
+            (IpAddr::V6(_), IpAddr::V4(_)) if self.takes_ipv4() != Some(false) => Some(1),
+            _ => None,
+        }
+    }
+
+    /// Whether it is bound to every address of its family.
+    pub fn is_wildcard(&self) -> bool {
+        self.effective_address().is_unspecified()
+    }
+
+    /// Whether only the loopback of its own namespace reaches it.
+    pub fn is_loopback(&self) -> bool {
+        self.effective_address().is_loopback()
+    }
+}
+
+/// Which sockets are asked for. The kernel applies it where it can.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SocketFilter {
+    /// `None` asks for every protocol.
+    pub proto: Option<Proto>,
+    /// `None` asks for every port.
+    pub ports: Option<PortRange>,
+}
+
+impl SocketFilter {
+    /// Every socket there is.
+    pub const ALL: Self = Self { proto: None, ports: None };
+
+    /// Whether `socket` passes.
+    pub fn matches(&self, socket: &Socket) -> bool {
+        self.proto.is_none_or(|p| p == socket.proto)
+            && self.ports.is_none_or(|r| r.contains(socket.port))
+    }
+
+    /// Whether everything that `other` asks for is asked for by this filter too.
+    pub fn covers(&self, other: &Self) -> bool {
+        let proto = self.proto.is_none() || self.proto == other.proto;
+        let ports = match (&self.ports, &other.ports) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(mine), Some(theirs)) => mine.covers(theirs),
+        };
+        proto && ports
+    }
+}
+
+/// The IPv4 loopback address.
+pub(crate) const LOOPBACK4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);

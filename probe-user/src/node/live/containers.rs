@@ -1,0 +1,1 @@
+//! Containers: from their runtimes' APIs, else from the runtimes' state files.

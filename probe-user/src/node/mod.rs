@@ -1,0 +1,67 @@
+//! Reading facts. The only module that does I/O, and in it only `live` does.
+
+mod live;
+mod recorded;
+
+use std::collections::BTreeSet;
+
+use crate::model::{
+    Address, CgroupPath, Container, ContainerRef, Host, KernelPort, Link, NatPresence, Netns,
+    NetnsId, Owners, Pid, Process, Read, Route, Socket, SocketFilter, SocketInode, SourceReport,
+};
+
+pub use live::{LiveNode, Options};
+pub use recorded::{Recorded, Recorder, RecordingError, redact};
+
+/// A node whose facts can be asked for, each at the time it is needed.
+///
+/// Every read is memoised: asking twice costs nothing and gives the same facts,
+/// so that an answer is made from one picture of the node. No read fails: what
+/// could not be read is in the gaps of the [`Read`].
+pub trait Node {
+    /// The node itself and the rights it is read with.
+    fn host(&self) -> Read<Host>;
+
+    /// Every network namespace that can be seen, the tool's own first.
+    fn netns(&self) -> Read<Vec<Netns>>;
+
+    /// Listening TCP and bound, unconnected UDP sockets of these namespaces that
+    /// pass `filter`.
+    fn sockets(&self, netns: &[NetnsId], filter: &SocketFilter) -> Read<Vec<Socket>>;
+
+    /// Who holds these sockets.
+    fn owners(&self, inodes: &BTreeSet<SocketInode>) -> Read<Owners>;
+
+    /// These processes. One that has exited is left out.
+    fn processes(&self, pids: &[Pid]) -> Read<Vec<Process>>;
+
+    /// The interfaces of these namespaces.
+    fn links(&self, netns: &[NetnsId]) -> Read<Vec<Link>>;
+
+    /// The addresses of these namespaces.
+    fn addresses(&self, netns: &[NetnsId]) -> Read<Vec<Address>>;
+
+    /// The routes of these namespaces' main tables.
+    fn routes(&self, netns: &[NetnsId]) -> Read<Vec<Route>>;
+
+    /// Ports the kernel holds in these namespaces that links do not tell of
+    /// (WireGuard, L2TP, FOU, NFS, lockd).
+    fn kernel_ports(&self, netns: &[NetnsId]) -> Read<Vec<KernelPort>>;
+
+    /// Whether these namespaces have NAT or load balancing configured. One
+    /// entry for each that has.
+    fn nat(&self, netns: &[NetnsId]) -> Read<Vec<NatPresence>>;
+
+    /// The container at the end of `chain` (outermost first), in which process
+    /// `pid` runs.
+    fn container(&self, chain: &[ContainerRef], pid: Pid) -> Read<Option<Container>>;
+
+    /// Every container that the runtimes of this node know of.
+    fn containers(&self) -> Read<Vec<Container>>;
+
+    /// The path of a cgroup v2 by its id.
+    fn cgroup_path(&self, id: u64) -> Read<Option<CgroupPath>>;
+
+    /// What was asked of which source so far.
+    fn sources(&self) -> Vec<SourceReport>;
+}

@@ -1,0 +1,1 @@
+//! Showing answers: text, JSON, tables. Everything untrusted is made safe here.
