@@ -10,7 +10,7 @@ use crate::model::{
     NetnsId, Owners, Pid, Process, Read, Route, Socket, SocketFilter, SocketInode, SourceReport,
 };
 
-pub use live::{LiveNode, Options};
+pub use live::LiveNode;
 pub use recorded::{Recorded, Recorder, RecordingError, redact};
 
 /// A node whose facts can be asked for, each at the time it is needed.
