@@ -4,3 +4,4 @@
 mod forward;
 
 pub use forward::{Forward, Target, parse as parse_forward};
+pub(crate) use forward::{Piece, Word, telling_words};
