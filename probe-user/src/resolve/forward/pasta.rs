@@ -90,8 +90,8 @@ impl<'a> Said<'a> {
                 specs.push(default);
             }
             for spec in specs {
-                // One that is not understood is left out: it can't be matched.
-                let Some(parsed) = Spec::from(spec) else { continue };
+                // One that is not understood forwards nothing that could be matched.
+                let parsed = Spec::from(spec).unwrap_or_default();
                 line.words.extend([Word::keep(flag), parsed.word()]);
                 line.mappings.extend(parsed.ports.iter().map(|(from, to)| Mapping {
                     proto: Some(proto),
@@ -108,6 +108,7 @@ impl<'a> Said<'a> {
 }
 
 /// The value of `-t` or `-u`: `[ADDRESS[%INTERFACE]/]PORTS[:PORTS],…,~PORTS`.
+#[derive(Default)]
 struct Spec<'a> {
     address: Option<&'a str>,
     /// The ports listened on and the first one they lead to.
@@ -117,7 +118,7 @@ struct Spec<'a> {
 
 impl<'a> Spec<'a> {
     fn from(spec: &'a str) -> Option<Self> {
-        let mut parsed = Self { address: None, ports: Vec::new(), except: Vec::new() };
+        let mut parsed = Self::default();
         match spec {
             "none" => return Some(parsed),
             "auto" | "all" => {

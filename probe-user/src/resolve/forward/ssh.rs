@@ -25,8 +25,11 @@ pub(super) fn ssh(args: &[String]) -> Option<Line> {
     let via = said.destination?;
     let mut line = Line { kind: "ssh -L", mappings: Vec::new(), words: Vec::new() };
     for local in &said.local {
-        // One that is not understood is left out: it can't be matched.
-        let Some(spec) = Spec::from(local) else { continue };
+        // One that is not understood can't be matched; that it is there counts.
+        let Some(spec) = Spec::from(local) else {
+            line.words.extend([Word::keep("-L"), Word::keep("?")]);
+            continue;
+        };
         line.words.extend([Word::keep("-L"), spec.word()]);
         let target = match spec.to {
             To::Host(host, port) => {
@@ -38,7 +41,10 @@ pub(super) fn ssh(args: &[String]) -> Option<Line> {
         line.mappings.push(Mapping::tcp(spec.bind(), Some(spec.port), target, quote));
     }
     for dynamic in &said.dynamic {
-        let Some((bind, port)) = bind_port(dynamic) else { continue };
+        let Some((bind, port)) = bind_port(dynamic) else {
+            line.words.extend([Word::keep("-D"), Word::keep("?")]);
+            continue;
+        };
         line.words.extend([Word::keep("-D"), bind_word(bind).then(port)]);
         let target = Target::Unsaid("a SOCKS proxy: each connection says where it goes");
         let quote = text::quote(["-D", dynamic, via]);
