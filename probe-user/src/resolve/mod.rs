@@ -12,6 +12,7 @@ mod walk;
 use std::collections::BTreeSet;
 
 pub use forward::{Forward, Target, parse as parse_forward};
+pub(crate) use forward::{Piece, Word, telling_words};
 pub use list::{ListFilter, list};
 
 use crate::model::{
