@@ -2,6 +2,8 @@
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use super::style::{Ink, Style};
+
 /// How many columns `text` takes.
 pub(super) fn width(text: &str) -> usize {
     text.width()
@@ -69,6 +71,71 @@ fn split(text: &str, columns: usize) -> (&str, &str) {
         }
     }
     (text, "")
+}
+
+/// Lines of text as they are written, within the width of a style.
+#[derive(Debug)]
+pub(super) struct Page<'a> {
+    pub(super) style: &'a Style,
+    out: String,
+}
+
+/// Columns below which nothing is fitted any more: lines then run over.
+const NARROWEST: usize = 40;
+
+impl<'a> Page<'a> {
+    pub(super) fn new(style: &'a Style) -> Self {
+        Self { style, out: String::new() }
+    }
+
+    /// How many columns there are beyond `used`.
+    pub(super) fn room(&self, used: usize) -> usize {
+        self.style.width.map_or(usize::MAX, |width| width.max(NARROWEST).saturating_sub(used))
+    }
+
+    /// Writes one line, without spaces at its end.
+    pub(super) fn line(&mut self, line: &str) {
+        self.out.push_str(line.trim_end_matches(' '));
+        self.out.push('\n');
+    }
+
+    /// Writes `text` behind `lead`, wrapped, the further lines behind `hang`.
+    pub(super) fn paragraph(&mut self, lead: &str, hang: &str, ink: Option<Ink>, text: &str) {
+        let room = self.room(width(lead).max(width(hang)));
+        for (at, line) in wrap(text, room).iter().enumerate() {
+            let prefix = if at == 0 { lead } else { hang };
+            let line = ink.map_or_else(|| line.clone(), |ink| self.style.paint(ink, line));
+            self.line(&format!("{prefix}{line}"));
+        }
+    }
+
+    /// Writes a labelled text: the label in a column of `columns`, the text
+    /// wrapped in a column of its own. Where that would leave little room, the
+    /// further lines hang under the label instead.
+    pub(super) fn entry(&mut self, indent: &str, label: (&str, usize, Ink), text: &str) {
+        let (label, columns, ink) = label;
+        let beside = width(indent) + columns.max(width(label) + 1);
+        let hang = if self.room(beside) >= 36 { beside - width(indent) } else { 2 };
+        if self.room(beside) < 12 {
+            self.line(&format!("{indent}{}", self.style.paint(ink, label)));
+            let hang = format!("{indent}  ");
+            return self.paragraph(&hang, &hang, None, text);
+        }
+        let spaces = " ".repeat(columns.max(width(label) + 1) - width(label));
+        let first = wrap(text, self.room(beside));
+        // The first line may be shorter than the rest have room for.
+        let head = first.first().cloned().unwrap_or_default();
+        self.line(&format!("{indent}{}{spaces}{head}", self.style.paint(ink, label)));
+        let rest = first.get(1..).unwrap_or_default().join(" ");
+        if !rest.is_empty() {
+            let hang = format!("{indent}{}", " ".repeat(hang));
+            self.paragraph(&hang, &hang, None, &rest);
+        }
+    }
+
+    pub(super) fn finish(self) -> String {
+        self.out
+    }
 }
 
 #[cfg(test)]
