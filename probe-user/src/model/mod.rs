@@ -15,7 +15,10 @@ mod process;
 mod query;
 mod socket;
 
-pub use answer::{Answer, End, Ending, Endpoint, Hop, HopKind, NetnsRef, Path, Reach, Vantage, Verdict};
+pub use answer::{
+    Answer, End, Ending, Endpoint, Hop, HopKind, ListRow, Listing, NetnsRef, Path, Reach, Vantage,
+    Verdict,
+};
 pub use cgroup::{CgroupPath, ContainerRef, PodRef};
 pub use container::{Cluster, Container, Network, Pod, Published, Runtime, Service};
 pub use gap::{Evidence, Gap, Impact, Read, SourceReport};
