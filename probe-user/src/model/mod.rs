@@ -27,6 +27,7 @@ pub use net::{Address, KernelPort, Link, LinkKind, NatPresence, Netns, NetnsId, 
 pub use owner::{Owner, Owners};
 pub use process::{Ancestor, Process, StartTime};
 pub use query::{Query, Scope};
+pub(crate) use socket::LOOPBACK4;
 pub use socket::{Port, PortRange, Proto, Socket, SocketFilter, SocketState};
 
 /// A process id in the tool's own PID namespace.

@@ -11,7 +11,7 @@ use crate::model::{
 };
 
 pub use live::LiveNode;
-pub use recorded::{Recorded, Recorder, RecordingError, redact};
+pub use recorded::{Recorded, Recorder, Recording, RecordingError, read_everything, redact};
 
 /// A node whose facts can be asked for, each at the time it is needed.
 ///

@@ -285,8 +285,8 @@ fn nothing(facts: &Facts<'_>, place: NetnsId, address: IpAddr, port: Port, proto
 }
 
 fn off_node(facts: &Facts<'_>, from: NetnsId, address: IpAddr, port: Port, proto: Proto) -> Path {
-    let route = super::route::lookup(&facts.take(facts.node.routes(&[from])), address);
-    let detail = match &route {
+    let routes = facts.take(facts.node.routes(&[from]));
+    let detail = match super::route::lookup(&routes, address) {
         Some(route) => match route.gateway {
             Some(gateway) => format!("leaves this node by next hop {gateway}"),
             None => "on a network this node is attached to".to_owned(),
