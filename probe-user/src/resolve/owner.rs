@@ -125,19 +125,18 @@ fn ownerless(facts: &Facts<'_>, socket: &Socket, denied: &[u32], denied_total: u
         } else {
             "processes of other users are hidden (hidepid)".to_owned()
         };
-        let mut why = format!("owner not readable: {who}");
+        let mut why = who.clone();
+        let mut gap = Gap::new(Impact::Owner, "/proc/*/fd", who);
         if host.has(Capability::CapSysPtrace) {
             why.push_str("; CAP_SYS_PTRACE is there, so a security module or a user namespace refused");
         } else {
             why.push_str(": needs CAP_SYS_PTRACE");
+            gap = gap.remedy("run as root, or with CAP_SYS_PTRACE");
         }
+        facts.gap(gap);
         if !host.init_pid_ns {
             why.push_str("; it may also be outside this PID namespace");
         }
-        facts.gap(
-            Gap::new(Impact::Owner, "/proc/*/fd", who)
-                .remedy("run as root, or with CAP_SYS_PTRACE"),
-        );
         end.why = Some(why);
     } else if !host.init_pid_ns {
         end.ending = Ending::OutsidePidNamespace;

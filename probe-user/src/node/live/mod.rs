@@ -343,7 +343,8 @@ impl Node for LiveNode {
                 }
             }
             memo.asked.extend(missing);
-            let gaps = denied_gap(&memo.owners).into_iter().chain(memo.gaps.clone()).collect::<Vec<_>>();
+            let denied = denied_gap(&memo.owners);
+            let gaps = denied.into_iter().chain(memo.gaps.clone()).collect::<Vec<_>>();
             self.log("descriptors", since, &gaps, format!("{} holders", memo.owners.holders.len()));
         }
         let memo = self.owners.borrow();
@@ -451,8 +452,9 @@ impl Node for LiveNode {
     }
 }
 
-/// What unreadable descriptor tables leave open.
-pub(crate) fn denied_gap(owners: &Owners) -> Option<Gap> {
+/// What unreadable descriptor tables leave open, for the source's report. In an
+/// answer it matters only where an owner is missing.
+fn denied_gap(owners: &Owners) -> Option<Gap> {
     (owners.denied_total > 0).then(|| {
         let pids: Vec<String> = owners.denied.iter().take(3).map(ToString::to_string).collect();
         let more = if owners.denied_total > 3 { ", …" } else { "" };

@@ -177,7 +177,9 @@ fn kind(message: &LinkMessage) -> LinkKind {
 
 /// The addresses of all interfaces.
 pub(super) fn addresses(netns: NetnsId) -> io::Result<Vec<Address>> {
-    let messages = talk(|handle| all(handle.address().get().execute()))?;
+    // The handle lives until the end: the connection closes with the last one,
+    // and an unfinished dump would look like an empty one.
+    let messages = talk(|handle| async move { all(handle.address().get().execute()).await })?;
     Ok(messages.iter().filter_map(|m| address(netns, m)).collect())
 }
 
