@@ -102,3 +102,50 @@ pub(super) fn sources(page: &mut Page<'_>, sources: &[SourceReport]) -> usize {
     }
     failed
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::fixtures::{HOSTILE, host, hostile, sources, user_host};
+    use crate::view::sanitize::is_unsafe;
+
+    fn at(width: usize) -> Style {
+        Style { width: Some(width), ..Style::PLAIN }
+    }
+
+    #[test]
+    fn reports() {
+        insta::assert_snapshot!("doctor_root_120", report(&host(), &sources(), &at(120)));
+        let user = Host { init_pid_ns: false, hidepid: 2, wsl: true, host_netns: None, ..user_host() };
+        insta::assert_snapshot!("doctor_user_80", report(&user, &sources(), &at(80)));
+    }
+
+    #[test]
+    fn all_is_well_is_said() {
+        let good = sources().into_iter().filter(|s| s.ok).collect::<Vec<_>>();
+        assert!(report(&host(), &good, &Style::PLAIN).contains("Everything that was tried could be read"));
+        assert!(!report(&host(), &sources(), &Style::PLAIN).contains("Everything that was tried"));
+    }
+
+    #[test]
+    fn every_missing_capability_is_named_with_what_it_would_give() {
+        let text = report(&user_host(), &sources(), &Style::PLAIN);
+        for (capability, gives) in CAPABILITIES {
+            assert!(text.contains(words::capability(capability)) && text.contains(gives), "{text}");
+        }
+        assert_eq!(text.matches("missing CAP_").count(), CAPABILITIES.len(), "{text}");
+    }
+
+    #[test]
+    fn lines_fit_and_hostile_text_is_harmless() {
+        let (_, host, sources) = hostile();
+        assert!(host.hostname.contains(HOSTILE));
+        for columns in 40..130 {
+            let text = report(&host, &sources, &at(columns));
+            assert_eq!(text.chars().find(|c| *c != '\n' && is_unsafe(*c)), None, "{text:?}");
+            for line in text.lines() {
+                assert!(width(line) <= columns, "{columns}: {line:?}");
+            }
+        }
+    }
+}

@@ -48,7 +48,12 @@ pub fn table(listing: &Listing, host: &Host, style: &Style, options: TableOption
         // The least telling go first.
         match [Column::Target, Column::Netns].iter().find_map(|c| columns.iter().position(|x| x == c)) {
             Some(at) => drop(columns.remove(at)),
-            None => break natural.iter().zip(&columns).map(|(w, c)| if c.is_text() { (*w).min(NARROWEST) } else { *w }).collect(),
+            None => {
+                let least = |(width, column): (usize, &Column)| {
+                    if column.is_text() { width.min(narrowest(*column)) } else { width }
+                };
+                break natural.into_iter().zip(&columns).map(least).collect();
+            }
         }
     };
     // The last column needs no spaces behind it.
@@ -83,19 +88,19 @@ fn fit(columns: &[Column], mut widths: Vec<usize>, limit: usize) -> Option<Vec<u
         if total <= limit {
             return Some(widths);
         }
-        let text = || columns.iter().enumerate().filter(|(_, c)| c.is_text()).map(|(at, _)| at);
-        let widest = text().max_by_key(|at| widths.get(*at).copied())?;
-        let second = text().filter(|at| *at != widest).filter_map(|at| widths.get(at)).max().copied();
-        let wide = widths.get_mut(widest)?;
-        // Its title stays whole.
-        let narrowest = columns.get(widest).map_or(NARROWEST, |c| c.title().len().max(NARROWEST));
-        if *wide <= narrowest {
-            return None;
-        }
-        // Down to the next widest at once, but not further than needed.
-        let target = second.unwrap_or(0).min(*wide - 1).max(wide.saturating_sub(total - limit));
-        *wide = target.max(narrowest);
+        let widest = columns
+            .iter()
+            .zip(&mut widths)
+            .filter(|(column, width)| column.is_text() && **width > narrowest(**column))
+            .max_by_key(|(_, width)| **width);
+        let (_, width) = widest?;
+        *width -= 1;
     }
+}
+
+/// What a column of text is not made narrower than: its title stays whole.
+fn narrowest(column: Column) -> usize {
+    column.title().len().max(NARROWEST)
 }
 
 fn line(style: &Style, columns: &[Column], widths: &[usize], cells: &[String]) -> String {

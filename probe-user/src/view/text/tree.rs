@@ -122,7 +122,8 @@ impl<'a> Writer<'a> {
         let alike = self.roots.iter().rev().take(RECENT).copied().find(is_alike);
         if let Some(alike) = alike.filter(|root| !root.children.is_empty() || root.ends.iter().any(|e| is_telling(e))) {
             rows.truncate(1);
-            for row in &rows {
+            for row in &mut rows {
+                row.hang = format!("{INDENT}     ");
                 self.row(page, row);
                 let text = format!("goes on as {} above", page.style.endpoint(&alike.hop.endpoint));
                 page.paragraph(&row.hang, &row.hang, Some(Ink::Dim), &text);
