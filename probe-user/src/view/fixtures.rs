@@ -44,8 +44,22 @@ pub(super) fn user_host() -> Host {
 
 pub(super) fn sources() -> Vec<SourceReport> {
     vec![
-        SourceReport { name: "netns".into(), ok: true, reason: None, remedy: None, ms: 1.25, detail: "3 namespaces".into() },
-        SourceReport { name: "sock_diag".into(), ok: true, reason: None, remedy: None, ms: 0.8, detail: "3 namespaces, 41 sockets".into() },
+        SourceReport {
+            name: "network namespaces".into(),
+            ok: true,
+            reason: None,
+            remedy: None,
+            ms: 1.25,
+            detail: "3 namespaces".into(),
+        },
+        SourceReport {
+            name: "socket tables".into(),
+            ok: true,
+            reason: None,
+            remedy: None,
+            ms: 0.8,
+            detail: "41 sockets".into(),
+        },
         SourceReport {
             name: "Docker API".into(),
             ok: false,
@@ -169,7 +183,13 @@ fn apiserver(cluster: &str, id: &str, address: &str, port: u16, pid: u32) -> End
         processes: vec![process(
             pid,
             Some(717),
-            &["kube-apiserver", &advertise, "--secure-port=6443", "--insecure-port=0", "--etcd-servers=https://127.0.0.1:2379"],
+            &[
+                "kube-apiserver",
+                &advertise,
+                "--secure-port=6443",
+                "--insecure-port=0",
+                "--etcd-servers=https://127.0.0.1:2379",
+            ],
         )],
         cluster: container.cluster(),
         pod: Some(Pod {
@@ -206,7 +226,13 @@ pub(super) fn query(text: &str, port: u16, proto: Option<Proto>) -> Query {
     Query { text: text.into(), ports: PortRange::one(Port(port)), proto, scope: Scope::Everywhere }
 }
 
-fn reach(from: Vantage, address: Option<&str>, reachable: Option<bool>, why: &str, fix: Option<&str>) -> Reach {
+fn reach(
+    from: Vantage,
+    address: Option<&str>,
+    reachable: Option<bool>,
+    why: &str,
+    fix: Option<&str>,
+) -> Reach {
     Reach {
         from,
         address: address.map(str::to_owned),
@@ -225,22 +251,44 @@ const ID1: &str = "cbe98f7a07488228482dcf6290a97912c1f67408b2eb457b7e1f32dfbf996
 
 /// Scenario A: a kind cluster's published API server.
 pub(super) fn published() -> Answer {
-    let mut answer = answer(query("20971", 20_971, None), Verdict::Found, vec![Path {
-        hops: vec![
-            listener(netns(HOST, "host"), Proto::Tcp, "127.0.0.1", 20_971, "docker-proxy, pid 29328"),
-            forward("172.18.0.4", 6443, "docker-proxy -container-ip 172.18.0.4 -container-port 6443"),
-            listener(netns(NODE2, "cluster2-control-plane"), Proto::Tcp, "::", 6443, "kube-apiserver, pid 29391 (717 inside)"),
-        ],
-        end: apiserver("cluster2", ID2, "172.18.0.4", 20_971, 29_391),
-    }]);
+    let mut answer = answer(
+        query("20971", 20_971, None),
+        Verdict::Found,
+        vec![Path {
+            hops: vec![
+                listener(
+                    netns(HOST, "host"),
+                    Proto::Tcp,
+                    "127.0.0.1",
+                    20_971,
+                    "docker-proxy, pid 29328",
+                ),
+                forward(
+                    "172.18.0.4",
+                    6443,
+                    "docker-proxy -container-ip 172.18.0.4 -container-port 6443",
+                ),
+                listener(
+                    netns(NODE2, "cluster2-control-plane"),
+                    Proto::Tcp,
+                    "::",
+                    6443,
+                    "kube-apiserver, pid 29391 (717 inside)",
+                ),
+            ],
+            end: apiserver("cluster2", ID2, "172.18.0.4", 20_971, 29_391),
+        }],
+    );
     answer.reach = vec![
-        reach(Vantage::Loopback, Some("127.0.0.1:20971"), Some(true), "the listener is bound to it", None),
+        reach(Vantage::Loopback, Some("127.0.0.1:20971"), Some(true), "bound to 127.0.0.1", None),
         reach(
             Vantage::Outside,
             None,
             Some(false),
             "the port is published on 127.0.0.1 only",
-            Some("publish it on 0.0.0.0 when the container is created, or tunnel: ssh -L 20971:127.0.0.1:20971 laptop"),
+            Some(
+                "publish it on 0.0.0.0 when the container is created, or tunnel: ssh -L 20971:127.0.0.1:20971 laptop",
+            ),
         ),
         reach(Vantage::Containers, None, None, "firewall rules are not read yet", None),
     ];
@@ -259,10 +307,14 @@ pub(super) fn two_clusters() -> Answer {
         )],
         end: apiserver(cluster, full, address, port, pid),
     };
-    answer(query("6443", 6443, None), Verdict::Found, vec![
-        one(NODE1, "cluster1", ID1, "172.18.0.2", 45_381, 20_111),
-        one(NODE2, "cluster2", ID2, "172.18.0.4", 20_971, 29_391),
-    ])
+    answer(
+        query("6443", 6443, None),
+        Verdict::Found,
+        vec![
+            one(NODE1, "cluster1", ID1, "172.18.0.2", 45_381, 20_111),
+            one(NODE2, "cluster2", ID2, "172.18.0.4", 20_971, 29_391),
+        ],
+    )
 }
 
 pub(super) fn not_found() -> Answer {
@@ -272,30 +324,44 @@ pub(super) fn not_found() -> Answer {
 pub(super) fn unknown() -> Answer {
     let mut answer = answer(query("30518", 30_518, None), Verdict::Unknown, Vec::new());
     let denied = |n: u32| {
-        Gap::new(Impact::Port, format!("/proc/{n}/ns/net"), "permission denied").remedy("CAP_SYS_PTRACE: run as root")
+        Gap::new(Impact::Port, format!("/proc/{n}/ns/net"), "permission denied")
+            .remedy("CAP_SYS_PTRACE: run as root")
     };
     answer.gaps = (1..=6).map(denied).collect();
+    answer.gaps.push(Gap::new(
+        Impact::Port,
+        "nf_tables of netns host",
+        "2 nat chains are there, and NAT rules are not evaluated yet",
+    ));
     answer.gaps.push(
-        Gap::new(Impact::Port, "nf_tables of netns host", "2 nat chains are there, and NAT rules are not evaluated yet"),
-    );
-    answer.gaps.push(
-        Gap::new(Impact::Name, "Docker API (/var/run/docker.sock)", "permission denied").remedy("join the group docker, or run as root"),
+        Gap::new(Impact::Name, "Docker API (/var/run/docker.sock)", "permission denied")
+            .remedy("join the group docker, or run as root"),
     );
     answer
 }
 
 pub(super) fn vxlan() -> Answer {
-    let mut hop = listener(netns(HOST, "host"), Proto::Udp, "0.0.0.0", 8472, "VXLAN device cilium_vxlan");
+    let mut hop = listener(
+        netns(HOST, "host"),
+        Proto::Udp,
+        "0.0.0.0",
+        8472,
+        "the kernel itself: VXLAN device cilium_vxlan",
+    );
     hop.kind = HopKind::Kernel;
     hop.evidence.push(Evidence::new("rtnetlink", "cilium_vxlan: vxlan, dstport 8472, external"));
-    answer(query("8472/udp", 8472, Some(Proto::Udp)), Verdict::Found, vec![Path {
-        hops: vec![hop],
-        end: End {
-            ending: Ending::Kernel,
-            why: Some("the VXLAN device cilium_vxlan is up and takes packets there".into()),
-            ..End::default()
-        },
-    }])
+    answer(
+        query("8472/udp", 8472, Some(Proto::Udp)),
+        Verdict::Found,
+        vec![Path {
+            hops: vec![hop],
+            end: End {
+                ending: Ending::Kernel,
+                why: Some("the kernel itself: VXLAN device cilium_vxlan".into()),
+                ..End::default()
+            },
+        }],
+    )
 }
 
 pub(super) fn outside() -> Answer {
@@ -303,29 +369,40 @@ pub(super) fn outside() -> Answer {
         hops: vec![listener(netns(HOST, "host"), Proto::Tcp, "127.0.0.1", 20_971, "owner not visible")],
         end: End {
             ending: Ending::OutsidePidNamespace,
-            why: Some("no visible process holds it, the kernel does not own it, and this is not the initial PID namespace (Docker Desktop, WSL2)".into()),
+            why: Some("an owner exists, but not in this PID namespace: every process in here was readable, none holds the socket, the kernel does not own it, and this is not the machine's initial PID namespace; look at Docker Desktop's engine".into()),
             containers: vec![node_container("cluster2", ID2, "172.18.0.4", 20_971)],
             evidence: vec![Evidence::new("Docker API", "publishes 127.0.0.1:20971")],
             ..End::default()
         },
     }]);
-    answer.gaps.push(Gap::new(Impact::Owner, "PID namespace", "not the initial one").remedy("ask on the host itself"));
+    answer.gaps.push(
+        Gap::new(Impact::Owner, "PID namespace", "not the initial one")
+            .remedy("ask on the host itself"),
+    );
     answer
 }
 
 /// Published, and nothing serves it; the same over IPv6.
 pub(super) fn nothing_behind() -> Answer {
-    let path = |address: &str| Path {
+    let path = |address: &str| {
+        Path {
         hops: vec![
             listener(netns(HOST, "host"), Proto::Tcp, address, 30_001, "docker-proxy, pid 31002"),
-            forward("172.18.0.5", 30_000, "docker-proxy -container-ip 172.18.0.5 -container-port 30000"),
+            forward(
+                "172.18.0.5",
+                30_000,
+                "docker-proxy -container-ip 172.18.0.5 -container-port 30000",
+            ),
         ],
         end: End {
             ending: Ending::Nothing,
-            why: Some("172.18.0.5 is cluster3-control-plane, in which nothing listens on 30000".into()),
+            why: Some(
+                "nothing listens on 30000/tcp at 172.18.0.5 in network namespace cluster3-control-plane".into(),
+            ),
             containers: vec![node_container("cluster3", "c097c752c6cf", "172.18.0.5", 30_001)],
             ..End::default()
         },
+    }
     };
     answer(query("30001", 30_001, None), Verdict::Found, vec![path("0.0.0.0"), path("::")])
 }
@@ -344,7 +421,13 @@ pub(super) fn several_owners() -> Answer {
         ..End::default()
     };
     let path = |address: &str| Path {
-        hops: vec![listener(netns(HOST, "host"), Proto::Tcp, address, 80, "nginx, pid 812, and 2 more")],
+        hops: vec![listener(
+            netns(HOST, "host"),
+            Proto::Tcp,
+            address,
+            80,
+            "nginx, pid 812, and 2 more",
+        )],
         end: end.clone(),
     };
     answer(query("80", 80, Some(Proto::Tcp)), Verdict::Found, vec![path("0.0.0.0"), path("::")])
@@ -370,26 +453,64 @@ pub(super) fn branching() -> Answer {
         socket: None,
         evidence: vec![Evidence::new("nf_tables", "KUBE-SEP")],
     };
-    let service = Some(Service { namespace: "default".into(), name: "my-nginx".into(), port: None });
-    answer(query("30995", 30_995, None), Verdict::Found, vec![
-        Path {
+    let service =
+        Some(Service { namespace: "default".into(), name: "my-nginx".into(), port: None });
+    answer(
+        query("30995", 30_995, None),
+        Verdict::Found,
+        vec![
+            Path {
+                hops: vec![
+                    front(),
+                    dnat("10.42.0.202", HopKind::Dnat),
+                    listener(
+                        netns(NODE1, "my-nginx"),
+                        Proto::Tcp,
+                        "0.0.0.0",
+                        80,
+                        "nginx, pid 4411",
+                    ),
+                ],
+                end: End {
+                    ending: Ending::Process,
+                    processes: vec![process(4411, Some(1), &["nginx"])],
+                    service: service.clone(),
+                    ..End::default()
+                },
+            },
+            Path {
+                hops: vec![front(), dnat("10.42.1.188", HopKind::OffNode)],
+                end: End { ending: Ending::Elsewhere, service, ..End::default() },
+            },
+        ],
+    )
+}
+
+/// A tunnel to another machine.
+pub(super) fn tunnel() -> Answer {
+    let mut hop = forward("10.0.0.1", 5432, "ssh -L");
+    hop.endpoint =
+        Endpoint { address: None, name: Some("db.internal".into()), port: Some(Port(5432)) };
+    hop.netns = None;
+    hop.evidence = vec![Evidence::new("command line", "-L 5432:db.internal:5432")];
+    let ssh = process(7001, None, &["ssh", "-NL", "5432:db.internal:5432", "bastion"]);
+    answer(
+        query("5432", 5432, None),
+        Verdict::Found,
+        vec![Path {
             hops: vec![
-                front(),
-                dnat("10.42.0.202", HopKind::Dnat),
-                listener(netns(NODE1, "my-nginx"), Proto::Tcp, "0.0.0.0", 80, "nginx, pid 4411"),
+                listener(netns(HOST, "host"), Proto::Tcp, "::1", 5432, "ssh, pid 7001"),
+                hop,
             ],
             end: End {
-                ending: Ending::Process,
-                processes: vec![process(4411, Some(1), &["nginx"])],
-                service: service.clone(),
+                ending: Ending::Elsewhere,
+                why: Some("bastion connects on to db.internal:5432".into()),
+                processes: vec![ssh],
+                unit: Some("session-3.scope".into()),
                 ..End::default()
             },
-        },
-        Path {
-            hops: vec![front(), dnat("10.42.1.188", HopKind::OffNode)],
-            end: End { ending: Ending::Elsewhere, service, ..End::default() },
-        },
-    ])
+        }],
+    )
 }
 
 /// Every text field is hostile.
@@ -435,7 +556,13 @@ pub(super) fn hostile() -> (Answer, Host, Vec<SourceReport>) {
                 containers: vec![container.clone(), container.clone()],
                 pod: Some(Pod { namespace: Some(h()), name: Some(h()), uid: Some(h()) }),
                 service: Some(Service { namespace: h(), name: h(), port: Some(h()) }),
-                cluster: Some(Cluster { name: h(), distribution: h(), role: Some(h()), node: Some(h()), source: h() }),
+                cluster: Some(Cluster {
+                    name: h(),
+                    distribution: h(),
+                    role: Some(h()),
+                    node: Some(h()),
+                    source: h(),
+                }),
                 unit: Some(h()),
                 evidence: vec![Evidence::new(h(), h())],
             },
@@ -448,7 +575,14 @@ pub(super) fn hostile() -> (Answer, Host, Vec<SourceReport>) {
         reach: vec![reach(Vantage::Outside, Some(HOSTILE), Some(false), HOSTILE, Some(HOSTILE))],
         gaps: vec![Gap::new(Impact::Port, h(), h()).remedy(h())],
     };
-    let source = SourceReport { name: h(), ok: false, reason: Some(h()), remedy: Some(h()), ms: 1.0, detail: h() };
+    let source = SourceReport {
+        name: h(),
+        ok: false,
+        reason: Some(h()),
+        remedy: Some(h()),
+        ms: 1.0,
+        detail: h(),
+    };
     (answer, Host { hostname: h(), kernel: h(), ..host() }, vec![source])
 }
 
@@ -464,6 +598,7 @@ pub(super) fn all() -> Vec<(&'static str, Answer)> {
         ("nothing_behind", nothing_behind()),
         ("several_owners", several_owners()),
         ("branching", branching()),
+        ("tunnel", tunnel()),
     ]
 }
 
@@ -475,7 +610,9 @@ pub(super) fn listing() -> Listing {
             let target = path.hops.get(1).map(|hop| hop.endpoint.clone());
             let target_detail = path.end.containers.last().and_then(|c| c.name.clone());
             let [hop, ..] = path.hops.as_slice() else { continue };
-            let (Some(netns), Some(socket)) = (hop.netns.clone(), hop.socket.clone()) else { continue };
+            let (Some(netns), Some(socket)) = (hop.netns.clone(), hop.socket.clone()) else {
+                continue;
+            };
             rows.push(ListRow {
                 netns,
                 socket,
@@ -488,7 +625,11 @@ pub(super) fn listing() -> Listing {
     rows.push(ListRow {
         netns: netns(HOST, "host"),
         socket: socket(HOST, Proto::Tcp, "fe80::a00:27ff:fe4e:66a1", 2024, 7),
-        end: End { ending: Ending::NotReadable, why: Some("needs CAP_SYS_PTRACE".into()), ..End::default() },
+        end: End {
+            ending: Ending::NotReadable,
+            why: Some("needs CAP_SYS_PTRACE".into()),
+            ..End::default()
+        },
         target: None,
         target_detail: None,
     });

@@ -40,13 +40,17 @@ pub fn table(listing: &Listing, host: &Host, style: &Style, options: TableOption
     let mut columns: Vec<Column> = if options.wide { WIDE.to_vec() } else { TABLE.to_vec() };
     let limit = if options.wide { None } else { style.width };
     let mut widths = loop {
-        let natural: Vec<usize> = columns.iter().map(|c| natural(*c, listing, style, options)).collect();
+        let natural: Vec<usize> =
+            columns.iter().map(|c| natural(*c, listing, style, options)).collect();
         let Some(limit) = limit else { break natural };
         if let Some(widths) = fit(&columns, natural.clone(), limit) {
             break widths;
         }
         // The least telling go first.
-        match [Column::Target, Column::Netns].iter().find_map(|c| columns.iter().position(|x| x == c)) {
+        match [Column::Target, Column::Netns]
+            .iter()
+            .find_map(|c| columns.iter().position(|x| x == c))
+        {
             Some(at) => drop(columns.remove(at)),
             None => {
                 let least = |(width, column): (usize, &Column)| {
@@ -111,7 +115,8 @@ fn line(style: &Style, columns: &[Column], widths: &[usize], cells: &[String]) -
         } else {
             cell.clone()
         };
-        let cell = if column.is_number() { pad_left(&cell, *columns) } else { pad(&cell, *columns) };
+        let cell =
+            if column.is_number() { pad_left(&cell, *columns) } else { pad(&cell, *columns) };
         if !line.is_empty() {
             line.push_str(&" ".repeat(GAP));
         }
@@ -124,9 +129,9 @@ fn line(style: &Style, columns: &[Column], widths: &[usize], cells: &[String]) -
 fn legend(page: &mut Page<'_>, listing: &Listing, host: &Host) {
     let mut marks: Vec<(&'static str, usize, String)> = Vec::new();
     for row in &listing.rows {
-        let Some(mark) = words::marker(row.end.ending).or_else(|| {
-            row.end.processes.is_empty().then_some(columns::UNKNOWN)
-        }) else {
+        let Some(mark) = words::marker(row.end.ending)
+            .or_else(|| row.end.processes.is_empty().then_some(columns::UNKNOWN))
+        else {
             continue;
         };
         match marks.iter_mut().find(|(known, ..)| *known == mark) {
@@ -148,7 +153,9 @@ fn legend(page: &mut Page<'_>, listing: &Listing, host: &Host) {
 
 fn meaning(ending: Ending, host: &Host) -> String {
     match ending {
-        Ending::Kernel => "held by the kernel itself: no process has it, and nothing is missing".to_owned(),
+        Ending::Kernel => {
+            "held by the kernel itself: no process has it, and nothing is missing".to_owned()
+        }
         Ending::OutsidePidNamespace => {
             "the owner exists outside this PID namespace: ask on the host itself".to_owned()
         }
