@@ -38,26 +38,32 @@ const NARROWEST: usize = 8;
 /// are always whole.
 pub fn table(listing: &Listing, host: &Host, style: &Style, options: TableOptions) -> String {
     let mut columns: Vec<Column> = if options.wide { WIDE.to_vec() } else { TABLE.to_vec() };
+    let cells = |row| columns.iter().map(|column| column.cell(row, style)).collect();
+    let mut rows: Vec<Vec<String>> = listing.rows.iter().map(cells).collect();
+    let mut titles: Vec<String> = columns.iter().map(|column| column.title().to_owned()).collect();
+    if !options.headers {
+        titles.fill(String::new());
+    }
     let limit = if options.wide { None } else { style.width };
     let mut widths = loop {
-        let natural: Vec<usize> =
-            columns.iter().map(|c| natural(*c, listing, style, options)).collect();
+        let natural = natural(&titles, &rows);
         let Some(limit) = limit else { break natural };
         if let Some(widths) = fit(&columns, natural.clone(), limit) {
             break widths;
         }
         // The least telling go first.
-        match [Column::Target, Column::Netns]
-            .iter()
-            .find_map(|c| columns.iter().position(|x| x == c))
-        {
-            Some(at) => drop(columns.remove(at)),
-            None => {
-                let least = |(width, column): (usize, &Column)| {
-                    if column.is_text() { width.min(narrowest(*column)) } else { width }
-                };
-                break natural.into_iter().zip(&columns).map(least).collect();
-            }
+        let least = [Column::Target, Column::Netns];
+        let Some(at) = least.iter().find_map(|c| columns.iter().position(|known| known == c))
+        else {
+            let least = |(width, column): (usize, &Column)| {
+                if column.is_text() { width.min(narrowest(*column)) } else { width }
+            };
+            break natural.into_iter().zip(&columns).map(least).collect();
+        };
+        columns.remove(at);
+        titles.remove(at);
+        for row in &mut rows {
+            row.remove(at);
         }
     };
     // The last column needs no spaces behind it.
@@ -67,20 +73,25 @@ pub fn table(listing: &Listing, host: &Host, style: &Style, options: TableOption
 
     let mut page = Page::new(style);
     if options.headers {
-        let cells: Vec<String> = columns.iter().map(|c| c.title().to_owned()).collect();
-        page.line(&style.paint(Ink::Strong, line(style, &columns, &widths, &cells).trim_end()));
+        let line = line(style, &columns, &widths, &titles);
+        page.line(&style.paint(Ink::Strong, line.trim_end()));
     }
-    for row in &listing.rows {
-        let cells: Vec<String> = columns.iter().map(|c| c.cell(row, style)).collect();
-        page.line(&line(style, &columns, &widths, &cells));
+    for row in &rows {
+        page.line(&line(style, &columns, &widths, row));
     }
     legend(&mut page, listing, host);
     page.finish()
 }
 
-fn natural(column: Column, listing: &Listing, style: &Style, options: TableOptions) -> usize {
-    let title = if options.headers { column.title().len() } else { 0 };
-    listing.rows.iter().map(|row| width(&column.cell(row, style))).fold(title, usize::max)
+/// How wide each column is when nothing is shortened.
+fn natural(titles: &[String], rows: &[Vec<String>]) -> Vec<usize> {
+    let mut widths: Vec<usize> = titles.iter().map(|title| width(title)).collect();
+    for row in rows {
+        for (columns, cell) in widths.iter_mut().zip(row) {
+            *columns = width(cell).max(*columns);
+        }
+    }
+    widths
 }
 
 /// The widths with the widest texts made narrower until all fit into `limit`.
