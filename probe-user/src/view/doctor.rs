@@ -12,7 +12,10 @@ const LABEL: usize = 14;
 /// The capabilities that matter, and what is missing without each.
 const CAPABILITIES: [(Capability, &str); 4] = [
     (Capability::CapSysPtrace, "owners of other users' sockets, and their namespaces"),
-    (Capability::CapSysAdmin, "sockets, addresses and links of other network namespaces, all at once"),
+    (
+        Capability::CapSysAdmin,
+        "sockets, addresses and links of other network namespaces, all at once",
+    ),
     (Capability::CapNetAdmin, "WireGuard ports, NAT rules and connections"),
     (Capability::CapDacReadSearch, "state files and sockets of container runtimes of other users"),
 ];
@@ -31,10 +34,16 @@ pub fn report(host: &Host, sources: &[SourceReport], style: &Style) -> String {
         format!("{} (whether it is the host's could not be told)", host.own_netns)
     };
     entry("own netns", Ink::Label, &netns);
-    entry("user", Ink::Label, &match host.euid {
-        0 => "root (uid 0)".to_owned(),
-        uid => format!("uid {uid}, not root: sudo whereis-port doctor shows what root can read"),
-    });
+    entry(
+        "user",
+        Ink::Label,
+        &match host.euid {
+            0 => "root (uid 0)".to_owned(),
+            uid => {
+                format!("uid {uid}, not root: sudo whereis-port doctor shows what root can read")
+            }
+        },
+    );
     let pid_ns = if host.init_pid_ns {
         "the initial one: every process can be seen"
     } else {
@@ -49,20 +58,28 @@ pub fn report(host: &Host, sources: &[SourceReport], style: &Style) -> String {
         entry("hidepid", Ink::Warn, &text);
     }
     if host.wsl {
-        entry("WSL2", Ink::Warn, "Windows and the other distributions hold ports here whose owners can't be seen");
+        entry(
+            "WSL2",
+            Ink::Warn,
+            "Windows and the other distributions hold ports here whose owners can't be seen",
+        );
     }
 
     page.line("");
     page.line(&style.paint(Ink::Strong, "rights"));
-    let columns = CAPABILITIES.iter().map(|(c, _)| words::capability(*c).len()).max().unwrap_or(0) + 2;
+    let columns =
+        CAPABILITIES.iter().map(|(c, _)| words::capability(*c).len()).max().unwrap_or(0) + 2;
     for (capability, gives) in CAPABILITIES {
-        let name = words::capability(capability);
-        if host.has(capability) {
-            page.entry("  ok      ", (name, columns, Ink::Good), gives);
+        let (state, ink) = if host.has(capability) {
+            ("  ok       ", Ink::Good)
         } else {
-            let text = format!("needed for {gives}: run as root, or with this capability");
-            page.entry("  missing ", (name, columns, Ink::Warn), &text);
-        }
+            ("  missing  ", Ink::Warn)
+        };
+        let lead = format!("{state}{}", words::capability(capability));
+        page.entry("", (&lead, state.len() + columns, ink), gives);
+    }
+    if CAPABILITIES.iter().any(|(capability, _)| !host.has(*capability)) {
+        page.line("           what is missing comes with root, or with the capability alone");
     }
     page.line("");
     page.line(&style.paint(Ink::Strong, "sources"));
@@ -87,13 +104,18 @@ pub(super) fn sources(page: &mut Page<'_>, sources: &[SourceReport]) -> usize {
     let time_columns = times.iter().map(String::len).max().unwrap_or(0);
     let mut failed = 0;
     for ((source, name), time) in sources.iter().zip(&names).zip(&times) {
-        let (state, ink) = if source.ok { ("  ok      ", Ink::Good) } else { ("  not ok  ", Ink::Warn) };
+        let (state, ink) =
+            if source.ok { ("  ok      ", Ink::Good) } else { ("  not ok  ", Ink::Warn) };
         let lead = format!("{state}{}  {}", pad(name, columns), pad_left(time, time_columns));
-        let detail = if source.detail.is_empty() { String::new() } else { style.text(&source.detail) };
+        let detail =
+            if source.detail.is_empty() { String::new() } else { style.text(&source.detail) };
         page.entry("", (&lead, width(&lead) + 2, ink), &detail);
         if !source.ok {
             failed += 1;
-            let reason = source.reason.as_ref().map_or_else(|| "no reason given".to_owned(), |r| style.text(r));
+            let reason = source
+                .reason
+                .as_ref()
+                .map_or_else(|| "no reason given".to_owned(), |r| style.text(r));
             page.entry("          ", ("reason:", 8, Ink::Label), &reason);
             if let Some(remedy) = &source.remedy {
                 page.entry("          ", ("remedy:", 8, Ink::Label), &style.text(remedy));
@@ -101,4 +123,55 @@ pub(super) fn sources(page: &mut Page<'_>, sources: &[SourceReport]) -> usize {
         }
     }
     failed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::fixtures::{HOSTILE, host, hostile, sources, user_host};
+    use crate::view::sanitize::is_unsafe;
+
+    fn at(width: usize) -> Style {
+        Style { width: Some(width), ..Style::PLAIN }
+    }
+
+    #[test]
+    fn reports() {
+        insta::assert_snapshot!("doctor_root_120", report(&host(), &sources(), &at(120)));
+        let user =
+            Host { init_pid_ns: false, hidepid: 2, wsl: true, host_netns: None, ..user_host() };
+        insta::assert_snapshot!("doctor_user_80", report(&user, &sources(), &at(80)));
+    }
+
+    #[test]
+    fn all_is_well_is_said() {
+        let good = sources().into_iter().filter(|s| s.ok).collect::<Vec<_>>();
+        assert!(
+            report(&host(), &good, &Style::PLAIN)
+                .contains("Everything that was tried could be read")
+        );
+        assert!(!report(&host(), &sources(), &Style::PLAIN).contains("Everything that was tried"));
+    }
+
+    #[test]
+    fn every_missing_capability_is_named_with_what_it_would_give() {
+        let text = report(&user_host(), &sources(), &Style::PLAIN);
+        for (capability, gives) in CAPABILITIES {
+            assert!(text.contains(words::capability(capability)) && text.contains(gives), "{text}");
+        }
+        assert_eq!(text.matches("missing  CAP_").count(), CAPABILITIES.len(), "{text}");
+    }
+
+    #[test]
+    fn lines_fit_and_hostile_text_is_harmless() {
+        let (_, host, sources) = hostile();
+        assert!(host.hostname.contains(HOSTILE));
+        for columns in 40..130 {
+            let text = report(&host, &sources, &at(columns));
+            assert_eq!(text.chars().find(|c| *c != '\n' && is_unsafe(*c)), None, "{text:?}");
+            for line in text.lines() {
+                assert!(width(line) <= columns, "{columns}: {line:?}");
+            }
+        }
+    }
 }

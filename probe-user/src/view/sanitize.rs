@@ -178,7 +178,9 @@ mod tests {
     fn json_escapes_and_loses_nothing() {
         let text = json(&[HOSTILE], SafeJson::compact());
         assert!(!text.chars().any(is_unsafe), "{text:?}");
-        assert!(text.contains("\\u202e") && text.contains("\\u009b") && text.contains("\\udb40\\udc41"));
+        assert!(
+            text.contains("\\u202e") && text.contains("\\u009b") && text.contains("\\udb40\\udc41")
+        );
         let back: Vec<String> = serde_json::from_str(&text).unwrap();
         assert_eq!(back, [HOSTILE]);
     }

@@ -65,8 +65,15 @@ const UNICODE: Glyphs = Glyphs {
     ellipsis: "…",
 };
 
-const ASCII: Glyphs =
-    Glyphs { branch: "|- ", last: "`- ", bar: "|  ", arrow: "->", back: "<-", dot: "-", ellipsis: "..." };
+const ASCII: Glyphs = Glyphs {
+    branch: "|- ",
+    last: "`- ",
+    bar: "|  ",
+    arrow: "->",
+    back: "<-",
+    dot: "-",
+    ellipsis: "...",
+};
 
 impl Style {
     /// No colour, no limit, all characters: for files and tests.
@@ -151,7 +158,9 @@ impl Style {
     /// An endpoint as users write it, `[::]:6443`, `db.example:5432`.
     pub(crate) fn endpoint(&self, endpoint: &Endpoint) -> String {
         let place = match (&endpoint.address, &endpoint.name) {
-            (Some(std::net::IpAddr::V6(address)), None) if endpoint.port.is_some() => format!("[{address}]"),
+            (Some(std::net::IpAddr::V6(address)), None) if endpoint.port.is_some() => {
+                format!("[{address}]")
+            }
             (Some(address), None) => address.to_string(),
             (Some(address), Some(name)) => format!("{} ({address})", self.text(name)),
             (None, Some(name)) => self.text(name),
@@ -192,7 +201,11 @@ mod tests {
             (Always, false, &[("NO_COLOR", "1"), ("TERM", "dumb")], true),
             (Never, true, &[xterm, ("CLICOLOR_FORCE", "1")], false),
         ] {
-            assert_eq!(detect(choice, terminal, env).color, expected, "{choice:?} {terminal} {env:?}");
+            assert_eq!(
+                detect(choice, terminal, env).color,
+                expected,
+                "{choice:?} {terminal} {env:?}"
+            );
         }
     }
 

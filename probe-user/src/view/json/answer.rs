@@ -8,7 +8,8 @@ use serde::Serialize;
 use crate::model;
 
 use super::{
-    Cluster, Container, Ending, HopKind, Impact, Pod, Process, Proto, Service, SocketState, Vantage, Verdict,
+    Cluster, Container, Ending, HopKind, Impact, Pod, Process, Proto, Service, SocketState,
+    Vantage, Verdict,
 };
 
 /// The node, and the rights it was read with.
@@ -345,4 +346,3 @@ impl<'a> From<&'a model::SourceReport> for Source<'a> {
         }
     }
 }
-

@@ -118,4 +118,3 @@ words! {
         Unconnected,
     }
 }
-

@@ -110,10 +110,7 @@ pub fn list<'a>(
 }
 
 /// The document for `doctor`.
-pub fn doctor<'a>(
-    host: &'a model::Host,
-    sources: &'a [model::SourceReport],
-) -> DoctorDocument<'a> {
+pub fn doctor<'a>(host: &'a model::Host, sources: &'a [model::SourceReport]) -> DoctorDocument<'a> {
     DoctorDocument {
         schema_version: SCHEMA_VERSION,
         tool_version: TOOL_VERSION,

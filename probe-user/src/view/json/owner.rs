@@ -135,7 +135,11 @@ impl<'a> From<&'a model::Container> for Container<'a> {
 /// A label's value, or what stands for it when its key says that it is a secret.
 fn label_value<'a>(key: &str, value: &'a str) -> &'a str {
     let last = key.rsplit(['.', '/', '-', '_']).next().unwrap_or(key);
-    if SECRET_KEYS.iter().any(|secret| last.eq_ignore_ascii_case(secret)) { REDACTED } else { value }
+    if SECRET_KEYS.iter().any(|secret| last.eq_ignore_ascii_case(secret)) {
+        REDACTED
+    } else {
+        value
+    }
 }
 
 /// A network that a container is attached to.
@@ -241,4 +245,3 @@ impl<'a> From<&'a model::Cluster> for Cluster<'a> {
         }
     }
 }
-

@@ -87,7 +87,10 @@ impl Column {
 
     /// Whether its cells may be shortened.
     pub(super) fn is_text(self) -> bool {
-        !matches!(self, Self::Port | Self::Proto | Self::Address | Self::Pid | Self::Uid | Self::Inode)
+        !matches!(
+            self,
+            Self::Port | Self::Proto | Self::Address | Self::Pid | Self::Uid | Self::Inode
+        )
     }
 
     /// Whether its cells line up at their right.
@@ -140,7 +143,9 @@ impl Column {
             }
             Self::Uid => Some(row.socket.uid.to_string()),
             Self::Pod => end.pod.as_ref().and_then(|pod| match (&pod.namespace, &pod.name) {
-                (Some(namespace), Some(name)) => Some(format!("{}/{}", text(namespace), text(name))),
+                (Some(namespace), Some(name)) => {
+                    Some(format!("{}/{}", text(namespace), text(name)))
+                }
                 (_, Some(name)) => Some(text(name)),
                 (_, None) => pod.uid.as_ref().map(text),
             }),

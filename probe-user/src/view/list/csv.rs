@@ -11,9 +11,29 @@ use super::columns::Column;
 
 /// The columns, with stable names. New ones are added at the end.
 const HEADER: [&str; 23] = [
-    "port", "proto", "address", "state", "v6only", "process", "pid", "pids", "container",
-    "container_id", "netns", "netns_inode", "target", "user", "uid", "pod", "cluster", "unit",
-    "image", "inode", "cmdline", "ending", "why",
+    "port",
+    "proto",
+    "address",
+    "state",
+    "v6only",
+    "process",
+    "pid",
+    "pids",
+    "container",
+    "container_id",
+    "netns",
+    "netns_inode",
+    "target",
+    "user",
+    "uid",
+    "pod",
+    "cluster",
+    "unit",
+    "image",
+    "inode",
+    "cmdline",
+    "ending",
+    "why",
 ];
 
 /// Writes the listeners as CSV. What there is none of is an empty cell, but for
@@ -80,5 +100,9 @@ fn word(word: impl serde::Serialize) -> String {
 
 /// The cell, so that no spreadsheet calculates it.
 fn harmless(cell: &str) -> String {
-    if cell.trim_start().starts_with(['=', '+', '-', '@']) { format!("'{cell}") } else { cell.to_owned() }
+    if cell.trim_start().starts_with(['=', '+', '-', '@']) {
+        format!("'{cell}")
+    } else {
+        cell.to_owned()
+    }
 }

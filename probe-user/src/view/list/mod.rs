@@ -38,17 +38,32 @@ const NARROWEST: usize = 8;
 /// are always whole.
 pub fn table(listing: &Listing, host: &Host, style: &Style, options: TableOptions) -> String {
     let mut columns: Vec<Column> = if options.wide { WIDE.to_vec() } else { TABLE.to_vec() };
+    let cells = |row| columns.iter().map(|column| column.cell(row, style)).collect();
+    let mut rows: Vec<Vec<String>> = listing.rows.iter().map(cells).collect();
+    let mut titles: Vec<String> = columns.iter().map(|column| column.title().to_owned()).collect();
+    if !options.headers {
+        titles.fill(String::new());
+    }
     let limit = if options.wide { None } else { style.width };
     let mut widths = loop {
-        let natural: Vec<usize> = columns.iter().map(|c| natural(*c, listing, style, options)).collect();
+        let natural = natural(&titles, &rows);
         let Some(limit) = limit else { break natural };
         if let Some(widths) = fit(&columns, natural.clone(), limit) {
             break widths;
         }
         // The least telling go first.
-        match [Column::Target, Column::Netns].iter().find_map(|c| columns.iter().position(|x| x == c)) {
-            Some(at) => drop(columns.remove(at)),
-            None => break natural.iter().zip(&columns).map(|(w, c)| if c.is_text() { (*w).min(NARROWEST) } else { *w }).collect(),
+        let least = [Column::Target, Column::Netns];
+        let Some(at) = least.iter().find_map(|c| columns.iter().position(|known| known == c))
+        else {
+            let least = |(width, column): (usize, &Column)| {
+                if column.is_text() { width.min(narrowest(*column)) } else { width }
+            };
+            break natural.into_iter().zip(&columns).map(least).collect();
+        };
+        columns.remove(at);
+        titles.remove(at);
+        for row in &mut rows {
+            row.remove(at);
         }
     };
     // The last column needs no spaces behind it.
@@ -58,20 +73,25 @@ pub fn table(listing: &Listing, host: &Host, style: &Style, options: TableOption
 
     let mut page = Page::new(style);
     if options.headers {
-        let cells: Vec<String> = columns.iter().map(|c| c.title().to_owned()).collect();
-        page.line(&style.paint(Ink::Strong, line(style, &columns, &widths, &cells).trim_end()));
+        let line = line(style, &columns, &widths, &titles);
+        page.line(&style.paint(Ink::Strong, line.trim_end()));
     }
-    for row in &listing.rows {
-        let cells: Vec<String> = columns.iter().map(|c| c.cell(row, style)).collect();
-        page.line(&line(style, &columns, &widths, &cells));
+    for row in &rows {
+        page.line(&line(style, &columns, &widths, row));
     }
     legend(&mut page, listing, host);
     page.finish()
 }
 
-fn natural(column: Column, listing: &Listing, style: &Style, options: TableOptions) -> usize {
-    let title = if options.headers { column.title().len() } else { 0 };
-    listing.rows.iter().map(|row| width(&column.cell(row, style))).fold(title, usize::max)
+/// How wide each column is when nothing is shortened.
+fn natural(titles: &[String], rows: &[Vec<String>]) -> Vec<usize> {
+    let mut widths: Vec<usize> = titles.iter().map(|title| width(title)).collect();
+    for row in rows {
+        for (columns, cell) in widths.iter_mut().zip(row) {
+            *columns = width(cell).max(*columns);
+        }
+    }
+    widths
 }
 
 /// The widths with the widest texts made narrower until all fit into `limit`.
@@ -83,19 +103,19 @@ fn fit(columns: &[Column], mut widths: Vec<usize>, limit: usize) -> Option<Vec<u
         if total <= limit {
             return Some(widths);
         }
-        let text = || columns.iter().enumerate().filter(|(_, c)| c.is_text()).map(|(at, _)| at);
-        let widest = text().max_by_key(|at| widths.get(*at).copied())?;
-        let second = text().filter(|at| *at != widest).filter_map(|at| widths.get(at)).max().copied();
-        let wide = widths.get_mut(widest)?;
-        // Its title stays whole.
-        let narrowest = columns.get(widest).map_or(NARROWEST, |c| c.title().len().max(NARROWEST));
-        if *wide <= narrowest {
-            return None;
-        }
-        // Down to the next widest at once, but not further than needed.
-        let target = second.unwrap_or(0).min(*wide - 1).max(wide.saturating_sub(total - limit));
-        *wide = target.max(narrowest);
+        let widest = columns
+            .iter()
+            .zip(&mut widths)
+            .filter(|(column, width)| column.is_text() && **width > narrowest(**column))
+            .max_by_key(|(_, width)| **width);
+        let (_, width) = widest?;
+        *width -= 1;
     }
+}
+
+/// What a column of text is not made narrower than: its title stays whole.
+fn narrowest(column: Column) -> usize {
+    column.title().len().max(NARROWEST)
 }
 
 fn line(style: &Style, columns: &[Column], widths: &[usize], cells: &[String]) -> String {
@@ -106,7 +126,8 @@ fn line(style: &Style, columns: &[Column], widths: &[usize], cells: &[String]) -
         } else {
             cell.clone()
         };
-        let cell = if column.is_number() { pad_left(&cell, *columns) } else { pad(&cell, *columns) };
+        let cell =
+            if column.is_number() { pad_left(&cell, *columns) } else { pad(&cell, *columns) };
         if !line.is_empty() {
             line.push_str(&" ".repeat(GAP));
         }
@@ -119,9 +140,9 @@ fn line(style: &Style, columns: &[Column], widths: &[usize], cells: &[String]) -
 fn legend(page: &mut Page<'_>, listing: &Listing, host: &Host) {
     let mut marks: Vec<(&'static str, usize, String)> = Vec::new();
     for row in &listing.rows {
-        let Some(mark) = words::marker(row.end.ending).or_else(|| {
-            row.end.processes.is_empty().then_some(columns::UNKNOWN)
-        }) else {
+        let Some(mark) = words::marker(row.end.ending)
+            .or_else(|| row.end.processes.is_empty().then_some(columns::UNKNOWN))
+        else {
             continue;
         };
         match marks.iter_mut().find(|(known, ..)| *known == mark) {
@@ -143,7 +164,9 @@ fn legend(page: &mut Page<'_>, listing: &Listing, host: &Host) {
 
 fn meaning(ending: Ending, host: &Host) -> String {
     match ending {
-        Ending::Kernel => "held by the kernel itself: no process has it, and nothing is missing".to_owned(),
+        Ending::Kernel => {
+            "held by the kernel itself: no process has it, and nothing is missing".to_owned()
+        }
         Ending::OutsidePidNamespace => {
             "the owner exists outside this PID namespace: ask on the host itself".to_owned()
         }

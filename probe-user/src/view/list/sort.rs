@@ -20,10 +20,11 @@ pub fn sort_rows(rows: &mut [ListRow], by: &str) -> Result<(), String> {
         "desc" => true,
         other => return Err(format!("unknown order {other:?}: asc or desc")),
     };
-    let column = WIDE.into_iter().find(|c| c.title().eq_ignore_ascii_case(name)).ok_or_else(|| {
-        let known: Vec<String> = WIDE.iter().map(|c| c.title().to_lowercase()).collect();
-        format!("unknown column {name:?}: one of {}", known.join(", "))
-    })?;
+    let column =
+        WIDE.into_iter().find(|c| c.title().eq_ignore_ascii_case(name)).ok_or_else(|| {
+            let known: Vec<String> = WIDE.iter().map(|c| c.title().to_lowercase()).collect();
+            format!("unknown column {name:?}: one of {}", known.join(", "))
+        })?;
     rows.sort_by_cached_key(|row| Key::of(column, row, descending));
     Ok(())
 }

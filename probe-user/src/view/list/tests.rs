@@ -82,7 +82,10 @@ fn an_unknown_owner_is_never_an_empty_cell() {
         let text = table(&one, &user_host(), &Style::PLAIN, TABLE);
         let row = text.lines().nth(1).unwrap();
         assert!(row.contains(mark), "{text}");
-        assert!(text.lines().any(|line| line.starts_with(mark)), "no explanation of {mark}: {text}");
+        assert!(
+            text.lines().any(|line| line.starts_with(mark)),
+            "no explanation of {mark}: {text}"
+        );
         assert!(as_csv(&one).contains(mark));
     }
 }
@@ -91,7 +94,10 @@ fn an_unknown_owner_is_never_an_empty_cell() {
 fn the_remedy_fits_the_rights() {
     let root = table(&listing(), &host(), &Style::PLAIN, TABLE);
     let user = table(&listing(), &user_host(), &Style::PLAIN, TABLE);
-    assert!(!root.contains("run as root, or with") && user.contains("run as root, or with"), "{user}");
+    assert!(
+        !root.contains("run as root, or with") && user.contains("run as root, or with"),
+        "{user}"
+    );
     let inside = Host { init_pid_ns: false, ..host() };
     assert!(table(&listing(), &inside, &Style::PLAIN, TABLE).contains("ask on the host itself"));
 }
@@ -113,7 +119,8 @@ fn no_headers_and_nothing_to_explain() {
 
 #[test]
 fn sorting_by_number_name_and_address() {
-    let ports = |rows: &[crate::model::ListRow]| rows.iter().map(|r| r.socket.port.0).collect::<Vec<_>>();
+    let ports =
+        |rows: &[crate::model::ListRow]| rows.iter().map(|r| r.socket.port.0).collect::<Vec<_>>();
     let mut rows = listing().rows;
     sort_rows(&mut rows, "port").unwrap();
     assert!(ports(&rows).is_sorted());

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::model::{Container, End, Ending, Host, NetnsId, Process};
+use crate::model::{Container, End, Ending, Hop, Host, NetnsId, Process};
 use crate::view::layout::{Page, shorten, width};
 use crate::view::style::{Ink, Style};
 use crate::view::words;
@@ -12,18 +12,21 @@ pub(super) const LABEL: usize = 11;
 /// How many further owners are listed without `-v`.
 const OWNERS: usize = 8;
 
-/// Writes `end` behind `indent`. `netns` is where its listener is.
+/// Writes `end` behind `indent`, without what `hop`, which leads to it, said already.
 pub(super) fn write(
     page: &mut Page<'_>,
     indent: &str,
     end: &End,
-    netns: Option<NetnsId>,
+    hop: &Hop,
     host: &Host,
     verbose: bool,
 ) {
     let style = page.style;
+    let netns = hop.netns.as_ref().map(|netns| netns.id);
     let mut entry = |label: &str, text: &str| page.entry(indent, (label, LABEL, Ink::Label), text);
-    if let Some((label, text)) = ending(style, end) {
+    if let Some((label, text)) =
+        ending(style, end).filter(|_| end.why.as_ref() != Some(&hop.detail))
+    {
         entry(label, &text);
     }
     for one in &end.containers {
@@ -31,7 +34,9 @@ pub(super) fn write(
     }
     if let Some(pod) = &end.pod {
         let mut text = match (&pod.namespace, &pod.name) {
-            (Some(namespace), Some(name)) => format!("{}/{}", style.text(namespace), style.text(name)),
+            (Some(namespace), Some(name)) => {
+                format!("{}/{}", style.text(namespace), style.text(name))
+            }
             (None, Some(name)) => style.text(name),
             (_, None) => "name not known".to_owned(),
         };
@@ -59,7 +64,10 @@ pub(super) fn write(
         entry("cluster", &text);
     }
     if let Some(first) = end.processes.first() {
-        owner(page, indent, first, netns, host, verbose);
+        // What goes on elsewhere is passed on by the last process that is known.
+        let label = if end.ending == Ending::Elsewhere { "passed by" } else { "process" };
+        page.entry(indent, (label, LABEL, Ink::Label), &name(style, first, netns, host));
+        owner(page, indent, first, verbose);
     }
     let others = end.processes.get(1..).unwrap_or_default();
     let shown = if verbose { others.len() } else { others.len().min(OWNERS) };
@@ -67,12 +75,16 @@ pub(super) fn write(
         page.entry(indent, ("also", LABEL, Ink::Label), &name(style, process, netns, host));
     }
     if others.len() > shown {
-        page.entry(indent, ("also", LABEL, Ink::Label), &format!("{} more (-v shows them)", others.len() - shown));
+        page.entry(
+            indent,
+            ("also", LABEL, Ink::Label),
+            &format!("{} more (-v shows them)", others.len() - shown),
+        );
     }
     if let Some(unit) = &end.unit {
         page.entry(indent, ("unit", LABEL, Ink::Label), &style.text(unit));
     }
-    evidence(page, indent, end, verbose);
+    evidence(page, indent, end, hop, verbose);
 }
 
 /// How an end is explained that is not simply a process.
@@ -84,19 +96,16 @@ fn ending(style: &Style, end: &End) -> Option<(&'static str, String)> {
             ("owner", "exists, but outside the PID namespaces that can be seen from here")
         }
         Ending::NotReadable => ("owner", "exists, but its descriptors can't be read: try as root"),
-        Ending::Nothing => ("end", "nothing listens there: connections are refused or closed at once"),
+        Ending::Nothing => {
+            ("end", "nothing listens there: connections are refused or closed at once")
+        }
         Ending::Elsewhere => ("end", "goes on beyond what this node can tell"),
         Ending::Unknown => ("owner", "not known"),
     };
-    let why = end.why.as_ref().map(|why| style.text(why));
-    match (default, why) {
-        ("", None) => None,
-        ("", Some(why)) => Some((label, why)),
-        (default, None) => Some((label, default.to_owned())),
-        (default, Some(why)) => {
-            let short = default.split(':').next().unwrap_or(default);
-            Some((label, format!("{short}: {why}")))
-        }
+    // The reason says all that the default would.
+    match &end.why {
+        Some(why) => Some((label, style.text(why))),
+        None => (!default.is_empty()).then(|| (label, default.to_owned())),
     }
 }
 
@@ -152,18 +161,10 @@ fn name(style: &Style, process: &Process, netns: Option<NetnsId>, host: &Host) -
     text
 }
 
-/// The process that likely accepts, with all that is known of it.
-fn owner(
-    page: &mut Page<'_>,
-    indent: &str,
-    process: &Process,
-    netns: Option<NetnsId>,
-    host: &Host,
-    verbose: bool,
-) {
+/// What else is known of the process that likely accepts.
+fn owner(page: &mut Page<'_>, indent: &str, process: &Process, verbose: bool) {
     let style = page.style;
     let label = |text: &'static str| (text, LABEL, Ink::Label);
-    page.entry(indent, label("process"), &name(style, process, netns, host));
     if !process.cmdline.is_empty() {
         let command = style.text(&command(&process.cmdline));
         let room = page.room(width(indent) + LABEL);
@@ -215,12 +216,13 @@ fn ago(seconds: u64) -> String {
 }
 
 /// How the container, pod and cluster are known.
-fn evidence(page: &mut Page<'_>, indent: &str, end: &End, verbose: bool) {
+fn evidence(page: &mut Page<'_>, indent: &str, end: &End, hop: &Hop, verbose: bool) {
     let style = page.style;
     let mut lines: Vec<String> = Vec::new();
-    for evidence in &end.evidence {
+    for evidence in end.evidence.iter().filter(|evidence| !hop.evidence.contains(evidence)) {
         let source = style.text(&evidence.source);
-        let line = if verbose { format!("{source}: {}", style.text(&evidence.detail)) } else { source };
+        let line =
+            if verbose { format!("{source}: {}", style.text(&evidence.detail)) } else { source };
         if !lines.contains(&line) {
             lines.push(line);
         }

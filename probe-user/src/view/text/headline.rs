@@ -87,6 +87,9 @@ fn steps(style: &Style, hops: &[&Hop], end: &End) -> Vec<String> {
         .collect();
     if steps.is_empty() {
         // Without a container to name, the addresses on the way say most.
+        if let (Ending::Elsewhere, Some(process)) = (end.ending, end.processes.first()) {
+            steps.push(format!("{}, pid {}", style.text(process.name()), process.pid));
+        }
         steps.extend(hops.iter().skip(1).map(|hop| style.endpoint(&hop.endpoint)));
     }
     steps.push(last(style, hops, end));
@@ -100,10 +103,16 @@ fn last(style: &Style, hops: &[&Hop], end: &End) -> String {
             [process] if !end.containers.is_empty() => style.text(process.name()),
             [process] => format!("{}, pid {}", style.text(process.name()), process.pid),
             [process, others @ ..] => {
-                format!("{}, pid {} (+{} more)", style.text(process.name()), process.pid, others.len())
+                format!(
+                    "{}, pid {} (+{} more)",
+                    style.text(process.name()),
+                    process.pid,
+                    others.len()
+                )
             }
         },
         Ending::Kernel => match hops.last().map(|hop| style.text(&hop.detail)) {
+            Some(detail) if detail.contains("kernel") => detail,
             Some(detail) => format!("kernel: {detail}"),
             None => "kernel".to_owned(),
         },
@@ -123,7 +132,12 @@ fn last(style: &Style, hops: &[&Hop], end: &End) -> String {
         let _ = write!(text, ", service {}", style.text(&service.name));
     }
     if let Some(cluster) = &end.cluster {
-        let _ = write!(text, ", cluster \"{}\" ({})", style.text(&cluster.name), style.text(&cluster.distribution));
+        let _ = write!(
+            text,
+            ", cluster \"{}\" ({})",
+            style.text(&cluster.name),
+            style.text(&cluster.distribution)
+        );
     }
     match &end.unit {
         Some(unit) if end.containers.is_empty() => {

@@ -29,7 +29,8 @@ pub(super) fn reach(page: &mut Page<'_>, reach: &[Reach]) {
             let _ = write!(text, " at {}", style.text(address));
         }
         if !one.why.is_empty() {
-            let _ = write!(text, ", because {}", style.text(&one.why));
+            let because = if one.reachable == Some(false) { ", because" } else { ":" };
+            let _ = write!(text, "{because} {}", style.text(&one.why));
         }
         if let Some(fix) = &one.fix {
             let _ = write!(text, "; fix: {}", style.text(fix));

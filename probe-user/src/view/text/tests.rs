@@ -44,7 +44,10 @@ fn without_a_width_nothing_is_cut_or_wrapped() {
 
 #[test]
 fn verbose_shows_what_each_source_said() {
-    insta::assert_snapshot!("published_verbose", show(fixtures::published(), &host(), &at(100), true));
+    insta::assert_snapshot!(
+        "published_verbose",
+        show(fixtures::published(), &host(), &at(100), true)
+    );
 }
 
 #[test]
@@ -102,19 +105,24 @@ fn colour_changes_nothing_but_colour() {
             assert!(coloured.contains("\u{1b}["));
             // Spaces at the end of a line may be inside a colour.
             let trim = |t: &str| t.lines().map(str::trim_end).collect::<Vec<_>>().join("\n");
-            assert_eq!(trim(&without_colour(&coloured)), trim(&show(answer.clone(), &host(), &style, true)));
+            assert_eq!(
+                trim(&without_colour(&coloured)),
+                trim(&show(answer.clone(), &host(), &style, true))
+            );
         }
     }
 }
 
 #[test]
 fn lines_fit_the_terminal() {
-    let mut cases: Vec<_> = fixtures::all().into_iter().map(|(_, a)| (a, host(), sources())).collect();
+    let mut cases: Vec<_> =
+        fixtures::all().into_iter().map(|(_, a)| (a, host(), sources())).collect();
     cases.push(fixtures::hostile());
     for (answer, host, sources) in cases {
         for columns in (40..140).step_by(3) {
             for verbose in [false, true] {
-                let text = answers(&[answer.clone()], &host, &at(columns), verbose, &sources);
+                let text =
+                    answers(std::slice::from_ref(&answer), &host, &at(columns), verbose, &sources);
                 for line in text.lines() {
                     assert!(width(line) <= columns, "{columns}: {} {line:?}\n{text}", width(line));
                 }
@@ -131,7 +139,8 @@ fn hostile_text_never_reaches_the_terminal() {
             for color in [false, true] {
                 for unicode in [false, true] {
                     let style = Style { color, width, unicode };
-                    let text = answers(&[answer.clone()], &host, &style, verbose, &sources);
+                    let text =
+                        answers(std::slice::from_ref(&answer), &host, &style, verbose, &sources);
                     let plain = if color { without_colour(&text) } else { text };
                     let bad = plain.chars().find(|c| *c != '\n' && is_unsafe(*c));
                     assert_eq!(bad, None, "{plain:?}");

@@ -99,7 +99,8 @@ const INDENT: &str = "  ";
 impl<'a> Writer<'a> {
     /// A writer for the trees `roots`: columns are aligned over all of them.
     pub(super) fn new(style: &Style, host: &'a Host, verbose: bool, roots: &[Node<'a>]) -> Self {
-        let mut writer = Self { host, verbose, seen: Vec::new(), roots: Vec::new(), endpoint: 0, detail: 0 };
+        let mut writer =
+            Self { host, verbose, seen: Vec::new(), roots: Vec::new(), endpoint: 0, detail: 0 };
         let mut widths = Vec::new();
         for row in roots.iter().flat_map(|root| rows(style, root)) {
             writer.endpoint = writer.endpoint.max(width(&row.lead) + width(&row.endpoint));
@@ -108,8 +109,11 @@ impl<'a> Writer<'a> {
         let used = writer.endpoint + 2 + KIND + 2;
         let room = style.width.unwrap_or(usize::MAX);
         // Only details that have room for their evidence need a column for it.
-        let fits = |(detail, known): &(usize, usize)| *detail <= ALIGNED && used + detail + 2 + known <= room;
-        writer.detail = widths.into_iter().filter(fits).map(|(detail, _)| detail).max().unwrap_or(0);
+        let fits = |(detail, known): &(usize, usize)| {
+            *detail <= ALIGNED && used + detail + 2 + known <= room
+        };
+        writer.detail =
+            widths.into_iter().filter(fits).map(|(detail, _)| detail).max().unwrap_or(0);
         writer
     }
 
@@ -118,11 +122,15 @@ impl<'a> Writer<'a> {
         let origin = page.style.endpoint(&root.hop.endpoint);
         let mut rows = rows(page.style, root);
         // A server on IPv4 and IPv6, say: two sockets with the same behind them.
-        let is_alike = |known: &&Node<'_>| known.children == root.children && known.ends == root.ends;
+        let is_alike =
+            |known: &&Node<'_>| known.children == root.children && known.ends == root.ends;
         let alike = self.roots.iter().rev().take(RECENT).copied().find(is_alike);
-        if let Some(alike) = alike.filter(|root| !root.children.is_empty() || root.ends.iter().any(|e| is_telling(e))) {
+        if let Some(alike) = alike
+            .filter(|root| !root.children.is_empty() || root.ends.iter().any(|e| is_telling(e)))
+        {
             rows.truncate(1);
-            for row in &rows {
+            for row in &mut rows {
+                row.hang = format!("{INDENT}     ");
                 self.row(page, row);
                 let text = format!("goes on as {} above", page.style.endpoint(&alike.hop.endpoint));
                 page.paragraph(&row.hang, &row.hang, Some(Ink::Dim), &text);
@@ -134,18 +142,27 @@ impl<'a> Writer<'a> {
             self.row(page, &row);
             if self.verbose {
                 for evidence in &row.node.hop.evidence {
-                    let text = format!("{}: {}", page.style.text(&evidence.source), page.style.text(&evidence.detail));
+                    let text = format!(
+                        "{}: {}",
+                        page.style.text(&evidence.source),
+                        page.style.text(&evidence.detail)
+                    );
                     page.entry(&row.hang, ("known by", end::LABEL, Ink::Dim), &text);
                 }
             }
             for end in &row.node.ends {
                 match self.seen.iter().rev().take(RECENT).find(|(known, _)| known == end) {
                     Some((_, place)) if is_telling(end) => {
-                        page.paragraph(&row.hang, &row.hang, Some(Ink::Dim), &format!("the same end as {place} above"));
+                        page.paragraph(
+                            &row.hang,
+                            &row.hang,
+                            Some(Ink::Dim),
+                            &format!("the same end as {place} above"),
+                        );
                     }
                     _ => {
-                        let netns = row.node.hop.netns.as_ref().map(|n| n.id);
-                        end::write(page, &row.hang, end, netns, self.host, self.verbose);
+                        let hop = row.node.hop;
+                        end::write(page, &row.hang, end, hop, self.host, self.verbose);
                         self.seen.push((end, origin.clone()));
                     }
                 }
@@ -203,7 +220,8 @@ fn is_telling(end: &End) -> bool {
 /// The rows of a tree, top down.
 fn rows<'n, 'a>(style: &Style, root: &'n Node<'a>) -> Vec<Row<'n, 'a>> {
     let mut rows = Vec::new();
-    let place = Place { lead: INDENT.to_owned(), hang: format!("{INDENT}  "), netns: None, proto: None };
+    let place =
+        Place { lead: INDENT.to_owned(), hang: format!("{INDENT}  "), netns: None, proto: None };
     flatten(style, root, &place, &mut rows);
     rows
 }

@@ -40,10 +40,14 @@ fn not_found(what: &str, scope: &Scope, namespaces: Option<u64>) -> String {
     };
     match scope {
         Scope::Everywhere => {
-            format!("nothing listens on {what} in {namespaces}, and all that could hold it was readable")
+            format!(
+                "nothing listens on {what} in {namespaces}, and all that could hold it was readable"
+            )
         }
         Scope::Address(address) => {
-            format!("nothing takes packets to {address}, {what}, and all that could hold it was readable")
+            format!(
+                "nothing takes packets to {address}, {what}, and all that could hold it was readable"
+            )
         }
     }
 }
@@ -83,9 +87,10 @@ fn unknown_next(query: &str, answer: &Answer, host: &Host) -> String {
 }
 
 /// How many namespaces were read, from the report of the source that found
-/// them (`3 namespaces`), when it says so.
+/// them, whose detail is `3 namespaces`.
 fn namespaces(sources: &[SourceReport]) -> Option<u64> {
-    let report = sources.iter().find(|source| source.name == "netns")?;
-    let (number, rest) = report.detail.trim().split_once(' ')?;
-    number.parse().ok().filter(|_| rest.starts_with("namespace") || rest.starts_with("network namespace"))
+    sources.iter().find_map(|source| {
+        let (number, what) = source.detail.split_once(' ')?;
+        number.parse().ok().filter(|_| matches!(what, "namespace" | "namespaces"))
+    })
 }
