@@ -9,6 +9,9 @@ mod reach;
 mod route;
 mod walk;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 
 pub use forward::{Forward, Target, parse as parse_forward};
