@@ -16,7 +16,7 @@ mod query;
 mod socket;
 
 pub use answer::{Answer, End, Ending, Endpoint, Hop, HopKind, NetnsRef, Path, Reach, Vantage, Verdict};
-pub use cgroup::{CgroupPath, ContainerRef, PodRef};
+pub use cgroup::{CgroupPath, ContainerRef, PodRef, parse_proc_cgroup};
 pub use container::{Cluster, Container, Network, Pod, Published, Runtime, Service};
 pub use gap::{Evidence, Gap, Impact, Read, SourceReport};
 pub use host::{Capability, Host};
