@@ -8,4 +8,3 @@ impl Containers {
     pub(super) fn one(&self, _: &[ContainerRef], _: &Process) -> Read<Option<Container>> { Read::default() }
     pub(super) fn all(&self) -> Read<Vec<Container>> { Read::default() }
 }
-pub(super) fn parse_proc_cgroup(t: &str) -> Option<CgroupPath> { t.lines().find_map(|l| l.strip_prefix("0::")).map(|s| CgroupPath(s.into())) }

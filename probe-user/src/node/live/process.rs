@@ -10,9 +10,8 @@ use procfs::FromRead;
 use procfs::process::{Stat, Status};
 use rustix::fs::{Mode, OFlags};
 
-use super::containers::parse_proc_cgroup;
 use super::procs::{inode_link, open_dir};
-use crate::model::{Ancestor, NetnsId, Pid, Process, StartTime};
+use crate::model::{Ancestor, NetnsId, Pid, Process, StartTime, parse_proc_cgroup};
 
 /// How far up the parents are followed: a loop is impossible, but processes
 /// move while they are read.
