@@ -14,14 +14,16 @@
 
 mod cgroup;
 mod docker;
+mod fake;
 mod node;
 mod sweep;
 mod tool;
 
 pub use docker::{Container, Docker, KindNode};
+pub use fake::{FakeContainer, FakeDocker};
 pub use node::{Lab, Netns, Proc, netns_inode};
 pub use sweep::{sweep, sweep_dead};
-pub use tool::{Run, Tool, View};
+pub use tool::{Run, Tool, View, ask, binary};
 
 /// What a test returns.
 pub type Test = anyhow::Result<()>;

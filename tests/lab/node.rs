@@ -218,6 +218,20 @@ impl Lab {
         self.helper(netns, None, &format!("listen {args}"))
     }
 
+    /// The same, and the process looks as if it had been started with `argv`.
+    ///
+    /// # Errors
+    /// When it does not listen.
+    pub fn listen_like(&self, netns: &Netns, args: &str, argv: &[&str]) -> Result<Proc> {
+        let helper = helper()?;
+        let mut command = vec![helper.to_str().context("path of lab-helper")?, "listen"];
+        command.extend(args.split_whitespace());
+        command.push("--imitate");
+        command.extend(argv);
+        Proc::wait_ready(self.command(netns, &command)?)
+            .with_context(|| format!("lab-helper listen {args} as {argv:?}"))
+    }
+
     /// The same as user `uid`.
     ///
     /// # Errors
@@ -232,6 +246,21 @@ impl Lab {
     /// When it can't be started.
     pub fn flap(&self, netns: &Netns, args: &str) -> Result<Proc> {
         self.helper(netns, None, &format!("flap {args}"))
+    }
+
+    /// The same in `netns` and in a cgroup as Docker names it after the
+    /// container `id`: a container of which only the cgroup speaks.
+    ///
+    /// # Errors
+    /// When it does not listen.
+    pub fn listen_in_container(&self, netns: &Netns, id: &str, args: &str) -> Result<Proc> {
+        let group = self.cgroup.join("docker").join(id);
+        std::fs::create_dir_all(&group).with_context(|| format!("making {}", group.display()))?;
+        let helper = helper()?;
+        let mut argv = vec![helper.to_str().context("path of lab-helper")?, "listen"];
+        argv.extend(args.split_whitespace());
+        Proc::wait_ready(self.command_in(Some(netns), &group, None, &argv)?)
+            .with_context(|| format!("lab-helper listen {args}"))
     }
 
     fn helper(&self, netns: &Netns, uid: Option<u32>, args: &str) -> Result<Proc> {

@@ -135,9 +135,26 @@ impl<'a> Tool<'a> {
     /// When it can't be run, does not end in time, or says `--json` and prints
     /// something else on success.
     pub fn run(&self) -> Result<Run> {
+        let wants_json = self.args.iter().any(|a| a == "--json");
+        Run::of(self.command()?, wants_json, self.lab.inodes())
+    }
+}
+
+/// Runs the tool right here, without any lab, for questions that need none.
+///
+/// # Errors
+/// As [`Tool::run`].
+pub fn ask(args: &[&str]) -> Result<Run> {
+    let mut command = Command::new(binary()?);
+    command.args(args).stdin(Stdio::null());
+    Run::of(command, args.contains(&"--json"), Vec::new())
+}
+
+impl Run {
+    /// Runs a command to its end.
+    fn of(mut command: Command, wants_json: bool, inodes: Vec<u64>) -> Result<Self> {
         let begun = Instant::now();
-        let mut child =
-            self.command()?.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let mut out = child.stdout.take().context("no output")?;
         let mut err = child.stderr.take().context("no error output")?;
         let reading_out = std::thread::spawn(move || read(&mut out));
@@ -149,7 +166,7 @@ impl<'a> Tool<'a> {
             if begun.elapsed() > LIMIT {
                 child.kill()?;
                 child.wait()?;
-                bail!("{:?} has not ended after {LIMIT:?}", self.args);
+                bail!("{command:?} has not ended after {LIMIT:?}");
             }
             std::thread::sleep(Duration::from_millis(2));
         };
@@ -158,16 +175,14 @@ impl<'a> Tool<'a> {
         let stderr = reading_err.join().map_err(|_| anyhow!("reading its errors"))??;
         ensure!(!stderr.contains("panicked at"), "the tool panicked: {stderr}");
         let json = serde_json::from_str(&stdout);
-        let json = if self.args.iter().any(|a| a == "--json") && !stdout.is_empty() {
+        let json = if wants_json && !stdout.is_empty() {
             json.with_context(|| format!("no JSON: {stdout}\n{stderr}"))?
         } else {
             json.unwrap_or(Value::Null)
         };
-        Ok(Run { json, code: status.code(), stdout, stderr, took, inodes: self.lab.inodes() })
+        Ok(Run { json, code: status.code(), stdout, stderr, took, inodes })
     }
-}
 
-impl Run {
     /// The answer to the only question.
     ///
     /// # Errors
@@ -331,8 +346,11 @@ impl<'a> View<'a> {
 }
 
 /// The tool to test: `WHEREIS_PORT_BIN`, or the one that cargo built beside the
-/// tests, built now when it is not there.
-fn binary() -> Result<&'static Path> {
+/// tests, built now when it is not there or old.
+///
+/// # Errors
+/// When it can't be built.
+pub fn binary() -> Result<&'static Path> {
     static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let found = BINARY.get_or_init(|| find_binary().map_err(|error| format!("{error:#}")));
     found.as_deref().map_err(|error| anyhow!("{error}"))

@@ -23,7 +23,6 @@ struct Wanted {
     v6only: Option<bool>,
     reuseport: bool,
     connect: Option<SocketAddr>,
-    bind_only: bool,
     dup: u32,
     fork: u32,
     pass: bool,
@@ -51,8 +50,6 @@ impl Wanted {
                 "--reuseport" => wanted.reuseport = true,
                 // A UDP socket that talks to one peer only.
                 "--connect" => wanted.connect = Some(value()?.parse().context("--connect")?),
-                // A TCP socket that keeps its port without listening.
-                "--bind-only" => wanted.bind_only = true,
                 "--dup" => wanted.dup = value()?.parse().context("--dup")?,
                 "--fork" => wanted.fork = value()?.parse().context("--fork")?,
                 // Hands the sockets to another process and closes them here.
@@ -103,7 +100,7 @@ impl Wanted {
         if let Some(peer) = self.connect {
             rustix::net::connect(&socket, &peer).with_context(|| format!("connecting {peer}"))?;
         }
-        if is_tcp && !self.bind_only {
+        if is_tcp {
             rustix::net::listen(&socket, 128)?;
         }
         Ok(socket)
