@@ -36,8 +36,7 @@ fn a_socket_gets_more_holders() -> Test {
     ensure!(passed.holders != [passed.pid]);
     let other = lab.netns("other")?;
     let path = other.path.display();
-    let foreign =
-        lab.listen(lab.host(), &format!("tcp 127.0.0.1:1003 --socket-netns {path}"))?;
+    let foreign = lab.listen(lab.host(), &format!("tcp 127.0.0.1:1003 --socket-netns {path}"))?;
     let threaded = lab.listen(lab.host(), "tcp 127.0.0.1:1004 --thread")?;
     let named = lab.listen(lab.host(), "tcp 127.0.0.1:1005 --imitate kube-apiserver --a=b")?;
     let here = ss(&lab, lab.host(), &[])?;
@@ -120,7 +119,10 @@ fn docker_runs_containers() -> Test {
         &["kube-apiserver", "--secure-port=6443"],
     )?;
     let inside = ss(docker.lab(), &node.container.netns, &[])?;
-    ensure!(inside.contains("kube-apiserver") && inside.contains(&format!("pid={pid},")), "{inside}");
+    ensure!(
+        inside.contains("kube-apiserver") && inside.contains(&format!("pid={pid},")),
+        "{inside}"
+    );
     let group = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
     ensure!(group.contains(&format!("/docker/{}/kubelet/kubepods/", node.container.id)), "{group}");
     let group = docker.lab().cgroup().to_owned();

@@ -288,11 +288,7 @@ fn a_forwarder_leads_on_into_another_namespace() -> Test {
     let steps = path.steps();
     ensure!(
         steps
-            == [
-                "listener 0.0.0.0:21015/tcp",
-                "forward 10.9.0.2:80/tcp",
-                "listener 0.0.0.0:80/tcp"
-            ],
+            == ["listener 0.0.0.0:21015/tcp", "forward 10.9.0.2:80/tcp", "listener 0.0.0.0:80/tcp"],
         "{steps:?}"
     );
     ensure!(path.hops()[2]["netns"]["inode"] == web.inode, "{}", path.0);

@@ -164,7 +164,12 @@ impl Docker {
         let inode = netns_inode(pid).with_context(|| format!("{name} has exited"))?;
         self.lab.adopt(inode);
         let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
-        Ok(Container { id, name: name.to_owned(), pid, netns: Netns { name: name.to_owned(), path, inode } })
+        Ok(Container {
+            id,
+            name: name.to_owned(),
+            pid,
+            netns: Netns { name: name.to_owned(), path, inode },
+        })
     }
 
     /// Makes the image from what is on this machine.
@@ -271,11 +276,28 @@ fn daemon(lab: &Lab, driver: &str) -> Result<(Proc, PathBuf)> {
     let (data, exec) = (at(&format!("data-{driver}")), at("exec"));
     let (pidfile, config) = (at("d.pid"), at("daemon.json"));
     let argv = [
-        "dockerd", "--host", &host, "--config-file", &config, "--data-root", &data,
-        "--exec-root", &exec, "--pidfile", &pidfile, "--bip", "10.213.0.1/24",
-        "--default-address-pool", "base=10.214.0.0/16,size=24", "--iptables=true",
-        "--cgroup-parent", &group, "--exec-opt", "native.cgroupdriver=cgroupfs",
-        "--storage-driver", driver,
+        "dockerd",
+        "--host",
+        &host,
+        "--config-file",
+        &config,
+        "--data-root",
+        &data,
+        "--exec-root",
+        &exec,
+        "--pidfile",
+        &pidfile,
+        "--bip",
+        "10.213.0.1/24",
+        "--default-address-pool",
+        "base=10.214.0.0/16,size=24",
+        "--iptables=true",
+        "--cgroup-parent",
+        &group,
+        "--exec-opt",
+        "native.cgroupdriver=cgroupfs",
+        "--storage-driver",
+        driver,
     ];
     let mut command = lab.command(lab.host(), &argv)?;
     command.env_remove("DOCKER_HOST").stdout(Stdio::null()).stderr(log);

@@ -143,7 +143,16 @@ impl Lab {
         let (netns_a, link_a, address_a) = a;
         let (netns_b, link_b, address_b) = b;
         netns_a.ip(&[
-            "link", "add", link_a, "type", "veth", "peer", "name", link_b, "netns", &netns_b.name,
+            "link",
+            "add",
+            link_a,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            link_b,
+            "netns",
+            &netns_b.name,
         ])?;
         for (netns, link, address) in [(netns_a, link_a, address_a), (netns_b, link_b, address_b)] {
             netns.address(link, address)?;
@@ -205,7 +214,8 @@ impl Lab {
     /// # Errors
     /// When it can't be started.
     pub fn spawn(&self, netns: &Netns, argv: &[&str]) -> Result<Proc> {
-        let child = self.command(netns, argv)?.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        let child =
+            self.command(netns, argv)?.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         Ok(Proc::started(child))
     }
 

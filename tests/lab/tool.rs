@@ -190,7 +190,9 @@ impl Run {
     pub fn answer(&self) -> Result<&Value> {
         match self.json["answers"].as_array().map(Vec::as_slice) {
             Some([answer]) => Ok(answer),
-            _ => Err(anyhow!("not one answer, exit {:?}: {}{}", self.code, self.stdout, self.stderr)),
+            _ => {
+                Err(anyhow!("not one answer, exit {:?}: {}{}", self.code, self.stdout, self.stderr))
+            }
         }
     }
 
@@ -393,9 +395,10 @@ fn newest(dir: &Path) -> Option<SystemTime> {
 
 /// `program`, or a copy of it in a place that every user may enter.
 pub(crate) fn for_everyone(program: &Path) -> Result<PathBuf> {
-    let open = program.ancestors().skip(1).all(|dir| {
-        std::fs::metadata(dir).is_ok_and(|m| m.permissions().mode() & 0o001 != 0)
-    });
+    let open = program
+        .ancestors()
+        .skip(1)
+        .all(|dir| std::fs::metadata(dir).is_ok_and(|m| m.permissions().mode() & 0o001 != 0));
     if open {
         return Ok(program.to_owned());
     }

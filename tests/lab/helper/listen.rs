@@ -42,7 +42,8 @@ impl Wanted {
             match word.as_str() {
                 "tcp" | "udp" => {
                     let address = value()?;
-                    let address = address.parse().with_context(|| format!("address {address:?}"))?;
+                    let address =
+                        address.parse().with_context(|| format!("address {address:?}"))?;
                     wanted.binds.push((word.clone(), address));
                 }
                 // Whether an IPv6 socket leaves IPv4 alone.
@@ -80,8 +81,7 @@ impl Wanted {
     }
 
     fn socket(&self, proto: &str, address: SocketAddr) -> Result<OwnedFd> {
-        let family =
-            if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let (kind, is_tcp) = match proto {
             "tcp" => (SocketType::STREAM, true),
             _ => (SocketType::DGRAM, false),
