@@ -269,6 +269,21 @@ fn a_container_looks_at_itself() -> Test {
 }
 
 #[test]
+fn a_member_of_the_docker_group_gets_names() -> Test {
+    lab::docker_or_skip!();
+    let docker = Docker::shared()?;
+    docker.run("grouped", "", "listen tcp 0.0.0.0:21112")?;
+    let group = Docker::GROUP.to_string();
+    let user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--groups", &group];
+    let host = format!("unix://{}", docker.socket().display());
+    let tool = docker.lab().tool().through(&user).env("DOCKER_HOST", &host);
+    let run = tool.args(&["--json", "21112"]).run()?;
+    ensure!(run.is_found()?.stdout.contains("\"grouped\""), "{}", run.stdout);
+    ensure!(run.stdout.contains("not_readable"), "{}", run.stdout);
+    Ok(())
+}
+
+#[test]
 fn the_daemons_resolver_in_a_container_belongs_to_dockerd() -> Test {
     lab::docker_or_skip!();
     let docker = Docker::shared()?;

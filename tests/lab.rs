@@ -56,6 +56,23 @@ fn a_socket_gets_more_holders() -> Test {
 }
 
 #[test]
+fn links_join_namespaces() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let (near, far) = (lab.netns("near")?, lab.netns("far")?);
+    lab.bridge(lab.host(), "br0", "10.9.9.1/24")?;
+    for (netns, port, address) in [(&near, "p1", "10.9.9.2/24"), (&far, "p2", "10.9.9.3/24")] {
+        lab.veth((lab.host(), port, "169.254.0.1/32"), (netns, "eth0", address))?;
+        lab.host().ip(&["link", "set", port, "master", "br0"])?;
+    }
+    let _server = lab.listen(&far, "tcp 10.9.9.3:80")?;
+    let connect = ["bash", "-c", "exec 3<>/dev/tcp/10.9.9.3/80"];
+    ensure!(lab.command(&near, &connect)?.status()?.success());
+    ensure!(lab.command(lab.host(), &connect)?.status()?.success());
+    Ok(())
+}
+
+#[test]
 fn nothing_is_left_of_a_dropped_lab() -> Test {
     lab::root_or_skip!();
     let lab = Lab::new()?;

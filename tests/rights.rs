@@ -33,11 +33,17 @@ fn ones_own_listener_needs_no_right() -> Test {
 }
 
 #[test]
-fn nothing_is_not_sure_when_other_namespaces_are_closed() -> Test {
+fn nothing_is_not_sure_while_a_namespace_is_closed() -> Test {
     lab::root_or_skip!();
     let lab = Lab::new()?;
+    // No process lives in there whose /proc/PID/net could be read instead.
+    let closed = lab.netns("closed")?;
+    let options = format!("tcp 127.0.0.1:21203 --socket-netns {}", closed.path.display());
+    let _hidden = lab.listen(lab.host(), &options)?;
     let run = lab.tool().uid(NOBODY).args(&["--json", "21203"]).run()?;
-    run.is_nothing()
+    run.is_nothing()?;
+    ensure!(run.code == Some(3), "\"surely nothing\" is wrong: {}", run.stdout);
+    Ok(())
 }
 
 #[test]

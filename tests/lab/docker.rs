@@ -48,6 +48,9 @@ pub struct KindNode<'a> {
 }
 
 impl Docker {
+    /// The group that may talk to the daemon, as the group `docker` elsewhere.
+    pub const GROUP: u32 = 65533;
+
     /// A new lab with a Docker daemon in it. Takes some seconds.
     ///
     /// # Errors
@@ -311,6 +314,7 @@ fn daemon(lab: &Lab, driver: &str) -> Result<(Proc, PathBuf)> {
         }
         std::thread::sleep(Duration::from_millis(50));
     }
+    std::os::unix::fs::chown(&socket, None, Some(Docker::GROUP))?;
     std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o660))?;
     Ok((proc, socket))
 }
