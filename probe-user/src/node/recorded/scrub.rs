@@ -12,7 +12,7 @@ pub(super) const REDACTED: &str = "[redacted]";
 const COMMON: &str = " \
     api app apps background backend besteffort bin boot bridge buildkit burstable cgroup cgroups \
     cgroupfs cni config conmon containerd container containers cri crio cron crond daemon db dbus \
-    default dev docker dockerd etc fs fuse getty graphical grpc guaranteed host incus init io json \
+    default dev docker dockerd etc fs fuse getty graphical grpc guaranteed host http https incus init io json \
     k0s k3s k8s kubelet kubepods lib libexec libpod local log logind lxc lxcfs lxd machine machined \
     metadata mnt moby monitor net netns networkd networks none nerdctl ns nspawn opt overlay payload \
     plugins pod podman podinit pods private proc rancher resolved rke2 rootfs rootless run runc \
@@ -47,7 +47,10 @@ impl Names {
         }
         let ids = ids_in(text);
         if ids.is_empty() {
-            if text.split(is_separator).all(is_common) {
+            if let Some(address) = self.address(text) {
+                return address;
+            }
+            if text.split(is_separator).all(is_common) && !holds_address(text) {
                 return text.to_owned();
             }
             return self.name(kind, text);
@@ -173,8 +176,8 @@ impl Names {
                 out.push_str(&format!("\"{REDACTED}\""));
                 continue;
             }
-            for piece in part.split_inclusive(char::is_whitespace) {
-                let word = piece.trim_end();
+            for piece in part.split_inclusive(is_delimiter) {
+                let word = piece.trim_end_matches(is_delimiter);
                 out.push_str(&self.message_word(word));
                 out.push_str(&piece[word.len()..]);
             }
@@ -183,34 +186,31 @@ impl Names {
     }
 
     fn message_word(&mut self, word: &str) -> String {
-        if let Some(known) = self.known(word).map(str::to_owned).or_else(|| self.address(word)) {
-            return known;
+        if let Some(replaced) = self.known_or_address(word) {
+            return replaced;
         }
-        let punctuation =
-            |c: char| matches!(c, '(' | ')' | ',' | ';' | '.' | '\'' | '`' | ':' | '!' | '?' | '…');
-        let core = word.trim_matches(punctuation);
-        if core.is_empty() {
-            return word.to_owned();
-        }
+        let core = word.trim_matches(['.', ':']);
         let start = word.find(core).unwrap_or_default();
         let (before, after) = (&word[..start], &word[start + core.len()..]);
         format!("{before}{}{after}", self.message_core(core))
     }
 
     fn message_core(&mut self, core: &str) -> String {
-        if let Some(known) = self.known(core).map(str::to_owned).or_else(|| self.address(core)) {
-            return known;
+        if let Some(replaced) = self.known_or_address(core) {
+            return replaced;
         }
-        if core.contains('/') {
-            let parts: Vec<_> = core.split('/').map(|p| self.component(Kind::Path, p)).collect();
-            // `tcp/udp` and `processes/threads` are words, not paths.
-            let words = !core.starts_with('/') && core.split('/').all(is_plain);
-            return if words { core.to_owned() } else { parts.join("/") };
-        }
-        if is_plain(core) || core.split(is_separator).all(is_common) {
+        // `tcp/udp` and `processes/threads` are words, not paths.
+        let plain = !core.starts_with('/') && core.split('/').all(is_plain);
+        if plain {
             return core.to_owned();
         }
-        self.component(Kind::Name, core)
+        let kind = if core.contains('/') { Kind::Path } else { Kind::Name };
+        let parts: Vec<_> = core.split('/').map(|part| self.component(kind, part)).collect();
+        parts.join("/")
+    }
+
+    fn known_or_address(&mut self, word: &str) -> Option<String> {
+        self.known(word).map(str::to_owned).or_else(|| self.address(word))
     }
 
     /// A command line: the program's name, and of a forwarder what it forwards.
@@ -269,27 +269,30 @@ fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// Whether a word of a message is a plain word, a number, an option of this tool
-/// or the name of a capability.
+/// What separates the words of a message.
+fn is_delimiter(c: char) -> bool {
+    c.is_whitespace() || ",;(){}<>='`!?|…".contains(c)
+}
+
+/// Whether a word of a message is a plain word, a number with or without its
+/// unit, an option of this tool or the name of a capability.
 fn is_plain(word: &str) -> bool {
-    const TECHNICAL: [&str; 14] = [
-        "ipv4",
-        "ipv6",
-        "IPv4",
-        "IPv6",
-        "tcp6",
-        "udp6",
-        "L2TP",
-        "WSL2",
-        "cgroup2",
-        "x509",
-        "nf_tables",
-        "sock_diag",
-        "inet_diag",
-        "v2",
-    ];
-    let letters = |c: char| c.is_ascii_alphabetic() || matches!(c, '-' | '_' | '\'' | '.');
-    let number = |c: char| c.is_ascii_digit() || matches!(c, '.' | ':' | ',' | '%');
-    !is_id(word)
-        && (word.chars().all(letters) || word.chars().all(number) || TECHNICAL.contains(&word))
+    const TECHNICAL: [&str; 10] =
+        ["ipv4", "ipv6", "IPv4", "IPv6", "tcp6", "udp6", "L2TP", "WSL2", "cgroup2", "v6only"];
+    const UNITS: [&str; 8] = ["", "ms", "s", "B", "kB", "MB", "KiB", "MiB"];
+    if is_id(word) || holds_address(word) {
+        return false;
+    }
+    let letters = |c: char| c.is_ascii_alphabetic() || matches!(c, '-' | '_' | '.');
+    let digits = |c: char| c.is_ascii_digit() || matches!(c, '.' | ':' | '%');
+    word.chars().all(letters)
+        || UNITS.contains(&word.trim_start_matches(digits))
+        || TECHNICAL.contains(&word)
+        || !word.chars().any(char::is_alphanumeric)
+}
+
+/// Whether there are as many numbers in it as an IPv4 address has, in whatever
+/// way they are put together.
+fn holds_address(text: &str) -> bool {
+    text.split(|c: char| !c.is_ascii_digit()).filter(|run| !run.is_empty()).count() >= 4
 }

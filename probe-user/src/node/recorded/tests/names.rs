@@ -126,6 +126,64 @@ fn cgroups_keep_what_runtimes_pods_and_units_are_told_by() {
 }
 
 #[test]
+fn cgroups_still_name_the_same_containers_pods_and_units() {
+    let id = CONTAINER_ID;
+    let inner: String = id.chars().rev().collect();
+    let under = POD_UID.replace('-', "_");
+    let hash = "0123456789abcdef0123456789abcdef";
+    let paths = [
+        format!("/docker/{id}"),
+        format!("/system.slice/docker-{id}.scope"),
+        format!(
+            "/system.slice/docker-{id}.scope/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-pod{under}.slice/cri-containerd-{inner}.scope"
+        ),
+        format!("/docker/{id}/kubelet/kubepods/burstable/pod{hash}/{inner}"),
+        format!("/kubepods.slice/kubepods-pod{under}.slice:cri-containerd:{id}"),
+        format!("/kubepods.slice/kubepods-pod{under}.slice/crio-{id}.scope/container"),
+        format!("/kubepods.slice/kubepods-pod{under}.slice/crio-conmon-{id}.scope"),
+        format!(
+            "/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{id}.scope/container"
+        ),
+        format!("/user.slice/user-1000.slice/user@1000.service/acme.slice/nerdctl-{id}.scope"),
+        format!("/machine.slice/libpod-{id}.scope/libpod-payload-{id}"),
+        format!("/acme/{id}"),
+        format!("/default/{id}"),
+        format!("/podruntime.slice/acme.slice/docker-{id}.scope/init.scope"),
+        "/lxc.payload.acme-web/system.slice/acme.service".to_owned(),
+        "/lxc/101/ns".to_owned(),
+        "/lxc/acme-web".to_owned(),
+        "/machine.slice/machine-acme\\x2dweb.scope/payload/system.slice/acme.service".to_owned(),
+        "/machine.slice/systemd-nspawn@acme-web.service".to_owned(),
+        "/system.slice/acme-billing.service".to_owned(),
+        "/system.slice/system-acme.slice/acme@one.service".to_owned(),
+        "/user.slice/user-1000.slice/user@1000.service/app.slice/app-org.acme.Editor-1234.scope"
+            .to_owned(),
+        "/system.slice/snap.acme.daemon.service".to_owned(),
+        "/../../docker.service".to_owned(),
+    ];
+    let mut names = Names::default();
+    for path in paths {
+        let redacted = names.cgroup(&path);
+        assert!(!redacted.contains("acme") && !redacted.contains(id), "{path} {redacted}");
+        let (before, after) = (CgroupPath(path), CgroupPath(redacted));
+        let expected: Vec<_> = before
+            .containers()
+            .into_iter()
+            .map(|mut reference| {
+                reference.id = names.name(Kind::Container, &reference.id);
+                if let Some(pod) = &mut reference.pod {
+                    pod.uid = names.name(Kind::Pod, &pod.uid);
+                }
+                reference
+            })
+            .collect();
+        assert_eq!(after.containers(), expected, "{before:?} {after:?}");
+        let kind = |unit: Option<String>| unit.map(|u| u.rsplit('.').next().map(str::to_owned));
+        assert_eq!(kind(after.unit()), kind(before.unit()), "{before:?} {after:?}");
+    }
+}
+
+#[test]
 fn messages_keep_the_tools_own_words() {
     let mut names = Names::default();
     names.name(Kind::Host, "gandalf");
@@ -137,7 +195,12 @@ fn messages_keep_the_tools_own_words() {
         "3 namespaces, 412 sockets in 12.5 ms",
         "sock_diag in net:[4026531833]: tcp/udp, IPv6",
         "record again with `whereis-port list --record FILE`",
-        "/run/user/1000/docker.sock: timed out after 300 ms",
+        "/run/user/1000/docker.sock: timed out after 300ms",
+        "/proc/{12,13, …}/fd",
+        "generic netlink of netns 4026531833",
+        "look with: nft list ruleset; iptables-save -t nat; ipvsadm -Ln",
+        "fallback for netns 4026532611 (EPERM): v6only and bound device not told",
+        "HTTP/1.1 404; needs Linux ≥ 5.14, listening on [::]:80 or ::1",
     ] {
         assert_eq!(names.message(same), same);
     }
@@ -145,10 +208,13 @@ fn messages_keep_the_tools_own_words() {
         ("no answer from gandalf.", "no answer from host-1."),
         ("connect to 10.0.0.5:2375: refused", "connect to 198.18.0.5:2375: refused"),
         ("route to 10.0.0.0/24", "route to 198.18.0.0/24"),
+        ("of 10.0.0.5,10.0.0.6 (fd00::5%eth0)", "of 198.18.0.5,198.18.0.6 (name-1)"),
+        ("from 10.0.0.5-10.0.0.9 by 10-0-0-5.pod", "from name-2 by name-3"),
+        ("at http://10.0.0.5:2375/v1.41/x", "at http://198.18.0.5:2375/v1.41/path-1"),
         ("said \"my secret\" twice", "said \"[redacted]\" twice"),
-        ("/home/bilbo/.docker/config.json", "/home/path-1/.docker/config.json"),
-        ("unix:///srv/ring1/docker.sock", "unix:///srv/path-2/docker.sock"),
-        ("user bob99 logged in", "user name-1 logged in"),
+        ("/home/bilbo/.docker/config.json", "/home/path-2/.docker/config.json"),
+        ("unix:///srv/ring1/docker.sock", "unix:///srv/path-3/docker.sock"),
+        ("user bob99 logged in", "user name-4 logged in"),
     ] {
         assert_eq!(names.message(said), expected);
     }
