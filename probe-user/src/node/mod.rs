@@ -12,7 +12,8 @@ use crate::model::{
 
 pub use live::{LiveNode, Options};
 pub use recorded::{
-    Asked, Facts, InContainer, Recorded, Recorder, Recording, RecordingError, SocketsOf, read_everything, redact,
+    Asked, Facts, InContainer, Recorded, Recorder, Recording, RecordingError, SocketsOf,
+    read_everything, redact,
 };
 
 /// A node whose facts can be asked for, each at the time it is needed.

@@ -10,19 +10,19 @@ pub(super) const REDACTED: &str = "[redacted]";
 
 /// Words of paths, cgroups and unit names that are the same on every machine.
 const COMMON: &str = " \
-    api app apps background backend besteffort bin boot bridge buildkit burstable cgroup cgroups \
-    cgroupfs cni config conmon containerd container containers cri crio cron crond daemon db dbus \
-    default dev docker dockerd etc fs fuse getty graphical grpc guaranteed host http https incus init io json \
-    k0s k3s k8s kubelet kubepods lib libexec libpod local log logind lxc lxcfs lxd machine machined \
-    metadata mnt moby monitor net netns networkd networks none nerdctl ns nspawn opt overlay payload \
-    plugins pod podman podinit pods private proc rancher resolved rke2 rootfs rootless run runc \
-    runtime sbin scope serial service session share slice snap sock socket socketd srv ssh sshd \
-    state storage supervisor sys system systemd task tasks timesyncd tmp tty udevd udp tcp unified \
-    unix user userdata usr v1 v2 var volatile xdg \
-    children cmdline comm cwd exe fd fdinfo fib_trie if_inet6 maps mountinfo nf_conntrack route self \
-    stat status tcp6 udp6 uid_map version \
-    cilium_host cilium_net cilium_vxlan cni0 docker0 eth flannel home incusbr0 ipvs kube lo \
-    lxdbr0 nodelocaldns podman0 root virbr0 ";
+    api app apps backend background besteffort bin boot bridge buildkit burstable cgroup \
+    cgroupfs cgroups children cilium_host cilium_net cilium_vxlan cmdline cni cni0 comm config \
+    conmon container containerd containers cri crio cron crond cwd daemon db dbus default dev \
+    docker docker0 dockerd etc eth exe fd fdinfo fib_trie flannel fs fuse getty graphical grpc \
+    guaranteed home host http https if_inet6 incus incusbr0 init io ipvs json k0s k3s k8s kube \
+    kubelet kubepods lib libexec libpod lo local log logind lxc lxcfs lxd lxdbr0 machine \
+    machined maps metadata mnt moby monitor mountinfo nerdctl net netns networkd networks \
+    nf_conntrack nodelocaldns none ns nspawn opt overlay payload plugins pod podinit podman \
+    podman0 pods private proc rancher resolved rke2 root rootfs rootless route run runc \
+    runtime sbin scope self serial service session share slice snap sock socket socketd srv \
+    ssh sshd stat state status storage supervisor sys system systemd task tasks tcp tcp6 \
+    timesyncd tmp tty udevd udp udp6 uid_map unified unix user userdata usr v1 v2 var version \
+    virbr0 volatile xdg ";
 
 /// Whether a word names nobody.
 fn is_common(word: &str) -> bool {
