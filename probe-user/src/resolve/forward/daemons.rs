@@ -67,11 +67,13 @@ fn socket_proxyd(args: &[String]) -> Option<Line> {
         };
         let word = Word::default().then_bracketed(host);
         match text::port_or_service(port) {
-            Some(number) => (
-                text::target(host, number, Proto::Tcp)?,
-                word.then(format_args!(":{number}")),
+            Some(number) => {
+                (text::target(host, number, Proto::Tcp)?, word.then(format_args!(":{number}")))
+            }
+            None => (
+                Target::Unsaid("a port that is given by a service's name"),
+                word.then(":").then_name(port),
             ),
-            None => (Target::Unsaid("a port that is given by a service's name"), word.then(":").then_name(port)),
         }
     };
     let mapping = Mapping::tcp(Bind::Any, None, target, text::quote([to]));
@@ -107,7 +109,8 @@ fn forkproxy(args: &[String]) -> Option<Line> {
             Peer::Unix(path) => (*ports, Target::Unix((*path).to_owned())),
             Peer::Ip(to_proto, host, to_ports) => {
                 let host = text::unbracket(host);
-                let ip = if host == "localhost" { "127.0.0.1".parse().ok() } else { host.parse().ok() };
+                let ip =
+                    if host == "localhost" { "127.0.0.1".parse().ok() } else { host.parse().ok() };
                 let width = ports.last.0 - ports.first.0;
                 // One port there takes all; else they go in step, as long as one range does.
                 let to_one = to_ports.iter().map(width_of).sum::<u32>() == 1;
@@ -155,7 +158,9 @@ fn nth(ranges: &[PortRange], mut index: u32) -> Option<crate::model::Port> {
     for range in ranges {
         match index.checked_sub(width_of(range)) {
             Some(beyond) => index = beyond,
-            None => return u16::try_from(index).ok().map(|i| crate::model::Port(range.first.0 + i)),
+            None => {
+                return u16::try_from(index).ok().map(|i| crate::model::Port(range.first.0 + i));
+            }
         }
     }
     None

@@ -7,19 +7,64 @@ use super::{Line, Mapping, Target, Word};
 
 /// The flags of kubectl and of `port-forward` that take a value.
 const VALUED: [&str; 29] = [
-    "address", "as", "as-group", "as-uid", "as-user-extra", "cache-dir", "certificate-authority",
-    "client-certificate", "client-key", "cluster", "context", "kubeconfig", "kuberc",
-    "log-backtrace-at", "log-dir", "log-file", "log-file-max-size", "log-flush-frequency",
-    "namespace", "password", "pod-running-timeout", "profile", "profile-output", "request-timeout",
-    "server", "stderrthreshold", "tls-server-name", "token", "user",
+    "address",
+    "as",
+    "as-group",
+    "as-uid",
+    "as-user-extra",
+    "cache-dir",
+    "certificate-authority",
+    "client-certificate",
+    "client-key",
+    "cluster",
+    "context",
+    "kubeconfig",
+    "kuberc",
+    "log-backtrace-at",
+    "log-dir",
+    "log-file",
+    "log-file-max-size",
+    "log-flush-frequency",
+    "namespace",
+    "password",
+    "pod-running-timeout",
+    "profile",
+    "profile-output",
+    "request-timeout",
+    "server",
+    "stderrthreshold",
+    "tls-server-name",
+    "token",
+    "user",
 ];
 const VALUED_TOO: [&str; 3] = ["username", "v", "vmodule"];
 
 /// The kinds of object that have pods to forward to.
 const KINDS: [&str; 24] = [
-    "po", "pod", "pods", "svc", "service", "services", "deploy", "deployment", "deployments",
-    "deployment.apps", "rs", "replicaset", "replicasets", "replicaset.apps", "sts", "statefulset",
-    "statefulsets", "statefulset.apps", "ds", "daemonset", "daemonset.apps", "rc", "job", "job.batch",
+    "po",
+    "pod",
+    "pods",
+    "svc",
+    "service",
+    "services",
+    "deploy",
+    "deployment",
+    "deployments",
+    "deployment.apps",
+    "rs",
+    "replicaset",
+    "replicasets",
+    "replicaset.apps",
+    "sts",
+    "statefulset",
+    "statefulsets",
+    "statefulset.apps",
+    "ds",
+    "daemonset",
+    "daemonset.apps",
+    "rc",
+    "job",
+    "job.batch",
 ];
 
 /// `kubectl` inside another program: `k3s kubectl port-forward …`.
@@ -91,7 +136,8 @@ pub(super) fn kubectl(args: &[String]) -> Option<Line> {
             port: remote.to_owned(),
         };
         let quote = text::quote(quoted.iter().copied().chain([*spec]));
-        mappings.extend(binds.iter().map(|b| Mapping::tcp(*b, local, target.clone(), quote.clone())));
+        mappings
+            .extend(binds.iter().map(|b| Mapping::tcp(*b, local, target.clone(), quote.clone())));
     }
     Some(Line { kind: "kubectl port-forward", mappings, words })
 }

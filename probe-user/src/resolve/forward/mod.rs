@@ -158,8 +158,7 @@ impl Mapping {
 /// no known forwarder, or forwards other ports than this one.
 pub fn parse(argv: &[String], proto: Proto, address: IpAddr, port: Port) -> Option<Forward> {
     let (_, line) = recognise(argv)?;
-    let fitting: Vec<_> =
-        line.mappings.iter().filter(|m| m.takes(proto, address, port)).collect();
+    let fitting: Vec<_> = line.mappings.iter().filter(|m| m.takes(proto, address, port)).collect();
     let best = fitting.iter().min_by_key(|m| m.width())?;
     // Of several that name no port any could be meant: none is picked by luck.
     let unnamed = best.ports.is_none() && fitting.iter().any(|m| m.target != best.target);
@@ -207,7 +206,9 @@ fn recognise(argv: &[String]) -> Option<(&str, Line)> {
         "passt" | "passt.avx2" => pasta::passt(args),
         "ssh" => ssh::ssh(args)?,
         "socat" | "socat1" => socat::socat(args)?,
-        "kubectl" | "kubectl.exe" | "kubecolor" | "oc" | "microk8s.kubectl" => kubectl::kubectl(args)?,
+        "kubectl" | "kubectl.exe" | "kubecolor" | "oc" | "microk8s.kubectl" => {
+            kubectl::kubectl(args)?
+        }
         "k3s" | "k0s" | "microk8s" => kubectl::bundled(args)?,
         _ => daemons::recognise(name, args)?,
     };

@@ -7,12 +7,58 @@ use super::{Line, Mapping, Target, Word};
 
 /// The options that take a value as the next word when they have none after `=`.
 const VALUED: [&str; 52] = [
-    "-s", "--socket", "-F", "--fd", "-p", "--pcap", "-P", "--pid", "-l", "--log-file", "--log-size",
-    "-m", "--mtu", "-a", "--address", "-n", "--netmask", "-M", "--mac-addr", "-g", "--gateway",
-    "-i", "--interface", "-o", "--outbound", "--outbound-if4", "--outbound-if6", "-D", "--dns",
-    "--dns-forward", "--dns-host", "-S", "--search", "-H", "--hostname", "--fqdn", "-t",
-    "--tcp-ports", "-u", "--udp-ports", "-T", "--tcp-ns", "-U", "--udp-ns", "--userns", "--netns",
-    "--runas", "--map-host-loopback", "--map-guest-addr", "-I", "--ns-ifname", "--ns-mac-addr",
+    "-s",
+    "--socket",
+    "-F",
+    "--fd",
+    "-p",
+    "--pcap",
+    "-P",
+    "--pid",
+    "-l",
+    "--log-file",
+    "--log-size",
+    "-m",
+    "--mtu",
+    "-a",
+    "--address",
+    "-n",
+    "--netmask",
+    "-M",
+    "--mac-addr",
+    "-g",
+    "--gateway",
+    "-i",
+    "--interface",
+    "-o",
+    "--outbound",
+    "--outbound-if4",
+    "--outbound-if6",
+    "-D",
+    "--dns",
+    "--dns-forward",
+    "--dns-host",
+    "-S",
+    "--search",
+    "-H",
+    "--hostname",
+    "--fqdn",
+    "-t",
+    "--tcp-ports",
+    "-u",
+    "--udp-ports",
+    "-T",
+    "--tcp-ns",
+    "-U",
+    "--udp-ns",
+    "--userns",
+    "--netns",
+    "--runas",
+    "--map-host-loopback",
+    "--map-guest-addr",
+    "-I",
+    "--ns-ifname",
+    "--ns-mac-addr",
 ];
 
 const EVERY_PORT: PortRange = PortRange { first: Port(1), last: Port(u16::MAX) };
@@ -20,7 +66,8 @@ const EVERY_PORT: PortRange = PortRange { first: Port(1), last: Port(u16::MAX) }
 /// `pasta -t 8080-8080:80-80 -u none --netns /run/user/1000/netns/netns-…`.
 pub(super) fn pasta(args: &[String]) -> Line {
     let said = Said::from(args);
-    let path = said.netns.map(|n| if n.contains('/') { n.to_owned() } else { format!("/run/netns/{n}") });
+    let path =
+        said.netns.map(|n| if n.contains('/') { n.to_owned() } else { format!("/run/netns/{n}") });
     let path = path.or_else(|| said.pid.map(|pid| format!("/proc/{pid}/ns/net")));
     let target = |port, proto| match &path {
         Some(path) => Target::InNetns(path.clone(), None, port, proto),
@@ -56,7 +103,8 @@ impl<'a> Said<'a> {
         while let Some(arg) = args.next() {
             if !arg.starts_with('-') {
                 // The process to join, or the command to run: no option follows.
-                said.pid = Some(arg).filter(|a| !a.is_empty() && a.bytes().all(|b| b.is_ascii_digit()));
+                said.pid =
+                    Some(arg).filter(|a| !a.is_empty() && a.bytes().all(|b| b.is_ascii_digit()));
                 break;
             }
             let (name, value) = match arg.split_once('=') {
@@ -80,7 +128,12 @@ impl<'a> Said<'a> {
         said
     }
 
-    fn line(&self, kind: &'static str, default: &'static str, target: impl Fn(Port, Proto) -> Target) -> Line {
+    fn line(
+        &self,
+        kind: &'static str,
+        default: &'static str,
+        target: impl Fn(Port, Proto) -> Target,
+    ) -> Line {
         let mut line = Line { kind, mappings: Vec::new(), words: Vec::new() };
         for proto in Proto::ALL {
             let flag = if proto == Proto::Tcp { "-t" } else { "-u" };

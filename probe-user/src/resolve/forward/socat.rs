@@ -26,7 +26,8 @@ pub(super) fn socat(args: &[String]) -> Option<Line> {
     let [first, second] = addresses.as_slice() else { return None };
     let (one, other) = (Address::from(first), Address::from(second));
 
-    let mut line = Line { kind: "socat", mappings: Vec::new(), words: vec![one.word(), other.word()] };
+    let mut line =
+        Line { kind: "socat", mappings: Vec::new(), words: vec![one.word(), other.word()] };
     for (from, to) in [(&one, &other), (&other, &one)] {
         let Some((proto, bind, port)) = from.listens() else { continue };
         line.mappings.push(Mapping {
@@ -82,12 +83,11 @@ impl<'a> Address<'a> {
     /// Where traffic goes that comes out of it.
     fn leads_to(&self) -> Target {
         let proto = match self.keyword.as_str() {
-            "TCP" | "TCP-CONNECT" | "TCP4" | "TCP4-CONNECT" | "TCP6" | "TCP6-CONNECT" | "OPENSSL"
-            | "OPENSSL-CONNECT" | "SSL" | "INET" | "INET4" | "INET6" => Proto::Tcp,
-            "UDP" | "UDP-CONNECT" | "UDP4" | "UDP4-CONNECT" | "UDP6" | "UDP6-CONNECT" | "UDP-SENDTO"
-            | "UDP4-SENDTO" | "UDP6-SENDTO" | "UDP-DATAGRAM" | "UDP4-DATAGRAM" | "UDP6-DATAGRAM" => {
-                Proto::Udp
-            }
+            "TCP" | "TCP-CONNECT" | "TCP4" | "TCP4-CONNECT" | "TCP6" | "TCP6-CONNECT"
+            | "OPENSSL" | "OPENSSL-CONNECT" | "SSL" | "INET" | "INET4" | "INET6" => Proto::Tcp,
+            "UDP" | "UDP-CONNECT" | "UDP4" | "UDP4-CONNECT" | "UDP6" | "UDP6-CONNECT"
+            | "UDP-SENDTO" | "UDP4-SENDTO" | "UDP6-SENDTO" | "UDP-DATAGRAM" | "UDP4-DATAGRAM"
+            | "UDP6-DATAGRAM" => Proto::Udp,
             "UNIX-CONNECT" | "UNIX" | "UNIX-CLIENT" | "UNIX-SENDTO" => {
                 return Target::Unix(self.rest.to_owned());
             }
@@ -95,7 +95,8 @@ impl<'a> Address<'a> {
                 return Target::Unix(format!("@{}", self.rest));
             }
             "EXEC" | "SYSTEM" | "SHELL" => return Target::Unsaid("a command for each connection"),
-            "PROXY" | "PROXY-CONNECT" | "SOCKS" | "SOCKS4" | "SOCKS4A" | "SOCKS5" | "SOCKS5-CONNECT" => {
+            "PROXY" | "PROXY-CONNECT" | "SOCKS" | "SOCKS4" | "SOCKS4A" | "SOCKS5"
+            | "SOCKS5-CONNECT" => {
                 return Target::Unsaid("a host behind another proxy");
             }
             "VSOCK" | "VSOCK-CONNECT" => return Target::Unsaid("a virtual machine's vsock port"),

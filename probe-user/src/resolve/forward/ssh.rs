@@ -86,7 +86,8 @@ impl<'a> Said<'a> {
                 said.destination = Some(arg).filter(|a| !a.is_empty());
                 continue;
             };
-            let Some((at, letter)) = letters.char_indices().find(|(_, c)| VALUED.contains(*c)) else {
+            let Some((at, letter)) = letters.char_indices().find(|(_, c)| VALUED.contains(*c))
+            else {
                 continue;
             };
             let value = match &letters[at + letter.len_utf8()..] {
@@ -105,7 +106,8 @@ impl<'a> Said<'a> {
 
     /// `LocalForward=8080 host:80`, with `=` or blanks, and the two parts too.
     fn option(&mut self, option: &str) {
-        let mut parts = option.split(|c: char| c == '=' || c.is_whitespace()).filter(|p| !p.is_empty());
+        let mut parts =
+            option.split(|c: char| c == '=' || c.is_whitespace()).filter(|p| !p.is_empty());
         let (Some(key), Some(from)) = (parts.next(), parts.next()) else { return };
         match key.to_ascii_lowercase().as_str() {
             "localforward" => {
@@ -178,7 +180,8 @@ fn fields(spec: &str) -> Vec<&str> {
     let mut rest = spec;
     loop {
         let close = if rest.starts_with('[') { rest.find(']').unwrap_or(0) } else { 0 };
-        let colon = if rest.starts_with('/') { None } else { rest[close..].find(':').map(|at| close + at) };
+        let colon =
+            if rest.starts_with('/') { None } else { rest[close..].find(':').map(|at| close + at) };
         match colon {
             Some(at) => {
                 fields.push(&rest[..at]);

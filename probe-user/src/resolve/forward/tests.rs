@@ -120,7 +120,9 @@ fn rootless_engines_do_not_say() {
 fn pasta() {
     let ns = "/run/user/1000/netns/netns-7";
     check(
-        &format!("/usr/bin/pasta --config-net -t 8080-8082:80-82 -t 192.0.2.1/22 -u 127.0.0.1%lo/53:5353 -T none -U none --dns-forward 169.254.1.1 --no-map-gw --quiet --netns {ns}"),
+        &format!(
+            "/usr/bin/pasta --config-net -t 8080-8082:80-82 -t 192.0.2.1/22 -u 127.0.0.1%lo/53:5353 -T none -U none --dns-forward 169.254.1.1 --no-map-gw --quiet --netns {ns}"
+        ),
         &[
             ("tcp 0.0.0.0:8080", &format!("{ns} *:80/tcp")),
             ("tcp 0.0.0.0:8082", &format!("{ns} *:82/tcp")),
@@ -176,7 +178,10 @@ fn kubectl() {
     );
     check(
         "kubectl port-forward -n kube-system svc/hubble-relay --address 0.0.0.0 --address :: 4245:80",
-        &[("tcp 0.0.0.0:4245", "svc/hubble-relay 80 in kube-system of -"), ("tcp [::]:4245", "svc/hubble-relay 80 in kube-system of -")],
+        &[
+            ("tcp 0.0.0.0:4245", "svc/hubble-relay 80 in kube-system of -"),
+            ("tcp [::]:4245", "svc/hubble-relay 80 in kube-system of -"),
+        ],
     );
     check(
         "/usr/local/bin/kubectl --context=kind-cluster1 --kubeconfig /home/u/.kube/config -v6 --namespace=web port-forward my-pod 8080 9090:http",
@@ -186,7 +191,10 @@ fn kubectl() {
             ("tcp 0.0.0.0:8080", "no"),
         ],
     );
-    check("kubectl port-forward deploy/web :80 -nweb", &[("tcp 127.0.0.1:40001", "deploy/web 80 in web of -")]);
+    check(
+        "kubectl port-forward deploy/web :80 -nweb",
+        &[("tcp 127.0.0.1:40001", "deploy/web 80 in web of -")],
+    );
     check(
         "kubectl port-forward deploy/web :80 0:443 8080:81",
         &[("tcp 127.0.0.1:8080", "deploy/web 81 in - of -"), ("tcp 127.0.0.1:40001", "unsaid")],
@@ -195,7 +203,10 @@ fn kubectl() {
         "k3s kubectl port-forward --address localhost,10.0.0.5 pod/a 8080:80",
         &[("tcp 10.0.0.5:8080", "pod/a 80 in - of -"), ("tcp [::1]:8080", "pod/a 80 in - of -")],
     );
-    check("oc port-forward widget.example.com/a 8080:80", &[("tcp [::1]:8080", "widget.example.com/a 80 in - of -")]);
+    check(
+        "oc port-forward widget.example.com/a 8080:80",
+        &[("tcp [::1]:8080", "widget.example.com/a 80 in - of -")],
+    );
     for line in [
         "kubectl",
         "kubectl get pods",
@@ -220,7 +231,10 @@ fn kubectl() {
 fn ssh() {
     check(
         "ssh -fNL 8080:db.internal:5432 alice@bastion",
-        &[("tcp 127.0.0.1:8080", "db.internal:5432 via alice@bastion"), ("tcp 127.0.0.1:5432", "no")],
+        &[
+            ("tcp 127.0.0.1:8080", "db.internal:5432 via alice@bastion"),
+            ("tcp 127.0.0.1:5432", "no"),
+        ],
     );
     check(
         "/usr/bin/ssh -i /k -p 2222 -L8080:localhost:80 -L [::1]:8081:[fd00::1]:81 -L *:8082:web:82 bastion -L 127.0.0.1:8083:web:83 sleep -L 9:w:9",
@@ -249,7 +263,15 @@ fn ssh() {
     );
     check("ssh bastion", &[("tcp 127.0.0.1:8080", "unsaid")]);
     check("ssh:~~/root/.ssh/cm-a@b:22~~[mux]", &[("tcp 127.0.0.1:8080", "unsaid")]);
-    for line in ["ssh", "ssh -L", "ssh -L 8080:web:80", "ssh -L 8080:web b", "ssh -L :: b", "ssh -L 80:[:80 b", "sshd: alice"] {
+    for line in [
+        "ssh",
+        "ssh -L",
+        "ssh -L 8080:web:80",
+        "ssh -L 8080:web b",
+        "ssh -L :: b",
+        "ssh -L 80:[:80 b",
+        "sshd: alice",
+    ] {
         check(line, &[("tcp 127.0.0.1:8080", "no")]);
     }
 }
@@ -258,21 +280,50 @@ fn ssh() {
 fn socat() {
     check(
         "socat -d -d -T 30 TCP-LISTEN:8080,fork,reuseaddr TCP:10.0.0.1:80",
-        &[("tcp 0.0.0.0:8080", "10.0.0.1:80/tcp"), ("udp 0.0.0.0:8080", "no"), ("tcp 0.0.0.0:80", "no")],
+        &[
+            ("tcp 0.0.0.0:8080", "10.0.0.1:80/tcp"),
+            ("udp 0.0.0.0:8080", "no"),
+            ("tcp 0.0.0.0:80", "no"),
+        ],
     );
     check(
         "socat TCP6:[fd00::1]:80,nodelay tcp4-l:8080,bind=127.0.0.1,fork",
         &[("tcp 127.0.0.1:8080", "[fd00::1]:80/tcp"), ("tcp 0.0.0.0:8080", "no")],
     );
-    check("socat UDP6-RECVFROM:53,fork,bind=[::1] UDP:localhost:5353", &[("udp [::1]:53", "127.0.0.1:5353/udp"), ("udp [::]:53", "no")]);
+    check(
+        "socat UDP6-RECVFROM:53,fork,bind=[::1] UDP:localhost:5353",
+        &[("udp [::1]:53", "127.0.0.1:5353/udp"), ("udp [::]:53", "no")],
+    );
     check("socat -lf /l UDP-LISTEN:53 TCP6:localhost:domain", &[("udp [::]:53", "[::1]:53/tcp")]);
-    check("socat TCP-LISTEN:1,fork UNIX-CONNECT:/run/a.sock", &[("tcp 0.0.0.0:1", "unix /run/a.sock")]);
+    check(
+        "socat TCP-LISTEN:1,fork UNIX-CONNECT:/run/a.sock",
+        &[("tcp 0.0.0.0:1", "unix /run/a.sock")],
+    );
     check("socat TCP-LISTEN:1,fork ABSTRACT-CONNECT:a", &[("tcp 0.0.0.0:1", "unix @a")]);
-    check("socat TCP-LISTEN:1,fork TCP4:web.internal:80", &[("tcp 0.0.0.0:1", "name web.internal:80/tcp")]);
-    for to in ["EXEC:/bin/cat", "SYSTEM:date", "-", "SOCKS4A:p:h:80", "VSOCK-CONNECT:3:22", "TCP:h", "TCP:h:nope", "/tmp/file"] {
+    check(
+        "socat TCP-LISTEN:1,fork TCP4:web.internal:80",
+        &[("tcp 0.0.0.0:1", "name web.internal:80/tcp")],
+    );
+    for to in [
+        "EXEC:/bin/cat",
+        "SYSTEM:date",
+        "-",
+        "SOCKS4A:p:h:80",
+        "VSOCK-CONNECT:3:22",
+        "TCP:h",
+        "TCP:h:nope",
+        "/tmp/file",
+    ] {
         check(&format!("socat TCP-LISTEN:1,fork {to}"), &[("tcp 0.0.0.0:1", "unsaid")]);
     }
-    for line in ["socat", "socat TCP-LISTEN:1", "socat TCP-LISTEN:nope TCP:h:1", "socat - TCP:h:1", "socat TCP-LISTEN:1 - -", "socat -T"] {
+    for line in [
+        "socat",
+        "socat TCP-LISTEN:1",
+        "socat TCP-LISTEN:nope TCP:h:1",
+        "socat - TCP:h:1",
+        "socat TCP-LISTEN:1 - -",
+        "socat -T",
+    ] {
         check(line, &[("tcp 0.0.0.0:1", "no")]);
     }
 }
@@ -285,7 +336,10 @@ fn systemd_socket_proxyd() {
     check(&format!("{program} -c 10 localhost:http"), &[(any, "127.0.0.1:80/tcp")]);
     check(&format!("{program} web"), &[(any, "name web:80/tcp")]);
     check(&format!("{program} web:nobody-knows"), &[(any, "unsaid")]);
-    check(&format!("{program} [fd00::1]:80"), &[(any, "[fd00::1]:80/tcp"), ("udp 0.0.0.0:8080", "no")]);
+    check(
+        &format!("{program} [fd00::1]:80"),
+        &[(any, "[fd00::1]:80/tcp"), ("udp 0.0.0.0:8080", "no")],
+    );
     check(&format!("{program} /run/web.sock"), &[(any, "unix /run/web.sock")]);
     check(&format!("{program} @web"), &[(any, "unix @web")]);
     check(program, &[(any, "no")]);
@@ -310,7 +364,10 @@ fn forkproxy() {
         "incusd forkproxy -- 1 -1 tcp:0.0.0.0:80-90 4711 -1 tcp:127.0.0.1:80",
         &[("tcp 0.0.0.0:85", "unsaid")],
     );
-    check("lxd forkproxy -- 1 3 tcp:0.0.0.0:80 4711 4 unix:/run/a.sock", &[("tcp 0.0.0.0:80", "unix /run/a.sock")]);
+    check(
+        "lxd forkproxy -- 1 3 tcp:0.0.0.0:80 4711 4 unix:/run/a.sock",
+        &[("tcp 0.0.0.0:80", "unix /run/a.sock")],
+    );
     for line in [
         "lxd forkproxy -- 1 3 unix:/a 4711 4 tcp:127.0.0.1:80",
         "lxd forkproxy -- 1 3 tcp:0.0.0.0:80 x 4 tcp:127.0.0.1:80",
@@ -338,20 +395,86 @@ fn the_quote_is_bounded_and_tells_the_target() {
 #[test]
 fn no_command_line_panics() {
     const PROGRAMS: [&str; 17] = [
-        "docker-proxy", "nsenter", "pasta", "passt", "ssh", "socat", "kubectl", "k3s", "cilium",
-        "systemd-socket-proxyd", "incusd", "lxd", "rootlesskit", "gvproxy", "ssh: [mux]", "", "/",
+        "docker-proxy",
+        "nsenter",
+        "pasta",
+        "passt",
+        "ssh",
+        "socat",
+        "kubectl",
+        "k3s",
+        "cilium",
+        "systemd-socket-proxyd",
+        "incusd",
+        "lxd",
+        "rootlesskit",
+        "gvproxy",
+        "ssh: [mux]",
+        "",
+        "/",
     ];
     const PARTS: [&str; 56] = [
-        "-", "--", "-L", "-o", "-D", "-fNL", "-t", "-u", "--netns", "--netns=", "-n", "-v",
-        "port-forward", "forkproxy", "kubectl", "docker-proxy", "hubble", "svc/x", "TCP-LISTEN:",
-        "tcp:", "udp:", "unix:", "UNIX:", "EXEC:", "-host-port", "-container-ip", "-container-port",
-        "-proto", "localhost", "LocalForward", "=", ":", "[", "]", "[::1]", "::", "/", "@", "~", ",",
-        "bind=", "0", "1", "80", "65535", "65536", "1-65535", "99999999999999999999", "é", "\u{202e}",
-        "\0", " ", "10.0.0.1", "auto", "-1", "%",
+        "-",
+        "--",
+        "-L",
+        "-o",
+        "-D",
+        "-fNL",
+        "-t",
+        "-u",
+        "--netns",
+        "--netns=",
+        "-n",
+        "-v",
+        "port-forward",
+        "forkproxy",
+        "kubectl",
+        "docker-proxy",
+        "hubble",
+        "svc/x",
+        "TCP-LISTEN:",
+        "tcp:",
+        "udp:",
+        "unix:",
+        "UNIX:",
+        "EXEC:",
+        "-host-port",
+        "-container-ip",
+        "-container-port",
+        "-proto",
+        "localhost",
+        "LocalForward",
+        "=",
+        ":",
+        "[",
+        "]",
+        "[::1]",
+        "::",
+        "/",
+        "@",
+        "~",
+        ",",
+        "bind=",
+        "0",
+        "1",
+        "80",
+        "65535",
+        "65536",
+        "1-65535",
+        "99999999999999999999",
+        "é",
+        "\u{202e}",
+        "\0",
+        " ",
+        "10.0.0.1",
+        "auto",
+        "-1",
+        "secret",
     ];
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     let mut next = |below: usize| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(state >> 33).unwrap() % below
     };
     for _ in 0..60_000 {
@@ -365,6 +488,12 @@ fn no_command_line_panics() {
             let telling: Option<Vec<String>> =
                 telling_words(&argv).map(|words| words.iter().map(Word::to_string).collect());
             assert!(forward.is_none() || telling.is_some(), "{argv:?}");
+        }
+        let pieces = telling_words(&argv).into_iter().flatten().flat_map(|word| word.0);
+        for piece in pieces {
+            // What is shown to everybody holds nothing but what every machine has.
+            let kept = matches!(&piece, Piece::Keep(text) if text.contains("secret"));
+            assert!(!kept, "{argv:?}: {piece:?}");
         }
     }
 }
