@@ -150,7 +150,7 @@ impl Client {
         let (client, exceeded) = (self.clone(), Arc::clone(exceeded));
         let transport = move |request: BollardRequest| {
             let (client, exceeded) = (client.clone(), Arc::clone(&exceeded));
-            async move { client.send(request, exceeded).await }
+            async move { client.send(request, version, exceeded).await }
         };
         Docker::connect_with_custom_transport(transport, Some("http://daemon"), 60, &version)
     }
@@ -159,12 +159,18 @@ impl Client {
     async fn send(
         &self,
         mut request: BollardRequest,
+        version: ClientVersion,
         exceeded: Arc<AtomicBool>,
     ) -> Result<hyper::Response<hyper::body::Incoming>, bollard::errors::Error> {
         let path = request.uri().path_and_query().map_or("/", |p| p.as_str());
-        // A server refuses a version that is too new for it, even where it is
-        // asked for its version. Without a prefix it always answers.
-        let path = if path.ends_with("/version") { "/version" } else { path };
+        // bollard 0.21 leaves the version out of what it asks for. It belongs
+        // there, but for the question which one the server speaks: a server
+        // refuses a version that is newer than itself even then.
+        let path = if path == "/version" {
+            path.to_owned()
+        } else {
+            format!("/v{}.{}{path}", version.major_version, version.minor_version)
+        };
         let uri = path.parse::<hyper::Uri>().map_err(io::Error::other)?;
         *request.uri_mut() = uri;
         request.headers_mut().insert(HOST, HeaderValue::from_static("daemon"));
