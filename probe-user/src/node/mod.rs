@@ -11,7 +11,10 @@ use crate::model::{
 };
 
 pub use live::LiveNode;
-pub use recorded::{Recorded, Recorder, Recording, RecordingError, read_everything, redact};
+pub use recorded::{
+    Asked, Facts, InContainer, Recorded, Recorder, Recording, RecordingError, SocketsOf,
+    read_everything, redact,
+};
 
 /// A node whose facts can be asked for, each at the time it is needed.
 ///
