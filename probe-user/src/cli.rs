@@ -35,8 +35,7 @@ Without root, listeners of other users are listed without their owner. See
 /// their processes, containers and clusters, follows forwarders such as
 /// docker-proxy to where they lead, and says from where the port can be reached.
 #[derive(Debug, Parser)]
-#[command(name = "whereis-port", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true,
-          subcommand_negates_reqs = true, max_term_width = 100)]
+#[command(name = "whereis-port", version, after_help = EXAMPLES, max_term_width = 100)]
 pub struct Cli {
     /// PORT, PORT/PROTO, ADDR:PORT[/PROTO], [V6]:PORT, FIRST-LAST, or a service name
     #[arg(value_name = "TARGET", allow_hyphen_values = false)]

@@ -44,6 +44,7 @@ impl TestNode {
             euid: 0,
             capabilities: vec![Capability::CapSysPtrace, Capability::CapSysAdmin, Capability::CapNetAdmin],
             own_netns: HOST,
+            own_netns_name: None,
             host_netns: Some(HOST),
             init_pid_ns: true,
             hidepid: 0,

@@ -11,7 +11,12 @@ use crate::model::{Capability, Host, NetnsId};
 /// (`PROC_PID_INIT_INO` in `include/linux/proc_ns.h`).
 const INITIAL_PID_NS: u64 = 0xEFFF_FFFC;
 
-pub(super) fn read(proc: &OwnedFd, own: NetnsId, initial: Option<NetnsId>) -> Host {
+pub(super) fn read(
+    proc: &OwnedFd,
+    own: NetnsId,
+    own_name: Option<String>,
+    initial: Option<NetnsId>,
+) -> Host {
     let uname = rustix::system::uname();
     let text = |s: &std::ffi::CStr| s.to_string_lossy().into_owned();
     let kernel = text(uname.release());
@@ -25,6 +30,7 @@ pub(super) fn read(proc: &OwnedFd, own: NetnsId, initial: Option<NetnsId>) -> Ho
         euid: rustix::process::geteuid().as_raw(),
         capabilities: capabilities(),
         own_netns: own,
+        own_netns_name: own_name,
         host_netns: initial,
         init_pid_ns: pid_ns == Ok(INITIAL_PID_NS),
         hidepid: hidepid(&mounts),

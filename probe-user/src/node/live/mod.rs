@@ -273,7 +273,9 @@ impl Node for LiveNode {
     fn host(&self) -> Read<Host> {
         let host = self.host.get_or_init(|| {
             let found = &self.found().0;
-            host::read(&self.proc, found.own.unwrap_or(NetnsId::Inode(0)), found.initial)
+            let own = found.own.unwrap_or(NetnsId::Inode(0));
+            let name = found.netns.get(&own).and_then(|netns| netns.name.clone());
+            host::read(&self.proc, own, name, found.initial)
         });
         Read::whole(host.clone())
     }

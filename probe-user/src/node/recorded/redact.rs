@@ -80,6 +80,9 @@ impl Names {
 
     /// Namespaces and what is in them.
     fn namespaces(&mut self, facts: &mut Facts) {
+        replace_some(&mut facts.host.value.own_netns_name, |name| {
+            self.component(Kind::Netns, name)
+        });
         for netns in facts.netns.iter_mut().flat_map(|read| &mut read.value) {
             replace_some(&mut netns.name, |name| self.component(Kind::Netns, name));
             netns.paths.iter_mut().for_each(|path| replace(path, |path| self.path(path)));

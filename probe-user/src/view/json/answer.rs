@@ -30,11 +30,15 @@ pub struct Host<'a> {
 
 impl<'a> From<&'a model::Host> for Host<'a> {
     fn from(host: &'a model::Host) -> Self {
-        let is_host = host.host_netns == Some(host.own_netns);
+        let name = if host.host_netns == Some(host.own_netns) {
+            Some("host")
+        } else {
+            host.own_netns_name.as_deref()
+        };
         Self {
             hostname: &host.hostname,
             kernel: &host.kernel,
-            own_netns: Netns { inode: host.own_netns.inode(), name: is_host.then_some("host") },
+            own_netns: Netns { inode: host.own_netns.inode(), name },
             pid_namespace_is_initial: host.init_pid_ns,
             euid: host.euid,
         }

@@ -43,6 +43,14 @@ const HEADER: [&str; 23] = [
 /// # Errors
 /// Those of `out`.
 pub fn csv(listing: &Listing, headers: bool, out: impl Write) -> std::io::Result<()> {
+    // The library's error hides that of `out`, which tells a closed pipe.
+    write(listing, headers, out).map_err(|error| match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => std::io::Error::other(format!("{other:?}")),
+    })
+}
+
+fn write(listing: &Listing, headers: bool, out: impl Write) -> csv::Result<()> {
     let mut writer = csv::Writer::from_writer(out);
     if headers {
         writer.write_record(HEADER)?;
@@ -79,7 +87,7 @@ pub fn csv(listing: &Listing, headers: bool, out: impl Write) -> std::io::Result
         ];
         writer.write_record(record.map(|cell| harmless(&cell)))?;
     }
-    writer.flush()
+    Ok(writer.flush()?)
 }
 
 /// The process's name alone: how many there are is in `pids`.

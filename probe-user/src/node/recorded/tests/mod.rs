@@ -115,6 +115,7 @@ pub(super) fn recording() -> Recording {
         euid: 0,
         capabilities: vec![crate::model::Capability::CapSysAdmin],
         own_netns: HOST,
+        own_netns_name: None,
         host_netns: Some(HOST),
         init_pid_ns: true,
         hidepid: 0,
