@@ -56,7 +56,13 @@ impl Recording {
     pub const VERSION: u32 = 1;
 
     /// A recording of `facts`, made by this version of the tool.
-    pub fn new(facts: Facts, sources: Vec<SourceReport>) -> Self {
+    pub fn new(facts: Facts, mut sources: Vec<SourceReport>) -> Self {
+        // JSON has no infinity, and only short decimals are read back as exactly
+        // the number that was written.
+        for source in &mut sources {
+            let rounded = (source.ms * 1000.0).round() / 1000.0;
+            source.ms = if rounded.is_finite() { rounded } else { 0.0 };
+        }
         Self {
             format: Self::FORMAT.to_owned(),
             version: Self::VERSION,

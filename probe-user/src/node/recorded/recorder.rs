@@ -114,7 +114,7 @@ impl Node for Recorder<'_> {
     }
 
     fn sockets(&self, netns: &[NetnsId], filter: &SocketFilter) -> Read<Vec<Socket>> {
-        let asked = SocketsOf { netns: netns.to_vec(), filter: filter.clone() };
+        let asked = SocketsOf { netns: netns.to_vec(), filter: filter.to_owned() };
         self.sockets.keep(asked, self.node.sockets(netns, filter))
     }
 

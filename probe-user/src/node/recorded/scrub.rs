@@ -157,7 +157,8 @@ impl Names {
 
     /// An interface's name.
     pub(super) fn interface(&mut self, name: &str) -> String {
-        const USUAL: [&str; 8] = ["eth", "ens", "eno", "wlan", "tap", "tun", "wg", "bond"];
+        const USUAL: [&str; 10] =
+            ["eth", "ens", "eno", "wlan", "tap", "tun", "wg", "bond", "ifb", "dummy"];
         let usual = USUAL.iter().filter_map(|p| name.strip_prefix(p));
         if usual.into_iter().any(|rest| rest.len() <= 3 && rest.bytes().all(|b| b.is_ascii_digit()))
         {

@@ -32,6 +32,16 @@ fn a_recording_survives_the_file() {
 }
 
 #[test]
+fn durations_survive_the_file_exactly() {
+    let source = recording().sources.remove(0);
+    let durations = [0.012_988_000_000_000_003, 40.204_724_999_999_996, 1e6, f64::NAN, 1.0 / 0.0];
+    let sources = durations.map(|ms| SourceReport { ms, ..source.clone() }).to_vec();
+    let recording = Recording::new(recording().facts, sources);
+    assert_eq!(parse(&saved(&recording)).unwrap(), recording);
+    assert_eq!(recording.sources[0].ms, 0.013);
+}
+
+#[test]
 fn only_its_owner_can_read_it_and_nothing_else_is_left() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("node.json");
