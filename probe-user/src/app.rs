@@ -161,13 +161,13 @@ fn list(
 ) -> Result<Exit, Failure> {
     let filter = ListFilter {
         proto: match (args.tcp, args.udp) {
-            (true, _) => Some(Proto::Tcp),
-            (_, true) => Some(Proto::Udp),
+            (true, false) => Some(Proto::Tcp),
+            (false, true) => Some(Proto::Udp),
             _ => None,
         },
         ipv4: match (args.ipv4, args.ipv6) {
-            (true, _) => Some(true),
-            (_, true) => Some(false),
+            (true, false) => Some(true),
+            (false, true) => Some(false),
             _ => None,
         },
         netns: args.netns.clone(),
