@@ -41,6 +41,8 @@ pub(super) struct Containers {
 struct State {
     usual: Option<Vec<Daemon>>,
     found: Option<(Vec<Running>, Vec<Daemon>)>,
+    /// Daemons that are there but can't be reached.
+    unreachable: Vec<Gap>,
     /// By the ids of the chain.
     known: HashMap<Vec<String>, Read<Option<Container>>>,
     all: Option<Read<Vec<Container>>>,
@@ -76,8 +78,9 @@ impl Containers {
             return all.clone();
         }
         let mut all = Read::<Vec<Container>>::default();
-        self.find_daemons(&mut state, &mut all.gaps);
-        self.find_running(&mut state, &mut all.gaps);
+        self.find_daemons(&mut state);
+        self.find_running(&mut state);
+        all.gaps.clone_from(&state.unreachable);
         self.list(&mut state, &mut all);
         self.sweep(&mut state, &mut all);
         state.all.insert(all).clone()
@@ -168,26 +171,33 @@ impl Containers {
         gaps: &mut Vec<Gap>,
     ) -> Option<Container> {
         let uid = monitor.and_then(|pid| self.procs.uid(pid));
-        self.find_daemons(state, gaps);
-        let found = ask_for(state.usual.iter_mut().flatten(), chain, uid, gaps);
-        if found.is_some() {
-            return found;
+        let mut failed = Vec::new();
+        self.find_daemons(state);
+        let found = ask_for(state.usual.iter_mut().flatten(), chain, uid, &mut failed).or_else(|| {
+            self.find_running(state);
+            let daemons = state.found.iter_mut().flat_map(|(_, daemons)| daemons);
+            ask_for(daemons, chain, uid, &mut failed)
+        });
+        // What others failed to say is not missed when one knows the container.
+        if found.is_none() {
+            gaps.extend(failed);
+            gaps.extend(state.unreachable.iter().cloned());
         }
-        self.find_running(state, gaps);
-        ask_for(state.found.iter_mut().flat_map(|(_, d)| d), chain, uid, gaps)
+        found
     }
 
-    fn find_daemons(&self, state: &mut State, gaps: &mut Vec<Gap>) {
+    fn find_daemons(&self, state: &mut State) {
         if state.usual.is_none() {
-            let host = self.docker_host.as_deref();
+            let (host, gaps) = (self.docker_host.as_deref(), &mut state.unreachable);
             state.usual = Some(daemons::at_usual_places(&self.root, host, self.limits, gaps));
         }
     }
 
-    fn find_running(&self, state: &mut State, gaps: &mut Vec<Gap>) {
+    fn find_running(&self, state: &mut State) {
         if state.found.is_none() {
             let running = daemons::running(&self.procs);
             let known = state.usual.as_deref().unwrap_or_default();
+            let gaps = &mut state.unreachable;
             let found =
                 daemons::of_running(&self.procs, &self.root, &running, known, self.limits, gaps);
             state.found = Some((running, found));
@@ -202,7 +212,7 @@ impl Containers {
         gaps: &mut Vec<Gap>,
     ) -> Option<Container> {
         let (target, parents) = chain.split_last()?;
-        self.find_running(state, gaps);
+        self.find_running(state);
         let running = state.found.iter().flat_map(|(running, _)| running);
         let beside: Vec<&Running> = running.filter(|r| same(&r.chain, parents)).collect();
         let data_roots: Vec<String> =

@@ -3,7 +3,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use super::facts::port_key;
 use super::*;
+use crate::model::{Container, Port, Proto, Published};
 use crate::node::live::safefs::Root;
 
 /// What a daemon says of itself that speaks this tool's newest version.

@@ -2,7 +2,7 @@ use std::fs;
 
 use super::super::docker::tests::web_ports;
 use super::*;
-use crate::model::PodRef;
+use crate::model::{PodRef, Port, Proto, Published};
 
 const WEB: &str = "018c01615fcb0566d6f11a0db90b9a8d3fd049ebb67a1fb4e3976195df4f492e";
 const PODWEB: &str = "5889109fe8a2f6273c9aa33da9d335fca0f47fe2f1c9c5322c2464c849d0f87d";
