@@ -180,7 +180,11 @@ pub(super) fn at_usual_places(
                     .remedy("correct DOCKER_HOST"),
             ),
             Err(error) => {
-                gaps.push(Gap::new(Impact::Name, format!("Docker API ({path})"), error.to_string()));
+                gaps.push(Gap::new(
+                    Impact::Name,
+                    format!("Docker API ({path})"),
+                    error.to_string(),
+                ));
             }
         }
     }
@@ -269,8 +273,12 @@ pub(super) fn of_running(
             Err(Unreadable::Missing) => continue,
             Err(error) => {
                 gaps.push(
-                    Gap::new(Impact::Name, procs.root(process.pid).display().to_string(), error.to_string())
-                        .remedy("run as root with CAP_SYS_PTRACE"),
+                    Gap::new(
+                        Impact::Name,
+                        procs.root(process.pid).display().to_string(),
+                        error.to_string(),
+                    )
+                    .remedy("run as root with CAP_SYS_PTRACE"),
                 );
                 continue;
             }

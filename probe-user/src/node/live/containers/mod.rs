@@ -62,11 +62,7 @@ impl Containers {
 
     /// The container at the end of `chain` (outermost first), in which `process`
     /// runs.
-    pub(super) fn one(
-        &self,
-        chain: &[ContainerRef],
-        process: &Process,
-    ) -> Read<Option<Container>> {
+    pub(super) fn one(&self, chain: &[ContainerRef], process: &Process) -> Read<Option<Container>> {
         let parents: Vec<Pid> = process.ancestors.iter().map(|a| a.pid).collect();
         self.look_up(&mut self.state(), chain, process.pid, &parents)
     }
@@ -109,11 +105,11 @@ impl Containers {
             Runtime::Lxc | Runtime::Nspawn => Some(statefiles::by_name(target)),
             // Their daemons speak gRPC; the state files say as much.
             Runtime::Containerd | Runtime::Nerdctl | Runtime::CriO => self
-                .from_files(state, chain, watched, &mut read.gaps)
-                .or_else(|| self.from_api(state, chain, watched, &mut read.gaps)),
+                .by_files(state, chain, watched, &mut read.gaps)
+                .or_else(|| self.by_api(state, chain, watched, &mut read.gaps)),
             Runtime::Docker | Runtime::Podman | Runtime::Unknown => self
-                .from_api(state, chain, watched, &mut read.gaps)
-                .or_else(|| self.from_files(state, chain, watched, &mut read.gaps)),
+                .by_api(state, chain, watched, &mut read.gaps)
+                .or_else(|| self.by_files(state, chain, watched, &mut read.gaps)),
         };
         match &mut container {
             Some(container) => {
@@ -163,7 +159,7 @@ impl Containers {
         })
     }
 
-    fn from_api(
+    fn by_api(
         &self,
         state: &mut State,
         chain: &[ContainerRef],
@@ -173,11 +169,12 @@ impl Containers {
         let uid = monitor.and_then(|pid| self.procs.uid(pid));
         let mut failed = Vec::new();
         self.find_daemons(state);
-        let found = ask_for(state.usual.iter_mut().flatten(), chain, uid, &mut failed).or_else(|| {
-            self.find_running(state);
-            let daemons = state.found.iter_mut().flat_map(|(_, daemons)| daemons);
-            ask_for(daemons, chain, uid, &mut failed)
-        });
+        let found =
+            ask_for(state.usual.iter_mut().flatten(), chain, uid, &mut failed).or_else(|| {
+                self.find_running(state);
+                let daemons = state.found.iter_mut().flat_map(|(_, daemons)| daemons);
+                ask_for(daemons, chain, uid, &mut failed)
+            });
         // What others failed to say is not missed when one knows the container.
         if found.is_none() {
             gaps.extend(failed);
@@ -204,7 +201,7 @@ impl Containers {
         }
     }
 
-    fn from_files(
+    fn by_files(
         &self,
         state: &mut State,
         chain: &[ContainerRef],
@@ -233,8 +230,8 @@ impl Containers {
             }
         };
         let started = whose.and_then(|pid| self.procs.started(pid));
-        let monitor = monitor
-            .map(|pid| Monitor { argv: self.procs.argv(pid), cwd: self.procs.cwd(pid) });
+        let monitor =
+            monitor.map(|pid| Monitor { argv: self.procs.argv(pid), cwd: self.procs.cwd(pid) });
         let target = target.clone();
         let at_host = parents.is_empty();
         let (path, own) = (root, self.root.clone());
@@ -317,9 +314,8 @@ impl Containers {
                 let key = ids(chain);
                 if let Some(&at) = known.get(&key) {
                     let container = &mut all.value[at];
-                    container.pid = container.pid.or_else(|| {
-                        self.first_process(chain, None, pid, &[])
-                    });
+                    container.pid =
+                        container.pid.or_else(|| self.first_process(chain, None, pid, &[]));
                 } else if tried.insert(key.clone()) {
                     let ancestors = self.procs.ancestors(pid);
                     let read = self.look_up(state, chain, pid, &ancestors);

@@ -10,7 +10,10 @@ use crate::model::{Container, Network, Port, Proto, Published, Runtime};
 
 /// A container as inspecting it tells. Without parents, pod and `via`, which the
 /// daemon can't know, and with the PID in the daemon's own PID namespace.
-pub(in super::super) fn from_inspect(runtime: Runtime, answer: ContainerInspectResponse) -> Container {
+pub(in super::super) fn from_inspect(
+    runtime: Runtime,
+    answer: ContainerInspectResponse,
+) -> Container {
     let state = answer.state.unwrap_or_default();
     described(
         runtime,
@@ -85,7 +88,7 @@ pub(in super::super) fn from_summary(runtime: Runtime, answer: ContainerSummary)
         .into_iter()
         .filter_map(|listed| {
             Some(Published {
-                proto: proto(&listed.typ?.to_string())?,
+                proto: proto(listed.typ?.as_ref())?,
                 container_port: port(listed.private_port)?,
                 host_port: listed.public_port.and_then(port),
                 host_ip: listed.ip.and_then(|ip| ip.parse().ok()),

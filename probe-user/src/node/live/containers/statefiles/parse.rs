@@ -103,10 +103,8 @@ impl Bundle {
     /// say.
     pub(super) fn container(&self, target: &ContainerRef, via: String) -> Container {
         let mut container = blank(target, via);
-        let sandbox = self.annotation(&[
-            "io.kubernetes.cri.container-type",
-            "io.kubernetes.cri-o.ContainerType",
-        ]);
+        let sandbox = self
+            .annotation(&["io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"]);
         container.name = self.annotation(&[
             "io.kubernetes.cri.container-name",
             "io.kubernetes.container.name",
@@ -123,8 +121,10 @@ impl Bundle {
             "io.kubernetes.cri-o.Image",
         ]);
         let pod = Pod {
-            namespace: self
-                .annotation(&["io.kubernetes.cri.sandbox-namespace", "io.kubernetes.pod.namespace"]),
+            namespace: self.annotation(&[
+                "io.kubernetes.cri.sandbox-namespace",
+                "io.kubernetes.pod.namespace",
+            ]),
             name: self.annotation(&[
                 "io.kubernetes.cri.sandbox-name",
                 "io.kubernetes.pod.name",
@@ -164,7 +164,8 @@ impl Bundle {
             }
         }
         let list = |key: &str| self.annotation(&[key]).unwrap_or_default();
-        let mappings: Vec<Mapping> = serde_json::from_str(&list("nerdctl/ports")).unwrap_or_default();
+        let mappings: Vec<Mapping> =
+            serde_json::from_str(&list("nerdctl/ports")).unwrap_or_default();
         container.ports = mappings
             .into_iter()
             .filter_map(|mapping| {
