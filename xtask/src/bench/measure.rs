@@ -4,6 +4,7 @@ use std::io::Read;
 use std::mem::MaybeUninit;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -49,6 +50,31 @@ impl Case {
         let mut command = Command::new(&self.program);
         command.args(&self.args).stdin(Stdio::null());
         command
+    }
+
+    /// What it prints, or `None` when it takes longer than `limit`.
+    pub(crate) fn output_within(&self, limit: Duration) -> Result<Option<String>> {
+        let mut child = self
+            .command()
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("starting {}", self.label))?;
+        let mut stdout = child.stdout.take().context("a command without standard output")?;
+        let (done, result) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut output = Vec::new();
+            // Nobody waits any more when the limit was reached.
+            let _too_late = done.send(stdout.read_to_end(&mut output).map(|_bytes| output));
+        });
+        let Ok(output) = result.recv_timeout(limit) else {
+            child.kill().with_context(|| format!("stopping {}", self.label))?;
+            child.wait().with_context(|| format!("waiting for {}", self.label))?;
+            return Ok(None);
+        };
+        let output = output.with_context(|| format!("reading from {}", self.label))?;
+        let status = child.wait().with_context(|| format!("waiting for {}", self.label))?;
+        ensure!(status.success(), "{}: {status}", self.label);
+        Ok(Some(String::from_utf8_lossy(&output).into_owned()))
     }
 
     fn run(&self) -> Result<Sample> {
@@ -139,6 +165,15 @@ mod tests {
     fn more_output_than_a_pipe_holds_is_read() {
         let samples = alternate(&[shell("head -c 1000000 /dev/zero")], 1).unwrap();
         assert_eq!(samples.len(), 1);
+    }
+
+    #[test]
+    fn a_command_that_does_not_end_is_stopped() {
+        let limit = Duration::from_millis(50);
+        assert_eq!(shell("exec sleep 1000").output_within(limit).unwrap(), None);
+        let minutes = Duration::from_secs(600);
+        assert_eq!(shell("echo a").output_within(minutes).unwrap().as_deref(), Some("a\n"));
+        assert!(shell("exit 3").output_within(minutes).is_err());
     }
 
     #[test]

@@ -10,8 +10,10 @@ mod measure;
 mod node;
 mod report;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -38,6 +40,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
 }
+
+/// A command that takes longer than this once is not timed.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,18 +109,19 @@ fn on_node(size: Size, binary: &Path, somo: Option<&Path>, rounds: u32) -> Resul
     for question in [Question::OnePort, Question::List] {
         let cases = cases(question, node.asked_port(), binary, somo);
         check_ours(question, binary, &node)?;
-        for case in &cases {
-            check_peer(case, question, &node)?;
+        let mut timed = Vec::new();
+        for case in cases {
+            if check_peer(&case, question, &node)? {
+                timed.push(case);
+            } else {
+                eprintln!("bench: {} takes more than {LIMIT:?}: not timed", case.label);
+                all.push(Measured::new(size, question, &case, Vec::new()));
+            }
         }
         eprintln!("bench: {size} node, {question}: {rounds} rounds");
-        let samples = measure::alternate(&cases, rounds)?;
-        all.extend(cases.into_iter().zip(samples).map(|(case, samples)| Measured {
-            size,
-            question,
-            tool: case.tool,
-            label: case.label,
-            samples,
-        }));
+        let samples = measure::alternate(&timed, rounds)?;
+        let done = timed.iter().zip(samples);
+        all.extend(done.map(|(case, samples)| Measured::new(size, question, case, samples)));
     }
     Ok(all)
 }
@@ -198,18 +204,19 @@ fn check_ours(question: Question, binary: &Path, node: &Node) -> Result<()> {
 }
 
 /// A peer that finds nothing, for lack of rights or for an unknown option, would
-/// look fast.
-fn check_peer(case: &Case, question: Question, node: &Node) -> Result<()> {
-    let output = sh::capture(&mut case.command())?;
+/// look fast. Gives `false` for one that takes too long to be timed.
+fn check_peer(case: &Case, question: Question, node: &Node) -> Result<bool> {
+    let Some(output) = case.output_within(LIMIT)? else {
+        return Ok(false);
+    };
     let ports = match question {
         Question::OnePort => vec![node.asked_port()],
         Question::List => node.listeners().map(|(port, _pid)| port).collect(),
     };
-    let shown: std::collections::BTreeSet<&str> =
-        output.split(|c: char| !c.is_ascii_digit()).collect();
+    let shown: BTreeSet<&str> = output.split(|c: char| !c.is_ascii_digit()).collect();
     let missing = ports.iter().find(|port| !shown.contains(port.to_string().as_str()));
     ensure!(missing.is_none(), "{} does not show port {missing:?}", case.label);
-    Ok(())
+    Ok(true)
 }
 
 impl std::fmt::Display for Question {

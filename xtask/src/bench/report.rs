@@ -7,12 +7,12 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use super::Question;
-use super::measure::{Sample, Tool};
+use super::measure::{Case, Sample, Tool};
 use super::node::Size;
+use super::{LIMIT, Question};
 use crate::sh;
 
-/// All samples of one command.
+/// All samples of one command; none when it was too slow to be timed.
 #[derive(Debug)]
 pub(crate) struct Measured {
     pub(crate) size: Size,
@@ -55,6 +55,11 @@ fn cpu_model(cpuinfo: &str) -> Option<&str> {
 }
 
 impl Measured {
+    /// The samples of `case`; none when it was too slow to be timed.
+    pub(crate) fn new(size: Size, question: Question, case: &Case, samples: Vec<Sample>) -> Self {
+        Self { size, question, tool: case.tool, label: case.label, samples }
+    }
+
     /// The median time, in milliseconds.
     fn ms(&self) -> f64 {
         median(self.samples.iter().map(|s| s.wall.as_secs_f64() * 1_000.0).collect())
@@ -103,7 +108,7 @@ fn targets(all: &[Measured]) -> Vec<Target> {
         got: format!("{times:.2} times as fast"),
         met: times >= bound,
     };
-    let slower = 1.0 / faster(Small, OnePort, Tool::SsPort);
+    let slower = ms(Small, OnePort, Tool::Ours) / ms(Small, OnePort, Tool::SsPort);
     let ours = all.iter().filter(|m| m.tool == Tool::Ours);
     let peak = ours.map(Measured::peak_mb).fold(0.0, f64::max);
     vec![
@@ -166,15 +171,18 @@ pub(crate) fn markdown(machine: &Machine, all: &[Measured]) -> String {
     line(format_args!("| node | question | command | time | compared | peak memory |"));
     line(format_args!("|---|---|---|--:|--:|--:|"));
     for measured in all {
+        let Measured { size, question, label, .. } = measured;
+        if measured.samples.is_empty() {
+            let limit = LIMIT.as_secs();
+            line(format_args!("| {size} | {question} | `{label}` | over {limit} s | | |"));
+            continue;
+        }
         let ours = all.iter().find(|other| {
             (other.size, other.question, other.tool)
                 == (measured.size, measured.question, Tool::Ours)
         });
         line(format_args!(
-            "| {} | {} | `{}` | {:.1} ms | {:.2} | {:.1} MB |",
-            measured.size,
-            measured.question,
-            measured.label,
+            "| {size} | {question} | `{label}` | {:.1} ms | {:.2} | {:.1} MB |",
             measured.ms(),
             measured.ms() / ours.map_or(f64::NAN, Measured::ms),
             measured.peak_mb(),
@@ -325,6 +333,22 @@ mod tests {
         );
         assert_eq!(text.matches("| met |").count(), 6, "{text}");
         assert!(text.contains("2020-01-02, Linux 6.1.0, 2 × Some CPU; medians of 3"), "{text}");
+    }
+
+    #[test]
+    fn a_command_that_was_too_slow_is_shown_as_such() {
+        let machine = Machine {
+            date: String::new(),
+            kernel: String::new(),
+            cpu: String::new(),
+            cpus: 1,
+            rounds: 1,
+        };
+        let mut all = run(10, 29);
+        all[3].samples.clear();
+        let text = markdown(&machine, &all);
+        assert!(text.contains("| big | one port | `a command` | over 10 s | | |"), "{text}");
+        assert_eq!(json(&machine, &all)["cases"][3]["median_ms"], Value::Null);
     }
 
     #[test]
