@@ -50,6 +50,9 @@ enum Command {
     /// One process of the node that `bench` measures on.
     #[command(hide = true)]
     BenchNode(bench::HelperArgs),
+    /// Runs one command for `bench` and prints its peak of memory.
+    #[command(hide = true)]
+    BenchPeak(bench::PeakArgs),
 }
 
 /// Something to be done first by whoever ran the command: shown as it is, and
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Dist => dist::run(),
         Command::BenchNode(args) => bench::help(&args),
+        Command::BenchPeak(args) => bench::print_peak(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,5 +1,6 @@
 //! Timing commands.
 
+use std::ffi::OsString;
 use std::io::Read;
 use std::mem::MaybeUninit;
 use std::path::PathBuf;
@@ -8,6 +9,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::sh;
 
 /// Who is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,15 +37,26 @@ pub(crate) struct Case {
     pub(crate) label: &'static str,
 }
 
-/// One run of a command.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Sample {
-    /// From before it was started until it had ended.
-    pub(crate) wall: Duration,
-    /// The most memory it had, in bytes. What the kernel gives includes the
-    /// moment before exec, so it is never less than this program itself has.
+/// What is known of one command.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Samples {
+    /// Times from before it was started until it had ended, one per round. None
+    /// when it was too slow to be timed.
+    pub(crate) wall: Vec<Duration>,
+    /// The most memory it had in any of a few more runs, in bytes.
     pub(crate) peak: u64,
 }
+
+/// A command whose memory is measured.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PeakArgs {
+    /// The program and its arguments.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+    command: Vec<OsString>,
+}
+
+/// How often a command's memory is measured.
+const PEAK_RUNS: usize = 3;
 
 impl Case {
     /// The command, ready to run.
@@ -77,32 +91,66 @@ impl Case {
         Ok(Some(String::from_utf8_lossy(&output).into_owned()))
     }
 
-    fn run(&self) -> Result<Sample> {
-        let mut command = self.command();
-        command.stdout(Stdio::piped()).stderr(Stdio::null());
+    fn time(&self) -> Result<Duration> {
         let start = Instant::now();
-        let mut child = command.spawn().with_context(|| format!("starting {}", self.label))?;
-        let mut stdout = child.stdout.take().context("a command without standard output")?;
-        let bytes = drain(&mut stdout).with_context(|| format!("reading from {}", self.label))?;
-        let (status, peak) = wait(&child)?;
+        let (status, _peak) = run_to_end(self.command().stderr(Stdio::null()))?;
         let wall = start.elapsed();
         ensure!(status == 0, "{} ended with wait status {status:#x}", self.label);
-        ensure!(bytes > 0, "{} printed nothing", self.label);
-        Ok(Sample { wall, peak })
+        Ok(wall)
+    }
+
+    /// Its peak of memory, in bytes.
+    ///
+    /// The kernel counts the moment before exec too, when the memory is that of
+    /// whoever starts the command. So that is a process that has just begun, and
+    /// no command is said to have less than the few megabytes that it has.
+    fn peak(&self) -> Result<u64> {
+        let mut command = Command::new(std::env::current_exe().context("finding this program")?);
+        command.arg("bench-peak").arg("--").arg(&self.program).args(&self.args);
+        let printed = sh::capture(&mut command)?;
+        printed.trim().parse().with_context(|| format!("memory of {}: {printed:?}", self.label))
     }
 }
 
+/// The helper: runs a command and prints its peak of memory in bytes.
+pub(crate) fn print_peak(args: &PeakArgs) -> Result<()> {
+    let (program, rest) = args.command.split_first().context("no command")?;
+    let mut command = Command::new(program);
+    let (status, peak) = run_to_end(command.args(rest).stdin(Stdio::null()).stderr(Stdio::null()))?;
+    ensure!(status == 0, "{} ended with wait status {status:#x}", program.display());
+    println!("{peak}");
+    Ok(())
+}
+
 /// Runs all cases once per round, each round starting with another one, and
-/// gives the samples of each case.
-pub(crate) fn alternate(cases: &[Case], rounds: u32) -> Result<Vec<Vec<Sample>>> {
-    let mut samples = vec![Vec::new(); cases.len()];
+/// gives what is known of each case.
+pub(crate) fn alternate(cases: &[Case], rounds: u32) -> Result<Vec<Samples>> {
+    let mut samples = vec![Samples::default(); cases.len()];
     for round in 0..rounds as usize {
         for turn in 0..cases.len() {
             let index = (round + turn) % cases.len();
-            samples[index].push(cases[index].run()?);
+            samples[index].wall.push(cases[index].time()?);
+        }
+    }
+    for (case, samples) in cases.iter().zip(&mut samples) {
+        for _run in 0..PEAK_RUNS {
+            samples.peak = samples.peak.max(case.peak()?);
         }
     }
     Ok(samples)
+}
+
+/// Runs `command`, reads all it prints, and gives its wait status and its peak
+/// of memory in bytes.
+fn run_to_end(command: &mut Command) -> Result<(i32, u64)> {
+    let name = command.get_program().display().to_string();
+    let mut child =
+        command.stdout(Stdio::piped()).spawn().with_context(|| format!("starting {name}"))?;
+    let mut stdout = child.stdout.take().context("a command without standard output")?;
+    let bytes = drain(&mut stdout).with_context(|| format!("reading from {name}"))?;
+    let ended = wait(&child)?;
+    ensure!(bytes > 0 || ended.0 != 0, "{name} printed nothing");
+    Ok(ended)
 }
 
 /// Reads to the end, so that no command is held up by a full pipe.
@@ -155,16 +203,17 @@ mod tests {
     }
 
     #[test]
-    fn every_case_runs_once_per_round() {
-        let samples = alternate(&[shell("echo a"), shell("echo b")], 3).unwrap();
-        assert_eq!(samples.iter().map(Vec::len).collect::<Vec<_>>(), [3, 3]);
-        assert!(samples.iter().flatten().all(|sample| sample.peak > 0));
+    fn more_output_than_a_pipe_holds_is_read() {
+        shell("head -c 1000000 /dev/zero").time().unwrap();
     }
 
     #[test]
-    fn more_output_than_a_pipe_holds_is_read() {
-        let samples = alternate(&[shell("head -c 1000000 /dev/zero")], 1).unwrap();
-        assert_eq!(samples.len(), 1);
+    fn memory_is_that_of_the_command() {
+        // The shell holds ten million bytes in a variable.
+        let hungry = "x=$(head -c 10000000 /dev/zero | tr '\\0' a); echo ${#x}";
+        let (status, peak) = run_to_end(&mut shell(hungry).command()).unwrap();
+        assert_eq!(status, 0);
+        assert!(peak > 10_000_000, "{peak}");
     }
 
     #[test]
@@ -178,9 +227,9 @@ mod tests {
 
     #[test]
     fn a_command_that_fails_or_prints_nothing_is_no_sample() {
-        let failed = alternate(&[shell("echo a; exit 3")], 1).unwrap_err();
+        let failed = shell("echo a; exit 3").time().unwrap_err();
         assert!(failed.to_string().contains("0x300"), "{failed}");
-        let silent = alternate(&[shell("true")], 1).unwrap_err();
+        let silent = shell("true").time().unwrap_err();
         assert!(silent.to_string().contains("printed nothing"), "{silent}");
     }
 }

@@ -18,10 +18,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{Refused, sh};
-use measure::{Case, Tool};
+use measure::{Case, Samples, Tool};
 use node::{Node, Size};
 use report::{Machine, Measured};
 
+pub(crate) use measure::{PeakArgs, print_peak};
 pub(crate) use node::{HelperArgs, help};
 
 /// How to measure.
@@ -115,7 +116,7 @@ fn on_node(size: Size, binary: &Path, somo: Option<&Path>, rounds: u32) -> Resul
                 timed.push(case);
             } else {
                 eprintln!("bench: {} takes more than {LIMIT:?}: not timed", case.label);
-                all.push(Measured::new(size, question, &case, Vec::new()));
+                all.push(Measured::new(size, question, &case, Samples::default()));
             }
         }
         eprintln!("bench: {size} node, {question}: {rounds} rounds");

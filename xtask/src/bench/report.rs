@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use super::measure::{Case, Sample, Tool};
+use super::measure::{Case, Samples, Tool};
 use super::node::Size;
 use super::{LIMIT, Question};
 use crate::sh;
@@ -19,7 +19,7 @@ pub(crate) struct Measured {
     pub(crate) question: Question,
     pub(crate) tool: Tool,
     pub(crate) label: &'static str,
-    pub(crate) samples: Vec<Sample>,
+    pub(crate) samples: Samples,
 }
 
 /// Where and when it was measured.
@@ -56,18 +56,22 @@ fn cpu_model(cpuinfo: &str) -> Option<&str> {
 
 impl Measured {
     /// The samples of `case`; none when it was too slow to be timed.
-    pub(crate) fn new(size: Size, question: Question, case: &Case, samples: Vec<Sample>) -> Self {
+    pub(crate) fn new(size: Size, question: Question, case: &Case, samples: Samples) -> Self {
         Self { size, question, tool: case.tool, label: case.label, samples }
+    }
+
+    fn wall_ms(&self) -> Vec<f64> {
+        self.samples.wall.iter().map(|wall| wall.as_secs_f64() * 1_000.0).collect()
     }
 
     /// The median time, in milliseconds.
     fn ms(&self) -> f64 {
-        median(self.samples.iter().map(|s| s.wall.as_secs_f64() * 1_000.0).collect())
+        median(self.wall_ms())
     }
 
     /// The highest peak of memory, in MB.
     fn peak_mb(&self) -> f64 {
-        self.samples.iter().map(|s| s.peak).max().unwrap_or(0) as f64 / 1e6
+        self.samples.peak as f64 / 1e6
     }
 }
 
@@ -172,7 +176,7 @@ pub(crate) fn markdown(machine: &Machine, all: &[Measured]) -> String {
     line(format_args!("|---|---|---|--:|--:|--:|"));
     for measured in all {
         let Measured { size, question, label, .. } = measured;
-        if measured.samples.is_empty() {
+        if measured.samples.wall.is_empty() {
             let limit = LIMIT.as_secs();
             line(format_args!("| {size} | {question} | `{label}` | over {limit} s | | |"));
             continue;
@@ -207,15 +211,13 @@ pub(crate) fn json(machine: &Machine, all: &[Measured]) -> Value {
     let cases: Vec<_> = all
         .iter()
         .map(|m| {
-            let wall: Vec<_> = m.samples.iter().map(|s| s.wall.as_secs_f64() * 1_000.0).collect();
-            let peak: Vec<_> = m.samples.iter().map(|s| s.peak).collect();
             json!({
                 "node": m.size.to_string(),
                 "question": m.question.to_string(),
                 "command": m.label,
                 "median_ms": m.ms(),
-                "wall_ms": wall,
-                "peak_bytes": peak,
+                "wall_ms": m.wall_ms(),
+                "peak_bytes": m.samples.peak,
             })
         })
         .collect();
@@ -273,8 +275,8 @@ mod tests {
     use super::*;
 
     fn measured(size: Size, question: Question, tool: Tool, ms: u64, mb: u64) -> Measured {
-        let sample = Sample { wall: Duration::from_millis(ms), peak: mb * 1_000_000 };
-        Measured { size, question, tool, label: "a command", samples: vec![sample; 3] }
+        let samples = Samples { wall: vec![Duration::from_millis(ms); 3], peak: mb * 1_000_000 };
+        Measured { size, question, tool, label: "a command", samples }
     }
 
     fn run(ours: u64, peak: u64) -> Vec<Measured> {
@@ -345,7 +347,7 @@ mod tests {
             rounds: 1,
         };
         let mut all = run(10, 29);
-        all[3].samples.clear();
+        all[3].samples.wall.clear();
         let text = markdown(&machine, &all);
         assert!(text.contains("| big | one port | `a command` | over 10 s | | |"), "{text}");
         assert_eq!(json(&machine, &all)["cases"][3]["median_ms"], Value::Null);
