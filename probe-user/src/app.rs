@@ -1,8 +1,242 @@
-//! Puts the parts together.
+//! Puts the parts together: arguments, a node, answers, a view, an exit status.
 
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
-/// Runs the command.
+use clap::{CommandFactory, Parser};
+
+use crate::cli::{self, Cli, Command, Global, ListArgs, ListOutput};
+use crate::exit::Exit;
+use crate::model::{Impact, Listing, Proto, Query, Verdict};
+use crate::node::{self, LiveNode, Node, Recorded, Recorder};
+use crate::resolve::{self, ListFilter};
+use crate::view::{self, Style};
+
+/// Why a run ends without its result.
+#[derive(Debug)]
+enum Failure {
+    /// Bad usage or bad input.
+    Usage(String),
+    /// The tool itself failed.
+    Tool(String),
+    /// Whoever read the output went away. No failure at all.
+    ClosedPipe,
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            Self::ClosedPipe
+        } else {
+            Self::Tool(format!("writing the output: {error}"))
+        }
+    }
+}
+
+/// Runs the command and gives its exit status.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let usage = error.use_stderr();
+            // Help and version are results; a closed pipe does not matter to either.
+            let _ = error.print();
+            return if usage { Exit::Usage } else { Exit::Found }.into();
+        }
+    };
+    // A panic is a bug; it must not look like an answer.
+    let result = std::panic::catch_unwind(|| run(&cli)).unwrap_or_else(|_| {
+        Err(Failure::Tool("this is a bug in whereis-port, please report it with the lines above".to_owned()))
+    });
+    match result {
+        Ok(exit) => exit.into(),
+        Err(Failure::ClosedPipe) => Exit::Found.into(),
+        Err(Failure::Usage(message)) => complain(&message, Exit::Usage),
+        Err(Failure::Tool(message)) => complain(&message, Exit::Failed),
+    }
+}
+
+fn complain(message: &str, exit: Exit) -> ExitCode {
+    let _ = writeln!(io::stderr(), "whereis-port: {}", view::clean(message));
+    exit.into()
+}
+
+fn run(cli: &Cli) -> Result<Exit, Failure> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let exit = match &cli.command {
+        Some(Command::Completions { shell }) => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "whereis-port", &mut script);
+            out.write_all(&script)?;
+            Exit::Found
+        }
+        Some(Command::Man) => {
+            out.write_all(&manual()?)?;
+            Exit::Found
+        }
+        Some(Command::Schema) => {
+            out.write_all(view::json::schema().as_bytes())?;
+            Exit::Found
+        }
+        Some(Command::Doctor) => {
+            on_node(&cli.global, |node| doctor(node, &cli.global, &mut out))?
+        }
+        Some(Command::List(args)) => on_node(&cli.global, |node| list(node, &cli.global, args, &mut out))?,
+        None if cli.targets.is_empty() => {
+            on_node(&cli.global, |node| list(node, &cli.global, &ListArgs::default(), &mut out))?
+        }
+        None => {
+            let queries = queries(&cli.targets)?;
+            on_node(&cli.global, |node| ask(node, &cli.global, &queries, &mut out))?
+        }
+    };
+    out.flush()?;
+    Ok(exit)
+}
+
+/// Runs `work` on the node that was asked for: this one, or a recorded one. A
+/// recording is saved after the work, so that a failure to save loses nothing.
+fn on_node(
+    global: &Global,
+    work: impl FnOnce(&dyn Node) -> Result<Exit, Failure>,
+) -> Result<Exit, Failure> {
+    if let Some(path) = &global.replay {
+        let recorded = Recorded::load(path).map_err(|error| Failure::Usage(error.to_string()))?;
+        return work(&recorded);
+    }
+    let live = LiveNode::new().map_err(|error| {
+        Failure::Tool(format!("/proc can't be read: {error}; mount procfs there: mount -t proc proc /proc"))
+    })?;
+    let Some(path) = &global.record else { return work(&live) };
+    let recorder = Recorder::new(&live);
+    let exit = work(&recorder)?;
+    save(&recorder, path, global.redact)?;
+    Ok(exit)
+}
+
+fn save(recorder: &Recorder<'_>, path: &Path, redact: bool) -> Result<(), Failure> {
+    let mut recording = recorder.recording();
+    if redact {
+        node::redact(&mut recording);
+    }
+    recording.save(path).map_err(|error| Failure::Tool(error.to_string()))
+}
+
+/// Understands all targets before anything is read.
+fn queries(targets: &[String]) -> Result<Vec<Query>, Failure> {
+    // Only a name needs the file; without it every name is unknown.
+    let services = if targets.iter().any(|t| t.bytes().any(|b| b.is_ascii_alphabetic())) {
+        std::fs::read_to_string("/etc/services").unwrap_or_default()
+    } else {
+        String::new()
+    };
+    let parsed = targets.iter().map(|target| cli::parse_target(target, &services));
+    parsed.collect::<Result<_, _>>().map_err(|error| Failure::Usage(error.to_string()))
+}
+
+fn ask(
+    node: &dyn Node,
+    global: &Global,
+    queries: &[Query],
+    out: &mut impl Write,
+) -> Result<Exit, Failure> {
+    let answers: Vec<_> = queries.iter().map(|query| resolve::answer(node, query)).collect();
+    let host = node.host().value;
+    let sources = node.sources();
+    if global.json {
+        view::json::write(&view::json::answers(&answers, &host, &sources), out)?;
+    } else {
+        let text = view::text::answers(&answers, &host, &style(global), global.verbose, &sources);
+        out.write_all(text.as_bytes())?;
+    }
+    Ok(Exit::of(answers.iter().map(|answer| answer.verdict)))
+}
+
+fn list(
+    node: &dyn Node,
+    global: &Global,
+    args: &ListArgs,
+    out: &mut impl Write,
+) -> Result<Exit, Failure> {
+    let filter = ListFilter {
+        proto: match (args.tcp, args.udp) {
+            (true, _) => Some(Proto::Tcp),
+            (_, true) => Some(Proto::Udp),
+            _ => None,
+        },
+        ipv4: match (args.ipv4, args.ipv6) {
+            (true, _) => Some(true),
+            (_, true) => Some(false),
+            _ => None,
+        },
+        netns: args.netns.clone(),
+        pid: args.pid,
+        container: args.container.clone(),
+        process: args.process.clone(),
+    };
+    let mut listing = resolve::list(node, &filter);
+    if let Some(by) = &args.sort {
+        view::list::sort_rows(&mut listing.rows, by).map_err(Failure::Usage)?;
+    }
+    if global.record.is_some() {
+        // A recording of everything can answer every question later.
+        node::read_everything(node);
+    }
+    let host = node.host().value;
+    let sources = node.sources();
+    let output = if global.json { ListOutput::Json } else { args.output };
+    match output {
+        ListOutput::Json => view::json::write(&view::json::list(&listing, &host, &sources), out)?,
+        ListOutput::Csv => view::list::csv(&listing, !args.no_headers, &mut *out)?,
+        ListOutput::Table | ListOutput::Wide => {
+            let options = view::list::TableOptions {
+                wide: output == ListOutput::Wide,
+                headers: !args.no_headers,
+            };
+            out.write_all(view::list::table(&listing, &host, &style(global), options).as_bytes())?;
+        }
+    }
+    if global.verbose && output != ListOutput::Json {
+        out.flush()?;
+        let _ = io::stderr().write_all(view::doctor::report(&host, &sources, &style(global)).as_bytes());
+    }
+    Ok(Exit::of([list_verdict(&listing)]))
+}
+
+/// A list that found nothing says so like a question would.
+fn list_verdict(listing: &Listing) -> Verdict {
+    if !listing.rows.is_empty() {
+        Verdict::Found
+    } else if listing.gaps.iter().any(|g| g.impact <= Impact::Owner) {
+        Verdict::Unknown
+    } else {
+        Verdict::NotFound
+    }
+}
+
+fn doctor(node: &dyn Node, global: &Global, out: &mut impl Write) -> Result<Exit, Failure> {
+    node::read_everything(node);
+    let host = node.host().value;
+    let sources = node.sources();
+    if global.json {
+        view::json::write(&view::json::doctor(&host, &sources), out)?;
+    } else {
+        out.write_all(view::doctor::report(&host, &sources, &style(global)).as_bytes())?;
+    }
+    let whole = sources.iter().all(|source| source.ok);
+    Ok(if whole { Exit::Found } else { Exit::Unknown })
+}
+
+/// The manual page, generated from the same definitions as `--help`.
+fn manual() -> io::Result<Vec<u8>> {
+    let mut page = Vec::new();
+    clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+    Ok(page)
+}
+
+fn style(global: &Global) -> Style {
+    let terminal = io::stdout().is_terminal();
+    let width = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
+    Style::detect(global.color, terminal, |name| std::env::var(name).ok(), width)
 }

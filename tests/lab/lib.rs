@@ -1,1 +1,93 @@
-//! lab
+//! The lab: nodes made from real parts, for end-to-end tests of `whereis-port`.
+//!
+//! A [`Lab`] has a network namespace of its own, which stands for the host, and
+//! as many more as a test wants; real processes ([`Lab::listen`]), real Docker
+//! ([`Docker`]), and the tool itself, run in there ([`Lab::tool`]). Everything a
+//! lab makes carries its name, `wp-<pid>-<n>`: namespaces, cgroups, directories.
+//! So labs run side by side, and what is left of one can be found and removed.
+//!
+//! Cleaning up never goes by process name. Every process of a lab is in the
+//! lab's cgroup, and exactly what is in there is killed: when the [`Lab`] is
+//! dropped, and if the test process dies before, by a watcher (`lab-helper
+//! reap`) that waits for its end. [`Lab::new`] also sweeps what dead test
+//! processes left.
+
+mod cgroup;
+mod docker;
+mod fake;
+mod node;
+mod sweep;
+mod tool;
+
+pub use docker::{Container, Docker, KindNode};
+pub use fake::{FakeContainer, FakeDocker};
+pub use node::{Lab, Netns, Proc, netns_inode};
+pub use sweep::{sweep, sweep_dead};
+pub use tool::{Run, Tool, View, ask, binary};
+
+/// What a test returns.
+pub type Test = anyhow::Result<()>;
+
+/// Why the lab can't be built here, if it can't.
+pub fn no_lab() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("the lab needs root (network namespaces, cgroups)".to_owned());
+    }
+    let missing = ["ip", "nsenter", "unshare", "ss"].into_iter().find(|tool| !has(tool));
+    missing.map(|tool| format!("{tool} is not installed (packages iproute2, util-linux)"))
+}
+
+/// Why Docker can't be run here, if it can't.
+pub fn no_docker() -> Option<String> {
+    no_lab().or_else(|| {
+        let missing = ["dockerd", "docker", "busybox", "iptables"].into_iter().find(|t| !has(t));
+        missing.map(|tool| {
+            format!("{tool} is not installed (packages docker.io, busybox-static, iptables)")
+        })
+    })
+}
+
+/// Whether `program` is on the search path.
+pub fn has(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .any(|dir| dir.join(program).is_file())
+}
+
+/// Says loudly that a test was skipped. With `WHEREIS_PORT_REQUIRE_LAB` set, as
+/// in CI, a skipped test is a failed one.
+///
+/// # Panics
+/// When the lab is required.
+pub fn skip(reason: &str) {
+    assert!(
+        std::env::var_os("WHEREIS_PORT_REQUIRE_LAB").is_none(),
+        "WHEREIS_PORT_REQUIRE_LAB is set, but {reason}"
+    );
+    // Not `eprintln!`: the test harness would keep that for itself.
+    let message = format!("SKIPPED: {reason}\n");
+    let _nobody_listens = std::io::Write::write_all(&mut std::io::stderr(), message.as_bytes());
+}
+
+/// Leaves the test, saying so, when the lab can't be built here.
+#[macro_export]
+macro_rules! root_or_skip {
+    () => {
+        if let Some(reason) = $crate::no_lab() {
+            $crate::skip(&reason);
+            return Ok(());
+        }
+    };
+}
+
+/// Leaves the test, saying so, when Docker can't be run here.
+#[macro_export]
+macro_rules! docker_or_skip {
+    () => {
+        if let Some(reason) = $crate::no_docker() {
+            $crate::skip(&reason);
+            return Ok(());
+        }
+    };
+}

@@ -181,6 +181,30 @@ pub enum Vantage {
     Containers,
 }
 
+/// Every listener of the node, for `list`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Listing {
+    /// One for each socket, or port that the kernel holds without one.
+    pub rows: Vec<ListRow>,
+    /// What could not be read, and what that could hide.
+    pub gaps: Vec<Gap>,
+}
+
+/// One listener, with what is at its own end: forwards are not followed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListRow {
+    /// The namespace of the socket.
+    pub netns: NetnsRef,
+    /// The socket.
+    pub socket: Socket,
+    /// Who holds it.
+    pub end: End,
+    /// Where its holder passes connections on to, when it is a forwarder.
+    pub target: Option<Endpoint>,
+    /// What is there, in one line. Untrusted.
+    pub target_detail: Option<String>,
+}
+
 impl Answer {
     /// The containers' refs that an end lists without a name.
     pub fn is_found(&self) -> bool {

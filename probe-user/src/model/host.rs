@@ -19,6 +19,8 @@ pub struct Host {
     pub capabilities: Vec<Capability>,
     /// The namespace the tool ran in.
     pub own_netns: NetnsId,
+    /// Its `ip netns` name. Untrusted.
+    pub own_netns_name: Option<String>,
     /// The initial namespace, when that could be told (from kthreadd, or from
     /// PID 1 of the initial PID namespace).
     pub host_netns: Option<NetnsId>,

@@ -15,8 +15,11 @@ mod process;
 mod query;
 mod socket;
 
-pub use answer::{Answer, End, Ending, Endpoint, Hop, HopKind, NetnsRef, Path, Reach, Vantage, Verdict};
-pub use cgroup::{CgroupPath, ContainerRef, PodRef};
+pub use answer::{
+    Answer, End, Ending, Endpoint, Hop, HopKind, ListRow, Listing, NetnsRef, Path, Reach, Vantage,
+    Verdict,
+};
+pub use cgroup::{CgroupPath, ContainerRef, PodRef, parse_proc_cgroup};
 pub use container::{Cluster, Container, Network, Pod, Published, Runtime, Service};
 pub use gap::{Evidence, Gap, Impact, Read, SourceReport};
 pub use host::{Capability, Host};
@@ -24,6 +27,7 @@ pub use net::{Address, KernelPort, Link, LinkKind, NatPresence, Netns, NetnsId, 
 pub use owner::{Owner, Owners};
 pub use process::{Ancestor, Process, StartTime};
 pub use query::{Query, Scope};
+pub(crate) use socket::LOOPBACK4;
 pub use socket::{Port, PortRange, Proto, Socket, SocketFilter, SocketState};
 
 /// A process id in the tool's own PID namespace.

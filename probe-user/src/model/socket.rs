@@ -158,7 +158,7 @@ impl Socket {
 }
 
 /// Which sockets are asked for. The kernel applies it where it can.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SocketFilter {
     /// `None` asks for every protocol.
     pub proto: Option<Proto>,

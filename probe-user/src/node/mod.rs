@@ -10,8 +10,11 @@ use crate::model::{
     NetnsId, Owners, Pid, Process, Read, Route, Socket, SocketFilter, SocketInode, SourceReport,
 };
 
-pub use live::{LiveNode, Options};
-pub use recorded::{Recorded, Recorder, RecordingError, redact};
+pub use live::LiveNode;
+pub use recorded::{
+    Asked, Facts, InContainer, Recorded, Recorder, Recording, RecordingError, SocketsOf,
+    read_everything, redact,
+};
 
 /// A node whose facts can be asked for, each at the time it is needed.
 ///

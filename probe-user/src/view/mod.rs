@@ -1,1 +1,17 @@
-//! Showing answers: text, JSON, tables. Everything untrusted is made safe here.
+//! Showing answers: text, JSON, tables. Pure: data in, text out. Everything
+//! that came from outside is made safe here, by [`sanitize`], and only here.
+
+pub mod doctor;
+pub mod json;
+pub mod list;
+pub mod sanitize;
+pub mod style;
+pub mod text;
+
+#[cfg(test)]
+mod fixtures;
+mod layout;
+mod words;
+
+pub use sanitize::clean;
+pub use style::{ColorChoice, Style};

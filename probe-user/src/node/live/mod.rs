@@ -1,19 +1,499 @@
 //! The node the tool runs on. The only code that touches the system.
 
+mod cgroups;
 mod containers;
+mod enter;
+mod genl;
+mod host;
+mod nat;
+mod netns;
+mod owners;
+mod process;
+mod procnet;
+mod procs;
+mod rtnl;
 mod safefs;
+mod sockdiag;
 
-use std::path::PathBuf;
+use std::cell::{OnceCell, RefCell};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Instant;
 
-/// How to read.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Where procfs is mounted.
-    pub proc: PathBuf,
-    /// Whether to ask container runtimes over their sockets.
-    pub runtimes: bool,
+use super::Node;
+use crate::model::{
+    Address, Capability, CgroupPath, Container, ContainerRef, Gap, Host, Impact, KernelPort, Link,
+    LinkKind, NatPresence, Netns, NetnsId, Owners, Pid, Process, Read, Route, Socket, SocketFilter,
+    SocketInode, SourceReport,
+};
+use containers::Containers;
+use enter::{Door, Refused};
+
+/// The live node. Made for one question or one listing: it reads everything at
+/// most once.
+#[derive(Debug)]
+pub struct LiveNode {
+    root: PathBuf,
+    proc: Rc<OwnedFd>,
+    host: OnceCell<Host>,
+    found: OnceCell<(netns::Found, Vec<Gap>)>,
+    processes: OnceCell<process::Processes>,
+    containers: Containers,
+    mountinfo: OnceCell<String>,
+    sockets: RefCell<Vec<SocketsRead>>,
+    owners: RefCell<OwnersRead>,
+    read: RefCell<HashMap<Pid, Option<Process>>>,
+    links: RefCell<HashMap<NetnsId, Read<Vec<Link>>>>,
+    addresses: RefCell<HashMap<NetnsId, Read<Vec<Address>>>>,
+    routes: RefCell<HashMap<NetnsId, Read<Vec<Route>>>>,
+    kernel_ports: RefCell<HashMap<NetnsId, Read<Vec<KernelPort>>>>,
+    nat: RefCell<HashMap<NetnsId, Read<Vec<NatPresence>>>>,
+    cgroups: RefCell<HashMap<u64, Read<Option<CgroupPath>>>>,
+    sources: RefCell<BTreeMap<&'static str, SourceReport>>,
 }
 
-/// The live node.
+/// One read of the sockets of one namespace.
 #[derive(Debug)]
-pub struct LiveNode;
+struct SocketsRead {
+    netns: NetnsId,
+    filter: SocketFilter,
+    read: Read<Vec<Socket>>,
+}
+
+#[derive(Debug, Default)]
+struct OwnersRead {
+    asked: BTreeSet<SocketInode>,
+    owners: Owners,
+    gaps: Vec<Gap>,
+}
+
+impl LiveNode {
+    /// A node read through the procfs at `/proc`.
+    ///
+    /// # Errors
+    /// When procfs is not mounted there: without it nothing can be told.
+    pub fn new() -> io::Result<Self> {
+        Self::at(Path::new("/proc"))
+    }
+
+    fn at(root: &Path) -> io::Result<Self> {
+        let proc = procs::open_root(root)?;
+        rustix::fs::statat(&proc, c"self/ns/net", rustix::fs::AtFlags::empty())?;
+        Ok(Self {
+            root: root.to_owned(),
+            proc: Rc::new(proc),
+            host: OnceCell::new(),
+            found: OnceCell::new(),
+            processes: OnceCell::new(),
+            containers: Containers::new(root),
+            mountinfo: OnceCell::new(),
+            sockets: RefCell::default(),
+            owners: RefCell::default(),
+            read: RefCell::default(),
+            links: RefCell::default(),
+            addresses: RefCell::default(),
+            routes: RefCell::default(),
+            kernel_ports: RefCell::default(),
+            nat: RefCell::default(),
+            cgroups: RefCell::default(),
+            sources: RefCell::default(),
+        })
+    }
+
+    /// Adds what a read took and gave to the source's report.
+    fn log(&self, name: &'static str, since: Instant, gaps: &[Gap], detail: String) {
+        let mut sources = self.sources.borrow_mut();
+        let report = sources.entry(name).or_insert_with(|| SourceReport {
+            name: name.to_owned(),
+            ok: true,
+            reason: None,
+            remedy: None,
+            ms: 0.0,
+            detail: String::new(),
+        });
+        report.ms += since.elapsed().as_secs_f64() * 1000.0;
+        report.detail = detail;
+        if let Some(gap) = gaps.first()
+            && report.ok
+        {
+            report.ok = false;
+            report.reason = Some(format!("{}: {}", gap.source, gap.reason));
+            report.remedy.clone_from(&gap.remedy);
+        }
+    }
+
+    fn found(&self) -> &(netns::Found, Vec<Gap>) {
+        self.found.get_or_init(|| {
+            let since = Instant::now();
+            let (mut found, mut gaps) = match netns::find(&self.proc, &self.root) {
+                Ok(found) => (found, Vec::new()),
+                Err(error) => {
+                    let gap = Gap::new(Impact::Port, "network namespaces", error.to_string());
+                    (netns::Found::default(), vec![gap])
+                }
+            };
+            let mut doors: Vec<Door> = found.doors.values().cloned().collect();
+            doors.retain(|d| d.id.inode().is_some());
+            let cookies = enter::in_each(&doors, |_| cookie());
+            for (door, result) in doors.iter().zip(cookies) {
+                if let (Ok(cookie), Some(netns)) = (result, found.netns.get_mut(&door.id)) {
+                    netns.cookie = cookie;
+                }
+            }
+            if !found.untold.is_empty() {
+                gaps.push(
+                    Gap::new(
+                        Impact::Port,
+                        "network namespaces",
+                        format!("the namespaces of {} processes are not readable", found.untold.len()),
+                    )
+                    .remedy(rights_remedy()),
+                );
+            }
+            self.log("network namespaces", since, &gaps, format!("{} namespaces", found.netns.len()));
+            (found, gaps)
+        })
+    }
+
+    fn processes_reader(&self) -> &process::Processes {
+        self.processes.get_or_init(|| process::Processes::new(Rc::clone(&self.proc)))
+    }
+
+    fn process(&self, pid: Pid) -> Option<Process> {
+        self.read
+            .borrow_mut()
+            .entry(pid)
+            .or_insert_with(|| self.processes_reader().read(pid))
+            .clone()
+    }
+
+    fn doors(&self, netns: impl IntoIterator<Item = NetnsId>) -> Vec<Door> {
+        let doors = &self.found().0.doors;
+        netns
+            .into_iter()
+            .map(|id| doors.get(&id).cloned().unwrap_or(Door { id, own: false, paths: Vec::new() }))
+            .collect()
+    }
+
+    /// Reads something of each namespace from inside it, once. What a vanished
+    /// namespace held is gone with it, and no gap.
+    fn inside<T: Clone + Send>(
+        &self,
+        name: &'static str,
+        impact: Impact,
+        memo: &RefCell<HashMap<NetnsId, Read<Vec<T>>>>,
+        netns: &[NetnsId],
+        work: impl Fn(&Door) -> Read<Vec<T>> + Sync,
+    ) -> Read<Vec<T>> {
+        let missing: Vec<NetnsId> =
+            netns.iter().copied().filter(|id| !memo.borrow().contains_key(id)).collect();
+        if !missing.is_empty() {
+            let since = Instant::now();
+            let doors = self.doors(missing);
+            let mut gaps = Vec::new();
+            for (door, result) in doors.iter().zip(enter::in_each(&doors, work)) {
+                let read = match result {
+                    Ok(read) => read,
+                    Err(Refused::Gone) => Read::default(),
+                    Err(refused) => Read { value: Vec::new(), gaps: vec![refusal(impact, door.id, refused)] },
+                };
+                gaps.extend(read.gaps.iter().cloned());
+                memo.borrow_mut().insert(door.id, read);
+            }
+            let total: usize = memo.borrow().values().map(|r| r.value.len()).sum();
+            self.log(name, since, &gaps, format!("{total} from {} namespaces", memo.borrow().len()));
+        }
+        let memo = memo.borrow();
+        let mut all: Read<Vec<T>> = Read::default();
+        for read in netns.iter().filter_map(|id| memo.get(id)) {
+            all.value.extend(read.clone().take(&mut all.gaps));
+        }
+        all
+    }
+}
+
+/// What a plain user needs for everything.
+fn rights_remedy() -> String {
+    "run as root, or with CAP_SYS_PTRACE and CAP_SYS_ADMIN".to_owned()
+}
+
+fn refusal(impact: Impact, id: NetnsId, refused: Refused) -> Gap {
+    let source = format!("network namespace {id}");
+    match refused {
+        Refused::Gone => Gap::new(impact, source, "it vanished while it was read"),
+        Refused::Denied(error) => Gap::new(impact, source, format!("can't be entered: {error}"))
+            .remedy("run as root, or with CAP_SYS_ADMIN"),
+        Refused::Failed(error) => Gap::new(impact, source, format!("can't be entered: {error}")),
+    }
+}
+
+/// The cookie of the namespace of this thread (`SO_NETNS_COOKIE`, Linux 5.14).
+#[expect(unsafe_code, reason = "no library has this socket option yet")]
+fn cookie() -> Option<u64> {
+    const SO_NETNS_COOKIE: libc::c_int = 71;
+    let socket = rustix::net::socket(
+        rustix::net::AddressFamily::UNIX,
+        rustix::net::SocketType::DGRAM,
+        None,
+    )
+    .ok()?;
+    let mut cookie = 0u64;
+    let mut length: libc::socklen_t = 8;
+    // SAFETY: the kernel writes at most `length` bytes, 8, to `cookie`, which
+    // has 8, and the length to `length`; both live until the call returns.
+    let result = unsafe {
+        libc::getsockopt(
+            std::os::fd::AsRawFd::as_raw_fd(&socket),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    (result == 0 && length == 8).then_some(cookie)
+}
+
+/// Turns a read's error into a gap.
+fn read_or_gap<T>(result: io::Result<Vec<T>>, impact: Impact, source: String) -> Read<Vec<T>> {
+    match result {
+        Ok(value) => Read::whole(value),
+        Err(error) => {
+            let gap = Gap::new(impact, source, error.to_string());
+            let denied = error.kind() == io::ErrorKind::PermissionDenied;
+            let gap = if denied { gap.remedy("run as root, or with CAP_NET_ADMIN") } else { gap };
+            Read::partial(Vec::new(), gap)
+        }
+    }
+}
+
+impl Node for LiveNode {
+    fn host(&self) -> Read<Host> {
+        let host = self.host.get_or_init(|| {
+            let found = &self.found().0;
+            let own = found.own.unwrap_or(NetnsId::Inode(0));
+            let name = found.netns.get(&own).and_then(|netns| netns.name.clone());
+            host::read(&self.proc, own, name, found.initial)
+        });
+        Read::whole(host.clone())
+    }
+
+    fn netns(&self) -> Read<Vec<Netns>> {
+        let (found, gaps) = self.found();
+        let mut netns: Vec<Netns> = found.netns.values().cloned().collect();
+        let rank = |n: &Netns| (Some(n.id) != found.own, Some(n.id) != found.initial);
+        netns.sort_by_key(rank);
+        Read { value: netns, gaps: gaps.clone() }
+    }
+
+    fn sockets(&self, netns: &[NetnsId], filter: &SocketFilter) -> Read<Vec<Socket>> {
+        let covered = |id: &NetnsId| {
+            self.sockets.borrow().iter().any(|r| r.netns == *id && r.filter.covers(filter))
+        };
+        let missing: Vec<NetnsId> = netns.iter().copied().filter(|id| !covered(id)).collect();
+        if !missing.is_empty() {
+            let since = Instant::now();
+            let doors = self.doors(missing);
+            let results = enter::in_each(&doors, |door| sockdiag::dump(door.id, filter));
+            let mut gaps = Vec::new();
+            let mut total = 0;
+            for (door, result) in doors.into_iter().zip(results) {
+                let read = match result {
+                    Ok(Ok(sockets)) => Read::whole(sockets),
+                    // A namespace without any file is gone with its sockets.
+                    Err(Refused::Gone) if door.id.inode().is_some() => Read::default(),
+                    Ok(Err(error)) => self.from_proc(door.id, filter, &error.to_string()),
+                    Err(Refused::Denied(error) | Refused::Failed(error)) => {
+                        self.from_proc(door.id, filter, &error.to_string())
+                    }
+                    Err(Refused::Gone) => self.from_proc(door.id, filter, "it can't be entered"),
+                };
+                total += read.value.len();
+                gaps.extend(read.gaps.iter().cloned());
+                self.sockets.borrow_mut().push(SocketsRead { netns: door.id, filter: *filter, read });
+            }
+            self.log("socket tables", since, &gaps, format!("{total} sockets"));
+        }
+        let memo = self.sockets.borrow();
+        let mut all: Read<Vec<Socket>> = Read::default();
+        for id in netns {
+            if let Some(found) = memo.iter().find(|r| r.netns == *id && r.filter.covers(filter)) {
+                let sockets = found.read.clone().take(&mut all.gaps);
+                all.value.extend(sockets.into_iter().filter(|s| filter.matches(s)));
+            }
+        }
+        all
+    }
+
+    fn owners(&self, inodes: &BTreeSet<SocketInode>) -> Read<Owners> {
+        let missing: BTreeSet<SocketInode> =
+            inodes.difference(&self.owners.borrow().asked).copied().filter(|i| *i != 0).collect();
+        if !missing.is_empty() {
+            let since = Instant::now();
+            let mut memo = self.owners.borrow_mut();
+            match owners::scan(&self.proc, &missing) {
+                Ok(owners) => {
+                    memo.owners.holders.extend(owners.holders);
+                    memo.owners.holders.sort_unstable();
+                    memo.owners.denied = owners.denied;
+                    memo.owners.denied_total = owners.denied_total;
+                }
+                Err(error) => {
+                    memo.gaps.push(Gap::new(Impact::Owner, "/proc/*/fd", error.to_string()));
+                }
+            }
+            memo.asked.extend(missing);
+            let denied = denied_gap(&memo.owners);
+            let gaps = denied.into_iter().chain(memo.gaps.clone()).collect::<Vec<_>>();
+            self.log("descriptors", since, &gaps, format!("{} holders", memo.owners.holders.len()));
+        }
+        let memo = self.owners.borrow();
+        // Sorted by inode, so that asking for one costs no walk over all.
+        let of = |inode: &SocketInode| {
+            let start = memo.owners.holders.partition_point(|o| o.inode < *inode);
+            let length = memo.owners.holders[start..].partition_point(|o| o.inode == *inode);
+            memo.owners.holders[start..start + length].iter().cloned()
+        };
+        let value = Owners {
+            holders: inodes.iter().flat_map(of).collect(),
+            denied: memo.owners.denied.clone(),
+            denied_total: memo.owners.denied_total,
+        };
+        Read { value, gaps: memo.gaps.clone() }
+    }
+
+    fn processes(&self, pids: &[Pid]) -> Read<Vec<Process>> {
+        let since = Instant::now();
+        let processes: Vec<Process> = pids.iter().filter_map(|pid| self.process(*pid)).collect();
+        self.log("processes", since, &[], format!("{} read", self.read.borrow().len()));
+        Read::whole(processes)
+    }
+
+    fn links(&self, netns: &[NetnsId]) -> Read<Vec<Link>> {
+        let known = self.doors(self.found().0.doors.keys().copied().filter(|id| id.inode().is_some()));
+        self.inside("rtnetlink links", Impact::Reach, &self.links, netns, |door| {
+            read_or_gap(rtnl::links(door.id, &known), Impact::Reach, format!("links of netns {}", door.id))
+        })
+    }
+
+    fn addresses(&self, netns: &[NetnsId]) -> Read<Vec<Address>> {
+        self.inside("rtnetlink addresses", Impact::Reach, &self.addresses, netns, |door| {
+            let source = format!("addresses of netns {}", door.id);
+            read_or_gap(rtnl::addresses(door.id), Impact::Reach, source)
+        })
+    }
+
+    fn routes(&self, netns: &[NetnsId]) -> Read<Vec<Route>> {
+        self.inside("rtnetlink routes", Impact::Reach, &self.routes, netns, |door| {
+            read_or_gap(rtnl::routes(door.id), Impact::Reach, format!("routes of netns {}", door.id))
+        })
+    }
+
+    fn kernel_ports(&self, netns: &[NetnsId]) -> Read<Vec<KernelPort>> {
+        let links = self.links(netns).value;
+        let own = self.found().0.own;
+        self.inside("kernel ports", Impact::Owner, &self.kernel_ports, netns, |door| {
+            let wireguard: Vec<String> = links
+                .iter()
+                .filter(|l| l.netns == door.id && l.kind == LinkKind::Wireguard)
+                .map(|l| l.name.clone())
+                .collect();
+            let source = format!("generic netlink of netns {}", door.id);
+            let mut read = read_or_gap(genl::kernel_ports(door.id, &wireguard), Impact::Owner, source);
+            if Some(door.id) == own {
+                read.value.extend(genl::nfs_ports(door.id));
+            }
+            read
+        })
+    }
+
+    fn nat(&self, netns: &[NetnsId]) -> Read<Vec<NatPresence>> {
+        self.inside("NAT rules (presence)", Impact::Port, &self.nat, netns, |door| {
+            let (found, failed) = nat::presence();
+            let gaps = failed.map(|error| {
+                Gap::new(Impact::Port, format!("nf_tables of netns {}", door.id), error.to_string())
+                    .remedy("run as root, or with CAP_NET_ADMIN")
+            });
+            let value = if found.is_empty() { Vec::new() } else { vec![NatPresence { netns: door.id, found }] };
+            Read { value, gaps: gaps.into_iter().collect() }
+        })
+    }
+
+    fn container(&self, chain: &[ContainerRef], pid: Pid) -> Read<Option<Container>> {
+        let Some(process) = self.process(pid) else { return Read::default() };
+        let since = Instant::now();
+        let read = self.containers.one(chain, &process);
+        self.log("container runtimes", since, &read.gaps, "by id".to_owned());
+        read
+    }
+
+    fn containers(&self) -> Read<Vec<Container>> {
+        let since = Instant::now();
+        let read = self.containers.all();
+        self.log("container runtimes", since, &read.gaps, format!("{} containers", read.value.len()));
+        read
+    }
+
+    fn cgroup_path(&self, id: u64) -> Read<Option<CgroupPath>> {
+        let mountinfo = self
+            .mountinfo
+            .get_or_init(|| std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
+        let mut memo = self.cgroups.borrow_mut();
+        memo.entry(id)
+            .or_insert_with(|| match cgroups::path(mountinfo, id) {
+                Ok(path) => Read::whole(path),
+                Err(why) => Read::partial(None, Gap::new(Impact::Owner, "cgroup2", why)),
+            })
+            .clone()
+    }
+
+    fn sources(&self) -> Vec<SourceReport> {
+        self.sources.borrow().values().cloned().collect()
+    }
+}
+
+/// What unreadable descriptor tables leave open, for the source's report. In an
+/// answer it matters only where an owner is missing.
+fn denied_gap(owners: &Owners) -> Option<Gap> {
+    (owners.denied_total > 0).then(|| {
+        let pids: Vec<String> = owners.denied.iter().take(3).map(ToString::to_string).collect();
+        let more = if owners.denied_total > 3 { ", …" } else { "" };
+        Gap::new(
+            Impact::Owner,
+            format!("/proc/{{{}{more}}}/fd", pids.join(",")),
+            format!("the descriptors of {} processes are not readable", owners.denied_total),
+        )
+        .remedy("run as root, or with CAP_SYS_PTRACE; a security module may still refuse")
+    })
+}
+
+impl LiveNode {
+    /// The sockets of a namespace that can't be entered, or whose kernel lacks
+    /// sock_diag, from the tables of one of its processes.
+    fn from_proc(&self, id: NetnsId, filter: &SocketFilter, why: &str) -> Read<Vec<Socket>> {
+        let members = self.found().0.netns.get(&id).map(|n| n.members.clone()).unwrap_or_default();
+        let mut last = format!("no process of it is visible, and it can't be entered: {why}");
+        for pid in &members {
+            let since = Instant::now();
+            match procnet::read(&self.root.join(format!("{pid}/net")), id, filter) {
+                Ok(sockets) => {
+                    let detail = format!("fallback for netns {id} ({why}): v6only and bound device not told");
+                    self.log("/proc/PID/net", since, &[], detail);
+                    return Read::whole(sockets);
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => last = format!("/proc/{pid}/net: {error}"),
+            }
+        }
+        let gap = Gap::new(Impact::Port, format!("sockets of network namespace {id}"), last)
+            .remedy("run as root, or with CAP_SYS_ADMIN");
+        Read::partial(Vec::new(), gap)
+    }
+
+    /// Whether the process has a capability.
+    pub fn may(&self, capability: Capability) -> bool {
+        self.host().value.has(capability)
+    }
+}

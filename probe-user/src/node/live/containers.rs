@@ -1,1 +1,0 @@
-//! Containers: from their runtimes' APIs, else from the runtimes' state files.

@@ -1,0 +1,111 @@
+//! Whether a namespace has NAT or load balancing that could take a port without
+//! any socket, seen from a thread inside it. Presence only.
+
+use std::io;
+
+use netlink_packet_core::{NlaBuffer, NlasIterator};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+/// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN` (linux/netfilter/nf_tables.h).
+const GET_CHAIN: u16 = 10 << 8 | 4;
+const NFTA_CHAIN_USE: u16 = 6;
+const NFTA_CHAIN_TYPE: u16 = 7;
+
+/// What was found, one line each. The error is that of reading nf_tables.
+pub(super) fn presence() -> (Vec<String>, Option<io::Error>) {
+    let mut found = Vec::new();
+    let mut failed = None;
+    match nat_chains() {
+        Ok(0) => {}
+        Ok(chains) => found.push(format!("nf_tables: {chains} nat chains with rules")),
+        Err(error) => failed = Some(error),
+    }
+    // Only a table that was used at least once is listed. The file does not
+    // exist when the kernel has no legacy iptables.
+    for (file, family) in [("ip_tables_names", "IPv4"), ("ip6_tables_names", "IPv6")] {
+        let names = std::fs::read_to_string(format!("/proc/thread-self/net/{file}"));
+        if names.unwrap_or_default().lines().any(|name| name == "nat") {
+            found.push(format!("legacy iptables: an {family} nat table"));
+        }
+    }
+    let ipvs = std::fs::read_to_string("/proc/thread-self/net/ip_vs").unwrap_or_default();
+    let services = ipvs.lines().filter(|l| l.starts_with("TCP ") || l.starts_with("UDP ")).count();
+    if services > 0 {
+        found.push(format!("IPVS: {services} services"));
+    }
+    (found, failed)
+}
+
+/// How many chains of type nat have rules. 0 when the kernel has no nf_tables.
+fn nat_chains() -> io::Result<usize> {
+    let socket = Socket::new(NETLINK_NETFILTER)?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    let mut request = Vec::with_capacity(20);
+    request.extend(20u32.to_ne_bytes());
+    request.extend(GET_CHAIN.to_ne_bytes());
+    request.extend(0x301u16.to_ne_bytes());
+    request.extend([0; 8]);
+    request.extend([0; 4]);
+    socket.send(&request, 0)?;
+    let mut chains = 0;
+    let mut buffer = Vec::with_capacity(64 * 1024);
+    loop {
+        buffer.clear();
+        socket.recv(&mut buffer, 0)?;
+        for message in super::genl::messages(&buffer) {
+            match message.kind {
+                NLMSG_DONE => return Ok(chains),
+                NLMSG_ERROR => {
+                    let code = message.body.first_chunk::<4>().map_or(0, |c| i32::from_ne_bytes(*c));
+                    return match -code {
+                        // No nf_tables in this kernel, so no rules of it.
+                        libc::EINVAL | libc::ENOENT | libc::EOPNOTSUPP | libc::EPROTONOSUPPORT => Ok(0),
+                        errno => Err(io::Error::from_raw_os_error(errno)),
+                    };
+                }
+                _ => chains += usize::from(is_nat_with_rules(message.body.get(4..).unwrap_or_default())),
+            }
+        }
+    }
+}
+
+/// A chain of type nat whose use count says that rules are in it.
+fn is_nat_with_rules(attributes: &[u8]) -> bool {
+    let mut nat = false;
+    let mut used = true;
+    for nla in NlasIterator::new(attributes).flatten() {
+        let nla: NlaBuffer<&[u8]> = nla;
+        match nla.kind() {
+            NFTA_CHAIN_TYPE => nat = nla.value().strip_suffix(b"\0").unwrap_or(nla.value()) == b"nat",
+            NFTA_CHAIN_USE => used = nla.value() != [0; 4],
+            _ => {}
+        }
+    }
+    nat && used
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nla(kind: u16, value: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(value.len() + 4).unwrap();
+        let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    #[test]
+    fn only_nat_chains_with_rules_count() {
+        let chain = |kind: &[u8], used: u32| {
+            [nla(NFTA_CHAIN_TYPE, kind), nla(NFTA_CHAIN_USE, &used.to_be_bytes())].concat()
+        };
+        assert!(is_nat_with_rules(&chain(b"nat\0", 3)));
+        assert!(!is_nat_with_rules(&chain(b"nat\0", 0)));
+        assert!(!is_nat_with_rules(&chain(b"filter\0", 3)));
+        assert!(!is_nat_with_rules(&nla(NFTA_CHAIN_USE, &[0, 0, 0, 9])));
+    }
+}

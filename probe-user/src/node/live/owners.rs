@@ -1,0 +1,220 @@
+//! Who holds a socket: one pass over the descriptor tables of all processes.
+
+use std::collections::BTreeSet;
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rustix::io::{Errno, Result};
+
+use super::procs::{each_number, inode_link, is_denied, is_gone, open_dir, other_threads, pids, start_time};
+use crate::model::{Owner, Owners, Pid, SocketInode, StartTime};
+
+/// Looks for all holders of `wanted`. It can't stop at the first: a descriptor
+/// can be inherited or passed on.
+pub(super) fn scan(proc: &OwnedFd, wanted: &BTreeSet<SocketInode>) -> Result<Owners> {
+    let pids = pids(proc)?;
+    let wanted = Wanted::new(wanted);
+    let owners = Mutex::new(Owners::default());
+    let next = AtomicUsize::new(0);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from).min(4);
+    let work = || {
+        let mut mine = Owners::default();
+        // Handed out in small lots: one process can hold most descriptors.
+        while let Some(lot) = {
+            let start = next.fetch_add(4, Ordering::Relaxed);
+            pids.get(start..(start + 4).min(pids.len())).filter(|lot| !lot.is_empty())
+        } {
+            for pid in lot {
+                process(proc, *pid, &wanted, &mut mine);
+            }
+        }
+        let mut owners = owners.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        owners.holders.append(&mut mine.holders);
+        owners.denied.append(&mut mine.denied);
+        owners.denied_total += mine.denied_total;
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..cores {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let mut owners = owners.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    owners.holders.sort_unstable();
+    owners.denied.sort_unstable();
+    owners.denied.truncate(Owners::DENIED);
+    Ok(owners)
+}
+
+/// The inodes that are looked for. Nearly always a handful or very many.
+enum Wanted {
+    Few(Vec<SocketInode>),
+    Many(std::collections::HashSet<SocketInode>),
+}
+
+impl Wanted {
+    fn new(inodes: &BTreeSet<SocketInode>) -> Self {
+        if inodes.len() <= 8 {
+            Self::Few(inodes.iter().copied().collect())
+        } else {
+            Self::Many(inodes.iter().copied().collect())
+        }
+    }
+
+    fn contains(&self, inode: SocketInode) -> bool {
+        match self {
+            Self::Few(few) => few.contains(&inode),
+            Self::Many(many) => many.contains(&inode),
+        }
+    }
+}
+
+/// Looks through one process, its threads included where they have descriptor
+/// tables of their own.
+fn process(proc: &OwnedFd, pid: Pid, wanted: &Wanted, owners: &mut Owners) {
+    let Ok(dir) = open_dir(proc, pid.to_string()) else { return };
+    let leader = match table(dir.as_fd(), c"fd", wanted) {
+        Ok(found) => found,
+        Err(error) if is_denied(error) => return deny(pid, owners),
+        Err(_) => return,
+    };
+    confirm(dir.as_fd(), pid, None, &leader, owners);
+    let Ok(threads) = other_threads(dir.as_fd(), pid) else { return };
+    for tid in threads {
+        if shares_descriptors(pid, tid) {
+            continue;
+        }
+        let Ok(path) = std::ffi::CString::new(format!("task/{tid}/fd")) else { continue };
+        match table(dir.as_fd(), &path, wanted) {
+            Ok(mut found) => {
+                found.retain(|inode, _| !leader.contains_key(inode));
+                confirm(dir.as_fd(), pid, Some(tid), &found, owners);
+            }
+            Err(error) if is_denied(error) => return deny(pid, owners),
+            Err(_) => {}
+        }
+    }
+}
+
+fn deny(pid: Pid, owners: &mut Owners) {
+    owners.denied_total += 1;
+    owners.denied.push(pid);
+}
+
+/// The wanted sockets of one descriptor table, each with its lowest descriptor.
+fn table(process: BorrowedFd<'_>, path: &CStr, wanted: &Wanted) -> Result<HashMap<SocketInode, u32>> {
+    let table = open_dir(process, path)?;
+    let mut found = HashMap::new();
+    let mut denied = None;
+    each_number(&table, |number, name| {
+        match inode_link(&table, name, b"socket:") {
+            Ok(Some(inode)) if wanted.contains(inode) => {
+                let lowest = found.entry(inode).or_insert(number);
+                *lowest = number.min(*lowest);
+            }
+            Ok(_) => {}
+            Err(error) if is_gone(error) => {}
+            Err(error) => denied = Some(error),
+        }
+        denied.is_none()
+    })?;
+    denied.map_or(Ok(found), Err)
+}
+
+/// Adds what was found, if the process is still the same one: between reading
+/// its descriptors and reading its start time it may have gone, and its PID may
+/// belong to another. `dir` refers to the process itself, not to the number, so
+/// a start time read through it is the right one or an error.
+fn confirm(
+    dir: BorrowedFd<'_>,
+    pid: Pid,
+    tid: Option<Pid>,
+    found: &HashMap<SocketInode, u32>,
+    owners: &mut Owners,
+) {
+    if found.is_empty() {
+        return;
+    }
+    if let Ok(Some(start)) = start_time(dir) {
+        owners.holders.extend(found.iter().map(|(inode, fd)| Owner {
+            inode: *inode,
+            pid,
+            start: StartTime(start),
+            tid,
+            fd: *fd,
+        }));
+    }
+}
+
+/// Whether a thread uses the descriptor table of its leader, as nearly all do.
+/// `kcmp` (Linux 3.5, `CONFIG_KCMP`) tells by one call what else would cost
+/// reading the whole table again; where it is missing the table is read.
+#[expect(unsafe_code, reason = "kcmp has no safe wrapper; it takes integers only")]
+fn shares_descriptors(pid: Pid, tid: Pid) -> bool {
+    const KCMP_FILES: libc::c_long = 2;
+    let (pid, tid) = (libc::c_long::from(pid), libc::c_long::from(tid));
+    // SAFETY: kcmp takes five integers and touches no memory of this process.
+    let order = unsafe { libc::syscall(libc::SYS_kcmp, pid, tid, KCMP_FILES, 0 as libc::c_long, 0 as libc::c_long) };
+    order == 0 || (order < 0 && std::io::Error::last_os_error().raw_os_error() == Some(Errno::SRCH.raw_os_error()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::os::fd::AsRawFd;
+    use std::path::Path;
+
+    use super::*;
+
+    fn inode_of(socket: &impl AsFd) -> SocketInode {
+        rustix::fs::fstat(socket).unwrap().st_ino
+    }
+
+    fn scan_for(inode: SocketInode) -> Vec<Owner> {
+        let proc = super::super::procs::open_root(Path::new("/proc")).unwrap();
+        scan(&proc, &BTreeSet::from([inode])).unwrap().holders
+    }
+
+    #[test]
+    fn own_socket_is_found_once_with_its_lowest_descriptor() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let copy = listener.try_clone().unwrap();
+        let found = scan_for(inode_of(&listener));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].pid, std::process::id());
+        let lowest = listener.as_raw_fd().min(copy.as_raw_fd());
+        assert_eq!(i64::from(found[0].fd), i64::from(lowest));
+        assert_eq!(found[0].tid, None);
+    }
+
+    #[test]
+    fn a_closed_socket_has_no_owner() {
+        let inode = inode_of(&TcpListener::bind("127.0.0.1:0").unwrap());
+        assert!(scan_for(inode).is_empty());
+    }
+
+    #[test]
+    #[expect(unsafe_code, reason = "the thread gets a descriptor table of its own on purpose")]
+    fn a_socket_of_a_thread_with_its_own_table_is_found() {
+        let (tell, told) = std::sync::mpsc::channel();
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            // SAFETY: the thread uses no descriptor made by another thread
+            // afterwards, and no other thread uses one of its.
+            unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FILES) }.unwrap();
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            tell.send((inode_of(&listener), rustix::thread::gettid())).unwrap();
+            let _ = stopped.recv();
+        });
+        let (inode, tid) = told.recv().unwrap();
+        let found = scan_for(inode);
+        drop(stop);
+        thread.join().unwrap();
+        assert_eq!(found.len(), 1, "{found:?}");
+        let tid = u32::try_from(tid.as_raw_nonzero().get()).unwrap();
+        assert_eq!((found[0].pid, found[0].tid), (std::process::id(), Some(tid)));
+    }
+}

@@ -1,0 +1,315 @@
+//! Replacing what tells whose node a recording was made on.
+
+use std::collections::BTreeMap;
+
+use super::names::{Kind, Names};
+use super::scrub::program;
+use super::{Facts, Recording};
+use crate::model::{
+    CgroupPath, Container, ContainerRef, Gap, LinkKind, Pod, Process, Read, SourceReport,
+};
+
+/// Replaces the names of hosts, users, containers, images, networks, pods,
+/// clusters and interfaces, ids, addresses and all arguments of processes, each
+/// the same way wherever it stands, so that every question gets an answer of the
+/// same shape. What stays: the names of programs, ports, numeric ids, versions,
+/// and the plain words of the tool's own messages.
+pub fn redact(recording: &mut Recording) {
+    if recording.redacted {
+        return;
+    }
+    let mut names = Names::default();
+    let facts = &mut recording.facts;
+    // Names first, and where they are first meant: that gives the telling
+    // pseudonyms, and messages are searched for all of them.
+    names.give_out(facts);
+    names.namespaces(facts);
+    names.processes(facts);
+    names.containers(facts);
+    names.messages(facts, &mut recording.sources);
+    recording.redacted = true;
+}
+
+/// Every process of a recording.
+fn processes(facts: &mut Facts) -> impl Iterator<Item = &mut Process> {
+    facts.processes.iter_mut().flat_map(|a| &mut a.read.value)
+}
+
+/// Every container of a recording.
+fn containers(facts: &mut Facts) -> impl Iterator<Item = &mut Container> {
+    let listed = facts.containers.iter_mut().flat_map(|read| &mut read.value);
+    listed.chain(facts.container.iter_mut().filter_map(|a| a.read.value.as_mut()))
+}
+
+fn replace(text: &mut String, with: impl FnOnce(&str) -> String) {
+    *text = with(text);
+}
+
+fn replace_some(text: &mut Option<String>, with: impl FnOnce(&str) -> String) {
+    if let Some(text) = text {
+        *text = with(text);
+    }
+}
+
+impl Names {
+    /// Gives pseudonyms to the names that others quote.
+    fn give_out(&mut self, facts: &mut Facts) {
+        let hostname = facts.host.value.hostname.clone();
+        // `localhost` is what a host without a name is called.
+        if hostname != "localhost" {
+            facts.host.value.hostname = self.name(Kind::Host, &hostname);
+        }
+        for process in processes(facts) {
+            replace_some(&mut process.user, |user| match user {
+                "root" => user.to_owned(),
+                user => self.name(Kind::User, user),
+            });
+        }
+        for container in containers(facts) {
+            for (label, value) in &container.labels {
+                if CLUSTERS.contains(&label.as_str()) {
+                    self.label_value(label, value);
+                }
+            }
+            if let Some(name) = &container.name {
+                self.name(Kind::Container, name);
+            }
+            self.name(Kind::Container, &container.id);
+        }
+    }
+
+    /// Namespaces and what is in them.
+    fn namespaces(&mut self, facts: &mut Facts) {
+        replace_some(&mut facts.host.value.own_netns_name, |name| {
+            self.component(Kind::Netns, name)
+        });
+        for netns in facts.netns.iter_mut().flat_map(|read| &mut read.value) {
+            replace_some(&mut netns.name, |name| self.component(Kind::Netns, name));
+            netns.paths.iter_mut().for_each(|path| replace(path, |path| self.path(path)));
+        }
+        for socket in facts.sockets.iter_mut().flat_map(|a| &mut a.read.value) {
+            socket.address = self.ip(socket.address);
+        }
+        for link in facts.links.iter_mut().flat_map(|a| &mut a.read.value) {
+            replace(&mut link.name, |name| self.interface(name));
+            if let LinkKind::Other(kind) = &mut link.kind {
+                replace(kind, |kind| self.message(kind));
+            }
+        }
+        for address in facts.addresses.iter_mut().flat_map(|a| &mut a.read.value) {
+            address.address = self.ip(address.address);
+        }
+        for route in facts.routes.iter_mut().flat_map(|a| &mut a.read.value) {
+            route.destination = self.ip(route.destination);
+            route.gateway = route.gateway.map(|gateway| self.ip(gateway));
+        }
+        for port in facts.kernel_ports.iter_mut().flat_map(|a| &mut a.read.value) {
+            replace_some(&mut port.interface, |name| self.interface(name));
+        }
+    }
+
+    fn processes(&mut self, facts: &mut Facts) {
+        for process in processes(facts) {
+            replace(&mut process.comm, program);
+            process.cmdline = self.command_line(&process.cmdline);
+            replace_some(&mut process.exe, |exe| self.program_path(exe));
+            replace_some(&mut process.cwd, |cwd| self.path(cwd));
+            self.cgroup_path(process.cgroup.as_mut());
+            process.ancestors.iter_mut().for_each(|a| replace(&mut a.comm, program));
+        }
+        for asked in &mut facts.cgroup_paths {
+            self.cgroup_path(asked.read.value.as_mut());
+        }
+    }
+
+    fn cgroup_path(&mut self, path: Option<&mut CgroupPath>) {
+        if let Some(CgroupPath(path)) = path {
+            *path = self.cgroup(path);
+        }
+    }
+
+    fn containers(&mut self, facts: &mut Facts) {
+        for asked in &mut facts.container {
+            asked.asked.chain.iter_mut().for_each(|r| self.reference(r));
+        }
+        for container in containers(facts) {
+            self.container(container);
+        }
+    }
+
+    fn reference(&mut self, reference: &mut ContainerRef) {
+        replace(&mut reference.id, |id| self.name(Kind::Container, id));
+        if let Some(pod) = &mut reference.pod {
+            replace(&mut pod.uid, |uid| self.name(Kind::Pod, uid));
+        }
+    }
+
+    fn container(&mut self, container: &mut Container) {
+        replace(&mut container.id, |id| self.name(Kind::Container, id));
+        replace_some(&mut container.name, |name| self.name(Kind::Container, name));
+        replace_some(&mut container.image, |image| self.name(Kind::Image, image));
+        let labels = std::mem::take(&mut container.labels);
+        container.labels = labels
+            .iter()
+            .map(|(label, value)| (self.label(label), self.label_value(label, value)))
+            .collect::<BTreeMap<_, _>>();
+        for network in &mut container.networks {
+            replace(&mut network.name, |name| self.network(name));
+            network.addresses.iter_mut().for_each(|address| *address = self.ip(*address));
+        }
+        for port in &mut container.ports {
+            port.host_ip = port.host_ip.map(|ip| self.ip(ip));
+        }
+        replace_some(&mut container.network_mode, |mode| match mode.split_once(':') {
+            Some(("container", id)) => format!("container:{}", self.name(Kind::Container, id)),
+            Some(("ns", path)) => format!("ns:{}", self.path(path)),
+            _ => self.network(mode),
+        });
+        container.parents.iter_mut().for_each(|parent| self.reference(parent));
+        if let Some(pod) = &mut container.pod {
+            self.pod(pod);
+        }
+        replace(&mut container.via, |via| self.message(via));
+    }
+
+    fn pod(&mut self, pod: &mut Pod) {
+        replace_some(&mut pod.namespace, |name| self.kubernetes_name(Kind::Namespace, name));
+        replace_some(&mut pod.name, |name| self.name(Kind::Pod, name));
+        replace_some(&mut pod.uid, |uid| self.name(Kind::Pod, uid));
+    }
+
+    /// A network's name; the ones that engines give stay.
+    fn network(&mut self, name: &str) -> String {
+        const USUAL: [&str; 9] = [
+            "bridge",
+            "host",
+            "none",
+            "default",
+            "private",
+            "podman",
+            "pasta",
+            "slirp4netns",
+            "kind",
+        ];
+        if USUAL.contains(&name) { name.to_owned() } else { self.name(Kind::Network, name) }
+    }
+
+    /// A label's key; the ones that tools look for stay.
+    fn label(&mut self, label: &str) -> String {
+        const TOOLS: [&str; 9] = [
+            "io.x-k8s.kind.",
+            "k3d.",
+            "minikube.sigs.k8s.io",
+            "talos.",
+            "io.kubernetes.",
+            "io.cri-containerd.",
+            "io.podman.",
+            "com.docker.compose.",
+            "org.opencontainers.image.",
+        ];
+        let of_tool = TOOLS.iter().any(|t| label.starts_with(t) || label.ends_with(t));
+        let plain = label.bytes().all(|b| b.is_ascii_lowercase() || b".-_".contains(&b));
+        let known = of_tool && (plain || KEYS.contains(&label));
+        if known { label.to_owned() } else { self.name(Kind::Label, label) }
+    }
+
+    fn label_value(&mut self, label: &str, value: &str) -> String {
+        const USUAL: [&str; 14] = [
+            "",
+            "true",
+            "false",
+            "control-plane",
+            "controlplane",
+            "worker",
+            "server",
+            "agent",
+            "loadbalancer",
+            "external-load-balancer",
+            "init",
+            "container",
+            "sandbox",
+            "podsandbox",
+        ];
+        if USUAL.contains(&value) {
+            value.to_owned()
+        } else if CLUSTERS.contains(&label) {
+            self.name(Kind::Cluster, value)
+        } else {
+            self.kubernetes_name(Kind::Value, value)
+        }
+    }
+
+    /// What the tool said, of everything.
+    fn messages(&mut self, facts: &mut Facts, sources: &mut [SourceReport]) {
+        for port in facts.kernel_ports.iter_mut().flat_map(|a| &mut a.read.value) {
+            replace(&mut port.what, |what| self.message(what));
+            replace(&mut port.source, |source| self.message(source));
+        }
+        for nat in facts.nat.iter_mut().flat_map(|a| &mut a.read.value) {
+            nat.found.iter_mut().for_each(|found| replace(found, |found| self.message(found)));
+        }
+        for gap in gaps(facts) {
+            replace(&mut gap.source, |source| self.message(source));
+            replace(&mut gap.reason, |reason| self.message(reason));
+            replace_some(&mut gap.remedy, |remedy| self.message(remedy));
+        }
+        for source in sources {
+            replace(&mut source.name, |name| self.message(name));
+            replace_some(&mut source.reason, |reason| self.message(reason));
+            replace_some(&mut source.remedy, |remedy| self.message(remedy));
+            replace(&mut source.detail, |detail| self.message(detail));
+        }
+    }
+}
+
+/// The labels whose value is a cluster's name.
+const CLUSTERS: [&str; 4] =
+    ["io.x-k8s.kind.cluster", "k3d.cluster", "name.minikube.sigs.k8s.io", "talos.cluster.name"];
+
+/// Labels that are kept although they have digits.
+const KEYS: [&str; 9] = [
+    "io.x-k8s.kind.cluster",
+    "io.x-k8s.kind.role",
+    "k3d.cluster",
+    "k3d.role",
+    "name.minikube.sigs.k8s.io",
+    "role.minikube.sigs.k8s.io",
+    "mode.minikube.sigs.k8s.io",
+    "created_by.minikube.sigs.k8s.io",
+    "io.kubernetes.docker.type",
+];
+
+/// Every gap of a recording. A kind of facts that is added must be added here.
+fn gaps(facts: &mut Facts) -> impl Iterator<Item = &mut Gap> {
+    fn of<T>(read: &mut Read<T>) -> impl Iterator<Item = &mut Gap> {
+        read.gaps.iter_mut()
+    }
+    let Facts {
+        host,
+        netns,
+        sockets,
+        owners,
+        processes,
+        links,
+        addresses,
+        routes,
+        kernel_ports,
+        nat,
+        container,
+        containers,
+        cgroup_paths,
+    } = facts;
+    of(host)
+        .chain(netns.iter_mut().flat_map(of))
+        .chain(sockets.iter_mut().flat_map(|a| of(&mut a.read)))
+        .chain(owners.iter_mut().flat_map(|a| of(&mut a.read)))
+        .chain(processes.iter_mut().flat_map(|a| of(&mut a.read)))
+        .chain(links.iter_mut().flat_map(|a| of(&mut a.read)))
+        .chain(addresses.iter_mut().flat_map(|a| of(&mut a.read)))
+        .chain(routes.iter_mut().flat_map(|a| of(&mut a.read)))
+        .chain(kernel_ports.iter_mut().flat_map(|a| of(&mut a.read)))
+        .chain(nat.iter_mut().flat_map(|a| of(&mut a.read)))
+        .chain(container.iter_mut().flat_map(|a| of(&mut a.read)))
+        .chain(containers.iter_mut().flat_map(of))
+        .chain(cgroup_paths.iter_mut().flat_map(|a| of(&mut a.read)))
+}

@@ -1,0 +1,112 @@
+//! The node's facts as resolving needs them: gaps collected in one place, and
+//! names for namespaces.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use crate::model::{
+    Address, Container, ContainerRef, Gap, Host, Netns, NetnsId, NetnsRef, Pid, Process, Read,
+};
+use crate::node::Node;
+
+/// A node, its host and namespaces already read, and the gaps met so far.
+pub(super) struct Facts<'a> {
+    pub(super) node: &'a dyn Node,
+    pub(super) host: Host,
+    pub(super) netns: Vec<Netns>,
+    gaps: RefCell<Vec<Gap>>,
+    names: RefCell<HashMap<NetnsId, Option<String>>>,
+}
+
+impl<'a> Facts<'a> {
+    pub(super) fn new(node: &'a dyn Node) -> Self {
+        let mut gaps = Vec::new();
+        let host = node.host().take(&mut gaps);
+        let netns = node.netns().take(&mut gaps);
+        Self { node, host, netns, gaps: RefCell::new(gaps), names: RefCell::default() }
+    }
+
+    /// The value of a read; its gaps become the answer's.
+    pub(super) fn take<T>(&self, read: Read<T>) -> T {
+        read.take(&mut self.gaps.borrow_mut())
+    }
+
+    /// Adds a gap, once.
+    pub(super) fn gap(&self, gap: Gap) {
+        let mut gaps = self.gaps.borrow_mut();
+        if !gaps.contains(&gap) {
+            gaps.push(gap);
+        }
+    }
+
+    /// The gaps met so far.
+    pub(super) fn gaps(&self) -> Vec<Gap> {
+        self.gaps.borrow().clone()
+    }
+
+    /// Every namespace, the own one first, then the host's.
+    pub(super) fn all_netns(&self) -> Vec<NetnsId> {
+        self.netns.iter().map(|n| n.id).collect()
+    }
+
+    /// One process, if it still exists.
+    pub(super) fn process(&self, pid: Pid) -> Option<Process> {
+        self.take(self.node.processes(&[pid])).into_iter().next()
+    }
+
+    /// What is known of each container in a chain, outermost first. A level of
+    /// which no runtime tells has only what its cgroup says.
+    pub(super) fn containers(&self, chain: &[ContainerRef], pid: Pid) -> Vec<Container> {
+        (0..chain.len())
+            .map(|level| {
+                let known = self.take(self.node.container(&chain[..=level], pid));
+                known.unwrap_or_else(|| Container::from_ref(&chain[level], &chain[..level]))
+            })
+            .collect()
+    }
+
+    /// Every address of every namespace.
+    pub(super) fn all_addresses(&self) -> Vec<Address> {
+        self.take(self.node.addresses(&self.all_netns()))
+    }
+
+    /// The namespace as answers name it: `host`, its `ip netns` name, or the
+    /// container whose processes live in it.
+    pub(super) fn netns_ref(&self, id: NetnsId) -> NetnsRef {
+        if let Some(name) = self.names.borrow().get(&id) {
+            return NetnsRef { id, name: name.clone() };
+        }
+        let name = self.name(id);
+        self.names.borrow_mut().insert(id, name.clone());
+        NetnsRef { id, name }
+    }
+
+    fn name(&self, id: NetnsId) -> Option<String> {
+        if self.host.host_netns == Some(id) {
+            return Some("host".to_owned());
+        }
+        let netns = self.netns.iter().find(|n| n.id == id)?;
+        let container = || {
+            let process = self.process(*netns.members.first()?)?;
+            let chain = process.cgroup.as_ref()?.containers();
+            let innermost = self.containers(&chain, process.pid).pop()?;
+            // A container with the host's network names nothing.
+            if innermost.network_mode.as_deref() == Some("host") {
+                return None;
+            }
+            Some(container_name(&innermost))
+        };
+        // Runtimes pin namespaces under generated names; a container's own name
+        // says more.
+        let pinned = netns.name.clone().filter(|n| !n.starts_with("cni-") && !n.starts_with("netns-"));
+        pinned.or_else(container).or_else(|| netns.name.clone()).or_else(|| {
+            (id == self.host.own_netns).then(|| "here".to_owned())
+        })
+    }
+}
+
+/// The name of a container, or the start of its id as runtimes shorten it.
+pub(super) fn container_name(container: &Container) -> String {
+    let pod_container = container.pod.as_ref().and_then(|p| p.name.clone());
+    container.name.clone().or(pod_container).unwrap_or_else(|| container.id.chars().take(12).collect())
+}

@@ -1,0 +1,209 @@
+//! `kubectl port-forward`, also as run by `cilium hubble port-forward`.
+
+use crate::model::Port;
+
+use super::text::{self, Bind};
+use super::{Line, Mapping, Target, Word};
+
+/// The flags of kubectl and of `port-forward` that take a value.
+const VALUED: [&str; 29] = [
+    "address",
+    "as",
+    "as-group",
+    "as-uid",
+    "as-user-extra",
+    "cache-dir",
+    "certificate-authority",
+    "client-certificate",
+    "client-key",
+    "cluster",
+    "context",
+    "kubeconfig",
+    "kuberc",
+    "log-backtrace-at",
+    "log-dir",
+    "log-file",
+    "log-file-max-size",
+    "log-flush-frequency",
+    "namespace",
+    "password",
+    "pod-running-timeout",
+    "profile",
+    "profile-output",
+    "request-timeout",
+    "server",
+    "stderrthreshold",
+    "tls-server-name",
+    "token",
+    "user",
+];
+const VALUED_TOO: [&str; 3] = ["username", "v", "vmodule"];
+
+/// The kinds of object that have pods to forward to.
+const KINDS: [&str; 24] = [
+    "po",
+    "pod",
+    "pods",
+    "svc",
+    "service",
+    "services",
+    "deploy",
+    "deployment",
+    "deployments",
+    "deployment.apps",
+    "rs",
+    "replicaset",
+    "replicasets",
+    "replicaset.apps",
+    "sts",
+    "statefulset",
+    "statefulsets",
+    "statefulset.apps",
+    "ds",
+    "daemonset",
+    "daemonset.apps",
+    "rc",
+    "job",
+    "job.batch",
+];
+
+/// `kubectl` inside another program: `k3s kubectl port-forward …`.
+pub(super) fn bundled(args: &[String]) -> Option<Line> {
+    let (first, rest) = args.split_first()?;
+    if first != "kubectl" {
+        return None;
+    }
+    let mut line = kubectl(rest)?;
+    line.words.insert(0, Word::keep("kubectl"));
+    Some(line)
+}
+
+/// `kubectl [FLAGS] port-forward [FLAGS] TYPE/NAME [LOCAL:]REMOTE…`, the flags
+/// anywhere.
+pub(super) fn kubectl(args: &[String]) -> Option<Line> {
+    let said = Said::from(args)?;
+    let [verb, object, ports @ ..] = said.positional.as_slice() else { return None };
+    if *verb != "port-forward" || object.is_empty() || ports.is_empty() {
+        return None;
+    }
+    let (kind, name) = object.split_once('/').unwrap_or(("pod", object));
+    if kind.is_empty() || name.is_empty() {
+        return None;
+    }
+
+    let mut words = vec![Word::keep("port-forward")];
+    for (flag, value) in [("--namespace", said.namespace), ("--context", said.context)] {
+        if let Some(value) = value {
+            words.extend([Word::keep(flag), Word::name(value)]);
+        }
+    }
+    for address in &said.addresses {
+        words.extend([Word::keep("--address"), Word::host(address)]);
+    }
+    words.push(if KINDS.contains(&kind) {
+        Word::keep(format_args!("{kind}/")).then_name(name)
+    } else {
+        Word::name(kind).then("/").then_name(name)
+    });
+
+    // Nothing said means `localhost`, which is 127.0.0.1 and ::1.
+    let binds: Vec<_> = match said.addresses.as_slice() {
+        [] => vec![Bind::Loopback],
+        addresses => addresses.iter().map(|a| Bind::from(a)).collect(),
+    };
+    let mut quoted = vec!["port-forward"];
+    quoted.extend(said.namespace.iter().flat_map(|n| ["-n", n]));
+    quoted.extend(said.context.iter().flat_map(|c| ["--context", c]));
+    quoted.push(object);
+
+    let mut mappings = Vec::new();
+    for spec in ports {
+        let (local, remote) = spec.split_once(':').unwrap_or((spec, spec));
+        if remote.is_empty() {
+            return None;
+        }
+        // No local port, 0, or only a port's name: the port is not in the words.
+        let local = match local {
+            "" | "0" => None,
+            local if spec.contains(':') => Some(text::port(local)?),
+            local => text::port(local),
+        };
+        words.push(port_word(spec, local, remote));
+        let target = Target::Kubernetes {
+            object: format!("{kind}/{name}"),
+            namespace: said.namespace.map(str::to_owned),
+            context: said.context.map(str::to_owned),
+            port: remote.to_owned(),
+        };
+        let quote = text::quote(quoted.iter().copied().chain([*spec]));
+        mappings
+            .extend(binds.iter().map(|b| Mapping::tcp(*b, local, target.clone(), quote.clone())));
+    }
+    Some(Line { kind: "kubectl port-forward", mappings, words })
+}
+
+/// The port's word again, with the name that may be in it marked as one.
+fn port_word(spec: &str, local: Option<Port>, remote: &str) -> Word {
+    let mut word = Word::default();
+    if spec.contains(':') {
+        let local = local.map(|p| p.to_string()).unwrap_or_default();
+        word = word.then(format_args!("{local}:"));
+    }
+    if text::port(remote).is_some() { word.then(remote) } else { word.then_name(remote) }
+}
+
+/// What the command line says.
+#[derive(Default)]
+struct Said<'a> {
+    namespace: Option<&'a str>,
+    context: Option<&'a str>,
+    addresses: Vec<&'a str>,
+    positional: Vec<&'a str>,
+}
+
+impl<'a> Said<'a> {
+    /// `None` when a flag lacks its value.
+    fn from(args: &'a [String]) -> Option<Self> {
+        let mut said = Self::default();
+        let mut args = args.iter().map(String::as_str);
+        while let Some(arg) = args.next() {
+            if arg == "--" {
+                said.positional.extend(args);
+                break;
+            }
+            let (name, value) = if let Some(flag) = arg.strip_prefix("--") {
+                match flag.split_once('=') {
+                    Some((name, value)) => (name, value),
+                    None if takes_value(flag) => (flag, args.next()?),
+                    None => continue,
+                }
+            } else if let Some(flag) = arg.strip_prefix('-').filter(|f| !f.is_empty()) {
+                let mut chars = flag.chars();
+                let name = match chars.next() {
+                    Some('n') => "namespace",
+                    Some('s' | 'v') => "",
+                    _ => continue,
+                };
+                let glued = chars.as_str();
+                match glued.strip_prefix('=').unwrap_or(glued) {
+                    "" => (name, args.next()?),
+                    value => (name, value),
+                }
+            } else {
+                said.positional.push(arg);
+                continue;
+            };
+            match name {
+                "namespace" => said.namespace = Some(value).filter(|v| !v.is_empty()),
+                "context" => said.context = Some(value).filter(|v| !v.is_empty()),
+                "address" => said.addresses.extend(value.split(',').filter(|a| !a.is_empty())),
+                _ => {}
+            }
+        }
+        Some(said)
+    }
+}
+
+fn takes_value(flag: &str) -> bool {
+    VALUED.contains(&flag) || VALUED_TOO.contains(&flag)
+}

@@ -1,0 +1,216 @@
+//! Userland forwarders, recognised by their command line.
+//!
+//! Each forwarder has a recogniser that turns its arguments into a [`Line`]:
+//! every port it says it forwards, and the words that say so. Which of them is
+//! meant by one listener is decided here, alike for all.
+
+mod daemons;
+mod docker;
+mod kubectl;
+mod pasta;
+mod socat;
+mod ssh;
+mod text;
+mod words;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+
+use crate::model::{Port, PortRange, Proto};
+
+use text::{Bind, file_name};
+
+pub(crate) use words::{Piece, Word};
+
+/// Where a forwarder's command line says that a listener leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forward {
+    /// The forwarder's name: `docker-proxy`, `ssh -L`, `kubectl port-forward`.
+    pub kind: &'static str,
+    /// Where it leads.
+    pub target: Target,
+    /// The part of the command line that says so, for the evidence. Untrusted.
+    pub quote: String,
+}
+
+/// The far end of a forward.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// An address and port, seen from the forwarder's own namespace.
+    Address(IpAddr, Port, Proto),
+    /// An address and port, seen from the namespace that this path pins
+    /// (`pasta --netns`, or `/proc/PID/ns/net`). `None` for the address: that
+    /// namespace's own.
+    InNetns(String, Option<IpAddr>, Port, Proto),
+    /// A host name, not looked up, and a port.
+    Host(String, Port, Proto),
+    /// A Kubernetes object: `svc/hubble-ui`, its namespace, and its port.
+    Kubernetes {
+        /// Kind and name. A bare name is a pod's: `pod/NAME`.
+        object: String,
+        /// The namespace, when said.
+        namespace: Option<String>,
+        /// The context, when said.
+        context: Option<String>,
+        /// The port, a number or a name.
+        port: String,
+    },
+    /// A unix socket's path, with `@` in front for an abstract one.
+    Unix(String),
+    /// Through another machine: `ssh -L` resolves its target there.
+    Remote {
+        /// Who connects on: the ssh destination, as typed.
+        via: String,
+        /// The host as seen from there.
+        host: String,
+        /// The port there.
+        port: Port,
+    },
+    /// It forwards, but its command line does not say where
+    /// (`rootlessport`, `slirp4netns`, `gvproxy`, `ssh -D`). Holds what is known
+    /// instead, in lower case.
+    Unsaid(&'static str),
+}
+
+/// A forwarder's command line, understood.
+#[derive(Debug)]
+struct Line {
+    /// The forwarder's name.
+    kind: &'static str,
+    /// Every forward that it tells of.
+    mappings: Vec<Mapping>,
+    /// The arguments that a recogniser needs to understand it the same way.
+    words: Vec<Word>,
+}
+
+impl Line {
+    /// A forwarder that never says on its command line what it forwards.
+    fn unsaid(kind: &'static str, instead: &'static str, args: &[String]) -> Self {
+        let mapping = Mapping {
+            proto: None,
+            bind: Bind::Any,
+            ports: None,
+            except: Vec::new(),
+            target: Target::Unsaid(instead),
+            quote: text::quote(args.iter().map(String::as_str)),
+        };
+        Self { kind, mappings: vec![mapping], words: Vec::new() }
+    }
+}
+
+/// One forward that a command line tells of.
+#[derive(Debug, Clone)]
+struct Mapping {
+    /// `None` when it does not depend on the protocol.
+    proto: Option<Proto>,
+    /// The address it listens on.
+    bind: Bind,
+    /// The ports it listens on; `None` when the command line does not name one
+    /// (a random port, an inherited socket).
+    ports: Option<PortRange>,
+    /// Ports left out of `ports`.
+    except: Vec<PortRange>,
+    /// Where the first of `ports` leads; the others follow it in step.
+    target: Target,
+    /// The words that say so.
+    quote: String,
+}
+
+impl Mapping {
+    /// A forward of one TCP port.
+    fn tcp(bind: Bind, port: Option<Port>, target: Target, quote: String) -> Self {
+        let ports = port.map(PortRange::one);
+        Self { proto: Some(Proto::Tcp), bind, ports, except: Vec::new(), target, quote }
+    }
+
+    fn takes(&self, proto: Proto, address: IpAddr, port: Port) -> bool {
+        self.proto.is_none_or(|p| p == proto)
+            && self.bind.takes(address)
+            && self.ports.is_none_or(|r| r.contains(port))
+            && !self.except.iter().any(|r| r.contains(port))
+    }
+
+    /// How many ports it names; one that names none is the least telling.
+    fn width(&self) -> u16 {
+        self.ports.map_or(u16::MAX, |r| r.last.0 - r.first.0)
+    }
+
+    /// Where `port` leads.
+    fn target(&self, port: Port) -> Option<Target> {
+        let step = match self.ports {
+            Some(range) => port.0.checked_sub(range.first.0)?,
+            None => 0,
+        };
+        let shift = |to: Port| to.0.checked_add(step).map(Port);
+        Some(match self.target.clone() {
+            Target::Address(ip, to, proto) => Target::Address(ip, shift(to)?, proto),
+            Target::InNetns(path, ip, to, proto) => Target::InNetns(path, ip, shift(to)?, proto),
+            Target::Host(host, to, proto) => Target::Host(host, shift(to)?, proto),
+            other => other,
+        })
+    }
+}
+
+/// Recognises a forwarder from its arguments (`argv`, never empty for one) and
+/// says where the listener on `address`:`port` leads. `None` when the process is
+/// no known forwarder, or forwards other ports than this one.
+pub fn parse(argv: &[String], proto: Proto, address: IpAddr, port: Port) -> Option<Forward> {
+    let (_, line) = recognise(argv)?;
+    let fitting: Vec<_> = line.mappings.iter().filter(|m| m.takes(proto, address, port)).collect();
+    let best = fitting.iter().min_by_key(|m| m.width())?;
+    // Of several that name no port any could be meant: none is picked by luck.
+    let unnamed = best.ports.is_none() && fitting.iter().any(|m| m.target != best.target);
+    let (target, quote) = if unnamed {
+        let quotes = fitting.iter().map(|m| m.quote.as_str());
+        (Target::Unsaid("one of several forwards from ports picked at random"), text::quote(quotes))
+    } else {
+        (best.target(port)?, best.quote.clone())
+    };
+    Some(Forward { kind: line.kind, target, quote })
+}
+
+/// The command line of a forwarder cut down to the words from which [`parse`]
+/// tells the same about every port, each word taken apart into what may be shown
+/// and what names something. `None` when it is no known forwarder.
+pub(crate) fn telling_words(argv: &[String]) -> Option<Vec<Word>> {
+    let (program, line) = recognise(argv)?;
+    let mut words = vec![Word::keep(program)];
+    words.extend(line.words);
+    Some(words)
+}
+
+/// The program's file name and what its arguments say.
+fn recognise(argv: &[String]) -> Option<(&str, Line)> {
+    let (program, args) = argv.split_first()?;
+    if let Some(line) = ssh::control_master(program) {
+        return Some((ssh::CONTROL_MASTER, line));
+    }
+    // By file name, never by a part of the path: anybody may name a directory.
+    let name = file_name(program);
+    let line = match name {
+        "nsenter" => {
+            let end = args.iter().position(|a| a == "--")?;
+            let inner = args.get(end + 1..)?;
+            // One level is all there is in the field, and it bounds the recursion.
+            if inner.first().is_some_and(|p| file_name(p) == "nsenter") {
+                return None;
+            }
+            return recognise(inner);
+        }
+        "docker-proxy" => docker::proxy("docker-proxy", args)?,
+        "rootlesskit-docker-proxy" => docker::proxy("rootlesskit-docker-proxy", args)?,
+        "vpnkit-expose-port" => docker::proxy("vpnkit-expose-port", args)?,
+        "pasta" | "pasta.avx2" => pasta::pasta(args),
+        "passt" | "passt.avx2" => pasta::passt(args),
+        "ssh" => ssh::ssh(args)?,
+        "socat" | "socat1" => socat::socat(args)?,
+        "kubectl" | "kubectl.exe" | "kubecolor" | "oc" | "microk8s.kubectl" => {
+            kubectl::kubectl(args)?
+        }
+        "k3s" | "k0s" | "microk8s" => kubectl::bundled(args)?,
+        _ => daemons::recognise(name, args)?,
+    };
+    Some((name, line))
+}

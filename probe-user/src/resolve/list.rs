@@ -1,0 +1,101 @@
+//! Every listener of the node, one row each.
+
+use std::collections::BTreeSet;
+
+use super::facts::{Facts, container_name};
+use super::forward::{self, Target};
+use super::owner;
+use crate::model::{
+    End, Endpoint, ListRow, Listing, Pid, Proto, Socket, SocketFilter, SocketInode,
+};
+use crate::node::Node;
+
+/// Which rows are wanted. What is `None` or empty does not filter.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ListFilter {
+    /// Only this protocol.
+    pub proto: Option<Proto>,
+    /// Only IPv4 (`Some(true)`) or only IPv6 sockets.
+    pub ipv4: Option<bool>,
+    /// Only namespaces with this name or inode number.
+    pub netns: Option<String>,
+    /// Only sockets that this process holds.
+    pub pid: Option<Pid>,
+    /// Only sockets of containers whose name contains this, or whose id begins
+    /// with it.
+    pub container: Option<String>,
+    /// Only sockets held by processes whose name contains this.
+    pub process: Option<String>,
+}
+
+/// Lists the node's listeners.
+pub fn list(node: &dyn Node, filter: &ListFilter) -> Listing {
+    let facts = Facts::new(node);
+    let mut places = facts.all_netns();
+    if let Some(wanted) = &filter.netns {
+        places.retain(|id| {
+            id.inode().is_some_and(|i| i.to_string() == *wanted)
+                || facts.netns_ref(*id).name.as_deref() == Some(wanted)
+        });
+    }
+    let asked = SocketFilter { proto: filter.proto, ports: None };
+    let mut sockets = facts.take(facts.node.sockets(&places, &asked));
+    if let Some(ipv4) = filter.ipv4 {
+        sockets.retain(|s| s.address.is_ipv4() == ipv4);
+    }
+    let order = facts.all_netns();
+    sockets.sort_by_key(|s| {
+        let place = order.iter().position(|n| *n == s.netns);
+        (place, s.port, s.proto, s.address.is_ipv6(), s.address, s.inode)
+    });
+    let rows = rows(&facts, sockets);
+    let rows = rows.into_iter().filter(|row| passes(row, filter)).collect();
+    Listing { rows, gaps: facts.gaps() }
+}
+
+fn rows(facts: &Facts<'_>, sockets: Vec<Socket>) -> Vec<ListRow> {
+    let inodes: BTreeSet<SocketInode> = sockets.iter().map(|s| s.inode).collect();
+    // All owners in one pass; each row below finds its own already read.
+    let _ = facts.node.owners(&inodes);
+    let mut rows = Vec::with_capacity(sockets.len());
+    for socket in sockets {
+        let netns = facts.netns_ref(socket.netns);
+        for end in owner::ends(facts, &socket) {
+            let (target, target_detail) = target(&socket, &end).unzip();
+            rows.push(ListRow { netns: netns.clone(), socket: socket.clone(), end, target, target_detail });
+        }
+    }
+    rows
+}
+
+/// Where a forwarder's row leads, as its command line says.
+fn target(socket: &Socket, end: &End) -> Option<(Endpoint, String)> {
+    let forward = end.processes.iter().find_map(|p| {
+        forward::parse(&p.cmdline, socket.proto, socket.effective_address(), socket.port)
+    })?;
+    let endpoint = match &forward.target {
+        Target::Address(address, port, _) | Target::InNetns(_, Some(address), port, _) => {
+            Endpoint { address: Some(*address), name: None, port: Some(*port) }
+        }
+        Target::InNetns(path, None, port, _) => named(path, Some(*port)),
+        Target::Host(name, port, _) => named(name, Some(*port)),
+        Target::Kubernetes { object, port, .. } => named(&format!("{object}:{port}"), None),
+        Target::Unix(path) => named(&format!("unix:{path}"), None),
+        Target::Remote { via, host, port } => named(&format!("{host} via {via}"), Some(*port)),
+        Target::Unsaid(_) => named("?", None),
+    };
+    Some((endpoint, forward.kind.to_owned()))
+}
+
+fn named(name: &str, port: Option<crate::model::Port>) -> Endpoint {
+    Endpoint { address: None, name: Some(name.to_owned()), port }
+}
+
+fn passes(row: &ListRow, filter: &ListFilter) -> bool {
+    let end = &row.end;
+    filter.pid.is_none_or(|pid| end.processes.iter().any(|p| p.pid == pid))
+        && filter.process.as_ref().is_none_or(|name| end.processes.iter().any(|p| p.name().contains(name.as_str())))
+        && filter.container.as_ref().is_none_or(|name| {
+            end.containers.iter().any(|c| container_name(c).contains(name.as_str()) || c.id.starts_with(name.as_str()))
+        })
+}

@@ -1,0 +1,252 @@
+//! Who is at the end: from a socket to processes, containers, pod and cluster,
+//! or to the reason why there is no process.
+
+use std::collections::BTreeSet;
+
+use super::facts::Facts;
+use crate::model::{
+    Capability, CgroupPath, Container, ContainerRef, End, Ending, Evidence, Gap, Impact, Link,
+    LinkKind, Process, Proto, Socket,
+};
+
+/// The ends of a socket: one for each container (or none) that its holders are
+/// in, so that a socket passed between containers shows both.
+pub(super) fn ends(facts: &Facts<'_>, socket: &Socket) -> Vec<End> {
+    let owners = facts.take(facts.node.owners(&BTreeSet::from([socket.inode])));
+    let mut processes: Vec<Process> = Vec::new();
+    for owner in owners.of(socket.inode) {
+        match facts.process(owner.pid) {
+            Some(process) if process.start == owner.start => {
+                if !processes.iter().any(|p| p.pid == process.pid) {
+                    processes.push(process);
+                }
+            }
+            _ => facts.gap(Gap::new(
+                Impact::Owner,
+                format!("process {}", owner.pid),
+                "it held the socket and exited while it was read",
+            )),
+        }
+    }
+    if processes.is_empty() {
+        return vec![ownerless(facts, socket, &owners.denied, owners.denied_total)];
+    }
+    let mut groups: Vec<(Vec<ContainerRef>, Vec<Process>)> = Vec::new();
+    for process in processes {
+        let chain = chain(process.cgroup.as_ref());
+        match groups.iter_mut().find(|(c, _)| *c == chain) {
+            Some((_, group)) => group.push(process),
+            None => groups.push((chain, vec![process])),
+        }
+    }
+    groups.into_iter().map(|(chain, group)| owned(facts, socket, &chain, group)).collect()
+}
+
+fn chain(cgroup: Option<&CgroupPath>) -> Vec<ContainerRef> {
+    cgroup.map(CgroupPath::containers).unwrap_or_default()
+}
+
+fn owned(facts: &Facts<'_>, socket: &Socket, chain: &[ContainerRef], group: Vec<Process>) -> End {
+    let processes = likely_acceptor_first(group);
+    let mut end = End { ending: Ending::Process, ..End::default() };
+    if let Some(first) = processes.first() {
+        end.containers = facts.containers(chain, first.pid);
+        if !chain.is_empty() {
+            let path = first.cgroup.as_ref().map_or("", |c| c.0.as_str());
+            end.evidence.push(Evidence::new("cgroup", format!("pid {} is in {path}", first.pid)));
+        }
+        end.unit = first.cgroup.as_ref().filter(|_| chain.is_empty()).and_then(CgroupPath::unit);
+        if first.netns.is_some_and(|n| n != socket.netns) {
+            end.why = Some(format!(
+                "the process runs in network namespace {} and holds a socket of {}",
+                first.netns.map_or_else(String::new, |n| n.to_string()),
+                socket.netns
+            ));
+        }
+    }
+    end.processes = processes;
+    name(&mut end);
+    end
+}
+
+/// Pod and cluster from the containers.
+fn name(end: &mut End) {
+    end.pod = end.containers.iter().rev().find_map(|c| c.pod.clone());
+    end.cluster = end.containers.iter().rev().find_map(Container::cluster);
+    for container in &end.containers {
+        if container.via != "cgroup path" {
+            let (source, place) = container.via.split_once(" (").unwrap_or((&container.via, ""));
+            let place = place.trim_end_matches(')');
+            let name = container.name.as_deref().unwrap_or(&container.id);
+            end.evidence.push(Evidence::new(source.to_owned(), format!("container {name} ({place})")));
+        }
+    }
+    if let Some(cluster) = &end.cluster {
+        end.evidence.push(Evidence::new("container label", cluster.source.clone()));
+    }
+}
+
+/// Parents before their children: a server that forks keeps the socket, and its
+/// name is what people know. init only holds sockets for others
+/// (socket units), so it comes last.
+fn likely_acceptor_first(mut group: Vec<Process>) -> Vec<Process> {
+    let depth = |p: &Process| {
+        let parents = p.ancestors.iter().filter(|a| a.pid != 1);
+        parents.filter(|a| group.iter().any(|g| g.pid == a.pid)).count()
+    };
+    let mut keyed: Vec<_> =
+        group.iter().map(|p| ((p.pid == 1, depth(p), p.start, p.pid), p.pid)).collect();
+    keyed.sort_unstable();
+    let order: Vec<_> = keyed.into_iter().map(|(_, pid)| pid).collect();
+    group.sort_by_key(|p| order.iter().position(|pid| *pid == p.pid));
+    group
+}
+
+/// No process holds it, as far as can be seen: says which of the several
+/// reasons it is, by what was readable.
+fn ownerless(facts: &Facts<'_>, socket: &Socket, denied: &[u32], denied_total: u32) -> End {
+    if let Some(end) = kernel(facts, socket) {
+        return end;
+    }
+    let host = &facts.host;
+    let mut end = End::default();
+    // A process outside is the better explanation for root in here, who can
+    // read everything that is inside; without rights both are possible.
+    if denied_total > 0 || host.hidepid > 0 && !host.has(Capability::CapSysPtrace) {
+        end.ending = Ending::NotReadable;
+        let named: Vec<String> = denied.iter().take(3).map(ToString::to_string).collect();
+        let more = if denied.len() > 3 { ", …" } else { "" };
+        let who = if denied_total > 0 {
+            format!(
+                "the descriptors of {denied_total} {} could not be read (pid {}{more})",
+                if denied_total == 1 { "process" } else { "processes" },
+                named.join(", "),
+            )
+        } else {
+            "processes of other users are hidden (hidepid)".to_owned()
+        };
+        let mut why = who.clone();
+        let mut gap = Gap::new(Impact::Owner, "/proc/*/fd", who);
+        if host.has(Capability::CapSysPtrace) {
+            why.push_str("; CAP_SYS_PTRACE is there, so a security module or a user namespace refused");
+        } else {
+            why.push_str(": needs CAP_SYS_PTRACE");
+            gap = gap.remedy("run as root, or with CAP_SYS_PTRACE");
+        }
+        facts.gap(gap);
+        if !host.init_pid_ns {
+            why.push_str("; it may also be outside this PID namespace");
+        }
+        end.why = Some(why);
+    } else if !host.init_pid_ns {
+        end.ending = Ending::OutsidePidNamespace;
+        let place = if host.wsl { "another WSL distribution or Docker Desktop's engine" } else { "the host or another container" };
+        end.why = Some(format!(
+            "an owner exists, but not in this PID namespace: every process in here was readable, none holds the socket, \
+             the kernel does not own it, and this is not the machine's initial PID namespace; look at {place}"
+        ));
+        facts.gap(
+            Gap::new(Impact::Owner, "PID namespace", "processes outside this PID namespace are not visible")
+                .remedy("run in the machine's initial PID namespace"),
+        );
+    } else {
+        end.ending = Ending::Unknown;
+        end.why = Some(
+            "no process holds a descriptor for it and no known kernel user of the port was found: a kernel \
+             service of another kind, a socket on its way between two processes, or one registered in io_uring"
+                .to_owned(),
+        );
+    }
+    hint(facts, socket, &mut end);
+    end
+}
+
+/// What still tells something about a hidden owner: the cgroup that the socket
+/// was created in, and the company it keeps.
+fn hint(facts: &Facts<'_>, socket: &Socket, end: &mut End) {
+    // 1 is the root of cgroup2: everything on a host without cgroup2.
+    let cgroup = socket.cgroup_id.filter(|id| *id > 1).and_then(|id| facts.take(facts.node.cgroup_path(id)));
+    if let Some(cgroup) = cgroup {
+        let chain = cgroup.containers();
+        end.containers = refs_only(&chain);
+        end.unit = if chain.is_empty() { cgroup.unit() } else { None };
+        end.evidence.push(Evidence::new("socket's cgroup", format!("created in {}", cgroup.0)));
+    } else if socket.netns != facts.host.own_netns
+        && Some(socket.netns) != facts.host.host_netns
+        && let Some(netns) = facts.netns.iter().find(|n| n.id == socket.netns)
+    {
+        // Only when all visible members agree: one that differs proves that
+        // membership says nothing here.
+        let members = facts.take(facts.node.processes(&netns.members));
+        let chains: Vec<_> = members.iter().map(|p| chain(p.cgroup.as_ref())).collect();
+        if let Some(first) = chains.first().filter(|first| !first.is_empty())
+            && chains.iter().all(|c| c == first)
+        {
+            end.containers = refs_only(first);
+            end.evidence.push(Evidence::new(
+                "namespace members",
+                format!("all {} visible processes of the namespace are in this container", members.len()),
+            ));
+        }
+    }
+    if !end.containers.is_empty() {
+        let known = facts.take(facts.node.containers());
+        for container in &mut end.containers {
+            if let Some(named) = known.iter().find(|k| k.id == container.id) {
+                container.clone_from(named);
+            }
+        }
+    }
+    name(end);
+}
+
+fn refs_only(chain: &[ContainerRef]) -> Vec<Container> {
+    (0..chain.len()).map(|i| Container::from_ref(&chain[i], &chain[..i])).collect()
+}
+
+/// Whether the kernel itself owns the socket, proven by a device or a service
+/// of the same namespace on the same port.
+fn kernel(facts: &Facts<'_>, socket: &Socket) -> Option<End> {
+    let netns = [socket.netns];
+    let mut found: Vec<(String, Evidence)> = Vec::new();
+    if socket.proto == Proto::Udp {
+        for link in facts.take(facts.node.links(&netns)) {
+            if let Some(what) = tunnel(&link, socket.port.0) {
+                let detail = format!("interface {} (index {}) of netns {}", link.name, link.index, link.netns);
+                found.push((what, Evidence::new("rtnetlink", detail)));
+            }
+        }
+    }
+    for port in facts.take(facts.node.kernel_ports(&netns)) {
+        if port.proto == socket.proto && port.port == socket.port {
+            let of = port.interface.as_ref().map_or_else(String::new, |i| format!(" interface {i}"));
+            let detail = format!("{}{of} of netns {}", port.what, port.netns);
+            found.push((format!("{}{of}", port.what), Evidence::new(port.source, detail)));
+        }
+    }
+    if found.is_empty() {
+        return None;
+    }
+    let (what, evidence): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+    Some(End {
+        ending: Ending::Kernel,
+        why: Some(format!("the kernel itself: {}", what.join("; "))),
+        evidence,
+        ..End::default()
+    })
+}
+
+/// A tunnel device that holds a UDP port while it is up.
+fn tunnel(link: &Link, port: u16) -> Option<String> {
+    let name = &link.name;
+    link.up.then_some(())?;
+    match &link.kind {
+        LinkKind::Vxlan { port: p, vni } if *p == port => Some(match vni {
+            Some(vni) => format!("VXLAN interface {name} (VNI {vni})"),
+            None => format!("VXLAN interface {name} (collect metadata)"),
+        }),
+        LinkKind::Geneve { port: p } if *p == port => Some(format!("GENEVE interface {name}")),
+        LinkKind::Bareudp { port: p } if *p == port => Some(format!("bareudp interface {name}")),
+        _ => None,
+    }
+}

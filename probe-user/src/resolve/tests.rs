@@ -1,0 +1,522 @@
+//! Resolving over a node that is written down in the test.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::{
+    Address, Ancestor, Answer, Capability, CgroupPath, Container, ContainerRef, Ending, Gap, Host,
+    HopKind, Impact, KernelPort, Link, LinkKind, NatPresence, Netns, NetnsId, Network, Owner,
+    Owners, Pid, Port, PortRange, Process, Proto, Published, Query, Read, Route, Runtime, Scope,
+    Socket, SocketFilter, SocketInode, SocketState, SourceReport, StartTime, Vantage, Verdict,
+};
+use crate::node::Node;
+
+const HOST: NetnsId = NetnsId::Inode(100);
+const A: NetnsId = NetnsId::Inode(200);
+const B: NetnsId = NetnsId::Inode(300);
+const ID: &str = "62cd9120f9578c9f7657bec5a544d3e851e487bacb6dbbbe060cae6f083a57e0";
+
+/// A node with one namespace and nothing on it, root in the initial PID namespace.
+struct TestNode {
+    host: Host,
+    netns: Vec<Netns>,
+    sockets: Vec<Socket>,
+    owners: Owners,
+    processes: Vec<Process>,
+    links: Vec<Link>,
+    addresses: Vec<Address>,
+    routes: Vec<Route>,
+    kernel_ports: Vec<KernelPort>,
+    nat: Vec<NatPresence>,
+    containers: Vec<Container>,
+    gaps: Vec<Gap>,
+}
+
+fn netns(id: NetnsId, name: Option<&str>) -> Netns {
+    Netns { id, cookie: None, name: name.map(str::to_owned), paths: Vec::new(), members: Vec::new() }
+}
+
+impl TestNode {
+    fn new() -> Self {
+        let host = Host {
+            hostname: "node".to_owned(),
+            kernel: "6.1.0".to_owned(),
+            now: 0,
+            euid: 0,
+            capabilities: vec![Capability::CapSysPtrace, Capability::CapSysAdmin, Capability::CapNetAdmin],
+            own_netns: HOST,
+            own_netns_name: None,
+            host_netns: Some(HOST),
+            init_pid_ns: true,
+            hidepid: 0,
+            wsl: false,
+        };
+        let node = Self {
+            host,
+            netns: vec![netns(HOST, None)],
+            sockets: Vec::new(),
+            owners: Owners::default(),
+            processes: Vec::new(),
+            links: Vec::new(),
+            addresses: Vec::new(),
+            routes: Vec::new(),
+            kernel_ports: Vec::new(),
+            nat: Vec::new(),
+            containers: Vec::new(),
+            gaps: Vec::new(),
+        };
+        node.address(HOST, "127.0.0.1").address(HOST, "192.0.2.10")
+    }
+
+    fn namespace(mut self, id: NetnsId, name: &str) -> Self {
+        self.netns.push(netns(id, Some(name)));
+        self.address(id, "127.0.0.1")
+    }
+
+    fn address(mut self, netns: NetnsId, address: &str) -> Self {
+        self.addresses.push(Address { netns, ifindex: 2, address: address.parse().unwrap(), prefix: 24 });
+        self
+    }
+
+    /// A socket; its inode is its place in the list plus one.
+    fn socket(mut self, netns: NetnsId, proto: Proto, at: &str) -> Self {
+        let at: std::net::SocketAddr = at.parse().unwrap();
+        self.sockets.push(Socket {
+            netns,
+            proto,
+            state: if proto == Proto::Tcp { SocketState::Listen } else { SocketState::Unconnected },
+            address: at.ip(),
+            port: Port(at.port()),
+            v6only: at.is_ipv6().then_some(false),
+            inode: self.sockets.len() as u64 + 1,
+            uid: 0,
+            ifindex: None,
+            cgroup_id: None,
+        });
+        self
+    }
+
+    fn tcp(self, netns: NetnsId, at: &str) -> Self {
+        self.socket(netns, Proto::Tcp, at)
+    }
+
+    /// A process that holds the last socket.
+    fn held_by(mut self, pid: Pid, netns: NetnsId, command: &str) -> Self {
+        let inode = self.sockets.len() as u64;
+        self.owners.holders.push(Owner { inode, pid, start: StartTime(7), tid: None, fd: 3 });
+        if !self.processes.iter().any(|p| p.pid == pid) {
+            let cmdline: Vec<String> = command.split(' ').map(str::to_owned).collect();
+            let name = cmdline[0].rsplit('/').next().unwrap().to_owned();
+            self.processes.push(Process {
+                pid,
+                start: StartTime(7),
+                started_at: None,
+                comm: name.chars().take(15).collect(),
+                cmdline,
+                exe: None,
+                cwd: None,
+                uid: 0,
+                user: None,
+                nspid: vec![pid],
+                netns: Some(netns),
+                cgroup: None,
+                ancestors: Vec::new(),
+            });
+        }
+        self
+    }
+
+    fn last_process(mut self, change: impl FnOnce(&mut Process)) -> Self {
+        change(self.processes.last_mut().unwrap());
+        self
+    }
+
+    fn container(mut self, id: &str, name: &str, change: impl FnOnce(&mut Container)) -> Self {
+        let reference = ContainerRef { runtime: Runtime::Docker, id: id.to_owned(), pod: None };
+        let mut container = Container::from_ref(&reference, &[]);
+        container.name = Some(name.to_owned());
+        container.via = "Docker API (/var/run/docker.sock)".to_owned();
+        change(&mut container);
+        self.containers.push(container);
+        self
+    }
+
+    fn ask(&self, target: &str) -> Answer {
+        super::answer(self, &query(target))
+    }
+}
+
+fn query(target: &str) -> Query {
+    crate::cli::parse_target(target, "").unwrap()
+}
+
+fn of<T: Clone>(all: &[T], netns: &[NetnsId], place: impl Fn(&T) -> NetnsId) -> Read<Vec<T>> {
+    Read::whole(all.iter().filter(|x| netns.contains(&place(x))).cloned().collect())
+}
+
+impl Node for TestNode {
+    fn host(&self) -> Read<Host> {
+        Read::whole(self.host.clone())
+    }
+    fn netns(&self) -> Read<Vec<Netns>> {
+        Read { value: self.netns.clone(), gaps: self.gaps.clone() }
+    }
+    fn sockets(&self, netns: &[NetnsId], filter: &SocketFilter) -> Read<Vec<Socket>> {
+        let mut read = of(&self.sockets, netns, |s| s.netns);
+        read.value.retain(|s| filter.matches(s));
+        read
+    }
+    fn owners(&self, inodes: &BTreeSet<SocketInode>) -> Read<Owners> {
+        let mut owners = self.owners.clone();
+        owners.holders.retain(|o| inodes.contains(&o.inode));
+        Read::whole(owners)
+    }
+    fn processes(&self, pids: &[Pid]) -> Read<Vec<Process>> {
+        Read::whole(self.processes.iter().filter(|p| pids.contains(&p.pid)).cloned().collect())
+    }
+    fn links(&self, netns: &[NetnsId]) -> Read<Vec<Link>> {
+        of(&self.links, netns, |l| l.netns)
+    }
+    fn addresses(&self, netns: &[NetnsId]) -> Read<Vec<Address>> {
+        of(&self.addresses, netns, |a| a.netns)
+    }
+    fn routes(&self, netns: &[NetnsId]) -> Read<Vec<Route>> {
+        of(&self.routes, netns, |r| r.netns)
+    }
+    fn kernel_ports(&self, netns: &[NetnsId]) -> Read<Vec<KernelPort>> {
+        of(&self.kernel_ports, netns, |p| p.netns)
+    }
+    fn nat(&self, netns: &[NetnsId]) -> Read<Vec<NatPresence>> {
+        of(&self.nat, netns, |n| n.netns)
+    }
+    fn container(&self, chain: &[ContainerRef], _: Pid) -> Read<Option<Container>> {
+        let id = &chain.last().unwrap().id;
+        Read::whole(self.containers.iter().find(|c| c.id == *id).cloned())
+    }
+    fn containers(&self) -> Read<Vec<Container>> {
+        Read::whole(self.containers.clone())
+    }
+    fn cgroup_path(&self, _: u64) -> Read<Option<CgroupPath>> {
+        Read::whole(None)
+    }
+    fn sources(&self) -> Vec<SourceReport> {
+        Vec::new()
+    }
+}
+
+/// The hops of each path, as `address:port`, and the name at its end.
+fn shape(answer: &Answer) -> Vec<String> {
+    let hop = |h: &crate::model::Hop| match (h.endpoint.address, h.endpoint.port) {
+        (Some(address), Some(port)) => std::net::SocketAddr::new(address, port.0).to_string(),
+        _ => h.endpoint.name.clone().unwrap_or_default(),
+    };
+    let end = |end: &crate::model::End| match end.processes.first() {
+        Some(process) if end.ending == Ending::Process => process.name().to_owned(),
+        _ => format!("{:?}", end.ending),
+    };
+    let path = |p: &crate::model::Path| {
+        p.hops.iter().map(hop).chain([end(&p.end)]).collect::<Vec<_>>().join(" > ")
+    };
+    answer.paths.iter().map(path).collect()
+}
+
+fn reachable(answer: &Answer, from: Vantage) -> Vec<(Option<bool>, Option<&str>)> {
+    let of = answer.reach.iter().filter(|r| r.from == from);
+    of.map(|r| (r.reachable, r.address.as_deref())).collect()
+}
+
+const PROXY: &str = "/usr/sbin/docker-proxy -proto tcp -host-ip 127.0.0.1 -host-port 20971 -container-ip 172.18.0.4 -container-port 6443";
+
+fn kind_node() -> TestNode {
+    TestNode::new()
+        .namespace(A, "cluster2")
+        .address(A, "172.18.0.4")
+        .tcp(HOST, "127.0.0.1:20971")
+        .held_by(10, HOST, PROXY)
+        .tcp(A, "[::]:6443")
+        .held_by(20, A, "kube-apiserver --secure-port=6443")
+        .last_process(|p| {
+            p.nspid = vec![20, 717];
+            p.cgroup = Some(CgroupPath(format!("/docker/{ID}/kubelet")));
+        })
+        .container(ID, "cluster2-control-plane", |c| {
+            c.labels.insert("io.x-k8s.kind.cluster".to_owned(), "cluster2".to_owned());
+            c.networks.push(Network { name: "kind".to_owned(), addresses: vec!["172.18.0.4".parse().unwrap()] });
+            c.ports.push(Published {
+                proto: Proto::Tcp,
+                container_port: Port(6443),
+                host_port: Some(Port(20971)),
+                host_ip: Some("127.0.0.1".parse().unwrap()),
+            });
+        })
+}
+
+#[test]
+fn a_published_port_leads_through_the_proxy_to_the_process_and_its_cluster() {
+    let answer = kind_node().ask("20971");
+    assert_eq!(shape(&answer), ["127.0.0.1:20971 > 172.18.0.4:6443 > [::]:6443 > kube-apiserver"]);
+    assert_eq!(answer.verdict, Verdict::Found);
+    let path = &answer.paths[0];
+    assert_eq!(path.hops.iter().map(|h| h.kind).collect::<Vec<_>>(), [HopKind::Listener, HopKind::Forward, HopKind::Listener]);
+    assert_eq!(path.end.containers[0].name.as_deref(), Some("cluster2-control-plane"));
+    assert_eq!(path.end.cluster.as_ref().map(|c| c.name.as_str()), Some("cluster2"));
+    let forward: Vec<&str> = path.hops[1].evidence.iter().map(|e| e.source.as_ref()).collect();
+    assert_eq!(forward, ["command line", "Docker API"]);
+    assert_eq!(reachable(&answer, Vantage::Loopback), [(Some(true), Some("127.0.0.1:20971"))]);
+    assert_eq!(reachable(&answer, Vantage::Outside), [(Some(false), None)]);
+}
+
+#[test]
+fn a_containers_port_names_the_published_way_in() {
+    let answer = kind_node().ask("6443");
+    assert_eq!(shape(&answer), ["[::]:6443 > kube-apiserver"]);
+    assert_eq!(reachable(&answer, Vantage::Loopback), [(Some(true), Some("127.0.0.1:20971"))]);
+    let outside = answer.reach.iter().find(|r| r.from == Vantage::Outside).unwrap();
+    assert_eq!(outside.reachable, Some(false));
+    assert!(outside.why.contains("127.0.0.1 only"), "{}", outside.why);
+}
+
+#[test]
+fn an_unpublished_port_of_a_kind_node_says_how_to_get_there() {
+    let mut node = kind_node().tcp(A, "0.0.0.0:30518").held_by(20, A, "");
+    node.routes.push(Route { netns: HOST, destination: "172.18.0.0".parse().unwrap(), prefix: 16, gateway: None, ifindex: Some(5) });
+    let answer = node.ask("30518");
+    assert_eq!(reachable(&answer, Vantage::Node), [(Some(true), Some("172.18.0.4:30518"))]);
+    let loopback = answer.reach.iter().find(|r| r.from == Vantage::Loopback).unwrap();
+    assert_eq!(loopback.reachable, Some(false));
+    let fix = loopback.fix.as_deref().unwrap();
+    assert!(fix.contains("172.18.0.4:30518") && fix.contains("extraPortMappings"), "{fix}");
+}
+
+#[test]
+fn a_published_port_that_nothing_serves_ends_in_nothing() {
+    let mut node = kind_node();
+    node.sockets.pop();
+    let answer = node.ask("20971");
+    assert_eq!(shape(&answer), ["127.0.0.1:20971 > 172.18.0.4:6443 > Nothing"]);
+    assert_eq!(answer.paths[0].end.containers[0].name.as_deref(), Some("cluster2-control-plane"));
+    assert_eq!(reachable(&answer, Vantage::Loopback), [(Some(false), Some("127.0.0.1:20971"))]);
+}
+
+#[test]
+fn a_hidden_owner_is_never_nobody_and_the_runtime_names_the_container() {
+    // Docker Desktop: listeners visible, owners and container namespaces not.
+    let mut node = kind_node();
+    node.host.init_pid_ns = false;
+    node.netns.retain(|n| n.id == HOST);
+    node.owners = Owners::default();
+    node.processes.clear();
+    let answer = node.ask("20971");
+    assert_eq!(shape(&answer), ["127.0.0.1:20971 > 172.18.0.4:6443 > OutsidePidNamespace"]);
+    let end = &answer.paths[0].end;
+    assert_eq!(end.containers[0].name.as_deref(), Some("cluster2-control-plane"));
+    assert!(end.why.as_deref().unwrap().contains("PID namespace"), "{:?}", end.why);
+    // The port inside is known from the runtime alone.
+    assert_eq!(shape(&node.ask("6443")), ["172.18.0.4:6443 > OutsidePidNamespace"]);
+}
+
+#[test]
+fn the_bind_that_the_kernel_prefers_answers_for_an_address() {
+    let node = TestNode::new()
+        .tcp(HOST, "0.0.0.0:80")
+        .held_by(1000, HOST, "wild")
+        .tcp(HOST, "127.0.0.1:80")
+        .held_by(1001, HOST, "local")
+        .tcp(HOST, "[::]:80")
+        .held_by(1002, HOST, "six");
+    assert_eq!(shape(&node.ask("127.0.0.1:80")), ["127.0.0.1:80 > local"]);
+    assert_eq!(shape(&node.ask("192.0.2.10:80")), ["0.0.0.0:80 > wild"]);
+    assert_eq!(shape(&node.ask("[::1]:80")), ["[::]:80 > six"]);
+    assert_eq!(shape(&node.ask("0.0.0.0:80")), ["0.0.0.0:80 > wild"]);
+    assert_eq!(node.ask("80").paths.len(), 3);
+}
+
+#[test]
+fn a_v6_only_socket_takes_no_ipv4() {
+    let mut node = TestNode::new().tcp(HOST, "[::]:80").held_by(1002, HOST, "six");
+    assert_eq!(shape(&node.ask("127.0.0.1:80")), ["[::]:80 > six"]);
+    node.sockets[0].v6only = Some(true);
+    assert_eq!(node.ask("127.0.0.1:80").verdict, Verdict::NotFound);
+    assert_eq!(reachable(&node.ask("80"), Vantage::Loopback), [(Some(true), Some("[::1]:80"))]);
+}
+
+#[test]
+fn a_v4_mapped_bind_is_an_ipv4_bind() {
+    let node = TestNode::new().tcp(HOST, "[::ffff:127.0.0.1]:80").held_by(1, HOST, "mapped");
+    assert_eq!(shape(&node.ask("127.0.0.1:80")), ["[::ffff:127.0.0.1]:80 > mapped"]);
+    assert_eq!(reachable(&node.ask("80"), Vantage::Outside), [(Some(false), None)]);
+}
+
+#[test]
+fn every_member_of_a_reuseport_group_is_listed() {
+    let node = TestNode::new().tcp(HOST, "0.0.0.0:80").held_by(5, HOST, "one").tcp(HOST, "0.0.0.0:80").held_by(6, HOST, "two");
+    assert_eq!(shape(&node.ask("127.0.0.1:80")), ["0.0.0.0:80 > one", "0.0.0.0:80 > two"]);
+}
+
+#[test]
+fn the_parent_stands_for_its_workers_and_all_are_listed() {
+    let node = TestNode::new()
+        .tcp(HOST, "0.0.0.0:80")
+        .held_by(51, HOST, "nginx: worker")
+        .last_process(|p| p.ancestors = vec![Ancestor { pid: 50, comm: "nginx".to_owned() }])
+        .held_by(50, HOST, "nginx: master")
+        .held_by(1, HOST, "/sbin/init");
+    let end = &node.ask("80").paths[0].end;
+    assert_eq!(end.processes.iter().map(|p| p.pid).collect::<Vec<_>>(), [50, 51, 1]);
+}
+
+#[test]
+fn holders_in_different_containers_are_different_ends() {
+    let other = "a".repeat(64);
+    let node = TestNode::new()
+        .tcp(HOST, "0.0.0.0:80")
+        .held_by(50, HOST, "one")
+        .last_process(|p| p.cgroup = Some(CgroupPath(format!("/docker/{ID}"))))
+        .held_by(60, HOST, "two")
+        .last_process(|p| p.cgroup = Some(CgroupPath(format!("/docker/{other}"))));
+    let answer = node.ask("80");
+    let ids: Vec<_> = answer.paths.iter().map(|p| p.end.containers[0].id.clone()).collect();
+    assert_eq!(ids, [ID.to_owned(), other]);
+}
+
+#[test]
+fn a_reused_pid_owns_nothing() {
+    let node = TestNode::new().tcp(HOST, "0.0.0.0:80").held_by(50, HOST, "old").last_process(|p| p.start = StartTime(99));
+    let answer = node.ask("80");
+    assert_eq!(shape(&answer), ["0.0.0.0:80 > Unknown"]);
+    assert!(answer.gaps.iter().any(|g| g.source == "process 50"), "{:?}", answer.gaps);
+}
+
+#[test]
+fn unreadable_descriptors_are_said_and_not_guessed_around() {
+    let mut node = TestNode::new().tcp(HOST, "0.0.0.0:80");
+    node.host.capabilities.clear();
+    node.owners = Owners { denied: vec![12], denied_total: 1, ..Owners::default() };
+    let answer = node.ask("80");
+    assert_eq!(shape(&answer), ["0.0.0.0:80 > NotReadable"]);
+    assert!(answer.paths[0].end.why.as_deref().unwrap().contains("CAP_SYS_PTRACE"));
+    assert!(answer.gaps.iter().any(|g| g.impact == Impact::Owner && g.remedy.is_some()));
+}
+
+#[test]
+fn a_tunnel_owns_its_port_only_while_it_is_up_and_only_in_its_namespace() {
+    let vxlan = |netns, up| Link {
+        netns,
+        index: 9,
+        name: "cilium_vxlan".to_owned(),
+        up,
+        kind: LinkKind::Vxlan { port: 8472, vni: None },
+        master: None,
+        peer: None,
+        peer_netns: None,
+    };
+    let mut node = TestNode::new().namespace(A, "a").socket(HOST, Proto::Udp, "0.0.0.0:8472");
+    for (link, expected) in [(vxlan(HOST, true), Ending::Kernel), (vxlan(HOST, false), Ending::Unknown), (vxlan(A, true), Ending::Unknown)] {
+        node.links = vec![link];
+        let answer = node.ask("8472/udp");
+        assert_eq!(answer.paths[0].end.ending, expected, "{:?}", node.links);
+    }
+    node.links = vec![vxlan(HOST, true)];
+    let path = &node.ask("8472/udp").paths[0];
+    assert_eq!(path.hops[0].kind, HopKind::Kernel);
+    assert!(path.end.why.as_deref().unwrap().contains("cilium_vxlan"));
+}
+
+#[test]
+fn forwards_in_a_circle_end() {
+    let node = TestNode::new()
+        .tcp(HOST, "127.0.0.1:1000")
+        .held_by(5, HOST, "socat TCP-LISTEN:1000,fork TCP:127.0.0.1:1001")
+        .tcp(HOST, "127.0.0.1:1001")
+        .held_by(6, HOST, "socat TCP-LISTEN:1001,fork TCP:127.0.0.1:1000");
+    let answer = node.ask("1000");
+    assert_eq!(answer.paths.len(), 1);
+    assert!(answer.paths[0].end.why.as_deref().unwrap().contains("circle"), "{:?}", answer.paths[0].end);
+}
+
+#[test]
+fn a_target_on_no_namespace_leaves_the_node_by_its_route() {
+    let mut node = TestNode::new().tcp(HOST, "127.0.0.1:1000").held_by(5, HOST, "socat TCP-LISTEN:1000,fork TCP:198.51.100.7:80");
+    node.routes.push(Route { netns: HOST, destination: "0.0.0.0".parse().unwrap(), prefix: 0, gateway: Some("192.0.2.1".parse().unwrap()), ifindex: Some(2) });
+    let answer = node.ask("1000");
+    assert_eq!(shape(&answer), ["127.0.0.1:1000 > 198.51.100.7:80 > 198.51.100.7:80 > Elsewhere"]);
+    let last = answer.paths[0].hops.last().unwrap();
+    assert_eq!(last.kind, HopKind::OffNode);
+    assert!(last.detail.contains("192.0.2.1"), "{}", last.detail);
+}
+
+#[test]
+fn of_two_namespaces_with_an_address_the_linked_one_is_meant() {
+    let twice = || kind_node().namespace(B, "other").address(B, "172.18.0.4").tcp(B, "0.0.0.0:6443").held_by(30, B, "wrong");
+    // Without a link both are listed: neither is picked by luck.
+    assert_eq!(twice().ask("20971").paths.len(), 2);
+    let mut node = twice();
+    node.links.push(Link {
+        netns: HOST,
+        index: 7,
+        name: "veth1".to_owned(),
+        up: true,
+        kind: LinkKind::Veth,
+        master: None,
+        peer: Some(2),
+        peer_netns: Some(A),
+    });
+    assert_eq!(shape(&node.ask("20971")), ["127.0.0.1:20971 > 172.18.0.4:6443 > [::]:6443 > kube-apiserver"]);
+}
+
+#[test]
+fn nothing_there_is_said_only_when_nothing_was_hidden() {
+    let node = TestNode::new();
+    assert_eq!(node.ask("9").verdict, Verdict::NotFound);
+    assert!(node.ask("9").gaps.is_empty());
+
+    let mut hidden = TestNode::new();
+    hidden.host.init_pid_ns = false;
+    assert_eq!(hidden.ask("9").verdict, Verdict::Unknown);
+
+    let mut rules = TestNode::new();
+    rules.nat.push(NatPresence { netns: HOST, found: vec!["nf_tables: 1 nat chain".to_owned()] });
+    assert_eq!(rules.ask("9").verdict, Verdict::Unknown);
+
+    let mut unread = TestNode::new();
+    unread.gaps.push(Gap::new(Impact::Port, "network namespace 7", "can't be entered"));
+    assert_eq!(unread.ask("9").verdict, Verdict::Unknown);
+
+    let mut unnamed = TestNode::new();
+    unnamed.gaps.push(Gap::new(Impact::Name, "Docker API", "does not answer"));
+    assert_eq!(unnamed.ask("9").verdict, Verdict::NotFound);
+}
+
+#[test]
+fn the_own_namespace_comes_first() {
+    let node = TestNode::new().namespace(A, "a").tcp(A, "0.0.0.0:80").held_by(5, A, "far").tcp(HOST, "0.0.0.0:80").held_by(6, HOST, "near");
+    assert_eq!(shape(&node.ask("80")), ["0.0.0.0:80 > near", "0.0.0.0:80 > far"]);
+}
+
+#[test]
+fn a_range_and_a_protocol_limit_the_answer() {
+    let node = TestNode::new().tcp(HOST, "0.0.0.0:80").held_by(5, HOST, "a").tcp(HOST, "0.0.0.0:82").held_by(6, HOST, "b").socket(HOST, Proto::Udp, "0.0.0.0:81").held_by(7, HOST, "c");
+    assert_eq!(shape(&node.ask("80-81")), ["0.0.0.0:80 > a", "0.0.0.0:81 > c"]);
+    assert_eq!(shape(&node.ask("80-90/udp")), ["0.0.0.0:81 > c"]);
+    let unused = Query { text: String::new(), ports: PortRange::one(Port(1)), proto: None, scope: Scope::Everywhere };
+    assert_eq!(super::answer(&node, &unused).verdict, Verdict::NotFound);
+}
+
+#[test]
+fn the_same_facts_give_the_same_answer() {
+    let node = kind_node();
+    assert_eq!(node.ask("20971"), node.ask("20971"));
+}
+
+#[test]
+fn labels_name_clusters() {
+    let labels = |pairs: &[(&str, &str)]| {
+        let reference = ContainerRef { runtime: Runtime::Docker, id: ID.to_owned(), pod: None };
+        let mut container = Container::from_ref(&reference, &[]);
+        container.labels = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<BTreeMap<_, _>>();
+        container.cluster().map(|c| (c.name, c.distribution, c.role))
+    };
+    let kind = labels(&[("io.x-k8s.kind.cluster", "cluster2"), ("io.x-k8s.kind.role", "control-plane")]);
+    assert_eq!(kind, Some(("cluster2".to_owned(), "kind".to_owned(), Some("control-plane".to_owned()))));
+    assert_eq!(labels(&[("k3d.cluster", "dev")]).map(|c| c.1), Some("k3d".to_owned()));
+    assert_eq!(labels(&[("io.x-k8s.kind.cluster", ""), ("app", "web")]), None);
+}

@@ -1,0 +1,177 @@
+//! `doctor`: what can be read here, what can't, and what would give it.
+
+use crate::model::{Capability, Host, SourceReport};
+
+use super::layout::{Page, pad, pad_left, shorten, width};
+use super::style::{Ink, Style};
+use super::words;
+
+/// Columns for the labels.
+const LABEL: usize = 14;
+
+/// The capabilities that matter, and what is missing without each.
+const CAPABILITIES: [(Capability, &str); 4] = [
+    (Capability::CapSysPtrace, "owners of other users' sockets, and their namespaces"),
+    (
+        Capability::CapSysAdmin,
+        "sockets, addresses and links of other network namespaces, all at once",
+    ),
+    (Capability::CapNetAdmin, "WireGuard ports, NAT rules and connections"),
+    (Capability::CapDacReadSearch, "state files and sockets of container runtimes of other users"),
+];
+
+/// The report: the node, the rights, and each source.
+pub fn report(host: &Host, sources: &[SourceReport], style: &Style) -> String {
+    let mut page = Page::new(style);
+    let mut entry = |label: &str, ink: Ink, text: &str| page.entry("", (label, LABEL, ink), text);
+    entry("host", Ink::Label, &style.text(&host.hostname));
+    entry("kernel", Ink::Label, &style.text(&host.kernel));
+    let netns = if host.host_netns == Some(host.own_netns) {
+        format!("host ({})", host.own_netns)
+    } else if host.host_netns.is_some() {
+        format!("{}, which is not the host's", host.own_netns)
+    } else {
+        format!("{} (whether it is the host's could not be told)", host.own_netns)
+    };
+    entry("own netns", Ink::Label, &netns);
+    entry(
+        "user",
+        Ink::Label,
+        &match host.euid {
+            0 => "root (uid 0)".to_owned(),
+            uid => {
+                format!("uid {uid}, not root: sudo whereis-port doctor shows what root can read")
+            }
+        },
+    );
+    let pid_ns = if host.init_pid_ns {
+        "the initial one: every process can be seen"
+    } else {
+        "not the initial one: owners outside it can't be seen; ask on the host itself to name them"
+    };
+    entry("PID namespace", if host.init_pid_ns { Ink::Label } else { Ink::Warn }, pid_ns);
+    if host.hidepid > 0 {
+        let text = format!(
+            "/proc hides other users' processes (hidepid={}): run as root, or mount it with gid= of a group that you are in",
+            host.hidepid
+        );
+        entry("hidepid", Ink::Warn, &text);
+    }
+    if host.wsl {
+        entry(
+            "WSL2",
+            Ink::Warn,
+            "Windows and the other distributions hold ports here whose owners can't be seen",
+        );
+    }
+
+    page.line("");
+    page.line(&style.paint(Ink::Strong, "rights"));
+    let columns =
+        CAPABILITIES.iter().map(|(c, _)| words::capability(*c).len()).max().unwrap_or(0) + 2;
+    for (capability, gives) in CAPABILITIES {
+        let (state, ink) = if host.has(capability) {
+            ("  ok       ", Ink::Good)
+        } else {
+            ("  missing  ", Ink::Warn)
+        };
+        let lead = format!("{state}{}", words::capability(capability));
+        page.entry("", (&lead, state.len() + columns, ink), gives);
+    }
+    if CAPABILITIES.iter().any(|(capability, _)| !host.has(*capability)) {
+        page.line("           what is missing comes with root, or with the capability alone");
+    }
+    page.line("");
+    page.line(&style.paint(Ink::Strong, "sources"));
+    if self::sources(&mut page, sources) == 0 {
+        page.line("");
+        page.line("Everything that was tried could be read.");
+    }
+    page.finish()
+}
+
+/// Writes one entry for each source: whether it could be read, how long that
+/// took, what it gave, and why not. Returns how many could not be read.
+pub(super) fn sources(page: &mut Page<'_>, sources: &[SourceReport]) -> usize {
+    let style = page.style;
+    let longest = (page.room(0) / 3).min(32);
+    let names: Vec<String> = sources
+        .iter()
+        .map(|s| shorten(&style.text(&s.name), longest, style.glyphs().ellipsis))
+        .collect();
+    let times: Vec<String> = sources.iter().map(|s| format!("{:.1} ms", s.ms)).collect();
+    let columns = names.iter().map(|n| width(n)).max().unwrap_or(0);
+    let time_columns = times.iter().map(String::len).max().unwrap_or(0);
+    let mut failed = 0;
+    for ((source, name), time) in sources.iter().zip(&names).zip(&times) {
+        let (state, ink) =
+            if source.ok { ("  ok      ", Ink::Good) } else { ("  not ok  ", Ink::Warn) };
+        let lead = format!("{state}{}  {}", pad(name, columns), pad_left(time, time_columns));
+        let detail =
+            if source.detail.is_empty() { String::new() } else { style.text(&source.detail) };
+        page.entry("", (&lead, width(&lead) + 2, ink), &detail);
+        if !source.ok {
+            failed += 1;
+            let reason = source
+                .reason
+                .as_ref()
+                .map_or_else(|| "no reason given".to_owned(), |r| style.text(r));
+            page.entry("          ", ("reason:", 8, Ink::Label), &reason);
+            if let Some(remedy) = &source.remedy {
+                page.entry("          ", ("remedy:", 8, Ink::Label), &style.text(remedy));
+            }
+        }
+    }
+    failed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::fixtures::{HOSTILE, host, hostile, sources, user_host};
+    use crate::view::sanitize::is_unsafe;
+
+    fn at(width: usize) -> Style {
+        Style { width: Some(width), ..Style::PLAIN }
+    }
+
+    #[test]
+    fn reports() {
+        insta::assert_snapshot!("doctor_root_120", report(&host(), &sources(), &at(120)));
+        let user =
+            Host { init_pid_ns: false, hidepid: 2, wsl: true, host_netns: None, ..user_host() };
+        insta::assert_snapshot!("doctor_user_80", report(&user, &sources(), &at(80)));
+    }
+
+    #[test]
+    fn all_is_well_is_said() {
+        let good = sources().into_iter().filter(|s| s.ok).collect::<Vec<_>>();
+        assert!(
+            report(&host(), &good, &Style::PLAIN)
+                .contains("Everything that was tried could be read")
+        );
+        assert!(!report(&host(), &sources(), &Style::PLAIN).contains("Everything that was tried"));
+    }
+
+    #[test]
+    fn every_missing_capability_is_named_with_what_it_would_give() {
+        let text = report(&user_host(), &sources(), &Style::PLAIN);
+        for (capability, gives) in CAPABILITIES {
+            assert!(text.contains(words::capability(capability)) && text.contains(gives), "{text}");
+        }
+        assert_eq!(text.matches("missing  CAP_").count(), CAPABILITIES.len(), "{text}");
+    }
+
+    #[test]
+    fn lines_fit_and_hostile_text_is_harmless() {
+        let (_, host, sources) = hostile();
+        assert!(host.hostname.contains(HOSTILE));
+        for columns in 40..130 {
+            let text = report(&host, &sources, &at(columns));
+            assert_eq!(text.chars().find(|c| *c != '\n' && is_unsafe(*c)), None, "{text:?}");
+            for line in text.lines() {
+                assert!(width(line) <= columns, "{columns}: {line:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! Answers: questions, paths, hops, ends, reachability, gaps, sources.
+
+use std::net::IpAddr;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::model;
+
+use super::{
+    Cluster, Container, Ending, HopKind, Impact, Pod, Process, Proto, Service, SocketState,
+    Vantage, Verdict,
+};
+
+/// The node, and the rights it was read with.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Host<'a> {
+    /// Its host name.
+    pub hostname: &'a str,
+    /// The kernel's release, as `uname -r` prints it.
+    pub kernel: &'a str,
+    /// The network namespace that the tool ran in.
+    pub own_netns: Netns<'a>,
+    /// Whether the tool ran in the initial PID namespace. When not, owners of
+    /// sockets may exist that it can't see.
+    pub pid_namespace_is_initial: bool,
+    /// The effective user id that the tool ran with.
+    pub euid: u32,
+}
+
+impl<'a> From<&'a model::Host> for Host<'a> {
+    fn from(host: &'a model::Host) -> Self {
+        let name = if host.host_netns == Some(host.own_netns) {
+            Some("host")
+        } else {
+            host.own_netns_name.as_deref()
+        };
+        Self {
+            hostname: &host.hostname,
+            kernel: &host.kernel,
+            own_netns: Netns { inode: host.own_netns.inode(), name },
+            pid_namespace_is_initial: host.init_pid_ns,
+            euid: host.euid,
+        }
+    }
+}
+
+/// A network namespace.
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
+pub struct Netns<'a> {
+    /// Its inode number in nsfs, as in `net:[4026531833]`; null when not readable.
+    pub inode: Option<u64>,
+    /// `host`, the name of the container that owns it, or its `ip netns` name.
+    pub name: Option<&'a str>,
+}
+
+impl<'a> From<&'a model::NetnsRef> for Netns<'a> {
+    fn from(netns: &'a model::NetnsRef) -> Self {
+        Self { inode: netns.id.inode(), name: netns.name.as_deref() }
+    }
+}
+
+/// The answer to one question.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Answer<'a> {
+    /// The question.
+    pub query: Query<'a>,
+    /// Whether something is behind the port.
+    pub verdict: Verdict,
+    /// Every way from a port that was asked for to what serves it.
+    pub paths: Vec<Path<'a>>,
+    /// From where it can be reached.
+    pub reachable: Vec<Reach<'a>>,
+    /// What could not be read, and what that could hide.
+    pub gaps: Vec<Gap<'a>>,
+}
+
+impl<'a> From<&'a model::Answer> for Answer<'a> {
+    fn from(answer: &'a model::Answer) -> Self {
+        Self {
+            query: (&answer.query).into(),
+            verdict: answer.verdict.into(),
+            paths: answer.paths.iter().map(Into::into).collect(),
+            reachable: answer.reach.iter().map(Into::into).collect(),
+            gaps: answer.gaps.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+/// A question.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Query<'a> {
+    /// As it was typed.
+    pub text: &'a str,
+    /// The lowest port asked for.
+    pub first_port: u16,
+    /// The highest port asked for; the same as the lowest for a single port.
+    pub last_port: u16,
+    /// The protocol; null for all.
+    pub proto: Option<Proto>,
+    /// The address; null for all.
+    pub address: Option<IpAddr>,
+}
+
+impl<'a> From<&'a model::Query> for Query<'a> {
+    fn from(query: &'a model::Query) -> Self {
+        Self {
+            text: &query.text,
+            first_port: query.ports.first.0,
+            last_port: query.ports.last.0,
+            proto: query.proto.map(Into::into),
+            address: match query.scope {
+                model::Scope::Everywhere => None,
+                model::Scope::Address(address) => Some(address),
+            },
+        }
+    }
+}
+
+/// One way from a port to its end.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Path<'a> {
+    /// The namespace of the first hop.
+    pub netns: Netns<'a>,
+    /// The steps, in the packet's order.
+    pub hops: Vec<Hop<'a>>,
+    /// What is at the end.
+    pub end: End<'a>,
+}
+
+impl<'a> From<&'a model::Path> for Path<'a> {
+    fn from(path: &'a model::Path) -> Self {
+        let first = path.hops.first().and_then(|hop| hop.netns.as_ref());
+        Self {
+            netns: first.map(Into::into).unwrap_or_default(),
+            hops: path.hops.iter().map(Into::into).collect(),
+            end: (&path.end).into(),
+        }
+    }
+}
+
+/// One step of a path.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Hop<'a> {
+    /// What kind of step.
+    pub kind: HopKind,
+    /// The namespace in which it happens; null when not on this node or not known.
+    pub netns: Option<Netns<'a>>,
+    /// The address that the packet is sent to at this step, a wildcard for a
+    /// listener bound to all; null when the target has only a name.
+    pub address: Option<IpAddr>,
+    /// A name of the target that was not looked up: a host's name,
+    /// `svc/hubble-ui`, a socket's path.
+    pub name: Option<&'a str>,
+    /// The port.
+    pub port: Option<u16>,
+    /// The protocol.
+    pub proto: Proto,
+    /// What does it, in one line for people.
+    pub detail: &'a str,
+    /// The socket, for a listener.
+    pub socket: Option<Socket>,
+    /// How this step is known.
+    pub evidence: Vec<Evidence<'a>>,
+}
+
+impl<'a> From<&'a model::Hop> for Hop<'a> {
+    fn from(hop: &'a model::Hop) -> Self {
+        Self {
+            kind: hop.kind.into(),
+            netns: hop.netns.as_ref().map(Into::into),
+            address: hop.endpoint.address,
+            name: hop.endpoint.name.as_deref(),
+            port: hop.endpoint.port.map(|p| p.0),
+            proto: hop.proto.into(),
+            detail: &hop.detail,
+            socket: hop.socket.as_ref().map(Into::into),
+            evidence: hop.evidence.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+/// A socket.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Socket {
+    /// Its inode number in sockfs.
+    pub inode: u64,
+    /// The user id of who made it.
+    pub uid: u32,
+    /// `IPV6_V6ONLY`; null for IPv4, and where it is not readable.
+    pub v6only: Option<bool>,
+    /// The index of the interface it is bound to (`SO_BINDTODEVICE`).
+    pub bound_device_index: Option<u32>,
+    /// The cgroup v2 id of the process that made it.
+    pub cgroup_id: Option<u64>,
+    /// Its state.
+    pub state: SocketState,
+}
+
+impl From<&model::Socket> for Socket {
+    fn from(socket: &model::Socket) -> Self {
+        Self {
+            inode: socket.inode,
+            uid: socket.uid,
+            v6only: socket.v6only,
+            bound_device_index: socket.ifindex,
+            cgroup_id: socket.cgroup_id,
+            state: socket.state.into(),
+        }
+    }
+}
+
+/// How one statement is known.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Evidence<'a> {
+    /// The kind of source: `socket table`, `command line`, `Docker API`.
+    pub source: &'a str,
+    /// What exactly was seen there.
+    pub detail: &'a str,
+}
+
+impl<'a> From<&'a model::Evidence> for Evidence<'a> {
+    fn from(evidence: &'a model::Evidence) -> Self {
+        Self { source: &evidence.source, detail: &evidence.detail }
+    }
+}
+
+/// What is at the end of a path.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct End<'a> {
+    /// What kind of end.
+    pub ending: Ending,
+    /// Why it ends so, when it is not simply a process.
+    pub why: Option<&'a str>,
+    /// The process that likely accepts: the first of `processes`.
+    pub process: Option<Process<'a>>,
+    /// All processes that hold the listener.
+    pub processes: Vec<Process<'a>>,
+    /// The innermost container: the last of `containers`.
+    pub container: Option<Container<'a>>,
+    /// The containers it is in, outermost first.
+    pub containers: Vec<Container<'a>>,
+    /// The pod.
+    pub pod: Option<Pod<'a>>,
+    /// The Kubernetes service.
+    pub service: Option<Service<'a>>,
+    /// The cluster.
+    pub cluster: Option<Cluster<'a>>,
+    /// The systemd unit or scope.
+    pub unit: Option<&'a str>,
+    /// How the container, pod and cluster are known.
+    pub evidence: Vec<Evidence<'a>>,
+}
+
+impl<'a> From<&'a model::End> for End<'a> {
+    fn from(end: &'a model::End) -> Self {
+        Self {
+            ending: end.ending.into(),
+            why: end.why.as_deref(),
+            process: end.processes.first().map(Into::into),
+            processes: end.processes.iter().map(Into::into).collect(),
+            container: end.containers.last().map(Into::into),
+            containers: end.containers.iter().map(Into::into).collect(),
+            pod: end.pod.as_ref().map(Into::into),
+            service: end.service.as_ref().map(Into::into),
+            cluster: end.cluster.as_ref().map(Into::into),
+            unit: end.unit.as_deref(),
+            evidence: end.evidence.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+/// From where a port can be reached, and why, or why not.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Reach<'a> {
+    /// From where.
+    pub from: Vantage,
+    /// What to connect to from there, `address:port`.
+    pub address: Option<&'a str>,
+    /// Whether it can be reached; null when that can't be told.
+    pub reachable: Option<bool>,
+    /// Why, or why not.
+    pub why: &'a str,
+    /// What would make it reachable.
+    pub fix: Option<&'a str>,
+}
+
+impl<'a> From<&'a model::Reach> for Reach<'a> {
+    fn from(reach: &'a model::Reach) -> Self {
+        Self {
+            from: reach.from.into(),
+            address: reach.address.as_deref(),
+            reachable: reach.reachable,
+            why: &reach.why,
+            fix: reach.fix.as_deref(),
+        }
+    }
+}
+
+/// A fact that could not be read.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Gap<'a> {
+    /// What was being read.
+    pub source: &'a str,
+    /// Why it was not read.
+    pub reason: &'a str,
+    /// What would give it; null when nothing would.
+    pub remedy: Option<&'a str>,
+    /// What it could hide.
+    pub impact: Impact,
+}
+
+impl<'a> From<&'a model::Gap> for Gap<'a> {
+    fn from(gap: &'a model::Gap) -> Self {
+        Self {
+            source: &gap.source,
+            reason: &gap.reason,
+            remedy: gap.remedy.as_deref(),
+            impact: gap.impact.into(),
+        }
+    }
+}
+
+/// What was asked of one source.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Source<'a> {
+    /// The source.
+    pub name: &'a str,
+    /// Whether everything asked of it could be read.
+    pub ok: bool,
+    /// Why not.
+    pub reason: Option<&'a str>,
+    /// What would give it.
+    pub remedy: Option<&'a str>,
+    /// How long it took, in milliseconds.
+    pub ms: f64,
+    /// What was read.
+    pub detail: &'a str,
+}
+
+impl<'a> From<&'a model::SourceReport> for Source<'a> {
+    fn from(source: &'a model::SourceReport) -> Self {
+        Self {
+            name: &source.name,
+            ok: source.ok,
+            reason: source.reason.as_deref(),
+            remedy: source.remedy.as_deref(),
+            ms: source.ms,
+            detail: &source.detail,
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The JSON documents. Their types are apart from the model's, so that the
+//! model can change without the documents: these are part of the interface,
+//! and change only with [`SCHEMA_VERSION`].
+
+mod answer;
+mod enums;
+mod list;
+mod owner;
+
+use std::io::{self, Write};
+
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, SchemaGenerator};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::model;
+
+pub use answer::*;
+pub use enums::*;
+pub use list::*;
+pub use owner::*;
+
+use super::sanitize::SafeJson;
+
+/// The version of the documents. It goes up when a field goes away or changes
+/// its meaning; a new field does not raise it.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// The version of the tool, as in `--version`.
+const TOOL_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What `whereis-port --json TARGET…` prints.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct AnswersDocument<'a> {
+    /// The version of this document's structure.
+    pub schema_version: u32,
+    /// The version of the tool that wrote it.
+    pub tool_version: &'a str,
+    /// The node.
+    pub host: Host<'a>,
+    /// One answer for each question, in their order.
+    pub answers: Vec<Answer<'a>>,
+    /// What was read, and what could not be.
+    pub sources: Vec<Source<'a>>,
+}
+
+/// What `whereis-port list --json` prints.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct ListDocument<'a> {
+    /// The version of this document's structure.
+    pub schema_version: u32,
+    /// The version of the tool that wrote it.
+    pub tool_version: &'a str,
+    /// The node.
+    pub host: Host<'a>,
+    /// Every listener.
+    pub listeners: Vec<Listener<'a>>,
+    /// What could not be read, and what that could hide.
+    pub gaps: Vec<Gap<'a>>,
+    /// What was read, and what could not be.
+    pub sources: Vec<Source<'a>>,
+}
+
+/// What `whereis-port doctor --json` prints.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct DoctorDocument<'a> {
+    /// The version of this document's structure.
+    pub schema_version: u32,
+    /// The version of the tool that wrote it.
+    pub tool_version: &'a str,
+    /// The node.
+    pub host: Host<'a>,
+    /// Which of the capabilities that matter are effective, by the kernel's
+    /// names: `CAP_SYS_PTRACE`.
+    pub capabilities: Vec<&'static str>,
+    /// What was read, and what could not be.
+    pub sources: Vec<Source<'a>>,
+}
+
+/// The document for some answers.
+pub fn answers<'a>(
+    answers: &'a [model::Answer],
+    host: &'a model::Host,
+    sources: &'a [model::SourceReport],
+) -> AnswersDocument<'a> {
+    AnswersDocument {
+        schema_version: SCHEMA_VERSION,
+        tool_version: TOOL_VERSION,
+        host: host.into(),
+        answers: answers.iter().map(Into::into).collect(),
+        sources: sources.iter().map(Into::into).collect(),
+    }
+}
+
+/// The document for a list.
+pub fn list<'a>(
+    listing: &'a model::Listing,
+    host: &'a model::Host,
+    sources: &'a [model::SourceReport],
+) -> ListDocument<'a> {
+    ListDocument {
+        schema_version: SCHEMA_VERSION,
+        tool_version: TOOL_VERSION,
+        host: host.into(),
+        listeners: listing.rows.iter().map(Into::into).collect(),
+        gaps: listing.gaps.iter().map(Into::into).collect(),
+        sources: sources.iter().map(Into::into).collect(),
+    }
+}
+
+/// The document for `doctor`.
+pub fn doctor<'a>(host: &'a model::Host, sources: &'a [model::SourceReport]) -> DoctorDocument<'a> {
+    DoctorDocument {
+        schema_version: SCHEMA_VERSION,
+        tool_version: TOOL_VERSION,
+        host: host.into(),
+        capabilities: host.capabilities.iter().map(|c| super::words::capability(*c)).collect(),
+        sources: sources.iter().map(Into::into).collect(),
+    }
+}
+
+/// Writes `document`, indented, with a newline at its end.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write(document: &impl Serialize, out: &mut impl Write) -> io::Result<()> {
+    let mut serializer = serde_json::Serializer::with_formatter(&mut *out, SafeJson::pretty());
+    document.serialize(&mut serializer)?;
+    out.write_all(b"\n")
+}
+
+/// The JSON schema (2020-12) of the three documents.
+pub fn schema() -> String {
+    // As written, not as read: a field that may be null is still always there.
+    let mut generator = SchemaGenerator::new(SchemaSettings::draft2020_12().for_serialize());
+    let documents = [
+        generator.subschema_for::<AnswersDocument<'_>>(),
+        generator.subschema_for::<ListDocument<'_>>(),
+        generator.subschema_for::<DoctorDocument<'_>>(),
+    ];
+    let schema = json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "whereis-port",
+        "description": format!(
+            "What whereis-port prints with --json: answers, a list, or doctor's report. Schema version {SCHEMA_VERSION}."
+        ),
+        "oneOf": documents,
+        "$defs": generator.definitions(),
+    });
+    format!("{schema:#}\n")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,247 @@
+//! Who holds a listener: processes, containers, pods, services, clusters.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::model;
+
+use super::Proto;
+
+/// What stands for the value of a label that holds a secret.
+const REDACTED: &str = "(redacted)";
+
+/// Last parts of the keys of labels that hold secrets: k3d stores its
+/// cluster's join token in `k3d.cluster.token`.
+const SECRET_KEYS: [&str; 4] = ["token", "password", "passwd", "secret"];
+
+/// A process.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Process<'a> {
+    /// Its id in the tool's PID namespace.
+    pub pid: u32,
+    /// Its id in its own PID namespace, when that is another one.
+    pub inner_pid: Option<u32>,
+    /// Its id in each PID namespace it is in, outermost first.
+    pub nspid: &'a [u32],
+    /// The name people know it by: `comm`, completed where the kernel cut it.
+    pub name: &'a str,
+    /// Its name for the kernel, at most 15 bytes.
+    pub comm: &'a str,
+    /// Its arguments.
+    pub cmdline: &'a [String],
+    /// Its executable, as seen in its own mount namespace.
+    pub exe: Option<&'a str>,
+    /// Its working directory, likewise.
+    pub cwd: Option<&'a str>,
+    /// Its real user id.
+    pub uid: u32,
+    /// The user's name on this host; null when it has none here.
+    pub user: Option<&'a str>,
+    /// Its start in clock ticks since boot: with `pid`, its identity.
+    pub start_ticks: u64,
+    /// Its start in seconds since the epoch.
+    pub started_at: Option<u64>,
+    /// Its cgroup's path.
+    pub cgroup: Option<&'a str>,
+    /// The inode of its network namespace, which may not be the socket's.
+    pub netns_inode: Option<u64>,
+    /// Its parents, nearest first.
+    pub ancestors: Vec<Ancestor<'a>>,
+}
+
+impl<'a> From<&'a model::Process> for Process<'a> {
+    fn from(process: &'a model::Process) -> Self {
+        Self {
+            pid: process.pid,
+            inner_pid: process.inner_pid(),
+            nspid: &process.nspid,
+            name: process.name(),
+            comm: &process.comm,
+            cmdline: &process.cmdline,
+            exe: process.exe.as_deref(),
+            cwd: process.cwd.as_deref(),
+            uid: process.uid,
+            user: process.user.as_deref(),
+            start_ticks: process.start.0,
+            started_at: process.started_at,
+            cgroup: process.cgroup.as_ref().map(|c| c.0.as_str()),
+            netns_inode: process.netns.and_then(model::NetnsId::inode),
+            ancestors: process.ancestors.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+/// A parent of a process.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Ancestor<'a> {
+    /// Its id.
+    pub pid: u32,
+    /// Its name.
+    pub comm: &'a str,
+}
+
+impl<'a> From<&'a model::Ancestor> for Ancestor<'a> {
+    fn from(ancestor: &'a model::Ancestor) -> Self {
+        Self { pid: ancestor.pid, comm: &ancestor.comm }
+    }
+}
+
+/// A container.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Container<'a> {
+    /// The runtime: `docker`, `podman`, `containerd`, `nerdctl`, `cri-o`, `lxc`,
+    /// `systemd-nspawn`, `unknown runtime`.
+    pub runtime: &'a str,
+    /// The full id.
+    pub id: &'a str,
+    /// The name.
+    pub name: Option<&'a str>,
+    /// The image, as the user named it.
+    pub image: Option<&'a str>,
+    /// Its labels. Values of labels that hold secrets are redacted.
+    pub labels: BTreeMap<&'a str, &'a str>,
+    /// The networks it is attached to.
+    pub networks: Vec<Network<'a>>,
+    /// The ports it publishes or exposes.
+    pub ports: Vec<Published>,
+    /// `bridge`, `host`, `container:ID`, a network's name.
+    pub network_mode: Option<&'a str>,
+    /// Its first process, in the tool's PID namespace.
+    pub pid: Option<u32>,
+    /// Who said all this: `Docker API`, `cgroup path`.
+    pub via: &'a str,
+}
+
+impl<'a> From<&'a model::Container> for Container<'a> {
+    fn from(container: &'a model::Container) -> Self {
+        Self {
+            runtime: container.runtime.as_str(),
+            id: &container.id,
+            name: container.name.as_deref(),
+            image: container.image.as_deref(),
+            labels: container.labels.iter().map(|(k, v)| (k.as_str(), label_value(k, v))).collect(),
+            networks: container.networks.iter().map(Into::into).collect(),
+            ports: container.ports.iter().map(Into::into).collect(),
+            network_mode: container.network_mode.as_deref(),
+            pid: container.pid,
+            via: &container.via,
+        }
+    }
+}
+
+/// A label's value, or what stands for it when its key says that it is a secret.
+fn label_value<'a>(key: &str, value: &'a str) -> &'a str {
+    let last = key.rsplit(['.', '/', '-', '_']).next().unwrap_or(key);
+    if SECRET_KEYS.iter().any(|secret| last.eq_ignore_ascii_case(secret)) {
+        REDACTED
+    } else {
+        value
+    }
+}
+
+/// A network that a container is attached to.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Network<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The container's addresses there.
+    pub addresses: &'a [IpAddr],
+}
+
+impl<'a> From<&'a model::Network> for Network<'a> {
+    fn from(network: &'a model::Network) -> Self {
+        Self { name: &network.name, addresses: &network.addresses }
+    }
+}
+
+/// A port that a container publishes, or only exposes.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Published {
+    /// The protocol.
+    pub proto: Proto,
+    /// The port inside the container.
+    pub container_port: u16,
+    /// The port on the host; null when it is only exposed.
+    pub host_port: Option<u16>,
+    /// The host's address it is bound to; null when not said.
+    pub host_ip: Option<IpAddr>,
+}
+
+impl From<&model::Published> for Published {
+    fn from(port: &model::Published) -> Self {
+        Self {
+            proto: port.proto.into(),
+            container_port: port.container_port.0,
+            host_port: port.host_port.map(|p| p.0),
+            host_ip: port.host_ip,
+        }
+    }
+}
+
+/// A Kubernetes pod.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Pod<'a> {
+    /// Its namespace.
+    pub namespace: Option<&'a str>,
+    /// Its name.
+    pub name: Option<&'a str>,
+    /// Its UID; for a static pod the hash of its manifest.
+    pub uid: Option<&'a str>,
+}
+
+impl<'a> From<&'a model::Pod> for Pod<'a> {
+    fn from(pod: &'a model::Pod) -> Self {
+        Self {
+            namespace: pod.namespace.as_deref(),
+            name: pod.name.as_deref(),
+            uid: pod.uid.as_deref(),
+        }
+    }
+}
+
+/// A Kubernetes service.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Service<'a> {
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// Its name.
+    pub name: &'a str,
+    /// The port's name or number.
+    pub port: Option<&'a str>,
+}
+
+impl<'a> From<&'a model::Service> for Service<'a> {
+    fn from(service: &'a model::Service) -> Self {
+        Self { namespace: &service.namespace, name: &service.name, port: service.port.as_deref() }
+    }
+}
+
+/// A Kubernetes cluster.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Cluster<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// What made it: `kind`, `k3d`, `minikube`, `talos`.
+    pub distribution: &'a str,
+    /// The node's role in it.
+    pub role: Option<&'a str>,
+    /// The node's name.
+    pub node: Option<&'a str>,
+    /// How this is known.
+    pub source: &'a str,
+}
+
+impl<'a> From<&'a model::Cluster> for Cluster<'a> {
+    fn from(cluster: &'a model::Cluster) -> Self {
+        Self {
+            name: &cluster.name,
+            distribution: &cluster.distribution,
+            role: cluster.role.as_deref(),
+            node: cluster.node.as_deref(),
+            source: &cluster.source,
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Fitting text into columns, by the width that terminals give characters.
+
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+use super::style::{Ink, Style};
+
+/// How many columns `text` takes.
+pub(super) fn width(text: &str) -> usize {
+    text.width()
+}
+
+/// `text`, padded with spaces to `columns`.
+pub(super) fn pad(text: &str, columns: usize) -> String {
+    format!("{text}{}", " ".repeat(columns.saturating_sub(width(text))))
+}
+
+/// `text`, padded on the left to `columns`.
+pub(super) fn pad_left(text: &str, columns: usize) -> String {
+    format!("{}{text}", " ".repeat(columns.saturating_sub(width(text))))
+}
+
+/// `text` in at most `columns`, its end replaced by `ellipsis` when it is longer.
+pub(super) fn shorten(text: &str, columns: usize, ellipsis: &str) -> String {
+    if width(text) <= columns {
+        return text.to_owned();
+    }
+    let room = columns.saturating_sub(width(ellipsis));
+    let (kept, _) = split(text, room);
+    format!("{kept}{ellipsis}")
+}
+
+/// `text` in lines of at most `columns` (at least one), broken at spaces where
+/// there are any.
+pub(super) fn wrap(text: &str, columns: usize) -> Vec<String> {
+    let columns = columns.max(2);
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    for word in text.split(' ').filter(|w| !w.is_empty()) {
+        let gap = usize::from(!line.is_empty());
+        if width(&line) + gap + width(word) <= columns {
+            if gap == 1 {
+                line.push(' ');
+            }
+            line.push_str(word);
+            continue;
+        }
+        if !line.is_empty() {
+            lines.push(std::mem::take(&mut line));
+        }
+        let mut rest = word;
+        while width(rest) > columns {
+            let (head, tail) = split(rest, columns);
+            lines.push(head.to_owned());
+            rest = tail;
+        }
+        line.push_str(rest);
+    }
+    if !line.is_empty() || lines.is_empty() {
+        lines.push(line);
+    }
+    lines
+}
+
+/// The longest head of `text` that fits into `columns`, and the rest.
+fn split(text: &str, columns: usize) -> (&str, &str) {
+    let mut used = 0;
+    for (at, c) in text.char_indices() {
+        used += c.width().unwrap_or(0);
+        if used > columns {
+            return text.split_at(at);
+        }
+    }
+    (text, "")
+}
+
+/// Lines of text as they are written, within the width of a style.
+#[derive(Debug)]
+pub(super) struct Page<'a> {
+    pub(super) style: &'a Style,
+    out: String,
+}
+
+/// Columns below which nothing is fitted any more: lines then run over.
+const NARROWEST: usize = 40;
+
+impl<'a> Page<'a> {
+    pub(super) fn new(style: &'a Style) -> Self {
+        Self { style, out: String::new() }
+    }
+
+    /// How many columns there are beyond `used`.
+    pub(super) fn room(&self, used: usize) -> usize {
+        self.style.width.map_or(usize::MAX, |width| width.max(NARROWEST).saturating_sub(used))
+    }
+
+    /// Writes one line, without spaces at its end.
+    pub(super) fn line(&mut self, line: &str) {
+        self.out.push_str(line.trim_end_matches(' '));
+        self.out.push('\n');
+    }
+
+    /// Writes `text` behind `lead`, wrapped, the further lines behind `hang`.
+    pub(super) fn paragraph(&mut self, lead: &str, hang: &str, ink: Option<Ink>, text: &str) {
+        let room = self.room(width(lead).max(width(hang)));
+        for (at, line) in wrap(text, room).iter().enumerate() {
+            let prefix = if at == 0 { lead } else { hang };
+            let line = ink.map_or_else(|| line.clone(), |ink| self.style.paint(ink, line));
+            self.line(&format!("{prefix}{line}"));
+        }
+    }
+
+    /// Writes a labelled text: the label in a column of `columns`, the text
+    /// wrapped in a column of its own. Where that would leave little room, the
+    /// further lines hang under the label instead.
+    pub(super) fn entry(&mut self, indent: &str, label: (&str, usize, Ink), text: &str) {
+        let (label, columns, ink) = label;
+        let beside = width(indent) + columns.max(width(label) + 1);
+        let hang = if self.room(beside) >= 36 { beside - width(indent) } else { 2 };
+        if self.room(beside) < 12 {
+            self.line(&format!("{indent}{}", self.style.paint(ink, label)));
+            let hang = format!("{indent}  ");
+            return self.paragraph(&hang, &hang, None, text);
+        }
+        let spaces = " ".repeat(columns.max(width(label) + 1) - width(label));
+        let first = wrap(text, self.room(beside));
+        // The first line may be shorter than the rest have room for.
+        let head = first.first().cloned().unwrap_or_default();
+        self.line(&format!("{indent}{}{spaces}{head}", self.style.paint(ink, label)));
+        let rest = first.get(1..).unwrap_or_default().join(" ");
+        if !rest.is_empty() {
+            let hang = format!("{indent}{}", " ".repeat(hang));
+            self.paragraph(&hang, &hang, None, &rest);
+        }
+    }
+
+    pub(super) fn finish(self) -> String {
+        self.out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wide_characters_count_twice() {
+        assert_eq!(width("日本"), 4);
+        assert_eq!(pad("日本", 6), "日本  ");
+        assert_eq!(shorten("日本語テキスト", 7, "…"), "日本語…");
+        assert_eq!(shorten("日本語テキスト", 6, "…"), "日本…");
+    }
+
+    #[test]
+    fn short_text_is_not_shortened() {
+        assert_eq!(shorten("abc", 3, "…"), "abc");
+        assert_eq!(shorten("abcd", 3, "..."), "...");
+    }
+
+    #[test]
+    fn lines_break_at_spaces_and_inside_long_words() {
+        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrap("abcdefghij k", 4), ["abcd", "efgh", "ij k"]);
+        assert_eq!(wrap("", 10), [""]);
+    }
+}

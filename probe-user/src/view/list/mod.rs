@@ -1,0 +1,184 @@
+//! Every listener of the node as a table or as CSV.
+
+mod columns;
+mod csv;
+mod sort;
+
+use std::fmt::Write as _;
+
+use crate::model::{Ending, Host, Listing};
+
+use super::layout::{Page, pad, pad_left, shorten, width};
+use super::style::{Ink, Style};
+use super::words;
+
+use columns::{Column, TABLE, WIDE};
+
+pub use csv::csv;
+pub use sort::sort_rows;
+
+/// What a table has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableOptions {
+    /// All columns, nothing shortened (`-o wide`).
+    pub wide: bool,
+    /// The first line, with the names of the columns.
+    pub headers: bool,
+}
+
+/// Columns between two cells.
+const GAP: usize = 2;
+/// What a column of text is not made narrower than.
+const NARROWEST: usize = 8;
+
+/// The listeners as a table, and below it what the marks in it mean.
+///
+/// A table that is wider than the terminal has its widest texts shortened, then
+/// leaves out the target, then the namespace; ports, addresses and process ids
+/// are always whole.
+pub fn table(listing: &Listing, host: &Host, style: &Style, options: TableOptions) -> String {
+    let mut columns: Vec<Column> = if options.wide { WIDE.to_vec() } else { TABLE.to_vec() };
+    let cells = |row| columns.iter().map(|column| column.cell(row, style)).collect();
+    let mut rows: Vec<Vec<String>> = listing.rows.iter().map(cells).collect();
+    let mut titles: Vec<String> = columns.iter().map(|column| column.title().to_owned()).collect();
+    if !options.headers {
+        titles.fill(String::new());
+    }
+    let limit = if options.wide { None } else { style.width };
+    let mut widths = loop {
+        let natural = natural(&titles, &rows);
+        let Some(limit) = limit else { break natural };
+        if let Some(widths) = fit(&columns, natural.clone(), limit) {
+            break widths;
+        }
+        // The least telling go first.
+        let least = [Column::Target, Column::Netns];
+        let Some(at) = least.iter().find_map(|c| columns.iter().position(|known| known == c))
+        else {
+            let least = |(width, column): (usize, &Column)| {
+                if column.is_text() { width.min(narrowest(*column)) } else { width }
+            };
+            break natural.into_iter().zip(&columns).map(least).collect();
+        };
+        columns.remove(at);
+        titles.remove(at);
+        for row in &mut rows {
+            row.remove(at);
+        }
+    };
+    // The last column needs no spaces behind it.
+    if let (Some(last), None) = (widths.last_mut(), limit) {
+        *last = 0;
+    }
+
+    let mut page = Page::new(style);
+    if options.headers {
+        let line = line(style, &columns, &widths, &titles);
+        page.line(&style.paint(Ink::Strong, line.trim_end()));
+    }
+    for row in &rows {
+        page.line(&line(style, &columns, &widths, row));
+    }
+    legend(&mut page, listing, host);
+    page.finish()
+}
+
+/// How wide each column is when nothing is shortened.
+fn natural(titles: &[String], rows: &[Vec<String>]) -> Vec<usize> {
+    let mut widths: Vec<usize> = titles.iter().map(|title| width(title)).collect();
+    for row in rows {
+        for (columns, cell) in widths.iter_mut().zip(row) {
+            *columns = width(cell).max(*columns);
+        }
+    }
+    widths
+}
+
+/// The widths with the widest texts made narrower until all fit into `limit`.
+/// `None` when they can't.
+fn fit(columns: &[Column], mut widths: Vec<usize>, limit: usize) -> Option<Vec<usize>> {
+    let gaps = GAP * columns.len().saturating_sub(1);
+    loop {
+        let total = widths.iter().sum::<usize>() + gaps;
+        if total <= limit {
+            return Some(widths);
+        }
+        let widest = columns
+            .iter()
+            .zip(&mut widths)
+            .filter(|(column, width)| column.is_text() && **width > narrowest(**column))
+            .max_by_key(|(_, width)| **width);
+        let (_, width) = widest?;
+        *width -= 1;
+    }
+}
+
+/// What a column of text is not made narrower than: its title stays whole.
+fn narrowest(column: Column) -> usize {
+    column.title().len().max(NARROWEST)
+}
+
+fn line(style: &Style, columns: &[Column], widths: &[usize], cells: &[String]) -> String {
+    let mut line = String::new();
+    for ((column, columns), cell) in columns.iter().zip(widths).zip(cells) {
+        let cell = if column.is_text() && style.width.is_some() && *columns > 0 {
+            shorten(cell, *columns, style.glyphs().ellipsis)
+        } else {
+            cell.clone()
+        };
+        let cell =
+            if column.is_number() { pad_left(&cell, *columns) } else { pad(&cell, *columns) };
+        if !line.is_empty() {
+            line.push_str(&" ".repeat(GAP));
+        }
+        line.push_str(&cell);
+    }
+    line
+}
+
+/// What the marks in the table mean, and what would give the owner; then the gaps.
+fn legend(page: &mut Page<'_>, listing: &Listing, host: &Host) {
+    let mut marks: Vec<(&'static str, usize, String)> = Vec::new();
+    for row in &listing.rows {
+        let Some(mark) = words::marker(row.end.ending)
+            .or_else(|| row.end.processes.is_empty().then_some(columns::UNKNOWN))
+        else {
+            continue;
+        };
+        match marks.iter_mut().find(|(known, ..)| *known == mark) {
+            Some((_, count, _)) => *count += 1,
+            None => marks.push((mark, 1, meaning(row.end.ending, host))),
+        }
+    }
+    if !marks.is_empty() || !listing.gaps.is_empty() {
+        page.line("");
+    }
+    let columns = marks.iter().map(|(mark, ..)| mark.len()).max().unwrap_or(0) + 1;
+    for (mark, count, meaning) in marks {
+        let mut text = meaning;
+        let _ = write!(text, " ({count} {})", if count == 1 { "row" } else { "rows" });
+        page.entry("", (mark, columns, Ink::Warn), &text);
+    }
+    super::text::list_gaps(page, &listing.gaps);
+}
+
+fn meaning(ending: Ending, host: &Host) -> String {
+    match ending {
+        Ending::Kernel => {
+            "held by the kernel itself: no process has it, and nothing is missing".to_owned()
+        }
+        Ending::OutsidePidNamespace => {
+            "the owner exists outside this PID namespace: ask on the host itself".to_owned()
+        }
+        Ending::NotReadable if host.euid == 0 => {
+            "the owner's descriptors can't be read: CAP_SYS_PTRACE would give it".to_owned()
+        }
+        Ending::NotReadable => {
+            "the owner's descriptors can't be read: run as root, or with CAP_SYS_PTRACE".to_owned()
+        }
+        _ => "the owner could not be told: `whereis-port PORT` says why".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

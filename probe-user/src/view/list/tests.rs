@@ -1,0 +1,200 @@
+use crate::model::{Ending, Host, Listing};
+use crate::view::fixtures::{self, HOSTILE, host, listing, user_host};
+use crate::view::layout::width;
+use crate::view::sanitize::is_unsafe;
+use crate::view::style::Style;
+
+use super::{TableOptions, csv, sort_rows, table};
+
+const TABLE: TableOptions = TableOptions { wide: false, headers: true };
+const WIDE: TableOptions = TableOptions { wide: true, headers: true };
+
+fn at(width: usize) -> Style {
+    Style { width: Some(width), ..Style::PLAIN }
+}
+
+fn as_csv(listing: &Listing) -> String {
+    let mut out = Vec::new();
+    csv(listing, true, &mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+/// A list of which every text is hostile.
+fn hostile() -> Listing {
+    let (answer, ..) = fixtures::hostile();
+    let mut listing = listing();
+    for (row, path) in listing.rows.iter_mut().zip(answer.paths) {
+        row.netns.name = Some(HOSTILE.to_owned());
+        row.target = path.hops.last().map(|hop| hop.endpoint.clone());
+        row.target_detail = Some(HOSTILE.to_owned());
+        row.end = path.end;
+    }
+    listing.gaps = answer.gaps;
+    listing
+}
+
+#[test]
+fn tables() {
+    insta::assert_snapshot!("table_80", table(&listing(), &host(), &at(80), TABLE));
+    insta::assert_snapshot!("table_120", table(&listing(), &host(), &at(120), TABLE));
+    insta::assert_snapshot!("table_pipe", table(&listing(), &user_host(), &Style::PLAIN, TABLE));
+    insta::assert_snapshot!("wide", table(&listing(), &host(), &at(80), WIDE));
+    insta::assert_snapshot!("csv", as_csv(&listing()));
+}
+
+#[test]
+fn rows_fit_the_terminal_and_keep_port_and_address() {
+    for columns in 76..150 {
+        let text = table(&listing(), &host(), &at(columns), TABLE);
+        for line in text.lines() {
+            assert!(width(line) <= columns, "{columns}: {line:?}\n{text}");
+        }
+        assert!(text.contains("2024") && text.contains("fe80::a00:27ff:fe4e:66a1"), "{text}");
+    }
+}
+
+#[test]
+fn target_goes_first_and_then_the_namespace() {
+    let heading = |columns| {
+        let text = table(&listing(), &host(), &at(columns), TABLE);
+        text.lines().next().unwrap().to_owned()
+    };
+    assert!(heading(130).contains("TARGET"));
+    let narrow = heading(80);
+    assert!(!narrow.contains("TARGET") && narrow.contains("NETNS"), "{narrow}");
+    let narrower = heading(66);
+    assert!(!narrower.contains("NETNS") && narrower.contains("CONTAINER"), "{narrower}");
+}
+
+#[test]
+fn an_unknown_owner_is_never_an_empty_cell() {
+    for (ending, mark) in [
+        (Ending::Kernel, "(kernel)"),
+        (Ending::OutsidePidNamespace, "(outside PID ns)"),
+        (Ending::NotReadable, "(not readable)"),
+        (Ending::Unknown, "(unknown)"),
+        (Ending::Process, "(unknown)"),
+    ] {
+        let mut one = listing();
+        one.rows.truncate(1);
+        one.rows[0].end.ending = ending;
+        one.rows[0].end.processes.clear();
+        let text = table(&one, &user_host(), &Style::PLAIN, TABLE);
+        let row = text.lines().nth(1).unwrap();
+        assert!(row.contains(mark), "{text}");
+        assert!(
+            text.lines().any(|line| line.starts_with(mark)),
+            "no explanation of {mark}: {text}"
+        );
+        assert!(as_csv(&one).contains(mark));
+    }
+}
+
+#[test]
+fn the_remedy_fits_the_rights() {
+    let root = table(&listing(), &host(), &Style::PLAIN, TABLE);
+    let user = table(&listing(), &user_host(), &Style::PLAIN, TABLE);
+    assert!(
+        !root.contains("run as root, or with") && user.contains("run as root, or with"),
+        "{user}"
+    );
+    let inside = Host { init_pid_ns: false, ..host() };
+    assert!(table(&listing(), &inside, &Style::PLAIN, TABLE).contains("ask on the host itself"));
+}
+
+#[test]
+fn no_headers_and_nothing_to_explain() {
+    let mut one = listing();
+    one.rows.truncate(1);
+    one.gaps.clear();
+    let text = table(&one, &host(), &Style::PLAIN, TableOptions { headers: false, ..TABLE });
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(text.starts_with("20971  tcp  127.0.0.1"), "{text}");
+    let mut out = Vec::new();
+    csv(&one, false, &mut out).unwrap();
+    assert!(out.starts_with(b"20971,tcp,"));
+    let empty = Listing::default();
+    assert_eq!(table(&empty, &host(), &Style::PLAIN, TABLE).lines().count(), 1);
+}
+
+#[test]
+fn sorting_by_number_name_and_address() {
+    let ports =
+        |rows: &[crate::model::ListRow]| rows.iter().map(|r| r.socket.port.0).collect::<Vec<_>>();
+    let mut rows = listing().rows;
+    sort_rows(&mut rows, "port").unwrap();
+    assert!(ports(&rows).is_sorted());
+    sort_rows(&mut rows, "PORT:desc").unwrap();
+    assert!(ports(&rows).is_sorted_by(|a, b| a >= b));
+    sort_rows(&mut rows, "address").unwrap();
+    assert!(rows.iter().map(|r| r.socket.address).is_sorted());
+}
+
+#[test]
+fn rows_without_a_value_come_last_in_either_order() {
+    for by in ["pid", "pid:desc"] {
+        let mut rows = listing().rows;
+        sort_rows(&mut rows, by).unwrap();
+        let known: Vec<bool> = rows.iter().map(|r| !r.end.processes.is_empty()).collect();
+        assert!(known.is_sorted_by(|a, b| a >= b), "{by}: {known:?}");
+    }
+}
+
+#[test]
+fn sorting_does_not_depend_on_the_order_before() {
+    let mut one = listing().rows;
+    let mut other: Vec<_> = one.iter().rev().cloned().collect();
+    sort_rows(&mut one, "container").unwrap();
+    sort_rows(&mut other, "container").unwrap();
+    assert_eq!(one, other);
+}
+
+#[test]
+fn an_unknown_column_is_answered_with_the_known_ones() {
+    let error = sort_rows(&mut Vec::new(), "size").unwrap_err();
+    assert!(error.contains("\"size\"") && error.contains("port, proto, address"), "{error}");
+    let error = sort_rows(&mut Vec::new(), "port:up").unwrap_err();
+    assert!(error.contains("asc or desc"), "{error}");
+}
+
+#[test]
+fn a_spreadsheet_calculates_nothing() {
+    let mut one = listing();
+    one.rows.truncate(1);
+    for evil in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1"] {
+        one.rows[0].end.containers[0].name = Some(evil.to_owned());
+        one.rows[0].end.containers.truncate(1);
+        one.rows[0].end.processes[0].cmdline = vec![evil.to_owned()];
+        let text = as_csv(&one);
+        let mut reader = ::csv::Reader::from_reader(text.as_bytes());
+        for record in reader.records() {
+            for cell in &record.unwrap() {
+                assert!(!cell.trim_start().starts_with(['=', '+', '-', '@']), "{cell:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn csv_has_the_same_columns_in_every_row() {
+    for listing in [listing(), hostile()] {
+        let text = as_csv(&listing);
+        let mut reader = ::csv::Reader::from_reader(text.as_bytes());
+        assert_eq!(reader.records().map(Result::unwrap).count(), listing.rows.len());
+    }
+}
+
+#[test]
+fn hostile_text_never_reaches_the_terminal() {
+    for wide in [false, true] {
+        for width in [None, Some(60), Some(120)] {
+            for unicode in [false, true] {
+                let style = Style { color: false, width, unicode };
+                let text = table(&hostile(), &host(), &style, TableOptions { wide, headers: true });
+                assert_eq!(text.chars().find(|c| *c != '\n' && is_unsafe(*c)), None, "{text:?}");
+            }
+        }
+    }
+    let text = as_csv(&hostile());
+    assert_eq!(text.chars().find(|c| *c != '\n' && is_unsafe(*c)), None, "{text:?}");
+}

@@ -1,0 +1,256 @@
+//! What is at the end of a path, line by line.
+
+use std::fmt::Write as _;
+
+use crate::model::{Container, End, Ending, Hop, Host, NetnsId, Process};
+use crate::view::layout::{Page, shorten, width};
+use crate::view::style::{Ink, Style};
+use crate::view::words;
+
+/// Columns for the labels.
+pub(super) const LABEL: usize = 11;
+/// How many further owners are listed without `-v`.
+const OWNERS: usize = 8;
+
+/// Writes `end` behind `indent`, without what `hop`, which leads to it, said already.
+pub(super) fn write(
+    page: &mut Page<'_>,
+    indent: &str,
+    end: &End,
+    hop: &Hop,
+    host: &Host,
+    verbose: bool,
+) {
+    let style = page.style;
+    let netns = hop.netns.as_ref().map(|netns| netns.id);
+    let mut entry = |label: &str, text: &str| page.entry(indent, (label, LABEL, Ink::Label), text);
+    if let Some((label, text)) =
+        ending(style, end).filter(|_| end.why.as_ref() != Some(&hop.detail))
+    {
+        entry(label, &text);
+    }
+    for one in &end.containers {
+        entry("container", &container(style, one));
+    }
+    if let Some(pod) = &end.pod {
+        let mut text = match (&pod.namespace, &pod.name) {
+            (Some(namespace), Some(name)) => {
+                format!("{}/{}", style.text(namespace), style.text(name))
+            }
+            (None, Some(name)) => style.text(name),
+            (_, None) => "name not known".to_owned(),
+        };
+        if let Some(uid) = pod.uid.as_ref().filter(|_| verbose || pod.name.is_none()) {
+            let _ = write!(text, ", uid {}", style.text(uid));
+        }
+        entry("pod", &text);
+    }
+    if let Some(service) = &end.service {
+        let mut text = format!("{}/{}", style.text(&service.namespace), style.text(&service.name));
+        if let Some(port) = &service.port {
+            let _ = write!(text, ", port {}", style.text(port));
+        }
+        entry("service", &text);
+    }
+    if let Some(cluster) = &end.cluster {
+        let mut text =
+            format!("\"{}\" ({})", style.text(&cluster.name), style.text(&cluster.distribution));
+        for (label, value) in [("node", &cluster.node), ("role", &cluster.role)] {
+            if let Some(value) = value {
+                let _ = write!(text, ", {label} {}", style.text(value));
+            }
+        }
+        let _ = write!(text, ", by {}", style.text(&cluster.source));
+        entry("cluster", &text);
+    }
+    if let Some(first) = end.processes.first() {
+        // What goes on elsewhere is passed on by the last process that is known.
+        let label = if end.ending == Ending::Elsewhere { "passed by" } else { "process" };
+        page.entry(indent, (label, LABEL, Ink::Label), &name(style, first, netns, host));
+        owner(page, indent, first, verbose);
+    }
+    let others = end.processes.get(1..).unwrap_or_default();
+    let shown = if verbose { others.len() } else { others.len().min(OWNERS) };
+    for process in others.iter().take(shown) {
+        page.entry(indent, ("also", LABEL, Ink::Label), &name(style, process, netns, host));
+    }
+    if others.len() > shown {
+        page.entry(
+            indent,
+            ("also", LABEL, Ink::Label),
+            &format!("{} more (-v shows them)", others.len() - shown),
+        );
+    }
+    if let Some(unit) = &end.unit {
+        page.entry(indent, ("unit", LABEL, Ink::Label), &style.text(unit));
+    }
+    evidence(page, indent, end, hop, verbose);
+}
+
+/// How an end is explained that is not simply a process.
+fn ending(style: &Style, end: &End) -> Option<(&'static str, String)> {
+    let (label, default) = match end.ending {
+        Ending::Process => ("note", ""),
+        Ending::Kernel => ("kernel", "the kernel itself holds this port: no process does"),
+        Ending::OutsidePidNamespace => {
+            ("owner", "exists, but outside the PID namespaces that can be seen from here")
+        }
+        Ending::NotReadable => ("owner", "exists, but its descriptors can't be read: try as root"),
+        Ending::Nothing => {
+            ("end", "nothing listens there: connections are refused or closed at once")
+        }
+        Ending::Elsewhere => ("end", "goes on beyond what this node can tell"),
+        Ending::Unknown => ("owner", "not known"),
+    };
+    // The reason says all that the default would.
+    match &end.why {
+        Some(why) => Some((label, style.text(why))),
+        None => (!default.is_empty()).then(|| (label, default.to_owned())),
+    }
+}
+
+fn container(style: &Style, container: &Container) -> String {
+    let id = style.text(words::short_id(&container.id));
+    let mut text = match &container.name {
+        Some(name) if *name != container.id => format!("{} {id}", style.text(name)),
+        _ => id,
+    };
+    let dot = style.glyphs().dot;
+    let _ = write!(text, " {dot} {}", container.runtime);
+    if let Some(image) = &container.image {
+        let _ = write!(text, " {dot} image {}", style.text(image));
+    }
+    for network in &container.networks {
+        let _ = write!(text, " {dot} network {}", style.text(&network.name));
+        for address in &network.addresses {
+            let _ = write!(text, " {address}");
+        }
+    }
+    match &container.network_mode {
+        Some(mode) if container.networks.is_empty() => {
+            let _ = write!(text, " {dot} network mode {}", style.text(mode));
+        }
+        _ => {}
+    }
+    text
+}
+
+/// A process in one line.
+fn name(style: &Style, process: &Process, netns: Option<NetnsId>, host: &Host) -> String {
+    let mut text = format!("{}, pid {}", style.text(process.name()), process.pid);
+    if let Some(inner) = process.inner_pid() {
+        let _ = write!(text, " ({inner} inside)");
+    }
+    match &process.user {
+        Some(user) => {
+            let _ = write!(text, ", user {}", style.text(user));
+        }
+        None => {
+            let _ = write!(text, ", uid {}", process.uid);
+        }
+    }
+    if let Some(started) = process.started_at {
+        let _ = write!(text, ", started {} ago", ago(host.now.saturating_sub(started)));
+    }
+    match (process.netns, netns) {
+        (Some(own), Some(socket)) if own != socket => {
+            let _ = write!(text, ", itself in netns {own}");
+        }
+        _ => {}
+    }
+    text
+}
+
+/// What else is known of the process that likely accepts.
+fn owner(page: &mut Page<'_>, indent: &str, process: &Process, verbose: bool) {
+    let style = page.style;
+    let label = |text: &'static str| (text, LABEL, Ink::Label);
+    if !process.cmdline.is_empty() {
+        let command = style.text(&command(&process.cmdline));
+        let room = page.room(width(indent) + LABEL);
+        let command =
+            if verbose { command } else { shorten(&command, room, style.glyphs().ellipsis) };
+        page.entry(indent, label("command"), &command);
+    }
+    if verbose {
+        for (name, value) in [("exe", &process.exe), ("directory", &process.cwd)] {
+            if let Some(value) = value {
+                page.entry(indent, label(name), &style.text(value));
+            }
+        }
+        if let Some(cgroup) = &process.cgroup {
+            page.entry(indent, label("cgroup"), &style.text(&cgroup.0));
+        }
+    }
+    if !process.ancestors.is_empty() {
+        let parents: Vec<String> = process
+            .ancestors
+            .iter()
+            .map(|parent| format!("{} ({})", style.text(&parent.comm), parent.pid))
+            .collect();
+        let arrow = style.glyphs().back;
+        page.entry(indent, label("parents"), &parents.join(&format!(" {arrow} ")));
+    }
+}
+
+/// The arguments as a shell would take them.
+fn command(cmdline: &[String]) -> String {
+    let quoted: Vec<String> = cmdline
+        .iter()
+        .map(|arg| {
+            let plain = !arg.is_empty() && !arg.contains(|c: char| c.is_whitespace() || c == '\'');
+            if plain { arg.clone() } else { format!("'{}'", arg.replace('\'', r"'\''")) }
+        })
+        .collect();
+    quoted.join(" ")
+}
+
+/// How long ago, in the largest unit that fits.
+fn ago(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+/// How the container, pod and cluster are known.
+fn evidence(page: &mut Page<'_>, indent: &str, end: &End, hop: &Hop, verbose: bool) {
+    let style = page.style;
+    let mut lines: Vec<String> = Vec::new();
+    for evidence in end.evidence.iter().filter(|evidence| !hop.evidence.contains(evidence)) {
+        let source = style.text(&evidence.source);
+        let line =
+            if verbose { format!("{source}: {}", style.text(&evidence.detail)) } else { source };
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    if !verbose && !lines.is_empty() {
+        lines = vec![lines.join(", ")];
+    }
+    for line in &lines {
+        page.entry(indent, ("known by", LABEL, Ink::Dim), line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_have_the_largest_fitting_unit() {
+        for (seconds, expected) in
+            [(5, "5 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"), (172_800, "2 days")]
+        {
+            assert_eq!(ago(seconds), expected);
+        }
+    }
+
+    #[test]
+    fn arguments_with_spaces_are_quoted() {
+        let args = ["sh", "-c", "echo 'x y'", ""].map(str::to_owned);
+        assert_eq!(command(&args), r"sh -c 'echo '\''x y'\''' ''");
+    }
+}

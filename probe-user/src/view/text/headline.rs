@@ -1,0 +1,149 @@
+//! The one line that says it all: port, address, what is behind it.
+
+use std::fmt::Write as _;
+
+use crate::model::{Container, End, Ending, Hop, Host, NetnsRef};
+use crate::view::layout::Page;
+use crate::view::style::{Ink, Style};
+use crate::view::words;
+
+use super::tree::Node;
+
+/// How many ends of one root are named.
+const NAMED: usize = 3;
+
+pub(super) fn write(page: &mut Page<'_>, root: &Node<'_>, host: &Host) {
+    let style = page.style;
+    let hop = root.hop;
+    let place = match (&hop.endpoint.address, &hop.endpoint.name) {
+        (Some(std::net::IpAddr::V6(address)), _) => format!("[{address}]"),
+        (Some(address), _) => address.to_string(),
+        (None, Some(name)) => style.text(name),
+        (None, None) => "(address not known)".to_owned(),
+    };
+    let port = hop.endpoint.port.map_or_else(|| "?".to_owned(), |p| p.to_string());
+    let mut line = format!("{port}/{}  {place}", hop.proto);
+
+    let leaves = root.leaves();
+    let in_own_container = |netns: &NetnsRef| {
+        let named = |c: &Container| c.name.is_some() && c.name == netns.name;
+        !leaves.is_empty() && leaves.iter().all(|(_, end)| end.containers.iter().any(named))
+    };
+    if let Some(netns) = &hop.netns {
+        let is_host = netns.name.as_deref() == Some("host") || host.host_netns == Some(netns.id);
+        if !is_host && netns.id != host.own_netns && !in_own_container(netns) {
+            let _ = write!(line, "  in netns {}", style.netns(netns));
+        }
+    }
+    let arrow = style.glyphs().arrow;
+    match leaves.as_slice() {
+        [] => {}
+        [(hops, end)] => {
+            for step in steps(style, hops, end) {
+                let _ = write!(line, "  {arrow} {step}");
+            }
+        }
+        many => {
+            let mut ends: Vec<String> = Vec::new();
+            for (hops, end) in many {
+                let steps = steps(style, hops, end);
+                let words = steps.get(steps.len().saturating_sub(2)..).unwrap_or_default();
+                let name = words.join(&format!(" {arrow} "));
+                if !ends.contains(&name) {
+                    ends.push(name);
+                }
+            }
+            let more = ends.len().saturating_sub(NAMED);
+            ends.truncate(NAMED);
+            let _ = write!(line, "  {arrow} {} ways: {}", many.len(), ends.join("; "));
+            if more > 0 {
+                let _ = write!(line, "; and {more} more");
+            }
+        }
+    }
+    headline(page, &line);
+}
+
+/// Writes the line with its double spaces, which set its parts apart, kept
+/// where it need not be wrapped.
+fn headline(page: &mut Page<'_>, line: &str) {
+    if crate::view::layout::width(line) <= page.room(0) {
+        let painted = page.style.paint(Ink::Strong, line);
+        page.line(&painted);
+    } else {
+        page.paragraph("", "    ", Some(Ink::Strong), line);
+    }
+}
+
+/// What the way to `end` leads through, in as few words as possible.
+fn steps(style: &Style, hops: &[&Hop], end: &End) -> Vec<String> {
+    // A container of which only the id is known is named by what is around it.
+    let named = end.containers.iter().any(|c| c.name.is_some());
+    let mut steps: Vec<String> = end
+        .containers
+        .iter()
+        .filter(|c| c.name.is_some() || !named)
+        .map(|c| format!("{} ({})", style.text(words::container(c)), c.runtime))
+        .collect();
+    if steps.is_empty() {
+        // Without a container to name, the addresses on the way say most.
+        if let (Ending::Elsewhere, Some(process)) = (end.ending, end.processes.first()) {
+            steps.push(format!("{}, pid {}", style.text(process.name()), process.pid));
+        }
+        steps.extend(hops.iter().skip(1).map(|hop| style.endpoint(&hop.endpoint)));
+    }
+    steps.push(last(style, hops, end));
+    steps
+}
+
+fn last(style: &Style, hops: &[&Hop], end: &End) -> String {
+    let mut text = match end.ending {
+        Ending::Process => match end.processes.as_slice() {
+            [] => "a process".to_owned(),
+            [process] if !end.containers.is_empty() => style.text(process.name()),
+            [process] => format!("{}, pid {}", style.text(process.name()), process.pid),
+            [process, others @ ..] => {
+                format!(
+                    "{}, pid {} (+{} more)",
+                    style.text(process.name()),
+                    process.pid,
+                    others.len()
+                )
+            }
+        },
+        Ending::Kernel => match hops.last().map(|hop| style.text(&hop.detail)) {
+            Some(detail) if detail.contains("kernel") => detail,
+            Some(detail) => format!("kernel: {detail}"),
+            None => "kernel".to_owned(),
+        },
+        Ending::OutsidePidNamespace => "owner outside this PID namespace".to_owned(),
+        Ending::NotReadable => "owner not readable".to_owned(),
+        Ending::Nothing => "nothing listens there".to_owned(),
+        Ending::Elsewhere => "beyond this node".to_owned(),
+        Ending::Unknown => "owner not known".to_owned(),
+    };
+    // A static pod is called like its process and its node: said already.
+    let process = end.processes.first().map_or("", |process| process.name());
+    let pod = end.pod.as_ref().and_then(|pod| pod.name.as_ref());
+    if let Some(name) = pod.filter(|name| process.is_empty() || !name.starts_with(process)) {
+        let _ = write!(text, ", pod {}", style.text(name));
+    }
+    if let Some(service) = &end.service {
+        let _ = write!(text, ", service {}", style.text(&service.name));
+    }
+    if let Some(cluster) = &end.cluster {
+        let _ = write!(
+            text,
+            ", cluster \"{}\" ({})",
+            style.text(&cluster.name),
+            style.text(&cluster.distribution)
+        );
+    }
+    match &end.unit {
+        Some(unit) if end.containers.is_empty() => {
+            let _ = write!(text, ", {}", style.text(unit));
+        }
+        _ => {}
+    }
+    text
+}

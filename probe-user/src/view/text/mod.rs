@@ -1,0 +1,81 @@
+//! Answers as text, for people.
+//!
+//! ```text
+//! 20971/tcp  127.0.0.1  → cluster2-control-plane (docker) → kube-apiserver, cluster "cluster2" (kind)
+//!
+//!   127.0.0.1:20971/tcp   listener  docker-proxy, pid 29328           socket table, netns host (4026531840)
+//!     └─ 172.18.0.4:6443  forward   docker-proxy -container-ip …      command line, Docker API
+//!        └─ [::]:6443     listener  kube-apiserver, pid 29391 …       socket table, netns cluster2-control-plane (4026532611)
+//!           container  cluster2-control-plane 62cd9120f957 · docker · image kindest/node:v1.20.2 · network kind
+//!
+//!   reachable from: this host's loopback (127.0.0.1:20971), because …
+//! ```
+
+mod end;
+mod headline;
+mod notes;
+mod tree;
+mod verdict;
+
+use crate::model::{Answer, Gap, Host, SourceReport, Verdict};
+
+use super::doctor;
+use super::layout::Page;
+use super::style::{Ink, Style};
+
+/// The text for some answers, separated by empty lines. With `verbose`, also
+/// what exactly each piece of evidence was, and what was read.
+pub fn answers(
+    answers: &[Answer],
+    host: &Host,
+    style: &Style,
+    verbose: bool,
+    sources: &[SourceReport],
+) -> String {
+    let mut page = Page::new(style);
+    for (at, answer) in answers.iter().enumerate() {
+        if at > 0 {
+            page.line("");
+        }
+        one(&mut page, answer, host, verbose, sources);
+    }
+    if verbose && !sources.is_empty() {
+        page.line("");
+        page.line(&style.paint(Ink::Strong, "what was read"));
+        doctor::sources(&mut page, sources);
+    }
+    page.finish()
+}
+
+/// One answer: its verdict when nothing was found, its trees, its notes.
+fn one(page: &mut Page<'_>, answer: &Answer, host: &Host, verbose: bool, sources: &[SourceReport]) {
+    if answer.verdict != Verdict::Found {
+        verdict::write(page, answer, host, sources);
+        if !answer.paths.is_empty() {
+            page.line("");
+        }
+    }
+    let roots = tree::grow(&answer.paths);
+    let mut writer = tree::Writer::new(page.style, host, verbose, &roots);
+    for (at, root) in roots.iter().enumerate() {
+        if at > 0 {
+            page.line("");
+        }
+        headline::write(page, root, host);
+        page.line("");
+        writer.write(page, root);
+    }
+    if !roots.is_empty() && (!answer.reach.is_empty() || !answer.gaps.is_empty()) {
+        page.line("");
+    }
+    notes::reach(page, &answer.reach);
+    notes::gaps(page, &answer.gaps, answer.verdict, verbose);
+}
+
+/// Writes the gaps of a list.
+pub(super) fn list_gaps(page: &mut Page<'_>, gaps: &[Gap]) {
+    notes::gaps(page, gaps, Verdict::Found, false);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,157 @@
+use crate::model::{Answer, Host};
+use crate::view::fixtures::{self, host, sources, user_host};
+use crate::view::layout::width;
+use crate::view::sanitize::is_unsafe;
+use crate::view::style::Style;
+
+use super::answers;
+
+fn at(width: usize) -> Style {
+    Style { width: Some(width), ..Style::PLAIN }
+}
+
+fn show(answer: Answer, host: &Host, style: &Style, verbose: bool) -> String {
+    answers(&[answer], host, style, verbose, &sources())
+}
+
+/// The text without colours.
+fn without_colour(text: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("\u{1b}[") {
+        plain.push_str(before);
+        rest = after.split_once('m').map_or("", |(_, rest)| rest);
+    }
+    plain + rest
+}
+
+#[test]
+fn answers_at_80_and_120_columns() {
+    for columns in [80, 120] {
+        for (name, answer) in fixtures::all() {
+            let text = show(answer, &host(), &at(columns), false);
+            insta::assert_snapshot!(format!("{name}_{columns}"), text);
+        }
+    }
+}
+
+#[test]
+fn without_a_width_nothing_is_cut_or_wrapped() {
+    let text = show(fixtures::published(), &host(), &Style::PLAIN, false);
+    insta::assert_snapshot!("published_pipe", text);
+    assert!(!text.contains('…'), "{text}");
+}
+
+#[test]
+fn verbose_shows_what_each_source_said() {
+    insta::assert_snapshot!(
+        "published_verbose",
+        show(fixtures::published(), &host(), &at(100), true)
+    );
+}
+
+#[test]
+fn an_ascii_terminal_gets_an_ascii_tree() {
+    let ascii = Style { unicode: false, ..at(80) };
+    insta::assert_snapshot!("branching_ascii", show(fixtures::branching(), &host(), &ascii, false));
+    let (hostile, host, _) = fixtures::hostile();
+    assert!(show(hostile, &host, &ascii, true).is_ascii());
+}
+
+#[test]
+fn a_user_is_told_to_ask_as_root() {
+    let text = show(fixtures::unknown(), &user_host(), &at(80), false);
+    assert!(text.contains("sudo whereis-port 30518"), "{text}");
+    let inside = Host { init_pid_ns: false, ..host() };
+    let text = show(fixtures::unknown(), &inside, &at(80), false);
+    assert!(text.contains("on the host itself"), "{text}");
+}
+
+#[test]
+fn not_found_is_said_with_how_much_was_looked_at() {
+    let text = show(fixtures::not_found(), &host(), &Style::PLAIN, false);
+    assert!(text.contains("any of the 3 network namespaces"), "{text}");
+    let text = answers(&[fixtures::not_found()], &host(), &Style::PLAIN, false, &[]);
+    assert!(text.contains("any network namespace"), "{text}");
+}
+
+#[test]
+fn unknown_never_says_that_nothing_is_there() {
+    let text = show(fixtures::unknown(), &host(), &Style::PLAIN, false);
+    assert!(text.contains("something may be there") && !text.contains("nothing listens"), "{text}");
+}
+
+#[test]
+fn equal_ends_are_written_once() {
+    let text = show(fixtures::several_owners(), &host(), &at(80), false);
+    assert_eq!(text.matches("pid 815").count(), 1, "{text}");
+    assert!(text.contains("goes on as 0.0.0.0:80 above"), "{text}");
+}
+
+#[test]
+fn several_answers_are_apart() {
+    let both = [fixtures::vxlan(), fixtures::not_found()];
+    let text = answers(&both, &host(), &Style::PLAIN, false, &sources());
+    assert!(text.contains("\n\n30518/tcp: nothing"), "{text}");
+    assert!(text.ends_with('\n') && !text.ends_with("\n\n"));
+}
+
+#[test]
+fn colour_changes_nothing_but_colour() {
+    for (_, answer) in fixtures::all() {
+        for style in [at(80), Style::PLAIN] {
+            let color = Style { color: true, ..style };
+            let coloured = show(answer.clone(), &host(), &color, true);
+            assert!(coloured.contains("\u{1b}["));
+            // Spaces at the end of a line may be inside a colour.
+            let trim = |t: &str| t.lines().map(str::trim_end).collect::<Vec<_>>().join("\n");
+            assert_eq!(
+                trim(&without_colour(&coloured)),
+                trim(&show(answer.clone(), &host(), &style, true))
+            );
+        }
+    }
+}
+
+#[test]
+fn lines_fit_the_terminal() {
+    let mut cases: Vec<_> =
+        fixtures::all().into_iter().map(|(_, a)| (a, host(), sources())).collect();
+    cases.push(fixtures::hostile());
+    for (answer, host, sources) in cases {
+        for columns in (40..140).step_by(3) {
+            for verbose in [false, true] {
+                let text =
+                    answers(std::slice::from_ref(&answer), &host, &at(columns), verbose, &sources);
+                for line in text.lines() {
+                    assert!(width(line) <= columns, "{columns}: {} {line:?}\n{text}", width(line));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn hostile_text_never_reaches_the_terminal() {
+    let (answer, host, sources) = fixtures::hostile();
+    for width in [None, Some(40), Some(80), Some(200)] {
+        for verbose in [false, true] {
+            for color in [false, true] {
+                for unicode in [false, true] {
+                    let style = Style { color, width, unicode };
+                    let text =
+                        answers(std::slice::from_ref(&answer), &host, &style, verbose, &sources);
+                    let plain = if color { without_colour(&text) } else { text };
+                    let bad = plain.chars().find(|c| *c != '\n' && is_unsafe(*c));
+                    assert_eq!(bad, None, "{plain:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn hostile_names() {
+    let (answer, host, sources) = fixtures::hostile();
+    insta::assert_snapshot!("hostile_120", answers(&[answer], &host, &at(120), false, &sources));
+}

@@ -1,0 +1,276 @@
+//! The tree of hops: paths with the same first steps share them.
+
+use crate::model::{End, Hop, Host, NetnsId, Path, Proto};
+use crate::view::layout::{Page, pad, shorten, width, wrap};
+use crate::view::style::{Ink, Style};
+use crate::view::words;
+
+use super::end;
+
+/// One hop, and how the paths through it go on.
+#[derive(Debug, PartialEq)]
+pub(super) struct Node<'a> {
+    pub(super) hop: &'a Hop,
+    pub(super) children: Vec<Node<'a>>,
+    /// What paths that stop here end in.
+    pub(super) ends: Vec<&'a End>,
+}
+
+/// The trees of `paths`, in their order.
+pub(super) fn grow(paths: &[Path]) -> Vec<Node<'_>> {
+    let mut roots = Vec::new();
+    for path in paths {
+        insert(&mut roots, &path.hops, &path.end);
+    }
+    roots
+}
+
+fn insert<'a>(nodes: &mut Vec<Node<'a>>, hops: &'a [Hop], end: &'a End) {
+    let [hop, rest @ ..] = hops else { return };
+    // The same hop was most likely inserted last.
+    let at = nodes.iter().rposition(|node| node.hop == hop).unwrap_or_else(|| {
+        nodes.push(Node { hop, children: Vec::new(), ends: Vec::new() });
+        nodes.len() - 1
+    });
+    let Some(node) = nodes.get_mut(at) else { return };
+    if rest.is_empty() {
+        if !node.ends.contains(&end) {
+            node.ends.push(end);
+        }
+    } else {
+        insert(&mut node.children, rest, end);
+    }
+}
+
+impl<'a> Node<'a> {
+    /// Every end below, with the hops that lead there.
+    pub(super) fn leaves(&self) -> Vec<(Vec<&'a Hop>, &'a End)> {
+        let mut leaves = Vec::new();
+        self.collect(&mut Vec::new(), &mut leaves);
+        leaves
+    }
+
+    fn collect(&self, way: &mut Vec<&'a Hop>, leaves: &mut Vec<(Vec<&'a Hop>, &'a End)>) {
+        way.push(self.hop);
+        leaves.extend(self.ends.iter().map(|end| (way.clone(), *end)));
+        for child in &self.children {
+            child.collect(way, leaves);
+        }
+        way.pop();
+    }
+}
+
+/// One line of a tree before it is fitted.
+struct Row<'n, 'a> {
+    node: &'n Node<'a>,
+    /// What the tree draws before the endpoint.
+    lead: String,
+    /// What it draws before lines that belong to this hop.
+    hang: String,
+    endpoint: String,
+    detail: String,
+    known: String,
+}
+
+/// What the rows of an answer have in common.
+pub(super) struct Writer<'a> {
+    host: &'a Host,
+    verbose: bool,
+    /// Ends that were written out already, with where that was.
+    seen: Vec<(&'a End, String)>,
+    /// Roots that were written out already.
+    roots: Vec<&'a Node<'a>>,
+    endpoint: usize,
+    detail: usize,
+}
+
+/// Columns for the kind of a hop: the longest is `off node`.
+const KIND: usize = 8;
+/// Columns that a detail needs at least beside its endpoint.
+const DETAIL: usize = 22;
+/// Columns up to which details are aligned.
+const ALIGNED: usize = 60;
+/// How many of the last ends and roots are compared with a new one. The same
+/// end comes close behind; a list of all ports has thousands.
+const RECENT: usize = 64;
+/// What a line of the tree is indented by.
+const INDENT: &str = "  ";
+
+impl<'a> Writer<'a> {
+    /// A writer for the trees `roots`: columns are aligned over all of them.
+    pub(super) fn new(style: &Style, host: &'a Host, verbose: bool, roots: &[Node<'a>]) -> Self {
+        let mut writer =
+            Self { host, verbose, seen: Vec::new(), roots: Vec::new(), endpoint: 0, detail: 0 };
+        let mut widths = Vec::new();
+        for row in roots.iter().flat_map(|root| rows(style, root)) {
+            writer.endpoint = writer.endpoint.max(width(&row.lead) + width(&row.endpoint));
+            widths.push((width(&row.detail), width(&row.known)));
+        }
+        let used = writer.endpoint + 2 + KIND + 2;
+        let room = style.width.unwrap_or(usize::MAX);
+        // Only details that have room for their evidence need a column for it.
+        let fits = |(detail, known): &(usize, usize)| {
+            *detail <= ALIGNED && used + detail + 2 + known <= room
+        };
+        writer.detail =
+            widths.into_iter().filter(fits).map(|(detail, _)| detail).max().unwrap_or(0);
+        writer
+    }
+
+    /// Writes the tree of `root`.
+    pub(super) fn write(&mut self, page: &mut Page<'_>, root: &'a Node<'a>) {
+        let origin = page.style.endpoint(&root.hop.endpoint);
+        let mut rows = rows(page.style, root);
+        // A server on IPv4 and IPv6, say: two sockets with the same behind them.
+        let is_alike =
+            |known: &&Node<'_>| known.children == root.children && known.ends == root.ends;
+        let alike = self.roots.iter().rev().take(RECENT).copied().find(is_alike);
+        if let Some(alike) = alike
+            .filter(|root| !root.children.is_empty() || root.ends.iter().any(|e| is_telling(e)))
+        {
+            rows.truncate(1);
+            for row in &mut rows {
+                row.hang = format!("{INDENT}     ");
+                self.row(page, row);
+                let text = format!("goes on as {} above", page.style.endpoint(&alike.hop.endpoint));
+                page.paragraph(&row.hang, &row.hang, Some(Ink::Dim), &text);
+            }
+            return;
+        }
+        self.roots.push(root);
+        for row in rows {
+            self.row(page, &row);
+            if self.verbose {
+                for evidence in &row.node.hop.evidence {
+                    let text = format!(
+                        "{}: {}",
+                        page.style.text(&evidence.source),
+                        page.style.text(&evidence.detail)
+                    );
+                    page.entry(&row.hang, ("known by", end::LABEL, Ink::Dim), &text);
+                }
+            }
+            for end in &row.node.ends {
+                match self.seen.iter().rev().take(RECENT).find(|(known, _)| known == end) {
+                    Some((_, place)) if is_telling(end) => {
+                        page.paragraph(
+                            &row.hang,
+                            &row.hang,
+                            Some(Ink::Dim),
+                            &format!("the same end as {place} above"),
+                        );
+                    }
+                    _ => {
+                        let hop = row.node.hop;
+                        end::write(page, &row.hang, end, hop, self.host, self.verbose);
+                        self.seen.push((end, origin.clone()));
+                    }
+                }
+            }
+        }
+    }
+
+    fn row(&self, page: &mut Page<'_>, row: &Row<'_, '_>) {
+        let style = page.style;
+        let kind = style.paint(Ink::Label, &pad(words::hop(row.node.hop.kind), KIND));
+        let used = self.endpoint + 2 + KIND + 2;
+        let paint_known = |known: &str| style.paint(Ink::Dim, known);
+
+        // All on one line, evidence last: in its column, or else behind the detail.
+        let aligned = self.detail.max(width(&row.detail));
+        let fits = |detail: &usize| page.room(used + detail + 2) >= width(&row.known);
+        if let Some(columns) = [aligned, width(&row.detail)].into_iter().find(fits) {
+            let endpoint = pad(&format!("{}{}", row.lead, row.endpoint), self.endpoint);
+            let detail = pad(&row.detail, columns);
+            page.line(&format!("{endpoint}  {kind}  {detail}  {}", paint_known(&row.known)));
+            return;
+        }
+        // The detail wrapped in its column, the evidence under it. A hop whose
+        // endpoint leaves no room gets them under the endpoint instead.
+        let beside = page.room(used) >= DETAIL;
+        let (detail_at, hang) = if beside {
+            (used, format!("{}{}", row.hang, " ".repeat(used.saturating_sub(width(&row.hang)))))
+        } else {
+            (width(&row.hang), row.hang.clone())
+        };
+        let room = page.room(detail_at);
+        let details = wrap(&row.detail, room);
+        let mut details = details.iter();
+        let endpoint = if beside {
+            pad(&format!("{}{}", row.lead, row.endpoint), self.endpoint)
+        } else {
+            let room = page.room(width(&row.lead) + 2 + KIND);
+            format!("{}{}", row.lead, shorten(&row.endpoint, room, style.glyphs().ellipsis))
+        };
+        let first = if beside { details.next().map_or("", String::as_str) } else { "" };
+        page.line(&format!("{endpoint}  {kind}  {first}"));
+        for detail in details {
+            page.line(&format!("{hang}{detail}"));
+        }
+        page.paragraph(&hang, &hang, Some(Ink::Dim), &row.known);
+    }
+}
+
+/// Whether an end says enough for an equal one to be the same thing: two
+/// sockets with unknown owners have nothing in common.
+fn is_telling(end: &End) -> bool {
+    !end.processes.is_empty() || !end.containers.is_empty()
+}
+
+/// The rows of a tree, top down.
+fn rows<'n, 'a>(style: &Style, root: &'n Node<'a>) -> Vec<Row<'n, 'a>> {
+    let mut rows = Vec::new();
+    let place =
+        Place { lead: INDENT.to_owned(), hang: format!("{INDENT}  "), netns: None, proto: None };
+    flatten(style, root, &place, &mut rows);
+    rows
+}
+
+/// Where in the tree a node stands.
+struct Place {
+    lead: String,
+    hang: String,
+    netns: Option<NetnsId>,
+    proto: Option<Proto>,
+}
+
+fn flatten<'n, 'a>(style: &Style, node: &'n Node<'a>, place: &Place, rows: &mut Vec<Row<'n, 'a>>) {
+    let hop = node.hop;
+    let glyphs = style.glyphs();
+    let mut endpoint = style.endpoint(&hop.endpoint);
+    if place.proto != Some(hop.proto) {
+        endpoint = format!("{endpoint}/{}", hop.proto);
+    }
+    let mut sources: Vec<String> = Vec::new();
+    for evidence in &hop.evidence {
+        let source = style.text(&evidence.source);
+        if !sources.contains(&source) {
+            sources.push(source);
+        }
+    }
+    if sources.is_empty() {
+        sources.push("no evidence".to_owned());
+    }
+    if let Some(netns) = hop.netns.as_ref().filter(|n| place.netns != Some(n.id)) {
+        sources.push(format!("netns {}", style.netns(netns)));
+    }
+    let below = if node.children.is_empty() { "   " } else { glyphs.bar };
+    rows.push(Row {
+        node,
+        lead: place.lead.clone(),
+        hang: format!("{}{below}", place.hang),
+        endpoint,
+        detail: style.text(&hop.detail),
+        known: sources.join(", "),
+    });
+    for (at, child) in node.children.iter().enumerate() {
+        let is_last = at + 1 == node.children.len();
+        let place = Place {
+            lead: format!("{}{}", place.hang, if is_last { glyphs.last } else { glyphs.branch }),
+            hang: format!("{}{}", place.hang, if is_last { "   " } else { glyphs.bar }),
+            netns: hop.netns.as_ref().map(|n| n.id).or(place.netns),
+            proto: Some(hop.proto),
+        };
+        flatten(style, child, &place, rows);
+    }
+}

@@ -1,0 +1,96 @@
+//! What is said when nothing was found: how sure that is, and what to do next.
+
+use crate::model::{Answer, Host, Impact, Proto, Scope, SourceReport, Verdict};
+use crate::view::layout::Page;
+use crate::view::style::Ink;
+
+pub(super) fn write(page: &mut Page<'_>, answer: &Answer, host: &Host, sources: &[SourceReport]) {
+    let what = subject(answer);
+    let query = page.style.text(&answer.query.text);
+    let (statement, next) = if answer.verdict == Verdict::NotFound {
+        (not_found(&what, &answer.query.scope, namespaces(sources)), not_found_next(answer))
+    } else {
+        (unknown(&what, answer), unknown_next(&query, answer, host))
+    };
+    let statement = page.style.text(&statement);
+    page.paragraph("", "    ", Some(Ink::Strong), &format!("{query}: {statement}"));
+    page.entry("  ", ("next:", 6, Ink::Label), &next);
+}
+
+/// What was looked for: `TCP or UDP port 30518`.
+fn subject(answer: &Answer) -> String {
+    let proto = match answer.query.proto {
+        Some(Proto::Tcp) => "TCP",
+        Some(Proto::Udp) => "UDP",
+        None => "TCP or UDP",
+    };
+    let ports = answer.query.ports;
+    if ports.first == ports.last {
+        format!("{proto} port {}", ports.first)
+    } else {
+        format!("{proto} port from {} to {}", ports.first, ports.last)
+    }
+}
+
+fn not_found(what: &str, scope: &Scope, namespaces: Option<u64>) -> String {
+    let namespaces = match namespaces {
+        Some(1) => "the one network namespace of this node".to_owned(),
+        Some(n) => format!("any of the {n} network namespaces of this node"),
+        None => "any network namespace of this node".to_owned(),
+    };
+    match scope {
+        Scope::Everywhere => {
+            format!(
+                "nothing listens on {what} in {namespaces}, and all that could hold it was readable"
+            )
+        }
+        Scope::Address(address) => {
+            format!(
+                "nothing takes packets to {address}, {what}, and all that could hold it was readable"
+            )
+        }
+    }
+}
+
+fn not_found_next(answer: &Answer) -> String {
+    match answer.query.scope {
+        Scope::Everywhere => "`whereis-port list` shows what does listen. If a container or service should be behind this port: is it running, and is the port published on this node?".to_owned(),
+        Scope::Address(_) => format!(
+            "`whereis-port {}` looks on every address and in every namespace; `whereis-port list` shows what does listen",
+            answer.query.ports.first
+        ),
+    }
+}
+
+fn unknown(what: &str, answer: &Answer) -> String {
+    let count = answer.gaps.iter().filter(|gap| gap.impact == Impact::Port).count();
+    let unread = match count {
+        0 => "not everything could be read".to_owned(),
+        1 => "1 thing that could hold it could not be read".to_owned(),
+        n => format!("{n} things that could hold it could not be read"),
+    };
+    format!("no listener on {what} was found, but {unread}, so something may be there")
+}
+
+fn unknown_next(query: &str, answer: &Answer, host: &Host) -> String {
+    if host.euid != 0 {
+        return format!("read it all as root: sudo whereis-port {query}");
+    }
+    if !host.init_pid_ns {
+        return "ask on the host itself: from inside a container or another PID namespace not all of it is visible".to_owned();
+    }
+    if answer.gaps.iter().any(|gap| gap.remedy.is_some()) {
+        "what would close each gap is said behind the arrow below".to_owned()
+    } else {
+        "`whereis-port doctor` says what can be read here and what can't".to_owned()
+    }
+}
+
+/// How many namespaces were read, from the report of the source that found
+/// them, whose detail is `3 namespaces`.
+fn namespaces(sources: &[SourceReport]) -> Option<u64> {
+    sources.iter().find_map(|source| {
+        let (number, what) = source.detail.split_once(' ')?;
+        number.parse().ok().filter(|_| matches!(what, "namespace" | "namespaces"))
+    })
+}

@@ -1,0 +1,88 @@
+//! What is no question is refused, and the message says what it was.
+
+use anyhow::ensure;
+use lab::Test;
+
+/// Checks that `args` are refused with a message that has all of `words`.
+fn check(args: &[&str], words: &[&str]) -> Test {
+    let run = lab::ask(args)?;
+    ensure!(run.code == Some(2), "{args:?}: exit {:?}: {}", run.code, run.stderr);
+    ensure!(run.stdout.is_empty(), "{args:?}: {}", run.stdout);
+    for word in words {
+        ensure!(run.stderr.contains(word), "{args:?}: no {word:?} in: {}", run.stderr);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_target_that_is_none() -> Test {
+    check(&["0"], &["0"])?;
+    check(&["65536"], &["65536"])?;
+    check(&["99999999999999999999"], &["99999999999999999999"])?;
+    check(&["-1"], &["-1"])?;
+    check(&["80/sctpx"], &["80/sctpx"])?;
+    check(&["80/"], &["80/"])?;
+    check(&[""], &[])?;
+    check(&[" "], &[])?;
+    check(&[":80/tcp/udp"], &[":80/tcp/udp"])?;
+    check(&["256.0.0.1:80"], &["256.0.0.1"])?;
+    check(&["[::1:80"], &["[::1:80"])?;
+    check(&["nosuchservice"], &["nosuchservice"])?;
+    check(&["9000-8000"], &["9000-8000"])?;
+    check(&["8000-"], &["8000-"])?;
+    check(&["0-10"], &["0-10"])?;
+    check(&["80", "0"], &["0"])
+}
+
+#[test]
+fn an_ipv6_address_needs_brackets_and_the_message_shows_them() -> Test {
+    check(&["::1:80"], &["::1:80", "[::1]:80"])
+}
+
+#[test]
+fn an_unknown_option_or_value() -> Test {
+    check(&["--no-such-flag"], &["--no-such-flag"])?;
+    check(&["list", "--no-such-flag"], &["--no-such-flag"])?;
+    check(&["list", "-o", "xml"], &["xml"])?;
+    check(&["--color", "pink", "80"], &["pink"])?;
+    check(&["completions", "cmd.exe"], &["cmd.exe"])?;
+    check(&["list", "-s", "nosuchcolumn"], &["nosuchcolumn"])
+}
+
+#[test]
+fn a_message_does_not_pass_on_what_a_terminal_would_obey() -> Test {
+    let run = lab::ask(&["\u{1b}[2J80"])?;
+    ensure!(run.code == Some(2) && !run.stderr.contains('\u{1b}'), "{:?}", run.stderr);
+    Ok(())
+}
+
+#[test]
+fn a_recording_that_is_none() -> Test {
+    let dir = tempfile::tempdir()?;
+    let good = dir.path().join("good.json");
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let run = lab::ask(&["list", "--record", &path("good.json")])?;
+    ensure!(run.code == Some(0), "{:?}: {}", run.code, run.stderr);
+    let bytes = std::fs::read(&good)?;
+    std::fs::write(path("truncated"), &bytes[..bytes.len() / 2])?;
+    std::fs::write(path("foreign"), r#"{"kind":"List","items":[]}"#)?;
+    std::fs::write(path("empty"), "")?;
+    std::fs::write(path("binary"), [0_u8, 255, 27, 91, 50, 74])?;
+    std::fs::write(path("array"), "[1,2,3]")?;
+    std::fs::write(path("deep"), "[".repeat(100_000))?;
+    std::fs::create_dir(path("directory"))?;
+    for name in ["missing", "truncated", "foreign", "empty", "binary", "array", "deep", "directory"]
+    {
+        check(&["--replay", &path(name), "80"], &[&path(name)])?;
+        check(&["--replay", &path(name), "list"], &[&path(name)])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_recording_that_can_not_be_written() -> Test {
+    let run = lab::ask(&["list", "--record", "/no/such/directory/file.json"])?;
+    ensure!(matches!(run.code, Some(2 | 4)), "{:?}", run.code);
+    ensure!(run.stderr.contains("/no/such/directory/file.json"), "{}", run.stderr);
+    Ok(())
+}

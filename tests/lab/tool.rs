@@ -1,0 +1,422 @@
+//! Running the tool in a lab, and reading its answer.
+
+use std::ffi::OsStr;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde_json::Value;
+
+use crate::node::{Lab, Netns, checked, programs};
+
+/// How long the tool may take for one answer before the test fails.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// One run of the tool, to be described, then run.
+#[derive(Debug)]
+pub struct Tool<'a> {
+    lab: &'a Lab,
+    netns: &'a Netns,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+    uid: Option<u32>,
+    wrapper: Vec<String>,
+}
+
+/// What a run of the tool gave.
+#[derive(Debug)]
+pub struct Run {
+    /// Its standard output as JSON; `Null` when it is none.
+    pub json: Value,
+    /// The exit status, `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+    /// How long it took.
+    pub took: Duration,
+    inodes: Vec<u64>,
+}
+
+/// A path of an answer, or a listener of a list: any object with `hops`, `end`
+/// or the fields of an end.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a>(pub &'a Value);
+
+impl<'a> Tool<'a> {
+    pub(crate) fn new(lab: &'a Lab) -> Self {
+        Self {
+            lab,
+            netns: lab.host(),
+            args: Vec::new(),
+            env: Vec::new(),
+            uid: None,
+            wrapper: Vec::new(),
+        }
+    }
+
+    /// One argument.
+    #[must_use]
+    pub fn arg(mut self, arg: &str) -> Self {
+        self.args.push(arg.to_owned());
+        self
+    }
+
+    /// More arguments.
+    #[must_use]
+    pub fn args(mut self, args: &[&str]) -> Self {
+        self.args.extend(args.iter().map(|&a| a.to_owned()));
+        self
+    }
+
+    /// A variable of its environment, for example `DOCKER_HOST`.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Runs it as another user, without any capability.
+    #[must_use]
+    pub fn uid(mut self, uid: u32) -> Self {
+        self.uid = Some(uid);
+        self
+    }
+
+    /// Runs it in another namespace than the lab's host.
+    #[must_use]
+    pub fn netns(mut self, netns: &'a Netns) -> Self {
+        self.netns = netns;
+        self
+    }
+
+    /// Runs it through a program that starts it: `["unshare", "-pf", "--mount-proc"]`.
+    #[must_use]
+    pub fn through(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|&w| w.to_owned()).collect();
+        self
+    }
+
+    /// The command, with nothing said of its input and output yet.
+    ///
+    /// # Errors
+    /// When the tool is not built and can't be.
+    pub fn command(&self) -> Result<Command> {
+        let mut binary = binary()?.to_owned();
+        if self.uid.is_some() || !self.wrapper.is_empty() {
+            binary = for_everyone(&binary)?;
+        }
+        let binary = binary.to_str().context("path of the tool")?;
+        let argv: Vec<&str> = self
+            .wrapper
+            .iter()
+            .map(String::as_str)
+            .chain([binary])
+            .chain(self.args.iter().map(String::as_str))
+            .collect();
+        let group = self.lab.cgroup().join("procs");
+        let mut command = self.lab.command_in(Some(self.netns), &group, self.uid, &argv)?;
+        // What the person running the tests has set must not change the answer.
+        for name in ["DOCKER_HOST", "CONTAINER_HOST", "KUBECONFIG", "NO_COLOR", "CLICOLOR_FORCE"] {
+            command.env_remove(name);
+        }
+        command.envs(self.env.iter().map(|(n, v)| (n, v)));
+        Ok(command)
+    }
+
+    /// Runs it to its end.
+    ///
+    /// # Errors
+    /// When it can't be run, does not end in time, or says `--json` and prints
+    /// something else on success.
+    pub fn run(&self) -> Result<Run> {
+        let wants_json = self.args.iter().any(|a| a == "--json");
+        Run::of(self.command()?, wants_json, self.lab.inodes())
+    }
+}
+
+/// Runs the tool right here, without any lab, for questions that need none.
+///
+/// # Errors
+/// As [`Tool::run`].
+pub fn ask(args: &[&str]) -> Result<Run> {
+    let mut command = Command::new(binary()?);
+    command.args(args).stdin(Stdio::null());
+    Run::of(command, args.contains(&"--json"), Vec::new())
+}
+
+impl Run {
+    /// Runs a command to its end.
+    fn of(mut command: Command, wants_json: bool, inodes: Vec<u64>) -> Result<Self> {
+        let begun = Instant::now();
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let mut out = child.stdout.take().context("no output")?;
+        let mut err = child.stderr.take().context("no error output")?;
+        let reading_out = std::thread::spawn(move || read(&mut out));
+        let reading_err = std::thread::spawn(move || read(&mut err));
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            if begun.elapsed() > LIMIT {
+                child.kill()?;
+                child.wait()?;
+                bail!("{command:?} has not ended after {LIMIT:?}");
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        };
+        let took = begun.elapsed();
+        let stdout = reading_out.join().map_err(|_| anyhow!("reading its output"))??;
+        let stderr = reading_err.join().map_err(|_| anyhow!("reading its errors"))??;
+        ensure!(!stderr.contains("panicked at"), "the tool panicked: {stderr}");
+        let json = serde_json::from_str(&stdout);
+        let json = if wants_json && !stdout.is_empty() {
+            json.with_context(|| format!("no JSON: {stdout}\n{stderr}"))?
+        } else {
+            json.unwrap_or(Value::Null)
+        };
+        Ok(Run { json, code: status.code(), stdout, stderr, took, inodes })
+    }
+
+    /// The answer to the only question.
+    ///
+    /// # Errors
+    /// When there is none, or more than one.
+    pub fn answer(&self) -> Result<&Value> {
+        match self.json["answers"].as_array().map(Vec::as_slice) {
+            Some([answer]) => Ok(answer),
+            _ => {
+                Err(anyhow!("not one answer, exit {:?}: {}{}", self.code, self.stdout, self.stderr))
+            }
+        }
+    }
+
+    /// The paths of the only answer that begin in this lab.
+    ///
+    /// # Errors
+    /// As [`Run::answer`].
+    pub fn paths(&self) -> Result<Vec<View<'_>>> {
+        let paths = self.answer()?["paths"].as_array().context("no paths")?;
+        Ok(paths.iter().map(View).filter(|p| self.is_ours(p)).collect())
+    }
+
+    /// The paths that begin in `netns`.
+    ///
+    /// # Errors
+    /// As [`Run::answer`].
+    pub fn paths_in(&self, netns: &Netns) -> Result<Vec<View<'_>>> {
+        Ok(self.paths()?.into_iter().filter(|p| p.netns() == Some(netns.inode)).collect())
+    }
+
+    /// The only path that begins in `netns`.
+    ///
+    /// # Errors
+    /// When there is none, or more than one.
+    pub fn path_in(&self, netns: &Netns) -> Result<View<'_>> {
+        match self.paths_in(netns)?.as_slice() {
+            [path] => Ok(*path),
+            paths => Err(anyhow!("{} paths, not one: {}", paths.len(), self.stdout)),
+        }
+    }
+
+    /// The listeners of `list` that are in this lab.
+    ///
+    /// # Errors
+    /// When there are none in the output.
+    pub fn listeners(&self) -> Result<Vec<View<'_>>> {
+        let all = self.json["listeners"].as_array();
+        let all = all.with_context(|| format!("no listeners: {}{}", self.stdout, self.stderr))?;
+        Ok(all.iter().map(View).filter(|l| self.is_ours(l)).collect())
+    }
+
+    /// The gaps, of the answers and of the list.
+    pub fn gaps(&self) -> Vec<&Value> {
+        let answers = self.json["answers"].as_array().into_iter().flatten();
+        answers
+            .chain([&self.json])
+            .filter_map(|holder| holder["gaps"].as_array())
+            .flatten()
+            .collect()
+    }
+
+    /// All text of the gaps, for a test that looks for a word in them.
+    pub fn gap_text(&self) -> String {
+        self.gaps().iter().map(|gap| format!("{gap}\n")).collect()
+    }
+
+    /// Whether the verdict, the gaps and the exit status tell the same story of
+    /// a port on which nothing is: "surely nothing", or "not known, for this
+    /// could not be read". Other tests' NAT rules may cause the second.
+    ///
+    /// # Errors
+    /// When something was found, or the parts disagree.
+    pub fn is_nothing(&self) -> Result<()> {
+        let answer = self.answer()?;
+        let verdict = answer["verdict"].as_str();
+        let hides = self.gaps().iter().any(|gap| gap["impact"] == "port");
+        match (verdict, self.code, hides) {
+            (Some("not_found"), Some(1), false) | (Some("unknown"), Some(3), true) => Ok(()),
+            _ => Err(anyhow!("exit {:?} with {}", self.code, self.stdout)),
+        }
+    }
+
+    /// Whether the run was a success that found something.
+    ///
+    /// # Errors
+    /// When not.
+    pub fn is_found(&self) -> Result<&Self> {
+        let found = self.answer()?["verdict"] == "found" && self.code == Some(0);
+        ensure!(found, "exit {:?}: {}{}", self.code, self.stdout, self.stderr);
+        Ok(self)
+    }
+
+    fn is_ours(&self, view: &View<'_>) -> bool {
+        view.netns().is_some_and(|inode| self.inodes.contains(&inode))
+    }
+}
+
+impl<'a> View<'a> {
+    /// The inode of its namespace.
+    pub fn netns(&self) -> Option<u64> {
+        self.0["netns"]["inode"].as_u64()
+    }
+
+    /// The hops.
+    pub fn hops(&self) -> Vec<&'a Value> {
+        self.0["hops"].as_array().into_iter().flatten().collect()
+    }
+
+    /// The hops in short: `listener 127.0.0.1:20971/tcp`.
+    pub fn steps(&self) -> Vec<String> {
+        self.hops()
+            .iter()
+            .map(|hop| {
+                let text = |key: &str| hop[key].as_str().unwrap_or("?").to_owned();
+                let port = hop["port"].as_u64().unwrap_or_default();
+                let address = match text("address") {
+                    v6 if v6.contains(':') => format!("[{v6}]"),
+                    other => other,
+                };
+                format!("{} {address}:{port}/{}", text("kind"), text("proto"))
+            })
+            .collect()
+    }
+
+    /// What is at the end: the path's `end`, or the listener itself.
+    pub fn end(&self) -> &'a Value {
+        if self.0["end"].is_object() { &self.0["end"] } else { self.0 }
+    }
+
+    /// The kind of end.
+    pub fn ending(&self) -> &'a str {
+        self.end()["ending"].as_str().unwrap_or_default()
+    }
+
+    /// The likely acceptor.
+    pub fn pid(&self) -> Option<u64> {
+        self.end()["process"]["pid"].as_u64()
+    }
+
+    /// Every process at the end, in order of their ids.
+    pub fn pids(&self) -> Vec<u64> {
+        let processes = self.end()["processes"].as_array().into_iter().flatten();
+        let mut pids: Vec<u64> = processes.filter_map(|p| p["pid"].as_u64()).collect();
+        pids.sort_unstable();
+        pids
+    }
+
+    /// The innermost container's name.
+    pub fn container(&self) -> Option<&'a str> {
+        self.end()["container"]["name"].as_str()
+    }
+
+    /// The sources of evidence of a hop.
+    pub fn sources(&self, hop: usize) -> Vec<&'a str> {
+        self.hops()
+            .get(hop)
+            .and_then(|hop| hop["evidence"].as_array())
+            .into_iter()
+            .flatten()
+            .filter_map(|evidence| evidence["source"].as_str())
+            .collect()
+    }
+}
+
+/// The tool to test: `WHEREIS_PORT_BIN`, or the one that cargo built beside the
+/// tests, built now when it is not there or old.
+///
+/// # Errors
+/// When it can't be built.
+pub fn binary() -> Result<&'static Path> {
+    static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let found = BINARY.get_or_init(|| find_binary().map_err(|error| format!("{error:#}")));
+    found.as_deref().map_err(|error| anyhow!("{error}"))
+}
+
+fn find_binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("WHEREIS_PORT_BIN") {
+        return std::fs::canonicalize(&path).with_context(|| format!("WHEREIS_PORT_BIN {path:?}"));
+    }
+    let dir = programs()?;
+    let path = dir.join("whereis-port");
+    // `cargo test` builds the programs of the package it tests only. An old one
+    // would give answers that the sources don't.
+    let built = std::fs::metadata(&path).and_then(|m| m.modified()).ok();
+    if built.is_none_or(|built| newest(&sources()).is_some_and(|edited| edited > built)) {
+        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        build.args(["build", "--package", "whereis-port", "--bin", "whereis-port"]);
+        if dir.file_name() == Some(OsStr::new("release")) {
+            build.arg("--release");
+        }
+        checked(&mut build)?;
+    }
+    ensure!(path.exists(), "{} is not there after building it", path.display());
+    Ok(path)
+}
+
+fn sources() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("probe-user")
+}
+
+/// When the newest file below `dir` was changed.
+fn newest(dir: &Path) -> Option<SystemTime> {
+    let entries = std::fs::read_dir(dir).ok()?.flatten();
+    let times = entries.filter_map(|entry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => newest(&entry.path()),
+        _ => entry.metadata().and_then(|m| m.modified()).ok(),
+    });
+    times.max()
+}
+
+/// `program`, or a copy of it in a place that every user may enter.
+pub(crate) fn for_everyone(program: &Path) -> Result<PathBuf> {
+    let open = program
+        .ancestors()
+        .skip(1)
+        .all(|dir| std::fs::metadata(dir).is_ok_and(|m| m.permissions().mode() & 0o001 != 0));
+    if open {
+        return Ok(program.to_owned());
+    }
+    // Named like a lab, so that the next test process removes it.
+    let dir = crate::sweep::dir(&format!("{}{}-999999", crate::sweep::PREFIX, std::process::id()));
+    std::fs::create_dir_all(&dir)?;
+    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o711))?;
+    let copy = dir.join(program.file_name().context("no file name")?);
+    static COPYING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = COPYING.lock().unwrap_or_else(PoisonError::into_inner);
+    if !copy.exists() {
+        std::fs::copy(program, &copy).context("copying a program for other users")?;
+    }
+    Ok(copy)
+}
+
+fn read(from: &mut impl Read) -> Result<String> {
+    let mut bytes = Vec::new();
+    from.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}

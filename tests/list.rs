@@ -1,0 +1,89 @@
+//! The list, its filters, order and formats.
+
+use anyhow::{Context, ensure};
+use lab::{Lab, Netns, Proc, Run, Test};
+
+struct Some4 {
+    lab: Lab,
+    other: Netns,
+    plain: Proc,
+    _held: Proc,
+}
+
+fn some() -> anyhow::Result<Some4> {
+    let lab = Lab::new()?;
+    let other = lab.netns("other")?;
+    let plain =
+        lab.listen(lab.host(), "tcp 127.0.0.1:21501 udp 127.0.0.1:21502 udp [::1]:21503")?;
+    let held = lab.listen_like(&other, "tcp [::]:21504", &["gunicorn-master"])?;
+    Ok(Some4 { lab, other, plain, _held: held })
+}
+
+fn ports(run: &Run) -> anyhow::Result<Vec<u64>> {
+    ensure!(run.code == Some(0), "{:?}: {}", run.code, run.stderr);
+    let mut ports: Vec<u64> =
+        run.listeners()?.iter().filter_map(|l| l.0["port"].as_u64()).collect();
+    ports.sort_unstable();
+    Ok(ports)
+}
+
+#[test]
+fn filters() -> Test {
+    lab::root_or_skip!();
+    let some = some()?;
+    let pid = some.plain.pid.to_string();
+    let (tcp, udp, v4, v6): (&[u64], &[u64], &[u64], &[u64]) =
+        (&[21501, 21504], &[21502, 21503], &[21501, 21502], &[21503, 21504]);
+    for (args, expected) in [
+        (["list"].as_slice(), [21501, 21502, 21503, 21504].as_slice()),
+        // With no argument it lists.
+        (&[], &[21501, 21502, 21503, 21504]),
+        (&["list", "-t"], tcp),
+        (&["list", "-u"], udp),
+        (&["list", "-4"], v4),
+        (&["list", "-6"], v6),
+        (&["list", "-t", "-u"], &[21501, 21502, 21503, 21504]),
+        (&["list", "-u", "-6"], &[21503]),
+        (&["list", "--pid", &pid], &[21501, 21502, 21503]),
+        (&["list", "--netns", &some.other.name], &[21504]),
+        (&["list", "--netns", &some.other.inode.to_string()], &[21504]),
+        (&["list", "--process", "gunicorn-master"], &[21504]),
+        (&["list", "--container", "no-such-container"], &[]),
+    ] {
+        let run = some.lab.whereis(args)?;
+        let found = ports(&run).with_context(|| format!("{args:?}"))?;
+        ensure!(found == expected, "{args:?}: {found:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn order_and_formats() -> Test {
+    lab::root_or_skip!();
+    let some = some()?;
+    let pid = some.plain.pid.to_string();
+    let run = |args: &[&str]| some.lab.tool().args(&["list", "--pid", &pid]).args(args).run();
+    let at = |text: &str| -> anyhow::Result<Vec<usize>> {
+        ["21501", "21502", "21503"]
+            .iter()
+            .map(|port| text.find(port).with_context(|| format!("no {port}: {text}")))
+            .collect()
+    };
+    let rising = at(&run(&["-s", "port"])?.stdout)?;
+    ensure!(rising.is_sorted(), "{rising:?}");
+    let falling = at(&run(&["-s", "port:desc"])?.stdout)?;
+    ensure!(falling.iter().rev().is_sorted(), "{falling:?}");
+
+    for format in ["table", "wide", "csv"] {
+        let with = run(&["-o", format])?.stdout;
+        let without = run(&["-o", format, "--no-headers"])?.stdout;
+        at(&with)?;
+        let lines = |text: &str| text.lines().count();
+        ensure!(lines(&with) == lines(&without) + 1, "{format}: {with}{without}");
+        ensure!(with.contains("lab-helper"), "{format}: {with}");
+    }
+    let csv = run(&["-o", "csv"])?.stdout;
+    let columns: Vec<usize> = csv.lines().map(|line| line.matches(',').count()).collect();
+    ensure!(columns.windows(2).all(|pair| pair[0] == pair[1]), "{csv}");
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! What is said when not everything may be read.
+
+use anyhow::ensure;
+use lab::{Lab, Run, Test};
+
+/// A user without any rights, who owns nothing else here.
+const NOBODY: u32 = 65534;
+
+#[test]
+fn somebody_elses_listener_is_listed_and_the_missing_right_named() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let _theirs = lab.listen(lab.host(), "tcp 127.0.0.1:21201")?;
+    let run = lab.tool().uid(NOBODY).args(&["--json", "21201"]).run()?;
+    not_readable(&lab, &run)?;
+    ensure!(run.gap_text().contains("CAP_SYS_PTRACE"), "{}", run.gap_text());
+    ensure!(run.json["host"]["euid"] == NOBODY, "{}", run.json);
+    let text = lab.tool().uid(NOBODY).args(&["--color", "never", "21201"]).run()?;
+    ensure!(text.code == Some(0) && text.stdout.contains("127.0.0.1:21201"), "{}", text.stdout);
+    ensure!(text.stdout.contains("CAP_SYS_PTRACE"), "{}", text.stdout);
+    Ok(())
+}
+
+#[test]
+fn ones_own_listener_needs_no_right() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let mine = lab.listen_as(lab.host(), NOBODY, "tcp 127.0.0.1:21202")?;
+    let run = lab.tool().uid(NOBODY).args(&["--json", "21202"]).run()?;
+    let path = run.is_found()?.path_in(lab.host())?;
+    ensure!(path.ending() == "process" && path.pids() == [u64::from(mine.pid)], "{}", path.0);
+    Ok(())
+}
+
+#[test]
+fn nothing_is_not_sure_while_a_namespace_is_closed() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    // No process lives in there whose /proc/PID/net could be read instead.
+    let closed = lab.netns("closed")?;
+    let options = format!("tcp 127.0.0.1:21203 --socket-netns {}", closed.path.display());
+    let _hidden = lab.listen(lab.host(), &options)?;
+    let run = lab.tool().uid(NOBODY).args(&["--json", "21203"]).run()?;
+    run.is_nothing()?;
+    ensure!(run.code == Some(3), "\"surely nothing\" is wrong: {}", run.stdout);
+    Ok(())
+}
+
+#[test]
+fn another_namespaces_listener_is_seen_without_any_right() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let other = lab.netns("other")?;
+    let _theirs = lab.listen(&other, "tcp 127.0.0.1:21204")?;
+    let run = lab.tool().uid(NOBODY).args(&["--json", "21204"]).run()?;
+    // Which namespace it is can't be told by inode; that it is there can.
+    let text = run.is_found()?.stdout.as_str();
+    ensure!(text.contains("not_readable"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn root_without_ptrace_is_not_all_seeing() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let _theirs = lab.listen(lab.host(), "tcp 127.0.0.1:21205")?;
+    let less = ["setpriv", "--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace"];
+    let run = lab.tool().through(&less).args(&["--json", "21205"]).run()?;
+    not_readable(&lab, &run)?;
+    ensure!(run.gap_text().contains("CAP_SYS_PTRACE"), "{}", run.gap_text());
+    Ok(())
+}
+
+#[test]
+fn an_owner_outside_the_pid_namespace_is_never_none() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let _outside = lab.listen(lab.host(), "tcp 127.0.0.1:21206")?;
+    let alone = ["unshare", "-pf", "--mount-proc"];
+    let run = lab.tool().through(&alone).args(&["--json", "21206"]).run()?;
+    let path = run.is_found()?.path_in(lab.host())?;
+    ensure!(path.ending() == "outside_pid_namespace", "{}", path.0);
+    ensure!(path.end()["why"].is_string() && path.pids().is_empty(), "{}", path.0);
+    ensure!(run.json["host"]["pid_namespace_is_initial"] == false, "{}", run.json);
+    let text = lab.tool().through(&alone).args(&["--color", "never", "21206"]).run()?.stdout;
+    ensure!(text.contains("PID namespace"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn hidden_processes_are_reported_as_hidden() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let _theirs = lab.listen(lab.host(), "tcp 127.0.0.1:21207")?;
+    // A new proc instance: remounting the shared one would change the machine's.
+    let hidden = [
+        "unshare",
+        "-m",
+        "sh",
+        "-c",
+        "mount -t proc -o hidepid=2 proc /proc &&
+         exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$@\"",
+        "sh",
+    ];
+    let run = lab.tool().through(&hidden).args(&["--json", "21207"]).run()?;
+    not_readable(&lab, &run)?;
+    ensure!(run.gap_text().contains("hidepid"), "{}", run.gap_text());
+    Ok(())
+}
+
+#[test]
+fn the_doctor_says_what_is_missing() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let run = lab.tool().uid(NOBODY).args(&["--json", "doctor"]).run()?;
+    ensure!(run.code == Some(0), "{:?}: {}", run.code, run.stderr);
+    let sources = run.json["sources"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let broken: Vec<_> = sources.iter().filter(|source| source["ok"] == false).collect();
+    ensure!(!broken.is_empty(), "{}", run.stdout);
+    ensure!(broken.iter().all(|source| source["reason"].is_string()), "{broken:?}");
+    ensure!(run.stdout.contains("CAP_SYS_PTRACE"), "{}", run.stdout);
+    Ok(())
+}
+
+/// Checks that the listener is there, and its owner not to be read.
+fn not_readable(lab: &Lab, run: &Run) -> Test {
+    let path = run.is_found()?.path_in(lab.host())?;
+    ensure!(path.ending() == "not_readable", "{}", path.0);
+    ensure!(path.pids().is_empty() && path.end()["why"].is_string(), "{}", path.0);
+    ensure!(run.gaps().iter().any(|gap| gap["impact"] == "owner"), "{}", run.gap_text());
+    Ok(())
+}
