@@ -1,1 +1,92 @@
-fn main() {}
+//! Every developer command of whereis-port: `cargo xtask COMMAND`.
+
+mod bench;
+mod check;
+mod dist;
+mod setup;
+mod sh;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Every developer command of whereis-port.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Install what the tests and checks need.
+    ///
+    /// As root, on Debian and Ubuntu: installs the packages that are missing.
+    /// As another user: prints the commands to run and exits with 2. Does
+    /// nothing, quickly, when all is there.
+    Setup,
+    /// Check formatting, lints, documentation, licences and advisories.
+    ///
+    /// Advisories need a database that cargo-deny fetches from GitHub. Where that
+    /// can't be reached, they are left out, loudly; all else must pass.
+    Check,
+    /// Build once and run the unit tests and the end-to-end tests.
+    ///
+    /// As root: installs what is missing first (`setup`), and a test that can't
+    /// make its namespaces or containers fails. As another user: runs what needs
+    /// no root, and says what was left out.
+    Test(test::Args),
+    /// Build the kernel side. It is not written yet.
+    BuildEbpf,
+    /// Compare with ss, lsof and somo, side by side, on a big and a small node.
+    ///
+    /// Needs root, for a network namespace of its own. Opens some ten thousand
+    /// sockets and descriptors in there, in processes that end with this one.
+    Bench(bench::Args),
+    /// Pack the release binary, man page, completions and licences.
+    Dist,
+    /// One process of the node that `bench` measures on.
+    #[command(hide = true)]
+    BenchNode(bench::HelperArgs),
+    /// Runs one command for `bench` and prints its peak of memory.
+    #[command(hide = true)]
+    BenchPeak(bench::PeakArgs),
+}
+
+/// Something to be done first by whoever ran the command: shown as it is, and
+/// the exit status is 2 instead of 1.
+#[derive(Debug)]
+struct Refused(String);
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Setup => setup::run(),
+        Command::Check => check::run(),
+        Command::Test(args) => test::run(&args),
+        Command::BuildEbpf => Err(Refused(
+            "the kernel side (probe-ebpf) is not written yet: there is nothing to build".to_owned(),
+        )
+        .into()),
+        Command::Bench(args) => bench::run(&args),
+        Command::Dist => dist::run(),
+        Command::BenchNode(args) => bench::help(&args),
+        Command::BenchPeak(args) => bench::print_peak(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(if error.is::<Refused>() { 2 } else { 1 })
+        }
+    }
+}

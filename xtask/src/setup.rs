@@ -1,0 +1,138 @@
+//! `cargo xtask setup`: installs what tests and checks need.
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::{Refused, sh};
+
+/// The version that `deny.toml` is written for.
+const CARGO_DENY: &str = "0.20.2";
+
+/// A program that the tests run, and the package that has it.
+struct Need {
+    program: &'static str,
+    package: &'static str,
+    why: &'static str,
+}
+
+const NEEDS: &[Need] = &[
+    Need { program: "ip", package: "iproute2", why: "makes namespaces, links and tunnels" },
+    Need { program: "ss", package: "iproute2", why: "lists are compared with it" },
+    Need { program: "lsof", package: "lsof", why: "lists are compared with it" },
+    Need { program: "iptables", package: "iptables", why: "dockerd publishes ports with it" },
+    Need {
+        program: "dockerd",
+        package: "docker.io",
+        why: "runs containers in a private namespace",
+    },
+    Need { program: "docker", package: "docker.io", why: "talks to dockerd" },
+    Need { program: "busybox", package: "busybox-static", why: "is the containers' image" },
+];
+
+/// Installs what is missing, as root, or says what to do.
+pub(crate) fn run() -> Result<()> {
+    let packages = missing_packages();
+    let components = missing_components();
+    let deny = !sh::succeeds(&mut sh::cargo(&["deny", "--version"]));
+    if packages.is_empty() && components.is_empty() && !deny {
+        eprintln!("setup: all is there");
+        return Ok(());
+    }
+    if !sh::is_root() {
+        return Err(Refused(advice(&packages, &components, deny)).into());
+    }
+    install_packages(&packages)?;
+    if !components.is_empty() {
+        sh::run(Command::new("rustup").args(["component", "add"]).args(&components))?;
+    }
+    if deny {
+        eprintln!("setup: installing cargo-deny {CARGO_DENY}: checks licences and advisories");
+        sh::run(&mut sh::cargo(&["install", "--locked", "cargo-deny", "--version", CARGO_DENY]))?;
+    }
+    Ok(())
+}
+
+/// The packages of all programs that are not there, each once.
+fn missing_packages() -> Vec<&'static str> {
+    let mut packages = Vec::new();
+    for need in NEEDS.iter().filter(|need| sh::find(need.program).is_none()) {
+        eprintln!("setup: {} is missing ({}: {})", need.program, need.package, need.why);
+        if !packages.contains(&need.package) {
+            packages.push(need.package);
+        }
+    }
+    packages
+}
+
+/// Parts of the toolchain that rustup's minimal profile leaves out.
+fn missing_components() -> Vec<&'static str> {
+    let mut components = vec!["rustfmt", "clippy"];
+    components.retain(|component| {
+        let command = if *component == "rustfmt" { "fmt" } else { "clippy" };
+        !sh::succeeds(&mut sh::cargo(&[command, "--version"]))
+    });
+    components
+}
+
+fn install_packages(packages: &[&str]) -> Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    if sh::find("apt-get").is_none() {
+        bail!("this is not Debian or Ubuntu: install {} by hand", packages.join(", "));
+    }
+    let apt = || {
+        let mut command = Command::new("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive").arg("--quiet");
+        command
+    };
+    sh::run(apt().arg("update"))?;
+    let install = ["install", "--yes", "--no-install-recommends"];
+    sh::run(apt().args(install).args(packages))?;
+    // Newer releases have the client in a package of its own.
+    if sh::find("docker").is_none() {
+        sh::run(apt().args(install).arg("docker-cli"))?;
+    }
+    let still: Vec<_> =
+        NEEDS.iter().map(|need| need.program).filter(|p| sh::find(p).is_none()).collect();
+    if !still.is_empty() {
+        bail!("installed {}, and still missing: {}", packages.join(" "), still.join(", "));
+    }
+    Ok(())
+}
+
+/// What a user who is not root has to run.
+fn advice(packages: &[&str], components: &[&str], deny: bool) -> String {
+    let mut text = "something is missing, and only root can install it; run:".to_owned();
+    if !packages.is_empty() {
+        text += &format!(
+            "\n    sudo apt-get update && sudo apt-get install --yes --no-install-recommends {}",
+            packages.join(" ")
+        );
+    }
+    if !components.is_empty() {
+        text += &format!("\n    rustup component add {}", components.join(" "));
+    }
+    if deny {
+        text += &format!("\n    cargo install --locked cargo-deny --version {CARGO_DENY}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_names_only_what_is_missing() {
+        let both = advice(&["lsof", "docker.io"], &[], true);
+        assert!(both.contains("--no-install-recommends lsof docker.io\n"), "{both}");
+        assert!(both.contains("cargo-deny --version"), "{both}");
+        assert!(!both.contains("rustup"), "{both}");
+
+        let components = advice(&[], &["clippy"], false);
+        assert!(components.ends_with("rustup component add clippy"), "{components}");
+        assert!(!components.contains("apt-get"), "{components}");
+    }
+}
