@@ -43,7 +43,7 @@ fn an_ipv6_address_needs_brackets_and_the_message_shows_them() -> Test {
 fn an_unknown_option_or_value() -> Test {
     check(&["--no-such-flag"], &["--no-such-flag"])?;
     check(&["list", "--no-such-flag"], &["--no-such-flag"])?;
-    check(&["-o", "xml", "80"], &["xml"])?;
+    check(&["list", "-o", "xml"], &["xml"])?;
     check(&["--color", "pink", "80"], &["pink"])?;
     check(&["completions", "cmd.exe"], &["cmd.exe"])?;
     check(&["list", "-s", "nosuchcolumn"], &["nosuchcolumn"])
