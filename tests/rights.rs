@@ -38,9 +38,10 @@ fn nothing_is_not_sure_while_a_namespace_is_closed() -> Test {
     let lab = Lab::new()?;
     // No process lives in there whose /proc/PID/net could be read instead.
     let closed = lab.netns("closed")?;
-    let options = format!("tcp 127.0.0.1:21203 --socket-netns {}", closed.path.display());
+    let port = lab::unused_port()?.to_string();
+    let options = format!("tcp 127.0.0.1:{port} --socket-netns {}", closed.path.display());
     let _hidden = lab.listen(lab.host(), &options)?;
-    let run = lab.tool().uid(NOBODY).args(&["--json", "21203"]).run()?;
+    let run = lab.tool().uid(NOBODY).args(&["--json", &port]).run()?;
     run.is_nothing()?;
     ensure!(run.code == Some(3), "\"surely nothing\" is wrong: {}", run.stdout);
     Ok(())
