@@ -177,9 +177,8 @@ pub fn parse_target(target: &str, services: &str) -> Result<Query, BadTarget> {
 
 fn split(place: &str) -> Result<(Scope, &str), String> {
     if let Some(rest) = place.strip_prefix('[') {
-        let (address, port) = rest
-            .split_once("]:")
-            .ok_or("an address in brackets needs a port: [ADDRESS]:PORT")?;
+        let (address, port) =
+            rest.split_once("]:").ok_or("an address in brackets needs a port: [ADDRESS]:PORT")?;
         let address = address
             .parse::<std::net::Ipv6Addr>()
             .map_err(|_| format!("{address:?} is not an IPv6 address"))?;
@@ -200,7 +199,9 @@ fn split(place: &str) -> Result<(Scope, &str), String> {
             if address == "localhost" {
                 return Ok((Scope::Address(crate::model::LOOPBACK4), port));
             }
-            if place.parse::<std::net::Ipv6Addr>().is_ok() || address.parse::<std::net::Ipv6Addr>().is_ok() {
+            if place.parse::<std::net::Ipv6Addr>().is_ok()
+                || address.parse::<std::net::Ipv6Addr>().is_ok()
+            {
                 return Err(format!("an IPv6 address needs brackets: [{address}]:{port}"));
             }
             Err(format!("{address:?} is not an IP address; names are not looked up"))
