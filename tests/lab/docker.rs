@@ -15,6 +15,10 @@ use crate::node::{Lab, Netns, Proc, checked, helper, netns_inode};
 
 /// The name of the image in the lab's Docker: busybox and `lab-helper`.
 const IMAGE: &str = "lab/server:1";
+/// What the same image is called for a node of a kind cluster.
+const NODE_IMAGE: &str = "kindest/node:v1.20.2";
+/// What runs in a container in which nothing listens.
+const IDLE: &str = "/bin/busybox sleep 100000";
 
 /// A Docker daemon that runs in the lab's host namespace and keeps everything
 /// in the lab's directory and cgroup.
@@ -125,7 +129,8 @@ impl Docker {
     /// # Errors
     /// When Docker can't start it, or it does not listen.
     pub fn run(&self, name: &str, options: &str, args: &str) -> Result<Container> {
-        let container = self.start_container(name, options, &format!("/bin/lab-helper {args}"))?;
+        let command = format!("/bin/lab-helper {args}");
+        let container = self.start_container(name, IMAGE, options, &command)?;
         let deadline = Instant::now() + Duration::from_secs(10);
         while !self.cli(&["logs", &container.id])?.contains("holders") {
             if Instant::now() > deadline {
@@ -141,7 +146,7 @@ impl Docker {
     /// # Errors
     /// When Docker can't start it.
     pub fn idle(&self, name: &str, options: &str) -> Result<Container> {
-        self.start_container(name, options, "/bin/busybox sleep 100000")
+        self.start_container(name, IMAGE, options, IDLE)
     }
 
     /// Starts a container that looks like a control-plane node of the kind
@@ -154,13 +159,20 @@ impl Docker {
             "--hostname {name} --label io.x-k8s.kind.cluster={cluster} \
              --label io.x-k8s.kind.role=control-plane {options}"
         );
-        Ok(KindNode { docker: self, container: self.idle(name, &options)? })
+        let container = self.start_container(name, NODE_IMAGE, &options, IDLE)?;
+        Ok(KindNode { docker: self, container })
     }
 
-    fn start_container(&self, name: &str, options: &str, command: &str) -> Result<Container> {
+    fn start_container(
+        &self,
+        name: &str,
+        image: &str,
+        options: &str,
+        command: &str,
+    ) -> Result<Container> {
         let mut args = vec!["run", "--detach", "--name", name];
         args.extend(options.split_whitespace());
-        args.push(IMAGE);
+        args.push(image);
         args.extend(command.split_whitespace());
         let id = self.cli(&args)?;
         let pid = self.cli(&["inspect", "--format", "{{.State.Pid}}", &id])?.parse()?;
@@ -197,6 +209,7 @@ impl Docker {
         let tar = self.lab.dir().join("image.tar");
         checked(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&tar).arg("."))?;
         self.cli(&["import", tar.to_str().context("path of the image")?, IMAGE])?;
+        self.cli(&["tag", IMAGE, NODE_IMAGE])?;
         Ok(())
     }
 }
@@ -239,22 +252,8 @@ impl KindNode<'_> {
         args: &str,
         argv: &[&str],
     ) -> Result<(Proc, u32)> {
-        let node = &self.container;
-        let lab = &self.docker.lab;
-        let group = lab
-            .cgroup()
-            .join("docker")
-            .join(&node.id)
-            .join(format!("kubelet/kubepods/burstable/pod{pod_uid}/{container_id}"));
-        std::fs::create_dir_all(&group).with_context(|| format!("making {}", group.display()))?;
-        let pid = node.pid.to_string();
-        let mut command = vec!["nsenter", "-t", &pid, "-m", "-u", "-i", "-n", "-p", "--"];
-        command.extend(["/bin/lab-helper", "listen"]);
-        command.extend(args.split_whitespace());
-        command.extend(["--pidns", "--imitate"]);
-        command.extend(argv);
-        let proc = Proc::wait_ready(lab.command_in(None, &group, None, &command)?)
-            .with_context(|| format!("a component of {}", node.name))?;
+        let group = format!("kubelet/kubepods/burstable/pod{pod_uid}/{container_id}");
+        let (proc, group) = self.start(&group, args, &["--pidns"], argv)?;
         // Only the listener itself is in three PID namespaces: ours, the node's, its own.
         let inner = crate::cgroup::processes(&group).into_iter().find(|pid| {
             let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
@@ -265,6 +264,38 @@ impl KindNode<'_> {
         });
         let inner = inner.context("the component is not in its cgroup")?;
         Ok((proc, u32::try_from(inner)?))
+    }
+
+    /// The same for a process of the node itself, in the cgroup of its `unit`.
+    ///
+    /// # Errors
+    /// When it does not listen.
+    pub fn daemon(&self, unit: &str, args: &str, argv: &[&str]) -> Result<Proc> {
+        Ok(self.start(&format!("system.slice/{unit}"), args, &[], argv)?.0)
+    }
+
+    /// A listener in this node and in the cgroup `group` below the node's own.
+    fn start(
+        &self,
+        group: &str,
+        args: &str,
+        more: &[&str],
+        argv: &[&str],
+    ) -> Result<(Proc, PathBuf)> {
+        let node = &self.container;
+        let lab = &self.docker.lab;
+        let group = lab.cgroup().join("docker").join(&node.id).join(group);
+        std::fs::create_dir_all(&group).with_context(|| format!("making {}", group.display()))?;
+        let pid = node.pid.to_string();
+        let mut command = vec!["nsenter", "-t", &pid, "-m", "-u", "-i", "-n", "-p", "--"];
+        command.extend(["/bin/lab-helper", "listen"]);
+        command.extend(args.split_whitespace());
+        command.extend(more);
+        command.push("--imitate");
+        command.extend(argv);
+        let proc = Proc::wait_ready(lab.command_in(None, &group, None, &command)?)
+            .with_context(|| format!("a component of {}", node.name))?;
+        Ok((proc, group))
     }
 }
 

@@ -274,6 +274,28 @@ impl Lab {
             .with_context(|| format!("lab-helper listen {args}"))
     }
 
+    /// The same in the lab's cgroup `group`, and with the name and arguments `argv`.
+    ///
+    /// # Errors
+    /// When it does not listen.
+    pub fn listen_in(
+        &self,
+        netns: &Netns,
+        group: &str,
+        args: &str,
+        argv: &[&str],
+    ) -> Result<Proc> {
+        let group = self.cgroup.join(group);
+        std::fs::create_dir_all(&group).with_context(|| format!("making {}", group.display()))?;
+        let helper = helper()?;
+        let mut command = vec![helper.to_str().context("path of lab-helper")?, "listen"];
+        command.extend(args.split_whitespace());
+        command.push("--imitate");
+        command.extend(argv);
+        Proc::wait_ready(self.command_in(Some(netns), &group, None, &command)?)
+            .with_context(|| format!("lab-helper listen {args} as {argv:?}"))
+    }
+
     fn helper(&self, netns: &Netns, uid: Option<u32>, args: &str) -> Result<Proc> {
         let helper = reachable_helper(uid)?;
         let mut argv = vec![helper.to_str().context("path of lab-helper")?];

@@ -30,6 +30,8 @@ struct Wanted {
     netns: Option<String>,
     pidns: bool,
     hold_for: Option<Duration>,
+    comm: Option<String>,
+    under: Option<String>,
     imitate: Vec<String>,
 }
 
@@ -65,6 +67,10 @@ impl Wanted {
                     let ms = value()?.parse().context("--for-ms")?;
                     wanted.hold_for = Some(Duration::from_millis(ms));
                 }
+                // A name other than that of the program.
+                "--comm" => wanted.comm = Some(value()?.clone()),
+                // Becomes the child of a process with this name.
+                "--under" => wanted.under = Some(value()?.clone()),
                 // Takes these arguments and this name, up to the end.
                 "--imitate" => wanted.imitate = args.by_ref().cloned().collect(),
                 other => bail!("unknown word {other:?}"),
@@ -126,9 +132,15 @@ impl Wanted {
 pub(crate) fn listen(args: &[String]) -> Result<()> {
     let mut wanted = Wanted::parse(args)?;
     if !wanted.imitate.is_empty() && std::env::var_os(INSTRUCTIONS).is_none() {
+        if let Some(parent) = &wanted.under {
+            std::fs::write("/proc/self/comm", parent).context("taking the parent's name")?;
+            if let Some(child) = fork()? {
+                return wait(child);
+            }
+        }
         return imitate(args, &wanted.imitate);
     }
-    if let Some(name) = wanted.imitate.first() {
+    if let Some(name) = wanted.comm.as_ref().or(wanted.imitate.first()) {
         let name = name.rsplit('/').next().unwrap_or(name);
         std::fs::write("/proc/self/comm", name).context("taking a name")?;
     }

@@ -1,0 +1,214 @@
+//! Cuts a recording down to the lab: the machine that the lab is on has other
+//! namespaces and processes, which are nobody's business.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+
+/// What stays, and how it is called.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cut<'a> {
+    /// The lab's name.
+    pub(crate) lab: &'a str,
+    /// Its namespaces.
+    pub(crate) netns: &'a [u64],
+    /// The unit that the lab's own processes are said to be in.
+    pub(crate) unit: &'a str,
+    /// Whether the node is to look like WSL2: the kernel's name tells it, and
+    /// the lab's kernel has another.
+    pub(crate) wsl: bool,
+}
+
+/// The kinds of fact that are asked for by namespaces alone.
+const BY_NETNS: [&str; 5] = ["links", "addresses", "routes", "kernel_ports", "nat"];
+
+impl Cut<'_> {
+    /// The recording without what is not the lab's.
+    pub(crate) fn apply(&self, text: &str) -> Result<String> {
+        let mut recording: Value = serde_json::from_str(text)?;
+        let facts = &mut recording["facts"];
+        let processes = self.processes(facts);
+        let pids: BTreeSet<u64> = processes.iter().filter_map(|p| p["pid"].as_u64()).collect();
+        self.host(&mut facts["host"]["value"]);
+        self.netns(&mut facts["netns"]["value"], &pids);
+        let wanted: Vec<Value> = items(&facts["netns"]["value"]).map(|n| n["id"].clone()).collect();
+        for kind in BY_NETNS {
+            let (values, gaps) = gather(&facts[kind], |fact| self.is_ours(&fact["netns"]));
+            facts[kind] = asked(json!(wanted), json!(values), &gaps);
+        }
+        for link in items_mut(&mut facts["links"][0]["read"]["value"]) {
+            if !self.is_ours(&link["peer_netns"]) {
+                link["peer_netns"] = Value::Null;
+            }
+        }
+        let (sockets, gaps) = gather(&facts["sockets"], |socket| self.is_ours(&socket["netns"]));
+        let inodes: BTreeSet<u64> = sockets.iter().filter_map(|s| s["inode"].as_u64()).collect();
+        let everything = json!({ "netns": wanted, "filter": { "proto": null, "ports": null } });
+        facts["sockets"] = asked(everything, json!(sockets), &gaps);
+
+        let mut holders = Vec::new();
+        for ask in items(&facts["owners"]) {
+            for holder in items(&ask["read"]["value"]["holders"]) {
+                let known = holder["inode"].as_u64().is_some_and(|i| inodes.contains(&i));
+                if known && !holders.contains(holder) {
+                    holders.push(holder.clone());
+                }
+            }
+        }
+        let owners = json!({ "holders": holders, "denied": [], "denied_total": 0 });
+        facts["owners"] = asked(json!(inodes), owners, &[]);
+        facts["processes"] = asked(json!(pids), json!(processes), &[]);
+
+        let ours = |ask: &Value| ask["asked"]["pid"].as_u64().is_some_and(|p| pids.contains(&p));
+        retain(&mut facts["container"], ours);
+        // The daemon that the lab started is the only one asked in here.
+        let socket = format!("/tmp/{}/", self.lab);
+        retain(&mut facts["containers"]["value"], |container| {
+            container["via"].as_str().is_some_and(|via| via.contains(&socket))
+        });
+        let group = format!("/{}", self.lab);
+        retain(&mut facts["cgroup_paths"], |ask| {
+            ask["read"]["value"].as_str().is_some_and(|path| path.starts_with(&group))
+        });
+        for part in ["netns", "containers", "host"] {
+            facts[part]["gaps"] = json!(ours_of(&facts[part]["gaps"]));
+        }
+        let found = (wanted.len(), facts["sockets"][0]["read"]["value"].as_array().map_or(0, Vec::len));
+        sources(&mut recording["sources"], found);
+        self.rename(&recording)
+    }
+
+    fn is_ours(&self, netns: &Value) -> bool {
+        netns["inode"].as_u64().is_some_and(|inode| self.netns.contains(&inode))
+    }
+
+    /// Every process of the lab, once.
+    fn processes(&self, facts: &Value) -> Vec<Value> {
+        let group = format!("/{}/", self.lab);
+        let in_lab = |process: &Value| {
+            process["cgroup"].as_str().is_some_and(|path| path.starts_with(&group))
+        };
+        let (mut processes, _) = gather(&facts["processes"], in_lab);
+        processes.sort_by_key(|process| process["pid"].as_u64());
+        for process in &mut processes {
+            let own = process["comm"].clone();
+            if let Some(ancestors) = process["ancestors"].as_array_mut() {
+                // What started the lab, and the lab's own starters, are not of the node.
+                let starter = |a: &Value| {
+                    a["comm"] == own
+                        || ["nsenter", "lab-helper", "record-scenario"].iter().any(|n| a["comm"] == *n)
+                };
+                let keep = ancestors.iter().position(starter).unwrap_or(ancestors.len());
+                ancestors.truncate(keep);
+            }
+            for path in ["exe", "cwd"] {
+                let outside = process[path].as_str().is_some_and(|p| p.starts_with(env!("CARGO_MANIFEST_DIR").trim_end_matches("/tests")));
+                if outside {
+                    process[path] = Value::Null;
+                }
+            }
+        }
+        processes
+    }
+
+    fn host(&self, host: &mut Value) {
+        host["hostname"] = json!("node1");
+        host["host_netns"] = host["own_netns"].clone();
+        host["own_netns_name"] = Value::Null;
+        if self.wsl {
+            host["wsl"] = json!(true);
+        }
+    }
+
+    fn netns(&self, netns: &mut Value, pids: &BTreeSet<u64>) {
+        retain(netns, |one| self.is_ours(&one["id"]));
+        for one in items_mut(netns) {
+            let lab = |text: &Value| text.as_str().is_some_and(|t| t.contains(self.lab));
+            if lab(&one["name"]) {
+                one["name"] = Value::Null;
+            }
+            retain(&mut one["paths"], |path| !lab(path) || path.as_str().is_some_and(|p| p.contains("/exec/")));
+            retain(&mut one["members"], |pid| pid.as_u64().is_some_and(|pid| pids.contains(&pid)));
+        }
+    }
+
+    /// The text of the recording, with the lab's paths called as on a real node.
+    fn rename(&self, recording: &Value) -> Result<String> {
+        let name = self.lab;
+        let mut text = serde_json::to_string(recording)?;
+        for (from, to) in [
+            (format!("/tmp/{name}/d.sock"), "/var/run/docker.sock"),
+            (format!("/tmp/{name}/d.pid"), "/var/run/docker.pid"),
+            (format!("/tmp/{name}/daemon.json"), "/etc/docker/daemon.json"),
+            (format!("/tmp/{name}/exec"), "/var/run/docker"),
+            (format!("/tmp/{name}/data-overlay2"), "/var/lib/docker"),
+            (format!("/tmp/{name}/data-vfs"), "/var/lib/docker"),
+            (format!("\"/{name}/procs\""), &format!("\"/system.slice/{}\"", self.unit)),
+            (format!("/{name}/"), "/"),
+        ] {
+            text = text.replace(&from, to);
+        }
+        ensure!(!text.contains(name), "the lab's name is still there: {}", around(&text, name));
+        text.push('\n');
+        Ok(text)
+    }
+}
+
+fn around(text: &str, word: &str) -> String {
+    let at = text.find(word).unwrap_or_default();
+    text.chars().skip(at.saturating_sub(80)).take(200).collect()
+}
+
+fn items(list: &Value) -> impl Iterator<Item = &Value> {
+    list.as_array().into_iter().flatten()
+}
+
+fn items_mut(list: &mut Value) -> impl Iterator<Item = &mut Value> {
+    list.as_array_mut().into_iter().flatten()
+}
+
+fn retain(list: &mut Value, keep: impl Fn(&Value) -> bool) {
+    if let Some(list) = list.as_array_mut() {
+        list.retain(keep);
+    }
+}
+
+/// One question and its answer, in a list of its own.
+fn asked(what: Value, value: Value, gaps: &[Value]) -> Value {
+    json!([{ "asked": what, "read": { "value": value, "gaps": gaps } }])
+}
+
+/// The facts of all answers of one kind that are wanted, each once, and the gaps.
+fn gather(asks: &Value, keep: impl Fn(&Value) -> bool) -> (Vec<Value>, Vec<Value>) {
+    let (mut values, mut gaps) = (Vec::new(), Vec::new());
+    for ask in items(asks) {
+        for fact in items(&ask["read"]["value"]) {
+            if keep(fact) && !values.contains(fact) {
+                values.push(fact.clone());
+            }
+        }
+        for gap in ours_of(&ask["read"]["gaps"]) {
+            if !gaps.contains(&gap) {
+                gaps.push(gap);
+            }
+        }
+    }
+    (values, gaps)
+}
+
+/// The gaps that are not about single processes of the machine.
+fn ours_of(gaps: &Value) -> Vec<Value> {
+    let of_a_process = |gap: &Value| {
+        gap["source"].as_str().is_some_and(|source| source.starts_with("/proc/"))
+    };
+    items(gaps).filter(|gap| !of_a_process(gap)).cloned().collect()
+}
+
+/// What was read, counted again.
+fn sources(sources: &mut Value, (netns, sockets): (usize, usize)) {
+    let _ = (netns, sockets);
+    for source in items_mut(sources) {
+        eprintln!("{source}");
+    }
+}
