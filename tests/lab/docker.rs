@@ -252,10 +252,15 @@ impl KindNode<'_> {
         args: &str,
         argv: &[&str],
     ) -> Result<(Proc, u32)> {
-        let group = format!("kubelet/kubepods/burstable/pod{pod_uid}/{container_id}");
-        let (proc, group) = self.start(&group, args, &["--pidns"], argv)?;
+        let node = &self.container;
+        let pods = format!("kubelet/kubepods/burstable/pod{pod_uid}/{container_id}");
+        // Its parents belong to the node, as containerd's shim does.
+        let more = ["--pidns", "--under", "containerd-shim"];
+        let (proc, shims) = self.start("system.slice/containerd.service", args, &more, argv)?;
+        let group = self.docker.lab.cgroup().join("docker").join(&node.id).join(pods);
+        std::fs::create_dir_all(&group).with_context(|| format!("making {}", group.display()))?;
         // Only the listener itself is in three PID namespaces: ours, the node's, its own.
-        let inner = crate::cgroup::processes(&group).into_iter().find(|pid| {
+        let inner = crate::cgroup::processes(&shims).into_iter().find(|pid| {
             let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
             status.is_ok_and(|text| {
                 let line = text.lines().find_map(|line| line.strip_prefix("NSpid:"));
@@ -263,6 +268,8 @@ impl KindNode<'_> {
             })
         });
         let inner = inner.context("the component is not in its cgroup")?;
+        std::fs::write(group.join("cgroup.procs"), inner.to_string())
+            .with_context(|| format!("moving {inner} to {}", group.display()))?;
         Ok((proc, u32::try_from(inner)?))
     }
 

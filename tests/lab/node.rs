@@ -278,13 +278,7 @@ impl Lab {
     ///
     /// # Errors
     /// When it does not listen.
-    pub fn listen_in(
-        &self,
-        netns: &Netns,
-        group: &str,
-        args: &str,
-        argv: &[&str],
-    ) -> Result<Proc> {
+    pub fn listen_in(&self, netns: &Netns, group: &str, args: &str, argv: &[&str]) -> Result<Proc> {
         let group = self.cgroup.join(group);
         std::fs::create_dir_all(&group).with_context(|| format!("making {}", group.display()))?;
         let helper = helper()?;

@@ -40,13 +40,12 @@ pub(crate) fn record(dir: &Path) -> Result<()> {
          tcp [::]:10250 tcp 127.0.0.1:10248 tcp 127.0.0.1:10249 tcp 127.0.0.1:10256 \
          tcp 127.0.0.1:10257 tcp 127.0.0.1:10258 tcp 127.0.0.1:10259 --comm k3s-server"
     );
-    let agent = format!(
-        "tcp {NODE}:4240 tcp [::]:4244 tcp 127.0.0.1:9879 tcp 127.0.0.1:9890"
-    );
+    let agent = format!("tcp {NODE}:4240 tcp [::]:4244 tcp 127.0.0.1:9879 tcp 127.0.0.1:9890");
     let forward = |service: &str, ports: &str| {
         format!("kubectl port-forward -n kube-system {service} --address 127.0.0.1 {ports}")
     };
-    let (ui, relay) = (forward("svc/hubble-ui", "12000:80"), forward("svc/hubble-relay", "4245:80"));
+    let (ui, relay) =
+        (forward("svc/hubble-ui", "12000:80"), forward("svc/hubble-relay", "4245:80"));
     let containerd = "containerd -c /var/lib/rancher/k3s/agent/etc/containerd/config.toml \
         -a /run/k3s/containerd/containerd.sock --state /run/k3s/containerd \
         --root /var/lib/rancher/k3s/agent/containerd";

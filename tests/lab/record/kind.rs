@@ -125,11 +125,7 @@ fn start(cluster: &Cluster, node: &KindNode<'_>) -> Result<Vec<Proc>> {
         cluster.name
     );
     let kubelet: Vec<&str> = kubelet.split_whitespace().collect();
-    running.push(node.daemon(
-        "kubelet.service",
-        "tcp 127.0.0.1:10248 tcp [::]:10250",
-        &kubelet,
-    )?);
+    running.push(node.daemon("kubelet.service", "tcp 127.0.0.1:10248 tcp [::]:10250", &kubelet)?);
     running.push(pod(
         "kube-proxy",
         &format!("tcp 127.0.0.1:10249 tcp [::]:10256{}", cluster.node_port),
