@@ -167,6 +167,9 @@ pub struct Reach {
     pub fix: Option<String>,
 }
 
+/// What a reason ends in that holds only as far as packet filters let it.
+pub const UNFILTERED: &str = "packet filter rules are not evaluated by this version";
+
 /// Where a client is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

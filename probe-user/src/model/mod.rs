@@ -16,8 +16,8 @@ mod query;
 mod socket;
 
 pub use answer::{
-    Answer, End, Ending, Endpoint, Hop, HopKind, ListRow, Listing, NetnsRef, Path, Reach, Vantage,
-    Verdict,
+    Answer, End, Ending, Endpoint, Hop, HopKind, ListRow, Listing, NetnsRef, Path, Reach,
+    UNFILTERED, Vantage, Verdict,
 };
 pub use cgroup::{CgroupPath, ContainerRef, PodRef, parse_proc_cgroup};
 pub use container::{Cluster, Container, Network, Pod, Published, Runtime, Service};

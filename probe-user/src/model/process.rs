@@ -57,6 +57,13 @@ impl Process {
         }
     }
 
+    /// Its ids in the namespaces inside the tool's own, outermost first, as
+    /// people read them: ` (717 inside)`, ` (717, then 1 inside)`; empty for none.
+    pub fn inside(&self) -> String {
+        let ids: Vec<String> = self.nspid.iter().skip(1).map(ToString::to_string).collect();
+        if ids.is_empty() { String::new() } else { format!(" ({} inside)", ids.join(", then ")) }
+    }
+
     /// The id inside its own PID namespace, when that is another one.
     pub fn inner_pid(&self) -> Option<Pid> {
         self.nspid.last().copied().filter(|_| self.nspid.len() > 1)

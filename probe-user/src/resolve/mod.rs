@@ -39,7 +39,12 @@ pub fn answer(node: &dyn Node, query: &Query) -> Answer {
     }
     let verdict = verdict(&facts, &paths);
     let reach = reach::of(&facts, &paths);
-    Answer { query: query.clone(), verdict, paths, reach, gaps: facts.gaps() }
+    let mut gaps = facts.gaps();
+    if paths.is_empty() {
+        // There is nothing whose name could be missing.
+        gaps.retain(|gap| gap.impact != Impact::Name);
+    }
+    Answer { query: query.clone(), verdict, paths, reach, gaps }
 }
 
 /// The sockets that the question is about: the own namespace's first, then the
@@ -104,7 +109,9 @@ fn published_only(facts: &Facts<'_>, query: &Query) -> Vec<Path> {
     }
     let wanted = |proto| query.proto.is_none_or(|p| p == proto);
     let mut paths = Vec::new();
-    for container in facts.take(facts.node.containers()) {
+    let mut containers = facts.take(facts.node.containers());
+    containers.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+    for container in containers {
         for published in container.ports.iter().filter(|p| wanted(p.proto) && p.host_port.is_some())
         {
             let asked = |port| query.ports.contains(port);

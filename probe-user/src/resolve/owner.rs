@@ -9,6 +9,9 @@ use crate::model::{
     LinkKind, Process, Proto, Socket,
 };
 
+/// The range that Kubernetes takes ports of NodePort services from by default.
+pub(super) const NODE_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
+
 /// The ends of a socket: one for each container (or none) that its holders are
 /// in, so that a socket passed between containers shows both.
 pub(super) fn ends(facts: &Facts<'_>, socket: &Socket) -> Vec<End> {
@@ -64,6 +67,13 @@ fn owned(facts: &Facts<'_>, socket: &Socket, chain: &[ContainerRef], group: Vec<
             ));
         }
     }
+    if is_node_port(socket, &processes) {
+        end.why = Some(
+            "kube-proxy before Kubernetes 1.24 holds the port of a NodePort service so that nobody else takes it; \
+             packets go by its NAT rules to the service's pods, and those rules are not evaluated by this version"
+                .to_owned(),
+        );
+    }
     end.processes = processes;
     name(&mut end);
     end
@@ -75,16 +85,34 @@ fn name(end: &mut End) {
     end.cluster = end.containers.iter().rev().find_map(Container::cluster);
     for container in &end.containers {
         if container.via != "cgroup path" {
-            let (source, place) = container.via.split_once(" (").unwrap_or((&container.via, ""));
-            let place = place.trim_end_matches(')');
+            let (source, place) = source(container);
             let name = container.name.as_deref().unwrap_or(&container.id);
-            end.evidence
-                .push(Evidence::new(source.to_owned(), format!("container {name} ({place})")));
+            end.evidence.push(Evidence::new(source, format!("container {name} ({place})")));
         }
     }
     if let Some(cluster) = &end.cluster {
         end.evidence.push(Evidence::new("container label", cluster.source.clone()));
     }
+}
+
+/// Who told of a container, in few words, and where exactly.
+pub(super) fn source(container: &Container) -> (String, String) {
+    let via = container.via.as_str();
+    if let Some(path) = via.strip_prefix("state file ") {
+        return ("state file".to_owned(), path.to_owned());
+    }
+    match via.split_once(" (") {
+        Some((source, place)) => (source.to_owned(), place.trim_end_matches(')').to_owned()),
+        None => (via.to_owned(), via.to_owned()),
+    }
+}
+
+/// Whether this is kube-proxy holding the port of a NodePort service, by its
+/// name and Kubernetes' default range; its own ports are below.
+pub(super) fn is_node_port(socket: &Socket, processes: &[Process]) -> bool {
+    NODE_PORTS.contains(&socket.port.0)
+        && socket.is_wildcard()
+        && processes.first().is_some_and(|process| process.name() == "kube-proxy")
 }
 
 /// Parents before their children: a server that forks keeps the socket, and its
@@ -149,8 +177,8 @@ fn ownerless(facts: &Facts<'_>, socket: &Socket, denied: &[u32], denied_total: u
             "the host or another container"
         };
         end.why = Some(format!(
-            "an owner exists, but not in this PID namespace: every process in here was readable, none holds the socket, \
-             the kernel does not own it, and this is not the machine's initial PID namespace; look at {place}"
+            "an owner exists outside this PID namespace, in {place}: every process in here was readable, none holds the \
+             socket, the kernel does not own it, and this is not the machine's initial PID namespace"
         ));
         facts.gap(
             Gap::new(

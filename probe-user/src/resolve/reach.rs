@@ -2,28 +2,41 @@
 //! and routes tell. Packet filters and NAT rules are not evaluated yet, and
 //! every `why` that depends on them says so.
 
+mod shut;
+
 use std::net::IpAddr;
 
 use super::facts::{Facts, container_name};
 use super::route;
 use super::walk;
 use crate::model::{
-    Address, Container, End, Ending, LinkKind, Path, Published, Reach, Socket, Vantage,
+    Address, Container, End, Ending, HopKind, LinkKind, Path, Published, Reach, Socket, UNFILTERED,
+    Vantage,
 };
+use shut::Shut;
 
 /// How many addresses are named for one vantage.
 const MAX_ADDRESSES: usize = 4;
-const UNFILTERED: &str = "packet filter rules are not evaluated by this version";
 
 /// The reachability of everything that was found.
 pub(super) fn of(facts: &Facts<'_>, paths: &[Path]) -> Vec<Reach> {
     let mut reach: Vec<Reach> = Vec::new();
+    let mut shut = Shut::new(paths);
     for path in paths {
-        let Some(socket) = path.hops.first().and_then(|h| h.socket.as_ref()) else { continue };
-        let found = if socket.netns == facts.host.own_netns {
-            here(facts, socket, &path.end)
-        } else {
-            away(facts, socket, &path.end)
+        let Some(first) = path.hops.first() else { continue };
+        let found = match &first.socket {
+            Some(socket) if socket.netns == facts.host.own_netns => here(facts, socket, path),
+            Some(socket) => away(facts, socket, &path.end, &mut shut),
+            // Nothing but a runtime's word: what it publishes is the way in.
+            None if first.kind == HopKind::Forward => {
+                let of = |c: &Container| {
+                    let ours = |p: &&Published| Some(p.container_port) == first.endpoint.port;
+                    let ports = c.ports.iter().filter(|p| p.host_port.is_some()).filter(ours);
+                    ports.flat_map(|p| published_reach(facts, c, p)).collect::<Vec<_>>()
+                };
+                path.end.containers.iter().flat_map(of).collect()
+            }
+            None => Vec::new(),
         };
         for entry in found {
             if !reach.contains(&entry) {
@@ -31,6 +44,7 @@ pub(super) fn of(facts: &Facts<'_>, paths: &[Path]) -> Vec<Reach> {
             }
         }
     }
+    reach.extend(shut.finish());
     settle(&mut reach);
     reach.sort_by_key(|r| (r.from, r.reachable != Some(true)));
     reach
@@ -63,26 +77,16 @@ fn at(address: IpAddr, port: u16) -> String {
 }
 
 /// A listener in the namespace the tool runs in.
-fn here(facts: &Facts<'_>, socket: &Socket, end: &End) -> Vec<Reach> {
+fn here(facts: &Facts<'_>, socket: &Socket, path: &Path) -> Vec<Reach> {
     let port = socket.port.0;
-    if end.ending == Ending::Nothing {
-        let why = end.why.clone().unwrap_or_default();
-        let bound = Some(at(socket.effective_address(), port));
-        let dead = entry(
-            Vantage::Loopback,
-            bound,
-            Some(false),
-            format!("the forwarder accepts and the connection ends at once: {why}"),
-        );
-        return vec![fix(dead, "start what should listen there, or remove the published port")];
-    }
+    let end = &path.end;
     let bound = socket.effective_address();
+    if end.ending == Ending::Nothing {
+        return dead(socket, end);
+    }
     if bound.is_loopback() {
         let only = format!("bound to {bound} only");
-        let hint = format!(
-            "bind it to another address, or forward to it from one (ssh -L {port}:{})",
-            at(bound, port)
-        );
+        let hint = shut::loopback_fix(facts, socket, end);
         return vec![
             entry(Vantage::Loopback, Some(at(bound, port)), Some(true), only.clone()),
             entry(Vantage::Node, None, Some(false), only.clone()),
@@ -154,6 +158,26 @@ fn here(facts: &Facts<'_>, socket: &Socket, end: &End) -> Vec<Reach> {
     reach
 }
 
+/// A published port behind which nothing is.
+fn dead(socket: &Socket, end: &End) -> Vec<Reach> {
+    let bound = match socket.effective_address() {
+        any if any.is_unspecified() && any.is_ipv6() => std::net::Ipv6Addr::LOCALHOST.into(),
+        any if any.is_unspecified() => crate::model::LOOPBACK4,
+        one => one,
+    };
+    let why = format!(
+        "the port is open, and every connection ends at once: {}",
+        end.why.as_deref().unwrap_or("nothing listens behind it")
+    );
+    let hint = shut::dead_fix(socket, end);
+    let at = Some(at(bound, socket.port.0));
+    let mut reach = vec![fix(entry(Vantage::Loopback, at, Some(false), why.clone()), hint.clone())];
+    if !bound.is_loopback() || socket.is_wildcard() {
+        reach.push(fix(entry(Vantage::Outside, None, Some(false), why), hint));
+    }
+    reach
+}
+
 /// Addresses worth naming: not loopback, and not link-local, which need a zone.
 fn usable(address: IpAddr) -> bool {
     match address {
@@ -163,7 +187,7 @@ fn usable(address: IpAddr) -> bool {
 }
 
 /// A listener in another namespace.
-fn away(facts: &Facts<'_>, socket: &Socket, end: &End) -> Vec<Reach> {
+fn away(facts: &Facts<'_>, socket: &Socket, end: &End, shut: &mut Shut) -> Vec<Reach> {
     let port = socket.port.0;
     let place = facts.netns_ref(socket.netns);
     let name = place.name.clone().unwrap_or_else(|| place.id.to_string());
@@ -175,35 +199,16 @@ fn away(facts: &Facts<'_>, socket: &Socket, end: &End) -> Vec<Reach> {
             reach.extend(published_reach(facts, container, published));
         }
     }
-    let bound = socket.effective_address();
-    if bound.is_loopback() {
-        let why = format!("bound to {bound} inside {name} only");
-        for from in [Vantage::Loopback, Vantage::Node, Vantage::Outside, Vantage::Containers] {
-            if !reach.iter().any(|r| r.from == from && r.reachable == Some(true)) {
-                reach.push(entry(from, None, Some(false), why.clone()));
-            }
-        }
+    let open = |from| reach.iter().any(|r| r.from == from && r.reachable == Some(true));
+    if socket.is_loopback() {
+        let all = [Vantage::Loopback, Vantage::Node, Vantage::Outside, Vantage::Containers];
+        shut.loopback(socket, &name, all.into_iter().filter(|from| !open(*from)));
         return reach;
     }
     let direct = direct(facts, socket);
     let best = direct.first().map(|a| at(*a, port));
     if !reach.iter().any(|r| r.from == Vantage::Loopback) {
-        let why =
-            format!("it listens in network namespace {name}, and is not published on this one");
-        let no = entry(Vantage::Loopback, None, Some(false), why.clone());
-        reach.push(match (&best, cluster_fix(end, port)) {
-            (Some(best), Some(recreate)) => {
-                fix(no, format!("use {best} from this host, or {recreate}"))
-            }
-            (Some(best), None) => fix(no, format!("use {best} from this host")),
-            (None, Some(recreate)) => fix(no, recreate),
-            (None, None) => no,
-        });
-        let no = entry(Vantage::Outside, None, Some(false), why);
-        reach.push(match publish_fix(end, port) {
-            Some(how) => fix(no, how),
-            None => no,
-        });
+        shut.unpublished(socket, &name, end, best.clone());
     }
     for address in &direct {
         let why = format!("this namespace has a route to {name}; {UNFILTERED}");
@@ -257,9 +262,8 @@ fn published_reach(facts: &Facts<'_>, container: &Container, published: &Publish
         return vec![entry(Vantage::Loopback, Some(at(target, host_port.0)), None, why)];
     }
     if ip.is_loopback() {
-        let only = format!("{what}: on {ip} only");
-        let hint =
-            format!("recreate the container with -p {host_port}:{}", published.container_port);
+        let only = format!("{what}, on {ip} only");
+        let hint = shut::recreate(container, published);
         return vec![
             entry(Vantage::Loopback, Some(at(ip, host_port.0)), Some(true), what),
             fix(entry(Vantage::Outside, None, Some(false), only), hint),
@@ -303,34 +307,4 @@ fn direct(facts: &Facts<'_>, socket: &Socket) -> Vec<IpAddr> {
         .filter(|a| walk::locate(facts, own, *a) == [socket.netns])
         .take(MAX_ADDRESSES)
         .collect()
-}
-
-/// What makes a port of a cluster's node container reachable from this host.
-fn cluster_fix(end: &End, port: u16) -> Option<String> {
-    let cluster = end.cluster.as_ref()?;
-    match cluster.distribution.as_str() {
-        "kind" => Some(format!(
-            "recreate cluster {} with extraPortMappings for containerPort {port} (ports can't be added to an existing node), \
-             or kubectl --context kind-{} port-forward",
-            cluster.name, cluster.name
-        )),
-        "k3d" => Some(format!(
-            "k3d cluster edit {} --port-add HOSTPORT:{port}@loadbalancer",
-            cluster.name
-        )),
-        "minikube" => {
-            Some(format!("minikube -p {} service, or kubectl port-forward", cluster.name))
-        }
-        _ => None,
-    }
-}
-
-fn publish_fix(end: &End, port: u16) -> Option<String> {
-    if let Some(how) = cluster_fix(end, port) {
-        return Some(how);
-    }
-    let outermost = end.containers.first()?;
-    (end.containers.len() == 1 && end.pod.is_none()).then(|| {
-        format!("recreate container {} with -p HOSTPORT:{port}", container_name(outermost))
-    })
 }

@@ -64,7 +64,7 @@ fn listener(facts: &Facts<'_>, socket: &Socket, end: &End) -> Hop {
     let kind = if end.ending == Ending::Kernel { HopKind::Kernel } else { HopKind::Listener };
     let detail = match (end.processes.first(), end.ending) {
         (Some(process), _) => {
-            let inner = process.inner_pid().map_or_else(String::new, |p| format!(" ({p} inside)"));
+            let inner = process.inside();
             let others = end.processes.len() - 1;
             let more = if others > 0 { format!(" and {others} more") } else { String::new() };
             format!("{}, pid {}{inner}{more}", process.name(), process.pid)
@@ -366,8 +366,7 @@ fn publisher(
         let name = container_name(c);
         let detail =
             format!("container {name} publishes {at}{}->{port}/{}", socket.port, socket.proto);
-        let source = c.via.split(" (").next().unwrap_or("container runtime").to_owned();
-        Some((c.clone(), Evidence::new(source, detail)))
+        Some((c.clone(), Evidence::new(owner::source(c).0, detail)))
     };
     let on_path = paths.iter().flat_map(|p| &p.end.containers).find_map(matches);
     on_path.or_else(|| {
@@ -411,7 +410,7 @@ fn published_beyond(facts: &Facts<'_>, socket: &Socket, end: End) -> Vec<Path> {
             let path = into_container(facts, socket.netns, container, published);
             let why = end.why.clone().unwrap_or_default();
             let why = match &path.end.why {
-                Some(beyond) => format!("{beyond}; {why}"),
+                Some(beyond) => format!("{why}; {beyond}"),
                 None => why,
             };
             // The path may end in a visible process: the hidden owner is then
@@ -438,7 +437,7 @@ pub(super) fn into_container(
     published: &Published,
 ) -> Path {
     let address = container.networks.iter().flat_map(|n| &n.addresses).copied().next();
-    let source = container.via.split(" (").next().unwrap_or("container runtime").to_owned();
+    let (source, told_by) = owner::source(container);
     let name = container_name(container);
     let host = published.host_port.map_or_else(String::new, |port| {
         let at = published.host_ip.map_or_else(String::new, |ip| format!("{}:", show(ip)));
@@ -452,7 +451,7 @@ pub(super) fn into_container(
         detail: format!("published by container {name}"),
         socket: None,
         evidence: vec![Evidence::new(
-            source,
+            source.clone(),
             format!(
                 "container {name} publishes {host}{}/{}",
                 published.container_port, published.proto
@@ -493,12 +492,14 @@ pub(super) fn into_container(
         end: End {
             ending: Ending::OutsidePidNamespace,
             why: Some(format!(
-                "the network namespace of container {name} is not visible from here; the name is the runtime's word"
+                "what listens inside container {name} can't be seen from here; its name and ports are the word of the {source}, \
+                 and the container itself can tell more: {} exec {name} netstat -ltnp",
+                container.runtime
             )),
             containers: vec![container.clone()],
             pod: container.pod.clone(),
             cluster: container.cluster(),
-            evidence: vec![Evidence::new("container runtime", container.via.clone())],
+            evidence: vec![Evidence::new(source, format!("container {name} ({told_by})"))],
             ..End::default()
         },
     }

@@ -34,6 +34,15 @@ pub(super) fn vantage(from: Vantage) -> &'static str {
     }
 }
 
+/// The same in front of what to connect to from there.
+pub(super) fn vantage_at(from: Vantage) -> &'static str {
+    match from {
+        // The address need not be one of the host's own.
+        Vantage::Node => "this host",
+        other => vantage(other),
+    }
+}
+
 /// What stands in a table for an owner that is not a visible process. `None`
 /// for one that is.
 pub(super) fn marker(ending: Ending) -> Option<&'static str> {

@@ -73,9 +73,10 @@ impl Cut<'_> {
         retain(&mut facts["containers"]["value"], |container| {
             container["via"].as_str().is_some_and(|via| via.contains(&socket))
         });
-        let group = format!("/{}", self.lab);
+        let cgroups: BTreeSet<u64> =
+            sockets.iter().filter_map(|socket| socket["cgroup_id"].as_u64()).collect();
         retain(&mut facts["cgroup_paths"], |ask| {
-            ask["read"]["value"].as_str().is_some_and(|path| path.starts_with(&group))
+            ask["asked"].as_u64().is_some_and(|id| cgroups.contains(&id))
         });
         for part in ["netns", "host"] {
             facts[part]["gaps"] = json!(ours_of(&facts[part]["gaps"]));
@@ -113,7 +114,11 @@ impl Cut<'_> {
     fn processes(&self, facts: &Value) -> Vec<Value> {
         let group = format!("/{}/", self.lab);
         let in_lab = |process: &Value| {
+            let has = |word: &str| items(&process["cmdline"]).any(|argument| argument == word);
+            // The tool itself, and the helpers that became something else.
+            let of_the_lab_alone = process["comm"] == "whereis-port" || has("--imitate");
             process["cgroup"].as_str().is_some_and(|path| path.starts_with(&group))
+                && !of_the_lab_alone
         };
         let (mut processes, _) = gather(&facts["processes"], in_lab);
         processes.sort_by_key(|process| process["pid"].as_u64());

@@ -138,9 +138,7 @@ fn container(style: &Style, container: &Container) -> String {
 /// A process in one line.
 fn name(style: &Style, process: &Process, netns: Option<NetnsId>, host: &Host) -> String {
     let mut text = format!("{}, pid {}", style.text(process.name()), process.pid);
-    if let Some(inner) = process.inner_pid() {
-        let _ = write!(text, " ({inner} inside)");
-    }
+    text.push_str(&process.inside());
     match &process.user {
         Some(user) => {
             let _ = write!(text, ", user {}", style.text(user));

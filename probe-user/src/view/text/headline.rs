@@ -79,10 +79,13 @@ fn headline(page: &mut Page<'_>, line: &str) {
 fn steps(style: &Style, hops: &[&Hop], end: &End) -> Vec<String> {
     // A container of which only the id is known is named by what is around it.
     let named = end.containers.iter().any(|c| c.name.is_some());
+    let process = end.processes.first().map(|process| process.name());
     let mut steps: Vec<String> = end
         .containers
         .iter()
         .filter(|c| c.name.is_some() || !named)
+        // Kubernetes calls most containers like what runs in them.
+        .filter(|c| c.pod.is_none() || c.name.as_deref() != process)
         .map(|c| format!("{} ({})", style.text(words::container(c)), c.runtime))
         .collect();
     if steps.is_empty() {
@@ -140,7 +143,8 @@ fn last(style: &Style, hops: &[&Hop], end: &End) -> String {
         );
     }
     match &end.unit {
-        Some(unit) if end.containers.is_empty() => {
+        // What goes on elsewhere is not of the unit that passes it on.
+        Some(unit) if end.containers.is_empty() && end.ending != Ending::Elsewhere => {
             let _ = write!(text, ", {}", style.text(unit));
         }
         _ => {}

@@ -3,8 +3,8 @@
 
 use std::fmt::Write as _;
 
-use crate::model::{Gap, Impact, Reach, Verdict};
-use crate::view::layout::Page;
+use crate::model::{Gap, Impact, Reach, UNFILTERED, Vantage, Verdict};
+use crate::view::layout::{Page, width};
 use crate::view::style::Ink;
 use crate::view::words;
 
@@ -14,28 +14,117 @@ const LABEL: usize = 21;
 /// How many sources that fail in the same way are named without `-v`.
 const NAMED: usize = 3;
 
+/// What is said of a port for one reason: from several places, or at several
+/// addresses, or one of either.
+#[derive(Debug)]
+struct Statement<'a> {
+    reachable: Option<bool>,
+    from: Vec<Vantage>,
+    addresses: Vec<&'a str>,
+    why: &'a str,
+    fix: Option<&'a str>,
+}
+
 /// From where, and from where not, and what would help.
 pub(super) fn reach(page: &mut Page<'_>, reach: &[Reach]) {
+    let statements = statements(reach);
+    let mut at = 0;
+    while let Some(first) = statements.get(at) {
+        // One place that is reached in several ways gets a line for each.
+        let alike = statements[at..]
+            .iter()
+            .take_while(|s| (s.reachable, &s.from) == (first.reachable, &first.from));
+        let group: Vec<&Statement<'_>> = alike.collect();
+        at += group.len();
+        write(page, &group);
+    }
+    if reach.iter().any(|one| one.why.ends_with(UNFILTERED)) {
+        page.entry(INDENT, ("note:", LABEL, Ink::Dim), UNFILTERED);
+    }
+}
+
+/// Reachable first, then not, then what is not known; equal reasons together.
+fn statements(reach: &[Reach]) -> Vec<Statement<'_>> {
     let order = [Some(true), Some(false), None];
-    for one in order.iter().flat_map(|order| reach.iter().filter(move |r| r.reachable == *order)) {
-        let style = page.style;
-        let (label, ink) = match one.reachable {
-            Some(true) => ("reachable from:", Ink::Good),
-            Some(false) => ("not reachable from:", Ink::Warn),
-            None => ("not known if from:", Ink::Warn),
-        };
-        let mut text = words::vantage(one.from).to_owned();
-        if let Some(address) = &one.address {
-            let _ = write!(text, " at {}", style.text(address));
+    let ordered = order.iter().flat_map(|o| reach.iter().filter(move |r| r.reachable == *o));
+    let mut statements: Vec<Statement<'_>> = Vec::new();
+    for one in ordered {
+        let why = one
+            .why
+            .strip_suffix(UNFILTERED)
+            .map_or(one.why.as_str(), |why| why.trim_end_matches(' ').trim_end_matches(';'));
+        let fix = one.fix.as_deref();
+        let same = statements
+            .iter_mut()
+            .find(|s| (s.reachable, s.why, s.fix) == (one.reachable, why, fix) && fits(s, one));
+        match same {
+            Some(statement) => {
+                if !statement.from.contains(&one.from) {
+                    statement.from.push(one.from);
+                }
+                statement.addresses.extend(one.address.as_deref());
+            }
+            None => statements.push(Statement {
+                reachable: one.reachable,
+                from: vec![one.from],
+                addresses: one.address.as_deref().into_iter().collect(),
+                why,
+                fix,
+            }),
         }
-        if !one.why.is_empty() {
-            let because = if one.reachable == Some(false) { ", because" } else { ":" };
-            let _ = write!(text, "{because} {}", style.text(&one.why));
-        }
-        if let Some(fix) = &one.fix {
+    }
+    statements
+}
+
+/// Several addresses are for one place, and several places have no address.
+fn fits(statement: &Statement<'_>, one: &Reach) -> bool {
+    match &one.address {
+        Some(_) => statement.from == [one.from] && !statement.addresses.is_empty(),
+        None => statement.addresses.is_empty(),
+    }
+}
+
+fn write(page: &mut Page<'_>, group: &[&Statement<'_>]) {
+    let style = page.style;
+    let Some(first) = group.first() else { return };
+    let (label, ink) = match first.reachable {
+        Some(true) => ("reachable from:", Ink::Good),
+        Some(false) => ("not reachable from:", Ink::Warn),
+        None => ("not known if from:", Ink::Warn),
+    };
+    let reason = |statement: &Statement<'_>| {
+        let mut text = style.text(statement.why);
+        if let Some(fix) = statement.fix {
             let _ = write!(text, "; fix: {}", style.text(fix));
         }
-        page.entry(INDENT, (label, LABEL, ink), &text);
+        text
+    };
+    let at = |statement: &Statement<'_>| style.text(&statement.addresses.join(", "));
+    let has_addresses = group.iter().all(|statement| !statement.addresses.is_empty());
+    let word = if has_addresses { words::vantage_at } else { words::vantage };
+    let places: Vec<&str> = first.from.iter().map(|from| word(*from)).collect();
+    let mut text = places.join(", ");
+    match group {
+        [one] => {
+            if has_addresses {
+                let _ = write!(text, " at {}", at(one));
+            }
+            if !one.why.is_empty() {
+                let because = if one.reachable == Some(false) { ", because" } else { ":" };
+                let _ = write!(text, "{because} {}", reason(one));
+            }
+            page.entry(INDENT, (label, LABEL, ink), &text);
+        }
+        several => {
+            page.entry(INDENT, (label, LABEL, ink), &format!("{text}:"));
+            let indent = format!("{INDENT}{}", " ".repeat(LABEL));
+            let widest = several.iter().map(|s| width(&at(s))).max().unwrap_or(0);
+            let columns = if has_addresses { widest + 2 } else { 2 };
+            for one in several {
+                let label = if has_addresses { at(one) } else { "-".to_owned() };
+                page.entry(&indent, (&label, columns, Ink::Label), &reason(one));
+            }
+        }
     }
 }
 
