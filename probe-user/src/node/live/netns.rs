@@ -40,6 +40,7 @@ pub(super) fn find(proc: &OwnedFd, root: &Path) -> Result<Found, Errno> {
     for pid in pids(proc)? {
         search.process(proc, pid);
     }
+    search.recognise(proc);
     for dir in PINNED {
         search.pinned_in(Path::new(dir));
     }
@@ -134,6 +135,45 @@ impl Search {
             }
             Err(error) if is_denied(error) => self.found.untold.push(pid),
             Err(_) => {}
+        }
+    }
+
+    /// Namespaces of unreadable processes are mostly ones that other processes
+    /// live in too: the inode below `/proc/PID/net` of a readable one tells.
+    fn recognise(&mut self, proc: &OwnedFd) {
+        let veiled: Vec<NetnsId> =
+            self.found.netns.keys().copied().filter(|id| id.inode().is_none()).collect();
+        if veiled.is_empty() {
+            return;
+        }
+        for netns in self.found.netns.values().filter(|n| n.id.inode().is_some()) {
+            for pid in &netns.members {
+                let path = format!("{pid}/net/tcp");
+                // A thread can live elsewhere than its process, which is what
+                // this file tells of.
+                let of_process = inode_link(proc, format!("{pid}/ns/net"), b"net:").ok().flatten();
+                if of_process == netns.id.inode()
+                    && let Ok(stat) = rustix::fs::statat(proc, path, AtFlags::empty())
+                {
+                    self.by_proc_net.insert(stat.st_ino, netns.id);
+                    break;
+                }
+            }
+        }
+        for id in veiled {
+            let NetnsId::ProcNet(inode) = id else { continue };
+            let Some(known) = self.by_proc_net.get(&inode).copied().filter(|known| *known != id)
+            else {
+                continue;
+            };
+            self.found.doors.remove(&id);
+            if let (Some(veiled), Some(netns)) =
+                (self.found.netns.remove(&id), self.found.netns.get_mut(&known))
+            {
+                netns.members.extend(veiled.members);
+                netns.members.sort_unstable();
+                netns.members.truncate(Netns::MEMBERS);
+            }
         }
     }
 
