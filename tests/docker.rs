@@ -49,6 +49,10 @@ fn a_port_published_on_one_address() -> Test {
     ensure!(container["networks"][0]["name"] == "front", "{container}");
     let ports = container["ports"].as_array().context("no ports")?;
     ensure!(ports.iter().any(|port| port["host_port"] == 21101), "{container}");
+    let asked = docker.lab().whereis(&["127.0.0.1:21101"])?;
+    ensure!(asked.is_found()?.path_in(docker.lab().host())?.steps() == steps, "{}", asked.json);
+    // The same port on another address of the host is nobody's.
+    docker.lab().whereis(&["10.213.0.1:21101"])?.is_nothing()?;
     // Bound to loopback: no other machine reaches it.
     let reach = run.answer()?["reachable"].as_array().context("no reach")?;
     let outside = reach.iter().find(|entry| entry["from"] == "outside").context("no outside")?;

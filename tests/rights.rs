@@ -114,7 +114,7 @@ fn the_doctor_says_what_is_missing() -> Test {
     lab::root_or_skip!();
     let lab = Lab::new()?;
     let run = lab.tool().uid(NOBODY).args(&["--json", "doctor"]).run()?;
-    ensure!(run.code == Some(0), "{:?}: {}", run.code, run.stderr);
+    ensure!(run.code == Some(3), "{:?}: {}", run.code, run.stderr);
     let sources = run.json["sources"].as_array().map(Vec::as_slice).unwrap_or_default();
     let broken: Vec<_> = sources.iter().filter(|source| source["ok"] == false).collect();
     ensure!(!broken.is_empty(), "{}", run.stdout);
