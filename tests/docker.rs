@@ -289,6 +289,25 @@ fn a_member_of_the_docker_group_gets_names() -> Test {
 }
 
 #[test]
+fn a_daemon_that_hangs_leaves_its_files() -> Test {
+    lab::docker_or_skip!();
+    // Not the shared one: the other tests need theirs awake.
+    let docker = Docker::start()?;
+    let web = docker.run("frozen-web", "-p 127.0.0.1:21113:80", "listen tcp 0.0.0.0:80")?;
+    let daemon = i32::try_from(docker.pid())?;
+    let daemon = rustix::process::Pid::from_raw(daemon).context("process id")?;
+    rustix::process::kill_process(daemon, rustix::process::Signal::STOP)?;
+    let run = docker.lab().whereis(&["21113"])?;
+    ensure!(run.took < std::time::Duration::from_secs(5), "it took {:?}", run.took);
+    let path = run.is_found()?.path_in(docker.lab().host())?;
+    ensure!(path.pids() == [u64::from(web.pid)], "{}", path.0);
+    ensure!(path.container() == Some("frozen-web"), "{}", path.0);
+    let socket = docker.socket().to_str().context("path")?;
+    ensure!(run.gap_text().contains(socket), "no {socket} in: {}", run.gap_text());
+    Ok(())
+}
+
+#[test]
 fn the_daemons_resolver_in_a_container_belongs_to_dockerd() -> Test {
     lab::docker_or_skip!();
     let docker = Docker::shared()?;
