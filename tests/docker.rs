@@ -161,8 +161,9 @@ fn a_published_port_behind_which_nothing_listens() -> Test {
 fn an_exposed_port_is_not_a_published_one() -> Test {
     lab::docker_or_skip!();
     let docker = Docker::shared()?;
-    let _idle = docker.idle("exposed-only", "--expose 21110")?;
-    docker.lab().whereis(&["21110"])?.is_nothing()
+    let port = lab::unused_port()?;
+    let _idle = docker.idle("exposed-only", &format!("--expose {port}"))?;
+    docker.lab().whereis(&[&port.to_string()])?.is_nothing()
 }
 
 #[test]

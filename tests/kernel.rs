@@ -7,11 +7,13 @@ use lab::{Lab, Test};
 fn a_vxlan_device_holds_its_port_while_it_is_up() -> Test {
     lab::root_or_skip!();
     let lab = Lab::new()?;
-    lab.vxlan(lab.host(), "cilium_vxlan", 7, 28472)?;
-    lab.whereis(&["28472/udp"])?.is_nothing()?;
+    let port = lab::unused_port()?;
+    let question = format!("{port}/udp");
+    lab.vxlan(lab.host(), "cilium_vxlan", 7, port)?;
+    lab.whereis(&[&question])?.is_nothing()?;
 
     lab.host().ip(&["link", "set", "cilium_vxlan", "up"])?;
-    let run = lab.whereis(&["28472/udp"])?;
+    let run = lab.whereis(&[&question])?;
     let paths = run.is_found()?.paths_in(lab.host())?;
     ensure!(!paths.is_empty(), "{}", run.json);
     for path in paths {

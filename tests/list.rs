@@ -15,12 +15,15 @@ fn some() -> anyhow::Result<Some4> {
     let other = lab.netns("other")?;
     let plain =
         lab.listen(lab.host(), "tcp 127.0.0.1:21501 udp 127.0.0.1:21502 udp [::1]:21503")?;
-    let held = lab.listen_like(&other, "tcp [::]:21504", &["gunicorn-master"])?;
+    let held = lab.listen_like(&other, "tcp [::]:21504 --v6only 1", &["gunicorn-master"])?;
     Ok(Some4 { lab, other, plain, _held: held })
 }
 
 fn ports(run: &Run) -> anyhow::Result<Vec<u64>> {
-    ensure!(run.code == Some(0), "{:?}: {}", run.code, run.stderr);
+    // Nothing that passes the filters is "nothing there", sure or not.
+    let empty = run.json["listeners"].as_array().is_some_and(Vec::is_empty);
+    let fits = if empty { matches!(run.code, Some(1 | 3)) } else { run.code == Some(0) };
+    ensure!(fits, "{:?}: {}{}", run.code, run.stdout, run.stderr);
     let mut ports: Vec<u64> =
         run.listeners()?.iter().filter_map(|l| l.0["port"].as_u64()).collect();
     ports.sort_unstable();
@@ -42,7 +45,6 @@ fn filters() -> Test {
         (&["list", "-u"], udp),
         (&["list", "-4"], v4),
         (&["list", "-6"], v6),
-        (&["list", "-t", "-u"], &[21501, 21502, 21503, 21504]),
         (&["list", "-u", "-6"], &[21503]),
         (&["list", "--pid", &pid], &[21501, 21502, 21503]),
         (&["list", "--netns", &some.other.name], &[21504]),

@@ -40,7 +40,7 @@ fn a_recording_gives_the_answer_of_the_node() -> Test {
     let list = lab.whereis(&["--replay", file, "list"])?;
     ensure!(list.json["listeners"] == recorded.json["listeners"], "the list differs");
     let doctor = lab.whereis(&["--replay", file, "doctor"])?;
-    ensure!(doctor.code == Some(0), "{:?}: {}", doctor.code, doctor.stderr);
+    ensure!(matches!(doctor.code, Some(0 | 3)), "{:?}: {}", doctor.code, doctor.stderr);
     Ok(())
 }
 

@@ -50,15 +50,17 @@ fn protocols_are_told_apart() -> Test {
 fn a_connected_udp_socket_is_no_listener() -> Test {
     lab::root_or_skip!();
     let lab = Lab::new()?;
-    let _client = lab.listen(lab.host(), "udp 127.0.0.1:20973 --connect 127.0.0.1:9")?;
-    lab.whereis(&["20973/udp"])?.is_nothing()
+    let port = lab::unused_port()?;
+    let args = format!("udp 127.0.0.1:{port} --connect 127.0.0.1:9");
+    let _client = lab.listen(lab.host(), &args)?;
+    lab.whereis(&[&format!("{port}/udp")])?.is_nothing()
 }
 
 #[test]
 fn nothing_is_said_only_when_nothing_is_there() -> Test {
     lab::root_or_skip!();
     let lab = Lab::new()?;
-    let run = lab.whereis(&["20974"])?;
+    let run = lab.whereis(&[&lab::unused_port()?.to_string()])?;
     run.is_nothing()?;
     ensure!(run.answer()?["paths"].as_array().is_some_and(Vec::is_empty), "{}", run.json);
     Ok(())
@@ -88,7 +90,9 @@ fn address_families_and_what_they_take() -> Test {
         ensure!(v6only.is_none() || says == v6only, "{question}: {hop}");
     }
     // An IPv6-only wildcard leaves IPv4 alone.
-    lab.whereis(&["127.0.0.1:20981"])?.is_nothing()
+    let port = lab::unused_port()?;
+    let _only = lab.listen(lab.host(), &format!("tcp [::]:{port} --v6only 1"))?;
+    lab.whereis(&[&format!("127.0.0.1:{port}")])?.is_nothing()
 }
 
 #[test]
@@ -194,10 +198,11 @@ fn several_questions_and_ranges() -> Test {
     steps.sort();
     ensure!(steps == ["listener 127.0.0.1:21001/tcp", "listener 127.0.0.1:21003/tcp"], "{steps:?}");
 
-    let run = lab.whereis(&["21001", "21002"])?;
+    let unused = lab::unused_port()?.to_string();
+    let run = lab.whereis(&["21001", &unused])?;
     let answers = run.json["answers"].as_array().context("no answers")?;
     ensure!(answers.len() == 2 && answers[0]["verdict"] == "found", "{}", run.json);
-    ensure!(answers[1]["query"]["text"] == "21002", "{}", run.json);
+    ensure!(answers[1]["query"]["text"] == unused.as_str(), "{}", run.json);
     // One unanswered question is enough for a script to look.
     ensure!(matches!(run.code, Some(1 | 3)), "{:?}", run.code);
     Ok(())

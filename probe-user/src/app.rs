@@ -47,7 +47,9 @@ pub fn main() -> ExitCode {
     };
     // A panic is a bug; it must not look like an answer.
     let result = std::panic::catch_unwind(|| run(&cli)).unwrap_or_else(|_| {
-        Err(Failure::Tool("this is a bug in whereis-port, please report it with the lines above".to_owned()))
+        Err(Failure::Tool(
+            "this is a bug in whereis-port, please report it with the lines above".to_owned(),
+        ))
     });
     match result {
         Ok(exit) => exit.into(),
@@ -79,10 +81,10 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
             out.write_all(view::json::schema().as_bytes())?;
             Exit::Found
         }
-        Some(Command::Doctor) => {
-            on_node(&cli.global, |node| doctor(node, &cli.global, &mut out))?
+        Some(Command::Doctor) => on_node(&cli.global, |node| doctor(node, &cli.global, &mut out))?,
+        Some(Command::List(args)) => {
+            on_node(&cli.global, |node| list(node, &cli.global, args, &mut out))?
         }
-        Some(Command::List(args)) => on_node(&cli.global, |node| list(node, &cli.global, args, &mut out))?,
         None if cli.targets.is_empty() => {
             on_node(&cli.global, |node| list(node, &cli.global, &ListArgs::default(), &mut out))?
         }
@@ -106,7 +108,9 @@ fn on_node(
         return work(&recorded);
     }
     let live = LiveNode::new().map_err(|error| {
-        Failure::Tool(format!("/proc can't be read: {error}; mount procfs there: mount -t proc proc /proc"))
+        Failure::Tool(format!(
+            "/proc can't be read: {error}; mount procfs there: mount -t proc proc /proc"
+        ))
     })?;
     let Some(path) = &global.record else { return work(&live) };
     let recorder = Recorder::new(&live);
@@ -161,13 +165,13 @@ fn list(
 ) -> Result<Exit, Failure> {
     let filter = ListFilter {
         proto: match (args.tcp, args.udp) {
-            (true, _) => Some(Proto::Tcp),
-            (_, true) => Some(Proto::Udp),
+            (true, false) => Some(Proto::Tcp),
+            (false, true) => Some(Proto::Udp),
             _ => None,
         },
         ipv4: match (args.ipv4, args.ipv6) {
-            (true, _) => Some(true),
-            (_, true) => Some(false),
+            (true, false) => Some(true),
+            (false, true) => Some(false),
             _ => None,
         },
         netns: args.netns.clone(),
@@ -199,7 +203,8 @@ fn list(
     }
     if global.verbose && output != ListOutput::Json {
         out.flush()?;
-        let _ = io::stderr().write_all(view::doctor::report(&host, &sources, &style(global)).as_bytes());
+        let _ = io::stderr()
+            .write_all(view::doctor::report(&host, &sources, &style(global)).as_bytes());
     }
     Ok(Exit::of([list_verdict(&listing)]))
 }

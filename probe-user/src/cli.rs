@@ -25,6 +25,7 @@ Exit status:
   0  found                 1  surely nothing there
   2  bad usage or input    3  not found, but something could not be read (it is said what)
   4  the tool itself failed
+  (doctor: 0 all sources readable, 3 some are not)
 
 Without root, listeners of other users are listed without their owner. See
 `whereis-port doctor` for what can be read here and what would give the rest.";
@@ -99,16 +100,16 @@ pub enum Command {
 /// What to list, and how.
 #[derive(Debug, Args, Default)]
 pub struct ListArgs {
-    /// Only TCP
-    #[arg(short, long, conflicts_with = "udp")]
+    /// TCP; with -u both, as without either
+    #[arg(short, long)]
     pub tcp: bool,
-    /// Only UDP
+    /// UDP
     #[arg(short, long)]
     pub udp: bool,
-    /// Only IPv4
-    #[arg(short = '4', long, conflicts_with = "ipv6")]
+    /// IPv4; with -6 both
+    #[arg(short = '4', long)]
     pub ipv4: bool,
-    /// Only IPv6 (dual-stack sockets included)
+    /// IPv6 (dual-stack sockets included)
     #[arg(short = '6', long)]
     pub ipv6: bool,
     /// Only this network namespace, by name or inode number
@@ -176,9 +177,8 @@ pub fn parse_target(target: &str, services: &str) -> Result<Query, BadTarget> {
 
 fn split(place: &str) -> Result<(Scope, &str), String> {
     if let Some(rest) = place.strip_prefix('[') {
-        let (address, port) = rest
-            .split_once("]:")
-            .ok_or("an address in brackets needs a port: [ADDRESS]:PORT")?;
+        let (address, port) =
+            rest.split_once("]:").ok_or("an address in brackets needs a port: [ADDRESS]:PORT")?;
         let address = address
             .parse::<std::net::Ipv6Addr>()
             .map_err(|_| format!("{address:?} is not an IPv6 address"))?;
@@ -199,7 +199,9 @@ fn split(place: &str) -> Result<(Scope, &str), String> {
             if address == "localhost" {
                 return Ok((Scope::Address(crate::model::LOOPBACK4), port));
             }
-            if place.parse::<std::net::Ipv6Addr>().is_ok() || address.parse::<std::net::Ipv6Addr>().is_ok() {
+            if place.parse::<std::net::Ipv6Addr>().is_ok()
+                || address.parse::<std::net::Ipv6Addr>().is_ok()
+            {
                 return Err(format!("an IPv6 address needs brackets: [{address}]:{port}"));
             }
             Err(format!("{address:?} is not an IP address; names are not looked up"))

@@ -21,7 +21,7 @@ mod tool;
 
 pub use docker::{Container, Docker, KindNode};
 pub use fake::{FakeContainer, FakeDocker};
-pub use node::{Lab, Netns, Proc, netns_inode};
+pub use node::{Lab, Netns, Proc, netns_inode, unused_port};
 pub use sweep::{sweep, sweep_dead};
 pub use tool::{Run, Tool, View, ask, binary};
 

@@ -1,5 +1,6 @@
 //! The lab itself: namespaces, links and processes.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -423,6 +424,38 @@ impl Drop for Proc {
 pub fn netns_inode(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/ns/net");
     Ok(std::fs::metadata(&path).with_context(|| path.clone())?.ino())
+}
+
+/// A port that nobody on this machine uses, in any namespace: for a test that
+/// asks for nothing, since the tool sees every namespace there is. It differs
+/// from call to call.
+///
+/// # Errors
+/// When `/proc` can't be read.
+pub fn unused_port() -> Result<u16> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let mut used = BTreeSet::new();
+    for process in std::fs::read_dir("/proc")?.flatten() {
+        for table in ["tcp", "tcp6", "udp", "udp6"] {
+            let path = process.path().join("net").join(table);
+            // Not a process, or one that has exited.
+            let Ok(text) = std::fs::read_to_string(path) else { continue };
+            let local = text.lines().filter_map(|line| line.split_whitespace().nth(1));
+            used.extend(local.filter_map(|local| {
+                let (_, port) = local.rsplit_once(':')?;
+                u16::from_str_radix(port, 16).ok()
+            }));
+        }
+    }
+    // Two test processes at the same time begin at different places. Below the
+    // range from which the kernel gives ports to clients.
+    let begin = std::process::id().wrapping_mul(211);
+    let mut candidates = (0..20_000_u32).map(|_| {
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        10_000 + begin.wrapping_add(next) % 20_000
+    });
+    let found = candidates.find_map(|port| u16::try_from(port).ok().filter(|p| !used.contains(p)));
+    found.context("every port is in use")
 }
 
 /// Runs a command and returns what it printed, or an error with what it complained of.

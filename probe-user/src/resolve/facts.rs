@@ -98,15 +98,21 @@ impl<'a> Facts<'a> {
         };
         // Runtimes pin namespaces under generated names; a container's own name
         // says more.
-        let pinned = netns.name.clone().filter(|n| !n.starts_with("cni-") && !n.starts_with("netns-"));
-        pinned.or_else(container).or_else(|| netns.name.clone()).or_else(|| {
-            (id == self.host.own_netns).then(|| "here".to_owned())
-        })
+        let pinned =
+            netns.name.clone().filter(|n| !n.starts_with("cni-") && !n.starts_with("netns-"));
+        pinned
+            .or_else(container)
+            .or_else(|| netns.name.clone())
+            .or_else(|| (id == self.host.own_netns).then(|| "here".to_owned()))
     }
 }
 
 /// The name of a container, or the start of its id as runtimes shorten it.
 pub(super) fn container_name(container: &Container) -> String {
     let pod_container = container.pod.as_ref().and_then(|p| p.name.clone());
-    container.name.clone().or(pod_container).unwrap_or_else(|| container.id.chars().take(12).collect())
+    container
+        .name
+        .clone()
+        .or(pod_container)
+        .unwrap_or_else(|| container.id.chars().take(12).collect())
 }

@@ -62,7 +62,13 @@ fn rows(facts: &Facts<'_>, sockets: Vec<Socket>) -> Vec<ListRow> {
         let netns = facts.netns_ref(socket.netns);
         for end in owner::ends(facts, &socket) {
             let (target, target_detail) = target(&socket, &end).unzip();
-            rows.push(ListRow { netns: netns.clone(), socket: socket.clone(), end, target, target_detail });
+            rows.push(ListRow {
+                netns: netns.clone(),
+                socket: socket.clone(),
+                end,
+                target,
+                target_detail,
+            });
         }
     }
     rows
@@ -94,8 +100,13 @@ fn named(name: &str, port: Option<crate::model::Port>) -> Endpoint {
 fn passes(row: &ListRow, filter: &ListFilter) -> bool {
     let end = &row.end;
     filter.pid.is_none_or(|pid| end.processes.iter().any(|p| p.pid == pid))
-        && filter.process.as_ref().is_none_or(|name| end.processes.iter().any(|p| p.name().contains(name.as_str())))
+        && filter
+            .process
+            .as_ref()
+            .is_none_or(|name| end.processes.iter().any(|p| p.name().contains(name.as_str())))
         && filter.container.as_ref().is_none_or(|name| {
-            end.containers.iter().any(|c| container_name(c).contains(name.as_str()) || c.id.starts_with(name.as_str()))
+            end.containers.iter().any(|c| {
+                container_name(c).contains(name.as_str()) || c.id.starts_with(name.as_str())
+            })
         })
 }

@@ -19,8 +19,7 @@ pub(crate) use forward::{Piece, Word, telling_words};
 pub use list::{ListFilter, list};
 
 use crate::model::{
-    Answer, Capability, Gap, Impact, NetnsId, Path, Query, Scope, Socket,
-    SocketInode, Verdict,
+    Answer, Capability, Gap, Impact, NetnsId, Path, Query, Scope, Socket, SocketInode, Verdict,
 };
 use crate::node::Node;
 use facts::Facts;
@@ -106,7 +105,8 @@ fn published_only(facts: &Facts<'_>, query: &Query) -> Vec<Path> {
     let wanted = |proto| query.proto.is_none_or(|p| p == proto);
     let mut paths = Vec::new();
     for container in facts.take(facts.node.containers()) {
-        for published in container.ports.iter().filter(|p| wanted(p.proto) && p.host_port.is_some()) {
+        for published in container.ports.iter().filter(|p| wanted(p.proto) && p.host_port.is_some())
+        {
             let asked = |port| query.ports.contains(port);
             if published.host_port.is_some_and(asked) || asked(published.container_port) {
                 let path = walk::into_container(facts, facts.host.own_netns, &container, published);
@@ -153,6 +153,9 @@ fn verdict(facts: &Facts<'_>, paths: &[Path]) -> Verdict {
             .remedy("look with: nft list ruleset; iptables-save -t nat; ipvsadm -Ln"),
         );
     }
-    if facts.gaps().iter().any(|g| g.impact == Impact::Port) { Verdict::Unknown } else { Verdict::NotFound }
+    if facts.gaps().iter().any(|g| g.impact == Impact::Port) {
+        Verdict::Unknown
+    } else {
+        Verdict::NotFound
+    }
 }
-

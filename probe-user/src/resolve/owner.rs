@@ -78,7 +78,8 @@ fn name(end: &mut End) {
             let (source, place) = container.via.split_once(" (").unwrap_or((&container.via, ""));
             let place = place.trim_end_matches(')');
             let name = container.name.as_deref().unwrap_or(&container.id);
-            end.evidence.push(Evidence::new(source.to_owned(), format!("container {name} ({place})")));
+            end.evidence
+                .push(Evidence::new(source.to_owned(), format!("container {name} ({place})")));
         }
     }
     if let Some(cluster) = &end.cluster {
@@ -128,7 +129,9 @@ fn ownerless(facts: &Facts<'_>, socket: &Socket, denied: &[u32], denied_total: u
         let mut why = who.clone();
         let mut gap = Gap::new(Impact::Owner, "/proc/*/fd", who);
         if host.has(Capability::CapSysPtrace) {
-            why.push_str("; CAP_SYS_PTRACE is there, so a security module or a user namespace refused");
+            why.push_str(
+                "; CAP_SYS_PTRACE is there, so a security module or a user namespace refused",
+            );
         } else {
             why.push_str(": needs CAP_SYS_PTRACE");
             gap = gap.remedy("run as root, or with CAP_SYS_PTRACE");
@@ -140,14 +143,22 @@ fn ownerless(facts: &Facts<'_>, socket: &Socket, denied: &[u32], denied_total: u
         end.why = Some(why);
     } else if !host.init_pid_ns {
         end.ending = Ending::OutsidePidNamespace;
-        let place = if host.wsl { "another WSL distribution or Docker Desktop's engine" } else { "the host or another container" };
+        let place = if host.wsl {
+            "another WSL distribution or Docker Desktop's engine"
+        } else {
+            "the host or another container"
+        };
         end.why = Some(format!(
             "an owner exists, but not in this PID namespace: every process in here was readable, none holds the socket, \
              the kernel does not own it, and this is not the machine's initial PID namespace; look at {place}"
         ));
         facts.gap(
-            Gap::new(Impact::Owner, "PID namespace", "processes outside this PID namespace are not visible")
-                .remedy("run in the machine's initial PID namespace"),
+            Gap::new(
+                Impact::Owner,
+                "PID namespace",
+                "processes outside this PID namespace are not visible",
+            )
+            .remedy("run in the machine's initial PID namespace"),
         );
     } else {
         end.ending = Ending::Unknown;
@@ -165,7 +176,8 @@ fn ownerless(facts: &Facts<'_>, socket: &Socket, denied: &[u32], denied_total: u
 /// was created in, and the company it keeps.
 fn hint(facts: &Facts<'_>, socket: &Socket, end: &mut End) {
     // 1 is the root of cgroup2: everything on a host without cgroup2.
-    let cgroup = socket.cgroup_id.filter(|id| *id > 1).and_then(|id| facts.take(facts.node.cgroup_path(id)));
+    let cgroup =
+        socket.cgroup_id.filter(|id| *id > 1).and_then(|id| facts.take(facts.node.cgroup_path(id)));
     if let Some(cgroup) = cgroup {
         let chain = cgroup.containers();
         end.containers = refs_only(&chain);
@@ -185,7 +197,10 @@ fn hint(facts: &Facts<'_>, socket: &Socket, end: &mut End) {
             end.containers = refs_only(first);
             end.evidence.push(Evidence::new(
                 "namespace members",
-                format!("all {} visible processes of the namespace are in this container", members.len()),
+                format!(
+                    "all {} visible processes of the namespace are in this container",
+                    members.len()
+                ),
             ));
         }
     }
@@ -212,14 +227,18 @@ fn kernel(facts: &Facts<'_>, socket: &Socket) -> Option<End> {
     if socket.proto == Proto::Udp {
         for link in facts.take(facts.node.links(&netns)) {
             if let Some(what) = tunnel(&link, socket.port.0) {
-                let detail = format!("interface {} (index {}) of netns {}", link.name, link.index, link.netns);
+                let detail = format!(
+                    "interface {} (index {}) of netns {}",
+                    link.name, link.index, link.netns
+                );
                 found.push((what, Evidence::new("rtnetlink", detail)));
             }
         }
     }
     for port in facts.take(facts.node.kernel_ports(&netns)) {
         if port.proto == socket.proto && port.port == socket.port {
-            let of = port.interface.as_ref().map_or_else(String::new, |i| format!(" interface {i}"));
+            let of =
+                port.interface.as_ref().map_or_else(String::new, |i| format!(" interface {i}"));
             let detail = format!("{}{of} of netns {}", port.what, port.netns);
             found.push((format!("{}{of}", port.what), Evidence::new(port.source, detail)));
         }

@@ -39,11 +39,17 @@ pub(super) fn of(facts: &Facts<'_>, paths: &[Path]) -> Vec<Reach> {
 /// A "no" that holds for one bind says nothing once another bind of the same
 /// namespace makes it a "yes" (docker-proxy binds IPv4 and IPv6 apart).
 fn settle(reach: &mut Vec<Reach>) {
-    let yes: Vec<Vantage> = reach.iter().filter(|r| r.reachable == Some(true)).map(|r| r.from).collect();
+    let yes: Vec<Vantage> =
+        reach.iter().filter(|r| r.reachable == Some(true)).map(|r| r.from).collect();
     reach.retain(|r| r.reachable == Some(true) || r.address.is_some() || !yes.contains(&r.from));
 }
 
-fn entry(from: Vantage, address: Option<String>, reachable: Option<bool>, why: impl Into<String>) -> Reach {
+fn entry(
+    from: Vantage,
+    address: Option<String>,
+    reachable: Option<bool>,
+    why: impl Into<String>,
+) -> Reach {
     Reach { from, address, reachable, why: why.into(), fix: None }
 }
 
@@ -73,7 +79,10 @@ fn here(facts: &Facts<'_>, socket: &Socket, end: &End) -> Vec<Reach> {
     let bound = socket.effective_address();
     if bound.is_loopback() {
         let only = format!("bound to {bound} only");
-        let hint = format!("bind it to another address, or forward to it from one (ssh -L {port}:{})", at(bound, port));
+        let hint = format!(
+            "bind it to another address, or forward to it from one (ssh -L {port}:{})",
+            at(bound, port)
+        );
         return vec![
             entry(Vantage::Loopback, Some(at(bound, port)), Some(true), only.clone()),
             entry(Vantage::Node, None, Some(false), only.clone()),
@@ -86,7 +95,9 @@ fn here(facts: &Facts<'_>, socket: &Socket, end: &End) -> Vec<Reach> {
     let mut reach = Vec::new();
     if socket.is_wildcard() {
         let loopback: IpAddr = match bound {
-            IpAddr::V6(_) if socket.takes_ipv4() == Some(false) => std::net::Ipv6Addr::LOCALHOST.into(),
+            IpAddr::V6(_) if socket.takes_ipv4() == Some(false) => {
+                std::net::Ipv6Addr::LOCALHOST.into()
+            }
             _ => crate::model::LOOPBACK4,
         };
         let why = if socket.takes_ipv4().is_none() {
@@ -100,13 +111,24 @@ fn here(facts: &Facts<'_>, socket: &Socket, end: &End) -> Vec<Reach> {
         reach.push(fix(no, format!("connect to {}", at(bound, port))));
     }
     if own.is_empty() {
-        reach.push(entry(Vantage::Outside, None, Some(false), "this namespace has no other address"));
+        reach.push(entry(
+            Vantage::Outside,
+            None,
+            Some(false),
+            "this namespace has no other address",
+        ));
         return reach;
     }
-    let why = if socket.is_wildcard() { "bound to all addresses".to_owned() } else { format!("bound to {bound}") };
+    let why = if socket.is_wildcard() {
+        "bound to all addresses".to_owned()
+    } else {
+        format!("bound to {bound}")
+    };
     let links = facts.take(facts.node.links(&[socket.netns]));
     let virtual_link = |a: &Address| {
-        links.iter().any(|l| l.index == a.ifindex && matches!(l.kind, LinkKind::Bridge | LinkKind::Veth))
+        links
+            .iter()
+            .any(|l| l.index == a.ifindex && matches!(l.kind, LinkKind::Bridge | LinkKind::Veth))
     };
     for address in own.iter().take(MAX_ADDRESSES) {
         reach.push(entry(Vantage::Node, Some(at(address.address, port)), Some(true), why.clone()));
@@ -145,7 +167,8 @@ fn away(facts: &Facts<'_>, socket: &Socket, end: &End) -> Vec<Reach> {
     let port = socket.port.0;
     let place = facts.netns_ref(socket.netns);
     let name = place.name.clone().unwrap_or_else(|| place.id.to_string());
-    let publisher = end.containers.iter().rev().find(|c| c.ports.iter().any(|p| is_published(p, socket)));
+    let publisher =
+        end.containers.iter().rev().find(|c| c.ports.iter().any(|p| is_published(p, socket)));
     let mut reach = Vec::new();
     if let Some(container) = publisher {
         for published in container.ports.iter().filter(|p| is_published(p, socket)) {
@@ -165,10 +188,13 @@ fn away(facts: &Facts<'_>, socket: &Socket, end: &End) -> Vec<Reach> {
     let direct = direct(facts, socket);
     let best = direct.first().map(|a| at(*a, port));
     if !reach.iter().any(|r| r.from == Vantage::Loopback) {
-        let why = format!("it listens in network namespace {name}, and is not published on this one");
+        let why =
+            format!("it listens in network namespace {name}, and is not published on this one");
         let no = entry(Vantage::Loopback, None, Some(false), why.clone());
         reach.push(match (&best, cluster_fix(end, port)) {
-            (Some(best), Some(recreate)) => fix(no, format!("use {best} from this host, or {recreate}")),
+            (Some(best), Some(recreate)) => {
+                fix(no, format!("use {best} from this host, or {recreate}"))
+            }
             (Some(best), None) => fix(no, format!("use {best} from this host")),
             (None, Some(recreate)) => fix(no, recreate),
             (None, None) => no,
@@ -184,7 +210,12 @@ fn away(facts: &Facts<'_>, socket: &Socket, end: &End) -> Vec<Reach> {
         reach.push(entry(Vantage::Node, Some(at(*address, port)), Some(true), why));
     }
     if direct.is_empty() {
-        reach.push(entry(Vantage::Node, None, None, format!("no address of {name} that this namespace has a link to")));
+        reach.push(entry(
+            Vantage::Node,
+            None,
+            None,
+            format!("no address of {name} that this namespace has a link to"),
+        ));
     }
     let networks: Vec<&str> =
         end.containers.iter().rev().flat_map(|c| &c.networks).map(|n| n.name.as_str()).collect();
@@ -206,7 +237,12 @@ fn published_reach(facts: &Facts<'_>, container: &Container, published: &Publish
     let Some(host_port) = published.host_port else { return Vec::new() };
     let ip = published.host_ip.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into());
     let name = container_name(container);
-    let what = format!("container {name} publishes {}->{}/{}", at(ip, host_port.0), published.container_port, published.proto);
+    let what = format!(
+        "container {name} publishes {}->{}/{}",
+        at(ip, host_port.0),
+        published.container_port,
+        published.proto
+    );
     let target = if ip.is_unspecified() {
         if ip.is_ipv6() { std::net::Ipv6Addr::LOCALHOST.into() } else { crate::model::LOOPBACK4 }
     } else {
@@ -215,23 +251,39 @@ fn published_reach(facts: &Facts<'_>, container: &Container, published: &Publish
     let own = facts.host.own_netns;
     let there = walk::at_address(facts, own, target, host_port, published.proto);
     if there.is_empty() {
-        let why = format!("{what}, but no socket of this namespace has that port: NAT rules decide, and are not evaluated by this version");
+        let why = format!(
+            "{what}, but no socket of this namespace has that port: NAT rules decide, and are not evaluated by this version"
+        );
         return vec![entry(Vantage::Loopback, Some(at(target, host_port.0)), None, why)];
     }
     if ip.is_loopback() {
         let only = format!("{what}: on {ip} only");
-        let hint = format!("recreate the container with -p {host_port}:{}", published.container_port);
+        let hint =
+            format!("recreate the container with -p {host_port}:{}", published.container_port);
         return vec![
             entry(Vantage::Loopback, Some(at(ip, host_port.0)), Some(true), what),
             fix(entry(Vantage::Outside, None, Some(false), only), hint),
         ];
     }
-    let mut reach = vec![entry(Vantage::Loopback, Some(at(target, host_port.0)), Some(ip.is_unspecified()), what.clone())];
+    let mut reach = vec![entry(
+        Vantage::Loopback,
+        Some(at(target, host_port.0)),
+        Some(ip.is_unspecified()),
+        what.clone(),
+    )];
     let mut own_addresses: Vec<Address> = facts.take(facts.node.addresses(&[own]));
-    own_addresses.retain(|a| usable(a.address) && (ip == a.address || ip.is_unspecified() && ip.is_ipv4() == a.address.is_ipv4()));
+    own_addresses.retain(|a| {
+        usable(a.address)
+            && (ip == a.address || ip.is_unspecified() && ip.is_ipv4() == a.address.is_ipv4())
+    });
     for address in own_addresses.iter().take(MAX_ADDRESSES) {
         let why = format!("{what}; {UNFILTERED}");
-        reach.push(entry(Vantage::Outside, Some(at(address.address, host_port.0)), Some(true), why));
+        reach.push(entry(
+            Vantage::Outside,
+            Some(at(address.address, host_port.0)),
+            Some(true),
+            why,
+        ));
     }
     reach
 }
@@ -262,8 +314,13 @@ fn cluster_fix(end: &End, port: u16) -> Option<String> {
              or kubectl --context kind-{} port-forward",
             cluster.name, cluster.name
         )),
-        "k3d" => Some(format!("k3d cluster edit {} --port-add HOSTPORT:{port}@loadbalancer", cluster.name)),
-        "minikube" => Some(format!("minikube -p {} service, or kubectl port-forward", cluster.name)),
+        "k3d" => Some(format!(
+            "k3d cluster edit {} --port-add HOSTPORT:{port}@loadbalancer",
+            cluster.name
+        )),
+        "minikube" => {
+            Some(format!("minikube -p {} service, or kubectl port-forward", cluster.name))
+        }
         _ => None,
     }
 }
@@ -273,6 +330,7 @@ fn publish_fix(end: &End, port: u16) -> Option<String> {
         return Some(how);
     }
     let outermost = end.containers.first()?;
-    (end.containers.len() == 1 && end.pod.is_none())
-        .then(|| format!("recreate container {} with -p HOSTPORT:{port}", container_name(outermost)))
+    (end.containers.len() == 1 && end.pod.is_none()).then(|| {
+        format!("recreate container {} with -p HOSTPORT:{port}", container_name(outermost))
+    })
 }

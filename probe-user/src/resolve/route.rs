@@ -49,8 +49,15 @@ mod tests {
 
     #[test]
     fn the_longest_prefix_wins() {
-        let routes = [route("0.0.0.0", 0, 1), route("172.16.0.0", 12, 2), route("172.18.0.0", 16, 3), route("::", 0, 9)];
-        for (address, ifindex) in [("172.18.0.4", 3), ("172.19.0.4", 2), ("8.8.8.8", 1), ("fd00::1", 9)] {
+        let routes = [
+            route("0.0.0.0", 0, 1),
+            route("172.16.0.0", 12, 2),
+            route("172.18.0.0", 16, 3),
+            route("::", 0, 9),
+        ];
+        for (address, ifindex) in
+            [("172.18.0.4", 3), ("172.19.0.4", 2), ("8.8.8.8", 1), ("fd00::1", 9)]
+        {
             let found = lookup(&routes, address.parse().unwrap()).and_then(|r| r.ifindex);
             assert_eq!(found, Some(ifindex), "{address}");
         }

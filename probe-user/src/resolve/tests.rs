@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
-    Address, Ancestor, Answer, Capability, CgroupPath, Container, ContainerRef, Ending, Gap, Host,
-    HopKind, Impact, KernelPort, Link, LinkKind, NatPresence, Netns, NetnsId, Network, Owner,
+    Address, Ancestor, Answer, Capability, CgroupPath, Container, ContainerRef, Ending, Gap,
+    HopKind, Host, Impact, KernelPort, Link, LinkKind, NatPresence, Netns, NetnsId, Network, Owner,
     Owners, Pid, Port, PortRange, Process, Proto, Published, Query, Read, Route, Runtime, Scope,
     Socket, SocketFilter, SocketInode, SocketState, SourceReport, StartTime, Vantage, Verdict,
 };
@@ -32,7 +32,13 @@ struct TestNode {
 }
 
 fn netns(id: NetnsId, name: Option<&str>) -> Netns {
-    Netns { id, cookie: None, name: name.map(str::to_owned), paths: Vec::new(), members: Vec::new() }
+    Netns {
+        id,
+        cookie: None,
+        name: name.map(str::to_owned),
+        paths: Vec::new(),
+        members: Vec::new(),
+    }
 }
 
 impl TestNode {
@@ -42,7 +48,11 @@ impl TestNode {
             kernel: "6.1.0".to_owned(),
             now: 0,
             euid: 0,
-            capabilities: vec![Capability::CapSysPtrace, Capability::CapSysAdmin, Capability::CapNetAdmin],
+            capabilities: vec![
+                Capability::CapSysPtrace,
+                Capability::CapSysAdmin,
+                Capability::CapNetAdmin,
+            ],
             own_netns: HOST,
             own_netns_name: None,
             host_netns: Some(HOST),
@@ -73,7 +83,12 @@ impl TestNode {
     }
 
     fn address(mut self, netns: NetnsId, address: &str) -> Self {
-        self.addresses.push(Address { netns, ifindex: 2, address: address.parse().unwrap(), prefix: 24 });
+        self.addresses.push(Address {
+            netns,
+            ifindex: 2,
+            address: address.parse().unwrap(),
+            prefix: 24,
+        });
         self
     }
 
@@ -240,7 +255,10 @@ fn kind_node() -> TestNode {
         })
         .container(ID, "cluster2-control-plane", |c| {
             c.labels.insert("io.x-k8s.kind.cluster".to_owned(), "cluster2".to_owned());
-            c.networks.push(Network { name: "kind".to_owned(), addresses: vec!["172.18.0.4".parse().unwrap()] });
+            c.networks.push(Network {
+                name: "kind".to_owned(),
+                addresses: vec!["172.18.0.4".parse().unwrap()],
+            });
             c.ports.push(Published {
                 proto: Proto::Tcp,
                 container_port: Port(6443),
@@ -256,7 +274,10 @@ fn a_published_port_leads_through_the_proxy_to_the_process_and_its_cluster() {
     assert_eq!(shape(&answer), ["127.0.0.1:20971 > 172.18.0.4:6443 > [::]:6443 > kube-apiserver"]);
     assert_eq!(answer.verdict, Verdict::Found);
     let path = &answer.paths[0];
-    assert_eq!(path.hops.iter().map(|h| h.kind).collect::<Vec<_>>(), [HopKind::Listener, HopKind::Forward, HopKind::Listener]);
+    assert_eq!(
+        path.hops.iter().map(|h| h.kind).collect::<Vec<_>>(),
+        [HopKind::Listener, HopKind::Forward, HopKind::Listener]
+    );
     assert_eq!(path.end.containers[0].name.as_deref(), Some("cluster2-control-plane"));
     assert_eq!(path.end.cluster.as_ref().map(|c| c.name.as_str()), Some("cluster2"));
     let forward: Vec<&str> = path.hops[1].evidence.iter().map(|e| e.source.as_ref()).collect();
@@ -278,7 +299,13 @@ fn a_containers_port_names_the_published_way_in() {
 #[test]
 fn an_unpublished_port_of_a_kind_node_says_how_to_get_there() {
     let mut node = kind_node().tcp(A, "0.0.0.0:30518").held_by(20, A, "");
-    node.routes.push(Route { netns: HOST, destination: "172.18.0.0".parse().unwrap(), prefix: 16, gateway: None, ifindex: Some(5) });
+    node.routes.push(Route {
+        netns: HOST,
+        destination: "172.18.0.0".parse().unwrap(),
+        prefix: 16,
+        gateway: None,
+        ifindex: Some(5),
+    });
     let answer = node.ask("30518");
     assert_eq!(reachable(&answer, Vantage::Node), [(Some(true), Some("172.18.0.4:30518"))]);
     let loopback = answer.reach.iter().find(|r| r.from == Vantage::Loopback).unwrap();
@@ -348,7 +375,11 @@ fn a_v4_mapped_bind_is_an_ipv4_bind() {
 
 #[test]
 fn every_member_of_a_reuseport_group_is_listed() {
-    let node = TestNode::new().tcp(HOST, "0.0.0.0:80").held_by(5, HOST, "one").tcp(HOST, "0.0.0.0:80").held_by(6, HOST, "two");
+    let node = TestNode::new()
+        .tcp(HOST, "0.0.0.0:80")
+        .held_by(5, HOST, "one")
+        .tcp(HOST, "0.0.0.0:80")
+        .held_by(6, HOST, "two");
     assert_eq!(shape(&node.ask("127.0.0.1:80")), ["0.0.0.0:80 > one", "0.0.0.0:80 > two"]);
 }
 
@@ -380,7 +411,10 @@ fn holders_in_different_containers_are_different_ends() {
 
 #[test]
 fn a_reused_pid_owns_nothing() {
-    let node = TestNode::new().tcp(HOST, "0.0.0.0:80").held_by(50, HOST, "old").last_process(|p| p.start = StartTime(99));
+    let node = TestNode::new()
+        .tcp(HOST, "0.0.0.0:80")
+        .held_by(50, HOST, "old")
+        .last_process(|p| p.start = StartTime(99));
     let answer = node.ask("80");
     assert_eq!(shape(&answer), ["0.0.0.0:80 > Unknown"]);
     assert!(answer.gaps.iter().any(|g| g.source == "process 50"), "{:?}", answer.gaps);
@@ -410,7 +444,11 @@ fn a_tunnel_owns_its_port_only_while_it_is_up_and_only_in_its_namespace() {
         peer_netns: None,
     };
     let mut node = TestNode::new().namespace(A, "a").socket(HOST, Proto::Udp, "0.0.0.0:8472");
-    for (link, expected) in [(vxlan(HOST, true), Ending::Kernel), (vxlan(HOST, false), Ending::Unknown), (vxlan(A, true), Ending::Unknown)] {
+    for (link, expected) in [
+        (vxlan(HOST, true), Ending::Kernel),
+        (vxlan(HOST, false), Ending::Unknown),
+        (vxlan(A, true), Ending::Unknown),
+    ] {
         node.links = vec![link];
         let answer = node.ask("8472/udp");
         assert_eq!(answer.paths[0].end.ending, expected, "{:?}", node.links);
@@ -430,13 +468,27 @@ fn forwards_in_a_circle_end() {
         .held_by(6, HOST, "socat TCP-LISTEN:1001,fork TCP:127.0.0.1:1000");
     let answer = node.ask("1000");
     assert_eq!(answer.paths.len(), 1);
-    assert!(answer.paths[0].end.why.as_deref().unwrap().contains("circle"), "{:?}", answer.paths[0].end);
+    assert!(
+        answer.paths[0].end.why.as_deref().unwrap().contains("circle"),
+        "{:?}",
+        answer.paths[0].end
+    );
 }
 
 #[test]
 fn a_target_on_no_namespace_leaves_the_node_by_its_route() {
-    let mut node = TestNode::new().tcp(HOST, "127.0.0.1:1000").held_by(5, HOST, "socat TCP-LISTEN:1000,fork TCP:198.51.100.7:80");
-    node.routes.push(Route { netns: HOST, destination: "0.0.0.0".parse().unwrap(), prefix: 0, gateway: Some("192.0.2.1".parse().unwrap()), ifindex: Some(2) });
+    let mut node = TestNode::new().tcp(HOST, "127.0.0.1:1000").held_by(
+        5,
+        HOST,
+        "socat TCP-LISTEN:1000,fork TCP:198.51.100.7:80",
+    );
+    node.routes.push(Route {
+        netns: HOST,
+        destination: "0.0.0.0".parse().unwrap(),
+        prefix: 0,
+        gateway: Some("192.0.2.1".parse().unwrap()),
+        ifindex: Some(2),
+    });
     let answer = node.ask("1000");
     assert_eq!(shape(&answer), ["127.0.0.1:1000 > 198.51.100.7:80 > 198.51.100.7:80 > Elsewhere"]);
     let last = answer.paths[0].hops.last().unwrap();
@@ -446,7 +498,13 @@ fn a_target_on_no_namespace_leaves_the_node_by_its_route() {
 
 #[test]
 fn of_two_namespaces_with_an_address_the_linked_one_is_meant() {
-    let twice = || kind_node().namespace(B, "other").address(B, "172.18.0.4").tcp(B, "0.0.0.0:6443").held_by(30, B, "wrong");
+    let twice = || {
+        kind_node()
+            .namespace(B, "other")
+            .address(B, "172.18.0.4")
+            .tcp(B, "0.0.0.0:6443")
+            .held_by(30, B, "wrong")
+    };
     // Without a link both are listed: neither is picked by luck.
     assert_eq!(twice().ask("20971").paths.len(), 2);
     let mut node = twice();
@@ -460,7 +518,10 @@ fn of_two_namespaces_with_an_address_the_linked_one_is_meant() {
         peer: Some(2),
         peer_netns: Some(A),
     });
-    assert_eq!(shape(&node.ask("20971")), ["127.0.0.1:20971 > 172.18.0.4:6443 > [::]:6443 > kube-apiserver"]);
+    assert_eq!(
+        shape(&node.ask("20971")),
+        ["127.0.0.1:20971 > 172.18.0.4:6443 > [::]:6443 > kube-apiserver"]
+    );
 }
 
 #[test]
@@ -488,16 +549,32 @@ fn nothing_there_is_said_only_when_nothing_was_hidden() {
 
 #[test]
 fn the_own_namespace_comes_first() {
-    let node = TestNode::new().namespace(A, "a").tcp(A, "0.0.0.0:80").held_by(5, A, "far").tcp(HOST, "0.0.0.0:80").held_by(6, HOST, "near");
+    let node = TestNode::new()
+        .namespace(A, "a")
+        .tcp(A, "0.0.0.0:80")
+        .held_by(5, A, "far")
+        .tcp(HOST, "0.0.0.0:80")
+        .held_by(6, HOST, "near");
     assert_eq!(shape(&node.ask("80")), ["0.0.0.0:80 > near", "0.0.0.0:80 > far"]);
 }
 
 #[test]
 fn a_range_and_a_protocol_limit_the_answer() {
-    let node = TestNode::new().tcp(HOST, "0.0.0.0:80").held_by(5, HOST, "a").tcp(HOST, "0.0.0.0:82").held_by(6, HOST, "b").socket(HOST, Proto::Udp, "0.0.0.0:81").held_by(7, HOST, "c");
+    let node = TestNode::new()
+        .tcp(HOST, "0.0.0.0:80")
+        .held_by(5, HOST, "a")
+        .tcp(HOST, "0.0.0.0:82")
+        .held_by(6, HOST, "b")
+        .socket(HOST, Proto::Udp, "0.0.0.0:81")
+        .held_by(7, HOST, "c");
     assert_eq!(shape(&node.ask("80-81")), ["0.0.0.0:80 > a", "0.0.0.0:81 > c"]);
     assert_eq!(shape(&node.ask("80-90/udp")), ["0.0.0.0:81 > c"]);
-    let unused = Query { text: String::new(), ports: PortRange::one(Port(1)), proto: None, scope: Scope::Everywhere };
+    let unused = Query {
+        text: String::new(),
+        ports: PortRange::one(Port(1)),
+        proto: None,
+        scope: Scope::Everywhere,
+    };
     assert_eq!(super::answer(&node, &unused).verdict, Verdict::NotFound);
 }
 
@@ -512,11 +589,18 @@ fn labels_name_clusters() {
     let labels = |pairs: &[(&str, &str)]| {
         let reference = ContainerRef { runtime: Runtime::Docker, id: ID.to_owned(), pod: None };
         let mut container = Container::from_ref(&reference, &[]);
-        container.labels = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<BTreeMap<_, _>>();
+        container.labels = pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect::<BTreeMap<_, _>>();
         container.cluster().map(|c| (c.name, c.distribution, c.role))
     };
-    let kind = labels(&[("io.x-k8s.kind.cluster", "cluster2"), ("io.x-k8s.kind.role", "control-plane")]);
-    assert_eq!(kind, Some(("cluster2".to_owned(), "kind".to_owned(), Some("control-plane".to_owned()))));
+    let kind =
+        labels(&[("io.x-k8s.kind.cluster", "cluster2"), ("io.x-k8s.kind.role", "control-plane")]);
+    assert_eq!(
+        kind,
+        Some(("cluster2".to_owned(), "kind".to_owned(), Some("control-plane".to_owned())))
+    );
     assert_eq!(labels(&[("k3d.cluster", "dev")]).map(|c| c.1), Some("k3d".to_owned()));
     assert_eq!(labels(&[("io.x-k8s.kind.cluster", ""), ("app", "web")]), None);
 }

@@ -28,14 +28,20 @@ fn follow(facts: &Facts<'_>, socket: &Socket, visited: &mut Visited) -> Vec<Path
     for mut end in ends {
         let hop = listener(facts, socket, &end);
         let forward = end.processes.iter().find_map(|process| {
-            let found = forward::parse(&process.cmdline, socket.proto, socket.effective_address(), socket.port)?;
+            let found = forward::parse(
+                &process.cmdline,
+                socket.proto,
+                socket.effective_address(),
+                socket.port,
+            )?;
             Some((process.clone(), found))
         });
         let place = (socket.netns, socket.proto, socket.effective_address(), socket.port);
         let tails = match forward {
             Some(_) if visited.contains(&place) || visited.len() >= MAX_HOPS => {
                 end.ending = Ending::Unknown;
-                end.why = Some("the forwards lead in a circle: this step was passed before".to_owned());
+                end.why =
+                    Some("the forwards lead in a circle: this step was passed before".to_owned());
                 vec![Path { hops: Vec::new(), end }]
             }
             Some((process, forward)) => {
@@ -69,9 +75,13 @@ fn listener(facts: &Facts<'_>, socket: &Socket, end: &End) -> Hop {
         (None, _) => "owner unknown".to_owned(),
     };
     let netns = facts.netns_ref(socket.netns);
-    let mut evidence = vec![Evidence::new("socket table", format!("netns {}, inode {}", netns.id, socket.inode))];
+    let mut evidence =
+        vec![Evidence::new("socket table", format!("netns {}, inode {}", netns.id, socket.inode))];
     if let Some(process) = end.processes.first() {
-        evidence.push(Evidence::new("descriptors", format!("/proc/{}/fd holds socket:[{}]", process.pid, socket.inode)));
+        evidence.push(Evidence::new(
+            "descriptors",
+            format!("/proc/{}/fd holds socket:[{}]", process.pid, socket.inode),
+        ));
     } else if kind == HopKind::Kernel {
         evidence.extend(end.evidence.iter().cloned());
     }
@@ -106,7 +116,8 @@ fn through(
         socket: None,
         evidence: vec![Evidence::new("command line", forward.quote.clone())],
     };
-    let (Some(place), Some(address), Some(port)) = (place, hop.endpoint.address, hop.endpoint.port) else {
+    let (Some(place), Some(address), Some(port)) = (place, hop.endpoint.address, hop.endpoint.port)
+    else {
         let why = elsewhere(&forward.target);
         // The forwarder stays visible as the last process that is known.
         let end = End { ending: Ending::Elsewhere, why: Some(why), ..forwarder };
@@ -139,13 +150,21 @@ fn through(
 
 /// The target as an endpoint, and the namespace from which it is addressed when
 /// it is an address at all.
-fn target(facts: &Facts<'_>, forward: &Forward, from: NetnsId) -> (Endpoint, Proto, Option<NetnsId>) {
+fn target(
+    facts: &Facts<'_>,
+    forward: &Forward,
+    from: NetnsId,
+) -> (Endpoint, Proto, Option<NetnsId>) {
     let at = |address, port| Endpoint { address: Some(address), name: None, port: Some(port) };
     let named = |name: String, port| Endpoint { address: None, name: Some(name), port };
     match &forward.target {
         Target::Address(address, port, proto) => (at(*address, *port), *proto, Some(from)),
         Target::InNetns(path, address, port, proto) => {
-            let place = facts.netns.iter().find(|n| n.paths.iter().any(|p| same_path(p, path))).map(|n| n.id);
+            let place = facts
+                .netns
+                .iter()
+                .find(|n| n.paths.iter().any(|p| same_path(p, path)))
+                .map(|n| n.id);
             let place = place.or_else(|| {
                 let pid = path.strip_prefix("/proc/")?.strip_suffix("/ns/net")?.parse().ok()?;
                 facts.process(pid)?.netns
@@ -158,20 +177,24 @@ fn target(facts: &Facts<'_>, forward: &Forward, from: NetnsId) -> (Endpoint, Pro
         }
         Target::Host(name, port, proto) => (named(name.clone(), Some(*port)), *proto, None),
         Target::Kubernetes { object, namespace, port, .. } => {
-            let name = namespace.as_ref().map_or_else(|| object.clone(), |n| format!("{n}/{object}"));
+            let name =
+                namespace.as_ref().map_or_else(|| object.clone(), |n| format!("{n}/{object}"));
             let number = port.parse().ok().map(Port);
             let name = if number.is_none() { format!("{name}:{port}") } else { name };
             (named(name, number), Proto::Tcp, None)
         }
         Target::Unix(path) => (named(format!("unix:{path}"), None), Proto::Tcp, None),
-        Target::Remote { via, host, port } => (named(format!("{host} via {via}"), Some(*port)), Proto::Tcp, None),
+        Target::Remote { via, host, port } => {
+            (named(format!("{host} via {via}"), Some(*port)), Proto::Tcp, None)
+        }
         Target::Unsaid(_) => (Endpoint { address: None, name: None, port: None }, Proto::Tcp, None),
     }
 }
 
 /// `/var/run` is `/run` on every system that has both.
 fn same_path(a: &str, b: &str) -> bool {
-    let short = |p: &str| p.strip_prefix("/var").filter(|r| r.starts_with("/run/")).unwrap_or(p).to_owned();
+    let short =
+        |p: &str| p.strip_prefix("/var").filter(|r| r.starts_with("/run/")).unwrap_or(p).to_owned();
     short(a) == short(b)
 }
 
@@ -186,7 +209,9 @@ fn elsewhere(target: &Target) -> String {
         }
         Target::Unix(path) => format!("to the unix socket {path}"),
         Target::Remote { via, .. } => format!("resolved and connected by {via}"),
-        Target::Unsaid(what) => format!("it forwards, but its command line does not say where: {what}"),
+        Target::Unsaid(what) => {
+            format!("it forwards, but its command line does not say where: {what}")
+        }
     }
 }
 
@@ -234,8 +259,12 @@ pub(super) fn locate(facts: &Facts<'_>, from: NetnsId, address: IpAddr) -> Vec<N
     if own.iter().any(|a| a.address == address) {
         return vec![from];
     }
-    let mut places: Vec<NetnsId> =
-        facts.all_addresses().into_iter().filter(|a| a.address == address).map(|a| a.netns).collect();
+    let mut places: Vec<NetnsId> = facts
+        .all_addresses()
+        .into_iter()
+        .filter(|a| a.address == address)
+        .map(|a| a.netns)
+        .collect();
     places.sort_unstable();
     places.dedup();
     if places.len() > 1 {
@@ -274,14 +303,25 @@ pub(super) fn best_match(mut sockets: Vec<Socket>, address: IpAddr) -> Vec<Socke
     sockets
 }
 
-fn nothing(facts: &Facts<'_>, place: NetnsId, address: IpAddr, port: Port, proto: Proto, ambiguous: bool) -> Path {
+fn nothing(
+    facts: &Facts<'_>,
+    place: NetnsId,
+    address: IpAddr,
+    port: Port,
+    proto: Proto,
+    ambiguous: bool,
+) -> Path {
     let netns = facts.netns_ref(place);
     let name = netns.name.clone().unwrap_or_else(|| place.to_string());
-    let mut why = format!("nothing listens on {port}/{proto} at {address} in network namespace {name}");
+    let mut why =
+        format!("nothing listens on {port}/{proto} at {address} in network namespace {name}");
     if ambiguous {
         why.push_str(" (several namespaces have this address)");
     }
-    Path { hops: Vec::new(), end: End { ending: Ending::Nothing, why: Some(why), ..End::default() } }
+    Path {
+        hops: Vec::new(),
+        end: End { ending: Ending::Nothing, why: Some(why), ..End::default() },
+    }
 }
 
 fn off_node(facts: &Facts<'_>, from: NetnsId, address: IpAddr, port: Port, proto: Proto) -> Path {
@@ -303,7 +343,10 @@ fn off_node(facts: &Facts<'_>, from: NetnsId, address: IpAddr, port: Port, proto
         evidence: vec![Evidence::new("rtnetlink", "no visible namespace has this address")],
     };
     let why = format!("no network namespace that is visible on this node has {address}");
-    Path { hops: vec![hop], end: End { ending: Ending::Elsewhere, why: Some(why), ..End::default() } }
+    Path {
+        hops: vec![hop],
+        end: End { ending: Ending::Elsewhere, why: Some(why), ..End::default() },
+    }
 }
 
 /// The container that publishes the forwarder's listener as this target, with
@@ -317,10 +360,12 @@ fn publisher(
     paths: &[Path],
 ) -> Option<(Container, Evidence)> {
     let matches = |c: &Container| {
-        let published = c.ports.iter().find(|p| publishes(p, socket) && p.container_port == port)?;
+        let published =
+            c.ports.iter().find(|p| publishes(p, socket) && p.container_port == port)?;
         let at = published.host_ip.map_or_else(String::new, |ip| format!("{}:", show(ip)));
         let name = container_name(c);
-        let detail = format!("container {name} publishes {at}{}->{port}/{}", socket.port, socket.proto);
+        let detail =
+            format!("container {name} publishes {at}{}->{port}/{}", socket.port, socket.proto);
         let source = c.via.split(" (").next().unwrap_or("container runtime").to_owned();
         Some((c.clone(), Evidence::new(source, detail)))
     };
@@ -353,7 +398,8 @@ fn publishes(published: &Published, socket: &Socket) -> bool {
 /// A listener whose owner is hidden may still be a container's published port:
 /// the runtime's API says which, and where it leads.
 fn published_beyond(facts: &Facts<'_>, socket: &Socket, end: End) -> Vec<Path> {
-    let hidden = matches!(end.ending, Ending::OutsidePidNamespace | Ending::NotReadable | Ending::Unknown);
+    let hidden =
+        matches!(end.ending, Ending::OutsidePidNamespace | Ending::NotReadable | Ending::Unknown);
     if !hidden || !end.containers.is_empty() {
         return vec![Path { hops: Vec::new(), end }];
     }
@@ -407,7 +453,10 @@ pub(super) fn into_container(
         socket: None,
         evidence: vec![Evidence::new(
             source,
-            format!("container {name} publishes {host}{}/{}", published.container_port, published.proto),
+            format!(
+                "container {name} publishes {host}{}/{}",
+                published.container_port, published.proto
+            ),
         )],
     };
     // Its namespace is entered only when it is surely the container's: the
@@ -416,21 +465,24 @@ pub(super) fn into_container(
         let chain = process.cgroup.as_ref().map(|c| c.containers()).unwrap_or_default();
         chain.iter().any(|c| c.id == container.id)
     });
-    let place = first.and_then(|process| process.netns).or_else(|| {
-        match locate(facts, from, address?)[..] {
-            [one] if one != from => Some(one),
-            _ => None,
-        }
-    });
+    let place =
+        first.and_then(|process| process.netns).or_else(
+            || match locate(facts, from, address?)[..] {
+                [one] if one != from => Some(one),
+                _ => None,
+            },
+        );
     if let (Some(place), Some(address)) = (place, address) {
         hop.netns = Some(facts.netns_ref(place));
         let sockets = at_address(facts, place, address, published.container_port, published.proto);
-        let beyond = sockets.first().and_then(|s| follow(facts, s, &mut Vec::new()).into_iter().next());
+        let beyond =
+            sockets.first().and_then(|s| follow(facts, s, &mut Vec::new()).into_iter().next());
         if let Some(mut path) = beyond {
             path.hops.insert(0, hop);
             return path;
         }
-        let mut path = nothing(facts, place, address, published.container_port, published.proto, false);
+        let mut path =
+            nothing(facts, place, address, published.container_port, published.proto, false);
         path.hops.push(hop);
         path.end.containers = vec![container.clone()];
         path.end.cluster = container.cluster();

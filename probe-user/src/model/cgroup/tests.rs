@@ -85,11 +85,7 @@ fn kubernetes_layouts() {
             &[(Containerd, "{a}", UID)],
             Some("containerd.service"),
         ),
-        (
-            "/kubepods.slice/kubepods-pod{uid_}.slice/crio-{a}.scope",
-            &[(CriO, "{a}", UID)],
-            None,
-        ),
+        ("/kubepods.slice/kubepods-pod{uid_}.slice/crio-{a}.scope", &[(CriO, "{a}", UID)], None),
         (
             "/kubepods.slice/kubepods-pod{uid_}.slice/crio-{a}.scope/container",
             &[(CriO, "{a}", UID)],
@@ -102,7 +98,11 @@ fn kubernetes_layouts() {
         ),
         ("/kubepods/besteffort/pod{uid}/crio-{a}", &[(CriO, "{a}", UID)], None),
         ("/kubepods/besteffort/pod{uid}/crio-conmon-{a}", &[], None),
-        ("/kubepods.slice/kubepods-pod{uid_}.slice/docker-{a}.scope", &[(Docker, "{a}", UID)], None),
+        (
+            "/kubepods.slice/kubepods-pod{uid_}.slice/docker-{a}.scope",
+            &[(Docker, "{a}", UID)],
+            None,
+        ),
         ("/kubepods/besteffort/pod{uid}", &[], None),
         ("/system.slice/k3s.service", &[], Some("k3s.service")),
         (
@@ -296,10 +296,7 @@ fn the_line_that_names_most_containers_is_chosen() {
 
 #[test]
 fn without_containers_v2_goes_first_unless_it_is_the_root() {
-    assert_eq!(
-        chosen("1:name=systemd:/b.service\n0::/a.service\n").as_deref(),
-        Some("/a.service")
-    );
+    assert_eq!(chosen("1:name=systemd:/b.service\n0::/a.service\n").as_deref(), Some("/a.service"));
     assert_eq!(
         chosen("3:cpu,cpuacct:/c\n2:memory:/b\n1:name=systemd:/a.service\n0::/\n").as_deref(),
         Some("/a.service")

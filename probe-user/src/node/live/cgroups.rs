@@ -14,12 +14,9 @@ const LIMIT: usize = 200_000;
 /// it can't be looked for.
 pub(super) fn path(mountinfo: &str, id: u64) -> Result<Option<CgroupPath>, String> {
     let mount = mount_point(mountinfo).ok_or("no cgroup2 is mounted")?;
-    let root = rustix::fs::open(
-        &mount,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .map_err(|error| format!("{mount}: {error}"))?;
+    let root =
+        rustix::fs::open(&mount, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|error| format!("{mount}: {error}"))?;
     if rustix::fs::fstat(&root).is_ok_and(|stat| stat.st_ino == id) {
         return Ok(Some(CgroupPath("/".to_owned())));
     }

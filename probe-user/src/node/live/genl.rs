@@ -75,8 +75,13 @@ impl Genl {
                 match message.kind {
                     NLMSG_DONE => return Ok(()),
                     NLMSG_ERROR => {
-                        let code = message.body.first_chunk::<4>().map_or(0, |c| i32::from_ne_bytes(*c));
-                        return if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(-code)) };
+                        let code =
+                            message.body.first_chunk::<4>().map_or(0, |c| i32::from_ne_bytes(*c));
+                        return if code == 0 {
+                            Ok(())
+                        } else {
+                            Err(io::Error::from_raw_os_error(-code))
+                        };
                     }
                     _ => each(message.body.get(4..).unwrap_or_default()),
                 }
@@ -150,7 +155,12 @@ pub(super) fn kernel_ports(netns: NetnsId, wireguard: &[String]) -> io::Result<V
             bytes.push(0);
             genl.ask(family, DUMP, 0, Some(&DefaultNla::new(2, bytes)), |attributes| {
                 if let Some(port) = u16_of(attributes, 6).filter(|p| *p != 0) {
-                    ports.push(udp(port, "WireGuard".to_owned(), Some(name.clone()), "genetlink wireguard"));
+                    ports.push(udp(
+                        port,
+                        "WireGuard".to_owned(),
+                        Some(name.clone()),
+                        "genetlink wireguard",
+                    ));
                 }
             })?;
         }

@@ -148,12 +148,20 @@ impl LiveNode {
                     Gap::new(
                         Impact::Port,
                         "network namespaces",
-                        format!("the namespaces of {} processes are not readable", found.untold.len()),
+                        format!(
+                            "the namespaces of {} processes are not readable",
+                            found.untold.len()
+                        ),
                     )
                     .remedy(rights_remedy()),
                 );
             }
-            self.log("network namespaces", since, &gaps, format!("{} namespaces", found.netns.len()));
+            self.log(
+                "network namespaces",
+                since,
+                &gaps,
+                format!("{} namespaces", found.netns.len()),
+            );
             (found, gaps)
         })
     }
@@ -198,13 +206,20 @@ impl LiveNode {
                 let read = match result {
                     Ok(read) => read,
                     Err(Refused::Gone) => Read::default(),
-                    Err(refused) => Read { value: Vec::new(), gaps: vec![refusal(impact, door.id, refused)] },
+                    Err(refused) => {
+                        Read { value: Vec::new(), gaps: vec![refusal(impact, door.id, refused)] }
+                    }
                 };
                 gaps.extend(read.gaps.iter().cloned());
                 memo.borrow_mut().insert(door.id, read);
             }
             let total: usize = memo.borrow().values().map(|r| r.value.len()).sum();
-            self.log(name, since, &gaps, format!("{total} from {} namespaces", memo.borrow().len()));
+            self.log(
+                name,
+                since,
+                &gaps,
+                format!("{total} from {} namespaces", memo.borrow().len()),
+            );
         }
         let memo = memo.borrow();
         let mut all: Read<Vec<T>> = Read::default();
@@ -234,12 +249,9 @@ fn refusal(impact: Impact, id: NetnsId, refused: Refused) -> Gap {
 #[expect(unsafe_code, reason = "no library has this socket option yet")]
 fn cookie() -> Option<u64> {
     const SO_NETNS_COOKIE: libc::c_int = 71;
-    let socket = rustix::net::socket(
-        rustix::net::AddressFamily::UNIX,
-        rustix::net::SocketType::DGRAM,
-        None,
-    )
-    .ok()?;
+    let socket =
+        rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::DGRAM, None)
+            .ok()?;
     let mut cookie = 0u64;
     let mut length: libc::socklen_t = 8;
     // SAFETY: the kernel writes at most `length` bytes, 8, to `cookie`, which
@@ -304,15 +316,21 @@ impl Node for LiveNode {
                     Ok(Ok(sockets)) => Read::whole(sockets),
                     // A namespace without any file is gone with its sockets.
                     Err(Refused::Gone) if door.id.inode().is_some() => Read::default(),
-                    Ok(Err(error)) => self.from_proc(door.id, filter, &error.to_string()),
+                    Ok(Err(error)) => self.sockets_by_proc(door.id, filter, &error.to_string()),
                     Err(Refused::Denied(error) | Refused::Failed(error)) => {
-                        self.from_proc(door.id, filter, &error.to_string())
+                        self.sockets_by_proc(door.id, filter, &error.to_string())
                     }
-                    Err(Refused::Gone) => self.from_proc(door.id, filter, "it can't be entered"),
+                    Err(Refused::Gone) => {
+                        self.sockets_by_proc(door.id, filter, "it can't be entered")
+                    }
                 };
                 total += read.value.len();
                 gaps.extend(read.gaps.iter().cloned());
-                self.sockets.borrow_mut().push(SocketsRead { netns: door.id, filter: *filter, read });
+                self.sockets.borrow_mut().push(SocketsRead {
+                    netns: door.id,
+                    filter: *filter,
+                    read,
+                });
             }
             self.log("socket tables", since, &gaps, format!("{total} sockets"));
         }
@@ -372,9 +390,14 @@ impl Node for LiveNode {
     }
 
     fn links(&self, netns: &[NetnsId]) -> Read<Vec<Link>> {
-        let known = self.doors(self.found().0.doors.keys().copied().filter(|id| id.inode().is_some()));
+        let known =
+            self.doors(self.found().0.doors.keys().copied().filter(|id| id.inode().is_some()));
         self.inside("rtnetlink links", Impact::Reach, &self.links, netns, |door| {
-            read_or_gap(rtnl::links(door.id, &known), Impact::Reach, format!("links of netns {}", door.id))
+            read_or_gap(
+                rtnl::links(door.id, &known),
+                Impact::Reach,
+                format!("links of netns {}", door.id),
+            )
         })
     }
 
@@ -387,7 +410,11 @@ impl Node for LiveNode {
 
     fn routes(&self, netns: &[NetnsId]) -> Read<Vec<Route>> {
         self.inside("rtnetlink routes", Impact::Reach, &self.routes, netns, |door| {
-            read_or_gap(rtnl::routes(door.id), Impact::Reach, format!("routes of netns {}", door.id))
+            read_or_gap(
+                rtnl::routes(door.id),
+                Impact::Reach,
+                format!("routes of netns {}", door.id),
+            )
         })
     }
 
@@ -401,7 +428,8 @@ impl Node for LiveNode {
                 .map(|l| l.name.clone())
                 .collect();
             let source = format!("generic netlink of netns {}", door.id);
-            let mut read = read_or_gap(genl::kernel_ports(door.id, &wireguard), Impact::Owner, source);
+            let mut read =
+                read_or_gap(genl::kernel_ports(door.id, &wireguard), Impact::Owner, source);
             if Some(door.id) == own {
                 read.value.extend(genl::nfs_ports(door.id));
             }
@@ -416,7 +444,11 @@ impl Node for LiveNode {
                 Gap::new(Impact::Port, format!("nf_tables of netns {}", door.id), error.to_string())
                     .remedy("run as root, or with CAP_NET_ADMIN")
             });
-            let value = if found.is_empty() { Vec::new() } else { vec![NatPresence { netns: door.id, found }] };
+            let value = if found.is_empty() {
+                Vec::new()
+            } else {
+                vec![NatPresence { netns: door.id, found }]
+            };
             Read { value, gaps: gaps.into_iter().collect() }
         })
     }
@@ -432,7 +464,12 @@ impl Node for LiveNode {
     fn containers(&self) -> Read<Vec<Container>> {
         let since = Instant::now();
         let read = self.containers.all();
-        self.log("container runtimes", since, &read.gaps, format!("{} containers", read.value.len()));
+        self.log(
+            "container runtimes",
+            since,
+            &read.gaps,
+            format!("{} containers", read.value.len()),
+        );
         read
     }
 
@@ -472,14 +509,16 @@ fn denied_gap(owners: &Owners) -> Option<Gap> {
 impl LiveNode {
     /// The sockets of a namespace that can't be entered, or whose kernel lacks
     /// sock_diag, from the tables of one of its processes.
-    fn from_proc(&self, id: NetnsId, filter: &SocketFilter, why: &str) -> Read<Vec<Socket>> {
+    fn sockets_by_proc(&self, id: NetnsId, filter: &SocketFilter, why: &str) -> Read<Vec<Socket>> {
         let members = self.found().0.netns.get(&id).map(|n| n.members.clone()).unwrap_or_default();
         let mut last = format!("no process of it is visible, and it can't be entered: {why}");
         for pid in &members {
             let since = Instant::now();
             match procnet::read(&self.root.join(format!("{pid}/net")), id, filter) {
                 Ok(sockets) => {
-                    let detail = format!("fallback for netns {id} ({why}): v6only and bound device not told");
+                    let detail = format!(
+                        "fallback for netns {id} ({why}): v6only and bound device not told"
+                    );
                     self.log("/proc/PID/net", since, &[], detail);
                     return Read::whole(sockets);
                 }

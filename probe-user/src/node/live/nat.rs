@@ -58,14 +58,20 @@ fn nat_chains() -> io::Result<usize> {
             match message.kind {
                 NLMSG_DONE => return Ok(chains),
                 NLMSG_ERROR => {
-                    let code = message.body.first_chunk::<4>().map_or(0, |c| i32::from_ne_bytes(*c));
+                    let code =
+                        message.body.first_chunk::<4>().map_or(0, |c| i32::from_ne_bytes(*c));
                     return match -code {
                         // No nf_tables in this kernel, so no rules of it.
-                        libc::EINVAL | libc::ENOENT | libc::EOPNOTSUPP | libc::EPROTONOSUPPORT => Ok(0),
+                        libc::EINVAL | libc::ENOENT | libc::EOPNOTSUPP | libc::EPROTONOSUPPORT => {
+                            Ok(0)
+                        }
                         errno => Err(io::Error::from_raw_os_error(errno)),
                     };
                 }
-                _ => chains += usize::from(is_nat_with_rules(message.body.get(4..).unwrap_or_default())),
+                _ => {
+                    chains +=
+                        usize::from(is_nat_with_rules(message.body.get(4..).unwrap_or_default()))
+                }
             }
         }
     }
@@ -78,7 +84,9 @@ fn is_nat_with_rules(attributes: &[u8]) -> bool {
     for nla in NlasIterator::new(attributes).flatten() {
         let nla: NlaBuffer<&[u8]> = nla;
         match nla.kind() {
-            NFTA_CHAIN_TYPE => nat = nla.value().strip_suffix(b"\0").unwrap_or(nla.value()) == b"nat",
+            NFTA_CHAIN_TYPE => {
+                nat = nla.value().strip_suffix(b"\0").unwrap_or(nla.value()) == b"nat"
+            }
             NFTA_CHAIN_USE => used = nla.value() != [0; 4],
             _ => {}
         }

@@ -114,7 +114,8 @@ impl Search {
         // Kernel threads live in the initial namespaces; so does the init of
         // the initial PID namespace, should kthreadd be hidden.
         if pid <= 2 && self.found.initial.is_none() {
-            let own_link = self.found.netns.values().find(|n| n.members.contains(&pid)).map(|n| n.id);
+            let own_link =
+                self.found.netns.values().find(|n| n.members.contains(&pid)).map(|n| n.id);
             if is_kthreadd(dir.as_fd()) {
                 self.found.initial = own_link;
             }
@@ -196,7 +197,9 @@ impl Search {
             netns.paths.push(path.to_owned());
         }
         let name = path.strip_prefix("/run/netns/").or(path.strip_prefix("/var/run/netns/"));
-        if netns.name.is_none() && let Some(name) = name {
+        if netns.name.is_none()
+            && let Some(name) = name
+        {
             netns.name = Some(name.to_owned());
         }
     }
@@ -293,7 +296,9 @@ mod tests {
 
     #[test]
     fn damaged_escapes_stay_as_they_are() {
-        for (field, expected) in [("a\\040b", "a b"), ("a\\", "a\\"), ("a\\04", "a\\04"), ("\\999", "\\999")] {
+        for (field, expected) in
+            [("a\\040b", "a b"), ("a\\", "a\\"), ("a\\04", "a\\04"), ("\\999", "\\999")]
+        {
             assert_eq!(unescape(field), expected);
         }
     }

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::io::{Errno, Result};
 
-use super::procs::{each_number, inode_link, is_denied, is_gone, open_dir, other_threads, pids, start_time};
+use super::procs::{
+    each_number, inode_link, is_denied, is_gone, open_dir, other_threads, pids, start_time,
+};
 use crate::model::{Owner, Owners, Pid, SocketInode, StartTime};
 
 /// Looks for all holders of `wanted`. It can't stop at the first: a descriptor
@@ -105,7 +107,11 @@ fn deny(pid: Pid, owners: &mut Owners) {
 }
 
 /// The wanted sockets of one descriptor table, each with its lowest descriptor.
-fn table(process: BorrowedFd<'_>, path: &CStr, wanted: &Wanted) -> Result<HashMap<SocketInode, u32>> {
+fn table(
+    process: BorrowedFd<'_>,
+    path: &CStr,
+    wanted: &Wanted,
+) -> Result<HashMap<SocketInode, u32>> {
     let table = open_dir(process, path)?;
     let mut found = HashMap::new();
     let mut denied = None;
@@ -157,8 +163,12 @@ fn shares_descriptors(pid: Pid, tid: Pid) -> bool {
     const KCMP_FILES: libc::c_long = 2;
     let (pid, tid) = (libc::c_long::from(pid), libc::c_long::from(tid));
     // SAFETY: kcmp takes five integers and touches no memory of this process.
-    let order = unsafe { libc::syscall(libc::SYS_kcmp, pid, tid, KCMP_FILES, 0 as libc::c_long, 0 as libc::c_long) };
-    order == 0 || (order < 0 && std::io::Error::last_os_error().raw_os_error() == Some(Errno::SRCH.raw_os_error()))
+    let order = unsafe {
+        libc::syscall(libc::SYS_kcmp, pid, tid, KCMP_FILES, 0 as libc::c_long, 0 as libc::c_long)
+    };
+    order == 0
+        || (order < 0
+            && std::io::Error::last_os_error().raw_os_error() == Some(Errno::SRCH.raw_os_error()))
 }
 
 #[cfg(test)]

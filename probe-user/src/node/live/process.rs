@@ -83,7 +83,8 @@ impl Processes {
         while pid != 0 && ancestors.len() < MAX_ANCESTORS {
             let known = parents.get(&pid).cloned().or_else(|| {
                 let stat = read_stat(open_dir(&*self.proc, pid.to_string()).ok()?.as_fd())?;
-                let found = (Ancestor { pid, comm: stat.comm }, u32::try_from(stat.ppid).unwrap_or(0));
+                let found =
+                    (Ancestor { pid, comm: stat.comm }, u32::try_from(stat.ppid).unwrap_or(0));
                 parents.insert(pid, found.clone());
                 Some(found)
             });
@@ -104,7 +105,11 @@ fn read_stat(dir: BorrowedFd<'_>) -> Option<Stat> {
 
 /// A file of procfs, at most `limit` bytes, with what is not UTF-8 replaced: a
 /// process may call itself anything.
-pub(super) fn read_text(dir: BorrowedFd<'_>, name: &std::ffi::CStr, limit: usize) -> Option<String> {
+pub(super) fn read_text(
+    dir: BorrowedFd<'_>,
+    name: &std::ffi::CStr,
+    limit: usize,
+) -> Option<String> {
     let fd = rustix::fs::openat(dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
     let mut bytes = Vec::new();
     std::fs::File::from(fd).take(limit as u64).read_to_end(&mut bytes).ok()?;
@@ -124,7 +129,8 @@ fn arguments(text: &str) -> Vec<String> {
 
 /// The ids in each PID namespace. Before Linux 4.1 there is only the outer one.
 fn inner_ids(status: &Status, pid: Pid) -> Vec<Pid> {
-    let ids: Vec<Pid> = status.nspid.iter().flatten().filter_map(|p| u32::try_from(*p).ok()).collect();
+    let ids: Vec<Pid> =
+        status.nspid.iter().flatten().filter_map(|p| u32::try_from(*p).ok()).collect();
     if ids.is_empty() { vec![pid] } else { ids }
 }
 
@@ -142,7 +148,8 @@ fn parse_passwd(text: &str) -> HashMap<u32, String> {
     let mut users = HashMap::new();
     for line in text.lines() {
         let mut fields = line.split(':');
-        if let (Some(name), Some(uid)) = (fields.next(), fields.nth(1).and_then(|u| u.parse().ok())) {
+        if let (Some(name), Some(uid)) = (fields.next(), fields.nth(1).and_then(|u| u.parse().ok()))
+        {
             users.entry(uid).or_insert_with(|| name.to_owned());
         }
     }
@@ -168,8 +175,9 @@ mod tests {
         assert_eq!(process.nspid.first(), Some(&me));
         assert!(process.netns.is_some());
         assert_ne!(process.ancestors, []);
-        let age = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
-            - process.started_at.unwrap();
+        let age =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+                - process.started_at.unwrap();
         assert!(age < 3600, "started {age} s ago");
     }
 
@@ -182,7 +190,9 @@ mod tests {
 
     #[test]
     fn passwd_lines_are_read_and_damage_is_skipped() {
-        let users = parse_passwd("root:x:0:0:r:/root:/bin/sh\ntoor:x:0:0::/:\n\nbad\nn:x:y:\nweb:x:33:33::/:\n");
+        let users = parse_passwd(
+            "root:x:0:0:r:/root:/bin/sh\ntoor:x:0:0::/:\n\nbad\nn:x:y:\nweb:x:33:33::/:\n",
+        );
         assert_eq!(users.get(&0).map(String::as_str), Some("root"));
         assert_eq!(users.get(&33).map(String::as_str), Some("web"));
         assert_eq!(users.len(), 2);

@@ -36,7 +36,8 @@ pub(super) fn read(net: &Path, netns: NetnsId, filter: &SocketFilter) -> io::Res
 
 /// The listening or unconnected sockets of one table.
 fn parse(text: impl BufRead, netns: NetnsId, proto: Proto) -> io::Result<Vec<Socket>> {
-    let bad = |error: procfs::ProcError| io::Error::new(io::ErrorKind::InvalidData, error.to_string());
+    let bad =
+        |error: procfs::ProcError| io::Error::new(io::ErrorKind::InvalidData, error.to_string());
     let socket = |local: SocketAddr, uid, inode, state| Socket {
         netns,
         proto,
@@ -79,7 +80,8 @@ mod tests {
     fn check(proto: Proto, line: &str, expected: Option<(&str, u64)>) {
         let text = format!("{HEADER}{line}\n");
         let found = parse(text.as_bytes(), NetnsId::Inode(1), proto).unwrap();
-        let found = found.first().map(|s| (SocketAddr::new(s.address, s.port.0).to_string(), s.inode));
+        let found =
+            found.first().map(|s| (SocketAddr::new(s.address, s.port.0).to_string(), s.inode));
         assert_eq!(found, expected.map(|(a, i)| (a.to_owned(), i)), "{line}");
     }
 
@@ -140,7 +142,10 @@ mod tests {
         let text = read(Path::new("/proc/self/net"), here, &filter).unwrap();
         let diag = super::super::sockdiag::dump(here, &filter).unwrap();
         let key = |s: &Socket| (s.address, s.port, s.inode, s.uid);
-        assert_eq!(text.iter().map(key).collect::<Vec<_>>(), diag.iter().map(key).collect::<Vec<_>>());
+        assert_eq!(
+            text.iter().map(key).collect::<Vec<_>>(),
+            diag.iter().map(key).collect::<Vec<_>>()
+        );
         assert_eq!(text.len(), 1);
     }
 }

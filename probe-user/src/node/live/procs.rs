@@ -135,7 +135,9 @@ mod tests {
     fn links_are_parsed_strictly() {
         assert_eq!(parse_inode(b"socket:[114819]", b"socket:"), Some(114_819));
         assert_eq!(parse_inode(b"net:[4026531833]", b"net:"), Some(4_026_531_833));
-        for bad in [&b"socket:[]"[..], b"socket:[12", b"socket:[1x]", b"pipe:[12]", b"/tmp/socket:[1]"] {
+        for bad in
+            [&b"socket:[]"[..], b"socket:[12", b"socket:[1x]", b"pipe:[12]", b"/tmp/socket:[1]"]
+        {
             assert_eq!(parse_inode(bad, b"socket:"), None, "{}", bad.escape_ascii());
         }
     }

@@ -53,8 +53,7 @@ pub(super) fn links(netns: NetnsId, known: &[Door]) -> io::Result<Vec<Link>> {
     talk(|handle| async move {
         let messages = all(handle.link().get().execute()).await?;
         let crossing = messages.iter().any(|m| peer_nsid(m).is_some());
-        let peers =
-            if crossing { peer_namespaces(&handle, known).await? } else { HashMap::new() };
+        let peers = if crossing { peer_namespaces(&handle, known).await? } else { HashMap::new() };
         Ok(messages.iter().map(|m| link(netns, m, &peers)).collect())
     })
 }
@@ -72,11 +71,14 @@ async fn peer_namespaces(
         message.attributes.push(NsidAttribute::Fd(number));
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST;
-        let request =
-            NetlinkMessage::new(header, NetlinkPayload::from(RouteNetlinkMessage::GetNsId(message)));
+        let request = NetlinkMessage::new(
+            header,
+            NetlinkPayload::from(RouteNetlinkMessage::GetNsId(message)),
+        );
         let mut replies = Box::pin(handle.clone().request(request)?);
         while let Some(reply) = replies.next().await {
-            if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNsId(found)) = reply.payload {
+            if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNsId(found)) = reply.payload
+            {
                 // -1 says that no number was given.
                 peers.extend(found.attributes.iter().filter_map(|a| match a {
                     NsidAttribute::Id(id) if *id >= 0 => Some((*id, door.id)),
@@ -134,7 +136,9 @@ fn kind(message: &LinkMessage) -> LinkKind {
         _ => None,
     });
     match (kind, data) {
-        (None, _) if message.header.link_layer_type == LinkLayerType::Loopback => LinkKind::Loopback,
+        (None, _) if message.header.link_layer_type == LinkLayerType::Loopback => {
+            LinkKind::Loopback
+        }
         (None, _) => LinkKind::Device,
         (Some(InfoKind::Bridge), _) => LinkKind::Bridge,
         (Some(InfoKind::Veth), _) => LinkKind::Veth,

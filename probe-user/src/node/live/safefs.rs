@@ -236,10 +236,7 @@ mod tests {
         let fifo = dir.path().join("root/fifo");
         rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR, 0).unwrap();
         let before = Instant::now();
-        assert_eq!(
-            root.read(Path::new("fifo"), 100),
-            Err(Unreadable::WrongKind("regular file"))
-        );
+        assert_eq!(root.read(Path::new("fifo"), 100), Err(Unreadable::WrongKind("regular file")));
         assert_eq!(root.read(Path::new("etc"), 100), Err(Unreadable::WrongKind("regular file")));
         assert!(before.elapsed() < Duration::from_secs(1));
         let host = Root::open(Path::new("/")).unwrap();

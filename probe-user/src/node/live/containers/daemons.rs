@@ -11,9 +11,13 @@ use super::docker::{Client, Failure, Hello, Limits};
 use super::procs::{Procs, option_values};
 use crate::model::{ContainerRef, Gap, Impact, Pid, Runtime};
 
-/// How many daemons are taken from the process list for one place: a container
-/// can start as many processes called `dockerd` as it likes.
-const PER_PLACE: usize = 4;
+/// How many daemons of one user are taken from the process list, in one container
+/// or outside of all: anybody can start as many processes called `dockerd` as
+/// they like.
+const PER_USER: usize = 16;
+
+/// How many sockets of one daemon are looked at.
+const PER_DAEMON: usize = 4;
 
 /// How often a daemon may fail to answer before it is not asked any more.
 const STRIKES: u8 = 3;
@@ -176,7 +180,11 @@ pub(super) fn at_usual_places(
                     .remedy("correct DOCKER_HOST"),
             ),
             Err(error) => {
-                gaps.push(Gap::new(Impact::Name, format!("Docker API ({path})"), error.to_string()));
+                gaps.push(Gap::new(
+                    Impact::Name,
+                    format!("Docker API ({path})"),
+                    error.to_string(),
+                ));
             }
         }
     }
@@ -187,6 +195,7 @@ pub(super) fn at_usual_places(
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Running {
     pub(super) pid: Pid,
+    uid: u32,
     pub(super) chain: Vec<ContainerRef>,
     runtime: Runtime,
     /// Sockets from its command line, else the usual ones.
@@ -207,8 +216,9 @@ pub(super) fn running(procs: &Procs) -> Vec<Running> {
         let argv = procs.argv(pid);
         let (Some(chain), Some(uid)) = (procs.chain(pid), procs.uid(pid)) else { continue };
         let Some((sockets, data_roots)) = from_argv(runtime, &argv, uid) else { continue };
-        if found.iter().filter(|other| other.chain == chain).count() < PER_PLACE {
-            found.push(Running { pid, chain, runtime, sockets, data_roots });
+        let beside = found.iter().filter(|other| other.uid == uid && other.chain == chain);
+        if beside.count() < PER_USER {
+            found.push(Running { pid, uid, chain, runtime, sockets, data_roots });
         }
     }
     found
@@ -250,7 +260,6 @@ pub(super) fn of_running(
     running: &[Running],
     known: &[Daemon],
     limits: Limits,
-    gaps: &mut Vec<Gap>,
 ) -> Vec<Daemon> {
     let mut found: Vec<Daemon> = Vec::new();
     for process in running {
@@ -258,18 +267,10 @@ pub(super) fn of_running(
             // At this level the tool's own root is most often the same one.
             if process.chain.is_empty() { Root::open(own_root) } else { Err(error) }
         });
-        let root = match root {
-            Ok(root) => root,
-            Err(Unreadable::Missing) => continue,
-            Err(error) => {
-                gaps.push(
-                    Gap::new(Impact::Name, procs.root(process.pid).display().to_string(), error.to_string())
-                        .remedy("run as root with CAP_SYS_PTRACE"),
-                );
-                continue;
-            }
-        };
-        for path in process.sockets.iter().take(PER_PLACE) {
+        // Reading the state files there fails likewise, and says so where it
+        // matters: at a container that is not named.
+        let Ok(root) = root else { continue };
+        for path in process.sockets.iter().take(PER_DAEMON) {
             let Ok(socket) = root.socket(Path::new(path)) else { continue };
             let Some(mut daemon) = Daemon::new(socket, path, process.runtime, limits) else {
                 continue;
@@ -280,8 +281,8 @@ pub(super) fn of_running(
             daemon.chain.clone_from(&process.chain);
             // Whoever is confined to a container can be root there; the place
             // it runs in is what limits it.
-            daemon.uid = match (&process.chain[..], procs.uid(process.pid)) {
-                ([], Some(uid)) => uid.max(daemon.uid),
+            daemon.uid = match &process.chain[..] {
+                [] => process.uid.max(daemon.uid),
                 _ => 0,
             };
             add(&mut found, Some(daemon));
@@ -389,5 +390,17 @@ mod tests {
         }
         // Now it counts as down, without being asked.
         assert_eq!(daemon.ask(|_, _| (Some(hello()), Ok(1))), Err(timeout.clone()));
+    }
+
+    #[test]
+    fn a_gap_names_the_socket_and_says_what_to_do() {
+        let gap = daemon(&[], 0).gap(&Failure::Denied);
+        assert_eq!(gap.source, "Docker API (/s)");
+        assert_eq!(gap.reason, "permission denied");
+        assert!(gap.remedy.unwrap().contains("group docker"));
+        assert_eq!(gap.impact, Impact::Name);
+        let inner = daemon(&["abcdefabcdefabcdef"], 0).gap(&Failure::TooBig(32 << 20));
+        assert_eq!(inner.source, "Docker API (/s in container abcdefabcdef)");
+        assert_eq!(inner.reason, "answer is larger than 32 MiB");
     }
 }

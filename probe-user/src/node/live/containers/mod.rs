@@ -41,6 +41,8 @@ pub(super) struct Containers {
 struct State {
     usual: Option<Vec<Daemon>>,
     found: Option<(Vec<Running>, Vec<Daemon>)>,
+    /// Daemons that are there but can't be reached.
+    unreachable: Vec<Gap>,
     /// By the ids of the chain.
     known: HashMap<Vec<String>, Read<Option<Container>>>,
     all: Option<Read<Vec<Container>>>,
@@ -60,11 +62,7 @@ impl Containers {
 
     /// The container at the end of `chain` (outermost first), in which `process`
     /// runs.
-    pub(super) fn one(
-        &self,
-        chain: &[ContainerRef],
-        process: &Process,
-    ) -> Read<Option<Container>> {
+    pub(super) fn one(&self, chain: &[ContainerRef], process: &Process) -> Read<Option<Container>> {
         let parents: Vec<Pid> = process.ancestors.iter().map(|a| a.pid).collect();
         self.look_up(&mut self.state(), chain, process.pid, &parents)
     }
@@ -76,8 +74,9 @@ impl Containers {
             return all.clone();
         }
         let mut all = Read::<Vec<Container>>::default();
-        self.find_daemons(&mut state, &mut all.gaps);
-        self.find_running(&mut state, &mut all.gaps);
+        self.find_daemons(&mut state);
+        self.find_running(&mut state);
+        all.gaps.clone_from(&state.unreachable);
         self.list(&mut state, &mut all);
         self.sweep(&mut state, &mut all);
         state.all.insert(all).clone()
@@ -106,11 +105,11 @@ impl Containers {
             Runtime::Lxc | Runtime::Nspawn => Some(statefiles::by_name(target)),
             // Their daemons speak gRPC; the state files say as much.
             Runtime::Containerd | Runtime::Nerdctl | Runtime::CriO => self
-                .from_files(state, chain, watched, &mut read.gaps)
-                .or_else(|| self.from_api(state, chain, watched, &mut read.gaps)),
+                .by_files(state, chain, watched, &mut read.gaps)
+                .or_else(|| self.by_api(state, chain, watched, &mut read.gaps)),
             Runtime::Docker | Runtime::Podman | Runtime::Unknown => self
-                .from_api(state, chain, watched, &mut read.gaps)
-                .or_else(|| self.from_files(state, chain, watched, &mut read.gaps)),
+                .by_api(state, chain, watched, &mut read.gaps)
+                .or_else(|| self.by_files(state, chain, watched, &mut read.gaps)),
         };
         match &mut container {
             Some(container) => {
@@ -160,7 +159,7 @@ impl Containers {
         })
     }
 
-    fn from_api(
+    fn by_api(
         &self,
         state: &mut State,
         chain: &[ContainerRef],
@@ -168,33 +167,39 @@ impl Containers {
         gaps: &mut Vec<Gap>,
     ) -> Option<Container> {
         let uid = monitor.and_then(|pid| self.procs.uid(pid));
-        self.find_daemons(state, gaps);
-        let found = ask_for(state.usual.iter_mut().flatten(), chain, uid, gaps);
-        if found.is_some() {
-            return found;
+        let mut failed = Vec::new();
+        self.find_daemons(state);
+        let found =
+            ask_for(state.usual.iter_mut().flatten(), chain, uid, &mut failed).or_else(|| {
+                self.find_running(state);
+                let daemons = state.found.iter_mut().flat_map(|(_, daemons)| daemons);
+                ask_for(daemons, chain, uid, &mut failed)
+            });
+        // What others failed to say is not missed when one knows the container.
+        if found.is_none() {
+            gaps.extend(failed);
+            gaps.extend(state.unreachable.iter().cloned());
         }
-        self.find_running(state, gaps);
-        ask_for(state.found.iter_mut().flat_map(|(_, d)| d), chain, uid, gaps)
+        found
     }
 
-    fn find_daemons(&self, state: &mut State, gaps: &mut Vec<Gap>) {
+    fn find_daemons(&self, state: &mut State) {
         if state.usual.is_none() {
-            let host = self.docker_host.as_deref();
+            let (host, gaps) = (self.docker_host.as_deref(), &mut state.unreachable);
             state.usual = Some(daemons::at_usual_places(&self.root, host, self.limits, gaps));
         }
     }
 
-    fn find_running(&self, state: &mut State, gaps: &mut Vec<Gap>) {
+    fn find_running(&self, state: &mut State) {
         if state.found.is_none() {
             let running = daemons::running(&self.procs);
             let known = state.usual.as_deref().unwrap_or_default();
-            let found =
-                daemons::of_running(&self.procs, &self.root, &running, known, self.limits, gaps);
+            let found = daemons::of_running(&self.procs, &self.root, &running, known, self.limits);
             state.found = Some((running, found));
         }
     }
 
-    fn from_files(
+    fn by_files(
         &self,
         state: &mut State,
         chain: &[ContainerRef],
@@ -202,7 +207,7 @@ impl Containers {
         gaps: &mut Vec<Gap>,
     ) -> Option<Container> {
         let (target, parents) = chain.split_last()?;
-        self.find_running(state, gaps);
+        self.find_running(state);
         let running = state.found.iter().flat_map(|(running, _)| running);
         let beside: Vec<&Running> = running.filter(|r| same(&r.chain, parents)).collect();
         let data_roots: Vec<String> =
@@ -223,8 +228,8 @@ impl Containers {
             }
         };
         let started = whose.and_then(|pid| self.procs.started(pid));
-        let monitor = monitor
-            .map(|pid| Monitor { argv: self.procs.argv(pid), cwd: self.procs.cwd(pid) });
+        let monitor =
+            monitor.map(|pid| Monitor { argv: self.procs.argv(pid), cwd: self.procs.cwd(pid) });
         let target = target.clone();
         let at_host = parents.is_empty();
         let (path, own) = (root, self.root.clone());
@@ -307,9 +312,8 @@ impl Containers {
                 let key = ids(chain);
                 if let Some(&at) = known.get(&key) {
                     let container = &mut all.value[at];
-                    container.pid = container.pid.or_else(|| {
-                        self.first_process(chain, None, pid, &[])
-                    });
+                    container.pid =
+                        container.pid.or_else(|| self.first_process(chain, None, pid, &[]));
                 } else if tried.insert(key.clone()) {
                     let ancestors = self.procs.ancestors(pid);
                     let read = self.look_up(state, chain, pid, &ancestors);

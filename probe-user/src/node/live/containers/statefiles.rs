@@ -1,19 +1,17 @@
 //! What runtimes leave in files: names without asking a daemon.
 //!
-//! The parsers are pure and take what containerd, CRI-O, Docker, nerdctl and
+//! The parsers in [`parse`] take what containerd, CRI-O, Docker, nerdctl and
 //! Podman write; the readers try the places where it can be, below a root.
 
-use std::collections::BTreeMap;
+mod parse;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use bollard::models::{ContainerConfig, NetworkSettings};
-use serde::Deserialize;
-
+use self::parse::{Bundle, blank, data_root_in, docker_config, stored};
 use super::super::safefs::{Root, Unreadable};
-use super::docker::described;
 use super::procs::option_values;
-use crate::model::{Container, ContainerRef, Network, Pod, Port, Proto, Published, Runtime};
+use crate::model::{Container, ContainerRef, Pod, Runtime};
 
 /// The largest file that is read, in bytes.
 const MAX_FILE: usize = 8 * 1024 * 1024;
@@ -146,7 +144,7 @@ impl Reader<'_> {
         let mut roots: Vec<PathBuf> = data_roots.iter().map(PathBuf::from).collect();
         // The OCI bundle mounts files of the data directory into the container.
         if let Some((_, bundle)) = self.bundle(target, monitor) {
-            roots.extend(bundle.data_root(&target.id));
+            roots.extend(bundle.data_root());
         }
         let configured = Path::new("/etc/docker/daemon.json");
         if let Ok(content) = self.root.read(configured, MAX_FILE) {
@@ -259,225 +257,6 @@ impl Reader<'_> {
         }
         (found || named_by_monitor).then_some(container)
     }
-}
-
-fn blank(target: &ContainerRef, via: String) -> Container {
-    Container {
-        runtime: target.runtime,
-        id: target.id.clone(),
-        name: None,
-        image: None,
-        labels: BTreeMap::new(),
-        networks: Vec::new(),
-        ports: Vec::new(),
-        network_mode: None,
-        pid: None,
-        parents: Vec::new(),
-        pod: target.pod.as_ref().map(Pod::from),
-        via,
-    }
-}
-
-/// Docker's `config.v2.json` and `hostconfig.json` (moby 20.10 to 29).
-fn docker_config(config: &[u8], host: Option<&[u8]>) -> serde_json::Result<Container> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Config {
-        #[serde(rename = "ID")]
-        id: String,
-        name: Option<String>,
-        state: Option<State>,
-        config: Option<ContainerConfig>,
-        network_settings: Option<NetworkSettings>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct State {
-        pid: Option<i64>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Host {
-        network_mode: Option<String>,
-    }
-    let config: Config = serde_json::from_slice(config)?;
-    let host = host.and_then(|text| serde_json::from_slice::<Host>(text).ok());
-    Ok(described(
-        Runtime::Docker,
-        config.id,
-        config.name,
-        config.state.and_then(|s| s.pid),
-        config.config.unwrap_or_default(),
-        config.network_settings.unwrap_or_default(),
-        host.and_then(|h| h.network_mode),
-    ))
-}
-
-/// `data-root` of Docker's `daemon.json`.
-fn data_root_in(content: &[u8]) -> Option<PathBuf> {
-    let settings: serde_json::Value = serde_json::from_slice(content).ok()?;
-    let root = settings.get("data-root").or_else(|| settings.get("graph"))?;
-    Some(PathBuf::from(root.as_str()?))
-}
-
-/// The parts of an OCI `config.json` that are used.
-#[derive(Debug, Deserialize)]
-struct Bundle {
-    #[serde(default)]
-    annotations: Option<BTreeMap<String, String>>,
-    #[serde(default)]
-    mounts: Option<Vec<Mount>>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Mount {
-    #[serde(default)]
-    source: Option<String>,
-}
-
-impl Bundle {
-    fn annotation(&self, keys: &[&str]) -> Option<String> {
-        let all = self.annotations.as_ref()?;
-        keys.iter().find_map(|key| all.get(*key)).filter(|v| !v.is_empty()).cloned()
-    }
-
-    /// Docker's data directory, by the files in it that are mounted.
-    fn data_root(&self, id: &str) -> Option<PathBuf> {
-        let end = format!("/containers/{id}/hostname");
-        let mut sources = self.mounts.iter().flatten().filter_map(|m| m.source.as_deref());
-        sources.find_map(|source| source.strip_suffix(&end)).map(PathBuf::from)
-    }
-
-    /// What the annotations of containerd's CRI plugin, of CRI-O and of nerdctl
-    /// say.
-    fn container(&self, target: &ContainerRef, via: String) -> Container {
-        let mut container = blank(target, via);
-        let sandbox = self.annotation(&[
-            "io.kubernetes.cri.container-type",
-            "io.kubernetes.cri-o.ContainerType",
-        ]);
-        container.name = self.annotation(&[
-            "io.kubernetes.cri.container-name",
-            "io.kubernetes.container.name",
-            "nerdctl/name",
-        ]);
-        if sandbox.as_deref() == Some("sandbox") {
-            // The pause container, which only holds the pod's namespaces.
-            container.name = Some("pause".to_owned());
-        }
-        container.image = self.annotation(&[
-            "io.kubernetes.cri.image-name",
-            "io.kubernetes.cri.podsandbox.image-name",
-            "io.kubernetes.cri-o.ImageName",
-            "io.kubernetes.cri-o.Image",
-        ]);
-        let pod = Pod {
-            namespace: self
-                .annotation(&["io.kubernetes.cri.sandbox-namespace", "io.kubernetes.pod.namespace"]),
-            name: self.annotation(&[
-                "io.kubernetes.cri.sandbox-name",
-                "io.kubernetes.pod.name",
-                "io.kubernetes.cri-o.KubeName",
-            ]),
-            uid: self.annotation(&["io.kubernetes.cri.sandbox-uid", "io.kubernetes.pod.uid"]),
-        };
-        if pod.name.is_some() {
-            container.pod = Some(pod);
-        }
-        if let Some(labels) = self.annotation(&["io.kubernetes.cri-o.Labels"]) {
-            container.labels = serde_json::from_str(&labels).unwrap_or_default();
-        }
-        self.nerdctl(&mut container);
-        container
-    }
-
-    fn nerdctl(&self, container: &mut Container) {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase", default)]
-        #[derive(Default)]
-        struct Mapping {
-            host_port: u16,
-            container_port: u16,
-            protocol: String,
-            #[serde(rename = "HostIP")]
-            host_ip: String,
-        }
-        if self.annotation(&["nerdctl/namespace"]).is_none() {
-            return;
-        }
-        container.runtime = Runtime::Nerdctl;
-        for (key, value) in self.annotations.iter().flatten() {
-            // nerdctl copies the container's labels; its own are shown as facts.
-            if !key.starts_with("nerdctl/") && !key.starts_with("io.containerd.") {
-                container.labels.insert(key.clone(), value.clone());
-            }
-        }
-        let list = |key: &str| self.annotation(&[key]).unwrap_or_default();
-        let mappings: Vec<Mapping> = serde_json::from_str(&list("nerdctl/ports")).unwrap_or_default();
-        container.ports = mappings
-            .into_iter()
-            .filter_map(|mapping| {
-                Some(Published {
-                    proto: Proto::ALL.into_iter().find(|p| p.as_str() == mapping.protocol)?,
-                    container_port: Some(Port(mapping.container_port)).filter(|p| p.0 != 0)?,
-                    host_port: Some(Port(mapping.host_port)).filter(|p| p.0 != 0),
-                    host_ip: mapping.host_ip.parse().ok(),
-                })
-            })
-            .collect();
-        let networks: Vec<String> =
-            serde_json::from_str(&list("nerdctl/networks")).unwrap_or_default();
-        container.network_mode = networks.first().cloned();
-        container.networks =
-            networks.into_iter().map(|name| Network { name, addresses: Vec::new() }).collect();
-    }
-}
-
-/// What `containers.json` of containers/storage says of a container.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Stored {
-    name: Option<String>,
-    image: Option<String>,
-    pod: Option<Pod>,
-}
-
-fn stored(content: &[u8], id: &str) -> serde_json::Result<Option<Stored>> {
-    #[derive(Deserialize)]
-    struct Entry {
-        id: String,
-        #[serde(default)]
-        names: Option<Vec<String>>,
-        #[serde(default)]
-        metadata: String,
-    }
-    #[derive(Deserialize, Default)]
-    #[serde(rename_all = "kebab-case", default)]
-    struct Metadata {
-        image_name: Option<String>,
-        name: Option<String>,
-        metadata_name: Option<String>,
-        pod_name: Option<String>,
-        namespace: Option<String>,
-        uid: Option<String>,
-    }
-    let entries: Vec<Entry> = serde_json::from_slice(content)?;
-    Ok(entries.into_iter().find(|e| e.id == id).map(|entry| {
-        let text = |t: Option<String>| t.filter(|t| !t.is_empty());
-        let metadata: Metadata = serde_json::from_str(&entry.metadata).unwrap_or_default();
-        let pod_name = text(metadata.pod_name);
-        Stored {
-            name: text(metadata.metadata_name)
-                .or_else(|| text(metadata.name))
-                .or_else(|| entry.names.into_iter().flatten().next()),
-            image: text(metadata.image_name),
-            pod: pod_name.map(|name| Pod {
-                namespace: text(metadata.namespace),
-                // CRI-O's full name; its annotations have the short one.
-                name: Some(name),
-                uid: text(metadata.uid),
-            }),
-        }
-    }))
 }
 
 #[cfg(test)]

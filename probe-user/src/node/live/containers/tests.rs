@@ -266,7 +266,8 @@ fn a_pods_container_in_a_kind_node_is_named_by_the_nodes_files() {
     for (root, name) in [("node", "kube-apiserver"), ("host", "wrong")] {
         let dir = lab.path(root).join(&place);
         fs::create_dir_all(&dir).unwrap();
-        let text = String::from_utf8_lossy(fixture).replace("\"kube-apiserver\"", &format!("\"{name}\""));
+        let text =
+            String::from_utf8_lossy(fixture).replace("\"kube-apiserver\"", &format!("\"{name}\""));
         fs::write(dir.join("config.json"), text).unwrap();
     }
     let read = lab.one(&process);
@@ -287,9 +288,7 @@ fn a_state_file_that_leads_out_of_the_container_is_not_followed() {
     let process = lab.process(22, 21, "x", &cgroup, "node/inside");
     let secret = lab.path("secret.json");
     fs::write(&secret, include_bytes!("fixtures/hand-made/cri-container.json")).unwrap();
-    let dir = lab
-        .path("node/run/containerd/io.containerd.runtime.v2.task/k8s.io")
-        .join(id("b"));
+    let dir = lab.path("node/run/containerd/io.containerd.runtime.v2.task/k8s.io").join(id("b"));
     fs::create_dir_all(&dir).unwrap();
     symlink(&secret, dir.join("config.json")).unwrap();
     let read = lab.one(&process);

@@ -3,7 +3,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use super::facts::port_key;
 use super::*;
+use crate::model::{Container, Port, Proto, Published};
 use crate::node::live::safefs::Root;
 
 /// What a daemon says of itself that speaks this tool's newest version.
@@ -66,9 +68,8 @@ fn reply(mut stream: UnixStream, answer: &dyn Fn(&str) -> Reply) {
 pub(crate) const VERSION: &str = r#"{"ApiVersion":"1.41","MinAPIVersion":"1.12"}"#;
 
 fn fixture(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("src/node/live/containers/fixtures")
-        .join(name);
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("src/node/live/containers/fixtures").join(name);
     std::fs::read_to_string(path).unwrap()
 }
 
@@ -204,9 +205,8 @@ fn inspecting_a_real_docker_container_tells_all_of_it() {
 
 #[test]
 fn network_modes_of_real_docker_containers() {
-    let read = |name: &str| {
-        from_inspect(Runtime::Docker, serde_json::from_str(&fixture(name)).unwrap())
-    };
+    let read =
+        |name: &str| from_inspect(Runtime::Docker, serde_json::from_str(&fixture(name)).unwrap());
     let host = read("docker-20.10/inspect-hostnet.json");
     assert_eq!(host.network_mode.as_deref(), Some("host"));
     assert!(host.ports.is_empty());

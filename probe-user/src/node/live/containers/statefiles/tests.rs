@@ -2,15 +2,14 @@ use std::fs;
 
 use super::super::docker::tests::web_ports;
 use super::*;
-use crate::model::PodRef;
+use crate::model::{PodRef, Port, Proto, Published};
 
 const WEB: &str = "018c01615fcb0566d6f11a0db90b9a8d3fd049ebb67a1fb4e3976195df4f492e";
 const PODWEB: &str = "5889109fe8a2f6273c9aa33da9d335fca0f47fe2f1c9c5322c2464c849d0f87d";
 
 fn fixture(name: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("src/node/live/containers/fixtures")
-        .join(name);
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("src/node/live/containers/fixtures").join(name);
     fs::read(path).unwrap()
 }
 
@@ -81,9 +80,12 @@ fn a_pods_container_of_containerd() {
     let hash = "8daa50c3a64c9ff60bb9eab7b44b56fd".to_owned();
     let place = format!("run/containerd/io.containerd.runtime.v2.task/k8s.io/{id}/config.json");
     let (_dir, root) = root(&[(&place, "hand-made/cri-container.json")]);
-    let target =
-        ContainerRef { pod: Some(PodRef { uid: hash.clone() }), ..target(Runtime::Containerd, &id) };
-    let shim = monitor("/usr/local/bin/containerd-shim-runc-v2 -namespace k8s.io -id c -address /s");
+    let target = ContainerRef {
+        pod: Some(PodRef { uid: hash.clone() }),
+        ..target(Runtime::Containerd, &id)
+    };
+    let shim =
+        monitor("/usr/local/bin/containerd-shim-runc-v2 -namespace k8s.io -id c -address /s");
     for monitor in [Some(&shim), None] {
         let found = find(&root, &target, monitor, &[]).unwrap().unwrap();
         assert_eq!(found.name.as_deref(), Some("kube-apiserver"));
@@ -152,7 +154,8 @@ fn podman_by_conmon_and_its_storage() {
 
 #[test]
 fn a_conmon_of_another_container_does_not_give_its_name() {
-    let conmon = monitor("/usr/bin/conmon -c other -n other -b /s/overlay-containers/other/userdata");
+    let conmon =
+        monitor("/usr/bin/conmon -c other -n other -b /s/overlay-containers/other/userdata");
     let (_dir, root) = root(&[]);
     let found = find(&root, &target(Runtime::Podman, PODWEB), Some(&conmon), &[]);
     assert_eq!(found, Ok(None));
