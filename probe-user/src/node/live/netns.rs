@@ -94,39 +94,38 @@ impl Search {
         self.found.doors.entry(id).or_insert_with(|| Door { id, own: false, paths: Vec::new() })
     }
 
+    /// Looks at one process by paths below `/proc`: opening its directory first
+    /// would double the system calls, and a number used again meanwhile does no
+    /// harm, for every door is checked when it is opened.
     fn process(&mut self, proc: &OwnedFd, pid: Pid) {
-        let Ok(dir) = open_dir(proc, pid.to_string()) else { return };
-        match inode_link(&dir, c"ns/net", b"net:") {
+        let link = format!("{pid}/ns/net");
+        match inode_link(proc, link.as_str(), b"net:") {
             Ok(Some(inode)) => {
-                self.member(NetnsId::Inode(inode), pid, format!("{pid}/ns/net"));
-                self.mount_namespace(dir.as_fd(), pid);
+                self.member(NetnsId::Inode(inode), pid, link);
+                self.mount_namespace(proc, pid);
             }
             Ok(None) => {}
-            Err(error) if is_denied(error) => self.denied(dir.as_fd(), pid),
+            Err(error) if is_denied(error) => self.denied(proc, pid),
             // It has exited, or is a zombie without namespaces.
             Err(_) => return,
         }
-        for tid in other_threads(dir.as_fd(), pid).unwrap_or_default() {
-            let link = format!("task/{tid}/ns/net");
-            if let Ok(Some(inode)) = inode_link(&dir, link.as_str(), b"net:") {
-                self.member(NetnsId::Inode(inode), pid, format!("{pid}/{link}"));
+        for tid in other_threads(proc, pid).unwrap_or_default() {
+            let link = format!("{pid}/task/{tid}/ns/net");
+            if let Ok(Some(inode)) = inode_link(proc, link.as_str(), b"net:") {
+                self.member(NetnsId::Inode(inode), pid, link);
             }
         }
-        // Kernel threads live in the initial namespaces; so does the init of
-        // the initial PID namespace, should kthreadd be hidden.
-        if pid <= 2 && self.found.initial.is_none() {
-            let own_link =
+        // Kernel threads live in the initial namespaces.
+        if pid == KTHREADD && is_kthreadd(proc) {
+            self.found.initial =
                 self.found.netns.values().find(|n| n.members.contains(&pid)).map(|n| n.id);
-            if is_kthreadd(dir.as_fd()) {
-                self.found.initial = own_link;
-            }
         }
     }
 
     /// Without ptrace rights the namespace still shows by the inode number of
     /// a file below `/proc/PID/net`, which the kernel makes per namespace.
-    fn denied(&mut self, dir: BorrowedFd<'_>, pid: Pid) {
-        match rustix::fs::statat(dir, c"net/tcp", AtFlags::empty()) {
+    fn denied(&mut self, proc: &OwnedFd, pid: Pid) {
+        match rustix::fs::statat(proc, format!("{pid}/net/tcp"), AtFlags::empty()) {
             Ok(stat) => {
                 let id = self.by_proc_net.get(&stat.st_ino).copied();
                 let id = id.unwrap_or(NetnsId::ProcNet(stat.st_ino));
@@ -192,12 +191,13 @@ impl Search {
     }
 
     /// Reads the mounts of the process's mount namespace, once for each.
-    fn mount_namespace(&mut self, dir: BorrowedFd<'_>, pid: Pid) {
-        if let Ok(Some(mount_ns)) = inode_link(dir, c"ns/mnt", b"mnt:")
+    fn mount_namespace(&mut self, proc: &OwnedFd, pid: Pid) {
+        if let Ok(Some(mount_ns)) = inode_link(proc, format!("{pid}/ns/mnt"), b"mnt:")
             && !self.mounts_read.contains(&mount_ns)
+            && let Ok(dir) = open_dir(proc, pid.to_string())
         {
             let root = self.root.join(format!("{pid}/root"));
-            self.mounts(dir, &root);
+            self.mounts(dir.as_fd(), &root);
         }
     }
 
@@ -259,12 +259,13 @@ fn read_all(dir: BorrowedFd<'_>, name: &std::ffi::CStr) -> std::io::Result<Strin
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Whether the process is kthreadd, the parent of all kernel threads. Only the
-/// initial PID namespace has it, and nobody can name a process with an empty
-/// command line *and* without an executable's maps like this by accident: its
-/// parent is 0 and it is number 2.
-fn is_kthreadd(dir: BorrowedFd<'_>) -> bool {
-    let stat = read_all(dir, c"stat").unwrap_or_default();
+/// The parent of all kernel threads. Only the initial PID namespace has it.
+const KTHREADD: Pid = 2;
+
+/// Whether process 2 is kthreadd: in another PID namespace it is anybody, but
+/// then it has a parent.
+fn is_kthreadd(proc: &OwnedFd) -> bool {
+    let stat = read_all(proc.as_fd(), c"2/stat").unwrap_or_default();
     stat.starts_with("2 (kthreadd) ") && stat.split(' ').nth(3) == Some("0")
 }
 
