@@ -142,14 +142,14 @@ pub struct ListArgs {
 /// The form of a listing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum ListOutput {
-    /// What fits the terminal.
+    /// What fits the terminal
     #[default]
     Table,
-    /// Every column.
+    /// Every column
     Wide,
-    /// JSON.
+    /// JSON
     Json,
-    /// CSV with every column.
+    /// CSV with every column
     Csv,
 }
 
