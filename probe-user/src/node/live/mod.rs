@@ -272,12 +272,17 @@ fn cookie() -> Option<u64> {
 fn read_or_gap<T>(result: io::Result<Vec<T>>, impact: Impact, source: String) -> Read<Vec<T>> {
     match result {
         Ok(value) => Read::whole(value),
-        Err(error) => {
-            let gap = Gap::new(impact, source, error.to_string());
-            let denied = error.kind() == io::ErrorKind::PermissionDenied;
-            let gap = if denied { gap.remedy("run as root, or with CAP_NET_ADMIN") } else { gap };
-            Read::partial(Vec::new(), gap)
-        }
+        Err(error) => Read::partial(Vec::new(), error_gap(&error, impact, source)),
+    }
+}
+
+/// A netlink error as a gap; more rights help only against a refusal.
+fn error_gap(error: &io::Error, impact: Impact, source: String) -> Gap {
+    let gap = Gap::new(impact, source, error.to_string());
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        gap.remedy("run as root, or with CAP_NET_ADMIN")
+    } else {
+        gap
     }
 }
 

@@ -40,7 +40,11 @@ pub(super) fn presence() -> (Vec<String>, Option<io::Error>) {
 
 /// How many chains of type nat have rules. 0 when the kernel has no nf_tables.
 fn nat_chains() -> io::Result<usize> {
-    let socket = Socket::new(NETLINK_NETFILTER)?;
+    let socket = match Socket::new(NETLINK_NETFILTER) {
+        // A kernel without nfnetlink has no nf_tables either.
+        Err(error) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => return Ok(0),
+        socket => socket?,
+    };
     socket.connect(&SocketAddr::new(0, 0))?;
     let mut request = Vec::with_capacity(20);
     request.extend(20u32.to_ne_bytes());
