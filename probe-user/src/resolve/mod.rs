@@ -19,7 +19,8 @@ pub(crate) use forward::{Piece, Word, telling_words};
 pub use list::{ListFilter, list};
 
 use crate::model::{
-    Answer, Capability, Gap, Impact, KernelPort, NetnsId, Path, Query, Scope, Socket, SocketInode, Verdict,
+    Answer, Capability, Gap, Impact, KernelPort, NetnsId, Path, Query, Scope, Socket, SocketInode,
+    Verdict,
 };
 use crate::node::Node;
 use facts::Facts;
