@@ -311,6 +311,29 @@ fn unescape(field: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// The cookie of the namespace of this thread (`SO_NETNS_COOKIE`, Linux 5.14).
+#[expect(unsafe_code, reason = "no library has this socket option yet")]
+pub(super) fn cookie() -> Option<u64> {
+    const SO_NETNS_COOKIE: libc::c_int = 71;
+    let socket =
+        rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::DGRAM, None)
+            .ok()?;
+    let mut cookie = 0u64;
+    let mut length: libc::socklen_t = 8;
+    // SAFETY: the kernel writes at most `length` bytes, 8, to `cookie`, which
+    // has 8, and the length to `length`; both live until the call returns.
+    let result = unsafe {
+        libc::getsockopt(
+            std::os::fd::AsRawFd::as_raw_fd(&socket),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    (result == 0 && length == 8).then_some(cookie)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
