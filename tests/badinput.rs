@@ -50,6 +50,22 @@ fn an_unknown_option_or_value() -> Test {
 }
 
 #[test]
+fn a_question_and_a_command_at_once() -> Test {
+    check(&["80", "list"], &["list"])?;
+    check(&["--json", "80", "doctor"], &["doctor"])
+}
+
+#[test]
+fn options_for_everything_stand_before_or_after_the_command() -> Test {
+    for args in [["--json", "list"], ["list", "--json"], ["--json", "doctor"], ["doctor", "--json"]]
+    {
+        let run = lab::ask(&args)?;
+        ensure!(run.json["schema_version"] == 1, "{args:?}: {}{}", run.stdout, run.stderr);
+    }
+    Ok(())
+}
+
+#[test]
 fn a_message_does_not_pass_on_what_a_terminal_would_obey() -> Test {
     let run = lab::ask(&["\u{1b}[2J80"])?;
     ensure!(run.code == Some(2) && !run.stderr.contains('\u{1b}'), "{:?}", run.stderr);

@@ -49,6 +49,10 @@ fn a_port_published_on_one_address() -> Test {
     ensure!(container["networks"][0]["name"] == "front", "{container}");
     let ports = container["ports"].as_array().context("no ports")?;
     ensure!(ports.iter().any(|port| port["host_port"] == 21101), "{container}");
+    let asked = docker.lab().whereis(&["127.0.0.1:21101"])?;
+    ensure!(asked.is_found()?.path_in(docker.lab().host())?.steps() == steps, "{}", asked.json);
+    // The same port on another address of the host is nobody's.
+    docker.lab().whereis(&["10.213.0.1:21101"])?.is_nothing()?;
     // Bound to loopback: no other machine reaches it.
     let reach = run.answer()?["reachable"].as_array().context("no reach")?;
     let outside = reach.iter().find(|entry| entry["from"] == "outside").context("no outside")?;
@@ -281,6 +285,25 @@ fn a_member_of_the_docker_group_gets_names() -> Test {
     let run = tool.args(&["--json", "21112"]).run()?;
     ensure!(run.is_found()?.stdout.contains("\"grouped\""), "{}", run.stdout);
     ensure!(run.stdout.contains("not_readable"), "{}", run.stdout);
+    Ok(())
+}
+
+#[test]
+fn a_daemon_that_hangs_leaves_its_files() -> Test {
+    lab::docker_or_skip!();
+    // Not the shared one: the other tests need theirs awake.
+    let docker = Docker::start()?;
+    let web = docker.run("frozen-web", "-p 127.0.0.1:21113:80", "listen tcp 0.0.0.0:80")?;
+    let daemon = i32::try_from(docker.pid())?;
+    let daemon = rustix::process::Pid::from_raw(daemon).context("process id")?;
+    rustix::process::kill_process(daemon, rustix::process::Signal::STOP)?;
+    let run = docker.lab().whereis(&["21113"])?;
+    ensure!(run.took < std::time::Duration::from_secs(5), "it took {:?}", run.took);
+    let path = run.is_found()?.path_in(docker.lab().host())?;
+    ensure!(path.pids() == [u64::from(web.pid)], "{}", path.0);
+    ensure!(path.container() == Some("frozen-web"), "{}", path.0);
+    let socket = docker.socket().to_str().context("path")?;
+    ensure!(run.gap_text().contains(socket), "no {socket} in: {}", run.gap_text());
     Ok(())
 }
 

@@ -45,6 +45,9 @@ fn filters() -> Test {
         (&["list", "-u"], udp),
         (&["list", "-4"], v4),
         (&["list", "-6"], v6),
+        // Both of a kind stand for either, as with ss.
+        (&["list", "-t", "-u"], &[21501, 21502, 21503, 21504]),
+        (&["list", "-4", "-6"], &[21501, 21502, 21503, 21504]),
         (&["list", "-u", "-6"], &[21503]),
         (&["list", "--pid", &pid], &[21501, 21502, 21503]),
         (&["list", "--netns", &some.other.name], &[21504]),

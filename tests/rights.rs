@@ -73,6 +73,24 @@ fn root_without_ptrace_is_not_all_seeing() -> Test {
 }
 
 #[test]
+fn root_that_may_not_enter_namespaces_reads_them_from_outside() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let other = lab.netns("other")?;
+    let theirs = lab.listen(&other, "tcp 127.0.0.1:21208 tcp [::1]:21208 udp [::]:21208")?;
+    let less = ["setpriv", "--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin"];
+    let run = lab.tool().through(&less).args(&["--json", "21208"]).run()?;
+    let paths = run.is_found()?.paths_in(&other)?;
+    ensure!(paths.len() == 3, "{}", run.stdout);
+    for path in paths {
+        // The subset rule closes the descriptors of a process with more rights,
+        // unless CAP_SYS_PTRACE is there, as it is here.
+        ensure!(path.pids() == [u64::from(theirs.pid)], "{}", path.0);
+    }
+    Ok(())
+}
+
+#[test]
 fn an_owner_outside_the_pid_namespace_is_never_none() -> Test {
     lab::root_or_skip!();
     let lab = Lab::new()?;

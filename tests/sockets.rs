@@ -1,5 +1,7 @@
 //! What a question finds of sockets of every kind, and of who holds them.
 
+use std::process::Command;
+
 use anyhow::{Context, ensure};
 use lab::{Lab, Test};
 
@@ -161,6 +163,54 @@ fn a_socket_of_a_namespace_in_which_no_process_lives() -> Test {
     ensure!(path.0["netns"]["name"] == empty.name.as_str(), "{}", path.0);
     ensure!(path.end()["process"]["netns_inode"] == lab.host().inode, "{}", path.0);
     ensure!(run.paths_in(lab.host())?.is_empty(), "{}", run.json);
+    Ok(())
+}
+
+#[test]
+fn a_namespace_without_a_name_in_which_only_a_thread_lives() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let hidden = lab.netns("hidden")?;
+    let options = format!("tcp 127.0.0.1:20998 --thread --socket-netns {}", hidden.path.display());
+    let holder = lab.listen(lab.host(), &options)?;
+    hidden.unname()?;
+    let run = lab.whereis(&["20998"])?;
+    let path = run.is_found()?.path_in(&hidden)?;
+    ensure!(path.pids() == [u64::from(holder.pid)], "{}", path.0);
+    Ok(())
+}
+
+#[test]
+fn a_namespace_pinned_by_a_mount_that_nobody_expects() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let pinned = lab.netns("pinned")?;
+    let options = format!("tcp 127.0.0.1:20999 --socket-netns {}", pinned.path.display());
+    let holder = lab.listen(lab.host(), &options)?;
+    let pin = lab.dir().join("a pin");
+    std::fs::write(&pin, "")?;
+    let mounted = Command::new("mount").arg("--bind").args([&pinned.path, &pin]).status()?;
+    ensure!(mounted.success());
+    pinned.unname()?;
+    let run = lab.whereis(&["20999"])?;
+    let path = run.is_found()?.path_in(&pinned)?;
+    ensure!(path.pids() == [u64::from(holder.pid)], "{}", path.0);
+    Ok(())
+}
+
+#[test]
+fn a_name_made_to_confuse_parsers() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    // As it stands in /proc/PID/stat: `123 (x) R 0 (y) S 1 …`.
+    let argv = ["x) R 0 (y", "-L", "1:2:3"];
+    let proc = lab.listen_like(lab.host(), "tcp 127.0.0.1:21020", &argv)?;
+    let run = lab.whereis(&["21020"])?;
+    let path = run.is_found()?.path_in(lab.host())?;
+    ensure!(path.pids() == [u64::from(proc.pid)], "{}", path.0);
+    let process = &path.end()["process"];
+    ensure!(process["comm"] == argv[0], "{process}");
+    ensure!(process["ancestors"][0]["pid"] == std::process::id(), "{process}");
     Ok(())
 }
 

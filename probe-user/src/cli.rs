@@ -38,8 +38,12 @@ Without root, listeners of other users are listed without their owner. See
 #[derive(Debug, Parser)]
 #[command(name = "whereis-port", version, after_help = EXAMPLES, max_term_width = 100)]
 pub struct Cli {
-    /// PORT, PORT/PROTO, ADDR:PORT[/PROTO], [V6]:PORT, FIRST-LAST, or a service name
-    #[arg(value_name = "TARGET", allow_hyphen_values = false)]
+    /// What is asked for.
+    #[arg(
+        value_name = "TARGET",
+        allow_hyphen_values = false,
+        help = "PORT, PORT/PROTO, ADDR:PORT[/PROTO], [V6]:PORT, FIRST-LAST, or a service name"
+    )]
     pub targets: Vec<String>,
 
     /// What applies to every command.
@@ -138,14 +142,14 @@ pub struct ListArgs {
 /// The form of a listing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum ListOutput {
-    /// What fits the terminal.
+    /// What fits the terminal
     #[default]
     Table,
-    /// Every column.
+    /// Every column
     Wide,
-    /// JSON.
+    /// JSON
     Json,
-    /// CSV with every column.
+    /// CSV with every column
     Csv,
 }
 

@@ -11,7 +11,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::node::{Lab, Netns, Proc, checked, helper, netns_inode};
+use crate::netns::{Netns, netns_inode};
+use crate::node::Lab;
+use crate::process::Proc;
+use crate::programs::{checked, helper};
 
 /// The name of the image in the lab's Docker: busybox and `lab-helper`.
 const IMAGE: &str = "lab/server:1";

@@ -15,15 +15,21 @@
 mod cgroup;
 mod docker;
 mod fake;
+mod netns;
 mod node;
+mod process;
+mod programs;
 mod sweep;
 mod tool;
 
 pub use docker::{Container, Docker, KindNode};
 pub use fake::{FakeContainer, FakeDocker};
-pub use node::{Lab, Netns, Proc, netns_inode, unused_port};
+pub use netns::{Netns, netns_inode, unused_port};
+pub use node::Lab;
+pub use process::Proc;
+pub use programs::binary;
 pub use sweep::{sweep, sweep_dead};
-pub use tool::{Run, Tool, View, ask, binary};
+pub use tool::{Run, Tool, View, ask};
 
 /// What a test returns.
 pub type Test = anyhow::Result<()>;

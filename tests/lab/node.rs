@@ -1,16 +1,16 @@
 //! The lab itself: namespaces, links and processes.
 
-use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
+use crate::netns::Netns;
+use crate::process::Proc;
+use crate::programs::{for_everyone, helper};
 use crate::tool::Tool;
 use crate::{cgroup, sweep};
 
@@ -24,30 +24,6 @@ pub struct Lab {
     netns: Mutex<Vec<u64>>,
     /// The watcher, and the pipe whose end tells it that this process is gone.
     reaper: Option<(Child, ChildStdin)>,
-}
-
-/// A network namespace of a lab.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Netns {
-    /// Its `ip netns` name.
-    pub name: String,
-    /// The file that pins it.
-    pub path: PathBuf,
-    /// Its identity.
-    pub inode: u64,
-}
-
-/// A process of a lab, killed when dropped.
-#[must_use = "the process is killed when this is dropped"]
-#[derive(Debug)]
-pub struct Proc {
-    child: Child,
-    /// Its id.
-    pub pid: u32,
-    /// The ports it listens on, in the order they were asked for.
-    pub ports: Vec<u16>,
-    /// Every process that holds its sockets.
-    pub holders: Vec<u32>,
 }
 
 impl Lab {
@@ -329,174 +305,7 @@ impl Drop for Lab {
     }
 }
 
-impl Netns {
-    fn add(name: &str) -> Result<Self> {
-        checked(Command::new("ip").args(["netns", "add", name]))?;
-        let path = Path::new(sweep::NETNS_DIR).join(name);
-        let inode = std::fs::metadata(&path)?.ino();
-        let netns = Self { name: name.to_owned(), path, inode };
-        netns.ip(&["link", "set", "lo", "up"])?;
-        Ok(netns)
-    }
-
-    /// Runs `ip` on this namespace.
-    ///
-    /// # Errors
-    /// When `ip` fails.
-    pub fn ip(&self, args: &[&str]) -> Result<()> {
-        checked(Command::new("ip").args(["-n", &self.name]).args(args)).map(drop)
-    }
-
-    /// Adds an address, usable at once.
-    ///
-    /// # Errors
-    /// When `ip` fails.
-    pub fn address(&self, link: &str, address: &str) -> Result<()> {
-        let mut args = vec!["address", "add", address, "dev", link];
-        if address.contains(':') {
-            // Duplicate address detection would keep it unusable for a second.
-            args.push("nodad");
-        }
-        self.ip(&args)
-    }
-
-    /// Removes the name. The namespace lives on while anything uses it.
-    ///
-    /// # Errors
-    /// When `ip` fails.
-    pub fn unname(&self) -> Result<()> {
-        checked(Command::new("ip").args(["netns", "delete", &self.name])).map(drop)
-    }
-}
-
-impl Proc {
-    /// Starts a helper and waits for the line in which it says that it listens.
-    pub(crate) fn wait_ready(mut command: Command) -> Result<Self> {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-        let mut out = BufReader::new(child.stdout.take().context("no output")?);
-        let mut line = String::new();
-        out.read_line(&mut line)?;
-        let mut proc = Self::started(child);
-        if line.is_empty() {
-            let error = proc.child.stderr.take().map(std::io::read_to_string).transpose()?;
-            bail!("{}", error.unwrap_or_default().trim());
-        }
-        let ready: serde_json::Value = serde_json::from_str(&line)?;
-        proc.ports = serde_json::from_value(ready["ports"].clone())?;
-        proc.holders = serde_json::from_value(ready["holders"].clone())?;
-        Ok(proc)
-    }
-
-    /// A process that is already started.
-    pub(crate) fn started(child: Child) -> Self {
-        Self { pid: child.id(), child, ports: Vec::new(), holders: Vec::new() }
-    }
-
-    /// Whether it has exited.
-    ///
-    /// # Errors
-    /// When that can't be told.
-    pub fn has_exited(&mut self) -> Result<bool> {
-        Ok(self.child.try_wait()?.is_some())
-    }
-
-    /// Kills it and waits until it is gone.
-    ///
-    /// # Errors
-    /// When it can't be killed.
-    pub fn kill(mut self) -> Result<()> {
-        self.child.kill()?;
-        self.child.wait()?;
-        Ok(())
-    }
-
-    /// Waits until it exits by itself.
-    ///
-    /// # Errors
-    /// When it does not within ten seconds.
-    pub fn wait(&mut self) -> Result<std::process::ExitStatus> {
-        for _ in 0..1000 {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(status);
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        bail!("process {} does not end", self.pid)
-    }
-}
-
-impl Drop for Proc {
-    fn drop(&mut self) {
-        // It may have exited already; either way it must not stay a zombie.
-        let _gone = self.child.kill();
-        let _gone = self.child.wait();
-    }
-}
-
-/// The network namespace of a process.
-///
-/// # Errors
-/// When it has exited.
-pub fn netns_inode(pid: u32) -> Result<u64> {
-    let path = format!("/proc/{pid}/ns/net");
-    Ok(std::fs::metadata(&path).with_context(|| path.clone())?.ino())
-}
-
-/// A port that nobody on this machine uses, in any namespace: for a test that
-/// asks for nothing, since the tool sees every namespace there is. It differs
-/// from call to call.
-///
-/// # Errors
-/// When `/proc` can't be read.
-pub fn unused_port() -> Result<u16> {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let mut used = BTreeSet::new();
-    for process in std::fs::read_dir("/proc")?.flatten() {
-        for table in ["tcp", "tcp6", "udp", "udp6"] {
-            let path = process.path().join("net").join(table);
-            // Not a process, or one that has exited.
-            let Ok(text) = std::fs::read_to_string(path) else { continue };
-            let local = text.lines().filter_map(|line| line.split_whitespace().nth(1));
-            used.extend(local.filter_map(|local| {
-                let (_, port) = local.rsplit_once(':')?;
-                u16::from_str_radix(port, 16).ok()
-            }));
-        }
-    }
-    // Two test processes at the same time begin at different places. Below the
-    // range from which the kernel gives ports to clients.
-    let begin = std::process::id().wrapping_mul(211);
-    let mut candidates = (0..20_000_u32).map(|_| {
-        let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        10_000 + begin.wrapping_add(next) % 20_000
-    });
-    let found = candidates.find_map(|port| u16::try_from(port).ok().filter(|p| !used.contains(p)));
-    found.context("every port is in use")
-}
-
-/// Runs a command and returns what it printed, or an error with what it complained of.
-pub(crate) fn checked(command: &mut Command) -> Result<String> {
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("{command:?}"))?;
-    let error = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{command:?}: {}: {}", output.status, error.trim());
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// The directory that cargo put the programs in: beside the test's own, one up
-/// from `deps`.
-pub(crate) fn programs() -> Result<PathBuf> {
-    let own = std::env::current_exe().context("finding the test's own program")?;
-    let dir = own.parent().context("the test's program is nowhere")?;
-    Ok(if dir.ends_with("deps") { dir.parent().unwrap_or(dir) } else { dir }.to_owned())
-}
-
-pub(crate) fn helper() -> Result<PathBuf> {
-    let path = programs()?.join("lab-helper");
-    ensure!(path.exists(), "{} is not built: cargo build -p e2e", path.display());
-    Ok(path)
-}
-
 fn reachable_helper(uid: Option<u32>) -> Result<PathBuf> {
     let helper = helper()?;
-    if uid.is_some() { crate::tool::for_everyone(&helper) } else { Ok(helper) }
+    if uid.is_some() { for_everyone(&helper) } else { Ok(helper) }
 }

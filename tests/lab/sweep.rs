@@ -136,10 +136,12 @@ fn unmount_below(dir: &Path) -> Result<()> {
     let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").context("reading mountinfo")?;
     // Later mounts lie on top of earlier ones.
     for line in mountinfo.lines().rev() {
-        if let Some(point) = line.split(' ').nth(4)
-            && Path::new(point).starts_with(dir)
-        {
-            unmount(Path::new(point));
+        if let Some(point) = line.split(' ').nth(4) {
+            // The kernel writes a space as an octal escape.
+            let point = point.replace("\\040", " ");
+            if Path::new(&point).starts_with(dir) {
+                unmount(Path::new(&point));
+            }
         }
     }
     Ok(())

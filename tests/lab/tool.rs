@@ -1,17 +1,15 @@
 //! Running the tool in a lab, and reading its answer.
 
-use std::ffi::OsStr;
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 
-use crate::node::{Lab, Netns, checked, programs};
+use crate::netns::Netns;
+use crate::node::Lab;
+use crate::programs::{binary, for_everyone};
 
 /// How long the tool may take for one answer before the test fails.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -345,74 +343,6 @@ impl<'a> View<'a> {
             .filter_map(|evidence| evidence["source"].as_str())
             .collect()
     }
-}
-
-/// The tool to test: `WHEREIS_PORT_BIN`, or the one that cargo built beside the
-/// tests, built now when it is not there or old.
-///
-/// # Errors
-/// When it can't be built.
-pub fn binary() -> Result<&'static Path> {
-    static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let found = BINARY.get_or_init(|| find_binary().map_err(|error| format!("{error:#}")));
-    found.as_deref().map_err(|error| anyhow!("{error}"))
-}
-
-fn find_binary() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("WHEREIS_PORT_BIN") {
-        return std::fs::canonicalize(&path).with_context(|| format!("WHEREIS_PORT_BIN {path:?}"));
-    }
-    let dir = programs()?;
-    let path = dir.join("whereis-port");
-    // `cargo test` builds the programs of the package it tests only. An old one
-    // would give answers that the sources don't.
-    let built = std::fs::metadata(&path).and_then(|m| m.modified()).ok();
-    if built.is_none_or(|built| newest(&sources()).is_some_and(|edited| edited > built)) {
-        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        build.args(["build", "--package", "whereis-port", "--bin", "whereis-port"]);
-        if dir.file_name() == Some(OsStr::new("release")) {
-            build.arg("--release");
-        }
-        checked(&mut build)?;
-    }
-    ensure!(path.exists(), "{} is not there after building it", path.display());
-    Ok(path)
-}
-
-fn sources() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("probe-user")
-}
-
-/// When the newest file below `dir` was changed.
-fn newest(dir: &Path) -> Option<SystemTime> {
-    let entries = std::fs::read_dir(dir).ok()?.flatten();
-    let times = entries.filter_map(|entry| match entry.file_type() {
-        Ok(kind) if kind.is_dir() => newest(&entry.path()),
-        _ => entry.metadata().and_then(|m| m.modified()).ok(),
-    });
-    times.max()
-}
-
-/// `program`, or a copy of it in a place that every user may enter.
-pub(crate) fn for_everyone(program: &Path) -> Result<PathBuf> {
-    let open = program
-        .ancestors()
-        .skip(1)
-        .all(|dir| std::fs::metadata(dir).is_ok_and(|m| m.permissions().mode() & 0o001 != 0));
-    if open {
-        return Ok(program.to_owned());
-    }
-    // Named like a lab, so that the next test process removes it.
-    let dir = crate::sweep::dir(&format!("{}{}-999999", crate::sweep::PREFIX, std::process::id()));
-    std::fs::create_dir_all(&dir)?;
-    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o711))?;
-    let copy = dir.join(program.file_name().context("no file name")?);
-    static COPYING: Mutex<()> = Mutex::new(());
-    let _one_at_a_time = COPYING.lock().unwrap_or_else(PoisonError::into_inner);
-    if !copy.exists() {
-        std::fs::copy(program, &copy).context("copying a program for other users")?;
-    }
-    Ok(copy)
 }
 
 fn read(from: &mut impl Read) -> Result<String> {

@@ -27,7 +27,7 @@ fn dependencies() -> Result<()> {
     // Fetching is a step of its own, so that a database that can't be had is told
     // apart from an advisory that applies.
     match sh::run(&mut deny(&["fetch", "db"])) {
-        Ok(()) => sh::run(&mut deny(&["check", "--disable-fetch", "advisories"])),
+        Ok(()) => sh::run(&mut deny(&["--offline", "check", "advisories"])),
         Err(error) => {
             sh::shout(&format!("advisories NOT checked: {error:#}\nEverything else was checked."));
             Ok(())

@@ -31,7 +31,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     // The end-to-end tests run programs of other packages, which `cargo test`
     // alone would not build for them.
     sh::run(&mut sh::cargo(&["build", "--workspace", "--bins", "--locked"]))?;
-    let mut test = sh::cargo(&["test", "--workspace", "--no-fail-fast", "--locked"]);
+    let mut test = sh::cargo(&["test", "--no-fail-fast", "--locked"]);
+    if !names_package(&args.rest) {
+        test.arg("--workspace");
+    }
     if root {
         test.env(REQUIRE_LAB, "1");
     }
@@ -40,4 +43,26 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         sh::shout(LEFT_OUT);
     }
     tested
+}
+
+/// Whether a package is chosen: with `--workspace`, cargo would test all others too.
+fn names_package(args: &[String]) -> bool {
+    let mut ours = args.iter().take_while(|arg| *arg != "--");
+    ours.any(|arg| arg.starts_with("-p") || arg.starts_with("--package"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_is_chosen_before_the_dashes_only() {
+        let names = |line: &str| {
+            names_package(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        };
+        assert!(names("-p e2e --test docker"));
+        assert!(names("--package=e2e"));
+        assert!(!names("cgroup -- --nocapture -p"));
+        assert!(!names(""));
+    }
 }

@@ -19,7 +19,8 @@ pub(crate) use forward::{Piece, Word, telling_words};
 pub use list::{ListFilter, list};
 
 use crate::model::{
-    Answer, Capability, Gap, Impact, NetnsId, Path, Query, Scope, Socket, SocketInode, Verdict,
+    Answer, Capability, Gap, Impact, KernelPort, NetnsId, Path, Query, Scope, Socket, SocketInode,
+    Verdict,
 };
 use crate::node::Node;
 use facts::Facts;
@@ -34,6 +35,9 @@ pub fn answer(node: &dyn Node, query: &Query) -> Answer {
         let _ = facts.node.owners(&inodes);
     }
     let mut paths: Vec<Path> = sockets.iter().flat_map(|s| walk::from_socket(&facts, s)).collect();
+    if paths.is_empty() {
+        paths = kernel_only(&facts, query);
+    }
     if paths.is_empty() {
         paths = published_only(&facts, query);
     }
@@ -98,6 +102,19 @@ fn nearest(sockets: Vec<Socket>, address: std::net::IpAddr) -> Vec<Socket> {
         groups.entry((socket.netns, socket.proto, socket.port)).or_default().push(socket);
     }
     groups.into_values().flat_map(|group| walk::best_match(group, address)).collect()
+}
+
+/// A port of the kernel's own that no table of listeners has: an L2TP tunnel's
+/// socket is connected to its peer, and takes packets from nobody else.
+fn kernel_only(facts: &Facts<'_>, query: &Query) -> Vec<Path> {
+    if query.scope != Scope::Everywhere {
+        return Vec::new();
+    }
+    let ports = facts.take(facts.node.kernel_ports(&facts.all_netns()));
+    let asked = |p: &KernelPort| {
+        query.ports.contains(p.port) && query.proto.is_none_or(|proto| proto == p.proto)
+    };
+    ports.into_iter().filter(asked).map(|port| owner::kernel_path(facts, port)).collect()
 }
 
 /// With no socket anywhere, a container runtime may still know of a published

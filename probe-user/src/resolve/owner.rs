@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use super::facts::Facts;
 use crate::model::{
-    Capability, CgroupPath, Container, ContainerRef, End, Ending, Evidence, Gap, Impact, Link,
-    LinkKind, Process, Proto, Socket,
+    Capability, CgroupPath, Container, ContainerRef, End, Ending, Endpoint, Evidence, Gap, Hop,
+    HopKind, Impact, KernelPort, Link, LinkKind, Path, Process, Proto, Socket,
 };
 
 /// The range that Kubernetes takes ports of NodePort services from by default.
@@ -281,6 +281,26 @@ fn kernel(facts: &Facts<'_>, socket: &Socket) -> Option<End> {
         evidence,
         ..End::default()
     })
+}
+
+/// A path of one step to a port of the kernel that has no listening socket.
+pub(super) fn kernel_path(facts: &Facts<'_>, port: KernelPort) -> Path {
+    let netns = facts.netns_ref(port.netns);
+    let of = port.interface.as_ref().map_or_else(String::new, |i| format!(" interface {i}"));
+    let why = format!("the kernel itself: {}{of}", port.what);
+    let evidence = Evidence::new(port.source, format!("{}{of} of netns {}", port.what, port.netns));
+    let hop = Hop {
+        kind: HopKind::Kernel,
+        netns: Some(netns),
+        endpoint: Endpoint { address: None, name: None, port: Some(port.port) },
+        proto: port.proto,
+        detail: why.clone(),
+        socket: None,
+        evidence: vec![evidence.clone()],
+    };
+    let end =
+        End { ending: Ending::Kernel, why: Some(why), evidence: vec![evidence], ..End::default() };
+    Path { hops: vec![hop], end }
 }
 
 /// A tunnel device that holds a UDP port while it is up.

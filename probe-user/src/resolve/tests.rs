@@ -460,6 +460,22 @@ fn a_tunnel_owns_its_port_only_while_it_is_up_and_only_in_its_namespace() {
 }
 
 #[test]
+fn a_kernel_port_without_a_listening_socket_is_found() {
+    let mut node = TestNode::new();
+    node.kernel_ports.push(KernelPort {
+        netns: HOST,
+        proto: Proto::Udp,
+        port: Port(1701),
+        what: "L2TP tunnel 3000".to_owned(),
+        interface: None,
+        source: "genetlink l2tp".to_owned(),
+    });
+    let answer = node.ask("1701");
+    assert_eq!((answer.verdict, answer.paths[0].end.ending), (Verdict::Found, Ending::Kernel));
+    assert_eq!(node.ask("1701/tcp").verdict, Verdict::NotFound);
+}
+
+#[test]
 fn forwards_in_a_circle_end() {
     let node = TestNode::new()
         .tcp(HOST, "127.0.0.1:1000")

@@ -59,7 +59,8 @@ impl Wanted {
                 "--pass" => wanted.pass = true,
                 // Holds the sockets in the descriptor table of a thread only.
                 "--thread" => wanted.thread = true,
-                // Makes the sockets in another network namespace.
+                // Makes the sockets in another network namespace. With --thread
+                // the thread stays there, too.
                 "--socket-netns" => wanted.netns = Some(value()?.clone()),
                 // Listens as process 1 of a new PID namespace.
                 "--pidns" => wanted.pidns = true,
@@ -113,14 +114,9 @@ impl Wanted {
     }
 
     fn sockets_in(&self, netns: &str) -> Result<Vec<OwnedFd>> {
-        let file = std::fs::File::open(netns).with_context(|| format!("opening {netns}"))?;
         std::thread::scope(|scope| {
             scope
-                .spawn(|| {
-                    move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
-                        .with_context(|| format!("entering {netns}"))?;
-                    self.sockets()
-                })
+                .spawn(|| enter(netns).and_then(|()| self.sockets()))
                 .join()
                 .map_err(|_| anyhow::anyhow!("the thread in {netns} panicked"))?
         })
@@ -217,6 +213,7 @@ fn listen_in_thread(wanted: Wanted) -> Result<()> {
     std::thread::spawn(move || {
         let made = unshare(UnshareFlags::FILES)
             .context("unsharing the descriptor table")
+            .and_then(|()| wanted.netns.as_deref().map_or(Ok(()), enter))
             .and_then(|()| wanted.sockets())
             .and_then(|sockets| Ok((ports(&sockets)?, sockets)));
         match made {
@@ -231,6 +228,13 @@ fn listen_in_thread(wanted: Wanted) -> Result<()> {
     let ports = receiver.recv().context("the thread is gone")??;
     say_ready(&ports, &[std::process::id()])?;
     rest(None)
+}
+
+/// Moves this thread into a network namespace.
+fn enter(netns: &str) -> Result<()> {
+    let file = std::fs::File::open(netns).with_context(|| format!("opening {netns}"))?;
+    move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+        .with_context(|| format!("entering {netns}"))
 }
 
 /// Sends the sockets to a new process, which has never had them otherwise, and

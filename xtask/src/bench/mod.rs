@@ -110,19 +110,20 @@ fn on_node(size: Size, binary: &Path, somo: Option<&Path>, rounds: u32) -> Resul
     for question in [Question::OnePort, Question::List] {
         let cases = cases(question, node.asked_port(), binary, somo);
         check_ours(question, binary, &node)?;
-        let mut timed = Vec::new();
+        let (mut timed, mut slow) = (Vec::new(), Vec::new());
         for case in cases {
             if check_peer(&case, question, &node)? {
                 timed.push(case);
             } else {
                 eprintln!("bench: {} takes more than {LIMIT:?}: not timed", case.label);
-                all.push(Measured::new(size, question, &case, Samples::default()));
+                slow.push(Measured::new(size, question, &case, Samples::default()));
             }
         }
         eprintln!("bench: {size} node, {question}: {rounds} rounds");
         let samples = measure::alternate(&timed, rounds)?;
         let done = timed.iter().zip(samples);
         all.extend(done.map(|(case, samples)| Measured::new(size, question, case, samples)));
+        all.append(&mut slow);
     }
     Ok(all)
 }

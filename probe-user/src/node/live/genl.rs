@@ -23,28 +23,32 @@ const HEADERS: usize = 16 + 4;
 /// headers of fixed size and flat attributes.
 struct Genl {
     socket: Socket,
+    /// Names, as sent, and numbers of all families.
+    families: Vec<(Vec<u8>, u16)>,
 }
 
 impl Genl {
     fn open() -> io::Result<Self> {
         let socket = Socket::new(NETLINK_GENERIC)?;
         socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(Self { socket })
+        Ok(Self { socket, families: Vec::new() })
     }
 
     /// The number of a family; `None` when the kernel has none of that name.
+    /// Looked up among all: asking for one by name makes the kernel load a
+    /// module for it, and reading must not change the node.
     fn family(&mut self, name: &str) -> io::Result<Option<u16>> {
-        let mut wanted = name.as_bytes().to_vec();
-        wanted.push(0);
-        let ask = DefaultNla::new(CTRL_ATTR_FAMILY_NAME, wanted);
-        let mut id = None;
-        let answer = self.ask(CTRL, 0, CTRL_CMD_GETFAMILY, Some(&ask), |attributes| {
-            id = u16_of(attributes, CTRL_ATTR_FAMILY_ID);
-        });
-        match answer {
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
-            other => other.map(|()| id),
+        if self.families.is_empty() {
+            let mut families = Vec::new();
+            self.ask(CTRL, DUMP, CTRL_CMD_GETFAMILY, None, |attributes| {
+                let id = u16_of(attributes, CTRL_ATTR_FAMILY_ID);
+                let name = attribute(attributes, CTRL_ATTR_FAMILY_NAME);
+                families.extend(name.zip(id));
+            })?;
+            self.families = families;
         }
+        let named = |family: &[u8]| family.strip_suffix(b"\0").unwrap_or(family) == name.as_bytes();
+        Ok(self.families.iter().find(|(family, _)| named(family)).map(|(_, id)| *id))
     }
 
     /// Sends a command and gives the attributes of each answer to `each`.

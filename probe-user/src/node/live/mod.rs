@@ -3,6 +3,7 @@
 mod cgroups;
 mod containers;
 mod enter;
+mod gaps;
 mod genl;
 mod host;
 mod nat;
@@ -25,12 +26,13 @@ use std::time::Instant;
 
 use super::Node;
 use crate::model::{
-    Address, Capability, CgroupPath, Container, ContainerRef, Gap, Host, Impact, KernelPort, Link,
-    LinkKind, NatPresence, Netns, NetnsId, Owners, Pid, Process, Read, Route, Socket, SocketFilter,
+    Address, CgroupPath, Container, ContainerRef, Gap, Host, Impact, KernelPort, Link, LinkKind,
+    NatPresence, Netns, NetnsId, Owners, Pid, Process, Read, Route, Socket, SocketFilter,
     SocketInode, SourceReport,
 };
 use containers::Containers;
 use enter::{Door, Refused};
+use gaps::{denied_gap, error_gap, read_or_gap, refusal, rights_remedy};
 
 /// The live node. Made for one question or one listing: it reads everything at
 /// most once.
@@ -137,7 +139,7 @@ impl LiveNode {
             };
             let mut doors: Vec<Door> = found.doors.values().cloned().collect();
             doors.retain(|d| d.id.inode().is_some());
-            let cookies = enter::in_each(&doors, |_| cookie());
+            let cookies = enter::in_each(&doors, |_| netns::cookie());
             for (door, result) in doors.iter().zip(cookies) {
                 if let (Ok(cookie), Some(netns)) = (result, found.netns.get_mut(&door.id)) {
                     netns.cookie = cookie;
@@ -228,56 +230,29 @@ impl LiveNode {
         }
         all
     }
-}
 
-/// What a plain user needs for everything.
-fn rights_remedy() -> String {
-    "run as root, or with CAP_SYS_PTRACE and CAP_SYS_ADMIN".to_owned()
-}
-
-fn refusal(impact: Impact, id: NetnsId, refused: Refused) -> Gap {
-    let source = format!("network namespace {id}");
-    match refused {
-        Refused::Gone => Gap::new(impact, source, "it vanished while it was read"),
-        Refused::Denied(error) => Gap::new(impact, source, format!("can't be entered: {error}"))
-            .remedy("run as root, or with CAP_SYS_ADMIN"),
-        Refused::Failed(error) => Gap::new(impact, source, format!("can't be entered: {error}")),
-    }
-}
-
-/// The cookie of the namespace of this thread (`SO_NETNS_COOKIE`, Linux 5.14).
-#[expect(unsafe_code, reason = "no library has this socket option yet")]
-fn cookie() -> Option<u64> {
-    const SO_NETNS_COOKIE: libc::c_int = 71;
-    let socket =
-        rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::DGRAM, None)
-            .ok()?;
-    let mut cookie = 0u64;
-    let mut length: libc::socklen_t = 8;
-    // SAFETY: the kernel writes at most `length` bytes, 8, to `cookie`, which
-    // has 8, and the length to `length`; both live until the call returns.
-    let result = unsafe {
-        libc::getsockopt(
-            std::os::fd::AsRawFd::as_raw_fd(&socket),
-            libc::SOL_SOCKET,
-            SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut length,
-        )
-    };
-    (result == 0 && length == 8).then_some(cookie)
-}
-
-/// Turns a read's error into a gap.
-fn read_or_gap<T>(result: io::Result<Vec<T>>, impact: Impact, source: String) -> Read<Vec<T>> {
-    match result {
-        Ok(value) => Read::whole(value),
-        Err(error) => {
-            let gap = Gap::new(impact, source, error.to_string());
-            let denied = error.kind() == io::ErrorKind::PermissionDenied;
-            let gap = if denied { gap.remedy("run as root, or with CAP_NET_ADMIN") } else { gap };
-            Read::partial(Vec::new(), gap)
+    /// The sockets of a namespace that can't be entered, or whose kernel lacks
+    /// sock_diag, from the tables of one of its processes.
+    fn sockets_by_proc(&self, id: NetnsId, filter: &SocketFilter, why: &str) -> Read<Vec<Socket>> {
+        let members = self.found().0.netns.get(&id).map(|n| n.members.clone()).unwrap_or_default();
+        let mut last = format!("no process of it is visible, and it can't be entered: {why}");
+        for pid in &members {
+            let since = Instant::now();
+            match procnet::read(&self.root.join(format!("{pid}/net")), id, filter) {
+                Ok(sockets) => {
+                    let detail = format!(
+                        "fallback for netns {id} ({why}): v6only and bound device not told"
+                    );
+                    self.log("/proc/PID/net", since, &[], detail);
+                    return Read::whole(sockets);
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => last = format!("/proc/{pid}/net: {error}"),
+            }
         }
+        let gap = Gap::new(Impact::Port, format!("sockets of network namespace {id}"), last)
+            .remedy("run as root, or with CAP_SYS_ADMIN");
+        Read::partial(Vec::new(), gap)
     }
 }
 
@@ -440,10 +415,8 @@ impl Node for LiveNode {
     fn nat(&self, netns: &[NetnsId]) -> Read<Vec<NatPresence>> {
         self.inside("NAT rules (presence)", Impact::Port, &self.nat, netns, |door| {
             let (found, failed) = nat::presence();
-            let gaps = failed.map(|error| {
-                Gap::new(Impact::Port, format!("nf_tables of netns {}", door.id), error.to_string())
-                    .remedy("run as root, or with CAP_NET_ADMIN")
-            });
+            let source = format!("nf_tables of netns {}", door.id);
+            let gaps = failed.map(|error| error_gap(&error, Impact::Port, source));
             let value = if found.is_empty() {
                 Vec::new()
             } else {
@@ -488,51 +461,5 @@ impl Node for LiveNode {
 
     fn sources(&self) -> Vec<SourceReport> {
         self.sources.borrow().values().cloned().collect()
-    }
-}
-
-/// What unreadable descriptor tables leave open, for the source's report. In an
-/// answer it matters only where an owner is missing.
-fn denied_gap(owners: &Owners) -> Option<Gap> {
-    (owners.denied_total > 0).then(|| {
-        let pids: Vec<String> = owners.denied.iter().take(3).map(ToString::to_string).collect();
-        let more = if owners.denied_total > 3 { ", …" } else { "" };
-        Gap::new(
-            Impact::Owner,
-            format!("/proc/{{{}{more}}}/fd", pids.join(",")),
-            format!("the descriptors of {} processes are not readable", owners.denied_total),
-        )
-        .remedy("run as root, or with CAP_SYS_PTRACE; a security module may still refuse")
-    })
-}
-
-impl LiveNode {
-    /// The sockets of a namespace that can't be entered, or whose kernel lacks
-    /// sock_diag, from the tables of one of its processes.
-    fn sockets_by_proc(&self, id: NetnsId, filter: &SocketFilter, why: &str) -> Read<Vec<Socket>> {
-        let members = self.found().0.netns.get(&id).map(|n| n.members.clone()).unwrap_or_default();
-        let mut last = format!("no process of it is visible, and it can't be entered: {why}");
-        for pid in &members {
-            let since = Instant::now();
-            match procnet::read(&self.root.join(format!("{pid}/net")), id, filter) {
-                Ok(sockets) => {
-                    let detail = format!(
-                        "fallback for netns {id} ({why}): v6only and bound device not told"
-                    );
-                    self.log("/proc/PID/net", since, &[], detail);
-                    return Read::whole(sockets);
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => last = format!("/proc/{pid}/net: {error}"),
-            }
-        }
-        let gap = Gap::new(Impact::Port, format!("sockets of network namespace {id}"), last)
-            .remedy("run as root, or with CAP_SYS_ADMIN");
-        Read::partial(Vec::new(), gap)
-    }
-
-    /// Whether the process has a capability.
-    pub fn may(&self, capability: Capability) -> bool {
-        self.host().value.has(capability)
     }
 }

@@ -40,7 +40,14 @@ pub(super) fn presence() -> (Vec<String>, Option<io::Error>) {
 
 /// How many chains of type nat have rules. 0 when the kernel has no nf_tables.
 fn nat_chains() -> io::Result<usize> {
-    let socket = Socket::new(NETLINK_NETFILTER)?;
+    if !nf_tables_is_there() {
+        return Ok(0);
+    }
+    let socket = match Socket::new(NETLINK_NETFILTER) {
+        // A kernel without nfnetlink has no nf_tables either.
+        Err(error) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => return Ok(0),
+        socket => socket?,
+    };
     socket.connect(&SocketAddr::new(0, 0))?;
     let mut request = Vec::with_capacity(20);
     request.extend(20u32.to_ne_bytes());
@@ -77,6 +84,22 @@ fn nat_chains() -> io::Result<usize> {
     }
 }
 
+/// Whether the kernel has nf_tables loaded. Asking one that has not would make
+/// it load the module, and reading must not change the node. Where that can't
+/// be told (no list of what is built in) it is asked.
+fn nf_tables_is_there() -> bool {
+    // Without this file the kernel has no modules to load.
+    let Ok(modules) = std::fs::read_to_string("/proc/modules") else { return true };
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let builtin = std::fs::read_to_string(format!("/lib/modules/{release}/modules.builtin"));
+    has_nf_tables(&modules, builtin.ok().as_deref())
+}
+
+fn has_nf_tables(modules: &str, builtin: Option<&str>) -> bool {
+    modules.lines().any(|line| line.starts_with("nf_tables "))
+        || builtin.is_none_or(|list| list.lines().any(|path| path.ends_with("/nf_tables.ko")))
+}
+
 /// A chain of type nat whose use count says that rules are in it.
 fn is_nat_with_rules(attributes: &[u8]) -> bool {
     let mut nat = false;
@@ -104,6 +127,17 @@ mod tests {
         bytes.extend(value);
         bytes.resize(bytes.len().next_multiple_of(4), 0);
         bytes
+    }
+
+    #[test]
+    fn a_module_is_not_loaded_just_to_ask_it() {
+        let loaded = "nf_tables 300000 0 - Live 0x0\n";
+        let other = "nf_conntrack 200000 1 - Live 0x0\n";
+        let built_in = "kernel/net/netfilter/nf_tables.ko\n";
+        assert!(has_nf_tables(loaded, Some("")));
+        assert!(has_nf_tables(other, Some(built_in)));
+        assert!(has_nf_tables(other, None));
+        assert!(!has_nf_tables(other, Some("kernel/net/netfilter/nf_conntrack.ko\n")));
     }
 
     #[test]

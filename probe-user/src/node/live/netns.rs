@@ -40,6 +40,7 @@ pub(super) fn find(proc: &OwnedFd, root: &Path) -> Result<Found, Errno> {
     for pid in pids(proc)? {
         search.process(proc, pid);
     }
+    search.recognise(proc);
     for dir in PINNED {
         search.pinned_in(Path::new(dir));
     }
@@ -93,39 +94,38 @@ impl Search {
         self.found.doors.entry(id).or_insert_with(|| Door { id, own: false, paths: Vec::new() })
     }
 
+    /// Looks at one process by paths below `/proc`: opening its directory first
+    /// would double the system calls, and a number used again meanwhile does no
+    /// harm, for every door is checked when it is opened.
     fn process(&mut self, proc: &OwnedFd, pid: Pid) {
-        let Ok(dir) = open_dir(proc, pid.to_string()) else { return };
-        match inode_link(&dir, c"ns/net", b"net:") {
+        let link = format!("{pid}/ns/net");
+        match inode_link(proc, link.as_str(), b"net:") {
             Ok(Some(inode)) => {
-                self.member(NetnsId::Inode(inode), pid, format!("{pid}/ns/net"));
-                self.mount_namespace(dir.as_fd(), pid);
+                self.member(NetnsId::Inode(inode), pid, link);
+                self.mount_namespace(proc, pid);
             }
             Ok(None) => {}
-            Err(error) if is_denied(error) => self.denied(dir.as_fd(), pid),
+            Err(error) if is_denied(error) => self.denied(proc, pid),
             // It has exited, or is a zombie without namespaces.
             Err(_) => return,
         }
-        for tid in other_threads(dir.as_fd(), pid).unwrap_or_default() {
-            let link = format!("task/{tid}/ns/net");
-            if let Ok(Some(inode)) = inode_link(&dir, link.as_str(), b"net:") {
-                self.member(NetnsId::Inode(inode), pid, format!("{pid}/{link}"));
+        for tid in other_threads(proc, pid).unwrap_or_default() {
+            let link = format!("{pid}/task/{tid}/ns/net");
+            if let Ok(Some(inode)) = inode_link(proc, link.as_str(), b"net:") {
+                self.member(NetnsId::Inode(inode), pid, link);
             }
         }
-        // Kernel threads live in the initial namespaces; so does the init of
-        // the initial PID namespace, should kthreadd be hidden.
-        if pid <= 2 && self.found.initial.is_none() {
-            let own_link =
+        // Kernel threads live in the initial namespaces.
+        if pid == KTHREADD && is_kthreadd(proc) {
+            self.found.initial =
                 self.found.netns.values().find(|n| n.members.contains(&pid)).map(|n| n.id);
-            if is_kthreadd(dir.as_fd()) {
-                self.found.initial = own_link;
-            }
         }
     }
 
     /// Without ptrace rights the namespace still shows by the inode number of
     /// a file below `/proc/PID/net`, which the kernel makes per namespace.
-    fn denied(&mut self, dir: BorrowedFd<'_>, pid: Pid) {
-        match rustix::fs::statat(dir, c"net/tcp", AtFlags::empty()) {
+    fn denied(&mut self, proc: &OwnedFd, pid: Pid) {
+        match rustix::fs::statat(proc, format!("{pid}/net/tcp"), AtFlags::empty()) {
             Ok(stat) => {
                 let id = self.by_proc_net.get(&stat.st_ino).copied();
                 let id = id.unwrap_or(NetnsId::ProcNet(stat.st_ino));
@@ -134,6 +134,45 @@ impl Search {
             }
             Err(error) if is_denied(error) => self.found.untold.push(pid),
             Err(_) => {}
+        }
+    }
+
+    /// Namespaces of unreadable processes are mostly ones that other processes
+    /// live in too: the inode below `/proc/PID/net` of a readable one tells.
+    fn recognise(&mut self, proc: &OwnedFd) {
+        let veiled: Vec<NetnsId> =
+            self.found.netns.keys().copied().filter(|id| id.inode().is_none()).collect();
+        if veiled.is_empty() {
+            return;
+        }
+        for netns in self.found.netns.values().filter(|n| n.id.inode().is_some()) {
+            for pid in &netns.members {
+                let path = format!("{pid}/net/tcp");
+                // A thread can live elsewhere than its process, which is what
+                // this file tells of.
+                let of_process = inode_link(proc, format!("{pid}/ns/net"), b"net:").ok().flatten();
+                if of_process == netns.id.inode()
+                    && let Ok(stat) = rustix::fs::statat(proc, path, AtFlags::empty())
+                {
+                    self.by_proc_net.insert(stat.st_ino, netns.id);
+                    break;
+                }
+            }
+        }
+        for id in veiled {
+            let NetnsId::ProcNet(inode) = id else { continue };
+            let Some(known) = self.by_proc_net.get(&inode).copied().filter(|known| *known != id)
+            else {
+                continue;
+            };
+            self.found.doors.remove(&id);
+            if let (Some(veiled), Some(netns)) =
+                (self.found.netns.remove(&id), self.found.netns.get_mut(&known))
+            {
+                netns.members.extend(veiled.members);
+                netns.members.sort_unstable();
+                netns.members.truncate(Netns::MEMBERS);
+            }
         }
     }
 
@@ -152,12 +191,13 @@ impl Search {
     }
 
     /// Reads the mounts of the process's mount namespace, once for each.
-    fn mount_namespace(&mut self, dir: BorrowedFd<'_>, pid: Pid) {
-        if let Ok(Some(mount_ns)) = inode_link(dir, c"ns/mnt", b"mnt:")
+    fn mount_namespace(&mut self, proc: &OwnedFd, pid: Pid) {
+        if let Ok(Some(mount_ns)) = inode_link(proc, format!("{pid}/ns/mnt"), b"mnt:")
             && !self.mounts_read.contains(&mount_ns)
+            && let Ok(dir) = open_dir(proc, pid.to_string())
         {
             let root = self.root.join(format!("{pid}/root"));
-            self.mounts(dir, &root);
+            self.mounts(dir.as_fd(), &root);
         }
     }
 
@@ -219,12 +259,13 @@ fn read_all(dir: BorrowedFd<'_>, name: &std::ffi::CStr) -> std::io::Result<Strin
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Whether the process is kthreadd, the parent of all kernel threads. Only the
-/// initial PID namespace has it, and nobody can name a process with an empty
-/// command line *and* without an executable's maps like this by accident: its
-/// parent is 0 and it is number 2.
-fn is_kthreadd(dir: BorrowedFd<'_>) -> bool {
-    let stat = read_all(dir, c"stat").unwrap_or_default();
+/// The parent of all kernel threads. Only the initial PID namespace has it.
+const KTHREADD: Pid = 2;
+
+/// Whether process 2 is kthreadd: in another PID namespace it is anybody, but
+/// then it has a parent.
+fn is_kthreadd(proc: &OwnedFd) -> bool {
+    let stat = read_all(proc.as_fd(), c"2/stat").unwrap_or_default();
     stat.starts_with("2 (kthreadd) ") && stat.split(' ').nth(3) == Some("0")
 }
 
@@ -268,6 +309,29 @@ fn unescape(field: &str) -> String {
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The cookie of the namespace of this thread (`SO_NETNS_COOKIE`, Linux 5.14).
+#[expect(unsafe_code, reason = "no library has this socket option yet")]
+pub(super) fn cookie() -> Option<u64> {
+    const SO_NETNS_COOKIE: libc::c_int = 71;
+    let socket =
+        rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::DGRAM, None)
+            .ok()?;
+    let mut cookie = 0u64;
+    let mut length: libc::socklen_t = 8;
+    // SAFETY: the kernel writes at most `length` bytes, 8, to `cookie`, which
+    // has 8, and the length to `length`; both live until the call returns.
+    let result = unsafe {
+        libc::getsockopt(
+            std::os::fd::AsRawFd::as_raw_fd(&socket),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    (result == 0 && length == 8).then_some(cookie)
 }
 
 #[cfg(test)]

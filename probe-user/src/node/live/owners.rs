@@ -84,7 +84,7 @@ fn process(proc: &OwnedFd, pid: Pid, wanted: &Wanted, owners: &mut Owners) {
         Err(_) => return,
     };
     confirm(dir.as_fd(), pid, None, &leader, owners);
-    let Ok(threads) = other_threads(dir.as_fd(), pid) else { return };
+    let Ok(threads) = other_threads(proc, pid) else { return };
     for tid in threads {
         if shares_descriptors(pid, tid) {
             continue;

@@ -59,12 +59,13 @@ pub(super) fn pids(proc: impl AsFd) -> Result<Vec<Pid>> {
 
 /// The threads of a process other than its leader. Empty without a system call
 /// per thread when it has none: the link count of `task` is 2 plus the threads.
-pub(super) fn other_threads(process: BorrowedFd<'_>, pid: Pid) -> Result<Vec<Pid>> {
-    if rustix::fs::statat(process, c"task", AtFlags::empty())?.st_nlink <= 3 {
+pub(super) fn other_threads(proc: impl AsFd, pid: Pid) -> Result<Vec<Pid>> {
+    let task = format!("{pid}/task");
+    if rustix::fs::statat(&proc, task.as_str(), AtFlags::empty())?.st_nlink <= 3 {
         return Ok(Vec::new());
     }
     let mut tids = Vec::new();
-    each_number(open_dir(process, c"task")?, |tid, _| {
+    each_number(open_dir(&proc, task.as_str())?, |tid, _| {
         if tid != pid {
             tids.push(tid);
         }
@@ -166,8 +167,7 @@ mod tests {
         let thread = std::thread::spawn(move || stopped.recv());
         let proc = open_root(Path::new("/proc")).unwrap();
         let me = std::process::id();
-        let dir = open_dir(&proc, me.to_string()).unwrap();
-        let threads = other_threads(dir.as_fd(), me).unwrap();
+        let threads = other_threads(&proc, me).unwrap();
         drop(stop);
         let _ = thread.join();
         assert!(!threads.is_empty());

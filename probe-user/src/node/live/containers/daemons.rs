@@ -260,7 +260,6 @@ pub(super) fn of_running(
     running: &[Running],
     known: &[Daemon],
     limits: Limits,
-    gaps: &mut Vec<Gap>,
 ) -> Vec<Daemon> {
     let mut found: Vec<Daemon> = Vec::new();
     for process in running {
@@ -268,21 +267,9 @@ pub(super) fn of_running(
             // At this level the tool's own root is most often the same one.
             if process.chain.is_empty() { Root::open(own_root) } else { Err(error) }
         });
-        let root = match root {
-            Ok(root) => root,
-            Err(Unreadable::Missing) => continue,
-            Err(error) => {
-                gaps.push(
-                    Gap::new(
-                        Impact::Name,
-                        procs.root(process.pid).display().to_string(),
-                        error.to_string(),
-                    )
-                    .remedy("run as root with CAP_SYS_PTRACE"),
-                );
-                continue;
-            }
-        };
+        // Reading the state files there fails likewise, and says so where it
+        // matters: at a container that is not named.
+        let Ok(root) = root else { continue };
         for path in process.sockets.iter().take(PER_DAEMON) {
             let Ok(socket) = root.socket(Path::new(path)) else { continue };
             let Some(mut daemon) = Daemon::new(socket, path, process.runtime, limits) else {

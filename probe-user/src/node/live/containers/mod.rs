@@ -194,9 +194,7 @@ impl Containers {
         if state.found.is_none() {
             let running = daemons::running(&self.procs);
             let known = state.usual.as_deref().unwrap_or_default();
-            let gaps = &mut state.unreachable;
-            let found =
-                daemons::of_running(&self.procs, &self.root, &running, known, self.limits, gaps);
+            let found = daemons::of_running(&self.procs, &self.root, &running, known, self.limits);
             state.found = Some((running, found));
         }
     }

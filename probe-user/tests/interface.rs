@@ -1,0 +1,76 @@
+//! What users and scripts see of the interface, fixed: the help, the manual
+//! page and the JSON schema. A change must be meant, and the schema's must be in
+//! the changelog.
+
+#![expect(clippy::unwrap_used, reason = "a test without its binary or file fails on the spot")]
+
+use std::path::Path;
+use std::process::Command;
+
+fn run(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_whereis-port"))
+        .args(arguments)
+        .env_clear()
+        .env("COLUMNS", "100")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{arguments:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn near(path: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+#[test]
+fn the_help_teaches() {
+    insta::assert_snapshot!("help", run(&["--help"]));
+    insta::assert_snapshot!("help-short", run(&["-h"]));
+    insta::assert_snapshot!("help-list", run(&["list", "--help"]));
+}
+
+#[test]
+fn the_manual_page_is_whole() {
+    let page = run(&["man"]);
+    for part in [".SH NAME", ".SH SYNOPSIS", ".SH OPTIONS", "Exit status", "\\-\\-replay", "list"] {
+        assert!(page.contains(part), "{part} is not in the manual page");
+    }
+    insta::assert_snapshot!("man", page);
+}
+
+#[test]
+fn every_shell_gets_completions() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = run(&["completions", shell]);
+        assert!(script.contains("replay") && script.contains("doctor"), "{shell}: {script}");
+    }
+}
+
+/// FNV-1a, 64 bits: a fingerprint that needs no library and stays the same.
+fn fingerprint(text: &str) -> String {
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{hash:016x}")
+}
+
+#[test]
+fn a_change_of_the_schema_is_in_the_changelog() {
+    let schema = run(&["schema"]);
+    let version: serde_json::Value = serde_json::from_str(&schema).unwrap();
+    assert!(version["$defs"].is_object());
+    let path = near("schema/whereis-port.schema.json");
+    if std::env::var_os("UPDATE_SCHEMA").is_some() {
+        std::fs::write(&path, &schema).unwrap();
+    }
+    let checked_in = std::fs::read_to_string(&path).unwrap();
+    assert!(
+        checked_in == schema,
+        "the schema of the output changed: run with UPDATE_SCHEMA=1, look at the difference, raise \
+         SCHEMA_VERSION if a key went away or changed its meaning, and say so in CHANGELOG.md"
+    );
+    let changelog = std::fs::read_to_string(near("../CHANGELOG.md")).unwrap();
+    let line = format!("schema version 1, fingerprint {}", fingerprint(&schema));
+    assert!(changelog.contains(&line), "CHANGELOG.md has to say what changed, with: JSON {line}");
+}
