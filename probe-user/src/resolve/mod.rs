@@ -150,13 +150,26 @@ fn verdict(facts: &Facts<'_>, paths: &[Path]) -> Verdict {
     }
     let host = &facts.host;
     if !host.init_pid_ns {
+        let mut remedy = "run in the machine's initial PID namespace".to_owned();
+        let containers = facts.take(facts.node.containers());
+        let mut names: Vec<String> = containers.iter().map(facts::container_name).collect();
+        names.sort_unstable();
+        if let (Some(first), Some(name)) = (containers.first(), names.first()) {
+            remedy.push_str(&format!(
+                ", or look inside the containers: {} exec {name} netstat -ltnp",
+                first.runtime
+            ));
+            if names.len() > 1 {
+                remedy.push_str(&format!(", likewise {}", names[1..].join(", ")));
+            }
+        }
         facts.gap(
             Gap::new(
                 Impact::Port,
                 "PID namespace",
                 "this is not the machine's initial PID namespace: network namespaces of processes outside it are not visible",
             )
-            .remedy("run in the machine's initial PID namespace"),
+            .remedy(remedy),
         );
     }
     if host.hidepid >= 2 && !host.has(Capability::CapSysPtrace) {

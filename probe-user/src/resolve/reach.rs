@@ -165,13 +165,10 @@ fn dead(socket: &Socket, end: &End) -> Vec<Reach> {
         any if any.is_unspecified() => crate::model::LOOPBACK4,
         one => one,
     };
-    let why = format!(
-        "the port is open, and every connection ends at once: {}",
-        end.why.as_deref().unwrap_or("nothing listens behind it")
-    );
+    let why = "the port is open, but nothing listens behind it: connections end at once";
     let hint = shut::dead_fix(socket, end);
     let at = Some(at(bound, socket.port.0));
-    let mut reach = vec![fix(entry(Vantage::Loopback, at, Some(false), why.clone()), hint.clone())];
+    let mut reach = vec![fix(entry(Vantage::Loopback, at, Some(false), why), hint.clone())];
     if !bound.is_loopback() || socket.is_wildcard() {
         reach.push(fix(entry(Vantage::Outside, None, Some(false), why), hint));
     }

@@ -342,6 +342,84 @@ fn a_hidden_owner_is_never_nobody_and_the_runtime_names_the_container() {
 }
 
 #[test]
+fn what_a_runtime_publishes_is_the_way_in_where_its_containers_are_hidden() {
+    let mut node = kind_node();
+    node.host.init_pid_ns = false;
+    node.netns.retain(|n| n.id == HOST);
+    node.owners = Owners::default();
+    node.processes.clear();
+    let answer = node.ask("6443");
+    assert_eq!(reachable(&answer, Vantage::Loopback), [(Some(true), Some("127.0.0.1:20971"))]);
+    assert_eq!(reachable(&answer, Vantage::Outside), [(Some(false), None)]);
+    // What it does not publish may be there all the same: how to look is said.
+    let answer = node.ask("2379");
+    assert_eq!(answer.verdict, Verdict::Unknown);
+    let remedies: Vec<&str> = answer.gaps.iter().filter_map(|g| g.remedy.as_deref()).collect();
+    assert!(remedies[0].contains("docker exec cluster2-control-plane"), "{remedies:?}");
+}
+
+/// The same port in two namespaces, from which no container publishes it.
+fn two_unpublished(first: &str, second: &str) -> TestNode {
+    TestNode::new()
+        .namespace(A, "a")
+        .namespace(B, "b")
+        .address(A, "172.18.0.2")
+        .tcp(A, first)
+        .held_by(20, A, "etcd")
+        .tcp(B, second)
+        .held_by(30, B, "etcd")
+}
+
+#[test]
+fn one_reason_for_several_namespaces_is_said_once() {
+    let answer = two_unpublished("0.0.0.0:2379", "0.0.0.0:2379").ask("2379");
+    for from in [Vantage::Loopback, Vantage::Outside] {
+        let [only] = answer.reach.iter().filter(|r| r.from == from).collect::<Vec<_>>()[..] else {
+            panic!("{:?}", answer.reach)
+        };
+        assert_eq!(only.reachable, Some(false));
+        assert!(only.why.contains("a and b"), "{}", only.why);
+    }
+    let answer = two_unpublished("127.0.0.1:2379", "127.0.0.1:2379").ask("2379");
+    assert_eq!(answer.reach.len(), 4, "one for each vantage: {:?}", answer.reach);
+    assert!(answer.reach.iter().all(|r| r.why == "bound to 127.0.0.1 inside a and b only"));
+}
+
+#[test]
+fn a_bind_to_loopback_shuts_nothing_that_another_bind_opens() {
+    let mut node = two_unpublished("127.0.0.1:2379", "127.0.0.1:2379");
+    node = node.tcp(A, "172.18.0.2:2379").held_by(20, A, "etcd");
+    let answer = node.ask("2379");
+    let reasons: Vec<&str> = answer.reach.iter().map(|r| r.why.as_str()).collect();
+    assert!(reasons.contains(&"bound to 127.0.0.1 inside b only"), "{reasons:?}");
+    assert!(!reasons.iter().any(|why| why.contains("inside a and b only")), "{reasons:?}");
+}
+
+#[test]
+fn kube_proxy_that_holds_a_node_port_does_not_serve_it() {
+    let why = |at: &str, command: &str| {
+        let node = TestNode::new().tcp(HOST, at).held_by(20, HOST, command);
+        let port = at.rsplit(':').next().unwrap().to_owned();
+        node.ask(&port).paths[0].end.why.clone()
+    };
+    let note = why("0.0.0.0:30518", "/usr/local/bin/kube-proxy --config=x").unwrap();
+    assert!(note.contains("NodePort"), "{note}");
+    // Its own ports, and the same port of somebody else.
+    assert_eq!(why("[::]:10256", "/usr/local/bin/kube-proxy --config=x"), None);
+    assert_eq!(why("0.0.0.0:30518", "nginx"), None);
+}
+
+#[test]
+fn where_nothing_is_no_name_can_be_missing() {
+    let mut node = TestNode::new();
+    node.gaps = vec![Gap::new(Impact::Name, "container 5d1f8f6a0c8f", "nobody knows it")];
+    let answer = node.ask("80");
+    assert_eq!((answer.verdict, answer.gaps.len()), (Verdict::NotFound, 0));
+    let answer = node.tcp(HOST, "0.0.0.0:80").held_by(5, HOST, "nginx").ask("80");
+    assert_eq!(answer.gaps.len(), 1);
+}
+
+#[test]
 fn the_bind_that_the_kernel_prefers_answers_for_an_address() {
     let node = TestNode::new()
         .tcp(HOST, "0.0.0.0:80")

@@ -16,8 +16,8 @@ pub(crate) struct Cut<'a> {
     pub(crate) netns: &'a [u64],
     /// The unit that the lab's own processes are said to be in.
     pub(crate) unit: &'a str,
-    /// Whether the node is to look like WSL2: the kernel's name tells it, and
-    /// the lab's kernel has another.
+    /// Whether the node is to look like one with WSL2's kernel of that time: the
+    /// kernel's name is how WSL2 is recognised.
     pub(crate) wsl: bool,
 }
 
@@ -43,7 +43,12 @@ impl Cut<'_> {
                 link["peer_netns"] = Value::Null;
             }
         }
-        let (sockets, gaps) = gather(&facts["sockets"], |socket| self.is_ours(&socket["netns"]));
+        let (mut sockets, gaps) =
+            gather(&facts["sockets"], |socket| self.is_ours(&socket["netns"]));
+        if self.wsl {
+            // Linux 5.8 is the first to tell.
+            sockets.iter_mut().for_each(|socket| socket["cgroup_id"] = Value::Null);
+        }
         let inodes: BTreeSet<u64> = sockets.iter().filter_map(|s| s["inode"].as_u64()).collect();
         let everything = json!({ "netns": wanted, "filter": { "proto": null, "ports": null } });
         facts["sockets"] = asked(everything, json!(sockets), &gaps);
@@ -154,6 +159,7 @@ impl Cut<'_> {
         host["kernel"] = json!(kernel.split('-').next());
         if self.wsl {
             host["wsl"] = json!(true);
+            host["kernel"] = json!("5.4.72-microsoft-standard-WSL2");
         }
     }
 

@@ -8,13 +8,11 @@ use lab::{Docker, KindNode, Proc};
 
 use crate::cut::Cut;
 
-/// Hides what a WSL2 distribution does not see either: namespaces pinned by
-/// mounts, and the control groups of the engine. `--mount-proc` has made the
-/// mounts private before.
+/// Hides the namespaces that are pinned by mounts: a WSL2 distribution has
+/// mounts of its own. `--mount-proc` has made them private before.
 const DISTRIBUTION: &str = r#"
-    awk '{ for (i = 7; i < NF; i++) if ($i == "-") { type = $(i + 1); break }
-           if (type == "nsfs" || type ~ /^cgroup/) print $5 }' /proc/self/mountinfo |
-        sort -r | while read -r point; do umount -l "$point"; done
+    awk '{ for (i = 7; i < NF; i++) if ($i == "-" && $(i + 1) == "nsfs") print $5 }' \
+        /proc/self/mountinfo | sort -r | while read -r point; do umount -l "$point"; done
     exec "$@""#;
 
 /// One cluster of one node.

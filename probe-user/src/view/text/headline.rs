@@ -122,7 +122,7 @@ fn last(style: &Style, hops: &[&Hop], end: &End) -> String {
         Ending::OutsidePidNamespace => "owner outside this PID namespace".to_owned(),
         Ending::NotReadable => "owner not readable".to_owned(),
         Ending::Nothing => "nothing listens there".to_owned(),
-        Ending::Elsewhere => "beyond this node".to_owned(),
+        Ending::Elsewhere => "beyond what is visible here".to_owned(),
         Ending::Unknown => "owner not known".to_owned(),
     };
     // A static pod is called like its process and its node: said already.
