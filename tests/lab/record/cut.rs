@@ -141,7 +141,7 @@ impl Cut<'_> {
                 ancestors.truncate(keep);
             }
             for path in ["exe", "cwd"] {
-                let outside = process[path].as_str().is_some_and(|p| is_of_the_sources(p));
+                let outside = process[path].as_str().is_some_and(is_of_the_sources);
                 if outside {
                     process[path] = Value::Null;
                 }
