@@ -6,6 +6,8 @@
 
 #[path = "scenarios/k3s.rs"]
 mod k3s;
+#[path = "scenarios/kernel.rs"]
+mod kernel;
 #[path = "scenarios/kind.rs"]
 mod kind;
 
@@ -73,6 +75,17 @@ const CASES: &[Case] = &[
     case("k3s", "list", 0, |a| {
         lists(a, &[("host", 6443, "k3s-server"), ("host", 4245, "kubectl")])
     }),
+    case("linux-6.1", "51820/udp", 0, |a| {
+        kernel::owns(a, "WireGuard interface wg0", "genetlink wireguard")
+    }),
+    case("linux-6.1", "6082/udp", 0, |a| kernel::owns(a, "GENEVE interface gnv0", "rtnetlink")),
+    case("linux-6.1", "4790/udp", 0, |a| {
+        kernel::owns(a, "VXLAN interface vx0 (VNI 5)", "rtnetlink")
+    }),
+    case("linux-6.1", "5555/udp", 0, |a| kernel::owns(a, "FOU receiver", "genetlink fou")),
+    case("linux-6.1", "5556/udp", 0, |a| kernel::owns(a, "GUE receiver", "genetlink fou")),
+    case("linux-6.1", "1701", 0, |a| kernel::owns(a, "L2TP tunnel 3000", "genetlink l2tp")),
+    case("linux-6.1", "8472/udp", 1, nothing),
 ];
 
 #[test]
