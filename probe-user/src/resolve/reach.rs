@@ -10,16 +10,43 @@ use super::facts::{Facts, container_name};
 use super::route;
 use super::walk;
 use crate::model::{
-    Address, Container, End, Ending, HopKind, LinkKind, Path, Published, Reach, Socket, UNFILTERED,
-    Vantage,
+    Address, Container, End, Ending, HopKind, LinkKind, Path, Port, Proto, Published, Reach,
+    Socket, UNFILTERED, Vantage,
 };
 use shut::Shut;
 
 /// How many addresses are named for one vantage.
 const MAX_ADDRESSES: usize = 4;
 
-/// The reachability of everything that was found.
+/// The reachability of everything that was found. With several ports or
+/// protocols each is told apart: what holds for TCP need not hold for UDP.
 pub(super) fn of(facts: &Facts<'_>, paths: &[Path]) -> Vec<Reach> {
+    let mut ports: Vec<(Option<Port>, Proto)> = Vec::new();
+    for first in paths.iter().filter_map(|path| path.hops.first()) {
+        let port = (first.endpoint.port, first.proto);
+        if !ports.contains(&port) {
+            ports.push(port);
+        }
+    }
+    let mut reach = Vec::new();
+    for (port, proto) in &ports {
+        let is_it = |p: &&Path| {
+            p.hops.first().is_some_and(|h| (h.endpoint.port, h.proto) == (*port, *proto))
+        };
+        let group: Vec<Path> = paths.iter().filter(is_it).cloned().collect();
+        for mut entry in of_port(facts, &group) {
+            if let (true, Some(port)) = (ports.len() > 1, port) {
+                entry.why = format!("{port}/{proto}: {}", entry.why);
+            }
+            reach.push(entry);
+        }
+    }
+    reach.sort_by_key(|r: &Reach| (r.from, r.reachable != Some(true)));
+    reach
+}
+
+/// The reachability of one port of one protocol.
+fn of_port(facts: &Facts<'_>, paths: &[Path]) -> Vec<Reach> {
     let mut reach: Vec<Reach> = Vec::new();
     let mut shut = Shut::new(paths);
     for path in paths {
@@ -39,14 +66,19 @@ pub(super) fn of(facts: &Facts<'_>, paths: &[Path]) -> Vec<Reach> {
             None => Vec::new(),
         };
         for entry in found {
-            if !reach.contains(&entry) {
+            // Two sockets that answer at one address (IPv4 beside dual-stack)
+            // make one way in; the first is the one the kernel prefers.
+            let same = |r: &Reach| r.address.is_some() && r.address == entry.address;
+            let known = |r: &Reach| {
+                *r == entry || same(r) && (r.from, r.reachable) == (entry.from, entry.reachable)
+            };
+            if !reach.iter().any(known) {
                 reach.push(entry);
             }
         }
     }
     reach.extend(shut.finish());
     settle(&mut reach);
-    reach.sort_by_key(|r| (r.from, r.reachable != Some(true)));
     reach
 }
 

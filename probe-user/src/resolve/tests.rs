@@ -452,6 +452,31 @@ fn a_v4_mapped_bind_is_an_ipv4_bind() {
 }
 
 #[test]
+fn what_holds_for_one_protocol_is_not_said_of_another() {
+    let node = TestNode::new()
+        .tcp(HOST, "127.0.0.1:53")
+        .held_by(5, HOST, "local")
+        .socket(HOST, Proto::Udp, "0.0.0.0:53")
+        .held_by(6, HOST, "wide");
+    let answer = node.ask("53");
+    let outside: Vec<_> = answer.reach.iter().filter(|r| r.from == Vantage::Outside).collect();
+    let said = |proto: &str| outside.iter().find(|r| r.why.starts_with(proto)).unwrap().reachable;
+    assert_eq!((said("53/udp"), said("53/tcp")), (Some(true), Some(false)), "{outside:?}");
+}
+
+#[test]
+fn two_sockets_at_one_address_make_one_way_in() {
+    let mut node = TestNode::new()
+        .tcp(HOST, "0.0.0.0:80")
+        .held_by(5, HOST, "four")
+        .tcp(HOST, "[::]:80")
+        .held_by(6, HOST, "six");
+    node.sockets[1].v6only = None;
+    let answer = node.ask("80");
+    assert_eq!(reachable(&answer, Vantage::Loopback), [(Some(true), Some("127.0.0.1:80"))]);
+}
+
+#[test]
 fn every_member_of_a_reuseport_group_is_listed() {
     let node = TestNode::new()
         .tcp(HOST, "0.0.0.0:80")
