@@ -362,7 +362,22 @@ fn forwarders_in_a_circle_end() -> Test {
     let _back = lab.listen_like(lab.host(), "tcp 0.0.0.0:21017", &back)?;
     let run = lab.whereis(&["21016"])?;
     let path = run.is_found()?.path_in(lab.host())?;
-    ensure!(path.end()["why"].is_string(), "a circle needs saying: {}", path.0);
+    let why = path.end()["why"].as_str().unwrap_or_default();
+    ensure!(why.contains("circle"), "a circle needs saying: {}", path.0);
+    Ok(())
+}
+
+#[test]
+fn arguments_alone_do_not_make_a_forwarder() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let options = "tcp 0.0.0.0:21030 --imitate socat TCP-LISTEN:21030,fork TCP:127.0.0.1:22";
+    let server = lab.listen(lab.host(), options)?;
+    let run = lab.whereis(&["21030"])?;
+    let path = run.is_found()?.path_in(lab.host())?;
+    ensure!(path.hops().len() == 1 && path.pids() == [u64::from(server.pid)], "{}", path.0);
+    let why = path.end()["why"].as_str().unwrap_or_default();
+    ensure!(why.contains("lab-helper"), "{why}");
     Ok(())
 }
 

@@ -210,8 +210,15 @@ impl Lab {
     /// # Errors
     /// When it does not listen.
     pub fn listen_like(&self, netns: &Netns, args: &str, argv: &[&str]) -> Result<Proc> {
-        let helper = helper()?;
-        let mut command = vec![helper.to_str().context("path of lab-helper")?, "listen"];
+        // The tool looks at the program behind the arguments too, so the helper
+        // runs under the name of what it imitates.
+        let name = argv.first().and_then(|program| program.rsplit('/').next());
+        let copy = self.dir().join("like").join(name.context("no program to imitate")?);
+        std::fs::create_dir_all(self.dir().join("like"))?;
+        if !copy.exists() {
+            std::fs::copy(helper()?, &copy)?;
+        }
+        let mut command = vec![copy.to_str().context("path of lab-helper")?, "listen"];
         command.extend(args.split_whitespace());
         command.push("--imitate");
         command.extend(argv);

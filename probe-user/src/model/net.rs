@@ -159,6 +159,10 @@ pub struct KernelPort {
     pub interface: Option<String>,
     /// Where it was read, for the evidence: `genetlink wireguard`.
     pub source: String,
+    /// Whether its socket is connected to a peer: it is then in no table of
+    /// listeners, and held all the same. What is only a setting is not.
+    #[serde(default)]
+    pub connected: bool,
 }
 
 /// Whether a namespace has NAT configured that could take a port without any

@@ -49,7 +49,10 @@ pub fn list(node: &dyn Node, filter: &ListFilter) -> Listing {
         (place, s.port, s.proto, s.address.is_ipv6(), s.address, s.inode)
     });
     let rows = rows(&facts, sockets);
-    let rows = rows.into_iter().filter(|row| passes(row, filter)).collect();
+    let rows: Vec<ListRow> = rows.into_iter().filter(|row| passes(row, filter)).collect();
+    if rows.is_empty() {
+        super::hidden(&facts);
+    }
     Listing { rows, gaps: facts.gaps() }
 }
 

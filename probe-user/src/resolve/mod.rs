@@ -13,14 +13,15 @@ mod walk;
 mod tests;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 pub use forward::{Forward, Target, parse as parse_forward};
 pub(crate) use forward::{Piece, Word, telling_words};
 pub use list::{ListFilter, list};
 
 use crate::model::{
-    Answer, Capability, Gap, Impact, KernelPort, NetnsId, Path, Query, Scope, Socket, SocketInode,
-    Verdict,
+    Answer, Capability, Ending, Gap, Impact, KernelPort, NetnsId, Path, Query, Scope, Socket,
+    SocketInode, Verdict,
 };
 use crate::node::Node;
 use facts::Facts;
@@ -57,31 +58,17 @@ fn matching(facts: &Facts<'_>, query: &Query) -> Vec<Socket> {
     let filter = query.filter();
     let places: Vec<NetnsId> = match query.scope {
         Scope::Everywhere => facts.all_netns(),
-        // Every namespace has a loopback of its own.
-        Scope::Address(address) if address.to_canonical().is_loopback() => facts.all_netns(),
-        Scope::Address(address) if address.is_unspecified() => facts.all_netns(),
-        Scope::Address(address) => {
-            let address = address.to_canonical();
-            let mut places: Vec<NetnsId> = facts
-                .all_addresses()
-                .into_iter()
-                .filter(|a| a.address == address)
-                .map(|a| a.netns)
-                .collect();
-            places.dedup();
-            if places.is_empty() {
-                facts.gap(Gap::new(
-                    Impact::Reach,
-                    "addresses",
-                    format!("no visible network namespace of this node has the address {address}"),
-                ));
-            }
-            places
-        }
+        Scope::Address(address) => places_of(facts, address.to_canonical()),
     };
     let mut sockets = facts.take(facts.node.sockets(&places, &filter));
     if let Scope::Address(address) = query.scope {
         sockets = nearest(sockets, address);
+        // Every namespace has a loopback; a connection from here means this
+        // one's, and only when nothing is there the others' are of interest.
+        let here = |s: &Socket| s.netns == facts.host.own_netns;
+        if address.to_canonical().is_loopback() && sockets.iter().any(here) {
+            sockets.retain(here);
+        }
     }
     let order = facts.all_netns();
     sockets.sort_by_key(|s| {
@@ -91,9 +78,33 @@ fn matching(facts: &Facts<'_>, query: &Query) -> Vec<Socket> {
     sockets
 }
 
+/// The namespaces that take packets to an address.
+fn places_of(facts: &Facts<'_>, address: IpAddr) -> Vec<NetnsId> {
+    let broadcast = matches!(address, IpAddr::V4(a) if a.is_broadcast());
+    if address.is_loopback() || address.is_unspecified() || address.is_multicast() || broadcast {
+        return facts.all_netns();
+    }
+    let of_address = facts.all_addresses().into_iter().filter(|a| a.address == address);
+    let mut places: Vec<NetnsId> = of_address.map(|a| a.netns).collect();
+    places.dedup();
+    if places.is_empty() {
+        // A route of type local takes whole networks without any interface's
+        // having the address, and so does packet steering.
+        facts.gap(Gap::new(
+            Impact::Port,
+            "addresses",
+            format!(
+                "no interface of a visible network namespace has {address}; local routes, load balancers \
+                 and packet steering could still take it, and are not read by this version"
+            ),
+        ));
+    }
+    places
+}
+
 /// Of each namespace, protocol and port only the sockets that would get a
 /// packet to the address.
-fn nearest(sockets: Vec<Socket>, address: std::net::IpAddr) -> Vec<Socket> {
+fn nearest(sockets: Vec<Socket>, address: IpAddr) -> Vec<Socket> {
     if address.is_unspecified() {
         return sockets.into_iter().filter(|s| s.address == address).collect();
     }
@@ -112,7 +123,9 @@ fn kernel_only(facts: &Facts<'_>, query: &Query) -> Vec<Path> {
     }
     let ports = facts.take(facts.node.kernel_ports(&facts.all_netns()));
     let asked = |p: &KernelPort| {
-        query.ports.contains(p.port) && query.proto.is_none_or(|proto| proto == p.proto)
+        p.connected
+            && query.ports.contains(p.port)
+            && query.proto.is_none_or(|proto| proto == p.proto)
     };
     ports.into_iter().filter(asked).map(|port| owner::kernel_path(facts, port)).collect()
 }
@@ -134,7 +147,12 @@ fn published_only(facts: &Facts<'_>, query: &Query) -> Vec<Path> {
             let asked = |port| query.ports.contains(port);
             if published.host_port.is_some_and(asked) || asked(published.container_port) {
                 let path = walk::into_container(facts, facts.host.own_netns, &container, published);
-                if !paths.contains(&path) {
+                if path.end.ending == Ending::Nothing {
+                    // A runtime's word for a port that nobody serves is no find.
+                    let why = path.end.why.unwrap_or_default();
+                    let source = format!("container {}", facts::container_name(&container));
+                    facts.gap(Gap::new(Impact::Reach, source, format!("publishes it, but {why}")));
+                } else if !paths.contains(&path) {
                     paths.push(path);
                 }
             }
@@ -148,6 +166,28 @@ fn verdict(facts: &Facts<'_>, paths: &[Path]) -> Verdict {
     if !paths.is_empty() {
         return Verdict::Found;
     }
+    hidden(facts);
+    for nat in facts.take(facts.node.nat(&facts.all_netns())) {
+        let place = facts.netns_ref(nat.netns);
+        let name = place.name.unwrap_or_else(|| nat.netns.to_string());
+        facts.gap(
+            Gap::new(
+                Impact::Port,
+                format!("NAT rules of network namespace {name}"),
+                format!("{}: they may take the port without any socket, and are not evaluated by this version", nat.found.join(", ")),
+            )
+            .remedy("look with: nft list ruleset; iptables-save -t nat; ipvsadm -Ln"),
+        );
+    }
+    if facts.gaps().iter().any(|g| g.impact == Impact::Port) {
+        Verdict::Unknown
+    } else {
+        Verdict::NotFound
+    }
+}
+
+/// Gaps for what can't be seen from here at all, whatever is asked.
+fn hidden(facts: &Facts<'_>) {
     let host = &facts.host;
     if !host.init_pid_ns {
         let mut remedy = "run in the machine's initial PID namespace".to_owned();
@@ -177,22 +217,5 @@ fn verdict(facts: &Facts<'_>, paths: &[Path]) -> Verdict {
             Gap::new(Impact::Port, "/proc", "processes of other users are hidden (hidepid), and so are their network namespaces")
                 .remedy("run as root, or with CAP_SYS_PTRACE"),
         );
-    }
-    for nat in facts.take(facts.node.nat(&facts.all_netns())) {
-        let place = facts.netns_ref(nat.netns);
-        let name = place.name.unwrap_or_else(|| nat.netns.to_string());
-        facts.gap(
-            Gap::new(
-                Impact::Port,
-                format!("NAT rules of network namespace {name}"),
-                format!("{}: they may take the port without any socket, and are not evaluated by this version", nat.found.join(", ")),
-            )
-            .remedy("look with: nft list ruleset; iptables-save -t nat; ipvsadm -Ln"),
-        );
-    }
-    if facts.gaps().iter().any(|g| g.impact == Impact::Port) {
-        Verdict::Unknown
-    } else {
-        Verdict::NotFound
     }
 }

@@ -250,10 +250,24 @@ fn refs_only(chain: &[ContainerRef]) -> Vec<Container> {
 /// Whether the kernel itself owns the socket, proven by a device or a service
 /// of the same namespace on the same port.
 fn kernel(facts: &Facts<'_>, socket: &Socket) -> Option<End> {
+    // A kernel socket is root's and takes any address; a port alone proves
+    // nothing, for a process may have the same one at an address of its own.
+    if socket.uid != 0 || !socket.is_wildcard() {
+        return None;
+    }
     let netns = [socket.netns];
     let mut found: Vec<(String, Evidence)> = Vec::new();
     if socket.proto == Proto::Udp {
-        for link in facts.take(facts.node.links(&netns)) {
+        // The socket of a tunnel stays in the namespace where the device was
+        // made, which a moved device names as its link's: look at home first.
+        let home = |link: &Link| link.peer_netns.unwrap_or(link.netns) == socket.netns;
+        let mut links = facts.take(facts.node.links(&netns));
+        links.retain(&home);
+        if !links.iter().any(|link| tunnel(link, socket.port.0).is_some()) {
+            links = facts.take(facts.node.links(&facts.all_netns()));
+            links.retain(&home);
+        }
+        for link in links {
             if let Some(what) = tunnel(&link, socket.port.0) {
                 let detail = format!(
                     "interface {} (index {}) of netns {}",

@@ -10,8 +10,8 @@ use super::facts::{Facts, container_name};
 use super::route;
 use super::walk;
 use crate::model::{
-    Address, Container, End, Ending, HopKind, LinkKind, Path, Port, Proto, Published, Reach,
-    Socket, UNFILTERED, Vantage,
+    Address, Container, End, Ending, HopKind, Link, LinkKind, NetnsId, Path, Port, Proto,
+    Published, Reach, Socket, UNFILTERED, Vantage,
 };
 use shut::Shut;
 
@@ -82,12 +82,12 @@ fn of_port(facts: &Facts<'_>, paths: &[Path]) -> Vec<Reach> {
     reach
 }
 
-/// A "no" that holds for one bind says nothing once another bind of the same
-/// namespace makes it a "yes" (docker-proxy binds IPv4 and IPv6 apart).
+/// A "no" that holds for one bind says nothing once another bind makes it a
+/// "yes" or a "perhaps" (docker-proxy binds IPv4 and IPv6 apart).
 fn settle(reach: &mut Vec<Reach>) {
-    let yes: Vec<Vantage> =
-        reach.iter().filter(|r| r.reachable == Some(true)).map(|r| r.from).collect();
-    reach.retain(|r| r.reachable == Some(true) || r.address.is_some() || !yes.contains(&r.from));
+    let open: Vec<Vantage> =
+        reach.iter().filter(|r| r.reachable != Some(false)).map(|r| r.from).collect();
+    reach.retain(|r| r.reachable != Some(false) || r.address.is_some() || !open.contains(&r.from));
 }
 
 fn entry(
@@ -119,17 +119,34 @@ fn here(facts: &Facts<'_>, socket: &Socket, path: &Path) -> Vec<Reach> {
     if bound.is_loopback() {
         let only = format!("bound to {bound} only");
         let hint = shut::loopback_fix(facts, socket, end);
+        let addresses = facts.take(facts.node.addresses(&[socket.netns]));
+        let loopback = if addresses.iter().any(|a| a.address.is_loopback()) {
+            entry(Vantage::Loopback, Some(at(bound, port)), Some(true), only.clone())
+        } else {
+            loopback_down(bound, port)
+        };
         return vec![
-            entry(Vantage::Loopback, Some(at(bound, port)), Some(true), only.clone()),
+            loopback,
             entry(Vantage::Node, None, Some(false), only.clone()),
             fix(entry(Vantage::Outside, None, Some(false), only.clone()), hint),
             entry(Vantage::Containers, None, Some(false), only),
         ];
     }
-    let mut own: Vec<Address> = facts.take(facts.node.addresses(&[socket.netns]));
+    let links = facts.take(facts.node.links(&[socket.netns]));
+    let all: Vec<Address> = facts.take(facts.node.addresses(&[socket.netns]));
+    let mut own = all.clone();
     own.retain(|a| usable(a.address) && socket.match_rank(a.address).is_some());
+    // Bound to a device (`SO_BINDTODEVICE`): nothing else brings packets to it.
+    own.retain(|a| socket.ifindex.is_none_or(|index| index == a.ifindex));
+    own.retain(|a| links.iter().all(|l| l.index != a.ifindex || l.up));
+    let is_loopback =
+        |index| links.iter().any(|l| l.index == index && l.kind == LinkKind::Loopback);
     let mut reach = Vec::new();
-    if socket.is_wildcard() {
+    if let Some(index) = socket.ifindex.filter(|index| !is_loopback(*index)) {
+        let name = links.iter().find(|l| l.index == index).map_or("?", |l| l.name.as_str());
+        let why = format!("bound to the interface {name} only");
+        reach.push(entry(Vantage::Loopback, None, Some(false), why));
+    } else if socket.is_wildcard() {
         let loopback: IpAddr = match bound {
             IpAddr::V6(_) if socket.takes_ipv4() == Some(false) => {
                 std::net::Ipv6Addr::LOCALHOST.into()
@@ -141,18 +158,17 @@ fn here(facts: &Facts<'_>, socket: &Socket, path: &Path) -> Vec<Reach> {
         } else {
             "bound to all addresses"
         };
-        reach.push(entry(Vantage::Loopback, Some(at(loopback, port)), Some(true), why));
+        reach.push(if all.iter().any(|a| a.address.is_loopback()) {
+            entry(Vantage::Loopback, Some(at(loopback, port)), Some(true), why)
+        } else {
+            loopback_down(loopback, port)
+        });
     } else {
         let no = entry(Vantage::Loopback, None, Some(false), format!("bound to {bound} only"));
         reach.push(fix(no, format!("connect to {}", at(bound, port))));
     }
     if own.is_empty() {
-        reach.push(entry(
-            Vantage::Outside,
-            None,
-            Some(false),
-            "this namespace has no other address",
-        ));
+        reach.push(entry(Vantage::Outside, None, Some(false), no_address(socket, &all)));
         return reach;
     }
     let why = if socket.is_wildcard() {
@@ -160,17 +176,12 @@ fn here(facts: &Facts<'_>, socket: &Socket, path: &Path) -> Vec<Reach> {
     } else {
         format!("bound to {bound}")
     };
-    let links = facts.take(facts.node.links(&[socket.netns]));
-    let virtual_link = |a: &Address| {
-        links
-            .iter()
-            .any(|l| l.index == a.ifindex && matches!(l.kind, LinkKind::Bridge | LinkKind::Veth))
-    };
     for address in own.iter().take(MAX_ADDRESSES) {
         reach.push(entry(Vantage::Node, Some(at(address.address, port)), Some(true), why.clone()));
     }
     // A bridge's or device pair's address is for the containers behind it.
-    let (inner, outer): (Vec<&Address>, Vec<&Address>) = own.iter().partition(|a| virtual_link(a));
+    let (inner, outer): (Vec<&Address>, Vec<&Address>) =
+        own.iter().partition(|a| is_inner(a, &links));
     for address in outer.iter().take(MAX_ADDRESSES) {
         let why = format!("{why}; {UNFILTERED}");
         reach.push(entry(Vantage::Outside, Some(at(address.address, port)), Some(true), why));
@@ -188,6 +199,33 @@ fn here(facts: &Facts<'_>, socket: &Socket, path: &Path) -> Vec<Reach> {
         reach.push(entry(Vantage::Containers, Some(at(address.address, port)), Some(true), why));
     }
     reach
+}
+
+/// An address for the containers behind it: a bridge's or a device pair's.
+fn is_inner(address: &Address, links: &[Link]) -> bool {
+    links
+        .iter()
+        .any(|l| l.index == address.ifindex && matches!(l.kind, LinkKind::Bridge | LinkKind::Veth))
+}
+
+fn loopback_down(address: IpAddr, port: u16) -> Reach {
+    let why = "the loopback interface of this namespace has no address: it is down";
+    fix(entry(Vantage::Loopback, Some(at(address, port)), Some(false), why), "ip link set lo up")
+}
+
+/// Why no address but loopback's leads to the socket.
+fn no_address(socket: &Socket, all: &[Address]) -> String {
+    if let Some(index) = socket.ifindex {
+        return format!(
+            "bound to the interface with index {index} only, which has no address for it"
+        );
+    }
+    let family = if socket.address.is_ipv4() { "IPv4" } else { "IPv6" };
+    if all.iter().any(|a| usable(a.address)) {
+        format!("this namespace has no other {family} address that is up")
+    } else {
+        "this namespace has no other address".to_owned()
+    }
 }
 
 /// A published port behind which nothing is.
@@ -220,8 +258,10 @@ fn away(facts: &Facts<'_>, socket: &Socket, end: &End, shut: &mut Shut) -> Vec<R
     let port = socket.port.0;
     let place = facts.netns_ref(socket.netns);
     let name = place.name.clone().unwrap_or_else(|| place.id.to_string());
-    let publisher =
-        end.containers.iter().rev().find(|c| c.ports.iter().any(|p| is_published(p, socket)));
+    // A pod's port is not its node's, though both are in the node container.
+    let publisher = end.containers.iter().rev().find(|c| {
+        c.ports.iter().any(|p| is_published(p, socket)) && lives_in(facts, c, socket.netns)
+    });
     let mut reach = Vec::new();
     if let Some(container) = publisher {
         for published in container.ports.iter().filter(|p| is_published(p, socket)) {
@@ -258,6 +298,20 @@ fn away(facts: &Facts<'_>, socket: &Socket, end: &End, shut: &mut Shut) -> Vec<R
         reach.push(entry(Vantage::Containers, Some(best), Some(true), why));
     }
     reach
+}
+
+/// Whether a namespace is a container's own: its first process lives there, or
+/// it has the container's address.
+fn lives_in(facts: &Facts<'_>, container: &Container, netns: NetnsId) -> bool {
+    let first = container.pid.and_then(|pid| facts.process(pid)?.netns);
+    first.map_or_else(
+        || {
+            let addresses = facts.take(facts.node.addresses(&[netns]));
+            let theirs = container.networks.iter().flat_map(|n| &n.addresses);
+            theirs.into_iter().any(|ip| addresses.iter().any(|a| a.address == *ip))
+        },
+        |first| first == netns,
+    )
 }
 
 fn is_published(published: &Published, socket: &Socket) -> bool {
@@ -305,8 +359,10 @@ fn published_reach(facts: &Facts<'_>, container: &Container, published: &Publish
         what.clone(),
     )];
     let mut own_addresses: Vec<Address> = facts.take(facts.node.addresses(&[own]));
+    let links = facts.take(facts.node.links(&[own]));
     own_addresses.retain(|a| {
         usable(a.address)
+            && !is_inner(a, &links)
             && (ip == a.address || ip.is_unspecified() && ip.is_ipv4() == a.address.is_ipv4())
     });
     for address in own_addresses.iter().take(MAX_ADDRESSES) {

@@ -92,6 +92,33 @@ impl TestNode {
         self
     }
 
+    /// A device pair from one namespace into another.
+    fn veth(mut self, netns: NetnsId, into: NetnsId) -> Self {
+        self.links.push(Link {
+            netns,
+            index: 7,
+            name: "veth1".to_owned(),
+            up: true,
+            kind: LinkKind::Veth,
+            master: None,
+            peer: Some(2),
+            peer_netns: Some(into),
+        });
+        self
+    }
+
+    /// A route without a next hop.
+    fn route(mut self, netns: NetnsId, destination: &str, prefix: u8) -> Self {
+        self.routes.push(Route {
+            netns,
+            destination: destination.parse().unwrap(),
+            prefix,
+            gateway: None,
+            ifindex: Some(5),
+        });
+        self
+    }
+
     /// A socket; its inode is its place in the list plus one.
     fn socket(mut self, netns: NetnsId, proto: Proto, at: &str) -> Self {
         let at: std::net::SocketAddr = at.parse().unwrap();
@@ -245,6 +272,8 @@ fn kind_node() -> TestNode {
     TestNode::new()
         .namespace(A, "cluster2")
         .address(A, "172.18.0.4")
+        .veth(HOST, A)
+        .route(HOST, "172.18.0.0", 16)
         .tcp(HOST, "127.0.0.1:20971")
         .held_by(10, HOST, PROXY)
         .tcp(A, "[::]:6443")
@@ -572,10 +601,14 @@ fn a_kernel_port_without_a_listening_socket_is_found() {
         what: "L2TP tunnel 3000".to_owned(),
         interface: None,
         source: "genetlink l2tp".to_owned(),
+        connected: true,
     });
     let answer = node.ask("1701");
     assert_eq!((answer.verdict, answer.paths[0].end.ending), (Verdict::Found, Ending::Kernel));
     assert_eq!(node.ask("1701/tcp").verdict, Verdict::NotFound);
+    // A WireGuard device that is down has a port set and holds none.
+    node.kernel_ports[0].connected = false;
+    assert_eq!(node.ask("1701").verdict, Verdict::NotFound);
 }
 
 #[test]
@@ -616,7 +649,7 @@ fn a_target_on_no_namespace_leaves_the_node_by_its_route() {
 }
 
 #[test]
-fn of_two_namespaces_with_an_address_the_linked_one_is_meant() {
+fn an_address_counts_only_where_links_and_routes_lead_to_it() {
     let twice = || {
         kind_node()
             .namespace(B, "other")
@@ -624,23 +657,136 @@ fn of_two_namespaces_with_an_address_the_linked_one_is_meant() {
             .tcp(B, "0.0.0.0:6443")
             .held_by(30, B, "wrong")
     };
-    // Without a link both are listed: neither is picked by luck.
-    assert_eq!(twice().ask("20971").paths.len(), 2);
-    let mut node = twice();
+    let right = "127.0.0.1:20971 > 172.18.0.4:6443 > [::]:6443 > kube-apiserver";
+    assert_eq!(shape(&twice().ask("20971")), [right]);
+    // Both linked: neither is picked by luck.
+    assert_eq!(twice().veth(HOST, B).ask("20971").paths.len(), 2);
+    // Not linked, or no route: somebody else's address by accident.
+    for cut in [|node: &mut TestNode| node.links.clear(), |node: &mut TestNode| node.routes.clear()]
+    {
+        let mut node = kind_node();
+        cut(&mut node);
+        let answer = node.ask("20971");
+        assert_eq!(answer.paths[0].end.ending, Ending::Elsewhere, "{:?}", shape(&answer));
+        assert!(answer.paths[0].end.why.as_deref().unwrap().contains("cluster2"));
+    }
+}
+
+#[test]
+fn a_namespace_behind_another_is_reached_through_it() {
+    let node = kind_node()
+        .namespace(B, "pod")
+        .address(B, "10.244.0.5")
+        .veth(A, B)
+        .route(HOST, "10.244.0.0", 16)
+        .tcp(B, "0.0.0.0:80")
+        .held_by(30, B, "nginx")
+        .tcp(HOST, "127.0.0.1:9000")
+        .held_by(31, HOST, "socat TCP-LISTEN:9000,fork TCP:10.244.0.5:80");
+    let expected = "127.0.0.1:9000 > 10.244.0.5:80 > 0.0.0.0:80 > nginx";
+    assert_eq!(shape(&node.ask("9000")), [expected]);
+}
+
+#[test]
+fn arguments_do_not_make_a_forwarder() {
+    let spoof = |exe: Option<&str>| {
+        let node = kind_node().last_process(|p| p.pid = 20);
+        let mut node = node;
+        node.processes[0].exe = exe.map(str::to_owned);
+        node.ask("20971")
+    };
+    for own in [None, Some("/usr/bin/docker-proxy"), Some("/usr/bin/docker-proxy (deleted)")] {
+        assert_eq!(spoof(own).paths[0].hops.len(), 3, "{own:?}");
+    }
+    let answer = spoof(Some("/home/u/spoof"));
+    assert_eq!(shape(&answer), ["127.0.0.1:20971 > docker-proxy"]);
+    assert!(answer.paths[0].end.why.as_deref().unwrap().contains("/home/u/spoof"));
+}
+
+#[test]
+fn a_pods_port_is_not_the_nodes() {
+    let mut node = kind_node();
+    node.sockets.pop();
+    node.owners.holders.pop();
+    let node = node
+        .namespace(B, "pod")
+        .address(B, "10.244.0.5")
+        .tcp(B, "0.0.0.0:6443")
+        .held_by(40, B, "impostor")
+        .last_process(|p| p.cgroup = Some(CgroupPath(format!("/docker/{ID}/kubelet"))));
+    let answer = node.ask("6443");
+    assert_eq!(shape(&answer), ["0.0.0.0:6443 > impostor"]);
+    assert!(reachable(&answer, Vantage::Loopback).iter().all(|r| r.0 != Some(true)));
+}
+
+#[test]
+fn a_tunnel_moved_elsewhere_keeps_its_port_where_it_was_made() {
+    let mut node = TestNode::new()
+        .namespace(A, "a")
+        .socket(HOST, Proto::Udp, "0.0.0.0:4789")
+        .socket(A, Proto::Udp, "0.0.0.0:4789");
     node.links.push(Link {
-        netns: HOST,
-        index: 7,
-        name: "veth1".to_owned(),
+        netns: A,
+        index: 9,
+        name: "vx0".to_owned(),
         up: true,
-        kind: LinkKind::Veth,
+        kind: LinkKind::Vxlan { port: 4789, vni: Some(1) },
         master: None,
-        peer: Some(2),
-        peer_netns: Some(A),
+        peer: None,
+        peer_netns: Some(HOST),
     });
-    assert_eq!(
-        shape(&node.ask("20971")),
-        ["127.0.0.1:20971 > 172.18.0.4:6443 > [::]:6443 > kube-apiserver"]
-    );
+    let endings: Vec<Ending> = node.ask("4789").paths.iter().map(|p| p.end.ending).collect();
+    assert_eq!(endings, [Ending::Kernel, Ending::Unknown]);
+    // A socket at an address of its own is a process's.
+    let mut other = TestNode::new().socket(HOST, Proto::Udp, "192.0.2.10:4789");
+    other.links.clone_from(&node.links);
+    assert_eq!(other.ask("4789").paths[0].end.ending, Ending::Unknown);
+}
+
+#[test]
+fn a_bound_device_and_a_loopback_that_is_down_limit_who_gets_in() {
+    let mut node = TestNode::new().tcp(HOST, "0.0.0.0:80").held_by(5, HOST, "web");
+    node.sockets[0].ifindex = Some(2);
+    let answer = node.ask("80");
+    assert_eq!(reachable(&answer, Vantage::Loopback), [(Some(false), None)]);
+    assert_eq!(reachable(&answer, Vantage::Node), [(Some(true), Some("192.0.2.10:80"))]);
+
+    let mut down = TestNode::new().tcp(HOST, "127.0.0.1:80").held_by(5, HOST, "web");
+    down.addresses.retain(|a| !a.address.is_loopback());
+    let answer = down.ask("80");
+    assert_eq!(reachable(&answer, Vantage::Loopback), [(Some(false), Some("127.0.0.1:80"))]);
+}
+
+#[test]
+fn an_address_on_no_interface_is_not_surely_nothing() {
+    let node = TestNode::new().tcp(HOST, "0.0.0.0:80").held_by(5, HOST, "web");
+    assert_eq!(node.ask("198.51.100.5:80").verdict, Verdict::Unknown);
+    let group = TestNode::new().socket(HOST, Proto::Udp, "0.0.0.0:5353").held_by(5, HOST, "mdns");
+    assert_eq!(shape(&group.ask("224.0.0.251:5353/udp")), ["0.0.0.0:5353 > mdns"]);
+}
+
+#[test]
+fn a_loopback_address_means_the_own_one_first() {
+    let node = TestNode::new()
+        .namespace(A, "a")
+        .tcp(A, "127.0.0.1:80")
+        .held_by(5, A, "far")
+        .tcp(A, "127.0.0.1:81")
+        .held_by(5, A, "far")
+        .tcp(HOST, "0.0.0.0:80")
+        .held_by(6, HOST, "near");
+    assert_eq!(shape(&node.ask("127.0.0.1:80")), ["0.0.0.0:80 > near"]);
+    assert_eq!(shape(&node.ask("127.0.0.1:81")), ["127.0.0.1:81 > far"]);
+}
+
+#[test]
+fn a_published_port_that_nobody_serves_is_no_find() {
+    let mut node = kind_node();
+    node.sockets.clear();
+    node.owners = Owners::default();
+    let answer = node.ask("6443");
+    assert_eq!((answer.verdict, answer.paths.len()), (Verdict::NotFound, 0));
+    assert!(answer.gaps.iter().any(|g| g.reason.contains("nothing listens")), "{:?}", answer.gaps);
 }
 
 #[test]

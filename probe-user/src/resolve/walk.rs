@@ -7,7 +7,7 @@ use super::facts::{Facts, container_name};
 use super::forward::{self, Forward, Target};
 use super::owner;
 use crate::model::{
-    Container, End, Ending, Endpoint, Evidence, Hop, HopKind, LinkKind, NetnsId, Path, Port,
+    Capability, Container, End, Ending, Endpoint, Evidence, Hop, HopKind, NetnsId, Path, Port,
     PortRange, Process, Proto, Published, Socket, SocketFilter,
 };
 
@@ -36,6 +36,19 @@ fn follow(facts: &Facts<'_>, socket: &Socket, visited: &mut Visited) -> Vec<Path
             )?;
             Some((process.clone(), found))
         });
+        let forward = match forward {
+            Some((process, found)) if !forward::is_its_program(&process) => {
+                // Anybody can write docker-proxy into its arguments.
+                end.why = Some(format!(
+                    "its arguments are those of {} ({}), but its program is {}: not followed",
+                    found.kind,
+                    found.quote,
+                    process.exe.as_deref().unwrap_or_default()
+                ));
+                None
+            }
+            forward => forward,
+        };
         let place = (socket.netns, socket.proto, socket.effective_address(), socket.port);
         let tails = match forward {
             Some(_) if visited.contains(&place) || visited.len() >= MAX_HOPS => {
@@ -106,7 +119,7 @@ fn through(
     visited: &mut Visited,
 ) -> Vec<Path> {
     let from = process.netns.unwrap_or(socket.netns);
-    let (endpoint, proto, place) = target(facts, forward, from);
+    let (endpoint, proto, place) = target(facts, process, forward, from);
     let mut hop = Hop {
         kind: HopKind::Forward,
         netns: place.map(|id| facts.netns_ref(id)),
@@ -152,6 +165,7 @@ fn through(
 /// it is an address at all.
 fn target(
     facts: &Facts<'_>,
+    process: &Process,
     forward: &Forward,
     from: NetnsId,
 ) -> (Endpoint, Proto, Option<NetnsId>) {
@@ -160,15 +174,7 @@ fn target(
     match &forward.target {
         Target::Address(address, port, proto) => (at(*address, *port), *proto, Some(from)),
         Target::InNetns(path, address, port, proto) => {
-            let place = facts
-                .netns
-                .iter()
-                .find(|n| n.paths.iter().any(|p| same_path(p, path)))
-                .map(|n| n.id);
-            let place = place.or_else(|| {
-                let pid = path.strip_prefix("/proc/")?.strip_suffix("/ns/net")?.parse().ok()?;
-                facts.process(pid)?.netns
-            });
+            let place = named_netns(facts, process, path);
             match (place, address) {
                 (Some(place), Some(address)) => (at(*address, *port), *proto, Some(place)),
                 (Some(place), None) => (at(crate::model::LOOPBACK4, *port), *proto, Some(place)),
@@ -188,6 +194,25 @@ fn target(
             (named(format!("{host} via {via}"), Some(*port)), Proto::Tcp, None)
         }
         Target::Unsaid(_) => (Endpoint { address: None, name: None, port: None }, Proto::Tcp, None),
+    }
+}
+
+/// The namespace that a forwarder names by a path. The path counts in the
+/// forwarder's own mount and PID namespaces: one inside a container says nothing
+/// out here, and one that pins several namespaces says nothing certain.
+fn named_netns(facts: &Facts<'_>, process: &Process, path: &str) -> Option<NetnsId> {
+    let inside = process.cgroup.as_ref().is_some_and(|c| !c.containers().is_empty());
+    if inside || process.nspid.len() > 1 {
+        return None;
+    }
+    let pinned = facts.netns.iter().filter(|n| n.paths.iter().any(|p| same_path(p, path)));
+    match pinned.map(|n| n.id).collect::<Vec<_>>()[..] {
+        [one] => Some(one),
+        [] => {
+            let pid = path.strip_prefix("/proc/")?.strip_suffix("/ns/net")?.parse().ok()?;
+            facts.process(pid)?.netns
+        }
+        _ => None,
     }
 }
 
@@ -247,9 +272,8 @@ fn arrive(
 }
 
 /// The namespaces that a packet from `from` to `address` can arrive in: the own
-/// one if it has the address, else those that have it. Private ranges repeat, so
-/// of several the one that is linked to `from` by a device pair is taken, and
-/// else all are listed.
+/// one if it has the address, else those that have it and that a route and
+/// device pairs lead to. Several only where several are as near.
 pub(super) fn locate(facts: &Facts<'_>, from: NetnsId, address: IpAddr) -> Vec<NetnsId> {
     let address = address.to_canonical();
     if address.is_loopback() || address.is_unspecified() {
@@ -259,28 +283,43 @@ pub(super) fn locate(facts: &Facts<'_>, from: NetnsId, address: IpAddr) -> Vec<N
     if own.iter().any(|a| a.address == address) {
         return vec![from];
     }
-    let mut places: Vec<NetnsId> = facts
-        .all_addresses()
-        .into_iter()
-        .filter(|a| a.address == address)
-        .map(|a| a.netns)
-        .collect();
+    let of_address = facts.all_addresses().into_iter().filter(|a| a.address == address);
+    let mut places: Vec<NetnsId> = of_address.map(|a| a.netns).collect();
     places.sort_unstable();
     places.dedup();
-    if places.len() > 1 {
-        let linked = linked_to(facts, from);
-        let near: Vec<NetnsId> = places.iter().copied().filter(|p| linked.contains(p)).collect();
-        if !near.is_empty() {
-            return near;
-        }
+    if places.is_empty() {
+        return places;
     }
-    places
+    let routes = facts.take(facts.node.routes(&[from]));
+    if super::route::lookup(&routes, address).is_none() {
+        return Vec::new();
+    }
+    joined(facts, from, &places)
 }
 
-/// The namespaces at the other ends of this one's device pairs.
-fn linked_to(facts: &Facts<'_>, from: NetnsId) -> Vec<NetnsId> {
-    let links = facts.take(facts.node.links(&[from]));
-    links.iter().filter(|l| l.kind == LinkKind::Veth).filter_map(|l| l.peer_netns).collect()
+/// How many namespaces a packet may pass on its way inside the node: host, node
+/// container, pod.
+const MAX_DISTANCE: usize = 3;
+
+/// Those of `places` that device pairs join to `from`, the nearest ones. Having
+/// the address is not enough: private ranges repeat, in nested engines above all.
+fn joined(facts: &Facts<'_>, from: NetnsId, places: &[NetnsId]) -> Vec<NetnsId> {
+    let mut passed = vec![from];
+    let mut edge = vec![from];
+    for _ in 0..MAX_DISTANCE {
+        let links = facts.take(facts.node.links(&edge));
+        let mut next: Vec<NetnsId> = links.iter().filter_map(|l| l.peer_netns).collect();
+        next.sort_unstable();
+        next.dedup();
+        next.retain(|id| !passed.contains(id));
+        let near: Vec<NetnsId> = next.iter().copied().filter(|id| places.contains(id)).collect();
+        if !near.is_empty() || next.is_empty() {
+            return near;
+        }
+        passed.extend(&next);
+        edge = next;
+    }
+    Vec::new()
 }
 
 /// The sockets of a namespace that get a packet to this address: those with the
@@ -340,9 +379,19 @@ fn off_node(facts: &Facts<'_>, from: NetnsId, address: IpAddr, port: Port, proto
         proto,
         detail,
         socket: None,
-        evidence: vec![Evidence::new("rtnetlink", "no visible namespace has this address")],
+        evidence: vec![Evidence::new(
+            "rtnetlink",
+            "no namespace joined to this one has this address",
+        )],
     };
-    let why = format!("no network namespace that is visible on this node has {address}");
+    let mut why = format!("no network namespace that is visible on this node has {address}");
+    let same = facts.all_addresses().into_iter().find(|a| a.address == address);
+    if let Some(other) = same {
+        let name = facts.netns_ref(other.netns).name.unwrap_or_else(|| other.netns.to_string());
+        why = format!(
+            "network namespace {name} has {address}, but no route and link leads there from here"
+        );
+    }
     Path {
         hops: vec![hop],
         end: End { ending: Ending::Elsewhere, why: Some(why), ..End::default() },
@@ -490,7 +539,11 @@ pub(super) fn into_container(
     Path {
         hops: vec![hop],
         end: End {
-            ending: Ending::OutsidePidNamespace,
+            ending: match () {
+                () if !facts.host.init_pid_ns => Ending::OutsidePidNamespace,
+                () if !facts.host.has(Capability::CapSysPtrace) => Ending::NotReadable,
+                () => Ending::Unknown,
+            },
             why: Some(format!(
                 "what listens inside container {name} can't be seen from here; its name and ports are the word of the {source}, \
                  and the container itself can tell more: {} exec {name} netstat -ltnp",

@@ -148,6 +148,7 @@ pub(super) fn kernel_ports(netns: NetnsId, wireguard: &[String]) -> io::Result<V
         what,
         interface,
         source: source.to_owned(),
+        connected: false,
     };
     if !wireguard.is_empty()
         && let Some(family) = genl.family("wireguard")?
@@ -175,7 +176,9 @@ pub(super) fn kernel_ports(netns: NetnsId, wireguard: &[String]) -> io::Result<V
         genl.ask(family, DUMP, 4, None, |attributes| {
             if let (Some(0), Some(port)) = (u16_of(attributes, 2), u16_of(attributes, 26)) {
                 let tunnel = u32_of(attributes, 9).map_or_else(String::new, |id| format!(" {id}"));
-                ports.push(udp(port, format!("L2TP tunnel{tunnel}"), None, "genetlink l2tp"));
+                let mut port = udp(port, format!("L2TP tunnel{tunnel}"), None, "genetlink l2tp");
+                port.connected = true;
+                ports.push(port);
             }
         })?;
     }
@@ -211,6 +214,7 @@ pub(super) fn nfs_ports(netns: NetnsId) -> Vec<KernelPort> {
                 what: "lockd (NFS locking)".to_owned(),
                 interface: None,
                 source: format!("sysctl fs.nfs.{file}"),
+                connected: false,
             });
         }
     }
@@ -235,6 +239,7 @@ fn parse_portlist(netns: NetnsId, text: &str) -> Vec<KernelPort> {
                 what: "NFS server (nfsd)".to_owned(),
                 interface: None,
                 source: "/proc/fs/nfsd/portlist".to_owned(),
+                connected: false,
             });
         }
     }

@@ -18,7 +18,7 @@ mod tests;
 
 use std::net::IpAddr;
 
-use crate::model::{Port, PortRange, Proto};
+use crate::model::{Port, PortRange, Process, Proto};
 
 use text::{Bind, file_name};
 
@@ -213,4 +213,19 @@ fn recognise(argv: &[String]) -> Option<(&str, Line)> {
         _ => daemons::recognise(name, args)?,
     };
     Some((name, line))
+}
+
+/// Whether a process runs the program that its arguments name, as far as that
+/// can be told: arguments are whatever their process wants them to be. Names may
+/// go on (`socat1`, `kubectl-1.30`), and some programs come under others' names.
+pub(super) fn is_its_program(process: &Process) -> bool {
+    let Some(exe) = &process.exe else { return true };
+    let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
+    let runs = name(exe.strip_suffix(" (deleted)").unwrap_or(exe));
+    let says = process.cmdline.first().map(|argument| name(argument)).unwrap_or_default();
+    const MULTI: [&str; 9] =
+        ["busybox", "k3s", "rke2", "k0s", "minikube", "oc", "passt", "nsenter", "rootlesskit"];
+    runs.starts_with(&says)
+        || says.starts_with(&runs)
+        || MULTI.iter().any(|multi| runs.starts_with(multi))
 }

@@ -238,6 +238,7 @@ pub(super) fn recording() -> Recording {
                     what: "WireGuard zq7peer".to_owned(),
                     interface: Some("zq7wg".to_owned()),
                     source: "genetlink zq7family".to_owned(),
+                    connected: false,
                 }],
                 Impact::Owner,
             ),
