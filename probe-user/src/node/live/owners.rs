@@ -9,9 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::io::{Errno, Result};
 
-use super::procs::{
-    each_number, inode_link, is_denied, is_gone, open_dir, other_threads, pids, start_time,
-};
+use super::procs::{each_number, inode_link, is_gone, open_dir, other_threads, pids, start_time};
 use crate::model::{Owner, Owners, Pid, SocketInode, StartTime};
 
 /// Looks for all holders of `wanted`. It can't stop at the first: a descriptor
@@ -77,16 +75,25 @@ impl Wanted {
 /// Looks through one process, its threads included where they have descriptor
 /// tables of their own.
 fn process(proc: &OwnedFd, pid: Pid, wanted: &Wanted, owners: &mut Owners) {
-    let Ok(dir) = open_dir(proc, pid.to_string()) else { return };
+    let dir = match open_dir(proc, pid.to_string()) {
+        Ok(dir) => dir,
+        Err(error) => return unless_gone(error, pid, owners),
+    };
     let leader = match table(dir.as_fd(), c"fd", wanted) {
         Ok(found) => found,
-        Err(error) if is_denied(error) => return deny(pid, owners),
-        Err(_) => return,
+        // A leader that has ended has no table, but its threads may have one.
+        Err(error) if is_gone(error) => HashMap::new(),
+        Err(_) => return deny(pid, owners),
     };
     confirm(dir.as_fd(), pid, None, &leader, owners);
-    let Ok(threads) = other_threads(proc, pid) else { return };
+    let threads = match other_threads(proc, pid) {
+        Ok(threads) => threads,
+        Err(error) => return unless_gone(error, pid, owners),
+    };
+    // Threads left behind by their leader have a table in common that is not its.
+    let mut last = pid;
     for tid in threads {
-        if shares_descriptors(pid, tid) {
+        if shares_descriptors(pid, tid) || (last != pid && shares_descriptors(last, tid)) {
             continue;
         }
         let Ok(path) = std::ffi::CString::new(format!("task/{tid}/fd")) else { continue };
@@ -94,10 +101,19 @@ fn process(proc: &OwnedFd, pid: Pid, wanted: &Wanted, owners: &mut Owners) {
             Ok(mut found) => {
                 found.retain(|inode, _| !leader.contains_key(inode));
                 confirm(dir.as_fd(), pid, Some(tid), &found, owners);
+                last = tid;
             }
-            Err(error) if is_denied(error) => return deny(pid, owners),
-            Err(_) => {}
+            Err(error) if is_gone(error) => {}
+            Err(_) => return deny(pid, owners),
         }
+    }
+}
+
+/// What can't be read for whatever reason, a lack of descriptors included, may
+/// hold a socket; only what is gone holds none.
+fn unless_gone(error: Errno, pid: Pid, owners: &mut Owners) {
+    if !is_gone(error) {
+        deny(pid, owners);
     }
 }
 
