@@ -415,14 +415,16 @@ impl Node for LiveNode {
     fn nat(&self, netns: &[NetnsId]) -> Read<Vec<NatPresence>> {
         self.inside("NAT rules (presence)", Impact::Port, &self.nat, netns, |door| {
             let (found, failed) = nat::presence();
-            let source = format!("nf_tables of netns {}", door.id);
-            let gaps = failed.map(|error| error_gap(&error, Impact::Port, source));
+            let gap = |(what, error): (&str, io::Error)| {
+                error_gap(&error, Impact::Port, format!("{what} of netns {}", door.id))
+            };
+            let gaps = failed.into_iter().map(gap).collect();
             let value = if found.is_empty() {
                 Vec::new()
             } else {
                 vec![NatPresence { netns: door.id, found }]
             };
-            Read { value, gaps: gaps.into_iter().collect() }
+            Read { value, gaps }
         })
     }
 
@@ -447,9 +449,7 @@ impl Node for LiveNode {
     }
 
     fn cgroup_path(&self, id: u64) -> Read<Option<CgroupPath>> {
-        let mountinfo = self
-            .mountinfo
-            .get_or_init(|| std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
+        let mountinfo = self.mountinfo.get_or_init(host::mountinfo);
         let mut memo = self.cgroups.borrow_mut();
         memo.entry(id)
             .or_insert_with(|| match cgroups::path(mountinfo, id) {
