@@ -91,6 +91,68 @@ fn root_that_may_not_enter_namespaces_reads_them_from_outside() -> Test {
 }
 
 #[test]
+fn root_that_may_not_enter_namespaces_is_not_misled_by_a_thread() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let other = lab.netns("other")?;
+    let path = other.path.display();
+    let options = format!("tcp 127.0.0.1:21209 --thread --socket-netns {path}");
+    let theirs = lab.listen(lab.host(), &options)?;
+    // What the leader sees is not what is asked about.
+    let ours = lab.listen(lab.host(), "tcp 0.0.0.0:21209")?;
+    let less = ["setpriv", "--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin"];
+    let run = lab.tool().through(&less).args(&["--json", "21209"]).run()?;
+    let path = run.is_found()?.path_in(&other)?;
+    ensure!(path.pids() == [u64::from(theirs.pid)], "{}", path.0);
+    ensure!(run.path_in(lab.host())?.pids() == [u64::from(ours.pid)], "{}", run.stdout);
+    ensure!(run.paths()?.len() == 2, "{}", run.stdout);
+    Ok(())
+}
+
+#[test]
+fn a_namespace_with_unreadable_processes_is_listed_once() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let other = lab.netns("other")?;
+    let _theirs = lab.listen(&other, "tcp 127.0.0.1:21211")?;
+    let less = ["setpriv", "--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace"];
+    let run = lab.tool().through(&less).args(&["--json", "21211"]).run()?;
+    ensure!(run.is_found()?.paths()?.len() == 1, "{}", run.stdout);
+    ensure!(run.path_in(&other)?.0["netns"]["name"] == other.name.as_str(), "{}", run.stdout);
+    Ok(())
+}
+
+#[test]
+fn closed_namespaces_are_told_in_one_gap() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let _closed = ["a", "b", "c", "d", "e"].map(|name| lab.netns(name));
+    let busy = lab.netns("busy")?;
+    let _theirs = lab.listen(&busy, "tcp 127.0.0.1:21212")?;
+    let port = lab::unused_port()?.to_string();
+    let run = lab.tool().uid(NOBODY).args(&["--json", &port]).run()?;
+    run.is_nothing()?;
+    let sources = run.gaps().iter().filter_map(|gap| gap["source"].as_str()).collect::<Vec<_>>();
+    let sockets: Vec<_> = sources.iter().filter(|s| s.starts_with("sockets of")).collect();
+    ensure!(sockets.len() == 1, "{sources:?}");
+    // The busy one is pinned, and its processes show its sockets under no name.
+    ensure!(run.gap_text().contains("may be one of the"), "{}", run.gap_text());
+    Ok(())
+}
+
+#[test]
+fn root_of_another_user_namespace_has_no_rights_here() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let mapped = ["unshare", "--user", "--map-root-user"];
+    let run = lab.tool().through(&mapped).args(&["--json", "doctor"]).run()?;
+    ensure!(run.json["host"]["euid"] == 0, "{}", run.stdout);
+    let has = run.json["capabilities"].as_array().map_or(0, Vec::len);
+    ensure!(has == 0, "{}", run.json["capabilities"]);
+    Ok(())
+}
+
+#[test]
 fn an_owner_outside_the_pid_namespace_is_never_none() -> Test {
     lab::root_or_skip!();
     let lab = Lab::new()?;

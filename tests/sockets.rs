@@ -181,6 +181,81 @@ fn a_namespace_without_a_name_in_which_only_a_thread_lives() -> Test {
 }
 
 #[test]
+fn a_namespace_in_which_only_a_thread_of_a_dead_leader_lives() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let hidden = lab.netns("hidden")?;
+    let path = hidden.path.display();
+    let options = format!("tcp 127.0.0.1:21021 --thread --leader-exits --socket-netns {path}");
+    let holder = lab.listen(lab.host(), &options)?;
+    hidden.unname()?;
+    until_dead(holder.pid)?;
+    let run = lab.whereis(&["21021"])?;
+    let path = run.is_found()?.path_in(&hidden)?;
+    ensure!(path.pids() == [u64::from(holder.pid)], "{}", path.0);
+    Ok(())
+}
+
+/// Waits until the first thread of a process has ended.
+fn until_dead(pid: u32) -> Test {
+    for _ in 0..500 {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        if stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" Z")) {
+            return Ok(());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    anyhow::bail!("the leader of {pid} lives on")
+}
+
+#[test]
+fn nothing_is_not_sure_while_a_descriptor_holds_a_namespace() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let held = lab.netns("held")?;
+    let port = lab::unused_port()?.to_string();
+    let path = held.path.display();
+    let options = format!("tcp 127.0.0.1:{port} --keep-netns --socket-netns {path}");
+    let holder = lab.listen(lab.host(), &options)?;
+    held.unname()?;
+    let run = lab.whereis(&[&port])?;
+    run.is_nothing()?;
+    ensure!(run.code == Some(3), "\"surely nothing\" is wrong: {}", run.stdout);
+    let way = format!("nsenter --net=/proc/{}/fd/", holder.pid);
+    ensure!(run.gap_text().contains(&way), "no {way:?} in: {}", run.gap_text());
+    Ok(())
+}
+
+#[test]
+fn a_container_does_not_choose_the_name_of_its_namespace() -> Test {
+    use std::io::BufRead;
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let script = "mount -t tmpfs none /run/netns && touch /run/netns/spoofed &&
+                  mount --bind /proc/self/ns/net /run/netns/spoofed &&
+                  ip link set lo up && echo ready && exec cat";
+    // It ends with its standard input, whatever happens here.
+    let mut container = Command::new("unshare")
+        .args(["-mn", "sh", "-c", script])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()?;
+    let mut line = String::new();
+    let out = container.stdout.take().context("no output")?;
+    std::io::BufReader::new(out).read_line(&mut line)?;
+    ensure!(line == "ready\n", "{line:?}");
+    let netns = format!("/proc/{}/ns/net", container.id());
+    let listening = lab.listen(lab.host(), &format!("tcp 127.0.0.1:21022 --socket-netns {netns}"));
+    let run = lab.whereis(&["21022"]);
+    drop(container.stdin.take());
+    container.wait()?;
+    let _listening = listening?;
+    let run = run?;
+    ensure!(!run.is_found()?.stdout.contains("\"spoofed\""), "{}", run.stdout);
+    Ok(())
+}
+
+#[test]
 fn a_namespace_pinned_by_a_mount_that_nobody_expects() -> Test {
     lab::root_or_skip!();
     let lab = Lab::new()?;

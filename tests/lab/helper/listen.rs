@@ -27,6 +27,8 @@ struct Wanted {
     fork: u32,
     pass: bool,
     thread: bool,
+    leader_exits: bool,
+    keep_netns: bool,
     netns: Option<String>,
     pidns: bool,
     hold_for: Option<Duration>,
@@ -59,6 +61,10 @@ impl Wanted {
                 "--pass" => wanted.pass = true,
                 // Holds the sockets in the descriptor table of a thread only.
                 "--thread" => wanted.thread = true,
+                // With --thread: the first thread ends, the process goes on.
+                "--leader-exits" => wanted.leader_exits = true,
+                // Keeps a descriptor of --socket-netns open.
+                "--keep-netns" => wanted.keep_netns = true,
                 // Makes the sockets in another network namespace. With --thread
                 // the thread stays there, too.
                 "--socket-netns" => wanted.netns = Some(value()?.clone()),
@@ -149,6 +155,10 @@ pub(crate) fn listen(args: &[String]) -> Result<()> {
     if wanted.thread {
         return listen_in_thread(wanted);
     }
+    let _netns = match &wanted.netns {
+        Some(netns) if wanted.keep_netns => Some(std::fs::File::open(netns)?),
+        _ => None,
+    };
     let sockets = match wanted.netns.take() {
         Some(netns) => wanted.sockets_in(&netns)?,
         None => wanted.sockets()?,
@@ -209,6 +219,7 @@ fn imitate(args: &[String], argv: &[String]) -> Result<()> {
 
 /// Makes the sockets in a thread whose descriptor table nobody else has.
 fn listen_in_thread(wanted: Wanted) -> Result<()> {
+    let leader_exits = wanted.leader_exits;
     let (sender, receiver) = mpsc::channel::<Result<Vec<u16>>>();
     std::thread::spawn(move || {
         let made = unshare(UnshareFlags::FILES)
@@ -227,7 +238,19 @@ fn listen_in_thread(wanted: Wanted) -> Result<()> {
     });
     let ports = receiver.recv().context("the thread is gone")??;
     say_ready(&ports, &[std::process::id()])?;
+    if leader_exits {
+        exit_this_thread();
+    }
     rest(None)
+}
+
+/// Ends this thread, as `pthread_exit` does at the end of some `main`.
+#[expect(unsafe_code, reason = "no safe function ends the first thread alone")]
+fn exit_this_thread() -> ! {
+    // SAFETY: nothing on this thread's stack is used by another thread, and the
+    // thread does not run again.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
+    unreachable!("the thread has ended")
 }
 
 /// Moves this thread into a network namespace.

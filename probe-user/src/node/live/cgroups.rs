@@ -10,6 +10,10 @@ use crate::model::CgroupPath;
 /// with more cgroups than this has other problems.
 const LIMIT: usize = 200_000;
 
+/// How deep the search goes: each level holds a descriptor open, and whoever
+/// has a part of the tree to himself can nest groups at will.
+const DEPTH: usize = 64;
+
 /// Looks for the cgroup with this id in the mounts of cgroup2. `Err` says why
 /// it can't be looked for.
 pub(super) fn path(mountinfo: &str, id: u64) -> Result<Option<CgroupPath>, String> {
@@ -21,12 +25,13 @@ pub(super) fn path(mountinfo: &str, id: u64) -> Result<Option<CgroupPath>, Strin
         return Ok(Some(CgroupPath("/".to_owned())));
     }
     let mut left = LIMIT;
-    Ok(search(root, id, "", &mut left).map(CgroupPath))
+    Ok(search(root, id, "", DEPTH, &mut left).map(CgroupPath))
 }
 
 /// Depth first. `st_ino` of a directory entry is the id, so that only
 /// directories on the way are opened.
-fn search(dir: OwnedFd, id: u64, path: &str, left: &mut usize) -> Option<String> {
+fn search(dir: OwnedFd, id: u64, path: &str, depth: usize, left: &mut usize) -> Option<String> {
+    let deeper = depth.checked_sub(1)?;
     let mut below = Vec::new();
     let listing = rustix::fs::openat(
         &dir,
@@ -54,7 +59,7 @@ fn search(dir: OwnedFd, id: u64, path: &str, left: &mut usize) -> Option<String>
             OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
             Mode::empty(),
         );
-        search(next.ok()?, id, &child, left)
+        search(next.ok()?, id, &child, deeper, left)
     })
 }
 
@@ -95,5 +100,24 @@ mod tests {
         let root = rustix::fs::stat(point.as_str()).unwrap().st_ino;
         assert_eq!(path(&mounts, root), Ok(Some(CgroupPath("/".to_owned()))));
         assert_eq!(path(&mounts, u64::MAX), Ok(None));
+    }
+
+    #[test]
+    fn the_search_ends_at_a_bounded_depth() {
+        let top = tempfile::tempdir().unwrap();
+        let mut dir = top.path().to_owned();
+        let mut inodes = Vec::new();
+        for _ in 0..DEPTH + 2 {
+            dir.push("d");
+            std::fs::create_dir(&dir).unwrap();
+            inodes.push(std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&dir).unwrap()));
+        }
+        let look = |inode| {
+            let root = rustix::fs::open(top.path(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+                .unwrap();
+            search(root, inode, "", DEPTH, &mut { LIMIT })
+        };
+        assert_eq!(look(inodes[DEPTH - 1]), Some("/d".repeat(DEPTH)));
+        assert_eq!(look(inodes[DEPTH]), None);
     }
 }

@@ -1,22 +1,71 @@
 //! How a failed read becomes a gap: what failed, why, and what would help.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use super::enter::Refused;
-use crate::model::{Gap, Impact, NetnsId, Owners, Read};
+use crate::model::{Gap, Impact, NetnsId, Owner, Owners, Read};
 
 /// What a plain user needs for everything.
 pub(super) fn rights_remedy() -> String {
     "run as root, or with CAP_SYS_PTRACE and CAP_SYS_ADMIN".to_owned()
 }
 
-pub(super) fn refusal(impact: Impact, id: NetnsId, refused: Refused) -> Gap {
-    let source = format!("network namespace {id}");
+/// Why a namespace was not entered.
+pub(super) fn reason(refused: Refused) -> String {
     match refused {
-        Refused::Gone => Gap::new(impact, source, "it vanished while it was read"),
-        Refused::Denied(error) => Gap::new(impact, source, format!("can't be entered: {error}"))
-            .remedy("run as root, or with CAP_SYS_ADMIN"),
-        Refused::Failed(error) => Gap::new(impact, source, format!("can't be entered: {error}")),
+        Refused::Gone => "it vanished while it was read".to_owned(),
+        Refused::Unreachable => "it can't be entered: the mount that pins it is covered by another, or lies on a file system that may never answer".to_owned(),
+        Refused::Denied(error) | Refused::Failed(error) => {
+            format!("it can't be entered: {error}")
+        }
+    }
+}
+
+/// Makes one gap of all namespaces with the same reason, since a node can have
+/// hundreds. `gap` gets their common name, the reason, and which they are.
+pub(super) fn each_reason(
+    refused: &[(NetnsId, String)],
+    gap: impl Fn(String, String, &[NetnsId]) -> Gap,
+) -> Vec<Gap> {
+    let mut groups: Vec<(&String, Vec<NetnsId>)> = Vec::new();
+    for (id, why) in refused {
+        match groups.iter_mut().find(|(known, _)| *known == why) {
+            Some((_, ids)) => ids.push(*id),
+            None => groups.push((why, vec![*id])),
+        }
+    }
+    groups.into_iter().map(|(why, ids)| gap(namespaces(&ids), why.clone(), &ids)).collect()
+}
+
+/// Namespaces that nothing but descriptors lead to.
+pub(super) fn held(holders: &[Owner]) -> Option<Gap> {
+    let first = holders.first()?;
+    let inodes: BTreeSet<u64> = holders.iter().map(|h| h.inode).collect();
+    let pids: BTreeSet<String> = holders.iter().map(|h| h.pid.to_string()).collect();
+    let more = if pids.len() > 3 { ", …" } else { "" };
+    let pids: Vec<String> = pids.into_iter().take(3).collect();
+    let (s, are) = if inodes.len() == 1 { ("", "is") } else { ("s", "are") };
+    let why = format!(
+        "{} network namespace{s} {are} held only by open descriptors (pid {}{more}) and not looked at",
+        inodes.len(),
+        pids.join(", ")
+    );
+    let table = first.tid.map_or_else(String::new, |tid| format!("/task/{tid}"));
+    Some(Gap::new(Impact::Port, "network namespaces", why).remedy(format!(
+        "look inside: nsenter --net=/proc/{}{table}/fd/{} whereis-port …",
+        first.pid, first.fd
+    )))
+}
+
+/// Names up to three namespaces.
+fn namespaces(ids: &[NetnsId]) -> String {
+    let first: Vec<String> = ids.iter().take(3).map(ToString::to_string).collect();
+    let first = first.join(", ");
+    match ids.len() {
+        1 => format!("network namespace {first}"),
+        2 | 3 => format!("network namespaces {first}"),
+        n => format!("{n} network namespaces ({first}, …)"),
     }
 }
 
@@ -55,4 +104,22 @@ pub(super) fn denied_gap(owners: &Owners) -> Option<Gap> {
         )
         .remedy("run as root, or with CAP_SYS_PTRACE; a security module may still refuse")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hundreds_of_closed_namespaces_are_one_gap() {
+        let closed: Vec<_> =
+            (1..=200).map(|n| (NetnsId::Inode(n), "it can't be entered".to_owned())).collect();
+        let make = |source: String, why: String, _: &[NetnsId]| Gap::new(Impact::Port, source, why);
+        let gaps = each_reason(&closed, make);
+        assert_eq!(gaps.len(), 1);
+        assert_eq!(gaps[0].source, "200 network namespaces (1, 2, 3, …)");
+        let other = [closed[0].clone(), (NetnsId::Inode(2), "another reason".to_owned())];
+        let sources: Vec<_> = each_reason(&other, make).into_iter().map(|g| g.source).collect();
+        assert_eq!(sources, ["network namespace 1", "network namespace 2"]);
+    }
 }

@@ -11,6 +11,9 @@ use crate::model::{Capability, Host, NetnsId};
 /// (`PROC_PID_INIT_INO` in `include/linux/proc_ns.h`).
 const INITIAL_PID_NS: u64 = 0xEFFF_FFFC;
 
+/// Inode of the initial user namespace (`PROC_USER_INIT_INO`, likewise).
+const INITIAL_USER_NS: u64 = 0xEFFF_FFFD;
+
 pub(super) fn read(
     proc: &OwnedFd,
     own: NetnsId,
@@ -21,14 +24,19 @@ pub(super) fn read(
     let text = |s: &std::ffi::CStr| s.to_string_lossy().into_owned();
     let kernel = text(uname.release());
     let pid_ns = rustix::fs::statat(proc, c"self/ns/pid", AtFlags::empty()).map(|s| s.st_ino);
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let user_ns = rustix::fs::statat(proc, c"self/ns/user", AtFlags::empty()).map(|s| s.st_ino);
+    // A kernel without user namespaces has no such file, and one kind of root.
+    let root_of_all = matches!(user_ns, Ok(INITIAL_USER_NS) | Err(rustix::io::Errno::NOENT));
+    let mounts = mountinfo();
     Host {
         hostname: text(uname.nodename()),
         now: std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |d| d.as_secs()),
         euid: rustix::process::geteuid().as_raw(),
-        capabilities: capabilities(),
+        // Root of another user namespace has all of them, over nothing of
+        // the node's.
+        capabilities: if root_of_all { capabilities() } else { Vec::new() },
         own_netns: own,
         own_netns_name: own_name,
         host_netns: initial,
@@ -37,6 +45,12 @@ pub(super) fn read(
         wsl: kernel.to_ascii_lowercase().contains("microsoft"),
         kernel,
     }
+}
+
+/// The mounts of this mount namespace. A mount point need not be UTF-8.
+pub(super) fn mountinfo() -> String {
+    let bytes = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn capabilities() -> Vec<Capability> {

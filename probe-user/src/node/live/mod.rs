@@ -6,6 +6,8 @@ mod enter;
 mod gaps;
 mod genl;
 mod host;
+mod inside;
+mod mounts;
 mod nat;
 mod netns;
 mod owners;
@@ -32,7 +34,7 @@ use crate::model::{
 };
 use containers::Containers;
 use enter::{Door, Refused};
-use gaps::{denied_gap, error_gap, read_or_gap, refusal, rights_remedy};
+use gaps::{denied_gap, error_gap, read_or_gap, rights_remedy};
 
 /// The live node. Made for one question or one listing: it reads everything at
 /// most once.
@@ -48,21 +50,26 @@ pub struct LiveNode {
     sockets: RefCell<Vec<SocketsRead>>,
     owners: RefCell<OwnersRead>,
     read: RefCell<HashMap<Pid, Option<Process>>>,
-    links: RefCell<HashMap<NetnsId, Read<Vec<Link>>>>,
-    addresses: RefCell<HashMap<NetnsId, Read<Vec<Address>>>>,
-    routes: RefCell<HashMap<NetnsId, Read<Vec<Route>>>>,
-    kernel_ports: RefCell<HashMap<NetnsId, Read<Vec<KernelPort>>>>,
-    nat: RefCell<HashMap<NetnsId, Read<Vec<NatPresence>>>>,
+    links: Memo<Link>,
+    addresses: Memo<Address>,
+    routes: Memo<Route>,
+    kernel_ports: Memo<KernelPort>,
+    nat: Memo<NatPresence>,
+    held: OnceCell<Option<Gap>>,
     cgroups: RefCell<HashMap<u64, Read<Option<CgroupPath>>>>,
     sources: RefCell<BTreeMap<&'static str, SourceReport>>,
 }
+
+/// What was read inside each namespace.
+type Memo<T> = RefCell<HashMap<NetnsId, Result<Read<Vec<T>>, Refused>>>;
 
 /// One read of the sockets of one namespace.
 #[derive(Debug)]
 struct SocketsRead {
     netns: NetnsId,
     filter: SocketFilter,
-    read: Read<Vec<Socket>>,
+    /// `Err` says why they can't be read in any way.
+    read: Result<Read<Vec<Socket>>, String>,
 }
 
 #[derive(Debug, Default)]
@@ -100,6 +107,7 @@ impl LiveNode {
             routes: RefCell::default(),
             kernel_ports: RefCell::default(),
             nat: RefCell::default(),
+            held: OnceCell::new(),
             cgroups: RefCell::default(),
             sources: RefCell::default(),
         })
@@ -139,10 +147,16 @@ impl LiveNode {
             };
             let mut doors: Vec<Door> = found.doors.values().cloned().collect();
             doors.retain(|d| d.id.inode().is_some());
-            let cookies = enter::in_each(&doors, |_| netns::cookie());
-            for (door, result) in doors.iter().zip(cookies) {
-                if let (Ok(cookie), Some(netns)) = (result, found.netns.get_mut(&door.id)) {
+            let seen = enter::in_each(&doors, |_| (netns::cookie(), netns::proc_net_here()));
+            for (door, result) in doors.iter().zip(seen) {
+                let Ok((cookie, proc_net)) = result else { continue };
+                if let Some(netns) = found.netns.get_mut(&door.id) {
                     netns.cookie = cookie;
+                }
+                // One that is entered by its mount may have processes that show
+                // nothing but this number.
+                if let Some(inode) = proc_net {
+                    found.is_proc_net(inode, door.id);
                 }
             }
             if !found.untold.is_empty() {
@@ -184,75 +198,8 @@ impl LiveNode {
         let doors = &self.found().0.doors;
         netns
             .into_iter()
-            .map(|id| doors.get(&id).cloned().unwrap_or(Door { id, own: false, paths: Vec::new() }))
+            .map(|id| doors.get(&id).cloned().unwrap_or(Door { id, own: false, ways: Vec::new() }))
             .collect()
-    }
-
-    /// Reads something of each namespace from inside it, once. What a vanished
-    /// namespace held is gone with it, and no gap.
-    fn inside<T: Clone + Send>(
-        &self,
-        name: &'static str,
-        impact: Impact,
-        memo: &RefCell<HashMap<NetnsId, Read<Vec<T>>>>,
-        netns: &[NetnsId],
-        work: impl Fn(&Door) -> Read<Vec<T>> + Sync,
-    ) -> Read<Vec<T>> {
-        let missing: Vec<NetnsId> =
-            netns.iter().copied().filter(|id| !memo.borrow().contains_key(id)).collect();
-        if !missing.is_empty() {
-            let since = Instant::now();
-            let doors = self.doors(missing);
-            let mut gaps = Vec::new();
-            for (door, result) in doors.iter().zip(enter::in_each(&doors, work)) {
-                let read = match result {
-                    Ok(read) => read,
-                    Err(Refused::Gone) => Read::default(),
-                    Err(refused) => {
-                        Read { value: Vec::new(), gaps: vec![refusal(impact, door.id, refused)] }
-                    }
-                };
-                gaps.extend(read.gaps.iter().cloned());
-                memo.borrow_mut().insert(door.id, read);
-            }
-            let total: usize = memo.borrow().values().map(|r| r.value.len()).sum();
-            self.log(
-                name,
-                since,
-                &gaps,
-                format!("{total} from {} namespaces", memo.borrow().len()),
-            );
-        }
-        let memo = memo.borrow();
-        let mut all: Read<Vec<T>> = Read::default();
-        for read in netns.iter().filter_map(|id| memo.get(id)) {
-            all.value.extend(read.clone().take(&mut all.gaps));
-        }
-        all
-    }
-
-    /// The sockets of a namespace that can't be entered, or whose kernel lacks
-    /// sock_diag, from the tables of one of its processes.
-    fn sockets_by_proc(&self, id: NetnsId, filter: &SocketFilter, why: &str) -> Read<Vec<Socket>> {
-        let members = self.found().0.netns.get(&id).map(|n| n.members.clone()).unwrap_or_default();
-        let mut last = format!("no process of it is visible, and it can't be entered: {why}");
-        for pid in &members {
-            let since = Instant::now();
-            match procnet::read(&self.root.join(format!("{pid}/net")), id, filter) {
-                Ok(sockets) => {
-                    let detail = format!(
-                        "fallback for netns {id} ({why}): v6only and bound device not told"
-                    );
-                    self.log("/proc/PID/net", since, &[], detail);
-                    return Read::whole(sockets);
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => last = format!("/proc/{pid}/net: {error}"),
-            }
-        }
-        let gap = Gap::new(Impact::Port, format!("sockets of network namespace {id}"), last)
-            .remedy("run as root, or with CAP_SYS_ADMIN");
-        Read::partial(Vec::new(), gap)
     }
 }
 
@@ -284,39 +231,44 @@ impl Node for LiveNode {
             let since = Instant::now();
             let doors = self.doors(missing);
             let results = enter::in_each(&doors, |door| sockdiag::dump(door.id, filter));
-            let mut gaps = Vec::new();
             let mut total = 0;
+            let mut closed = Vec::new();
+            let mut gaps = Vec::new();
             for (door, result) in doors.into_iter().zip(results) {
                 let read = match result {
-                    Ok(Ok(sockets)) => Read::whole(sockets),
+                    Ok(Ok(sockets)) => Ok(Read::whole(sockets)),
                     // A namespace without any file is gone with its sockets.
-                    Err(Refused::Gone) if door.id.inode().is_some() => Read::default(),
+                    Err(Refused::Gone) if door.id.inode().is_some() => Ok(Read::default()),
                     Ok(Err(error)) => self.sockets_by_proc(door.id, filter, &error.to_string()),
-                    Err(Refused::Denied(error) | Refused::Failed(error)) => {
-                        self.sockets_by_proc(door.id, filter, &error.to_string())
-                    }
-                    Err(Refused::Gone) => {
-                        self.sockets_by_proc(door.id, filter, "it can't be entered")
-                    }
+                    Err(refused) => self.sockets_by_proc(door.id, filter, &gaps::reason(refused)),
                 };
-                total += read.value.len();
-                gaps.extend(read.gaps.iter().cloned());
-                self.sockets.borrow_mut().push(SocketsRead {
-                    netns: door.id,
-                    filter: *filter,
-                    read,
-                });
+                match &read {
+                    Ok(read) => {
+                        total += read.value.len();
+                        gaps.extend(read.gaps.iter().cloned());
+                    }
+                    Err(why) => closed.push((door.id, why.clone())),
+                }
+                let read = SocketsRead { netns: door.id, filter: *filter, read };
+                self.sockets.borrow_mut().push(read);
             }
+            gaps.extend(self.closed_gaps(&closed));
             self.log("socket tables", since, &gaps, format!("{total} sockets"));
         }
         let memo = self.sockets.borrow();
         let mut all: Read<Vec<Socket>> = Read::default();
+        let mut closed = Vec::new();
         for id in netns {
-            if let Some(found) = memo.iter().find(|r| r.netns == *id && r.filter.covers(filter)) {
-                let sockets = found.read.clone().take(&mut all.gaps);
-                all.value.extend(sockets.into_iter().filter(|s| filter.matches(s)));
+            match memo.iter().find(|r| r.netns == *id && r.filter.covers(filter)).map(|r| &r.read) {
+                Some(Ok(read)) => {
+                    let sockets = read.clone().take(&mut all.gaps);
+                    all.value.extend(sockets.into_iter().filter(|s| filter.matches(s)));
+                }
+                Some(Err(why)) => closed.push((*id, why.clone())),
+                None => {}
             }
         }
+        all.gaps.extend(self.closed_gaps(&closed));
         all
     }
 
@@ -413,17 +365,24 @@ impl Node for LiveNode {
     }
 
     fn nat(&self, netns: &[NetnsId]) -> Read<Vec<NatPresence>> {
-        self.inside("NAT rules (presence)", Impact::Port, &self.nat, netns, |door| {
-            let (found, failed) = nat::presence();
-            let source = format!("nf_tables of netns {}", door.id);
-            let gaps = failed.map(|error| error_gap(&error, Impact::Port, source));
-            let value = if found.is_empty() {
-                Vec::new()
-            } else {
-                vec![NatPresence { netns: door.id, found }]
-            };
-            Read { value, gaps: gaps.into_iter().collect() }
-        })
+        let mut read =
+            self.inside("NAT rules (presence)", Impact::Port, &self.nat, netns, |door| {
+                let (found, failed) = nat::presence();
+                let gap = |(what, error): (&str, io::Error)| {
+                    error_gap(&error, Impact::Port, format!("{what} of netns {}", door.id))
+                };
+                let gaps = failed.into_iter().map(gap).collect();
+                let value = if found.is_empty() {
+                    Vec::new()
+                } else {
+                    vec![NatPresence { netns: door.id, found }]
+                };
+                Read { value, gaps }
+            });
+        // Asked for when no socket was found, and so is this: whether there is
+        // a place that was not looked at.
+        read.gaps.extend(self.held().clone());
+        read
     }
 
     fn container(&self, chain: &[ContainerRef], pid: Pid) -> Read<Option<Container>> {
@@ -447,9 +406,7 @@ impl Node for LiveNode {
     }
 
     fn cgroup_path(&self, id: u64) -> Read<Option<CgroupPath>> {
-        let mountinfo = self
-            .mountinfo
-            .get_or_init(|| std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
+        let mountinfo = self.mountinfo.get_or_init(host::mountinfo);
         let mut memo = self.cgroups.borrow_mut();
         memo.entry(id)
             .or_insert_with(|| match cgroups::path(mountinfo, id) {

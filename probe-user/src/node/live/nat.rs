@@ -13,29 +13,43 @@ const GET_CHAIN: u16 = 10 << 8 | 4;
 const NFTA_CHAIN_USE: u16 = 6;
 const NFTA_CHAIN_TYPE: u16 = 7;
 
-/// What was found, one line each. The error is that of reading nf_tables.
-pub(super) fn presence() -> (Vec<String>, Option<io::Error>) {
+/// What was found, one line each, and what could not be read.
+pub(super) fn presence() -> (Vec<String>, Vec<(&'static str, io::Error)>) {
     let mut found = Vec::new();
-    let mut failed = None;
+    let mut failed = Vec::new();
     match nat_chains() {
         Ok(0) => {}
         Ok(chains) => found.push(format!("nf_tables: {chains} nat chains with rules")),
-        Err(error) => failed = Some(error),
+        Err(error) => failed.push(("nf_tables", error)),
     }
-    // Only a table that was used at least once is listed. The file does not
-    // exist when the kernel has no legacy iptables.
+    let mut read = |file: &'static str| match table(&format!("/proc/thread-self/net/{file}")) {
+        Ok(text) => text,
+        Err(error) => {
+            failed.push((file, error));
+            String::new()
+        }
+    };
+    // Only a table that was used at least once is listed. Readable by root only.
     for (file, family) in [("ip_tables_names", "IPv4"), ("ip6_tables_names", "IPv6")] {
-        let names = std::fs::read_to_string(format!("/proc/thread-self/net/{file}"));
-        if names.unwrap_or_default().lines().any(|name| name == "nat") {
+        if read(file).lines().any(|name| name == "nat") {
             found.push(format!("legacy iptables: an {family} nat table"));
         }
     }
-    let ipvs = std::fs::read_to_string("/proc/thread-self/net/ip_vs").unwrap_or_default();
-    let services = ipvs.lines().filter(|l| l.starts_with("TCP ") || l.starts_with("UDP ")).count();
+    let services =
+        read("ip_vs").lines().filter(|l| l.starts_with("TCP ") || l.starts_with("UDP ")).count();
     if services > 0 {
         found.push(format!("IPVS: {services} services"));
     }
     (found, failed)
+}
+
+/// Reads a table of procfs, which does not exist when the kernel lacks what it
+/// is about.
+fn table(path: &str) -> io::Result<String> {
+    match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        read => read,
+    }
 }
 
 /// How many chains of type nat have rules. 0 when the kernel has no nf_tables.
@@ -63,11 +77,11 @@ fn nat_chains() -> io::Result<usize> {
         socket.recv(&mut buffer, 0)?;
         for message in super::genl::messages(&buffer) {
             match message.kind {
-                NLMSG_DONE => return Ok(chains),
-                NLMSG_ERROR => {
+                NLMSG_DONE | NLMSG_ERROR => {
                     let code =
                         message.body.first_chunk::<4>().map_or(0, |c| i32::from_ne_bytes(*c));
                     return match -code {
+                        0 => Ok(chains),
                         // No nf_tables in this kernel, so no rules of it.
                         libc::EINVAL | libc::ENOENT | libc::EOPNOTSUPP | libc::EPROTONOSUPPORT => {
                             Ok(0)
@@ -138,6 +152,13 @@ mod tests {
         assert!(has_nf_tables(other, Some(built_in)));
         assert!(has_nf_tables(other, None));
         assert!(!has_nf_tables(other, Some("kernel/net/netfilter/nf_conntrack.ko\n")));
+    }
+
+    #[test]
+    fn a_table_that_may_not_be_read_is_not_an_empty_one() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(table(dir.path().join("none").to_str().unwrap()).unwrap(), "");
+        assert!(table(dir.path().to_str().unwrap()).is_err());
     }
 
     #[test]

@@ -1,18 +1,21 @@
 //! Finding every network namespace of the node.
 //!
-//! A namespace lives on through a process, a thread, a bind mount or an open
-//! descriptor. The first three are looked at; of descriptors and of sockets
-//! alone nothing can be seen without reading every table of the node.
+//! A namespace lives on through a process, a thread, a bind mount, an open
+//! descriptor of it or a socket. The first three are looked at. Descriptors are
+//! looked through only when a port was not found (`owners::namespaces`): that
+//! costs reading every table of the node. A namespace that only a socket keeps
+//! alive is not seen: nothing but the socket leads to it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
-use super::enter::Door;
-use super::procs::{inode_link, is_denied, open_dir, other_threads, pids};
+use super::enter::{Door, Way};
+use super::mounts;
+use super::procs::{inode_link, is_denied, is_gone, other_threads, pids};
 use crate::model::{Netns, NetnsId, Pid};
 
 /// What the search gave.
@@ -22,12 +25,17 @@ pub(super) struct Found {
     pub(super) netns: BTreeMap<NetnsId, Netns>,
     /// How each can be entered.
     pub(super) doors: HashMap<NetnsId, Door>,
+    /// Processes and threads in each, as paths below `/proc`. Unlike its members
+    /// these are in it themselves, and not only one of their threads.
+    pub(super) tasks: HashMap<NetnsId, Vec<String>>,
     /// The namespace of the calling process.
     pub(super) own: Option<NetnsId>,
     /// The initial namespace, as far as kthreadd or init show it.
     pub(super) initial: Option<NetnsId>,
     /// Processes whose namespace could not be told at all.
     pub(super) untold: Vec<Pid>,
+    /// Inode of `/proc/PID/net/tcp` to the namespace, where both were readable.
+    by_proc_net: HashMap<u64, NetnsId>,
 }
 
 /// Directories in which namespaces are pinned by name.
@@ -40,22 +48,102 @@ pub(super) fn find(proc: &OwnedFd, root: &Path) -> Result<Found, Errno> {
     for pid in pids(proc)? {
         search.process(proc, pid);
     }
-    search.recognise(proc);
+    search.found.recognise(proc);
     for dir in PINNED {
         search.pinned_in(Path::new(dir));
     }
     Ok(search.found)
 }
 
+impl Found {
+    /// Namespaces of unreadable processes are mostly ones that other processes
+    /// live in too: the inode below `/proc/PID/net` of a readable one tells.
+    fn recognise(&mut self, proc: &OwnedFd) {
+        if self.unnamed().next().is_none() {
+            return;
+        }
+        let mut told = Vec::new();
+        for (id, tasks) in self.tasks.iter().filter(|(id, _)| id.inode().is_some()) {
+            let stat = tasks.iter().find_map(|task| {
+                let link = inode_link(proc, format!("{task}/ns/net"), b"net:").ok()?;
+                (link == id.inode()).then(|| proc_net(proc, task))?.ok()
+            });
+            told.extend(stat.map(|inode| (inode, *id)));
+        }
+        for (inode, id) in told {
+            self.is_proc_net(inode, id);
+        }
+    }
+
+    /// Takes in that `inode` is the one of `/proc/PID/net/tcp` of `known`: what
+    /// was found under that number alone was this namespace.
+    pub(super) fn is_proc_net(&mut self, inode: u64, known: NetnsId) {
+        self.by_proc_net.insert(inode, known);
+        let veiled = NetnsId::ProcNet(inode);
+        let Some(same) = self.netns.remove(&veiled) else { return };
+        self.doors.remove(&veiled);
+        let tasks = self.tasks.remove(&veiled).unwrap_or_default();
+        let into = self.tasks.entry(known).or_default();
+        into.extend(tasks);
+        into.truncate(Netns::MEMBERS);
+        if let Some(netns) = self.netns.get_mut(&known) {
+            netns.members.extend(same.members);
+            netns.members.sort_unstable();
+            netns.members.dedup();
+            netns.members.truncate(Netns::MEMBERS);
+        }
+        if self.initial == Some(veiled) {
+            self.initial = Some(known);
+        }
+    }
+
+    /// The namespaces known by nothing but a number below `/proc/PID/net`.
+    pub(super) fn unnamed(&self) -> impl Iterator<Item = NetnsId> {
+        self.netns.keys().copied().filter(|id| id.inode().is_none())
+    }
+
+    /// Whether a process or thread is in a namespace still: its number may be
+    /// another's by now.
+    pub(super) fn is_in(&self, proc: &OwnedFd, task: &str, id: NetnsId) -> bool {
+        match inode_link(proc, format!("{task}/ns/net"), b"net:") {
+            Ok(inode) => inode == id.inode(),
+            Err(_) => proc_net(proc, task).is_ok_and(|inode| {
+                NetnsId::ProcNet(inode) == id || self.by_proc_net.get(&inode) == Some(&id)
+            }),
+        }
+    }
+}
+
+/// The number that the kernel gave the files of the namespace's `/proc/PID/net`.
+fn proc_net(proc: &OwnedFd, task: &str) -> Result<u64, Errno> {
+    rustix::fs::statat(proc, format!("{task}/net/tcp"), AtFlags::empty()).map(|stat| stat.st_ino)
+}
+
+/// The same of the namespace this thread is in.
+pub(super) fn proc_net_here() -> Option<u64> {
+    rustix::fs::stat("/proc/thread-self/net/tcp").ok().map(|stat| stat.st_ino)
+}
+
 struct Search {
     found: Found,
     root: PathBuf,
-    /// Inode of `/proc/PID/net/tcp` to the namespace, where both were readable.
-    by_proc_net: HashMap<u64, NetnsId>,
     /// Mount namespaces whose mounts have been read.
     mounts_read: HashSet<u64>,
     /// The device of nsfs: what is not on it is no namespace.
     nsfs: u64,
+}
+
+/// What a process or thread gave of its namespace.
+#[derive(PartialEq, Eq)]
+enum Told {
+    /// Which one it is.
+    Inode,
+    /// Which one it is among those that are told apart only.
+    ProcNet,
+    /// It has ended and has none.
+    None,
+    /// It could not be read.
+    Refused,
 }
 
 impl Search {
@@ -64,21 +152,20 @@ impl Search {
         let mut search = Self {
             found: Found::default(),
             root: root.to_owned(),
-            by_proc_net: HashMap::new(),
             mounts_read: HashSet::new(),
             nsfs,
         };
         let own = inode_link(proc, c"self/ns/net", b"net:")?.ok_or(Errno::INVAL)?;
         let own = NetnsId::Inode(own);
         search.found.own = Some(own);
-        search.entry(own).paths.push(root.join("self/ns/net"));
+        search.entry(own).ways.push(Way::Path(root.join("self/ns/net")));
         if let Some(door) = search.found.doors.get_mut(&own) {
             door.own = true;
         }
-        if let Ok(stat) = rustix::fs::statat(proc, c"self/net/tcp", AtFlags::empty()) {
-            search.by_proc_net.insert(stat.st_ino, own);
+        if let Ok(inode) = proc_net(proc, "self") {
+            search.found.by_proc_net.insert(inode, own);
         }
-        search.mounts(open_dir(proc, c"self")?.as_fd(), Path::new("/"));
+        search.mounts(proc, "self", true)?;
         Ok(search)
     }
 
@@ -91,29 +178,37 @@ impl Search {
             paths: Vec::new(),
             members: Vec::new(),
         });
-        self.found.doors.entry(id).or_insert_with(|| Door { id, own: false, paths: Vec::new() })
+        self.found.doors.entry(id).or_insert_with(|| Door { id, own: false, ways: Vec::new() })
     }
 
     /// Looks at one process by paths below `/proc`: opening its directory first
     /// would double the system calls, and a number used again meanwhile does no
     /// harm, for every door is checked when it is opened.
     fn process(&mut self, proc: &OwnedFd, pid: Pid) {
-        let link = format!("{pid}/ns/net");
-        match inode_link(proc, link.as_str(), b"net:") {
-            Ok(Some(inode)) => {
-                self.member(NetnsId::Inode(inode), pid, link);
-                self.mount_namespace(proc, pid);
-            }
-            Ok(None) => {}
-            Err(error) if is_denied(error) => self.denied(proc, pid),
-            // It has exited, or is a zombie without namespaces.
-            Err(_) => return,
+        let leader = pid.to_string();
+        let mut told = self.task(proc, pid, &leader);
+        let mut refused = told == Told::Refused;
+        if told == Told::Inode {
+            refused |= self.mounts(proc, &leader, false).is_err();
         }
-        for tid in other_threads(proc, pid).unwrap_or_default() {
-            let link = format!("{pid}/task/{tid}/ns/net");
-            if let Ok(Some(inode)) = inode_link(proc, link.as_str(), b"net:") {
-                self.member(NetnsId::Inode(inode), pid, link);
+        // A leader that has ended has no namespaces, but its threads have: only
+        // without `task` the process is gone.
+        match other_threads(proc, pid) {
+            Ok(threads) => {
+                for tid in threads {
+                    let thread = format!("{pid}/task/{tid}");
+                    let of_thread = self.task(proc, pid, &thread);
+                    refused |= of_thread == Told::Refused;
+                    if told == Told::None && of_thread == Told::Inode {
+                        refused |= self.mounts(proc, &thread, false).is_err();
+                        told = of_thread;
+                    }
+                }
             }
+            Err(error) => refused |= !is_gone(error),
+        }
+        if refused {
+            self.found.untold.push(pid);
         }
         // Kernel threads live in the initial namespaces.
         if pid == KTHREADD && is_kthreadd(proc) {
@@ -122,65 +217,39 @@ impl Search {
         }
     }
 
-    /// Without ptrace rights the namespace still shows by the inode number of
-    /// a file below `/proc/PID/net`, which the kernel makes per namespace.
-    fn denied(&mut self, proc: &OwnedFd, pid: Pid) {
-        match rustix::fs::statat(proc, format!("{pid}/net/tcp"), AtFlags::empty()) {
-            Ok(stat) => {
-                let id = self.by_proc_net.get(&stat.st_ino).copied();
-                let id = id.unwrap_or(NetnsId::ProcNet(stat.st_ino));
-                self.by_proc_net.insert(stat.st_ino, id);
-                self.member(id, pid, format!("{pid}/ns/net"));
+    /// Looks at one process or thread. Without ptrace rights the namespace still
+    /// shows by the inode number of a file below its `net`, which the kernel
+    /// makes per namespace.
+    fn task(&mut self, proc: &OwnedFd, pid: Pid, task: &str) -> Told {
+        match inode_link(proc, format!("{task}/ns/net"), b"net:") {
+            Ok(Some(inode)) => {
+                self.member(NetnsId::Inode(inode), pid, task);
+                return Told::Inode;
             }
-            Err(error) if is_denied(error) => self.found.untold.push(pid),
-            Err(_) => {}
+            Err(error) if is_denied(error) => {}
+            Err(error) if !is_gone(error) => return Told::Refused,
+            Ok(None) | Err(_) => return Told::None,
+        }
+        match proc_net(proc, task) {
+            Ok(inode) => {
+                let id = self.found.by_proc_net.get(&inode).copied();
+                self.member(id.unwrap_or(NetnsId::ProcNet(inode)), pid, task);
+                Told::ProcNet
+            }
+            Err(error) if is_gone(error) => Told::None,
+            Err(_) => Told::Refused,
         }
     }
 
-    /// Namespaces of unreadable processes are mostly ones that other processes
-    /// live in too: the inode below `/proc/PID/net` of a readable one tells.
-    fn recognise(&mut self, proc: &OwnedFd) {
-        let veiled: Vec<NetnsId> =
-            self.found.netns.keys().copied().filter(|id| id.inode().is_none()).collect();
-        if veiled.is_empty() {
-            return;
-        }
-        for netns in self.found.netns.values().filter(|n| n.id.inode().is_some()) {
-            for pid in &netns.members {
-                let path = format!("{pid}/net/tcp");
-                // A thread can live elsewhere than its process, which is what
-                // this file tells of.
-                let of_process = inode_link(proc, format!("{pid}/ns/net"), b"net:").ok().flatten();
-                if of_process == netns.id.inode()
-                    && let Ok(stat) = rustix::fs::statat(proc, path, AtFlags::empty())
-                {
-                    self.by_proc_net.insert(stat.st_ino, netns.id);
-                    break;
-                }
-            }
-        }
-        for id in veiled {
-            let NetnsId::ProcNet(inode) = id else { continue };
-            let Some(known) = self.by_proc_net.get(&inode).copied().filter(|known| *known != id)
-            else {
-                continue;
-            };
-            self.found.doors.remove(&id);
-            if let (Some(veiled), Some(netns)) =
-                (self.found.netns.remove(&id), self.found.netns.get_mut(&known))
-            {
-                netns.members.extend(veiled.members);
-                netns.members.sort_unstable();
-                netns.members.truncate(Netns::MEMBERS);
-            }
-        }
-    }
-
-    fn member(&mut self, id: NetnsId, pid: Pid, link: String) {
-        let path = self.root.join(link);
+    fn member(&mut self, id: NetnsId, pid: Pid, task: &str) {
+        let path = self.root.join(task).join("ns/net");
         let door = self.entry(id);
-        if door.paths.len() < Netns::MEMBERS {
-            door.paths.push(path);
+        if door.ways.len() < Netns::MEMBERS {
+            door.ways.push(Way::Path(path));
+        }
+        let tasks = self.found.tasks.entry(id).or_default();
+        if tasks.len() < Netns::MEMBERS {
+            tasks.push(task.to_owned());
         }
         if let Some(netns) = self.found.netns.get_mut(&id)
             && netns.members.len() < Netns::MEMBERS
@@ -190,28 +259,31 @@ impl Search {
         }
     }
 
-    /// Reads the mounts of the process's mount namespace, once for each.
-    fn mount_namespace(&mut self, proc: &OwnedFd, pid: Pid) {
-        if let Ok(Some(mount_ns)) = inode_link(proc, format!("{pid}/ns/mnt"), b"mnt:")
-            && !self.mounts_read.contains(&mount_ns)
-            && let Ok(dir) = open_dir(proc, pid.to_string())
-        {
-            let root = self.root.join(format!("{pid}/root"));
-            self.mounts(dir.as_fd(), &root);
+    /// Reads the mounts of a process's mount namespace, once for each.
+    fn mounts(&mut self, proc: &OwnedFd, task: &str, own: bool) -> Result<(), Errno> {
+        let Ok(Some(mount_ns)) = inode_link(proc, format!("{task}/ns/mnt"), b"mnt:") else {
+            // It has just ended: ptrace rights were there a moment ago.
+            return Ok(());
+        };
+        if self.mounts_read.contains(&mount_ns) {
+            return Ok(());
         }
-    }
-
-    fn mounts(&mut self, dir: BorrowedFd<'_>, root: &Path) {
-        if let Ok(Some(mount_ns)) = inode_link(dir, c"ns/mnt", b"mnt:") {
-            self.mounts_read.insert(mount_ns);
+        let text = match mounts::read(proc, format!("{task}/mountinfo")) {
+            Ok(text) => text,
+            Err(error) => {
+                let error = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+                return if is_gone(error) { Ok(()) } else { Err(error) };
+            }
+        };
+        self.mounts_read.insert(mount_ns);
+        for pin in mounts::pins(&text, own) {
+            let id = NetnsId::Inode(pin.inode);
+            let process = self.root.join(task);
+            let point = pin.point.clone();
+            self.entry(id).ways.push(Way::Mount { process, point, blocked: pin.blocked });
+            self.pinned(id, &pin.point, own);
         }
-        let Ok(text) = read_all(dir, c"mountinfo") else { return };
-        for (inode, path) in nsfs_mounts(&text) {
-            let id = NetnsId::Inode(inode);
-            let full = root.join(path.trim_start_matches('/'));
-            self.entry(id).paths.push(full);
-            self.pinned(id, &path);
-        }
+        Ok(())
     }
 
     /// Every namespace pinned in a directory, whether a mount of it is visible
@@ -225,38 +297,28 @@ impl Search {
                 && stat.st_dev == self.nsfs
             {
                 let id = NetnsId::Inode(stat.st_ino);
-                self.entry(id).paths.push(path.clone());
-                self.pinned(id, &path.to_string_lossy());
+                self.entry(id).ways.push(Way::Path(path.clone()));
+                self.pinned(id, &path, true);
             }
         }
     }
 
-    fn pinned(&mut self, id: NetnsId, path: &str) {
+    /// Notes a path that pins a namespace. Only a path of our own mount namespace
+    /// gives a name: a container could call its namespace what it likes.
+    fn pinned(&mut self, id: NetnsId, path: &Path, own: bool) {
         let Some(netns) = self.found.netns.get_mut(&id) else { return };
-        if !netns.paths.iter().any(|p| p == path) {
-            netns.paths.push(path.to_owned());
+        let path = path.to_string_lossy();
+        if !netns.paths.iter().any(|p| *p == path) {
+            netns.paths.push(path.to_string());
         }
         let name = path.strip_prefix("/run/netns/").or(path.strip_prefix("/var/run/netns/"));
         if netns.name.is_none()
+            && own
             && let Some(name) = name
         {
             netns.name = Some(name.to_owned());
         }
     }
-}
-
-fn read_all(dir: BorrowedFd<'_>, name: &std::ffi::CStr) -> std::io::Result<String> {
-    use std::io::Read;
-    let fd = rustix::fs::openat(
-        dir,
-        name,
-        rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC,
-        rustix::fs::Mode::empty(),
-    )?;
-    let mut bytes = Vec::new();
-    // A mount table has no bound of its own; 16 MiB is some 100,000 mounts.
-    std::fs::File::from(fd).take(16 << 20).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The parent of all kernel threads. Only the initial PID namespace has it.
@@ -265,50 +327,8 @@ const KTHREADD: Pid = 2;
 /// Whether process 2 is kthreadd: in another PID namespace it is anybody, but
 /// then it has a parent.
 fn is_kthreadd(proc: &OwnedFd) -> bool {
-    let stat = read_all(proc.as_fd(), c"2/stat").unwrap_or_default();
-    stat.starts_with("2 (kthreadd) ") && stat.split(' ').nth(3) == Some("0")
-}
-
-/// The network namespaces bind-mounted somewhere, by inode and mount point.
-/// Lines look like
-/// `104 27 0:4 net:[4026532184] /run/docker/netns/c05c rw - nsfs nsfs rw`.
-fn nsfs_mounts(mountinfo: &str) -> Vec<(u64, String)> {
-    let mut found = Vec::new();
-    for line in mountinfo.lines().filter(|l| l.contains(" net:[")) {
-        let Some((before, after)) = line.split_once(" - ") else { continue };
-        let mut fields = before.split(' ').skip(3);
-        let (Some(root), Some(point)) = (fields.next(), fields.next()) else { continue };
-        let inode = root.strip_prefix("net:[").and_then(|r| r.strip_suffix(']'));
-        if let Some(inode) = inode.and_then(|i| i.parse().ok())
-            && after.split(' ').next() == Some("nsfs")
-        {
-            found.push((inode, unescape(point)));
-        }
-    }
-    found
-}
-
-/// Mount points have space, tab, newline and backslash as `\040` and so on.
-fn unescape(field: &str) -> String {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        let octal = (*first == b'\\').then(|| tail.get(..3)).flatten();
-        let value = octal
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match value {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &tail[3..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+    let stat = mounts::read(proc, c"2/stat").unwrap_or_default();
+    stat.starts_with(b"2 (kthreadd) ") && stat.split(|b| *b == b' ').nth(3) == Some(b"0")
 }
 
 /// The cookie of the namespace of this thread (`SO_NETNS_COOKIE`, Linux 5.14).
@@ -337,35 +357,6 @@ pub(super) fn cookie() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn namespace_mounts_are_found_in_mountinfo() {
-        // Recorded from a Docker host; the last three lines are traps: another
-        // kind of namespace, a file system that only looks like one, a cut line.
-        let text = "\
-24 1 254:0 / / rw,relatime - ext4 /dev/root rw
-104 27 0:4 net:[4026532184] /run/docker/netns/c05cb5da8d13 rw - nsfs nsfs rw
-105 27 0:4 net:[4026532185] /run/netns/a\\040b rw shared:5 - nsfs nsfs rw
-106 27 0:4 mnt:[4026532186] /run/snapd/ns/x.mnt rw - nsfs nsfs rw
-107 27 0:4 net:[4026532187] /run/fake rw - tmpfs tmpfs rw
-108 27 0:4 net:[4026532188]";
-        assert_eq!(
-            nsfs_mounts(text),
-            [
-                (4_026_532_184, "/run/docker/netns/c05cb5da8d13".to_owned()),
-                (4_026_532_185, "/run/netns/a b".to_owned()),
-            ]
-        );
-    }
-
-    #[test]
-    fn damaged_escapes_stay_as_they_are() {
-        for (field, expected) in
-            [("a\\040b", "a b"), ("a\\", "a\\"), ("a\\04", "a\\04"), ("\\999", "\\999")]
-        {
-            assert_eq!(unescape(field), expected);
-        }
-    }
 
     #[test]
     fn the_own_namespace_is_found_and_can_be_opened() {

@@ -9,16 +9,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::io::{Errno, Result};
 
-use super::procs::{
-    each_number, inode_link, is_denied, is_gone, open_dir, other_threads, pids, start_time,
-};
+use super::procs::{each_number, inode_link, is_gone, open_dir, other_threads, pids, start_time};
 use crate::model::{Owner, Owners, Pid, SocketInode, StartTime};
 
 /// Looks for all holders of `wanted`. It can't stop at the first: a descriptor
 /// can be inherited or passed on.
 pub(super) fn scan(proc: &OwnedFd, wanted: &BTreeSet<SocketInode>) -> Result<Owners> {
+    walk(proc, &Wanted::new(wanted))
+}
+
+/// Looks for descriptors of network namespaces that are not among `known`. The
+/// inodes of what it gives are theirs.
+pub(super) fn namespaces(proc: &OwnedFd, known: BTreeSet<u64>) -> Result<Owners> {
+    walk(proc, &Wanted { prefix: b"net:", inodes: Inodes::Except(known) })
+}
+
+fn walk(proc: &OwnedFd, wanted: &Wanted) -> Result<Owners> {
     let pids = pids(proc)?;
-    let wanted = Wanted::new(wanted);
     let owners = Mutex::new(Owners::default());
     let next = AtomicUsize::new(0);
     let cores = std::thread::available_parallelism().map_or(1, usize::from).min(4);
@@ -30,7 +37,7 @@ pub(super) fn scan(proc: &OwnedFd, wanted: &BTreeSet<SocketInode>) -> Result<Own
             pids.get(start..(start + 4).min(pids.len())).filter(|lot| !lot.is_empty())
         } {
             for pid in lot {
-                process(proc, *pid, &wanted, &mut mine);
+                process(proc, *pid, wanted, &mut mine);
             }
         }
         let mut owners = owners.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -51,25 +58,35 @@ pub(super) fn scan(proc: &OwnedFd, wanted: &BTreeSet<SocketInode>) -> Result<Own
     Ok(owners)
 }
 
-/// The inodes that are looked for. Nearly always a handful or very many.
-enum Wanted {
-    Few(Vec<SocketInode>),
-    Many(std::collections::HashSet<SocketInode>),
+/// The descriptors that are looked for.
+struct Wanted {
+    /// What `/proc/PID/fd/N` points to begins with this.
+    prefix: &'static [u8],
+    inodes: Inodes,
+}
+
+/// Nearly always a handful or very many.
+enum Inodes {
+    Few(Vec<u64>),
+    Many(std::collections::HashSet<u64>),
+    Except(BTreeSet<u64>),
 }
 
 impl Wanted {
-    fn new(inodes: &BTreeSet<SocketInode>) -> Self {
-        if inodes.len() <= 8 {
-            Self::Few(inodes.iter().copied().collect())
+    fn new(sockets: &BTreeSet<SocketInode>) -> Self {
+        let inodes = if sockets.len() <= 8 {
+            Inodes::Few(sockets.iter().copied().collect())
         } else {
-            Self::Many(inodes.iter().copied().collect())
-        }
+            Inodes::Many(sockets.iter().copied().collect())
+        };
+        Self { prefix: b"socket:", inodes }
     }
 
-    fn contains(&self, inode: SocketInode) -> bool {
-        match self {
-            Self::Few(few) => few.contains(&inode),
-            Self::Many(many) => many.contains(&inode),
+    fn contains(&self, inode: u64) -> bool {
+        match &self.inodes {
+            Inodes::Few(few) => few.contains(&inode),
+            Inodes::Many(many) => many.contains(&inode),
+            Inodes::Except(known) => !known.contains(&inode),
         }
     }
 }
@@ -77,16 +94,25 @@ impl Wanted {
 /// Looks through one process, its threads included where they have descriptor
 /// tables of their own.
 fn process(proc: &OwnedFd, pid: Pid, wanted: &Wanted, owners: &mut Owners) {
-    let Ok(dir) = open_dir(proc, pid.to_string()) else { return };
+    let dir = match open_dir(proc, pid.to_string()) {
+        Ok(dir) => dir,
+        Err(error) => return unless_gone(error, pid, owners),
+    };
     let leader = match table(dir.as_fd(), c"fd", wanted) {
         Ok(found) => found,
-        Err(error) if is_denied(error) => return deny(pid, owners),
-        Err(_) => return,
+        // A leader that has ended has no table, but its threads may have one.
+        Err(error) if is_gone(error) => HashMap::new(),
+        Err(_) => return deny(pid, owners),
     };
     confirm(dir.as_fd(), pid, None, &leader, owners);
-    let Ok(threads) = other_threads(proc, pid) else { return };
+    let threads = match other_threads(proc, pid) {
+        Ok(threads) => threads,
+        Err(error) => return unless_gone(error, pid, owners),
+    };
+    // Threads left behind by their leader have a table in common that is not its.
+    let mut last = pid;
     for tid in threads {
-        if shares_descriptors(pid, tid) {
+        if shares_descriptors(pid, tid) || (last != pid && shares_descriptors(last, tid)) {
             continue;
         }
         let Ok(path) = std::ffi::CString::new(format!("task/{tid}/fd")) else { continue };
@@ -94,10 +120,19 @@ fn process(proc: &OwnedFd, pid: Pid, wanted: &Wanted, owners: &mut Owners) {
             Ok(mut found) => {
                 found.retain(|inode, _| !leader.contains_key(inode));
                 confirm(dir.as_fd(), pid, Some(tid), &found, owners);
+                last = tid;
             }
-            Err(error) if is_denied(error) => return deny(pid, owners),
-            Err(_) => {}
+            Err(error) if is_gone(error) => {}
+            Err(_) => return deny(pid, owners),
         }
+    }
+}
+
+/// What can't be read for whatever reason, a lack of descriptors included, may
+/// hold a socket; only what is gone holds none.
+fn unless_gone(error: Errno, pid: Pid, owners: &mut Owners) {
+    if !is_gone(error) {
+        deny(pid, owners);
     }
 }
 
@@ -106,7 +141,7 @@ fn deny(pid: Pid, owners: &mut Owners) {
     owners.denied.push(pid);
 }
 
-/// The wanted sockets of one descriptor table, each with its lowest descriptor.
+/// What is wanted of one descriptor table, each with its lowest descriptor.
 fn table(
     process: BorrowedFd<'_>,
     path: &CStr,
@@ -116,7 +151,7 @@ fn table(
     let mut found = HashMap::new();
     let mut denied = None;
     each_number(&table, |number, name| {
-        match inode_link(&table, name, b"socket:") {
+        match inode_link(&table, name, wanted.prefix) {
             Ok(Some(inode)) if wanted.contains(inode) => {
                 let lowest = found.entry(inode).or_insert(number);
                 *lowest = number.min(*lowest);

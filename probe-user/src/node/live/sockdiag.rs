@@ -98,6 +98,10 @@ fn receive(
                         "the kernel has no sock_diag handler for the protocol",
                     ));
                 }
+                // A dump that failed half-way says so at its end only.
+                NetlinkPayload::Done(done) if done.code < 0 => {
+                    return Err(io::Error::from_raw_os_error(-done.code));
+                }
                 NetlinkPayload::Done(_) => return Ok(()),
                 NetlinkPayload::Error(error) => {
                     let code = error.code.map_or(0, std::num::NonZeroI32::get);
