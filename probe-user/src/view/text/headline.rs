@@ -93,7 +93,10 @@ fn steps(style: &Style, hops: &[&Hop], end: &End) -> Vec<String> {
         if let (Ending::Elsewhere, Some(process)) = (end.ending, end.processes.first()) {
             steps.push(format!("{}, pid {}", style.text(process.name()), process.pid));
         }
-        steps.extend(hops.iter().skip(1).map(|hop| style.endpoint(&hop.endpoint)));
+        let ways = hops.iter().skip(1).map(|hop| style.endpoint(&hop.endpoint));
+        steps.extend(ways);
+        // A listener bound to the very address that a forward names adds nothing.
+        steps.dedup();
     }
     steps.push(last(style, hops, end));
     steps

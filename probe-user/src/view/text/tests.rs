@@ -85,7 +85,7 @@ fn unknown_never_says_that_nothing_is_there() {
 fn equal_ends_are_written_once() {
     let text = show(fixtures::several_owners(), &host(), &at(80), false);
     assert_eq!(text.matches("pid 815").count(), 1, "{text}");
-    assert!(text.contains("goes on as 0.0.0.0:80 above"), "{text}");
+    assert!(text.contains("goes on as 0.0.0.0:80/tcp above"), "{text}");
 }
 
 #[test]

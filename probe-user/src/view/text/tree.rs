@@ -132,7 +132,16 @@ impl<'a> Writer<'a> {
             for row in &mut rows {
                 row.hang = format!("{INDENT}     ");
                 self.row(page, row);
-                let text = format!("goes on as {} above", page.style.endpoint(&alike.hop.endpoint));
+                let above = page.style.endpoint(&alike.hop.endpoint);
+                let text = if alike.hop.endpoint == root.hop.endpoint
+                    && alike.hop.proto == root.hop.proto
+                    && alike.hop.netns == root.hop.netns
+                {
+                    "shares the port with the one above (SO_REUSEPORT), with the same behind it"
+                        .to_owned()
+                } else {
+                    format!("goes on as {above}/{} above", alike.hop.proto)
+                };
                 page.paragraph(&row.hang, &row.hang, Some(Ink::Dim), &text);
             }
             return;
