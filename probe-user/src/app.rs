@@ -68,13 +68,11 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let exit = match &cli.command {
         Some(Command::Completions { shell }) => {
-            let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut Cli::command(), "whereis-port", &mut script);
-            out.write_all(&script)?;
+            out.write_all(view::install::completions(*shell, Cli::command()).as_bytes())?;
             Exit::Found
         }
         Some(Command::Man) => {
-            out.write_all(&manual()?)?;
+            out.write_all(&view::install::manual(&Cli::command())?)?;
             Exit::Found
         }
         Some(Command::Schema) => {
@@ -231,13 +229,6 @@ fn doctor(node: &dyn Node, global: &Global, out: &mut impl Write) -> Result<Exit
     }
     let whole = sources.iter().all(|source| source.ok);
     Ok(if whole { Exit::Found } else { Exit::Unknown })
-}
-
-/// The manual page, generated from the same definitions as `--help`.
-fn manual() -> io::Result<Vec<u8>> {
-    let mut page = Vec::new();
-    clap_mangen::Man::new(Cli::command()).render(&mut page)?;
-    Ok(page)
 }
 
 fn style(global: &Global) -> Style {

@@ -33,9 +33,21 @@ fn the_help_teaches() {
 #[test]
 fn the_manual_page_is_whole() {
     let page = run(&["man"]);
-    for part in [".SH NAME", ".SH SYNOPSIS", ".SH OPTIONS", "Exit status", "\\-\\-replay", "list"] {
+    for part in [
+        ".SH NAME",
+        ".SH SYNOPSIS",
+        ".SH OPTIONS",
+        ".SH COMMANDS",
+        ".SH \"EXIT STATUS\"",
+        ".SH EXAMPLES\n.nf",
+        "\\-\\-replay",
+        "\\-\\-no\\-headers",
+    ] {
         assert!(page.contains(part), "{part} is not in the manual page");
     }
+    // There is this page only, and no option is told twice.
+    assert!(!page.contains("(1)") && !page.contains(".SH EXTRA"), "{page}");
+    assert_eq!(page.matches("\\-\\-replay\\fR").count(), 1, "{page}");
     insta::assert_snapshot!("man", page);
 }
 
@@ -45,6 +57,32 @@ fn every_shell_gets_completions() {
         let script = run(&["completions", shell]);
         assert!(script.contains("replay") && script.contains("doctor"), "{shell}: {script}");
     }
+}
+
+/// What bash offers for a command line whose last word is being typed.
+fn completed_by_bash(line: &str) -> Vec<String> {
+    let words: Vec<&str> = line.split(' ').collect();
+    let (last, before) = (words.len() - 1, words.len() - 2);
+    let script = format!(
+        "{}\nCOMP_WORDS=({})\nCOMP_CWORD={last}\n_whereis__port whereis-port '{}' '{}'\n\
+         printf '%s\\n' \"${{COMPREPLY[@]}}\"\n",
+        run(&["completions", "bash"]),
+        words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" "),
+        words[last],
+        words[before],
+    );
+    let output = Command::new("bash").args(["--norc", "-c", &script]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{line}");
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn bash_completes_behind_a_command() {
+    assert_eq!(completed_by_bash("whereis-port d"), ["doctor"]);
+    let options = completed_by_bash("whereis-port list --n");
+    assert_eq!(options, ["--netns", "--no-headers"]);
+    assert_eq!(completed_by_bash("whereis-port list -o "), ["table", "wide", "json", "csv"]);
+    assert!(completed_by_bash("whereis-port completions ").contains(&"fish".to_owned()));
 }
 
 /// FNV-1a, 64 bits: a fingerprint that needs no library and stays the same.
