@@ -5,6 +5,7 @@ mod containers;
 mod enter;
 mod gaps;
 mod genl;
+mod held;
 mod host;
 mod inside;
 mod mounts;
