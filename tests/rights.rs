@@ -141,6 +141,23 @@ fn closed_namespaces_are_told_in_one_gap() -> Test {
 }
 
 #[test]
+fn a_lack_of_descriptors_is_not_a_lack_of_listeners() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let other = lab.netns("other")?;
+    let _theirs = lab.listen(&other, "tcp 127.0.0.1:21213")?;
+    for limit in 4..=12 {
+        let limited = ["prlimit", &format!("--nofile={limit}")];
+        let run = lab.tool().through(&limited).args(&["--json", "21213"]).run()?;
+        ensure!(matches!(run.code, Some(0 | 3 | 4)), "{limit}: {:?} {}", run.code, run.stdout);
+        for path in run.paths().unwrap_or_default() {
+            ensure!(["process", "not_readable"].contains(&path.ending()), "{limit}: {}", path.0);
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn root_of_another_user_namespace_has_no_rights_here() -> Test {
     lab::root_or_skip!();
     let lab = Lab::new()?;
