@@ -1,7 +1,8 @@
 //! What is said when not everything may be read.
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use lab::{Lab, Run, Test};
+use serde_json::{Value, json};
 
 /// A user without any rights, who owns nothing else here.
 const NOBODY: u32 = 65534;
@@ -114,12 +115,31 @@ fn a_namespace_with_unreadable_processes_is_listed_once() -> Test {
     lab::root_or_skip!();
     let lab = Lab::new()?;
     let other = lab.netns("other")?;
-    let _theirs = lab.listen(&other, "tcp 127.0.0.1:21211")?;
+    let theirs = lab.listen(&other, "tcp 127.0.0.1:21211")?;
     let less = ["setpriv", "--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace"];
-    let run = lab.tool().through(&less).args(&["--json", "21211"]).run()?;
+    let file = lab.dir().join("recording.json");
+    let record = file.to_str().context("path")?;
+    let run = lab.tool().through(&less).args(&["--json", "21211", "--record", record]).run()?;
     ensure!(run.is_found()?.paths()?.len() == 1, "{}", run.stdout);
     ensure!(run.path_in(&other)?.0["netns"]["name"] == other.name.as_str(), "{}", run.stdout);
+    let recording: Value = serde_json::from_str(&std::fs::read_to_string(&file)?)?;
+    let mut homes = Vec::new();
+    netns_of(&recording, theirs.pid, &mut homes);
+    ensure!(homes == [&json!({ "inode": other.inode })], "{homes:?}");
     Ok(())
+}
+
+/// The ids of the namespaces in a recording that have this process.
+fn netns_of<'a>(value: &'a Value, pid: u32, found: &mut Vec<&'a Value>) {
+    let members = value["members"].as_array();
+    if members.is_some_and(|pids| pids.iter().any(|member| *member == pid)) {
+        found.push(&value["id"]);
+    }
+    match value {
+        Value::Array(values) => values.iter().for_each(|v| netns_of(v, pid, found)),
+        Value::Object(fields) => fields.values().for_each(|v| netns_of(v, pid, found)),
+        _ => {}
+    }
 }
 
 #[test]
@@ -137,6 +157,23 @@ fn closed_namespaces_are_told_in_one_gap() -> Test {
     ensure!(sockets.len() == 1, "{sources:?}");
     // The busy one is pinned, and its processes show its sockets under no name.
     ensure!(run.gap_text().contains("may be one of the"), "{}", run.gap_text());
+    Ok(())
+}
+
+#[test]
+fn a_lack_of_descriptors_is_not_a_lack_of_listeners() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let other = lab.netns("other")?;
+    let _theirs = lab.listen(&other, "tcp 127.0.0.1:21213")?;
+    for limit in 4..=12 {
+        let limited = ["prlimit", &format!("--nofile={limit}")];
+        let run = lab.tool().through(&limited).args(&["--json", "21213"]).run()?;
+        ensure!(matches!(run.code, Some(0 | 3 | 4)), "{limit}: {:?} {}", run.code, run.stdout);
+        for path in run.paths().unwrap_or_default() {
+            ensure!(["process", "not_readable"].contains(&path.ending()), "{limit}: {}", path.0);
+        }
+    }
     Ok(())
 }
 

@@ -228,31 +228,78 @@ fn nothing_is_not_sure_while_a_descriptor_holds_a_namespace() -> Test {
 
 #[test]
 fn a_container_does_not_choose_the_name_of_its_namespace() -> Test {
-    use std::io::BufRead;
     lab::root_or_skip!();
     let lab = Lab::new()?;
-    let script = "mount -t tmpfs none /run/netns && touch /run/netns/spoofed &&
-                  mount --bind /proc/self/ns/net /run/netns/spoofed &&
-                  ip link set lo up && echo ready && exec cat";
-    // It ends with its standard input, whatever happens here.
-    let mut container = Command::new("unshare")
-        .args(["-mn", "sh", "-c", script])
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .spawn()?;
-    let mut line = String::new();
-    let out = container.stdout.take().context("no output")?;
-    std::io::BufReader::new(out).read_line(&mut line)?;
-    ensure!(line == "ready\n", "{line:?}");
-    let netns = format!("/proc/{}/ns/net", container.id());
-    let listening = lab.listen(lab.host(), &format!("tcp 127.0.0.1:21022 --socket-netns {netns}"));
-    let run = lab.whereis(&["21022"]);
-    drop(container.stdin.take());
-    container.wait()?;
-    let _listening = listening?;
-    let run = run?;
+    let container = Elsewhere::start(
+        "-mn",
+        "mount -t tmpfs none /run/netns && touch /run/netns/spoofed &&
+         mount --bind /proc/self/ns/net /run/netns/spoofed && ip link set lo up",
+    )?;
+    let netns = format!("/proc/{}/ns/net", container.0.id());
+    let options = format!("tcp 127.0.0.1:21022 --socket-netns {netns}");
+    let _listening = lab.listen(lab.host(), &options)?;
+    let run = lab.whereis(&["21022"])?;
     ensure!(!run.is_found()?.stdout.contains("\"spoofed\""), "{}", run.stdout);
     Ok(())
+}
+
+#[test]
+fn a_namespace_behind_a_mount_that_hides_it_or_never_answers() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let mut covers = vec![("tmpfs", "mount -t tmpfs none $dir")];
+    if std::path::Path::new("/dev/fuse").exists() {
+        // Nobody reads the requests: a look-up waits until the device is closed.
+        let fuse = "exec 3<>/dev/fuse &&
+            mount -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 none $dir";
+        covers.push(("fuse", fuse));
+    }
+    for (name, cover) in covers {
+        let netns = lab.netns(name)?;
+        let dir = lab.dir().join(name);
+        std::fs::create_dir(&dir)?;
+        let script = format!(
+            "dir={} && touch $dir/pin && mount --bind {} $dir/pin && {cover}",
+            dir.display(),
+            netns.path.display()
+        );
+        let _container = Elsewhere::start("-m", &script)?;
+        netns.unname()?;
+        let run = lab.whereis(&[&lab::unused_port()?.to_string()])?;
+        run.is_nothing()?;
+        ensure!(run.code == Some(3), "{name}: \"surely nothing\" is wrong: {}", run.stdout);
+        let gaps = run.gap_text();
+        ensure!(gaps.contains(&netns.inode.to_string()), "{name}: {gaps}");
+        ensure!(gaps.contains("covered"), "{name}: {gaps}");
+    }
+    Ok(())
+}
+
+/// A shell in namespaces of its own, which ends with its standard input.
+struct Elsewhere(std::process::Child);
+
+impl Elsewhere {
+    fn start(namespaces: &str, script: &str) -> anyhow::Result<Self> {
+        use std::io::BufRead;
+        let mut child = Command::new("unshare")
+            .args([namespaces, "sh", "-c", &format!("{script} && echo ready && exec cat")])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()?;
+        let out = child.stdout.take().context("no output")?;
+        let started = Self(child);
+        let mut line = String::new();
+        std::io::BufReader::new(out).read_line(&mut line)?;
+        ensure!(line == "ready\n", "{script}: {line:?}");
+        Ok(started)
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
 }
 
 #[test]

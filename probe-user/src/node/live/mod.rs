@@ -5,6 +5,7 @@ mod containers;
 mod enter;
 mod gaps;
 mod genl;
+mod held;
 mod host;
 mod inside;
 mod mounts;
@@ -111,6 +112,16 @@ impl LiveNode {
             cgroups: RefCell::default(),
             sources: RefCell::default(),
         })
+    }
+
+    /// Every namespace that can be entered, opened: first the two that most
+    /// others are connected with.
+    fn likely_peers(&self) -> Vec<rtnl::Opened> {
+        let found = &self.found().0;
+        let mut ids: Vec<NetnsId> =
+            found.doors.keys().copied().filter(|id| id.inode().is_some()).collect();
+        ids.sort_unstable_by_key(|id| (Some(*id) != found.own, Some(*id) != found.initial, *id));
+        rtnl::open_all(self.doors(ids))
     }
 
     /// Adds what a read took and gave to the source's report.
@@ -317,8 +328,8 @@ impl Node for LiveNode {
     }
 
     fn links(&self, netns: &[NetnsId]) -> Read<Vec<Link>> {
-        let known =
-            self.doors(self.found().0.doors.keys().copied().filter(|id| id.inode().is_some()));
+        let missing = netns.iter().any(|id| !self.links.borrow().contains_key(id));
+        let known = if missing { self.likely_peers() } else { Vec::new() };
         self.inside("rtnetlink links", Impact::Reach, &self.links, netns, |door| {
             read_or_gap(
                 rtnl::links(door.id, &known),
@@ -346,17 +357,18 @@ impl Node for LiveNode {
     }
 
     fn kernel_ports(&self, netns: &[NetnsId]) -> Read<Vec<KernelPort>> {
-        let links = self.links(netns).value;
         let own = self.found().0.own;
         self.inside("kernel ports", Impact::Owner, &self.kernel_ports, netns, |door| {
-            let wireguard: Vec<String> = links
-                .iter()
-                .filter(|l| l.netns == door.id && l.kind == LinkKind::Wireguard)
-                .map(|l| l.name.clone())
-                .collect();
+            // Whose peers they are does not matter, and is costly to tell.
+            let links = rtnl::links(door.id, &[]);
+            let source = format!("links of netns {}", door.id);
+            let mut read = read_or_gap(links, Impact::Owner, source);
+            let wireguard = read.value.drain(..).filter(|l| l.kind == LinkKind::Wireguard);
+            let wireguard: Vec<String> = wireguard.map(|l| l.name).collect();
             let source = format!("generic netlink of netns {}", door.id);
-            let mut read =
-                read_or_gap(genl::kernel_ports(door.id, &wireguard), Impact::Owner, source);
+            let ports = genl::kernel_ports(door.id, &wireguard);
+            let ports = read_or_gap(ports, Impact::Owner, source);
+            let mut read = Read { value: ports.value, gaps: [read.gaps, ports.gaps].concat() };
             if Some(door.id) == own {
                 read.value.extend(genl::nfs_ports(door.id));
             }

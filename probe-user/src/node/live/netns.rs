@@ -359,6 +359,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_namespace_found_under_two_numbers_becomes_one() {
+        let (veiled, known) = (NetnsId::ProcNet(5), NetnsId::Inode(7));
+        let netns =
+            |id, members| Netns { id, cookie: None, name: None, paths: Vec::new(), members };
+        let mut found = Found { initial: Some(veiled), ..Found::default() };
+        found.netns.insert(veiled, netns(veiled, vec![2, 1]));
+        found.netns.insert(known, netns(known, vec![3]));
+        found.tasks.insert(veiled, vec!["2".to_owned()]);
+        assert_eq!(found.unnamed().count(), 1);
+        found.is_proc_net(5, known);
+        assert_eq!(found.netns.keys().collect::<Vec<_>>(), [&known]);
+        assert_eq!(found.netns[&known].members, [1, 2, 3]);
+        assert_eq!(found.tasks[&known], ["2"]);
+        assert_eq!(found.initial, Some(known));
+    }
+
+    #[test]
     fn the_own_namespace_is_found_and_can_be_opened() {
         let root = Path::new("/proc");
         let found = find(&super::super::procs::open_root(root).unwrap(), root).unwrap();

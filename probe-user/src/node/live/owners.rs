@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::io::{Errno, Result};
 
+use super::held;
 use super::procs::{each_number, inode_link, is_gone, open_dir, other_threads, pids, start_time};
 use crate::model::{Owner, Owners, Pid, SocketInode, StartTime};
 
@@ -155,6 +156,12 @@ fn table(
             Ok(Some(inode)) if wanted.contains(inode) => {
                 let lowest = found.entry(inode).or_insert(number);
                 *lowest = number.min(*lowest);
+            }
+            Ok(None) if matches!(wanted.inodes, Inodes::Except(_)) => {
+                let inode = held::detached(process, path, &table, name);
+                if let Some(inode) = inode.filter(|inode| wanted.contains(*inode)) {
+                    found.insert(inode, number);
+                }
             }
             Ok(_) => {}
             Err(error) if is_gone(error) => {}

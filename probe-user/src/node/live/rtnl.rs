@@ -1,11 +1,11 @@
 //! Links, addresses and routes by rtnetlink, in the namespace of the calling
 //! thread.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
@@ -49,23 +49,58 @@ async fn all<T>(
 }
 
 /// The interfaces, with the namespaces of their peers where `known` has them.
-pub(super) fn links(netns: NetnsId, known: &[Door]) -> io::Result<Vec<Link>> {
+pub(super) fn links(netns: NetnsId, known: &[Opened]) -> io::Result<Vec<Link>> {
     talk(|handle| async move {
         let messages = all(handle.link().get().execute()).await?;
-        let crossing = messages.iter().any(|m| peer_nsid(m).is_some());
-        let peers = if crossing { peer_namespaces(&handle, known).await? } else { HashMap::new() };
+        let wanted: HashSet<i32> = messages.iter().filter_map(peer_nsid).collect();
+        let peers = peer_namespaces(&handle, known, wanted).await?;
         Ok(messages.iter().map(|m| link(netns, m, &peers)).collect())
     })
 }
 
-/// Which known namespaces this one has numbers for, by that number.
+/// A namespace that may be that of a peer. The descriptor is shared by all who
+/// ask: opening each anew in each would be the square of their number.
+#[derive(Debug)]
+pub(super) struct Opened {
+    door: Door,
+    fd: Option<OwnedFd>,
+}
+
+/// How many are kept open: a process may have 1024 descriptors by default. The
+/// others are opened when it is their turn.
+const KEPT_OPEN: usize = 512;
+
+/// Opens namespaces, the likeliest peers first.
+pub(super) fn open_all(doors: Vec<Door>) -> Vec<Opened> {
+    let open = |(n, door): (usize, Door)| {
+        let fd = if n < KEPT_OPEN { door.open().ok() } else { None };
+        Opened { door, fd }
+    };
+    doors.into_iter().enumerate().map(open).collect()
+}
+
+/// Which known namespaces this one has the `wanted` numbers for.
 async fn peer_namespaces(
     handle: &Handle,
-    known: &[Door],
+    known: &[Opened],
+    mut wanted: HashSet<i32>,
 ) -> Result<HashMap<i32, NetnsId>, rtnetlink::Error> {
     let mut peers = HashMap::new();
-    for door in known {
-        let Ok(fd) = door.open() else { continue };
+    for Opened { door, fd } in known {
+        if wanted.is_empty() {
+            break;
+        }
+        let opened_now;
+        let fd = match fd {
+            Some(fd) => fd,
+            None => match door.open() {
+                Ok(fd) => {
+                    opened_now = fd;
+                    &opened_now
+                }
+                Err(_) => continue,
+            },
+        };
         let Ok(number) = u32::try_from(fd.as_raw_fd()) else { continue };
         let mut message = NsidMessage::default();
         message.attributes.push(NsidAttribute::Fd(number));
@@ -80,10 +115,14 @@ async fn peer_namespaces(
             if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNsId(found)) = reply.payload
             {
                 // -1 says that no number was given.
-                peers.extend(found.attributes.iter().filter_map(|a| match a {
-                    NsidAttribute::Id(id) if *id >= 0 => Some((*id, door.id)),
+                let id = found.attributes.iter().find_map(|a| match a {
+                    NsidAttribute::Id(id) if *id >= 0 => Some(*id),
                     _ => None,
-                }));
+                });
+                if let Some(id) = id {
+                    wanted.remove(&id);
+                    peers.insert(id, door.id);
+                }
                 break;
             }
         }

@@ -1,0 +1,79 @@
+//! Descriptors of network namespaces.
+//!
+//! `/proc/PID/fd/N` is `net:[INODE]` when the namespace was opened through
+//! `/proc`. Opened through a bind mount, as `ip netns` makes them, it is the
+//! path of that mount, and `/` once it is gone.
+
+use std::ffi::CStr;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+
+/// The first inode of nsfs: it shares its numbers with `/proc`
+/// (`PROC_DYNAMIC_FIRST` in `fs/proc/generic.c`, `PROC_IPC_INIT_INO`).
+const FIRST: u64 = 0xEFFF_FFF0;
+
+/// The network namespace that a descriptor was opened on through a mount that
+/// is gone. `process` is the directory of a process, `path` that of `table`.
+pub(super) fn detached(
+    process: BorrowedFd<'_>,
+    path: &CStr,
+    table: &OwnedFd,
+    name: &CStr,
+) -> Option<u64> {
+    let mut buffer = [MaybeUninit::uninit(); 8];
+    let (target, _) = rustix::fs::readlinkat_raw(table, name, &mut buffer).ok()?;
+    if *target != *b"/" {
+        return None;
+    }
+    // The descriptor's file is not touched before this: the root of a file
+    // system whose server is dead looks the same, and would not answer.
+    let info = format!("{}info/{}", path.to_string_lossy(), name.to_string_lossy());
+    let info = super::mounts::read(process, info).ok()?;
+    if !may_be_namespace(&info) {
+        return None;
+    }
+    let stat = rustix::fs::statat(table, name, AtFlags::empty()).ok()?;
+    let nsfs = rustix::fs::stat("/proc/self/ns/net").ok()?.st_dev;
+    (stat.st_dev == nsfs).then_some(())?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(table, name, flags, Mode::empty()).ok()?;
+    (kind(&fd) == libc::CLONE_NEWNET).then_some(stat.st_ino)
+}
+
+/// Whether `/proc/PID/fdinfo/N` has an inode that a namespace can have. Before
+/// Linux 5.19 it tells none.
+fn may_be_namespace(info: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(info);
+    let inode = text.lines().find_map(|line| line.strip_prefix("ino:"));
+    inode.is_none_or(|inode| inode.trim().parse().is_ok_and(|inode: u64| inode >= FIRST))
+}
+
+/// Which kind of namespace it is (`NS_GET_NSTYPE`, Linux 4.11).
+#[expect(unsafe_code, reason = "no library has this request; it takes no argument")]
+fn kind(fd: &OwnedFd) -> libc::c_int {
+    const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+    // SAFETY: the request has no argument and touches no memory of this process.
+    unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_can_be_a_namespace_is_touched() {
+        assert!(may_be_namespace(b"pos:\t0\nflags:\t02\nmnt_id:\t9\nino:\t4026532184\n"));
+        assert!(!may_be_namespace(b"pos:\t0\nflags:\t02\nmnt_id:\t9\nino:\t2\n"));
+        assert!(may_be_namespace(b"pos:\t0\nflags:\t02\nmnt_id:\t9\n"));
+    }
+
+    #[test]
+    fn kinds_of_namespaces_are_told_apart() {
+        let open = |path: &str| std::fs::File::open(path).unwrap().into();
+        assert_eq!(kind(&open("/proc/self/ns/net")), libc::CLONE_NEWNET);
+        assert_eq!(kind(&open("/proc/self/ns/uts")), libc::CLONE_NEWUTS);
+        assert_ne!(kind(&open("/proc/self/stat")), libc::CLONE_NEWNET);
+    }
+}
