@@ -257,6 +257,7 @@ fn list(
     }
     if global.verbose && output != ListOutput::Json {
         out.flush()?;
+        let sources = view::doctor::judged(&host, sources);
         let _ = io::stderr()
             .write_all(view::doctor::report(&host, &sources, &style(global)).as_bytes());
     }
@@ -305,7 +306,7 @@ fn list_verdict(listing: &Listing) -> Verdict {
 fn doctor(node: &dyn Node, global: &Global, out: &mut impl Write) -> Result<Exit, Failure> {
     node::read_everything(node);
     let host = node.host().value;
-    let sources = node.sources();
+    let sources = view::doctor::judged(&host, node.sources());
     if global.json {
         view::json::write(&view::json::doctor(&host, &sources), out)?;
     } else {
