@@ -13,6 +13,9 @@ use crate::node::{self, LiveNode, Node, Recorded, Recorder};
 use crate::resolve::{self, ListFilter};
 use crate::view::{self, Style};
 
+/// How many names of namespaces a message has.
+const NETNS_NAMED: usize = 20;
+
 /// Why a run ends without its result.
 #[derive(Debug)]
 enum Failure {
@@ -39,6 +42,9 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
+            if let Some(message) = cli::misplaced(&error) {
+                return complain(&message, Exit::Usage);
+            }
             let usage = error.use_stderr();
             // Help and version are results; a closed pipe does not matter to either.
             let _ = error.print();
@@ -111,10 +117,43 @@ fn on_node(
         ))
     })?;
     let Some(path) = &global.record else { return work(&live) };
+    can_save(path).map_err(Failure::Usage)?;
     let recorder = Recorder::new(&live);
     let exit = work(&recorder)?;
     save(&recorder, path, global.redact)?;
     Ok(exit)
+}
+
+/// Whether a recording can be written to `path`: said before anything is read.
+fn can_save(path: &Path) -> Result<(), String> {
+    if path.as_os_str() == "-" {
+        return Err("--record writes a file, not standard output: name the file".to_owned());
+    }
+    let refused = |why: &str| Err(format!("--record {}: {why}", path.display()));
+    if path.is_dir() {
+        return refused("this is a directory: name a file in it");
+    }
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if !directory.is_dir() {
+        return refused(&format!("there is no directory {}", directory.display()));
+    }
+    let writable = rustix::fs::accessat(
+        rustix::fs::CWD,
+        directory,
+        rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK,
+        rustix::fs::AtFlags::EACCESS,
+    );
+    match writable {
+        Ok(()) => Ok(()),
+        Err(error) => refused(&format!(
+            "no file can be made in {}: {}",
+            directory.display(),
+            io::Error::from(error)
+        )),
+    }
 }
 
 fn save(recorder: &Recorder<'_>, path: &Path, redact: bool) -> Result<(), Failure> {
@@ -127,6 +166,12 @@ fn save(recorder: &Recorder<'_>, path: &Path, redact: bool) -> Result<(), Failur
 
 /// Understands all targets before anything is read.
 fn queries(targets: &[String]) -> Result<Vec<Query>, Failure> {
+    let commands = Cli::command();
+    if let Some(name) = targets.iter().find(|target| commands.find_subcommand(target).is_some()) {
+        return Err(Failure::Usage(format!(
+            "`{name}` is a command, which comes first: whereis-port {name} …"
+        )));
+    }
     // Only a name needs the file; without it every name is unknown.
     let services = if targets.iter().any(|t| t.bytes().any(|b| b.is_ascii_alphabetic())) {
         std::fs::read_to_string("/etc/services").unwrap_or_default()
@@ -177,7 +222,19 @@ fn list(
         container: args.container.clone(),
         process: args.process.clone(),
     };
+    let output = match (global.json, args.output) {
+        (true, None | Some(ListOutput::Json)) => ListOutput::Json,
+        (true, Some(_)) => {
+            return Err(Failure::Usage(
+                "--json and -o ask for two forms at once: leave one of them out".to_owned(),
+            ));
+        }
+        (false, output) => output.unwrap_or_default(),
+    };
     let mut listing = resolve::list(node, &filter);
+    if let Some(name) = args.netns.as_ref().filter(|_| listing.rows.is_empty()) {
+        is_netns(node, name).map_err(Failure::Usage)?;
+    }
     if let Some(by) = &args.sort {
         view::list::sort_rows(&mut listing.rows, by).map_err(Failure::Usage)?;
     }
@@ -187,7 +244,6 @@ fn list(
     }
     let host = node.host().value;
     let sources = node.sources();
-    let output = if global.json { ListOutput::Json } else { args.output };
     match output {
         ListOutput::Json => view::json::write(&view::json::list(&listing, &host, &sources), out)?,
         ListOutput::Csv => view::list::csv(&listing, !args.no_headers, &mut *out)?,
@@ -201,10 +257,39 @@ fn list(
     }
     if global.verbose && output != ListOutput::Json {
         out.flush()?;
+        let sources = view::doctor::judged(&host, sources);
         let _ = io::stderr()
             .write_all(view::doctor::report(&host, &sources, &style(global)).as_bytes());
     }
     Ok(Exit::of([list_verdict(&listing)]))
+}
+
+/// Whether `wanted` names a network namespace, by the names that lists show, or
+/// by its inode number. If not, the names that there are.
+fn is_netns(node: &dyn Node, wanted: &str) -> Result<(), String> {
+    let rows = resolve::list(node, &ListFilter::default()).rows;
+    let mut names: Vec<String> = rows.into_iter().filter_map(|row| row.netns.name).collect();
+    let host = node.host().value.host_netns;
+    let mut inodes = Vec::new();
+    for netns in node.netns().value {
+        names.extend(if Some(netns.id) == host { Some("host".to_owned()) } else { netns.name });
+        inodes.extend(netns.id.inode().map(|inode| inode.to_string()));
+    }
+    // A container's namespace is called like it, though nothing may listen there.
+    let of_container =
+        || node.containers().value.into_iter().any(|c| c.name.as_deref() == Some(wanted));
+    if names.iter().chain(&inodes).any(|known| known == wanted) || of_container() {
+        return Ok(());
+    }
+    names.sort_unstable();
+    names.dedup();
+    let more = names.len().saturating_sub(NETNS_NAMED);
+    names.truncate(NETNS_NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    Err(format!(
+        "no network namespace {wanted:?} is visible; there is {}{more}, or an inode number",
+        names.join(", ")
+    ))
 }
 
 /// A list that found nothing says so like a question would.
@@ -221,7 +306,7 @@ fn list_verdict(listing: &Listing) -> Verdict {
 fn doctor(node: &dyn Node, global: &Global, out: &mut impl Write) -> Result<Exit, Failure> {
     node::read_everything(node);
     let host = node.host().value;
-    let sources = node.sources();
+    let sources = view::doctor::judged(&host, node.sources());
     if global.json {
         view::json::write(&view::json::doctor(&host, &sources), out)?;
     } else {

@@ -20,6 +20,56 @@ const CAPABILITIES: [(Capability, &str); 4] = [
     (Capability::CapDacReadSearch, "state files and sockets of container runtimes of other users"),
 ];
 
+/// The source that tells who holds a socket.
+const OWNERS: &str = "descriptors";
+
+/// Whether `/proc` hides other users' processes from who runs the tool.
+fn is_hidden(host: &Host) -> bool {
+    host.hidepid > 0 && !host.has(Capability::CapSysPtrace)
+}
+
+/// `sources`, with what no source can tell of itself: all descriptors that can
+/// be seen are read, and yet some processes can't be seen at all.
+pub fn judged(host: &Host, mut sources: Vec<SourceReport>) -> Vec<SourceReport> {
+    let unseen = if !host.init_pid_ns {
+        Some((
+            "processes outside this PID namespace can't be seen, so their sockets have no owner here",
+            "run in the machine's initial PID namespace",
+        ))
+    } else if is_hidden(host) {
+        Some((
+            "/proc hides other users' processes (hidepid), so their sockets have no owner here",
+            "run as root, or with CAP_SYS_PTRACE",
+        ))
+    } else {
+        None
+    };
+    let Some((reason, remedy)) = unseen else { return sources };
+    let at = sources.iter().position(|source| source.name == OWNERS).unwrap_or_else(|| {
+        sources.push(SourceReport {
+            name: OWNERS.to_owned(),
+            ok: true,
+            reason: None,
+            remedy: None,
+            ms: 0.0,
+            detail: String::new(),
+        });
+        sources.len() - 1
+    });
+    let Some(owners) = sources.get_mut(at) else { return sources };
+    owners.ok = false;
+    // What is unreadable among the visible is said too, behind it.
+    owners.reason = Some(match owners.reason.take() {
+        Some(known) => format!("{reason}; and {known}"),
+        None => reason.to_owned(),
+    });
+    owners.remedy = Some(match owners.remedy.take() {
+        Some(known) if known != remedy => format!("{remedy}; {known}"),
+        _ => remedy.to_owned(),
+    });
+    sources
+}
+
 /// The report: the node, the rights, and each source.
 pub fn report(host: &Host, sources: &[SourceReport], style: &Style) -> String {
     let mut page = Page::new(style);
@@ -44,13 +94,19 @@ pub fn report(host: &Host, sources: &[SourceReport], style: &Style) -> String {
             }
         },
     );
-    let pid_ns = if host.init_pid_ns {
+    let pid_ns = if host.init_pid_ns && is_hidden(host) {
+        "the initial one"
+    } else if host.init_pid_ns {
         "the initial one: every process can be seen"
     } else {
         "not the initial one: owners outside it can't be seen; ask on the host itself to name them"
     };
     entry("PID namespace", if host.init_pid_ns { Ink::Label } else { Ink::Warn }, pid_ns);
-    if host.hidepid > 0 {
+    if host.hidepid > 0 && !is_hidden(host) {
+        let text = format!("{}, which CAP_SYS_PTRACE sees through", host.hidepid);
+        entry("hidepid", Ink::Label, &text);
+    }
+    if is_hidden(host) {
         let text = format!(
             "/proc hides other users' processes (hidepid={}): run as root, or mount it with gid= of a group that you are in",
             host.hidepid
@@ -83,7 +139,7 @@ pub fn report(host: &Host, sources: &[SourceReport], style: &Style) -> String {
     }
     page.line("");
     page.line(&style.paint(Ink::Strong, "sources"));
-    if self::sources(&mut page, sources) == 0 {
+    if self::sources(&mut page, sources, host) == 0 {
         page.line("");
         page.line("Everything that was tried could be read.");
     }
@@ -92,7 +148,7 @@ pub fn report(host: &Host, sources: &[SourceReport], style: &Style) -> String {
 
 /// Writes one entry for each source: whether it could be read, how long that
 /// took, what it gave, and why not. Returns how many could not be read.
-pub(super) fn sources(page: &mut Page<'_>, sources: &[SourceReport]) -> usize {
+pub(super) fn sources(page: &mut Page<'_>, sources: &[SourceReport], host: &Host) -> usize {
     let style = page.style;
     let longest = (page.room(0) / 3).min(32);
     let names: Vec<String> = sources
@@ -118,7 +174,11 @@ pub(super) fn sources(page: &mut Page<'_>, sources: &[SourceReport]) -> usize {
                 .map_or_else(|| "no reason given".to_owned(), |r| style.text(r));
             page.entry("          ", ("reason:", 8, Ink::Label), &reason);
             if let Some(remedy) = &source.remedy {
-                page.entry("          ", ("remedy:", 8, Ink::Label), &style.text(remedy));
+                page.entry(
+                    "          ",
+                    ("remedy:", 8, Ink::Label),
+                    &style.text(&words::remedy(remedy, host)),
+                );
             }
         }
     }
@@ -140,7 +200,8 @@ mod tests {
         insta::assert_snapshot!("doctor_root_120", report(&host(), &sources(), &at(120)));
         let user =
             Host { init_pid_ns: false, hidepid: 2, wsl: true, host_netns: None, ..user_host() };
-        insta::assert_snapshot!("doctor_user_80", report(&user, &sources(), &at(80)));
+        let judged = judged(&user, sources());
+        insta::assert_snapshot!("doctor_user_80", report(&user, &judged, &at(80)));
     }
 
     #[test]
@@ -151,6 +212,26 @@ mod tests {
                 .contains("Everything that was tried could be read")
         );
         assert!(!report(&host(), &sources(), &Style::PLAIN).contains("Everything that was tried"));
+    }
+
+    #[test]
+    fn unseen_processes_make_the_owners_uncertain() {
+        let good = || sources().into_iter().filter(|s| s.ok).collect::<Vec<_>>();
+        assert_eq!(judged(&host(), good()), good());
+        let behind_root = Host { hidepid: 2, ..host() };
+        assert_eq!(judged(&behind_root, good()), good());
+        for (unseeing, word) in [
+            (Host { hidepid: 2, ..user_host() }, "hidepid"),
+            (Host { init_pid_ns: false, ..host() }, "PID namespace"),
+        ] {
+            let judged = judged(&unseeing, good());
+            let owners = judged.iter().find(|s| s.name == OWNERS).unwrap();
+            assert!(!owners.ok && owners.remedy.is_some(), "{owners:?}");
+            assert!(owners.reason.as_ref().unwrap().contains(word), "{owners:?}");
+            let text = report(&unseeing, &judged, &Style::PLAIN);
+            assert!(!text.contains("every process can be seen"), "{text}");
+            assert!(!text.contains("Everything that was tried"), "{text}");
+        }
     }
 
     #[test]

@@ -79,7 +79,7 @@ fn synopsis(command: &Command) -> Roff {
 
 /// What may follow the name of a subcommand.
 fn usage(sub: &Command) -> String {
-    let mut text = " [OPTIONS]".to_owned();
+    let mut text = if has_options(sub) { " [OPTIONS]" } else { "" }.to_owned();
     for argument in sub.get_positionals() {
         let names = argument.get_value_names().unwrap_or_default();
         let name = names.first().map_or(argument.get_id().as_str(), |name| name.as_str());
@@ -116,7 +116,7 @@ fn commands(command: &Command) -> Roff {
 fn after_help(command: &Command, heading: &str) -> Roff {
     let mut roff = Roff::default();
     let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-    for paragraph in text.split("\n\n") {
+    for paragraph in text.split("\n\n").filter(|paragraph| !paragraph.is_empty()) {
         let (first, rest) = paragraph.split_once('\n').unwrap_or((paragraph, ""));
         match first.strip_suffix(':') {
             Some(title) => {

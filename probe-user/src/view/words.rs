@@ -1,6 +1,32 @@
 //! Words that several views use for the model's terms.
 
-use crate::model::{Capability, Container, Ending, HopKind, Vantage};
+use std::borrow::Cow;
+
+use crate::model::{Capability, Container, Ending, HopKind, Host, Vantage};
+
+/// Every capability that a remedy may name.
+const CAPABILITIES: [Capability; 4] = [
+    Capability::CapSysPtrace,
+    Capability::CapSysAdmin,
+    Capability::CapNetAdmin,
+    Capability::CapDacReadSearch,
+];
+
+/// A remedy for who runs the tool: capabilities that are all there already are
+/// none, then something else refused.
+pub(super) fn remedy<'a>(remedy: &'a str, host: &Host) -> Cow<'a, str> {
+    let named: Vec<Capability> =
+        CAPABILITIES.into_iter().filter(|c| remedy.contains(capability(*c))).collect();
+    if named.is_empty() || !named.iter().all(|c| host.has(*c)) {
+        return Cow::Borrowed(remedy);
+    }
+    let names: Vec<&str> = named.iter().map(|c| capability(*c)).collect();
+    let verb = if names.len() == 1 { "is" } else { "are" };
+    Cow::Owned(format!(
+        "a security module or a user namespace refused, although {} {verb} there",
+        names.join(" and ")
+    ))
+}
 
 /// The kernel's name of a capability.
 pub(super) fn capability(capability: Capability) -> &'static str {
@@ -62,7 +88,55 @@ pub(super) fn short_id(id: &str) -> &str {
     if long { id.get(..12).unwrap_or(id) } else { id }
 }
 
+/// `text` with every long hexadecimal id in it, of a container say, cut as
+/// [`short_id`] does, and marked as cut.
+pub(super) fn short_ids(text: &str, ellipsis: &str) -> String {
+    let mut short = String::with_capacity(text.len());
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(rest.len());
+        let (id, after) = rest.split_at(end);
+        short.push_str(short_id(id));
+        if short_id(id).len() < id.len() {
+            short.push_str(ellipsis);
+        }
+        let next = after.find(|c: char| c.is_ascii_hexdigit()).unwrap_or(after.len());
+        let (between, after) = after.split_at(next);
+        short.push_str(between);
+        rest = after;
+    }
+    short
+}
+
 /// What a container is called: its name, else its short id.
 pub(super) fn container(container: &Container) -> &str {
     container.name.as_deref().unwrap_or_else(|| short_id(&container.id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::fixtures::{host, user_host};
+
+    #[test]
+    fn nobody_is_told_to_get_what_is_there() {
+        let text = "run as root, or with CAP_SYS_PTRACE and CAP_SYS_ADMIN";
+        assert_eq!(remedy(text, &user_host()), text);
+        let refused = remedy(text, &host());
+        assert!(refused.contains("although CAP_SYS_PTRACE and CAP_SYS_ADMIN are there"));
+        let half = Host { capabilities: vec![Capability::CapSysPtrace], ..host() };
+        assert_eq!(remedy(text, &half), text);
+        assert_eq!(remedy("install nft", &host()), "install nft");
+    }
+
+    #[test]
+    fn only_long_ids_are_cut() {
+        let id = "4639af7a1e65".repeat(6);
+        let text = format!("/run/containerd/k8s.io/{id}/config.json, container:{id}");
+        assert_eq!(
+            short_ids(&text, "…"),
+            "/run/containerd/k8s.io/4639af7a1e65…/config.json, container:4639af7a1e65…"
+        );
+        assert_eq!(short_ids("dead beef 日本 4026531840", "…"), "dead beef 日本 4026531840");
+    }
 }

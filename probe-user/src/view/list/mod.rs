@@ -6,7 +6,7 @@ mod sort;
 
 use std::fmt::Write as _;
 
-use crate::model::{Ending, Host, Listing};
+use crate::model::{Capability, Ending, Host, Listing};
 
 use super::layout::{Page, pad, pad_left, shorten, width};
 use super::style::{Ink, Style};
@@ -159,7 +159,7 @@ fn legend(page: &mut Page<'_>, listing: &Listing, host: &Host) {
         let _ = write!(text, " ({count} {})", if count == 1 { "row" } else { "rows" });
         page.entry("", (mark, columns, Ink::Warn), &text);
     }
-    super::text::list_gaps(page, &listing.gaps);
+    super::text::list_gaps(page, listing, host);
 }
 
 fn meaning(ending: Ending, host: &Host) -> String {
@@ -169,6 +169,9 @@ fn meaning(ending: Ending, host: &Host) -> String {
         }
         Ending::OutsidePidNamespace => {
             "the owner exists outside this PID namespace: ask on the host itself".to_owned()
+        }
+        Ending::NotReadable if host.has(Capability::CapSysPtrace) => {
+            "the owner's descriptors can't be read: a security module or a user namespace refused, although CAP_SYS_PTRACE is there".to_owned()
         }
         Ending::NotReadable if host.euid == 0 => {
             "the owner's descriptors can't be read: CAP_SYS_PTRACE would give it".to_owned()

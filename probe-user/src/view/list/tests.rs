@@ -98,6 +98,10 @@ fn the_remedy_fits_the_rights() {
         !root.contains("run as root, or with") && user.contains("run as root, or with"),
         "{user}"
     );
+    assert!(root.contains("although CAP_SYS_PTRACE is there"), "{root}");
+    let less = Host { capabilities: Vec::new(), ..host() };
+    let less = table(&listing(), &less, &Style::PLAIN, TABLE);
+    assert!(less.contains("CAP_SYS_PTRACE would give it"), "{less}");
     let inside = Host { init_pid_ns: false, ..host() };
     assert!(table(&listing(), &inside, &Style::PLAIN, TABLE).contains("ask on the host itself"));
 }

@@ -128,7 +128,8 @@ fn container(style: &Style, container: &Container) -> String {
     }
     match &container.network_mode {
         Some(mode) if container.networks.is_empty() => {
-            let _ = write!(text, " {dot} network mode {}", style.text(mode));
+            let mode = words::short_ids(mode, "");
+            let _ = write!(text, " {dot} network mode {}", style.text(&mode));
         }
         _ => {}
     }

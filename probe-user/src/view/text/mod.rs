@@ -17,7 +17,7 @@ mod notes;
 mod tree;
 mod verdict;
 
-use crate::model::{Answer, Gap, Host, SourceReport, Verdict};
+use crate::model::{Answer, Host, Listing, SourceReport, Verdict};
 
 use super::doctor;
 use super::layout::Page;
@@ -42,7 +42,7 @@ pub fn answers(
     if verbose && !sources.is_empty() {
         page.line("");
         page.line(&style.paint(Ink::Strong, "what was read"));
-        doctor::sources(&mut page, sources);
+        doctor::sources(&mut page, sources, host);
     }
     page.finish()
 }
@@ -69,12 +69,16 @@ fn one(page: &mut Page<'_>, answer: &Answer, host: &Host, verbose: bool, sources
         page.line("");
     }
     notes::reach(page, &answer.reach);
-    notes::gaps(page, &answer.gaps, answer.verdict, verbose);
+    let unowned = answer.paths.iter().any(|path| notes::is_unowned(&path.end));
+    let about = notes::About { host, verdict: answer.verdict, unowned, verbose };
+    notes::gaps(page, &answer.gaps, about);
 }
 
 /// Writes the gaps of a list.
-pub(super) fn list_gaps(page: &mut Page<'_>, gaps: &[Gap]) {
-    notes::gaps(page, gaps, Verdict::Found, false);
+pub(super) fn list_gaps(page: &mut Page<'_>, listing: &Listing, host: &Host) {
+    let unowned = listing.rows.iter().any(|row| notes::is_unowned(&row.end));
+    let about = notes::About { host, verdict: Verdict::Found, unowned, verbose: false };
+    notes::gaps(page, &listing.gaps, about);
 }
 
 #[cfg(test)]

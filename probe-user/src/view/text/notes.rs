@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use crate::model::{Gap, Impact, Reach, UNFILTERED, Vantage, Verdict};
+use crate::model::{End, Ending, Gap, Host, Impact, Reach, UNFILTERED, Vantage, Verdict};
 use crate::view::layout::{Page, width};
 use crate::view::style::Ink;
 use crate::view::words;
@@ -128,8 +128,28 @@ fn write(page: &mut Page<'_>, group: &[&Statement<'_>]) {
     }
 }
 
+/// What gaps are told about.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::view) struct About<'a> {
+    /// The node, with the rights that there are.
+    pub(in crate::view) host: &'a Host,
+    /// Whether anything was found.
+    pub(in crate::view) verdict: Verdict,
+    /// Whether of something that was found nobody is known who holds it.
+    pub(in crate::view) unowned: bool,
+    /// Whether all is said.
+    pub(in crate::view) verbose: bool,
+}
+
+/// Whether somebody holds what ends so, and it is not known who.
+pub(in crate::view) fn is_unowned(end: &End) -> bool {
+    let hidden =
+        matches!(end.ending, Ending::OutsidePidNamespace | Ending::NotReadable | Ending::Unknown);
+    hidden && end.processes.is_empty()
+}
+
 /// What could not be read. Sources that fail in the same way share a line.
-pub(super) fn gaps(page: &mut Page<'_>, gaps: &[Gap], verdict: Verdict, verbose: bool) {
+pub(in crate::view) fn gaps(page: &mut Page<'_>, gaps: &[Gap], about: About<'_>) {
     let mut groups: Vec<(&Gap, Vec<&str>)> = Vec::new();
     for gap in gaps {
         let alike = |known: &Gap| {
@@ -140,31 +160,40 @@ pub(super) fn gaps(page: &mut Page<'_>, gaps: &[Gap], verdict: Verdict, verbose:
             None => groups.push((gap, vec![&gap.source])),
         }
     }
+    let style = page.style;
+    let shorten = |text: &str| {
+        if about.verbose {
+            style.text(text)
+        } else {
+            words::short_ids(&style.text(text), style.glyphs().ellipsis)
+        }
+    };
     for (gap, sources) in groups {
-        let style = page.style;
-        let shown = if verbose { sources.len() } else { sources.len().min(NAMED) };
-        let mut names: Vec<String> = sources.iter().take(shown).map(|s| style.text(s)).collect();
+        let shown = if about.verbose { sources.len() } else { sources.len().min(NAMED) };
+        let mut names: Vec<String> = sources.iter().take(shown).map(|s| shorten(s)).collect();
         if sources.len() > shown {
             names.push(format!("and {} more", sources.len() - shown));
         }
         let mut text = format!(
             "{} ({}): {}",
-            hidden(gap.impact, verdict),
+            hidden(gap.impact, about),
             names.join(", "),
-            style.text(&gap.reason)
+            shorten(&gap.reason)
         );
         if let Some(remedy) = &gap.remedy {
-            let _ = write!(text, " {} {}", style.glyphs().arrow, style.text(remedy));
+            let remedy = words::remedy(remedy, about.host);
+            let _ = write!(text, " {} {}", style.glyphs().arrow, shorten(&remedy));
         }
         page.entry(INDENT, ("not known:", LABEL, Ink::Warn), &text);
     }
 }
 
-fn hidden(impact: Impact, verdict: Verdict) -> &'static str {
+fn hidden(impact: Impact, about: About<'_>) -> &'static str {
     match impact {
-        Impact::Port if verdict == Verdict::Found => "whether anything else listens",
+        Impact::Port if about.verdict == Verdict::Found => "whether anything else listens",
         Impact::Port => "whether anything listens",
-        Impact::Owner => "everybody who holds it",
+        Impact::Owner if about.unowned => "who holds it",
+        Impact::Owner => "whether others hold it too",
         Impact::Name => "names of containers, images or clusters",
         Impact::Reach => "from where it can be reached",
     }
