@@ -29,6 +29,10 @@ pub struct Owners {
     pub denied: Vec<Pid>,
     /// How many could not be read.
     pub denied_total: u32,
+    /// Sockets that nobody held and that were gone at a second look: they closed
+    /// while they were read.
+    #[serde(default)]
+    pub gone: Vec<SocketInode>,
 }
 
 impl Owners {

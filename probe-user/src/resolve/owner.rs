@@ -16,6 +16,14 @@ pub(super) const NODE_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
 /// in, so that a socket passed between containers shows both.
 pub(super) fn ends(facts: &Facts<'_>, socket: &Socket) -> Vec<End> {
     let owners = facts.take(facts.node.owners(&BTreeSet::from([socket.inode])));
+    if owners.gone.contains(&socket.inode) {
+        facts.gap(Gap::new(
+            Impact::Port,
+            format!("port {}/{}", socket.port, socket.proto),
+            "a socket on it closed while it was read; ask again",
+        ));
+        return Vec::new();
+    }
     let mut processes: Vec<Process> = Vec::new();
     for owner in owners.of(socket.inode) {
         match facts.process(owner.pid) {
@@ -30,6 +38,10 @@ pub(super) fn ends(facts: &Facts<'_>, socket: &Socket) -> Vec<End> {
                 "it held the socket and exited while it was read",
             )),
         }
+    }
+    if processes.is_empty() && owners.of(socket.inode).next().is_some() {
+        let why = "its holder exited while it was read; ask again".to_owned();
+        return vec![End { why: Some(why), ..End::default() }];
     }
     if processes.is_empty() {
         return vec![ownerless(facts, socket, &owners.denied, owners.denied_total)];

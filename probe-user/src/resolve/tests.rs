@@ -553,6 +553,15 @@ fn a_reused_pid_owns_nothing() {
 }
 
 #[test]
+fn a_socket_that_closed_while_it_was_read_is_no_find_and_no_mystery() {
+    let mut node = TestNode::new().tcp(HOST, "0.0.0.0:80");
+    node.owners = Owners { gone: vec![1], denied: vec![1], denied_total: 1, ..Owners::default() };
+    let answer = node.ask("80");
+    assert_eq!((answer.verdict, answer.paths.len()), (Verdict::Unknown, 0));
+    assert!(answer.gaps.iter().any(|g| g.reason.contains("closed while it was read")));
+}
+
+#[test]
 fn unreadable_descriptors_are_said_and_not_guessed_around() {
     let mut node = TestNode::new().tcp(HOST, "0.0.0.0:80");
     node.host.capabilities.clear();

@@ -30,8 +30,8 @@ use std::time::Instant;
 use super::Node;
 use crate::model::{
     Address, CgroupPath, Container, ContainerRef, Gap, Host, Impact, KernelPort, Link, LinkKind,
-    NatPresence, Netns, NetnsId, Owners, Pid, Process, Read, Route, Socket, SocketFilter,
-    SocketInode, SourceReport,
+    NatPresence, Netns, NetnsId, Owners, Pid, PortRange, Process, Read, Route, Socket,
+    SocketFilter, SocketInode, SourceReport,
 };
 use containers::Containers;
 use enter::{Door, Refused};
@@ -63,6 +63,10 @@ pub struct LiveNode {
 
 /// What was read inside each namespace.
 type Memo<T> = RefCell<HashMap<NetnsId, Result<Read<Vec<T>>, Refused>>>;
+
+/// How many unowned sockets are looked at a second time. Without rights most of
+/// a node's sockets are unowned, and no second look changes that.
+const SECOND_LOOKS: usize = 16;
 
 /// One read of the sockets of one namespace.
 #[derive(Debug)]
@@ -212,6 +216,27 @@ impl LiveNode {
             .map(|id| doors.get(&id).cloned().unwrap_or(Door { id, own: false, ways: Vec::new() }))
             .collect()
     }
+
+    /// Which of these unowned sockets have closed since their table was read: a
+    /// second look at their ports, for a few of them. Without it a listener that
+    /// just ended would be one whose owner hides.
+    fn gone(&self, unowned: impl Iterator<Item = SocketInode>) -> Vec<SocketInode> {
+        let known = self.sockets.borrow();
+        let socket = |inode| {
+            let read = known.iter().filter_map(|r| r.read.as_ref().ok());
+            read.flat_map(|read| &read.value).find(move |s: &&Socket| s.inode == inode)
+        };
+        let has_closed = |socket: &&Socket| {
+            let ports = Some(PortRange::one(socket.port));
+            let filter = SocketFilter { proto: Some(socket.proto), ports };
+            let doors = self.doors([socket.netns]);
+            let again = enter::in_each(&doors, |door| sockdiag::dump(door.id, &filter));
+            // Only a read that worked proves anything.
+            matches!(again.first(), Some(Ok(Ok(now))) if now.iter().all(|s| s.inode != socket.inode))
+        };
+        let looked_at = unowned.filter_map(socket).take(SECOND_LOOKS);
+        looked_at.filter(has_closed).map(|socket| socket.inode).collect()
+    }
 }
 
 impl Node for LiveNode {
@@ -300,6 +325,9 @@ impl Node for LiveNode {
                     memo.gaps.push(Gap::new(Impact::Owner, "/proc/*/fd", error.to_string()));
                 }
             }
+            let held: BTreeSet<SocketInode> = memo.owners.holders.iter().map(|o| o.inode).collect();
+            let gone = self.gone(missing.difference(&held).copied());
+            memo.owners.gone.extend(gone);
             memo.asked.extend(missing);
             let denied = denied_gap(&memo.owners);
             let gaps = denied.into_iter().chain(memo.gaps.clone()).collect::<Vec<_>>();
@@ -316,6 +344,7 @@ impl Node for LiveNode {
             holders: inodes.iter().flat_map(of).collect(),
             denied: memo.owners.denied.clone(),
             denied_total: memo.owners.denied_total,
+            gone: memo.owners.gone.iter().copied().filter(|inode| inodes.contains(inode)).collect(),
         };
         Read { value, gaps: memo.gaps.clone() }
     }

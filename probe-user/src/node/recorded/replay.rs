@@ -145,6 +145,7 @@ impl Node for Recorded {
             let some = ask.read.clone().take(&mut all.gaps);
             all.value.holders.extend(some.holders.into_iter().filter(|o| keys.contains(&o.inode)));
             all.value.denied_total = all.value.denied_total.max(some.denied_total);
+            all.value.gone.extend(some.gone.into_iter().filter(|inode| keys.contains(inode)));
             denied.extend(some.denied);
         }
         all.value.holders.sort();

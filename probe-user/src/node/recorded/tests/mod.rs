@@ -147,6 +147,7 @@ pub(super) fn recording() -> Recording {
         holders: vec![owner(1, 10), owner(2, 20), owner(3, 21), owner(5, 30)],
         denied: vec![77],
         denied_total: 1,
+        gone: Vec::new(),
     };
     let docker =
         format!("/system.slice/docker-{CONTAINER_ID}.scope/kubelet/pod{POD_UID}/zq7.service");
