@@ -63,6 +63,25 @@ fn filters() -> Test {
 }
 
 #[test]
+fn a_filter_that_can_not_fit_is_not_an_empty_list() -> Test {
+    lab::root_or_skip!();
+    let some = some()?;
+    let empty = some.lab.netns("empty")?;
+    for form in [&[][..], &["--json"], &["-o", "csv"]] {
+        let run = some.lab.tool().args(&["list", "--netns", "nosuch"]).args(form).run()?;
+        ensure!(run.code == Some(2) && run.stdout.is_empty(), "{:?}: {}", run.code, run.stdout);
+        ensure!(run.stderr.contains("nosuch"), "{}", run.stderr);
+        ensure!(run.stderr.contains(&some.other.name), "{}", run.stderr);
+    }
+    // A namespace in which nobody listens is one.
+    for name in [&empty.name, &empty.inode.to_string()] {
+        let run = some.lab.whereis(&["list", "--netns", name])?;
+        ensure!(run.code == Some(1), "{name}: {:?}: {}", run.code, run.stderr);
+    }
+    Ok(())
+}
+
+#[test]
 fn order_and_formats() -> Test {
     lab::root_or_skip!();
     let some = some()?;

@@ -123,6 +123,24 @@ fn every_answer_holds_and_is_the_golden_one() -> Test {
     Ok(())
 }
 
+/// What the README shows is what the tool prints.
+#[test]
+fn the_readme_shows_a_real_answer() -> Test {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = std::fs::read_to_string(&path)?;
+    let case = CASES.iter().find(|case| case.node == "kind" && case.question == "20971");
+    let answer = ask(case.context("the case of the README")?, &["--color", "never"])?;
+    let begin = "```console\n$ sudo whereis-port 20971\n";
+    let (before, sample) = readme.split_once(begin).context("the README has no sample")?;
+    let (sample, after) = sample.split_once("```\n").context("the sample has no end")?;
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, format!("{before}{begin}{answer}```\n{after}"))?;
+        return Ok(());
+    }
+    ensure!(sample == answer, "UPDATE_GOLDEN=1 writes it: {}", changed(sample, &answer));
+    Ok(())
+}
+
 #[test]
 fn recordings_hold_nothing_of_the_machine_they_were_made_on() -> Test {
     let nodes: BTreeSet<&str> = CASES.iter().map(|case| case.node).collect();

@@ -172,6 +172,10 @@ fn queries(targets: &[String]) -> Result<Vec<Query>, Failure> {
             "`{name}` is a command, which comes first: whereis-port {name} …"
         )));
     }
+    // `-4` is taken for a number, which no port is.
+    if let Some(message) = targets.iter().find_map(|target| cli::of_list(target)) {
+        return Err(Failure::Usage(message));
+    }
     // Only a name needs the file; without it every name is unknown.
     let services = if targets.iter().any(|t| t.bytes().any(|b| b.is_ascii_alphabetic())) {
         std::fs::read_to_string("/etc/services").unwrap_or_default()

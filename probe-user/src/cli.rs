@@ -174,17 +174,25 @@ pub enum ListOutput {
 /// What is wrong with a command line that clap did not understand, when more can
 /// be said than it does: an option of `list` that stands without `list`.
 pub fn misplaced(error: &clap::Error) -> Option<String> {
-    let Some(ContextValue::String(option)) = error.get(ContextKind::InvalidArg) else {
+    if error.kind() != clap::error::ErrorKind::UnknownArgument {
         return None;
-    };
+    }
+    match error.get(ContextKind::InvalidArg) {
+        // Where `list` was given, it would have taken the option.
+        Some(ContextValue::String(option)) => of_list(option),
+        _ => None,
+    }
+}
+
+/// Where `option` belongs, when it is one of `list`.
+pub fn of_list(option: &str) -> Option<String> {
     let command = Cli::command();
     let known = command.find_subcommand("list")?.get_opts().any(|known| {
         let long = known.get_long().map(|long| format!("--{long}"));
         let short = known.get_short().map(|short| format!("-{short}"));
-        long.as_ref() == Some(option) || short.as_ref() == Some(option)
+        long.as_deref() == Some(option) || short.as_deref() == Some(option)
     });
-    // Where `list` was given, it would have taken the option.
-    (known && error.kind() == clap::error::ErrorKind::UnknownArgument).then(|| {
+    known.then(|| {
         format!(
             "{option} belongs to the command `list` and comes behind it: whereis-port list {option} …"
         )

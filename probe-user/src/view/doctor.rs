@@ -163,8 +163,8 @@ pub(super) fn sources(page: &mut Page<'_>, sources: &[SourceReport], host: &Host
         let (state, ink) =
             if source.ok { ("  ok      ", Ink::Good) } else { ("  not ok  ", Ink::Warn) };
         let lead = format!("{state}{}  {}", pad(name, columns), pad_left(time, time_columns));
-        let detail =
-            if source.detail.is_empty() { String::new() } else { style.text(&source.detail) };
+        let detail = words::singular(&source.detail);
+        let detail = if detail.is_empty() { detail } else { style.text(&detail) };
         page.entry("", (&lead, width(&lead) + 2, ink), &detail);
         if !source.ok {
             failed += 1;

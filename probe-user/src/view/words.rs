@@ -108,6 +108,21 @@ pub(super) fn short_ids(text: &str, ellipsis: &str) -> String {
     short
 }
 
+/// `text` with what there is one of in the singular: `1 process`, not `1 processes`.
+pub(super) fn singular(text: &str) -> String {
+    let mut one = false;
+    let words = text.split(' ').map(|word| {
+        let before = std::mem::replace(&mut one, word == "1");
+        let plurals = ["processes", "namespaces", "sockets", "containers", "holders"];
+        match plurals.into_iter().find(|plural| before && word.trim_end_matches(',') == *plural) {
+            Some("processes") => word.replace("processes", "process"),
+            Some(plural) => word.replace(plural, plural.trim_end_matches('s')),
+            None => word.to_owned(),
+        }
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
 /// What a container is called: its name, else its short id.
 pub(super) fn container(container: &Container) -> &str {
     container.name.as_deref().unwrap_or_else(|| short_id(&container.id))
@@ -127,6 +142,13 @@ mod tests {
         let half = Host { capabilities: vec![Capability::CapSysPtrace], ..host() };
         assert_eq!(remedy(text, &half), text);
         assert_eq!(remedy("install nft", &host()), "install nft");
+    }
+
+    #[test]
+    fn one_is_not_many() {
+        assert_eq!(singular("0 from 1 namespaces"), "0 from 1 namespace");
+        assert_eq!(singular("1 sockets, 11 processes"), "1 socket, 11 processes");
+        assert_eq!(singular("1 processes, 2 holders"), "1 process, 2 holders");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::view::words;
 /// What stands for an owner that could not be told.
 pub(super) const UNKNOWN: &str = "(unknown)";
 /// What stands for something that there is none of.
-const NONE: &str = "-";
+pub(super) const NONE: &str = "-";
 
 /// A column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use super::layout::{Page, pad, pad_left, shorten, width};
 use super::style::{Ink, Style};
 use super::words;
 
-use columns::{Column, TABLE, WIDE};
+use columns::{Column, NONE, TABLE, WIDE};
 
 pub use csv::csv;
 pub use sort::sort_rows;
@@ -33,9 +33,9 @@ const NARROWEST: usize = 8;
 
 /// The listeners as a table, and below it what the marks in it mean.
 ///
-/// A table that is wider than the terminal has its widest texts shortened, then
-/// leaves out the target, then the namespace; ports, addresses and process ids
-/// are always whole.
+/// A table that is wider than the terminal leaves out columns that no row has
+/// anything in, has its widest texts shortened, then leaves out the target, then
+/// the namespace; ports, addresses and process ids are always whole.
 pub fn table(listing: &Listing, host: &Host, style: &Style, options: TableOptions) -> String {
     let mut columns: Vec<Column> = if options.wide { WIDE.to_vec() } else { TABLE.to_vec() };
     let cells = |row| columns.iter().map(|column| column.cell(row, style)).collect();
@@ -48,13 +48,20 @@ pub fn table(listing: &Listing, host: &Host, style: &Style, options: TableOption
     let mut widths = loop {
         let natural = natural(&titles, &rows);
         let Some(limit) = limit else { break natural };
-        if let Some(widths) = fit(&columns, natural.clone(), limit) {
+        let is_empty = |at: &usize| !rows.is_empty() && rows.iter().all(|row| row[*at] == NONE);
+        let is_wide = total(&natural) > limit;
+        let empty = (0..columns.len()).find(is_empty).filter(|_| is_wide);
+        if empty.is_none()
+            && let Some(widths) = fit(&columns, natural.clone(), limit)
+        {
             break widths;
         }
         // The least telling go first.
-        let least = [Column::Target, Column::Netns];
-        let Some(at) = least.iter().find_map(|c| columns.iter().position(|known| known == c))
-        else {
+        let least = || {
+            let least = [Column::Target, Column::Netns];
+            least.iter().find_map(|c| columns.iter().position(|known| known == c))
+        };
+        let Some(at) = empty.or_else(least) else {
             let least = |(width, column): (usize, &Column)| {
                 if column.is_text() { width.min(narrowest(*column)) } else { width }
             };
@@ -94,13 +101,16 @@ fn natural(titles: &[String], rows: &[Vec<String>]) -> Vec<usize> {
     widths
 }
 
+/// How wide a line is.
+fn total(widths: &[usize]) -> usize {
+    widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1)
+}
+
 /// The widths with the widest texts made narrower until all fit into `limit`.
 /// `None` when they can't.
 fn fit(columns: &[Column], mut widths: Vec<usize>, limit: usize) -> Option<Vec<usize>> {
-    let gaps = GAP * columns.len().saturating_sub(1);
     loop {
-        let total = widths.iter().sum::<usize>() + gaps;
-        if total <= limit {
+        if total(&widths) <= limit {
             return Some(widths);
         }
         let widest = columns
@@ -122,7 +132,13 @@ fn line(style: &Style, columns: &[Column], widths: &[usize], cells: &[String]) -
     let mut line = String::new();
     for ((column, columns), cell) in columns.iter().zip(widths).zip(cells) {
         let cell = if column.is_text() && style.width.is_some() && *columns > 0 {
-            shorten(cell, *columns, style.glyphs().ellipsis)
+            // How many more there are stays whole: `nginx: work… (+3)`.
+            let more = cell
+                .rfind(" (+")
+                .filter(|at| *column == Column::Process && cell.len() - at < *columns);
+            let (name, more) = cell.split_at(more.unwrap_or(cell.len()));
+            let room = columns.saturating_sub(width(more));
+            format!("{}{more}", shorten(name, room, style.glyphs().ellipsis))
         } else {
             cell.clone()
         };

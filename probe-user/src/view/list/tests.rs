@@ -107,6 +107,34 @@ fn the_remedy_fits_the_rights() {
 }
 
 #[test]
+fn columns_without_anything_go_before_a_text_is_cut() {
+    let mut plain = listing();
+    for row in &mut plain.rows {
+        row.end.containers.clear();
+        row.target = None;
+    }
+    let heading = |columns| {
+        let text = table(&plain, &host(), &at(columns), TABLE);
+        text.lines().next().unwrap().to_owned()
+    };
+    assert!(heading(200).contains("CONTAINER") && heading(200).contains("TARGET"));
+    let narrow = heading(76);
+    assert!(!narrow.contains("CONTAINER") && narrow.contains("NETNS"), "{narrow}");
+}
+
+#[test]
+fn how_many_more_hold_it_is_never_cut() {
+    let mut many = listing();
+    let process = many.rows[0].end.processes[0].clone();
+    let long = crate::model::Process { cmdline: vec!["x".repeat(60)], ..process };
+    many.rows[0].end.processes = vec![long; 15];
+    for columns in 76..120 {
+        let text = table(&many, &host(), &at(columns), TABLE);
+        assert!(text.contains("… (+14) "), "{columns}: {text}");
+    }
+}
+
+#[test]
 fn no_headers_and_nothing_to_explain() {
     let mut one = listing();
     one.rows.truncate(1);

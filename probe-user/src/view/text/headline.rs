@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::model::{Container, End, Ending, Hop, Host, NetnsRef};
+use crate::model::{Container, End, Ending, Hop, HopKind, Host, NetnsRef};
 use crate::view::layout::Page;
 use crate::view::style::{Ink, Style};
 use crate::view::words;
@@ -90,16 +90,42 @@ fn steps(style: &Style, hops: &[&Hop], end: &End) -> Vec<String> {
         .collect();
     if steps.is_empty() {
         // Without a container to name, the addresses on the way say most.
-        if let (Ending::Elsewhere, Some(process)) = (end.ending, end.processes.first()) {
-            steps.push(format!("{}, pid {}", style.text(process.name()), process.pid));
+        match (end.ending, end.processes.first(), hops) {
+            (Ending::Elsewhere | Ending::Unknown, Some(process), _) => {
+                steps.push(format!("{}, pid {}", style.text(process.name()), process.pid));
+            }
+            // Who passes it on is known, if not who takes it.
+            (Ending::Unknown | Ending::NotReadable | Ending::Nothing, None, [first, _, ..]) => {
+                steps.push(style.text(&first.detail));
+            }
+            _ => {}
         }
-        let ways = hops.iter().skip(1).map(|hop| style.endpoint(&hop.endpoint));
-        steps.extend(ways);
-        // A listener bound to the very address that a forward names adds nothing.
-        steps.dedup();
+        for pair in hops.windows(2) {
+            let [before, hop] = pair else { continue };
+            if !is_arrival(before, hop) {
+                steps.push(style.endpoint(&hop.endpoint));
+            }
+        }
     }
     steps.push(last(style, hops, end));
     steps
+}
+
+/// Whether `hop` is the listener at the very place that `before` leads to.
+fn is_arrival(before: &Hop, hop: &Hop) -> bool {
+    let (target, socket) = (&before.endpoint, &hop.endpoint);
+    let any = socket.address.is_some_and(|address| address.is_unspecified());
+    before.kind != HopKind::Listener
+        && hop.kind == HopKind::Listener
+        && target.port == socket.port
+        && (any || target.address == socket.address)
+}
+
+/// Whether the way leads through its last socket twice.
+fn is_circle(hops: &[&Hop]) -> bool {
+    let Some((last, before)) = hops.split_last() else { return false };
+    let Some(socket) = &last.socket else { return false };
+    before.iter().any(|hop| hop.socket.as_ref() == Some(socket))
 }
 
 fn last(style: &Style, hops: &[&Hop], end: &End) -> String {
@@ -126,6 +152,8 @@ fn last(style: &Style, hops: &[&Hop], end: &End) -> String {
         Ending::NotReadable => "owner not readable".to_owned(),
         Ending::Nothing => "nothing listens there".to_owned(),
         Ending::Elsewhere => "beyond what is visible here".to_owned(),
+        Ending::Unknown if is_circle(hops) => "in a circle".to_owned(),
+        Ending::Unknown if !end.processes.is_empty() => "where from there is not known".to_owned(),
         Ending::Unknown => "owner not known".to_owned(),
     };
     // A static pod is called like its process and its node: said already.

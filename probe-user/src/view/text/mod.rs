@@ -14,6 +14,7 @@
 mod end;
 mod headline;
 mod notes;
+mod shared;
 mod tree;
 mod verdict;
 
@@ -55,7 +56,8 @@ fn one(page: &mut Page<'_>, answer: &Answer, host: &Host, verbose: bool, sources
             page.line("");
         }
     }
-    let roots = tree::grow(&answer.paths);
+    let paths = shared::merge(&answer.paths, page.style, verbose);
+    let roots = tree::grow(&paths);
     let mut writer = tree::Writer::new(page.style, host, verbose, &roots);
     for (at, root) in roots.iter().enumerate() {
         if at > 0 {

@@ -1,4 +1,4 @@
-use crate::model::{Answer, Host};
+use crate::model::{Answer, End, Ending, Host, Path, Proto};
 use crate::view::fixtures::{self, host, sources, user_host};
 use crate::view::layout::width;
 use crate::view::sanitize::is_unsafe;
@@ -85,7 +85,61 @@ fn unknown_never_says_that_nothing_is_there() {
 fn equal_ends_are_written_once() {
     let text = show(fixtures::several_owners(), &host(), &at(80), false);
     assert_eq!(text.matches("pid 815").count(), 1, "{text}");
-    assert!(text.contains("goes on as 0.0.0.0:80/tcp above"), "{text}");
+    assert!(text.contains("the same process as 0.0.0.0:80/tcp above"), "{text}");
+}
+
+/// The first line of the text for one path.
+fn headline(path: Path) -> String {
+    let answer = Answer { paths: vec![path], ..fixtures::vxlan() };
+    show(answer, &host(), &Style::PLAIN, false).lines().next().unwrap().to_owned()
+}
+
+#[test]
+fn the_headline_names_each_place_once() {
+    let at = || fixtures::netns(fixtures::HOST, "host");
+    let listener = |address: &str, port, inode| {
+        let mut hop = fixtures::listener(at(), Proto::Tcp, address, port, "socat, pid 12");
+        hop.socket.as_mut().unwrap().inode = inode;
+        hop
+    };
+    let python = || fixtures::process(77, None, &["python3"]);
+    let end = |ending, processes| End { ending, processes, ..End::default() };
+    let to = || fixtures::forward("10.99.7.2", 28081, "socat");
+    for (address, last) in [("10.99.7.2", 28081), ("0.0.0.0", 28081)] {
+        let hops = vec![listener("127.0.0.1", 80, 1), to(), listener(address, last, 2)];
+        let line = headline(Path { hops, end: end(Ending::Process, vec![python()]) });
+        assert_eq!(line, "80/tcp  127.0.0.1  → 10.99.7.2:28081  → python3, pid 77");
+    }
+    let hops = vec![listener("127.0.0.1", 80, 1), to()];
+    let line = headline(Path { hops, end: end(Ending::Unknown, Vec::new()) });
+    assert_eq!(line, "80/tcp  127.0.0.1  → socat, pid 12  → 10.99.7.2:28081  → owner not known");
+    let back = fixtures::forward("127.0.0.1", 80, "socat");
+    let hops = vec![listener("127.0.0.1", 80, 1), back, listener("127.0.0.1", 80, 1)];
+    let socat = fixtures::process(12, None, &["socat"]);
+    let line = headline(Path { hops, end: end(Ending::Unknown, vec![socat]) });
+    assert_eq!(line, "80/tcp  127.0.0.1  → socat, pid 12  → 127.0.0.1:80  → in a circle");
+}
+
+#[test]
+fn sockets_that_share_a_port_are_one_block() {
+    let path = |inode, pid, port| {
+        let at = fixtures::netns(fixtures::HOST, "host");
+        let detail = format!("nginx, pid {pid}");
+        let mut hop = fixtures::listener(at, Proto::Tcp, "0.0.0.0", port, &detail);
+        hop.socket.as_mut().unwrap().inode = inode;
+        let processes = vec![fixtures::process(pid, None, &["nginx"])];
+        let end = End { ending: Ending::Process, processes, ..End::default() };
+        Path { hops: vec![hop], end }
+    };
+    let paths = vec![path(5, 70, 80), path(6, 71, 80), path(7, 72, 80), path(8, 70, 81)];
+    let text = show(Answer { paths, ..fixtures::vxlan() }, &host(), &Style::PLAIN, false);
+    assert_eq!(text.lines().filter(|line| line.starts_with("80/tcp")).count(), 1, "{text}");
+    assert!(text.contains("3 sockets share this port (SO_REUSEPORT): inodes 5, 6, 7\n"), "{text}");
+    for pid in ["pid 70", "pid 71", "pid 72"] {
+        assert!(text.contains(pid), "{text}");
+    }
+    // The other port is another block, though one of the processes has it too.
+    assert!(text.contains("81/tcp") && !text.contains("above"), "{text}");
 }
 
 #[test]

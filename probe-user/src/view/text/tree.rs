@@ -119,7 +119,7 @@ impl<'a> Writer<'a> {
 
     /// Writes the tree of `root`.
     pub(super) fn write(&mut self, page: &mut Page<'_>, root: &'a Node<'a>) {
-        let origin = page.style.endpoint(&root.hop.endpoint);
+        let origin = named(page.style, root.hop);
         let mut rows = rows(page.style, root);
         // A server on IPv4 and IPv6, say: two sockets with the same behind them.
         let is_alike =
@@ -132,15 +132,11 @@ impl<'a> Writer<'a> {
             for row in &mut rows {
                 row.hang = format!("{INDENT}     ");
                 self.row(page, row);
-                let above = page.style.endpoint(&alike.hop.endpoint);
-                let text = if alike.hop.endpoint == root.hop.endpoint
-                    && alike.hop.proto == root.hop.proto
-                    && alike.hop.netns == root.hop.netns
-                {
-                    "shares the port with the one above (SO_REUSEPORT), with the same behind it"
-                        .to_owned()
+                let place = named(page.style, alike.hop);
+                let text = if root.children.is_empty() {
+                    format!("the same process as {place} above")
                 } else {
-                    format!("goes on as {above}/{} above", alike.hop.proto)
+                    format!("goes on as {place} above")
                 };
                 page.paragraph(&row.hang, &row.hang, Some(Ink::Dim), &text);
             }
@@ -220,10 +216,15 @@ impl<'a> Writer<'a> {
     }
 }
 
+/// A socket as another line names it.
+fn named(style: &Style, hop: &Hop) -> String {
+    format!("{}/{}", style.endpoint(&hop.endpoint), hop.proto)
+}
+
 /// Whether an end says enough for an equal one to be the same thing: two
 /// sockets with unknown owners have nothing in common.
 fn is_telling(end: &End) -> bool {
-    !end.processes.is_empty() || !end.containers.is_empty()
+    !end.processes.is_empty()
 }
 
 /// The rows of a tree, top down.
