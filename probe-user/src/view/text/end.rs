@@ -100,6 +100,8 @@ fn ending(style: &Style, end: &End) -> Option<(&'static str, String)> {
             ("end", "nothing listens there: connections are refused or closed at once")
         }
         Ending::Elsewhere => ("end", "goes on beyond what this node can tell"),
+        // The owner is known, where it passes connections on is not.
+        Ending::Unknown if !end.processes.is_empty() => ("end", "not known"),
         Ending::Unknown => ("owner", "not known"),
     };
     // The reason says all that the default would.

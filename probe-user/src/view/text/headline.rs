@@ -102,7 +102,9 @@ fn steps(style: &Style, hops: &[&Hop], end: &End) -> Vec<String> {
         }
         for pair in hops.windows(2) {
             let [before, hop] = pair else { continue };
-            if !is_arrival(before, hop) {
+            let to = &hop.endpoint;
+            let is_known = to.address.is_some() || to.name.is_some() || to.port.is_some();
+            if is_known && !is_arrival(before, hop) {
                 steps.push(style.endpoint(&hop.endpoint));
             }
         }
