@@ -5,6 +5,8 @@ mod facts;
 mod forward;
 mod list;
 mod owner;
+mod place;
+mod published;
 mod reach;
 mod route;
 mod walk;
@@ -112,7 +114,7 @@ fn nearest(sockets: Vec<Socket>, address: IpAddr) -> Vec<Socket> {
     for socket in sockets {
         groups.entry((socket.netns, socket.proto, socket.port)).or_default().push(socket);
     }
-    groups.into_values().flat_map(|group| walk::best_match(group, address)).collect()
+    groups.into_values().flat_map(|group| place::best_match(group, address)).collect()
 }
 
 /// A port of the kernel's own that no table of listeners has: an L2TP tunnel's
@@ -146,7 +148,8 @@ fn published_only(facts: &Facts<'_>, query: &Query) -> Vec<Path> {
         {
             let asked = |port| query.ports.contains(port);
             if published.host_port.is_some_and(asked) || asked(published.container_port) {
-                let path = walk::into_container(facts, facts.host.own_netns, &container, published);
+                let path =
+                    published::into_container(facts, facts.host.own_netns, &container, published);
                 if path.end.ending == Ending::Nothing {
                     // A runtime's word for a port that nobody serves is no find.
                     let why = path.end.why.unwrap_or_default();

@@ -7,8 +7,8 @@ mod shut;
 use std::net::IpAddr;
 
 use super::facts::{Facts, container_name};
+use super::place;
 use super::route;
-use super::walk;
 use crate::model::{
     Address, Container, End, Ending, HopKind, Link, LinkKind, NetnsId, Path, Port, Proto,
     Published, Reach, Socket, UNFILTERED, Vantage,
@@ -337,7 +337,7 @@ fn published_reach(facts: &Facts<'_>, container: &Container, published: &Publish
         ip
     };
     let own = facts.host.own_netns;
-    let there = walk::at_address(facts, own, target, host_port, published.proto);
+    let there = place::at_address(facts, own, target, host_port, published.proto);
     if there.is_empty() {
         let why = format!(
             "{what}, but no socket of this namespace has that port: NAT rules decide, and are not evaluated by this version"
@@ -389,7 +389,7 @@ fn direct(facts: &Facts<'_>, socket: &Socket) -> Vec<IpAddr> {
         .map(|a| a.address)
         .filter(|a| usable(*a) && socket.match_rank(*a).is_some())
         .filter(|a| route::lookup(&routes, *a).is_some_and(|r| r.gateway.is_none()))
-        .filter(|a| walk::locate(facts, own, *a) == [socket.netns])
+        .filter(|a| place::locate(facts, own, *a) == [socket.netns])
         .take(MAX_ADDRESSES)
         .collect()
 }

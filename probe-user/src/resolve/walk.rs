@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use super::facts::{Facts, container_name};
 use super::forward::{self, Forward, Target};
 use super::owner;
+use super::place::{at_address, locate};
+use super::published::{published_beyond, publisher};
 use crate::model::{
-    Capability, Container, End, Ending, Endpoint, Evidence, Hop, HopKind, NetnsId, Path, Port,
-    PortRange, Process, Proto, Published, Socket, SocketFilter,
+    End, Ending, Endpoint, Evidence, Hop, HopKind, NetnsId, Path, Port, Process, Proto, Socket,
 };
 
 /// How many forwards in a row are followed. Real chains have two or three.
@@ -22,7 +23,7 @@ pub(super) fn from_socket(facts: &Facts<'_>, socket: &Socket) -> Vec<Path> {
     follow(facts, socket, &mut Vec::new())
 }
 
-fn follow(facts: &Facts<'_>, socket: &Socket, visited: &mut Visited) -> Vec<Path> {
+pub(super) fn follow(facts: &Facts<'_>, socket: &Socket, visited: &mut Visited) -> Vec<Path> {
     let ends = owner::ends(facts, socket);
     let mut paths = Vec::new();
     for mut end in ends {
@@ -271,78 +272,7 @@ fn arrive(
     paths
 }
 
-/// The namespaces that a packet from `from` to `address` can arrive in: the own
-/// one if it has the address, else those that have it and that a route and
-/// device pairs lead to. Several only where several are as near.
-pub(super) fn locate(facts: &Facts<'_>, from: NetnsId, address: IpAddr) -> Vec<NetnsId> {
-    let address = address.to_canonical();
-    if address.is_loopback() || address.is_unspecified() {
-        return vec![from];
-    }
-    let own = facts.take(facts.node.addresses(&[from]));
-    if own.iter().any(|a| a.address == address) {
-        return vec![from];
-    }
-    let of_address = facts.all_addresses().into_iter().filter(|a| a.address == address);
-    let mut places: Vec<NetnsId> = of_address.map(|a| a.netns).collect();
-    places.sort_unstable();
-    places.dedup();
-    if places.is_empty() {
-        return places;
-    }
-    let routes = facts.take(facts.node.routes(&[from]));
-    if super::route::lookup(&routes, address).is_none() {
-        return Vec::new();
-    }
-    joined(facts, from, &places)
-}
-
-/// How many namespaces a packet may pass on its way inside the node: host, node
-/// container, pod.
-const MAX_DISTANCE: usize = 3;
-
-/// Those of `places` that device pairs join to `from`, the nearest ones. Having
-/// the address is not enough: private ranges repeat, in nested engines above all.
-fn joined(facts: &Facts<'_>, from: NetnsId, places: &[NetnsId]) -> Vec<NetnsId> {
-    let mut passed = vec![from];
-    let mut edge = vec![from];
-    for _ in 0..MAX_DISTANCE {
-        let links = facts.take(facts.node.links(&edge));
-        let mut next: Vec<NetnsId> = links.iter().filter_map(|l| l.peer_netns).collect();
-        next.sort_unstable();
-        next.dedup();
-        next.retain(|id| !passed.contains(id));
-        let near: Vec<NetnsId> = next.iter().copied().filter(|id| places.contains(id)).collect();
-        if !near.is_empty() || next.is_empty() {
-            return near;
-        }
-        passed.extend(&next);
-        edge = next;
-    }
-    Vec::new()
-}
-
-/// The sockets of a namespace that get a packet to this address: those with the
-/// most specific bind, several when they share the port (`SO_REUSEPORT`).
-pub(super) fn at_address(
-    facts: &Facts<'_>,
-    place: NetnsId,
-    address: IpAddr,
-    port: Port,
-    proto: Proto,
-) -> Vec<Socket> {
-    let filter = SocketFilter { proto: Some(proto), ports: Some(PortRange::one(port)) };
-    best_match(facts.take(facts.node.sockets(&[place], &filter)), address)
-}
-
-/// Keeps the sockets that the kernel prefers for `address`.
-pub(super) fn best_match(mut sockets: Vec<Socket>, address: IpAddr) -> Vec<Socket> {
-    let best = sockets.iter().filter_map(|s| s.match_rank(address)).max();
-    sockets.retain(|s| best.is_some() && s.match_rank(address) == best);
-    sockets
-}
-
-fn nothing(
+pub(super) fn nothing(
     facts: &Facts<'_>,
     place: NetnsId,
     address: IpAddr,
@@ -395,165 +325,5 @@ fn off_node(facts: &Facts<'_>, from: NetnsId, address: IpAddr, port: Port, proto
     Path {
         hops: vec![hop],
         end: End { ending: Ending::Elsewhere, why: Some(why), ..End::default() },
-    }
-}
-
-/// The container that publishes the forwarder's listener as this target, with
-/// the evidence. Looked for in what the path already knows before any runtime
-/// is asked for all its containers.
-fn publisher(
-    facts: &Facts<'_>,
-    socket: &Socket,
-    address: IpAddr,
-    port: Port,
-    paths: &[Path],
-) -> Option<(Container, Evidence)> {
-    let matches = |c: &Container| {
-        let published =
-            c.ports.iter().find(|p| publishes(p, socket) && p.container_port == port)?;
-        let at = published.host_ip.map_or_else(String::new, |ip| format!("{}:", show(ip)));
-        let name = container_name(c);
-        let detail =
-            format!("container {name} publishes {at}{}->{port}/{}", socket.port, socket.proto);
-        Some((c.clone(), Evidence::new(owner::source(c).0, detail)))
-    };
-    let on_path = paths.iter().flat_map(|p| &p.end.containers).find_map(matches);
-    on_path.or_else(|| {
-        let dead = paths.iter().all(|p| p.end.containers.is_empty());
-        let all = if dead { facts.take(facts.node.containers()) } else { Vec::new() };
-        all.iter().filter(|c| has_address(c, address)).find_map(matches)
-    })
-}
-
-fn show(ip: IpAddr) -> String {
-    match ip {
-        IpAddr::V4(_) => ip.to_string(),
-        IpAddr::V6(_) => format!("[{ip}]"),
-    }
-}
-
-fn has_address(container: &Container, address: IpAddr) -> bool {
-    container.networks.iter().any(|n| n.addresses.contains(&address))
-}
-
-/// Whether a published port is this listener.
-fn publishes(published: &Published, socket: &Socket) -> bool {
-    published.proto == socket.proto
-        && published.host_port == Some(socket.port)
-        && published.host_ip.is_none_or(|ip| ip == socket.effective_address())
-}
-
-/// A listener whose owner is hidden may still be a container's published port:
-/// the runtime's API says which, and where it leads.
-fn published_beyond(facts: &Facts<'_>, socket: &Socket, end: End) -> Vec<Path> {
-    let hidden =
-        matches!(end.ending, Ending::OutsidePidNamespace | Ending::NotReadable | Ending::Unknown);
-    if !hidden || !end.containers.is_empty() {
-        return vec![Path { hops: Vec::new(), end }];
-    }
-    let containers = facts.take(facts.node.containers());
-    let mut paths: Vec<Path> = containers
-        .iter()
-        .filter_map(|c| Some((c, c.ports.iter().find(|p| publishes(p, socket))?)))
-        .map(|(container, published)| {
-            let path = into_container(facts, socket.netns, container, published);
-            let why = end.why.clone().unwrap_or_default();
-            let why = match &path.end.why {
-                Some(beyond) => format!("{why}; {beyond}"),
-                None => why,
-            };
-            // The path may end in a visible process: the hidden owner is then
-            // only the forwarder before it.
-            let end = if path.end.processes.is_empty() {
-                End { why: Some(why), ..path.end }
-            } else {
-                path.end
-            };
-            Path { hops: path.hops, end }
-        })
-        .collect();
-    if paths.is_empty() {
-        paths.push(Path { hops: Vec::new(), end });
-    }
-    paths
-}
-
-/// From the host into a container that publishes a port, as its runtime says.
-pub(super) fn into_container(
-    facts: &Facts<'_>,
-    from: NetnsId,
-    container: &Container,
-    published: &Published,
-) -> Path {
-    let address = container.networks.iter().flat_map(|n| &n.addresses).copied().next();
-    let (source, told_by) = owner::source(container);
-    let name = container_name(container);
-    let host = published.host_port.map_or_else(String::new, |port| {
-        let at = published.host_ip.map_or_else(String::new, |ip| format!("{}:", show(ip)));
-        format!("{at}{port}->")
-    });
-    let mut hop = Hop {
-        kind: HopKind::Forward,
-        netns: None,
-        endpoint: Endpoint { address, name: None, port: Some(published.container_port) },
-        proto: published.proto,
-        detail: format!("published by container {name}"),
-        socket: None,
-        evidence: vec![Evidence::new(
-            source.clone(),
-            format!(
-                "container {name} publishes {host}{}/{}",
-                published.container_port, published.proto
-            ),
-        )],
-    };
-    // Its namespace is entered only when it is surely the container's: the
-    // runtime's process for it must live there.
-    let first = container.pid.and_then(|pid| facts.process(pid)).filter(|process| {
-        let chain = process.cgroup.as_ref().map(|c| c.containers()).unwrap_or_default();
-        chain.iter().any(|c| c.id == container.id)
-    });
-    let place =
-        first.and_then(|process| process.netns).or_else(
-            || match locate(facts, from, address?)[..] {
-                [one] if one != from => Some(one),
-                _ => None,
-            },
-        );
-    if let (Some(place), Some(address)) = (place, address) {
-        hop.netns = Some(facts.netns_ref(place));
-        let sockets = at_address(facts, place, address, published.container_port, published.proto);
-        let beyond =
-            sockets.first().and_then(|s| follow(facts, s, &mut Vec::new()).into_iter().next());
-        if let Some(mut path) = beyond {
-            path.hops.insert(0, hop);
-            return path;
-        }
-        let mut path =
-            nothing(facts, place, address, published.container_port, published.proto, false);
-        path.hops.push(hop);
-        path.end.containers = vec![container.clone()];
-        path.end.cluster = container.cluster();
-        return path;
-    }
-    Path {
-        hops: vec![hop],
-        end: End {
-            ending: match () {
-                () if !facts.host.init_pid_ns => Ending::OutsidePidNamespace,
-                () if !facts.host.has(Capability::CapSysPtrace) => Ending::NotReadable,
-                () => Ending::Unknown,
-            },
-            why: Some(format!(
-                "what listens inside container {name} can't be seen from here; its name and ports are the word of the {source}, \
-                 and the container itself can tell more: {} exec {name} netstat -ltnp",
-                container.runtime
-            )),
-            containers: vec![container.clone()],
-            pod: container.pod.clone(),
-            cluster: container.cluster(),
-            evidence: vec![Evidence::new(source, format!("container {name} ({told_by})"))],
-            ..End::default()
-        },
     }
 }

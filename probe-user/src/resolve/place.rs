@@ -1,0 +1,78 @@
+//! Where a packet to an address arrives: which namespace, and which socket there.
+
+use std::net::IpAddr;
+
+use super::facts::Facts;
+use super::route;
+use crate::model::{NetnsId, Port, PortRange, Proto, Socket, SocketFilter};
+
+/// The namespaces that a packet from `from` to `address` can arrive in: the own
+/// one if it has the address, else those that have it and that a route and
+/// device pairs lead to. Several only where several are as near.
+pub(super) fn locate(facts: &Facts<'_>, from: NetnsId, address: IpAddr) -> Vec<NetnsId> {
+    let address = address.to_canonical();
+    if address.is_loopback() || address.is_unspecified() {
+        return vec![from];
+    }
+    let own = facts.take(facts.node.addresses(&[from]));
+    if own.iter().any(|a| a.address == address) {
+        return vec![from];
+    }
+    let of_address = facts.all_addresses().into_iter().filter(|a| a.address == address);
+    let mut places: Vec<NetnsId> = of_address.map(|a| a.netns).collect();
+    places.sort_unstable();
+    places.dedup();
+    if places.is_empty() {
+        return places;
+    }
+    let routes = facts.take(facts.node.routes(&[from]));
+    if route::lookup(&routes, address).is_none() {
+        return Vec::new();
+    }
+    joined(facts, from, &places)
+}
+
+/// How many namespaces a packet may pass on its way inside the node: host, node
+/// container, pod.
+const MAX_DISTANCE: usize = 3;
+
+/// Those of `places` that device pairs join to `from`, the nearest ones. Having
+/// the address is not enough: private ranges repeat, in nested engines above all.
+fn joined(facts: &Facts<'_>, from: NetnsId, places: &[NetnsId]) -> Vec<NetnsId> {
+    let mut passed = vec![from];
+    let mut edge = vec![from];
+    for _ in 0..MAX_DISTANCE {
+        let links = facts.take(facts.node.links(&edge));
+        let mut next: Vec<NetnsId> = links.iter().filter_map(|l| l.peer_netns).collect();
+        next.sort_unstable();
+        next.dedup();
+        next.retain(|id| !passed.contains(id));
+        let near: Vec<NetnsId> = next.iter().copied().filter(|id| places.contains(id)).collect();
+        if !near.is_empty() || next.is_empty() {
+            return near;
+        }
+        passed.extend(&next);
+        edge = next;
+    }
+    Vec::new()
+}
+
+/// The sockets of a namespace that get a packet to this address: those with the
+/// most specific bind, several when they share the port (`SO_REUSEPORT`).
+pub(super) fn at_address(
+    facts: &Facts<'_>,
+    place: NetnsId,
+    address: IpAddr,
+    port: Port,
+    proto: Proto,
+) -> Vec<Socket> {
+    let filter = SocketFilter { proto: Some(proto), ports: Some(PortRange::one(port)) };
+    best_match(facts.take(facts.node.sockets(&[place], &filter)), address)
+}
+
+/// Keeps the sockets that the kernel prefers for `address`.
+pub(super) fn best_match(mut sockets: Vec<Socket>, address: IpAddr) -> Vec<Socket> {
+    let best = sockets.iter().filter_map(|s| s.match_rank(address)).max();
+    sockets.retain(|s| best.is_some() && s.match_rank(address) == best);
+    sockets
+}
