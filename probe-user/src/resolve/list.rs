@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::facts::{Facts, container_name};
-use super::forward::{self, Target};
+use super::forward;
 use super::owner;
 use crate::model::{
     End, Endpoint, ListRow, Listing, Pid, Proto, Socket, SocketFilter, SocketInode,
@@ -79,25 +79,11 @@ fn rows(facts: &Facts<'_>, sockets: Vec<Socket>) -> Vec<ListRow> {
 
 /// Where a forwarder's row leads, as its command line says.
 fn target(socket: &Socket, end: &End) -> Option<(Endpoint, String)> {
-    let forward = end.processes.iter().find_map(|p| {
+    let programs = end.processes.iter().filter(|p| forward::is_its_program(p));
+    let forward = programs.into_iter().find_map(|p| {
         forward::parse(&p.cmdline, socket.proto, socket.effective_address(), socket.port)
     })?;
-    let endpoint = match &forward.target {
-        Target::Address(address, port, _) | Target::InNetns(_, Some(address), port, _) => {
-            Endpoint { address: Some(*address), name: None, port: Some(*port) }
-        }
-        Target::InNetns(path, None, port, _) => named(path, Some(*port)),
-        Target::Host(name, port, _) => named(name, Some(*port)),
-        Target::Kubernetes { object, port, .. } => named(&format!("{object}:{port}"), None),
-        Target::Unix(path) => named(&format!("unix:{path}"), None),
-        Target::Remote { via, host, port } => named(&format!("{host} via {via}"), Some(*port)),
-        Target::Unsaid(_) => named("?", None),
-    };
-    Some((endpoint, forward.kind.to_owned()))
-}
-
-fn named(name: &str, port: Option<crate::model::Port>) -> Endpoint {
-    Endpoint { address: None, name: Some(name.to_owned()), port }
+    Some((forward.target.endpoint().0, forward.kind.to_owned()))
 }
 
 fn passes(row: &ListRow, filter: &ListFilter) -> bool {

@@ -170,32 +170,20 @@ fn target(
     forward: &Forward,
     from: NetnsId,
 ) -> (Endpoint, Proto, Option<NetnsId>) {
-    let at = |address, port| Endpoint { address: Some(address), name: None, port: Some(port) };
-    let named = |name: String, port| Endpoint { address: None, name: Some(name), port };
-    match &forward.target {
-        Target::Address(address, port, proto) => (at(*address, *port), *proto, Some(from)),
-        Target::InNetns(path, address, port, proto) => {
+    let (mut endpoint, proto) = forward.target.endpoint();
+    let place = match &forward.target {
+        Target::Address(..) => Some(from),
+        Target::InNetns(path, address, port, _) => {
             let place = named_netns(facts, process, path);
-            match (place, address) {
-                (Some(place), Some(address)) => (at(*address, *port), *proto, Some(place)),
-                (Some(place), None) => (at(crate::model::LOOPBACK4, *port), *proto, Some(place)),
-                (None, _) => (named(path.clone(), Some(*port)), *proto, None),
+            if place.is_some() {
+                let address = address.unwrap_or(crate::model::LOOPBACK4);
+                endpoint = Endpoint { address: Some(address), name: None, port: Some(*port) };
             }
+            place
         }
-        Target::Host(name, port, proto) => (named(name.clone(), Some(*port)), *proto, None),
-        Target::Kubernetes { object, namespace, port, .. } => {
-            let name =
-                namespace.as_ref().map_or_else(|| object.clone(), |n| format!("{n}/{object}"));
-            let number = port.parse().ok().map(Port);
-            let name = if number.is_none() { format!("{name}:{port}") } else { name };
-            (named(name, number), Proto::Tcp, None)
-        }
-        Target::Unix(path) => (named(format!("unix:{path}"), None), Proto::Tcp, None),
-        Target::Remote { via, host, port } => {
-            (named(format!("{host} via {via}"), Some(*port)), Proto::Tcp, None)
-        }
-        Target::Unsaid(_) => (Endpoint { address: None, name: None, port: None }, Proto::Tcp, None),
-    }
+        _ => None,
+    };
+    (endpoint, proto, place)
 }
 
 /// The namespace that a forwarder names by a path. The path counts in the

@@ -18,7 +18,7 @@ mod tests;
 
 use std::net::IpAddr;
 
-use crate::model::{Port, PortRange, Process, Proto};
+use crate::model::{Endpoint, Port, PortRange, Process, Proto};
 
 use text::{Bind, file_name};
 
@@ -228,4 +228,33 @@ pub(super) fn is_its_program(process: &Process) -> bool {
     runs.starts_with(&says)
         || says.starts_with(&runs)
         || MULTI.iter().any(|multi| runs.starts_with(multi))
+}
+
+impl Target {
+    /// The target as an endpoint: an address, or the name of what has none here.
+    pub(super) fn endpoint(&self) -> (Endpoint, Proto) {
+        let named = |name: String, port| Endpoint { address: None, name: Some(name), port };
+        match self {
+            Self::Address(address, port, proto) => {
+                (Endpoint { address: Some(*address), name: None, port: Some(*port) }, *proto)
+            }
+            Self::InNetns(path, address, port, proto) => {
+                let name = address.map_or_else(|| path.clone(), |a| format!("{a} in {path}"));
+                (named(name, Some(*port)), *proto)
+            }
+            Self::Host(name, port, proto) => (named(name.clone(), Some(*port)), *proto),
+            Self::Kubernetes { object, namespace, port, .. } => {
+                let name =
+                    namespace.as_ref().map_or_else(|| object.clone(), |n| format!("{n}/{object}"));
+                let number = port.parse().ok().map(Port);
+                let name = if number.is_none() { format!("{name}:{port}") } else { name };
+                (named(name, number), Proto::Tcp)
+            }
+            Self::Unix(path) => (named(format!("unix:{path}"), None), Proto::Tcp),
+            Self::Remote { via, host, port } => {
+                (named(format!("{host} via {via}"), Some(*port)), Proto::Tcp)
+            }
+            Self::Unsaid(_) => (Endpoint { address: None, name: None, port: None }, Proto::Tcp),
+        }
+    }
 }
