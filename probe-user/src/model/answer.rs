@@ -208,13 +208,6 @@ pub struct ListRow {
     pub target_detail: Option<String>,
 }
 
-impl Answer {
-    /// The containers' refs that an end lists without a name.
-    pub fn is_found(&self) -> bool {
-        self.verdict == Verdict::Found
-    }
-}
-
 impl Container {
     /// A container of which only the cgroup path speaks.
     pub fn from_ref(reference: &ContainerRef, parents: &[ContainerRef]) -> Self {

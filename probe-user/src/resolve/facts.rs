@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use crate::model::{
     Address, Container, ContainerRef, Gap, Host, Netns, NetnsId, NetnsRef, Pid, Process, Read,
+    Socket,
 };
 use crate::node::Node;
 
@@ -47,6 +48,16 @@ impl<'a> Facts<'a> {
     /// Every namespace, the own one first, then the host's.
     pub(super) fn all_netns(&self) -> Vec<NetnsId> {
         self.netns.iter().map(|n| n.id).collect()
+    }
+
+    /// Puts sockets in the order of answers: by namespace as
+    /// [`Self::all_netns`] has them, then by port.
+    pub(super) fn sort(&self, sockets: &mut [Socket]) {
+        let order = self.all_netns();
+        sockets.sort_by_cached_key(|s| {
+            let place = order.iter().position(|n| *n == s.netns);
+            (place, s.port, s.proto, s.address.is_ipv6(), s.address, s.inode)
+        });
     }
 
     /// One process, if it still exists.

@@ -43,11 +43,7 @@ pub fn list(node: &dyn Node, filter: &ListFilter) -> Listing {
     if let Some(ipv4) = filter.ipv4 {
         sockets.retain(|s| s.address.is_ipv4() == ipv4);
     }
-    let order = facts.all_netns();
-    sockets.sort_by_key(|s| {
-        let place = order.iter().position(|n| *n == s.netns);
-        (place, s.port, s.proto, s.address.is_ipv6(), s.address, s.inode)
-    });
+    facts.sort(&mut sockets);
     let rows = rows(&facts, sockets);
     let rows: Vec<ListRow> = rows.into_iter().filter(|row| passes(row, filter)).collect();
     if rows.is_empty() {
@@ -80,9 +76,7 @@ fn rows(facts: &Facts<'_>, sockets: Vec<Socket>) -> Vec<ListRow> {
 /// Where a forwarder's row leads, as its command line says.
 fn target(socket: &Socket, end: &End) -> Option<(Endpoint, String)> {
     let programs = end.processes.iter().filter(|p| forward::is_its_program(p));
-    let forward = programs.into_iter().find_map(|p| {
-        forward::parse(&p.cmdline, socket.proto, socket.effective_address(), socket.port)
-    })?;
+    let forward = programs.into_iter().find_map(|p| forward::of(p, socket))?;
     Some((forward.target.endpoint().0, forward.kind.to_owned()))
 }
 

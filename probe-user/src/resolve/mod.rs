@@ -72,11 +72,7 @@ fn matching(facts: &Facts<'_>, query: &Query) -> Vec<Socket> {
             sockets.retain(here);
         }
     }
-    let order = facts.all_netns();
-    sockets.sort_by_key(|s| {
-        let place = order.iter().position(|n| *n == s.netns);
-        (place, s.port, s.proto, s.address.is_ipv6(), s.address, s.inode)
-    });
+    facts.sort(&mut sockets);
     sockets
 }
 

@@ -291,10 +291,7 @@ fn kernel(facts: &Facts<'_>, socket: &Socket) -> Option<End> {
     }
     for port in facts.take(facts.node.kernel_ports(&netns)) {
         if port.proto == socket.proto && port.port == socket.port {
-            let of =
-                port.interface.as_ref().map_or_else(String::new, |i| format!(" interface {i}"));
-            let detail = format!("{}{of} of netns {}", port.what, port.netns);
-            found.push((format!("{}{of}", port.what), Evidence::new(port.source, detail)));
+            found.push(holder(port));
         }
     }
     if found.is_empty() {
@@ -309,17 +306,26 @@ fn kernel(facts: &Facts<'_>, socket: &Socket) -> Option<End> {
     })
 }
 
+/// What holds a port of the kernel, in words, and how that is known.
+fn holder(port: KernelPort) -> (String, Evidence) {
+    let of = port.interface.as_ref().map_or_else(String::new, |i| format!(" interface {i}"));
+    let what = format!("{}{of}", port.what);
+    let detail = format!("{what} of netns {}", port.netns);
+    (what, Evidence::new(port.source, detail))
+}
+
 /// A path of one step to a port of the kernel that has no listening socket.
 pub(super) fn kernel_path(facts: &Facts<'_>, port: KernelPort) -> Path {
     let netns = facts.netns_ref(port.netns);
-    let of = port.interface.as_ref().map_or_else(String::new, |i| format!(" interface {i}"));
-    let why = format!("the kernel itself: {}{of}", port.what);
-    let evidence = Evidence::new(port.source, format!("{}{of} of netns {}", port.what, port.netns));
+    let (endpoint, proto) =
+        (Endpoint { address: None, name: None, port: Some(port.port) }, port.proto);
+    let (what, evidence) = holder(port);
+    let why = format!("the kernel itself: {what}");
     let hop = Hop {
         kind: HopKind::Kernel,
         netns: Some(netns),
-        endpoint: Endpoint { address: None, name: None, port: Some(port.port) },
-        proto: port.proto,
+        endpoint,
+        proto,
         detail: why.clone(),
         socket: None,
         evidence: vec![evidence.clone()],

@@ -1,7 +1,7 @@
 //! Ports that a container publishes: what its runtime says of them, and the way
 //! in that it tells of.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::facts::{Facts, container_name};
 use super::owner;
@@ -25,11 +25,7 @@ pub(super) fn publisher(
     let matches = |c: &Container| {
         let published =
             c.ports.iter().find(|p| publishes(p, socket) && p.container_port == port)?;
-        let at = published.host_ip.map_or_else(String::new, |ip| format!("{}:", show(ip)));
-        let name = container_name(c);
-        let detail =
-            format!("container {name} publishes {at}{}->{port}/{}", socket.port, socket.proto);
-        Some((c.clone(), Evidence::new(owner::source(c).0, detail)))
+        Some((c.clone(), Evidence::new(owner::source(c).0, says(c, published))))
     };
     let on_path = paths.iter().flat_map(|p| &p.end.containers).find_map(matches);
     on_path.or_else(|| {
@@ -39,11 +35,23 @@ pub(super) fn publisher(
     })
 }
 
-fn show(ip: IpAddr) -> String {
-    match ip {
-        IpAddr::V4(_) => ip.to_string(),
-        IpAddr::V6(_) => format!("[{ip}]"),
-    }
+/// What a runtime says: `container web publishes 127.0.0.1:8080->80/tcp`.
+fn says(container: &Container, published: &Published) -> String {
+    let host = match (published.host_ip, published.host_port) {
+        (Some(ip), Some(port)) => format!("{}->", SocketAddr::new(ip, port.0)),
+        (None, Some(port)) => format!("{port}->"),
+        (_, None) => String::new(),
+    };
+    let name = container_name(container);
+    format!("container {name} publishes {host}{}/{}", published.container_port, published.proto)
+}
+
+/// The namespace of a container's first process, if that process, which the
+/// runtime named, is really in the container.
+pub(super) fn home(facts: &Facts<'_>, container: &Container) -> Option<NetnsId> {
+    let process = facts.process(container.pid?)?;
+    let chain = process.cgroup.as_ref()?.containers();
+    chain.iter().any(|c| c.id == container.id).then_some(process.netns)?
 }
 
 fn has_address(container: &Container, address: IpAddr) -> bool {
@@ -102,10 +110,6 @@ pub(super) fn into_container(
     let address = container.networks.iter().flat_map(|n| &n.addresses).copied().next();
     let (source, told_by) = owner::source(container);
     let name = container_name(container);
-    let host = published.host_port.map_or_else(String::new, |port| {
-        let at = published.host_ip.map_or_else(String::new, |ip| format!("{}:", show(ip)));
-        format!("{at}{port}->")
-    });
     let mut hop = Hop {
         kind: HopKind::Forward,
         netns: None,
@@ -113,27 +117,13 @@ pub(super) fn into_container(
         proto: published.proto,
         detail: format!("published by container {name}"),
         socket: None,
-        evidence: vec![Evidence::new(
-            source.clone(),
-            format!(
-                "container {name} publishes {host}{}/{}",
-                published.container_port, published.proto
-            ),
-        )],
+        evidence: vec![Evidence::new(source.clone(), says(container, published))],
     };
-    // Its namespace is entered only when it is surely the container's: the
-    // runtime's process for it must live there.
-    let first = container.pid.and_then(|pid| facts.process(pid)).filter(|process| {
-        let chain = process.cgroup.as_ref().map(|c| c.containers()).unwrap_or_default();
-        chain.iter().any(|c| c.id == container.id)
+    // Its namespace is entered only when it is surely the container's.
+    let place = home(facts, container).or_else(|| match locate(facts, from, address?)[..] {
+        [one] if one != from => Some(one),
+        _ => None,
     });
-    let place =
-        first.and_then(|process| process.netns).or_else(
-            || match locate(facts, from, address?)[..] {
-                [one] if one != from => Some(one),
-                _ => None,
-            },
-        );
     if let (Some(place), Some(address)) = (place, address) {
         hop.netns = Some(facts.netns_ref(place));
         let sockets = at_address(facts, place, address, published.container_port, published.proto);

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use super::facts::{Facts, container_name};
 use super::place;
+use super::published;
 use super::route;
 use crate::model::{
     Address, Container, End, Ending, HopKind, Link, LinkKind, NetnsId, Path, Port, Proto,
@@ -303,8 +304,7 @@ fn away(facts: &Facts<'_>, socket: &Socket, end: &End, shut: &mut Shut) -> Vec<R
 /// Whether a namespace is a container's own: its first process lives there, or
 /// it has the container's address.
 fn lives_in(facts: &Facts<'_>, container: &Container, netns: NetnsId) -> bool {
-    let first = container.pid.and_then(|pid| facts.process(pid)?.netns);
-    first.map_or_else(
+    published::home(facts, container).map_or_else(
         || {
             let addresses = facts.take(facts.node.addresses(&[netns]));
             let theirs = container.networks.iter().flat_map(|n| &n.addresses);

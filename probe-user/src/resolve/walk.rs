@@ -29,12 +29,7 @@ pub(super) fn follow(facts: &Facts<'_>, socket: &Socket, visited: &mut Visited) 
     for mut end in ends {
         let hop = listener(facts, socket, &end);
         let forward = end.processes.iter().find_map(|process| {
-            let found = forward::parse(
-                &process.cmdline,
-                socket.proto,
-                socket.effective_address(),
-                socket.port,
-            )?;
+            let found = forward::of(process, socket)?;
             Some((process.clone(), found))
         });
         let forward = match forward {

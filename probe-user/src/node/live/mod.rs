@@ -325,8 +325,10 @@ impl Node for LiveNode {
                     memo.gaps.push(Gap::new(Impact::Owner, "/proc/*/fd", error.to_string()));
                 }
             }
-            let held: BTreeSet<SocketInode> = memo.owners.holders.iter().map(|o| o.inode).collect();
-            let gone = self.gone(missing.difference(&held).copied());
+            let holders = &memo.owners.holders;
+            let is_unowned =
+                |inode: &SocketInode| holders.binary_search_by_key(inode, |o| o.inode).is_err();
+            let gone = self.gone(missing.iter().copied().filter(is_unowned));
             memo.owners.gone.extend(gone);
             memo.asked.extend(missing);
             let denied = denied_gap(&memo.owners);

@@ -18,7 +18,7 @@ mod tests;
 
 use std::net::IpAddr;
 
-use crate::model::{Endpoint, Port, PortRange, Process, Proto};
+use crate::model::{Endpoint, Port, PortRange, Process, Proto, Socket};
 
 use text::{Bind, file_name};
 
@@ -213,6 +213,11 @@ fn recognise(argv: &[String]) -> Option<(&str, Line)> {
         _ => daemons::recognise(name, args)?,
     };
     Some((name, line))
+}
+
+/// Where a process's arguments say that its listener leads.
+pub(super) fn of(process: &Process, socket: &Socket) -> Option<Forward> {
+    parse(&process.cmdline, socket.proto, socket.effective_address(), socket.port)
 }
 
 /// Whether a process runs the program that its arguments name, as far as that
