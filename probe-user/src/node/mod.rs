@@ -2,6 +2,7 @@
 
 mod live;
 mod recorded;
+mod watch;
 
 use std::collections::BTreeSet;
 
@@ -15,6 +16,7 @@ pub use recorded::{
     Asked, Facts, InContainer, Recorded, Recorder, Recording, RecordingError, SocketsOf,
     read_everything, redact,
 };
+pub use watch::{Wanted, Watch};
 
 /// A node whose facts can be asked for, each at the time it is needed.
 ///

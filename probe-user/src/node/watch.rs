@@ -1,0 +1,33 @@
+//! Watching a node: what happens, when it happens.
+
+use std::time::Duration;
+
+use crate::model::{Event, EventKind, Gap, PortRange, SourceReport};
+
+/// What is to be watched.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// The kinds of event.
+    pub kinds: Vec<EventKind>,
+    /// The local ports; `None` for all. Connects are told whatever their port.
+    pub ports: Option<PortRange>,
+    /// How often readings are compared where events can't be had.
+    pub interval: Duration,
+}
+
+/// A running watch. It ends, without a trace, when it is dropped.
+pub trait Watch {
+    /// Waits until something happens, but not longer than `timeout`. Events come
+    /// in the order in which they happened. A signal ends the wait early.
+    fn next(&mut self, timeout: Duration) -> Vec<Event>;
+
+    /// How many events were lost so far, by which source: the kernel writes faster
+    /// than this is read.
+    fn lost(&self) -> u64;
+
+    /// What can't be watched, and why.
+    fn gaps(&self) -> Vec<Gap>;
+
+    /// What is watched, by which source.
+    fn sources(&self) -> Vec<SourceReport>;
+}
