@@ -83,8 +83,11 @@ pub struct Offsets {
     pub task_nsproxy: u32,
     /// `task_struct.cgroups`, pointer to `css_set`.
     pub task_cgroups: u32,
-    /// `task_struct.mm`, pointer; null for kernel threads.
-    pub task_mm: u32,
+    /// `inet_sock.inet_sport`, u16, network byte order: the bound port, which
+    /// stays when `skc_num` is cleared on closing.
+    pub inet_sport: u32,
+    /// `pid_namespace.ns.inum`, u32.
+    pub pidns_inum: u32,
     /// `pid.level`, u32.
     pub pid_level: u32,
     /// `pid.numbers`, array of `upid`.
@@ -171,7 +174,8 @@ impl Offsets {
         task_thread_pid: MISSING,
         task_nsproxy: MISSING,
         task_cgroups: MISSING,
-        task_mm: MISSING,
+        inet_sport: MISSING,
+        pidns_inum: MISSING,
         pid_level: MISSING,
         pid_numbers: MISSING,
         upid_size: MISSING,
