@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use probe_common::{AF_INET6, Filter, OtherRecord, SocketRecord, TCP, UDP, state};
 
 use super::ebpf::Reading;
+use super::netns::Place;
 use crate::model::{
     NetnsId, Owner, Port, PortRange, Proto, Socket, SocketFilter, SocketState, StartTime,
 };
@@ -96,6 +97,20 @@ pub(super) fn owners(reading: &Reading, boottime: i64) -> Vec<Owner> {
     owners
 }
 
+/// Where the processes of a reading are. Those that have ended are nowhere, and
+/// those outside the tool's PID namespace have no number here.
+pub(super) fn places(reading: &Reading) -> Vec<Place> {
+    let alive = reading.tasks.iter().filter(|task| task.tgid != 0 && task.netns != 0);
+    alive
+        .map(|task| Place {
+            pid: task.tgid,
+            tid: task.tid,
+            netns: task.netns.into(),
+            mntns: task.mntns.into(),
+        })
+        .collect()
+}
+
 /// A start time as `/proc/PID/stat` has it: in ticks, of which there are 100 in a
 /// second on every architecture (`USER_HZ`).
 pub(super) fn start_time(nanoseconds: u64, boottime: i64) -> StartTime {
@@ -112,12 +127,14 @@ pub(super) struct Counts {
 /// The sockets of a reading as the kernel counts them (`inuse` of
 /// `/proc/net/sockstat`): TCP that is not closed, and UDP that has a port.
 pub(super) fn counts(reading: &Reading) -> HashMap<u32, Counts> {
-    let sockets = reading.sockets.iter().map(|r| {
-        (r.inode, r.netns, r.family, r.protocol, r.state, r.local_port)
-    });
-    let others = reading.others.iter().map(|r: &OtherRecord| {
-        (r.inode, r.netns, r.family, r.protocol, r.state, r.local_port)
-    });
+    let sockets = reading
+        .sockets
+        .iter()
+        .map(|r| (r.inode, r.netns, r.family, r.protocol, r.state, r.local_port));
+    let others = reading
+        .others
+        .iter()
+        .map(|r: &OtherRecord| (r.inode, r.netns, r.family, r.protocol, r.state, r.local_port));
     let mut seen = HashSet::new();
     let mut counts: HashMap<u32, Counts> = HashMap::new();
     for (inode, netns, family, protocol, state, port) in sockets.chain(others) {
@@ -206,7 +223,8 @@ mod tests {
     #[test]
     fn closed_tcp_and_connected_udp_are_no_listeners() {
         let closed = SocketRecord { state: state::CLOSE, ..record(1, 1, 2, 2, 3) };
-        let udp = SocketRecord { protocol: UDP, state: state::ESTABLISHED, ..record(2, 1, 2, 2, 4) };
+        let udp =
+            SocketRecord { protocol: UDP, state: state::ESTABLISHED, ..record(2, 1, 2, 2, 4) };
         assert!(sockets(&reading(vec![closed, udp])).is_empty());
     }
 

@@ -1,7 +1,7 @@
 //! The node the tool runs on. The only code that touches the system.
 
-mod cgroups;
 mod btf;
+mod cgroups;
 mod containers;
 mod ebpf;
 mod enter;
@@ -162,7 +162,7 @@ impl LiveNode {
     fn found(&self) -> &(netns::Found, Vec<Gap>) {
         self.found.get_or_init(|| {
             let since = Instant::now();
-            let (mut found, mut gaps) = match netns::find(&self.proc, &self.root) {
+            let (mut found, mut gaps) = match netns::find(&self.proc, &self.root, self.places()) {
                 Ok(found) => (found, Vec::new()),
                 Err(error) => {
                     let gap = Gap::new(Impact::Port, "network namespaces", error.to_string());
