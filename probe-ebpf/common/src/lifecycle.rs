@@ -91,6 +91,8 @@ pub struct EventRecord {
     /// The last part of the path of the process's cgroup in the v1 memory
     /// hierarchy, or of its v2 cgroup where v1 is not used; ends at the first zero.
     pub cgroup_name: [u8; 104],
+    /// The part before that.
+    pub cgroup_parent: [u8; 104],
 }
 
 /// NAT of one connection.
