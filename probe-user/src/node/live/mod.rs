@@ -1,6 +1,7 @@
 //! The node the tool runs on. The only code that touches the system.
 
 mod cgroups;
+mod clock;
 mod containers;
 mod enter;
 mod gaps;
@@ -18,6 +19,7 @@ mod procs;
 mod rtnl;
 mod safefs;
 mod sockdiag;
+mod watch;
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -33,9 +35,11 @@ use crate::model::{
     NatPresence, Netns, NetnsId, Owners, Pid, PortRange, Process, Read, Route, Socket,
     SocketFilter, SocketInode, SourceReport,
 };
+pub use clock::local_offset;
 use containers::Containers;
 use enter::{Door, Refused};
 use gaps::{denied_gap, error_gap, read_or_gap, rights_remedy};
+pub use watch::{COMPARISON, watch};
 
 /// The live node. Made for one question or one listing: it reads everything at
 /// most once.
