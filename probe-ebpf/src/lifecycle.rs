@@ -48,7 +48,8 @@ pub(crate) fn tcp_state(context: RawTracePointContext) -> i32 {
     let (old, new): (i32, i32) = (context.arg(1), context.arg(2));
     let (kind, wanted, in_process) = match (old as u8, new as u8) {
         (_, state::LISTEN) => (event::LISTEN, config::LISTEN, true),
-        (state::LISTEN, _) => (event::UNLISTEN, config::LISTEN, true),
+        // Not to SYN_RECV: that is a connection, which begins as a copy of its listener.
+        (state::LISTEN, state::CLOSE) => (event::UNLISTEN, config::LISTEN, true),
         (_, state::SYN_SENT) => (event::CONNECT, config::CONNECT, true),
         (state::SYN_RECV, state::ESTABLISHED) => (event::ACCEPT, config::ACCEPT, false),
         _ => return 0,

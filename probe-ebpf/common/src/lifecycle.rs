@@ -128,6 +128,10 @@ pub struct NatRecord {
     pub reply_destination: [u8; 16],
     /// Ports of the four, in the same order.
     pub ports: [u16; 4],
+    /// User id of the process, in the initial user namespace. 0 unless `in_process`.
+    pub uid: u32,
+    /// Always 0.
+    pub reserved2: u32,
     /// Name of the thread. Untrusted.
     pub comm: [u8; 16],
 }

@@ -112,12 +112,14 @@ pub(super) struct Counts {
 /// The sockets of a reading as the kernel counts them (`inuse` of
 /// `/proc/net/sockstat`): TCP that is not closed, and UDP that has a port.
 pub(super) fn counts(reading: &Reading) -> HashMap<u32, Counts> {
-    let sockets = reading.sockets.iter().map(|r| {
-        (r.inode, r.netns, r.family, r.protocol, r.state, r.local_port)
-    });
-    let others = reading.others.iter().map(|r: &OtherRecord| {
-        (r.inode, r.netns, r.family, r.protocol, r.state, r.local_port)
-    });
+    let sockets = reading
+        .sockets
+        .iter()
+        .map(|r| (r.inode, r.netns, r.family, r.protocol, r.state, r.local_port));
+    let others = reading
+        .others
+        .iter()
+        .map(|r: &OtherRecord| (r.inode, r.netns, r.family, r.protocol, r.state, r.local_port));
     let mut seen = HashSet::new();
     let mut counts: HashMap<u32, Counts> = HashMap::new();
     for (inode, netns, family, protocol, state, port) in sockets.chain(others) {
@@ -206,7 +208,8 @@ mod tests {
     #[test]
     fn closed_tcp_and_connected_udp_are_no_listeners() {
         let closed = SocketRecord { state: state::CLOSE, ..record(1, 1, 2, 2, 3) };
-        let udp = SocketRecord { protocol: UDP, state: state::ESTABLISHED, ..record(2, 1, 2, 2, 4) };
+        let udp =
+            SocketRecord { protocol: UDP, state: state::ESTABLISHED, ..record(2, 1, 2, 2, 4) };
         assert!(sockets(&reading(vec![closed, udp])).is_empty());
     }
 

@@ -1,7 +1,8 @@
 //! The node the tool runs on. The only code that touches the system.
 
-mod cgroups;
 mod btf;
+mod cgroups;
+mod clock;
 mod containers;
 mod ebpf;
 mod enter;
@@ -22,6 +23,7 @@ mod rtnl;
 mod safefs;
 mod sockdiag;
 mod tables;
+mod watch;
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -37,10 +39,12 @@ use crate::model::{
     NatPresence, Netns, NetnsId, Owners, Pid, PortRange, Process, Read, Route, Socket,
     SocketFilter, SocketInode, SourceReport,
 };
+pub use clock::local_offset;
 use containers::Containers;
 pub use ebpf::{Pinned, group_id, pin, unpin};
 use enter::{Door, Refused};
 use gaps::{denied_gap, error_gap, read_or_gap, rights_remedy};
+pub use watch::{COMPARISON, watch};
 
 /// The live node. Made for one question or one listing: it reads everything at
 /// most once.

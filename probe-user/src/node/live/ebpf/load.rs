@@ -43,6 +43,8 @@ impl Refused {
 
     /// From an error of the library: what the kernel said is at its end.
     pub(super) fn from_error(what: &str, error: &(dyn std::error::Error + 'static)) -> Self {
+        // The verifier's whole log, for who asks for it with -vv.
+        tracing::debug!("{what}: {error:?}");
         let mut deepest = error;
         let mut errno = None;
         loop {
@@ -106,8 +108,7 @@ impl Kernel {
         let what = format!("loading iter/{target}");
         program.load(target, &self.btf).map_err(|error| Refused::from_error(&what, &error))?;
         let what = format!("attaching iter/{target}");
-        let refused =
-            |error: &(dyn std::error::Error + 'static)| Refused::from_error(&what, error);
+        let refused = |error: &(dyn std::error::Error + 'static)| Refused::from_error(&what, error);
         let id = program.attach().map_err(|error| refused(&error))?;
         program.take_link(id).map_err(|error| refused(&error))
     }
@@ -131,9 +132,8 @@ pub(super) fn once(which: Iterator) -> Result<(Ebpf, File), Refused> {
     let kernel = Kernel::read()?;
     let mut ebpf = kernel.open()?;
     let link = kernel.attach(&mut ebpf, which)?;
-    let file = link
-        .into_file()
-        .map_err(|error| Refused::from_error("opening the iterator", &error))?;
+    let file =
+        link.into_file().map_err(|error| Refused::from_error("opening the iterator", &error))?;
     Ok((ebpf, file))
 }
 

@@ -4,17 +4,20 @@
 //! (one read), loading it (some fifty milliseconds before the first record), or
 //! none of this (`owners`, `sockdiag`).
 
+mod events;
 mod load;
 mod object;
 mod pin;
 mod place;
 mod read;
 mod records;
+mod translate;
 
 use std::io;
 
-pub use pin::{Pinned, group_id, pin, unpin};
+pub(in crate::node::live) use events::{Events, start};
 pub(in crate::node::live) use load::Refused;
+pub use pin::{Pinned, group_id, pin, unpin};
 pub(in crate::node::live) use records::Reading;
 
 use place::{Found, Iterator};
@@ -42,9 +45,9 @@ impl Probe {
                 Refused::new("an iterator is pinned, but not for this user")
                     .remedy("be in its group, or have root run whereis-port pin --group GROUP"),
             )),
-            Found::Refused(why) => Self::Absent(Some(
-                Refused::new(why).remedy("have root run whereis-port pin again"),
-            )),
+            Found::Refused(why) => {
+                Self::Absent(Some(Refused::new(why).remedy("have root run whereis-port pin again")))
+            }
         }
     }
 
@@ -73,8 +76,7 @@ impl Probe {
 pub(in crate::node::live) fn load_and_read(filter: &Filter) -> Result<Reading, Refused> {
     same_pid_namespace()?;
     let (_programs, file) = load::once(Iterator::Sockets)?;
-    read::read(file, filter)
-        .map_err(|error| Refused::new(format!("reading the iterator: {error}")))
+    read::read(file, filter).map_err(|error| Refused::new(format!("reading the iterator: {error}")))
 }
 
 /// The ids in records are those of the reader's PID namespace; `/proc` may show

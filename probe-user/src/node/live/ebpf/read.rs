@@ -18,9 +18,8 @@ const CHUNK: usize = 32 * 1024;
 pub(super) fn read(file: File, filter: &Filter) -> io::Result<Reading> {
     let name = filter.to_name();
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new()
-            .stack_size(128 * 1024)
-            .spawn_scoped(scope, move || {
+        let thread =
+            std::thread::Builder::new().stack_size(128 * 1024).spawn_scoped(scope, move || {
                 let name = std::ffi::CStr::from_bytes_until_nul(&name)
                     .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
                 rustix::thread::set_name(name)?;
