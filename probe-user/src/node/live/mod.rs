@@ -1,6 +1,8 @@
 //! The node the tool runs on. The only code that touches the system.
 
 mod cgroups;
+#[cfg_attr(not(test), expect(dead_code, reason = "`trace` will listen to it"))]
+mod conntrack;
 mod containers;
 mod enter;
 mod gaps;
