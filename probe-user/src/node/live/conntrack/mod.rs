@@ -31,6 +31,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use rustix::io::Errno;
 
 use super::enter::{self, Door, Refused};
 use super::{gaps, genl, nat};
@@ -80,7 +81,8 @@ enum Trouble {
     Off,
     Earlier,
     Denied,
-    Closed(String),
+    Descriptors,
+    Entry(String),
     Failed(String),
 }
 
@@ -121,7 +123,11 @@ impl Listener {
                 Ok(Ok(subscribed)) => subscribed,
                 Ok(Err(error)) => (None, Some(Trouble::of(&error))),
                 Err(Refused::Gone) if door.id.inode().is_some() => (None, None),
-                Err(refused) => (None, Some(Trouble::Closed(gaps::reason(refused)))),
+                Err(Refused::Failed(Errno::MFILE)) => (None, Some(Trouble::Descriptors)),
+                Err(refused @ Refused::Denied(_)) => {
+                    (None, Some(Trouble::Entry(gaps::reason(refused))))
+                }
+                Err(refused) => (None, Some(Trouble::Failed(gaps::reason(refused)))),
             };
             troubles.extend(trouble.map(|trouble| (door.id, trouble)));
             self.subscriptions.extend(socket.map(|socket| Subscription {
@@ -272,10 +278,10 @@ fn setting(name: &str) -> Option<String> {
 
 impl Trouble {
     fn of(error: &io::Error) -> Self {
-        if error.kind() == io::ErrorKind::PermissionDenied {
-            Self::Denied
-        } else {
-            Self::Failed(error.to_string())
+        match error.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => Self::Denied,
+            Some(libc::EMFILE) => Self::Descriptors,
+            _ => Self::Failed(error.to_string()),
         }
     }
 
@@ -286,7 +292,10 @@ impl Trouble {
             Self::Off => "they are switched off (net.netfilter.nf_conntrack_events is 0)".to_owned(),
             Self::Earlier => "connections that were tracked before may end untold (net.netfilter.nf_conntrack_events is 2: on demand)".to_owned(),
             Self::Denied => "subscribing takes CAP_NET_ADMIN there".to_owned(),
-            Self::Closed(why) | Self::Failed(why) => why.clone(),
+            Self::Descriptors => {
+                "there are more namespaces than files may be open, and each takes one".to_owned()
+            }
+            Self::Entry(why) | Self::Failed(why) => why.clone(),
         }
     }
 
@@ -298,7 +307,8 @@ impl Trouble {
                 "sysctl -w net.netfilter.nf_conntrack_events=1 in that namespace, before the connections begin",
             ),
             Self::Denied => Some("run as root, or with CAP_NET_ADMIN"),
-            Self::Closed(_) => Some("run as root, or with CAP_SYS_ADMIN"),
+            Self::Descriptors => Some("raise the limit: ulimit -n"),
+            Self::Entry(_) => Some("run as root, or with CAP_SYS_ADMIN"),
             Self::NotBuilt | Self::Failed(_) => None,
         }
     }

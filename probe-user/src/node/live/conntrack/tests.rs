@@ -63,7 +63,7 @@ impl Lab {
     }
 
     fn rules(&self, rules: &'static str) {
-        self.command("nft", &["-f", "-"], rules);
+        self.command("iptables-restore", &["--wait"], rules);
     }
 
     fn set(&self, name: &'static str, value: &'static str) {
@@ -86,8 +86,8 @@ fn can_make_labs() -> bool {
     };
     let reason = if !rustix::process::geteuid().is_root() {
         "conntrack's events need root (network namespaces)"
-    } else if !on_path("nft") || !on_path("ip") {
-        "nft or ip is not installed (packages nftables, iproute2)"
+    } else if !on_path("iptables-restore") || !on_path("ip") {
+        "iptables or ip is not installed (packages iptables, iproute2)"
     } else {
         return true;
     };
@@ -117,17 +117,13 @@ fn read(listener: &mut Listener, count: usize) -> Vec<Event> {
 
 /// 8080 leads to 9090, whose callers come from 127.0.0.9; 8081 to a port where
 /// nobody listens; 10000 and above to UDP port 5300.
-const RULES: &str = "
-table ip nat {
- chain out { type nat hook output priority -100
-  tcp dport 8080 dnat to 127.0.0.1:9090
-  tcp dport 8081 redirect to :9091
-  udp dport 10000-20000 dnat to 127.0.0.1:5300
- }
- chain post { type nat hook postrouting priority 100
-  tcp dport 9090 snat to 127.0.0.9
- }
-}";
+const RULES: &str = "*nat
+-A OUTPUT -p tcp --dport 8080 -j DNAT --to-destination 127.0.0.1:9090
+-A OUTPUT -p tcp --dport 8081 -j REDIRECT --to-ports 9091
+-A OUTPUT -p udp --dport 10000:20000 -j DNAT --to-destination 127.0.0.1:5300
+-A POSTROUTING -p tcp --dport 9090 -j SNAT --to-source 127.0.0.9
+COMMIT
+";
 
 fn addresses(nat: &NatEvent) -> [String; 4] {
     [nat.source, nat.destination, nat.new_source, nat.new_destination].map(|a| a.to_string())
