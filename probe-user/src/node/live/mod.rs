@@ -3,6 +3,7 @@
 mod btf;
 mod cgroups;
 mod clock;
+mod conntrack;
 mod containers;
 mod ebpf;
 mod enter;
