@@ -1,5 +1,7 @@
 //! The node the tool runs on. The only code that touches the system.
 
+#[allow(dead_code, unused_imports, reason = "the loader of the programs is to use it")]
+mod btf;
 mod cgroups;
 mod containers;
 mod enter;
