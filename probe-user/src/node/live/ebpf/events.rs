@@ -9,13 +9,14 @@ use aya::maps::{MapData, PerCpuArray, RingBuf};
 use aya::programs::{CgroupAttachMode, CgroupSock, KProbe, ProgramError, RawTracePoint};
 use aya::{Ebpf, util::KernelVersion};
 use aya_log::EbpfLogger;
-use probe_common::{MISSING, config};
+use probe_common::config;
 use rustix::fs::{Mode, OFlags};
 
 use super::load::{self, Refused};
 use super::object::{self, Setup};
 use super::translate::{self, Clock};
 use crate::model::{CgroupPath, Event, EventKind, Gap, Impact, PortRange, Proto, SocketInode};
+use crate::node::live::btf::Part;
 use crate::node::live::{cgroups, host, tables};
 
 /// How many cgroups' paths are remembered.
@@ -74,7 +75,8 @@ pub(in crate::node::live) fn start(
         return Err(Refused::new("the kernel is older than 5.8, which brought ring buffers")
             .remedy("a newer kernel"));
     }
-    let offsets = load::offsets()?;
+    let layout = load::layout();
+    let offsets = layout.offsets;
     let log = if tracing::enabled!(tracing::Level::DEBUG) { 4 } else { 0 };
     let ports = ports
         .map_or(u32::MAX << 16, |range| u32::from(range.first.0) | u32::from(range.last.0) << 16);
@@ -94,19 +96,15 @@ pub(in crate::node::live) fn start(
         gaps: Vec::new(),
     };
     if bits & (config::LISTEN | config::CONNECT | config::ACCEPT) != 0 {
-        let attached = events.tcp();
+        let attached = load::check(&layout, Part::Listen).and_then(|()| events.tcp());
         events.note("TCP events (eBPF)", attached);
     }
     if bits & config::BIND != 0 {
-        let attached = events.udp();
+        let attached = load::check(&layout, Part::Bind).and_then(|()| events.udp());
         events.note("UDP events (eBPF)", attached);
     }
     if bits & config::NAT != 0 {
-        let attached = if offsets.ct_original == MISSING || offsets.ct_status == MISSING {
-            Err(Refused::new("the kernel's BTF does not tell of conntrack"))
-        } else {
-            events.nat()
-        };
+        let attached = load::check(&layout, Part::Nat).and_then(|()| events.nat());
         // Conntrack's own events tell of NAT too.
         match attached {
             Ok(()) => events.attached.push("NAT events (eBPF)"),

@@ -1,7 +1,6 @@
 //! The watch by programs in the kernel, and by conntrack's own events.
 
 use std::collections::HashSet;
-use std::io;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
