@@ -14,8 +14,7 @@ use super::table::{self, ROWS, Shape};
 const LARGEST: u64 = 64 << 20;
 
 /// Structs that are looked for beside those of the table, and the enum.
-const OTHERS: [Wanted<'_>; 2] =
-    [("socket_alloc", Kind::Struct), ("cgroup_subsys_id", Kind::Enum)];
+const OTHERS: [Wanted<'_>; 2] = [("socket_alloc", Kind::Struct), ("cgroup_subsys_id", Kind::Enum)];
 
 /// What the BTF of the running kernel says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,8 +65,9 @@ pub(in crate::node::live) fn read(directory: &Path, functions: &[&str]) -> Layou
         }
     };
     let module = || contents(&directory.join("nf_conntrack")).ok();
-    find(&kernel, module, functions)
-        .unwrap_or_else(|error| Layout::nothing(format!("{} {error}", path.display()), functions.len()))
+    find(&kernel, module, functions).unwrap_or_else(|error| {
+        Layout::nothing(format!("{} {error}", path.display()), functions.len())
+    })
 }
 
 fn contents(path: &Path) -> io::Result<Vec<u8>> {
@@ -155,15 +155,18 @@ impl<'a> Search<'a> {
         let (btf, ty) = self.named(of)?;
         let mut paths = path.split('|');
         let found = paths.find_map(|path| btf.field(ty, path));
-        let field =
-            found.ok_or_else(|| format!("the kernel's `{of}` has no `{}`", path.replace('|', "` or `")))?;
+        let field = found.ok_or_else(|| {
+            format!("the kernel's `{of}` has no `{}`", path.replace('|', "` or `"))
+        })?;
         // Else the file contradicts itself.
         let size = if field.bits > 0 { 0 } else { btf.size(field.ty).unwrap_or(0) };
         let whole = u64::from(btf.size(ty).unwrap_or(0)) * 8;
         let end = field.bit.saturating_add(u64::from(field.bits.max(1)).max(u64::from(size) * 8));
         // An array without length, at the end of a struct, has no size.
         if end > whole && (size > 0 || field.bit > whole) {
-            return Err(format!("the kernel's BTF is damaged: `{of}.{path}` lies outside of `{of}`"));
+            return Err(format!(
+                "the kernel's BTF is damaged: `{of}.{path}` lies outside of `{of}`"
+            ));
         }
         Ok((btf, field))
     }

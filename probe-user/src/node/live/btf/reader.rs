@@ -130,8 +130,8 @@ impl<'a> Btf<'a> {
         let types = section(8).ok_or(Error::Damaged)?;
         let strings = section(16).ok_or(Error::Damaged)?;
         let ids = base.map_or(Some(1), |b| b.first.checked_add(b.count));
-        let offsets =
-            base.map_or(Some(0), |b| b.first_string.checked_add(u32::try_from(b.strings.len()).ok()?));
+        let offsets = base
+            .map_or(Some(0), |b| b.first_string.checked_add(u32::try_from(b.strings.len()).ok()?));
         let mut btf = Btf {
             base,
             types,
@@ -148,8 +148,11 @@ impl<'a> Btf<'a> {
     }
 
     fn pass(&mut self, wanted: &[Wanted<'_>]) -> Result<(), Error> {
-        let mut sorted: Vec<(&[u8], Kind, usize)> =
-            wanted.iter().enumerate().map(|(n, (name, kind))| (name.as_bytes(), *kind, n)).collect();
+        let mut sorted: Vec<(&[u8], Kind, usize)> = wanted
+            .iter()
+            .enumerate()
+            .map(|(n, (name, kind))| (name.as_bytes(), *kind, n))
+            .collect();
         sorted.sort_unstable();
         // Most of a kernel's hundred thousand names differ from all that are wanted
         // in their first four bytes, the final zero included.
@@ -297,9 +300,8 @@ impl<'a> Btf<'a> {
                 return Some(Field { bit, bits, ty: self.peeled(word(member, 4)?)? });
             }
             let deeper = nesting.checked_sub(1).filter(|_| found.is_empty());
-            let inner = deeper.and_then(|deeper| {
-                self.member(self.peeled(word(member, 4)?)?, name, deeper, left)
-            });
+            let inner = deeper
+                .and_then(|deeper| self.member(self.peeled(word(member, 4)?)?, name, deeper, left));
             if let Some(inner) = inner {
                 return Some(Field { bit: bit + inner.bit, ..inner });
             }
@@ -315,9 +317,8 @@ impl<'a> Btf<'a> {
             kind::ENUM64 => (12, true),
             _ => return None,
         };
-        let is_it = |e: &&[u8]| {
-            word(e, 0).and_then(|n| self.name(n, name.len())) == Some(name.as_bytes())
-        };
+        let is_it =
+            |e: &&[u8]| word(e, 0).and_then(|n| self.name(n, name.len())) == Some(name.as_bytes());
         let found = ty.data.chunks_exact(size).find(is_it)?;
         if has_upper && word(found, 8)? != 0 {
             return None;
@@ -398,9 +399,8 @@ impl<'a> Type<'a> {
     pub(super) fn is_number(&self) -> bool {
         match self.kind {
             // Bits and their offset: how BTF had bit fields at first.
-            kind::INT => {
-                word(self.data, 0).is_some_and(|data| data & 0xff_00ff == self.value.wrapping_mul(8))
-            }
+            kind::INT => word(self.data, 0)
+                .is_some_and(|data| data & 0xff_00ff == self.value.wrapping_mul(8)),
             kind::ENUM | kind::ENUM64 => true,
             _ => false,
         }
