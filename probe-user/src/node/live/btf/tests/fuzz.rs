@@ -20,7 +20,7 @@ impl Random {
 }
 
 /// Changes up to eight places within the first `reach` bytes, and says how to undo it.
-fn damage(bytes: &mut Vec<u8>, reach: usize, random: &mut Random) -> Vec<(usize, u8)> {
+fn damage(bytes: &mut [u8], reach: usize, random: &mut Random) -> Vec<(usize, u8)> {
     let mut before = Vec::new();
     for _ in 0..=random.below(8) {
         let word = [0, 1, 12, 0xffff, 0x7fff_ffff, u32::MAX, random.below(1 << 32) as u32];

@@ -31,7 +31,7 @@ pub(super) fn kernel() -> Builder {
     let members = [
         ("__sk_common", common, 64),
         ("sk_type", short, 48 * 8),
-        ("sk_protocol", word, 8 << 24 | 51 * 8),
+        ("sk_protocol", word, (8 << 24) | (51 * 8)),
         ("sk_socket", pointer, 56 * 8),
         ("sk_cgrp_data", own, 64 * 8),
     ];
