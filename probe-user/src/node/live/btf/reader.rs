@@ -1,7 +1,7 @@
 //! The format: `Documentation/bpf/btf.rst` of the kernel. A header, types one
-//! after the other, then strings. The id of a type is its place in the order, from
-//! 1. One pass notes where every sixteenth type is and which of them have the
-//! names that are wanted; everything else is read where it is needed.
+//! after the other, then strings. The id of a type is its place in the order, the
+//! first is 1. One pass notes where every sixteenth type is and which of them have
+//! the names that are wanted; everything else is read where it is needed.
 //!
 //! Nothing in the file is trusted: every access is checked, every chain and every
 //! search ends after a number of steps.
