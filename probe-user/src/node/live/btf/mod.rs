@@ -10,7 +10,7 @@ mod table;
 mod tests;
 
 pub(super) use offsets::{Layout, read};
-pub(super) use parts::{Missing, Part};
+pub(super) use parts::Part;
 
 /// Where the kernel shows its BTF, and that of each module.
 pub(super) const DIRECTORY: &str = "/sys/kernel/btf";

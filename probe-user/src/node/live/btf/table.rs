@@ -89,6 +89,7 @@ pub(super) const ROWS: &[Row] = &[
     row(|o| &mut o.cgroup_kn, "cgroup", "kn", Pointer, SOCKET_OR_NAME),
     row(|o| &mut o.kernfs_id, "kernfs_node", "id", Number(8), SOCKET_CGROUP),
     row(|o| &mut o.kernfs_name, "kernfs_node", "name", Pointer, CGROUP),
+    row(|o| &mut o.kernfs_parent, "kernfs_node", "__parent|parent", Pointer, CGROUP),
     row(|o| &mut o.task_tgid, "task_struct", "tgid", Number(4), TASK),
     row(|o| &mut o.task_pid, "task_struct", "pid", Number(4), TASK),
     row(|o| &mut o.task_start, "task_struct", "start_boottime|real_start_time", Number(8), TASK),
