@@ -2,6 +2,8 @@
 
 mod btf;
 mod cgroups;
+mod clock;
+mod conntrack;
 mod containers;
 mod ebpf;
 mod enter;
@@ -22,6 +24,7 @@ mod rtnl;
 mod safefs;
 mod sockdiag;
 mod tables;
+mod watch;
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -37,10 +40,12 @@ use crate::model::{
     NatPresence, Netns, NetnsId, Owners, Pid, PortRange, Process, Read, Route, Socket,
     SocketFilter, SocketInode, SourceReport,
 };
+pub use clock::local_offset;
 use containers::Containers;
 pub use ebpf::{Pinned, group_id, pin, unpin};
 use enter::{Door, Refused};
 use gaps::{denied_gap, error_gap, read_or_gap, rights_remedy};
+pub use watch::{COMPARISON, watch};
 
 /// The live node. Made for one question or one listing: it reads everything at
 /// most once.
@@ -216,6 +221,11 @@ impl LiveNode {
             .entry(pid)
             .or_insert_with(|| self.processes_reader().read(pid))
             .clone()
+    }
+
+    /// How every namespace can be entered.
+    fn all_doors(&self) -> Vec<Door> {
+        self.found().0.doors.values().cloned().collect()
     }
 
     fn doors(&self, netns: impl IntoIterator<Item = NetnsId>) -> Vec<Door> {

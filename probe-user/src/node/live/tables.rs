@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
+use std::path::Path;
 use std::time::Instant;
 
 use super::ebpf::{self, Probe, Reading};
@@ -182,7 +183,7 @@ impl LiveNode {
             filter: *filter,
             sockets: joined::sockets(reading),
             counts: joined::counts(reading),
-            owners: joined::owners(reading, self.boottime()),
+            owners: joined::owners(reading, boottime(&self.root.join("self/timens_offsets"))),
         }
     }
 
@@ -210,12 +211,13 @@ impl LiveNode {
         };
         probed.iter().rev().map(of).find(|owners| !owners.is_empty()).unwrap_or_default()
     }
+}
 
-    /// What the tool's time namespace adds to the time since boot, nanoseconds.
-    fn boottime(&self) -> i64 {
-        let text = std::fs::read_to_string(self.root.join("self/timens_offsets"));
-        text.ok().and_then(|text| parse_boottime(&text)).unwrap_or(0)
-    }
+/// What a time namespace adds to the time since boot, in nanoseconds, by the file
+/// `timens_offsets` of a process in it.
+pub(super) fn boottime(offsets: &Path) -> i64 {
+    let text = std::fs::read_to_string(offsets);
+    text.ok().and_then(|text| parse_boottime(&text)).unwrap_or(0)
 }
 
 /// The line `boottime SECONDS NANOSECONDS` of `/proc/PID/timens_offsets`.

@@ -9,11 +9,10 @@ use aya::programs::Iter;
 use aya::programs::iter::IterLink;
 use aya::programs::links::FdLink;
 use aya::{Btf, Ebpf};
-use probe_common::{MISSING, Offsets};
 
 use super::object::{self, Setup};
 use super::place::Iterator;
-use crate::node::live::btf;
+use crate::node::live::btf::{self, Layout, Part};
 
 /// Why a program can't run here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +42,8 @@ impl Refused {
 
     /// From an error of the library: what the kernel said is at its end.
     pub(super) fn from_error(what: &str, error: &(dyn std::error::Error + 'static)) -> Self {
+        // The verifier's whole log, for who asks for it with -vv.
+        tracing::debug!("{what}: {error:?}");
         let mut deepest = error;
         let mut errno = None;
         loop {
@@ -72,32 +73,39 @@ impl Refused {
 
 /// The kernel's types: ours for the offsets, the library's for the ids of iterators.
 pub(super) struct Kernel {
-    offsets: Offsets,
+    layout: Layout,
     btf: Btf,
 }
 
 impl Kernel {
     pub(super) fn read() -> Result<Self, Refused> {
-        let offsets = offsets()?;
+        let layout = layout();
+        check(&layout, Part::Sockets)?;
         let btf = Btf::from_sys_fs()
             .map_err(|error| Refused::from_error("reading the kernel's BTF", &error))?;
-        Ok(Self { offsets, btf })
+        Ok(Self { layout, btf })
     }
 
     /// Loads the object for iterators alone.
     pub(super) fn open(&self) -> Result<Ebpf, Refused> {
-        let setup =
-            Setup { offsets: self.offsets, config: 0, ports: u32::MAX << 16, pidns: 0, log: 0 };
+        let setup = Setup {
+            offsets: self.layout.offsets,
+            config: 0,
+            ports: u32::MAX << 16,
+            pidns: 0,
+            log: 0,
+        };
         object::open(&setup).map_err(|error| Refused::from_error("making BPF maps", &error))
     }
 
     /// Loads and attaches one iterator.
     pub(super) fn attach(&self, ebpf: &mut Ebpf, which: Iterator) -> Result<IterLink, Refused> {
         let name = which.program();
-        let target = match which {
-            Iterator::Sockets => "task_file",
-            Iterator::Tasks => "task",
+        let (target, part) = match which {
+            Iterator::Sockets => ("task_file", Part::Sockets),
+            Iterator::Tasks => ("task", Part::Tasks),
         };
+        check(&self.layout, part)?;
         let program: &mut Iter = ebpf
             .program_mut(name)
             .ok_or_else(|| Refused::new(format!("the object has no program {name}")))?
@@ -112,17 +120,14 @@ impl Kernel {
     }
 }
 
-/// Where this kernel keeps things, or why that is not known.
-pub(super) fn offsets() -> Result<Offsets, Refused> {
-    let (offsets, missing) = btf::read();
-    if offsets.sock_family == MISSING {
-        let why = missing.into_iter().next();
-        return Err(Refused::new(why.map_or_else(
-            || "the kernel's BTF does not tell where a socket's family is".to_owned(),
-            |missing| missing.to_string(),
-        )));
-    }
-    Ok(offsets)
+/// Where this kernel keeps things.
+pub(super) fn layout() -> Layout {
+    btf::read(Path::new(btf::DIRECTORY), &[])
+}
+
+/// Refuses what this kernel's layout does not allow.
+pub(super) fn check(layout: &Layout, part: Part) -> Result<(), Refused> {
+    layout.refusal(part).map_or(Ok(()), |why| Err(Refused::new(why)))
 }
 
 /// A new reading of an iterator that was just attached.

@@ -4,15 +4,18 @@
 //! (one read), loading it (some fifty milliseconds before the first record), or
 //! none of this (`owners`, `sockdiag`).
 
+mod events;
 mod load;
 mod object;
 mod pin;
 mod place;
 mod read;
 mod records;
+mod translate;
 
 use std::io;
 
+pub(in crate::node::live) use events::{Events, start};
 pub(in crate::node::live) use load::Refused;
 pub use pin::{Pinned, group_id, pin, unpin};
 pub(in crate::node::live) use records::Reading;

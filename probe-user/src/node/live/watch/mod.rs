@@ -1,0 +1,43 @@
+//! Watching this node: by programs in the kernel where they can be had, else by
+//! comparing readings.
+
+mod all;
+mod snapshots;
+
+use std::io;
+
+use crate::model::{Gap, Impact};
+use crate::node::live::ebpf;
+use crate::node::{Wanted, Watch};
+
+use all::{All, Sockets};
+use snapshots::Snapshots;
+
+/// The name of the source of events that two readings' comparison gave.
+pub const COMPARISON: &str = "comparing readings";
+
+/// Starts to watch this node. What can't be watched is in the gaps of the watch.
+///
+/// # Errors
+/// When procfs is not mounted: then nothing can be told.
+pub fn watch(wanted: &Wanted) -> io::Result<Box<dyn Watch>> {
+    let sockets = match programs(wanted) {
+        Ok(events) => Sockets::Programs(events),
+        Err(why) => Sockets::Comparison(Snapshots::start(wanted, why)?),
+    };
+    Ok(Box::new(All::new(sockets, wanted)))
+}
+
+/// The programs, or why they can't be had.
+fn programs(wanted: &Wanted) -> Result<ebpf::Events, Gap> {
+    if !wanted.ebpf {
+        return Err(Gap::new(Impact::Port, "eBPF", "eBPF is not used, as --no-ebpf says"));
+    }
+    let bound = all::bound(wanted);
+    ebpf::start(&wanted.kinds, wanted.ports, bound).map_err(|refused| {
+        let why = format!("eBPF is not available: {}", refused.reason);
+        let mut gap = Gap::new(Impact::Port, "eBPF", why);
+        gap.remedy = refused.remedy;
+        gap
+    })
+}
