@@ -1,0 +1,26 @@
+#!/bin/busybox sh
+# The first process of a virtual machine for tests. `@…@` is filled in by xtask.
+export PATH=/usr/local/bin:/usr/bin:/usr/sbin HOME=/root TERM=dumb
+busybox mount -t proc proc /proc
+busybox mount -t sysfs sysfs /sys
+busybox mount -t devtmpfs devtmpfs /dev
+busybox mkdir -p /dev/pts /dev/shm
+busybox mount -t devpts devpts /dev/pts
+busybox mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+busybox mount -t tmpfs -o mode=1777 tmpfs /tmp
+busybox mount -t tmpfs -o mode=755 tmpfs /run
+busybox mount -t cgroup2 cgroup2 /sys/fs/cgroup
+busybox mkdir -p /run/netns
+ip link set lo up
+# Should the tests hang and nobody be left to end this machine.
+(busybox sleep @LIMIT@; busybox poweroff -f) >/dev/null 2>&1 &
+
+export WHEREIS_PORT_REQUIRE_LAB=1 WHEREIS_PORT_VM=1 WHEREIS_PORT_BIN=/usr/local/bin/whereis-port
+cd /tmp
+for suite in @SUITES@; do
+    echo "@@vm begin $suite"
+    /usr/local/bin/$suite --test-threads 2 @FILTER@ 2>&1
+    echo "@@vm end $suite $?"
+done
+echo "@@vm done"
+busybox poweroff -f
