@@ -37,7 +37,7 @@ static PIDNS: u32 = 0;
 
 /// What happens.
 #[map]
-pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(16 << 20, 0);
 /// How many events were lost because `EVENTS` was full.
 #[map]
 static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
@@ -48,7 +48,8 @@ pub(crate) fn tcp_state(context: RawTracePointContext) -> i32 {
     let (old, new): (i32, i32) = (context.arg(1), context.arg(2));
     let (kind, wanted, in_process) = match (old as u8, new as u8) {
         (_, state::LISTEN) => (event::LISTEN, config::LISTEN, true),
-        (state::LISTEN, _) => (event::UNLISTEN, config::LISTEN, true),
+        // Not to SYN_RECV: that is a connection, which begins as a copy of its listener.
+        (state::LISTEN, state::CLOSE) => (event::UNLISTEN, config::LISTEN, true),
         (_, state::SYN_SENT) => (event::CONNECT, config::CONNECT, true),
         (state::SYN_RECV, state::ESTABLISHED) => (event::ACCEPT, config::ACCEPT, false),
         _ => return 0,
@@ -194,10 +195,10 @@ unsafe fn actor(record: *mut EventRecord, task: Address) {
         };
         (&raw mut (*record).tid).write(thread);
         bytes(&raw mut (*record).comm, at(task, offset!(task_comm)));
-        let name = &raw mut (*record).cgroup_name;
-        name.cast::<u8>().write(0);
-        let name = &mut *name;
-        let _ = bpf_probe_read_kernel_str_bytes(cgroup_name(task).cast(), name);
+        let node = cgroup_node(task);
+        text(&raw mut (*record).cgroup_name, pointer(node, offset!(kernfs_name)));
+        let parent = pointer(node, offset!(kernfs_parent));
+        text(&raw mut (*record).cgroup_parent, pointer(parent, offset!(kernfs_name)));
     }
 }
 
@@ -218,25 +219,34 @@ unsafe fn nobody(record: *mut EventRecord) {
         (&raw mut (*record).tid).write(0);
         (&raw mut (*record).comm).write([0; 16]);
         (&raw mut (*record).cgroup_name).cast::<u8>().write(0);
+        (&raw mut (*record).cgroup_parent).cast::<u8>().write(0);
+    }
+}
+
+/// Reads a text to where it ends with a zero, if it can be read, else is empty.
+///
+/// # Safety
+/// `into` can be written.
+#[inline(always)]
+unsafe fn text(into: *mut [u8; 104], from: Address) {
+    // SAFETY: as said by the caller.
+    unsafe {
+        into.cast::<u8>().write(0);
+        let _ = bpf_probe_read_kernel_str_bytes(from.cast(), &mut *into);
     }
 }
 
 /// `PROC_PID_INIT_INO`, include/linux/proc_ns.h.
 const INITIAL_PIDNS: u32 = 0xEFFF_FFFC;
 
-/// The last part of the path of a task's cgroup: where cgroup v1 is used, its v2
-/// cgroup is the root for all, and the memory hierarchy tells instead.
+/// The node of a task's cgroup: where cgroup v1 is used, its v2 cgroup is the root
+/// for all, and the memory hierarchy tells instead.
 #[inline(always)]
-fn cgroup_name(task: Address) -> Address {
+fn cgroup_node(task: Address) -> Address {
     let set = pointer(task, offset!(task_cgroups));
     let memory = pointer(pointer(set, offset!(css_set_memory)), offset!(css_cgroup));
-    let unified = pointer(set, offset!(css_set_dfl));
-    let (memory, unified) = (name_of(memory), name_of(unified));
-    let empty = number::<u8>(unified, 0) == 0;
-    if empty { memory } else { unified }
-}
-
-#[inline(always)]
-fn name_of(cgroup: Address) -> Address {
-    pointer(pointer(cgroup, offset!(cgroup_kn)), offset!(kernfs_name))
+    let memory = pointer(memory, offset!(cgroup_kn));
+    let unified = pointer(pointer(set, offset!(css_set_dfl)), offset!(cgroup_kn));
+    let is_root = pointer(unified, offset!(kernfs_parent)).is_null();
+    if is_root && !memory.is_null() { memory } else { unified }
 }

@@ -5,7 +5,7 @@
 //! piece, where `nf_nat_setup_info` sees one half at a time.
 
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns,
+    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_ktime_get_boot_ns,
 };
 use aya_ebpf::macros::kprobe;
 use aya_ebpf::programs::ProbeContext;
@@ -66,6 +66,9 @@ fn tell(skb: Address) {
             u16::from_be(number(reply, offset!(tuple_src_port))),
             u16::from_be(number(reply, offset!(tuple_dst_port))),
         ]);
+        let uid = if in_process { bpf_get_current_uid_gid() as u32 } else { 0 };
+        (&raw mut (*record).uid).write(uid);
+        (&raw mut (*record).reserved2).write(0);
         (&raw mut (*record).comm).write([0; 16]);
         if in_process {
             bpf_get_current_comm((&raw mut (*record).comm).cast(), 16);

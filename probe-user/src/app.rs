@@ -1,5 +1,7 @@
 //! Puts the parts together: arguments, a node, answers, a view, an exit status.
 
+mod trace;
+
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -70,7 +72,22 @@ fn complain(message: &str, exit: Exit) -> ExitCode {
     exit.into()
 }
 
+/// Shows on standard error what the tool, its libraries and its eBPF programs log.
+fn show_logs() {
+    // Neither can fail: nothing else of this program installs one.
+    let _ = tracing_log::LogTracer::init();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .with_max_level(tracing::Level::DEBUG)
+        .finish();
+    let _ = tracing::subscriber::set_global_default(subscriber);
+}
+
 fn run(cli: &Cli) -> Result<Exit, Failure> {
+    if cli.global.verbose > 1 {
+        show_logs();
+    }
     let mut out = io::BufWriter::new(io::stdout().lock());
     let exit = match &cli.command {
         Some(Command::Completions { shell }) => {
@@ -86,9 +103,12 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
             Exit::Found
         }
         Some(Command::Doctor) => on_node(&cli.global, |node| doctor(node, &cli.global, &mut out))?,
+        Some(Command::Pin { group }) => pin(group.as_deref(), &mut out)?,
+        Some(Command::Unpin) => unpin(&mut out)?,
         Some(Command::List(args)) => {
             on_node(&cli.global, |node| list(node, &cli.global, args, &mut out))?
         }
+        Some(Command::Trace(args)) => trace::run(&cli.global, args, &mut out)?,
         None if cli.targets.is_empty() => {
             on_node(&cli.global, |node| list(node, &cli.global, &ListArgs::default(), &mut out))?
         }
@@ -111,17 +131,19 @@ fn on_node(
         let recorded = Recorded::load(path).map_err(|error| Failure::Usage(error.to_string()))?;
         return work(&recorded);
     }
-    let live = LiveNode::new().map_err(|error| {
-        Failure::Tool(format!(
-            "/proc can't be read: {error}; mount procfs there: mount -t proc proc /proc"
-        ))
-    })?;
+    let live = LiveNode::new().map_err(|error| no_procfs(&error))?;
     let Some(path) = &global.record else { return work(&live) };
     can_save(path).map_err(Failure::Usage)?;
     let recorder = Recorder::new(&live);
     let exit = work(&recorder)?;
     save(&recorder, path, global.redact)?;
     Ok(exit)
+}
+
+fn no_procfs(error: &io::Error) -> Failure {
+    Failure::Tool(format!(
+        "/proc can't be read: {error}; mount procfs there: mount -t proc proc /proc"
+    ))
 }
 
 /// Whether a recording can be written to `path`: said before anything is read.
@@ -173,7 +195,7 @@ fn queries(targets: &[String]) -> Result<Vec<Query>, Failure> {
         )));
     }
     // `-4` is taken for a number, which no port is.
-    if let Some(message) = targets.iter().find_map(|target| cli::of_list(target)) {
+    if let Some(message) = targets.iter().find_map(|target| cli::of_command(target)) {
         return Err(Failure::Usage(message));
     }
     // Only a name needs the file; without it every name is unknown.
@@ -198,7 +220,8 @@ fn ask(
     if global.json {
         view::json::write(&view::json::answers(&answers, &host, &sources), out)?;
     } else {
-        let text = view::text::answers(&answers, &host, &style(global), global.verbose, &sources);
+        let text =
+            view::text::answers(&answers, &host, &style(global), global.verbose > 0, &sources);
         out.write_all(text.as_bytes())?;
     }
     Ok(Exit::of(answers.iter().map(|answer| answer.verdict)))
@@ -259,7 +282,7 @@ fn list(
             out.write_all(view::list::table(&listing, &host, &style(global), options).as_bytes())?;
         }
     }
-    if global.verbose && output != ListOutput::Json {
+    if global.verbose > 0 && output != ListOutput::Json {
         out.flush()?;
         let sources = view::doctor::judged(&host, sources);
         let _ = io::stderr()
@@ -318,6 +341,42 @@ fn doctor(node: &dyn Node, global: &Global, out: &mut impl Write) -> Result<Exit
     }
     let whole = sources.iter().all(|source| source.ok);
     Ok(if whole { Exit::Found } else { Exit::Unknown })
+}
+
+fn pin(group: Option<&str>, out: &mut impl Write) -> Result<Exit, Failure> {
+    let id = match group {
+        Some(name) => {
+            let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
+            let id = node::group_id(name, &groups).ok_or_else(|| {
+                Failure::Usage(format!("there is no group {name:?}; see getent group"))
+            })?;
+            Some(id)
+        }
+        None => None,
+    };
+    let pinned = node::pin(id).map_err(Failure::Tool)?;
+    writeln!(
+        out,
+        "pinned in {}, version {}: readable by root{}",
+        pinned.directory.display(),
+        pinned.version,
+        group.map_or_else(String::new, |name| format!(" and the group {}", view::clean(name))),
+    )?;
+    if pinned.mounted {
+        writeln!(out, "a bpffs was mounted there; whereis-port unpin removes it")?;
+    }
+    Ok(Exit::Found)
+}
+
+fn unpin(out: &mut impl Write) -> Result<Exit, Failure> {
+    let removed = node::unpin().map_err(Failure::Tool)?;
+    if removed.is_empty() {
+        writeln!(out, "nothing was pinned")?;
+    }
+    for pin in removed {
+        writeln!(out, "removed {}", pin.display())?;
+    }
+    Ok(Exit::Found)
 }
 
 fn style(global: &Global) -> Style {

@@ -1,15 +1,17 @@
 //! The command line: flags as typed, and questions as understood.
 
 mod target;
+mod trace;
 
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue};
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::view::ColorChoice;
 
 pub use target::{BadTarget, parse_target};
+pub use trace::TraceArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -21,6 +23,7 @@ Examples:
   whereis-port https                 a name of /etc/services
   whereis-port --json 6443 | jq -r '.answers[].paths[].end.process.name'
   whereis-port list -t --container web
+  whereis-port trace 8080            listeners on port 8080 as they come and go
   whereis-port --record node.json list    everything, to answer from elsewhere
   whereis-port --replay node.json 30518
 
@@ -28,7 +31,7 @@ Exit status:
   0  found                 1  surely nothing there
   2  bad usage or input    3  not found, but something could not be read (it is said what)
   4  the tool itself failed
-  (doctor: 0 all sources readable, 3 some are not)
+  (doctor: 0 all sources readable, 3 some are not; trace: 0 at least one event)
 
 Without root, listeners of other users are listed without their owner. See
 `whereis-port doctor` for what can be read here and what would give the rest.";
@@ -45,6 +48,21 @@ Exit status:
   2  bad usage, for example a namespace that there is none of
   3  none that fits, but something could not be read
   4  the tool itself failed";
+
+const PIN_HELP: &str = "\
+The programs stay in the kernel until `whereis-port unpin` or the next boot. They
+run only while somebody reads them. Pins are in /sys/fs/bpf/whereis-port, or, where
+that is not mounted or the group may not enter it, in a bpffs of their own at
+/run/whereis-port/bpf.
+
+What --group reveals to the group's members: every inet socket of every network
+namespace of this machine with its addresses, and the id, name, start time and
+namespaces of every process, whatever /proc hides from them.
+
+Exit status:
+  0  done
+  2  there is no such group
+  4  the kernel or the file system refused; it is said why";
 
 /// Who is behind a port, and how does traffic get there?
 ///
@@ -82,9 +100,10 @@ pub struct Global {
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub color: ColorChoice,
 
-    /// Show what was read, how long each source took, and all evidence
-    #[arg(short, long, global = true)]
-    pub verbose: bool,
+    /// Show what was read, how long each source took, and all evidence; -vv also what the tool
+    /// and its eBPF programs log, on standard error
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
 
     /// Write what this run read to FILE (mode 0600: command lines can hold secrets)
     #[arg(long, global = true, value_name = "FILE", conflicts_with = "replay")]
@@ -105,8 +124,20 @@ pub enum Command {
     /// List every listener of every network namespace
     #[command(after_help = LIST_HELP)]
     List(ListArgs),
+    /// Watch listeners come and go, with who did it, as it happens
+    #[command(after_help = trace::HELP)]
+    Trace(TraceArgs),
     /// Say what can be read here, what can't, and what would give it
     Doctor,
+    /// Pin the socket iterator, so that later questions cost one read (root)
+    #[command(after_help = PIN_HELP)]
+    Pin {
+        /// Let members of this group read it: they get all owners without root
+        #[arg(long, value_name = "GROUP")]
+        group: Option<String>,
+    },
+    /// Remove what `pin` left, of any version (root)
+    Unpin,
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -172,31 +203,32 @@ pub enum ListOutput {
 }
 
 /// What is wrong with a command line that clap did not understand, when more can
-/// be said than it does: an option of `list` that stands without `list`.
+/// be said than it does: an option of a command that stands without it.
 pub fn misplaced(error: &clap::Error) -> Option<String> {
     if error.kind() != clap::error::ErrorKind::UnknownArgument {
         return None;
     }
     match error.get(ContextKind::InvalidArg) {
-        // Where `list` was given, it would have taken the option.
-        Some(ContextValue::String(option)) => of_list(option),
+        // Where its command was given, it would have taken the option.
+        Some(ContextValue::String(option)) => of_command(option),
         _ => None,
     }
 }
 
-/// Where `option` belongs, when it is one of `list`.
-pub fn of_list(option: &str) -> Option<String> {
+/// Where `option` belongs, when it is one of a command.
+pub fn of_command(option: &str) -> Option<String> {
     let command = Cli::command();
-    let known = command.find_subcommand("list")?.get_opts().any(|known| {
-        let long = known.get_long().map(|long| format!("--{long}"));
-        let short = known.get_short().map(|short| format!("-{short}"));
-        long.as_deref() == Some(option) || short.as_deref() == Some(option)
-    });
-    known.then(|| {
-        format!(
-            "{option} belongs to the command `list` and comes behind it: whereis-port list {option} …"
-        )
-    })
+    let knows = |sub: &&clap::Command| {
+        sub.get_opts().any(|known| {
+            let long = known.get_long().map(|long| format!("--{long}"));
+            let short = known.get_short().map(|short| format!("-{short}"));
+            long.as_deref() == Some(option) || short.as_deref() == Some(option)
+        })
+    };
+    let name = command.get_subcommands().find(knows)?.get_name();
+    Some(format!(
+        "{option} belongs to the command `{name}` and comes behind it: whereis-port {name} {option} …"
+    ))
 }
 
 /// The command that `word` is, or most likely was meant to be.

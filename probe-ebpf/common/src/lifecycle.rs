@@ -91,6 +91,8 @@ pub struct EventRecord {
     /// The last part of the path of the process's cgroup in the v1 memory
     /// hierarchy, or of its v2 cgroup where v1 is not used; ends at the first zero.
     pub cgroup_name: [u8; 104],
+    /// The part before that.
+    pub cgroup_parent: [u8; 104],
 }
 
 /// NAT of one connection.
@@ -126,6 +128,10 @@ pub struct NatRecord {
     pub reply_destination: [u8; 16],
     /// Ports of the four, in the same order.
     pub ports: [u16; 4],
+    /// User id of the process, in the initial user namespace. 0 unless `in_process`.
+    pub uid: u32,
+    /// Always 0.
+    pub reserved2: u32,
     /// Name of the thread. Untrusted.
     pub comm: [u8; 16],
 }

@@ -67,6 +67,8 @@ pub struct Offsets {
     pub kernfs_id: u32,
     /// `kernfs_node.name`, pointer to a string.
     pub kernfs_name: u32,
+    /// `kernfs_node.__parent`, pointer to `kernfs_node` (`parent` before Linux 6.15).
+    pub kernfs_parent: u32,
     /// `task_struct.tgid`, u32.
     pub task_tgid: u32,
     /// `task_struct.pid`, u32.
@@ -166,6 +168,7 @@ impl Offsets {
         cgroup_kn: MISSING,
         kernfs_id: MISSING,
         kernfs_name: MISSING,
+        kernfs_parent: MISSING,
         task_tgid: MISSING,
         task_pid: MISSING,
         task_start: MISSING,

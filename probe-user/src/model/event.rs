@@ -4,7 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{NetnsId, Pid, Port, Proto, StartTime};
+use super::{
+    Cluster, Container, Evidence, NetnsId, NetnsRef, Pid, Pod, Port, Process, Proto, StartTime,
+};
 
 /// The kinds of event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -75,7 +77,8 @@ pub struct Event {
     pub peer: Option<SocketAddr>,
     /// The socket's inode in sockfs, where it is known.
     pub inode: Option<u64>,
-    /// Who did it. `None` when the kernel did it for somebody else.
+    /// Who did it. `None` when the kernel did it for somebody else. Of
+    /// [`SeenBy::Comparison`]: who held the socket when it was first seen.
     pub actor: Option<Actor>,
     /// The translation, for [`EventKind::Nat`].
     pub nat: Option<NatEvent>,
@@ -115,6 +118,27 @@ pub struct NatEvent {
     pub new_source: SocketAddr,
     /// Destination after translation.
     pub new_destination: SocketAddr,
+}
+
+/// An event, and what is known of who caused it and where.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Traced {
+    /// The event.
+    pub event: Event,
+    /// Its namespace, with the name that answers give it.
+    pub netns: Option<NetnsRef>,
+    /// The process that caused it, when it still runs.
+    pub process: Option<Process>,
+    /// The containers it is in, outermost first.
+    pub containers: Vec<Container>,
+    /// Their pod.
+    pub pod: Option<Pod>,
+    /// Their cluster.
+    pub cluster: Option<Cluster>,
+    /// The systemd unit, for a process in no container.
+    pub unit: Option<String>,
+    /// How the containers are known.
+    pub evidence: Vec<Evidence>,
 }
 
 /// Where connections through a process were seen to lead: nothing but what was

@@ -22,7 +22,7 @@ pub use answer::{
 };
 pub use cgroup::{CgroupPath, ContainerRef, PodRef, parse_proc_cgroup};
 pub use container::{Cluster, Container, Network, Pod, Published, Runtime, Service};
-pub use event::{Actor, Event, EventKind, NatEvent, Observed, SeenBy};
+pub use event::{Actor, Event, EventKind, NatEvent, Observed, SeenBy, Traced};
 pub use gap::{Evidence, Gap, Impact, Read, SourceReport};
 pub use host::{Capability, Host};
 pub use net::{Address, KernelPort, Link, LinkKind, NatPresence, Netns, NetnsId, Route};

@@ -11,7 +11,7 @@ use crate::model::{
     NetnsId, Owners, Pid, Process, Read, Route, Socket, SocketFilter, SocketInode, SourceReport,
 };
 
-pub use live::LiveNode;
+pub use live::{COMPARISON, LiveNode, Pinned, group_id, local_offset, pin, unpin, watch};
 pub use recorded::{
     Asked, Facts, InContainer, Recorded, Recorder, Recording, RecordingError, SocketsOf,
     read_everything, redact,

@@ -13,12 +13,15 @@ pub struct Wanted {
     pub ports: Option<PortRange>,
     /// How often readings are compared where events can't be had.
     pub interval: Duration,
+    /// Whether programs in the kernel may be used where they can.
+    pub ebpf: bool,
 }
 
 /// A running watch. It ends, without a trace, when it is dropped.
 pub trait Watch {
     /// Waits until something happens, but not longer than `timeout`. Events come
-    /// in the order in which they happened. A signal ends the wait early.
+    /// in the order in which they happened. A signal ends the wait early. With a
+    /// timeout of zero: what has happened up to now.
     fn next(&mut self, timeout: Duration) -> Vec<Event>;
 
     /// How many events were lost so far, by which source: the kernel writes faster

@@ -2,11 +2,11 @@
 //! names for namespaces.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::model::{
-    Address, Container, ContainerRef, Gap, Host, Netns, NetnsId, NetnsRef, Pid, Process, Read,
-    Socket,
+    Address, Container, ContainerRef, Gap, Host, Netns, NetnsId, NetnsRef, Owners, Pid, Process,
+    Read, Socket, SocketInode,
 };
 use crate::node::Node;
 
@@ -60,6 +60,13 @@ impl<'a> Facts<'a> {
         });
     }
 
+    /// Who holds these sockets, in the order that [`Owners::of`] needs.
+    pub(super) fn owners(&self, inodes: &BTreeSet<SocketInode>) -> Owners {
+        let mut owners = self.take(self.node.owners(inodes));
+        owners.holders.sort_unstable();
+        owners
+    }
+
     /// One process, if it still exists.
     pub(super) fn process(&self, pid: Pid) -> Option<Process> {
         self.take(self.node.processes(&[pid])).into_iter().next()
@@ -92,21 +99,26 @@ impl<'a> Facts<'a> {
         NetnsRef { id, name }
     }
 
+    /// The containers, outermost first, whose processes live in a namespace. None
+    /// for the host's.
+    pub(super) fn containers_of(&self, id: NetnsId) -> Vec<Container> {
+        let chain = || {
+            let netns = self.netns.iter().find(|n| n.id == id)?;
+            let process = self.process(*netns.members.first()?)?;
+            let containers = self.containers(&process.cgroup.as_ref()?.containers(), process.pid);
+            // A container with the host's network names nothing.
+            let own = containers.last()?.network_mode.as_deref() != Some("host");
+            own.then_some(containers)
+        };
+        if self.host.host_netns == Some(id) { Vec::new() } else { chain().unwrap_or_default() }
+    }
+
     fn name(&self, id: NetnsId) -> Option<String> {
         if self.host.host_netns == Some(id) {
             return Some("host".to_owned());
         }
         let netns = self.netns.iter().find(|n| n.id == id)?;
-        let container = || {
-            let process = self.process(*netns.members.first()?)?;
-            let chain = process.cgroup.as_ref()?.containers();
-            let innermost = self.containers(&chain, process.pid).pop()?;
-            // A container with the host's network names nothing.
-            if innermost.network_mode.as_deref() == Some("host") {
-                return None;
-            }
-            Some(container_name(&innermost))
-        };
+        let container = || self.containers_of(id).last().map(container_name);
         // Runtimes pin namespaces under generated names; a container's own name
         // says more.
         let pinned =

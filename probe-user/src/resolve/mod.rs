@@ -1,6 +1,7 @@
 //! From facts and a question to an answer. No I/O, no clock, and it can't fail:
 //! what is missing becomes a gap of the answer.
 
+mod event;
 mod facts;
 mod forward;
 mod list;
@@ -17,6 +18,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+pub use event::{concerns, trace, unnamed};
 pub use forward::{Forward, Target, parse as parse_forward};
 pub(crate) use forward::{Piece, Word, telling_words};
 pub use list::{ListFilter, list};

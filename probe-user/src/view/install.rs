@@ -83,8 +83,12 @@ fn usage(sub: &Command) -> String {
     for argument in sub.get_positionals() {
         let names = argument.get_value_names().unwrap_or_default();
         let name = names.first().map_or(argument.get_id().as_str(), |name| name.as_str());
-        text.push(' ');
-        text.push_str(&name.to_uppercase());
+        let name = name.to_uppercase();
+        text.push_str(&if argument.is_required_set() {
+            format!(" {name}")
+        } else {
+            format!(" [{name}...]")
+        });
     }
     text
 }

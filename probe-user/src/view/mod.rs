@@ -8,6 +8,7 @@ pub mod list;
 pub mod sanitize;
 pub mod style;
 pub mod text;
+pub mod trace;
 
 #[cfg(test)]
 mod fixtures;

@@ -118,3 +118,33 @@ words! {
         Unconnected,
     }
 }
+
+words! {
+    /// A kind of event.
+    EventKind = EventKind {
+        /// TCP: a socket listens now.
+        Listen,
+        /// UDP: a socket was bound to a port.
+        Bind,
+        /// It listens no more, or was released.
+        Close,
+        /// TCP: a process connects to somewhere.
+        Connect,
+        /// TCP: a listener got a connection.
+        Accept,
+        /// A connection begins or ends that NAT changes.
+        Nat,
+    }
+}
+
+words! {
+    /// How an event is known.
+    SeenBy = SeenBy {
+        /// A program in the kernel saw it when it happened.
+        Ebpf,
+        /// Conntrack told of it when it happened.
+        Conntrack,
+        /// Two readings of the node differ: it happened between them.
+        Comparison,
+    }
+}

@@ -2,6 +2,7 @@ use serde_json::Value;
 
 use crate::view::fixtures::{self, HOSTILE, host, listing, sources, user_host};
 use crate::view::sanitize::is_unsafe;
+use crate::view::trace::Summary;
 
 use super::*;
 
@@ -32,6 +33,21 @@ fn documents() -> Vec<Value> {
         value(&list(&listing(), &host(), &sources())),
         value(&doctor(&host(), &sources())),
     ]
+}
+
+/// Every line of `trace` that the fixtures give.
+fn lines() -> Vec<Value> {
+    let gaps = [model::Gap::new(model::Impact::Port, "eBPF", "not there")];
+    let mut lines = vec![
+        value(&start(&model::EventKind::ALL, &host(), &gaps, &sources())),
+        value(&lost(17, 20)),
+    ];
+    lines.extend(fixtures::events().iter().map(|traced| value(&event(traced))));
+    lines.push(value(&event(&fixtures::hostile_event())));
+    let mut seen = Summary { lost: 20, ..Summary::default() };
+    fixtures::events().iter().for_each(|traced| seen.count(traced.event.kind));
+    lines.push(value(&summary(&seen, &gaps)));
+    lines
 }
 
 /// What is wrong with `value` by `schema`: as much of JSON schema as ours uses,
@@ -89,7 +105,7 @@ fn wrong(root: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), St
 #[test]
 fn documents_follow_the_schema() {
     let schema: Value = serde_json::from_str(&schema()).unwrap();
-    for document in documents() {
+    for document in documents().into_iter().chain(lines()) {
         assert_eq!(wrong(&schema, &schema, &document, "$"), Ok(()));
     }
 }
@@ -130,6 +146,52 @@ fn the_documents_are_as_they_were() {
     let mut one = listing();
     one.rows.truncate(1);
     insta::assert_snapshot!("list", unversioned(&list(&one, &host(), &sources())));
+}
+
+#[test]
+fn an_event_is_one_line_in_the_words_of_an_answer() {
+    let mut out = Vec::new();
+    for traced in fixtures::events() {
+        write_line(&event(&traced), &mut out).unwrap();
+    }
+    let text = String::from_utf8(out).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), fixtures::events().len());
+    assert_eq!(lines[0]["time"], "2023-11-14T22:13:20.042000001Z");
+    assert_eq!(lines[0]["unix_ms"], 1_700_000_000_042_u64);
+    assert_eq!(lines[0]["process"]["name"], "nginx");
+    assert_eq!(lines[1]["seen_by"], "comparison");
+    assert_eq!(lines[2]["container"]["name"], "cluster2-control-plane");
+    assert_eq!(lines[2]["actor"]["comm"], "kube-apiserver");
+    assert_eq!(lines[2].get("process"), Some(&Value::Null));
+    assert_eq!(lines[3].get("port"), Some(&Value::Null));
+    assert_eq!(lines[5]["nat"]["new_destination"]["port"], 80);
+    let mut all = String::new();
+    for line in lines {
+        all.push_str(&text_of(&line));
+    }
+    insta::assert_snapshot!("events", all);
+}
+
+/// A line for people to compare: indented, without what is null.
+fn text_of(line: &Value) -> String {
+    let mut line = line.clone();
+    let without_nulls =
+        |object: &mut serde_json::Map<String, Value>| object.retain(|_, v| !v.is_null());
+    line.as_object_mut().map(without_nulls);
+    line["process"].as_object_mut().map(without_nulls);
+    format!("{line:#}\n")
+}
+
+#[test]
+fn a_hostile_event_stays_on_its_line() {
+    let mut out = Vec::new();
+    write_line(&event(&fixtures::hostile_event()), &mut out).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    assert_eq!(text.matches('\n').count(), 1);
+    assert_eq!(text.trim_end().chars().find(|c| is_unsafe(*c)), None);
+    let back: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(back["actor"]["comm"], HOSTILE);
 }
 
 #[test]
