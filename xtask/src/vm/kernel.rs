@@ -41,7 +41,7 @@ impl Kernel {
         let dir = super::cache()?.join(stem);
         if !dir.is_dir() {
             // Under another name until it is whole.
-            let part = dir.with_extension("part");
+            let part = dir.with_file_name("unpacking");
             let _left = fs::remove_dir_all(&part);
             sh::run(Command::new("dpkg-deb").arg("--extract").args([package, &part]))?;
             let version = version(&part)?;
