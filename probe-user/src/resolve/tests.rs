@@ -10,6 +10,8 @@ use crate::model::{
 };
 use crate::node::Node;
 
+mod event;
+
 const HOST: NetnsId = NetnsId::Inode(100);
 const A: NetnsId = NetnsId::Inode(200);
 const B: NetnsId = NetnsId::Inode(300);
