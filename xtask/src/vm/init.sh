@@ -1,5 +1,5 @@
 #!/bin/busybox sh
-# The first process of a virtual machine for tests. `@…@` is filled in by xtask.
+# The first process of a virtual machine for tests. xtask fills in what to run.
 export PATH=/usr/local/bin:/usr/bin:/usr/sbin HOME=/root TERM=dumb
 busybox mount -t proc proc /proc
 busybox mount -t sysfs sysfs /sys
@@ -18,11 +18,12 @@ ip link set lo up
 
 export WHEREIS_PORT_REQUIRE_LAB=1 WHEREIS_PORT_VM=1 WHEREIS_PORT_BIN=/usr/local/bin/whereis-port
 cd /tmp
-# There is no Docker here.
-for suite in @SUITES@; do
-    echo "@@vm begin $suite"
-    /usr/local/bin/$suite --test-threads 2 --skip docker @FILTER@ 2>&1
-    echo "@@vm end $suite $?"
-done
-echo "@@vm done"
+run() {
+    echo "%% begin $1"
+    # There is no Docker here.
+    "test-$1" --test-threads 2 --skip docker $2 2>&1
+    echo "%% end $1 $?"
+}
+@RUN@
+echo "%% done"
 busybox poweroff -f

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use super::Tests;
 use super::kernel::Kernel;
 use crate::sh;
 
@@ -50,13 +51,8 @@ pub(crate) struct Base {
 }
 
 impl Base {
-    /// Makes it in `dir`, with `tests` by name and program.
-    pub(crate) fn make(
-        dir: &Path,
-        tests: &[(String, PathBuf)],
-        filter: Option<&str>,
-        limit: u64,
-    ) -> Result<Self> {
+    /// Makes it in `dir`, with `tests`.
+    pub(crate) fn make(dir: &Path, tests: &[Tests], limit: u64) -> Result<Self> {
         let root = dir.join("root");
         if root.exists() {
             fs::remove_dir_all(&root).with_context(|| format!("emptying {}", root.display()))?;
@@ -83,11 +79,10 @@ impl Base {
         for program in ["whereis-port", "lab-helper"] {
             tree.small(&built.join(program), program)?;
         }
-        for (name, program) in tests {
-            tree.small(program, name)?;
+        for test in tests {
+            tree.small(&test.program, &format!("test-{}", test.suite))?;
         }
-        let suites: Vec<&str> = tests.iter().map(|(name, _)| name.as_str()).collect();
-        tree.text("init", &init(&suites, filter, limit)?, 0o755)?;
+        tree.text("init", &init(tests, limit)?, 0o755)?;
         tree.text(
             "etc/passwd",
             "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:\n",
@@ -224,14 +219,14 @@ impl Tree {
 }
 
 /// The script that is the first process.
-fn init(suites: &[&str], filter: Option<&str>, limit: u64) -> Result<String> {
-    let filter = filter.unwrap_or_default();
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
-    ensure!(filter.chars().all(plain), "{filter:?} is no part of a test's name");
-    Ok(include_str!("init.sh")
-        .replace("@LIMIT@", &limit.to_string())
-        .replace("@SUITES@", &suites.join(" "))
-        .replace("@FILTER@", filter))
+fn init(tests: &[Tests], limit: u64) -> Result<String> {
+    let mut runs = String::new();
+    for Tests { suite, filter, .. } in tests {
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+        ensure!(filter.chars().all(plain), "{filter:?} is no part of a test's name");
+        runs += &format!("run {suite} {filter}\n");
+    }
+    Ok(include_str!("init.sh").replace("@LIMIT@", &limit.to_string()).replace("@RUN@\n", &runs))
 }
 
 /// The files that `ldd` prints.
@@ -290,10 +285,12 @@ mod tests {
 
     #[test]
     fn the_script_runs_what_was_chosen_and_no_shell_code() {
-        let script = init(&["kernel", "lab"], Some("vxlan"), 60).unwrap();
-        assert!(script.contains("for suite in kernel lab;"), "{script}");
-        assert!(script.contains("--skip docker vxlan 2>&1"), "{script}");
-        assert!(script.contains("sleep 60;"), "{script}");
-        assert!(init(&["kernel"], Some("a; reboot"), 60).is_err());
+        let tests = |suite, filter: &str| {
+            [Tests { suite, program: PathBuf::new(), filter: filter.to_owned() }]
+        };
+        let script = init(&tests("live", "node::live::"), 60).unwrap();
+        assert!(script.contains("\nrun live node::live::\n"), "{script}");
+        assert!(script.contains("sleep 60;") && !script.contains('@'), "{script}");
+        assert!(init(&tests("kernel", "a; reboot"), 60).is_err());
     }
 }

@@ -18,9 +18,31 @@ use anyhow::{Context as _, Result, bail};
 use crate::{Refused, sh};
 use kernel::Kernel;
 
-/// The files of end-to-end tests that run there, each with limits of its own.
-/// Those that need Docker, `lsof` or much time are not among them.
-const SUITES: &[&str] = &["kernel", "sockets", "lab"];
+/// Tests that run there: a name and what is to be built for it.
+struct Suite {
+    name: &'static str,
+    /// The kind of target that has the tests, as cargo calls it, and its name.
+    target: (&'static str, &'static str),
+    /// Only tests whose name contains this.
+    filter: &'static str,
+}
+
+impl Suite {
+    /// A file of end-to-end tests.
+    const fn file(name: &'static str) -> Self {
+        Self { name, target: ("test", name), filter: "" }
+    }
+}
+
+/// All of them. What needs Docker, `lsof` or much time is not among them.
+const SUITES: &[Suite] = &[
+    // The sources of facts, among them those that read the running kernel.
+    Suite { name: "live", target: ("lib", "whereis_port"), filter: "node::live::" },
+    Suite::file("kernel"),
+    Suite::file("sockets"),
+    Suite::file("lab"),
+    Suite::file("trace"),
+];
 
 /// What to boot.
 #[derive(Debug, clap::Args)]
@@ -30,8 +52,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "KERNEL")]
     kernel: Vec<String>,
 
-    /// Only these files of tests.
-    #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(SUITES))]
+    /// Only these tests: `live` or a file of end-to-end tests.
+    #[arg(long, value_name = "NAME", value_parser = names())]
     suite: Vec<String>,
 
     /// Only tests whose name contains this.
@@ -41,6 +63,10 @@ pub(crate) struct Args {
     /// Seconds after which a machine that still runs has failed.
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     limit: u64,
+}
+
+fn names() -> clap::builder::PossibleValuesParser {
+    clap::builder::PossibleValuesParser::new(SUITES.iter().map(|suite| suite.name))
 }
 
 /// Builds the tests, boots each kernel and reports.
@@ -58,14 +84,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         some => some.to_vec(),
     };
     let kernels = names.iter().map(|name| Kernel::get(name)).collect::<Result<Vec<_>>>()?;
-    let suites: Vec<&str> = SUITES
-        .iter()
-        .filter(|suite| args.suite.is_empty() || args.suite.iter().any(|s| s == *suite))
-        .copied()
-        .collect();
+    let asked =
+        |suite: &&Suite| args.suite.is_empty() || args.suite.iter().any(|s| s == suite.name);
+    let suites: Vec<&Suite> = SUITES.iter().filter(asked).collect();
 
     let dir = sh::target_dir()?.join("vm");
-    let base = initramfs::Base::make(&dir, &tests(&suites)?, args.filter.as_deref(), args.limit)?;
+    let tests = build(&suites, args.filter.as_deref())?;
+    let base = initramfs::Base::make(&dir, &tests, args.limit)?;
+    let suites: Vec<&str> = suites.iter().map(|suite| suite.name).collect();
     let mut table = Vec::new();
     for kernel in &kernels {
         let initramfs = base.with_modules(kernel)?;
@@ -92,32 +118,45 @@ fn cache() -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// Builds the tool and the tests: the programs of `suites`, by name.
-fn tests(suites: &[&str]) -> Result<Vec<(String, PathBuf)>> {
+/// A program with tests, and which of them to run.
+#[derive(Debug)]
+struct Tests {
+    suite: &'static str,
+    program: PathBuf,
+    filter: String,
+}
+
+/// Builds the tool and the tests of `suites`.
+fn build(suites: &[&'static Suite], filter: Option<&str>) -> Result<Vec<Tests>> {
     sh::run(&mut sh::cargo(&["build", "--workspace", "--bins", "--locked"]))?;
-    let build = ["test", "--package", "e2e", "--no-run", "--locked", "--message-format=json"];
-    let messages = sh::capture(&mut sh::cargo(&build))?;
-    let built = executables(&messages);
+    let mut command = sh::cargo(&["test", "--package", "e2e", "--package", "whereis-port"]);
+    command.args(["--no-run", "--locked", "--message-format=json-render-diagnostics"]);
+    for suite in suites {
+        match suite.target {
+            ("lib", _) => command.arg("--lib"),
+            (_, name) => command.args(["--test", name]),
+        };
+    }
+    let messages = sh::capture(&mut command)?;
     suites
         .iter()
         .map(|suite| {
-            let found = built.iter().find(|(name, _)| name == suite).cloned();
-            found.with_context(|| format!("tests/{suite}.rs is not among the end-to-end tests"))
+            let program = executable(&messages, suite.target)
+                .with_context(|| format!("cargo built no tests {}", suite.target.1))?;
+            let filter = filter.unwrap_or(suite.filter).to_owned();
+            Ok(Tests { suite: suite.name, program, filter })
         })
         .collect()
 }
 
-/// The tests that cargo says it built: name and program.
-fn executables(messages: &str) -> Vec<(String, PathBuf)> {
+/// The program that cargo says it built of a target's tests.
+fn executable(messages: &str, (kind, name): (&str, &str)) -> Option<PathBuf> {
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["kind"][0] == "test")
-        .filter_map(|message| {
-            let name = message["target"]["name"].as_str()?.to_owned();
-            Some((name, Path::new(message["executable"].as_str()?).to_owned()))
-        })
-        .collect()
+        .filter(|message| message["target"]["kind"][0] == kind && message["target"]["name"] == name)
+        // The library itself is built, too, and is no program.
+        .find_map(|message| Some(Path::new(message["executable"].as_str()?).to_owned()))
 }
 
 #[cfg(test)]
@@ -127,14 +166,19 @@ mod tests {
     #[test]
     fn programs_of_tests_are_found_in_what_cargo_prints() {
         let messages = concat!(
-            r#"{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"lab"},"executable":null}"#,
+            r#"{"target":{"kind":["lib"],"name":"whereis_port"},"executable":null}"#,
             "\n",
-            r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"kernel"},"executable":"/t/kernel-12"}"#,
+            r#"{"target":{"kind":["lib"],"name":"whereis_port"},"executable":"/t/whereis-34"}"#,
             "\n",
-            r#"{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"lab-helper"},"executable":"/t/lab-helper"}"#,
+            r#"{"target":{"kind":["test"],"name":"kernel"},"executable":"/t/kernel-12"}"#,
+            "\n",
+            r#"{"target":{"kind":["bin"],"name":"lab-helper"},"executable":"/t/lab-helper"}"#,
             "\n",
             r#"{"reason":"build-finished","success":true}"#,
         );
-        assert_eq!(executables(messages), [("kernel".to_owned(), PathBuf::from("/t/kernel-12"))]);
+        let found = |kind, name| executable(messages, (kind, name));
+        assert_eq!(found("test", "kernel"), Some("/t/kernel-12".into()));
+        assert_eq!(found("lib", "whereis_port"), Some("/t/whereis-34".into()));
+        assert_eq!(found("test", "lab-helper"), None);
     }
 }

@@ -31,8 +31,8 @@ pub(crate) fn parse(console: &str, suites: &[&str]) -> Vec<Suite> {
 }
 
 fn suite(console: &str, name: &str) -> Suite {
-    let begin = format!("@@vm begin {name}");
-    let end = format!("@@vm end {name} ");
+    let begin = format!("%% begin {name}");
+    let end = format!("%% end {name} ");
     let mut suite = Suite { name: name.to_owned(), ..Suite::default() };
     // What tests print is not theirs alone: a line may start with what another
     // one, or the kernel, has begun.
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     const CONSOLE: &str = "[    0.000000] Linux version 6.1\n\
-        @@vm begin kernel\n\
+        %% begin kernel\n\
         \n\
         running 3 tests\n\
         SKIPPED: this kernel has no wireguard\n\
@@ -106,13 +106,13 @@ mod tests {
         \n\
         test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 3.1s\n\
         \n\
-        @@vm end kernel 0\n\
-        @@vm begin sockets\n\
+        %% end kernel 0\n\
+        %% begin sockets\n\
         running 2 tests\n\
         test shared ... FAILED\n\
         test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out\n\
-        @@vm end sockets 101\n\
-        @@vm begin lab\n\
+        %% end sockets 101\n\
+        %% begin lab\n\
         running 1 test\n";
 
     #[test]
@@ -127,9 +127,9 @@ mod tests {
 
     #[test]
     fn a_program_that_dies_before_it_sums_up_is_no_success() {
-        let suites = parse("@@vm begin lab\nrunning 1 test\n@@vm end lab 0\n", &["lab"]);
+        let suites = parse("%% begin lab\nrunning 1 test\n%% end lab 0\n", &["lab"]);
         assert!(!suites[0].is_good());
-        let suites = parse("@@vm begin lab\n@@vm end lab 127\n", &["lab"]);
+        let suites = parse("%% begin lab\n%% end lab 127\n", &["lab"]);
         assert!(table(&[("6.1", suites)]).contains("NO RESULT: ended with 127"));
     }
 
