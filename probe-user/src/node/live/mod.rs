@@ -33,7 +33,7 @@ use super::Node;
 use crate::model::{
     Address, CgroupPath, Container, ContainerRef, Gap, Host, Impact, KernelPort, Link, LinkKind,
     NatPresence, Netns, NetnsId, Owners, Pid, PortRange, Process, Read, Route, Socket,
-    SocketFilter, SocketInode, SourceReport,
+    SocketFilter, SocketInode, SourceReport, Watched,
 };
 pub use clock::local_offset;
 use containers::Containers;
@@ -63,6 +63,7 @@ pub struct LiveNode {
     held: OnceCell<Option<Gap>>,
     cgroups: RefCell<HashMap<u64, Read<Option<CgroupPath>>>>,
     sources: RefCell<BTreeMap<&'static str, SourceReport>>,
+    learnt: Read<Option<Watched>>,
 }
 
 /// What was read inside each namespace.
@@ -119,7 +120,15 @@ impl LiveNode {
             held: OnceCell::new(),
             cgroups: RefCell::default(),
             sources: RefCell::default(),
+            learnt: Read::default(),
         })
+    }
+
+    /// The same node, with what watching it told.
+    #[must_use]
+    pub fn learnt(mut self, watched: Read<Option<Watched>>) -> Self {
+        self.learnt = watched;
+        self
     }
 
     /// Every namespace that can be entered, opened: first the two that most
@@ -461,6 +470,10 @@ impl Node for LiveNode {
                 Err(why) => Read::partial(None, Gap::new(Impact::Owner, "cgroup2", why)),
             })
             .clone()
+    }
+
+    fn observed(&self) -> Read<Option<Watched>> {
+        self.learnt.clone()
     }
 
     fn sources(&self) -> Vec<SourceReport> {
