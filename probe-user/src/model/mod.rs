@@ -33,6 +33,7 @@ pub use query::{Query, Scope};
 pub(crate) use socket::LOOPBACK4;
 pub use socket::{Port, PortRange, Proto, Socket, SocketFilter, SocketState};
 pub use watched::{Accepted, Observed, Watched};
+pub(crate) use watched::{counted, spoken_ms};
 
 /// A process id in the tool's own PID namespace.
 pub type Pid = u32;

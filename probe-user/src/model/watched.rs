@@ -62,3 +62,45 @@ pub struct Observed {
     /// How many connections the listener got meanwhile.
     pub accepted: u64,
 }
+
+impl Watched {
+    /// What was seen, in one line: `12 connections accepted, 14 connects by
+    /// processes that listen, 0 events lost`.
+    pub fn summary(&self) -> String {
+        let accepted = self.accepted.iter().map(|listener| listener.connections).sum();
+        format!(
+            "{} accepted, {} by processes that listen, {} lost",
+            counted(accepted, "connection"),
+            counted(self.connects, "connect"),
+            counted(self.lost, "event"),
+        )
+    }
+}
+
+/// `1 connect`, `2 connects`.
+pub(crate) fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// `500 ms`, `5 s`, `2.5 s`.
+pub(crate) fn spoken_ms(ms: u64) -> String {
+    match (ms / 1000, ms % 1000) {
+        (0, ms) => format!("{ms} ms"),
+        (s @ ..10, rest @ 100..) => format!("{s}.{} s", rest / 100),
+        (s, _) => format!("{s} s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_short() {
+        for (ms, expected) in
+            [(500, "500 ms"), (1000, "1 s"), (1050, "1 s"), (2500, "2.5 s"), (65_900, "65 s")]
+        {
+            assert_eq!(spoken_ms(ms), expected);
+        }
+    }
+}

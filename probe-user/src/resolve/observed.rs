@@ -7,7 +7,7 @@ use super::facts::Facts;
 use super::forward::Target;
 use crate::model::{
     End, Ending, Endpoint, Evidence, Gap, Hop, HopKind, Impact, NetnsId, Port, Process, Proto,
-    Socket,
+    Socket, counted, spoken_ms,
 };
 
 /// How many targets of one listener are followed.
@@ -90,7 +90,7 @@ impl Way {
             self.accepted,
             if one { "connection" } else { "connections" },
             self.port,
-            time(self.ms),
+            spoken_ms(self.ms),
             if self.connects == 1 { "was" } else { "were" },
             self.to,
             super::learn::WINDOW.as_secs(),
@@ -208,14 +208,14 @@ pub(super) fn note(socket: &Socket, end: &mut End, seen: Option<&Seen>) {
         Some(seen) if seen.accepted == 0 => format!(
             "where {name} leads was not seen: no connection came in while watching ({}); \
              use --watch 5s while there is traffic",
-            time(seen.ms)
+            spoken_ms(seen.ms)
         ),
         Some(seen) => format!(
             "where {name} leads was not seen: {} came in while watching ({}) and no connect \
              followed: it answers itself, or uses connections again that it had; \
              use a longer --watch",
-            connections(seen.accepted),
-            time(seen.ms)
+            counted(seen.accepted, "connection"),
+            spoken_ms(seen.ms)
         ),
     });
 }
@@ -227,18 +227,4 @@ fn is_remote_forward(process: &Process) -> bool {
     let session = ["sshd: ", "sshd-session: "].iter().find_map(|p| title.strip_prefix(p));
     matches!(process.name(), "sshd" | "sshd-session")
         && session.is_some_and(|who| !who.is_empty() && !who.contains("[listener]"))
-}
-
-fn connections(count: u64) -> String {
-    if count == 1 { "1 connection".to_owned() } else { format!("{count} connections") }
-}
-
-/// `500 ms`, `5 s`, `2.5 s`.
-pub(super) fn time(ms: u64) -> String {
-    match (ms / 1000, ms % 1000) {
-        (0, ms) => format!("{ms} ms"),
-        (s, 0) => format!("{s} s"),
-        (s, ms) if s < 10 => format!("{s}.{} s", ms / 100),
-        (s, _) => format!("{s} s"),
-    }
 }

@@ -7,8 +7,11 @@ use crate::model::{
     HopKind, Host, Impact, KernelPort, Link, LinkKind, NatPresence, Netns, NetnsId, Network, Owner,
     Owners, Pid, Port, PortRange, Process, Proto, Published, Query, Read, Route, Runtime, Scope,
     Socket, SocketFilter, SocketInode, SocketState, SourceReport, StartTime, Vantage, Verdict,
+    Watched,
 };
 use crate::node::Node;
+
+mod observed;
 
 const HOST: NetnsId = NetnsId::Inode(100);
 const A: NetnsId = NetnsId::Inode(200);
@@ -29,6 +32,7 @@ struct TestNode {
     nat: Vec<NatPresence>,
     containers: Vec<Container>,
     gaps: Vec<Gap>,
+    watched: Option<Watched>,
 }
 
 fn netns(id: NetnsId, name: Option<&str>) -> Netns {
@@ -73,6 +77,7 @@ impl TestNode {
             nat: Vec::new(),
             containers: Vec::new(),
             gaps: Vec::new(),
+            watched: None,
         };
         node.address(HOST, "127.0.0.1").address(HOST, "192.0.2.10")
     }
@@ -239,6 +244,9 @@ impl Node for TestNode {
     }
     fn cgroup_path(&self, _: u64) -> Read<Option<CgroupPath>> {
         Read::whole(None)
+    }
+    fn observed(&self) -> Read<Option<Watched>> {
+        Read::whole(self.watched.clone())
     }
     fn sources(&self) -> Vec<SourceReport> {
         Vec::new()

@@ -127,6 +127,20 @@ impl LiveNode {
     /// The same node, with what watching it told.
     #[must_use]
     pub fn learnt(mut self, watched: Read<Option<Watched>>) -> Self {
+        let said = watched.value.as_ref();
+        if said.is_some() || !watched.gaps.is_empty() {
+            let gap = watched.gaps.first();
+            let report = SourceReport {
+                name: "watching".to_owned(),
+                ok: gap.is_none(),
+                reason: gap.map(|gap| gap.reason.clone()),
+                remedy: gap.and_then(|gap| gap.remedy.clone()),
+                #[expect(clippy::cast_precision_loss, reason = "a time for people to read")]
+                ms: said.map_or(0.0, |watched| watched.ms as f64),
+                detail: said.map(Watched::summary).unwrap_or_default(),
+            };
+            self.sources.borrow_mut().insert("watching", report);
+        }
         self.learnt = watched;
         self
     }
