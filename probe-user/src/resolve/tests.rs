@@ -443,7 +443,7 @@ fn kube_proxy_that_holds_a_node_port_does_not_serve_it() {
     assert!(note.contains("NodePort"), "{note}");
     // Its own ports, and the same port of somebody else.
     assert_eq!(why("[::]:10256", "/usr/local/bin/kube-proxy --config=x"), None);
-    assert_eq!(why("0.0.0.0:30518", "nginx"), None);
+    assert_eq!(why("0.0.0.0:30518", "httpd"), None);
 }
 
 #[test]
