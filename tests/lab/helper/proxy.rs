@@ -19,6 +19,8 @@ pub(crate) fn proxy(args: &[String]) -> Result<()> {
     if std::env::var_os(INSTRUCTIONS).is_none() {
         return imitate("proxy", args, argv);
     }
+    let name = argv.first().and_then(|program| program.rsplit('/').next());
+    std::fs::write("/proc/self/comm", name.unwrap_or_default()).context("taking a name")?;
     let listener = TcpListener::bind(address).with_context(|| format!("binding {address}"))?;
     say_ready(&[listener.local_addr()?.port()], &[std::process::id()])?;
     for (number, client) in listener.incoming().enumerate() {
