@@ -112,6 +112,8 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Some(Command::Doctor) => {
             on_node(&cli.global, None, |node| doctor(node, &cli.global, &mut out))?
         }
+        Some(Command::Pin { group }) => pin(group.as_deref(), &mut out)?,
+        Some(Command::Unpin) => unpin(&mut out)?,
         Some(Command::List(args)) => {
             on_node(&cli.global, None, |node| list(node, &cli.global, args, &mut out))?
         }
@@ -354,6 +356,42 @@ fn doctor(node: &dyn Node, global: &Global, out: &mut impl Write) -> Result<Exit
     }
     let whole = sources.iter().all(|source| source.ok);
     Ok(if whole { Exit::Found } else { Exit::Unknown })
+}
+
+fn pin(group: Option<&str>, out: &mut impl Write) -> Result<Exit, Failure> {
+    let id = match group {
+        Some(name) => {
+            let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
+            let id = node::group_id(name, &groups).ok_or_else(|| {
+                Failure::Usage(format!("there is no group {name:?}; see getent group"))
+            })?;
+            Some(id)
+        }
+        None => None,
+    };
+    let pinned = node::pin(id).map_err(Failure::Tool)?;
+    writeln!(
+        out,
+        "pinned in {}, version {}: readable by root{}",
+        pinned.directory.display(),
+        pinned.version,
+        group.map_or_else(String::new, |name| format!(" and the group {}", view::clean(name))),
+    )?;
+    if pinned.mounted {
+        writeln!(out, "a bpffs was mounted there; whereis-port unpin removes it")?;
+    }
+    Ok(Exit::Found)
+}
+
+fn unpin(out: &mut impl Write) -> Result<Exit, Failure> {
+    let removed = node::unpin().map_err(Failure::Tool)?;
+    if removed.is_empty() {
+        writeln!(out, "nothing was pinned")?;
+    }
+    for pin in removed {
+        writeln!(out, "removed {}", pin.display())?;
+    }
+    Ok(Exit::Found)
 }
 
 fn style(global: &Global) -> Style {

@@ -51,6 +51,21 @@ Exit status:
   3  none that fits, but something could not be read
   4  the tool itself failed";
 
+const PIN_HELP: &str = "\
+The programs stay in the kernel until `whereis-port unpin` or the next boot. They
+run only while somebody reads them. Pins are in /sys/fs/bpf/whereis-port, or, where
+that is not mounted or the group may not enter it, in a bpffs of their own at
+/run/whereis-port/bpf.
+
+What --group reveals to the group's members: every inet socket of every network
+namespace of this machine with its addresses, and the id, name, start time and
+namespaces of every process, whatever /proc hides from them.
+
+Exit status:
+  0  done
+  2  there is no such group
+  4  the kernel or the file system refused; it is said why";
+
 /// Who is behind a port, and how does traffic get there?
 ///
 /// Looks through every network namespace of this node for listeners, names
@@ -121,6 +136,15 @@ pub enum Command {
     Trace(TraceArgs),
     /// Say what can be read here, what can't, and what would give it
     Doctor,
+    /// Pin the socket iterator, so that later questions cost one read (root)
+    #[command(after_help = PIN_HELP)]
+    Pin {
+        /// Let members of this group read it: they get all owners without root
+        #[arg(long, value_name = "GROUP")]
+        group: Option<String>,
+    },
+    /// Remove what `pin` left, of any version (root)
+    Unpin,
     /// Print a completion script for a shell
     Completions {
         /// The shell

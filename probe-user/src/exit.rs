@@ -9,13 +9,15 @@ use crate::model::Verdict;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// Every question was answered with something.
+    /// Every question was answered with something; a trace saw at least one event.
     Found = 0,
-    /// For at least one question there is surely nothing, and none is unknown.
+    /// For at least one question there is surely nothing, and none is unknown. A
+    /// trace saw nothing, and would have seen everything that was asked for.
     NotFound = 1,
     /// Bad usage or bad input.
     Usage = 2,
-    /// For at least one question nothing was found, but something could not be read.
+    /// For at least one question nothing was found, but something could not be
+    /// read. A trace saw nothing, but not everything could be watched.
     Unknown = 3,
     /// The tool itself failed.
     Failed = 4,

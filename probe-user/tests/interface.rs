@@ -28,6 +28,7 @@ fn the_help_teaches() {
     insta::assert_snapshot!("help", run(&["--help"]));
     insta::assert_snapshot!("help-short", run(&["-h"]));
     insta::assert_snapshot!("help-list", run(&["list", "--help"]));
+    insta::assert_snapshot!("help-trace", run(&["trace", "--help"]));
 }
 
 #[test]
@@ -82,6 +83,8 @@ fn bash_completes_behind_a_command() {
     let options = completed_by_bash("whereis-port list --n");
     assert_eq!(options, ["--netns", "--no-headers"]);
     assert_eq!(completed_by_bash("whereis-port list -o "), ["table", "wide", "json", "csv"]);
+    let events = completed_by_bash("whereis-port trace --events ");
+    assert_eq!(events, ["listen", "bind", "close", "connect", "accept", "nat"]);
     assert!(completed_by_bash("whereis-port completions ").contains(&"fish".to_owned()));
 }
 

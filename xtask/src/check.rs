@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{Refused, sh};
+use crate::{Refused, ebpf, sh};
 
 /// Runs all checks, and stops at the first that fails.
 pub(crate) fn run() -> Result<()> {
@@ -11,6 +11,7 @@ pub(crate) fn run() -> Result<()> {
     sh::run(&mut sh::cargo(&lint))?;
     let mut doc = sh::cargo(&["doc", "--workspace", "--no-deps", "--locked"]);
     sh::run(doc.env("RUSTDOCFLAGS", "-D warnings"))?;
+    ebpf::check()?;
     dependencies()
 }
 

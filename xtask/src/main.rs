@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod dist;
+mod ebpf;
 mod setup;
 mod sh;
 mod test;
@@ -38,8 +39,11 @@ enum Command {
     /// make its namespaces or containers fails. As another user: runs what needs
     /// no root, and says what was left out.
     Test(test::Args),
-    /// Build the kernel side. It is not written yet.
-    BuildEbpf,
+    /// Build the kernel side into probe-ebpf/prebuilt, which builds embed.
+    ///
+    /// Needed after a change of probe-ebpf only. Takes a rustup nightly with
+    /// rust-src, or Debian's rustc-web, and bpf-linker: `setup` installs them.
+    BuildEbpf(ebpf::Args),
     /// Compare with ss, lsof and somo, side by side, on a big and a small node.
     ///
     /// Needs root, for a network namespace of its own. Opens some ten thousand
@@ -73,10 +77,7 @@ fn main() -> ExitCode {
         Command::Setup => setup::run(),
         Command::Check => check::run(),
         Command::Test(args) => test::run(&args),
-        Command::BuildEbpf => Err(Refused(
-            "the kernel side (probe-ebpf) is not written yet: there is nothing to build".to_owned(),
-        )
-        .into()),
+        Command::BuildEbpf(args) => ebpf::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Dist => dist::run(),
         Command::BenchNode(args) => bench::help(&args),

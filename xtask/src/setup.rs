@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::{Refused, sh};
+use crate::{Refused, ebpf, sh};
 
 /// The version that `deny.toml` is written for.
 const CARGO_DENY: &str = "0.20.2";
@@ -35,12 +35,21 @@ pub(crate) fn run() -> Result<()> {
     let packages = missing_packages();
     let components = missing_components();
     let deny = !sh::succeeds(&mut sh::cargo(&["deny", "--version"]));
-    if packages.is_empty() && components.is_empty() && !deny {
+    let toolchain = ebpf::Toolchain::find();
+    if let Ok(toolchain) = &toolchain {
+        eprintln!("setup: the kernel side is built by {toolchain}");
+    }
+    if packages.is_empty() && components.is_empty() && !deny && toolchain.is_ok() {
         eprintln!("setup: all is there");
         return Ok(());
     }
     if !sh::is_root() {
-        return Err(Refused(advice(&packages, &components, deny)).into());
+        let mut text = advice(&packages, &components, deny);
+        text.extend(toolchain.err().map(ebpf::advice));
+        return Err(Refused(text).into());
+    }
+    if !packages.is_empty() || toolchain.is_err() {
+        sh::run(apt()?.arg("update"))?;
     }
     install_packages(&packages)?;
     if !components.is_empty() {
@@ -49,6 +58,9 @@ pub(crate) fn run() -> Result<()> {
     if deny {
         eprintln!("setup: installing cargo-deny {CARGO_DENY}: checks licences and advisories");
         sh::run(&mut sh::cargo(&["install", "--locked", "cargo-deny", "--version", CARGO_DENY]))?;
+    }
+    if let Err(missing) = toolchain {
+        ebpf::install(missing, apt()?)?;
     }
     Ok(())
 }
@@ -79,20 +91,11 @@ fn install_packages(packages: &[&str]) -> Result<()> {
     if packages.is_empty() {
         return Ok(());
     }
-    if sh::find("apt-get").is_none() {
-        bail!("this is not Debian or Ubuntu: install {} by hand", packages.join(", "));
-    }
-    let apt = || {
-        let mut command = Command::new("apt-get");
-        command.env("DEBIAN_FRONTEND", "noninteractive").arg("--quiet");
-        command
-    };
-    sh::run(apt().arg("update"))?;
     let install = ["install", "--yes", "--no-install-recommends"];
-    sh::run(apt().args(install).args(packages))?;
+    sh::run(apt()?.args(install).args(packages))?;
     // Newer releases have the client in a package of its own.
     if sh::find("docker").is_none() {
-        sh::run(apt().args(install).arg("docker-cli"))?;
+        sh::run(apt()?.args(install).arg("docker-cli"))?;
     }
     let still: Vec<_> =
         NEEDS.iter().map(|need| need.program).filter(|p| sh::find(p).is_none()).collect();
@@ -100,6 +103,16 @@ fn install_packages(packages: &[&str]) -> Result<()> {
         bail!("installed {}, and still missing: {}", packages.join(" "), still.join(", "));
     }
     Ok(())
+}
+
+/// `apt-get` that asks nothing.
+fn apt() -> Result<Command> {
+    if sh::find("apt-get").is_none() {
+        bail!("this is not Debian or Ubuntu: install by hand what is named as missing above");
+    }
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive").arg("--quiet");
+    Ok(command)
 }
 
 /// What a user who is not root has to run.

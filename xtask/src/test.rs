@@ -1,7 +1,10 @@
 //! `cargo xtask test`: builds once, and runs all tests that can run here.
 
-use anyhow::Result;
+use std::path::Path;
 
+use anyhow::{Context as _, Result, bail};
+
+use crate::ebpf::{self, Stamp, Toolchain};
 use crate::{setup, sh};
 
 /// What to test.
@@ -14,7 +17,7 @@ pub(crate) struct Args {
 
 /// Set for the end-to-end tests: what they need has to be there, and a test that
 /// can't make its namespaces or containers fails instead of being skipped.
-const REQUIRE_LAB: &str = "WHEREIS_PORT_REQUIRE_LAB";
+pub(crate) const REQUIRE_LAB: &str = "WHEREIS_PORT_REQUIRE_LAB";
 
 const LEFT_OUT: &str = "NOT root: LEFT OUT were the tests that make network namespaces and \
     containers.\nEach is named above as SKIPPED. Run everything with:\n    \
@@ -30,7 +33,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     // The end-to-end tests run programs of other packages, which `cargo test`
     // alone would not build for them.
-    sh::run(&mut sh::cargo(&["build", "--workspace", "--bins", "--locked"]))?;
+    build_programs(None)?;
     let mut test = sh::cargo(&["test", "--no-fail-fast", "--locked"]);
     if !names_package(&args.rest) {
         test.arg("--workspace");
@@ -39,10 +42,71 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         test.env(REQUIRE_LAB, "1");
     }
     let tested = sh::run(test.args(&args.rest));
+    // A choice of tests is a question about those alone.
+    let fresh = if args.rest.is_empty() { test_fresh(root) } else { Ok(()) };
     if !root {
         sh::shout(LEFT_OUT);
     }
-    tested
+    tested.and(fresh)
+}
+
+/// Builds the kernel side anew, and tests it where it is another one than the
+/// prebuilt, which the tests had so far.
+fn test_fresh(root: bool) -> Result<()> {
+    let toolchain = match Toolchain::find() {
+        Ok(toolchain) => toolchain,
+        Err(missing) if root || std::env::var_os("CI").is_some() => bail!("{missing}"),
+        Err(missing) => {
+            sh::shout(&format!(
+                "The kernel side was NOT built anew, only the prebuilt one was tested: {missing}."
+            ));
+            return Ok(());
+        }
+    };
+    let object = sh::target_dir()?.join("ebpf/fresh/probe.o");
+    let fresh = ebpf::build(&toolchain, &object)?;
+    let prebuilt = Stamp::read(&ebpf::prebuilt())?;
+    if fresh.object == prebuilt.object {
+        eprintln!(
+            "the kernel side built anew is the prebuilt one, byte for byte: it was tested above"
+        );
+        return Ok(());
+    }
+    eprintln!(
+        "the kernel side built anew by {} differs from the prebuilt one ({}): testing it",
+        fresh.compiler, prebuilt.compiler
+    );
+    let tested = test_probe(&object, root);
+    // Whoever uses the tool that was built gets the one with the prebuilt object.
+    build_programs(None)?;
+    tested.context("tests of the kernel side as built anew")
+}
+
+/// Runs the tests of the probe with a tool that embeds `object`.
+fn test_probe(object: &Path, root: bool) -> Result<()> {
+    build_programs(Some(object))?;
+    let mut suites = vec![vec!["-p", "whereis-port", "ebpf"]];
+    if sh::workspace().join("tests/probe.rs").is_file() {
+        suites.push(vec!["-p", "e2e", "--test", "probe"]);
+    }
+    for suite in suites {
+        let mut test = sh::cargo(&["test", "--no-fail-fast", "--locked"]);
+        test.args(suite).env(ebpf::OBJECT, object);
+        if root {
+            test.env(REQUIRE_LAB, "1");
+        }
+        sh::run(&mut test)?;
+    }
+    Ok(())
+}
+
+/// Builds all programs, with another object of the kernel side if asked to.
+fn build_programs(object: Option<&Path>) -> Result<()> {
+    let mut build = sh::cargo(&["build", "--workspace", "--bins", "--locked"]);
+    if let Some(object) = object {
+        build.env(ebpf::OBJECT, object);
+    }
+    sh::run(&mut build)
 }
 
 /// Whether a package is chosen: with `--workspace`, cargo would test all others too.

@@ -76,13 +76,14 @@ pub struct EventRecord {
     pub remote_port: u16,
     /// User id of the process, in the initial user namespace.
     pub uid: u32,
-    /// The process, in the initial PID namespace.
+    /// The process, in the PID namespace of the tool. 0 when it is not in there.
     pub tgid: u32,
     /// The thread, likewise.
     pub tid: u32,
-    /// Ids of the process in its PID namespaces below the initial one, outermost
-    /// first; 0 after the last.
-    pub inner: [u32; 4],
+    /// The process, in the initial PID namespace.
+    pub outer_tgid: u32,
+    /// Always 0.
+    pub reserved2: u32,
     /// Inode number in sockfs, 0 when not known.
     pub inode: u64,
     /// Name of the thread, ends at the first zero. Untrusted.
@@ -90,6 +91,8 @@ pub struct EventRecord {
     /// The last part of the path of the process's cgroup in the v1 memory
     /// hierarchy, or of its v2 cgroup where v1 is not used; ends at the first zero.
     pub cgroup_name: [u8; 104],
+    /// The part before that.
+    pub cgroup_parent: [u8; 104],
 }
 
 /// NAT of one connection.
@@ -113,7 +116,7 @@ pub struct NatRecord {
     pub time: u64,
     /// Inode number of the network namespace.
     pub netns: u32,
-    /// The process, in the initial PID namespace. 0 unless `in_process`.
+    /// The process, in the PID namespace of the tool. 0 unless `in_process`.
     pub tgid: u32,
     /// Source of the packet as it came, network byte order.
     pub source: [u8; 16],
@@ -125,6 +128,10 @@ pub struct NatRecord {
     pub reply_destination: [u8; 16],
     /// Ports of the four, in the same order.
     pub ports: [u16; 4],
+    /// User id of the process, in the initial user namespace. 0 unless `in_process`.
+    pub uid: u32,
+    /// Always 0.
+    pub reserved2: u32,
     /// Name of the thread. Untrusted.
     pub comm: [u8; 16],
 }

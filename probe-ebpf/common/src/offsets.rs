@@ -67,6 +67,8 @@ pub struct Offsets {
     pub kernfs_id: u32,
     /// `kernfs_node.name`, pointer to a string.
     pub kernfs_name: u32,
+    /// `kernfs_node.__parent`, pointer to `kernfs_node` (`parent` before Linux 6.15).
+    pub kernfs_parent: u32,
     /// `task_struct.tgid`, u32.
     pub task_tgid: u32,
     /// `task_struct.pid`, u32.
@@ -83,8 +85,11 @@ pub struct Offsets {
     pub task_nsproxy: u32,
     /// `task_struct.cgroups`, pointer to `css_set`.
     pub task_cgroups: u32,
-    /// `task_struct.mm`, pointer; null for kernel threads.
-    pub task_mm: u32,
+    /// `inet_sock.inet_sport`, u16, network byte order: the bound port, which
+    /// stays when `skc_num` is cleared on closing.
+    pub inet_sport: u32,
+    /// `pid_namespace.ns.inum`, u32.
+    pub pidns_inum: u32,
     /// `pid.level`, u32.
     pub pid_level: u32,
     /// `pid.numbers`, array of `upid`.
@@ -163,6 +168,7 @@ impl Offsets {
         cgroup_kn: MISSING,
         kernfs_id: MISSING,
         kernfs_name: MISSING,
+        kernfs_parent: MISSING,
         task_tgid: MISSING,
         task_pid: MISSING,
         task_start: MISSING,
@@ -171,7 +177,8 @@ impl Offsets {
         task_thread_pid: MISSING,
         task_nsproxy: MISSING,
         task_cgroups: MISSING,
-        task_mm: MISSING,
+        inet_sport: MISSING,
+        pidns_inum: MISSING,
         pid_level: MISSING,
         pid_numbers: MISSING,
         upid_size: MISSING,

@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::facts::Facts;
 use crate::model::{
-    Actor, CgroupPath, Container, Event, EventKind, Evidence, Port, Process, Query, Scope, Traced,
+    Actor, CgroupPath, Container, ContainerRef, Event, EventKind, Evidence, Port, Process, Query,
+    Scope, Traced,
 };
 use crate::node::Node;
 
@@ -111,14 +112,9 @@ fn containers(facts: &Facts<'_>, traced: &mut Traced) {
     } else if let Some(cgroup) = actor.and_then(|actor| actor.cgroup.as_ref()) {
         let path = CgroupPath(cgroup.clone());
         let chain = path.containers();
-        let known = if chain.is_empty() { Vec::new() } else { facts.take(facts.node.containers()) };
-        let named = |level: usize| {
-            let of_id = known.iter().find(|container| container.id == chain[level].id);
-            of_id.cloned().unwrap_or_else(|| Container::from_ref(&chain[level], &chain[..level]))
-        };
-        traced.containers = (0..chain.len()).map(named).collect();
         traced.unit = path.unit().filter(|_| chain.is_empty());
         if !chain.is_empty() {
+            traced.containers = by_cgroup(facts, chain);
             let detail = format!("the process was in {cgroup} when it happened");
             traced.evidence.push(Evidence::new("cgroup", detail));
         }
@@ -129,4 +125,22 @@ fn containers(facts: &Facts<'_>, traced: &mut Traced) {
             traced.evidence.push(Evidence::new("namespace members", detail));
         }
     }
+}
+
+/// The containers of a cgroup path, of which only the last part may be known: the
+/// runtime knows what a nested one is inside of.
+fn by_cgroup(facts: &Facts<'_>, mut chain: Vec<ContainerRef>) -> Vec<Container> {
+    let known = facts.take(facts.node.containers());
+    let of_id = |id: &str| known.iter().find(|container| container.id == id);
+    if let Some(innermost) = chain.last()
+        && let Some(parents) = of_id(&innermost.id).map(|container| &container.parents)
+        && parents.len() >= chain.len()
+    {
+        chain = parents.iter().chain([innermost]).cloned().collect();
+    }
+    let named = |level: usize| {
+        let unknown = || Container::from_ref(&chain[level], &chain[..level]);
+        of_id(&chain[level].id).cloned().unwrap_or_else(unknown)
+    };
+    (0..chain.len()).map(named).collect()
 }

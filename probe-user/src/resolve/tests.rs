@@ -11,6 +11,7 @@ use crate::model::{
 };
 use crate::node::Node;
 
+mod event;
 mod observed;
 
 const HOST: NetnsId = NetnsId::Inode(100);

@@ -54,7 +54,7 @@ fn table(path: &str) -> io::Result<String> {
 
 /// How many chains of type nat have rules. 0 when the kernel has no nf_tables.
 fn nat_chains() -> io::Result<usize> {
-    if !nf_tables_is_there() {
+    if !has_module("nf_tables") {
         return Ok(0);
     }
     let socket = match Socket::new(NETLINK_NETFILTER) {
@@ -98,20 +98,21 @@ fn nat_chains() -> io::Result<usize> {
     }
 }
 
-/// Whether the kernel has nf_tables loaded. Asking one that has not would make
-/// it load the module, and reading must not change the node. Where that can't
-/// be told (no list of what is built in) it is asked.
-fn nf_tables_is_there() -> bool {
+/// Whether the kernel has this module loaded or built in. Asking one that has
+/// not would make it load the module, and reading must not change the node.
+/// Where that can't be told (no list of what is built in) it is asked.
+pub(super) fn has_module(name: &str) -> bool {
     // Without this file the kernel has no modules to load.
     let Ok(modules) = std::fs::read_to_string("/proc/modules") else { return true };
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let builtin = std::fs::read_to_string(format!("/lib/modules/{release}/modules.builtin"));
-    has_nf_tables(&modules, builtin.ok().as_deref())
+    is_listed(name, &modules, builtin.ok().as_deref())
 }
 
-fn has_nf_tables(modules: &str, builtin: Option<&str>) -> bool {
-    modules.lines().any(|line| line.starts_with("nf_tables "))
-        || builtin.is_none_or(|list| list.lines().any(|path| path.ends_with("/nf_tables.ko")))
+fn is_listed(name: &str, modules: &str, builtin: Option<&str>) -> bool {
+    let file = format!("/{name}.ko");
+    modules.lines().any(|line| line.split(' ').next() == Some(name))
+        || builtin.is_none_or(|list| list.lines().any(|path| path.ends_with(&file)))
 }
 
 /// A chain of type nat whose use count says that rules are in it.
@@ -148,10 +149,10 @@ mod tests {
         let loaded = "nf_tables 300000 0 - Live 0x0\n";
         let other = "nf_conntrack 200000 1 - Live 0x0\n";
         let built_in = "kernel/net/netfilter/nf_tables.ko\n";
-        assert!(has_nf_tables(loaded, Some("")));
-        assert!(has_nf_tables(other, Some(built_in)));
-        assert!(has_nf_tables(other, None));
-        assert!(!has_nf_tables(other, Some("kernel/net/netfilter/nf_conntrack.ko\n")));
+        assert!(is_listed("nf_tables", loaded, Some("")));
+        assert!(is_listed("nf_tables", other, Some(built_in)));
+        assert!(is_listed("nf_tables", other, None));
+        assert!(!is_listed("nf_tables", other, Some("kernel/net/netfilter/nf_conntrack.ko\n")));
     }
 
     #[test]

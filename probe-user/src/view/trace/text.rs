@@ -104,10 +104,9 @@ fn detail(traced: &Traced, style: &Style) -> String {
     if let Some(unit) = &traced.unit {
         parts.push(style.text(unit));
     }
-    // By comparison the holder of a socket that closed has mostly ended.
     let ended = event.actor.as_ref().is_some_and(|actor| actor.pid.is_some());
     if ended && traced.process.is_none() {
-        parts.push("ended".to_owned());
+        parts.push("process ended".to_owned());
     }
     parts.join(&format!(" {} ", glyphs.dot))
 }

@@ -1,6 +1,7 @@
 //! Watching this node: by programs in the kernel where they can be had, else by
 //! comparing readings.
 
+mod kernel;
 mod snapshots;
 
 use std::io;
@@ -27,9 +28,16 @@ pub fn watch(wanted: &Wanted) -> io::Result<Box<dyn Watch>> {
 
 /// The watch by eBPF programs, or why there is none.
 fn in_kernel(wanted: &Wanted) -> Result<Box<dyn Watch>, Gap> {
-    let gap = |why: &str| Gap::new(Impact::Port, "eBPF", format!("eBPF is not available: {why}"));
     if !wanted.ebpf {
         return Err(Gap::new(Impact::Port, "eBPF", "eBPF is not used, as --no-ebpf says"));
     }
-    Err(gap("this version has no programs for it"))
+    match kernel::Kernel::start(wanted) {
+        Ok(watch) => Ok(Box::new(watch)),
+        Err(refused) => {
+            let why = format!("eBPF is not available: {}", refused.reason);
+            let mut gap = Gap::new(Impact::Port, "eBPF", why);
+            gap.remedy = refused.remedy;
+            Err(gap)
+        }
+    }
 }

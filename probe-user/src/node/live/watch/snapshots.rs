@@ -89,6 +89,12 @@ impl Snapshots {
                 self.gaps.push(gap);
             }
         }
+        tracing::debug!(
+            sockets = sockets.len(),
+            took = ?since.elapsed(),
+            "reading {} of this node",
+            self.readings
+        );
         self.readings += 1;
         self.spent += since.elapsed();
         self.due = Instant::now() + self.interval;

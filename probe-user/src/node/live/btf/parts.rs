@@ -1,0 +1,61 @@
+//! What the tool can't do when the kernel's BTF does not tell a field.
+
+use std::fmt;
+
+/// A part of the tool that needs fields of the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::node::live) enum Part {
+    /// The iterator over sockets.
+    Sockets,
+    /// The iterator over tasks.
+    Tasks,
+    /// TCP life cycle.
+    Listen,
+    /// UDP life cycle.
+    Bind,
+    /// The name of the cgroup in an event.
+    Cgroup,
+    /// The program on the NAT set-up.
+    Nat,
+    /// One fact alone, in words: all else works without it.
+    Detail(&'static str),
+}
+
+impl Part {
+    /// All but details.
+    pub(in crate::node::live) const ALL: [Self; 6] =
+        [Self::Sockets, Self::Tasks, Self::Listen, Self::Bind, Self::Cgroup, Self::Nat];
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sockets => "sockets with their owners in one pass",
+            Self::Tasks => "processes with their namespaces in one pass",
+            Self::Listen => "TCP listens and connects as they happen",
+            Self::Bind => "UDP binds as they happen",
+            Self::Cgroup => "containers of processes that have exited",
+            Self::Nat => "NAT as it happens from the kernel's own set-up",
+            Self::Detail(words) => words,
+        })
+    }
+}
+
+/// Something that the BTF does not give.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::node::live) struct Missing {
+    /// What is missing, as a sentence without a full stop.
+    pub(in crate::node::live) reason: String,
+    /// What is off without it.
+    pub(in crate::node::live) parts: Vec<Part>,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; off without it: ", self.reason)?;
+        for (number, part) in self.parts.iter().enumerate() {
+            write!(f, "{}{part}", if number > 0 { ", " } else { "" })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,351 @@
+//! NAT as it happens: conntrack's events, in every network namespace.
+//!
+//! Kernel: `net/netfilter/nf_conntrack_netlink.c` and `nf_conntrack_ecache.c`.
+//! One netlink socket for each namespace, since a socket hears only the namespace
+//! it was made in. (`NETLINK_LISTEN_ALL_NSID` would hear several, but only those
+//! that have an id in the listener's namespace, and giving them one is a change.)
+//!
+//! **Where it listens:** in each namespace, if the kernel has conntrack at all.
+//! Conntrack tracks a namespace when a rule in there asks for it, which no file
+//! tells: `nf_conntrack_count` is there in all of them and is 0 in an idle one
+//! too. A subscription costs a descriptor, makes no namespace be tracked, and
+//! hears of rules that are added while it listens.
+//!
+//! **What it changes:** with `nf_conntrack_events` at 2, the default since Linux
+//! 5.19, new connections get room for events while anybody listens. And a socket
+//! keeps its namespace alive: see [`Listener::refresh`]. No module is loaded.
+//!
+//! The messages are taken apart here and not by netlink-packet-netfilter (0.4):
+//! it gives up a whole message when one attribute that is of no interest has an
+//! unknown form, does not know the timestamps, and allocates for every attribute
+//! of every message, where most are of connections without NAT.
+
+mod merge;
+mod parse;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use rustix::io::Errno;
+
+use super::enter::{self, Door, Refused};
+use super::{gaps, genl, nat};
+use crate::model::{Event, EventKind, Gap, Impact, NetnsId, Port, SeenBy};
+
+/// `NFNLGRP_CONNTRACK_NEW` and `NFNLGRP_CONNTRACK_DESTROY`, as bits.
+const GROUPS: u32 = 1 << 0 | 1 << 2;
+/// Room for some ten thousand messages, which is what a burst of connections
+/// makes between two reads. Taken only as it fills.
+const RECEIVE_BUFFER: usize = 8 << 20;
+/// How many messages of one namespace are read before the next one's: a busy
+/// namespace must not keep the others waiting.
+const AT_ONCE: usize = 4096;
+/// Longer than any message about one connection.
+const MESSAGE: usize = 32 * 1024;
+
+/// Where the kernel keeps conntrack's settings, for the namespace of the thread
+/// that looks.
+const SETTINGS: &str = "/proc/sys/net/netfilter";
+
+/// Listens to conntrack in many namespaces.
+pub(super) struct Listener {
+    subscriptions: Vec<Subscription>,
+    /// Lost by subscriptions that have ended.
+    lost: u64,
+    receive_buffer: usize,
+    buffer: Vec<u8>,
+}
+
+/// One socket, in one namespace.
+struct Subscription {
+    netns: NetnsId,
+    socket: Socket,
+    /// How often the kernel said that it had dropped something.
+    overruns: u64,
+    /// How many messages it said that it had dropped.
+    dropped: u64,
+    /// Whether it may have dropped more since that number was read.
+    overrun: bool,
+}
+
+/// What keeps events from coming.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Trouble {
+    NoModule,
+    NotBuilt,
+    Off,
+    Earlier,
+    Denied,
+    Descriptors,
+    Entry(String),
+    Failed(String),
+}
+
+impl Listener {
+    /// Subscribes in each of these namespaces. The gaps say where no events, or
+    /// not all, will come from.
+    pub(super) fn open(doors: &[Door]) -> (Self, Vec<Gap>) {
+        Self::with_receive_buffer(doors, RECEIVE_BUFFER)
+    }
+
+    fn with_receive_buffer(doors: &[Door], receive_buffer: usize) -> (Self, Vec<Gap>) {
+        let buffer = Vec::with_capacity(MESSAGE);
+        let mut listener = Self { subscriptions: Vec::new(), lost: 0, receive_buffer, buffer };
+        let gaps = listener.refresh(doors);
+        (listener, gaps)
+    }
+
+    /// Makes the subscriptions those of exactly these namespaces: new ones are
+    /// added, and those that are not among `doors` end. To be called every few
+    /// seconds with the namespaces as they are then: a namespace whose last
+    /// process has ended lives on, with its interfaces, while a socket of it is
+    /// open. The gaps are those of the new ones.
+    pub(super) fn refresh(&mut self, doors: &[Door]) -> Vec<Gap> {
+        for mut ended in self
+            .subscriptions
+            .extract_if(.., |known| doors.iter().all(|door| door.id != known.netns))
+        {
+            ended.count_dropped();
+            self.lost += ended.lost();
+        }
+        let is_new = |door: &&Door| self.subscriptions.iter().all(|known| known.netns != door.id);
+        let new: Vec<Door> = doors.iter().filter(is_new).cloned().collect();
+        let has_module = !new.is_empty() && nat::has_module("nf_conntrack_netlink");
+        let results = enter::in_each(&new, |_| subscribe(has_module, self.receive_buffer));
+        let mut troubles = Vec::new();
+        for (door, result) in new.iter().zip(results) {
+            let (socket, trouble) = match result {
+                Ok(Ok(subscribed)) => subscribed,
+                Ok(Err(error)) => (None, Some(Trouble::of(&error))),
+                Err(Refused::Gone) if door.id.inode().is_some() => (None, None),
+                Err(Refused::Failed(Errno::MFILE)) => (None, Some(Trouble::Descriptors)),
+                Err(refused @ Refused::Denied(_)) => {
+                    (None, Some(Trouble::Entry(gaps::reason(refused))))
+                }
+                Err(refused) => (None, Some(Trouble::Failed(gaps::reason(refused)))),
+            };
+            troubles.extend(trouble.map(|trouble| (door.id, trouble)));
+            self.subscriptions.extend(socket.map(|socket| Subscription {
+                netns: door.id,
+                socket,
+                overruns: 0,
+                dropped: 0,
+                overrun: false,
+            }));
+        }
+        as_gaps(&troubles)
+    }
+
+    /// The descriptors to poll for reading before [`Listener::read`].
+    pub(super) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.subscriptions.iter().map(|subscription| subscription.socket.as_fd())
+    }
+
+    /// How many namespaces are listened to.
+    pub(super) fn namespaces(&self) -> usize {
+        self.subscriptions.len()
+    }
+
+    /// How many messages were lost: at least this many, exactly this many where
+    /// the kernel counts them (Linux 4.12). It does not tell what they were about,
+    /// so some may have been of connections without NAT.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost + self.subscriptions.iter().map(Subscription::lost).sum::<u64>()
+    }
+
+    /// What has come, without waiting: connections of TCP and UDP that NAT
+    /// changes, in the order of their times. The time is that of reading, unless
+    /// the kernel takes times (`nf_conntrack_timestamp`). There may be more when
+    /// very much has come; the descriptors are still readable then.
+    pub(super) fn read(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        for subscription in &mut self.subscriptions {
+            subscription.read(&mut self.buffer, &mut events);
+        }
+        events.sort_by_key(|event| event.at);
+        events
+    }
+}
+
+impl Subscription {
+    fn read(&mut self, buffer: &mut Vec<u8>, events: &mut Vec<Event>) {
+        let now = now();
+        for _ in 0..AT_ONCE {
+            buffer.clear();
+            match self.socket.recv_from(buffer, libc::MSG_DONTWAIT) {
+                // Anybody with rights in the namespace may write to the socket:
+                // only the kernel is believed.
+                Ok((_, sender)) if sender.port_number() == 0 => {
+                    let messages = genl::messages(buffer);
+                    let told = messages.filter_map(|message| parse::nat_message(&message));
+                    events.extend(told.map(|message| event(self.netns, now, message)));
+                }
+                Ok(_) => {}
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::ENOBUFS) => {
+                        self.overruns += 1;
+                        self.overrun = true;
+                    }
+                    Some(libc::EINTR) => {}
+                    // Nothing is left. The kernel has dropped everything that
+                    // came between an overrun and now.
+                    _ => {
+                        if self.overrun {
+                            self.count_dropped();
+                            self.overrun = false;
+                        }
+                        return;
+                    }
+                },
+            }
+        }
+    }
+
+    fn lost(&self) -> u64 {
+        self.overruns.max(self.dropped)
+    }
+
+    fn count_dropped(&mut self) {
+        self.dropped = dropped(&self.socket).unwrap_or(self.dropped);
+    }
+}
+
+fn event(netns: NetnsId, now: u64, message: parse::NatMessage) -> Event {
+    let parse::NatMessage { proto, nat, at } = message;
+    Event {
+        at: at.unwrap_or(now),
+        kind: EventKind::Nat,
+        proto,
+        netns: Some(netns),
+        address: nat.destination.ip(),
+        port: Some(Port(nat.destination.port())),
+        peer: Some(nat.source),
+        inode: None,
+        actor: None,
+        nat: Some(nat),
+        seen_by: SeenBy::Conntrack,
+    }
+}
+
+/// Nanoseconds since the epoch.
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Subscribes in the namespace of this thread: the socket, unless there is nothing
+/// to hear, and what will be missing.
+fn subscribe(
+    has_module: bool,
+    receive_buffer: usize,
+) -> io::Result<(Option<Socket>, Option<Trouble>)> {
+    // The second one is of the namespaces of containers without root, whose
+    // settings older kernels hide.
+    let has_settings = Path::new(SETTINGS).join("nf_conntrack_count").exists();
+    if !has_settings && !Path::new("/proc/thread-self/net/stat/nf_conntrack").exists() {
+        return Ok((None, None));
+    }
+    if !has_module {
+        return Ok((None, Some(Trouble::NoModule)));
+    }
+    let mut socket = Socket::new(NETLINK_NETFILTER)?;
+    // More than the administrator's limit takes a right in the initial namespace.
+    if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, receive_buffer).is_err() {
+        // A small buffer loses events sooner, and that is counted.
+        let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, receive_buffer);
+    }
+    let trouble = match setting("nf_conntrack_events").as_deref() {
+        Some("0") => Some(Trouble::Off),
+        Some("2") if setting("nf_conntrack_count").is_some_and(|n| n != "0") => {
+            Some(Trouble::Earlier)
+        }
+        None if has_settings => return Ok((None, Some(Trouble::NotBuilt))),
+        _ => None,
+    };
+    socket.bind(&SocketAddr::new(0, GROUPS))?;
+    Ok((Some(socket), trouble))
+}
+
+fn setting(name: &str) -> Option<String> {
+    let text = std::fs::read_to_string(Path::new(SETTINGS).join(name)).ok()?;
+    Some(text.trim().to_owned())
+}
+
+impl Trouble {
+    fn of(error: &io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => Self::Denied,
+            Some(libc::EMFILE) => Self::Descriptors,
+            _ => Self::Failed(error.to_string()),
+        }
+    }
+
+    fn reason(&self) -> String {
+        match self {
+            Self::NoModule => "the module nf_conntrack_netlink is not loaded".to_owned(),
+            Self::NotBuilt => "the kernel was built without conntrack events".to_owned(),
+            Self::Off => "they are switched off (net.netfilter.nf_conntrack_events is 0)".to_owned(),
+            Self::Earlier => "connections that were tracked before may end untold (net.netfilter.nf_conntrack_events is 2: on demand)".to_owned(),
+            Self::Denied => "subscribing takes CAP_NET_ADMIN there".to_owned(),
+            Self::Descriptors => {
+                "there are more namespaces than files may be open, and each takes one".to_owned()
+            }
+            Self::Entry(why) | Self::Failed(why) => why.clone(),
+        }
+    }
+
+    fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::NoModule => Some("modprobe nf_conntrack_netlink"),
+            Self::Off => Some("sysctl -w net.netfilter.nf_conntrack_events=1 in that namespace"),
+            Self::Earlier => Some(
+                "sysctl -w net.netfilter.nf_conntrack_events=1 in that namespace, before the connections begin",
+            ),
+            Self::Denied => Some("run as root, or with CAP_NET_ADMIN"),
+            Self::Descriptors => Some("raise the limit: ulimit -n"),
+            Self::Entry(_) => Some("run as root, or with CAP_SYS_ADMIN"),
+            Self::NotBuilt | Self::Failed(_) => None,
+        }
+    }
+}
+
+/// One gap for all namespaces with the same trouble.
+fn as_gaps(troubles: &[(NetnsId, Trouble)]) -> Vec<Gap> {
+    let reasons: Vec<_> = troubles.iter().map(|(id, trouble)| (*id, trouble.reason())).collect();
+    gaps::each_reason(&reasons, |namespaces, why, ids| {
+        let gap = Gap::new(Impact::Port, format!("NAT events of {namespaces}"), why);
+        let trouble = troubles.iter().find(|(id, _)| ids.contains(id)).map(|(_, trouble)| trouble);
+        match trouble.and_then(Trouble::remedy) {
+            Some(remedy) => gap.remedy(remedy),
+            None => gap,
+        }
+    })
+}
+
+/// How many messages the kernel has dropped because the socket's buffer was full
+/// (`SO_MEMINFO`, Linux 4.12).
+#[expect(unsafe_code, reason = "no library has this socket option yet")]
+fn dropped(socket: &Socket) -> Option<u64> {
+    /// `SK_MEMINFO_DROPS` of `linux/sock_diag.h`.
+    const DROPS: usize = 8;
+    let mut numbers = [0u32; DROPS + 1];
+    let size = size_of_val(&numbers);
+    let mut length = libc::socklen_t::try_from(size).ok()?;
+    // SAFETY: the kernel writes at most `length` bytes, the size of `numbers`, to
+    // `numbers`, and how many to `length`; both live until the call returns.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            numbers.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    (result == 0 && usize::try_from(length) == Ok(size)).then(|| u64::from(numbers[DROPS]))
+}

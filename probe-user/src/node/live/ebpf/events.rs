@@ -1,0 +1,304 @@
+//! The life cycle programs: attached, read, and gone when this is dropped, or
+//! when the process is killed: all of them hang on descriptors.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use aya::maps::{MapData, PerCpuArray, RingBuf};
+use aya::programs::{CgroupAttachMode, CgroupSock, KProbe, ProgramError, RawTracePoint};
+use aya::{Ebpf, util::KernelVersion};
+use aya_log::EbpfLogger;
+use probe_common::config;
+use rustix::fs::{Mode, OFlags};
+
+use super::load::{self, Refused};
+use super::object::{self, Setup};
+use super::translate::{self, Clock};
+use crate::model::{CgroupPath, Event, EventKind, Gap, Impact, PortRange, Proto, SocketInode};
+use crate::node::live::btf::Part;
+use crate::node::live::{cgroups, host, tables};
+
+/// How many cgroups' paths are remembered.
+const PATHS: usize = 4096;
+
+/// The running programs.
+pub(in crate::node::live) struct Events {
+    // Dropping it detaches the programs.
+    _programs: Ebpf,
+    ring: RingBuf<MapData>,
+    lost: PerCpuArray<MapData, u64>,
+    logger: Option<EbpfLogger<&'static dyn log::Log>>,
+    mountinfo: String,
+    paths: HashMap<u64, Option<CgroupPath>>,
+    /// UDP sockets that are bound: one that is released was a server's only if it
+    /// is among these.
+    bound: HashSet<SocketInode>,
+    attached: Vec<&'static str>,
+    gaps: Vec<Gap>,
+}
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Events").field("attached", &self.attached).finish_non_exhaustive()
+    }
+}
+
+/// Loads and attaches what is wanted. `bound`: the UDP sockets that are bound
+/// already.
+///
+/// # Errors
+/// When nothing of it can be had.
+pub(in crate::node::live) fn start(
+    kinds: &[EventKind],
+    ports: Option<PortRange>,
+    bound: HashSet<SocketInode>,
+) -> Result<Events, Refused> {
+    let wants = |kind| kinds.contains(&kind);
+    let mut bits = 0;
+    if wants(EventKind::Listen) || wants(EventKind::Close) {
+        bits |= config::LISTEN;
+    }
+    if wants(EventKind::Bind) || wants(EventKind::Close) {
+        bits |= config::BIND;
+    }
+    for (kind, bit) in [
+        (EventKind::Connect, config::CONNECT),
+        (EventKind::Accept, config::ACCEPT),
+        (EventKind::Nat, config::NAT),
+    ] {
+        if wants(kind) {
+            bits |= bit;
+        }
+    }
+    if is_older(5, 8) {
+        return Err(Refused::new("the kernel is older than 5.8, which brought ring buffers")
+            .remedy("a newer kernel"));
+    }
+    let layout = load::layout();
+    let offsets = layout.offsets;
+    let log = if tracing::enabled!(tracing::Level::DEBUG) { 4 } else { 0 };
+    let ports = ports
+        .map_or(u32::MAX << 16, |range| u32::from(range.first.0) | u32::from(range.last.0) << 16);
+    let setup = Setup { offsets, config: bits, ports, pidns: own_pidns()?, log };
+    let mut ebpf =
+        object::open(&setup).map_err(|error| Refused::from_error("making BPF maps", &error))?;
+    let logger = if log > 0 { EbpfLogger::init(&mut ebpf).ok() } else { None };
+    let mut events = Events {
+        ring: map(&mut ebpf, "EVENTS")?,
+        lost: map(&mut ebpf, "LOST")?,
+        _programs: ebpf,
+        logger,
+        mountinfo: host::mountinfo(),
+        paths: HashMap::new(),
+        bound,
+        attached: Vec::new(),
+        gaps: Vec::new(),
+    };
+    if bits & (config::LISTEN | config::CONNECT | config::ACCEPT) != 0 {
+        let attached = load::check(&layout, Part::Listen).and_then(|()| events.tcp());
+        events.note("TCP events (eBPF)", attached);
+    }
+    if bits & config::BIND != 0 {
+        let attached = load::check(&layout, Part::Bind).and_then(|()| events.udp());
+        events.note("UDP events (eBPF)", attached);
+    }
+    if bits & config::NAT != 0 {
+        let attached = load::check(&layout, Part::Nat).and_then(|()| events.nat());
+        // Conntrack's own events tell of NAT too.
+        match attached {
+            Ok(()) => events.attached.push("NAT events (eBPF)"),
+            Err(refused) => tracing::debug!("no kprobe for NAT: {refused}"),
+        }
+    }
+    match events.gaps.first() {
+        Some(gap) if events.attached.is_empty() => {
+            let refused = Refused::new(gap.reason.clone());
+            Err(match gap.remedy.clone() {
+                Some(remedy) => refused.remedy(remedy),
+                None => refused,
+            })
+        }
+        _ => Ok(events),
+    }
+}
+
+impl Events {
+    fn note(&mut self, source: &'static str, attached: Result<(), Refused>) {
+        match attached {
+            Ok(()) => self.attached.push(source),
+            Err(refused) => {
+                let mut gap = Gap::new(Impact::Port, source, refused.reason);
+                gap.remedy = refused.remedy;
+                self.gaps.push(gap);
+            }
+        }
+    }
+
+    fn tcp(&mut self) -> Result<(), Refused> {
+        let refused =
+            |error: ProgramError| Refused::from_error("the tracepoint inet_sock_set_state", &error);
+        let program: &mut RawTracePoint = program(&mut self._programs, "tcp_state")?;
+        program.load().map_err(refused)?;
+        program.attach("inet_sock_set_state").map_err(refused)?;
+        Ok(())
+    }
+
+    fn udp(&mut self) -> Result<(), Refused> {
+        let root = cgroup_root(&self.mountinfo)?;
+        for name in ["bound4", "bound6", "released"] {
+            let refused = |error: ProgramError| {
+                Refused::from_error("programs at the root of cgroup2", &error)
+            };
+            let program: &mut CgroupSock = program(&mut self._programs, name)?;
+            program.load().map_err(refused)?;
+            // `Single` is no flags at all: attached by a link, a program always
+            // stands beside those of others.
+            program.attach(&root, CgroupAttachMode::Single).map_err(refused)?;
+        }
+        Ok(())
+    }
+
+    fn nat(&mut self) -> Result<(), Refused> {
+        let refused = |error: ProgramError| Refused::from_error("the kprobe on conntrack", &error);
+        let program: &mut KProbe = program(&mut self._programs, "confirmed")?;
+        program.load().map_err(refused)?;
+        program.attach("__nf_conntrack_confirm", 0).map_err(refused)?;
+        Ok(())
+    }
+
+    /// Becomes readable when something has happened.
+    pub(in crate::node::live) fn fd(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
+    }
+
+    /// What has happened since the last call, in that order as each CPU saw it.
+    pub(in crate::node::live) fn drain(&mut self) -> Vec<Event> {
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+        let clock = clock();
+        let mut events = Vec::new();
+        let (paths, mountinfo) = (&mut self.paths, &self.mountinfo);
+        let mut path = |id: u64| path_of(paths, mountinfo, id);
+        while let Some(bytes) = self.ring.next() {
+            let Some(event) = translate::record(&bytes, clock, &mut path) else { continue };
+            if event.proto == Proto::Udp {
+                match (event.kind, event.inode) {
+                    (EventKind::Bind, Some(inode)) => drop(self.bound.insert(inode)),
+                    // What sent without being bound is a client.
+                    (EventKind::Close, Some(inode)) if !self.bound.remove(&inode) => continue,
+                    _ => {}
+                }
+            }
+            events.push(event);
+        }
+        events
+    }
+
+    /// How many events there was no room for.
+    pub(in crate::node::live) fn lost(&self) -> u64 {
+        self.lost.get(&0, 0).map_or(0, |cpus| cpus.iter().sum())
+    }
+
+    /// What is attached, in a user's words.
+    pub(in crate::node::live) fn attached(&self) -> &[&'static str] {
+        &self.attached
+    }
+
+    /// What could not be attached, and why.
+    pub(in crate::node::live) fn gaps(&self) -> &[Gap] {
+        &self.gaps
+    }
+}
+
+fn path_of(
+    paths: &mut HashMap<u64, Option<CgroupPath>>,
+    mountinfo: &str,
+    id: u64,
+) -> Option<CgroupPath> {
+    if let Some(known) = paths.get(&id) {
+        return known.clone();
+    }
+    let path = cgroups::path(mountinfo, id).ok().flatten();
+    if paths.len() >= PATHS {
+        paths.clear();
+    }
+    paths.insert(id, path.clone());
+    path
+}
+
+fn program<'a, T>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut T, Refused>
+where
+    &'a mut T: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+{
+    ebpf.program_mut(name)
+        .ok_or_else(|| Refused::new(format!("the object has no program {name}")))?
+        .try_into()
+        .map_err(|error| Refused::from_error(name, &error))
+}
+
+fn map<T: TryFrom<aya::maps::Map, Error = aya::maps::MapError>>(
+    ebpf: &mut Ebpf,
+    name: &str,
+) -> Result<T, Refused> {
+    let map = ebpf.take_map(name);
+    map.ok_or_else(|| Refused::new(format!("the object has no map {name}")))?
+        .try_into()
+        .map_err(|error| Refused::from_error(name, &error))
+}
+
+/// The root of cgroup v2: where it is mounted, else from a mount that nobody
+/// sees and that ends with its descriptor.
+fn cgroup_root(mountinfo: &str) -> Result<OwnedFd, Refused> {
+    // Without links, programs would stay attached after the tool's end.
+    if is_older(5, 9) {
+        return Err(Refused::new("the kernel is older than 5.9 and tells of no UDP socket's end")
+            .remedy("a newer kernel"));
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    if let Some(point) = cgroups::mount_point(mountinfo) {
+        return rustix::fs::open(&point, flags, Mode::empty())
+            .map_err(|error| Refused::new(format!("{point}: {}", io::Error::from(error))));
+    }
+    unseen_mount().map_err(|error| {
+        Refused::new(format!("no cgroup2 is mounted, and mounting one failed: {error}"))
+            .remedy("mount -t cgroup2 none /sys/fs/cgroup/unified, and run it as root")
+    })
+}
+
+fn unseen_mount() -> io::Result<OwnedFd> {
+    use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+    let context = rustix::mount::fsopen("cgroup2", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_create(context.as_fd())?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let mount = rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(&mount, c".", flags, Mode::empty())?)
+}
+
+/// Whether the running kernel is surely older than this.
+fn is_older(major: u8, minor: u8) -> bool {
+    KernelVersion::current().is_ok_and(|running| running < KernelVersion::new(major, minor, 0))
+}
+
+/// The inode number of the tool's PID namespace.
+fn own_pidns() -> Result<u32, Refused> {
+    let stat = rustix::fs::stat("/proc/self/ns/pid")
+        .map_err(|error| Refused::new(format!("/proc/self/ns/pid: {}", io::Error::from(error))))?;
+    u32::try_from(stat.st_ino).map_err(|_| Refused::new("the PID namespace has a strange number"))
+}
+
+fn clock() -> Clock {
+    use rustix::time::{ClockId, clock_gettime};
+    let nanoseconds = |clock| {
+        let time = clock_gettime(clock);
+        i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
+    };
+    // In a time namespace the clock is shifted, and records are not.
+    let boottime = tables::boottime("/proc/self/timens_offsets".as_ref());
+    let since_boot = nanoseconds(ClockId::Boottime) - i128::from(boottime);
+    Clock { epoch: nanoseconds(ClockId::Realtime) - since_boot, boottime }
+}

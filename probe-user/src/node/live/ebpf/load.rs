@@ -1,0 +1,148 @@
+//! Loading and attaching.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use aya::programs::Iter;
+use aya::programs::iter::IterLink;
+use aya::programs::links::FdLink;
+use aya::{Btf, Ebpf};
+
+use super::object::{self, Setup};
+use super::place::Iterator;
+use crate::node::live::btf::{self, Layout, Part};
+
+/// Why a program can't run here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::node::live) struct Refused {
+    /// In lower case, without a final stop.
+    pub(in crate::node::live) reason: String,
+    /// What would give it.
+    pub(in crate::node::live) remedy: Option<String>,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl Refused {
+    pub(super) fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), remedy: None }
+    }
+
+    #[must_use]
+    pub(super) fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+
+    /// From an error of the library: what the kernel said is at its end.
+    pub(super) fn from_error(what: &str, error: &(dyn std::error::Error + 'static)) -> Self {
+        // The verifier's whole log, for who asks for it with -vv.
+        tracing::debug!("{what}: {error:?}");
+        let mut deepest = error;
+        let mut errno = None;
+        loop {
+            if let Some(error) = deepest.downcast_ref::<io::Error>() {
+                errno = error.raw_os_error().or(errno);
+            }
+            match deepest.source() {
+                Some(source) => deepest = source,
+                None => break,
+            }
+        }
+        match errno {
+            Some(libc::EPERM | libc::EACCES) => Self::new(format!(
+                "{what}: the kernel does not permit it (missing capabilities, or lockdown)"
+            ))
+            .remedy(
+                "run as root, or with CAP_BPF and CAP_PERFMON; or have root run whereis-port pin",
+            ),
+            // The verifier's log would be pages long.
+            _ => {
+                let text = deepest.to_string();
+                Self::new(format!("{what}: {}", text.lines().next().unwrap_or_default()))
+            }
+        }
+    }
+}
+
+/// The kernel's types: ours for the offsets, the library's for the ids of iterators.
+pub(super) struct Kernel {
+    layout: Layout,
+    btf: Btf,
+}
+
+impl Kernel {
+    pub(super) fn read() -> Result<Self, Refused> {
+        let layout = layout();
+        check(&layout, Part::Sockets)?;
+        let btf = Btf::from_sys_fs()
+            .map_err(|error| Refused::from_error("reading the kernel's BTF", &error))?;
+        Ok(Self { layout, btf })
+    }
+
+    /// Loads the object for iterators alone.
+    pub(super) fn open(&self) -> Result<Ebpf, Refused> {
+        let setup = Setup {
+            offsets: self.layout.offsets,
+            config: 0,
+            ports: u32::MAX << 16,
+            pidns: 0,
+            log: 0,
+        };
+        object::open(&setup).map_err(|error| Refused::from_error("making BPF maps", &error))
+    }
+
+    /// Loads and attaches one iterator.
+    pub(super) fn attach(&self, ebpf: &mut Ebpf, which: Iterator) -> Result<IterLink, Refused> {
+        let name = which.program();
+        let (target, part) = match which {
+            Iterator::Sockets => ("task_file", Part::Sockets),
+            Iterator::Tasks => ("task", Part::Tasks),
+        };
+        check(&self.layout, part)?;
+        let program: &mut Iter = ebpf
+            .program_mut(name)
+            .ok_or_else(|| Refused::new(format!("the object has no program {name}")))?
+            .try_into()
+            .map_err(|error: aya::programs::ProgramError| Refused::from_error(name, &error))?;
+        let what = format!("loading iter/{target}");
+        program.load(target, &self.btf).map_err(|error| Refused::from_error(&what, &error))?;
+        let what = format!("attaching iter/{target}");
+        let refused = |error: &(dyn std::error::Error + 'static)| Refused::from_error(&what, error);
+        let id = program.attach().map_err(|error| refused(&error))?;
+        program.take_link(id).map_err(|error| refused(&error))
+    }
+}
+
+/// Where this kernel keeps things.
+pub(super) fn layout() -> Layout {
+    btf::read(Path::new(btf::DIRECTORY), &[])
+}
+
+/// Refuses what this kernel's layout does not allow.
+pub(super) fn check(layout: &Layout, part: Part) -> Result<(), Refused> {
+    layout.refusal(part).map_or(Ok(()), |why| Err(Refused::new(why)))
+}
+
+/// A new reading of an iterator that was just attached.
+pub(super) fn once(which: Iterator) -> Result<(Ebpf, File), Refused> {
+    let kernel = Kernel::read()?;
+    let mut ebpf = kernel.open()?;
+    let link = kernel.attach(&mut ebpf, which)?;
+    let file =
+        link.into_file().map_err(|error| Refused::from_error("opening the iterator", &error))?;
+    Ok((ebpf, file))
+}
+
+/// Makes an attached iterator last beyond this process.
+pub(super) fn pin(link: IterLink, path: &Path) -> Result<(), Refused> {
+    let what = format!("pinning {}", path.display());
+    let link = FdLink::try_from(link).map_err(|error| Refused::from_error(&what, &error))?;
+    link.pin(path).map(drop).map_err(|error| Refused::from_error(&what, &error))
+}

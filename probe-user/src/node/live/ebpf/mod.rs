@@ -1,0 +1,92 @@
+//! The probe: programs in the kernel. The only module that knows aya.
+//!
+//! One question is answered by the cheapest of three ways: a pinned iterator
+//! (one read), loading it (some fifty milliseconds before the first record), or
+//! none of this (`owners`, `sockdiag`).
+
+mod events;
+mod load;
+mod object;
+mod pin;
+mod place;
+mod read;
+mod records;
+mod translate;
+
+use std::io;
+
+pub(in crate::node::live) use events::{Events, start};
+pub(in crate::node::live) use load::Refused;
+pub use pin::{Pinned, group_id, pin, unpin};
+pub(in crate::node::live) use records::Reading;
+
+use place::{Found, Iterator};
+use probe_common::Filter;
+
+/// How the probe is used here.
+#[derive(Debug)]
+pub(in crate::node::live) enum Probe {
+    /// Its iterators are pinned.
+    Pinned,
+    /// It is not, and why not, where that can be told without trying.
+    Absent(Option<Refused>),
+}
+
+impl Probe {
+    /// Looks for pins.
+    pub(in crate::node::live) fn find() -> Self {
+        if let Err(refused) = same_pid_namespace() {
+            return Self::Absent(Some(refused));
+        }
+        match place::find(Iterator::Sockets) {
+            Found::Ready(_) => Self::Pinned,
+            Found::Nothing => Self::Absent(None),
+            Found::Denied => Self::Absent(Some(
+                Refused::new("an iterator is pinned, but not for this user")
+                    .remedy("be in its group, or have root run whereis-port pin --group GROUP"),
+            )),
+            Found::Refused(why) => {
+                Self::Absent(Some(Refused::new(why).remedy("have root run whereis-port pin again")))
+            }
+        }
+    }
+
+    /// Reads sockets with their owners, if the iterator is pinned.
+    pub(in crate::node::live) fn sockets(&self, filter: &Filter) -> Option<io::Result<Reading>> {
+        self.read(Iterator::Sockets, filter)
+    }
+
+    /// Reads all processes with their namespaces, if the iterator is pinned.
+    pub(in crate::node::live) fn tasks(&self) -> Option<io::Result<Reading>> {
+        self.read(Iterator::Tasks, &Filter::ALL)
+    }
+
+    fn read(&self, which: Iterator, filter: &Filter) -> Option<io::Result<Reading>> {
+        match self {
+            Self::Pinned => match place::find(which) {
+                Found::Ready(file) => Some(read::read(file, filter)),
+                _ => None,
+            },
+            Self::Absent(_) => None,
+        }
+    }
+}
+
+/// Loads the socket iterator for one reading.
+pub(in crate::node::live) fn load_and_read(filter: &Filter) -> Result<Reading, Refused> {
+    same_pid_namespace()?;
+    let (_programs, file) = load::once(Iterator::Sockets)?;
+    read::read(file, filter).map_err(|error| Refused::new(format!("reading the iterator: {error}")))
+}
+
+/// The ids in records are those of the reader's PID namespace; `/proc` may show
+/// another one's.
+fn same_pid_namespace() -> Result<(), Refused> {
+    let shown = std::fs::read_link("/proc/self").ok();
+    let own = std::process::id().to_string();
+    if shown.as_deref().is_some_and(|shown| shown.as_os_str() == own.as_str()) {
+        return Ok(());
+    }
+    Err(Refused::new("/proc shows another PID namespace than the tool's own")
+        .remedy("mount -t proc proc /proc"))
+}

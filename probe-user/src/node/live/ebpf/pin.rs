@@ -1,0 +1,233 @@
+//! Pinning: the only thing that the tool leaves behind, when it is asked to.
+//!
+//! A pinned iterator costs one read and no loading, and who may read the file
+//! gets the owners of all sockets without any other right.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+
+use super::load::{self, Kernel, Refused};
+use super::object::VERSION;
+use super::place::{self, Iterator, OWN, USUAL, Untrusted};
+
+/// What was pinned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pinned {
+    /// The directory of the pins.
+    pub directory: PathBuf,
+    /// Whether a bpffs was mounted for it.
+    pub mounted: bool,
+    /// The version of the programs.
+    pub version: &'static str,
+    /// Whose members may read them, besides root.
+    pub group: Option<u32>,
+}
+
+/// The id of a group, from the text of `/etc/group` or from a number.
+pub fn group_id(name: &str, groups: &str) -> Option<u32> {
+    let listed = groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let id = (fields.next()? == name).then(|| fields.nth(1))??;
+        id.parse().ok()
+    });
+    listed.or_else(|| name.parse().ok())
+}
+
+/// Pins the iterators, in place of those that are pinned already.
+///
+/// # Errors
+/// Says what does not work and what would help.
+pub fn pin(group: Option<u32>) -> Result<Pinned, String> {
+    pin_both(group).map_err(|refused| match refused.remedy {
+        Some(remedy) => format!("{}; {remedy}", refused.reason),
+        None => refused.reason,
+    })
+}
+
+fn pin_both(group: Option<u32>) -> Result<Pinned, Refused> {
+    let (directory, mounted) = directory(group)?;
+    let _one_at_a_time = lock(&directory)?;
+    let kernel = Kernel::read()?;
+    let mut ebpf = kernel.open()?;
+    let mut pins = Vec::new();
+    for which in [Iterator::Sockets, Iterator::Tasks] {
+        let link = kernel.attach(&mut ebpf, which)?;
+        // Nobody may read it before its mode is right: it is made with 0600 under
+        // another name, and the name that is looked for comes last.
+        let new = directory.join(format!("new-{}", which.file()));
+        remove(&new)?;
+        load::pin(link, &new)?;
+        pins.push((which, new));
+    }
+    for (which, new) in pins {
+        let mode = if let Some(group) = group {
+            rustix::fs::chown(&new, None::<Uid>, Some(Gid::from_raw(group)))
+                .map_err(|error| failed("changing the group of", &new, error.into()))?;
+            0o440
+        } else {
+            0o400
+        };
+        fs::set_permissions(&new, fs::Permissions::from_mode(mode))
+            .map_err(|error| failed("changing the mode of", &new, error))?;
+        let path = directory.join(which.file());
+        fs::rename(&new, &path).map_err(|error| failed("naming", &path, error))?;
+    }
+    sweep(&directory, |name| !name.ends_with(VERSION));
+    Ok(Pinned { directory, mounted, version: VERSION, group })
+}
+
+/// Removes every pin, of any version, and what `pin` mounted and made. Gives the
+/// pins that were there.
+///
+/// # Errors
+/// Says what could not be removed.
+pub fn unpin() -> Result<Vec<PathBuf>, String> {
+    let mut removed = Vec::new();
+    for dir in [USUAL, OWN] {
+        let path = Path::new(dir);
+        match place::open_trusted(dir) {
+            Ok(None) => continue,
+            Err(Untrusted::Because(why)) => return Err(why),
+            Err(Untrusted::Denied) => {
+                return Err(format!("{dir} can't be read: run it as root"));
+            }
+            Ok(Some(_)) => {}
+        }
+        let _one_at_a_time = lock(path).map_err(|refused| refused.reason)?;
+        removed.extend(sweep(path, |_| true));
+        let left = fs::read_dir(path).map_or(0, |entries| entries.count());
+        if left > 0 {
+            return Err(format!("{dir}: {left} files could not be removed: run it as root"));
+        }
+        if dir == OWN {
+            rustix::mount::unmount(path, rustix::mount::UnmountFlags::empty())
+                .map_err(|error| failed("unmounting", path, error.into()).reason)?;
+        }
+        fs::remove_dir(path).map_err(|error| failed("removing", path, error).reason)?;
+        if dir == OWN {
+            // Only if nothing else is in there.
+            let _ = fs::remove_dir(Path::new(OWN).with_file_name(""));
+        }
+    }
+    Ok(removed)
+}
+
+/// Where to pin: in the usual bpffs, else in one that is mounted for it.
+fn directory(group: Option<u32>) -> Result<(PathBuf, bool), Refused> {
+    let usual = Path::new(USUAL);
+    let bpffs = usual.parent().unwrap_or(usual);
+    let mounted = rustix::fs::open(bpffs, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
+        .is_ok_and(|fd| place::is_bpffs(fd));
+    // systemd mounts it for root alone: then a group could not get to its pin.
+    let enterable = fs::metadata(bpffs).is_ok_and(|meta| {
+        let mode = meta.mode();
+        mode & 0o001 != 0 || (Some(meta.gid()) == group && mode & 0o010 != 0)
+    });
+    if mounted && (group.is_none() || enterable) {
+        make(usual)?;
+        return Ok((usual.to_owned(), false));
+    }
+    let own = Path::new(OWN);
+    if let Some(parent) = own.parent() {
+        make(parent)?;
+    }
+    make(own)?;
+    let there = rustix::fs::open(own, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
+        .is_ok_and(|fd| place::is_bpffs(fd));
+    if there {
+        return Ok((own.to_owned(), false));
+    }
+    let flags = rustix::mount::MountFlags::NOSUID
+        | rustix::mount::MountFlags::NODEV
+        | rustix::mount::MountFlags::NOEXEC;
+    rustix::mount::mount("bpf", own, "bpf", flags, Some(c"mode=0755"))
+        .map_err(|error| failed("mounting a bpffs at", own, error.into()))?;
+    Ok((own.to_owned(), true))
+}
+
+/// Makes a directory that others may enter and not write.
+fn make(path: &Path) -> Result<(), Refused> {
+    match DirBuilder::new().mode(0o755).create(path) {
+        Ok(()) => {
+            // Whatever the umask is.
+            let permissions = fs::Permissions::from_mode(0o755);
+            fs::set_permissions(path, permissions)
+                .map_err(|error| failed("changing the mode of", path, error))
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let meta = fs::symlink_metadata(path).map_err(|e| failed("looking at", path, e))?;
+            if !meta.is_dir() || meta.uid() != 0 || meta.mode() & 0o022 != 0 {
+                return Err(Refused::new(format!(
+                    "{} is not a directory that only root can write to",
+                    path.display()
+                ))
+                .remedy("look who made it, and remove it"));
+            }
+            Ok(())
+        }
+        Err(error) => Err(failed("making", path, error)),
+    }
+}
+
+/// Keeps a second `pin` or `unpin` waiting until this one is done.
+fn lock(directory: &Path) -> Result<std::os::fd::OwnedFd, Refused> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(directory, flags, Mode::empty())
+        .map_err(|error| failed("opening", directory, error.into()))?;
+    rustix::fs::flock(&fd, rustix::fs::FlockOperation::LockExclusive)
+        .map_err(|error| failed("locking", directory, error.into()))?;
+    Ok(fd)
+}
+
+/// Removes the pins whose name is chosen, and gives them.
+fn sweep(directory: &Path, chosen: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    let ours = |name: &str| {
+        let name = name.strip_prefix("new-").unwrap_or(name);
+        name.starts_with("sockets-") || name.starts_with("tasks-")
+    };
+    entries
+        .flatten()
+        .filter(|entry| {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            ours(&name) && chosen(&name) && fs::remove_file(entry.path()).is_ok()
+        })
+        .map(|entry| entry.path())
+        .collect()
+}
+
+fn remove(path: &Path) -> Result<(), Refused> {
+    match rustix::fs::unlink(path) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(failed("removing", path, error.into())),
+    }
+}
+
+fn failed(what: &str, path: &Path, error: io::Error) -> Refused {
+    let refused = Refused::new(format!("{what} {}: {error}", path.display()));
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => refused.remedy("run it as root"),
+        _ => refused,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_a_name_or_a_number() {
+        let groups = "root:x:0:\ndocker:x:998:me,you\nbad\n";
+        assert_eq!(group_id("docker", groups), Some(998));
+        assert_eq!(group_id("1234", groups), Some(1234));
+        assert_eq!(group_id("dock", groups), None);
+        assert_eq!(group_id("bad", groups), None);
+        assert_eq!(group_id("", groups), None);
+    }
+}

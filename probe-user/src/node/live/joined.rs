@@ -1,0 +1,231 @@
+//! What a reading of the socket iterator says, in the model's words. Pure.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use probe_common::{AF_INET6, Filter, OtherRecord, SocketRecord, TCP, UDP, state};
+
+use super::ebpf::Reading;
+use crate::model::{
+    NetnsId, Owner, Port, PortRange, Proto, Socket, SocketFilter, SocketState, StartTime,
+};
+
+/// The iterator's filter for what is asked. `others`: whether other sockets are
+/// to be counted.
+pub(super) fn filter(asked: &SocketFilter, others: bool) -> Filter {
+    let flag = |proto, flag| if asked.proto.is_none_or(|p| p == proto) { flag } else { 0 };
+    let ports = asked.ports.unwrap_or(PortRange { first: Port(1), last: Port(u16::MAX) });
+    Filter {
+        first: ports.first.0.max(1),
+        last: ports.last.0,
+        flags: flag(Proto::Tcp, Filter::WANT_TCP)
+            | flag(Proto::Udp, Filter::WANT_UDP)
+            | if others { Filter::WANT_OTHERS } else { 0 },
+        ..Filter::ALL
+    }
+}
+
+/// The sockets of a reading, each once, by namespace. A TCP socket in state CLOSE
+/// is bound at most.
+pub(super) fn sockets(reading: &Reading) -> HashMap<u32, Vec<Socket>> {
+    let mut seen = HashSet::with_capacity(reading.sockets.len());
+    let mut by_netns: HashMap<u32, Vec<Socket>> = HashMap::new();
+    for record in &reading.sockets {
+        if let Some(socket) = socket(record)
+            && seen.insert(record.inode)
+        {
+            by_netns.entry(record.netns).or_default().push(socket);
+        }
+    }
+    by_netns
+}
+
+fn socket(record: &SocketRecord) -> Option<Socket> {
+    let (proto, state) = match (record.protocol, record.state) {
+        (TCP, state::LISTEN) => (Proto::Tcp, SocketState::Listen),
+        (UDP, state::CLOSE) => (Proto::Udp, SocketState::Unconnected),
+        _ => return None,
+    };
+    let v6 = record.family == AF_INET6;
+    Some(Socket {
+        netns: NetnsId::Inode(record.netns.into()),
+        proto,
+        state,
+        address: address(record.family, record.local),
+        port: Port(record.local_port),
+        v6only: (v6 && record.v6only < 2).then_some(record.v6only == 1),
+        inode: record.inode,
+        uid: record.uid,
+        ifindex: (record.ifindex != 0).then_some(record.ifindex),
+        cgroup_id: (record.cgroup != 0).then_some(record.cgroup),
+    })
+}
+
+/// An address of a record.
+pub(super) fn address(family: u8, bytes: [u8; 16]) -> IpAddr {
+    if family == AF_INET6 {
+        Ipv6Addr::from(bytes).into()
+    } else {
+        Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]).into()
+    }
+}
+
+/// Who holds the sockets of a reading: sorted by inode, then PID, one entry for
+/// each process with its lowest descriptor, and one for a thread only if its
+/// leader does not hold the socket. `boottime` is what the tool's time namespace
+/// adds to the time since boot, in nanoseconds.
+pub(super) fn owners(reading: &Reading, boottime: i64) -> Vec<Owner> {
+    let mut owners: Vec<Owner> = reading
+        .sockets
+        .iter()
+        // Not in the tool's PID namespace: not its process to name.
+        .filter(|record| record.tgid != 0)
+        .map(|record| Owner {
+            inode: record.inode,
+            pid: record.tgid,
+            start: start_time(record.start, boottime),
+            tid: (record.tid != record.tgid).then_some(record.tid),
+            fd: record.fd,
+        })
+        .collect();
+    owners.sort_unstable_by_key(|o| (o.inode, o.pid, o.tid, o.fd));
+    owners.dedup_by(|next, kept| {
+        (next.inode, next.pid) == (kept.inode, kept.pid)
+            && (kept.tid.is_none() || kept.tid == next.tid)
+    });
+    owners
+}
+
+/// A start time as `/proc/PID/stat` has it: in ticks, of which there are 100 in a
+/// second on every architecture (`USER_HZ`).
+pub(super) fn start_time(nanoseconds: u64, boottime: i64) -> StartTime {
+    StartTime(nanoseconds.saturating_add_signed(boottime) / 10_000_000)
+}
+
+/// How many sockets the kernel counts, or a reading has seen, in one namespace.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    tcp: [u32; 2],
+    udp: [u32; 2],
+}
+
+/// The sockets of a reading as the kernel counts them (`inuse` of
+/// `/proc/net/sockstat`): TCP that is not closed, and UDP that has a port.
+pub(super) fn counts(reading: &Reading) -> HashMap<u32, Counts> {
+    let sockets = reading
+        .sockets
+        .iter()
+        .map(|r| (r.inode, r.netns, r.family, r.protocol, r.state, r.local_port));
+    let others = reading
+        .others
+        .iter()
+        .map(|r: &OtherRecord| (r.inode, r.netns, r.family, r.protocol, r.state, r.local_port));
+    let mut seen = HashSet::new();
+    let mut counts: HashMap<u32, Counts> = HashMap::new();
+    for (inode, netns, family, protocol, state, port) in sockets.chain(others) {
+        if !seen.insert(inode) {
+            continue;
+        }
+        let counts = counts.entry(netns).or_default();
+        let v6 = usize::from(family == AF_INET6);
+        match protocol {
+            TCP if state != state::CLOSE => counts.tcp[v6] += 1,
+            UDP if port != 0 => counts.udp[v6] += 1,
+            _ => {}
+        }
+    }
+    counts
+}
+
+/// Reads `sockstat` and `sockstat6` of a namespace.
+pub(super) fn parse_sockstat(sockstat: &str, sockstat6: &str) -> Option<Counts> {
+    let inuse = |text: &str, name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim_start().strip_prefix("inuse ")?.split(' ').next()?.parse::<u32>().ok()
+    };
+    // Without IPv6 there is no second file.
+    let six = |name| if sockstat6.is_empty() { Some(0) } else { inuse(sockstat6, name) };
+    Some(Counts {
+        tcp: [inuse(sockstat, "TCP:")?, six("TCP6:")?],
+        udp: [inuse(sockstat, "UDP:")?, six("UDP6:")?],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(inode: u64, netns: u32, tgid: u32, tid: u32, fd: u32) -> SocketRecord {
+        SocketRecord {
+            kind: probe_common::record::SOCKET,
+            size: 128,
+            family: 2,
+            protocol: TCP,
+            state: state::LISTEN,
+            v6only: 0,
+            inode,
+            netns,
+            ifindex: 0,
+            netns_cookie: 1,
+            cgroup: 0,
+            local: [127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            remote: [0; 16],
+            local_port: 80,
+            remote_port: 0,
+            uid: 0,
+            start: 1_239_999_999,
+            tgid,
+            tid,
+            fd,
+            sock_type: 1,
+            reserved: 0,
+            task_netns: netns,
+            reserved2: 0,
+            comm: [0; 16],
+        }
+    }
+
+    fn reading(sockets: Vec<SocketRecord>) -> Reading {
+        Reading { sockets, ..Reading::default() }
+    }
+
+    #[test]
+    fn a_socket_with_many_descriptors_is_one_socket_with_its_owners() {
+        let reading = reading(vec![
+            record(7, 1, 20, 20, 9),
+            record(7, 1, 20, 20, 4),
+            record(7, 1, 10, 11, 3),
+            record(7, 1, 20, 22, 5),
+            record(8, 2, 0, 0, 3),
+        ]);
+        let sockets = sockets(&reading);
+        assert_eq!((sockets[&1].len(), sockets[&2].len()), (1, 1));
+        assert_eq!(sockets[&1][0].address, crate::model::LOOPBACK4);
+        let owner = |pid, tid, fd| Owner { inode: 7, pid, start: StartTime(123), tid, fd };
+        assert_eq!(owners(&reading, 0), [owner(10, Some(11), 3), owner(20, None, 4)]);
+    }
+
+    #[test]
+    fn closed_tcp_and_connected_udp_are_no_listeners() {
+        let closed = SocketRecord { state: state::CLOSE, ..record(1, 1, 2, 2, 3) };
+        let udp =
+            SocketRecord { protocol: UDP, state: state::ESTABLISHED, ..record(2, 1, 2, 2, 4) };
+        assert!(sockets(&reading(vec![closed, udp])).is_empty());
+    }
+
+    #[test]
+    fn what_the_kernel_counts_is_counted_alike() {
+        let bound = SocketRecord { state: state::CLOSE, ..record(1, 1, 2, 2, 3) };
+        let v6 = SocketRecord { family: AF_INET6, ..record(2, 1, 2, 2, 4) };
+        let again = SocketRecord { tgid: 5, ..v6 };
+        let udp = SocketRecord { protocol: UDP, state: state::CLOSE, ..record(3, 1, 2, 2, 5) };
+        let kernel = parse_sockstat(
+            "sockets: used 9\nTCP: inuse 0 orphan 0 tw 0 alloc 2 mem 0\nUDP: inuse 1 mem 0\nUDPLITE: inuse 0\n",
+            "TCP6: inuse 1\nUDP6: inuse 0\n",
+        );
+        assert_eq!(counts(&reading(vec![bound, v6, again, udp])).get(&1), kernel.as_ref());
+        assert_eq!(parse_sockstat("", ""), None);
+        let without = "TCP: inuse 3 orphan\nUDP: inuse 1 mem\n";
+        assert_eq!(parse_sockstat(without, "").unwrap().tcp, [3, 0]);
+    }
+}

@@ -1,0 +1,256 @@
+//! The sockets of namespaces and who holds them: from the probe where it can be
+//! had, joined with the kernel's own tables.
+//!
+//! The probe sees every socket that a descriptor leads to. The kernel's tables
+//! also have those without one: held by the kernel itself, left behind, on their
+//! way between two processes. The tables are read first: what is in there and has
+//! a descriptor is then seen by the probe as well.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::path::Path;
+use std::time::Instant;
+
+use super::ebpf::{self, Probe, Reading};
+use super::enter::{self, Door, Refused};
+use super::joined::{self, Counts};
+use super::{LiveNode, SocketsRead, gaps, sockdiag};
+use crate::model::{Gap, Impact, NetnsId, Owner, Read, Socket, SocketFilter, SocketInode};
+
+/// How many open files the kernel has to have before loading the iterator for one
+/// reading is cheaper than walking all descriptors: loading takes some 80 ms, the
+/// walk a little more than one microsecond for each descriptor and core.
+const LOADING_PAYS: u64 = 200_000;
+
+/// What one reading of the probe gave, sorted for looking up.
+#[derive(Debug)]
+pub(super) struct Probed {
+    filter: SocketFilter,
+    sockets: HashMap<u32, Vec<Socket>>,
+    counts: HashMap<u32, Counts>,
+    owners: Vec<Owner>,
+}
+
+impl LiveNode {
+    /// Reads the sockets of namespaces, each once, and notes what it gave.
+    pub(super) fn read_sockets(&self, missing: Vec<NetnsId>, filter: &SocketFilter) {
+        let since = Instant::now();
+        let doors = self.doors(missing);
+        // All of them: then the kernel's counts tell whether anything is left
+        // that no descriptor leads to.
+        let whole = filter.ports.is_none();
+        if whole {
+            self.probe(filter, true);
+        }
+        let probed = self.probed.borrow().len();
+        let results = {
+            let known = self.probed.borrow();
+            let probed = known.iter().find(|p| whole && p.filter.covers(filter));
+            let counts = probed.map(|p| &p.counts);
+            enter::in_each(&doors, |door| {
+                if let Some(counts) = counts
+                    && let Some(inode) = door.id.inode()
+                {
+                    let seen = counts.get(&(inode as u32)).copied().unwrap_or_default();
+                    if count_here() == Some(seen) {
+                        return Ok(None);
+                    }
+                }
+                sockdiag::dump(door.id, filter).map(Some)
+            })
+        };
+        if !whole {
+            self.probe(filter, false);
+        }
+        self.see_new_ones(&results, filter, probed);
+        let mut total = 0;
+        let mut closed = Vec::new();
+        let mut gaps = Vec::new();
+        for (door, result) in doors.into_iter().zip(results) {
+            let read = match result {
+                Ok(Ok(table)) => Ok(Read::whole(table.unwrap_or_default())),
+                // A namespace without any file is gone with its sockets.
+                Err(Refused::Gone) if door.id.inode().is_some() => Ok(Read::default()),
+                Ok(Err(error)) => self.sockets_by_proc(door.id, filter, &error.to_string()),
+                Err(refused) => self.sockets_by_proc(door.id, filter, &gaps::reason(refused)),
+            };
+            let read = self.join(&door, filter, read);
+            match &read {
+                Ok(read) => {
+                    total += read.value.len();
+                    gaps.extend(read.gaps.iter().cloned());
+                }
+                Err(why) => closed.push((door.id, why.clone())),
+            }
+            let read = SocketsRead { netns: door.id, filter: *filter, read };
+            self.sockets.borrow_mut().push(read);
+        }
+        gaps.extend(self.closed_gaps(&closed));
+        self.log("socket tables", since, &gaps, format!("{total} sockets"));
+    }
+
+    /// Adds the sockets that the probe saw to those of a namespace's tables.
+    fn join(
+        &self,
+        door: &Door,
+        filter: &SocketFilter,
+        read: Result<Read<Vec<Socket>>, String>,
+    ) -> Result<Read<Vec<Socket>>, String> {
+        let probed = self.probed.borrow();
+        let Some(inode) = door.id.inode() else { return read };
+        let mut seen = probed
+            .iter()
+            .filter_map(|p| p.sockets.get(&(inode as u32)))
+            .flatten()
+            .filter(|socket| filter.matches(socket))
+            .peekable();
+        if seen.peek().is_none() {
+            return read;
+        }
+        let mut read = match read {
+            Ok(read) => read,
+            // The probe knows what descriptors lead to, whatever this user may enter.
+            Err(why) => Read::partial(Vec::new(), without_descriptor(door.id, &why)),
+        };
+        if read.value.is_empty() && probed.len() == 1 {
+            read.value.extend(seen.cloned());
+            return Ok(read);
+        }
+        let known: std::collections::HashSet<SocketInode> =
+            read.value.iter().map(|s| s.inode).filter(|inode| *inode != 0).collect();
+        let mut added = BTreeSet::new();
+        for socket in seen {
+            if !known.contains(&socket.inode) && added.insert(socket.inode) {
+                read.value.push(socket.clone());
+            }
+        }
+        Ok(read)
+    }
+
+    /// A socket that was opened after the probe was read is in the tables only:
+    /// then the probe is read once more, so that it gets its owner.
+    fn see_new_ones(
+        &self,
+        results: &[Result<io::Result<Option<Vec<Socket>>>, Refused>],
+        filter: &SocketFilter,
+        read_before: usize,
+    ) {
+        // Without ports to ask for, the tables came last.
+        if filter.ports.is_some() || read_before == 0 {
+            return;
+        }
+        let tables = results.iter().flatten().flatten().flatten().flatten();
+        let is_new = tables.filter(|s| s.inode != 0).any(|s| self.held_by(s.inode).is_empty());
+        if is_new {
+            self.probe(filter, false);
+        }
+    }
+
+    /// Reads the probe, if that is the cheapest way, and notes what it saw.
+    fn probe(&self, filter: &SocketFilter, others: bool) {
+        let since = Instant::now();
+        let wanted = joined::filter(filter, others);
+        let probe = self.probe.get_or_init(Probe::find);
+        let (name, reading) = match probe.sockets(&wanted) {
+            Some(Ok(reading)) => ("eBPF iterator (pinned)", Ok(reading)),
+            Some(Err(error)) => {
+                ("eBPF iterator (pinned)", Err(format!("reading it failed: {error}")))
+            }
+            None if loading_pays() => (
+                "eBPF iterator (loaded)",
+                ebpf::load_and_read(&wanted).map_err(|refused| refused.to_string()),
+            ),
+            None => return,
+        };
+        match reading {
+            Ok(reading) => {
+                let probed = self.sorted(filter, &reading);
+                let detail = format!("{} descriptors of sockets asked for", reading.sockets.len());
+                self.log(name, since, &[], detail);
+                self.probed.borrow_mut().push(probed);
+            }
+            // Everything it gives is read in another way then.
+            Err(why) => {
+                let gap = Gap::new(Impact::Name, name, why);
+                self.log(name, since, &[gap], "not used".to_owned());
+            }
+        }
+    }
+
+    fn sorted(&self, filter: &SocketFilter, reading: &Reading) -> Probed {
+        Probed {
+            filter: *filter,
+            sockets: joined::sockets(reading),
+            counts: joined::counts(reading),
+            owners: joined::owners(reading, boottime(&self.root.join("self/timens_offsets"))),
+        }
+    }
+
+    /// Whether the probe was used, so that it knows every holder of every socket.
+    pub(super) fn is_probed(&self) -> bool {
+        !self.probed.borrow().is_empty()
+    }
+
+    /// Who holds a socket, as the probe saw it last.
+    pub(super) fn held_by(&self, inode: SocketInode) -> Vec<Owner> {
+        let probed = self.probed.borrow();
+        let of = |probed: &Probed| {
+            let start = probed.owners.partition_point(|o| o.inode < inode);
+            let length = probed.owners[start..].partition_point(|o| o.inode == inode);
+            probed.owners[start..start + length].to_vec()
+        };
+        probed.iter().rev().map(of).find(|owners| !owners.is_empty()).unwrap_or_default()
+    }
+}
+
+/// What a time namespace adds to the time since boot, in nanoseconds, by the file
+/// `timens_offsets` of a process in it.
+pub(super) fn boottime(offsets: &Path) -> i64 {
+    let text = std::fs::read_to_string(offsets);
+    text.ok().and_then(|text| parse_boottime(&text)).unwrap_or(0)
+}
+
+/// The line `boottime SECONDS NANOSECONDS` of `/proc/PID/timens_offsets`.
+fn parse_boottime(text: &str) -> Option<i64> {
+    let line = text.lines().find_map(|line| line.trim_start().strip_prefix("boottime"))?;
+    let mut fields = line.split_whitespace();
+    let seconds: i64 = fields.next()?.parse().ok()?;
+    let nanoseconds: i64 = fields.next()?.parse().ok()?;
+    seconds.checked_mul(1_000_000_000)?.checked_add(nanoseconds)
+}
+
+/// What the kernel counts in the namespace of this thread.
+fn count_here() -> Option<Counts> {
+    let four = std::fs::read_to_string("/proc/thread-self/net/sockstat").ok()?;
+    let six = std::fs::read_to_string("/proc/thread-self/net/sockstat6").unwrap_or_default();
+    joined::parse_sockstat(&four, &six)
+}
+
+/// Whether so many files are open that loading the iterator is cheaper than the
+/// walk. The kernel's count costs one read.
+fn loading_pays() -> bool {
+    let text = std::fs::read_to_string("/proc/sys/fs/file-nr").unwrap_or_default();
+    let open = text.split_whitespace().next().and_then(|n| n.parse::<u64>().ok());
+    open.is_some_and(|open| open > LOADING_PAYS)
+}
+
+fn without_descriptor(netns: NetnsId, why: &str) -> Gap {
+    Gap::new(
+        Impact::Port,
+        format!("sockets of netns {netns} that no process holds"),
+        why.to_owned(),
+    )
+    .remedy("run as root, or with CAP_SYS_ADMIN")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_offset_of_a_time_namespace_is_read() {
+        let text = "monotonic           0         0\nboottime      -12        500\n";
+        assert_eq!(parse_boottime(text), Some(-11_999_999_500));
+        assert_eq!(parse_boottime("monotonic 0 0\n"), None);
+    }
+}
