@@ -61,7 +61,7 @@ fn unable(sources: &[SourceReport], gaps: &[Gap]) -> Option<Gap> {
     let reason = why.map_or("it is not available", |gap| gap.reason.as_str());
     let remedy = why.and_then(|gap| gap.remedy.clone());
     let gap = Gap::new(
-        Impact::Reach,
+        Impact::Way,
         SOURCE,
         format!("learning where connections lead needs eBPF, and {reason}"),
     );
@@ -104,10 +104,10 @@ fn watch_for_learning(
     let watched = learner.finish(begun.elapsed(), watch.lost());
     // Whatever could not be watched hides no port: those are read as ever.
     let mut gaps: Vec<Gap> =
-        watch.gaps().into_iter().map(|gap| Gap { impact: Impact::Reach, ..gap }).collect();
+        watch.gaps().into_iter().map(|gap| Gap { impact: Impact::Way, ..gap }).collect();
     if watched.lost > 0 {
         gaps.push(Gap::new(
-            Impact::Reach,
+            Impact::Way,
             SOURCE,
             format!(
                 "{} lost while watching: more happened than was counted",

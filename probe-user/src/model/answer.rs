@@ -1,6 +1,7 @@
 //! What follows from the facts.
 
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
@@ -200,8 +201,8 @@ pub struct ListRow {
     pub netns: NetnsRef,
     /// The socket.
     pub socket: Socket,
-    /// Who holds it.
-    pub end: End,
+    /// Who holds it. Shared by all rows of the same holders.
+    pub end: Rc<End>,
     /// Where its holder passes connections on to, when it is a forwarder.
     pub target: Option<Endpoint>,
     /// What is there, in one line. Untrusted.

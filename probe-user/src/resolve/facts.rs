@@ -2,11 +2,11 @@
 //! names for namespaces.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::model::{
-    Address, Container, ContainerRef, Gap, Host, Netns, NetnsId, NetnsRef, Pid, Process, Read,
-    Socket, Watched,
+    Address, Container, ContainerRef, Gap, Host, Netns, NetnsId, NetnsRef, Owners, Pid, Process,
+    Read, Socket, SocketInode, Watched,
 };
 use crate::node::Node;
 
@@ -61,6 +61,13 @@ impl<'a> Facts<'a> {
             let place = order.iter().position(|n| *n == s.netns);
             (place, s.port, s.proto, s.address.is_ipv6(), s.address, s.inode)
         });
+    }
+
+    /// Who holds these sockets, in the order that [`Owners::of`] needs.
+    pub(super) fn owners(&self, inodes: &BTreeSet<SocketInode>) -> Owners {
+        let mut owners = self.take(self.node.owners(inodes));
+        owners.holders.sort_unstable();
+        owners
     }
 
     /// One process, if it still exists.

@@ -1,12 +1,14 @@
 //! Every listener of the node, one row each.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
 
 use super::facts::{Facts, container_name};
 use super::forward;
 use super::owner;
 use crate::model::{
-    End, Endpoint, ListRow, Listing, Pid, Proto, Socket, SocketFilter, SocketInode,
+    End, Endpoint, ListRow, Listing, NetnsId, Owners, Pid, Process, Proto, Socket, SocketFilter,
+    SocketInode, StartTime,
 };
 use crate::node::Node;
 
@@ -54,17 +56,19 @@ pub fn list(node: &dyn Node, filter: &ListFilter) -> Listing {
 
 fn rows(facts: &Facts<'_>, sockets: Vec<Socket>) -> Vec<ListRow> {
     let inodes: BTreeSet<SocketInode> = sockets.iter().map(|s| s.inode).collect();
-    // All owners in one pass; each row below finds its own already read.
-    let _ = facts.node.owners(&inodes);
+    // All owners in one pass.
+    let owners = facts.owners(&inodes);
+    let mut known = Known::new();
     let mut rows = Vec::with_capacity(sockets.len());
     for socket in sockets {
         let netns = facts.netns_ref(socket.netns);
-        for end in owner::ends(facts, &socket) {
-            let (target, target_detail) = target(&socket, &end).unzip();
+        for one in &*ends(facts, &socket, &owners, &mut known) {
+            let (target, target_detail) =
+                if one.forwards { target(&socket, &one.end).unzip() } else { (None, None) };
             rows.push(ListRow {
                 netns: netns.clone(),
                 socket: socket.clone(),
-                end,
+                end: Rc::clone(&one.end),
                 target,
                 target_detail,
             });
@@ -73,10 +77,39 @@ fn rows(facts: &Facts<'_>, sockets: Vec<Socket>) -> Vec<ListRow> {
     rows
 }
 
+/// An end, and whether one of its processes is a forwarder.
+struct Shared {
+    end: Rc<End>,
+    forwards: bool,
+}
+
+/// What an end depends on: the namespace, whether a NodePort service could have
+/// the port, and the holders. Servers with thousands of listeners are few.
+type Known = HashMap<(NetnsId, bool, Vec<(Pid, StartTime)>), Rc<[Shared]>>;
+
+/// The ends of a socket, from `known` if one of the same holders was there before.
+fn ends(facts: &Facts<'_>, socket: &Socket, owners: &Owners, known: &mut Known) -> Rc<[Shared]> {
+    let holders = owners.of(socket.inode).iter().map(|owner| (owner.pid, owner.start));
+    let key = (socket.netns, owner::may_be_node_port(socket), holders.collect::<Vec<_>>());
+    let find = || {
+        let ends = owner::held_by(facts, socket, owners).into_iter();
+        let shared = |end| {
+            let forwards = forwarders(&end).next().is_some();
+            Shared { end: Rc::new(end), forwards }
+        };
+        ends.map(shared).collect()
+    };
+    // What has no holder is explained by the socket itself.
+    if key.2.is_empty() { find() } else { Rc::clone(known.entry(key).or_insert_with(find)) }
+}
+
+fn forwarders(end: &End) -> impl Iterator<Item = &Process> {
+    end.processes.iter().filter(|p| forward::is_its_program(p) && forward::is_forwarder(p))
+}
+
 /// Where a forwarder's row leads, as its command line says.
 fn target(socket: &Socket, end: &End) -> Option<(Endpoint, String)> {
-    let programs = end.processes.iter().filter(|p| forward::is_its_program(p));
-    let forward = programs.into_iter().find_map(|p| forward::of(p, socket))?;
+    let forward = forwarders(end).find_map(|p| forward::of(p, socket))?;
     Some((forward.target.endpoint().0, forward.kind.to_owned()))
 }
 

@@ -136,7 +136,7 @@ pub(super) fn shown(facts: &Facts<'_>, socket: &Socket, ways: &[Way], seen: &See
             reason.push_str(&format!("; {} more connects led to yet others", seen.unkept));
         }
         facts.gap(Gap::new(
-            Impact::Reach,
+            Impact::Way,
             format!("observed connects of port {}/{}", socket.port, socket.proto),
             reason,
         ));

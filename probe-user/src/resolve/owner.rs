@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::facts::Facts;
 use crate::model::{
     Capability, CgroupPath, Container, ContainerRef, End, Ending, Endpoint, Evidence, Gap, Hop,
-    HopKind, Impact, KernelPort, Link, LinkKind, Path, Process, Proto, Socket,
+    HopKind, Impact, KernelPort, Link, LinkKind, Owners, Path, Process, Proto, Socket,
 };
 
 /// The range that Kubernetes takes ports of NodePort services from by default.
@@ -15,7 +15,12 @@ pub(super) const NODE_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
 /// The ends of a socket: one for each container (or none) that its holders are
 /// in, so that a socket passed between containers shows both.
 pub(super) fn ends(facts: &Facts<'_>, socket: &Socket) -> Vec<End> {
-    let owners = facts.take(facts.node.owners(&BTreeSet::from([socket.inode])));
+    let owners = facts.owners(&BTreeSet::from([socket.inode]));
+    held_by(facts, socket, &owners)
+}
+
+/// The same, once the owners are read.
+pub(super) fn held_by(facts: &Facts<'_>, socket: &Socket, owners: &Owners) -> Vec<End> {
     if owners.gone.contains(&socket.inode) {
         facts.gap(Gap::new(
             Impact::Port,
@@ -39,7 +44,7 @@ pub(super) fn ends(facts: &Facts<'_>, socket: &Socket) -> Vec<End> {
             )),
         }
     }
-    if processes.is_empty() && owners.of(socket.inode).next().is_some() {
+    if processes.is_empty() && !owners.of(socket.inode).is_empty() {
         let why = "its holder exited while it was read; ask again".to_owned();
         return vec![End { why: Some(why), ..End::default() }];
     }
@@ -122,9 +127,13 @@ pub(super) fn source(container: &Container) -> (String, String) {
 /// Whether this is kube-proxy holding the port of a NodePort service, by its
 /// name and Kubernetes' default range; its own ports are below.
 pub(super) fn is_node_port(socket: &Socket, processes: &[Process]) -> bool {
-    NODE_PORTS.contains(&socket.port.0)
-        && socket.is_wildcard()
+    may_be_node_port(socket)
         && processes.first().is_some_and(|process| process.name() == "kube-proxy")
+}
+
+/// Whether a NodePort service could have this port.
+pub(super) fn may_be_node_port(socket: &Socket) -> bool {
+    NODE_PORTS.contains(&socket.port.0) && socket.is_wildcard()
 }
 
 /// Parents before their children: a server that forks keeps the socket, and its

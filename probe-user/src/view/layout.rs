@@ -6,7 +6,8 @@ use super::style::{Ink, Style};
 
 /// How many columns `text` takes.
 pub(super) fn width(text: &str) -> usize {
-    text.width()
+    // Nearly all text is plain.
+    if text.bytes().all(|b| (0x20..0x7f).contains(&b)) { text.len() } else { text.width() }
 }
 
 /// `text`, padded with spaces to `columns`.

@@ -1,6 +1,8 @@
 //! How text may look: colours, width, characters. Decided once, from values
 //! that the caller looked up.
 
+use std::borrow::Cow;
+
 use crate::model::{Endpoint, NetnsRef};
 
 use super::sanitize::clean;
@@ -111,12 +113,17 @@ impl Style {
 
     /// Untrusted text, safe and showable; text that shows nothing gets a name.
     pub(crate) fn text(&self, text: &str) -> String {
+        self.shown(text).into_owned()
+    }
+
+    /// The same, without a copy of what is plain.
+    pub(crate) fn shown<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let shown = clean(text);
         if shown.trim().is_empty() {
-            return "(no name)".to_owned();
+            return Cow::Borrowed("(no name)");
         }
-        if self.unicode {
-            return shown.into_owned();
+        if self.unicode || shown.is_ascii() {
+            return shown;
         }
         let mut ascii = String::with_capacity(shown.len());
         for c in shown.chars() {
@@ -128,7 +135,7 @@ impl Style {
                 _ => ascii.push('?'),
             }
         }
-        ascii
+        Cow::Owned(ascii)
     }
 
     /// `text` in the colour of `ink`, when there are colours.

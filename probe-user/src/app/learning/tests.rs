@@ -115,7 +115,7 @@ fn what_could_not_be_watched_is_said_and_hides_no_port() {
     let mut watch = Scripted { gaps: vec![gap.clone()], ..Scripted::default() };
     let read =
         watch_for_learning(&mut watch, &mut proxy(), Duration::ZERO, &AtomicBool::new(false));
-    assert_eq!(read.gaps, [Gap { impact: Impact::Reach, ..gap }]);
+    assert_eq!(read.gaps, [Gap { impact: Impact::Way, ..gap }]);
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn comparing_readings_teaches_nothing_and_says_what_would() {
     let why = Gap::new(Impact::Port, "eBPF", "eBPF is not available: no rights").remedy("be root");
     let gap = unable(&[report.clone()], &[why]).unwrap();
     assert!(gap.reason.contains("needs eBPF") && gap.reason.contains("no rights"), "{gap:?}");
-    assert_eq!((gap.remedy.as_deref(), gap.impact), (Some("be root"), Impact::Reach));
+    assert_eq!((gap.remedy.as_deref(), gap.impact), (Some("be root"), Impact::Way));
     assert!(unable(&[report], &[]).unwrap().remedy.is_some());
     assert_eq!(unable(&[], &[]), None);
 }

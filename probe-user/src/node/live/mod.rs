@@ -190,7 +190,7 @@ impl LiveNode {
     fn found(&self) -> &(netns::Found, Vec<Gap>) {
         self.found.get_or_init(|| {
             let since = Instant::now();
-            let (mut found, mut gaps) = match netns::find(&self.proc, &self.root) {
+            let (mut found, mut gaps) = match netns::find(&self.proc, &self.root, self.places()) {
                 Ok(found) => (found, Vec::new()),
                 Err(error) => {
                     let gap = Gap::new(Impact::Port, "network namespaces", error.to_string());
@@ -244,6 +244,11 @@ impl LiveNode {
             .entry(pid)
             .or_insert_with(|| self.processes_reader().read(pid))
             .clone()
+    }
+
+    /// How every namespace can be entered.
+    fn all_doors(&self) -> Vec<Door> {
+        self.found().0.doors.values().cloned().collect()
     }
 
     fn doors(&self, netns: impl IntoIterator<Item = NetnsId>) -> Vec<Door> {

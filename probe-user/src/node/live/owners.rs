@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustix::io::{Errno, Result};
 
 use super::held;
-use super::procs::{each_number, inode_link, is_gone, open_dir, other_threads, pids, start_time};
+use super::procs::{
+    cores, each_number, inode_link, is_gone, open_dir, other_threads, pids, start_time,
+};
 use crate::model::{Owner, Owners, Pid, SocketInode, StartTime};
 
 /// Looks for all holders of `wanted`. It can't stop at the first: a descriptor
@@ -29,7 +31,7 @@ fn walk(proc: &OwnedFd, wanted: &Wanted) -> Result<Owners> {
     let pids = pids(proc)?;
     let owners = Mutex::new(Owners::default());
     let next = AtomicUsize::new(0);
-    let cores = std::thread::available_parallelism().map_or(1, usize::from).min(4);
+    let cores = cores(1).min(4);
     let work = || {
         let mut mine = Owners::default();
         // Handed out in small lots: one process can hold most descriptors.

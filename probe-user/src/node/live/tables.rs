@@ -14,6 +14,7 @@ use std::time::Instant;
 use super::ebpf::{self, Probe, Reading};
 use super::enter::{self, Door, Refused};
 use super::joined::{self, Counts};
+use super::netns::Place;
 use super::{LiveNode, SocketsRead, gaps, sockdiag};
 use crate::model::{Gap, Impact, NetnsId, Owner, Read, Socket, SocketFilter, SocketInode};
 
@@ -184,6 +185,15 @@ impl LiveNode {
             counts: joined::counts(reading),
             owners: joined::owners(reading, boottime(&self.root.join("self/timens_offsets"))),
         }
+    }
+
+    /// Where every process is, if one reading of the probe tells.
+    pub(super) fn places(&self) -> Option<Vec<Place>> {
+        let since = Instant::now();
+        let reading = self.probe.get_or_init(Probe::find).tasks()?.ok()?;
+        let places = joined::places(&reading);
+        self.log("eBPF tasks (pinned)", since, &[], format!("{} processes", places.len()));
+        Some(places)
     }
 
     /// Whether the probe was used, so that it knows every holder of every socket.

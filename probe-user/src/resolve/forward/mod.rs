@@ -215,6 +215,11 @@ fn recognise(argv: &[String]) -> Option<(&str, Line)> {
     Some((name, line))
 }
 
+/// Whether a process's arguments are those of a forwarder, whatever it forwards.
+pub(super) fn is_forwarder(process: &Process) -> bool {
+    recognise(&process.cmdline).is_some()
+}
+
 /// Where a process's arguments say that its listener leads.
 pub(super) fn of(process: &Process, socket: &Socket) -> Option<Forward> {
     parse(&process.cmdline, socket.proto, socket.effective_address(), socket.port)
@@ -225,13 +230,12 @@ pub(super) fn of(process: &Process, socket: &Socket) -> Option<Forward> {
 /// go on (`socat1`, `kubectl-1.30`), and some programs come under others' names.
 pub(super) fn is_its_program(process: &Process) -> bool {
     let Some(exe) = &process.exe else { return true };
-    let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
-    let runs = name(exe.strip_suffix(" (deleted)").unwrap_or(exe));
-    let says = process.cmdline.first().map(|argument| name(argument)).unwrap_or_default();
+    let runs = file_name(exe.strip_suffix(" (deleted)").unwrap_or(exe));
+    let says = process.cmdline.first().map_or("", |argument| file_name(argument));
     const MULTI: [&str; 9] =
         ["busybox", "k3s", "rke2", "k0s", "minikube", "oc", "passt", "nsenter", "rootlesskit"];
-    runs.starts_with(&says)
-        || says.starts_with(&runs)
+    runs.starts_with(says)
+        || says.starts_with(runs)
         || MULTI.iter().any(|multi| runs.starts_with(multi))
 }
 

@@ -54,7 +54,7 @@ pub struct Listener<'a> {
 
 impl<'a> From<&'a model::ListRow> for Listener<'a> {
     fn from(row: &'a model::ListRow) -> Self {
-        let end = End::from(&row.end);
+        let end = End::from(&*row.end);
         Self {
             netns: (&row.netns).into(),
             proto: row.socket.proto.into(),

@@ -1,5 +1,8 @@
 //! The columns of a list, and what a row has in each.
 
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
 use crate::model::ListRow;
 use crate::view::style::Style;
 use crate::view::words;
@@ -100,66 +103,80 @@ impl Column {
 
     /// What `row` has there, safe to show and never empty.
     pub(super) fn cell(self, row: &ListRow, style: &Style) -> String {
-        self.value(row, style).unwrap_or_else(|| NONE.to_owned())
+        let mut cell = String::new();
+        self.write(row, style, &mut cell);
+        cell
+    }
+
+    /// Writes what `row` has there, safe to show and never empty.
+    pub(super) fn write(self, row: &ListRow, style: &Style, out: &mut String) {
+        // Nothing can fail that is written to a string. Numbers need no text of
+        // their own, of which there would be one for each of thousands of rows.
+        let _ = match (self, row.end.processes.first()) {
+            (Self::Port, _) => write!(out, "{}", row.socket.port),
+            (Self::Address, _) => write!(out, "{}", row.socket.address),
+            (Self::Pid, Some(process)) => write!(out, "{}", process.pid),
+            (column, _) => out.write_str(&column.value(row, style).unwrap_or(NONE.into())),
+        };
     }
 
     /// What `row` has there, safe to show. `None` when there is none.
-    pub(super) fn value(self, row: &ListRow, style: &Style) -> Option<String> {
+    pub(super) fn value<'a>(self, row: &'a ListRow, style: &Style) -> Option<Cow<'a, str>> {
         let end = &row.end;
         let process = end.processes.first();
-        let text = |text: &String| style.text(text);
-        match self {
-            Self::Port => Some(row.socket.port.to_string()),
-            Self::Proto => Some(row.socket.proto.to_string()),
-            Self::Address => Some(row.socket.address.to_string()),
-            Self::Process => Some(match (words::marker(end.ending), process) {
+        let text = |text: &'a String| style.shown(text);
+        Some(match self {
+            Self::Port => row.socket.port.to_string().into(),
+            Self::Proto => row.socket.proto.as_str().into(),
+            Self::Address => row.socket.address.to_string().into(),
+            Self::Process => match (words::marker(end.ending), process) {
                 (None, Some(process)) => match end.processes.len() - 1 {
-                    0 => style.text(process.name()),
-                    more => format!("{} (+{more})", style.text(process.name())),
+                    0 => style.shown(process.name()),
+                    more => format!("{} (+{more})", style.shown(process.name())).into(),
                 },
-                (Some(mark), _) => mark.to_owned(),
-                (None, None) => UNKNOWN.to_owned(),
-            }),
-            Self::Pid => process.map(|p| p.pid.to_string()),
-            Self::Container => {
-                let names: Vec<String> =
-                    end.containers.iter().map(|c| style.text(words::container(c))).collect();
-                (!names.is_empty()).then(|| names.join("/"))
-            }
-            Self::Netns => Some(match &row.netns.name {
-                Some(name) => style.text(name),
-                None => row.netns.id.to_string(),
-            }),
-            Self::Target => row.target.as_ref().map(|target| {
-                let endpoint = style.endpoint(target);
-                match &row.target_detail {
-                    Some(detail) => format!("{endpoint} {}", style.text(detail)),
-                    None => endpoint,
-                }
-            }),
-            // The name belongs to the process, which may run as somebody else.
-            Self::User => {
-                process.filter(|p| p.uid == row.socket.uid).and_then(|p| p.user.as_ref()).map(text)
-            }
-            Self::Uid => Some(row.socket.uid.to_string()),
-            Self::Pod => end.pod.as_ref().and_then(|pod| match (&pod.namespace, &pod.name) {
-                (Some(namespace), Some(name)) => {
-                    Some(format!("{}/{}", text(namespace), text(name)))
-                }
-                (_, Some(name)) => Some(text(name)),
-                (_, None) => pod.uid.as_ref().map(text),
-            }),
-            Self::Cluster => end.cluster.as_ref().map(|cluster| text(&cluster.name)),
-            Self::Unit => end.unit.as_ref().map(text),
-            Self::Image => end.containers.last().and_then(|c| c.image.as_ref()).map(text),
-            Self::Inode => Some(row.socket.inode.to_string()),
-            Self::Cmdline => match process {
-                Some(process) if !process.cmdline.is_empty() => {
-                    Some(style.text(&process.cmdline.join(" ")))
-                }
-                Some(_) => None,
-                None => end.why.as_ref().map(text),
+                (Some(mark), _) => mark.into(),
+                (None, None) => UNKNOWN.into(),
             },
-        }
+            Self::Pid => process?.pid.to_string().into(),
+            Self::Container => {
+                end.containers.first()?;
+                let names: Vec<_> =
+                    end.containers.iter().map(|c| style.shown(words::container(c))).collect();
+                names.join("/").into()
+            }
+            Self::Netns => match &row.netns.name {
+                Some(name) => text(name),
+                None => row.netns.id.to_string().into(),
+            },
+            Self::Target => {
+                let endpoint = style.endpoint(row.target.as_ref()?);
+                match &row.target_detail {
+                    Some(detail) => format!("{endpoint} {}", text(detail)).into(),
+                    None => endpoint.into(),
+                }
+            }
+            // The name belongs to the process, which may run as somebody else.
+            Self::User => text(process.filter(|p| p.uid == row.socket.uid)?.user.as_ref()?),
+            Self::Uid => row.socket.uid.to_string().into(),
+            Self::Pod => {
+                let pod = end.pod.as_ref()?;
+                match (&pod.namespace, &pod.name) {
+                    (Some(namespace), Some(name)) => {
+                        format!("{}/{}", text(namespace), text(name)).into()
+                    }
+                    (_, Some(name)) => text(name),
+                    (_, None) => text(pod.uid.as_ref()?),
+                }
+            }
+            Self::Cluster => text(&end.cluster.as_ref()?.name),
+            Self::Unit => text(end.unit.as_ref()?),
+            Self::Image => text(end.containers.last()?.image.as_ref()?),
+            Self::Inode => row.socket.inode.to_string().into(),
+            Self::Cmdline => match process {
+                Some(process) if process.cmdline.is_empty() => return None,
+                Some(process) => style.text(&process.cmdline.join(" ")).into(),
+                None => text(end.why.as_ref()?),
+            },
+        })
     }
 }

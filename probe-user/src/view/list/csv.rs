@@ -57,7 +57,7 @@ fn write(listing: &Listing, headers: bool, out: impl Write) -> csv::Result<()> {
     }
     let style = &Style::PLAIN;
     for row in &listing.rows {
-        let cell = |column: Column| column.value(row, style).unwrap_or_default();
+        let cell = |column: Column| column.value(row, style).unwrap_or_default().into_owned();
         let container = row.end.containers.last();
         let pids: Vec<String> = row.end.processes.iter().map(|p| p.pid.to_string()).collect();
         let record = [

@@ -1,18 +1,21 @@
 //! Every listener of the node as a table or as CSV.
 
+mod cells;
 mod columns;
 mod csv;
 mod sort;
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use crate::model::{Capability, Ending, Host, Listing};
 
-use super::layout::{Page, pad, pad_left, shorten, width};
+use super::layout::{Page, shorten, width};
 use super::style::{Ink, Style};
 use super::words;
 
-use columns::{Column, NONE, TABLE, WIDE};
+use cells::Cells;
+use columns::{Column, TABLE, WIDE};
 
 pub use csv::csv;
 pub use sort::sort_rows;
@@ -37,18 +40,16 @@ const NARROWEST: usize = 8;
 /// anything in, has its widest texts shortened, then leaves out the target, then
 /// the namespace; ports, addresses and process ids are always whole.
 pub fn table(listing: &Listing, host: &Host, style: &Style, options: TableOptions) -> String {
-    let mut columns: Vec<Column> = if options.wide { WIDE.to_vec() } else { TABLE.to_vec() };
-    let cells = |row| columns.iter().map(|column| column.cell(row, style)).collect();
-    let mut rows: Vec<Vec<String>> = listing.rows.iter().map(cells).collect();
-    let mut titles: Vec<String> = columns.iter().map(|column| column.title().to_owned()).collect();
-    if !options.headers {
-        titles.fill(String::new());
-    }
+    let all: &[Column] = if options.wide { &WIDE } else { &TABLE };
+    let cells = Cells::new(all, &listing.rows, style);
+    let mut columns = all.to_vec();
+    let title = |column: Column| if options.headers { column.title() } else { "" };
     let limit = if options.wide { None } else { style.width };
     let mut widths = loop {
-        let natural = natural(&titles, &rows);
+        let natural = columns.iter().map(|c| cells.width(*c).max(width(title(*c))));
+        let natural: Vec<usize> = natural.collect();
         let Some(limit) = limit else { break natural };
-        let is_empty = |at: &usize| !rows.is_empty() && rows.iter().all(|row| row[*at] == NONE);
+        let is_empty = |at: &usize| !listing.rows.is_empty() && cells.is_empty(columns[*at]);
         let is_wide = total(&natural) > limit;
         let empty = (0..columns.len()).find(is_empty).filter(|_| is_wide);
         if empty.is_none()
@@ -68,10 +69,6 @@ pub fn table(listing: &Listing, host: &Host, style: &Style, options: TableOption
             break natural.into_iter().zip(&columns).map(least).collect();
         };
         columns.remove(at);
-        titles.remove(at);
-        for row in &mut rows {
-            row.remove(at);
-        }
     };
     // The last column needs no spaces behind it.
     if let (Some(last), None) = (widths.last_mut(), limit) {
@@ -79,26 +76,18 @@ pub fn table(listing: &Listing, host: &Host, style: &Style, options: TableOption
     }
 
     let mut page = Page::new(style);
+    let mut text = String::new();
     if options.headers {
-        let line = line(style, &columns, &widths, &titles);
-        page.line(&style.paint(Ink::Strong, line.trim_end()));
+        line(&mut text, style, &columns, &widths, |c| (title(c), width(title(c))));
+        page.line(&style.paint(Ink::Strong, text.trim_end()));
     }
-    for row in &rows {
-        page.line(&line(style, &columns, &widths, row));
+    for row in 0..listing.rows.len() {
+        text.clear();
+        line(&mut text, style, &columns, &widths, |column| cells.get(row, column));
+        page.line(&text);
     }
     legend(&mut page, listing, host);
     page.finish()
-}
-
-/// How wide each column is when nothing is shortened.
-fn natural(titles: &[String], rows: &[Vec<String>]) -> Vec<usize> {
-    let mut widths: Vec<usize> = titles.iter().map(|title| width(title)).collect();
-    for row in rows {
-        for (columns, cell) in widths.iter_mut().zip(row) {
-            *columns = width(cell).max(*columns);
-        }
-    }
-    widths
 }
 
 /// How wide a line is.
@@ -128,28 +117,46 @@ fn narrowest(column: Column) -> usize {
     column.title().len().max(NARROWEST)
 }
 
-fn line(style: &Style, columns: &[Column], widths: &[usize], cells: &[String]) -> String {
-    let mut line = String::new();
-    for ((column, columns), cell) in columns.iter().zip(widths).zip(cells) {
-        let cell = if column.is_text() && style.width.is_some() && *columns > 0 {
+/// Writes one line to `out`. `cell` gives what a column has, and how wide it is.
+fn line<'a>(
+    out: &mut String,
+    style: &Style,
+    columns: &[Column],
+    widths: &[usize],
+    cell: impl Fn(Column) -> (&'a str, usize),
+) {
+    for (column, columns) in columns.iter().zip(widths) {
+        let (cell, mut used) = cell(*column);
+        if !out.is_empty() {
+            spaces(out, GAP);
+        }
+        let shortened = column.is_text() && style.width.is_some() && (1..used).contains(columns);
+        let cell = if shortened {
             // How many more there are stays whole: `nginx: work… (+3)`.
             let more = cell
                 .rfind(" (+")
                 .filter(|at| *column == Column::Process && cell.len() - at < *columns);
             let (name, more) = cell.split_at(more.unwrap_or(cell.len()));
             let room = columns.saturating_sub(width(more));
-            format!("{}{more}", shorten(name, room, style.glyphs().ellipsis))
+            let cell = format!("{}{more}", shorten(name, room, style.glyphs().ellipsis));
+            used = width(&cell);
+            Cow::Owned(cell)
         } else {
-            cell.clone()
+            Cow::Borrowed(cell)
         };
-        let cell =
-            if column.is_number() { pad_left(&cell, *columns) } else { pad(&cell, *columns) };
-        if !line.is_empty() {
-            line.push_str(&" ".repeat(GAP));
+        let padding = columns.saturating_sub(used);
+        if column.is_number() {
+            spaces(out, padding);
+            out.push_str(&cell);
+        } else {
+            out.push_str(&cell);
+            spaces(out, padding);
         }
-        line.push_str(&cell);
     }
-    line
+}
+
+fn spaces(out: &mut String, count: usize) {
+    out.extend(std::iter::repeat_n(' ', count));
 }
 
 /// What the marks in the table mean, and what would give the owner; then the gaps.

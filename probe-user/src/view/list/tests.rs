@@ -1,3 +1,5 @@
+use std::rc::Rc;
+
 use crate::model::{Ending, Host, Listing};
 use crate::view::fixtures::{self, HOSTILE, host, listing, user_host};
 use crate::view::layout::width;
@@ -27,7 +29,7 @@ fn hostile() -> Listing {
         row.netns.name = Some(HOSTILE.to_owned());
         row.target = path.hops.last().map(|hop| hop.endpoint.clone());
         row.target_detail = Some(HOSTILE.to_owned());
-        row.end = path.end;
+        row.end = path.end.into();
     }
     listing.gaps = answer.gaps;
     listing
@@ -77,8 +79,9 @@ fn an_unknown_owner_is_never_an_empty_cell() {
     ] {
         let mut one = listing();
         one.rows.truncate(1);
-        one.rows[0].end.ending = ending;
-        one.rows[0].end.processes.clear();
+        let end = Rc::make_mut(&mut one.rows[0].end);
+        end.ending = ending;
+        end.processes.clear();
         let text = table(&one, &user_host(), &Style::PLAIN, TABLE);
         let row = text.lines().nth(1).unwrap();
         assert!(row.contains(mark), "{text}");
@@ -110,7 +113,7 @@ fn the_remedy_fits_the_rights() {
 fn columns_without_anything_go_before_a_text_is_cut() {
     let mut plain = listing();
     for row in &mut plain.rows {
-        row.end.containers.clear();
+        Rc::make_mut(&mut row.end).containers.clear();
         row.target = None;
     }
     let heading = |columns| {
@@ -127,7 +130,7 @@ fn how_many_more_hold_it_is_never_cut() {
     let mut many = listing();
     let process = many.rows[0].end.processes[0].clone();
     let long = crate::model::Process { cmdline: vec!["x".repeat(60)], ..process };
-    many.rows[0].end.processes = vec![long; 15];
+    Rc::make_mut(&mut many.rows[0].end).processes = vec![long; 15];
     for columns in 76..120 {
         let text = table(&many, &host(), &at(columns), TABLE);
         assert!(text.contains("… (+14) "), "{columns}: {text}");
@@ -194,9 +197,10 @@ fn a_spreadsheet_calculates_nothing() {
     let mut one = listing();
     one.rows.truncate(1);
     for evil in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1"] {
-        one.rows[0].end.containers[0].name = Some(evil.to_owned());
-        one.rows[0].end.containers.truncate(1);
-        one.rows[0].end.processes[0].cmdline = vec![evil.to_owned()];
+        let end = Rc::make_mut(&mut one.rows[0].end);
+        end.containers[0].name = Some(evil.to_owned());
+        end.containers.truncate(1);
+        end.processes[0].cmdline = vec![evil.to_owned()];
         let text = as_csv(&one);
         let mut reader = ::csv::Reader::from_reader(text.as_bytes());
         for record in reader.records() {

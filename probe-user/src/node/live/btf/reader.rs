@@ -1,7 +1,7 @@
 //! The format: `Documentation/bpf/btf.rst` of the kernel. A header, types one
-//! after the other, then strings. A type has no id of its own: it is the how
-//! manieth it is. One pass notes where every sixteenth type is and which of them
-//! have the names that are wanted; everything else is read where it is needed.
+//! after the other, then strings. The id of a type is its place in the order, the
+//! first is 1. One pass notes where every sixteenth type is and which of them have
+//! the names that are wanted; everything else is read where it is needed.
 //!
 //! Nothing in the file is trusted: every access is checked, every chain and every
 //! search ends after a number of steps.
@@ -154,6 +154,10 @@ impl<'a> Btf<'a> {
             .map(|(n, (name, kind))| (name.as_bytes(), *kind, n))
             .collect();
         sorted.sort_unstable();
+        // Most of a kernel's hundred thousand names differ from all that are wanted
+        // in their first four bytes, the final zero included.
+        let heads: Vec<u32> = wanted.iter().filter_map(|(name, _)| head(name)).collect();
+        let has_heads = heads.len() == wanted.len();
         let longest = wanted.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         let has_functions = wanted.iter().any(|(_, kind)| *kind == Kind::Func);
         let mut at = 0;
@@ -179,7 +183,11 @@ impl<'a> Btf<'a> {
                 kind::FUNC if has_functions => Kind::Func,
                 _ => continue,
             };
-            let Some(name) = self.name(ty.name, longest) else { continue };
+            let Some(tail) = self.tail(ty.name) else { continue };
+            if has_heads && !word(tail, 0).is_some_and(|head| heads.contains(&head)) {
+                continue;
+            }
+            let name = cut(tail, longest);
             if let Ok(found) = sorted.binary_search_by(|(n, k, _)| (*n, *k).cmp(&(name, kind))) {
                 let slot = &mut self.named[sorted[found].2];
                 if *slot == 0 {
@@ -318,16 +326,34 @@ impl<'a> Btf<'a> {
         word(found, 4)
     }
 
-    /// A string. One that is longer than `longest` comes cut, one longer.
+    /// A string, see [`cut`].
     fn name(&self, offset: u32, longest: usize) -> Option<&'a [u8]> {
-        let Some(offset) = offset.checked_sub(self.first_string) else {
-            return self.base?.name(offset, longest);
-        };
-        let tail = self.strings.get(offset as usize..)?;
-        let tail = tail.get(..=longest).unwrap_or(tail);
-        let end = tail.iter().position(|byte| *byte == 0).unwrap_or(tail.len());
-        Some(&tail[..end])
+        self.tail(offset).map(|tail| cut(tail, longest))
     }
+
+    /// A string, and all after it.
+    #[inline]
+    fn tail(&self, offset: u32) -> Option<&'a [u8]> {
+        match offset.checked_sub(self.first_string) {
+            Some(offset) => self.strings.get(offset as usize..),
+            None => self.base?.tail(offset),
+        }
+    }
+}
+
+/// The string at the beginning. One that is longer than `longest` comes cut, one
+/// byte longer than that: it is none of those that are looked for.
+fn cut(tail: &[u8], longest: usize) -> &[u8] {
+    let tail = tail.get(..=longest).unwrap_or(tail);
+    let end = tail.iter().position(|byte| *byte == 0).unwrap_or(tail.len());
+    &tail[..end]
+}
+
+/// The first four bytes of a name with its final zero, when it has that many.
+fn head(name: &str) -> Option<u32> {
+    let mut bytes = name.bytes().chain([0]);
+    let four = [bytes.next()?, bytes.next()?, bytes.next()?, bytes.next()?];
+    Some(u32::from_ne_bytes(four))
 }
 
 impl<'a> Type<'a> {

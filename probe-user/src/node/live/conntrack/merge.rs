@@ -19,7 +19,7 @@ type Key = (Option<NetnsId>, Proto, NatEvent);
 
 /// Makes one event of two. To be used only where both sources run: what comes
 /// from conntrack alone waits for the other one in vain.
-pub(super) struct Merge {
+pub(in crate::node::live) struct Merge {
     window: Duration,
     capacity: usize,
     /// By key, oldest first: the same connection may begin again within the window.
@@ -53,7 +53,7 @@ impl Merge {
     /// the kernel is believed at once; what conntrack tells waits for it, so that
     /// the process is not missed. Everything but the beginning of a connection
     /// with NAT goes through: nobody else tells it.
-    pub(super) fn push(&mut self, event: Event, now: Instant, out: &mut Vec<Event>) {
+    pub(in crate::node::live) fn push(&mut self, event: Event, now: Instant, out: &mut Vec<Event>) {
         self.due(now, out);
         let Some(nat) = event.nat.filter(|nat| nat.begins) else {
             out.push(event);
@@ -82,7 +82,7 @@ impl Merge {
     }
 
     /// Adds to `out` what has waited long enough.
-    pub(super) fn due(&mut self, now: Instant, out: &mut Vec<Event>) {
+    pub(in crate::node::live) fn due(&mut self, now: Instant, out: &mut Vec<Event>) {
         while let Some((_, since, _)) = self.order.front()
             && now.saturating_duration_since(*since) > self.window
         {
@@ -91,14 +91,14 @@ impl Merge {
     }
 
     /// Adds to `out` everything that waits: the watch ends.
-    pub(super) fn finish(&mut self, out: &mut Vec<Event>) {
+    pub(in crate::node::live) fn finish(&mut self, out: &mut Vec<Event>) {
         while !self.order.is_empty() {
             self.forget_oldest(out);
         }
     }
 
     /// When to call [`Merge::due`] at the latest; `None` if nothing waits.
-    pub(super) fn due_at(&self) -> Option<Instant> {
+    pub(in crate::node::live) fn due_at(&self) -> Option<Instant> {
         // A little more than the window, so that it is over then.
         let after = self.window + Duration::from_millis(1);
         self.order.front().map(|(_, since, _)| *since + after)

@@ -33,6 +33,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use rustix::io::Errno;
 
+pub(in crate::node::live) use merge::Merge;
+
 use super::enter::{self, Door, Refused};
 use super::{gaps, genl, nat};
 use crate::model::{Event, EventKind, Gap, Impact, NetnsId, Port, SeenBy};

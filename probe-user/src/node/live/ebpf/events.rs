@@ -22,6 +22,9 @@ use crate::node::live::{cgroups, host, tables};
 /// How many cgroups' paths are remembered.
 const PATHS: usize = 4096;
 
+/// What the program on NAT is called.
+const NAT: &str = "NAT events (eBPF)";
+
 /// The running programs.
 pub(in crate::node::live) struct Events {
     // Dropping it detaches the programs.
@@ -107,11 +110,12 @@ pub(in crate::node::live) fn start(
         let attached = load::check(&layout, Part::Nat).and_then(|()| events.nat());
         // Conntrack's own events tell of NAT too.
         match attached {
-            Ok(()) => events.attached.push("NAT events (eBPF)"),
+            Ok(()) => events.attached.push(NAT),
             Err(refused) => tracing::debug!("no kprobe for NAT: {refused}"),
         }
     }
     match events.gaps.first() {
+        // Without any program there is nothing but conntrack, which needs none.
         Some(gap) if events.attached.is_empty() => {
             let refused = Refused::new(gap.reason.clone());
             Err(match gap.remedy.clone() {
@@ -204,6 +208,11 @@ impl Events {
     /// What is attached, in a user's words.
     pub(in crate::node::live) fn attached(&self) -> &[&'static str] {
         &self.attached
+    }
+
+    /// Whether the program on NAT runs.
+    pub(in crate::node::live) fn tells_nat(&self) -> bool {
+        self.attached.contains(&NAT)
     }
 
     /// What could not be attached, and why.

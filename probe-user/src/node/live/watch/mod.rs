@@ -1,14 +1,16 @@
 //! Watching this node: by programs in the kernel where they can be had, else by
 //! comparing readings.
 
-mod kernel;
+mod all;
 mod snapshots;
 
 use std::io;
 
 use crate::model::{Gap, Impact};
+use crate::node::live::ebpf;
 use crate::node::{Wanted, Watch};
 
+use all::{All, Sockets};
 use snapshots::Snapshots;
 
 /// The name of the source of events that two readings' comparison gave.
@@ -19,25 +21,23 @@ pub const COMPARISON: &str = "comparing readings";
 /// # Errors
 /// When procfs is not mounted: then nothing can be told.
 pub fn watch(wanted: &Wanted) -> io::Result<Box<dyn Watch>> {
-    let why = match in_kernel(wanted) {
-        Ok(watch) => return Ok(watch),
-        Err(why) => why,
+    let sockets = match programs(wanted) {
+        Ok(events) => Sockets::Programs(events),
+        Err(why) => Sockets::Comparison(Snapshots::start(wanted, why)?),
     };
-    Ok(Box::new(Snapshots::start(wanted, why)?))
+    Ok(Box::new(All::new(sockets, wanted)))
 }
 
-/// The watch by eBPF programs, or why there is none.
-fn in_kernel(wanted: &Wanted) -> Result<Box<dyn Watch>, Gap> {
+/// The programs, or why they can't be had.
+fn programs(wanted: &Wanted) -> Result<ebpf::Events, Gap> {
     if !wanted.ebpf {
         return Err(Gap::new(Impact::Port, "eBPF", "eBPF is not used, as --no-ebpf says"));
     }
-    match kernel::Kernel::start(wanted) {
-        Ok(watch) => Ok(Box::new(watch)),
-        Err(refused) => {
-            let why = format!("eBPF is not available: {}", refused.reason);
-            let mut gap = Gap::new(Impact::Port, "eBPF", why);
-            gap.remedy = refused.remedy;
-            Err(gap)
-        }
-    }
+    let bound = all::bound(wanted);
+    ebpf::start(&wanted.kinds, wanted.ports, bound).map_err(|refused| {
+        let why = format!("eBPF is not available: {}", refused.reason);
+        let mut gap = Gap::new(Impact::Port, "eBPF", why);
+        gap.remedy = refused.remedy;
+        gap
+    })
 }

@@ -51,7 +51,8 @@ impl Snapshots {
     /// When procfs is not mounted.
     pub(super) fn start(wanted: &Wanted, why: Gap) -> io::Result<Self> {
         let mut gaps = vec![why];
-        let only = [EventKind::Connect, EventKind::Accept, EventKind::Nat];
+        // NAT is told by conntrack, beside this.
+        let only = [EventKind::Connect, EventKind::Accept];
         for kind in only.into_iter().filter(|kind| wanted.kinds.contains(kind)) {
             let reason = "comparing readings does not show them";
             gaps.push(Gap::new(Impact::Port, format!("{} events", kind.as_str()), reason));
@@ -70,6 +71,11 @@ impl Snapshots {
         let node = LiveNode::new()?;
         watch.last = watch.read(&node);
         Ok(watch)
+    }
+
+    /// When the next reading is due.
+    pub(super) fn due(&self) -> Instant {
+        self.due
     }
 
     fn read(&mut self, node: &dyn Node) -> Reading {
@@ -211,7 +217,7 @@ fn actor(
     socket: &Socket,
     process: impl FnOnce(crate::model::Pid) -> Option<Process>,
 ) -> Option<Actor> {
-    let holders = owners.of(socket.inode).filter(|_| socket.inode != 0);
+    let holders = owners.of(socket.inode).iter().filter(|_| socket.inode != 0);
     let owner = holders.min_by_key(|owner| (owner.pid == 1, owner.start, owner.pid))?;
     let process = process(owner.pid).filter(|process| process.start == owner.start)?;
     Some(Actor {

@@ -1,0 +1,223 @@
+//! The watch over all sources: programs in the kernel or the comparison of
+//! readings, and conntrack's events beside them.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::snapshots::Snapshots;
+use crate::model::{Event, EventKind, Gap, PortRange, Proto, SocketFilter, SourceReport};
+use crate::node::live::conntrack::{Listener, Merge};
+use crate::node::live::{LiveNode, ebpf};
+use crate::node::{Node as _, Wanted, Watch};
+
+/// How often the namespaces are looked through for new and dead ones.
+const REFRESH: Duration = Duration::from_secs(2);
+
+/// Where the events of sockets come from.
+pub(super) enum Sockets {
+    /// From the programs.
+    Programs(ebpf::Events),
+    /// From two readings.
+    Comparison(Snapshots),
+}
+
+/// A running watch.
+pub(super) struct All {
+    sockets: Sockets,
+    conntrack: Option<Conntrack>,
+    kinds: Vec<EventKind>,
+    ports: Option<PortRange>,
+}
+
+/// Conntrack's events, joined with those of the program on the same thing.
+struct Conntrack {
+    listener: Listener,
+    merge: Option<Merge>,
+    refresh: Instant,
+    gaps: Vec<Gap>,
+}
+
+impl All {
+    /// Adds conntrack to a source of sockets' events.
+    pub(super) fn new(sockets: Sockets, wanted: &Wanted) -> Self {
+        let nat = wanted.kinds.contains(&EventKind::Nat);
+        let twice = matches!(&sockets, Sockets::Programs(events) if events.tells_nat());
+        let conntrack = nat.then(|| Conntrack::open(twice)).flatten();
+        Self { sockets, conntrack, kinds: wanted.kinds.clone(), ports: wanted.ports }
+    }
+
+    fn drain(&mut self, all: bool) -> Vec<Event> {
+        let mut events = match &mut self.sockets {
+            Sockets::Programs(events) => events.drain(),
+            Sockets::Comparison(snapshots) if all || snapshots.due() <= Instant::now() => {
+                snapshots.next(Duration::ZERO)
+            }
+            Sockets::Comparison(_) => Vec::new(),
+        };
+        if let Some(conntrack) = &mut self.conntrack {
+            conntrack.join(&mut events, all);
+        }
+        let (kinds, ports) = (&self.kinds, self.ports);
+        // A kind may come along with another one that was wanted.
+        events.retain(|event| kinds.contains(&event.kind) && is_on(event, ports));
+        events.sort_by_key(|event| event.at);
+        events
+    }
+
+    /// When something is to be done without any event.
+    fn due(&self) -> Option<Instant> {
+        let comparison = match &self.sockets {
+            Sockets::Programs(_) => None,
+            Sockets::Comparison(snapshots) => Some(snapshots.due()),
+        };
+        let conntrack = self.conntrack.as_ref().into_iter();
+        let conntrack = conntrack.flat_map(|conntrack| {
+            let merge = conntrack.merge.as_ref().and_then(Merge::due_at);
+            [Some(conntrack.refresh), merge].into_iter().flatten()
+        });
+        comparison.into_iter().chain(conntrack).min()
+    }
+
+    /// Waits until something can be read. `false` when a signal came.
+    fn wait(&self, until: Instant) -> bool {
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).ok();
+        let programs = match &self.sockets {
+            Sockets::Programs(events) => Some(events.fd()),
+            Sockets::Comparison(_) => None,
+        };
+        let conntrack = self.conntrack.iter().flat_map(|conntrack| conntrack.listener.fds());
+        let fds = programs.into_iter().chain(conntrack);
+        let mut fds: Vec<PollFd<'_>> =
+            fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        poll(&mut fds, timeout.as_ref()).is_ok()
+    }
+}
+
+impl Watch for All {
+    fn next(&mut self, timeout: Duration) -> Vec<Event> {
+        if timeout.is_zero() {
+            return self.drain(true);
+        }
+        let until = Instant::now() + timeout;
+        loop {
+            let events = self.drain(false);
+            if !events.is_empty() || Instant::now() >= until {
+                return events;
+            }
+            if let Some(conntrack) = &mut self.conntrack {
+                conntrack.refresh();
+            }
+            let next = self.due().map_or(until, |due| due.min(until));
+            if !self.wait(next) {
+                // The caller knows what the signal means.
+                return self.drain(false);
+            }
+        }
+    }
+
+    fn lost(&self) -> u64 {
+        let sockets = match &self.sockets {
+            Sockets::Programs(events) => events.lost(),
+            Sockets::Comparison(snapshots) => snapshots.lost(),
+        };
+        sockets + self.conntrack.as_ref().map_or(0, |conntrack| conntrack.listener.lost())
+    }
+
+    fn gaps(&self) -> Vec<Gap> {
+        let mut gaps = match &self.sockets {
+            Sockets::Programs(events) => events.gaps().to_vec(),
+            Sockets::Comparison(snapshots) => snapshots.gaps(),
+        };
+        gaps.extend(self.conntrack.iter().flat_map(|conntrack| conntrack.gaps.clone()));
+        gaps
+    }
+
+    fn sources(&self) -> Vec<SourceReport> {
+        let report = |name: &str, detail: String| SourceReport {
+            name: name.to_owned(),
+            ok: true,
+            reason: None,
+            remedy: None,
+            ms: 0.0,
+            detail,
+        };
+        let mut sources = match &self.sockets {
+            Sockets::Programs(events) => {
+                events.attached().iter().map(|name| report(name, "attached".to_owned())).collect()
+            }
+            Sockets::Comparison(snapshots) => snapshots.sources(),
+        };
+        if let Some(conntrack) = &self.conntrack {
+            let detail = format!("{} namespaces", conntrack.listener.namespaces());
+            let mut conntracks = report("conntrack events", detail);
+            if let Some(gap) = conntrack.gaps.first() {
+                conntracks.ok = false;
+                conntracks.reason = Some(gap.reason.clone());
+                conntracks.remedy.clone_from(&gap.remedy);
+            }
+            sources.push(conntracks);
+        }
+        sources
+    }
+}
+
+impl Conntrack {
+    fn open(twice: bool) -> Option<Self> {
+        let node = LiveNode::new().ok()?;
+        let (listener, gaps) = Listener::open(&node.all_doors());
+        let merge = twice.then(Merge::default);
+        Some(Self { listener, merge, refresh: Instant::now() + REFRESH, gaps })
+    }
+
+    /// Adds its events, each once. `all`: nothing is to be waited for.
+    fn join(&mut self, events: &mut Vec<Event>, all: bool) {
+        let told = self.listener.read();
+        let Some(merge) = &mut self.merge else { return events.extend(told) };
+        let now = Instant::now();
+        let mut joined = Vec::new();
+        for event in events.drain(..).chain(told) {
+            merge.push(event, now, &mut joined);
+        }
+        if all {
+            merge.finish(&mut joined)
+        } else {
+            merge.due(now, &mut joined)
+        }
+        *events = joined;
+    }
+
+    /// Follows the namespaces that come and go.
+    fn refresh(&mut self) {
+        if self.refresh > Instant::now() {
+            return;
+        }
+        self.refresh = Instant::now() + REFRESH;
+        let Ok(node) = LiveNode::new() else { return };
+        for gap in self.listener.refresh(&node.all_doors()) {
+            if !self.gaps.iter().any(|known| known.source == gap.source) {
+                self.gaps.push(gap);
+            }
+        }
+    }
+}
+
+/// Whether an event is about one of these ports: of NAT, before or behind it.
+fn is_on(event: &Event, ports: Option<PortRange>) -> bool {
+    let Some(ports) = ports else { return true };
+    if event.kind == EventKind::Connect {
+        return true;
+    }
+    let behind = event.nat.map(|nat| crate::model::Port(nat.new_destination.port()));
+    [event.port, behind].into_iter().flatten().any(|port| ports.contains(port))
+}
+
+/// The UDP sockets that are bound already.
+pub(super) fn bound(wanted: &Wanted) -> HashSet<u64> {
+    let Ok(node) = LiveNode::new() else { return HashSet::new() };
+    let netns: Vec<_> = node.netns().value.iter().map(|netns| netns.id).collect();
+    let filter = SocketFilter { proto: Some(Proto::Udp), ports: wanted.ports };
+    node.sockets(&netns, &filter).value.iter().map(|socket| socket.inode).collect()
+}
