@@ -5,25 +5,18 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use lab::{Lab, Proc, Test};
 
-/// Why nothing can be learnt here, if so: the tool itself says what it can do.
+/// Why nothing can be learnt here, if so: the tool itself says it.
 fn no_learning() -> Result<Option<String>> {
-    let run = lab::ask(&["doctor", "--json"])?;
-    let sources = run.json["sources"].as_array().context("no sources")?;
-    let ebpf = sources.iter().find(|s| s["name"].as_str().is_some_and(|n| n.contains("eBPF")));
-    Ok(match ebpf {
-        Some(source) if source["ok"] == true => None,
-        Some(source) => Some(format!("doctor says of eBPF: {}", source["reason"])),
-        None => Some("doctor knows no eBPF".to_owned()),
-    })
+    let run = lab::ask(&["1", "--watch", "1ms", "--json"])?;
+    let gap = run.gaps().into_iter().find(|gap| gap["source"] == "--watch");
+    Ok(gap.map(|gap| gap["reason"].to_string()))
 }
 
 macro_rules! learning_or_skip {
     () => {
         lab::root_or_skip!();
         if let Some(reason) = no_learning()? {
-            // Not `eprintln!`: the test harness would keep that for itself.
-            let message = format!("SKIPPED: nothing can be learnt here: {reason}\n");
-            let _nobody = std::io::Write::write_all(&mut std::io::stderr(), message.as_bytes());
+            lab::skip(&reason);
             return Ok(());
         }
     };
