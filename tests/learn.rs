@@ -90,6 +90,22 @@ fn a_recording_of_what_was_learnt_answers_the_same() -> Test {
 }
 
 #[test]
+fn ctrl_c_ends_the_watch_with_what_was_seen() -> Test {
+    learning_or_skip!();
+    let lab = Lab::new()?;
+    let _backend = lab.listen(lab.host(), "tcp 127.0.0.1:28141")?;
+    let (_proxy, _config) = proxy(&lab, "127.0.0.1:28140", "127.0.0.1:28141")?;
+    let _client = lab.knock(lab.host(), "127.0.0.1:28140")?;
+
+    // Far longer than it takes to begin: what is not watched yet is not seen.
+    let interrupted = ["timeout", "--preserve-status", "--signal", "INT", "4"];
+    let tool = lab.tool().through(&interrupted).args(&["--json", "28140", "--watch", "1h"]);
+    let run = tool.run()?;
+    ensure!(run.is_found()?.path_in(lab.host())?.steps().len() == 3, "{}", run.stdout);
+    Ok(())
+}
+
+#[test]
 fn an_idle_proxy_stays_unknown_and_says_so() -> Test {
     learning_or_skip!();
     let lab = Lab::new()?;

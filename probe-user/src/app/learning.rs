@@ -41,12 +41,13 @@ pub(super) fn learn(global: &Global, time: Duration) -> Result<Read<Option<Watch
             spoken_ms(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
         ));
     }
+    let begun = Instant::now();
     // What happens while this reads is kept by the watch. The node that answers
     // is another one, which reads what is there afterwards.
     let mut learner = learner(&LiveNode::new().map_err(|error| super::no_procfs(&error))?);
-    let read = watch_for_learning(watch.as_mut(), &mut learner, time, &stop);
+    let read = watch_for_learning(watch.as_mut(), &mut learner, begun, time, &stop);
     if let Some(watched) = read.value.as_ref().filter(|_| !global.json) {
-        say(&format!("watched {}: {}", spoken_ms(watched.ms), watched.summary()));
+        say(&format!("watched all listeners for {}: {}", spoken_ms(watched.ms), watched.summary()));
     }
     Ok(read)
 }
@@ -82,14 +83,14 @@ fn learner(node: &dyn Node) -> Learner {
     Learner::new(&sockets, &node.owners(&inodes).value)
 }
 
-/// Learns from a running watch for `time`, or until `stop` is set.
+/// Learns from a watch that runs since `begun`, for `time` or until `stop` is set.
 fn watch_for_learning(
     watch: &mut dyn Watch,
     learner: &mut Learner,
+    begun: Instant,
     time: Duration,
     stop: &AtomicBool,
 ) -> Read<Option<Watched>> {
-    let begun = Instant::now();
     loop {
         let left = time.saturating_sub(begun.elapsed());
         let last = left.is_zero() || stop.load(Ordering::Relaxed);

@@ -64,8 +64,8 @@ pub struct Observed {
 }
 
 impl Watched {
-    /// What was seen, in one line: `12 connections accepted, 14 connects by
-    /// processes that listen, 0 events lost`.
+    /// What was seen on the node, in one line: `12 connections accepted, 14 connects
+    /// by processes that listen, 0 events lost`.
     pub fn summary(&self) -> String {
         let accepted = self.accepted.iter().map(|listener| listener.connections).sum();
         format!(

@@ -88,7 +88,8 @@ fn it_learns_from_every_batch_until_the_time_is_over() {
     let batches = VecDeque::from([vec![accept()], vec![], vec![connect()]]);
     let mut watch = Scripted { batches, lost: 3, ..Scripted::default() };
     let time = Duration::from_millis(20);
-    let read = watch_for_learning(&mut watch, &mut proxy(), time, &AtomicBool::new(false));
+    let read =
+        watch_for_learning(&mut watch, &mut proxy(), Instant::now(), time, &AtomicBool::new(false));
     let watched = read.value.unwrap();
     assert_eq!(watched.observed.len(), 1);
     assert!(watched.ms >= 20 && watched.lost == 3, "{watched:?}");
@@ -104,7 +105,13 @@ fn ctrl_c_ends_it_with_what_it_has() {
     let batches = VecDeque::from([vec![accept(), connect()]]);
     let mut watch = Scripted { batches, ..Scripted::default() };
     let stopped = AtomicBool::new(true);
-    let read = watch_for_learning(&mut watch, &mut proxy(), Duration::from_secs(3600), &stopped);
+    let read = watch_for_learning(
+        &mut watch,
+        &mut proxy(),
+        Instant::now(),
+        Duration::from_secs(3600),
+        &stopped,
+    );
     assert_eq!(watch.asked, [Duration::ZERO]);
     assert_eq!(read.value.unwrap().observed.len(), 1);
 }
@@ -113,8 +120,13 @@ fn ctrl_c_ends_it_with_what_it_has() {
 fn what_could_not_be_watched_is_said_and_hides_no_port() {
     let gap = Gap::new(Impact::Port, "eBPF", "accept can't be watched");
     let mut watch = Scripted { gaps: vec![gap.clone()], ..Scripted::default() };
-    let read =
-        watch_for_learning(&mut watch, &mut proxy(), Duration::ZERO, &AtomicBool::new(false));
+    let read = watch_for_learning(
+        &mut watch,
+        &mut proxy(),
+        Instant::now(),
+        Duration::ZERO,
+        &AtomicBool::new(false),
+    );
     assert_eq!(read.gaps, [Gap { impact: Impact::Way, ..gap }]);
 }
 
