@@ -62,6 +62,7 @@ pub struct LiveNode {
     owners: RefCell<OwnersRead>,
     probe: OnceCell<ebpf::Probe>,
     probed: RefCell<Vec<tables::Probed>>,
+    places: OnceCell<Option<tables::Places>>,
     read: RefCell<HashMap<Pid, Option<Process>>>,
     links: Memo<Link>,
     addresses: Memo<Address>,
@@ -121,6 +122,7 @@ impl LiveNode {
             owners: RefCell::default(),
             probe: OnceCell::new(),
             probed: RefCell::default(),
+            places: OnceCell::new(),
             read: RefCell::default(),
             links: RefCell::default(),
             addresses: RefCell::default(),
@@ -332,10 +334,9 @@ impl Node for LiveNode {
             let since = Instant::now();
             let mut memo = self.owners.borrow_mut();
             let scanned = if self.is_probed() {
-                let holders = missing.iter().flat_map(|inode| self.held_by(*inode)).collect();
-                Ok(Owners { holders, ..Owners::default() })
+                self.owners_probed(&missing)
             } else {
-                owners::scan(&self.proc, &missing)
+                owners::scan(&self.proc, &missing).map_err(io::Error::from)
             };
             match scanned {
                 Ok(owners) => {

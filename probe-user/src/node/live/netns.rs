@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use super::enter::{Door, Way};
 use super::mounts;
 use super::procs::{inode_link, is_denied, is_gone, other_threads, pids};
+use super::tables::Places;
 use crate::model::{Netns, NetnsId, Pid};
 
 /// What the search gave.
@@ -55,20 +56,20 @@ pub(super) struct Place {
 
 /// Looks at all processes and their threads, at the usual directories and at
 /// the mounts of every mount namespace. `places` spares the walk over `/proc`:
-/// where every process and thread is, in any order.
-pub(super) fn find(
-    proc: &OwnedFd,
-    root: &Path,
-    places: Option<Vec<Place>>,
-) -> Result<Found, Errno> {
+/// where every process and thread is, in any order, but for those it has not seen.
+pub(super) fn find(proc: &OwnedFd, root: &Path, places: Option<&Places>) -> Result<Found, Errno> {
     let mut search = Search::new(proc, root)?;
     match places {
-        Some(mut places) => {
+        Some(Places { places, unseen }) => {
+            let mut places = places.clone();
             places.sort_unstable();
             for place in places {
                 search.place(proc, place);
             }
             search.found.number(proc);
+            for pid in unseen {
+                search.process(proc, *pid);
+            }
         }
         None => {
             for pid in pids(proc)? {
@@ -465,7 +466,8 @@ mod tests {
         places.push(Place { pid: u32::MAX, tid: u32::MAX, ..mine });
         places.push(Place { pid: u32::MAX, tid: u32::MAX - 1, netns: 5, mntns: 6 });
         places.reverse();
-        let known = find(&proc, root, Some(places)).unwrap();
+        let places = Places { places, unseen: Vec::new() };
+        let known = find(&proc, root, Some(&places)).unwrap();
         let walked = find(&proc, root, None).unwrap();
         let own = walked.own.unwrap();
         assert_eq!((known.own, known.initial), (walked.own, walked.initial));

@@ -51,6 +51,11 @@ impl Probe {
         }
     }
 
+    /// Whether it can be read without loading anything.
+    pub(in crate::node::live) fn is_pinned(&self) -> bool {
+        matches!(self, Self::Pinned)
+    }
+
     /// Reads sockets with their owners, if the iterator is pinned.
     pub(in crate::node::live) fn sockets(&self, filter: &Filter) -> Option<io::Result<Reading>> {
         self.read(Iterator::Sockets, filter)
