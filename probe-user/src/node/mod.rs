@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use crate::model::{
     Address, CgroupPath, Container, ContainerRef, Host, KernelPort, Link, NatPresence, Netns,
     NetnsId, Owners, Pid, Process, Read, Route, Socket, SocketFilter, SocketInode, SourceReport,
+    Watched,
 };
 
 pub use live::{
@@ -68,6 +69,12 @@ pub trait Node {
 
     /// The path of a cgroup v2 by its id.
     fn cgroup_path(&self, id: u64) -> Read<Option<CgroupPath>>;
+
+    /// What watching this node told of where its listeners lead; `None` when it
+    /// was not watched.
+    fn observed(&self) -> Read<Option<Watched>> {
+        Read::default()
+    }
 
     /// What was asked of which source so far.
     fn sources(&self) -> Vec<SourceReport>;

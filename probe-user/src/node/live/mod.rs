@@ -39,7 +39,7 @@ use super::Node;
 use crate::model::{
     Address, CgroupPath, Container, ContainerRef, Gap, Host, Impact, KernelPort, Link, LinkKind,
     NatPresence, Netns, NetnsId, Owners, Pid, PortRange, Process, Read, Route, Socket,
-    SocketFilter, SocketInode, SourceReport,
+    SocketFilter, SocketInode, SourceReport, Watched,
 };
 pub use clock::local_offset;
 use containers::Containers;
@@ -74,6 +74,7 @@ pub struct LiveNode {
     held: OnceCell<Option<Gap>>,
     cgroups: RefCell<HashMap<u64, Read<Option<CgroupPath>>>>,
     sources: RefCell<BTreeMap<&'static str, SourceReport>>,
+    learnt: Read<Option<Watched>>,
 }
 
 /// What was read inside each namespace.
@@ -133,7 +134,29 @@ impl LiveNode {
             held: OnceCell::new(),
             cgroups: RefCell::default(),
             sources: RefCell::default(),
+            learnt: Read::default(),
         })
+    }
+
+    /// The same node, with what watching it told.
+    #[must_use]
+    pub fn learnt(mut self, watched: Read<Option<Watched>>) -> Self {
+        let said = watched.value.as_ref();
+        if said.is_some() || !watched.gaps.is_empty() {
+            let gap = watched.gaps.first();
+            let report = SourceReport {
+                name: "watching".to_owned(),
+                ok: gap.is_none(),
+                reason: gap.map(|gap| gap.reason.clone()),
+                remedy: gap.and_then(|gap| gap.remedy.clone()),
+                #[expect(clippy::cast_precision_loss, reason = "a time for people to read")]
+                ms: said.map_or(0.0, |watched| watched.ms as f64),
+                detail: said.map(Watched::summary).unwrap_or_default(),
+            };
+            self.sources.borrow_mut().insert("watching", report);
+        }
+        self.learnt = watched;
+        self
     }
 
     /// Every namespace that can be entered, opened: first the two that most
@@ -460,6 +483,10 @@ impl Node for LiveNode {
                 Err(why) => Read::partial(None, Gap::new(Impact::Owner, "cgroup2", why)),
             })
             .clone()
+    }
+
+    fn observed(&self) -> Read<Option<Watched>> {
+        self.learnt.clone()
     }
 
     fn sources(&self) -> Vec<SourceReport> {
