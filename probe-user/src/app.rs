@@ -1,10 +1,12 @@
 //! Puts the parts together: arguments, a node, answers, a view, an exit status.
 
+mod learning;
 mod trace;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 
@@ -88,6 +90,11 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
     if cli.global.verbose > 1 {
         show_logs();
     }
+    if cli.watch.is_some() && (cli.command.is_some() || cli.targets.is_empty()) {
+        return Err(Failure::Usage(
+            "--watch belongs to a question: whereis-port 8080 --watch 5s".to_owned(),
+        ));
+    }
     let mut out = io::BufWriter::new(io::stdout().lock());
     let exit = match &cli.command {
         Some(Command::Completions { shell }) => {
@@ -102,38 +109,46 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
             out.write_all(view::json::schema().as_bytes())?;
             Exit::Found
         }
-        Some(Command::Doctor) => on_node(&cli.global, |node| doctor(node, &cli.global, &mut out))?,
+        Some(Command::Doctor) => {
+            on_node(&cli.global, None, |node| doctor(node, &cli.global, &mut out))?
+        }
         Some(Command::Pin { group }) => pin(group.as_deref(), &mut out)?,
         Some(Command::Unpin) => unpin(&mut out)?,
         Some(Command::List(args)) => {
-            on_node(&cli.global, |node| list(node, &cli.global, args, &mut out))?
+            on_node(&cli.global, None, |node| list(node, &cli.global, args, &mut out))?
         }
         Some(Command::Trace(args)) => trace::run(&cli.global, args, &mut out)?,
-        None if cli.targets.is_empty() => {
-            on_node(&cli.global, |node| list(node, &cli.global, &ListArgs::default(), &mut out))?
-        }
+        None if cli.targets.is_empty() => on_node(&cli.global, None, |node| {
+            list(node, &cli.global, &ListArgs::default(), &mut out)
+        })?,
         None => {
             let queries = queries(&cli.targets)?;
-            on_node(&cli.global, |node| ask(node, &cli.global, &queries, &mut out))?
+            on_node(&cli.global, cli.watch, |node| ask(node, &cli.global, &queries, &mut out))?
         }
     };
     out.flush()?;
     Ok(exit)
 }
 
-/// Runs `work` on the node that was asked for: this one, or a recorded one. A
+/// Runs `work` on the node that was asked for: this one, watched before for as
+/// long as `watch` says, or a recorded one. A
 /// recording is saved after the work, so that a failure to save loses nothing.
 fn on_node(
     global: &Global,
+    watch: Option<Duration>,
     work: impl FnOnce(&dyn Node) -> Result<Exit, Failure>,
 ) -> Result<Exit, Failure> {
     if let Some(path) = &global.replay {
         let recorded = Recorded::load(path).map_err(|error| Failure::Usage(error.to_string()))?;
         return work(&recorded);
     }
+    if let Some(path) = &global.record {
+        can_save(path).map_err(Failure::Usage)?;
+    }
+    let learnt = watch.map(|time| learning::learn(global, time)).transpose()?;
     let live = LiveNode::new().map_err(|error| no_procfs(&error))?;
+    let live = live.learnt(learnt.unwrap_or_default());
     let Some(path) = &global.record else { return work(&live) };
-    can_save(path).map_err(Failure::Usage)?;
     let recorder = Recorder::new(&live);
     let exit = work(&recorder)?;
     save(&recorder, path, global.redact)?;
@@ -333,7 +348,10 @@ fn list_verdict(listing: &Listing) -> Verdict {
 fn doctor(node: &dyn Node, global: &Global, out: &mut impl Write) -> Result<Exit, Failure> {
     node::read_everything(node);
     let host = node.host().value;
-    let sources = view::doctor::judged(&host, node.sources());
+    let mut sources = view::doctor::judged(&host, node.sources());
+    if global.replay.is_none() {
+        sources.extend(node::probe_reports());
+    }
     if global.json {
         view::json::write(&view::json::doctor(&host, &sources), out)?;
     } else {

@@ -4,6 +4,7 @@ mod target;
 mod trace;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -22,6 +23,7 @@ Examples:
   whereis-port 8000-8010             a range
   whereis-port https                 a name of /etc/services
   whereis-port --json 6443 | jq -r '.answers[].paths[].end.process.name'
+  whereis-port 8080 --watch 5s       also where a proxy on it leads, learnt from its traffic
   whereis-port list -t --container web
   whereis-port trace 8080            listeners on port 8080 as they come and go
   whereis-port --record node.json list    everything, to answer from elsewhere
@@ -79,6 +81,11 @@ pub struct Cli {
         help = "PORT, PORT/PROTO, ADDR:PORT[/PROTO], [V6]:PORT, FIRST-LAST, or a service name"
     )]
     pub targets: Vec<String>,
+
+    /// Watch for this long (500ms, 5s, 2m) where connections lead, then answer: tells it of
+    /// proxies whose command line doesn't; needs eBPF, and traffic meanwhile
+    #[arg(long, value_name = "TIME", value_parser = trace::positive, conflicts_with = "replay")]
+    pub watch: Option<Duration>,
 
     /// What applies to every command.
     #[command(flatten)]

@@ -210,14 +210,7 @@ impl Lab {
     /// # Errors
     /// When it does not listen.
     pub fn listen_like(&self, netns: &Netns, args: &str, argv: &[&str]) -> Result<Proc> {
-        // The tool looks at the program behind the arguments too, so the helper
-        // runs under the name of what it imitates.
-        let name = argv.first().and_then(|program| program.rsplit('/').next());
-        let copy = self.dir().join("like").join(name.context("no program to imitate")?);
-        std::fs::create_dir_all(self.dir().join("like"))?;
-        if !copy.exists() {
-            std::fs::copy(helper()?, &copy)?;
-        }
+        let copy = self.helper_like(argv)?;
         let mut command = vec![copy.to_str().context("path of lab-helper")?, "listen"];
         command.extend(args.split_whitespace());
         command.push("--imitate");
@@ -226,7 +219,40 @@ impl Lab {
             .with_context(|| format!("lab-helper listen {args} as {argv:?}"))
     }
 
-    /// The same as user `uid`.
+    /// The helper, under the name of what it is to imitate: the tool looks at the
+    /// program behind the arguments, too.
+    fn helper_like(&self, argv: &[&str]) -> Result<PathBuf> {
+        let name = argv.first().and_then(|program| program.rsplit('/').next());
+        let copy = self.dir().join("like").join(name.context("no program to imitate")?);
+        std::fs::create_dir_all(self.dir().join("like"))?;
+        if !copy.exists() {
+            std::fs::copy(helper()?, &copy)?;
+        }
+        Ok(copy)
+    }
+
+    /// A proxy that looks as if it had been started with `argv`, and passes what
+    /// comes to `address` on to the targets in `file`.
+    ///
+    /// # Errors
+    /// When it does not listen.
+    pub fn proxy(&self, netns: &Netns, address: &str, file: &str, argv: &[&str]) -> Result<Proc> {
+        let copy = self.helper_like(argv)?;
+        let copy = copy.to_str().context("path of lab-helper")?;
+        let command = [&[copy, "proxy", address, file, "--imitate"], argv].concat();
+        Proc::wait_ready(self.command(netns, &command)?)
+            .with_context(|| format!("a proxy on {address} as {argv:?}"))
+    }
+
+    /// A client that connects to `address` again and again.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn knock(&self, netns: &Netns, address: &str) -> Result<Proc> {
+        self.helper(netns, None, &format!("knock {address}"))
+    }
+
+    /// The same as [`Lab::listen`], as user `uid`.
     ///
     /// # Errors
     /// When it does not listen.

@@ -97,7 +97,7 @@ fn all_ports(queries: &[Query]) -> Option<PortRange> {
 }
 
 /// A flag that the first Ctrl-C or SIGTERM sets; the second ends at once.
-fn stop_on_signals() -> Result<Arc<AtomicBool>, Failure> {
+pub(super) fn stop_on_signals() -> Result<Arc<AtomicBool>, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         // In this order: the first signal finds the flag unset.

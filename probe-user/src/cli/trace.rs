@@ -74,7 +74,7 @@ fn kind(name: String) -> EventKind {
     EventKind::ALL.into_iter().find(|kind| kind.as_str() == name).unwrap_or(EventKind::Listen)
 }
 
-fn positive(text: &str) -> Result<Duration, String> {
+pub(super) fn positive(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         Duration::ZERO => Err("that is no time at all".to_owned()),
         time => Ok(time),

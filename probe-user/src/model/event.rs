@@ -140,27 +140,3 @@ pub struct Traced {
     /// How the containers are known.
     pub evidence: Vec<Evidence>,
 }
-
-/// Where connections through a process were seen to lead: nothing but what was
-/// watched, so nothing about a process that had nothing to do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Observed {
-    /// The namespace of the listener.
-    pub netns: NetnsId,
-    /// The listener's port.
-    pub port: Port,
-    /// The process that accepted and connected.
-    pub pid: Pid,
-    /// With `pid`, its identity.
-    pub start: Option<StartTime>,
-    /// The namespace that its connects were made in.
-    pub to_netns: Option<NetnsId>,
-    /// Where it connected to.
-    pub to: SocketAddr,
-    /// How many connects to there followed a connection that was accepted.
-    pub connects: u32,
-    /// How many connections the listener got meanwhile.
-    pub accepted: u32,
-    /// How long was watched, in milliseconds.
-    pub watched_ms: u64,
-}

@@ -34,6 +34,8 @@ pub enum Impact {
     Name,
     /// From where something can be reached.
     Reach,
+    /// Where a process passes connections on to.
+    Way,
 }
 
 /// A fact that could not be read.

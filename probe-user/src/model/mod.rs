@@ -15,6 +15,7 @@ mod owner;
 mod process;
 mod query;
 mod socket;
+mod watched;
 
 pub use answer::{
     Answer, End, Ending, Endpoint, Hop, HopKind, ListRow, Listing, NetnsRef, Path, Reach,
@@ -22,7 +23,7 @@ pub use answer::{
 };
 pub use cgroup::{CgroupPath, ContainerRef, PodRef, parse_proc_cgroup};
 pub use container::{Cluster, Container, Network, Pod, Published, Runtime, Service};
-pub use event::{Actor, Event, EventKind, NatEvent, Observed, SeenBy, Traced};
+pub use event::{Actor, Event, EventKind, NatEvent, SeenBy, Traced};
 pub use gap::{Evidence, Gap, Impact, Read, SourceReport};
 pub use host::{Capability, Host};
 pub use net::{Address, KernelPort, Link, LinkKind, NatPresence, Netns, NetnsId, Route};
@@ -31,6 +32,8 @@ pub use process::{Ancestor, Process, StartTime};
 pub use query::{Query, Scope};
 pub(crate) use socket::LOOPBACK4;
 pub use socket::{Port, PortRange, Proto, Socket, SocketFilter, SocketState};
+pub use watched::{Accepted, Observed, Watched};
+pub(crate) use watched::{counted, spoken_ms};
 
 /// A process id in the tool's own PID namespace.
 pub type Pid = u32;

@@ -9,9 +9,12 @@ use std::collections::BTreeSet;
 use crate::model::{
     Address, CgroupPath, Container, ContainerRef, Host, KernelPort, Link, NatPresence, Netns,
     NetnsId, Owners, Pid, Process, Read, Route, Socket, SocketFilter, SocketInode, SourceReport,
+    Watched,
 };
 
-pub use live::{COMPARISON, LiveNode, Pinned, group_id, local_offset, pin, unpin, watch};
+pub use live::{
+    COMPARISON, LiveNode, Pinned, group_id, local_offset, pin, probe_reports, unpin, watch,
+};
 pub use recorded::{
     Asked, Facts, InContainer, Recorded, Recorder, Recording, RecordingError, SocketsOf,
     read_everything, redact,
@@ -66,6 +69,12 @@ pub trait Node {
 
     /// The path of a cgroup v2 by its id.
     fn cgroup_path(&self, id: u64) -> Read<Option<CgroupPath>>;
+
+    /// What watching this node told of where its listeners lead; `None` when it
+    /// was not watched.
+    fn observed(&self) -> Read<Option<Watched>> {
+        Read::default()
+    }
 
     /// What was asked of which source so far.
     fn sources(&self) -> Vec<SourceReport>;

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::model::{
     Address, Container, ContainerRef, Gap, Host, Netns, NetnsId, NetnsRef, Owners, Pid, Process,
-    Read, Socket, SocketInode,
+    Read, Socket, SocketInode, Watched,
 };
 use crate::node::Node;
 
@@ -15,6 +15,8 @@ pub(super) struct Facts<'a> {
     pub(super) node: &'a dyn Node,
     pub(super) host: Host,
     pub(super) netns: Vec<Netns>,
+    /// What watching told; `None` when nobody watched.
+    pub(super) watched: Option<Watched>,
     gaps: RefCell<Vec<Gap>>,
     names: RefCell<HashMap<NetnsId, Option<String>>>,
 }
@@ -24,7 +26,8 @@ impl<'a> Facts<'a> {
         let mut gaps = Vec::new();
         let host = node.host().take(&mut gaps);
         let netns = node.netns().take(&mut gaps);
-        Self { node, host, netns, gaps: RefCell::new(gaps), names: RefCell::default() }
+        let watched = node.observed().take(&mut gaps);
+        Self { node, host, netns, watched, gaps: RefCell::new(gaps), names: RefCell::default() }
     }
 
     /// The value of a read; its gaps become the answer's.

@@ -4,7 +4,9 @@
 mod event;
 mod facts;
 mod forward;
+mod learn;
 mod list;
+mod observed;
 mod owner;
 mod place;
 mod published;
@@ -21,6 +23,7 @@ use std::net::IpAddr;
 pub use event::{concerns, trace, unnamed};
 pub use forward::{Forward, Target, parse as parse_forward};
 pub(crate) use forward::{Piece, Word, telling_words};
+pub use learn::{Learner, WINDOW};
 pub use list::{ListFilter, list};
 
 use crate::model::{

@@ -7,10 +7,12 @@ use crate::model::{
     HopKind, Host, Impact, KernelPort, Link, LinkKind, NatPresence, Netns, NetnsId, Network, Owner,
     Owners, Pid, Port, PortRange, Process, Proto, Published, Query, Read, Route, Runtime, Scope,
     Socket, SocketFilter, SocketInode, SocketState, SourceReport, StartTime, Vantage, Verdict,
+    Watched,
 };
 use crate::node::Node;
 
 mod event;
+mod observed;
 
 const HOST: NetnsId = NetnsId::Inode(100);
 const A: NetnsId = NetnsId::Inode(200);
@@ -31,6 +33,7 @@ struct TestNode {
     nat: Vec<NatPresence>,
     containers: Vec<Container>,
     gaps: Vec<Gap>,
+    watched: Option<Watched>,
 }
 
 fn netns(id: NetnsId, name: Option<&str>) -> Netns {
@@ -75,6 +78,7 @@ impl TestNode {
             nat: Vec::new(),
             containers: Vec::new(),
             gaps: Vec::new(),
+            watched: None,
         };
         node.address(HOST, "127.0.0.1").address(HOST, "192.0.2.10")
     }
@@ -241,6 +245,9 @@ impl Node for TestNode {
     }
     fn cgroup_path(&self, _: u64) -> Read<Option<CgroupPath>> {
         Read::whole(None)
+    }
+    fn observed(&self) -> Read<Option<Watched>> {
+        Read::whole(self.watched.clone())
     }
     fn sources(&self) -> Vec<SourceReport> {
         Vec::new()
@@ -437,7 +444,7 @@ fn kube_proxy_that_holds_a_node_port_does_not_serve_it() {
     assert!(note.contains("NodePort"), "{note}");
     // Its own ports, and the same port of somebody else.
     assert_eq!(why("[::]:10256", "/usr/local/bin/kube-proxy --config=x"), None);
-    assert_eq!(why("0.0.0.0:30518", "nginx"), None);
+    assert_eq!(why("0.0.0.0:30518", "httpd"), None);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::facts::{Facts, container_name};
 use super::forward::{self, Forward, Target};
+use super::observed::{self, Seen, Way};
 use super::owner;
 use super::place::{at_address, locate};
 use super::published::{published_beyond, publisher};
@@ -32,6 +33,7 @@ pub(super) fn follow(facts: &Facts<'_>, socket: &Socket, visited: &mut Visited) 
             let found = forward::of(process, socket)?;
             Some((process.clone(), found))
         });
+        let seen = observed::of(facts, socket, &end.processes);
         let forward = match forward {
             Some((process, found)) if !forward::is_its_program(&process) => {
                 // Anybody can write docker-proxy into its arguments.
@@ -46,20 +48,39 @@ pub(super) fn follow(facts: &Facts<'_>, socket: &Socket, visited: &mut Visited) 
             forward => forward,
         };
         let place = (socket.netns, socket.proto, socket.effective_address(), socket.port);
-        let tails = match forward {
-            Some(_) if visited.contains(&place) || visited.len() >= MAX_HOPS => {
-                end.ending = Ending::Unknown;
-                end.why =
-                    Some("the forwards lead in a circle: this step was passed before".to_owned());
-                vec![Path { hops: Vec::new(), end }]
-            }
-            Some((process, forward)) => {
-                visited.push(place);
-                let tails = through(facts, socket, &process, &forward, end, visited);
-                visited.pop();
-                tails
-            }
-            None => published_beyond(facts, socket, end),
+        // What was seen tells where the command line doesn't.
+        let ways = match (&forward, &seen) {
+            (None, Some(seen)) => seen.targets.clone(),
+            (Some((_, forward)), Some(seen)) => observed::instead_of(&forward.target, seen),
+            (_, None) => Vec::new(),
+        };
+        let tails = if forward.is_none() && ways.is_empty() {
+            observed::note(socket, &mut end, seen.as_ref());
+            published_beyond(facts, socket, end)
+        } else if visited.contains(&place) || visited.len() >= MAX_HOPS {
+            end.ending = Ending::Unknown;
+            end.why = Some("the forwards lead in a circle: this step was passed before".to_owned());
+            vec![Path { hops: Vec::new(), end }]
+        } else {
+            visited.push(place);
+            let tails = match (&forward, &seen) {
+                (Some((process, forward)), _) if ways.is_empty() => {
+                    through(facts, socket, process, forward, end, seen.as_ref(), visited)
+                }
+                (_, Some(seen)) => {
+                    let quote = forward.as_ref().map(|(_, forward)| forward.quote.clone());
+                    // An argument that is not believed is worth saying all the same.
+                    let said = quote.or(end.why.take());
+                    let said = said.map(|said| Evidence::new("command line", said));
+                    let from = end.processes.first().and_then(|p| p.netns);
+                    let ways = observed::shown(facts, socket, &ways, seen);
+                    let from = from.unwrap_or(socket.netns);
+                    ways.iter().flat_map(|way| along(facts, way, from, &said, visited)).collect()
+                }
+                _ => Vec::new(),
+            };
+            visited.pop();
+            tails
         };
         for mut tail in tails {
             tail.hops.insert(0, hop.clone());
@@ -112,6 +133,7 @@ fn through(
     process: &Process,
     forward: &Forward,
     forwarder: End,
+    seen: Option<&Seen>,
     visited: &mut Visited,
 ) -> Vec<Path> {
     let from = process.netns.unwrap_or(socket.netns);
@@ -125,6 +147,9 @@ fn through(
         socket: None,
         evidence: vec![Evidence::new("command line", forward.quote.clone())],
     };
+    if matches!(forward.target, Target::Address(..) | Target::InNetns(..) | Target::Host(..)) {
+        observed::confirm(&mut hop, seen);
+    }
     let (Some(place), Some(address), Some(port)) = (place, hop.endpoint.address, hop.endpoint.port)
     else {
         let why = elsewhere(&forward.target);
@@ -147,14 +172,35 @@ fn through(
             }
         }
     }
-    for path in &mut paths {
+    lead_by(hop, &mut paths);
+    paths
+}
+
+/// What comes after a process that was seen to connect to there.
+fn along(
+    facts: &Facts<'_>,
+    way: &Way,
+    from: NetnsId,
+    said: &Option<Evidence>,
+    visited: &mut Visited,
+) -> Vec<Path> {
+    let from = way.from.unwrap_or(from);
+    let mut hop = way.hop(facts, from);
+    hop.evidence.extend(said.clone());
+    let mut paths = arrive(facts, from, way.to.ip(), Port(way.to.port()), Proto::Tcp, visited);
+    lead_by(hop, &mut paths);
+    paths
+}
+
+/// Puts the step that leads to them in front of paths.
+fn lead_by(mut hop: Hop, paths: &mut [Path]) {
+    for path in paths {
         // The step leads into the namespace that its target lives in.
         if let Some(next) = path.hops.first().and_then(|h| h.netns.clone()) {
             hop.netns = Some(next);
         }
         path.hops.insert(0, hop.clone());
     }
-    paths
 }
 
 /// The target as an endpoint, and the namespace from which it is addressed when

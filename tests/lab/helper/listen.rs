@@ -140,7 +140,7 @@ pub(crate) fn listen(args: &[String]) -> Result<()> {
                 return wait(child);
             }
         }
-        return imitate(args, &wanted.imitate);
+        return imitate("listen", args, &wanted.imitate);
     }
     if let Some(name) = wanted.comm.as_ref().or(wanted.imitate.first()) {
         let name = name.rsplit('/').next().unwrap_or(name);
@@ -205,9 +205,9 @@ pub(crate) fn flap(args: &[String]) -> Result<()> {
 }
 
 /// Starts over with the arguments of another program.
-fn imitate(args: &[String], argv: &[String]) -> Result<()> {
+pub(crate) fn imitate(mode: &str, args: &[String], argv: &[String]) -> Result<()> {
     let instructions: Vec<&str> =
-        std::iter::once("listen").chain(args.iter().map(String::as_str)).collect();
+        std::iter::once(mode).chain(args.iter().map(String::as_str)).collect();
     let (name, rest) = argv.split_first().context("--imitate needs a name")?;
     let error = Command::new("/proc/self/exe")
         .arg0(name)
@@ -313,7 +313,7 @@ fn ports(sockets: &[OwnedFd]) -> Result<Vec<u16>> {
         .collect()
 }
 
-fn say_ready(ports: &[u16], holders: &[u32]) -> Result<()> {
+pub(crate) fn say_ready(ports: &[u16], holders: &[u32]) -> Result<()> {
     let ready = serde_json::json!({ "ports": ports, "holders": holders });
     let mut out = std::io::stdout().lock();
     writeln!(out, "{ready}").and_then(|()| out.flush()).context("saying that it listens")

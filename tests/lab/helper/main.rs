@@ -5,11 +5,14 @@
 //! lab-helper enter  [--cgroup DIR]… [--netns PATH] [--uid N] -- ARGV…
 //! lab-helper listen PROTO ADDRESS [PROTO ADDRESS]… [OPTIONS]
 //! lab-helper flap   PROTO ADDRESS
+//! lab-helper proxy  ADDRESS FILE --imitate ARGV…
+//! lab-helper knock  ADDRESS
 //! lab-helper reap   NAME
 //! ```
 
 mod enter;
 mod listen;
+mod proxy;
 
 use std::io::Read;
 
@@ -27,6 +30,8 @@ fn main() -> Result<()> {
         "enter" => enter::enter(rest),
         "listen" => listen::listen(rest),
         "flap" => listen::flap(rest),
+        "proxy" => proxy::proxy(rest),
+        "knock" => proxy::knock(rest),
         "reap" => reap(rest),
         other => bail!("unknown command {other:?}"),
     }

@@ -145,7 +145,7 @@ pub(super) fn in_each<T: Send>(
         results[index] = Some(result);
     };
     let next = AtomicUsize::new(0);
-    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let cores = super::procs::cores(2);
     std::thread::scope(|scope| {
         for _ in 0..others.min(cores) {
             // One thread that can't be had leaves its work to the others.

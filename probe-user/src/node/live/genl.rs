@@ -8,8 +8,8 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_GENERIC};
 
 use crate::model::{KernelPort, NetnsId, Port, Proto};
 
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
+pub(super) const NLMSG_ERROR: u16 = 2;
+pub(super) const NLMSG_DONE: u16 = 3;
 const REQUEST: u16 = 1;
 const DUMP: u16 = 0x300;
 /// The controller, which knows the others' numbers (`linux/genetlink.h`).
@@ -100,7 +100,19 @@ impl Genl {
 /// One netlink message without its header.
 pub(super) struct Message<'a> {
     pub(super) kind: u16,
+    pub(super) flags: u16,
     pub(super) body: &'a [u8],
+}
+
+/// The first message of `buffer`, and what comes behind it. `None` for damage.
+pub(super) fn split(buffer: &[u8]) -> Option<(Message<'_>, &[u8])> {
+    let length = u32::from_ne_bytes(*buffer.first_chunk::<4>()?) as usize;
+    let kind = u16::from_ne_bytes(*buffer.get(4..6)?.first_chunk::<2>()?);
+    let flags = u16::from_ne_bytes(*buffer.get(6..8)?.first_chunk::<2>()?);
+    let body = buffer.get(16..length)?;
+    // Messages are aligned to 4 bytes; the last one may lack its padding.
+    let rest = buffer.get(length.next_multiple_of(4)..).unwrap_or_default();
+    Some((Message { kind, flags, body }, rest))
 }
 
 /// Splits what one read of a netlink socket gave into messages; stops at damage.
@@ -114,11 +126,9 @@ impl<'a> Iterator for Messages<'a> {
     type Item = Message<'a>;
 
     fn next(&mut self) -> Option<Message<'a>> {
-        let length = u32::from_ne_bytes(*self.0.first_chunk::<4>()?) as usize;
-        let kind = u16::from_ne_bytes(*self.0.get(4..6)?.first_chunk::<2>()?);
-        let body = self.0.get(16..length)?;
-        self.0 = self.0.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some(Message { kind, body })
+        let (message, rest) = split(self.0)?;
+        self.0 = rest;
+        Some(message)
     }
 }
 

@@ -49,7 +49,7 @@ pub(super) fn read(
 
 /// The mounts of this mount namespace. A mount point need not be UTF-8.
 pub(super) fn mountinfo() -> String {
-    let bytes = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let bytes = super::mounts::read(rustix::fs::CWD, c"/proc/self/mountinfo").unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use probe_common::{AF_INET6, Filter, OtherRecord, SocketRecord, TCP, UDP, state};
 
 use super::ebpf::Reading;
+use super::netns::Place;
 use crate::model::{
     NetnsId, Owner, Port, PortRange, Proto, Socket, SocketFilter, SocketState, StartTime,
 };
@@ -94,6 +95,20 @@ pub(super) fn owners(reading: &Reading, boottime: i64) -> Vec<Owner> {
             && (kept.tid.is_none() || kept.tid == next.tid)
     });
     owners
+}
+
+/// Where the processes of a reading are. Those that have ended are nowhere, and
+/// those outside the tool's PID namespace have no number here.
+pub(super) fn places(reading: &Reading) -> Vec<Place> {
+    let alive = reading.tasks.iter().filter(|task| task.tgid != 0 && task.netns != 0);
+    alive
+        .map(|task| Place {
+            pid: task.tgid,
+            tid: task.tid,
+            netns: task.netns.into(),
+            mntns: task.mntns.into(),
+        })
+        .collect()
 }
 
 /// A start time as `/proc/PID/stat` has it: in ticks, of which there are 100 in a

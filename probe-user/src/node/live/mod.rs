@@ -17,6 +17,7 @@ mod mounts;
 mod nat;
 mod netns;
 mod owners;
+mod probes;
 mod process;
 mod procnet;
 mod procs;
@@ -38,13 +39,14 @@ use super::Node;
 use crate::model::{
     Address, CgroupPath, Container, ContainerRef, Gap, Host, Impact, KernelPort, Link, LinkKind,
     NatPresence, Netns, NetnsId, Owners, Pid, PortRange, Process, Read, Route, Socket,
-    SocketFilter, SocketInode, SourceReport,
+    SocketFilter, SocketInode, SourceReport, Watched,
 };
 pub use clock::local_offset;
 use containers::Containers;
 pub use ebpf::{Pinned, group_id, pin, unpin};
 use enter::{Door, Refused};
 use gaps::{denied_gap, error_gap, read_or_gap, rights_remedy};
+pub use probes::probe_reports;
 pub use watch::{COMPARISON, watch};
 
 /// The live node. Made for one question or one listing: it reads everything at
@@ -62,6 +64,7 @@ pub struct LiveNode {
     owners: RefCell<OwnersRead>,
     probe: OnceCell<ebpf::Probe>,
     probed: RefCell<Vec<tables::Probed>>,
+    places: OnceCell<Option<tables::Places>>,
     read: RefCell<HashMap<Pid, Option<Process>>>,
     links: Memo<Link>,
     addresses: Memo<Address>,
@@ -71,6 +74,7 @@ pub struct LiveNode {
     held: OnceCell<Option<Gap>>,
     cgroups: RefCell<HashMap<u64, Read<Option<CgroupPath>>>>,
     sources: RefCell<BTreeMap<&'static str, SourceReport>>,
+    learnt: Read<Option<Watched>>,
 }
 
 /// What was read inside each namespace.
@@ -120,6 +124,7 @@ impl LiveNode {
             owners: RefCell::default(),
             probe: OnceCell::new(),
             probed: RefCell::default(),
+            places: OnceCell::new(),
             read: RefCell::default(),
             links: RefCell::default(),
             addresses: RefCell::default(),
@@ -129,7 +134,29 @@ impl LiveNode {
             held: OnceCell::new(),
             cgroups: RefCell::default(),
             sources: RefCell::default(),
+            learnt: Read::default(),
         })
+    }
+
+    /// The same node, with what watching it told.
+    #[must_use]
+    pub fn learnt(mut self, watched: Read<Option<Watched>>) -> Self {
+        let said = watched.value.as_ref();
+        if said.is_some() || !watched.gaps.is_empty() {
+            let gap = watched.gaps.first();
+            let report = SourceReport {
+                name: "watching".to_owned(),
+                ok: gap.is_none(),
+                reason: gap.map(|gap| gap.reason.clone()),
+                remedy: gap.and_then(|gap| gap.remedy.clone()),
+                #[expect(clippy::cast_precision_loss, reason = "a time for people to read")]
+                ms: said.map_or(0.0, |watched| watched.ms as f64),
+                detail: said.map(Watched::summary).unwrap_or_default(),
+            };
+            self.sources.borrow_mut().insert("watching", report);
+        }
+        self.learnt = watched;
+        self
     }
 
     /// Every namespace that can be entered, opened: first the two that most
@@ -167,7 +194,7 @@ impl LiveNode {
     fn found(&self) -> &(netns::Found, Vec<Gap>) {
         self.found.get_or_init(|| {
             let since = Instant::now();
-            let (mut found, mut gaps) = match netns::find(&self.proc, &self.root) {
+            let (mut found, mut gaps) = match netns::find(&self.proc, &self.root, self.places()) {
                 Ok(found) => (found, Vec::new()),
                 Err(error) => {
                     let gap = Gap::new(Impact::Port, "network namespaces", error.to_string());
@@ -309,10 +336,9 @@ impl Node for LiveNode {
             let since = Instant::now();
             let mut memo = self.owners.borrow_mut();
             let scanned = if self.is_probed() {
-                let holders = missing.iter().flat_map(|inode| self.held_by(*inode)).collect();
-                Ok(Owners { holders, ..Owners::default() })
+                self.owners_probed(&missing)
             } else {
-                owners::scan(&self.proc, &missing)
+                owners::scan(&self.proc, &missing).map_err(io::Error::from)
             };
             match scanned {
                 Ok(owners) => {
@@ -457,6 +483,10 @@ impl Node for LiveNode {
                 Err(why) => Read::partial(None, Gap::new(Impact::Owner, "cgroup2", why)),
             })
             .clone()
+    }
+
+    fn observed(&self) -> Read<Option<Watched>> {
+        self.learnt.clone()
     }
 
     fn sources(&self) -> Vec<SourceReport> {

@@ -21,7 +21,7 @@ pub(super) struct Pin {
 pub(super) fn read(dir: impl AsFd, path: impl rustix::path::Arg) -> std::io::Result<Vec<u8>> {
     use std::io::Read;
     let fd = rustix::fs::openat(dir, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(8192);
     // A mount table has no bound of its own; 16 MiB is some 100,000 mounts.
     std::fs::File::from(fd).take(16 << 20).read_to_end(&mut bytes)?;
     Ok(bytes)

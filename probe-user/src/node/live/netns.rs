@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use super::enter::{Door, Way};
 use super::mounts;
 use super::procs::{inode_link, is_denied, is_gone, other_threads, pids};
+use super::tables::Places;
 use crate::model::{Netns, NetnsId, Pid};
 
 /// What the search gave.
@@ -41,14 +42,42 @@ pub(super) struct Found {
 /// Directories in which namespaces are pinned by name.
 const PINNED: [&str; 2] = ["/run/netns", "/run/docker/netns"];
 
+/// Where a process is, or a thread that is somewhere else than its process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) pid: Pid,
+    /// Equal to `pid` for the process itself.
+    pub(super) tid: Pid,
+    /// Inode of the network namespace.
+    pub(super) netns: u64,
+    /// Inode of the mount namespace.
+    pub(super) mntns: u64,
+}
+
 /// Looks at all processes and their threads, at the usual directories and at
-/// the mounts of every mount namespace.
-pub(super) fn find(proc: &OwnedFd, root: &Path) -> Result<Found, Errno> {
+/// the mounts of every mount namespace. `places` spares the walk over `/proc`:
+/// where every process and thread is, in any order, but for those it has not seen.
+pub(super) fn find(proc: &OwnedFd, root: &Path, places: Option<&Places>) -> Result<Found, Errno> {
     let mut search = Search::new(proc, root)?;
-    for pid in pids(proc)? {
-        search.process(proc, pid);
+    match places {
+        Some(Places { places, unseen }) => {
+            let mut places = places.clone();
+            places.sort_unstable();
+            for place in places {
+                search.place(proc, place);
+            }
+            search.found.number(proc);
+            for pid in unseen {
+                search.process(proc, *pid);
+            }
+        }
+        None => {
+            for pid in pids(proc)? {
+                search.process(proc, pid);
+            }
+            search.found.recognise(proc);
+        }
     }
-    search.found.recognise(proc);
     for dir in PINNED {
         search.pinned_in(Path::new(dir));
     }
@@ -72,6 +101,20 @@ impl Found {
         }
         for (inode, id) in told {
             self.is_proc_net(inode, id);
+        }
+    }
+
+    /// Notes the numbers of those that can't be entered through any process: what
+    /// is read below `/proc/PID/net` can then be told to be theirs.
+    fn number(&mut self, proc: &OwnedFd) {
+        for (id, tasks) in &self.tasks {
+            let open = |task: &String| {
+                inode_link(proc, format!("{task}/ns/net"), b"net:").is_ok_and(|i| i == id.inode())
+            };
+            if !tasks.iter().any(open) {
+                let inode = tasks.iter().find_map(|task| proc_net(proc, task).ok());
+                self.by_proc_net.extend(inode.map(|inode| (inode, *id)));
+            }
         }
     }
 
@@ -214,6 +257,26 @@ impl Search {
         if pid == KTHREADD && is_kthreadd(proc) {
             self.found.initial =
                 self.found.netns.values().find(|n| n.members.contains(&pid)).map(|n| n.id);
+        }
+    }
+
+    /// Takes in one process or thread whose place is known.
+    fn place(&mut self, proc: &OwnedFd, place: Place) {
+        let Place { pid, tid, netns, mntns } = place;
+        let id = NetnsId::Inode(netns);
+        let known = self.found.tasks.get(&id).is_some_and(|tasks| tasks.len() >= Netns::MEMBERS);
+        let new_mounts = !self.mounts_read.contains(&mntns);
+        if !known || new_mounts {
+            let task = if tid == pid { pid.to_string() } else { format!("{pid}/task/{tid}") };
+            if !known {
+                self.member(id, pid, &task);
+            }
+            if new_mounts && self.mounts(proc, &task, false).is_err() {
+                self.found.untold.push(pid);
+            }
+        }
+        if pid == KTHREADD && tid == pid && is_kthreadd(proc) {
+            self.found.initial = Some(id);
         }
     }
 
@@ -378,10 +441,40 @@ mod tests {
     #[test]
     fn the_own_namespace_is_found_and_can_be_opened() {
         let root = Path::new("/proc");
-        let found = find(&super::super::procs::open_root(root).unwrap(), root).unwrap();
+        let found = find(&super::super::procs::open_root(root).unwrap(), root, None).unwrap();
         let own = found.own.unwrap();
         assert!(!found.netns[&own].members.is_empty());
         assert!(found.doors[&own].own);
         assert!(found.doors[&own].open().is_ok());
+    }
+
+    #[test]
+    fn places_that_are_known_give_what_the_walk_gives() {
+        let root = Path::new("/proc");
+        let proc = super::super::procs::open_root(root).unwrap();
+        let place = |pid: Pid| {
+            let link = |name: &str| {
+                inode_link(&proc, format!("{pid}/ns/{name}"), format!("{name}:").as_bytes())
+            };
+            let (netns, mntns) = (link("net").ok()??, link("mnt").ok()??);
+            Some(Place { pid, tid: pid, netns, mntns })
+        };
+        let mut places: Vec<Place> = pids(&proc).unwrap().into_iter().filter_map(place).collect();
+        let me = std::process::id();
+        let mine = places.iter().find(|place| place.pid == me).copied().unwrap();
+        // Neither of these exists: the number of a process can be stale.
+        places.push(Place { pid: u32::MAX, tid: u32::MAX, ..mine });
+        places.push(Place { pid: u32::MAX, tid: u32::MAX - 1, netns: 5, mntns: 6 });
+        places.reverse();
+        let places = Places { places, unseen: Vec::new() };
+        let known = find(&proc, root, Some(&places)).unwrap();
+        let walked = find(&proc, root, None).unwrap();
+        let own = walked.own.unwrap();
+        assert_eq!((known.own, known.initial), (walked.own, walked.initial));
+        assert_eq!(known.netns[&own].paths, walked.netns[&own].paths);
+        assert_eq!(known.netns[&own].members.first(), walked.netns[&own].members.first());
+        let gone = known.doors[&NetnsId::Inode(5)].open();
+        assert_eq!(gone.err(), Some(super::super::enter::Refused::Gone));
+        assert!(known.doors[&own].open().is_ok());
     }
 }

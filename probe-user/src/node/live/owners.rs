@@ -10,26 +10,36 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustix::io::{Errno, Result};
 
 use super::held;
-use super::procs::{each_number, inode_link, is_gone, open_dir, other_threads, pids, start_time};
+use super::procs::{
+    cores, each_number, inode_link, is_gone, open_dir, other_threads, pids, start_time,
+};
 use crate::model::{Owner, Owners, Pid, SocketInode, StartTime};
 
 /// Looks for all holders of `wanted`. It can't stop at the first: a descriptor
 /// can be inherited or passed on.
 pub(super) fn scan(proc: &OwnedFd, wanted: &BTreeSet<SocketInode>) -> Result<Owners> {
-    walk(proc, &Wanted::new(wanted))
+    walk(proc, pids(proc)?, &Wanted::new(wanted))
+}
+
+/// Looks for holders among these processes only.
+pub(super) fn scan_only(
+    proc: &OwnedFd,
+    pids: Vec<Pid>,
+    wanted: &BTreeSet<SocketInode>,
+) -> Result<Owners> {
+    walk(proc, pids, &Wanted::new(wanted))
 }
 
 /// Looks for descriptors of network namespaces that are not among `known`. The
 /// inodes of what it gives are theirs.
 pub(super) fn namespaces(proc: &OwnedFd, known: BTreeSet<u64>) -> Result<Owners> {
-    walk(proc, &Wanted { prefix: b"net:", inodes: Inodes::Except(known) })
+    walk(proc, pids(proc)?, &Wanted { prefix: b"net:", inodes: Inodes::Except(known) })
 }
 
-fn walk(proc: &OwnedFd, wanted: &Wanted) -> Result<Owners> {
-    let pids = pids(proc)?;
+fn walk(proc: &OwnedFd, pids: Vec<Pid>, wanted: &Wanted) -> Result<Owners> {
     let owners = Mutex::new(Owners::default());
     let next = AtomicUsize::new(0);
-    let cores = std::thread::available_parallelism().map_or(1, usize::from).min(4);
+    let cores = cores(1).min(4).min(pids.len().div_ceil(4).max(1));
     let work = || {
         let mut mine = Owners::default();
         // Handed out in small lots: one process can hold most descriptors.

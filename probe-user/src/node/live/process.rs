@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use procfs::FromRead;
-use procfs::process::{Stat, Status};
+use procfs::process::Stat;
 use rustix::fs::{Mode, OFlags};
 
 use super::procs::{inode_link, open_dir};
@@ -49,7 +49,7 @@ impl Processes {
         let dir = open_dir(&*self.proc, pid.to_string()).ok()?;
         let dir = dir.as_fd();
         let stat = read_stat(dir)?;
-        let status = Status::from_read(read_text(dir, c"status", 1 << 20)?.as_bytes()).ok()?;
+        let (uid, nspid) = ids(&read_text(dir, c"status", 1 << 20)?, pid)?;
         Some(Process {
             pid,
             start: StartTime(stat.starttime),
@@ -58,9 +58,9 @@ impl Processes {
             cmdline: arguments(&read_text(dir, c"cmdline", MAX_ARGUMENTS).unwrap_or_default()),
             exe: link(dir, c"exe"),
             cwd: link(dir, c"cwd"),
-            uid: status.ruid,
-            user: self.user(dir, status.ruid),
-            nspid: inner_ids(&status, pid),
+            uid,
+            user: self.user(dir, uid),
+            nspid,
             netns: inode_link(dir, c"ns/net", b"net:").ok().flatten().map(NetnsId::Inode),
             cgroup: read_text(dir, c"cgroup", 64 * 1024).as_deref().and_then(parse_proc_cgroup),
             ancestors: self.ancestors(u32::try_from(stat.ppid).unwrap_or(0)),
@@ -111,9 +111,11 @@ pub(super) fn read_text(
     limit: usize,
 ) -> Option<String> {
     let fd = rustix::fs::openat(dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-    let mut bytes = Vec::new();
+    // Most files of procfs fit at once; their size is not told beforehand.
+    let mut bytes = Vec::with_capacity(4096);
     std::fs::File::from(fd).take(limit as u64).read_to_end(&mut bytes).ok()?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
+    let text = String::from_utf8(bytes);
+    Some(text.unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
 
 fn link(dir: BorrowedFd<'_>, name: &std::ffi::CStr) -> Option<String> {
@@ -127,11 +129,16 @@ fn arguments(text: &str) -> Vec<String> {
     if text.is_empty() { Vec::new() } else { text.split('\0').map(str::to_owned).collect() }
 }
 
-/// The ids in each PID namespace. Before Linux 4.1 there is only the outer one.
-fn inner_ids(status: &Status, pid: Pid) -> Vec<Pid> {
-    let ids: Vec<Pid> =
-        status.nspid.iter().flatten().filter_map(|p| u32::try_from(*p).ok()).collect();
-    if ids.is_empty() { vec![pid] } else { ids }
+/// From the text of `/proc/PID/status` the real user id, and the process's ids in
+/// each PID namespace. Before Linux 4.1 there is only the outer one.
+fn ids(status: &str, pid: Pid) -> Option<(u32, Vec<Pid>)> {
+    let fields = |name| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(line.split_ascii_whitespace().filter_map(|id| id.parse().ok()))
+    };
+    let uid = fields("Uid:")?.next()?;
+    let nspid: Vec<Pid> = fields("NSpid:").into_iter().flatten().collect();
+    Some((uid, if nspid.is_empty() { vec![pid] } else { nspid }))
 }
 
 /// When the machine booted, in seconds since the epoch, and ticks per second.
@@ -196,6 +203,15 @@ mod tests {
         assert_eq!(users.get(&0).map(String::as_str), Some("root"));
         assert_eq!(users.get(&33).map(String::as_str), Some("web"));
         assert_eq!(users.len(), 2);
+    }
+
+    #[test]
+    fn ids_are_read_from_the_status() {
+        // A name can't have a newline: the kernel escapes it.
+        let status = "Name:\tUid: 7\nNgid:\t0\nPid:\t20\nUid:\t33\t34\t34\t34\nNSpid:\t20\t1\nVmPeak:\t4 kB\n";
+        assert_eq!(ids(status, 20), Some((33, vec![20, 1])));
+        assert_eq!(ids("Uid:\t0\t0\t0\t0\n", 5), Some((0, vec![5])));
+        assert_eq!(ids("Name:\tx\n", 5), None);
     }
 
     #[test]

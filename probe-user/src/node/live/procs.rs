@@ -5,6 +5,7 @@ use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir};
 use rustix::io::{Errno, Result};
@@ -13,6 +14,15 @@ use crate::model::Pid;
 
 /// Enough for a few hundred directory entries in one system call.
 const BUFFER: usize = 32 * 1024;
+
+/// How many threads can run at once, or `unknown`. Asked once: the answer takes
+/// the reading of several files of the cgroup.
+pub(super) fn cores(unknown: usize) -> usize {
+    static CORES: OnceLock<Option<usize>> = OnceLock::new();
+    CORES
+        .get_or_init(|| std::thread::available_parallelism().ok().map(usize::from))
+        .unwrap_or(unknown)
+}
 
 /// Opens a directory of procfs, relative to `dir`.
 pub(super) fn open_dir(dir: impl AsFd, path: impl rustix::path::Arg) -> Result<OwnedFd> {

@@ -2,14 +2,11 @@
 //! thread.
 
 use std::collections::{HashMap, HashSet};
-use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use futures_util::{Stream, StreamExt, TryStreamExt};
-use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
     InfoBareUdp, InfoData, InfoGeneve, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo,
@@ -19,43 +16,91 @@ use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType,
 };
-use rtnetlink::{Handle, RouteMessageBuilder};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::{Socket as Netlink, SocketAddr, protocols::NETLINK_ROUTE};
 
 use super::enter::Door;
+use super::genl;
 use crate::model::{Address, Link, LinkKind, NetnsId, Route};
 
-/// Runs a conversation on a netlink socket of this thread's namespace. The
-/// runtime is the thread's own: a pooled one could belong to another namespace.
-fn talk<T, F: Future<Output = Result<T, rtnetlink::Error>>>(
-    conversation: impl FnOnce(Handle) -> F,
-) -> io::Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    runtime.block_on(async {
-        let (connection, handle, _) = rtnetlink::new_connection()?;
-        let connection = tokio::spawn(connection);
-        let result = conversation(handle).await;
-        connection.abort();
-        result.map_err(|error| match error {
-            rtnetlink::Error::NetlinkError(message) => message.to_io(),
-            other => io::Error::other(other.to_string()),
-        })
-    })
+/// A conversation on a netlink socket of this thread's namespace.
+struct Rtnl {
+    socket: Netlink,
+    buffer: Vec<u8>,
 }
 
-async fn all<T>(
-    stream: impl Stream<Item = Result<T, rtnetlink::Error>>,
-) -> Result<Vec<T>, rtnetlink::Error> {
-    stream.try_collect().await
+impl Rtnl {
+    fn open() -> io::Result<Self> {
+        let mut socket = Netlink::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(Self { socket, buffer: Vec::with_capacity(64 * 1024) })
+    }
+
+    /// Everything there is of a kind.
+    fn dump(&mut self, question: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+        self.send(question, NLM_F_REQUEST | NLM_F_DUMP)?;
+        let mut answers = Vec::new();
+        while !self.receive(&mut answers)? {}
+        Ok(answers)
+    }
+
+    /// The one answer to a question.
+    fn ask(&mut self, question: RouteNetlinkMessage) -> io::Result<Option<RouteNetlinkMessage>> {
+        self.send(question, NLM_F_REQUEST)?;
+        let mut answers = Vec::new();
+        self.receive(&mut answers)?;
+        Ok(answers.pop())
+    }
+
+    fn send(&mut self, question: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        let mut message = NetlinkMessage::from(question);
+        message.header.flags = flags;
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        self.socket.send(&bytes, 0).map(drop)
+    }
+
+    /// Reads once, and says whether that was the end. What the library does not
+    /// understand is passed over.
+    fn receive(&mut self, answers: &mut Vec<RouteNetlinkMessage>) -> io::Result<bool> {
+        self.buffer.clear();
+        self.socket.recv(&mut self.buffer, 0)?;
+        let mut rest = self.buffer.as_slice();
+        while let Some((_, next)) = genl::split(rest) {
+            let this = &rest[..rest.len() - next.len()];
+            rest = next;
+            match NetlinkMessage::deserialize(this).map(|message| message.payload) {
+                Ok(NetlinkPayload::InnerMessage(answer)) => answers.push(answer),
+                Ok(NetlinkPayload::Done(done)) if done.code < 0 => {
+                    return Err(io::Error::from_raw_os_error(-done.code));
+                }
+                Ok(NetlinkPayload::Done(_)) => return Ok(true),
+                Ok(NetlinkPayload::Error(error)) if error.code.is_some() => {
+                    return Err(error.to_io());
+                }
+                _ => {}
+            }
+        }
+        Ok(false)
+    }
 }
 
 /// The interfaces, with the namespaces of their peers where `known` has them.
 pub(super) fn links(netns: NetnsId, known: &[Opened]) -> io::Result<Vec<Link>> {
-    talk(|handle| async move {
-        let messages = all(handle.link().get().execute()).await?;
-        let wanted: HashSet<i32> = messages.iter().filter_map(peer_nsid).collect();
-        let peers = peer_namespaces(&handle, known, wanted).await?;
-        Ok(messages.iter().map(|m| link(netns, m, &peers)).collect())
-    })
+    let mut rtnl = Rtnl::open()?;
+    let answers = rtnl.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+    let messages: Vec<LinkMessage> = answers
+        .into_iter()
+        .filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewLink(message) => Some(message),
+            _ => None,
+        })
+        .collect();
+    let wanted: HashSet<i32> = messages.iter().filter_map(peer_nsid).collect();
+    let peers = peer_namespaces(&mut rtnl, known, wanted)?;
+    Ok(messages.iter().map(|m| link(netns, m, &peers)).collect())
 }
 
 /// A namespace that may be that of a peer. The descriptor is shared by all who
@@ -80,11 +125,11 @@ pub(super) fn open_all(doors: Vec<Door>) -> Vec<Opened> {
 }
 
 /// Which known namespaces this one has the `wanted` numbers for.
-async fn peer_namespaces(
-    handle: &Handle,
+fn peer_namespaces(
+    rtnl: &mut Rtnl,
     known: &[Opened],
     mut wanted: HashSet<i32>,
-) -> Result<HashMap<i32, NetnsId>, rtnetlink::Error> {
+) -> io::Result<HashMap<i32, NetnsId>> {
     let mut peers = HashMap::new();
     for Opened { door, fd } in known {
         if wanted.is_empty() {
@@ -104,26 +149,17 @@ async fn peer_namespaces(
         let Ok(number) = u32::try_from(fd.as_raw_fd()) else { continue };
         let mut message = NsidMessage::default();
         message.attributes.push(NsidAttribute::Fd(number));
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST;
-        let request = NetlinkMessage::new(
-            header,
-            NetlinkPayload::from(RouteNetlinkMessage::GetNsId(message)),
-        );
-        let mut replies = Box::pin(handle.clone().request(request)?);
-        while let Some(reply) = replies.next().await {
-            if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNsId(found)) = reply.payload
-            {
-                // -1 says that no number was given.
-                let id = found.attributes.iter().find_map(|a| match a {
-                    NsidAttribute::Id(id) if *id >= 0 => Some(*id),
-                    _ => None,
-                });
-                if let Some(id) = id {
-                    wanted.remove(&id);
-                    peers.insert(id, door.id);
-                }
-                break;
+        if let Some(RouteNetlinkMessage::NewNsId(found)) =
+            rtnl.ask(RouteNetlinkMessage::GetNsId(message))?
+        {
+            // -1 says that no number was given.
+            let id = found.attributes.iter().find_map(|a| match a {
+                NsidAttribute::Id(id) if *id >= 0 => Some(*id),
+                _ => None,
+            });
+            if let Some(id) = id {
+                wanted.remove(&id);
+                peers.insert(id, door.id);
             }
         }
     }
@@ -220,10 +256,13 @@ fn kind(message: &LinkMessage) -> LinkKind {
 
 /// The addresses of all interfaces.
 pub(super) fn addresses(netns: NetnsId) -> io::Result<Vec<Address>> {
-    // The handle lives until the end: the connection closes with the last one,
-    // and an unfinished dump would look like an empty one.
-    let messages = talk(|handle| async move { all(handle.address().get().execute()).await })?;
-    Ok(messages.iter().filter_map(|m| address(netns, m)).collect())
+    let question = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+    let answers = Rtnl::open()?.dump(question)?;
+    let address = |answer| match answer {
+        RouteNetlinkMessage::NewAddress(message) => address(netns, &message),
+        _ => None,
+    };
+    Ok(answers.into_iter().filter_map(address).collect())
 }
 
 fn address(netns: NetnsId, message: &AddressMessage) -> Option<Address> {
@@ -247,14 +286,18 @@ fn address(netns: NetnsId, message: &AddressMessage) -> Option<Address> {
 
 /// The unicast routes of the main table.
 pub(super) fn routes(netns: NetnsId) -> io::Result<Vec<Route>> {
-    let messages = talk(|handle| async move {
-        let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
-        let mut messages = all(handle.route().get(v4).execute()).await?;
-        messages.extend(all(handle.route().get(v6).execute()).await?);
-        Ok(messages)
-    })?;
-    Ok(messages.iter().filter_map(|m| route(netns, m)).collect())
+    let mut rtnl = Rtnl::open()?;
+    let mut routes = Vec::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut question = RouteMessage::default();
+        question.header.address_family = family;
+        for answer in rtnl.dump(RouteNetlinkMessage::GetRoute(question))? {
+            if let RouteNetlinkMessage::NewRoute(message) = answer {
+                routes.extend(route(netns, &message));
+            }
+        }
+    }
+    Ok(routes)
 }
 
 fn route(netns: NetnsId, message: &RouteMessage) -> Option<Route> {
@@ -265,8 +308,8 @@ fn route(netns: NetnsId, message: &RouteMessage) -> Option<Route> {
     let mut route = Route {
         netns,
         destination: match header.address_family {
-            netlink_packet_route::AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
-            netlink_packet_route::AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
+            AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
+            AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
             _ => return None,
         },
         prefix: header.destination_prefix_length,

@@ -4,21 +4,22 @@
 //! the kernel, so that one port costs one record. No right is needed.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::Ipv4Addr;
 
-use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla as _,
-};
-use netlink_packet_sock_diag::inet::nlas::Nla;
-use netlink_packet_sock_diag::inet::{
-    ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags,
-};
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NlasIterator};
+use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
 use netlink_packet_sock_diag::{SockDiagMessage, constants as c};
 use netlink_sys::{Socket as Netlink, SocketAddr, protocols::NETLINK_SOCK_DIAG};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::genl::{self, Message};
 use crate::model::{NetnsId, Port, PortRange, Proto, Socket, SocketFilter, SocketState};
 
-/// `INET_DIAG_CGROUP_ID` (Linux 5.8), not named by the library.
+/// The message of both a question and its answers.
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+/// `INET_DIAG_SKV6ONLY`.
+const V6ONLY: u16 = 11;
+/// `INET_DIAG_CGROUP_ID` (Linux 5.8).
 const CGROUP_ID: u16 = 21;
 /// `INET_DIAG_REQ_BYTECODE`.
 const REQ_BYTECODE: u16 = 1;
@@ -57,9 +58,9 @@ fn dump_one(
         sockets.truncate(start);
         netlink.send(&request, 0)?;
         let mut interrupted = false;
-        receive(netlink, |header, response| {
-            interrupted |= header.flags & DUMP_INTERRUPTED != 0;
-            if let Some(socket) = convert(netns, proto, &response)
+        receive(netlink, |message| {
+            interrupted |= message.flags & DUMP_INTERRUPTED != 0;
+            if let Some(socket) = convert(netns, proto, message.body)
                 && ports.is_none_or(|r| r.contains(socket.port))
             {
                 sockets.push(socket);
@@ -73,38 +74,31 @@ fn dump_one(
 }
 
 /// Reads one dump to its end.
-fn receive(
-    netlink: &mut Netlink,
-    mut each: impl FnMut(&NetlinkHeader, InetResponse),
-) -> io::Result<()> {
+fn receive(netlink: &mut Netlink, mut each: impl FnMut(&Message<'_>)) -> io::Result<()> {
     let mut buffer = Vec::with_capacity(64 * 1024);
     loop {
         buffer.clear();
         netlink.recv(&mut buffer, 0)?;
         let mut rest = buffer.as_slice();
         while !rest.is_empty() {
-            let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest)
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
-            // Messages are aligned to 4 bytes; the last one may lack its padding.
-            let length = (message.header.length as usize).next_multiple_of(4).max(16);
-            rest = rest.get(length..).unwrap_or_default();
-            match message.payload {
-                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                    each(&message.header, *response);
-                }
-                NetlinkPayload::Done(done) if done.code == -libc::ENOENT => {
+            let Some((message, next)) = genl::split(rest) else {
+                let why = "the kernel's answer ends within a message";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+            };
+            rest = next;
+            // A dump ends with a code, and one that failed half-way says so
+            // there only. An error has its code in the same place.
+            let code = message.body.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
+            match message.kind {
+                SOCK_DIAG_BY_FAMILY => each(&message),
+                genl::NLMSG_DONE if code == -libc::ENOENT => {
                     return Err(io::Error::new(
                         io::ErrorKind::Unsupported,
                         "the kernel has no sock_diag handler for the protocol",
                     ));
                 }
-                // A dump that failed half-way says so at its end only.
-                NetlinkPayload::Done(done) if done.code < 0 => {
-                    return Err(io::Error::from_raw_os_error(-done.code));
-                }
-                NetlinkPayload::Done(_) => return Ok(()),
-                NetlinkPayload::Error(error) => {
-                    let code = error.code.map_or(0, std::num::NonZeroI32::get);
+                genl::NLMSG_DONE if code >= 0 => return Ok(()),
+                genl::NLMSG_DONE | genl::NLMSG_ERROR => {
                     return Err(io::Error::from_raw_os_error(-code));
                 }
                 _ => {}
@@ -166,25 +160,48 @@ fn range_filter(range: PortRange) -> Vec<u8> {
     attribute
 }
 
+/// `struct inet_diag_msg`, include/uapi/linux/inet_diag.h. Ports and addresses
+/// are in network byte order.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+struct InetDiag {
+    family: u8,
+    state: u8,
+    timer: u8,
+    retransmits: u8,
+    source_port: [u8; 2],
+    destination_port: [u8; 2],
+    source: [u8; 16],
+    destination: [u8; 16],
+    interface: u32,
+    cookie: [u32; 2],
+    expires: u32,
+    receive_queue: u32,
+    send_queue: u32,
+    uid: u32,
+    inode: u32,
+}
+
 /// A response as a fact; `None` for what is not bound to a port.
-fn convert(netns: NetnsId, proto: Proto, response: &InetResponse) -> Option<Socket> {
-    let id = &response.header.socket_id;
-    if id.source_port == 0 {
+fn convert(netns: NetnsId, proto: Proto, response: &[u8]) -> Option<Socket> {
+    let (head, attributes) = InetDiag::read_from_prefix(response).ok()?;
+    let port = u16::from_be_bytes(head.source_port);
+    if port == 0 {
         return None;
     }
     let mut v6only = None;
     let mut cgroup_id = None;
-    for nla in &response.nlas {
-        match nla {
-            Nla::SkV6Only(only) => v6only = Some(*only),
-            Nla::Other(other) if other.kind() == CGROUP_ID && other.value_len() == 8 => {
-                let mut bytes = [0; 8];
-                other.emit_value(&mut bytes);
-                cgroup_id = Some(u64::from_ne_bytes(bytes));
+    for attribute in NlasIterator::new(attributes).flatten() {
+        match attribute.kind() {
+            V6ONLY => v6only = attribute.value().first().map(|only| *only != 0),
+            CGROUP_ID => {
+                cgroup_id = attribute.value().try_into().ok().map(u64::from_ne_bytes);
             }
             _ => {}
         }
     }
+    let v6 = head.family == c::AF_INET6;
+    let [a, b, c, d, ..] = head.source;
     Some(Socket {
         netns,
         proto,
@@ -192,23 +209,14 @@ fn convert(netns: NetnsId, proto: Proto, response: &InetResponse) -> Option<Sock
             Proto::Tcp => SocketState::Listen,
             Proto::Udp => SocketState::Unconnected,
         },
-        address: source_address(id.source_address, response.header.family),
-        port: Port(id.source_port),
-        v6only: v6only.filter(|_| response.header.family == c::AF_INET6),
-        inode: u64::from(response.header.inode),
-        uid: response.header.uid,
-        ifindex: (id.interface_id != 0).then_some(id.interface_id),
+        address: if v6 { head.source.into() } else { Ipv4Addr::new(a, b, c, d).into() },
+        port: Port(port),
+        v6only: v6only.filter(|_| v6),
+        inode: u64::from(head.inode),
+        uid: head.uid,
+        ifindex: (head.interface != 0).then_some(head.interface),
         cgroup_id,
     })
-}
-
-/// The address in the family of the table it was found in.
-fn source_address(address: IpAddr, family: u8) -> IpAddr {
-    match (family, address) {
-        (c::AF_INET6, IpAddr::V4(a)) if a.is_unspecified() => Ipv6Addr::UNSPECIFIED.into(),
-        (c::AF_INET, IpAddr::V6(_)) => Ipv4Addr::UNSPECIFIED.into(),
-        _ => address,
-    }
 }
 
 #[cfg(test)]
@@ -249,7 +257,10 @@ mod tests {
         netlink.connect(&SocketAddr::new(0, 0)).unwrap();
         netlink.send(&bytes, 0).unwrap();
         let mut seen = Vec::new();
-        receive(&mut netlink, |_, r| seen.push(r.header.socket_id.source_port)).unwrap();
+        receive(&mut netlink, |message| {
+            seen.extend(convert(HERE, Proto::Tcp, message.body).map(|socket| socket.port.0));
+        })
+        .unwrap();
         assert!(seen.contains(&ports[1]) && seen.contains(&ports[2]), "{seen:?}");
         assert!(seen.iter().all(|p| range.contains(Port(*p))), "{seen:?} outside {range:?}");
     }
@@ -270,5 +281,62 @@ mod tests {
         let found = dump(HERE, &one(bound.local_addr().unwrap().port())).unwrap();
         assert_eq!((found[0].proto, found[0].state), (Proto::Udp, SocketState::Unconnected));
         assert!(dump(HERE, &one(connected.local_addr().unwrap().port())).unwrap().is_empty());
+    }
+
+    /// An answer as the kernel writes it, with the attributes that come first.
+    fn answer(family: u8, source: [u8; 16], attributes: &[(u16, &[u8])]) -> Vec<u8> {
+        let head = InetDiag {
+            family,
+            state: 10,
+            timer: 0,
+            retransmits: 0,
+            source_port: 443u16.to_be_bytes(),
+            destination_port: [0; 2],
+            source,
+            destination: [0; 16],
+            interface: 3,
+            cookie: [1, 0],
+            expires: 0,
+            receive_queue: 0,
+            send_queue: 128,
+            uid: 33,
+            inode: 777,
+        };
+        let mut bytes = head.as_bytes().to_vec();
+        assert_eq!(bytes.len(), 72);
+        for (kind, value) in attributes {
+            bytes.extend((4 + value.len() as u16).to_ne_bytes());
+            bytes.extend(kind.to_ne_bytes());
+            bytes.extend(*value);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+        }
+        bytes
+    }
+
+    #[test]
+    fn an_answer_is_read_with_its_attributes() {
+        let mut v4 = [0; 16];
+        v4[..4].copy_from_slice(&[10, 0, 0, 9]);
+        // Another attribute in front, and one that only IPv6 has a use for.
+        let bytes = answer(2, v4, &[(8, &[0]), (V6ONLY, &[1]), (CGROUP_ID, &77u64.to_ne_bytes())]);
+        let socket = convert(HERE, Proto::Tcp, &bytes).unwrap();
+        assert_eq!(socket.address, Ipv4Addr::new(10, 0, 0, 9));
+        assert_eq!((socket.port, socket.inode, socket.uid), (Port(443), 777, 33));
+        assert_eq!((socket.v6only, socket.cgroup_id, socket.ifindex), (None, Some(77), Some(3)));
+        let v6 = std::net::Ipv6Addr::LOCALHOST.octets();
+        let socket = convert(HERE, Proto::Udp, &answer(10, v6, &[(V6ONLY, &[1])])).unwrap();
+        assert_eq!(socket.address, std::net::Ipv6Addr::LOCALHOST);
+        assert_eq!((socket.v6only, socket.cgroup_id), (Some(true), None));
+        assert_eq!(socket.state, SocketState::Unconnected);
+    }
+
+    #[test]
+    fn a_damaged_answer_is_no_panic() {
+        let bytes = answer(10, [0; 16], &[(CGROUP_ID, &[1, 2]), (V6ONLY, &[])]);
+        for length in 0..bytes.len() {
+            let read = convert(HERE, Proto::Tcp, &bytes[..length]);
+            assert_eq!(read.is_some(), length >= 72, "{length}");
+        }
+        assert_eq!(convert(HERE, Proto::Tcp, &bytes).unwrap().cgroup_id, None);
     }
 }

@@ -6,7 +6,7 @@
 //! way between two processes. The tables are read first: what is in there and has
 //! a descriptor is then seen by the probe as well.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::time::Instant;
@@ -14,8 +14,11 @@ use std::time::Instant;
 use super::ebpf::{self, Probe, Reading};
 use super::enter::{self, Door, Refused};
 use super::joined::{self, Counts};
-use super::{LiveNode, SocketsRead, gaps, sockdiag};
-use crate::model::{Gap, Impact, NetnsId, Owner, Read, Socket, SocketFilter, SocketInode};
+use super::netns::Place;
+use super::{LiveNode, SocketsRead, gaps, owners, procs, sockdiag};
+use crate::model::{
+    Gap, Impact, NetnsId, Owner, Owners, Pid, Read, Socket, SocketFilter, SocketInode,
+};
 
 /// How many open files the kernel has to have before loading the iterator for one
 /// reading is cheaper than walking all descriptors: loading takes some 80 ms, the
@@ -29,6 +32,15 @@ pub(super) struct Probed {
     sockets: HashMap<u32, Vec<Socket>>,
     counts: HashMap<u32, Counts>,
     owners: Vec<Owner>,
+}
+
+/// What one reading of all processes gave.
+#[derive(Debug)]
+pub(super) struct Places {
+    /// Where each is.
+    pub(super) places: Vec<Place>,
+    /// Those that `/proc` has and the reading has not.
+    pub(super) unseen: Vec<Pid>,
 }
 
 impl LiveNode {
@@ -116,7 +128,7 @@ impl LiveNode {
             read.value.extend(seen.cloned());
             return Ok(read);
         }
-        let known: std::collections::HashSet<SocketInode> =
+        let known: HashSet<SocketInode> =
             read.value.iter().map(|s| s.inode).filter(|inode| *inode != 0).collect();
         let mut added = BTreeSet::new();
         for socket in seen {
@@ -184,6 +196,38 @@ impl LiveNode {
             counts: joined::counts(reading),
             owners: joined::owners(reading, boottime(&self.root.join("self/timens_offsets"))),
         }
+    }
+
+    /// Where every process is, if one reading of the probe tells.
+    pub(super) fn places(&self) -> Option<&Places> {
+        let read = || {
+            let since = Instant::now();
+            let probe = self.probe.get_or_init(Probe::find);
+            // Listed first: what is not in the reading then is hidden from the
+            // probe, or has ended.
+            let listed =
+                if probe.is_pinned() { procs::pids(&self.proc).ok()? } else { return None };
+            let reading = probe.tasks()?.ok()?;
+            let known: HashSet<Pid> = reading.tasks.iter().map(|task| task.tgid).collect();
+            let unseen = listed.into_iter().filter(|pid| !known.contains(pid)).collect();
+            let places = joined::places(&reading);
+            self.log("eBPF tasks (pinned)", since, &[], format!("{} processes", places.len()));
+            Some(Places { places, unseen })
+        };
+        self.places.get_or_init(read).as_ref()
+    }
+
+    /// Who holds these sockets, by the probe, and by the descriptors of processes
+    /// that it does not show: a kernel may keep some from it.
+    pub(super) fn owners_probed(&self, inodes: &BTreeSet<SocketInode>) -> io::Result<Owners> {
+        let unseen = self.places().map(|places| places.unseen.clone()).unwrap_or_default();
+        let mut owners = if unseen.is_empty() {
+            Owners::default()
+        } else {
+            owners::scan_only(&self.proc, unseen, inodes)?
+        };
+        owners.holders.extend(inodes.iter().flat_map(|inode| self.held_by(*inode)));
+        Ok(owners)
     }
 
     /// Whether the probe was used, so that it knows every holder of every socket.

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{
     Address, CgroupPath, Container, ContainerRef, Host, KernelPort, Link, NatPresence, Netns,
     NetnsId, Owners, Pid, Process, Read, Route, Socket, SocketFilter, SocketInode, SourceReport,
+    Watched,
 };
 
 pub use everything::read_everything;
@@ -116,6 +117,9 @@ pub struct Facts {
     /// Paths of cgroups, by id.
     #[serde(default)]
     pub cgroup_paths: Vec<Asked<u64, Option<CgroupPath>>>,
+    /// What watching told; `None` when nobody watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed: Option<Read<Option<Watched>>>,
 }
 
 impl Facts {
@@ -135,6 +139,7 @@ impl Facts {
             container: Vec::new(),
             containers: None,
             cgroup_paths: Vec::new(),
+            observed: None,
         }
     }
 }

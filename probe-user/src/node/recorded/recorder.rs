@@ -9,6 +9,7 @@ use super::{Asked, Facts, InContainer, Recording, SocketsOf};
 use crate::model::{
     Address, CgroupPath, Container, ContainerRef, Host, KernelPort, Link, NatPresence, Netns,
     NetnsId, Owners, Pid, Process, Read, Route, Socket, SocketFilter, SocketInode, SourceReport,
+    Watched,
 };
 use crate::node::Node;
 
@@ -66,6 +67,8 @@ impl<'a> Recorder<'a> {
             container: self.container.list(),
             containers: self.containers.borrow().clone(),
             cgroup_paths: self.cgroup_paths.list(),
+            // A node keeps it, and nothing is read for it.
+            observed: Some(self.node.observed()).filter(|read| *read != Read::default()),
         };
         Recording::new(facts, self.node.sources())
     }
@@ -157,6 +160,10 @@ impl Node for Recorder<'_> {
 
     fn cgroup_path(&self, id: u64) -> Read<Option<CgroupPath>> {
         self.cgroup_paths.keep(id, self.node.cgroup_path(id))
+    }
+
+    fn observed(&self) -> Read<Option<Watched>> {
+        self.node.observed()
     }
 
     fn sources(&self) -> Vec<SourceReport> {

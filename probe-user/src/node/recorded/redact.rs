@@ -106,6 +106,15 @@ impl Names {
         for port in facts.kernel_ports.iter_mut().flat_map(|a| &mut a.read.value) {
             replace_some(&mut port.interface, |name| self.interface(name));
         }
+        for watched in facts.observed.iter_mut().flat_map(|read| &mut read.value) {
+            for listener in &mut watched.accepted {
+                listener.address = self.ip(listener.address);
+            }
+            for seen in &mut watched.observed {
+                seen.address = self.ip(seen.address);
+                seen.to.set_ip(self.ip(seen.to.ip()));
+            }
+        }
     }
 
     fn processes(&mut self, facts: &mut Facts) {
@@ -298,6 +307,7 @@ fn gaps(facts: &mut Facts) -> impl Iterator<Item = &mut Gap> {
         container,
         containers,
         cgroup_paths,
+        observed,
     } = facts;
     of(host)
         .chain(netns.iter_mut().flat_map(of))
@@ -312,4 +322,5 @@ fn gaps(facts: &mut Facts) -> impl Iterator<Item = &mut Gap> {
         .chain(container.iter_mut().flat_map(|a| of(&mut a.read)))
         .chain(containers.iter_mut().flat_map(of))
         .chain(cgroup_paths.iter_mut().flat_map(|a| of(&mut a.read)))
+        .chain(observed.iter_mut().flat_map(of))
 }

@@ -8,7 +8,7 @@ use super::{Asked, InContainer, Recording};
 use crate::model::{
     Address, CgroupPath, Container, ContainerRef, Gap, Host, Impact, KernelPort, Link, NatPresence,
     Netns, NetnsId, Owners, Pid, Process, Read, Route, Socket, SocketFilter, SocketInode,
-    SourceReport,
+    SourceReport, Watched,
 };
 use crate::node::Node;
 
@@ -217,6 +217,10 @@ impl Node for Recorded {
             Some(same) => same.read.clone(),
             None => nothing(Impact::Name, "the path of a cgroup was"),
         }
+    }
+
+    fn observed(&self) -> Read<Option<Watched>> {
+        self.recording.facts.observed.clone().unwrap_or_default()
     }
 
     fn sources(&self) -> Vec<SourceReport> {

@@ -106,6 +106,8 @@ words! {
         Name,
         /// From where something can be reached.
         Reach,
+        /// Where a process passes connections on to.
+        Way,
     }
 }
 

@@ -196,5 +196,6 @@ fn hidden(impact: Impact, about: About<'_>) -> &'static str {
         Impact::Owner => "whether others hold it too",
         Impact::Name => "names of containers, images or clusters",
         Impact::Reach => "from where it can be reached",
+        Impact::Way => "where connections lead",
     }
 }

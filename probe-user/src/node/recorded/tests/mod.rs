@@ -8,8 +8,8 @@ use std::net::IpAddr;
 
 use super::*;
 use crate::model::{
-    Ancestor, Gap, Impact, LinkKind, Network, Owner, Pod, PodRef, Port, Proto, Published, Runtime,
-    SocketState, StartTime,
+    Accepted, Ancestor, Gap, Impact, LinkKind, Network, Observed, Owner, Pod, PodRef, Port, Proto,
+    Published, Runtime, SocketState, StartTime, Watched,
 };
 
 pub(super) const HOST: NetnsId = NetnsId::Inode(4_026_531_833);
@@ -263,6 +263,7 @@ pub(super) fn recording() -> Recording {
             asked: 904,
             read: partial(Some(CgroupPath("/zq7lxc/zq7.service".to_owned())), Impact::Name),
         }],
+        observed: Some(partial(Some(watched()), Impact::Reach)),
     };
     let sources = vec![SourceReport {
         name: "zq7source".to_owned(),
@@ -273,6 +274,30 @@ pub(super) fn recording() -> Recording {
         detail: "container zq7cluster-control-plane at /home/zq7alice/run".to_owned(),
     }];
     Recording::new(facts, sources)
+}
+
+/// Connections to the first socket led into the namespace of the node.
+fn watched() -> Watched {
+    let (address, port) = (ip("203.0.113.77"), Port(20971));
+    let seen = Observed {
+        netns: HOST,
+        address,
+        port,
+        pid: 10,
+        start: StartTime(10),
+        to_netns: Some(HOST),
+        to: "172.18.0.4:6443".parse().unwrap(),
+        connects: 3,
+        ambiguous: 1,
+        accepted: 4,
+    };
+    Watched {
+        ms: 5000,
+        accepted: vec![Accepted { netns: HOST, address, port, connections: 4, unkept: 0 }],
+        observed: vec![seen],
+        connects: 3,
+        lost: 0,
+    }
 }
 
 /// A node that knows all that is in [`recording`].

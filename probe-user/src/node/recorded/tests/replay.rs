@@ -48,9 +48,10 @@ fn what_was_asked_is_answered_the_same() {
             node.nat(&[HOST]),
         );
         let single = format!(
-            "{:?}{:?}{:?}",
+            "{:?}{:?}{:?}{:?}",
             node.container(&[reference()], 30),
             node.cgroup_path(904),
+            node.observed(),
             node.sources(),
         );
         facts + &network + &single
@@ -165,4 +166,15 @@ fn lxc_containers_of_one_name_are_told_apart_by_what_is_around_them() {
     let image = |chain: &[ContainerRef]| node.container(chain, 1).value.and_then(|c| c.image);
     assert_eq!(image(std::slice::from_ref(&web)).as_deref(), Some("top"));
     assert_eq!(image(&[outer, web]).as_deref(), Some("nested"));
+}
+
+#[test]
+fn what_was_not_watched_leaves_no_trace_in_a_recording() {
+    let mut recording = recording();
+    recording.facts.observed = None;
+    let text = serde_json::to_string(&recording).unwrap();
+    assert!(!text.contains("observed"), "a file as it was before there was watching");
+    let replayed = Recorded::new(serde_json::from_str(&text).unwrap());
+    assert_eq!(replayed.observed(), Read::default());
+    assert_eq!(Recorder::new(&replayed).recording().facts.observed, None);
 }
