@@ -348,7 +348,10 @@ fn list_verdict(listing: &Listing) -> Verdict {
 fn doctor(node: &dyn Node, global: &Global, out: &mut impl Write) -> Result<Exit, Failure> {
     node::read_everything(node);
     let host = node.host().value;
-    let sources = view::doctor::judged(&host, node.sources());
+    let mut sources = view::doctor::judged(&host, node.sources());
+    if global.replay.is_none() {
+        sources.extend(node::probe_reports());
+    }
     if global.json {
         view::json::write(&view::json::doctor(&host, &sources), out)?;
     } else {

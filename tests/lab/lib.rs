@@ -71,6 +71,20 @@ pub fn skip(reason: &str) {
         std::env::var_os("WHEREIS_PORT_REQUIRE_LAB").is_none(),
         "WHEREIS_PORT_REQUIRE_LAB is set, but {reason}"
     );
+    show_skipped(reason);
+}
+
+/// Says loudly that a test was skipped because this kernel lacks something. The
+/// kernels of `cargo xtask vm` have everything: there it is a failed test.
+///
+/// # Panics
+/// In such a virtual machine.
+pub fn skip_on_this_kernel(reason: &str) {
+    assert!(std::env::var_os("WHEREIS_PORT_VM").is_none(), "{reason}");
+    show_skipped(reason);
+}
+
+fn show_skipped(reason: &str) {
     // Not `eprintln!`: the test harness would keep that for itself.
     let message = format!("SKIPPED: {reason}\n");
     let _nobody_listens = std::io::Write::write_all(&mut std::io::stderr(), message.as_bytes());

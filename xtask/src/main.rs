@@ -7,6 +7,7 @@ mod ebpf;
 mod setup;
 mod sh;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -44,6 +45,11 @@ enum Command {
     /// Needed after a change of probe-ebpf only. Takes a rustup nightly with
     /// rust-src, or Debian's rustc-web, and bpf-linker: `setup` installs them.
     BuildEbpf(ebpf::Args),
+    /// Run end-to-end tests on Debian's kernels 6.1 and 6.12, under QEMU.
+    ///
+    /// Emulated, without network or disk, in a minute or two for each. Kernels are
+    /// downloaded once, into target/vm, or $WHEREIS_PORT_VM_CACHE.
+    Vm(vm::Args),
     /// Compare with ss, lsof and somo, side by side, on a big and a small node.
     ///
     /// Needs root, for a network namespace of its own. Opens some ten thousand
@@ -78,6 +84,7 @@ fn main() -> ExitCode {
         Command::Check => check::run(),
         Command::Test(args) => test::run(&args),
         Command::BuildEbpf(args) => ebpf::run(&args),
+        Command::Vm(args) => vm::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Dist => dist::run(),
         Command::BenchNode(args) => bench::help(&args),

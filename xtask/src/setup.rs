@@ -28,6 +28,11 @@ const NEEDS: &[Need] = &[
     },
     Need { program: "docker", package: "docker.io", why: "talks to dockerd" },
     Need { program: "busybox", package: "busybox-static", why: "is the containers' image" },
+    Need { program: "nft", package: "nftables", why: "makes NAT rules" },
+    Need { program: "qemu-system-x86_64", package: "qemu-system-x86", why: "boots other kernels" },
+    Need { program: "cpio", package: "cpio", why: "packs what they boot from" },
+    Need { program: "depmod", package: "kmod", why: "finds and loads their modules" },
+    Need { program: "strip", package: "binutils", why: "makes programs small for them" },
 ];
 
 /// Installs what is missing, as root, or says what to do.

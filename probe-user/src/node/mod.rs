@@ -12,7 +12,9 @@ use crate::model::{
     Watched,
 };
 
-pub use live::{COMPARISON, LiveNode, Pinned, group_id, local_offset, pin, unpin, watch};
+pub use live::{
+    COMPARISON, LiveNode, Pinned, group_id, local_offset, pin, probe_reports, unpin, watch,
+};
 pub use recorded::{
     Asked, Facts, InContainer, Recorded, Recorder, Recording, RecordingError, SocketsOf,
     read_everything, redact,

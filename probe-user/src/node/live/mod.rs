@@ -17,6 +17,7 @@ mod mounts;
 mod nat;
 mod netns;
 mod owners;
+mod probes;
 mod process;
 mod procnet;
 mod procs;
@@ -45,6 +46,7 @@ use containers::Containers;
 pub use ebpf::{Pinned, group_id, pin, unpin};
 use enter::{Door, Refused};
 use gaps::{denied_gap, error_gap, read_or_gap, rights_remedy};
+pub use probes::probe_reports;
 pub use watch::{COMPARISON, watch};
 
 /// The live node. Made for one question or one listing: it reads everything at

@@ -50,6 +50,13 @@ pub(in crate::node::live) struct Missing {
     pub(in crate::node::live) parts: Vec<Part>,
 }
 
+impl Missing {
+    /// Whether nothing but details is off without it.
+    pub(in crate::node::live) fn is_detail(&self) -> bool {
+        self.parts.iter().all(|part| matches!(part, Part::Detail(_) | Part::Cgroup))
+    }
+}
+
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}; off without it: ", self.reason)?;

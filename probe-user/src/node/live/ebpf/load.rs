@@ -30,7 +30,7 @@ impl fmt::Display for Refused {
 }
 
 impl Refused {
-    pub(super) fn new(reason: impl Into<String>) -> Self {
+    pub(in crate::node::live) fn new(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), remedy: None }
     }
 

@@ -84,6 +84,25 @@ pub(in crate::node::live) fn load_and_read(filter: &Filter) -> Result<Reading, R
     read::read(file, filter).map_err(|error| Refused::new(format!("reading the iterator: {error}")))
 }
 
+/// Where the iterators are pinned.
+pub(in crate::node::live) fn where_pinned() -> Option<String> {
+    let is_there = |dir: &&str| matches!(place::look(dir, Iterator::Sockets), Found::Ready(_));
+    let dir = [place::USUAL, place::OWN].into_iter().find(is_there)?;
+    Some(format!("{dir}, version {}", object::VERSION))
+}
+
+/// Loads the iterators and lets them go: whether they could be pinned.
+pub(in crate::node::live) fn try_loading() -> Result<(), Refused> {
+    load::once(Iterator::Sockets).map(drop)
+}
+
+/// What the kernel's types do not tell, and what is off therefore, where not a
+/// whole part of the probe is.
+pub(in crate::node::live) fn missing_details() -> Vec<String> {
+    let missing = load::layout().missing;
+    missing.iter().filter(|missing| missing.is_detail()).map(ToString::to_string).collect()
+}
+
 /// The ids in records are those of the reader's PID namespace; `/proc` may show
 /// another one's.
 fn same_pid_namespace() -> Result<(), Refused> {

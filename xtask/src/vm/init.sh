@@ -1,0 +1,29 @@
+#!/bin/busybox sh
+# The first process of a virtual machine for tests. xtask fills in what to run.
+export PATH=/usr/local/bin:/usr/bin:/usr/sbin HOME=/root TERM=dumb
+busybox mount -t proc proc /proc
+busybox mount -t sysfs sysfs /sys
+busybox mount -t devtmpfs devtmpfs /dev
+busybox mkdir -p /dev/pts /dev/shm
+busybox mount -t devpts devpts /dev/pts
+busybox mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+busybox mount -t tmpfs -o mode=1777 tmpfs /tmp
+busybox mount -t tmpfs -o mode=755 tmpfs /run
+busybox mount -t cgroup2 cgroup2 /sys/fs/cgroup
+busybox mkdir -p /run/netns
+busybox hostname vm
+ip link set lo up
+# Should the tests hang and nobody be left to end this machine.
+(busybox sleep @LIMIT@; busybox poweroff -f) >/dev/null 2>&1 &
+
+export WHEREIS_PORT_REQUIRE_LAB=1 WHEREIS_PORT_VM=1 WHEREIS_PORT_BIN=/usr/local/bin/whereis-port
+cd /tmp
+run() {
+    echo "%% begin $1"
+    # There is no Docker here.
+    "test-$1" --test-threads 2 --skip docker $2 2>&1
+    echo "%% end $1 $?"
+}
+@RUN@
+echo "%% done"
+busybox poweroff -f

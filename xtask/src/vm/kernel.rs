@@ -1,0 +1,177 @@
+//! Debian's kernels: fetched once, unpacked, with an index of their modules.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::sh;
+
+/// The kernels that are known by name.
+pub(crate) const NAMES: &[&str] = &["6.1", "6.12"];
+
+/// A kernel and its modules, unpacked.
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    /// As `uname -r` says.
+    pub(crate) version: String,
+    pub(crate) image: PathBuf,
+    /// Directory with `modules.dep`, in which modules are named relative to it.
+    pub(crate) modules: PathBuf,
+}
+
+impl Kernel {
+    /// The kernel called `name`, or that of the package in the file `name`.
+    pub(crate) fn get(name: &str) -> Result<Self> {
+        let package = match name {
+            "6.1" => fetch("linux-image-cloud-amd64")?,
+            "6.12" => fetch("linux-image-6.12-cloud-amd64")?,
+            file if Path::new(file).is_file() => std::path::absolute(file)?,
+            other => bail!(
+                "no kernel {other}: give {} or the file of a Debian package with a kernel",
+                NAMES.join(", ")
+            ),
+        };
+        Self::unpack(&package).with_context(|| format!("unpacking {}", package.display()))
+    }
+
+    fn unpack(package: &Path) -> Result<Self> {
+        let stem = package.file_stem().context("the package has no name")?;
+        let dir = super::cache()?.join(stem);
+        if !dir.is_dir() {
+            // Under another name until it is whole.
+            let part = dir.with_file_name("unpacking");
+            let _left = fs::remove_dir_all(&part);
+            sh::run(Command::new("dpkg-deb").arg("--extract").args([package, &part]))?;
+            let version = version(&part)?;
+            // `depmod` wants the modules where a system has them.
+            sh::run(Command::new("depmod").arg("--basedir").args([part.as_path()]).arg(&version))?;
+            fs::rename(&part, &dir)?;
+        }
+        let version = version(&dir)?;
+        Ok(Self {
+            image: dir.join("boot").join(format!("vmlinuz-{version}")),
+            modules: dir.join("lib/modules").join(&version),
+            version,
+        })
+    }
+
+    /// The modules below one of `places` (relative, without ending), and what
+    /// they need, each as a path relative to `modules`.
+    pub(crate) fn choose(&self, places: &[&str]) -> Result<Vec<String>> {
+        let file = self.modules.join("modules.dep");
+        let text =
+            fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+        Ok(closure(&text, places))
+    }
+}
+
+/// The version in the name of the only kernel in an unpacked package.
+fn version(dir: &Path) -> Result<String> {
+    let names = fs::read_dir(dir.join("boot"))?.flatten().map(|entry| entry.file_name());
+    names
+        .filter_map(|name| Some(name.to_str()?.strip_prefix("vmlinuz-")?.to_owned()))
+        .next()
+        .context("the package has no kernel")
+}
+
+/// The file of the package that `meta` depends on, downloaded if it isn't there.
+fn fetch(meta: &str) -> Result<PathBuf> {
+    let dir = super::cache()?;
+    let known = || {
+        let depends = sh::capture(Command::new("apt-cache").args(["depends", meta])).ok()?;
+        depended(&depends)
+    };
+    let update = || sh::run(Command::new("apt-get").args(["--quiet", "update"]));
+    let package = match known() {
+        Some(package) => package,
+        None => {
+            update()?;
+            known().with_context(|| {
+                format!("there is no package {meta} here: give --kernel the file of a package")
+            })?
+        }
+    };
+    if let Some(file) = downloaded(&dir, &package) {
+        return Ok(file);
+    }
+    let download = || {
+        let mut command = Command::new("apt-get");
+        command.current_dir(&dir).args(["--quiet", "download", &package]);
+        sh::run(&mut command)
+    };
+    // A list from last week names a package that was replaced since.
+    if download().is_err() {
+        update()?;
+        download()?;
+    }
+    downloaded(&dir, &package).with_context(|| format!("{package} was downloaded and is not there"))
+}
+
+fn downloaded(dir: &Path, package: &str) -> Option<PathBuf> {
+    let start = format!("{package}_");
+    let files = fs::read_dir(dir).ok()?.flatten().map(|entry| entry.path());
+    files
+        .filter(|file| file.extension().is_some_and(|e| e == "deb"))
+        .filter(|file| file.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&start)))
+        .max()
+}
+
+/// The kernel among what `apt-cache depends` prints.
+fn depended(text: &str) -> Option<String> {
+    text.lines()
+        .filter_map(|line| line.trim().strip_prefix("Depends: "))
+        .find(|package| package.starts_with("linux-image-"))
+        .map(str::to_owned)
+}
+
+/// Modules below `places` with all that they need, out of a `modules.dep`.
+fn closure(modules_dep: &str, places: &[&str]) -> Vec<String> {
+    let chosen = |module: &str| {
+        let name = module.split(".ko").next().unwrap_or(module);
+        places.iter().any(|place| {
+            if place.ends_with('/') { name.starts_with(place) } else { name == *place }
+        })
+    };
+    let mut all: Vec<String> = modules_dep
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .filter(|(module, _)| chosen(module))
+        // The list of what is needed is complete: nothing is to be looked up again.
+        .flat_map(|(module, needs)| std::iter::once(module).chain(needs.split_whitespace()))
+        .map(str::to_owned)
+        .collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_come_with_what_they_need() {
+        let dep = "kernel/drivers/net/tun.ko.xz:\n\
+            kernel/drivers/net/tuna.ko.xz:\n\
+            kernel/drivers/net/vxlan/vxlan.ko.xz: kernel/net/ipv4/udp_tunnel.ko.xz\n\
+            kernel/fs/nfs/nfs.ko.xz: kernel/net/sunrpc/sunrpc.ko.xz\n";
+        assert_eq!(
+            closure(dep, &["kernel/drivers/net/tun", "kernel/drivers/net/vxlan/"]),
+            [
+                "kernel/drivers/net/tun.ko.xz",
+                "kernel/drivers/net/vxlan/vxlan.ko.xz",
+                "kernel/net/ipv4/udp_tunnel.ko.xz"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_kernel_is_found_among_what_a_package_depends_on() {
+        let text = "linux-image-6.12-cloud-amd64\n  Depends: linux-base\n  \
+            Depends: linux-image-6.12.117+deb12-cloud-amd64\n";
+        assert_eq!(depended(text).as_deref(), Some("linux-image-6.12.117+deb12-cloud-amd64"));
+        assert_eq!(depended("linux-image-amd64\n"), None);
+    }
+}

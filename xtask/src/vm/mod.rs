@@ -1,0 +1,184 @@
+//! `cargo xtask vm`: the end-to-end tests on other kernels, under QEMU.
+//!
+//! A virtual machine has no disk and no network: a kernel of Debian's and an
+//! initramfs made on the fly, with the tool and the tests in it. It runs the
+//! tests, tells of them on its console and powers off.
+
+mod boot;
+mod initramfs;
+mod kernel;
+mod report;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{Refused, sh};
+use kernel::Kernel;
+
+/// Tests that run there: a name and what is to be built for it.
+struct Suite {
+    name: &'static str,
+    /// The kind of target that has the tests, as cargo calls it, and its name.
+    target: (&'static str, &'static str),
+    /// Only tests whose name contains this.
+    filter: &'static str,
+}
+
+impl Suite {
+    /// A file of end-to-end tests.
+    const fn file(name: &'static str) -> Self {
+        Self { name, target: ("test", name), filter: "" }
+    }
+}
+
+/// All of them. What needs Docker, `lsof` or much time is not among them.
+const SUITES: &[Suite] = &[
+    // The sources of facts, among them those that read the running kernel.
+    Suite { name: "live", target: ("lib", "whereis_port"), filter: "node::live::" },
+    Suite::file("kernel"),
+    Suite::file("sockets"),
+    Suite::file("lab"),
+    Suite::file("trace"),
+];
+
+/// What to boot.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// 6.1 or 6.12: Debian's kernel, downloaded once. Or the file of a Debian
+    /// package with a kernel. May be given more than once; without it: both.
+    #[arg(long, value_name = "KERNEL")]
+    kernel: Vec<String>,
+
+    /// Only these tests: `live` or a file of end-to-end tests.
+    #[arg(long, value_name = "NAME", value_parser = names())]
+    suite: Vec<String>,
+
+    /// Only tests whose name contains this.
+    #[arg(value_name = "TEST")]
+    filter: Option<String>,
+
+    /// Seconds after which a machine that still runs has failed.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    limit: u64,
+}
+
+fn names() -> clap::builder::PossibleValuesParser {
+    clap::builder::PossibleValuesParser::new(SUITES.iter().map(|suite| suite.name))
+}
+
+/// Builds the tests, boots each kernel and reports.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    for program in ["qemu-system-x86_64", "busybox", "cpio", "depmod", "dpkg-deb", "ldd"] {
+        if sh::find(program).is_none() {
+            return Err(Refused(format!("{program} is missing: run cargo xtask setup")).into());
+        }
+    }
+    if std::env::consts::ARCH != "x86_64" {
+        return Err(Refused("the virtual machines are for x86_64 only".to_owned()).into());
+    }
+    let names = match args.kernel.as_slice() {
+        [] => kernel::NAMES.iter().map(|name| (*name).to_owned()).collect(),
+        some => some.to_vec(),
+    };
+    let kernels = names.iter().map(|name| Kernel::get(name)).collect::<Result<Vec<_>>>()?;
+    let asked =
+        |suite: &&Suite| args.suite.is_empty() || args.suite.iter().any(|s| s == suite.name);
+    let suites: Vec<&Suite> = SUITES.iter().filter(asked).collect();
+
+    let dir = sh::target_dir()?.join("vm");
+    let tests = build(&suites, args.filter.as_deref())?;
+    let base = initramfs::Base::make(&dir, &tests, args.limit)?;
+    let suites: Vec<&str> = suites.iter().map(|suite| suite.name).collect();
+    let mut table = Vec::new();
+    for kernel in &kernels {
+        let initramfs = base.with_modules(kernel)?;
+        let log = dir.join(format!("{}.log", kernel.version));
+        eprintln!("booting Linux {}, console in {}", kernel.version, log.display());
+        let console = boot::boot(kernel, &initramfs, &log, Duration::from_secs(args.limit))?;
+        table.push((kernel.version.as_str(), report::parse(&console, &suites)));
+    }
+
+    println!("\n{}", report::table(&table));
+    if table.iter().flat_map(|(_, suites)| suites).all(report::Suite::is_good) {
+        return Ok(());
+    }
+    bail!("tests failed in a virtual machine; consoles are in {}", dir.display())
+}
+
+/// The directory that downloaded kernels are kept in.
+fn cache() -> Result<PathBuf> {
+    let dir = match std::env::var_os("WHEREIS_PORT_VM_CACHE") {
+        Some(dir) => PathBuf::from(dir),
+        None => sh::target_dir()?.join("vm/kernels"),
+    };
+    fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+    Ok(dir)
+}
+
+/// A program with tests, and which of them to run.
+#[derive(Debug)]
+struct Tests {
+    suite: &'static str,
+    program: PathBuf,
+    filter: String,
+}
+
+/// Builds the tool and the tests of `suites`.
+fn build(suites: &[&'static Suite], filter: Option<&str>) -> Result<Vec<Tests>> {
+    sh::run(&mut sh::cargo(&["build", "--workspace", "--bins", "--locked"]))?;
+    let mut command = sh::cargo(&["test", "--package", "e2e", "--package", "whereis-port"]);
+    command.args(["--no-run", "--locked", "--message-format=json-render-diagnostics"]);
+    for suite in suites {
+        match suite.target {
+            ("lib", _) => command.arg("--lib"),
+            (_, name) => command.args(["--test", name]),
+        };
+    }
+    let messages = sh::capture(&mut command)?;
+    suites
+        .iter()
+        .map(|suite| {
+            let program = executable(&messages, suite.target)
+                .with_context(|| format!("cargo built no tests {}", suite.target.1))?;
+            let filter = filter.unwrap_or(suite.filter).to_owned();
+            Ok(Tests { suite: suite.name, program, filter })
+        })
+        .collect()
+}
+
+/// The program that cargo says it built of a target's tests.
+fn executable(messages: &str, (kind, name): (&str, &str)) -> Option<PathBuf> {
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["kind"][0] == kind && message["target"]["name"] == name)
+        // The library itself is built, too, and is no program.
+        .find_map(|message| Some(Path::new(message["executable"].as_str()?).to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_of_tests_are_found_in_what_cargo_prints() {
+        let messages = concat!(
+            r#"{"target":{"kind":["lib"],"name":"whereis_port"},"executable":null}"#,
+            "\n",
+            r#"{"target":{"kind":["lib"],"name":"whereis_port"},"executable":"/t/whereis-34"}"#,
+            "\n",
+            r#"{"target":{"kind":["test"],"name":"kernel"},"executable":"/t/kernel-12"}"#,
+            "\n",
+            r#"{"target":{"kind":["bin"],"name":"lab-helper"},"executable":"/t/lab-helper"}"#,
+            "\n",
+            r#"{"reason":"build-finished","success":true}"#,
+        );
+        let found = |kind, name| executable(messages, (kind, name));
+        assert_eq!(found("test", "kernel"), Some("/t/kernel-12".into()));
+        assert_eq!(found("lib", "whereis_port"), Some("/t/whereis-34".into()));
+        assert_eq!(found("test", "lab-helper"), None);
+    }
+}
