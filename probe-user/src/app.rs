@@ -3,6 +3,7 @@
 mod trace;
 
 use std::io::{self, IsTerminal, Write};
+use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -131,10 +132,12 @@ fn on_node(
         let recorded = Recorded::load(path).map_err(|error| Failure::Usage(error.to_string()))?;
         return work(&recorded);
     }
-    let live = LiveNode::new().map_err(|error| no_procfs(&error))?;
-    let Some(path) = &global.record else { return work(&live) };
+    // The process ends with its work: to free one by one what it read of
+    // thousands of sockets would only take time.
+    let live = ManuallyDrop::new(LiveNode::new().map_err(|error| no_procfs(&error))?);
+    let Some(path) = &global.record else { return work(&*live) };
     can_save(path).map_err(Failure::Usage)?;
-    let recorder = Recorder::new(&live);
+    let recorder = Recorder::new(&*live);
     let exit = work(&recorder)?;
     save(&recorder, path, global.redact)?;
     Ok(exit)
@@ -258,7 +261,7 @@ fn list(
         }
         (false, output) => output.unwrap_or_default(),
     };
-    let mut listing = resolve::list(node, &filter);
+    let mut listing = ManuallyDrop::new(resolve::list(node, &filter));
     if let Some(name) = args.netns.as_ref().filter(|_| listing.rows.is_empty()) {
         is_netns(node, name).map_err(Failure::Usage)?;
     }

@@ -309,7 +309,7 @@ impl Node for LiveNode {
             let since = Instant::now();
             let mut memo = self.owners.borrow_mut();
             let scanned = if self.is_probed() {
-                let holders = missing.iter().flat_map(|inode| self.held_by(*inode)).collect();
+                let holders = self.holders(&missing);
                 Ok(Owners { holders, ..Owners::default() })
             } else {
                 owners::scan(&self.proc, &missing)
@@ -336,14 +336,12 @@ impl Node for LiveNode {
             self.log("descriptors", since, &gaps, format!("{} holders", memo.owners.holders.len()));
         }
         let memo = self.owners.borrow();
-        // Sorted by inode, so that asking for one costs no walk over all.
-        let of = |inode: &SocketInode| {
-            let start = memo.owners.holders.partition_point(|o| o.inode < *inode);
-            let length = memo.owners.holders[start..].partition_point(|o| o.inode == *inode);
-            memo.owners.holders[start..start + length].iter().cloned()
-        };
+        let mut holders = Vec::with_capacity(inodes.len());
+        for inode in inodes {
+            holders.extend_from_slice(memo.owners.of(*inode));
+        }
         let value = Owners {
-            holders: inodes.iter().flat_map(of).collect(),
+            holders,
             denied: memo.owners.denied.clone(),
             denied_total: memo.owners.denied_total,
             gone: memo.owners.gone.iter().copied().filter(|inode| inodes.contains(inode)).collect(),
