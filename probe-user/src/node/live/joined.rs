@@ -129,6 +129,15 @@ pub(super) struct Counts {
 }
 
 impl Counts {
+    /// Whether there are any of a protocol, of IPv6 or of IPv4.
+    pub(super) fn any(&self, proto: Proto, v6: bool) -> bool {
+        let of = match proto {
+            Proto::Tcp => self.tcp,
+            Proto::Udp => self.udp,
+        };
+        of[usize::from(v6)] > 0
+    }
+
     /// How many these are in all.
     pub(super) fn total(&self) -> u32 {
         self.tcp.iter().chain(&self.udp).sum()
@@ -249,6 +258,9 @@ mod tests {
             "TCP6: inuse 1\nUDP6: inuse 0\n",
         );
         assert_eq!(counts(&reading(vec![bound, v6, again, udp])).get(&1), kernel.as_ref());
+        let counts = kernel.unwrap();
+        assert!(counts.any(Proto::Tcp, true) && counts.any(Proto::Udp, false));
+        assert!(!counts.any(Proto::Tcp, false) && !counts.any(Proto::Udp, true));
         assert_eq!(parse_sockstat("", ""), None);
         let without = "TCP: inuse 3 orphan\nUDP: inuse 1 mem\n";
         assert_eq!(parse_sockstat(without, "").unwrap().tcp, [3, 0]);

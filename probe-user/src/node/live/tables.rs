@@ -51,10 +51,12 @@ impl LiveNode {
         let mut results = enter::in_each(&doors, |door| {
             // Before the probe: what is in a table and not seen by it then has no
             // descriptor, and is not just new.
-            if by_count && count_here().is_some_and(|counts| counts.total() > FEW) {
+            let counts = count_here();
+            if by_count && counts.is_some_and(|counts| counts.total() > FEW) {
                 return Ok(None);
             }
-            sockdiag::dump(door.id, filter).map(Some)
+            let any = |proto, v6| counts.is_none_or(|counts| counts.any(proto, v6));
+            sockdiag::dump_some(door.id, filter, any).map(Some)
         });
         self.probe(filter, whole);
         if by_count {
