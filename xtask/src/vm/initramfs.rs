@@ -300,7 +300,7 @@ mod tests {
         };
         let script = init(&tests("live", "live::btf live::nat"), 60).unwrap();
         assert!(script.contains("\nrun live live::btf live::nat\n"), "{script}");
-        assert!(script.contains("sleep 60;") && !script.contains('@'), "{script}");
+        assert!(script.contains("sleep 60;") && !script.contains("@RUN@"), "{script}");
         assert!(init(&tests("kernel", "a; reboot"), 60).is_err());
     }
 }

@@ -46,6 +46,7 @@ const SUITES: &[Suite] = &[
     Suite::file("sockets"),
     Suite::file("lab"),
     Suite::file("trace"),
+    Suite::file("learn"),
 ];
 
 /// What to boot.

@@ -201,7 +201,9 @@ mod tests {
     }
 
     fn reading(sockets: Vec<SocketRecord>) -> Reading {
-        Reading { sockets, ..Reading::default() }
+        let mut reading = Reading::default();
+        reading.sockets = sockets;
+        reading
     }
 
     #[test]
