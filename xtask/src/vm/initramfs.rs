@@ -15,8 +15,8 @@ use crate::sh;
 /// What the tests run there, besides the applets of busybox. Some are applets too,
 /// with other options or manners: its `cat` ends when nobody reads what it writes.
 const PROGRAMS: &[&str] = &[
-    "sh", "bash", "cat", "sleep", "tar", "mount", "umount", "nsenter", "unshare", "setpriv", "ip",
-    "ss", "tc", "bridge", "ldd", "kmod",
+    "sh", "bash", "cat", "sleep", "timeout", "tar", "mount", "umount", "nsenter", "unshare",
+    "setpriv", "ip", "ss", "tc", "bridge", "ldd", "kmod",
 ];
 
 /// The same, where this machine has it.

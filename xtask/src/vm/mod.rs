@@ -36,17 +36,17 @@ impl Suite {
 
 /// All of them. What needs Docker, `lsof` or much time is not among them.
 const SUITES: &[Suite] = &[
+    Suite::file("kernel"),
+    Suite::file("sockets"),
+    Suite::file("lab"),
+    Suite::file("trace"),
+    Suite::file("learn"),
     // Sources of facts that depend on the kernel, and need no files of the tree.
     Suite {
         name: "live",
         target: ("lib", "whereis_port"),
         filters: &["live::btf::", "live::conntrack::", "live::ebpf::", "live::nat::"],
     },
-    Suite::file("kernel"),
-    Suite::file("sockets"),
-    Suite::file("lab"),
-    Suite::file("trace"),
-    Suite::file("learn"),
 ];
 
 /// What to boot.
@@ -66,7 +66,7 @@ pub(crate) struct Args {
     filter: Option<String>,
 
     /// Seconds after which a machine that still runs has failed.
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     limit: u64,
 }
 
