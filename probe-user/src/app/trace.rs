@@ -50,6 +50,8 @@ pub(super) fn run(
         ebpf: !args.no_ebpf,
     };
     let mut watch = node::watch(&wanted).map_err(|error| super::no_procfs(&error))?;
+    // What is loaded stays; from now on only reading is left.
+    node::drop_rights();
     let names = Names::new()?;
     let begun = Instant::now();
     let mut tracer = Tracer {

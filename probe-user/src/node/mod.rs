@@ -13,7 +13,8 @@ use crate::model::{
 };
 
 pub use live::{
-    COMPARISON, LiveNode, Pinned, group_id, local_offset, pin, probe_reports, unpin, watch,
+    COMPARISON, LiveNode, Pinned, drop_rights, group_id, local_offset, pin, probe_reports, unpin,
+    watch,
 };
 pub use recorded::{
     Asked, Facts, InContainer, Recorded, Recorder, Recording, RecordingError, SocketsOf,

@@ -141,7 +141,7 @@ fn comparing_readings_teaches_nothing_and_says_what_would() {
         detail: String::new(),
     };
     let why = Gap::new(Impact::Port, "eBPF", "eBPF is not available: no rights").remedy("be root");
-    let gap = unable(&[report.clone()], &[why]).unwrap();
+    let gap = unable(std::slice::from_ref(&report), &[why]).unwrap();
     assert!(gap.reason.contains("needs eBPF") && gap.reason.contains("no rights"), "{gap:?}");
     assert_eq!((gap.remedy.as_deref(), gap.impact), (Some("be root"), Impact::Way));
     assert!(unable(&[report], &[]).unwrap().remedy.is_some());

@@ -21,6 +21,7 @@ mod probes;
 mod process;
 mod procnet;
 mod procs;
+mod rights;
 mod rtnl;
 mod safefs;
 mod sockdiag;
@@ -47,6 +48,7 @@ pub use ebpf::{Pinned, group_id, pin, unpin};
 use enter::{Door, Refused};
 use gaps::{denied_gap, error_gap, read_or_gap, rights_remedy};
 pub use probes::probe_reports;
+pub use rights::drop_rights;
 pub use watch::{COMPARISON, watch};
 
 /// The live node. Made for one question or one listing: it reads everything at

@@ -120,7 +120,8 @@ fn workers_are_one_proxy() {
 
 #[test]
 fn what_others_did_under_the_same_id_or_elsewhere_does_not_count() {
-    let cases: [(&str, fn(&mut Observed)); 4] = [
+    type Change = fn(&mut Observed);
+    let cases: [(&str, Change); 4] = [
         ("another process", |seen| seen.pid = 99),
         ("a reused id", |seen| seen.start = StartTime(8)),
         ("another bind", |seen| seen.address = "127.0.0.1".parse().unwrap()),

@@ -122,7 +122,7 @@ fn directory(group: Option<u32>) -> Result<(PathBuf, bool), Refused> {
     let usual = Path::new(USUAL);
     let bpffs = usual.parent().unwrap_or(usual);
     let mounted = rustix::fs::open(bpffs, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
-        .is_ok_and(|fd| place::is_bpffs(fd));
+        .is_ok_and(place::is_bpffs);
     // systemd mounts it for root alone: then a group could not get to its pin.
     let enterable = fs::metadata(bpffs).is_ok_and(|meta| {
         let mode = meta.mode();
@@ -138,7 +138,7 @@ fn directory(group: Option<u32>) -> Result<(PathBuf, bool), Refused> {
     }
     make(own)?;
     let there = rustix::fs::open(own, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
-        .is_ok_and(|fd| place::is_bpffs(fd));
+        .is_ok_and(place::is_bpffs);
     if there {
         return Ok((own.to_owned(), false));
     }

@@ -18,7 +18,7 @@ const REFRESH: Duration = Duration::from_secs(2);
 /// Where the events of sockets come from.
 pub(super) enum Sockets {
     /// From the programs.
-    Programs(ebpf::Events),
+    Programs(Box<ebpf::Events>),
     /// From two readings.
     Comparison(Snapshots),
 }

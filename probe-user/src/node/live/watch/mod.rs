@@ -22,7 +22,7 @@ pub const COMPARISON: &str = "comparing readings";
 /// When procfs is not mounted: then nothing can be told.
 pub fn watch(wanted: &Wanted) -> io::Result<Box<dyn Watch>> {
     let sockets = match programs(wanted) {
-        Ok(events) => Sockets::Programs(events),
+        Ok(events) => Sockets::Programs(Box::new(events)),
         Err(why) => Sockets::Comparison(Snapshots::start(wanted, why)?),
     };
     Ok(Box::new(All::new(sockets, wanted)))
