@@ -82,14 +82,14 @@ pub struct Cli {
     )]
     pub targets: Vec<String>,
 
+    /// What applies to every command.
+    #[command(flatten)]
+    pub global: Global,
+
     /// Watch for this long (500ms, 5s, 2m) where connections lead, then answer: tells it of
     /// proxies whose command line doesn't; needs eBPF, and traffic meanwhile
     #[arg(long, value_name = "TIME", value_parser = trace::positive, conflicts_with = "replay")]
     pub watch: Option<Duration>,
-
-    /// What applies to every command.
-    #[command(flatten)]
-    pub global: Global,
 
     /// The command, when it is not a question.
     #[command(subcommand)]

@@ -80,7 +80,13 @@ pub fn netns_inode(pid: u32) -> Result<u64> {
 pub fn unused_port() -> Result<u16> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let mut used = BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for process in std::fs::read_dir("/proc")?.flatten() {
+        // Tables are long on a busy node, and the same in the whole namespace.
+        let netns = std::fs::read_link(process.path().join("ns/net"));
+        if netns.is_ok_and(|netns| !seen.insert(netns)) {
+            continue;
+        }
         for table in ["tcp", "tcp6", "udp", "udp6"] {
             let path = process.path().join("net").join(table);
             // Not a process, or one that has exited.

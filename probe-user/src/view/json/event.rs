@@ -93,7 +93,7 @@ pub struct EventLine<'a> {
     /// Who caused it, as it was at that moment; null when the kernel did it for
     /// somebody else. By comparison: who held the socket when it was first seen.
     pub actor: Option<Actor<'a>>,
-    /// The same process in full, when it still runs.
+    /// The same process in full, when it still ran as this was looked up.
     pub process: Option<Process<'a>>,
     /// The innermost container: the last of `containers`.
     pub container: Option<Container<'a>>,

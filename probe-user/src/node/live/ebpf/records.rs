@@ -14,7 +14,8 @@ pub(in crate::node::live) struct Reading {
     pub(in crate::node::live) others: Vec<OtherRecord>,
     /// The processes.
     pub(in crate::node::live) tasks: Vec<TaskRecord>,
-    begun: bool,
+    /// Whether the header was taken in.
+    pub(in crate::node::live) begun: bool,
 }
 
 impl Reading {
