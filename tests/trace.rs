@@ -1,121 +1,15 @@
 //! Events as they happen: seen, told with who did it, and ended in good order.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
+use std::process::Stdio;
 
-use anyhow::{Context, Result, bail, ensure};
-use lab::{FakeContainer, FakeDocker, Lab, Test, Tool};
-use rustix::process::{Pid, Signal, kill_process};
+use anyhow::{Context, ensure};
+use lab::{FakeContainer, FakeDocker, Lab, Test, Trace};
+use rustix::process::Signal;
 use serde_json::Value;
-
-/// How long an event, or the end, may take before the test fails.
-const LIMIT: Duration = Duration::from_secs(30);
 
 /// Every way of watching that there may be here.
 const WAYS: [&[&str]; 2] = [&["--no-ebpf", "--interval", "50ms"], &["--interval", "50ms"]];
-
-/// A running trace, killed when dropped.
-struct Trace {
-    child: Child,
-    out: Receiver<String>,
-    err: Receiver<String>,
-    /// What was already received of standard error.
-    said: String,
-}
-
-impl Trace {
-    /// Starts it, and waits until it watches.
-    fn start(tool: Tool<'_>, args: &[&str]) -> Result<Self> {
-        let mut command = tool.arg("trace").args(args).command()?;
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-        let out = lines(child.stdout.take().context("no output")?);
-        let err = lines(child.stderr.take().context("no error output")?);
-        let mut trace = Self { child, out, err, said: String::new() };
-        if args.contains(&"--json") {
-            let line = trace.line()?;
-            ensure!(line["type"] == "start" && line["schema_version"] == 1, "{line}");
-        } else {
-            trace.hears("watching")?;
-        }
-        Ok(trace)
-    }
-
-    /// The next line of its output.
-    fn text(&mut self) -> Result<String> {
-        let line = self.out.recv_timeout(LIMIT);
-        line.with_context(|| format!("no more output: {}", self.stderr()))
-    }
-
-    /// The same as JSON.
-    fn line(&mut self) -> Result<Value> {
-        let line = self.text()?;
-        serde_json::from_str(&line).with_context(|| line.clone())
-    }
-
-    /// Waits until standard error has said `word`.
-    fn hears(&mut self, word: &str) -> Test {
-        while !self.said.contains(word) {
-            let line = self.err.recv_timeout(LIMIT);
-            self.said += &line.with_context(|| format!("no {word:?} in {}", self.said))?;
-            self.said.push('\n');
-        }
-        Ok(())
-    }
-
-    fn signal(&self, signal: Signal) -> Test {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        Ok(kill_process(pid.context("no process")?, signal)?)
-    }
-
-    /// What it has said on standard error so far.
-    fn stderr(&mut self) -> String {
-        while let Ok(line) = self.err.try_recv() {
-            self.said += &line;
-            self.said.push('\n');
-        }
-        self.said.clone()
-    }
-
-    /// Its exit, the rest of its output, and all that it said on standard error.
-    fn end(mut self) -> Result<(ExitStatus, Vec<String>, String)> {
-        let begun = Instant::now();
-        let status = loop {
-            if let Some(status) = self.child.try_wait()? {
-                break status;
-            }
-            if begun.elapsed() > LIMIT {
-                bail!("it does not end: {}", self.stderr());
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        };
-        // Both end with the process, so neither waits for ever.
-        let rest: Vec<String> = self.out.iter().collect();
-        let said = self.err.iter().map(|line| line + "\n");
-        Ok((status, rest, std::mem::take(&mut self.said) + &said.collect::<String>()))
-    }
-}
-
-impl Drop for Trace {
-    fn drop(&mut self) {
-        let _gone = self.child.kill();
-        let _gone = self.child.wait();
-    }
-}
-
-/// The lines of a pipe, as they come.
-fn lines(pipe: impl std::io::Read + Send + 'static) -> Receiver<String> {
-    let (sender, receiver) = channel();
-    std::thread::spawn(move || {
-        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-            if sender.send(line).is_err() {
-                return;
-            }
-        }
-    });
-    receiver
-}
 
 #[test]
 fn a_listener_is_seen_to_come_and_go_with_its_process() -> Test {
@@ -268,8 +162,7 @@ fn a_reader_that_goes_away_ends_it() -> Test {
         let mut first = String::new();
         // The pipe is closed with its reader, and nothing happens that could be written.
         BufReader::new(child.stdout.take().context("no output")?).read_line(&mut first)?;
-        let err = lines(child.stderr.take().context("no error output")?);
-        let trace = Trace { child, out: channel().1, err, said: String::new() };
+        let trace = Trace::of(child)?;
         let (status, _, said) = trace.end()?;
         ensure!(first.contains("start"), "{first}");
         ensure!(matches!(status.code(), Some(1 | 3)) && said.is_empty(), "{status}: {said}");

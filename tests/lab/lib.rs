@@ -13,23 +13,31 @@
 //! processes left.
 
 mod cgroup;
+mod crowd;
 mod docker;
 mod fake;
+mod loaded;
+mod mounts;
 mod netns;
 mod node;
 mod process;
 mod programs;
 mod sweep;
 mod tool;
+mod trace;
 
+pub use crowd::{Crowd, Entry, Random, difference, listed, lsof, ss};
 pub use docker::{Container, Docker, KindNode};
 pub use fake::{FakeContainer, FakeDocker};
+pub use loaded::{is_loaded, programs_of};
+pub use mounts::Mounts;
 pub use netns::{Netns, netns_inode, unused_port};
 pub use node::Lab;
 pub use process::Proc;
 pub use programs::binary;
 pub use sweep::{sweep, sweep_dead};
 pub use tool::{Run, Tool, View, ask};
+pub use trace::Trace;
 
 /// What a test returns.
 pub type Test = anyhow::Result<()>;

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::netns::Netns;
 use crate::process::Proc;
-use crate::programs::{for_everyone, helper};
+use crate::programs::{checked, for_everyone, helper};
 use crate::tool::Tool;
 use crate::{cgroup, sweep};
 
@@ -268,7 +268,20 @@ impl Lab {
         self.helper(netns, None, &format!("flap {args}"))
     }
 
-    /// The same in `netns` and in a cgroup as Docker names it after the
+    /// A port that one process opens and closes so many times, and then ends.
+    ///
+    /// # Errors
+    /// When it can't.
+    pub fn burst(&self, netns: &Netns, args: &str, count: u32) -> Result<()> {
+        let helper = helper()?;
+        let mut argv = vec![helper.to_str().context("path of lab-helper")?, "burst"];
+        argv.extend(args.split_whitespace());
+        let count = count.to_string();
+        argv.extend(["--count", &count]);
+        checked(&mut self.command(netns, &argv)?).map(drop)
+    }
+
+    /// A listener in `netns` and in a cgroup as Docker names it after the
     /// container `id`: a container of which only the cgroup speaks.
     ///
     /// # Errors

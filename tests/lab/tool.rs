@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 
+use crate::mounts::Mounts;
 use crate::netns::Netns;
 use crate::node::Lab;
 use crate::programs::{binary, for_everyone};
@@ -22,6 +23,7 @@ pub struct Tool<'a> {
     args: Vec<String>,
     env: Vec<(String, String)>,
     uid: Option<u32>,
+    door: Vec<String>,
     wrapper: Vec<String>,
 }
 
@@ -54,6 +56,7 @@ impl<'a> Tool<'a> {
             args: Vec::new(),
             env: Vec::new(),
             uid: None,
+            door: Vec::new(),
             wrapper: Vec::new(),
         }
     }
@@ -100,6 +103,14 @@ impl<'a> Tool<'a> {
         self
     }
 
+    /// Runs it in another mount namespace, which only root may enter: for another
+    /// user, go [`Tool::through`] `setpriv`.
+    #[must_use]
+    pub fn inside(mut self, mounts: &Mounts) -> Self {
+        self.door = mounts.door();
+        self
+    }
+
     /// The command, with nothing said of its input and output yet.
     ///
     /// # Errors
@@ -111,8 +122,9 @@ impl<'a> Tool<'a> {
         }
         let binary = binary.to_str().context("path of the tool")?;
         let argv: Vec<&str> = self
-            .wrapper
+            .door
             .iter()
+            .chain(&self.wrapper)
             .map(String::as_str)
             .chain([binary])
             .chain(self.args.iter().map(String::as_str))

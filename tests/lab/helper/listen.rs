@@ -26,6 +26,9 @@ struct Wanted {
     dup: u32,
     fork: u32,
     pass: bool,
+    in_flight: bool,
+    clients: u32,
+    count: u32,
     thread: bool,
     leader_exits: bool,
     keep_netns: bool,
@@ -59,6 +62,11 @@ impl Wanted {
                 "--fork" => wanted.fork = value()?.parse().context("--fork")?,
                 // Hands the sockets to another process and closes them here.
                 "--pass" => wanted.pass = true,
+                // Puts the sockets into a message that nobody takes, and closes them.
+                "--in-flight" => wanted.in_flight = true,
+                // Connects to the first TCP socket so often, and accepts every other one.
+                "--clients" => wanted.clients = value()?.parse().context("--clients")?,
+                "--count" => wanted.count = value()?.parse().context("--count")?,
                 // Holds the sockets in the descriptor table of a thread only.
                 "--thread" => wanted.thread = true,
                 // With --thread: the first thread ends, the process goes on.
@@ -119,10 +127,37 @@ impl Wanted {
         Ok(socket)
     }
 
-    fn sockets_in(&self, netns: &str) -> Result<Vec<OwnedFd>> {
+    /// Connections to the first TCP socket, from here; the last ones stay in its backlog.
+    fn connections(&self, sockets: &[OwnedFd]) -> Result<Vec<OwnedFd>> {
+        let mut made = Vec::new();
+        let tcp = sockets.iter().zip(&self.binds).find(|(_, (proto, _))| proto == "tcp");
+        let (Some((listener, _)), 1..) = (tcp, self.clients) else { return Ok(made) };
+        // An unspecified address leads to loopback.
+        let address = SocketAddr::try_from(rustix::net::getsockname(listener)?)?;
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        for _ in 0..self.clients {
+            let flags = SocketFlags::CLOEXEC;
+            let client = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+            rustix::net::connect(&client, &address).with_context(|| format!("to {address}"))?;
+            made.push(client);
+        }
+        for _ in 0..self.clients / 2 {
+            made.push(rustix::net::accept_with(listener, SocketFlags::CLOEXEC)?);
+        }
+        Ok(made)
+    }
+
+    /// The sockets, and connections to them.
+    fn make(&self) -> Result<(Vec<OwnedFd>, Vec<OwnedFd>)> {
+        let sockets = self.sockets()?;
+        let connections = self.connections(&sockets)?;
+        Ok((sockets, connections))
+    }
+
+    fn make_in(&self, netns: &str) -> Result<(Vec<OwnedFd>, Vec<OwnedFd>)> {
         std::thread::scope(|scope| {
             scope
-                .spawn(|| enter(netns).and_then(|()| self.sockets()))
+                .spawn(|| enter(netns).and_then(|()| self.make()))
                 .join()
                 .map_err(|_| anyhow::anyhow!("the thread in {netns} panicked"))?
         })
@@ -159,11 +194,10 @@ pub(crate) fn listen(args: &[String]) -> Result<()> {
         Some(netns) if wanted.keep_netns => Some(std::fs::File::open(netns)?),
         _ => None,
     };
-    let sockets = match wanted.netns.take() {
-        Some(netns) => wanted.sockets_in(&netns)?,
-        None => wanted.sockets()?,
+    let (sockets, mut kept) = match wanted.netns.take() {
+        Some(netns) => wanted.make_in(&netns)?,
+        None => wanted.make()?,
     };
-    let mut kept = Vec::new();
     for _ in 0..wanted.dup {
         for socket in &sockets {
             kept.push(rustix::io::fcntl_dupfd_cloexec(socket, 100)?);
@@ -176,7 +210,11 @@ pub(crate) fn listen(args: &[String]) -> Result<()> {
             Some(child) => holders.push(child),
         }
     }
-    if wanted.pass {
+    if wanted.in_flight {
+        let ports = ports(&sockets)?;
+        kept.extend(send_off(sockets)?);
+        say_ready(&ports, &[])?;
+    } else if wanted.pass {
         let ports = ports(&sockets)?;
         holders = vec![pass_on(sockets)?];
         say_ready(&ports, &holders)?;
@@ -215,6 +253,15 @@ pub(crate) fn imitate(mode: &str, args: &[String], argv: &[String]) -> Result<()
         .env(INSTRUCTIONS, instructions.join("\x1f"))
         .exec();
     Err(error).context("starting over under another name")
+}
+
+/// `burst PROTO ADDRESS --count N`: opens the socket and closes it so often.
+pub(crate) fn burst(args: &[String]) -> Result<()> {
+    let wanted = Wanted::parse(args)?;
+    for _ in 0..wanted.count {
+        drop(wanted.sockets()?);
+    }
+    Ok(())
 }
 
 /// Makes the sockets in a thread whose descriptor table nobody else has.
@@ -263,10 +310,7 @@ fn enter(netns: &str) -> Result<()> {
 /// Sends the sockets to a new process, which has never had them otherwise, and
 /// closes them here. Returns who has them now.
 fn pass_on(sockets: Vec<OwnedFd>) -> Result<u32> {
-    use rustix::net::{
-        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-        SendAncillaryMessage, SendFlags, recvmsg, sendmsg, socketpair,
-    };
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg, socketpair};
     let (ours, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     let child = fork()?;
@@ -288,19 +332,34 @@ fn pass_on(sockets: Vec<OwnedFd>) -> Result<u32> {
         rest(None)
     }
     drop(theirs);
-    let descriptors: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
-    let mut space = vec![std::mem::MaybeUninit::uninit(); 4096];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    if !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) {
-        bail!("too many sockets to pass in one message");
-    }
-    sendmsg(&ours, &[std::io::IoSlice::new(b"s")], &mut ancillary, SendFlags::empty())?;
+    send(&ours, &sockets)?;
     let mut answer = [0_u8];
     if rustix::io::read(&ours, &mut answer)? != 1 {
         bail!("the receiver of the sockets is gone");
     }
     drop(sockets);
     child.context("no receiver")
+}
+
+/// Puts the sockets into the queue of a pair of sockets, which is returned, and
+/// closes them here: then nobody holds them.
+fn send_off(sockets: Vec<OwnedFd>) -> Result<[OwnedFd; 2]> {
+    let flags = SocketFlags::CLOEXEC;
+    let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    send(&pair.0, &sockets)?;
+    Ok(pair.into())
+}
+
+fn send(over: &OwnedFd, sockets: &[OwnedFd]) -> Result<()> {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+    let descriptors: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+    let mut space = vec![std::mem::MaybeUninit::uninit(); 4096];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+        bail!("too many sockets to pass in one message");
+    }
+    sendmsg(over, &[std::io::IoSlice::new(b"s")], &mut ancillary, SendFlags::empty())?;
+    Ok(())
 }
 
 fn ports(sockets: &[OwnedFd]) -> Result<Vec<u16>> {

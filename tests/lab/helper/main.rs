@@ -5,6 +5,7 @@
 //! lab-helper enter  [--cgroup DIR]… [--netns PATH] [--uid N] -- ARGV…
 //! lab-helper listen PROTO ADDRESS [PROTO ADDRESS]… [OPTIONS]
 //! lab-helper flap   PROTO ADDRESS
+//! lab-helper burst  PROTO ADDRESS --count N
 //! lab-helper proxy  ADDRESS FILE --imitate ARGV…
 //! lab-helper knock  ADDRESS
 //! lab-helper reap   NAME
@@ -30,6 +31,7 @@ fn main() -> Result<()> {
         "enter" => enter::enter(rest),
         "listen" => listen::listen(rest),
         "flap" => listen::flap(rest),
+        "burst" => listen::burst(rest),
         "proxy" => proxy::proxy(rest),
         "knock" => proxy::knock(rest),
         "reap" => reap(rest),

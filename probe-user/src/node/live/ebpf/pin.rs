@@ -50,13 +50,22 @@ pub fn pin(group: Option<u32>) -> Result<Pinned, String> {
 }
 
 fn pin_both(group: Option<u32>) -> Result<Pinned, Refused> {
-    let (directory, mounted) = directory(group)?;
-    let _one_at_a_time = lock(&directory)?;
+    // Whatever another user may load: what is theirs is not trusted, and a
+    // directory of theirs would be in the way of root's.
+    if !rustix::process::geteuid().is_root() {
+        return Err(Refused::new("a pin has to belong to root").remedy("run it as root"));
+    }
+    // Everything that can be refused comes before anything is made.
     let kernel = Kernel::read()?;
     let mut ebpf = kernel.open()?;
-    let mut pins = Vec::new();
+    let mut links = Vec::new();
     for which in [Iterator::Sockets, Iterator::Tasks] {
-        let link = kernel.attach(&mut ebpf, which)?;
+        links.push((which, kernel.attach(&mut ebpf, which)?));
+    }
+    let (directory, mounted) = directory(group)?;
+    let _one_at_a_time = lock(&directory)?;
+    let mut pins = Vec::new();
+    for (which, link) in links {
         // Nobody may read it before its mode is right: it is made with 0600 under
         // another name, and the name that is looked for comes last.
         let new = directory.join(format!("new-{}", which.file()));
@@ -100,9 +109,10 @@ pub fn unpin() -> Result<Vec<PathBuf>, String> {
         }
         let _one_at_a_time = lock(path).map_err(|refused| refused.reason)?;
         removed.extend(sweep(path, |_| true));
-        let left = fs::read_dir(path).map_or(0, |entries| entries.count());
-        if left > 0 {
-            return Err(format!("{dir}: {left} files could not be removed: run it as root"));
+        let left = left_in(path);
+        if !left.is_empty() {
+            let left = left.join(", ");
+            return Err(format!("{dir}: not removed: {left}; run it as root, or look whose it is"));
         }
         if dir == OWN {
             rustix::mount::unmount(path, rustix::mount::UnmountFlags::empty())
@@ -200,6 +210,13 @@ fn sweep(directory: &Path, chosen: impl Fn(&str) -> bool) -> Vec<PathBuf> {
         })
         .map(|entry| entry.path())
         .collect()
+}
+
+/// What is in a directory, besides what the kernel puts into every bpffs itself.
+fn left_in(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| !["maps.debug", "progs.debug"].contains(&name.as_str())).collect()
 }
 
 fn remove(path: &Path) -> Result<(), Refused> {

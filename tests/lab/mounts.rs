@@ -1,0 +1,70 @@
+//! Mount namespaces, in which a test may mount and hide what it likes.
+
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::node::Lab;
+use crate::process::Proc;
+use crate::programs::checked;
+
+/// A mount namespace with a `/run` of its own, kept by a process. Nothing that is
+/// mounted in there is seen outside, and it ends when this is dropped.
+#[derive(Debug)]
+pub struct Mounts {
+    keeper: Proc,
+}
+
+impl Lab {
+    /// A new mount namespace in which `script` was run by the shell. The names of
+    /// network namespaces, `/run/netns`, are the host's own, also those to come.
+    ///
+    /// # Errors
+    /// When a command of the script fails.
+    pub fn mounts(&self, script: &str) -> Result<Mounts> {
+        let aside = self.dir().join("netns");
+        std::fs::create_dir_all(&aside)?;
+        let aside = aside.display();
+        let script = format!(
+            "set -e
+             mount --rbind /run/netns {aside}
+             mount -t tmpfs -o mode=755 tmpfs /run
+             mkdir /run/netns
+             mount --rbind {aside} /run/netns
+             umount -l {aside}
+             {script}
+             echo '{{\"ports\":[],\"holders\":[]}}'
+             exec sleep 100000"
+        );
+        let argv = ["unshare", "-m", "--propagation", "slave", "sh", "-c", &script];
+        let keeper = Proc::wait_ready(self.command(self.host(), &argv)?)
+            .with_context(|| format!("a mount namespace with {script}"))?;
+        Ok(Mounts { keeper })
+    }
+
+    /// A mount namespace with a bpffs at the usual place.
+    ///
+    /// # Errors
+    /// When it can't be mounted.
+    pub fn bpffs(&self) -> Result<Mounts> {
+        self.mounts("mount -t bpf -o mode=755 bpf /sys/fs/bpf")
+    }
+}
+
+impl Mounts {
+    /// What is put in front of a command to run it in there.
+    pub(crate) fn door(&self) -> Vec<String> {
+        let pid = self.keeper.pid.to_string();
+        ["nsenter", "-m", "-t", &pid, "--"].map(str::to_owned).to_vec()
+    }
+
+    /// Runs a script in there, and gives what it prints.
+    ///
+    /// # Errors
+    /// When one of its commands fails.
+    pub fn sh(&self, script: &str) -> Result<String> {
+        let door = self.door();
+        let (program, args) = door.split_first().context("no door")?;
+        checked(Command::new(program).args(args).args(["sh", "-ec", script]))
+    }
+}

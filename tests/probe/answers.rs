@@ -1,0 +1,166 @@
+//! With a pin the answers are the same, only sooner.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, ensure};
+use lab::{Crowd, Lab, Mounts, Random, Run, Test, difference, listed, lsof, ss};
+use serde_json::Value;
+
+use crate::{PINNED, pin, used_pin};
+
+/// What the same question gives with the pin, and without any.
+fn both(lab: &Lab, mounts: &Mounts, args: &[&str]) -> Result<[Run; 2]> {
+    let pinned = lab.tool().inside(mounts).arg("--json").args(args).run()?;
+    let without = lab.whereis(args)?;
+    ensure!(used_pin(&pinned), "{}", pinned.json["sources"]);
+    ensure!(!without.stdout.contains(PINNED), "{}", without.json["sources"]);
+    ensure!(pinned.code == without.code, "{:?}: {:?}", pinned.code, without.code);
+    Ok([pinned, without])
+}
+
+#[test]
+fn a_question_is_answered_as_without_a_pin() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let other = lab.netns("other")?;
+    let one = lab.listen(lab.host(), "tcp 127.0.0.1:22001 udp 127.0.0.1:22001 --dup 2")?;
+    let path = other.path.display();
+    let _forked = lab.listen(&other, "tcp [::]:22001 tcp 0.0.0.0:22002 --fork 2 --v6only 1")?;
+    let _across =
+        lab.listen(lab.host(), &format!("udp [::1]:22003 --socket-netns {path} --thread"))?;
+    let mounts = lab.bpffs()?;
+    pin(&lab, &mounts, &[])?;
+
+    for question in ["22001", "22001/udp", "127.0.0.1:22001", "22001-22003"] {
+        let [pinned, without] = both(&lab, &mounts, &[question])?;
+        let values = |run: &Run| -> Result<Vec<Value>> {
+            Ok(run.paths()?.iter().map(|path| path.0.clone()).collect())
+        };
+        let (with, without) = (values(&pinned)?, values(&without)?);
+        ensure!(!with.is_empty(), "{question}: {}", pinned.stdout);
+        ensure!(with == without, "{question}:\n{with:?}\n{without:?}");
+    }
+    let [pinned, without] = both(&lab, &mounts, &["22001/tcp"])?;
+    ensure!(pinned.path_in(lab.host())?.pids() == [u64::from(one.pid)], "{}", pinned.stdout);
+    ensure!(pinned.answer()?["verdict"] == without.answer()?["verdict"]);
+
+    let [pinned, without] = both(&lab, &mounts, &["list"])?;
+    let values = |run: &Run| -> Result<Vec<Value>> {
+        Ok(run.listeners()?.iter().map(|listener| listener.0.clone()).collect())
+    };
+    let (with, without) = (values(&pinned)?, values(&without)?);
+    ensure!(with.len() == 5 && with == without, "{with:?}\n{without:?}");
+    Ok(())
+}
+
+#[test]
+fn nothing_is_found_as_without_a_pin() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let mounts = lab.bpffs()?;
+    pin(&lab, &mounts, &[])?;
+    let port = lab::unused_port()?.to_string();
+    let run = lab.tool().inside(&mounts).args(&["--json", &port]).run()?;
+    run.is_nothing()?;
+    ensure!(used_pin(&run), "{}", run.stdout);
+    Ok(())
+}
+
+#[test]
+fn the_list_of_a_crowd_is_what_everybody_says() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let crowd = Crowd::gather(&lab, &mut Random::new()?, 40, 150)?;
+    let mounts = lab.bpffs()?;
+    pin(&lab, &mounts, &[])?;
+
+    let [pinned, without] = both(&lab, &mounts, &["list"])?;
+    let (mut with, mut without) = (listed(&pinned)?, listed(&without)?);
+    let mut count = 0;
+    for netns in &crowd.netns {
+        let mine = with.remove(&netns.inode).unwrap_or_default();
+        let theirs = without.remove(&netns.inode).unwrap_or_default();
+        ensure!(mine == theirs, "{}:\n{}", netns.name, difference(&mine, &theirs));
+        let theirs = ss(&lab, netns)?;
+        ensure!(mine == theirs, "{}, ss:\n{}", netns.name, difference(&mine, &theirs));
+        if lab::has("lsof") {
+            let mine: BTreeSet<_> =
+                mine.iter().flat_map(|(i, l)| l.pids.iter().map(|&pid| (pid, *i))).collect();
+            let theirs = lsof(&lab, netns)?;
+            let differ: Vec<_> = mine.symmetric_difference(&theirs).collect();
+            ensure!(differ.is_empty(), "{}, lsof: {differ:?}", netns.name);
+        }
+        count += mine.len();
+    }
+    ensure!(with.is_empty() && without.is_empty(), "{with:?} {without:?}");
+    ensure!(count > 2000, "only {count} sockets: the test tests nothing");
+    Ok(())
+}
+
+#[test]
+fn a_connection_is_no_listener() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    // Two of the clients are accepted, two wait; all have descriptors or none.
+    let _busy = lab.listen(lab.host(), "tcp 127.0.0.1:22010 udp 127.0.0.1:22010 --clients 4")?;
+    let _client = lab.listen(lab.host(), "udp 127.0.0.1:22011 --connect 127.0.0.1:22010")?;
+    let mounts = lab.bpffs()?;
+    pin(&lab, &mounts, &[])?;
+    let [pinned, _] = both(&lab, &mounts, &["22010"])?;
+    ensure!(pinned.paths_in(lab.host())?.len() == 2, "{}", pinned.stdout);
+    let [pinned, _] = both(&lab, &mounts, &["list"])?;
+    let ports: Vec<_> = pinned.listeners()?.iter().map(|l| l.0["port"].clone()).collect();
+    ensure!(ports == [22010, 22010], "{ports:?}");
+    Ok(())
+}
+
+#[test]
+fn what_no_process_holds_is_listed_as_without_a_pin() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let kernel = lab.netns("kernel")?;
+    lab.vxlan(&kernel, "vx0", 7, 22020)?;
+    kernel.ip(&["link", "set", "vx0", "up"])?;
+    let _sender = lab.listen(lab.host(), "tcp 127.0.0.1:22021 udp [::1]:22022 --in-flight")?;
+    let mounts = lab.bpffs()?;
+    pin(&lab, &mounts, &[])?;
+    let [pinned, without] = both(&lab, &mounts, &["list"])?;
+    let list = |run: &Run| -> Result<Vec<(Value, Value)>> {
+        let found = run.listeners()?;
+        Ok(found.iter().map(|l| (l.0["port"].clone(), l.0["ending"].clone())).collect())
+    };
+    let found = list(&pinned)?;
+    ensure!(found == list(&without)?, "{found:?}");
+    for port in [22020, 22021, 22022] {
+        let here = found.iter().filter(|(p, _)| *p == port).count();
+        ensure!(here >= 1, "{port} is missing: {found:?}");
+        let [one, other] = both(&lab, &mounts, &[&port.to_string()])?;
+        let ends = |run: &Run| -> Result<Vec<String>> {
+            Ok(run.paths()?.iter().map(|path| path.ending().to_owned()).collect())
+        };
+        let ends = (ends(&one)?, ends(&other)?);
+        ensure!(!ends.0.is_empty() && ends.0 == ends.1, "{port}: {ends:?}");
+    }
+    let vxlan = pinned.listeners()?;
+    let vxlan = vxlan.iter().find(|l| l.0["port"] == 22020).context("no VXLAN")?;
+    ensure!(vxlan.pids().is_empty() && vxlan.ending() == "kernel", "{}", vxlan.0);
+    Ok(())
+}
+
+#[test]
+fn an_owner_outside_the_pid_namespace_is_not_named_by_a_pin() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let _outside = lab.listen(lab.host(), "tcp 127.0.0.1:22030")?;
+    let mounts = lab.bpffs()?;
+    pin(&lab, &mounts, &[])?;
+    let alone = ["unshare", "-pf", "--mount-proc"];
+    let run = lab.tool().inside(&mounts).through(&alone).args(&["--json", "22030"]).run()?;
+    let path = run.is_found()?.path_in(lab.host())?;
+    ensure!(path.ending() == "outside_pid_namespace" && path.pids().is_empty(), "{}", path.0);
+    // Without a /proc of its own, ids of one namespace would meet names of another.
+    let run = lab.tool().inside(&mounts).through(&["unshare", "-pf"]);
+    let run = run.args(&["--json", "22030"]).run()?;
+    ensure!(!used_pin(&run), "{}", run.stdout);
+    Ok(())
+}
