@@ -35,6 +35,54 @@ pub(crate) fn global<T: Copy>(global: *const T) -> T {
     unsafe { core::ptr::read_volatile(global) }
 }
 
+/// Reads a field through a pointer whose type the verifier knows: one instruction,
+/// where the helper is a call. To the verifier the offset is a constant, and it
+/// checks that there is such a field. 0 for a missing offset; a null pointer and
+/// one to an object that is gone read as 0 too.
+///
+/// # Safety
+/// `base` comes from the kernel with its type: the context's, or read by this.
+#[inline(always)]
+pub(crate) unsafe fn load<T: Copy + Default>(base: Address, offset: u32) -> T {
+    if offset == MISSING {
+        return T::default();
+    }
+    let address = (base as u64).wrapping_add(u64::from(offset)) as *const T;
+    // SAFETY: as said by the caller.
+    unsafe { core::ptr::read_volatile(address) }
+}
+
+/// Follows a pointer, likewise.
+///
+/// # Safety
+/// As for [`load`].
+#[inline(always)]
+pub(crate) unsafe fn follow(base: Address, offset: u32) -> Address {
+    // A pointer must be loaded as one, or the verifier forgets its type.
+    let address = (base as u64).wrapping_add(u64::from(offset)) as *const Address;
+    // SAFETY: as said by the caller.
+    unsafe { core::ptr::read_volatile(address) }
+}
+
+/// Loads 16 bytes.
+///
+/// # Safety
+/// As for [`load`], and `into` can be written.
+#[inline(always)]
+pub(crate) unsafe fn load16(into: *mut [u8; 16], base: Address, offset: u32) {
+    let into = into.cast::<u64>();
+    // SAFETY: as said by the caller.
+    unsafe {
+        let (low, high) = if offset == MISSING {
+            (0, 0)
+        } else {
+            (load::<u64>(base, offset), load::<u64>(base, offset.wrapping_add(8)))
+        };
+        into.write_unaligned(low);
+        into.add(1).write_unaligned(high);
+    }
+}
+
 /// The address of a field; null for a null base and a missing offset.
 #[inline(always)]
 pub(crate) fn at(base: Address, offset: u32) -> Address {

@@ -22,7 +22,7 @@ use crate::kernel::{
     Address, addresses, at, bytes, family, global, local_port, net, netns_of, number, offset,
     pointer, remote_port,
 };
-use crate::task::{current, id_in, leader, netns};
+use crate::task::{current, id_in, leader, netns_untyped};
 
 /// Which events are wanted: bits of [`config`].
 #[unsafe(no_mangle)]
@@ -183,7 +183,7 @@ unsafe fn actor(record: *mut EventRecord, task: Address) {
     // SAFETY: as said by the caller; the helpers take nothing.
     unsafe {
         let (tgid, uid) = (bpf_get_current_pid_tgid(), bpf_get_current_uid_gid());
-        (&raw mut (*record).task_netns).write(netns(task));
+        (&raw mut (*record).task_netns).write(netns_untyped(task));
         (&raw mut (*record).cgroup).write(bpf_get_current_cgroup_id());
         (&raw mut (*record).start).write(number(leader(task), offset!(task_start)));
         (&raw mut (*record).uid).write(uid as u32);

@@ -3,11 +3,11 @@
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
 
-use probe_common::{TaskRecord, record};
+use probe_common::{MISSING, TaskRecord, record};
 
 use crate::iterator::{Meta, begin, write};
-use crate::kernel::{at, bytes, number, offset, pointer};
-use crate::task::{PidNs, current, leader, netns};
+use crate::kernel::{Address, follow, load, load16, offset};
+use crate::task::{PidNs, netns};
 
 /// `struct bpf_iter__task`, kernel/bpf/task_iter.c.
 #[repr(C)]
@@ -27,28 +27,41 @@ pub(crate) fn tasks(context: *const Task) -> i32 {
     if task.is_null() {
         return 0;
     }
-    let leader = leader(task);
-    let proxy = pointer(task, offset!(task_nsproxy));
-    // Nearly all threads are in the namespaces of their process.
-    if task != leader && proxy == pointer(leader, offset!(task_nsproxy)) {
-        return 0;
-    }
-    let reader = PidNs::of(current());
-    let mntns = pointer(proxy, offset!(nsproxy_mnt));
-    let mut space = MaybeUninit::<TaskRecord>::uninit();
-    let record = space.as_mut_ptr();
-    // SAFETY: the record is ours, and every field is written.
+    // SAFETY: all pointers come from the context, or were followed from there.
     unsafe {
+        let leader = follow(task, offset!(task_group_leader));
+        let proxy = follow(task, offset!(task_nsproxy));
+        // Nearly all threads are in the namespaces of their process.
+        if task != leader && proxy == follow(leader, offset!(task_nsproxy)) {
+            return 0;
+        }
+        let reader = PidNs::of_reader();
+        let mut space = MaybeUninit::<TaskRecord>::uninit();
+        let record = space.as_mut_ptr();
         (&raw mut (*record).kind).write(record::TASK);
         (&raw mut (*record).size).write(size_of::<TaskRecord>() as u16);
         (&raw mut (*record).tgid).write(reader.id(leader));
         (&raw mut (*record).tid).write(reader.id(task));
         (&raw mut (*record).netns).write(netns(task));
-        (&raw mut (*record).mntns).write(number(mntns, offset!(mnt_inum)));
+        (&raw mut (*record).mntns).write(mntns(proxy));
         (&raw mut (*record).reserved).write(0);
-        (&raw mut (*record).start).write(number(leader, offset!(task_start)));
-        bytes(&raw mut (*record).comm, at(task, offset!(task_comm)));
+        (&raw mut (*record).start).write(load(leader, offset!(task_start)));
+        load16(&raw mut (*record).comm, task, offset!(task_comm));
         write(meta, record);
     }
     0
+}
+
+/// The number of a mount namespace; 0 when this kernel does not tell.
+///
+/// # Safety
+/// As for [`load`].
+#[inline(always)]
+unsafe fn mntns(proxy: Address) -> u32 {
+    let at = offset!(nsproxy_mnt);
+    if at == MISSING {
+        return 0;
+    }
+    // SAFETY: as said by the caller.
+    unsafe { load(follow(proxy, at), offset!(mnt_inum)) }
 }

@@ -4,6 +4,7 @@ mod learning;
 mod trace;
 
 use std::io::{self, IsTerminal, Write};
+use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -147,9 +148,11 @@ fn on_node(
     }
     let learnt = watch.map(|time| learning::learn(global, time)).transpose()?;
     let live = LiveNode::new().map_err(|error| no_procfs(&error))?;
-    let live = live.learnt(learnt.unwrap_or_default());
-    let Some(path) = &global.record else { return work(&live) };
-    let recorder = Recorder::new(&live);
+    // The process ends with its work: to free one by one what it read of
+    // thousands of sockets would only take time.
+    let live = ManuallyDrop::new(live.learnt(learnt.unwrap_or_default()));
+    let Some(path) = &global.record else { return work(&*live) };
+    let recorder = Recorder::new(&*live);
     let exit = work(&recorder)?;
     save(&recorder, path, global.redact)?;
     Ok(exit)
@@ -273,7 +276,7 @@ fn list(
         }
         (false, output) => output.unwrap_or_default(),
     };
-    let mut listing = resolve::list(node, &filter);
+    let mut listing = ManuallyDrop::new(resolve::list(node, &filter));
     if let Some(name) = args.netns.as_ref().filter(|_| listing.rows.is_empty()) {
         is_netns(node, name).map_err(Failure::Usage)?;
     }

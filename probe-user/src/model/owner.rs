@@ -42,7 +42,7 @@ impl Owners {
     /// The holders of one socket, found without a walk over all.
     pub fn of(&self, inode: SocketInode) -> &[Owner] {
         let start = self.holders.partition_point(|o| o.inode < inode);
-        let length = self.holders[start..].partition_point(|o| o.inode == inode);
+        let length = self.holders[start..].iter().take_while(|o| o.inode == inode).count();
         &self.holders[start..start + length]
     }
 }

@@ -58,7 +58,7 @@ fn rows(facts: &Facts<'_>, sockets: Vec<Socket>) -> Vec<ListRow> {
     let inodes: BTreeSet<SocketInode> = sockets.iter().map(|s| s.inode).collect();
     // All owners in one pass.
     let owners = facts.owners(&inodes);
-    let mut known = Known::new();
+    let mut known = Known::default();
     let mut rows = Vec::with_capacity(sockets.len());
     for socket in sockets {
         let netns = facts.netns_ref(socket.netns);
@@ -85,7 +85,13 @@ struct Shared {
 
 /// What an end depends on: the namespace, whether a NodePort service could have
 /// the port, and the holders. Servers with thousands of listeners are few.
-type Known = HashMap<(NetnsId, bool, Vec<(Pid, StartTime)>), Rc<[Shared]>>;
+type Key = (NetnsId, bool, Vec<(Pid, StartTime)>);
+
+#[derive(Default)]
+struct Known {
+    all: HashMap<Key, Rc<[Shared]>>,
+    last: Option<(Key, Rc<[Shared]>)>,
+}
 
 /// The ends of a socket, from `known` if one of the same holders was there before.
 fn ends(facts: &Facts<'_>, socket: &Socket, owners: &Owners, known: &mut Known) -> Rc<[Shared]> {
@@ -100,7 +106,18 @@ fn ends(facts: &Facts<'_>, socket: &Socket, owners: &Owners, known: &mut Known) 
         ends.map(shared).collect()
     };
     // What has no holder is explained by the socket itself.
-    if key.2.is_empty() { find() } else { Rc::clone(known.entry(key).or_insert_with(find)) }
+    if key.2.is_empty() {
+        return find();
+    }
+    // Most often it is the same as just before, which needs no look-up.
+    match &known.last {
+        Some((last, ends)) if *last == key => Rc::clone(ends),
+        _ => {
+            let ends = Rc::clone(known.all.entry(key.clone()).or_insert_with(find));
+            known.last = Some((key, Rc::clone(&ends)));
+            ends
+        }
+    }
 }
 
 fn forwarders(end: &End) -> impl Iterator<Item = &Process> {

@@ -15,13 +15,23 @@ use crate::sh;
 /// What the tests run there, besides the applets of busybox. Some are applets too,
 /// with other options or manners: its `cat` ends when nobody reads what it writes.
 const PROGRAMS: &[&str] = &[
-    "sh", "bash", "cat", "sleep", "tar", "mount", "umount", "nsenter", "unshare", "setpriv", "ip",
-    "ss", "tc", "bridge", "ldd", "kmod",
+    "sh", "bash", "cat", "sleep", "timeout", "tar", "mount", "umount", "nsenter", "unshare",
+    "setpriv", "ip", "ss", "tc", "bridge", "ldd", "kmod",
 ];
 
 /// The same, where this machine has it.
-const OPTIONAL: &[&str] =
-    &["nft", "iptables", "ip6tables", "iptables-legacy", "conntrack", "wg", "socat"];
+const OPTIONAL: &[&str] = &[
+    "nft",
+    "iptables",
+    "iptables-save",
+    "iptables-restore",
+    "ip6tables",
+    "ip6tables-restore",
+    "iptables-legacy",
+    "conntrack",
+    "wg",
+    "socat",
+];
 
 /// Modules that tests need: a path without ending, or a directory.
 const MODULES: &[&str] = &[
@@ -221,10 +231,10 @@ impl Tree {
 /// The script that is the first process.
 fn init(tests: &[Tests], limit: u64) -> Result<String> {
     let mut runs = String::new();
-    for Tests { suite, filter, .. } in tests {
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
-        ensure!(filter.chars().all(plain), "{filter:?} is no part of a test's name");
-        runs += &format!("run {suite} {filter}\n");
+    for Tests { suite, filters, .. } in tests {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_: ".contains(c);
+        ensure!(filters.chars().all(plain), "{filters:?} is no part of a test's name");
+        runs += &format!("run {suite} {filters}\n");
     }
     Ok(include_str!("init.sh").replace("@LIMIT@", &limit.to_string()).replace("@RUN@\n", &runs))
 }
@@ -285,12 +295,12 @@ mod tests {
 
     #[test]
     fn the_script_runs_what_was_chosen_and_no_shell_code() {
-        let tests = |suite, filter: &str| {
-            [Tests { suite, program: PathBuf::new(), filter: filter.to_owned() }]
+        let tests = |suite, filters: &str| {
+            [Tests { suite, program: PathBuf::new(), filters: filters.to_owned() }]
         };
-        let script = init(&tests("live", "node::live::"), 60).unwrap();
-        assert!(script.contains("\nrun live node::live::\n"), "{script}");
-        assert!(script.contains("sleep 60;") && !script.contains('@'), "{script}");
+        let script = init(&tests("live", "live::btf live::nat"), 60).unwrap();
+        assert!(script.contains("\nrun live live::btf live::nat\n"), "{script}");
+        assert!(script.contains("sleep 60;") && !script.contains("@RUN@"), "{script}");
         assert!(init(&tests("kernel", "a; reboot"), 60).is_err());
     }
 }

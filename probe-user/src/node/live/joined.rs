@@ -1,6 +1,6 @@
 //! What a reading of the socket iterator says, in the model's words. Pure.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use probe_common::{AF_INET6, Filter, OtherRecord, SocketRecord, TCP, UDP, state};
@@ -26,16 +26,20 @@ pub(super) fn filter(asked: &SocketFilter, others: bool) -> Filter {
     }
 }
 
-/// The sockets of a reading, each once, by namespace. A TCP socket in state CLOSE
-/// is bound at most.
+/// Brings the records of one socket together, which the functions below rely on.
+/// A process's sockets mostly come in that order already.
+pub(super) fn sort(reading: &mut Reading) {
+    reading.sockets.sort_by_key(|record| record.inode);
+    reading.others.sort_by_key(|record| record.inode);
+}
+
+/// The sockets of a sorted reading, each once, by namespace. A TCP socket in
+/// state CLOSE is bound at most.
 pub(super) fn sockets(reading: &Reading) -> HashMap<u32, Vec<Socket>> {
-    let mut seen = HashSet::with_capacity(reading.sockets.len());
     let mut by_netns: HashMap<u32, Vec<Socket>> = HashMap::new();
-    for record in &reading.sockets {
-        if let Some(socket) = socket(record)
-            && seen.insert(record.inode)
-        {
-            by_netns.entry(record.netns).or_default().push(socket);
+    for of_one in reading.sockets.chunk_by(|a, b| a.inode == b.inode) {
+        if let Some(socket) = of_one.iter().find_map(socket) {
+            by_netns.entry(of_one[0].netns).or_default().push(socket);
         }
     }
     by_netns
@@ -124,23 +128,27 @@ pub(super) struct Counts {
     udp: [u32; 2],
 }
 
-/// The sockets of a reading as the kernel counts them (`inuse` of
+impl Counts {
+    /// Whether there are any of a protocol, of IPv6 or of IPv4.
+    pub(super) fn any(&self, proto: Proto, v6: bool) -> bool {
+        let of = match proto {
+            Proto::Tcp => self.tcp,
+            Proto::Udp => self.udp,
+        };
+        of[usize::from(v6)] > 0
+    }
+
+    /// How many these are in all.
+    pub(super) fn total(&self) -> u32 {
+        self.tcp.iter().chain(&self.udp).sum()
+    }
+}
+
+/// The sockets of a sorted reading as the kernel counts them (`inuse` of
 /// `/proc/net/sockstat`): TCP that is not closed, and UDP that has a port.
 pub(super) fn counts(reading: &Reading) -> HashMap<u32, Counts> {
-    let sockets = reading
-        .sockets
-        .iter()
-        .map(|r| (r.inode, r.netns, r.family, r.protocol, r.state, r.local_port));
-    let others = reading
-        .others
-        .iter()
-        .map(|r: &OtherRecord| (r.inode, r.netns, r.family, r.protocol, r.state, r.local_port));
-    let mut seen = HashSet::new();
     let mut counts: HashMap<u32, Counts> = HashMap::new();
-    for (inode, netns, family, protocol, state, port) in sockets.chain(others) {
-        if !seen.insert(inode) {
-            continue;
-        }
+    let mut count = |netns, family, protocol, state, port| {
         let counts = counts.entry(netns).or_default();
         let v6 = usize::from(family == AF_INET6);
         match protocol {
@@ -148,6 +156,14 @@ pub(super) fn counts(reading: &Reading) -> HashMap<u32, Counts> {
             UDP if port != 0 => counts.udp[v6] += 1,
             _ => {}
         }
+    };
+    for of_one in reading.sockets.chunk_by(|a, b| a.inode == b.inode) {
+        let SocketRecord { netns, family, protocol, state, local_port, .. } = of_one[0];
+        count(netns, family, protocol, state, local_port);
+    }
+    for of_one in reading.others.chunk_by(|a, b| a.inode == b.inode) {
+        let OtherRecord { netns, family, protocol, state, local_port, .. } = of_one[0];
+        count(netns, family, protocol, state, local_port);
     }
     counts
 }
@@ -203,6 +219,7 @@ mod tests {
     fn reading(sockets: Vec<SocketRecord>) -> Reading {
         let mut reading = Reading::default();
         reading.sockets = sockets;
+        sort(&mut reading);
         reading
     }
 
@@ -241,6 +258,9 @@ mod tests {
             "TCP6: inuse 1\nUDP6: inuse 0\n",
         );
         assert_eq!(counts(&reading(vec![bound, v6, again, udp])).get(&1), kernel.as_ref());
+        let counts = kernel.unwrap();
+        assert!(counts.any(Proto::Tcp, true) && counts.any(Proto::Udp, false));
+        assert!(!counts.any(Proto::Tcp, false) && !counts.any(Proto::Udp, true));
         assert_eq!(parse_sockstat("", ""), None);
         let without = "TCP: inuse 3 orphan\nUDP: inuse 1 mem\n";
         assert_eq!(parse_sockstat(without, "").unwrap().tcp, [3, 0]);

@@ -364,14 +364,12 @@ impl Node for LiveNode {
             self.log("descriptors", since, &gaps, format!("{} holders", memo.owners.holders.len()));
         }
         let memo = self.owners.borrow();
-        // Sorted by inode, so that asking for one costs no walk over all.
-        let of = |inode: &SocketInode| {
-            let start = memo.owners.holders.partition_point(|o| o.inode < *inode);
-            let length = memo.owners.holders[start..].partition_point(|o| o.inode == *inode);
-            memo.owners.holders[start..start + length].iter().cloned()
-        };
+        let mut holders = Vec::with_capacity(inodes.len());
+        for inode in inodes {
+            holders.extend_from_slice(memo.owners.of(*inode));
+        }
         let value = Owners {
-            holders: inodes.iter().flat_map(of).collect(),
+            holders,
             denied: memo.owners.denied.clone(),
             denied_total: memo.owners.denied_total,
             gone: memo.owners.gone.iter().copied().filter(|inode| inodes.contains(inode)).collect(),

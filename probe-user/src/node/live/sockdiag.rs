@@ -32,11 +32,25 @@ const DUMP_INTERRUPTED: u16 = 0x10;
 /// Every socket that passes `filter`. An error of kind `Unsupported` says that
 /// the kernel has no handler for a protocol.
 pub(super) fn dump(netns: NetnsId, filter: &SocketFilter) -> io::Result<Vec<Socket>> {
+    dump_some(netns, filter, |_, _| true)
+}
+
+/// The same, without asking for the sockets of a protocol and IP version of which
+/// there are none: `any` says whether there are (`true` for IPv6). The kernel
+/// walks the listeners of all namespaces for each question.
+pub(super) fn dump_some(
+    netns: NetnsId,
+    filter: &SocketFilter,
+    any: impl Fn(Proto, bool) -> bool,
+) -> io::Result<Vec<Socket>> {
     let mut netlink = Netlink::new(NETLINK_SOCK_DIAG)?;
     netlink.connect(&SocketAddr::new(0, 0))?;
     let mut sockets = Vec::new();
     for proto in Proto::ALL.into_iter().filter(|p| filter.proto.is_none_or(|f| f == *p)) {
         for family in [c::AF_INET, c::AF_INET6] {
+            if !any(proto, family == c::AF_INET6) {
+                continue;
+            }
             dump_one(&mut netlink, netns, proto, family, filter.ports, &mut sockets)?;
         }
     }

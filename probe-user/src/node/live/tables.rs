@@ -43,6 +43,13 @@ pub(super) struct Places {
     pub(super) unseen: Vec<Pid>,
 }
 
+/// The table of one namespace; `Ok(Ok(None))` when it was not needed.
+type Table = Result<io::Result<Option<Vec<Socket>>>, Refused>;
+
+/// In a namespace with no more sockets than this the table costs less than the
+/// question whether it is needed.
+const FEW: u32 = 64;
+
 impl LiveNode {
     /// Reads the sockets of namespaces, each once, and notes what it gave.
     pub(super) fn read_sockets(&self, missing: Vec<NetnsId>, filter: &SocketFilter) {
@@ -51,30 +58,21 @@ impl LiveNode {
         // All of them: then the kernel's counts tell whether anything is left
         // that no descriptor leads to.
         let whole = filter.ports.is_none();
-        if whole {
-            self.probe(filter, true);
+        let by_count = whole && self.may_probe();
+        let mut results = enter::in_each(&doors, |door| {
+            // Before the probe: what is in a table and not seen by it then has no
+            // descriptor, and is not just new.
+            let counts = count_here();
+            if by_count && counts.is_some_and(|counts| counts.total() > FEW) {
+                return Ok(None);
+            }
+            let any = |proto, v6| counts.is_none_or(|counts| counts.any(proto, v6));
+            sockdiag::dump_some(door.id, filter, any).map(Some)
+        });
+        self.probe(filter, whole);
+        if by_count {
+            self.read_uncounted(&doors, filter, &mut results);
         }
-        let probed = self.probed.borrow().len();
-        let results = {
-            let known = self.probed.borrow();
-            let probed = known.iter().find(|p| whole && p.filter.covers(filter));
-            let counts = probed.map(|p| &p.counts);
-            enter::in_each(&doors, |door| {
-                if let Some(counts) = counts
-                    && let Some(inode) = door.id.inode()
-                {
-                    let seen = counts.get(&(inode as u32)).copied().unwrap_or_default();
-                    if count_here() == Some(seen) {
-                        return Ok(None);
-                    }
-                }
-                sockdiag::dump(door.id, filter).map(Some)
-            })
-        };
-        if !whole {
-            self.probe(filter, false);
-        }
-        self.see_new_ones(&results, filter, probed);
         let mut total = 0;
         let mut closed = Vec::new();
         let mut gaps = Vec::new();
@@ -139,23 +137,43 @@ impl LiveNode {
         Ok(read)
     }
 
-    /// A socket that was opened after the probe was read is in the tables only:
-    /// then the probe is read once more, so that it gets its owner.
-    fn see_new_ones(
-        &self,
-        results: &[Result<io::Result<Option<Vec<Socket>>>, Refused>],
-        filter: &SocketFilter,
-        read_before: usize,
-    ) {
-        // Without ports to ask for, the tables came last.
-        if filter.ports.is_some() || read_before == 0 {
+    /// Reads the tables that were left out, where the kernel counts other sockets
+    /// than the probe saw.
+    fn read_uncounted(&self, doors: &[Door], filter: &SocketFilter, results: &mut [Table]) {
+        let left: Vec<usize> =
+            (0..doors.len()).filter(|at| matches!(results[*at], Ok(Ok(None)))).collect();
+        if left.is_empty() {
             return;
         }
-        let tables = results.iter().flatten().flatten().flatten().flatten();
-        let is_new = tables.filter(|s| s.inode != 0).any(|s| self.held_by(s.inode).is_empty());
-        if is_new {
+        let left_doors: Vec<Door> = left.iter().map(|at| doors[*at].clone()).collect();
+        let tables = {
+            let known = self.probed.borrow();
+            let probed = known.iter().find(|p| p.filter.covers(filter));
+            enter::in_each(&left_doors, |door| {
+                let inode = door.id.inode().and_then(|inode| u32::try_from(inode).ok());
+                if let (Some(probed), Some(inode)) = (probed, inode) {
+                    let seen = probed.counts.get(&inode).copied().unwrap_or_default();
+                    if count_here() == Some(seen) {
+                        return Ok(None);
+                    }
+                }
+                sockdiag::dump(door.id, filter).map(Some)
+            })
+        };
+        // A socket that was opened after the probe was read is in the tables
+        // only: then it is read once more, so that the socket gets its owner.
+        let mut sockets = tables.iter().flatten().flatten().flatten().flatten();
+        if self.is_probed() && sockets.any(|s| s.inode != 0 && !self.is_held(s.inode)) {
             self.probe(filter, false);
         }
+        for (at, table) in left.into_iter().zip(tables) {
+            results[at] = table;
+        }
+    }
+
+    /// Whether the probe is there, or would be loaded.
+    fn may_probe(&self) -> bool {
+        matches!(self.probe.get_or_init(Probe::find), Probe::Pinned) || loading_pays()
     }
 
     /// Reads the probe, if that is the cheapest way, and notes what it saw.
@@ -175,7 +193,8 @@ impl LiveNode {
             None => return,
         };
         match reading {
-            Ok(reading) => {
+            Ok(mut reading) => {
+                joined::sort(&mut reading);
                 let probed = self.sorted(filter, &reading);
                 let detail = format!("{} descriptors of sockets asked for", reading.sockets.len());
                 self.log(name, since, &[], detail);
@@ -226,7 +245,7 @@ impl LiveNode {
         } else {
             owners::scan_only(&self.proc, unseen, inodes)?
         };
-        owners.holders.extend(inodes.iter().flat_map(|inode| self.held_by(*inode)));
+        owners.holders.extend(self.holders(inodes));
         Ok(owners)
     }
 
@@ -235,15 +254,29 @@ impl LiveNode {
         !self.probed.borrow().is_empty()
     }
 
-    /// Who holds a socket, as the probe saw it last.
-    pub(super) fn held_by(&self, inode: SocketInode) -> Vec<Owner> {
+    /// Who holds these sockets, as the probe saw each last.
+    fn holders(&self, inodes: &BTreeSet<SocketInode>) -> Vec<Owner> {
         let probed = self.probed.borrow();
-        let of = |probed: &Probed| {
-            let start = probed.owners.partition_point(|o| o.inode < inode);
-            let length = probed.owners[start..].partition_point(|o| o.inode == inode);
-            probed.owners[start..start + length].to_vec()
-        };
-        probed.iter().rev().map(of).find(|owners| !owners.is_empty()).unwrap_or_default()
+        let mut owners = Vec::with_capacity(inodes.len());
+        for inode in inodes {
+            let mut readings = probed.iter().rev().map(|probed| probed.of(*inode));
+            owners.extend_from_slice(readings.find(|of| !of.is_empty()).unwrap_or_default());
+        }
+        owners
+    }
+
+    /// Whether the probe saw any holder of a socket.
+    fn is_held(&self, inode: SocketInode) -> bool {
+        self.probed.borrow().iter().any(|probed| !probed.of(inode).is_empty())
+    }
+}
+
+impl Probed {
+    /// The holders of one socket.
+    fn of(&self, inode: SocketInode) -> &[Owner] {
+        let start = self.owners.partition_point(|o| o.inode < inode);
+        let length = self.owners[start..].iter().take_while(|o| o.inode == inode).count();
+        &self.owners[start..start + length]
     }
 }
 

@@ -12,7 +12,7 @@ pub(super) struct Cells<'a> {
     columns: &'a [Column],
     text: String,
     /// Where each ends in `text`, and how wide it is.
-    ends: Vec<(usize, usize)>,
+    ends: Vec<(u32, u32)>,
     /// How wide the widest of each column is.
     widths: Vec<usize>,
     /// Whether all of a column are [`NONE`].
@@ -38,7 +38,7 @@ impl<'a> Cells<'a> {
                 let width = width(cell);
                 *widest = width.max(*widest);
                 *empty &= cell == NONE;
-                cells.ends.push((cells.text.len(), width));
+                cells.ends.push((short(cells.text.len()), short(width)));
             }
         }
         cells
@@ -50,7 +50,7 @@ impl<'a> Cells<'a> {
         let at = row * self.columns.len() + at;
         let start = at.checked_sub(1).map_or(0, |before| self.ends[before].0);
         let (end, width) = self.ends[at];
-        (&self.text[start..end], width)
+        (&self.text[start as usize..end as usize], width as usize)
     }
 
     /// How wide the widest cell of a column is.
@@ -66,4 +66,9 @@ impl<'a> Cells<'a> {
     fn at(&self, column: Column) -> Option<usize> {
         self.columns.iter().position(|known| *known == column)
     }
+}
+
+/// A place in the text. A table of 4 GiB is none that anybody could read.
+fn short(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
