@@ -271,7 +271,6 @@ fn a_container_that_has_ended_is_named() -> Test {
         ensure!(line["actor"]["comm"] == "lab-helper" && line["actor"]["pid"].is_u64(), "{line}");
         let container = &line["container"];
         ensure!(container["id"] == id.as_str(), "{id}: {line}");
-        println!("NAME {} {}", container["name"], line["evidence"]);
         let is_host = line["netns"]["inode"] == lab.host().inode;
         ensure!(is_host == (network == "host"), "{line}");
     }
