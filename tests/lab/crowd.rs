@@ -61,6 +61,8 @@ impl Random {
 pub struct Crowd {
     /// The namespaces they are in, the host's first.
     pub netns: Vec<Netns>,
+    /// Processes whose sockets only a thread holds, where `ss` and `lsof` don't look.
+    threads: BTreeSet<u64>,
     _procs: Vec<Proc>,
 }
 
@@ -76,7 +78,7 @@ impl Crowd {
             all.push(lab.netns(name)?);
         }
         let mut next: BTreeMap<u64, u16> = BTreeMap::new();
-        let mut procs = Vec::new();
+        let (mut procs, mut threads) = (Vec::new(), BTreeSet::new());
         for _ in 0..processes {
             let lives = random.pick(&all)?.clone();
             let elsewhere = random.below(4) == 0;
@@ -97,9 +99,11 @@ impl Crowd {
             // Only root may make a socket in another namespace.
             let uid = *random.pick(&[0, 0, 65534])?;
             let uid = if target.inode == lives.inode { uid } else { 0 };
-            procs.push(lab.listen_as(&lives, uid, &args)?);
+            let proc = lab.listen_as(&lives, uid, &args)?;
+            threads.extend(args.contains("--thread").then_some(u64::from(proc.pid)));
+            procs.push(proc);
         }
-        Ok(Self { netns: all, _procs: procs })
+        Ok(Self { netns: all, threads, _procs: procs })
     }
 }
 
@@ -123,6 +127,28 @@ fn binds(random: &mut Random, sockets: u64, next: &mut u16) -> Result<String> {
     Ok(args)
 }
 
+impl Crowd {
+    /// Compares what the tool lists in a namespace with what `ss` and `lsof` say.
+    ///
+    /// # Errors
+    /// When they differ.
+    pub fn compare(&self, lab: &Lab, netns: &Netns, mut mine: BTreeMap<u64, Entry>) -> Result<()> {
+        for entry in mine.values_mut() {
+            entry.pids.retain(|pid| !self.threads.contains(pid));
+        }
+        let theirs = ss(lab, netns)?;
+        ensure!(mine == theirs, "{}, ss:\n{}", netns.name, difference(&mine, &theirs));
+        if crate::has("lsof") {
+            let mine: BTreeSet<_> =
+                mine.iter().flat_map(|(i, l)| l.pids.iter().map(|&pid| (pid, *i))).collect();
+            let theirs = lsof(lab, netns)?;
+            let differ: Vec<_> = mine.symmetric_difference(&theirs).collect();
+            ensure!(differ.is_empty(), "{}, lsof: {differ:?}", netns.name);
+        }
+        Ok(())
+    }
+}
+
 /// What a list of the tool says, by namespace and inode.
 ///
 /// # Errors
@@ -144,10 +170,7 @@ pub fn listed(run: &Run) -> Result<BTreeMap<u64, BTreeMap<u64, Entry>>> {
 }
 
 /// What `ss` says of a namespace, by inode.
-///
-/// # Errors
-/// When it fails or says what is not understood.
-pub fn ss(lab: &Lab, netns: &Netns) -> Result<BTreeMap<u64, Entry>> {
+fn ss(lab: &Lab, netns: &Netns) -> Result<BTreeMap<u64, Entry>> {
     let output = lab.command(netns, &["ss", "-Htulnpe"])?.output()?;
     ensure!(output.status.success(), "ss: {}", output.status);
     let text = String::from_utf8(output.stdout)?;
@@ -177,11 +200,8 @@ pub fn ss(lab: &Lab, netns: &Netns) -> Result<BTreeMap<u64, Entry>> {
     Ok(found)
 }
 
-/// Which process of the lab holds which socket of `netns`.
-///
-/// # Errors
-/// When `lsof` can't be run or says what is not understood.
-pub fn lsof(lab: &Lab, netns: &Netns) -> Result<BTreeSet<(u64, u64)>> {
+/// Which process of the lab holds which socket of `netns`, as `lsof` says.
+fn lsof(lab: &Lab, netns: &Netns) -> Result<BTreeSet<(u64, u64)>> {
     let pids: Vec<String> = lab.processes().iter().map(ToString::to_string).collect();
     let argv = ["lsof", "-nP", "-i", "-a", "-p", &pids.join(","), "-F", "pdn"];
     let output = lab.command(netns, &argv)?.output()?;

@@ -26,7 +26,7 @@ mod sweep;
 mod tool;
 mod trace;
 
-pub use crowd::{Crowd, Entry, Random, difference, listed, lsof, ss};
+pub use crowd::{Crowd, Entry, Random, difference, listed};
 pub use docker::{Container, Docker, KindNode};
 pub use fake::{FakeContainer, FakeDocker};
 pub use loaded::{is_loaded, programs_of};

@@ -1,9 +1,7 @@
 //! With a pin the answers are the same, only sooner.
 
-use std::collections::BTreeSet;
-
 use anyhow::{Context, Result, ensure};
-use lab::{Crowd, Lab, Mounts, Random, Run, Test, difference, listed, lsof, ss};
+use lab::{Crowd, Lab, Mounts, Random, Run, Test, difference, listed};
 use serde_json::Value;
 
 use crate::{PINNED, pin, used_pin};
@@ -81,16 +79,8 @@ fn the_list_of_a_crowd_is_what_everybody_says() -> Test {
         let mine = with.remove(&netns.inode).unwrap_or_default();
         let theirs = without.remove(&netns.inode).unwrap_or_default();
         ensure!(mine == theirs, "{}:\n{}", netns.name, difference(&mine, &theirs));
-        let theirs = ss(&lab, netns)?;
-        ensure!(mine == theirs, "{}, ss:\n{}", netns.name, difference(&mine, &theirs));
-        if lab::has("lsof") {
-            let mine: BTreeSet<_> =
-                mine.iter().flat_map(|(i, l)| l.pids.iter().map(|&pid| (pid, *i))).collect();
-            let theirs = lsof(&lab, netns)?;
-            let differ: Vec<_> = mine.symmetric_difference(&theirs).collect();
-            ensure!(differ.is_empty(), "{}, lsof: {differ:?}", netns.name);
-        }
         count += mine.len();
+        crowd.compare(&lab, netns, mine)?;
     }
     ensure!(with.is_empty() && without.is_empty(), "{with:?} {without:?}");
     ensure!(count > 2000, "only {count} sockets: the test tests nothing");

@@ -140,8 +140,10 @@ impl Events {
     }
 
     fn tcp(&mut self) -> Result<(), Refused> {
-        let refused =
-            |error: ProgramError| Refused::from_error("the tracepoint inet_sock_set_state", &error);
+        let refused = |error: ProgramError| {
+            let what = "the tracepoint inet_sock_set_state";
+            permitted_with("CAP_BPF and CAP_PERFMON", Refused::from_error(what, &error))
+        };
         let program: &mut RawTracePoint = program(&mut self._programs, "tcp_state")?;
         program.load().map_err(refused)?;
         program.attach("inet_sock_set_state").map_err(refused)?;
@@ -152,7 +154,9 @@ impl Events {
         let root = cgroup_root(&self.mountinfo)?;
         for name in ["bound4", "bound6", "released"] {
             let refused = |error: ProgramError| {
-                Refused::from_error("programs at the root of cgroup2", &error)
+                let what = "programs at the root of cgroup2";
+                let rights = "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN";
+                permitted_with(rights, Refused::from_error(what, &error))
             };
             let program: &mut CgroupSock = program(&mut self._programs, name)?;
             program.load().map_err(refused)?;
@@ -224,6 +228,14 @@ impl Events {
     pub(in crate::node::live) fn gaps(&self) -> &[Gap] {
         &self.gaps
     }
+}
+
+/// Says which rights were missing, if any were: a pin does not help here.
+fn permitted_with(rights: &str, refused: Refused) -> Refused {
+    if refused.remedy.is_some() {
+        return refused.remedy(format!("run as root, or with {rights}"));
+    }
+    refused
 }
 
 fn path_of(

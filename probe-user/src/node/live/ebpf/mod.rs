@@ -69,7 +69,12 @@ impl Probe {
     fn read(&self, which: Iterator, filter: &Filter) -> Option<io::Result<Reading>> {
         match self {
             Self::Pinned => match place::find(which) {
-                Found::Ready(file) => Some(read::read(file, filter)),
+                Found::Ready(file) => Some(read::read(file, filter).and_then(|reading| {
+                    if which == Iterator::Sockets && !reading.tasks.is_empty() {
+                        return Err(io::Error::other("it is another iterator under this name"));
+                    }
+                    Ok(reading)
+                })),
                 _ => None,
             },
             Self::Absent(_) => None,

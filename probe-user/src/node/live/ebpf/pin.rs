@@ -115,7 +115,8 @@ pub fn unpin() -> Result<Vec<PathBuf>, String> {
             return Err(format!("{dir}: not removed: {left}; run it as root, or look whose it is"));
         }
         if dir == OWN {
-            rustix::mount::unmount(path, rustix::mount::UnmountFlags::empty())
+            // Detached, for the lock keeps it in use; whoever reads may go on.
+            rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH)
                 .map_err(|error| failed("unmounting", path, error.into()).reason)?;
         }
         fs::remove_dir(path).map_err(|error| failed("removing", path, error).reason)?;
@@ -191,6 +192,13 @@ fn lock(directory: &Path) -> Result<std::os::fd::OwnedFd, Refused> {
         .map_err(|error| failed("opening", directory, error.into()))?;
     rustix::fs::flock(&fd, rustix::fs::FlockOperation::LockExclusive)
         .map_err(|error| failed("locking", directory, error.into()))?;
+    // While this waited, an `unpin` may have removed it.
+    let id = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
+    let there = rustix::fs::stat(directory).ok().map(id);
+    if there.is_none() || there != rustix::fs::fstat(&fd).ok().map(id) {
+        let text = format!("{} was just removed by another unpin", directory.display());
+        return Err(Refused::new(text).remedy("run it again"));
+    }
     Ok(fd)
 }
 

@@ -84,11 +84,11 @@ pub(super) fn look(dir: &str, iterator: Iterator) -> Found {
         Err(Errno::ACCESS | Errno::PERM) => return Found::Denied,
         Err(error) => return Found::Refused(format!("{dir}/{name}: {}", io::Error::from(error))),
     };
-    if let Some(why) = distrust(stat.st_uid, stat.st_mode) {
-        return Found::Refused(format!("{dir}/{name} {why}"));
-    }
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Found::Refused(format!("{dir}/{name} is no pinned iterator"));
+    }
+    if let Some(why) = distrust(stat.st_uid, stat.st_mode) {
+        return Found::Refused(format!("{dir}/{name} {why}"));
     }
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     match rustix::fs::openat(&directory, name.as_str(), flags, Mode::empty()) {
