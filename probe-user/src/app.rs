@@ -78,7 +78,8 @@ fn complain(message: &str, exit: Exit) -> ExitCode {
 /// Shows on standard error what the tool, its libraries and its eBPF programs log.
 fn show_logs() {
     // Neither can fail: nothing else of this program installs one.
-    let _ = tracing_log::LogTracer::init();
+    // One library tells of every instruction that it relocates.
+    let _ = tracing_log::LogTracer::builder().ignore_crate("aya_obj").init();
     let subscriber = tracing_subscriber::fmt()
         .with_writer(io::stderr)
         .with_ansi(false)

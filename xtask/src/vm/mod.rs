@@ -40,6 +40,7 @@ const SUITES: &[Suite] = &[
     Suite::file("sockets"),
     Suite::file("lab"),
     Suite::file("trace"),
+    Suite::file("probe"),
     Suite::file("learn"),
     // Sources of facts that depend on the kernel, and need no files of the tree.
     Suite {

@@ -168,6 +168,11 @@ impl Events {
     }
 
     fn nat(&mut self) -> Result<(), Refused> {
+        // The object is the same for all machines, and an argument of a kernel
+        // function is in a register of x86-64.
+        if !cfg!(target_arch = "x86_64") {
+            return Err(Refused::new("the kprobe on conntrack is for x86-64"));
+        }
         let refused = |error: ProgramError| Refused::from_error("the kprobe on conntrack", &error);
         let program: &mut KProbe = program(&mut self._programs, "confirmed")?;
         program.load().map_err(refused)?;
