@@ -26,6 +26,11 @@ fn pin(lab: &Lab, mounts: &Mounts, args: &[&str]) -> Result<Run> {
 
 /// Whether a run has read a pinned iterator, and without trouble.
 fn used_pin(run: &Run) -> bool {
+    used(run, PINNED)
+}
+
+/// Whether a run has read a source, and without trouble.
+fn used(run: &Run, name: &str) -> bool {
     let sources = run.json["sources"].as_array();
-    sources.into_iter().flatten().any(|source| source["name"] == PINNED && source["ok"] == true)
+    sources.into_iter().flatten().any(|source| source["name"] == name && source["ok"] == true)
 }

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use lab::{Crowd, Lab, Mounts, Random, Run, Test, difference, listed};
 use serde_json::Value;
 
-use crate::{PINNED, pin, used_pin};
+use crate::{PINNED, pin, used, used_pin};
 
 /// What the same question gives with the pin, and without any.
 fn both(lab: &Lab, mounts: &Mounts, args: &[&str]) -> Result<[Run; 2]> {
@@ -152,5 +152,84 @@ fn an_owner_outside_the_pid_namespace_is_not_named_by_a_pin() -> Test {
     let run = lab.tool().inside(&mounts).through(&["unshare", "-pf"]);
     let run = run.args(&["--json", "22030"]).run()?;
     ensure!(!used_pin(&run), "{}", run.stdout);
+    Ok(())
+}
+
+#[test]
+fn several_servers_of_one_port_are_all_named() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let args = "tcp 0.0.0.0:22040 udp [::]:22040 --reuseport --v6only 1";
+    let servers = [lab.listen(lab.host(), args)?, lab.listen(lab.host(), args)?];
+    let mounts = lab.bpffs()?;
+    pin(&lab, &mounts, &[])?;
+    let [pinned, without] = both(&lab, &mounts, &["list"])?;
+    ensure!(listed(&pinned)? == listed(&without)?, "{}", pinned.stdout);
+    let listeners = pinned.listeners()?;
+    ensure!(listeners.len() == 4, "{}", pinned.stdout);
+    for server in servers {
+        let his = listeners.iter().filter(|l| l.pids() == [u64::from(server.pid)]).count();
+        ensure!(his == 2, "{his} of {}: {}", server.pid, pinned.stdout);
+    }
+    Ok(())
+}
+
+#[test]
+fn what_comes_and_goes_meanwhile_changes_nothing_else() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let other = lab.netns("other")?;
+    let server = lab.listen(&other, "tcp 127.0.0.1:22050 udp [::1]:22050 --fork 1")?;
+    let mut holders: Vec<u64> = server.holders.iter().map(|pid| u64::from(*pid)).collect();
+    holders.sort_unstable();
+    let _flapping = [
+        lab.flap(&other, "tcp 127.0.0.1:22051")?,
+        lab.flap(&other, "udp 127.0.0.1:22052")?,
+        lab.flap(lab.host(), "tcp 127.0.0.1:22050 tcp [::1]:22051")?,
+    ];
+    let mounts = lab.bpffs()?;
+    pin(&lab, &mounts, &[])?;
+    for _ in 0..8 {
+        let run = lab.tool().inside(&mounts).args(&["--json", "list"]).run()?;
+        ensure!(used_pin(&run), "{}", run.json["sources"]);
+        // Says when one is there twice.
+        let listed = listed(&run)?;
+        let there = listed.get(&other.inode).into_iter().flatten();
+        let ours: Vec<_> = there.filter(|(_, entry)| entry.port == 22050).collect();
+        ensure!(ours.len() == 2, "{ours:?}");
+        for (_, entry) in ours {
+            ensure!(entry.pids.iter().copied().eq(holders.iter().copied()), "{entry:?}");
+        }
+        let run = lab.tool().inside(&mounts).args(&["--json", "22050/udp"]).run()?;
+        ensure!(run.is_found()?.path_in(&other)?.pids() == holders, "{}", run.stdout);
+    }
+    Ok(())
+}
+
+#[test]
+fn with_very_many_open_files_the_iterator_is_loaded_for_one_reading() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let other = lab.netns("other")?;
+    let server = lab.listen(&other, "tcp 127.0.0.1:22060 --dup 1")?;
+    // A process may open so many, as a rule.
+    let limits = std::fs::read_to_string("/proc/self/limits")?;
+    let limit = limits.lines().find(|line| line.starts_with("Max open files"));
+    let limit = limit.and_then(|line| line.split_whitespace().nth(3)?.parse().ok());
+    let each = limit.unwrap_or(1024_u32).clamp(100, 50_000) - 50;
+    let args = format!("tcp 127.0.0.1:0 --files {each}");
+    let many = (0..=220_000 / each).map(|_| lab.listen(lab.host(), &args));
+    let _many = many.collect::<Result<Vec<_>>>()?;
+
+    let loaded = "eBPF iterator (loaded)";
+    let run = lab.whereis(&["22060"])?;
+    ensure!(used(&run, loaded), "{}", run.json["sources"]);
+    let path = run.is_found()?.path_in(&other)?;
+    ensure!(path.pids() == [u64::from(server.pid)], "{}", path.0);
+    let less = ["setpriv", "--bounding-set", "-bpf,-perfmon,-sys_admin", "--inh-caps", "-all"];
+    let run = lab.tool().through(&less).args(&["--json", "22060"]).run()?;
+    ensure!(!used(&run, loaded), "{}", run.json["sources"]);
+    let path = run.is_found()?.path_in(&other)?;
+    ensure!(path.pids() == [u64::from(server.pid)], "{}", path.0);
     Ok(())
 }

@@ -276,3 +276,47 @@ fn a_container_that_has_ended_is_named() -> Test {
     }
     Ok(())
 }
+
+#[test]
+fn ids_are_those_of_the_tools_own_pid_namespace() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let port = lab::unused_port()?;
+    let target = port.to_string();
+    let args = ["-e", "listen", "-n", "1", &target];
+    let mut outside = trace(lab.tool(), &args)?;
+    let alone = ["unshare", "-pf", "--mount-proc"];
+    let mut apart = trace(lab.tool().through(&alone), &args)?;
+    // It is process 1 of a namespace of its own, a child of the one that was started.
+    let server = lab.listen(lab.host(), &format!("tcp 127.0.0.1:{port} --pidns"))?;
+    let children = format!("/proc/{0}/task/{0}/children", server.pid);
+    let inner: u32 = std::fs::read_to_string(children)?.trim().parse()?;
+    let line = outside.line()?;
+    ensure!(line["actor"]["pid"] == inner && line["process"]["pid"] == inner, "{line}");
+    ensure!(line["process"]["inner_pid"] == 1, "{line}");
+    let line = apart.line()?;
+    ensure!(line["actor"]["pid"].is_null() && line["process"].is_null(), "{line}");
+    ensure!(line["actor"]["comm"] == "lab-helper", "{line}");
+    Ok(())
+}
+
+#[test]
+fn a_listener_that_is_bound_anew_is_told_anew() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let port = lab::unused_port()?;
+    let trace = trace(lab.tool(), &[&port.to_string()])?;
+    for family in ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]"] {
+        let args = format!("tcp {family}:{port} udp {family}:{port} --v6only 0 --clients 2");
+        lab.listen(lab.host(), &args)?.kill()?;
+    }
+    let (events, summary) = trace.interrupt()?;
+    // Neither connections nor their end are a listener's.
+    ensure!(summary["events"] == 12, "{:?}", all_brief(&events));
+    let opened = all_brief(&events).into_iter().filter(|told| !told.starts_with("close"));
+    let expected = ["127.0.0.1", "::1", "::ffff:127.0.0.1"].map(|address| {
+        [format!("listen tcp {address}:{port}"), format!("bind udp {address}:{port}")]
+    });
+    ensure!(opened.eq(expected.into_iter().flatten()), "{:?}", all_brief(&events));
+    Ok(())
+}

@@ -40,6 +40,9 @@ fn members_of_the_group_get_owners_without_any_right() -> Test {
     ensure!(run.listeners()?.len() == 2, "{}", run.stdout);
     ensure!(run.listeners()?.iter().all(|l| l.ending() == "process"), "{}", run.stdout);
 
+    let run = lab.tool().inside(&mounts).args(&["--json", "doctor"]).run()?;
+    ensure!(run.stdout.contains("pinned in /sys/fs/bpf/whereis-port"), "{}", run.stdout);
+
     // Who is not in the group gets what he got without a pin.
     let run = ask_as(&lab, &mounts, &["--clear-groups"], &["--json", "22101"])?;
     ensure!(!used_pin(run.is_found()?), "{}", run.stdout);

@@ -29,6 +29,7 @@ struct Wanted {
     in_flight: bool,
     clients: u32,
     count: u32,
+    files: u32,
     thread: bool,
     leader_exits: bool,
     keep_netns: bool,
@@ -66,6 +67,8 @@ impl Wanted {
                 "--in-flight" => wanted.in_flight = true,
                 // Connects to the first TCP socket so often, and accepts every other one.
                 "--clients" => wanted.clients = value()?.parse().context("--clients")?,
+                // Holds so many open files besides.
+                "--files" => wanted.files = value()?.parse().context("--files")?,
                 "--count" => wanted.count = value()?.parse().context("--count")?,
                 // Holds the sockets in the descriptor table of a thread only.
                 "--thread" => wanted.thread = true,
@@ -202,6 +205,9 @@ pub(crate) fn listen(args: &[String]) -> Result<()> {
         for socket in &sockets {
             kept.push(rustix::io::fcntl_dupfd_cloexec(socket, 100)?);
         }
+    }
+    for _ in 0..wanted.files {
+        kept.push(std::fs::File::open("/dev/null").context("opening many files")?.into());
     }
     let mut holders = vec![std::process::id()];
     for _ in 0..wanted.fork {
