@@ -68,7 +68,7 @@ fn nothing_is_found_as_without_a_pin() -> Test {
 fn the_list_of_a_crowd_is_what_everybody_says() -> Test {
     lab::root_or_skip!();
     let lab = Lab::new()?;
-    let crowd = Crowd::gather(&lab, &mut Random::new()?, 40, 150)?;
+    let crowd = Crowd::gather(&lab, &mut Random::new()?, 90, 60)?;
     let mounts = lab.bpffs()?;
     pin(&lab, &mounts, &[])?;
 
