@@ -135,3 +135,29 @@ fn a_user_with_two_capabilities_sees_tcp_and_is_told_what_udp_takes() -> Test {
     }
     Ok(())
 }
+
+#[test]
+fn no_memory_may_be_locked_and_programs_run_all_the_same() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let mounts = lab.bpffs()?;
+    let less = ["prlimit", "--memlock=0"];
+    let run = lab.tool().inside(&mounts).through(&less).arg("pin").run()?;
+    ensure!(run.code == Some(0), "{}", run.stderr);
+    let port = lab::unused_port()?;
+    let args = ["--json", "-e", "listen", "-n", "1", &port.to_string()];
+    let mut trace = Trace::start(lab.tool().through(&less), &args)?;
+    let _server = lab.listen(lab.host(), &format!("tcp 127.0.0.1:{port}"))?;
+    ensure!(trace.line()?["seen_by"] == "ebpf");
+    Ok(())
+}
+
+#[test]
+fn what_the_programs_log_is_shown_when_asked_for() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let port = lab::unused_port()?;
+    let mut trace = Trace::start(lab.tool(), &["-vv", "-n", "1", &port.to_string()])?;
+    let _server = lab.listen(lab.host(), &format!("tcp 127.0.0.1:{port}"))?;
+    trace.hears(&format!("tcp state 7 to 10, port {port}"))
+}

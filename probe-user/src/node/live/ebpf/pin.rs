@@ -94,38 +94,42 @@ fn pin_both(group: Option<u32>) -> Result<Pinned, Refused> {
 /// pins that were there.
 ///
 /// # Errors
-/// Says what could not be removed.
+/// Says what could not be removed, after the rest was.
 pub fn unpin() -> Result<Vec<PathBuf>, String> {
     let mut removed = Vec::new();
-    for dir in [USUAL, OWN] {
-        let path = Path::new(dir);
-        match place::open_trusted(dir) {
-            Ok(None) => continue,
-            Err(Untrusted::Because(why)) => return Err(why),
-            Err(Untrusted::Denied) => {
-                return Err(format!("{dir} can't be read: run it as root"));
-            }
-            Ok(Some(_)) => {}
-        }
-        let _one_at_a_time = lock(path).map_err(|refused| refused.reason)?;
-        removed.extend(sweep(path, |_| true));
-        let left = left_in(path);
-        if !left.is_empty() {
-            let left = left.join(", ");
-            return Err(format!("{dir}: not removed: {left}; run it as root, or look whose it is"));
-        }
-        if dir == OWN {
-            // Detached, for the lock keeps it in use; whoever reads may go on.
-            rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH)
-                .map_err(|error| failed("unmounting", path, error.into()).reason)?;
-        }
-        fs::remove_dir(path).map_err(|error| failed("removing", path, error).reason)?;
-        if dir == OWN {
-            // Only if nothing else is in there.
-            let _ = fs::remove_dir(Path::new(OWN).with_file_name(""));
-        }
-    }
+    let results = [USUAL, OWN].map(|dir| unpin_in(dir, &mut removed));
+    results.into_iter().collect::<Result<(), String>>()?;
     Ok(removed)
+}
+
+fn unpin_in(dir: &str, removed: &mut Vec<PathBuf>) -> Result<(), String> {
+    let path = Path::new(dir);
+    match place::open_trusted(dir) {
+        Ok(None) => return Ok(()),
+        Err(Untrusted::Because(why)) => {
+            return Err(format!("{why}; look who made it, and remove it"));
+        }
+        Err(Untrusted::Denied) => return Err(format!("{dir} can't be read: run it as root")),
+        Ok(Some(_)) => {}
+    }
+    let _one_at_a_time = lock(path).map_err(|refused| refused.reason)?;
+    removed.extend(sweep(path, |_| true));
+    let left = left_in(path);
+    if !left.is_empty() {
+        let left = left.join(", ");
+        return Err(format!("{dir}: not removed: {left}; run it as root, or look whose it is"));
+    }
+    if dir == OWN {
+        // Detached, for the lock keeps it in use; whoever reads may go on.
+        rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH)
+            .map_err(|error| failed("unmounting", path, error.into()).reason)?;
+    }
+    fs::remove_dir(path).map_err(|error| failed("removing", path, error).reason)?;
+    if dir == OWN {
+        // Only if nothing else is in there.
+        let _ = fs::remove_dir(Path::new(OWN).with_file_name(""));
+    }
+    Ok(())
 }
 
 /// Where to pin: in the usual bpffs, else in one that is mounted for it.
