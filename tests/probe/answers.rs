@@ -117,7 +117,7 @@ fn what_no_process_holds_is_listed_as_without_a_pin() -> Test {
     let [pinned, without] = both(&lab, &mounts, &["list"])?;
     let list = |run: &Run| -> Result<Vec<(Value, Value)>> {
         let found = run.listeners()?;
-        Ok(found.iter().map(|l| (l.0["port"].clone(), l.0["ending"].clone())).collect())
+        Ok(found.iter().map(|l| (l.0["port"].clone(), l.0["socket_inode"].clone())).collect())
     };
     let found = list(&pinned)?;
     ensure!(found == list(&without)?, "{found:?}");
@@ -125,8 +125,10 @@ fn what_no_process_holds_is_listed_as_without_a_pin() -> Test {
         let here = found.iter().filter(|(p, _)| *p == port).count();
         ensure!(here >= 1, "{port} is missing: {found:?}");
         let [one, other] = both(&lab, &mounts, &[&port.to_string()])?;
+        // Where a process can't be read, it may be the holder; that may change meanwhile.
         let ends = |run: &Run| -> Result<Vec<String>> {
-            Ok(run.paths()?.iter().map(|path| path.ending().to_owned()).collect())
+            let paths = run.paths()?;
+            Ok(paths.iter().map(|p| p.ending().replace("not_readable", "unknown")).collect())
         };
         let ends = (ends(&one)?, ends(&other)?);
         ensure!(!ends.0.is_empty() && ends.0 == ends.1, "{port}: {ends:?}");
