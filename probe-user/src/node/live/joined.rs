@@ -217,8 +217,7 @@ mod tests {
     }
 
     fn reading(sockets: Vec<SocketRecord>) -> Reading {
-        let mut reading = Reading::default();
-        reading.sockets = sockets;
+        let mut reading = Reading { sockets, ..Reading::default() };
         sort(&mut reading);
         reading
     }
