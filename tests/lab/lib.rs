@@ -88,8 +88,13 @@ pub fn skip(reason: &str) {
 /// # Panics
 /// In such a virtual machine.
 pub fn skip_on_this_kernel(reason: &str) {
-    assert!(std::env::var_os("WHEREIS_PORT_VM").is_none(), "{reason}");
+    assert!(!is_other_kernel(), "{reason}");
     show_skipped(reason);
+}
+
+/// Whether this runs on one of the kernels of `cargo xtask vm`.
+pub fn is_other_kernel() -> bool {
+    std::env::var_os("WHEREIS_PORT_VM").is_some()
 }
 
 fn show_skipped(reason: &str) {

@@ -253,7 +253,7 @@ fn nothing_stays_attached_when_it_is_killed() -> Test {
 }
 
 #[test]
-fn a_container_that_has_ended_is_named() -> Test {
+fn a_docker_container_that_has_ended_is_named() -> Test {
     lab::docker_or_skip!();
     let docker = Docker::shared()?;
     let lab = docker.lab();
