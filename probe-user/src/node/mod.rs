@@ -34,6 +34,10 @@ pub trait Node {
     /// Every network namespace that can be seen, the tool's own first.
     fn netns(&self) -> Read<Vec<Netns>>;
 
+    /// Says which sockets will be asked for, of all namespaces, so that a slow
+    /// source can be read while other things are.
+    fn expect(&self, _filter: &SocketFilter) {}
+
     /// Listening TCP and bound, unconnected UDP sockets of these namespaces that
     /// pass `filter`.
     fn sockets(&self, netns: &[NetnsId], filter: &SocketFilter) -> Read<Vec<Socket>>;

@@ -32,6 +32,8 @@ pub struct ListFilter {
 
 /// Lists the node's listeners.
 pub fn list(node: &dyn Node, filter: &ListFilter) -> Listing {
+    let asked = SocketFilter { proto: filter.proto, ports: None };
+    node.expect(&asked);
     let facts = Facts::new(node);
     let mut places = facts.all_netns();
     if let Some(wanted) = &filter.netns {
@@ -40,7 +42,6 @@ pub fn list(node: &dyn Node, filter: &ListFilter) -> Listing {
                 || facts.netns_ref(*id).name.as_deref() == Some(wanted)
         });
     }
-    let asked = SocketFilter { proto: filter.proto, ports: None };
     let mut sockets = facts.take(facts.node.sockets(&places, &asked));
     if let Some(ipv4) = filter.ipv4 {
         sockets.retain(|s| s.address.is_ipv4() == ipv4);

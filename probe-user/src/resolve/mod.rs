@@ -35,6 +35,7 @@ use facts::Facts;
 
 /// Answers one question from the facts of a node.
 pub fn answer(node: &dyn Node, query: &Query) -> Answer {
+    node.expect(&query.filter());
     let facts = Facts::new(node);
     let sockets = matching(&facts, query);
     // One pass over the descriptors for all of them.

@@ -66,6 +66,7 @@ pub struct LiveNode {
     owners: RefCell<OwnersRead>,
     probe: OnceCell<ebpf::Probe>,
     probed: RefCell<Vec<tables::Probed>>,
+    begun: RefCell<Option<ebpf::Begun>>,
     places: OnceCell<Option<tables::Places>>,
     read: RefCell<HashMap<Pid, Option<Process>>>,
     links: Memo<Link>,
@@ -126,6 +127,7 @@ impl LiveNode {
             owners: RefCell::default(),
             probe: OnceCell::new(),
             probed: RefCell::default(),
+            begun: RefCell::default(),
             places: OnceCell::new(),
             read: RefCell::default(),
             links: RefCell::default(),
@@ -483,6 +485,10 @@ impl Node for LiveNode {
                 Err(why) => Read::partial(None, Gap::new(Impact::Owner, "cgroup2", why)),
             })
             .clone()
+    }
+
+    fn expect(&self, filter: &SocketFilter) {
+        self.begin_probe(filter);
     }
 
     fn observed(&self) -> Read<Option<Watched>> {

@@ -3,8 +3,8 @@
 //!
 //! The probe sees every socket that a descriptor leads to. The kernel's tables
 //! also have those without one: held by the kernel itself, left behind, on their
-//! way between two processes. The tables are read first: what is in there and has
-//! a descriptor is then seen by the probe as well.
+//! way between two processes. The probe is read meanwhile; what is in a table and
+//! not seen by it is looked for once more.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
@@ -17,7 +17,7 @@ use super::joined::{self, Counts};
 use super::netns::Place;
 use super::{LiveNode, SocketsRead, gaps, owners, procs, sockdiag};
 use crate::model::{
-    Gap, Impact, NetnsId, Owner, Owners, Pid, Read, Socket, SocketFilter, SocketInode,
+    Gap, Impact, NetnsId, Owner, Owners, Pid, PortRange, Read, Socket, SocketFilter, SocketInode,
 };
 
 /// How many open files the kernel has to have before loading the iterator for one
@@ -60,8 +60,6 @@ impl LiveNode {
         let whole = filter.ports.is_none();
         let by_count = whole && self.may_probe();
         let mut results = enter::in_each(&doors, |door| {
-            // Before the probe: what is in a table and not seen by it then has no
-            // descriptor, and is not just new.
             let counts = count_here();
             if by_count && counts.is_some_and(|counts| counts.total() > FEW) {
                 return Ok(None);
@@ -73,6 +71,7 @@ impl LiveNode {
         if by_count {
             self.read_uncounted(&doors, filter, &mut results);
         }
+        self.see_new_ones(filter, &results);
         let mut total = 0;
         let mut closed = Vec::new();
         let mut gaps = Vec::new();
@@ -160,14 +159,39 @@ impl LiveNode {
                 sockdiag::dump(door.id, filter).map(Some)
             })
         };
-        // A socket that was opened after the probe was read is in the tables
-        // only: then it is read once more, so that the socket gets its owner.
-        let mut sockets = tables.iter().flatten().flatten().flatten().flatten();
-        if self.is_probed() && sockets.any(|s| s.inode != 0 && !self.is_held(s.inode)) {
-            self.probe(filter, false);
-        }
         for (at, table) in left.into_iter().zip(tables) {
             results[at] = table;
+        }
+    }
+
+    /// A socket that was opened while the probe was read may be in the tables only.
+    /// What nobody holds is therefore looked for once more; there is not much of
+    /// it: sockets of the kernel, left behind or on their way.
+    fn see_new_ones(&self, filter: &SocketFilter, tables: &[Table]) {
+        if !self.is_probed() {
+            return;
+        }
+        let tables = tables.iter().flatten().flatten().flatten().flatten();
+        let unheld: Vec<&Socket> =
+            tables.filter(|s| s.inode != 0 && !self.is_held(s.inode)).collect();
+        let ports = unheld.iter().map(|socket| socket.port);
+        let (Some(first), Some(last)) = (ports.clone().min(), ports.max()) else { return };
+        // A process that is hidden from the probe holds what it holds.
+        let inodes = unheld.iter().map(|socket| socket.inode).collect();
+        let hidden = self.owners_unseen(&inodes);
+        if hidden.is_ok_and(|owners| owners.denied_total > 0 || !owners.holders.is_empty()) {
+            return;
+        }
+        let range = PortRange { first, last };
+        self.probe(&SocketFilter { ports: Some(range), ..*filter }, false);
+    }
+
+    /// Begins to read the probe, before anything else is read.
+    pub(super) fn begin_probe(&self, filter: &SocketFilter) {
+        if self.begun.borrow().is_none() && self.probed.borrow().is_empty() {
+            let wanted = joined::filter(filter, filter.ports.is_none());
+            let begun = self.probe.get_or_init(Probe::find).begin(&wanted);
+            *self.begun.borrow_mut() = begun;
         }
     }
 
@@ -181,7 +205,8 @@ impl LiveNode {
         let since = Instant::now();
         let wanted = joined::filter(filter, others);
         let probe = self.probe.get_or_init(Probe::find);
-        let (name, reading) = match probe.sockets(&wanted) {
+        let begun = self.begun.borrow_mut().take().and_then(|begun| begun.end(&wanted));
+        let (name, reading) = match begun.or_else(|| probe.sockets(&wanted)) {
             Some(Ok(reading)) => ("eBPF iterator (pinned)", Ok(reading)),
             Some(Err(error)) => {
                 ("eBPF iterator (pinned)", Err(format!("reading it failed: {error}")))
@@ -239,14 +264,29 @@ impl LiveNode {
     /// Who holds these sockets, by the probe, and by the descriptors of processes
     /// that it does not show: a kernel may keep some from it.
     pub(super) fn owners_probed(&self, inodes: &BTreeSet<SocketInode>) -> io::Result<Owners> {
-        let unseen = self.places().map(|places| places.unseen.clone()).unwrap_or_default();
-        let mut owners = if unseen.is_empty() {
-            Owners::default()
-        } else {
-            owners::scan_only(&self.proc, unseen, inodes)?
-        };
+        let mut owners = self.owners_unseen(inodes)?;
         owners.holders.extend(self.holders(inodes));
         Ok(owners)
+    }
+
+    /// What those processes hold. Without a reading of all processes that could be
+    /// anyone, and all are looked at.
+    fn owners_unseen(&self, inodes: &BTreeSet<SocketInode>) -> io::Result<Owners> {
+        let unseen = match self.places() {
+            Some(places) => places.unseen.clone(),
+            None => {
+                let unheld = inodes.iter().filter(|inode| !self.is_held(**inode));
+                let unheld: BTreeSet<SocketInode> = unheld.copied().collect();
+                if unheld.is_empty() {
+                    return Ok(Owners::default());
+                }
+                return Ok(owners::scan(&self.proc, &unheld)?);
+            }
+        };
+        if unseen.is_empty() {
+            return Ok(Owners::default());
+        }
+        Ok(owners::scan_only(&self.proc, unseen, inodes)?)
     }
 
     /// Whether the probe was used, so that it knows every holder of every socket.

@@ -166,6 +166,10 @@ impl Node for Recorder<'_> {
         self.node.observed()
     }
 
+    fn expect(&self, filter: &SocketFilter) {
+        self.node.expect(filter);
+    }
+
     fn sources(&self) -> Vec<SourceReport> {
         self.node.sources()
     }

@@ -32,6 +32,29 @@ pub(in crate::node::live) enum Probe {
     Absent(Option<Refused>),
 }
 
+/// A reading of the socket iterator that was begun before it is needed.
+#[derive(Debug)]
+pub(in crate::node::live) struct Begun {
+    filter: Filter,
+    thread: read::Thread,
+}
+
+impl Begun {
+    /// Its end, if it asked for this.
+    pub(in crate::node::live) fn end(self, filter: &Filter) -> Option<io::Result<Reading>> {
+        (self.filter == *filter).then(|| read::end(self.thread).and_then(sockets_only))
+    }
+}
+
+/// Refuses a reading of another iterator under the name of the sockets'.
+fn sockets_only(reading: Reading) -> io::Result<Reading> {
+    if reading.tasks.is_empty() {
+        Ok(reading)
+    } else {
+        Err(io::Error::other("it is another iterator under this name"))
+    }
+}
+
 impl Probe {
     /// Looks for pins.
     pub(in crate::node::live) fn find() -> Self {
@@ -58,7 +81,17 @@ impl Probe {
 
     /// Reads sockets with their owners, if the iterator is pinned.
     pub(in crate::node::live) fn sockets(&self, filter: &Filter) -> Option<io::Result<Reading>> {
-        self.read(Iterator::Sockets, filter)
+        Some(self.read(Iterator::Sockets, filter)?.and_then(sockets_only))
+    }
+
+    /// Begins to read sockets, if the iterator is pinned.
+    pub(in crate::node::live) fn begin(&self, filter: &Filter) -> Option<Begun> {
+        if !self.is_pinned() {
+            return None;
+        }
+        let Found::Ready(file) = place::find(Iterator::Sockets) else { return None };
+        let thread = read::begin(file, filter).ok()?;
+        Some(Begun { filter: *filter, thread })
     }
 
     /// Reads all processes with their namespaces, if the iterator is pinned.
@@ -69,12 +102,7 @@ impl Probe {
     fn read(&self, which: Iterator, filter: &Filter) -> Option<io::Result<Reading>> {
         match self {
             Self::Pinned => match place::find(which) {
-                Found::Ready(file) => Some(read::read(file, filter).and_then(|reading| {
-                    if which == Iterator::Sockets && !reading.tasks.is_empty() {
-                        return Err(io::Error::other("it is another iterator under this name"));
-                    }
-                    Ok(reading)
-                })),
+                Found::Ready(file) => Some(read::read(file, filter)),
                 _ => None,
             },
             Self::Absent(_) => None,

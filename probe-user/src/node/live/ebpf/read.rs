@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::thread::JoinHandle;
 
 use probe_common::Filter;
 
@@ -10,23 +11,32 @@ use super::records::Reading;
 /// The kernel hands out at most this much at once (8 pages).
 const CHUNK: usize = 32 * 1024;
 
-/// Reads `file`, which asks for nothing yet, with `filter`.
+/// A reading that goes on.
+pub(super) type Thread = JoinHandle<io::Result<Reading>>;
+
+/// Begins to read `file`, which asks for nothing yet, with `filter`.
 ///
 /// The filter travels in the name of the reading thread, see
 /// [`probe_common::Filter`]: a thread made for it, so that nobody sees another
 /// thread change its name.
-pub(super) fn read(file: File, filter: &Filter) -> io::Result<Reading> {
+pub(super) fn begin(file: File, filter: &Filter) -> io::Result<Thread> {
     let name = filter.to_name();
-    std::thread::scope(|scope| {
-        let thread =
-            std::thread::Builder::new().stack_size(128 * 1024).spawn_scoped(scope, move || {
-                let name = std::ffi::CStr::from_bytes_until_nul(&name)
-                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-                rustix::thread::set_name(name)?;
-                read_all(file)
-            })?;
-        thread.join().unwrap_or_else(|_| Err(io::Error::other("the reading thread panicked")))
+    std::thread::Builder::new().stack_size(128 * 1024).spawn(move || {
+        let name = std::ffi::CStr::from_bytes_until_nul(&name)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        rustix::thread::set_name(name)?;
+        read_all(file)
     })
+}
+
+/// Waits for the end of a reading.
+pub(super) fn end(thread: Thread) -> io::Result<Reading> {
+    thread.join().unwrap_or_else(|_| Err(io::Error::other("the reading thread panicked")))
+}
+
+/// Reads `file` with `filter`.
+pub(super) fn read(file: File, filter: &Filter) -> io::Result<Reading> {
+    end(begin(file, filter)?)
 }
 
 /// Reads `file` to its end.
