@@ -60,9 +60,6 @@ enum Command {
     /// One process of the node that `bench` measures on.
     #[command(hide = true)]
     BenchNode(bench::HelperArgs),
-    /// One process of `bench` that listens and closes again and again.
-    #[command(hide = true)]
-    BenchChurn(bench::ChurnArgs),
     /// Runs one command for `bench` and prints its peak of memory.
     #[command(hide = true)]
     BenchPeak(bench::PeakArgs),
@@ -91,7 +88,6 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Dist => dist::run(),
         Command::BenchNode(args) => bench::help(&args),
-        Command::BenchChurn(args) => bench::churn(&args),
         Command::BenchPeak(args) => bench::print_peak(&args),
     };
     match done {

@@ -6,7 +6,6 @@
 //! is compared are medians. A missed target is reported, and is no failure: a
 //! time depends on the machine.
 
-mod events;
 mod measure;
 mod node;
 mod report;
@@ -23,7 +22,6 @@ use measure::{Case, Samples, Tool};
 use node::{Node, Size};
 use report::{Machine, Measured};
 
-pub(crate) use events::{ChurnArgs, churn};
 pub(crate) use measure::{PeakArgs, print_peak};
 pub(crate) use node::{HelperArgs, help};
 
@@ -54,20 +52,6 @@ pub(crate) enum Question {
     OnePort,
     /// All listeners.
     List,
-    /// Who listens on one port, with pinned iterators.
-    OnePortPinned,
-    /// All listeners, likewise.
-    ListPinned,
-}
-
-impl Question {
-    fn is_one_port(self) -> bool {
-        matches!(self, Self::OnePort | Self::OnePortPinned)
-    }
-
-    fn is_pinned(self) -> bool {
-        matches!(self, Self::OnePortPinned | Self::ListPinned)
-    }
 }
 
 /// Measures and reports.
@@ -98,14 +82,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         })?);
     }
 
-    eprintln!("bench: events");
-    let events = node::in_private_netns(|| events::measure(&binary))?;
-
     let machine = Machine::read(args.rounds)?;
-    let markdown = report::markdown(&machine, &all, &events);
+    let markdown = report::markdown(&machine, &all);
     println!("{markdown}");
     if let Some(file) = &args.json {
-        let json = serde_json::to_string_pretty(&report::json(&machine, &all, &events))?;
+        let json = serde_json::to_string_pretty(&report::json(&machine, &all))?;
         fs::write(file, json + "\n").with_context(|| format!("writing {}", file.display()))?;
     }
     if args.readme {
@@ -126,12 +107,7 @@ fn build() -> Result<PathBuf> {
 fn on_node(size: Size, binary: &Path, somo: Option<&Path>, rounds: u32) -> Result<Vec<Measured>> {
     let node = Node::start(size)?;
     let mut all = Vec::new();
-    let questions =
-        [Question::OnePort, Question::List, Question::OnePortPinned, Question::ListPinned];
-    for question in questions {
-        if question == Question::OnePortPinned {
-            sh::run(std::process::Command::new(binary).arg("pin"))?;
-        }
+    for question in [Question::OnePort, Question::List] {
         let cases = cases(question, node.asked_port(), binary, somo);
         check_ours(question, binary, &node)?;
         let (mut timed, mut slow) = (Vec::new(), Vec::new());
@@ -153,8 +129,8 @@ fn on_node(size: Size, binary: &Path, somo: Option<&Path>, rounds: u32) -> Resul
 }
 
 fn cases(question: Question, port: u16, binary: &Path, somo: Option<&Path>) -> Vec<Case> {
-    let all = match question.is_one_port() {
-        true => vec![
+    let all = match question {
+        Question::OnePort => vec![
             (Tool::Ours, binary, vec![port.to_string()], "whereis-port P"),
             (
                 Tool::SsPort,
@@ -170,7 +146,7 @@ fn cases(question: Question, port: u16, binary: &Path, somo: Option<&Path>) -> V
                 "lsof -nP -iTCP:P -sTCP:LISTEN",
             ),
         ],
-        false => vec![
+        Question::List => vec![
             (Tool::Ours, binary, words(&["list"]), "whereis-port list"),
             (Tool::Ss, Path::new("ss"), words(&["-tlnp"]), "ss -tlnp"),
             (
@@ -183,19 +159,15 @@ fn cases(question: Question, port: u16, binary: &Path, somo: Option<&Path>) -> V
     };
     let peer = somo.map(|somo| {
         let mut args = words(&["--no-config", "--no-pager", "-t", "-l"]);
-        if question.is_one_port() {
+        if question == Question::OnePort {
             args.extend(words(&["-p", &port.to_string()]));
             (Tool::Somo, somo, args, "somo -t -l -p P")
         } else {
             (Tool::Somo, somo, args, "somo -t -l")
         }
     });
-    // With pins the peers do what they did before: `ss` alone says what is
-    // compared.
-    let is_wanted = |tool| !question.is_pinned() || !matches!(tool, Tool::Lsof | Tool::Somo);
     all.into_iter()
         .chain(peer)
-        .filter(|(tool, ..)| is_wanted(*tool))
         .map(|(tool, program, args, label)| Case { tool, program: program.into(), args, label })
         .collect()
 }
@@ -208,21 +180,22 @@ fn words(words: &[&str]) -> Vec<String> {
 /// the port, and the list must have every listener, each with its process.
 fn check_ours(question: Question, binary: &Path, node: &Node) -> Result<()> {
     let port = node.asked_port();
-    let asked = if question.is_one_port() { port.to_string() } else { "list".to_owned() };
+    let asked = match question {
+        Question::OnePort => port.to_string(),
+        Question::List => "list".to_owned(),
+    };
     let mut command = std::process::Command::new(binary);
     let json = sh::capture(command.args(["--json", &asked])).context("checking our answer")?;
     let json: serde_json::Value = serde_json::from_str(&json).context("parsing our answer")?;
-    let by_pin = json["sources"].to_string().contains("(pinned)");
-    ensure!(by_pin == question.is_pinned(), "pinned iterators: {by_pin}, for {question}");
-    match question.is_one_port() {
-        true => {
+    match question {
+        Question::OnePort => {
             let (expected, found) = (node.holder(port), report::holders(&json));
             ensure!(
                 expected.is_some_and(|pid| found.contains(&pid)),
                 "port {port} is held by {expected:?}, but whereis-port names {found:?}"
             );
         }
-        false => {
+        Question::List => {
             let found = report::listed(&json);
             if let Some(missing) = node.listeners().find(|listener| !found.contains(listener)) {
                 bail!("whereis-port list lacks (port, pid) {missing:?} of its {}", found.len());
@@ -238,9 +211,9 @@ fn check_peer(case: &Case, question: Question, node: &Node) -> Result<bool> {
     let Some(output) = case.output_within(LIMIT)? else {
         return Ok(false);
     };
-    let ports = match question.is_one_port() {
-        true => vec![node.asked_port()],
-        false => node.listeners().map(|(port, _pid)| port).collect(),
+    let ports = match question {
+        Question::OnePort => vec![node.asked_port()],
+        Question::List => node.listeners().map(|(port, _pid)| port).collect(),
     };
     let shown: BTreeSet<&str> = output.split(|c: char| !c.is_ascii_digit()).collect();
     let missing = ports.iter().find(|port| !shown.contains(port.to_string().as_str()));
@@ -253,8 +226,6 @@ impl std::fmt::Display for Question {
         f.write_str(match self {
             Self::OnePort => "one port",
             Self::List => "full list",
-            Self::OnePortPinned => "one port, pinned",
-            Self::ListPinned => "full list, pinned",
         })
     }
 }

@@ -14,7 +14,6 @@ use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
@@ -188,8 +187,7 @@ fn raise_limit(needed: u64) -> Result<()> {
 }
 
 /// Does `work` on a thread whose network namespace is new, and whose children's
-/// therefore is too, and so are its mounts: what is pinned in there is gone with
-/// it. The namespaces go when the last of them has ended.
+/// therefore is too. The namespace goes when the last of them has ended.
 pub(crate) fn in_private_netns<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
@@ -202,12 +200,8 @@ pub(crate) fn in_private_netns<T: Send>(work: impl FnOnce() -> Result<T> + Send)
 
 fn enter_new_netns() -> Result<()> {
     #[expect(unsafe_code, reason = "unshare of a namespace; only file sharing can be unsound")]
-    // SAFETY: NEWNET and NEWNS change no descriptor or memory that another thread uses.
-    unsafe { unshare_unsafe(UnshareFlags::NEWNET | UnshareFlags::NEWNS) }
-        .context("making namespaces")?;
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    mount_change("/", private).context("making mounts private")?;
-    mount("bpf", "/sys/fs/bpf", "bpf", MountFlags::empty(), None).context("mounting a bpffs")?;
+    // SAFETY: NEWNET changes no descriptor or memory that another thread uses.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.context("making a network namespace")?;
     sh::capture(Command::new("ip").args(["link", "set", "lo", "up"])).map(drop)
 }
 

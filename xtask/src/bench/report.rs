@@ -3,12 +3,10 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use super::events::Events;
 use super::measure::{Case, Samples, Tool};
 use super::node::Size;
 use super::{LIMIT, Question};
@@ -96,8 +94,8 @@ struct Target {
     met: bool,
 }
 
-fn targets(all: &[Measured], events: &Events) -> Vec<Target> {
-    use Question::{List, ListPinned, OnePort, OnePortPinned};
+fn targets(all: &[Measured]) -> Vec<Target> {
+    use Question::{List, OnePort};
     use Size::{Big, Small};
 
     let ms = |size, question, tool| {
@@ -114,9 +112,7 @@ fn targets(all: &[Measured], events: &Events) -> Vec<Target> {
         got: format!("{times:.2} times as fast"),
         met: times >= bound,
     };
-    let times = |question| ms(Small, question, Tool::Ours) / ms(Small, question, Tool::SsPort);
-    let (slower, pinned) = (times(OnePort), times(OnePortPinned));
-    let delay = events.delay().as_secs_f64() * 1e3;
+    let slower = ms(Small, OnePort, Tool::Ours) / ms(Small, OnePort, Tool::SsPort);
     let ours = all.iter().filter(|m| m.tool == Tool::Ours);
     let peak = ours.map(Measured::peak_mb).fold(0.0, f64::max);
     vec![
@@ -150,36 +146,6 @@ fn targets(all: &[Measured], events: &Events) -> Vec<Target> {
             faster(Small, List, Tool::Ss),
             1.0,
         ),
-        at_least(
-            "full list, big node, pinned, against `ss -tlnp`",
-            "at least 10 times as fast",
-            faster(Big, ListPinned, Tool::Ss),
-            10.0,
-        ),
-        at_least(
-            "one port, big node, pinned, against `ss -tlnp sport = :P`",
-            "at least 10 times as fast",
-            faster(Big, OnePortPinned, Tool::SsPort),
-            10.0,
-        ),
-        Target {
-            what: "one port, small node, pinned, against `ss -tlnp sport = :P`",
-            wanted: "at most 0.8 times its time",
-            got: format!("{pinned:.2} times its time"),
-            met: pinned <= 0.8,
-        },
-        Target {
-            what: "events of a burst",
-            wanted: "each seen, or counted as lost",
-            got: format!("{} of {} seen, {} lost", events.seen, events.made, events.lost),
-            met: events.is_whole(),
-        },
-        Target {
-            what: "delay of an event, median",
-            wanted: "under 50 ms",
-            got: format!("{delay:.2} ms"),
-            met: !events.delays.is_empty() && delay < 50.0,
-        },
         Target {
             what: "memory, highest of all runs",
             wanted: "under 30 MB",
@@ -190,7 +156,7 @@ fn targets(all: &[Measured], events: &Events) -> Vec<Target> {
 }
 
 /// The tables for people.
-pub(crate) fn markdown(machine: &Machine, all: &[Measured], events: &Events) -> String {
+pub(crate) fn markdown(machine: &Machine, all: &[Measured]) -> String {
     let mut text = String::new();
     let Machine { date, kernel, cpu, cpus, rounds } = machine;
     // Writing to a string can't fail.
@@ -231,25 +197,9 @@ pub(crate) fn markdown(machine: &Machine, all: &[Measured], events: &Events) -> 
         "`compared` is the command's time divided by whereis-port's: above 1, whereis-port is faster."
     ));
     line(format_args!(""));
-    let (alone, traced) = events.pair();
-    let (alone, traced) = (alone.as_secs_f64() * 1e6, traced.as_secs_f64() * 1e6);
-    line(format_args!(
-        "Events: {} listens and closes by 4 processes in {:.2} s; {} seen, {} lost; {:.1} µs of \
-         processor time for each, printed as JSON. From listen() to the line: {:.2} ms at the \
-         median, {:.2} ms for 99 of 100. A pair of listen and close takes {alone:.1} µs, and \
-         {traced:.1} µs while a trace runs.",
-        events.made,
-        events.burst.as_secs_f64(),
-        events.seen,
-        events.lost,
-        events.cpu.as_secs_f64() * 1e6 / events.made.max(1) as f64,
-        events.delay().as_secs_f64() * 1e3,
-        events.late().as_secs_f64() * 1e3,
-    ));
-    line(format_args!(""));
     line(format_args!("| target | wanted | measured | |"));
     line(format_args!("|---|---|---|---|"));
-    for Target { what, wanted, got, met } in targets(all, events) {
+    for Target { what, wanted, got, met } in targets(all) {
         let verdict = if met { "met" } else { "**missed**" };
         line(format_args!("| {what} | {wanted} | {got} | {verdict} |"));
     }
@@ -257,9 +207,7 @@ pub(crate) fn markdown(machine: &Machine, all: &[Measured], events: &Events) -> 
 }
 
 /// All samples, for programs.
-pub(crate) fn json(machine: &Machine, all: &[Measured], events: &Events) -> Value {
-    let nanoseconds =
-        |times: &[Duration]| -> Vec<u128> { times.iter().map(Duration::as_nanos).collect() };
+pub(crate) fn json(machine: &Machine, all: &[Measured]) -> Value {
     let cases: Vec<_> = all
         .iter()
         .map(|m| {
@@ -273,7 +221,7 @@ pub(crate) fn json(machine: &Machine, all: &[Measured], events: &Events) -> Valu
             })
         })
         .collect();
-    let targets: Vec<_> = targets(all, events)
+    let targets: Vec<_> = targets(all)
         .into_iter()
         .map(|t| json!({ "target": t.what, "wanted": t.wanted, "measured": t.got, "met": t.met }))
         .collect();
@@ -284,16 +232,6 @@ pub(crate) fn json(machine: &Machine, all: &[Measured], events: &Events) -> Valu
         "cpus": machine.cpus,
         "rounds": machine.rounds,
         "cases": cases,
-        "events": {
-            "made": events.made,
-            "burst_ns": events.burst.as_nanos(),
-            "seen": events.seen,
-            "lost": events.lost,
-            "cpu_ns": events.cpu.as_nanos(),
-            "delay_ns": nanoseconds(&events.delays),
-            "pair_alone_ns": nanoseconds(&events.alone),
-            "pair_traced_ns": nanoseconds(&events.traced),
-        },
         "targets": targets,
     })
 }
@@ -332,6 +270,8 @@ fn items(value: &Value) -> impl Iterator<Item = &Value> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn measured(size: Size, question: Question, tool: Tool, ms: u64, mb: u64) -> Measured {
@@ -352,31 +292,8 @@ mod tests {
         all
     }
 
-    /// What was met of all but the pinned rows and events.
     fn met(all: &[Measured]) -> Vec<bool> {
-        let mut met: Vec<bool> = targets(all, &Events::default()).iter().map(|t| t.met).collect();
-        met.drain(5..10);
-        met
-    }
-
-    #[test]
-    fn pinned_rows_and_events_have_targets_of_their_own() {
-        let met = |ours, ss, delay| {
-            let mut all = Vec::new();
-            for size in [Size::Big, Size::Small] {
-                for question in [Question::OnePortPinned, Question::ListPinned] {
-                    all.push(measured(size, question, Tool::Ours, ours, 1));
-                    all.push(measured(size, question, Tool::SsPort, ss, 1));
-                    all.push(measured(size, question, Tool::Ss, ss, 1));
-                }
-            }
-            let delays = vec![Duration::from_millis(delay); 3];
-            let events = Events { made: 4, seen: 3, lost: 1, delays, ..Events::default() };
-            targets(&all, &events)[5..10].iter().map(|t| t.met).collect::<Vec<_>>()
-        };
-        assert_eq!(met(10, 100, 49), [true; 5]);
-        assert_eq!(met(10, 99, 50), [false, false, true, true, false]);
-        assert_eq!(met(10, 12, 1), [false, false, false, true, true]);
+        targets(all).into_iter().map(|target| target.met).collect()
     }
 
     #[test]
@@ -410,7 +327,7 @@ mod tests {
             cpus: 2,
             rounds: 3,
         };
-        let text = markdown(&machine, &run(10, 29), &Events::default());
+        let text = markdown(&machine, &run(10, 29));
         assert_eq!(text.matches("`a command`").count(), 16);
         assert!(
             text.contains("| big | one port | `a command` | 20.0 ms | 2.00 | 1.0 MB |"),
@@ -431,9 +348,9 @@ mod tests {
         };
         let mut all = run(10, 29);
         all[3].samples.wall.clear();
-        let text = markdown(&machine, &all, &Events::default());
+        let text = markdown(&machine, &all);
         assert!(text.contains("| big | one port | `a command` | over 10 s | | |"), "{text}");
-        assert_eq!(json(&machine, &all, &Events::default())["cases"][3]["median_ms"], Value::Null);
+        assert_eq!(json(&machine, &all)["cases"][3]["median_ms"], Value::Null);
     }
 
     #[test]
