@@ -256,10 +256,8 @@ impl Trace {
 
 impl Drop for Trace {
     fn drop(&mut self) {
-        // After `end` there is nothing to stop, only to wait for.
-        if self.reader.is_some() || std::thread::panicking() {
-            let _gone = self.child.kill();
-        }
+        // After `end` it ends by itself, and has nothing to lose.
+        let _gone = self.child.kill();
         let _gone = self.child.wait();
     }
 }
