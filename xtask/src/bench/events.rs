@@ -183,10 +183,13 @@ struct Told {
     ended: bool,
 }
 
+/// Lines, and when each was read.
+type Timed = Vec<(Instant, String)>;
+
 /// A running `whereis-port trace`, whose lines a thread reads.
 struct Trace {
     child: Child,
-    reader: Option<JoinHandle<Result<Vec<(Instant, String)>>>>,
+    reader: Option<JoinHandle<Result<Timed>>>,
 }
 
 impl Trace {
