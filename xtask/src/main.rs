@@ -60,6 +60,9 @@ enum Command {
     /// One process of the node that `bench` measures on.
     #[command(hide = true)]
     BenchNode(bench::HelperArgs),
+    /// One process of the burst of events that `bench` measures.
+    #[command(hide = true)]
+    BenchBurst(bench::BurstArgs),
     /// Runs one command for `bench` and prints its peak of memory.
     #[command(hide = true)]
     BenchPeak(bench::PeakArgs),
@@ -88,6 +91,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Dist => dist::run(),
         Command::BenchNode(args) => bench::help(&args),
+        Command::BenchBurst(args) => bench::help_burst(&args),
         Command::BenchPeak(args) => bench::print_peak(&args),
     };
     match done {

@@ -10,13 +10,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use super::node::NoPins;
 use crate::sh;
 
 /// Who is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tool {
-    /// whereis-port.
+    /// whereis-port, with nothing pinned.
     Ours,
+    /// whereis-port, with its iterators pinned.
+    Pinned,
     /// `ss`, asked for one port.
     SsPort,
     /// `ss`, asked for everything.
@@ -59,6 +62,11 @@ pub(crate) struct PeakArgs {
 const PEAK_RUNS: usize = 3;
 
 impl Case {
+    /// Shows what is pinned only to the command that uses it. Not timed.
+    fn pins(&self) -> Result<Option<NoPins>> {
+        (self.tool == Tool::Ours).then(NoPins::new).transpose()
+    }
+
     /// The command, ready to run.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
@@ -68,6 +76,7 @@ impl Case {
 
     /// What it prints, or `None` when it takes longer than `limit`.
     pub(crate) fn output_within(&self, limit: Duration) -> Result<Option<String>> {
+        let _pins = self.pins()?;
         let mut child = self
             .command()
             .stdout(Stdio::piped())
@@ -92,6 +101,7 @@ impl Case {
     }
 
     fn time(&self) -> Result<Duration> {
+        let _pins = self.pins()?;
         let start = Instant::now();
         let (status, _peak) = run_to_end(self.command().stderr(Stdio::null()))?;
         let wall = start.elapsed();
@@ -105,6 +115,7 @@ impl Case {
     /// whoever starts the command. So that is a process that has just begun, and
     /// no command is said to have less than the few megabytes that it has.
     fn peak(&self) -> Result<u64> {
+        let _pins = self.pins()?;
         let mut command = Command::new(std::env::current_exe().context("finding this program")?);
         command.arg("bench-peak").arg("--").arg(&self.program).args(&self.args);
         let printed = sh::capture(&mut command)?;

@@ -6,6 +6,7 @@
 //! is compared are medians. A missed target is reported, and is no failure: a
 //! time depends on the machine.
 
+mod events;
 mod measure;
 mod node;
 mod report;
@@ -22,6 +23,7 @@ use measure::{Case, Samples, Tool};
 use node::{Node, Size};
 use report::{Machine, Measured};
 
+pub(crate) use events::{BurstArgs, help_burst};
 pub(crate) use measure::{PeakArgs, print_peak};
 pub(crate) use node::{HelperArgs, help};
 
@@ -77,16 +79,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut all = Vec::new();
     for size in [Size::Big, Size::Small] {
         eprintln!("bench: making the {size} node");
-        all.extend(node::in_private_netns(|| {
+        all.extend(node::in_private_namespaces(|| {
             on_node(size, &binary, somo.as_deref(), args.rounds)
         })?);
     }
 
+    eprintln!("bench: events");
+    let events = node::in_private_namespaces(|| events::measure(&binary))?;
+
     let machine = Machine::read(args.rounds)?;
-    let markdown = report::markdown(&machine, &all);
+    let markdown = report::markdown(&machine, &all, &events);
     println!("{markdown}");
     if let Some(file) = &args.json {
-        let json = serde_json::to_string_pretty(&report::json(&machine, &all))?;
+        let json = serde_json::to_string_pretty(&report::json(&machine, &all, &events))?;
         fs::write(file, json + "\n").with_context(|| format!("writing {}", file.display()))?;
     }
     if args.readme {
@@ -106,10 +111,15 @@ fn build() -> Result<PathBuf> {
 /// Everything that is measured on one node, in the namespace of this thread.
 fn on_node(size: Size, binary: &Path, somo: Option<&Path>, rounds: u32) -> Result<Vec<Measured>> {
     let node = Node::start(size)?;
+    sh::capture(std::process::Command::new(binary).arg("pin")).context("pinning")?;
     let mut all = Vec::new();
     for question in [Question::OnePort, Question::List] {
         let cases = cases(question, node.asked_port(), binary, somo);
-        check_ours(question, binary, &node)?;
+        check_ours(question, binary, &node).context("pinned")?;
+        {
+            let _no_pins = node::NoPins::new()?;
+            check_ours(question, binary, &node).context("not pinned")?;
+        }
         let (mut timed, mut slow) = (Vec::new(), Vec::new());
         for case in cases {
             if check_peer(&case, question, &node)? {
@@ -132,6 +142,7 @@ fn cases(question: Question, port: u16, binary: &Path, somo: Option<&Path>) -> V
     let all = match question {
         Question::OnePort => vec![
             (Tool::Ours, binary, vec![port.to_string()], "whereis-port P"),
+            (Tool::Pinned, binary, vec![port.to_string()], "whereis-port P (pinned)"),
             (
                 Tool::SsPort,
                 Path::new("ss"),
@@ -148,6 +159,7 @@ fn cases(question: Question, port: u16, binary: &Path, somo: Option<&Path>) -> V
         ],
         Question::List => vec![
             (Tool::Ours, binary, words(&["list"]), "whereis-port list"),
+            (Tool::Pinned, binary, words(&["list"]), "whereis-port list (pinned)"),
             (Tool::Ss, Path::new("ss"), words(&["-tlnp"]), "ss -tlnp"),
             (
                 Tool::Lsof,

@@ -14,6 +14,9 @@ use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
+};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
@@ -186,22 +189,58 @@ fn raise_limit(needed: u64) -> Result<()> {
     setrlimit(Resource::Nofile, raised).context("raising the limit of open files")
 }
 
-/// Does `work` on a thread whose network namespace is new, and whose children's
-/// therefore is too. The namespace goes when the last of them has ended.
-pub(crate) fn in_private_netns<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+/// Does `work` on a thread whose network and mount namespaces are new, and whose
+/// children's therefore are too. They go when the last of them has ended, and with
+/// them whatever was mounted and pinned.
+pub(crate) fn in_private_namespaces<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            enter_new_netns()?;
+            enter_new_namespaces()?;
             work()
         });
         thread.join().map_err(|_panic| anyhow!("the measuring thread panicked"))?
     })
 }
 
-fn enter_new_netns() -> Result<()> {
-    #[expect(unsafe_code, reason = "unshare of a namespace; only file sharing can be unsound")]
-    // SAFETY: NEWNET changes no descriptor or memory that another thread uses.
-    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.context("making a network namespace")?;
+/// Where `whereis-port pin` looks for a bpffs first.
+const BPFFS: &str = "/sys/fs/bpf";
+/// Where it mounts one where there is none.
+const OWN_BPFFS: &str = "/run/whereis-port/bpf";
+
+/// Whatever is pinned can't be found while this lives.
+pub(crate) struct NoPins(());
+
+impl NoPins {
+    /// Covers the bpffs with an empty one, in the mount namespace of this thread.
+    pub(crate) fn new() -> Result<Self> {
+        mount_bpffs().context("covering what is pinned")?;
+        Ok(Self(()))
+    }
+}
+
+impl Drop for NoPins {
+    fn drop(&mut self) {
+        // What could keep it busy has ended; and detaching doesn't ask.
+        let _detached = unmount(BPFFS, UnmountFlags::DETACH);
+    }
+}
+
+fn mount_bpffs() -> Result<()> {
+    let none: Option<&std::ffi::CStr> = None;
+    mount("bpf", BPFFS, "bpf", MountFlags::empty(), none)
+        .with_context(|| format!("mounting bpffs at {BPFFS}"))
+}
+
+fn enter_new_namespaces() -> Result<()> {
+    let new = UnshareFlags::NEWNET | UnshareFlags::NEWNS;
+    #[expect(unsafe_code, reason = "unshare of namespaces; only file sharing can be unsound")]
+    // SAFETY: NEWNET and NEWNS change no descriptor or memory that another thread uses.
+    unsafe { unshare_unsafe(new) }.context("making a network and a mount namespace")?;
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .context("keeping mounts private")?;
+    mount_bpffs()?;
+    // Pins of this machine would be found there: they are not seen in here.
+    while unmount(OWN_BPFFS, UnmountFlags::DETACH).is_ok() {}
     sh::capture(Command::new("ip").args(["link", "set", "lo", "up"])).map(drop)
 }
 

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
+use super::events::Events;
 use super::measure::{Case, Samples, Tool};
 use super::node::Size;
 use super::{LIMIT, Question};
@@ -94,7 +96,7 @@ struct Target {
     met: bool,
 }
 
-fn targets(all: &[Measured]) -> Vec<Target> {
+fn targets(all: &[Measured], events: &Events) -> Vec<Target> {
     use Question::{List, OnePort};
     use Size::{Big, Small};
 
@@ -112,8 +114,11 @@ fn targets(all: &[Measured]) -> Vec<Target> {
         got: format!("{times:.2} times as fast"),
         met: times >= bound,
     };
+    let pinned = |size, question, tool| ms(size, question, tool) / ms(size, question, Tool::Pinned);
+    let small = ms(Small, OnePort, Tool::Pinned) / ms(Small, OnePort, Tool::SsPort);
+    let delay = quantile(&millis(&events.delays), 0.5);
     let slower = ms(Small, OnePort, Tool::Ours) / ms(Small, OnePort, Tool::SsPort);
-    let ours = all.iter().filter(|m| m.tool == Tool::Ours);
+    let ours = all.iter().filter(|m| matches!(m.tool, Tool::Ours | Tool::Pinned));
     let peak = ours.map(Measured::peak_mb).fold(0.0, f64::max);
     vec![
         Target {
@@ -152,11 +157,85 @@ fn targets(all: &[Measured]) -> Vec<Target> {
             got: format!("{peak:.1} MB"),
             met: peak < 30.0,
         },
+        at_least(
+            "full list, big node, pinned, against `ss -tlnp`",
+            "at least 10 times as fast",
+            pinned(Big, List, Tool::Ss),
+            10.0,
+        ),
+        at_least(
+            "one port, big node, pinned, against `ss -tlnp sport = :P`",
+            "at least 10 times as fast",
+            pinned(Big, OnePort, Tool::SsPort),
+            10.0,
+        ),
+        Target {
+            what: "one port, small node, pinned, against `ss -tlnp sport = :P`",
+            wanted: "at most 0.8 times its time",
+            got: format!("{small:.2} times its time"),
+            met: small <= 0.8,
+        },
+        Target {
+            what: "events of a burst",
+            wanted: "all seen, or counted as lost",
+            got: format!("{} made, {} seen, {} lost", events.made, events.seen, events.lost),
+            met: events.made > 0
+                && (events.seen == events.made || events.seen + events.lost == events.made),
+        },
+        Target {
+            what: "from `listen()` to the printed line, median",
+            wanted: "under 50 ms",
+            got: format!("{delay:.1} ms"),
+            met: delay < 50.0,
+        },
+    ]
+}
+
+/// The value that this part of the values does not exceed.
+fn quantile(values: &[f64], part: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let index = (part * sorted.len() as f64).ceil() as usize;
+    sorted.get(index.saturating_sub(1)).copied().unwrap_or(f64::NAN)
+}
+
+fn millis(times: &[Duration]) -> Vec<f64> {
+    times.iter().map(|time| time.as_secs_f64() * 1e3).collect()
+}
+
+/// What was measured of `trace`, line by line.
+fn event_rows(events: &Events) -> Vec<(&'static str, String)> {
+    let Events { made, seen, lost, burst, cpu, .. } = events;
+    let per_event = cpu.as_secs_f64() * 1e6 / *seen as f64;
+    let delays = millis(&events.delays);
+    let (without, with) = (median(events.without.clone()), median(events.with.clone()));
+    vec![
+        (
+            "burst of listens and closes by 4 processes",
+            format!("{made} made in {:.2} s: {seen} seen, {lost} lost", burst.as_secs_f64()),
+        ),
+        ("processor time of `trace` for each event", format!("{per_event:.1} µs")),
+        (
+            "from `listen()` to the printed line",
+            format!(
+                "median {:.1} ms, p99 {:.1} ms",
+                quantile(&delays, 0.5),
+                quantile(&delays, 0.99)
+            ),
+        ),
+        (
+            "one listen and close, without and with `trace`",
+            format!(
+                "{without:.0} ns and {with:.0} ns ({:+.0} ns, {:+.1} %)",
+                with - without,
+                (with / without - 1.0) * 100.0
+            ),
+        ),
     ]
 }
 
 /// The tables for people.
-pub(crate) fn markdown(machine: &Machine, all: &[Measured]) -> String {
+pub(crate) fn markdown(machine: &Machine, all: &[Measured], events: &Events) -> String {
     let mut text = String::new();
     let Machine { date, kernel, cpu, cpus, rounds } = machine;
     // Writing to a string can't fail.
@@ -197,9 +276,15 @@ pub(crate) fn markdown(machine: &Machine, all: &[Measured]) -> String {
         "`compared` is the command's time divided by whereis-port's: above 1, whereis-port is faster."
     ));
     line(format_args!(""));
+    line(format_args!("| events, by `whereis-port trace --events listen,close --json` | |"));
+    line(format_args!("|---|---|"));
+    for (what, measured) in event_rows(events) {
+        line(format_args!("| {what} | {measured} |"));
+    }
+    line(format_args!(""));
     line(format_args!("| target | wanted | measured | |"));
     line(format_args!("|---|---|---|---|"));
-    for Target { what, wanted, got, met } in targets(all) {
+    for Target { what, wanted, got, met } in targets(all, events) {
         let verdict = if met { "met" } else { "**missed**" };
         line(format_args!("| {what} | {wanted} | {got} | {verdict} |"));
     }
@@ -207,7 +292,7 @@ pub(crate) fn markdown(machine: &Machine, all: &[Measured]) -> String {
 }
 
 /// All samples, for programs.
-pub(crate) fn json(machine: &Machine, all: &[Measured]) -> Value {
+pub(crate) fn json(machine: &Machine, all: &[Measured], events: &Events) -> Value {
     let cases: Vec<_> = all
         .iter()
         .map(|m| {
@@ -221,7 +306,7 @@ pub(crate) fn json(machine: &Machine, all: &[Measured]) -> Value {
             })
         })
         .collect();
-    let targets: Vec<_> = targets(all)
+    let targets: Vec<_> = targets(all, events)
         .into_iter()
         .map(|t| json!({ "target": t.what, "wanted": t.wanted, "measured": t.got, "met": t.met }))
         .collect();
@@ -232,6 +317,16 @@ pub(crate) fn json(machine: &Machine, all: &[Measured]) -> Value {
         "cpus": machine.cpus,
         "rounds": machine.rounds,
         "cases": cases,
+        "events": {
+            "made": events.made,
+            "seen": events.seen,
+            "lost": events.lost,
+            "burst_ms": events.burst.as_secs_f64() * 1e3,
+            "cpu_ms": events.cpu.as_secs_f64() * 1e3,
+            "delay_ms": millis(&events.delays),
+            "pair_ns_without": events.without,
+            "pair_ns_with": events.with,
+        },
         "targets": targets,
     })
 }
@@ -270,8 +365,6 @@ fn items(value: &Value) -> impl Iterator<Item = &Value> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn measured(size: Size, question: Question, tool: Tool, ms: u64, mb: u64) -> Measured {
@@ -279,11 +372,39 @@ mod tests {
         Measured { size, question, tool, label: "a command", samples }
     }
 
+    fn events() -> Events {
+        Events {
+            made: 40_000,
+            seen: 39_990,
+            lost: 10,
+            burst: Duration::from_secs(1),
+            cpu: Duration::from_millis(400),
+            delays: (1..=98).map(Duration::from_millis).collect(),
+            without: vec![1_000.0; 3],
+            with: vec![1_500.0; 3],
+        }
+    }
+
+    #[test]
+    fn what_is_lost_must_be_counted() {
+        let met = |events: &Events| {
+            let all = targets(&[], events);
+            (all[9].met, all[10].met)
+        };
+        assert_eq!(met(&events()), (true, true));
+        assert_eq!(met(&Events { lost: 9, ..events() }), (false, true));
+        assert_eq!(met(&Events { lost: 3, seen: 40_000, ..events() }), (true, true));
+        let slow = vec![Duration::from_millis(50)];
+        assert_eq!(met(&Events { delays: slow, ..events() }), (true, false));
+        assert_eq!(met(&Events::default()), (false, false));
+    }
+
     fn run(ours: u64, peak: u64) -> Vec<Measured> {
         let mut all = Vec::new();
         for size in [Size::Big, Size::Small] {
             for question in [Question::OnePort, Question::List] {
                 all.push(measured(size, question, Tool::Ours, ours, peak));
+                all.push(measured(size, question, Tool::Pinned, 1, 1));
                 all.push(measured(size, question, Tool::SsPort, 12, 1));
                 all.push(measured(size, question, Tool::Ss, 12, 1));
                 all.push(measured(size, question, Tool::Lsof, 20, 1));
@@ -293,15 +414,20 @@ mod tests {
     }
 
     fn met(all: &[Measured]) -> Vec<bool> {
-        targets(all).into_iter().map(|target| target.met).collect()
+        targets(all, &events()).into_iter().map(|target| target.met).collect()
+    }
+
+    /// The first six, and the others met.
+    fn pinned_met(first: [bool; 6]) -> Vec<bool> {
+        [&first[..], &[true; 5]].concat()
     }
 
     #[test]
     fn targets_are_met_at_their_bounds_and_missed_beyond() {
-        assert_eq!(met(&run(10, 29)), [true; 6]);
-        assert_eq!(met(&run(11, 29)), [true, false, false, true, true, true]);
-        assert_eq!(met(&run(18, 30)), [true, false, false, false, false, false]);
-        assert_eq!(met(&run(19, 1)), [false, false, false, false, false, true]);
+        assert_eq!(met(&run(10, 29)), [true; 11]);
+        assert_eq!(met(&run(11, 29)), pinned_met([true, false, false, true, true, true]));
+        assert_eq!(met(&run(18, 30)), pinned_met([true, false, false, false, false, false]));
+        assert_eq!(met(&run(19, 1)), pinned_met([false, false, false, false, false, true]));
     }
 
     #[test]
@@ -327,13 +453,15 @@ mod tests {
             cpus: 2,
             rounds: 3,
         };
-        let text = markdown(&machine, &run(10, 29));
-        assert_eq!(text.matches("`a command`").count(), 16);
+        let text = markdown(&machine, &run(10, 29), &events());
+        assert_eq!(text.matches("`a command`").count(), 20);
         assert!(
             text.contains("| big | one port | `a command` | 20.0 ms | 2.00 | 1.0 MB |"),
             "{text}"
         );
-        assert_eq!(text.matches("| met |").count(), 6, "{text}");
+        assert_eq!(text.matches("| met |").count(), 11, "{text}");
+        assert!(text.contains("1000 ns and 1500 ns (+500 ns, +50.0 %)"), "{text}");
+        assert!(text.contains("each event | 10.0 µs |"), "{text}");
         assert!(text.contains("2020-01-02, Linux 6.1.0, 2 × Some CPU; medians of 3"), "{text}");
     }
 
@@ -347,10 +475,10 @@ mod tests {
             rounds: 1,
         };
         let mut all = run(10, 29);
-        all[3].samples.wall.clear();
-        let text = markdown(&machine, &all);
+        all[4].samples.wall.clear();
+        let text = markdown(&machine, &all, &events());
         assert!(text.contains("| big | one port | `a command` | over 10 s | | |"), "{text}");
-        assert_eq!(json(&machine, &all)["cases"][3]["median_ms"], Value::Null);
+        assert_eq!(json(&machine, &all, &events())["cases"][4]["median_ms"], Value::Null);
     }
 
     #[test]
