@@ -102,8 +102,9 @@ fn udp(context: &SockContext, kind: u16) {
     // of `bpf_sock` only, and has none for the port of a socket that is released.
     let sk = context.as_ptr().cast_const();
     let port = local_port(sk);
-    let connected = number::<u8>(sk, offset!(sock_state)) == state::ESTABLISHED;
-    if port == 0 || !is_wanted(port) || (kind == event::RELEASE && connected) {
+    // A server may have connected since it was bound: whose end is to be told is
+    // known to the reader.
+    if port == 0 || !is_wanted(port) {
         return;
     }
     tell(kind, sk, UDP, true);

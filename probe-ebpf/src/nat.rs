@@ -40,7 +40,11 @@ fn tell(skb: Address) {
     let family = number::<u16>(original, offset!(tuple_family)) as u8;
     // A packet from here still has its socket; one that came in, or from another
     // namespace, has none, and then whoever runs has nothing to do with it.
-    let in_process = !pointer(skb, offset!(skb_sk)).is_null();
+    // The user must be the socket's too: a retransmission runs in anybody's time.
+    let sk = pointer(skb, offset!(skb_sk));
+    // SAFETY: takes nothing.
+    let user = unsafe { bpf_get_current_uid_gid() } as u32;
+    let in_process = !sk.is_null() && number::<u32>(sk, offset!(sock_uid)) == user;
     let Some(mut entry) = EVENTS.reserve::<NatRecord>(0) else { return count_lost() };
     let record = entry.as_mut_ptr();
     // SAFETY: the entry is ours until it is submitted, and every field is written.
@@ -66,8 +70,7 @@ fn tell(skb: Address) {
             u16::from_be(number(reply, offset!(tuple_src_port))),
             u16::from_be(number(reply, offset!(tuple_dst_port))),
         ]);
-        let uid = if in_process { bpf_get_current_uid_gid() as u32 } else { 0 };
-        (&raw mut (*record).uid).write(uid);
+        (&raw mut (*record).uid).write(if in_process { user } else { 0 });
         (&raw mut (*record).reserved2).write(0);
         (&raw mut (*record).comm).write([0; 16]);
         if in_process {

@@ -17,6 +17,10 @@ use crate::task::{PidNs, netns};
 /// MPTCP listeners: the subflow that is in the TCP tables has the same inode.
 const MPTCP: u16 = 262;
 
+/// `SOCK_STREAM` and `SOCK_DGRAM`.
+const STREAM: u16 = 1;
+const DATAGRAM: u16 = 2;
+
 /// `struct bpf_iter__task_file`, kernel/bpf/task_iter.c.
 #[repr(C)]
 pub(crate) struct TaskFile {
@@ -66,9 +70,11 @@ pub(crate) fn sockets(context: *const TaskFile) -> i32 {
             MPTCP => TCP,
             protocol => protocol as u8,
         };
-        let wanted = match protocol {
-            TCP => Filter::WANT_TCP,
-            UDP => Filter::WANT_UDP,
+        // A raw socket for a protocol has its number, and holds no port.
+        let kind: u16 = load(sk, offset!(sock_type));
+        let wanted = match (protocol, kind) {
+            (TCP, STREAM) => Filter::WANT_TCP,
+            (UDP, DATAGRAM) => Filter::WANT_UDP,
             _ => return 0,
         };
         let state: u8 = load(sk, offset!(sock_state));

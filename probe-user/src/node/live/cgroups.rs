@@ -71,7 +71,8 @@ pub(super) fn mount_point(mountinfo: &str) -> Option<String> {
         let mut fields = before.split(' ').skip(3);
         Some((fields.next()?, fields.next()?))
     });
-    mounts.min_by_key(|(root, _)| root.len()).map(|(_, point)| point.to_owned())
+    let (_, point) = mounts.min_by_key(|(root, _)| root.len())?;
+    Some(super::mounts::unescape(point.as_bytes()).to_string_lossy().into_owned())
 }
 
 #[cfg(test)]

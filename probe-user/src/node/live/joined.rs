@@ -94,9 +94,10 @@ pub(super) fn owners(reading: &Reading, boottime: i64) -> Vec<Owner> {
         })
         .collect();
     owners.sort_unstable_by_key(|o| (o.inode, o.pid, o.tid, o.fd));
+    // Threads whose leader has ended have one table in common.
     owners.dedup_by(|next, kept| {
         (next.inode, next.pid) == (kept.inode, kept.pid)
-            && (kept.tid.is_none() || kept.tid == next.tid)
+            && (kept.tid.is_none() || kept.tid == next.tid || kept.fd == next.fd)
     });
     owners
 }

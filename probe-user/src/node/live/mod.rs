@@ -28,7 +28,7 @@ mod sockdiag;
 mod tables;
 mod watch;
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -66,6 +66,7 @@ pub struct LiveNode {
     owners: RefCell<OwnersRead>,
     probe: OnceCell<ebpf::Probe>,
     probed: RefCell<Vec<tables::Probed>>,
+    probe_failed: Cell<bool>,
     begun: RefCell<Option<ebpf::Begun>>,
     places: OnceCell<Option<tables::Places>>,
     read: RefCell<HashMap<Pid, Option<Process>>>,
@@ -127,6 +128,7 @@ impl LiveNode {
             owners: RefCell::default(),
             probe: OnceCell::new(),
             probed: RefCell::default(),
+            probe_failed: Cell::new(false),
             begun: RefCell::default(),
             places: OnceCell::new(),
             read: RefCell::default(),
@@ -330,6 +332,10 @@ impl Node for LiveNode {
             }
         }
         all.gaps.extend(self.closed_gaps(&closed));
+        // Asked of all of them: then those count that are not known otherwise.
+        if self.found().0.netns.keys().all(|known| netns.contains(known)) {
+            all.value.extend(self.strangers(filter));
+        }
         all
     }
 

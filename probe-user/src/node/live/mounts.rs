@@ -78,7 +78,7 @@ fn may_block(kind: &[u8]) -> bool {
 }
 
 /// Mount points have space, tab, newline and backslash as `\040` and so on.
-fn unescape(field: &[u8]) -> PathBuf {
+pub(super) fn unescape(field: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((first, tail)) = rest.split_first() {

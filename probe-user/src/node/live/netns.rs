@@ -3,8 +3,9 @@
 //! A namespace lives on through a process, a thread, a bind mount, an open
 //! descriptor of it or a socket. The first three are looked at. Descriptors are
 //! looked through only when a port was not found (`owners::namespaces`): that
-//! costs reading every table of the node. A namespace that only a socket keeps
-//! alive is not seen: nothing but the socket leads to it.
+//! costs reading every table of the node. To a namespace that only a socket keeps
+//! alive nothing but the socket leads: the probe sees it (`tables`), and without
+//! it such a socket is not seen.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::OwnedFd;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::ebpf::{self, Probe, Refused};
 use super::watch;
-use crate::model::{EventKind, SourceReport};
+use crate::model::{EventKind, Impact, SourceReport};
 use crate::node::Wanted;
 
 /// Tries the iterators and the programs.
@@ -68,7 +68,9 @@ fn events() -> Vec<SourceReport> {
         report.ms = ms;
     }
     for gap in watch.gaps() {
-        let told = reports.iter().any(|report| report.reason.as_ref() == Some(&gap.reason));
+        let is_small = gap.impact != Impact::Port;
+        let told =
+            is_small || reports.iter().any(|report| report.reason.as_ref() == Some(&gap.reason));
         if !told {
             let refused = Refused { reason: gap.reason, remedy: gap.remedy };
             reports.push(report(&gap.source, since, Err(refused)));

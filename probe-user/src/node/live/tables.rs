@@ -71,18 +71,19 @@ impl LiveNode {
         if by_count {
             self.read_uncounted(&doors, filter, &mut results);
         }
-        self.see_new_ones(filter, &results);
+        let table = |(door, result): (&Door, Table)| match result {
+            Ok(Ok(table)) => Ok(Read::whole(table.unwrap_or_default())),
+            // A namespace without any file is gone with its sockets.
+            Err(Refused::Gone) if door.id.inode().is_some() => Ok(Read::default()),
+            Ok(Err(error)) => self.sockets_by_proc(door.id, filter, &error.to_string()),
+            Err(refused) => self.sockets_by_proc(door.id, filter, &gaps::reason(refused)),
+        };
+        let tables: Vec<_> = doors.iter().zip(results).map(table).collect();
+        self.see_new_ones(filter, tables.iter().flatten().flat_map(|read| &read.value));
         let mut total = 0;
         let mut closed = Vec::new();
         let mut gaps = Vec::new();
-        for (door, result) in doors.into_iter().zip(results) {
-            let read = match result {
-                Ok(Ok(table)) => Ok(Read::whole(table.unwrap_or_default())),
-                // A namespace without any file is gone with its sockets.
-                Err(Refused::Gone) if door.id.inode().is_some() => Ok(Read::default()),
-                Ok(Err(error)) => self.sockets_by_proc(door.id, filter, &error.to_string()),
-                Err(refused) => self.sockets_by_proc(door.id, filter, &gaps::reason(refused)),
-            };
+        for (door, read) in doors.into_iter().zip(tables) {
             let read = self.join(&door, filter, read);
             match &read {
                 Ok(read) => {
@@ -167,11 +168,10 @@ impl LiveNode {
     /// A socket that was opened while the probe was read may be in the tables only.
     /// What nobody holds is therefore looked for once more; there is not much of
     /// it: sockets of the kernel, left behind or on their way.
-    fn see_new_ones(&self, filter: &SocketFilter, tables: &[Table]) {
+    fn see_new_ones<'a>(&self, filter: &SocketFilter, tables: impl Iterator<Item = &'a Socket>) {
         if !self.is_probed() {
             return;
         }
-        let tables = tables.iter().flatten().flatten().flatten().flatten();
         let unheld: Vec<&Socket> =
             tables.filter(|s| s.inode != 0 && !self.is_held(s.inode)).collect();
         let ports = unheld.iter().map(|socket| socket.port);
@@ -184,6 +184,19 @@ impl LiveNode {
         }
         let range = PortRange { first, last };
         self.probe(&SocketFilter { ports: Some(range), ..*filter }, false);
+    }
+
+    /// The sockets that the probe saw in namespaces that nothing but a socket
+    /// leads to: no process is in there, and no file refers to them.
+    pub(super) fn strangers(&self, filter: &SocketFilter) -> Vec<Socket> {
+        let known = &self.found().0.netns;
+        let is_strange = |netns: &u32| !known.contains_key(&NetnsId::Inode((*netns).into()));
+        let probed = self.probed.borrow();
+        let strange = probed.iter().flat_map(|probed| &probed.sockets);
+        let sockets = strange.filter(|(netns, _)| is_strange(netns)).flat_map(|(_, all)| all);
+        let mut seen = HashSet::new();
+        let wanted = sockets.filter(|s| filter.matches(s) && seen.insert(s.inode));
+        wanted.cloned().collect()
     }
 
     /// Begins to read the probe, before anything else is read.
@@ -227,6 +240,7 @@ impl LiveNode {
             }
             // Everything it gives is read in another way then.
             Err(why) => {
+                self.probe_failed.set(true);
                 let gap = Gap::new(Impact::Name, name, why);
                 self.log(name, since, &[gap], "not used".to_owned());
             }
@@ -289,9 +303,10 @@ impl LiveNode {
         Ok(owners::scan_only(&self.proc, unseen, inodes)?)
     }
 
-    /// Whether the probe was used, so that it knows every holder of every socket.
+    /// Whether the probe was used whenever it was to be, so that it knows every
+    /// holder of every socket.
     pub(super) fn is_probed(&self) -> bool {
-        !self.probed.borrow().is_empty()
+        !self.probed.borrow().is_empty() && !self.probe_failed.get()
     }
 
     /// Who holds these sockets, as the probe saw each last.

@@ -56,6 +56,12 @@ impl Merge {
     pub(in crate::node::live) fn push(&mut self, event: Event, now: Instant, out: &mut Vec<Event>) {
         self.due(now, out);
         let Some(nat) = event.nat.filter(|nat| nat.begins) else {
+            if let Some(nat) = event.nat {
+                // It must not end before it has begun.
+                let key = (event.netns, event.proto, NatEvent { begins: true, ..nat });
+                let waiting = self.known.get_mut(&key).into_iter().flatten();
+                out.extend(waiting.filter_map(|known| known.waits.take()));
+            }
             out.push(event);
             return;
         };

@@ -320,8 +320,10 @@ impl Trouble {
 fn as_gaps(troubles: &[(NetnsId, Trouble)]) -> Vec<Gap> {
     let reasons: Vec<_> = troubles.iter().map(|(id, trouble)| (*id, trouble.reason())).collect();
     gaps::each_reason(&reasons, |namespaces, why, ids| {
-        let gap = Gap::new(Impact::Port, format!("NAT events of {namespaces}"), why);
         let trouble = troubles.iter().find(|(id, _)| ids.contains(id)).map(|(_, trouble)| trouble);
+        // All that begins from now on is told, and so is its end.
+        let impact = if trouble == Some(&Trouble::Earlier) { Impact::Name } else { Impact::Port };
+        let gap = Gap::new(impact, format!("NAT events of {namespaces}"), why);
         match trouble.and_then(Trouble::remedy) {
             Some(remedy) => gap.remedy(remedy),
             None => gap,

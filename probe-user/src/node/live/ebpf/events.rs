@@ -19,8 +19,14 @@ use crate::model::{CgroupPath, Event, EventKind, Gap, Impact, PortRange, Proto, 
 use crate::node::live::btf::Part;
 use crate::node::live::{cgroups, host, tables};
 
+/// How many records are read at once: whoever reads them wants to print, and to
+/// look at the clock.
+const AT_ONCE: usize = 16_384;
 /// How many cgroups' paths are remembered.
 const PATHS: usize = 4096;
+
+/// The inode number of the root of a cgroup hierarchy.
+const ROOT: u64 = 1;
 
 /// What the program on NAT is called.
 const NAT: &str = "NAT events (eBPF)";
@@ -47,15 +53,13 @@ impl std::fmt::Debug for Events {
     }
 }
 
-/// Loads and attaches what is wanted. `bound`: the UDP sockets that are bound
-/// already.
+/// Loads and attaches what is wanted.
 ///
 /// # Errors
 /// When nothing of it can be had.
 pub(in crate::node::live) fn start(
     kinds: &[EventKind],
     ports: Option<PortRange>,
-    bound: HashSet<SocketInode>,
 ) -> Result<Events, Refused> {
     let wants = |kind| kinds.contains(&kind);
     let mut bits = 0;
@@ -94,7 +98,7 @@ pub(in crate::node::live) fn start(
         logger,
         mountinfo: host::mountinfo(),
         paths: HashMap::new(),
-        bound,
+        bound: HashSet::new(),
         attached: Vec::new(),
         gaps: Vec::new(),
     };
@@ -152,6 +156,16 @@ impl Events {
 
     fn udp(&mut self) -> Result<(), Refused> {
         let root = cgroup_root(&self.mountinfo)?;
+        // In a cgroup namespace the mount begins at the container's own cgroup.
+        if rustix::fs::fstat(&root).is_ok_and(|stat| stat.st_ino != ROOT) {
+            let gap = Gap::new(
+                Impact::Port,
+                "UDP events (eBPF)",
+                "only this cgroup and those below it are seen, for the tool is in a cgroup namespace",
+            );
+            self.gaps
+                .push(gap.remedy("run it in the machine's own cgroup namespace (--cgroupns=host)"));
+        }
         for name in ["bound4", "bound6", "released"] {
             let refused = |error: ProgramError| {
                 let what = "programs at the root of cgroup2";
@@ -180,6 +194,11 @@ impl Events {
         Ok(())
     }
 
+    /// Takes in the UDP sockets that were bound before the programs ran.
+    pub(in crate::node::live) fn already_bound(&mut self, sockets: HashSet<SocketInode>) {
+        self.bound.extend(sockets);
+    }
+
     /// Becomes readable when something has happened.
     pub(in crate::node::live) fn fd(&self) -> BorrowedFd<'_> {
         self.ring.as_fd()
@@ -194,7 +213,11 @@ impl Events {
         let mut events = Vec::new();
         let (paths, mountinfo) = (&mut self.paths, &self.mountinfo);
         let mut path = |id: u64| path_of(paths, mountinfo, id);
-        while let Some(bytes) = self.ring.next() {
+        let mut left = AT_ONCE;
+        while left > 0
+            && let Some(bytes) = self.ring.next()
+        {
+            left -= 1;
             let Some(event) = translate::record(&bytes, clock, &mut path) else { continue };
             if event.proto == Proto::Udp {
                 match (event.kind, event.inode) {

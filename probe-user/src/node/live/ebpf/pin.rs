@@ -7,6 +7,7 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
@@ -14,6 +15,9 @@ use rustix::io::Errno;
 use super::load::{self, Kernel, Refused};
 use super::object::VERSION;
 use super::place::{self, Iterator, OWN, USUAL, Untrusted};
+
+/// How long another `pin` or `unpin` is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What was pinned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +91,9 @@ fn pin_both(group: Option<u32>) -> Result<Pinned, Refused> {
         fs::rename(&new, &path).map_err(|error| failed("naming", &path, error))?;
     }
     sweep(&directory, |name| !name.ends_with(VERSION));
+    // A pin in the other place would still be readable by whom it was made for.
+    let other = if directory == Path::new(USUAL) { OWN } else { USUAL };
+    unpin_in(other, &mut Vec::new()).map_err(Refused::new)?;
     Ok(Pinned { directory, mounted, version: VERSION, group })
 }
 
@@ -194,8 +201,22 @@ fn lock(directory: &Path) -> Result<std::os::fd::OwnedFd, Refused> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = rustix::fs::open(directory, flags, Mode::empty())
         .map_err(|error| failed("opening", directory, error.into()))?;
-    rustix::fs::flock(&fd, rustix::fs::FlockOperation::LockExclusive)
-        .map_err(|error| failed("locking", directory, error.into()))?;
+    // Whoever may read the directory can lock it: nobody is waited for long.
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match rustix::fs::flock(&fd, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => break,
+            Err(Errno::WOULDBLOCK) if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(Errno::WOULDBLOCK) => {
+                let text = format!("{} is locked by another process", directory.display());
+                return Err(Refused::new(text)
+                    .remedy("wait for the other pin or unpin, or see who keeps it: lslocks"));
+            }
+            Err(error) => return Err(failed("locking", directory, error.into())),
+        }
+    }
     // While this waited, an `unpin` may have removed it.
     let id = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
     let there = rustix::fs::stat(directory).ok().map(id);

@@ -104,8 +104,9 @@ fn nat(record: &NatRecord, clock: Clock) -> Option<Event> {
         port: Some(Port(destination)),
         peer: Some(translation.source),
         inode: None,
-        actor: (record.in_process != 0).then(|| Actor {
-            pid: (record.tgid != 0).then_some(record.tgid),
+        // The idle task is nobody.
+        actor: (record.in_process != 0 && record.tgid != 0).then(|| Actor {
+            pid: Some(record.tgid),
             start: None,
             uid: record.uid,
             comm: text(&record.comm),

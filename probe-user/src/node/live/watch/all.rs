@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::snapshots::Snapshots;
-use crate::model::{Event, EventKind, Gap, PortRange, Proto, SocketFilter, SourceReport};
+use crate::model::{Event, EventKind, Gap, Impact, PortRange, Proto, SocketFilter, SourceReport};
 use crate::node::live::conntrack::{Listener, Merge};
 use crate::node::live::{LiveNode, ebpf};
 use crate::node::{Node as _, Wanted, Watch};
@@ -103,12 +103,12 @@ impl Watch for All {
         }
         let until = Instant::now() + timeout;
         loop {
+            if let Some(conntrack) = &mut self.conntrack {
+                conntrack.refresh();
+            }
             let events = self.drain(false);
             if !events.is_empty() || Instant::now() >= until {
                 return events;
-            }
-            if let Some(conntrack) = &mut self.conntrack {
-                conntrack.refresh();
             }
             let next = self.due().map_or(until, |due| due.min(until));
             if !self.wait(next) {
@@ -153,7 +153,7 @@ impl Watch for All {
         if let Some(conntrack) = &self.conntrack {
             let detail = format!("{} namespaces", conntrack.listener.namespaces());
             let mut conntracks = report("conntrack events", detail);
-            if let Some(gap) = conntrack.gaps.first() {
+            if let Some(gap) = conntrack.gaps.iter().find(|gap| gap.impact == Impact::Port) {
                 conntracks.ok = false;
                 conntracks.reason = Some(gap.reason.clone());
                 conntracks.remedy.clone_from(&gap.remedy);

@@ -6,7 +6,7 @@ mod snapshots;
 
 use std::io;
 
-use crate::model::{Gap, Impact};
+use crate::model::{EventKind, Gap, Impact};
 use crate::node::live::ebpf;
 use crate::node::{Wanted, Watch};
 
@@ -33,11 +33,15 @@ fn programs(wanted: &Wanted) -> Result<ebpf::Events, Gap> {
     if !wanted.ebpf {
         return Err(Gap::new(Impact::Port, "eBPF", "eBPF is not used, as --no-ebpf says"));
     }
-    let bound = all::bound(wanted);
-    ebpf::start(&wanted.kinds, wanted.ports, bound).map_err(|refused| {
+    let mut events = ebpf::start(&wanted.kinds, wanted.ports).map_err(|refused| {
         let why = format!("eBPF is not available: {}", refused.reason);
         let mut gap = Gap::new(Impact::Port, "eBPF", why);
         gap.remedy = refused.remedy;
         gap
-    })
+    })?;
+    // After attaching: what is bound meanwhile is told by the programs.
+    if wanted.kinds.contains(&EventKind::Close) {
+        events.already_bound(all::bound(wanted));
+    }
+    Ok(events)
 }
