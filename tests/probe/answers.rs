@@ -105,6 +105,37 @@ fn a_connection_is_no_listener() -> Test {
 }
 
 #[test]
+fn a_raw_socket_is_no_listener() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    // Its port, to the kernel, is the number of the protocol.
+    let _raw = lab.listen(lab.host(), "udp 127.0.0.1:22012 --raw")?;
+    let mounts = lab.bpffs()?;
+    pin(&lab, &mounts, &[])?;
+    let [pinned, _] = both(&lab, &mounts, &["17/udp"])?;
+    pinned.is_nothing()
+}
+
+#[test]
+fn a_namespace_that_only_a_socket_keeps_is_seen_with_a_pin() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let left = lab.netns("left")?;
+    let args = format!("tcp 127.0.0.1:22030 --socket-netns {}", left.path.display());
+    let holder = lab.listen(lab.host(), &args)?;
+    left.unname()?;
+    let mounts = lab.bpffs()?;
+    pin(&lab, &mounts, &[])?;
+    let pinned = lab.tool().inside(&mounts).args(&["--json", "22030"]).run()?;
+    let path = pinned.is_found()?.path_in(&left)?;
+    ensure!(path.pids() == [u64::from(holder.pid)], "{}", pinned.stdout);
+    let list = lab.tool().inside(&mounts).args(&["--json", "list"]).run()?;
+    let ports: Vec<_> = list.listeners()?.iter().map(|l| l.0["port"].clone()).collect();
+    ensure!(ports == [22030], "{ports:?}");
+    Ok(())
+}
+
+#[test]
 fn what_no_process_holds_is_listed_as_without_a_pin() -> Test {
     lab::root_or_skip!();
     let lab = Lab::new()?;

@@ -30,6 +30,7 @@ struct Wanted {
     clients: u32,
     count: u32,
     files: u32,
+    raw: bool,
     thread: bool,
     leader_exits: bool,
     keep_netns: bool,
@@ -69,6 +70,8 @@ impl Wanted {
                 "--clients" => wanted.clients = value()?.parse().context("--clients")?,
                 // Holds so many open files besides.
                 "--files" => wanted.files = value()?.parse().context("--files")?,
+                // Holds a raw socket for UDP besides.
+                "--raw" => wanted.raw = true,
                 "--count" => wanted.count = value()?.parse().context("--count")?,
                 // Holds the sockets in the descriptor table of a thread only.
                 "--thread" => wanted.thread = true,
@@ -208,6 +211,11 @@ pub(crate) fn listen(args: &[String]) -> Result<()> {
     }
     for _ in 0..wanted.files {
         kept.push(std::fs::File::open("/dev/null").context("opening many files")?.into());
+    }
+    if wanted.raw {
+        use rustix::net::{AddressFamily, SocketType, ipproto, socket};
+        let raw = socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::UDP));
+        kept.push(raw.context("opening a raw socket")?);
     }
     let mut holders = vec![std::process::id()];
     for _ in 0..wanted.fork {

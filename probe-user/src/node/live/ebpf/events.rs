@@ -204,8 +204,9 @@ impl Events {
         self.ring.as_fd()
     }
 
-    /// What has happened since the last call, in that order as each CPU saw it.
-    pub(in crate::node::live) fn drain(&mut self) -> Vec<Event> {
+    /// What has happened since the last call, in that order as each CPU saw it: a
+    /// part of it when it is very much, unless `all` up to now is asked for.
+    pub(in crate::node::live) fn drain(&mut self, all: bool) -> Vec<Event> {
         if let Some(logger) = &mut self.logger {
             logger.flush();
         }
@@ -213,12 +214,17 @@ impl Events {
         let mut events = Vec::new();
         let (paths, mountinfo) = (&mut self.paths, &self.mountinfo);
         let mut path = |id: u64| path_of(paths, mountinfo, id);
-        let mut left = AT_ONCE;
+        let now = since_epoch();
+        let mut left = if all { usize::MAX } else { AT_ONCE };
         while left > 0
             && let Some(bytes) = self.ring.next()
         {
             left -= 1;
             let Some(event) = translate::record(&bytes, clock, &mut path) else { continue };
+            // What comes while this reads is not waited for.
+            if event.at > now {
+                left = left.min(1);
+            }
             if event.proto == Proto::Udp {
                 match (event.kind, event.inode) {
                     (EventKind::Bind, Some(inode)) => drop(self.bound.insert(inode)),
@@ -338,6 +344,12 @@ fn own_pidns() -> Result<u32, Refused> {
     let stat = rustix::fs::stat("/proc/self/ns/pid")
         .map_err(|error| Refused::new(format!("/proc/self/ns/pid: {}", io::Error::from(error))))?;
     u32::try_from(stat.st_ino).map_err(|_| Refused::new("the PID namespace has a strange number"))
+}
+
+/// The time since the epoch, in nanoseconds.
+fn since_epoch() -> u64 {
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
+    u64::try_from(now).unwrap_or(u64::MAX)
 }
 
 fn clock() -> Clock {

@@ -50,7 +50,7 @@ impl All {
 
     fn drain(&mut self, all: bool) -> Vec<Event> {
         let mut events = match &mut self.sockets {
-            Sockets::Programs(events) => events.drain(),
+            Sockets::Programs(events) => events.drain(all),
             Sockets::Comparison(snapshots) if all || snapshots.due() <= Instant::now() => {
                 snapshots.next(Duration::ZERO)
             }
