@@ -164,10 +164,24 @@ unsafe fn tell(meta: *const Meta, task: Address, fd: u32, socket: Socket) {
         (&raw mut (*record).sock_type).write(load(sk, offset!(sock_type)));
         (&raw mut (*record).reserved).write(0);
         (&raw mut (*record).task_netns).write(netns(task));
-        (&raw mut (*record).reserved2).write(0);
+        (&raw mut (*record).task_uid).write(user(leader));
         load16(&raw mut (*record).comm, leader, offset!(task_comm));
         write(meta, record);
     }
+}
+
+/// The user of a process; `u32::MAX` when this kernel does not tell.
+///
+/// # Safety
+/// As for [`load`].
+#[inline(always)]
+unsafe fn user(leader: Address) -> u32 {
+    let (at, uid) = (offset!(task_cred), offset!(cred_uid));
+    if at == MISSING || uid == MISSING {
+        return u32::MAX;
+    }
+    // SAFETY: as said by the caller.
+    unsafe { load(follow(leader, at), uid) }
 }
 
 /// The id of the socket's cgroup; 0 when this kernel does not tell.

@@ -262,7 +262,6 @@ fn a_directory_of_somebody_else_does_not_hide_ones_own_pin() -> Test {
 }
 
 #[test]
-#[ignore = "a holder that /proc hides is said to have exited, though the pin names it"]
 fn a_pin_shows_its_group_what_proc_hides() -> Test {
     lab::root_or_skip!();
     let lab = Lab::new()?;

@@ -83,6 +83,10 @@ pub struct Offsets {
     pub task_thread_pid: u32,
     /// `task_struct.nsproxy`, pointer to `nsproxy`, null when it has ended.
     pub task_nsproxy: u32,
+    /// `task_struct.real_cred`, pointer to `cred`.
+    pub task_cred: u32,
+    /// `cred.uid`, u32: the real user id.
+    pub cred_uid: u32,
     /// `task_struct.cgroups`, pointer to `css_set`.
     pub task_cgroups: u32,
     /// `inet_sock.inet_sport`, u16, network byte order: the bound port, which
@@ -176,6 +180,8 @@ impl Offsets {
         task_group_leader: MISSING,
         task_thread_pid: MISSING,
         task_nsproxy: MISSING,
+        task_cred: MISSING,
+        cred_uid: MISSING,
         task_cgroups: MISSING,
         inet_sport: MISSING,
         pidns_inum: MISSING,

@@ -79,8 +79,9 @@ pub struct SocketRecord {
     pub reserved: u16,
     /// Inode number of the network namespace that the process is in, 0 when not known.
     pub task_netns: u32,
-    /// Always 0.
-    pub reserved2: u32,
+    /// Real user id of the process, in the initial user namespace; `u32::MAX` when
+    /// not known.
+    pub task_uid: u32,
     /// Name of the process, ends at the first zero. Untrusted.
     pub comm: [u8; 16],
 }

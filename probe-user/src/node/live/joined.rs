@@ -8,7 +8,7 @@ use probe_common::{AF_INET6, Filter, OtherRecord, SocketRecord, TCP, UDP, state}
 use super::ebpf::Reading;
 use super::netns::Place;
 use crate::model::{
-    NetnsId, Owner, Port, PortRange, Proto, Socket, SocketFilter, SocketState, StartTime,
+    NetnsId, Owner, Pid, Port, PortRange, Proto, Socket, SocketFilter, SocketState, StartTime,
 };
 
 /// The iterator's filter for what is asked. `others`: whether other sockets are
@@ -100,6 +100,36 @@ pub(super) fn owners(reading: &Reading, boottime: i64) -> Vec<Owner> {
             && (kept.tid.is_none() || kept.tid == next.tid || kept.fd == next.fd)
     });
     owners
+}
+
+/// A process as a reading of sockets knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Holder {
+    pub(super) pid: Pid,
+    pub(super) start: StartTime,
+    pub(super) comm: String,
+    /// In the initial user namespace.
+    pub(super) uid: Option<u32>,
+    pub(super) netns: Option<NetnsId>,
+}
+
+/// The processes that hold sockets of a reading, by PID.
+pub(super) fn holders(reading: &Reading, boottime: i64) -> Vec<Holder> {
+    let mut records: Vec<&SocketRecord> =
+        reading.sockets.iter().filter(|record| record.tgid != 0).collect();
+    records.sort_by_key(|record| record.tgid);
+    records.dedup_by_key(|record| record.tgid);
+    let holder = |record: &SocketRecord| {
+        let end = record.comm.iter().position(|byte| *byte == 0).unwrap_or(record.comm.len());
+        Holder {
+            pid: record.tgid,
+            start: start_time(record.start, boottime),
+            comm: String::from_utf8_lossy(&record.comm[..end]).into_owned(),
+            uid: (record.task_uid != u32::MAX).then_some(record.task_uid),
+            netns: (record.task_netns != 0).then(|| NetnsId::Inode(record.task_netns.into())),
+        }
+    };
+    records.into_iter().map(holder).collect()
 }
 
 /// Where the processes of a reading are. Those that have ended are nowhere, and
@@ -212,8 +242,8 @@ mod tests {
             sock_type: 1,
             reserved: 0,
             task_netns: netns,
-            reserved2: 0,
-            comm: [0; 16],
+            task_uid: 1000,
+            comm: *b"web\0\0\0\0\0\0\0\0\0\0\0\0\0",
         }
     }
 
@@ -237,6 +267,15 @@ mod tests {
         assert_eq!(sockets[&1][0].address, crate::model::LOOPBACK4);
         let owner = |pid, tid, fd| Owner { inode: 7, pid, start: StartTime(123), tid, fd };
         assert_eq!(owners(&reading, 0), [owner(10, Some(11), 3), owner(20, None, 4)]);
+    }
+
+    #[test]
+    fn a_reading_knows_the_processes_of_its_sockets() {
+        let reading = reading(vec![record(7, 1, 20, 20, 9), record(8, 1, 20, 20, 4)]);
+        let holders = holders(&reading, 0);
+        assert_eq!(holders.len(), 1, "{holders:?}");
+        assert_eq!((holders[0].pid, holders[0].uid), (20, Some(1000)));
+        assert_eq!((holders[0].comm.as_str(), holders[0].start), ("web", StartTime(123)));
     }
 
     #[test]

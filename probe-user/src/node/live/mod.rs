@@ -252,7 +252,7 @@ impl LiveNode {
         self.read
             .borrow_mut()
             .entry(pid)
-            .or_insert_with(|| self.processes_reader().read(pid))
+            .or_insert_with(|| self.processes_reader().read(pid).or_else(|| self.hidden(pid)))
             .clone()
     }
 

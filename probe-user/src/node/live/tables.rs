@@ -13,11 +13,12 @@ use std::time::Instant;
 
 use super::ebpf::{self, Probe, Reading};
 use super::enter::{self, Door, Refused};
-use super::joined::{self, Counts};
+use super::joined::{self, Counts, Holder};
 use super::netns::Place;
 use super::{LiveNode, SocketsRead, gaps, owners, procs, sockdiag};
 use crate::model::{
-    Gap, Impact, NetnsId, Owner, Owners, Pid, PortRange, Read, Socket, SocketFilter, SocketInode,
+    Gap, Impact, NetnsId, Owner, Owners, Pid, PortRange, Process, Read, Socket, SocketFilter,
+    SocketInode,
 };
 
 /// How many open files the kernel has to have before loading the iterator for one
@@ -32,6 +33,7 @@ pub(super) struct Probed {
     sockets: HashMap<u32, Vec<Socket>>,
     counts: HashMap<u32, Counts>,
     owners: Vec<Owner>,
+    holders: Vec<Holder>,
 }
 
 /// What one reading of all processes gave.
@@ -248,11 +250,13 @@ impl LiveNode {
     }
 
     fn sorted(&self, filter: &SocketFilter, reading: &Reading) -> Probed {
+        let boottime = boottime(&self.root.join("self/timens_offsets"));
         Probed {
             filter: *filter,
             sockets: joined::sockets(reading),
             counts: joined::counts(reading),
-            owners: joined::owners(reading, boottime(&self.root.join("self/timens_offsets"))),
+            owners: joined::owners(reading, boottime),
+            holders: joined::holders(reading, boottime),
         }
     }
 
@@ -318,6 +322,36 @@ impl LiveNode {
             owners.extend_from_slice(readings.find(|of| !of.is_empty()).unwrap_or_default());
         }
         owners
+    }
+
+    /// What the probe knows of a process that `/proc` hides from this user, but
+    /// that still runs.
+    pub(super) fn hidden(&self, pid: Pid) -> Option<Process> {
+        let probed = self.probed.borrow();
+        let holder = probed.iter().rev().find_map(|probed| {
+            let at = probed.holders.binary_search_by_key(&pid, |holder| holder.pid).ok()?;
+            probed.holders.get(at).cloned()
+        })?;
+        let id = rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)?;
+        match rustix::process::test_kill_process(id) {
+            Ok(()) | Err(rustix::io::Errno::PERM) => {}
+            Err(_) => return None,
+        }
+        Some(Process {
+            pid,
+            start: holder.start,
+            started_at: None,
+            comm: holder.comm,
+            cmdline: Vec::new(),
+            exe: None,
+            cwd: None,
+            uid: holder.uid?,
+            user: None,
+            nspid: vec![pid],
+            netns: holder.netns,
+            cgroup: None,
+            ancestors: Vec::new(),
+        })
     }
 
     /// Whether the probe saw any holder of a socket.

@@ -44,6 +44,7 @@ const IPV6: &[Part] = &[Detail("addresses of IPv6 sockets")];
 const COOKIE: &[Part] = &[Detail("cookies of network namespaces")];
 const SOCKET_CGROUP: &[Part] = &[Detail("cgroups of sockets")];
 const SOCKET_OR_NAME: &[Part] = &[Cgroup, Detail("cgroups of sockets")];
+const USERS: &[Part] = &[Detail("users of processes that /proc hides")];
 const MOUNTS: &[Part] = &[Detail("mount namespaces of processes, from the pass over tasks")];
 const DEVICE: &[Part] = &[Detail("interfaces that sockets are bound to")];
 const INNER: &[Part] = &[Detail("process ids of events, for a tool inside a PID namespace")];
@@ -97,6 +98,8 @@ pub(super) const ROWS: &[Row] = &[
     row(|o| &mut o.task_group_leader, "task_struct", "group_leader", Pointer, TASK),
     row(|o| &mut o.task_thread_pid, "task_struct", "thread_pid", Pointer, TASK),
     row(|o| &mut o.task_nsproxy, "task_struct", "nsproxy", Pointer, TASK),
+    row(|o| &mut o.task_cred, "task_struct", "real_cred", Pointer, USERS),
+    row(|o| &mut o.cred_uid, "cred", "uid", Bytes(4), USERS),
     row(|o| &mut o.task_cgroups, "task_struct", "cgroups", Pointer, CGROUP),
     row(|o| &mut o.pid_level, "pid", "level", Number(4), TASK),
     row(|o| &mut o.pid_numbers, "pid", "numbers", Any, TASK),
