@@ -2,8 +2,7 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::bpf_probe_read_kernel;
-use aya_ebpf::helpers::generated::bpf_probe_read_kernel as bpf_probe_read_kernel_raw;
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use probe_common::{AF_INET, AF_INET6, MISSING, Offsets};
 
 /// Set before the program is loaded; the verifier then takes them for constants
@@ -104,8 +103,14 @@ macro_rules! number {
     ($type:ident, $read:ident) => {
         #[inline(never)]
         fn $read(address: Address) -> $type {
-            // SAFETY: the helper takes any address and fails for one that can't be read.
-            unsafe { bpf_probe_read_kernel(address.cast::<$type>()) }.unwrap_or(0)
+            let mut value: $type = 0;
+            // Without a look at the result: on failure the helper writes zeros, and
+            // each branch here would double the ways that the verifier follows.
+            // SAFETY: the helper takes any address; `value` has its size.
+            unsafe {
+                bpf_probe_read_kernel((&raw mut value).cast(), size_of::<$type>() as u32, address)
+            };
+            value
         }
 
         impl Number for $type {
@@ -140,7 +145,7 @@ pub(crate) fn pointer(base: Address, offset: u32) -> Address {
 #[inline(always)]
 pub(crate) unsafe fn bytes<const N: usize>(into: *mut [u8; N], from: Address) {
     // SAFETY: as said by the caller; on failure the helper writes zeros.
-    unsafe { bpf_probe_read_kernel_raw(into.cast(), N as u32, from) };
+    unsafe { bpf_probe_read_kernel(into.cast(), N as u32, from) };
 }
 
 /// The family of a socket that is wanted.

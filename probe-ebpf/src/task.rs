@@ -2,10 +2,7 @@
 
 use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_get_current_task_btf};
 
-use crate::kernel::{Address, follow, load, number, offset, pointer};
-
-/// More levels of PID namespaces than this are not looked at. The kernel allows 32.
-const LEVELS: u32 = 8;
+use crate::kernel::{Address, Number as _, follow, load, number, offset, pointer};
 
 /// The PID namespace of whoever reads an iterator, and how deep it is.
 #[derive(Clone, Copy)]
@@ -57,20 +54,34 @@ impl PidNs {
     }
 }
 
-/// The id of a task in the namespace with this inode number; 0 when it is not in there.
-#[inline(always)]
+/// The id of a task in the namespace with this inode number; 0 when it is not in
+/// there, or deeper than six levels. One function, without a branch for each pointer, since the verifier
+/// follows every way through every level.
+#[inline(never)]
 pub(crate) fn id_in(task: Address, inum: u32) -> u32 {
-    let pid = pointer(task, offset!(task_thread_pid));
-    let deepest: u32 = number(pid, offset!(pid_level));
-    let mut level = 0;
-    while level < LEVELS && level <= deepest {
-        let here: u32 = number(namespace(pid, level), offset!(pidns_inum));
-        if here == inum {
-            return number(entry(pid, level), offset!(upid_nr));
-        }
-        level += 1;
+    let pid = u64::read(field(task, offset!(task_thread_pid))) as Address;
+    let levels = u32::read(field(pid, offset!(pid_level))).wrapping_add(1);
+    // No loop: the compiler makes it end by an equality, which older verifiers
+    // can't tell to be reached.
+    macro_rules! look {
+        ($($level:literal)*) => {$(
+            if $level < levels {
+                let entry = entry(pid, $level);
+                let namespace = u64::read(field(entry, offset!(upid_ns))) as Address;
+                if u32::read(field(namespace, offset!(pidns_inum))) == inum {
+                    return u32::read(field(entry, offset!(upid_nr)));
+                }
+            }
+        )*};
     }
+    look!(0 1 2 3 4 5);
     0
+}
+
+/// The address of a field. At one that is wrong the helper reads nothing.
+#[inline(always)]
+fn field(base: Address, offset: u32) -> Address {
+    (base as u64).wrapping_add(u64::from(offset)) as Address
 }
 
 #[inline(always)]

@@ -287,11 +287,12 @@ fn ids_are_those_of_the_tools_own_pid_namespace() -> Test {
     let mut outside = trace(lab.tool(), &args)?;
     let alone = ["unshare", "-pf", "--mount-proc"];
     let mut apart = trace(lab.tool().through(&alone), &args)?;
+    ensure!(apart.start["gaps"] == serde_json::json!([]), "{}", apart.start);
     // It is process 1 of a namespace of its own, a child of the one that was started.
     let server = lab.listen(lab.host(), &format!("tcp 127.0.0.1:{port} --pidns"))?;
     let children = format!("/proc/{0}/task/{0}/children", server.pid);
     let inner: u32 = std::fs::read_to_string(children)?.trim().parse()?;
-    let line = outside.line()?;
+    let line = outside.line().context("outside")?;
     ensure!(line["actor"]["pid"] == inner && line["process"]["pid"] == inner, "{line}");
     ensure!(line["process"]["inner_pid"] == 1, "{line}");
     let line = apart.line()?;

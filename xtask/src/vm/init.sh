@@ -13,6 +13,8 @@ busybox mount -t cgroup2 cgroup2 /sys/fs/cgroup
 busybox mkdir -p /run/netns
 busybox hostname vm
 ip link set lo up
+# By default a tenth of a small memory, which one of the tests would use up for all.
+echo 2000000 > /proc/sys/fs/file-max
 # Should the tests hang and nobody be left to end this machine.
 (busybox sleep @LIMIT@; busybox poweroff -f) >/dev/null 2>&1 &
 

@@ -16,7 +16,7 @@ use crate::sh;
 /// with other options or manners: its `cat` ends when nobody reads what it writes.
 const PROGRAMS: &[&str] = &[
     "sh", "bash", "cat", "sleep", "timeout", "tar", "mount", "umount", "nsenter", "unshare",
-    "setpriv", "ip", "ss", "tc", "bridge", "ldd", "kmod",
+    "setpriv", "prlimit", "ip", "ss", "tc", "bridge", "ldd", "kmod",
 ];
 
 /// The same, where this machine has it.
