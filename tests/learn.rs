@@ -98,7 +98,9 @@ fn ctrl_c_ends_the_watch_with_what_was_seen() -> Test {
     let _client = lab.knock(lab.host(), "127.0.0.1:28140")?;
 
     // Far longer than it takes to begin: what is not watched yet is not seen.
-    let interrupted = ["timeout", "--preserve-status", "--signal", "INT", "4"];
+    // In the foreground, `timeout` signals the tool once; else its group as well,
+    // and a second interrupt ends it without an answer.
+    let interrupted = ["timeout", "--foreground", "--preserve-status", "--signal", "INT", "4"];
     let tool = lab.tool().through(&interrupted).args(&["--json", "28140", "--watch", "1h"]);
     let run = tool.run()?;
     ensure!(run.is_found()?.path_in(lab.host())?.steps().len() == 3, "{}", run.stdout);
