@@ -87,6 +87,11 @@ impl<T> Read<T> {
         Self { value, gaps: vec![gap] }
     }
 
+    /// The same read of what `change` makes of the value.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Read<U> {
+        Read { value: change(self.value), gaps: self.gaps }
+    }
+
     /// The value, with the gaps moved to `gaps`, each kept once.
     pub fn take(self, gaps: &mut Vec<Gap>) -> T {
         for gap in self.gaps {

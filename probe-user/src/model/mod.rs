@@ -5,15 +5,18 @@
 //! fact came from or how an answer is shown.
 
 mod answer;
+mod balance;
 mod cgroup;
 mod container;
 mod event;
+mod flow;
 mod gap;
 mod host;
 mod net;
 mod owner;
 mod process;
 mod query;
+mod rules;
 mod socket;
 mod watched;
 
@@ -21,15 +24,23 @@ pub use answer::{
     Answer, End, Ending, Endpoint, Hop, HopKind, ListRow, Listing, NetnsRef, Path, Reach,
     UNFILTERED, Vantage, Verdict,
 };
+pub use balance::{Balancer, Frontend, FrontendKind, FrontendScope, Server};
 pub use cgroup::{CgroupPath, ContainerRef, PodRef, parse_proc_cgroup};
 pub use container::{Cluster, Container, Network, Pod, Published, Runtime, Service};
 pub use event::{Actor, Event, EventKind, NatEvent, SeenBy, Traced};
+pub use flow::{Flow, FlowFilter, NetSettings, RouteFound, RouteKind, RouteQuery};
 pub use gap::{Evidence, Gap, Impact, Read, SourceReport};
 pub use host::{Capability, Host};
 pub use net::{Address, KernelPort, Link, LinkKind, NatPresence, Netns, NetnsId, Route};
 pub use owner::{Owner, Owners};
 pub use process::{Ancestor, Process, StartTime};
 pub use query::{Query, Scope};
+pub use rules::{
+    Backend, Base, BaseChain, BitOp, Bytes, ChainId, ChainKind, CmpOp, CtKey, Element, Expr,
+    Family, FibResult, Hook, IpSet, IpSetId, IpSetMember, MapsTo, MarkOp, MetaKey, NatKind,
+    NatRange, Reg, Rejection, Rule, Ruleset, Set, SetId, Side, Table, TableId,
+    Verdict as RuleVerdict, XtMatch, XtTarget, element_of,
+};
 pub(crate) use socket::LOOPBACK4;
 pub use socket::{Port, PortRange, Proto, Socket, SocketFilter, SocketState};
 pub use watched::{Accepted, Observed, Watched};

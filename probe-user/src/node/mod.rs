@@ -5,11 +5,13 @@ mod recorded;
 mod watch;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::model::{
-    Address, CgroupPath, Container, ContainerRef, Host, KernelPort, Link, NatPresence, Netns,
-    NetnsId, Owners, Pid, Process, Read, Route, Socket, SocketFilter, SocketInode, SourceReport,
-    Watched,
+    Address, Bytes, CgroupPath, ChainId, Container, ContainerRef, Element, Flow, FlowFilter,
+    Frontend, Host, IpSet, IpSetId, KernelPort, Link, NatPresence, NetSettings, Netns, NetnsId,
+    Owners, Pid, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket,
+    SocketFilter, SocketInode, SourceReport, Watched,
 };
 
 pub use live::{
@@ -17,8 +19,8 @@ pub use live::{
     watch,
 };
 pub use recorded::{
-    Asked, Facts, InContainer, Recorded, Recorder, Recording, RecordingError, SocketsOf,
-    read_everything, redact,
+    Asked, ElementOf, Facts, FlowsOf, InContainer, Recorded, Recorder, Recording, RecordingError,
+    SocketsOf, read_everything, redact,
 };
 pub use watch::{Wanted, Watch};
 
@@ -64,6 +66,61 @@ pub trait Node {
     /// Whether these namespaces have NAT or load balancing configured. One
     /// entry for each that has.
     fn nat(&self, netns: &[NetnsId]) -> Read<Vec<NatPresence>>;
+
+    /// What these namespaces have of packet rules, without the rules. One entry for
+    /// each namespace that has any table.
+    fn rulesets(&self, _netns: &[NetnsId]) -> Read<Vec<Ruleset>> {
+        Read::default()
+    }
+
+    /// Says that all rules of these namespaces will be asked for: one dump of each
+    /// is then cheaper than one of each chain.
+    fn expect_rules(&self, _netns: &[NetnsId]) {}
+
+    /// The rules of a chain, in order; `None` when there is no such chain.
+    fn chain(&self, _chain: &ChainId) -> Read<Option<Arc<[Rule]>>> {
+        Read::default()
+    }
+
+    /// What is known of a set or map without its elements.
+    fn set(&self, _set: &SetId) -> Read<Option<Set>> {
+        Read::default()
+    }
+
+    /// All elements of a set or map; `None` when there is no such set.
+    fn set_elements(&self, _set: &SetId) -> Read<Option<Arc<[Element]>>> {
+        Read::default()
+    }
+
+    /// The element that `key` belongs to, which may be a range or the catch-all one.
+    fn set_element(&self, _set: &SetId, _key: &Bytes) -> Read<Option<Element>> {
+        Read::default()
+    }
+
+    /// A set of ipset.
+    fn ip_set(&self, _set: &IpSetId) -> Read<Option<IpSet>> {
+        Read::default()
+    }
+
+    /// What the load balancers of these namespaces take: IPVS, Cilium.
+    fn frontends(&self, _netns: &[NetnsId]) -> Read<Vec<Frontend>> {
+        Read::default()
+    }
+
+    /// The connections that conntrack knows in these namespaces.
+    fn flows(&self, _netns: &[NetnsId], _filter: &FlowFilter) -> Read<Vec<Flow>> {
+        Read::default()
+    }
+
+    /// Which way a packet takes that a process of a namespace sends.
+    fn route(&self, _query: &RouteQuery) -> Read<Option<RouteFound>> {
+        Read::default()
+    }
+
+    /// What these namespaces forward.
+    fn settings(&self, _netns: &[NetnsId]) -> Read<Vec<NetSettings>> {
+        Read::default()
+    }
 
     /// The container at the end of `chain` (outermost first), in which process
     /// `pid` runs.

@@ -1,5 +1,6 @@
 //! The node the tool runs on. The only code that touches the system.
 
+mod balance;
 mod btf;
 mod cgroups;
 mod clock;
@@ -23,10 +24,12 @@ mod procnet;
 mod procs;
 mod rights;
 mod rtnl;
+mod rules;
 mod safefs;
 mod sockdiag;
 mod tables;
 mod watch;
+mod ways;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -34,13 +37,16 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::Node;
 use crate::model::{
-    Address, CgroupPath, Container, ContainerRef, Gap, Host, Impact, KernelPort, Link, LinkKind,
-    NatPresence, Netns, NetnsId, Owners, Pid, PortRange, Process, Read, Route, Socket,
-    SocketFilter, SocketInode, SourceReport, Watched,
+    Address, Bytes, CgroupPath, ChainId, Container, ContainerRef, Element, Flow, FlowFilter,
+    Frontend, Gap, Host, Impact, IpSet, IpSetId, KernelPort, Link, LinkKind, NatPresence,
+    NetSettings, Netns, NetnsId, Owners, Pid, PortRange, Process, Read, Route, RouteFound,
+    RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport,
+    Watched,
 };
 pub use clock::local_offset;
 use containers::Containers;
@@ -75,6 +81,8 @@ pub struct LiveNode {
     routes: Memo<Route>,
     kernel_ports: Memo<KernelPort>,
     nat: Memo<NatPresence>,
+    #[expect(dead_code, reason = "being written")]
+    rules: rules::Rules,
     held: OnceCell<Option<Gap>>,
     cgroups: RefCell<HashMap<u64, Read<Option<CgroupPath>>>>,
     sources: RefCell<BTreeMap<&'static str, SourceReport>>,
@@ -137,6 +145,7 @@ impl LiveNode {
             routes: RefCell::default(),
             kernel_ports: RefCell::default(),
             nat: RefCell::default(),
+            rules: rules::Rules::default(),
             held: OnceCell::new(),
             cgroups: RefCell::default(),
             sources: RefCell::default(),
@@ -460,6 +469,50 @@ impl Node for LiveNode {
         // a place that was not looked at.
         read.gaps.extend(self.held().clone());
         read
+    }
+
+    fn rulesets(&self, netns: &[NetnsId]) -> Read<Vec<Ruleset>> {
+        self.rulesets_inside(netns)
+    }
+
+    fn expect_rules(&self, netns: &[NetnsId]) {
+        self.expect_all_rules(netns);
+    }
+
+    fn chain(&self, chain: &ChainId) -> Read<Option<Arc<[Rule]>>> {
+        self.chain_rules(chain)
+    }
+
+    fn set(&self, set: &SetId) -> Read<Option<Set>> {
+        self.set_of(set)
+    }
+
+    fn set_elements(&self, set: &SetId) -> Read<Option<Arc<[Element]>>> {
+        self.elements_of(set)
+    }
+
+    fn set_element(&self, set: &SetId, key: &Bytes) -> Read<Option<Element>> {
+        self.element_of(set, key)
+    }
+
+    fn ip_set(&self, set: &IpSetId) -> Read<Option<IpSet>> {
+        self.ip_set_of(set)
+    }
+
+    fn frontends(&self, netns: &[NetnsId]) -> Read<Vec<Frontend>> {
+        self.frontends_inside(netns)
+    }
+
+    fn flows(&self, netns: &[NetnsId], filter: &FlowFilter) -> Read<Vec<Flow>> {
+        self.flows_inside(netns, filter)
+    }
+
+    fn route(&self, query: &RouteQuery) -> Read<Option<RouteFound>> {
+        self.route_of(query)
+    }
+
+    fn settings(&self, netns: &[NetnsId]) -> Read<Vec<NetSettings>> {
+        self.settings_inside(netns)
     }
 
     fn container(&self, chain: &[ContainerRef], pid: Pid) -> Read<Option<Container>> {

@@ -16,13 +16,15 @@ mod scrub;
 mod tests;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Address, CgroupPath, Container, ContainerRef, Host, KernelPort, Link, NatPresence, Netns,
-    NetnsId, Owners, Pid, Process, Read, Route, Socket, SocketFilter, SocketInode, SourceReport,
-    Watched,
+    Address, Bytes, CgroupPath, ChainId, Container, ContainerRef, Element, Flow, FlowFilter,
+    Frontend, Host, IpSet, IpSetId, KernelPort, Link, NatPresence, NetSettings, Netns, NetnsId,
+    Owners, Pid, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket,
+    SocketFilter, SocketInode, SourceReport, Watched,
 };
 
 pub use everything::read_everything;
@@ -108,6 +110,36 @@ pub struct Facts {
     /// Presence of NAT.
     #[serde(default)]
     pub nat: Vec<Asked<Vec<NetnsId>, Vec<NatPresence>>>,
+    /// Rulesets without their rules.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rulesets: Vec<Asked<Vec<NetnsId>, Vec<Ruleset>>>,
+    /// Chains.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chains: Vec<Asked<ChainId, Option<Arc<[Rule]>>>>,
+    /// Sets without their elements.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sets: Vec<Asked<SetId, Option<Set>>>,
+    /// Sets' elements.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set_elements: Vec<Asked<SetId, Option<Arc<[Element]>>>>,
+    /// Single elements of sets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set_element: Vec<Asked<ElementOf, Option<Element>>>,
+    /// Sets of ipset.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ip_sets: Vec<Asked<IpSetId, Option<IpSet>>>,
+    /// What load balancers take.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub frontends: Vec<Asked<Vec<NetnsId>, Vec<Frontend>>>,
+    /// Connections.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flows: Vec<Asked<FlowsOf, Vec<Flow>>>,
+    /// Ways that packets take.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub route: Vec<Asked<RouteQuery, Option<RouteFound>>>,
+    /// What namespaces forward.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settings: Vec<Asked<Vec<NetnsId>, Vec<NetSettings>>>,
     /// Single containers.
     #[serde(default)]
     pub container: Vec<Asked<InContainer, Option<Container>>>,
@@ -136,6 +168,16 @@ impl Facts {
             routes: Vec::new(),
             kernel_ports: Vec::new(),
             nat: Vec::new(),
+            rulesets: Vec::new(),
+            chains: Vec::new(),
+            sets: Vec::new(),
+            set_elements: Vec::new(),
+            set_element: Vec::new(),
+            ip_sets: Vec::new(),
+            frontends: Vec::new(),
+            flows: Vec::new(),
+            route: Vec::new(),
+            settings: Vec::new(),
             container: Vec::new(),
             containers: None,
             cgroup_paths: Vec::new(),
@@ -162,6 +204,26 @@ pub struct SocketsOf {
     pub netns: Vec<NetnsId>,
     /// Which of theirs.
     pub filter: SocketFilter,
+}
+
+/// Which element was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ElementOf {
+    /// Of which set.
+    pub set: SetId,
+    /// With which key.
+    pub key: Bytes,
+}
+
+/// Which flows were asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlowsOf {
+    /// In which namespaces.
+    pub netns: Vec<NetnsId>,
+    /// Which of theirs.
+    pub filter: FlowFilter,
 }
 
 /// Which container was asked for.

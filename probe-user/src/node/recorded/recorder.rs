@@ -4,12 +4,14 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::hash::Hash;
+use std::sync::Arc;
 
-use super::{Asked, Facts, InContainer, Recording, SocketsOf};
+use super::{Asked, ElementOf, Facts, FlowsOf, InContainer, Recording, SocketsOf};
 use crate::model::{
-    Address, CgroupPath, Container, ContainerRef, Host, KernelPort, Link, NatPresence, Netns,
-    NetnsId, Owners, Pid, Process, Read, Route, Socket, SocketFilter, SocketInode, SourceReport,
-    Watched,
+    Address, Bytes, CgroupPath, ChainId, Container, ContainerRef, Element, Flow, FlowFilter,
+    Frontend, Host, IpSet, IpSetId, KernelPort, Link, NatPresence, NetSettings, Netns, NetnsId,
+    Owners, Pid, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket,
+    SocketFilter, SocketInode, SourceReport, Watched,
 };
 use crate::node::Node;
 
@@ -26,6 +28,16 @@ pub struct Recorder<'a> {
     routes: Asks<Vec<NetnsId>, Vec<Route>>,
     kernel_ports: Asks<Vec<NetnsId>, Vec<KernelPort>>,
     nat: Asks<Vec<NetnsId>, Vec<NatPresence>>,
+    rulesets: Asks<Vec<NetnsId>, Vec<Ruleset>>,
+    chains: Asks<ChainId, Option<Arc<[Rule]>>>,
+    sets: Asks<SetId, Option<Set>>,
+    set_elements: Asks<SetId, Option<Arc<[Element]>>>,
+    set_element: Asks<ElementOf, Option<Element>>,
+    ip_sets: Asks<IpSetId, Option<IpSet>>,
+    frontends: Asks<Vec<NetnsId>, Vec<Frontend>>,
+    flows: Asks<FlowsOf, Vec<Flow>>,
+    route: Asks<RouteQuery, Option<RouteFound>>,
+    settings: Asks<Vec<NetnsId>, Vec<NetSettings>>,
     container: Asks<InContainer, Option<Container>>,
     cgroup_paths: Asks<u64, Option<CgroupPath>>,
 }
@@ -45,6 +57,16 @@ impl<'a> Recorder<'a> {
             routes: Asks::default(),
             kernel_ports: Asks::default(),
             nat: Asks::default(),
+            rulesets: Asks::default(),
+            chains: Asks::default(),
+            sets: Asks::default(),
+            set_elements: Asks::default(),
+            set_element: Asks::default(),
+            ip_sets: Asks::default(),
+            frontends: Asks::default(),
+            flows: Asks::default(),
+            route: Asks::default(),
+            settings: Asks::default(),
             container: Asks::default(),
             cgroup_paths: Asks::default(),
         }
@@ -64,6 +86,16 @@ impl<'a> Recorder<'a> {
             routes: self.routes.list(),
             kernel_ports: self.kernel_ports.list(),
             nat: self.nat.list(),
+            rulesets: self.rulesets.list(),
+            chains: self.chains.list(),
+            sets: self.sets.list(),
+            set_elements: self.set_elements.list(),
+            set_element: self.set_element.list(),
+            ip_sets: self.ip_sets.list(),
+            frontends: self.frontends.list(),
+            flows: self.flows.list(),
+            route: self.route.list(),
+            settings: self.settings.list(),
             container: self.container.list(),
             containers: self.containers.borrow().clone(),
             cgroup_paths: self.cgroup_paths.list(),
@@ -147,6 +179,52 @@ impl Node for Recorder<'_> {
 
     fn nat(&self, netns: &[NetnsId]) -> Read<Vec<NatPresence>> {
         self.nat.keep(netns.to_vec(), self.node.nat(netns))
+    }
+
+    fn rulesets(&self, netns: &[NetnsId]) -> Read<Vec<Ruleset>> {
+        self.rulesets.keep(netns.to_vec(), self.node.rulesets(netns))
+    }
+
+    fn expect_rules(&self, netns: &[NetnsId]) {
+        self.node.expect_rules(netns);
+    }
+
+    fn chain(&self, chain: &ChainId) -> Read<Option<Arc<[Rule]>>> {
+        self.chains.keep(chain.clone(), self.node.chain(chain))
+    }
+
+    fn set(&self, set: &SetId) -> Read<Option<Set>> {
+        self.sets.keep(set.clone(), self.node.set(set))
+    }
+
+    fn set_elements(&self, set: &SetId) -> Read<Option<Arc<[Element]>>> {
+        self.set_elements.keep(set.clone(), self.node.set_elements(set))
+    }
+
+    fn set_element(&self, set: &SetId, key: &Bytes) -> Read<Option<Element>> {
+        let asked = ElementOf { set: set.clone(), key: key.clone() };
+        self.set_element.keep(asked, self.node.set_element(set, key))
+    }
+
+    fn ip_set(&self, set: &IpSetId) -> Read<Option<IpSet>> {
+        self.ip_sets.keep(set.clone(), self.node.ip_set(set))
+    }
+
+    fn frontends(&self, netns: &[NetnsId]) -> Read<Vec<Frontend>> {
+        self.frontends.keep(netns.to_vec(), self.node.frontends(netns))
+    }
+
+    fn flows(&self, netns: &[NetnsId], filter: &FlowFilter) -> Read<Vec<Flow>> {
+        let asked = FlowsOf { netns: netns.to_vec(), filter: *filter };
+        self.flows.keep(asked, self.node.flows(netns, filter))
+    }
+
+    fn route(&self, query: &RouteQuery) -> Read<Option<RouteFound>> {
+        self.route.keep(*query, self.node.route(query))
+    }
+
+    fn settings(&self, netns: &[NetnsId]) -> Read<Vec<NetSettings>> {
+        self.settings.keep(netns.to_vec(), self.node.settings(netns))
     }
 
     fn container(&self, chain: &[ContainerRef], pid: Pid) -> Read<Option<Container>> {

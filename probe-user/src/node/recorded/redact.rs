@@ -20,6 +20,7 @@ pub fn redact(recording: &mut Recording) {
     }
     let mut names = Names::default();
     let facts = &mut recording.facts;
+    without_rules(facts);
     // Names first, and where they are first meant: that gives the telling
     // pseudonyms, and messages are searched for all of them.
     names.give_out(facts);
@@ -28,6 +29,22 @@ pub fn redact(recording: &mut Recording) {
     names.containers(facts);
     names.messages(facts, &mut recording.sources);
     recording.redacted = true;
+}
+
+/// Leaves out packet rules and connections. Addresses are in rules as bytes under
+/// masks, in ranges and in sets, and other ones in their place would not be the same
+/// rules: a replay says that they were not read.
+fn without_rules(facts: &mut Facts) {
+    facts.rulesets.clear();
+    facts.chains.clear();
+    facts.sets.clear();
+    facts.set_elements.clear();
+    facts.set_element.clear();
+    facts.ip_sets.clear();
+    facts.frontends.clear();
+    facts.flows.clear();
+    facts.route.clear();
+    facts.settings.clear();
 }
 
 /// Every process of a recording.
@@ -308,6 +325,17 @@ fn gaps(facts: &mut Facts) -> impl Iterator<Item = &mut Gap> {
         containers,
         cgroup_paths,
         observed,
+        // Left out of what is redacted.
+        rulesets: _,
+        chains: _,
+        sets: _,
+        set_elements: _,
+        set_element: _,
+        ip_sets: _,
+        frontends: _,
+        flows: _,
+        route: _,
+        settings: _,
     } = facts;
     of(host)
         .chain(netns.iter_mut().flat_map(of))

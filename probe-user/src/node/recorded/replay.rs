@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
+use std::sync::Arc;
 
 use super::names::is_id;
-use super::{Asked, InContainer, Recording};
+use super::{Asked, ElementOf, InContainer, Recording};
 use crate::model::{
-    Address, CgroupPath, Container, ContainerRef, Gap, Host, Impact, KernelPort, Link, NatPresence,
-    Netns, NetnsId, Owners, Pid, Process, Read, Route, Socket, SocketFilter, SocketInode,
-    SourceReport, Watched,
+    Address, Bytes, CgroupPath, ChainId, Container, ContainerRef, Element, Flow, FlowFilter,
+    Frontend, Gap, Host, Impact, IpSet, IpSetId, KernelPort, Link, NatPresence, NetSettings, Netns,
+    NetnsId, Owners, Pid, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId,
+    Socket, SocketFilter, SocketInode, SourceReport, Watched,
 };
 use crate::node::Node;
 
@@ -21,6 +23,12 @@ pub struct Recorded {
     /// Where in the recording a container or a cgroup was asked for.
     container: HashMap<InContainer, usize>,
     cgroup_paths: HashMap<u64, usize>,
+    chains: HashMap<ChainId, usize>,
+    sets: HashMap<SetId, usize>,
+    set_elements: HashMap<SetId, usize>,
+    set_element: HashMap<ElementOf, usize>,
+    ip_sets: HashMap<IpSetId, usize>,
+    route: HashMap<RouteQuery, usize>,
 }
 
 impl Recorded {
@@ -29,7 +37,23 @@ impl Recorded {
         let facts = &recording.facts;
         let container = index(facts.container.iter().map(|a| a.asked.clone()));
         let cgroup_paths = index(facts.cgroup_paths.iter().map(|a| a.asked));
-        Self { recording, container, cgroup_paths }
+        let chains = index(facts.chains.iter().map(|a| a.asked.clone()));
+        let sets = index(facts.sets.iter().map(|a| a.asked.clone()));
+        let set_elements = index(facts.set_elements.iter().map(|a| a.asked.clone()));
+        let set_element = index(facts.set_element.iter().map(|a| a.asked.clone()));
+        let ip_sets = index(facts.ip_sets.iter().map(|a| a.asked.clone()));
+        let route = index(facts.route.iter().map(|a| a.asked.clone()));
+        Self {
+            recording,
+            container,
+            cgroup_paths,
+            chains,
+            sets,
+            set_elements,
+            set_element,
+            ip_sets,
+            route,
+        }
     }
 
     /// What it answers from.
@@ -104,6 +128,19 @@ fn of_netns<T: Clone>(
 ) -> Read<Vec<T>> {
     let asks: Vec<_> = asks.iter().map(|a| (a.asked.as_slice(), &a.read)).collect();
     gather(wanted, &asks, key, || unrecorded(missing.0, missing.1))
+}
+
+/// The answer to the same question, or what there is without one.
+fn one<Q: Eq + Hash, A: Clone>(
+    asks: &[Asked<Q, A>],
+    index: &HashMap<Q, usize>,
+    asked: &Q,
+    otherwise: impl FnOnce() -> Read<A>,
+) -> Read<A> {
+    match index.get(asked).and_then(|at| asks.get(*at)) {
+        Some(same) => same.read.clone(),
+        None => otherwise(),
+    }
 }
 
 impl Node for Recorded {
@@ -186,6 +223,73 @@ impl Node for Recorded {
     fn nat(&self, netns: &[NetnsId]) -> Read<Vec<NatPresence>> {
         let missing = (Impact::Port, "the NAT rules of some namespaces were");
         of_netns(&self.recording.facts.nat, netns, |nat| nat.netns, missing)
+    }
+
+    fn rulesets(&self, netns: &[NetnsId]) -> Read<Vec<Ruleset>> {
+        let missing = (Impact::Port, "the packet rules of some namespaces were");
+        of_netns(&self.recording.facts.rulesets, netns, |rules| rules.netns, missing)
+    }
+
+    fn chain(&self, chain: &ChainId) -> Read<Option<Arc<[Rule]>>> {
+        one(&self.recording.facts.chains, &self.chains, chain, || {
+            nothing(Impact::Reach, "a chain of packet rules was")
+        })
+    }
+
+    fn set(&self, set: &SetId) -> Read<Option<Set>> {
+        one(&self.recording.facts.sets, &self.sets, set, || {
+            nothing(Impact::Reach, "a set of packet rules was")
+        })
+    }
+
+    fn set_elements(&self, set: &SetId) -> Read<Option<Arc<[Element]>>> {
+        one(&self.recording.facts.set_elements, &self.set_elements, set, || {
+            nothing(Impact::Reach, "the elements of a set of packet rules were")
+        })
+    }
+
+    fn set_element(&self, set: &SetId, key: &Bytes) -> Read<Option<Element>> {
+        let asked = ElementOf { set: set.clone(), key: key.clone() };
+        one(&self.recording.facts.set_element, &self.set_element, &asked, || {
+            match self.set_elements.get(set) {
+                // All of them are there: it is one of those, or none.
+                Some(_) => self
+                    .set_elements(set)
+                    .map(|all| all.and_then(|all| crate::model::element_of(&all, key).cloned())),
+                None => nothing(Impact::Reach, "an element of a set of packet rules was"),
+            }
+        })
+    }
+
+    fn ip_set(&self, set: &IpSetId) -> Read<Option<IpSet>> {
+        one(&self.recording.facts.ip_sets, &self.ip_sets, set, || {
+            nothing(Impact::Reach, "an ipset was")
+        })
+    }
+
+    fn frontends(&self, netns: &[NetnsId]) -> Read<Vec<Frontend>> {
+        let missing = (Impact::Port, "the load balancers of some namespaces were");
+        of_netns(&self.recording.facts.frontends, netns, |frontend| frontend.netns, missing)
+    }
+
+    fn flows(&self, netns: &[NetnsId], filter: &FlowFilter) -> Read<Vec<Flow>> {
+        let asks: Vec<_> = self.recording.facts.flows.iter().collect();
+        let same = asks.iter().find(|a| a.asked.filter == *filter && a.asked.netns == netns);
+        match same {
+            Some(same) => same.read.clone(),
+            None => nothing(Impact::Name, "the connections of this port were"),
+        }
+    }
+
+    fn route(&self, query: &RouteQuery) -> Read<Option<RouteFound>> {
+        one(&self.recording.facts.route, &self.route, query, || {
+            nothing(Impact::Reach, "the way of some packets was")
+        })
+    }
+
+    fn settings(&self, netns: &[NetnsId]) -> Read<Vec<NetSettings>> {
+        let missing = (Impact::Reach, "what some namespaces forward was");
+        of_netns(&self.recording.facts.settings, netns, |settings| settings.netns, missing)
     }
 
     fn container(&self, chain: &[ContainerRef], pid: Pid) -> Read<Option<Container>> {

@@ -20,6 +20,7 @@
 //! unknown form, does not know the timestamps, and allocates for every attribute
 //! of every message, where most are of connections without NAT.
 
+mod dump;
 mod merge;
 mod parse;
 #[cfg(test)]

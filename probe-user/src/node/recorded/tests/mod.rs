@@ -185,7 +185,7 @@ pub(super) fn recording() -> Recording {
     };
     let inodes = sockets.iter().map(|s| s.inode).collect();
     let facts = Facts {
-        host: partial(host, Impact::Name),
+        host: partial(host.clone(), Impact::Name),
         netns: Some(partial(netns, Impact::Port)),
         sockets: vec![Asked {
             asked: SocketsOf { netns: both(), filter: SocketFilter::ALL },
@@ -264,6 +264,7 @@ pub(super) fn recording() -> Recording {
             read: partial(Some(CgroupPath("/zq7lxc/zq7.service".to_owned())), Impact::Name),
         }],
         observed: Some(partial(Some(watched()), Impact::Reach)),
+        ..Facts::new(Read::whole(host.clone()))
     };
     let sources = vec![SourceReport {
         name: "zq7source".to_owned(),

@@ -1,0 +1,343 @@
+//! Packet rules as the kernel has them: nf_tables and legacy xtables in one model.
+//!
+//! A rule is a small program over registers, as nf_tables runs it. What comes from
+//! iptables (extensions of nf_tables' compat layer, and all of legacy xtables) is
+//! in it as [`Expr::Match`] and [`Expr::Target`]; the address and interface tests
+//! of a legacy entry are written as the expressions that iptables-nft makes of
+//! them. Whatever is not understood stays as [`Expr::Opaque`]: whether it holds is
+//! then not known, and a path through it depends on it.
+
+mod expr;
+mod xt;
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::NetnsId;
+
+pub use expr::{
+    Base, BitOp, Bytes, CmpOp, CtKey, Expr, FibResult, MetaKey, NatKind, Reg, Rejection, Verdict,
+};
+pub use xt::{MarkOp, NatRange, Side, XtMatch, XtTarget};
+
+/// Where a table lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backend {
+    /// nf_tables, iptables-nft included.
+    Nft,
+    /// ip_tables and ip6_tables, what iptables-legacy writes.
+    Legacy,
+}
+
+/// The address family of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Family {
+    /// IPv4.
+    Ip,
+    /// IPv6.
+    Ip6,
+    /// Both.
+    Inet,
+    /// ARP. Never on a packet's way here.
+    Arp,
+    /// Frames on a bridge.
+    Bridge,
+    /// Frames of one device, before everything else.
+    Netdev,
+}
+
+impl Family {
+    /// As nft writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ip => "ip",
+            Self::Ip6 => "ip6",
+            Self::Inet => "inet",
+            Self::Arp => "arp",
+            Self::Bridge => "bridge",
+            Self::Netdev => "netdev",
+        }
+    }
+
+    /// Whether IP packets of a version pass its chains at the IP hooks.
+    pub fn takes(self, ipv6: bool) -> bool {
+        match self {
+            Self::Ip => !ipv6,
+            Self::Ip6 => ipv6,
+            Self::Inet => true,
+            Self::Arp | Self::Bridge | Self::Netdev => false,
+        }
+    }
+}
+
+/// Which table.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TableId {
+    /// The namespace.
+    pub netns: NetnsId,
+    /// Where it lives.
+    pub backend: Backend,
+    /// Its family.
+    pub family: Family,
+    /// Its name. Untrusted.
+    pub name: Arc<str>,
+}
+
+impl fmt::Display for TableId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let legacy = if self.backend == Backend::Legacy { " (legacy)" } else { "" };
+        write!(f, "{} {}{legacy}", self.family.as_str(), self.name)
+    }
+}
+
+/// Which chain.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChainId {
+    /// Its table.
+    pub table: TableId,
+    /// Its name. Untrusted.
+    pub name: Arc<str>,
+}
+
+/// Which set or map of nf_tables.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetId {
+    /// Its table.
+    pub table: TableId,
+    /// Its name: unique in the table, also of anonymous ones. Untrusted.
+    pub name: Arc<str>,
+}
+
+/// Which set of ipset.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IpSetId {
+    /// The namespace.
+    pub netns: NetnsId,
+    /// Its index, which is how rules refer to it.
+    pub index: u16,
+}
+
+/// What a namespace has of rules, without the rules: enough to know where a packet
+/// enters them. Rules are read chain by chain, as a path needs them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ruleset {
+    /// The namespace.
+    pub netns: NetnsId,
+    /// The generation of nf_tables that was read; `None` without nf_tables.
+    pub generation: Option<u32>,
+    /// The program that changed nf_tables last, as the kernel tells. Untrusted.
+    pub changed_by: Option<String>,
+    /// The tables, in the kernel's order.
+    pub tables: Vec<Table>,
+    /// The chains that hang in a hook, in the kernel's order. None of dormant tables.
+    pub base_chains: Vec<BaseChain>,
+}
+
+/// A table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// Which.
+    pub id: TableId,
+    /// Its handle: tables of one namespace count up. `None` for legacy ones.
+    pub handle: Option<u64>,
+    /// Whether its chains are switched off.
+    pub dormant: bool,
+    /// Its comment. Untrusted.
+    pub comment: Option<String>,
+}
+
+/// A chain that packets enter at a hook.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BaseChain {
+    /// Which.
+    pub id: ChainId,
+    /// Its handle, which counts up in its table. `None` for legacy ones.
+    pub handle: Option<u64>,
+    /// Where.
+    pub hook: Hook,
+    /// Lower ones run first.
+    pub priority: i32,
+    /// What it may do.
+    pub kind: ChainKind,
+    /// What happens at its end: `true` accepts, `false` drops.
+    pub accepts: bool,
+    /// The devices of a netdev or ingress chain.
+    pub devices: Vec<String>,
+}
+
+/// Where in the kernel a chain hangs. In the order of a packet's way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hook {
+    /// A device's ingress, before everything else.
+    Ingress,
+    /// What comes in, before routing.
+    Prerouting,
+    /// What is for this namespace.
+    Input,
+    /// What passes through it.
+    Forward,
+    /// What processes of this namespace send.
+    Output,
+    /// What goes out, after routing.
+    Postrouting,
+    /// A device's egress.
+    Egress,
+}
+
+impl Hook {
+    /// As nft writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Prerouting => "prerouting",
+            Self::Input => "input",
+            Self::Forward => "forward",
+            Self::Output => "output",
+            Self::Postrouting => "postrouting",
+            Self::Egress => "egress",
+        }
+    }
+}
+
+/// What kind of base chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChainKind {
+    /// Sees every packet. Legacy tables other than `nat` are of this kind too.
+    Filter,
+    /// Sees the first packet of a connection; its first translation counts.
+    Nat,
+    /// A filter chain at output whose marks reroute (legacy `mangle`).
+    Route,
+}
+
+/// A rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rule {
+    /// nf_tables: the handle. Legacy: its number in the chain, from 1 on, as
+    /// `iptables -L --line-numbers` shows it.
+    pub handle: u64,
+    /// Its comment. Untrusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+    /// What it does, in order. An expression that does not hold ends the rule.
+    pub exprs: Vec<Expr>,
+    /// How many packets passed its counter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packets: Option<u64>,
+}
+
+/// What is known of a set or map without its elements.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Set {
+    /// Which.
+    pub id: SetId,
+    /// Whether elements are ranges.
+    pub interval: bool,
+    /// Whether its keys are concatenations with ranges (`KEY`, `KEY_END`).
+    pub concat: bool,
+    /// Whether rules add elements (`dynset`), as session affinity does.
+    pub dynamic: bool,
+    /// Length of a key in bytes.
+    pub key_len: u32,
+    /// What a key is mapped to.
+    pub maps_to: MapsTo,
+    /// Its comment. Untrusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+}
+
+/// What elements of a set hold besides their key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MapsTo {
+    /// Nothing: it is a set.
+    Nothing,
+    /// A verdict.
+    Verdict,
+    /// Bytes for a register.
+    Data,
+    /// A stateful object, such as a counter.
+    Object,
+}
+
+/// An element of a set or map.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Element {
+    /// The key; the first one of a range. Empty for the catch-all element.
+    pub key: Bytes,
+    /// The last key of a range, included. Ranges of interval sets that the kernel
+    /// gives as boundaries are put together when they are read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_end: Option<Bytes>,
+    /// Whether it is the element `*`, for keys that no other has.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub catch_all: bool,
+    /// The verdict of a verdict map.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
+    /// The data of a map.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Bytes>,
+    /// Its comment. Untrusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+}
+
+/// A set of ipset, whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IpSet {
+    /// Which.
+    pub id: IpSetId,
+    /// Its name. Untrusted.
+    pub name: String,
+    /// Its type: `hash:ip,port`, `bitmap:port`.
+    pub kind: String,
+    /// Its members; `None` when they are too many, or of a type that is not understood.
+    pub members: Option<Vec<IpSetMember>>,
+}
+
+/// A member of an ipset. The parts that its type has are there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IpSetMember {
+    /// First address and prefix length.
+    pub address: Option<(std::net::IpAddr, u8)>,
+    /// The last address of a range.
+    pub address_to: Option<std::net::IpAddr>,
+    /// IP protocol number of a port.
+    pub proto: Option<u8>,
+    /// First and last port.
+    pub ports: Option<(u16, u16)>,
+    /// Second address and prefix length.
+    pub second: Option<(std::net::IpAddr, u8)>,
+    /// Interface name, of types with one.
+    pub iface: Option<String>,
+    /// `nomatch`: an exception.
+    pub nomatch: bool,
+}
+
+/// The element that `key` belongs to: one with that key, a range around it, or the
+/// catch-all one.
+pub fn element_of<'a>(elements: &'a [Element], key: &Bytes) -> Option<&'a Element> {
+    let is_in = |element: &&Element| match &element.key_end {
+        _ if element.catch_all => false,
+        None => element.key == *key,
+        // Ranges of concatenations hold field by field, each of whole words: a
+        // field's bytes compare apart from those of the next.
+        Some(end) => is_within(&element.key, end, key),
+    };
+    elements.iter().find(is_in).or_else(|| elements.iter().find(|element| element.catch_all))
+}
+
+fn is_within(from: &Bytes, to: &Bytes, key: &Bytes) -> bool {
+    from.0 <= key.0 && key.0 <= to.0
+}
