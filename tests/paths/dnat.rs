@@ -283,7 +283,7 @@ fn rules_of_native_nftables_with_a_map_a_set_and_numgen() -> Test {
            set published {{ type ipv4_addr . inet_service;
              elements = {{ {ip} . {in_set} }} }}
            chain pick {{
-             dnat ip to numgen inc mod 2 map {{ 0 : {a}, 1 : {b} }} : {inner}
+             meta l4proto tcp dnat ip to numgen inc mod 2 map {{ 0 : {a}, 1 : {b} }} : {inner}
            }}
            chain both {{
              fib daddr type local dnat ip to tcp dport map @ports

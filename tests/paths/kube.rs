@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use lab::kube::{Endpoint, Proxy, Service, Shape};
+use lab::kube::{Endpoint, NftShape, Proxy, Service, Shape};
 use lab::{Backend, Test};
 
 use crate::node::{LOOPBACK, Node, case};
@@ -92,6 +92,14 @@ fn iptables(backend: Backend, shape: Shape) -> Test {
             case("outside", node.ip(), &["refused"]),
         ],
     )?;
+    node.check(
+        &ports.sticky.to_string(),
+        &[
+            case("loopback", LOOPBACK, WEB).sticky(),
+            case("node", node.ip(), WEB).sticky(),
+            case("outside", node.ip(), WEB).sticky(),
+        ],
+    )?;
     // From outside only the pods of this node; from here all.
     node.check(
         &ports.local.to_string(),
@@ -129,4 +137,137 @@ fn node_ports_of_kube_proxy_today() -> Test {
 fn node_ports_of_kube_proxy_today_in_legacy_tables() -> Test {
     lab::rules_or_skip!();
     iptables(Backend::Legacy, Shape::Current)
+}
+
+#[test]
+fn a_node_port_that_kube_proxy_holds_a_socket_for_leads_to_the_pods() -> Test {
+    lab::rules_or_skip!();
+    for backend in Backend::ALL {
+        let (mut node, proxy, ports) = cluster()?;
+        node.lab.iptables(node.host(), backend, &proxy.iptables(Shape::V1_20))?;
+        // It listens and never accepts.
+        let listen = format!("tcp 0.0.0.0:{} tcp 0.0.0.0:{}", ports.web, ports.empty);
+        node.serve_here("kube-proxy", &format!("{listen} --comm kube-proxy"))?;
+        node.check(
+            &ports.web.to_string(),
+            &[
+                case("loopback", LOOPBACK, WEB),
+                case("node", node.ip(), WEB),
+                case("outside", node.ip(), WEB),
+            ],
+        )?;
+        node.check(
+            &ports.empty.to_string(),
+            &[
+                case("loopback", LOOPBACK, &["refused"]),
+                case("node", node.ip(), &["refused"]),
+                case("outside", node.ip(), &["refused"]),
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+#[test]
+fn node_ports_on_given_addresses_are_open_on_those_only() -> Test {
+    lab::rules_or_skip!();
+    for backend in Backend::ALL {
+        let (node, mut proxy, ports) = cluster()?;
+        proxy.node_port_addresses = Some(vec![node.ip()]);
+        node.lab.iptables(node.host(), backend, &proxy.iptables(Shape::Current))?;
+        let gateway = Ipv4Addr::new(10, node.number(), 1, 1);
+        node.check(
+            &ports.web.to_string(),
+            &[
+                case("loopback", LOOPBACK, &["refused"]),
+                case("node", gateway, &["refused"]),
+                case("node", node.ip(), WEB),
+                case("outside", node.ip(), WEB),
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_server_on_a_node_port_gets_what_the_rules_leave() -> Test {
+    lab::rules_or_skip!();
+    let (mut node, mut proxy, ports) = cluster()?;
+    proxy.on_localhost = false;
+    node.lab.iptables(node.host(), Backend::Nft, &proxy.iptables(Shape::Current))?;
+    node.serve_here("squatter", &format!("tcp [::]:{}", ports.web))?;
+    node.check(
+        &ports.web.to_string(),
+        &[
+            case("loopback", LOOPBACK, &["squatter"]),
+            case("loopback", std::net::Ipv6Addr::LOCALHOST, &["squatter"]),
+            case("node", node.ip(), WEB),
+            case("outside", node.ip(), WEB),
+        ],
+    )
+}
+
+fn nftables(shape: NftShape) -> Test {
+    let (node, mut proxy, ports) = cluster()?;
+    // What kube-proxy does by itself in this mode.
+    proxy.node_port_addresses = Some(vec![node.ip()]);
+    node.lab.nft(node.host(), &proxy.nft(shape))?;
+    let gateway = Ipv4Addr::new(10, node.number(), 1, 1);
+    for (port, lands) in [(ports.web, WEB), (ports.api, API)] {
+        node.check(
+            &port.to_string(),
+            &[
+                case("loopback", LOOPBACK, &["refused"]),
+                case("node", gateway, &["refused"]),
+                case("node", node.ip(), lands),
+                case("outside", node.ip(), lands),
+                case("containers", node.ip(), lands),
+            ],
+        )?;
+    }
+    node.check(
+        &ports.empty.to_string(),
+        &[case("node", node.ip(), &["refused"]), case("outside", node.ip(), &["refused"])],
+    )?;
+    node.check(
+        &ports.sticky.to_string(),
+        &[case("node", node.ip(), WEB).sticky(), case("outside", node.ip(), WEB).sticky()],
+    )?;
+    node.check(
+        &ports.local.to_string(),
+        &[case("node", node.ip(), WEB), case("outside", node.ip(), &["web1", "web2"])],
+    )?;
+    node.check(
+        &ports.none_here.to_string(),
+        &[case("node", node.ip(), API), case("outside", node.ip(), &["timeout"])],
+    )
+}
+
+#[test]
+fn node_ports_of_kube_proxy_in_nftables_mode() -> Test {
+    lab::rules_or_skip!();
+    nftables(NftShape::V1_33)
+}
+
+#[test]
+fn node_ports_of_kube_proxy_in_nftables_mode_of_2026() -> Test {
+    lab::rules_or_skip!();
+    nftables(NftShape::Current)
+}
+
+#[test]
+fn node_ports_of_nftables_mode_on_all_addresses() -> Test {
+    lab::rules_or_skip!();
+    let (node, proxy, ports) = cluster()?;
+    node.lab.nft(node.host(), &proxy.nft(NftShape::V1_33))?;
+    let gateway = Ipv4Addr::new(10, node.number(), 1, 1);
+    node.check(
+        &ports.web.to_string(),
+        &[
+            case("loopback", LOOPBACK, &["refused"]),
+            case("node", gateway, WEB),
+            case("node", node.ip(), WEB),
+            case("outside", node.ip(), WEB),
+        ],
+    )
 }

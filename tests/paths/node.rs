@@ -44,6 +44,16 @@ pub(crate) struct Case<'a> {
     pub(crate) address: IpAddr,
     /// Names of servers, or `refused`, `timeout`, `unreachable`, `closed`.
     pub(crate) lands: &'a [&'a str],
+    /// Any of these, and not all of them, since the service keeps to one.
+    sticky: bool,
+}
+
+impl Case<'_> {
+    /// Always at one of them, whichever that is.
+    pub(crate) fn sticky(mut self) -> Self {
+        self.sticky = true;
+        self
+    }
 }
 
 pub(crate) fn case<'a>(
@@ -51,7 +61,7 @@ pub(crate) fn case<'a>(
     address: impl Into<IpAddr>,
     lands: &'a [&'a str],
 ) -> Case<'a> {
-    Case { from, address: address.into(), lands }
+    Case { from, address: address.into(), lands, sticky: false }
 }
 
 /// A number for addresses that no other test of this process has.
@@ -164,6 +174,13 @@ impl Node {
     }
 }
 
+/// One case, and what came of it.
+struct Happened<'a> {
+    case: &'a Case<'a>,
+    to: SocketAddr,
+    landed: Vec<Landing>,
+}
+
 /// Who asks, and from where connections are made.
 pub(crate) struct Check<'a> {
     pub(crate) lab: &'a Lab,
@@ -204,23 +221,24 @@ impl Check<'_> {
             };
             let names: BTreeSet<String> = landed.iter().map(ToString::to_string).collect();
             let expected: BTreeSet<String> = case.lands.iter().map(|&w| w.to_owned()).collect();
-            if names != expected {
+            let is_one = case.sticky && names.len() == 1 && names.is_subset(&expected);
+            if names != expected && !is_one {
                 writeln!(
                     problems,
                     "THE LAB: from {} to {to}: {names:?}, not {expected:?}",
                     case.from
                 )?;
             }
-            happened.push((case.from, to, landed));
+            happened.push(Happened { case, to, landed });
         }
         ensure!(problems.is_empty(), "{problems}{}", self.rules());
         if std::env::var_os("LAB_ONLY").is_some() {
             return Ok(());
         }
         let run = self.lab.tool().netns(self.here).args(&["--json", question]).run()?;
-        for (from, to, landed) in &happened {
-            if let Err(problem) = self.agree(&run, from, *to, landed) {
-                writeln!(problems, "from {from} to {to}: {problem:#}")?;
+        for Happened { case, to, landed } in &happened {
+            if let Err(problem) = self.agree(&run, case.from, *to, landed) {
+                writeln!(problems, "from {} to {to}: {problem:#}", case.from)?;
             }
         }
         if let Err(problem) = self.promised(&run, &happened) {
@@ -262,11 +280,14 @@ impl Check<'_> {
     }
 
     /// Whether every end that the tool promises to a vantage was reached from there.
-    fn promised(&self, run: &Run, happened: &[(&str, SocketAddr, Vec<Landing>)]) -> Test {
+    fn promised(&self, run: &Run, happened: &[Happened<'_>]) -> Test {
         let mut reached: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
-        for (from, _, landed) in happened {
-            let pids = reached.entry(from).or_default();
-            for name in landed.iter().filter_map(Landing::server) {
+        for Happened { case, landed, .. } in happened {
+            let pids = reached.entry(case.from).or_default();
+            let landed = landed.iter().filter_map(Landing::server);
+            // Another client of a sticky service lands elsewhere.
+            let others = case.lands.iter().copied().filter(|_| case.sticky);
+            for name in landed.chain(others) {
                 pids.insert(self.pid(name)?.into());
             }
         }
