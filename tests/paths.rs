@@ -5,6 +5,8 @@
 
 #[path = "paths/dnat.rs"]
 mod dnat;
+#[path = "paths/docker.rs"]
+mod docker;
 #[path = "paths/kube.rs"]
 mod kube;
 #[path = "paths/node.rs"]
