@@ -21,8 +21,8 @@ mod socket;
 mod watched;
 
 pub use answer::{
-    Answer, End, Ending, Endpoint, Hop, HopKind, ListRow, Listing, NetnsRef, Path, Reach,
-    UNFILTERED, Vantage, Verdict,
+    Answer, End, Ending, Endpoint, Hop, HopKind, ListRow, Listing, NetnsRef, Path, Reach, Vantage,
+    Verdict,
 };
 pub use balance::{Balancer, Frontend, FrontendKind, FrontendScope, Server};
 pub use cgroup::{CgroupPath, ContainerRef, PodRef, parse_proc_cgroup};

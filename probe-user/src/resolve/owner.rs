@@ -341,7 +341,7 @@ pub(super) fn kernel_path(facts: &Facts<'_>, port: KernelPort) -> Path {
     };
     let end =
         End { ending: Ending::Kernel, why: Some(why), evidence: vec![evidence], ..End::default() };
-    Path { hops: vec![hop], end }
+    Path { hops: vec![hop], end, ..Path::default() }
 }
 
 /// A tunnel device that holds a UDP port while it is up.

@@ -282,9 +282,8 @@ impl Node for Recorded {
     }
 
     fn route(&self, query: &RouteQuery) -> Read<Option<RouteFound>> {
-        one(&self.recording.facts.route, &self.route, query, || {
-            nothing(Impact::Reach, "the way of some packets was")
-        })
+        // Without an answer the main table tells, which is recorded, too.
+        one(&self.recording.facts.route, &self.route, query, Read::default)
     }
 
     fn settings(&self, netns: &[NetnsId]) -> Read<Vec<NetSettings>> {
