@@ -31,7 +31,7 @@ pub use event::{Actor, Event, EventKind, NatEvent, SeenBy, Traced};
 pub use flow::{Flow, FlowFilter, NetSettings, RouteFound, RouteKind, RouteQuery};
 pub use gap::{Evidence, Gap, Impact, Read, SourceReport};
 pub use host::{Capability, Host};
-pub use net::{Address, KernelPort, Link, LinkKind, NatPresence, Netns, NetnsId, Route};
+pub use net::{Address, KernelPort, Link, LinkKind, Netns, NetnsId, Route};
 pub use owner::{Owner, Owners};
 pub use process::{Ancestor, Process, StartTime};
 pub use query::{Query, Scope};

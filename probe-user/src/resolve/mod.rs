@@ -177,6 +177,7 @@ fn verdict(facts: &Facts<'_>, paths: &[Path]) -> Verdict {
         return Verdict::Found;
     }
     hidden(facts);
+    facts.take(facts.node.unseen());
     if facts.gaps().iter().any(|g| g.impact == Impact::Port) {
         Verdict::Unknown
     } else {

@@ -16,8 +16,9 @@ pub(super) fn decide(facts: &Facts<'_>, query: &RouteQuery) -> Option<RouteFound
     let of_interface = |index: u32, to: std::net::IpAddr| {
         addresses.iter().find(|a| a.ifindex == index && a.address.is_ipv6() == to.is_ipv6())
     };
-    let own = addresses.iter().find(|a| a.address == to);
-    if to.is_loopback() || own.is_some() {
+    let is_own =
+        |a: &crate::model::Address| a.address == to || to.is_loopback() && a.address.is_loopback();
+    if addresses.iter().any(is_own) {
         let links = facts.take(facts.node.links(&[query.netns]));
         let lo = links.iter().find(|l| l.kind == crate::model::LinkKind::Loopback);
         return Some(RouteFound {

@@ -271,9 +271,6 @@ impl Names {
             replace(&mut port.what, |what| self.message(what));
             replace(&mut port.source, |source| self.message(source));
         }
-        for nat in facts.nat.iter_mut().flat_map(|a| &mut a.read.value) {
-            nat.found.iter_mut().for_each(|found| replace(found, |found| self.message(found)));
-        }
         for gap in gaps(facts) {
             replace(&mut gap.source, |source| self.message(source));
             replace(&mut gap.reason, |reason| self.message(reason));
@@ -320,7 +317,8 @@ fn gaps(facts: &mut Facts) -> impl Iterator<Item = &mut Gap> {
         addresses,
         routes,
         kernel_ports,
-        nat,
+        nat: _,
+        unseen,
         container,
         containers,
         cgroup_paths,
@@ -346,7 +344,7 @@ fn gaps(facts: &mut Facts) -> impl Iterator<Item = &mut Gap> {
         .chain(addresses.iter_mut().flat_map(|a| of(&mut a.read)))
         .chain(routes.iter_mut().flat_map(|a| of(&mut a.read)))
         .chain(kernel_ports.iter_mut().flat_map(|a| of(&mut a.read)))
-        .chain(nat.iter_mut().flat_map(|a| of(&mut a.read)))
+        .chain(unseen.iter_mut().flat_map(of))
         .chain(container.iter_mut().flat_map(|a| of(&mut a.read)))
         .chain(containers.iter_mut().flat_map(of))
         .chain(cgroup_paths.iter_mut().flat_map(|a| of(&mut a.read)))

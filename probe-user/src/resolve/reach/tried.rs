@@ -122,6 +122,8 @@ fn apply(entry: &mut Reach, judgement: Judgement, by_rules: Option<String>) {
                 entry.why = format!("{}; {but}", entry.why);
             }
         }
+        // Why a bind or an interface keeps it out is known better already.
+        Some(false) if entry.reachable == Some(false) => {}
         Some(false) => {
             entry.reachable = Some(false);
             entry.why = judgement.why.unwrap_or_default();
