@@ -1,5 +1,7 @@
 //! Packet rules, read from the kernel itself.
 
+mod xt;
+
 use std::sync::Arc;
 
 use super::LiveNode;
