@@ -81,7 +81,6 @@ pub struct LiveNode {
     routes: Memo<Route>,
     kernel_ports: Memo<KernelPort>,
     nat: Memo<NatPresence>,
-    #[expect(dead_code, reason = "being written")]
     rules: rules::Rules,
     held: OnceCell<Option<Gap>>,
     cgroups: RefCell<HashMap<u64, Read<Option<CgroupPath>>>>,
