@@ -79,7 +79,6 @@ pub struct LiveNode {
     addresses: Memo<Address>,
     routes: Memo<Route>,
     kernel_ports: Memo<KernelPort>,
-    #[expect(dead_code, reason = "being written")]
     rules: rules::Rules,
     held: OnceCell<Option<Gap>>,
     cgroups: RefCell<HashMap<u64, Read<Option<CgroupPath>>>>,
