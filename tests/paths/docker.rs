@@ -27,6 +27,7 @@ impl Host {
         lab.veth((lab.host(), "eth0", &at("0.1")), (&outside, "eth0", &at("0.2")))?;
         lab.host().address("eth0", &format!("fd00:{number}::1/64"))?;
         outside.address("eth0", &format!("fd00:{number}::2/64"))?;
+        lab.host().ip(&["route", "add", "default", "via", &format!("10.{number}.0.2")])?;
         Ok(Self { servers: Vec::new(), client: None, outside, docker, number })
     }
 
