@@ -290,8 +290,9 @@ impl Space {
         base_chains.extend(self.legacy.iter().flat_map(LegacyTable::base_chains));
         Some(Ruleset {
             netns,
-            generation: nft.map(|nft| nft.generation.id),
-            changed_by: nft.and_then(|nft| nft.generation.by.clone()),
+            generation: nft.map(|nft| nft.generation),
+            // The kernel tells it only to those who listen when it happens.
+            changed_by: None,
             tables,
             base_chains,
         })

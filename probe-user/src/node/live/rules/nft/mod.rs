@@ -16,7 +16,6 @@ use std::sync::Arc;
 
 use names::Names;
 use objects::{RawRule, number_of};
-use wire::Generation;
 use wire::Question;
 pub(super) use wire::{Conversation, Failed};
 
@@ -32,8 +31,7 @@ pub(super) type Rules = Option<Arc<[Rule]>>;
 #[derive(Debug)]
 pub(super) struct Tables {
     netns: NetnsId,
-    /// The generation, and the program that made it.
-    pub(super) generation: Generation,
+    pub(super) generation: u32,
     pub(super) tables: Vec<Table>,
     /// None of dormant tables.
     pub(super) base_chains: Vec<BaseChain>,
@@ -55,7 +53,7 @@ impl Tables {
     pub(super) fn read(netns: NetnsId, talk: &mut Conversation) -> Result<Self, Failed> {
         let mut tables = Self {
             netns,
-            generation: Generation::default(),
+            generation: 0,
             tables: Vec::new(),
             base_chains: Vec::new(),
             names: Names::default(),
@@ -71,7 +69,7 @@ impl Tables {
         for _ in 0..TRIES {
             self.generation = talk.generation()?;
             match self.read_frame_once(talk) {
-                Ok(()) if talk.generation()?.id == self.generation.id => return Ok(()),
+                Ok(()) if talk.generation()? == self.generation => return Ok(()),
                 Ok(()) | Err(Failed::Changed) => {}
                 Err(failed) => return Err(failed),
             }
@@ -108,7 +106,7 @@ impl Tables {
     ) -> Result<T, Failed> {
         for _ in 0..TRIES {
             match read(self, talk) {
-                Ok(value) if talk.generation()?.id == self.generation.id => return Ok(value),
+                Ok(value) if talk.generation()? == self.generation => return Ok(value),
                 Ok(_) | Err(Failed::Changed) => match self.renew(talk) {
                     Ok(()) | Err(Failed::Changed) => {}
                     Err(failed) => return Err(failed),

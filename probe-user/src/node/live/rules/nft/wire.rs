@@ -196,14 +196,6 @@ impl Failed {
     }
 }
 
-/// The generation of the rules of a namespace: it counts up with each change.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(in crate::node::live::rules) struct Generation {
-    pub(in crate::node::live::rules) id: u32,
-    /// The program that made the last change.
-    pub(in crate::node::live::rules) by: Option<String>,
-}
-
 /// A conversation with nf_tables of the namespace that the socket was made in.
 #[derive(Debug)]
 pub(in crate::node::live::rules) struct Conversation {
@@ -247,13 +239,13 @@ impl Conversation {
         self.ask(question, NLM_F_REQUEST | NLM_F_ACK, each)
     }
 
-    pub(in crate::node::live::rules) fn generation(&mut self) -> Result<Generation, Failed> {
-        let mut generation = Generation::default();
+    /// The generation of the rules, which counts up with each change. (The program
+    /// that the kernel names beside it is the one that asks.)
+    pub(super) fn generation(&mut self) -> Result<u32, Failed> {
+        let mut generation = 0;
         let question = Question { command: GET_GENERATION, family: 0, attributes: &[] };
         self.get(question, |message| {
-            let fields = Fields::of(message.body);
-            generation.id = fields.u32(1).unwrap_or_default();
-            generation.by = fields.name(3).map(|name| String::from_utf8_lossy(name).into_owned());
+            generation = Fields::of(message.body).u32(1).unwrap_or_default();
         })?;
         Ok(generation)
     }

@@ -53,8 +53,8 @@ fn tables_and_base_chains_are_those_of_the_kernel() {
              chain regular { }
              chain out { type route hook output priority -150; policy drop; }
            }
-           table inet asleep { flags dormant; chain in { type filter hook input priority 0; } }
-           table netdev d { chain in { type filter hook ingress device "lo" priority -500; } }
+           table inet asleep { flags dormant; chain in { type filter hook input priority 0; }; }
+           table netdev d { chain in { type filter hook ingress device "lo" priority -500; }; }
            table ip6 empty { }"#,
     );
     let (tables, _) = lab.tables();
@@ -84,10 +84,9 @@ fn tables_and_base_chains_are_those_of_the_kernel() {
             ("in", Hook::Ingress, -500, ChainKind::Filter, true, "lo".to_owned()),
         ]
     );
-    assert_eq!(tables.generation.by.as_deref(), Some("nft"));
-    let before = tables.generation.id;
+    let before = tables.generation;
     lab.nft("delete table ip6 empty");
-    assert_eq!(lab.tables().0.generation.id, before + 1);
+    assert_eq!(lab.tables().0.generation, before + 1);
 }
 
 #[test]
@@ -124,11 +123,11 @@ fn rules_of_iptables_are_read_in_order() {
     lab.iptables(
         "*nat
 :DOCKER - [0:0]
+:DOCKER2 - [0:0]
 -A PREROUTING -j DOCKER
 -A DOCKER ! -i docker0 -p tcp --dport 8080 -j ACCEPT
 -A DOCKER -d 10.1.0.0/16 -g DOCKER2
 -A DOCKER -d 10.1.2.4/30 -j RETURN
--N DOCKER2
 COMMIT
 ",
     );
@@ -274,7 +273,7 @@ fn every_expression_of_a_filter_is_understood() {
         Expr::Range { sreg: Reg(0), invert: true, from: hex("1f40"), to: hex("1f4a") }
     );
     assert_eq!(first("notrack"), Expr::Notrack);
-    let tproxy = pre("meta nfproto ipv4 tcp dport 80 tproxy to 127.0.0.1:15001");
+    let tproxy = pre("meta nfproto ipv4 tcp dport 80 tproxy ip to 127.0.0.1:15001");
     assert!(
         matches!(tproxy.last(), Some(Expr::Tproxy { address: Some(_), port: Some(_) })),
         "{tproxy:?}"
@@ -287,7 +286,6 @@ fn every_expression_of_a_filter_is_understood() {
     assert_eq!(first("counter name c accept"), Expr::NoEffect("counter".into()));
     assert_eq!(first("limit name l accept"), Expr::Opaque("objref".into()));
     assert_eq!(first("quota 10 bytes accept"), Expr::Opaque("quota".into()));
-    assert_eq!(first("queue num 3"), Expr::Verdict(Verdict::Queue));
     let add = pre("update @s { tcp dport } accept");
     assert_eq!(add[3], Expr::NoEffect("dynset".into()));
     let meter = pre("add @s { tcp dport limit rate 1/second } accept");
