@@ -80,9 +80,8 @@ impl Node {
         let host = lab.host();
         let outside = lab.netns("outside")?;
         let at = |last: &str| format!("10.{number}.{last}/24");
-        lab.veth((host, "eth0", &at("0.1")), (&outside, "eth0", &at("0.2")))?;
-        host.address("eth0", &format!("fd00:{number}::1/64"))?;
-        outside.address("eth0", &format!("fd00:{number}::2/64"))?;
+        let v6 = |last: u8| format!("fd00:{number}::{last}/64");
+        lab.lan(&[(host, &[&at("0.1"), &v6(1)]), (&outside, &[&at("0.2"), &v6(2)])])?;
         outside.ip(&["route", "add", "default", "via", &format!("10.{number}.0.1")])?;
         lab.bridge(host, "br0", &at("1.1"))?;
         // As on most machines, the others are where the default route leads.
