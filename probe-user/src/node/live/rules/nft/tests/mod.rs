@@ -1,5 +1,6 @@
 //! Against the real kernel, in network namespaces of the tests' own.
 
+mod big;
 mod lab;
 mod sets;
 
