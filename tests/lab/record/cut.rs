@@ -44,7 +44,10 @@ impl Cut<'_> {
             facts[kind] = asked(json!(wanted), json!(values), &gaps);
         }
         for kind in ONE_BY_ONE {
-            retain(&mut facts[kind], |ask| self.is_ours(netns_of(&ask["asked"])));
+            // Not by index, which would add what was never asked for.
+            if let Some(asks) = facts.get_mut(kind) {
+                retain(asks, |ask| self.is_ours(netns_of(&ask["asked"])));
+            }
         }
         if facts["unseen"].is_object() {
             facts["unseen"]["gaps"] = json!(ours_of(&facts["unseen"]["gaps"]));
@@ -108,7 +111,6 @@ impl Cut<'_> {
             ("processes", format!("{} read", pids.len())),
         ];
         let of_netns = [
-            ("NAT rules (presence)", "nat"),
             ("kernel ports", "kernel_ports"),
             ("rtnetlink addresses", "addresses"),
             ("rtnetlink links", "links"),
@@ -117,7 +119,11 @@ impl Cut<'_> {
         let counts = counts.into_iter().chain(of_netns.map(|(name, kind)| {
             (name, format!("{} from {} namespaces", count(kind), wanted.len()))
         }));
-        let counts: Vec<_> = counts.collect();
+        let tables: usize = items(&facts["rulesets"][0]["read"]["value"])
+            .map(|rules| items(&rules["tables"]).count())
+            .sum();
+        let rules = format!("{tables} tables in {} namespaces", wanted.len());
+        let counts: Vec<_> = counts.chain([("packet rules", rules)]).collect();
         sources(&mut recording["sources"], &counts);
         self.rename(&recording)
     }
