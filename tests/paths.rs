@@ -15,3 +15,5 @@ mod kube;
 mod node;
 #[path = "paths/plain.rs"]
 mod plain;
+#[path = "paths/podman.rs"]
+mod podman;

@@ -204,7 +204,22 @@ impl Docker {
 
     /// Makes the image from what is on this machine.
     fn import(&self) -> Result<()> {
-        let root = self.lab.dir().join("image");
+        let root = self.lab.rootfs()?;
+        let tar = self.lab.dir().join("image.tar");
+        checked(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&tar).arg("."))?;
+        self.cli(&["import", tar.to_str().context("path of the image")?, IMAGE])?;
+        self.cli(&["tag", IMAGE, NODE_IMAGE])?;
+        Ok(())
+    }
+}
+
+impl Lab {
+    /// A root file system for containers, with busybox and `lab-helper`.
+    ///
+    /// # Errors
+    /// When busybox is not installed.
+    pub fn rootfs(&self) -> Result<PathBuf> {
+        let root = self.dir().join("image");
         for dir in ["bin", "proc", "sys", "dev", "tmp", "etc"] {
             std::fs::create_dir_all(root.join(dir))?;
         }
@@ -221,11 +236,7 @@ impl Docker {
             std::fs::create_dir_all(to.parent().context("a library in no directory")?)?;
             std::fs::copy(library, to).with_context(|| format!("copying {library}"))?;
         }
-        let tar = self.lab.dir().join("image.tar");
-        checked(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&tar).arg("."))?;
-        self.cli(&["import", tar.to_str().context("path of the image")?, IMAGE])?;
-        self.cli(&["tag", IMAGE, NODE_IMAGE])?;
-        Ok(())
+        Ok(root)
     }
 }
 
