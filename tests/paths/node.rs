@@ -196,6 +196,7 @@ impl Server {
 impl Check<'_> {
     pub(crate) fn check(&self, question: &str, cases: &[Case<'_>]) -> Test {
         let (port, proto) = question.split_once('/').unwrap_or((question, "tcp"));
+        let port = port.rsplit(':').next().unwrap_or(port);
         let port: u16 = port.parse().context("the port asked for")?;
         let mut problems = String::new();
         // What really happens comes first: it shows that the lab is what it should be.
