@@ -14,7 +14,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use crate::netns::{Netns, netns_inode};
 use crate::node::Lab;
 use crate::process::Proc;
-use crate::programs::{checked, helper};
+use crate::programs::checked;
 
 /// The name of the image in the lab's Docker: busybox and `lab-helper`.
 const IMAGE: &str = "lab/server:1";
@@ -210,33 +210,6 @@ impl Docker {
         self.cli(&["import", tar.to_str().context("path of the image")?, IMAGE])?;
         self.cli(&["tag", IMAGE, NODE_IMAGE])?;
         Ok(())
-    }
-}
-
-impl Lab {
-    /// A root file system for containers, with busybox and `lab-helper`.
-    ///
-    /// # Errors
-    /// When busybox is not installed.
-    pub fn rootfs(&self) -> Result<PathBuf> {
-        let root = self.dir().join("image");
-        for dir in ["bin", "proc", "sys", "dev", "tmp", "etc"] {
-            std::fs::create_dir_all(root.join(dir))?;
-        }
-        let busybox = checked(Command::new("sh").args(["-c", "command -v busybox"]))?;
-        std::fs::copy(busybox.trim(), root.join("bin/busybox")).context("copying busybox")?;
-        let helper = helper()?;
-        std::fs::copy(&helper, root.join("bin/lab-helper")).context("copying lab-helper")?;
-        // The helper is linked dynamically: its libraries come along.
-        for line in checked(Command::new("ldd").arg(&helper))?.lines() {
-            let Some(library) = line.split_whitespace().find(|word| word.starts_with('/')) else {
-                continue;
-            };
-            let to = root.join(library.trim_start_matches('/'));
-            std::fs::create_dir_all(to.parent().context("a library in no directory")?)?;
-            std::fs::copy(library, to).with_context(|| format!("copying {library}"))?;
-        }
-        Ok(root)
     }
 }
 
