@@ -17,7 +17,7 @@ const SCRIPT: &str = r#"
     mkdir -p /run/netns /var/lib/cni /var/lib/containers
     dir=$1 group=$2 name=$3 publish=$4
     shift 4
-    export HOME="$dir/home"
+    export HOME="$dir/home" CONTAINERS_CONF="$dir/podman.conf"
     mkdir -p "$HOME"
     # Debian's crun refuses a machine with both versions of control groups.
     podman() {
@@ -56,6 +56,8 @@ fn run(node: &mut Node, name: &str, publish: &str) -> Test {
     });
     std::fs::create_dir_all(dir.join("podman-net"))?;
     std::fs::write(dir.join("podman-net/87-podman.conflist"), config.to_string())?;
+    // Where netavark is installed too, podman would take that.
+    std::fs::write(dir.join("podman.conf"), "[network]\nnetwork_backend = \"cni\"\n")?;
     if !dir.join("image").exists() {
         lab.rootfs()?;
     }
