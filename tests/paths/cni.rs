@@ -116,7 +116,7 @@ fn portmap(backend: Backend) -> Test {
                 case("loopback", std::net::Ipv6Addr::LOCALHOST, &["refused"]),
                 case("node", ip, &["web"]),
                 case("outside", ip, &["web"]),
-                case("containers", ip, &["web"]),
+                case("containers", node.gateway(), &["web"]),
             ],
         )?;
     }

@@ -151,7 +151,7 @@ fn an_external_address_of_a_service_takes_the_port_of_the_host() -> Test {
         service.endpoints = vec![Endpoint::here(web, inner)];
         let proxy = Proxy::new(&format!("10.{}.1.0/24", node.number()), vec![service]);
         node.lab.iptables(node.host(), backend, &proxy.iptables(Shape::Current))?;
-        let gateway = Ipv4Addr::new(10, node.number(), 1, 1);
+        let gateway = node.gateway();
         node.check(
             &port.to_string(),
             &[
@@ -226,7 +226,7 @@ fn translations_in_a_circle_lead_nowhere_and_end() -> Test {
     let pod_ip = node.pod_ip(0);
     pod.sysctl("ipv4/ip_forward", "1")?;
     publish(&node, port, &format!("{pod_ip}:{back}"))?;
-    let gateway = Ipv4Addr::new(10, node.number(), 1, 1);
+    let gateway = node.gateway();
     let rules = format!(
         "*nat\n-A PREROUTING -p tcp --dport {back} -j DNAT --to-destination {gateway}:{port}\n\
          -A POSTROUTING -j MASQUERADE\nCOMMIT\n"

@@ -65,7 +65,7 @@ fn the_tables_of_docker_29() -> Test {
             case("loopback", LOOPBACK, &["refused"]),
             case("node", node.ip(), &["web"]),
             case("outside", node.ip(), &["web"]),
-            case("containers", node.ip(), &["refused"]),
+            case("containers", node.gateway(), &["refused"]),
         ],
     )?;
     node.check(
@@ -121,7 +121,7 @@ fn the_table_of_netavark() -> Test {
             vec![case("node", node.ip(), &["web"]), case("outside", node.ip(), &["web"])];
         if port != range.0 && port != range.1 {
             cases.push(case("loopback", LOOPBACK, &["web"]));
-            cases.push(case("containers", node.ip(), &["web"]));
+            cases.push(case("containers", node.gateway(), &["web"]));
         }
         cases.push(case("loopback", Ipv6Addr::LOCALHOST, &["refused"]));
         node.check(&port.to_string(), &cases)?;
@@ -161,7 +161,7 @@ fn the_maps_of_crio() -> Test {
         }}"#
     );
     node.lab.nft(node.host(), &rules)?;
-    let gateway = std::net::Ipv4Addr::new(10, node.number(), 1, 1);
+    let gateway = node.gateway();
     node.check(
         &port.to_string(),
         &[

@@ -113,7 +113,7 @@ fn ports_that_podman_publishes() -> Test {
             case("loopback", LOOPBACK, &["web"]),
             case("node", ip, &["web"]),
             case("outside", ip, &["web"]),
-            case("containers", ip, &["web"]),
+            case("containers", node.gateway(), &["web"]),
         ],
     )?;
     node.check(
