@@ -21,12 +21,16 @@ use wire::Question;
 pub(super) use wire::{Conversation, Failed};
 
 use crate::model::{
-    Backend, BaseChain, Bytes, ChainId, Element, NetnsId, Rule, Set, SetId, Table, TableId,
-    element_of,
+    BaseChain, Bytes, ChainId, Element, NetnsId, Rule, Set, SetId, Table, element_of,
 };
 
 /// How often something is read before it is said that it changes all the time.
 const TRIES: usize = 5;
+
+/// Up to how many chains all rules are read at once. The kernel fills 32 KiB of them at
+/// a time, and walks from the first rule to where it left off each time: with very
+/// many it is faster to ask for one chain after the other.
+const CHAINS_AT_ONCE: usize = 2000;
 
 /// A chain's rules; `None` when there is no such chain.
 pub(super) type Rules = Option<Arc<[Rule]>>;
@@ -184,29 +188,18 @@ impl Tables {
     }
 
     fn read_chain(&mut self, id: &ChainId, talk: &mut Conversation) -> Result<Rules, Failed> {
-        let names = &mut self.names;
-        let (table, chain) = (with_nul(&id.table.name), with_nul(&id.name));
-        let family = number_of(id.table.family);
-        let mut rules = Vec::new();
-        if !self.told.all {
-            let attributes = &[(1, table.as_slice()), (2, chain.as_slice())];
-            let question = Question { command: wire::GET_RULE, family, attributes };
-            talk.dump(question, |message| {
-                // Old kernels take no notice of the names.
-                let rule = RawRule::of(message).filter(|rule| {
-                    rule.place.family == id.table.family
-                        && rule.place.table == id.table.name.as_bytes()
-                        && rule.place.chain == id.name.as_bytes()
-                });
-                rules.extend(rule.map(|rule| rule.parse(names)));
-            })
-            .or_else(Failed::or_missing)?;
+        // All that exist were told.
+        if self.told.all {
+            return Ok(None);
         }
+        let rules = self.read_rules(id, talk)?;
         if !rules.is_empty() {
             return Ok(Some(rules.into()));
         }
         // It has no rules, or there is none.
+        let (table, chain) = (with_nul(&id.table.name), with_nul(&id.name));
         let attributes = &[(1, table.as_slice()), (3, chain.as_slice())];
+        let family = number_of(id.table.family);
         let question = Question { command: wire::GET_CHAIN, family, attributes };
         match talk.get(question, |_| {}) {
             Ok(()) => Ok(Some(rules.into())),
@@ -215,37 +208,66 @@ impl Tables {
         }
     }
 
+    fn read_rules(&mut self, id: &ChainId, talk: &mut Conversation) -> Result<Vec<Rule>, Failed> {
+        let (table, chain) = (with_nul(&id.table.name), with_nul(&id.name));
+        let attributes = &[(1, table.as_slice()), (2, chain.as_slice())];
+        let family = number_of(id.table.family);
+        let question = Question { command: wire::GET_RULE, family, attributes };
+        let (names, mut rules) = (&mut self.names, Vec::new());
+        talk.dump(question, |message| {
+            // Old kernels take no notice of the names.
+            let rule = RawRule::of(message).filter(|rule| rule.is_in(id));
+            rules.extend(rule.map(|rule| rule.parse(names)));
+        })
+        .or_else(Failed::or_missing)?;
+        Ok(rules)
+    }
+
     fn read_all(&mut self, talk: &mut Conversation) -> Result<(), Failed> {
-        let Self { netns, names, told, .. } = self;
-        // Rules come chain by chain.
-        let mut rules: Vec<Rule> = Vec::new();
-        let mut current: Option<ChainId> = None;
+        self.told.all = false;
+        self.told.chains.clear();
+        let Self { netns, names, .. } = self;
+        let mut ids = Vec::new();
+        let question = Question { command: wire::GET_CHAIN, family: 0, attributes: &[] };
+        talk.dump(question, |message| ids.extend(objects::chain_id(*netns, message, names)))?;
+        if ids.len() > CHAINS_AT_ONCE {
+            for id in ids {
+                let rules = self.read_rules(&id, talk)?;
+                self.told.chains.insert(id, Some(rules.into()));
+            }
+        } else {
+            let mut rules = self.read_rules_at_once(talk)?;
+            let all = ids.into_iter().map(|id| {
+                let rules = rules.remove(&id).unwrap_or_default();
+                (id, Some(rules.into()))
+            });
+            self.told.chains.extend(all);
+        }
+        self.told.all = true;
+        Ok(())
+    }
+
+    fn read_rules_at_once(
+        &mut self,
+        talk: &mut Conversation,
+    ) -> Result<HashMap<ChainId, Vec<Rule>>, Failed> {
+        let Self { netns, names, .. } = self;
         let mut chains = HashMap::new();
+        // Rules come chain by chain.
+        let mut current: Option<(ChainId, Vec<Rule>)> = None;
         let question = Question { command: wire::GET_RULE, family: 0, attributes: &[] };
         talk.dump(question, |message| {
             let Some(rule) = RawRule::of(message) else { return };
-            let place = rule.place;
-            let is_here = current.as_ref().is_some_and(|id| {
-                id.name.as_bytes() == place.chain
-                    && id.table.name.as_bytes() == place.table
-                    && id.table.family == place.family
-            });
-            if !is_here {
-                if let Some(id) = current.take() {
-                    chains.insert(id, Some(rules.drain(..).collect()));
+            match &mut current {
+                Some((id, rules)) if rule.is_in(id) => rules.push(rule.parse(names)),
+                _ => {
+                    let id = rule.chain_id(*netns, names);
+                    chains.extend(current.replace((id, vec![rule.parse(names)])));
                 }
-                let (family, name) = (place.family, names.get(place.table));
-                let table = TableId { netns: *netns, backend: Backend::Nft, family, name };
-                current = Some(ChainId { table, name: names.get(place.chain) });
             }
-            rules.push(rule.parse(names));
         })?;
-        if let Some(id) = current {
-            chains.insert(id, Some(rules.into()));
-        }
-        told.chains = chains;
-        told.all = true;
-        Ok(())
+        chains.extend(current);
+        Ok(chains)
     }
 }
 
