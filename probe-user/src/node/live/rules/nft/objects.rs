@@ -1,6 +1,7 @@
 //! Tables, chains and rules, out of netlink messages.
 
-use super::expr::{body, comment};
+use super::data::comment;
+use super::expr::body;
 use super::names::Names;
 use super::wire::{Attributes, Fields, Message};
 use crate::model::{

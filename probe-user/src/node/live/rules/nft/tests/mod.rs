@@ -3,6 +3,7 @@
 mod big;
 mod damage;
 mod lab;
+mod node;
 mod sets;
 mod steady;
 
