@@ -1,5 +1,6 @@
 //! Packet rules, read from the kernel itself.
 
+mod legacy;
 mod xt;
 
 use std::sync::Arc;

@@ -11,6 +11,8 @@
 mod matches;
 mod targets;
 #[cfg(test)]
+pub(super) mod lab;
+#[cfg(test)]
 mod tests;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
