@@ -19,7 +19,8 @@ use std::sync::Arc;
 use self::entry::{Entry, Layout};
 use self::index::{Index, Info};
 use crate::model::{
-    Backend, BaseChain, ChainId, ChainKind, Family, Hook, NetnsId, Rule, RuleVerdict as Verdict, TableId,
+    Backend, BaseChain, ChainId, ChainKind, Family, Hook, NetnsId, Rule, RuleVerdict as Verdict,
+    TableId,
 };
 
 /// One table as the kernel gave it.

@@ -1,5 +1,6 @@
 //! Packet rules, read from the kernel itself.
 
+mod ipset;
 mod legacy;
 mod xt;
 

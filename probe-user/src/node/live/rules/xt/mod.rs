@@ -8,10 +8,10 @@
 //!
 //! What is not understood, a blob that is too short included, is `Unknown`.
 
-mod matches;
-mod targets;
 #[cfg(test)]
 pub(super) mod lab;
+mod matches;
+mod targets;
 #[cfg(test)]
 mod tests;
 
