@@ -95,6 +95,11 @@ impl<'a> Entry<'a> {
         self.at + self.bytes.len()
     }
 
+    /// Whether the target's name begins so. Cheaper than [`Self::target`].
+    pub(super) fn has_target(&self, name: &[u8]) -> bool {
+        self.bytes.get(self.target_offset + 2..).is_some_and(|target| target.starts_with(name))
+    }
+
     pub(super) fn target(&self) -> Option<Extension<'a>> {
         let target = self.bytes.get(self.target_offset..)?;
         Some(extension(target)?.0)

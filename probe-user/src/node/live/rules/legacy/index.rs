@@ -140,7 +140,10 @@ impl Index {
 
 /// The name in a chain's head (`struct xt_error_target`).
 fn chain_of(entry: &Entry<'_>) -> Option<Arc<str>> {
-    let target = entry.target().filter(|target| target.name == b"ERROR")?;
+    if !entry.has_target(b"ERROR\0") {
+        return None;
+    }
+    let target = entry.target()?;
     let name = target.data.get(..30).unwrap_or(target.data);
     let name = name.split(|byte| *byte == 0).next()?;
     Some(String::from_utf8_lossy(name).into())
