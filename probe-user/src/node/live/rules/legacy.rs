@@ -16,8 +16,9 @@ mod tests;
 use std::io;
 use std::sync::Arc;
 
+use self::calls::Raw;
 use self::entry::{Entry, Layout};
-use self::index::{Index, Info};
+use self::index::Index;
 use crate::model::{
     Backend, BaseChain, ChainId, ChainKind, Family, Hook, NetnsId, Rule, RuleVerdict as Verdict,
     TableId,
@@ -42,24 +43,19 @@ impl std::fmt::Debug for LegacyTable {
 pub(in crate::node::live::rules) fn tables(netns: NetnsId) -> io::Result<Vec<LegacyTable>> {
     let mut tables = Vec::new();
     for ipv6 in [false, true] {
-        for (name, info, entries) in calls::read(ipv6)? {
-            tables.push(LegacyTable::new(netns, ipv6, &name, &info, entries)?);
+        for raw in calls::read(ipv6)? {
+            tables.push(LegacyTable::new(netns, ipv6, raw)?);
         }
     }
     Ok(tables)
 }
 
 impl LegacyTable {
-    fn new(
-        netns: NetnsId,
-        ipv6: bool,
-        name: &str,
-        info: &Info,
-        entries: Box<[u8]>,
-    ) -> io::Result<Self> {
+    fn new(netns: NetnsId, ipv6: bool, raw: Raw) -> io::Result<Self> {
+        let Raw { name, info, entries } = raw;
         let family = if ipv6 { Family::Ip6 } else { Family::Ip };
         let id = TableId { netns, backend: Backend::Legacy, family, name: name.into() };
-        let index = Index::new(Layout::of(ipv6), info, &entries).ok_or_else(|| {
+        let index = Index::new(Layout::of(ipv6), &info, &entries).ok_or_else(|| {
             let reason = format!("the kernel's table {id} has an entry of an odd size");
             io::Error::new(io::ErrorKind::InvalidData, reason)
         })?;

@@ -29,7 +29,8 @@ fn members(set: &IpSet) -> Option<Vec<String>> {
 fn members_of_every_type_are_those_that_were_added() {
     in_a_namespace(&["ipset"], || {
         // What is created, what is added, and what is read then.
-        let sets: &[(&str, &[&str], Option<&[&str]>)] = &[
+        type Case<'a> = (&'a str, &'a [&'a str], Option<&'a [&'a str]>);
+        let sets: &[Case<'_>] = &[
             ("hash:ip", &["10.0.0.1", "10.0.0.9"], Some(&["10.0.0.1/32", "10.0.0.9/32"])),
             ("hash:ip netmask 24", &["10.0.1.77"], Some(&["10.0.1.0/24"])),
             ("hash:ip family inet6", &["fd00::1"], Some(&["fd00::1/128"])),

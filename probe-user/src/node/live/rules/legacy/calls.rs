@@ -17,10 +17,17 @@ const NAME: usize = 32;
 /// How often a table that changes between two calls is asked for again.
 const ATTEMPTS: usize = 32;
 
-/// Names, places and entries of the tables of the calling thread's namespace.
+/// A table as the kernel gives it.
+pub(super) struct Raw {
+    pub(super) name: String,
+    pub(super) info: Info,
+    pub(super) entries: Box<[u8]>,
+}
+
+/// The tables of the calling thread's namespace.
 /// Asking for a table that is not there would make it, with its hooks, and load
 /// modules: only those that the kernel lists are asked for.
-pub(super) fn read(ipv6: bool) -> io::Result<Vec<(String, Info, Box<[u8]>)>> {
+pub(super) fn read(ipv6: bool) -> io::Result<Vec<Raw>> {
     let file = if ipv6 { "ip6_tables_names" } else { "ip_tables_names" };
     let names = match std::fs::read_to_string(format!("/proc/thread-self/net/{file}")) {
         // Without the module there is no such file.
@@ -36,14 +43,12 @@ pub(super) fn read(ipv6: bool) -> io::Result<Vec<(String, Info, Box<[u8]>)>> {
     let level = if ipv6 { libc::IPPROTO_IPV6 } else { libc::IPPROTO_IP };
     let mut tables = Vec::new();
     for name in names.lines() {
-        let (info, entries) = table(&socket, level, name)?;
-        tables.push((name.to_owned(), info, entries));
+        tables.push(table(&socket, level, name)?);
     }
     Ok(tables)
 }
 
-fn table(socket: &OwnedFd, level: i32, name: &str) -> io::Result<(Info, Box<[u8]>)> {
-    let changing = || io::Error::new(io::ErrorKind::WouldBlock, "the table keeps changing");
+fn table(socket: &OwnedFd, level: i32, name: &str) -> io::Result<Raw> {
     for _ in 0..ATTEMPTS {
         let mut info = named(name, Info::SIZE)?;
         get(socket, level, GET_INFO, &mut info)?;
@@ -58,11 +63,11 @@ fn table(socket: &OwnedFd, level: i32, name: &str) -> io::Result<(Info, Box<[u8]
             Err(error) => return Err(error),
             Ok(()) => {
                 entries.drain(..HEADER);
-                return Ok((info, entries.into_boxed_slice()));
+                return Ok(Raw { name: name.to_owned(), info, entries: entries.into() });
             }
         }
     }
-    Err(changing())
+    Err(io::Error::new(io::ErrorKind::WouldBlock, format!("the table {name} keeps changing")))
 }
 
 /// Room for an answer, which begins with the name of what is asked for.
