@@ -39,12 +39,14 @@ pub enum Verdict {
 }
 
 /// One way from a port to its end.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Path {
     /// The steps, at least one, in the packet's order.
     pub hops: Vec<Hop>,
     /// What is at the end.
     pub end: End,
+    /// From where connections go this way, as far as it is known.
+    pub from: Vec<Vantage>,
 }
 
 /// A namespace as an answer names it.
@@ -146,6 +148,8 @@ pub enum Ending {
     NotReadable,
     /// Nothing listens there.
     Nothing,
+    /// A rule, or the lack of a way, stops what is sent there.
+    Stopped,
     /// It goes on where this node's facts end.
     Elsewhere,
     /// The owner could not be told.
@@ -167,9 +171,6 @@ pub struct Reach {
     /// What would make it reachable.
     pub fix: Option<String>,
 }
-
-/// What a reason ends in that holds only as far as packet filters let it.
-pub const UNFILTERED: &str = "packet filter rules are not evaluated by this version";
 
 /// Where a client is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

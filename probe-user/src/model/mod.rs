@@ -21,8 +21,8 @@ mod socket;
 mod watched;
 
 pub use answer::{
-    Answer, End, Ending, Endpoint, Hop, HopKind, ListRow, Listing, NetnsRef, Path, Reach,
-    UNFILTERED, Vantage, Verdict,
+    Answer, End, Ending, Endpoint, Hop, HopKind, ListRow, Listing, NetnsRef, Path, Reach, Vantage,
+    Verdict,
 };
 pub use balance::{Balancer, Frontend, FrontendKind, FrontendScope, Server};
 pub use cgroup::{CgroupPath, ContainerRef, PodRef, parse_proc_cgroup};
@@ -31,7 +31,7 @@ pub use event::{Actor, Event, EventKind, NatEvent, SeenBy, Traced};
 pub use flow::{Flow, FlowFilter, NetSettings, RouteFound, RouteKind, RouteQuery};
 pub use gap::{Evidence, Gap, Impact, Read, SourceReport};
 pub use host::{Capability, Host};
-pub use net::{Address, KernelPort, Link, LinkKind, NatPresence, Netns, NetnsId, Route};
+pub use net::{Address, KernelPort, Link, LinkKind, Netns, NetnsId, Route};
 pub use owner::{Owner, Owners};
 pub use process::{Ancestor, Process, StartTime};
 pub use query::{Query, Scope};

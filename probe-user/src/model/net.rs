@@ -164,13 +164,3 @@ pub struct KernelPort {
     #[serde(default)]
     pub connected: bool,
 }
-
-/// Whether a namespace has NAT configured that could take a port without any
-/// socket. Presence only: the rules themselves are not evaluated yet.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NatPresence {
-    /// The namespace.
-    pub netns: NetnsId,
-    /// What was found, one line each: `nf_tables: 2 nat chains`, `IPVS: 3 services`.
-    pub found: Vec<String>,
-}

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use crate::model::{
     Address, Bytes, CgroupPath, ChainId, Container, ContainerRef, Element, Flow, FlowFilter,
-    Frontend, Host, IpSet, IpSetId, KernelPort, Link, NatPresence, NetSettings, Netns, NetnsId,
-    Owners, Pid, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket,
-    SocketFilter, SocketInode, SourceReport, Watched,
+    Frontend, Host, IpSet, IpSetId, KernelPort, Link, NetSettings, Netns, NetnsId, Owners, Pid,
+    Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter,
+    SocketInode, SourceReport, Watched,
 };
 
 pub use live::{
@@ -63,9 +63,11 @@ pub trait Node {
     /// (WireGuard, L2TP, FOU, NFS, lockd).
     fn kernel_ports(&self, netns: &[NetnsId]) -> Read<Vec<KernelPort>>;
 
-    /// Whether these namespaces have NAT or load balancing configured. One
-    /// entry for each that has.
-    fn nat(&self, netns: &[NetnsId]) -> Read<Vec<NatPresence>>;
+    /// Looks for places that nothing else shows, such as namespaces that only a
+    /// descriptor holds. They are gaps: "nothing there" can't be said then.
+    fn unseen(&self) -> Read<()> {
+        Read::default()
+    }
 
     /// What these namespaces have of packet rules, without the rules. One entry for
     /// each namespace that has any table.

@@ -19,6 +19,8 @@ pub(super) struct Facts<'a> {
     pub(super) watched: Option<Watched>,
     gaps: RefCell<Vec<Gap>>,
     names: RefCell<HashMap<NetnsId, Option<String>>>,
+    /// What walks along rules read.
+    pub(super) memo: super::path::Memo,
 }
 
 impl<'a> Facts<'a> {
@@ -27,7 +29,15 @@ impl<'a> Facts<'a> {
         let host = node.host().take(&mut gaps);
         let netns = node.netns().take(&mut gaps);
         let watched = node.observed().take(&mut gaps);
-        Self { node, host, netns, watched, gaps: RefCell::new(gaps), names: RefCell::default() }
+        Self {
+            node,
+            host,
+            netns,
+            watched,
+            gaps: RefCell::new(gaps),
+            names: RefCell::default(),
+            memo: super::path::Memo::default(),
+        }
     }
 
     /// The value of a read; its gaps become the answer's.

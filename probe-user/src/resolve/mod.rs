@@ -8,11 +8,12 @@ mod learn;
 mod list;
 mod observed;
 mod owner;
+mod path;
 mod place;
 mod published;
 mod reach;
 mod route;
-#[expect(dead_code, reason = "the walk is being written")]
+mod ruled;
 mod rules;
 mod walk;
 
@@ -46,6 +47,8 @@ pub fn answer(node: &dyn Node, query: &Query) -> Answer {
         let _ = facts.node.owners(&inodes);
     }
     let mut paths: Vec<Path> = sockets.iter().flat_map(|s| walk::from_socket(&facts, s)).collect();
+    let tried = ruled::try_all(&facts, query);
+    paths.extend(ruled::paths(&facts, &tried));
     if paths.is_empty() {
         paths = kernel_only(&facts, query);
     }
@@ -53,7 +56,7 @@ pub fn answer(node: &dyn Node, query: &Query) -> Answer {
         paths = published_only(&facts, query);
     }
     let verdict = verdict(&facts, &paths);
-    let reach = reach::of(&facts, &paths);
+    let reach = reach::of(&facts, &mut paths, &tried);
     let mut gaps = facts.gaps();
     if paths.is_empty() {
         // There is nothing whose name could be missing.
@@ -174,18 +177,7 @@ fn verdict(facts: &Facts<'_>, paths: &[Path]) -> Verdict {
         return Verdict::Found;
     }
     hidden(facts);
-    for nat in facts.take(facts.node.nat(&facts.all_netns())) {
-        let place = facts.netns_ref(nat.netns);
-        let name = place.name.unwrap_or_else(|| nat.netns.to_string());
-        facts.gap(
-            Gap::new(
-                Impact::Port,
-                format!("NAT rules of network namespace {name}"),
-                format!("{}: they may take the port without any socket, and are not evaluated by this version", nat.found.join(", ")),
-            )
-            .remedy("look with: nft list ruleset; iptables-save -t nat; ipvsadm -Ln"),
-        );
-    }
+    facts.take(facts.node.unseen());
     if facts.gaps().iter().any(|g| g.impact == Impact::Port) {
         Verdict::Unknown
     } else {

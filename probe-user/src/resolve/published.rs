@@ -71,7 +71,7 @@ pub(super) fn published_beyond(facts: &Facts<'_>, socket: &Socket, end: End) -> 
     let hidden =
         matches!(end.ending, Ending::OutsidePidNamespace | Ending::NotReadable | Ending::Unknown);
     if !hidden || !end.containers.is_empty() {
-        return vec![Path { hops: Vec::new(), end }];
+        return vec![Path { end, ..Path::default() }];
     }
     let containers = facts.take(facts.node.containers());
     let mut paths: Vec<Path> = containers
@@ -91,11 +91,11 @@ pub(super) fn published_beyond(facts: &Facts<'_>, socket: &Socket, end: End) -> 
             } else {
                 path.end
             };
-            Path { hops: path.hops, end }
+            Path { hops: path.hops, end, ..Path::default() }
         })
         .collect();
     if paths.is_empty() {
-        paths.push(Path { hops: Vec::new(), end });
+        paths.push(Path { end, ..Path::default() });
     }
     paths
 }
@@ -159,5 +159,6 @@ pub(super) fn into_container(
             evidence: vec![Evidence::new(source, format!("container {name} ({told_by})"))],
             ..End::default()
         },
+        ..Path::default()
     }
 }

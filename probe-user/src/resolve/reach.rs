@@ -1,8 +1,8 @@
-//! From where a port can be reached, as far as bind addresses, published ports
-//! and routes tell. Packet filters and NAT rules are not evaluated yet, and
-//! every `why` that depends on them says so.
+//! From where a port can be reached: what bind addresses, published ports and routes
+//! tell, checked against what becomes of a connection from there (see [`tried`]).
 
 mod shut;
+mod tried;
 
 use std::net::IpAddr;
 
@@ -10,9 +10,10 @@ use super::facts::{Facts, container_name};
 use super::place;
 use super::published;
 use super::route;
+use super::ruled::Tried;
 use crate::model::{
-    Address, Container, End, Ending, HopKind, Link, LinkKind, NetnsId, Path, Port, Proto,
-    Published, Reach, Socket, UNFILTERED, Vantage,
+    Address, Container, End, Ending, Hop, HopKind, Link, LinkKind, NetnsId, Path, Port, Proto,
+    Published, Reach, Socket, SocketState, Vantage,
 };
 use shut::Shut;
 
@@ -21,7 +22,8 @@ const MAX_ADDRESSES: usize = 4;
 
 /// The reachability of everything that was found. With several ports or
 /// protocols each is told apart: what holds for TCP need not hold for UDP.
-pub(super) fn of(facts: &Facts<'_>, paths: &[Path]) -> Vec<Reach> {
+pub(super) fn of(facts: &Facts<'_>, paths: &mut [Path], entries: &[Tried]) -> Vec<Reach> {
+    let mut tries = tried::Tries::new(facts, entries);
     let mut ports: Vec<(Option<Port>, Proto)> = Vec::new();
     for first in paths.iter().filter_map(|path| path.hops.first()) {
         let port = (first.endpoint.port, first.proto);
@@ -35,7 +37,13 @@ pub(super) fn of(facts: &Facts<'_>, paths: &[Path]) -> Vec<Reach> {
             p.hops.first().is_some_and(|h| (h.endpoint.port, h.proto) == (*port, *proto))
         };
         let group: Vec<Path> = paths.iter().filter(is_it).cloned().collect();
-        for mut entry in of_port(facts, &group) {
+        let mut found = of_port(facts, &group);
+        if let Some(port) = port {
+            tries.check(&mut found, *proto, port.0);
+            tries.add_taken(&mut found, *proto, port.0);
+        }
+        settle(&mut found);
+        for mut entry in found {
             if let (true, Some(port)) = (ports.len() > 1, port) {
                 entry.why = format!("{port}/{proto}: {}", entry.why);
             }
@@ -43,6 +51,7 @@ pub(super) fn of(facts: &Facts<'_>, paths: &[Path]) -> Vec<Reach> {
         }
     }
     reach.sort_by_key(|r: &Reach| (r.from, r.reachable != Some(true)));
+    tries.mark(paths);
     reach
 }
 
@@ -55,6 +64,16 @@ fn of_port(facts: &Facts<'_>, paths: &[Path]) -> Vec<Reach> {
         let found = match &first.socket {
             Some(socket) if socket.netns == facts.host.own_netns => here(facts, socket, path),
             Some(socket) => away(facts, socket, &path.end, &mut shut),
+            // No socket: rules or a balancer take it.
+            None if matches!(first.kind, HopKind::Dnat | HopKind::Service) => {
+                let Some(netns) = first.netns.as_ref().map(|n| n.id) else { continue };
+                if netns == facts.host.own_netns {
+                    // Every address was tried: what that showed is added later.
+                    continue;
+                }
+                let (socket, end) = stand_in(facts, netns, first);
+                away(facts, &socket, &end, &mut shut)
+            }
             // Nothing but a runtime's word: what it publishes is the way in.
             None if first.kind == HopKind::Forward => {
                 let of = |c: &Container| {
@@ -79,7 +98,6 @@ fn of_port(facts: &Facts<'_>, paths: &[Path]) -> Vec<Reach> {
         }
     }
     reach.extend(shut.finish());
-    settle(&mut reach);
     reach
 }
 
@@ -184,8 +202,8 @@ fn here(facts: &Facts<'_>, socket: &Socket, path: &Path) -> Vec<Reach> {
     let (inner, outer): (Vec<&Address>, Vec<&Address>) =
         own.iter().partition(|a| is_inner(a, &links));
     for address in outer.iter().take(MAX_ADDRESSES) {
-        let why = format!("{why}; {UNFILTERED}");
-        reach.push(entry(Vantage::Outside, Some(at(address.address, port)), Some(true), why));
+        let at = at(address.address, port);
+        reach.push(entry(Vantage::Outside, Some(at), Some(true), why.clone()));
     }
     if outer.is_empty() {
         reach.push(entry(
@@ -196,7 +214,6 @@ fn here(facts: &Facts<'_>, socket: &Socket, path: &Path) -> Vec<Reach> {
         ));
     }
     if let Some(address) = inner.first().or(outer.first()) {
-        let why = format!("{why}; {UNFILTERED}");
         reach.push(entry(Vantage::Containers, Some(at(address.address, port)), Some(true), why));
     }
     reach
@@ -281,7 +298,7 @@ fn away(facts: &Facts<'_>, socket: &Socket, end: &End, shut: &mut Shut) -> Vec<R
         shut.unpublished(socket, &name, end, best.clone());
     }
     for address in &direct {
-        let why = format!("this namespace has a route to {name}; {UNFILTERED}");
+        let why = format!("this namespace has a route to {name}");
         reach.push(entry(Vantage::Node, Some(at(*address, port)), Some(true), why));
     }
     if direct.is_empty() {
@@ -299,6 +316,30 @@ fn away(facts: &Facts<'_>, socket: &Socket, end: &End, shut: &mut Shut) -> Vec<R
         reach.push(entry(Vantage::Containers, Some(best), Some(true), why));
     }
     reach
+}
+
+/// What takes a port of a namespace without a socket, as if it were one of the
+/// container that the namespace belongs to.
+fn stand_in(facts: &Facts<'_>, netns: NetnsId, first: &Hop) -> (Socket, End) {
+    let address = first.endpoint.address.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into());
+    let socket = Socket {
+        netns,
+        proto: first.proto,
+        state: match first.proto {
+            Proto::Tcp => SocketState::Listen,
+            Proto::Udp => SocketState::Unconnected,
+        },
+        address,
+        port: first.endpoint.port.unwrap_or(Port(0)),
+        v6only: address.is_ipv6().then_some(true),
+        inode: 0,
+        uid: 0,
+        ifindex: None,
+        cgroup_id: None,
+    };
+    let containers = facts.containers_of(netns);
+    let cluster = containers.iter().rev().find_map(Container::cluster);
+    (socket, End { containers, cluster, ..End::default() })
 }
 
 /// Whether a namespace is a container's own: its first process lives there, or
@@ -339,10 +380,8 @@ fn published_reach(facts: &Facts<'_>, container: &Container, published: &Publish
     let own = facts.host.own_netns;
     let there = place::at_address(facts, own, target, host_port, published.proto);
     if there.is_empty() {
-        let why = format!(
-            "{what}, but no socket of this namespace has that port: NAT rules decide, and are not evaluated by this version"
-        );
-        return vec![entry(Vantage::Loopback, Some(at(target, host_port.0)), None, why)];
+        // Rules may take it all the same: that is found by trying.
+        return vec![entry(Vantage::Loopback, Some(at(target, host_port.0)), None, what)];
     }
     if ip.is_loopback() {
         let only = format!("{what}, on {ip} only");
@@ -366,12 +405,11 @@ fn published_reach(facts: &Facts<'_>, container: &Container, published: &Publish
             && (ip == a.address || ip.is_unspecified() && ip.is_ipv4() == a.address.is_ipv4())
     });
     for address in own_addresses.iter().take(MAX_ADDRESSES) {
-        let why = format!("{what}; {UNFILTERED}");
         reach.push(entry(
             Vantage::Outside,
             Some(at(address.address, host_port.0)),
             Some(true),
-            why,
+            what.clone(),
         ));
     }
     reach

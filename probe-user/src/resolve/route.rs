@@ -2,7 +2,44 @@
 
 use std::net::IpAddr;
 
-use crate::model::Route;
+use super::facts::Facts;
+use crate::model::{Route, RouteFound, RouteKind, RouteQuery};
+
+/// The way a packet takes: as the kernel decided it, or, where that was not asked for,
+/// by the addresses and the main table.
+pub(super) fn decide(facts: &Facts<'_>, query: &RouteQuery) -> Option<RouteFound> {
+    if let Some(found) = facts.take(facts.node.route(query)) {
+        return Some(found);
+    }
+    let to = query.to.to_canonical();
+    let addresses = facts.take(facts.node.addresses(&[query.netns]));
+    let of_interface = |index: u32, to: std::net::IpAddr| {
+        addresses.iter().find(|a| a.ifindex == index && a.address.is_ipv6() == to.is_ipv6())
+    };
+    let is_own =
+        |a: &crate::model::Address| a.address == to || to.is_loopback() && a.address.is_loopback();
+    if addresses.iter().any(is_own) {
+        let links = facts.take(facts.node.links(&[query.netns]));
+        let lo = links.iter().find(|l| l.kind == crate::model::LinkKind::Loopback);
+        return Some(RouteFound {
+            kind: RouteKind::Local,
+            oif: lo.map(|l| l.index),
+            gateway: None,
+            source: Some(to),
+        });
+    }
+    let routes = facts.take(facts.node.routes(&[query.netns]));
+    let Some(route) = lookup(&routes, to) else {
+        return Some(RouteFound { kind: RouteKind::None, oif: None, gateway: None, source: None });
+    };
+    let source = route.ifindex.and_then(|index| of_interface(index, to)).map(|a| a.address);
+    Some(RouteFound {
+        kind: RouteKind::Unicast,
+        oif: route.ifindex,
+        gateway: route.gateway,
+        source,
+    })
+}
 
 /// The route to `address`: the longest prefix, the first of equals.
 pub(super) fn lookup(routes: &[Route], address: IpAddr) -> Option<&Route> {

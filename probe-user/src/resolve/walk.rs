@@ -7,17 +7,18 @@ use super::facts::{Facts, container_name};
 use super::forward::{self, Forward, Target};
 use super::observed::{self, Seen, Way};
 use super::owner;
-use super::place::{at_address, locate};
+use super::path::{self, To};
 use super::published::{published_beyond, publisher};
 use crate::model::{
-    End, Ending, Endpoint, Evidence, Hop, HopKind, NetnsId, Path, Port, Process, Proto, Socket,
+    End, Ending, Endpoint, Evidence, Hop, HopKind, NetnsId, Path, Port, Process, Proto, RouteFound,
+    Socket,
 };
 
 /// How many forwards in a row are followed. Real chains have two or three.
 const MAX_HOPS: usize = 16;
 
 /// Where a path has been: a forwarder that leads back is a loop.
-type Visited = Vec<(NetnsId, Proto, IpAddr, Port)>;
+pub(super) type Visited = Vec<(NetnsId, Proto, IpAddr, Port)>;
 
 /// Every path that begins at this socket.
 pub(super) fn from_socket(facts: &Facts<'_>, socket: &Socket) -> Vec<Path> {
@@ -60,7 +61,7 @@ pub(super) fn follow(facts: &Facts<'_>, socket: &Socket, visited: &mut Visited) 
         } else if visited.contains(&place) || visited.len() >= MAX_HOPS {
             end.ending = Ending::Unknown;
             end.why = Some("the forwards lead in a circle: this step was passed before".to_owned());
-            vec![Path { hops: Vec::new(), end }]
+            vec![Path { end, ..Path::default() }]
         } else {
             visited.push(place);
             let tails = match (&forward, &seen) {
@@ -155,7 +156,7 @@ fn through(
         let why = elsewhere(&forward.target);
         // The forwarder stays visible as the last process that is known.
         let end = End { ending: Ending::Elsewhere, why: Some(why), ..forwarder };
-        return vec![Path { hops: vec![hop], end }];
+        return vec![Path { hops: vec![hop], end, ..Path::default() }];
     };
     let mut paths = arrive(facts, place, address, port, proto, visited);
     let published = publisher(facts, socket, address, port, &paths);
@@ -279,26 +280,13 @@ fn arrive(
     proto: Proto,
     visited: &mut Visited,
 ) -> Vec<Path> {
-    let places = locate(facts, from, address);
-    if places.is_empty() {
-        return vec![off_node(facts, from, address, port, proto)];
-    }
-    let mut paths = Vec::new();
-    for place in &places {
-        let sockets = at_address(facts, *place, address, port, proto);
-        if sockets.is_empty() {
-            paths.push(nothing(facts, *place, address, port, proto, places.len() > 1));
-        }
-        for socket in &sockets {
-            paths.extend(follow(facts, socket, visited));
-        }
-    }
-    // With several candidates only those where something listens count, unless
-    // there is none: the rest have the address by accident.
-    if places.len() > 1 && paths.iter().any(|p| p.end.ending != Ending::Nothing) {
-        paths.retain(|p| p.end.ending != Ending::Nothing);
-    }
-    paths
+    // To the unspecified address is to this namespace itself.
+    let address = match address.to_canonical() {
+        any if any.is_unspecified() => path::loopback(any.is_ipv6()),
+        one => one,
+    };
+    let to = To { proto, address, port: port.0 };
+    path::from_process(facts, from, to, visited).into_iter().map(path::to_path).collect()
 }
 
 pub(super) fn nothing(
@@ -319,24 +307,25 @@ pub(super) fn nothing(
     Path {
         hops: Vec::new(),
         end: End { ending: Ending::Nothing, why: Some(why), ..End::default() },
+        ..Path::default()
     }
 }
 
-fn off_node(facts: &Facts<'_>, from: NetnsId, address: IpAddr, port: Port, proto: Proto) -> Path {
-    let routes = facts.take(facts.node.routes(&[from]));
-    let detail = match super::route::lookup(&routes, address) {
-        Some(route) => match route.gateway {
-            Some(gateway) => format!("leaves this node by next hop {gateway}"),
-            None => "on a network this node is attached to".to_owned(),
-        },
-        None => "no route leads there".to_owned(),
+pub(super) fn off_node(facts: &Facts<'_>, from: NetnsId, to: To, route: &RouteFound) -> Path {
+    let address = to.address;
+    let detail = match route.gateway {
+        Some(gateway) => format!("leaves this node by next hop {gateway}"),
+        None => "on a network this node is attached to".to_owned(),
     };
+    let links = facts.take(facts.node.links(&[from]));
+    let device = links.iter().find(|l| Some(l.index) == route.oif);
+    let by = device.map_or_else(String::new, |l| format!(", by {}", l.name));
     let hop = Hop {
         kind: HopKind::OffNode,
         netns: None,
-        endpoint: Endpoint { address: Some(address), name: None, port: Some(port) },
-        proto,
-        detail,
+        endpoint: Endpoint { address: Some(address), name: None, port: Some(Port(to.port)) },
+        proto: to.proto,
+        detail: format!("{detail}{by}"),
         socket: None,
         evidence: vec![Evidence::new(
             "rtnetlink",
@@ -354,5 +343,6 @@ fn off_node(facts: &Facts<'_>, from: NetnsId, address: IpAddr, port: Port, proto
     Path {
         hops: vec![hop],
         end: End { ending: Ending::Elsewhere, why: Some(why), ..End::default() },
+        ..Path::default()
     }
 }

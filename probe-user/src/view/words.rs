@@ -77,7 +77,9 @@ pub(super) fn marker(ending: Ending) -> Option<&'static str> {
         Ending::Kernel => Some("(kernel)"),
         Ending::OutsidePidNamespace => Some("(outside PID ns)"),
         Ending::NotReadable => Some("(not readable)"),
-        Ending::Nothing | Ending::Elsewhere | Ending::Unknown => Some("(unknown)"),
+        Ending::Nothing | Ending::Stopped | Ending::Elsewhere | Ending::Unknown => {
+            Some("(unknown)")
+        }
     }
 }
 

@@ -43,16 +43,15 @@ use std::time::Instant;
 use super::Node;
 use crate::model::{
     Address, Bytes, CgroupPath, ChainId, Container, ContainerRef, Element, Flow, FlowFilter,
-    Frontend, Gap, Host, Impact, IpSet, IpSetId, KernelPort, Link, LinkKind, NatPresence,
-    NetSettings, Netns, NetnsId, Owners, Pid, PortRange, Process, Read, Route, RouteFound,
-    RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport,
-    Watched,
+    Frontend, Gap, Host, Impact, IpSet, IpSetId, KernelPort, Link, LinkKind, NetSettings, Netns,
+    NetnsId, Owners, Pid, PortRange, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset,
+    Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, Watched,
 };
 pub use clock::local_offset;
 use containers::Containers;
 pub use ebpf::{Pinned, group_id, pin, unpin};
 use enter::{Door, Refused};
-use gaps::{denied_gap, error_gap, read_or_gap, rights_remedy};
+use gaps::{denied_gap, read_or_gap, rights_remedy};
 pub use probes::probe_reports;
 pub use rights::drop_rights;
 pub use watch::{COMPARISON, watch};
@@ -80,8 +79,6 @@ pub struct LiveNode {
     addresses: Memo<Address>,
     routes: Memo<Route>,
     kernel_ports: Memo<KernelPort>,
-    nat: Memo<NatPresence>,
-    #[expect(dead_code, reason = "being written")]
     rules: rules::Rules,
     held: OnceCell<Option<Gap>>,
     cgroups: RefCell<HashMap<u64, Read<Option<CgroupPath>>>>,
@@ -144,7 +141,6 @@ impl LiveNode {
             addresses: RefCell::default(),
             routes: RefCell::default(),
             kernel_ports: RefCell::default(),
-            nat: RefCell::default(),
             rules: rules::Rules::default(),
             held: OnceCell::new(),
             cgroups: RefCell::default(),
@@ -450,25 +446,8 @@ impl Node for LiveNode {
         })
     }
 
-    fn nat(&self, netns: &[NetnsId]) -> Read<Vec<NatPresence>> {
-        let mut read =
-            self.inside("NAT rules (presence)", Impact::Port, &self.nat, netns, |door| {
-                let (found, failed) = nat::presence();
-                let gap = |(what, error): (&str, io::Error)| {
-                    error_gap(&error, Impact::Port, format!("{what} of netns {}", door.id))
-                };
-                let gaps = failed.into_iter().map(gap).collect();
-                let value = if found.is_empty() {
-                    Vec::new()
-                } else {
-                    vec![NatPresence { netns: door.id, found }]
-                };
-                Read { value, gaps }
-            });
-        // Asked for when no socket was found, and so is this: whether there is
-        // a place that was not looked at.
-        read.gaps.extend(self.held().clone());
-        read
+    fn unseen(&self) -> Read<()> {
+        Read { value: (), gaps: self.held().iter().cloned().collect() }
     }
 
     fn rulesets(&self, netns: &[NetnsId]) -> Read<Vec<Ruleset>> {

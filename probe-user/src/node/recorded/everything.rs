@@ -1,9 +1,11 @@
 //! Reading all there is, so that a recording of it can answer any question.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use super::super::Node;
-use crate::model::{Pid, SocketFilter};
+use crate::model::{
+    ChainId, Expr, IpSetId, NetnsId, Pid, RuleVerdict, Ruleset, SetId, SocketFilter, XtMatch,
+};
 
 /// Asks `node` for every fact. A recording made of it answers later what nobody
 /// has asked yet.
@@ -44,5 +46,51 @@ pub fn read_everything(node: &dyn Node) {
     let _ = node.addresses(&netns);
     let _ = node.routes(&netns);
     let _ = node.kernel_ports(&netns);
-    let _ = node.nat(&netns);
+    let _ = node.settings(&netns);
+    let _ = node.frontends(&netns);
+    let _ = node.unseen();
+    read_rules(node, &netns);
+}
+
+/// Reads every chain that a packet can get to, and every set that they name.
+fn read_rules(node: &dyn Node, netns: &[NetnsId]) {
+    node.expect_rules(netns);
+    let mut todo: Vec<ChainId> = Vec::new();
+    for Ruleset { base_chains, .. } in node.rulesets(netns).value {
+        todo.extend(base_chains.into_iter().map(|chain| chain.id));
+    }
+    let mut known: HashSet<ChainId> = todo.iter().cloned().collect();
+    let mut sets: HashSet<SetId> = HashSet::new();
+    while let Some(id) = todo.pop() {
+        let mut verdicts = Vec::new();
+        for expr in
+            node.chain(&id).value.iter().flat_map(|rules| rules.iter()).flat_map(|r| &r.exprs)
+        {
+            match expr {
+                Expr::Verdict(verdict) => verdicts.push(verdict.clone()),
+                Expr::Lookup { set, .. } | Expr::Map { set, .. } => {
+                    let set = SetId { table: id.table.clone(), name: set.clone() };
+                    if sets.insert(set.clone()) {
+                        let _ = node.set(&set);
+                        let elements = node.set_elements(&set).value;
+                        let of_element = |e: &crate::model::Element| e.verdict.clone();
+                        verdicts
+                            .extend(elements.iter().flat_map(|e| e.iter()).filter_map(of_element));
+                    }
+                }
+                Expr::Match(XtMatch::Set { index, .. }) => {
+                    let _ = node.ip_set(&IpSetId { netns: id.table.netns, index: *index });
+                }
+                _ => {}
+            }
+        }
+        for verdict in verdicts {
+            if let RuleVerdict::Jump(name) | RuleVerdict::Goto(name) = verdict {
+                let chain = ChainId { table: id.table.clone(), name };
+                if known.insert(chain.clone()) {
+                    todo.push(chain);
+                }
+            }
+        }
+    }
 }

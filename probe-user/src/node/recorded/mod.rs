@@ -22,9 +22,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     Address, Bytes, CgroupPath, ChainId, Container, ContainerRef, Element, Flow, FlowFilter,
-    Frontend, Host, IpSet, IpSetId, KernelPort, Link, NatPresence, NetSettings, Netns, NetnsId,
-    Owners, Pid, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket,
-    SocketFilter, SocketInode, SourceReport, Watched,
+    Frontend, Host, IpSet, IpSetId, KernelPort, Link, NetSettings, Netns, NetnsId, Owners, Pid,
+    Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter,
+    SocketInode, SourceReport, Watched,
 };
 
 pub use everything::read_everything;
@@ -107,9 +107,12 @@ pub struct Facts {
     /// Ports that the kernel holds.
     #[serde(default)]
     pub kernel_ports: Vec<Asked<Vec<NetnsId>, Vec<KernelPort>>>,
-    /// Presence of NAT.
-    #[serde(default)]
-    pub nat: Vec<Asked<Vec<NetnsId>, Vec<NatPresence>>>,
+    /// Recordings once had whether there are rules, and not the rules.
+    #[serde(default, skip_serializing)]
+    pub nat: Ignored,
+    /// What looking for hidden places gave; `None` when that was not done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unseen: Option<Read<()>>,
     /// Rulesets without their rules.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rulesets: Vec<Asked<Vec<NetnsId>, Vec<Ruleset>>>,
@@ -167,7 +170,8 @@ impl Facts {
             addresses: Vec::new(),
             routes: Vec::new(),
             kernel_ports: Vec::new(),
-            nat: Vec::new(),
+            nat: Ignored,
+            unseen: None,
             rulesets: Vec::new(),
             chains: Vec::new(),
             sets: Vec::new(),
@@ -183,6 +187,16 @@ impl Facts {
             cgroup_paths: Vec::new(),
             observed: None,
         }
+    }
+}
+
+/// What older recordings have and nothing needs any more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ignored;
+
+impl<'de> Deserialize<'de> for Ignored {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        serde::de::IgnoredAny::deserialize(deserializer).map(|_| Self)
     }
 }
 

@@ -6,12 +6,12 @@ use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use super::{Asked, ElementOf, Facts, FlowsOf, InContainer, Recording, SocketsOf};
+use super::{Asked, ElementOf, Facts, FlowsOf, Ignored, InContainer, Recording, SocketsOf};
 use crate::model::{
     Address, Bytes, CgroupPath, ChainId, Container, ContainerRef, Element, Flow, FlowFilter,
-    Frontend, Host, IpSet, IpSetId, KernelPort, Link, NatPresence, NetSettings, Netns, NetnsId,
-    Owners, Pid, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket,
-    SocketFilter, SocketInode, SourceReport, Watched,
+    Frontend, Host, IpSet, IpSetId, KernelPort, Link, NetSettings, Netns, NetnsId, Owners, Pid,
+    Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter,
+    SocketInode, SourceReport, Watched,
 };
 use crate::node::Node;
 
@@ -27,7 +27,7 @@ pub struct Recorder<'a> {
     addresses: Asks<Vec<NetnsId>, Vec<Address>>,
     routes: Asks<Vec<NetnsId>, Vec<Route>>,
     kernel_ports: Asks<Vec<NetnsId>, Vec<KernelPort>>,
-    nat: Asks<Vec<NetnsId>, Vec<NatPresence>>,
+    unseen: RefCell<Option<Read<()>>>,
     rulesets: Asks<Vec<NetnsId>, Vec<Ruleset>>,
     chains: Asks<ChainId, Option<Arc<[Rule]>>>,
     sets: Asks<SetId, Option<Set>>,
@@ -56,7 +56,7 @@ impl<'a> Recorder<'a> {
             addresses: Asks::default(),
             routes: Asks::default(),
             kernel_ports: Asks::default(),
-            nat: Asks::default(),
+            unseen: RefCell::default(),
             rulesets: Asks::default(),
             chains: Asks::default(),
             sets: Asks::default(),
@@ -85,7 +85,8 @@ impl<'a> Recorder<'a> {
             addresses: self.addresses.list(),
             routes: self.routes.list(),
             kernel_ports: self.kernel_ports.list(),
-            nat: self.nat.list(),
+            nat: Ignored,
+            unseen: self.unseen.borrow().clone(),
             rulesets: self.rulesets.list(),
             chains: self.chains.list(),
             sets: self.sets.list(),
@@ -177,8 +178,8 @@ impl Node for Recorder<'_> {
         self.kernel_ports.keep(netns.to_vec(), self.node.kernel_ports(netns))
     }
 
-    fn nat(&self, netns: &[NetnsId]) -> Read<Vec<NatPresence>> {
-        self.nat.keep(netns.to_vec(), self.node.nat(netns))
+    fn unseen(&self) -> Read<()> {
+        self.unseen.borrow_mut().get_or_insert_with(|| self.node.unseen()).clone()
     }
 
     fn rulesets(&self, netns: &[NetnsId]) -> Read<Vec<Ruleset>> {

@@ -8,9 +8,9 @@ use super::names::is_id;
 use super::{Asked, ElementOf, InContainer, Recording};
 use crate::model::{
     Address, Bytes, CgroupPath, ChainId, Container, ContainerRef, Element, Flow, FlowFilter,
-    Frontend, Gap, Host, Impact, IpSet, IpSetId, KernelPort, Link, NatPresence, NetSettings, Netns,
-    NetnsId, Owners, Pid, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId,
-    Socket, SocketFilter, SocketInode, SourceReport, Watched,
+    Frontend, Gap, Host, Impact, IpSet, IpSetId, KernelPort, Link, NetSettings, Netns, NetnsId,
+    Owners, Pid, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket,
+    SocketFilter, SocketInode, SourceReport, Watched,
 };
 use crate::node::Node;
 
@@ -220,9 +220,8 @@ impl Node for Recorded {
         of_netns(&self.recording.facts.kernel_ports, netns, |port| port.netns, missing)
     }
 
-    fn nat(&self, netns: &[NetnsId]) -> Read<Vec<NatPresence>> {
-        let missing = (Impact::Port, "the NAT rules of some namespaces were");
-        of_netns(&self.recording.facts.nat, netns, |nat| nat.netns, missing)
+    fn unseen(&self) -> Read<()> {
+        self.recording.facts.unseen.clone().unwrap_or_default()
     }
 
     fn rulesets(&self, netns: &[NetnsId]) -> Read<Vec<Ruleset>> {
@@ -253,9 +252,12 @@ impl Node for Recorded {
         one(&self.recording.facts.set_element, &self.set_element, &asked, || {
             match self.set_elements.get(set) {
                 // All of them are there: it is one of those, or none.
-                Some(_) => self
-                    .set_elements(set)
-                    .map(|all| all.and_then(|all| crate::model::element_of(&all, key).cloned())),
+                Some(_) => {
+                    let fields = self.set(set).value.map(|set| set.fields).unwrap_or_default();
+                    let find =
+                        |all: Arc<[Element]>| crate::model::element_of(&fields, &all, key).cloned();
+                    self.set_elements(set).map(|all| all.and_then(find))
+                }
                 None => nothing(Impact::Reach, "an element of a set of packet rules was"),
             }
         })
@@ -282,9 +284,8 @@ impl Node for Recorded {
     }
 
     fn route(&self, query: &RouteQuery) -> Read<Option<RouteFound>> {
-        one(&self.recording.facts.route, &self.route, query, || {
-            nothing(Impact::Reach, "the way of some packets was")
-        })
+        // Without an answer the main table tells, which is recorded, too.
+        one(&self.recording.facts.route, &self.route, query, Read::default)
     }
 
     fn settings(&self, netns: &[NetnsId]) -> Read<Vec<NetSettings>> {

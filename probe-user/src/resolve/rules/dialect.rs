@@ -33,3 +33,6 @@ pub(in crate::resolve) struct ServiceName {
 pub(in crate::resolve) fn meaning(_trail: &[Step]) -> Meaning {
     Meaning::default()
 }
+
+/// Why a service with `externalTrafficPolicy: Local` has no backend on this node.
+pub(in crate::resolve) const NO_LOCAL_ENDPOINTS: &str = "has no local endpoints";

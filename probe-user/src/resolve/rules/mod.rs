@@ -6,6 +6,7 @@
 //! each choice, with its probability. Nothing is assumed true or false silently.
 
 pub(super) mod dialect;
+pub(super) mod from_node;
 pub(super) mod ports;
 pub(super) mod text;
 

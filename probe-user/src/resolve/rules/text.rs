@@ -7,3 +7,9 @@ use crate::model::{ChainId, Rule};
 pub(in crate::resolve) fn describe(_chain: &ChainId, _rule: &Rule) -> String {
     String::new()
 }
+
+/// The rules that led to an outcome, in one line.
+pub(in crate::resolve) fn summary(trail: &[super::Step]) -> String {
+    let names: Vec<String> = trail.iter().map(|step| step.chain.name.to_string()).collect();
+    names.join(" → ")
+}

@@ -126,6 +126,9 @@ pub struct Path<'a> {
     pub hops: Vec<Hop<'a>>,
     /// What is at the end.
     pub end: End<'a>,
+    /// From where connections go this way, seen from the namespace that the tool
+    /// ran in; empty when that is not known, or from nowhere.
+    pub from: Vec<Vantage>,
 }
 
 impl<'a> From<&'a model::Path> for Path<'a> {
@@ -135,6 +138,7 @@ impl<'a> From<&'a model::Path> for Path<'a> {
             netns: first.map(Into::into).unwrap_or_default(),
             hops: path.hops.iter().map(Into::into).collect(),
             end: (&path.end).into(),
+            from: path.from.iter().map(|from| (*from).into()).collect(),
         }
     }
 }

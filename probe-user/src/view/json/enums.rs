@@ -74,6 +74,8 @@ words! {
         NotReadable,
         /// Nothing listens there.
         Nothing,
+        /// A rule, or the lack of a way, stops what is sent there.
+        Stopped,
         /// It goes on where this node's facts end.
         Elsewhere,
         /// The owner could not be told.

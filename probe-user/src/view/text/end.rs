@@ -99,6 +99,7 @@ fn ending(style: &Style, end: &End) -> Option<(&'static str, String)> {
         Ending::Nothing => {
             ("end", "nothing listens there: connections are refused or closed at once")
         }
+        Ending::Stopped => ("end", "what is sent there is stopped on its way"),
         Ending::Elsewhere => ("end", "goes on beyond what this node can tell"),
         // The owner is known, where it passes connections on is not.
         Ending::Unknown if !end.processes.is_empty() => ("end", "not known"),

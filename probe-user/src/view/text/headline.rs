@@ -153,6 +153,7 @@ fn last(style: &Style, hops: &[&Hop], end: &End) -> String {
         Ending::OutsidePidNamespace => "owner outside this PID namespace".to_owned(),
         Ending::NotReadable => "owner not readable".to_owned(),
         Ending::Nothing => "nothing listens there".to_owned(),
+        Ending::Stopped => "stopped on the way".to_owned(),
         Ending::Elsewhere => "beyond what is visible here".to_owned(),
         Ending::Unknown if is_circle(hops) => "in a circle".to_owned(),
         Ending::Unknown if !end.processes.is_empty() => "where from there is not known".to_owned(),

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use crate::model::{End, Ending, Gap, Host, Impact, Reach, UNFILTERED, Vantage, Verdict};
+use crate::model::{End, Ending, Gap, Host, Impact, Reach, Vantage, Verdict};
 use crate::view::layout::{Page, width};
 use crate::view::style::Ink;
 use crate::view::words;
@@ -38,9 +38,6 @@ pub(super) fn reach(page: &mut Page<'_>, reach: &[Reach]) {
         at += group.len();
         write(page, &group);
     }
-    if reach.iter().any(|one| one.why.ends_with(UNFILTERED)) {
-        page.entry(INDENT, ("note:", LABEL, Ink::Dim), UNFILTERED);
-    }
 }
 
 /// Reachable first, then not, then what is not known; equal reasons together.
@@ -49,10 +46,7 @@ fn statements(reach: &[Reach]) -> Vec<Statement<'_>> {
     let ordered = order.iter().flat_map(|o| reach.iter().filter(move |r| r.reachable == *o));
     let mut statements: Vec<Statement<'_>> = Vec::new();
     for one in ordered {
-        let why = one
-            .why
-            .strip_suffix(UNFILTERED)
-            .map_or(one.why.as_str(), |why| why.trim_end_matches(' ').trim_end_matches(';'));
+        let why = one.why.as_str();
         let fix = one.fix.as_deref();
         let same = statements
             .iter_mut()

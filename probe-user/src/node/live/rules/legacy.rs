@@ -14,7 +14,6 @@ mod index;
 mod tests;
 
 use std::io;
-use std::sync::Arc;
 
 use self::calls::Raw;
 use self::entry::{Entry, Layout};
@@ -102,7 +101,10 @@ impl LegacyTable {
     }
 
     /// The names of all chains, those in hooks first.
-    pub(in crate::node::live::rules) fn chain_names(&self) -> impl Iterator<Item = Arc<str>> {
+    #[cfg(test)]
+    pub(in crate::node::live::rules) fn chain_names(
+        &self,
+    ) -> impl Iterator<Item = std::sync::Arc<str>> {
         let bases = self.index.bases.iter().map(|base| base.name.into());
         bases.chain(self.index.user_chains())
     }

@@ -244,16 +244,11 @@ pub(super) fn recording() -> Recording {
                 Impact::Owner,
             ),
         }],
-        nat: vec![Asked {
-            asked: both(),
-            read: partial(
-                vec![NatPresence {
-                    netns: HOST,
-                    found: vec!["nf_tables: 2 nat chains in zq7table".to_owned()],
-                }],
-                Impact::Port,
-            ),
-        }],
+        nat: Ignored,
+        unseen: Some(partial((), Impact::Port)),
+        rulesets: vec![Asked { asked: both(), read: Read::whole(Vec::new()) }],
+        frontends: vec![Asked { asked: both(), read: Read::whole(Vec::new()) }],
+        settings: vec![Asked { asked: both(), read: Read::whole(Vec::new()) }],
         container: vec![Asked {
             asked: InContainer { chain: vec![reference()], pid: 30 },
             read: partial(Some(container()), Impact::Name),

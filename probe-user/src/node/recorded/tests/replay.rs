@@ -45,7 +45,7 @@ fn what_was_asked_is_answered_the_same() {
             node.addresses(&[NODE]),
             node.routes(&[NODE]),
             node.kernel_ports(&[HOST]),
-            node.nat(&[HOST]),
+            (node.unseen(), node.rulesets(&[HOST]), node.settings(&[HOST])),
         );
         let single = format!(
             "{:?}{:?}{:?}{:?}",
@@ -100,7 +100,9 @@ fn what_was_not_read_is_a_gap() {
     assert_eq!(unrecorded(&node.addresses(&[unknown])), [Impact::Reach]);
     assert_eq!(unrecorded(&node.routes(&[unknown])), [Impact::Reach]);
     assert_eq!(unrecorded(&node.kernel_ports(&[unknown])), [Impact::Owner]);
-    assert_eq!(unrecorded(&node.nat(&[unknown])), [Impact::Port]);
+    assert_eq!(unrecorded(&node.rulesets(&[unknown])), [Impact::Port]);
+    assert_eq!(unrecorded(&node.frontends(&[unknown])), [Impact::Port]);
+    assert_eq!(unrecorded(&node.settings(&[unknown])), [Impact::Reach]);
     assert_eq!(unrecorded(&node.container(&[other], 1)), [Impact::Name]);
     assert_eq!(unrecorded(&node.cgroup_path(1)), [Impact::Name]);
 
@@ -143,7 +145,9 @@ fn reading_everything_leaves_no_gap_for_later() {
         assert_eq!(unrecorded(&node.addresses(&[one])), []);
         assert_eq!(unrecorded(&node.routes(&[one])), []);
         assert_eq!(unrecorded(&node.kernel_ports(&[one])), []);
-        assert_eq!(unrecorded(&node.nat(&[one])), []);
+        assert_eq!(unrecorded(&node.rulesets(&[one])), []);
+        assert_eq!(unrecorded(&node.frontends(&[one])), []);
+        assert_eq!(unrecorded(&node.settings(&[one])), []);
     }
     // The cgroup of the one socket that nobody owns.
     assert!(node.cgroup_path(904).value.is_some());

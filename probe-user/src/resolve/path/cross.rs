@@ -1,0 +1,99 @@
+//! From one namespace into the next, and to the socket at the end.
+
+use std::net::IpAddr;
+
+use super::super::rules::{Packet, SeenAs, Sender};
+use super::{Arrival, Stop, StopKind, To, Walk, Way};
+use crate::model::{NetnsId, Port, RouteFound};
+use crate::resolve::place::{at_address, locate};
+use crate::resolve::walk::{follow, nothing, off_node};
+
+/// A packet leaves a namespace by an interface.
+pub(super) fn leave(
+    walk: &Walk<'_, '_>,
+    way: Way,
+    packet: Packet,
+    route: &RouteFound,
+) -> Vec<Arrival> {
+    let facts = walk.facts;
+    let from = packet.netns;
+    let destination = packet.destination;
+    // The next hop, if one of this node's namespaces has its address; else the
+    // destination itself: some networks deliver by programs, whatever the route says.
+    let next = route.gateway.unwrap_or(destination);
+    let others = |address| {
+        let mut places = locate(facts, from, address);
+        places.retain(|id| *id != from);
+        places
+    };
+    let mut places: Vec<(NetnsId, IpAddr)> =
+        others(next).into_iter().map(|id| (id, next)).collect();
+    if places.is_empty() && next != destination {
+        places = others(destination).into_iter().map(|id| (id, destination)).collect();
+    }
+    if places.is_empty() {
+        let to = To { proto: packet.proto, address: destination, port: packet.dport };
+        return vec![way.arrive(off_node(facts, from, to, route), None)];
+    }
+    let several = places.len() > 1;
+    let mut arrivals = Vec::new();
+    for (netns, address) in &places {
+        let mut packet = packet.clone();
+        packet.netns = *netns;
+        packet.source = seen_source(walk, from, &packet, route);
+        packet.seen_as = None;
+        packet.original = None;
+        packet.mark = 0;
+        packet.ct_mark = 0;
+        packet.untracked = false;
+        packet.uid = None;
+        packet.oif = None;
+        let addresses = facts.take(facts.node.addresses(&[*netns]));
+        let on = addresses.iter().find(|a| a.address == *address).map(|a| a.ifindex);
+        packet.iif = on.map(|index| walk.nic(*netns, index));
+        arrivals.extend(walk.external(way.clone(), packet));
+    }
+    // Of several with that address, those where nothing listens have it by accident.
+    if several && arrivals.iter().any(|a| a.stop.is_none()) {
+        arrivals.retain(|a| a.stop.as_ref().is_none_or(|s| s.kind != StopKind::Nothing));
+    }
+    arrivals
+}
+
+/// Whom the next namespace sees as the sender.
+fn seen_source(walk: &Walk<'_, '_>, from: NetnsId, packet: &Packet, route: &RouteFound) -> Sender {
+    match packet.seen_as {
+        Some(SeenAs::Address(address)) => Sender::Address(address),
+        Some(SeenAs::Masqueraded) => {
+            let source = route.source.or_else(|| walk.route(from, packet.destination, 0)?.source);
+            source.map_or(Sender::Elsewhere, Sender::Address)
+        }
+        Some(SeenAs::Itself) | None => packet.source,
+    }
+}
+
+impl Walk<'_, '_> {
+    /// A packet is for this namespace: the socket that takes it.
+    pub(super) fn deliver(&self, way: Way, packet: Packet) -> Vec<Arrival> {
+        let facts = self.facts;
+        let (address, port) = packet.tproxy.unwrap_or((packet.destination, packet.dport));
+        let sockets = at_address(facts, packet.netns, address, Port(port), packet.proto);
+        if sockets.is_empty() {
+            let path = nothing(facts, packet.netns, address, Port(port), packet.proto, false);
+            let why = path.end.why.clone().unwrap_or_default();
+            let stop = Stop { kind: StopKind::Nothing, why, fix: None };
+            return vec![way.arrive(path, Some(stop))];
+        }
+        let mut arrivals = Vec::new();
+        for socket in &sockets {
+            let paths = follow(facts, socket, &mut self.visited.borrow_mut());
+            arrivals.extend(paths.into_iter().map(|path| {
+                let dead = path.end.ending == crate::model::Ending::Nothing;
+                let why = path.end.why.clone().unwrap_or_default();
+                let stop = dead.then_some(Stop { kind: StopKind::Nothing, why, fix: None });
+                way.clone().arrive(path, stop)
+            }));
+        }
+        arrivals
+    }
+}

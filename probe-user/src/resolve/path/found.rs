@@ -1,0 +1,238 @@
+//! Which of a namespace's ports rules and balancers take, and where they lead.
+
+use std::net::IpAddr;
+
+use super::super::rules::{Nic, Sender};
+use super::{Arrival, StopKind, To, from_elsewhere, from_process, ruleset, send};
+use crate::model::{
+    Address, ChainKind, Endpoint, HopKind, Link, LinkKind, NetnsId, Path, Port, Proto,
+};
+use crate::resolve::facts::Facts;
+use crate::resolve::walk::Visited;
+
+/// From where a connection to an address of a namespace comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(in crate::resolve) enum From {
+    /// A process of the namespace, to a loopback address.
+    Loopback,
+    /// A process of the namespace, to another of its addresses.
+    Own,
+    /// From outside by the interface that has the address.
+    Outside,
+    /// The same, where that interface is a bridge or a device pair: containers are
+    /// behind it.
+    Inner,
+}
+
+/// A connection to a port of a namespace, and all ways it may take.
+#[derive(Debug, Clone)]
+pub(in crate::resolve) struct Entry {
+    pub(in crate::resolve) from: From,
+    pub(in crate::resolve) to: To,
+    pub(in crate::resolve) arrivals: Vec<Arrival>,
+}
+
+/// How many addresses of one namespace are tried.
+const ADDRESSES: usize = 8;
+
+/// Whether anything but sockets could take a port of a namespace.
+pub(in crate::resolve) fn may_take(facts: &Facts<'_>, netns: NetnsId) -> bool {
+    let nat = ruleset(facts, netns)
+        .is_some_and(|rules| rules.base_chains.iter().any(|c| c.kind == ChainKind::Nat));
+    nat || !facts.take(facts.node.frontends(&[netns])).is_empty()
+}
+
+/// Tries a port of a namespace from everywhere: each of its addresses.
+pub(in crate::resolve) fn of_namespace(
+    facts: &Facts<'_>,
+    netns: NetnsId,
+    proto: Proto,
+    port: u16,
+) -> Vec<Entry> {
+    let addresses = facts.take(facts.node.addresses(&[netns]));
+    let links = facts.take(facts.node.links(&[netns]));
+    let mut entries = Vec::new();
+    for ipv6 in [false, true] {
+        let address = send::loopback(ipv6);
+        if addresses.iter().any(|a| a.address == address) {
+            let to = To { proto, address, port };
+            let arrivals = from_process(facts, netns, to, &mut Visited::new());
+            entries.push(Entry { from: From::Loopback, to, arrivals });
+        }
+    }
+    let usable: Vec<&Address> = addresses.iter().filter(|a| is_usable(a, &links)).collect();
+    for one in usable.iter().take(ADDRESSES) {
+        let to = To { proto, address: one.address, port };
+        let arrivals = from_process(facts, netns, to, &mut Visited::new());
+        entries.push(Entry { from: From::Own, to, arrivals });
+        let Some(link) = links.iter().find(|l| l.index == one.ifindex) else { continue };
+        let (from, source) = match is_inner(link) {
+            true => (From::Inner, neighbour(facts, netns, one)),
+            false => (From::Outside, Sender::Elsewhere),
+        };
+        let iif = Nic { index: link.index, name: link.name.as_str().into() };
+        let arrivals = from_elsewhere(facts, netns, iif, source, to);
+        entries.push(Entry { from, to, arrivals });
+    }
+    entries
+}
+
+/// Tries one address from a namespace: a process of it connects, and if it has the
+/// address, somebody else does.
+pub(in crate::resolve) fn to_address(facts: &Facts<'_>, netns: NetnsId, to: To) -> Vec<Entry> {
+    let from = if to.address.is_loopback() { From::Loopback } else { From::Own };
+    let arrivals = from_process(facts, netns, to, &mut Visited::new());
+    let mut entries = vec![Entry { from, to, arrivals }];
+    if let Some(arrivals) = to_own_address(facts, netns, to).filter(|_| from == From::Own) {
+        entries.push(Entry { from: From::Outside, to, arrivals });
+    }
+    entries
+}
+
+/// What becomes of a connection that comes in to one of a namespace's addresses, by
+/// the interface that has it. `None` when none has.
+pub(in crate::resolve) fn to_own_address(
+    facts: &Facts<'_>,
+    netns: NetnsId,
+    to: To,
+) -> Option<Vec<Arrival>> {
+    let addresses = facts.take(facts.node.addresses(&[netns]));
+    let address = addresses.iter().find(|a| a.address == to.address)?;
+    let links = facts.take(facts.node.links(&[netns]));
+    let link = links.iter().find(|l| l.index == address.ifindex)?;
+    let source = if is_inner(link) { neighbour(facts, netns, address) } else { Sender::Elsewhere };
+    let iif = Nic { index: link.index, name: link.name.as_str().into() };
+    Some(from_elsewhere(facts, netns, iif, source, to))
+}
+
+/// Addresses worth trying: not loopback's, not link-local ones, and up. Those of
+/// kube-proxy's dummy interface are of services, not of the node.
+fn is_usable(address: &Address, links: &[Link]) -> bool {
+    let local = match address.address {
+        IpAddr::V4(a) => a.is_loopback() || a.is_link_local(),
+        IpAddr::V6(a) => a.is_loopback() || a.is_unicast_link_local(),
+    };
+    let link = links.iter().find(|l| l.index == address.ifindex);
+    !local && link.is_none_or(|l| l.up && l.name != "kube-ipvs0")
+}
+
+fn is_inner(link: &Link) -> bool {
+    matches!(link.kind, LinkKind::Bridge)
+        || link.kind == LinkKind::Veth && link.peer_netns.is_some()
+}
+
+/// Some container on the network of an address.
+fn neighbour(facts: &Facts<'_>, netns: NetnsId, of: &Address) -> Sender {
+    let all = facts.all_addresses();
+    let near = |a: &&Address| {
+        a.netns != netns
+            && a.address != of.address
+            && crate::resolve::route::covers(of.address, of.prefix, a.address)
+    };
+    all.iter().find(near).map_or(Sender::Elsewhere, |a| Sender::Address(a.address))
+}
+
+/// Whether rules or a balancer of the first namespace took it.
+pub(in crate::resolve) fn is_taken(arrival: &Arrival) -> bool {
+    let translated = arrival
+        .hops
+        .first()
+        .is_some_and(|hop| matches!(hop.kind, HopKind::Dnat | HopKind::Service));
+    translated || arrival.stop.as_ref().is_some_and(|s| s.kind == StopKind::NoBackend)
+}
+
+/// The paths of what rules and balancers take among these connections to one port:
+/// one for each way, with the addresses that lead to it put together.
+pub(in crate::resolve) fn paths(entries: &[Entry]) -> Vec<Path> {
+    let mut paths: Vec<(Path, Vec<IpAddr>)> = Vec::new();
+    for entry in entries {
+        for arrival in entry.arrivals.iter().filter(|a| is_taken(a)) {
+            let path = path(entry, arrival);
+            match paths.iter_mut().find(|(known, _)| same_way(known, &path)) {
+                Some((known, addresses)) => {
+                    add_evidence(known, &path);
+                    if !addresses.contains(&entry.to.address) {
+                        addresses.push(entry.to.address);
+                    }
+                }
+                None => paths.push((path, vec![entry.to.address])),
+            }
+        }
+    }
+    let all = |ipv6: bool, with_loopback: bool| {
+        let mut all: Vec<IpAddr> = entries.iter().map(|e| e.to.address).collect();
+        all.retain(|a| a.is_ipv6() == ipv6 && (with_loopback || !a.is_loopback()));
+        all.sort_unstable();
+        all.dedup();
+        all
+    };
+    paths
+        .into_iter()
+        .map(|(mut path, mut addresses)| {
+            addresses.sort_unstable();
+            let v6 = addresses.iter().all(IpAddr::is_ipv6);
+            let every = addresses.iter().filter(|a| a.is_ipv6() == v6).count() > 1
+                && all(v6, false).iter().all(|a| addresses.contains(a));
+            if every && let Some(first) = path.hops.first_mut() {
+                let any = if v6 {
+                    IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED)
+                } else {
+                    IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)
+                };
+                first.endpoint.address = Some(any);
+            }
+            path
+        })
+        .collect()
+}
+
+fn path(entry: &Entry, arrival: &Arrival) -> Path {
+    let mut path = super::to_path(arrival.clone());
+    if path.hops.is_empty() {
+        // Refused before any translation: the frontend is all there is.
+        let evidence = path.end.evidence.clone();
+        path.hops.push(crate::model::Hop {
+            kind: HopKind::Service,
+            netns: None,
+            endpoint: Endpoint {
+                address: Some(entry.to.address),
+                name: None,
+                port: Some(Port(entry.to.port)),
+            },
+            proto: entry.to.proto,
+            detail: path.end.why.clone().unwrap_or_default(),
+            socket: None,
+            evidence,
+        });
+    }
+    path
+}
+
+/// Whether two paths are the same but for the address asked for, and for which hook
+/// the evidence is of.
+pub(in crate::resolve) fn same_way(a: &Path, b: &Path) -> bool {
+    let steps = |path: &Path| -> Vec<_> {
+        let step = |(at, hop): (usize, &crate::model::Hop)| {
+            // The first one is what was asked for: any address will do.
+            let endpoint = if at == 0 { None } else { hop.endpoint.address };
+            (hop.kind, hop.netns.as_ref().map(|n| n.id), endpoint, hop.endpoint.port, hop.proto)
+        };
+        path.hops.iter().enumerate().map(step).collect()
+    };
+    let end = |path: &Path| {
+        let pids: Vec<_> = path.end.processes.iter().map(|p| p.pid).collect();
+        (path.end.ending, pids)
+    };
+    let family = |path: &Path| path.hops.first()?.endpoint.address.map(|a| a.is_ipv6());
+    steps(a) == steps(b) && end(a) == end(b) && family(a) == family(b)
+}
+
+fn add_evidence(known: &mut Path, other: &Path) {
+    for (mine, theirs) in known.hops.iter_mut().zip(&other.hops) {
+        for evidence in &theirs.evidence {
+            if !mine.evidence.contains(evidence) {
+                mine.evidence.push(evidence.clone());
+            }
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! What several possible ways of one connection say together.
+
+use super::{Arrival, Stop, StopKind};
+
+/// Whether a connection arrives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::resolve) struct Judgement {
+    /// `None` when it can't be told.
+    pub(in crate::resolve) arrives: Option<bool>,
+    /// Why not, or what it depends on; `None` when it simply arrives.
+    pub(in crate::resolve) why: Option<String>,
+    pub(in crate::resolve) fix: Option<String>,
+}
+
+/// Judges all ways that one connection may take.
+pub(in crate::resolve) fn judge(arrivals: &[Arrival]) -> Judgement {
+    let stops: Vec<(&Arrival, &Stop)> =
+        arrivals.iter().filter_map(|a| Some((a, a.stop.as_ref()?))).collect();
+    let lands = arrivals.len() - stops.len();
+    let Some((first, stop)) = stops.first() else {
+        let depends = arrivals.iter().find(|a| !a.depends.is_empty());
+        // Every branch lands somewhere, whatever it depends on.
+        let arrives = (!arrivals.is_empty()).then_some(true);
+        let why = depends.map(|a| format!("where it lands depends on this: {}", list(&a.depends)));
+        return Judgement { arrives, why, fix: None };
+    };
+    if lands == 0 {
+        let unknown = stops.iter().all(|(_, s)| s.kind == StopKind::Unknown);
+        let arrives = (!unknown).then_some(false);
+        return Judgement { arrives, why: Some(stop.why.clone()), fix: stop.fix.clone() };
+    }
+    if stops.iter().any(|(a, _)| !a.depends.is_empty()) {
+        let why = format!("{} if {}", stop.why, list(&first.depends));
+        return Judgement { arrives: None, why: Some(why), fix: stop.fix.clone() };
+    }
+    if stops.iter().any(|(_, s)| s.kind == StopKind::Unknown) {
+        return Judgement { arrives: None, why: Some(stop.why.clone()), fix: stop.fix.clone() };
+    }
+    let lost: f64 = stops.iter().map(|(a, _)| a.probability).sum();
+    let why = format!("{} of connections fail: {}", super::hops::percent(lost), stop.why);
+    Judgement { arrives: Some(true), why: Some(why), fix: stop.fix.clone() }
+}
+
+fn list(depends: &[String]) -> String {
+    depends.join(", and ")
+}

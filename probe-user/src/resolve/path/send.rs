@@ -1,0 +1,263 @@
+//! A connection from somewhere to somewhere.
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::super::rules::{Nic, Packet, Sender};
+use super::stage::{self, Going};
+use super::{Arrival, MAX_DEPTH, StopKind, To, Walk, Way, cross, settings};
+use crate::model::{End, Hook, LOOPBACK4, NetnsId, RouteFound, RouteKind, RouteQuery};
+use crate::resolve::facts::Facts;
+use crate::resolve::walk::Visited;
+
+/// What happens to a connection that a process of `netns` makes.
+pub(in crate::resolve) fn from_process(
+    facts: &Facts<'_>,
+    netns: NetnsId,
+    to: To,
+    visited: &mut Visited,
+) -> Vec<Arrival> {
+    let walk = Walk { facts, visited: &RefCell::new(visited) };
+    walk.local(Way::begin(), netns, to)
+}
+
+/// What happens to a connection that comes into `netns` by an interface.
+pub(in crate::resolve) fn from_elsewhere(
+    facts: &Facts<'_>,
+    netns: NetnsId,
+    iif: Nic,
+    source: Sender,
+    to: To,
+) -> Vec<Arrival> {
+    let mut visited = Visited::new();
+    let walk = Walk { facts, visited: &RefCell::new(&mut visited) };
+    walk.external(Way::begin(), packet(netns, source, to, Some(iif), None))
+}
+
+fn packet(netns: NetnsId, source: Sender, to: To, iif: Option<Nic>, oif: Option<Nic>) -> Packet {
+    Packet {
+        netns,
+        proto: to.proto,
+        source,
+        sport: None,
+        destination: to.address,
+        dport: to.port,
+        iif,
+        oif,
+        mark: 0,
+        ct_mark: 0,
+        uid: None,
+        untracked: false,
+        original: None,
+        seen_as: None,
+        tproxy: None,
+    }
+}
+
+impl Walk<'_, '_> {
+    pub(super) fn route(&self, netns: NetnsId, to: IpAddr, mark: u32) -> Option<RouteFound> {
+        crate::resolve::route::decide(self.facts, &RouteQuery { netns, to, mark })
+    }
+
+    pub(super) fn nic(&self, netns: NetnsId, index: u32) -> Nic {
+        let links = self.facts.take(self.facts.node.links(&[netns]));
+        let name = links.iter().find(|l| l.index == index).map(|l| l.name.as_str());
+        Nic { index, name: Arc::from(name.unwrap_or_default()) }
+    }
+
+    /// A process of a namespace connects.
+    pub(super) fn local(&self, way: Way, netns: NetnsId, to: To) -> Vec<Arrival> {
+        match self.socket_balanced(&way, netns, to) {
+            Some(arrivals) => arrivals,
+            None => self.local_unbalanced(way, netns, to),
+        }
+    }
+
+    /// The same, past what takes connections before there is a packet.
+    pub(super) fn local_unbalanced(&self, way: Way, netns: NetnsId, to: To) -> Vec<Arrival> {
+        let route = self.route(netns, to.address, 0);
+        let Some(route) = route else {
+            return vec![
+                way.stop(StopKind::Unknown, format!("the route to {} is not known", to.address)),
+            ];
+        };
+        if let Some(stop) = no_way(&route, to.address) {
+            return vec![way.stop(StopKind::NoWay, stop)];
+        }
+        let source = match route.kind {
+            RouteKind::Local => Some(to.address),
+            _ => route.source,
+        };
+        let source = source.map_or(Sender::Elsewhere, Sender::Address);
+        let oif = route.oif.map(|index| self.nic(netns, index));
+        let packet = packet(netns, source, to, None, oif);
+        let mut ended = Vec::new();
+        let going = stage::pass(self.facts, Hook::Output, vec![(way, packet)], &mut ended);
+        for (way, mut packet) in going {
+            packet.original.get_or_insert((to.address, to.port));
+            ended.extend(self.sent(way, packet, to, true));
+        }
+        ended
+    }
+
+    /// A packet comes in by an interface.
+    pub(super) fn external(&self, way: Way, packet: Packet) -> Vec<Arrival> {
+        if way.hops.len() > 2 * MAX_DEPTH {
+            return vec![
+                way.stop(StopKind::Unknown, "too many steps: the rules may lead in a circle"),
+            ];
+        }
+        if let Some(arrivals) = self.device_balanced(&way, &packet) {
+            return arrivals;
+        }
+        let to = To { proto: packet.proto, address: packet.destination, port: packet.dport };
+        let mut ended = Vec::new();
+        let going = stage::pass(self.facts, Hook::Prerouting, vec![(way, packet)], &mut ended);
+        for (way, mut packet) in going {
+            packet.original.get_or_insert((to.address, to.port));
+            ended.extend(self.sent(way, packet, to, false));
+        }
+        ended
+    }
+
+    /// Behind the first hook: routed to this namespace, or on.
+    fn sent(&self, way: Way, mut packet: Packet, to: To, output: bool) -> Vec<Arrival> {
+        if packet.tproxy.is_some() {
+            return self.deliver(way, packet);
+        }
+        let netns = packet.netns;
+        let Some(route) = self.route(netns, packet.destination, packet.mark) else {
+            let why = format!("the route to {} is not known", packet.destination);
+            return vec![way.stop(StopKind::Unknown, why)];
+        };
+        if let Some(stop) = no_way(&route, packet.destination) {
+            return vec![way.stop(StopKind::NoWay, stop)];
+        }
+        if let Some(stop) = self.martian(&packet, &route, output) {
+            let (why, fix) = stop;
+            return vec![way.stop_with(StopKind::NoWay, why, Some(fix), End::default())];
+        }
+        let mut ended = Vec::new();
+        if output && let Some(arrivals) = self.virtual_server(&way, &packet) {
+            return arrivals;
+        }
+        packet.oif = route.oif.map(|index| self.nic(netns, index));
+        let going = vec![(way, packet)];
+        if route.kind == RouteKind::Local {
+            let going = if output {
+                // Over the loopback device and in again, without a second NAT.
+                let out = stage::pass(self.facts, Hook::Postrouting, going, &mut ended);
+                let back = |(way, mut packet): Going| {
+                    packet.iif = packet.oif.take();
+                    (way, packet)
+                };
+                let back = out.into_iter().map(back).collect();
+                stage::pass(self.facts, Hook::Prerouting, back, &mut ended)
+            } else {
+                let clear = |(way, mut packet): Going| {
+                    packet.oif = None;
+                    (way, packet)
+                };
+                going.into_iter().map(clear).collect()
+            };
+            for (way, packet) in stage::pass(self.facts, Hook::Input, going, &mut ended) {
+                let served = if output { None } else { self.virtual_server(&way, &packet) };
+                ended.extend(served.unwrap_or_else(|| self.deliver(way, packet)));
+            }
+            return ended;
+        }
+        let going = if output {
+            going
+        } else {
+            if let Some((why, fix)) = self.not_forwarding(netns, to.address.is_ipv6()) {
+                let refuse = |(way, _): Going| {
+                    way.stop_with(StopKind::NoWay, why.clone(), Some(fix.clone()), End::default())
+                };
+                return going.into_iter().map(refuse).collect();
+            }
+            stage::pass(self.facts, Hook::Forward, going, &mut ended)
+        };
+        for (way, packet) in stage::pass(self.facts, Hook::Postrouting, going, &mut ended) {
+            ended.extend(cross::leave(self, way, packet, &route));
+        }
+        ended
+    }
+
+    /// Whether the kernel refuses to forward.
+    fn not_forwarding(&self, netns: NetnsId, ipv6: bool) -> Option<(String, String)> {
+        let settings = settings(self.facts, netns)?;
+        let (forwards, name) = if ipv6 {
+            (settings.forward6, "net.ipv6.conf.all.forwarding")
+        } else {
+            (settings.forward4, "net.ipv4.ip_forward")
+        };
+        let off = forwards == Some(false);
+        off.then(|| {
+            (format!("{name} is 0: this node does not forward"), format!("sysctl -w {name}=1"))
+        })
+    }
+
+    /// Loopback addresses on a wire, which the kernel refuses.
+    fn martian(
+        &self,
+        packet: &Packet,
+        route: &RouteFound,
+        output: bool,
+    ) -> Option<(String, String)> {
+        let out = packet.oif_of(route, |index| self.nic(packet.netns, index));
+        let from_loopback =
+            matches!(packet.source, Sender::Address(source) if source.is_loopback());
+        let (nic, what) = if output {
+            let leaves = from_loopback && route.kind != RouteKind::Local;
+            (leaves.then_some(out?)?, "a packet from a loopback address can't leave by")
+        } else {
+            let came = packet.iif.clone()?;
+            let wire = &*came.name != "lo";
+            let loopback = packet.destination.is_loopback();
+            ((wire && loopback).then_some(came)?, "a packet to a loopback address can't come in by")
+        };
+        if packet.destination.is_ipv6() {
+            return Some((
+                format!("{what} {}: IPv6 has no route_localnet", nic.name),
+                "connect to another address of this node, or to its IPv4 address".to_owned(),
+            ));
+        }
+        let settings = settings(self.facts, packet.netns)?;
+        let allowed = settings.route_localnet_all != Some(false)
+            || settings.route_localnet.iter().any(|name| **name == *nic.name);
+        (!allowed).then(|| {
+            (
+                format!("{what} {} (net.ipv4.conf.{}.route_localnet is 0)", nic.name, nic.name),
+                format!("connect to another address of this node, or: sysctl -w net.ipv4.conf.{}.route_localnet=1", nic.name),
+            )
+        })
+    }
+}
+
+impl Packet {
+    fn oif_of(&self, route: &RouteFound, nic: impl Fn(u32) -> Nic) -> Option<Nic> {
+        route.oif.map(nic).or_else(|| self.oif.clone())
+    }
+}
+
+/// Why a route leads nowhere.
+fn no_way(route: &RouteFound, to: IpAddr) -> Option<String> {
+    let why = match route.kind {
+        RouteKind::None => "no route leads",
+        RouteKind::Blackhole => "a blackhole route leads",
+        RouteKind::Unreachable => "an unreachable route leads",
+        RouteKind::Prohibit => "a prohibit route leads",
+        RouteKind::Unicast
+        | RouteKind::Local
+        | RouteKind::Broadcast
+        | RouteKind::Anycast
+        | RouteKind::Multicast => return None,
+    };
+    Some(format!("{why} to {to}"))
+}
+
+/// The loopback address of a version of IP.
+pub(in crate::resolve) fn loopback(ipv6: bool) -> IpAddr {
+    if ipv6 { std::net::Ipv6Addr::LOCALHOST.into() } else { LOOPBACK4 }
+}

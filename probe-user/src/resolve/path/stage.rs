@@ -1,0 +1,115 @@
+//! One hook: which ways go on, and which end there.
+
+use super::super::rules::dialect::{self, Meaning};
+use super::super::rules::{self, Fate, Outcome, Packet, SeenAs};
+use super::{Arrival, StopKind, Way, hops, ruleset};
+use crate::model::{End, Hook, Rejection, Service};
+use crate::resolve::facts::Facts;
+use crate::resolve::rules::from_node::FromNode;
+
+/// A way and the packet on it.
+pub(super) type Going = (Way, Packet);
+
+/// Sends packets through a hook of the namespace that they are in.
+pub(super) fn pass(
+    facts: &Facts<'_>,
+    hook: Hook,
+    going: Vec<Going>,
+    ended: &mut Vec<Arrival>,
+) -> Vec<Going> {
+    let mut passed = Vec::new();
+    for (way, packet) in going {
+        let Some(ruleset) = ruleset(facts, packet.netns) else {
+            passed.push((way, packet));
+            continue;
+        };
+        for outcome in rules::traverse(&FromNode::new(facts), &ruleset, hook, packet.clone()) {
+            match outcome.fate {
+                Fate::Passes => passed.push(through(facts, &way, &packet, outcome)),
+                _ => ended.push(stopped(&way, outcome)),
+            }
+        }
+    }
+    passed
+}
+
+fn branch(way: &Way, outcome: &Outcome) -> Way {
+    let mut way = way.clone();
+    way.probability *= outcome.probability;
+    let new = outcome.depends.iter().filter(|d| !way.depends.contains(d)).cloned();
+    let new: Vec<String> = new.collect();
+    way.depends.extend(new);
+    for note in &outcome.notes {
+        if !way.notes.contains(note) {
+            way.notes.push(note.clone());
+        }
+    }
+    way
+}
+
+fn through(facts: &Facts<'_>, way: &Way, before: &Packet, outcome: Outcome) -> Going {
+    let mut way = branch(way, &outcome);
+    let after = &outcome.packet;
+    if (after.destination, after.dport) != (before.destination, before.dport) {
+        let meaning = dialect::meaning(&outcome.trail);
+        way.service = service(&meaning).or(way.service);
+        way.hops.extend(hops::translation(facts, before, &outcome, &meaning));
+    } else if let Some((address, port)) = after.tproxy.filter(|_| before.tproxy.is_none()) {
+        way.hops.push(hops::tproxy(facts, before, (address, port), &outcome));
+    }
+    let source_set = |packet: &Packet| packet.seen_as.is_some_and(|s| s != SeenAs::Itself);
+    if source_set(after) && !source_set(before) {
+        hops::note_source(&mut way.hops, &outcome);
+    }
+    (way, outcome.packet)
+}
+
+fn stopped(way: &Way, outcome: Outcome) -> Arrival {
+    let way = branch(way, &outcome);
+    let meaning = dialect::meaning(&outcome.trail);
+    let rule = hops::deciding_rule(&outcome);
+    let mut end = End::default();
+    end.service = service(&meaning);
+    end.evidence.push(hops::evidence(&outcome));
+    if let Some(refused) = meaning.refused {
+        let service = meaning.service.as_ref().map_or_else(
+            || "the service".to_owned(),
+            |s| format!("Service {}/{}", s.namespace, s.name),
+        );
+        let fix = match &meaning.service {
+            Some(s) if refused == dialect::NO_LOCAL_ENDPOINTS => Some(format!(
+                "use a node that runs a pod of it (externalTrafficPolicy: Local), or set the policy to Cluster; see kubectl -n {} get endpointslices",
+                s.namespace
+            )),
+            Some(s) => Some(format!(
+                "see why no pod is ready: kubectl -n {} describe service {}",
+                s.namespace, s.name
+            )),
+            None => None,
+        };
+        return way.stop_with(StopKind::NoBackend, format!("{service} {refused}"), fix, end);
+    }
+    let (kind, why) = match outcome.fate {
+        Fate::Dropped => (StopKind::Dropped, format!("dropped by {rule}")),
+        Fate::Rejected(Rejection::Reset | Rejection::Port) => {
+            (StopKind::Rejected, format!("refused by {rule}"))
+        }
+        Fate::Rejected(Rejection::Other) => {
+            (StopKind::Rejected, format!("refused as unreachable by {rule}"))
+        }
+        Fate::Queued => (StopKind::Unknown, format!("a program in user space decides: {rule}")),
+        Fate::Unknown | Fate::Passes => {
+            (StopKind::Unknown, "the rules have more branches than are followed".to_owned())
+        }
+    };
+    way.stop_with(kind, why, None, end)
+}
+
+fn service(meaning: &Meaning) -> Option<Service> {
+    let name = meaning.service.as_ref()?;
+    Some(Service {
+        namespace: name.namespace.clone(),
+        name: name.name.clone(),
+        port: name.port.clone(),
+    })
+}

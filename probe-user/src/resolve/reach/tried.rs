@@ -1,0 +1,152 @@
+//! What becomes of a connection from somewhere, tried on the facts.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use super::at;
+use crate::model::{HopKind, Path, Proto, Reach, Vantage};
+use crate::resolve::facts::Facts;
+use crate::resolve::path::{self, Entry, From, Judgement, To};
+use crate::resolve::ruled::Tried;
+use crate::resolve::walk::Visited;
+
+/// Connections tried so far, each from one place.
+pub(super) struct Tries<'a, 'f> {
+    facts: &'a Facts<'f>,
+    done: HashMap<(Vantage, To), Vec<path::Arrival>>,
+    /// In the order in which they were tried.
+    order: Vec<(Vantage, To)>,
+}
+
+impl<'a, 'f> Tries<'a, 'f> {
+    /// With what was tried already: of the own namespace's entries.
+    pub(super) fn new(facts: &'a Facts<'f>, tried: &[Tried]) -> Self {
+        let mut tries = Self { facts, done: HashMap::new(), order: Vec::new() };
+        let own = tried.iter().filter(|t| t.netns == facts.host.own_netns);
+        for entry in own.flat_map(|t| &t.entries) {
+            tries.keep(vantage(entry), entry.to, entry.arrivals.clone());
+        }
+        tries
+    }
+
+    fn keep(&mut self, from: Vantage, to: To, arrivals: Vec<path::Arrival>) {
+        if self.done.insert((from, to), arrivals).is_none() {
+            self.order.push((from, to));
+        }
+    }
+
+    /// Tries a connection, once. `None` from where none can be made.
+    fn get(&mut self, from: Vantage, to: To) -> Option<&[path::Arrival]> {
+        if !self.done.contains_key(&(from, to)) {
+            let own = self.facts.host.own_netns;
+            let arrivals = match from {
+                Vantage::Loopback | Vantage::Node => {
+                    path::from_process(self.facts, own, to, &mut Visited::new())
+                }
+                Vantage::Outside | Vantage::Containers => {
+                    path::to_own_address(self.facts, own, to)?
+                }
+            };
+            self.keep(from, to, arrivals);
+        }
+        self.done.get(&(from, to)).map(Vec::as_slice)
+    }
+
+    /// Corrects statements by what becomes of such connections.
+    pub(super) fn check(&mut self, reach: &mut [Reach], proto: Proto, port: u16) {
+        for entry in reach {
+            let Some(address) = entry.address.as_ref().and_then(|a| a.parse::<SocketAddr>().ok())
+            else {
+                continue;
+            };
+            // A container's published port is another one than was asked for.
+            let to = To { proto, address: address.ip(), port: address.port() };
+            let same = address.port() == port;
+            let Some(arrivals) = self.get(entry.from, to) else { continue };
+            let judgement = path::judge(arrivals);
+            let by_rules = arrivals.iter().find(|a| path::is_taken(a)).map(how);
+            apply(entry, judgement, by_rules.filter(|_| same));
+        }
+    }
+
+    /// Adds what rules or balancers take at addresses that nothing else spoke of.
+    pub(super) fn add_taken(&mut self, reach: &mut Vec<Reach>, proto: Proto, port: u16) {
+        for (from, to) in self.order.clone() {
+            let address = at(to.address, to.port);
+            let known = |r: &Reach| r.from == from && r.address.as_ref() == Some(&address);
+            if (to.proto, to.port) != (proto, port) || reach.iter().any(known) {
+                continue;
+            }
+            let Some(arrivals) = self.done.get(&(from, to)) else { continue };
+            let Some(taken) = arrivals.iter().find(|a| path::is_taken(a)) else { continue };
+            let mut entry =
+                Reach { from, address: Some(address), reachable: None, why: how(taken), fix: None };
+            apply(&mut entry, path::judge(arrivals), Some(how(taken)));
+            reach.push(entry);
+        }
+    }
+
+    /// Says of each path from where connections were seen to go it.
+    pub(super) fn mark(&self, paths: &mut [Path]) {
+        for path in paths {
+            for (from, to) in &self.order {
+                let Some(arrivals) = self.done.get(&(*from, *to)) else { continue };
+                let goes = |a: &path::Arrival| path::same_way(&path::to_path(a.clone()), path);
+                if !path.from.contains(from) && arrivals.iter().any(goes) {
+                    path.from.push(*from);
+                }
+            }
+            path.from.sort_unstable();
+        }
+    }
+}
+
+/// The same place, in the words of answers.
+fn vantage(entry: &Entry) -> Vantage {
+    match entry.from {
+        From::Loopback => Vantage::Loopback,
+        From::Own => Vantage::Node,
+        From::Outside => Vantage::Outside,
+        From::Inner => Vantage::Containers,
+    }
+}
+
+fn apply(entry: &mut Reach, judgement: Judgement, by_rules: Option<String>) {
+    match judgement.arrives {
+        Some(true) => {
+            entry.reachable = Some(true);
+            if let Some(how) = by_rules {
+                entry.why = how;
+            }
+            if let Some(but) = judgement.why {
+                entry.why = format!("{}; {but}", entry.why);
+            }
+        }
+        // Why a bind or an interface keeps it out is known better already.
+        Some(false) if entry.reachable == Some(false) => {}
+        Some(false) => {
+            entry.reachable = Some(false);
+            entry.why = judgement.why.unwrap_or_default();
+            entry.fix = judgement.fix.or(entry.fix.take());
+        }
+        None => {
+            entry.reachable = None;
+            if let Some(why) = judgement.why {
+                entry.why = why;
+            }
+        }
+    }
+}
+
+/// How rules or a balancer take it, in a line: `published port, Docker: DNAT to
+/// 172.17.0.2:80`.
+fn how(arrival: &path::Arrival) -> String {
+    let Some(first) = arrival.hops.first() else {
+        return arrival.stop.as_ref().map(|s| s.why.clone()).unwrap_or_default();
+    };
+    let target = arrival.hops.get(1).filter(|hop| hop.kind == HopKind::Dnat);
+    match target.and_then(|hop| Some((hop.endpoint.address?, hop.endpoint.port?))) {
+        Some((address, port)) => format!("{}: to {}", first.detail, at(address, port.0)),
+        None => first.detail.clone(),
+    }
+}

@@ -1,0 +1,97 @@
+//! Ports that rules and load balancers take, in every namespace: with a socket
+//! behind them or without one.
+
+use super::facts::Facts;
+use super::path::{self, Entry, To};
+use super::rules::from_node::FromNode;
+use super::rules::ports;
+use crate::model::{NetnsId, Path, Proto, Query, Scope};
+
+/// How many ports of a range are tried one by one; of a wider range only those that
+/// rules name.
+const TRIED: u16 = 4;
+
+/// The connections that were tried in one namespace.
+pub(super) struct Tried {
+    pub(super) netns: NetnsId,
+    pub(super) entries: Vec<Entry>,
+}
+
+/// Tries the ports of the question in every namespace where something but a socket
+/// could take them, and in the own one.
+pub(super) fn try_all(facts: &Facts<'_>, query: &Query) -> Vec<Tried> {
+    let all = facts.all_netns();
+    let all: Vec<NetnsId> = match query.scope {
+        // Every namespace has a loopback of its own; a connection means this one's.
+        Scope::Address(address) if address.is_loopback() => vec![facts.host.own_netns],
+        Scope::Address(address) if address.is_unspecified() => Vec::new(),
+        _ => all,
+    };
+    path::read_rulesets(facts, &all);
+    let mut tried = Vec::new();
+    for netns in all {
+        if !path::may_take(facts, netns) {
+            continue;
+        }
+        let mut entries = Vec::new();
+        for (proto, port) in ports_of(facts, netns, query) {
+            match query.scope {
+                Scope::Everywhere => {
+                    entries.extend(path::of_namespace(facts, netns, proto, port));
+                }
+                Scope::Address(address) => {
+                    let to = To { proto, address: address.to_canonical(), port };
+                    entries.extend(path::to_address(facts, netns, to));
+                }
+            }
+        }
+        tried.push(Tried { netns, entries });
+    }
+    tried
+}
+
+/// The ports to try: all that are asked for, or those of them that rules name.
+fn ports_of(facts: &Facts<'_>, netns: NetnsId, query: &Query) -> Vec<(Proto, u16)> {
+    let protos = Proto::ALL.into_iter().filter(|p| query.proto.is_none_or(|asked| asked == *p));
+    let (first, last) = (query.ports.first.0, query.ports.last.0);
+    if last - first < TRIED {
+        return protos.flat_map(|proto| (first..=last).map(move |port| (proto, port))).collect();
+    }
+    let protos: Vec<Proto> = protos.collect();
+    let Some(ruleset) = path::ruleset(facts, netns) else { return Vec::new() };
+    let named = ports::taken(&FromNode::new(facts), &ruleset);
+    let mut ports: Vec<(Proto, u16)> = named
+        .iter()
+        .filter(|t| protos.contains(&t.proto) && (first..=last).contains(&t.port))
+        .map(|t| (t.proto, t.port))
+        .collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+/// The paths of what rules and balancers take.
+pub(super) fn paths(facts: &Facts<'_>, tried: &[Tried]) -> Vec<Path> {
+    let mut paths = Vec::new();
+    for one in tried {
+        let mut ports: Vec<(Proto, u16)> =
+            one.entries.iter().map(|e| (e.to.proto, e.to.port)).collect();
+        ports.dedup();
+        for (proto, port) in ports {
+            let of: Vec<Entry> = one
+                .entries
+                .iter()
+                .filter(|e| (e.to.proto, e.to.port) == (proto, port))
+                .cloned()
+                .collect();
+            let mut found = path::paths(&of);
+            for path in &mut found {
+                if let Some(first) = path.hops.first_mut().filter(|h| h.netns.is_none()) {
+                    first.netns = Some(facts.netns_ref(one.netns));
+                }
+            }
+            paths.extend(found);
+        }
+    }
+    paths
+}
