@@ -79,6 +79,7 @@ pub struct LiveNode {
     addresses: Memo<Address>,
     routes: Memo<Route>,
     kernel_ports: Memo<KernelPort>,
+    flows: RefCell<HashMap<FlowFilter, Rc<Memo<Flow>>>>,
     #[expect(dead_code, reason = "being written")]
     rules: rules::Rules,
     held: OnceCell<Option<Gap>>,
@@ -142,6 +143,7 @@ impl LiveNode {
             addresses: RefCell::default(),
             routes: RefCell::default(),
             kernel_ports: RefCell::default(),
+            flows: RefCell::default(),
             rules: rules::Rules::default(),
             held: OnceCell::new(),
             cgroups: RefCell::default(),

@@ -191,5 +191,6 @@ fn hidden(impact: Impact, about: About<'_>) -> &'static str {
         Impact::Name => "names of containers, images or clusters",
         Impact::Reach => "from where it can be reached",
         Impact::Way => "where connections lead",
+        Impact::Flow => "which connections are open",
     }
 }

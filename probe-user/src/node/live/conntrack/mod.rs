@@ -21,6 +21,7 @@
 //! of every message, where most are of connections without NAT.
 
 mod dump;
+mod entry;
 mod merge;
 mod parse;
 #[cfg(test)]
