@@ -6,8 +6,8 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Cluster, Container, ContainerRef, Evidence, Flows, Gap, NetnsId, Pod, Port, Process, Proto, Query,
-    Service, Socket,
+    Cluster, Container, ContainerRef, Evidence, Flows, Gap, NetnsId, Pod, Port, Process, Proto,
+    Query, Service, Socket,
 };
 
 /// The answer to one question.

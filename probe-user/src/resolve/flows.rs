@@ -156,7 +156,9 @@ pub(super) struct Confirmed {
 /// Compares where the connections to `front` lead with where the rules lead new
 /// ones, `targets`. `flows` are those that [`Node::flows`] gives for the front's
 /// port, of its namespace or of more. That no connection confirms a target proves
-/// nothing, and one that began before a rule keeps the way it began with.
+/// nothing, and one that began before a rule keeps the way it began with. One that
+/// is not translated at all is of note only where the front has an address: rules
+/// may take the port at some addresses only.
 #[cfg_attr(not(test), expect(dead_code, reason = "the walk is being written"))]
 pub(super) fn confirm(flows: &[Flow], front: Front, targets: &[SocketAddr]) -> Confirmed {
     let is_of_front = |flow: &&Flow| {
@@ -176,7 +178,7 @@ pub(super) fn confirm(flows: &[Flow], front: Front, targets: &[SocketAddr]) -> C
             confirmed.targets.push((server, Evidence::new("conntrack", detail)));
         } else if translated {
             others.push(format!("{number} connection{s} {are} still translated to {server}"));
-        } else {
+        } else if front.address.is_some() {
             others.push(format!("{number} connection{s} {are} not translated"));
         }
     }

@@ -144,6 +144,14 @@ impl<'a> Kept<'a> {
     }
 }
 
+#[cfg(test)]
+impl Kept<'_> {
+    /// How many are kept, and how many more there are.
+    pub(super) fn into_counts(self) -> (usize, usize) {
+        (self.value.len(), self.more)
+    }
+}
+
 /// Reads by netlink: everything, or, with `many` entries, what concerns the port.
 fn dump(netns: NetnsId, filter: &FlowFilter, many: bool, flows: &mut Kept<'_>) -> io::Result<()> {
     let socket = Socket::new(NETLINK_NETFILTER)?;
@@ -228,12 +236,7 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
 }
 
 /// Sends one request and offers what comes. Whether all of it passed the filter.
-fn ask(
-    socket: &Socket,
-    netns: NetnsId,
-    message: &[u8],
-    flows: &mut Kept<'_>,
-) -> io::Result<bool> {
+fn ask(socket: &Socket, netns: NetnsId, message: &[u8], flows: &mut Kept<'_>) -> io::Result<bool> {
     socket.send(message, 0)?;
     let mut buffer = Vec::with_capacity(PART);
     let mut all_passed = true;
@@ -248,7 +251,8 @@ fn ask(
             match message.kind {
                 NLMSG_DONE => return Ok(all_passed),
                 NLMSG_ERROR => {
-                    let code = message.body.first_chunk::<4>().map_or(0, |c| i32::from_ne_bytes(*c));
+                    let code =
+                        message.body.first_chunk::<4>().map_or(0, |c| i32::from_ne_bytes(*c));
                     return Err(io::Error::from_raw_os_error(code.saturating_neg()));
                 }
                 _ => {
