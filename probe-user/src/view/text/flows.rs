@@ -91,10 +91,55 @@ fn list(page: &mut Page<'_>, flows: &[&Flow]) {
             details.push(format!("seen as {}", flow.seen_as));
         }
         let _ = write!(line, "  {}", details.join(", "));
-        page.line(&format!("{INDENT}    {line}"));
+        // In a narrow terminal the columns are given up.
+        let indent = format!("{INDENT}    ");
+        if width(&line) <= page.room(width(&indent)) {
+            page.line(&format!("{indent}{line}"));
+        } else {
+            page.paragraph(&indent, &format!("{indent}  "), None, &line);
+        }
     }
 }
 
 fn server(flow: &Flow) -> String {
     if flow.is_translated() { flow.served_by.to_string() } else { String::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::answers;
+    use crate::model::{Answer, FlowsTo};
+    use crate::view::Style;
+    use crate::view::fixtures::{connected, host};
+
+    fn lines(answer: Answer) -> Vec<String> {
+        let text = answers(&[answer], &host(), &Style::PLAIN, false, &[]);
+        let from = text.lines().skip_while(|line| !line.contains("flows now:"));
+        from.map(|line| line.trim_start().to_owned()).collect()
+    }
+
+    #[test]
+    fn without_the_list_there_is_one_line_and_without_connections_none() {
+        let mut answer = connected();
+        let flows = answer.flows.as_mut().unwrap();
+        flows.each = None;
+        let line = "flows now:           3 from 2 peers (1 unanswered), 2 → 172.18.0.4:6443, 1 → 192.0.2.1:20971";
+        assert_eq!(lines(answer.clone()), [line]);
+        answer.flows = Some(crate::model::Flows::default());
+        assert!(lines(answer.clone()).is_empty());
+        answer.flows.as_mut().unwrap().each = Some(Vec::new());
+        assert_eq!(lines(answer), ["flows now:           none"]);
+    }
+
+    #[test]
+    fn of_many_servers_the_first_are_named() {
+        let mut answer = connected();
+        let flows = answer.flows.as_mut().unwrap();
+        flows.each = None;
+        flows.to = (1..=6u8)
+            .map(|n| FlowsTo { server: ([10, 0, 0, n], 80).into(), connections: 2 })
+            .collect();
+        let text = lines(answer).concat();
+        assert!(text.ends_with("2 → 10.0.0.4:80, 4 → 2 others"), "{text}");
+    }
 }

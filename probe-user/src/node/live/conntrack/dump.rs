@@ -38,9 +38,9 @@ const NLA_F_NESTED: u16 = 1 << 15;
 
 /// So many flows of one namespace are kept, the others counted.
 const KEPT: usize = 10_000;
-/// So few entries of a namespace are sent sooner than looked for: one dump of all
-/// against several of one port.
-const FEW: u64 = 4096;
+/// So few entries of a namespace are sent sooner than looked for: one walk through
+/// the table against up to eight (two families, two protocols, two directions).
+const FEW: u64 = 16_384;
 /// So many lines of a file are read where netlink is refused.
 const LINES: u64 = 20_000;
 /// Longer than any part of a dump.
@@ -190,14 +190,14 @@ fn is_refusal_of_filters(error: &io::Error) -> bool {
 /// The entries that are asked for: those with this port as the destination of the
 /// first packet, or as the source of the answer.
 #[derive(Debug, Clone, Copy)]
-struct Only {
-    proto: Proto,
-    port: Port,
-    original: bool,
+pub(super) struct Only {
+    pub(super) proto: Proto,
+    pub(super) port: Port,
+    pub(super) original: bool,
 }
 
 /// The request for a dump of one family, 0 for all.
-fn message(family: u8, only: Option<Only>) -> Vec<u8> {
+pub(super) fn message(family: u8, only: Option<Only>) -> Vec<u8> {
     // The length comes last; sequence and port number are of no use here.
     let mut message = vec![0; 20];
     message[4..6].copy_from_slice(&CT_GET.to_ne_bytes());
@@ -236,7 +236,12 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
 }
 
 /// Sends one request and offers what comes. Whether all of it passed the filter.
-fn ask(socket: &Socket, netns: NetnsId, message: &[u8], flows: &mut Kept<'_>) -> io::Result<bool> {
+pub(super) fn ask(
+    socket: &Socket,
+    netns: NetnsId,
+    message: &[u8],
+    flows: &mut Kept<'_>,
+) -> io::Result<bool> {
     socket.send(message, 0)?;
     let mut buffer = Vec::with_capacity(PART);
     let mut all_passed = true;
