@@ -132,7 +132,6 @@ fn count<K: Ord>(all: impl Iterator<Item = K>) -> BTreeMap<K, usize> {
 
 /// What connections are sent to, as the rules of a namespace take it.
 #[derive(Debug, Clone, Copy)]
-#[cfg_attr(not(test), expect(dead_code, reason = "the walk is being written"))]
 pub(super) struct Front {
     /// The namespace whose rules take it.
     pub(super) netns: NetnsId,
@@ -145,7 +144,6 @@ pub(super) struct Front {
 
 /// What the connections of now say of where rules lead.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[cfg_attr(not(test), expect(dead_code, reason = "the walk is being written"))]
 pub(super) struct Confirmed {
     /// Targets that connections have now, each with the evidence for its hop.
     pub(super) targets: Vec<(SocketAddr, Evidence)>,

@@ -14,7 +14,8 @@ use super::{Netns, Proto};
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Flows<'a> {
     /// How many go on: sent to the port, or served by it. One that several
-    /// namespaces track on its way counts once.
+    /// namespaces track on its way counts once. A gap with the impact `flow` says
+    /// where there are more than were counted.
     pub open: usize,
     /// From how many addresses.
     pub peers: usize,
