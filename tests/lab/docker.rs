@@ -63,11 +63,23 @@ impl Docker {
     /// # Errors
     /// When the daemon does not start with any storage driver.
     pub fn start() -> Result<Self> {
+        Self::start_with("10.213.0.1/24", "10.214.0.0/16", &[])
+    }
+
+    /// The same with addresses of its own, and with more options for `dockerd`:
+    /// several daemons at the same time should not give out the same addresses.
+    ///
+    /// # Errors
+    /// As [`Docker::start`].
+    pub fn start_with(bridge: &str, pool: &str, options: &[&str]) -> Result<Self> {
         let lab = Lab::new()?;
+        let pool = format!("base={pool},size=24");
+        let mut more = vec!["--bip", bridge, "--default-address-pool", &pool];
+        more.extend(options);
         // Copying all files is slow, but works on any file system.
         let mut errors = String::new();
         for driver in ["overlay2", "vfs"] {
-            match daemon(&lab, driver) {
+            match daemon(&lab, driver, &more) {
                 Ok((daemon, socket)) => {
                     let docker = Self { daemon, lab, socket };
                     docker.import()?;
@@ -309,7 +321,7 @@ impl KindNode<'_> {
     }
 }
 
-fn daemon(lab: &Lab, driver: &str) -> Result<(Proc, PathBuf)> {
+fn daemon(lab: &Lab, driver: &str, more: &[&str]) -> Result<(Proc, PathBuf)> {
     let at = |name: &str| lab.dir().join(name).display().to_string();
     let socket = lab.dir().join("d.sock");
     // A file of its own, or the machine's settings would mix in.
@@ -319,7 +331,7 @@ fn daemon(lab: &Lab, driver: &str) -> Result<(Proc, PathBuf)> {
     let group = format!("/{}/docker", lab.name());
     let (data, exec) = (at(&format!("data-{driver}")), at("exec"));
     let (pidfile, config) = (at("d.pid"), at("daemon.json"));
-    let argv = [
+    let mut argv = vec![
         "dockerd",
         "--host",
         &host,
@@ -331,10 +343,6 @@ fn daemon(lab: &Lab, driver: &str) -> Result<(Proc, PathBuf)> {
         &exec,
         "--pidfile",
         &pidfile,
-        "--bip",
-        "10.213.0.1/24",
-        "--default-address-pool",
-        "base=10.214.0.0/16,size=24",
         "--iptables=true",
         "--cgroup-parent",
         &group,
@@ -343,6 +351,7 @@ fn daemon(lab: &Lab, driver: &str) -> Result<(Proc, PathBuf)> {
         "--storage-driver",
         driver,
     ];
+    argv.extend(more);
     let mut command = lab.command(lab.host(), &argv)?;
     command.env_remove("DOCKER_HOST").stdout(Stdio::null()).stderr(log);
     let mut proc = Proc::started(command.spawn().context("starting dockerd")?);

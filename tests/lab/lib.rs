@@ -13,19 +13,23 @@
 //! processes left.
 
 mod cgroup;
+mod connect;
 mod crowd;
 mod docker;
 mod fake;
+pub mod kube;
 mod loaded;
 mod mounts;
 mod netns;
 mod node;
 mod process;
 mod programs;
+mod ruleset;
 mod sweep;
 mod tool;
 mod trace;
 
+pub use connect::{Landing, within};
 pub use crowd::{Crowd, Entry, Random, difference, listed};
 pub use docker::{Container, Docker, KindNode};
 pub use fake::{FakeContainer, FakeDocker};
@@ -35,6 +39,7 @@ pub use netns::{Netns, netns_inode, unused_port};
 pub use node::Lab;
 pub use process::Proc;
 pub use programs::binary;
+pub use ruleset::{Backend, no_rules};
 pub use sweep::{sweep, sweep_dead};
 pub use tool::{Run, Tool, View, ask};
 pub use trace::Trace;

@@ -87,7 +87,7 @@ fn owned(facts: &Facts<'_>, socket: &Socket, chain: &[ContainerRef], group: Vec<
     if is_node_port(socket, &processes) {
         end.why = Some(
             "kube-proxy before Kubernetes 1.24 holds the port of a NodePort service so that nobody else takes it; \
-             packets go by its NAT rules to the service's pods, and those rules are not evaluated by this version"
+             packets go by its NAT rules to the service's pods before they get to this socket"
                 .to_owned(),
         );
     }

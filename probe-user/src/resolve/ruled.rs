@@ -2,7 +2,7 @@
 //! behind them or without one.
 
 use super::facts::Facts;
-use super::path::{self, Entry};
+use super::path::{self, Entry, To};
 use super::rules::from_node::FromNode;
 use super::rules::ports;
 use crate::model::{NetnsId, Path, Proto, Query, Scope};
@@ -20,10 +20,13 @@ pub(super) struct Tried {
 /// Tries the ports of the question in every namespace where something but a socket
 /// could take them, and in the own one.
 pub(super) fn try_all(facts: &Facts<'_>, query: &Query) -> Vec<Tried> {
-    if query.scope != Scope::Everywhere {
-        return Vec::new();
-    }
     let all = facts.all_netns();
+    let all: Vec<NetnsId> = match query.scope {
+        // Every namespace has a loopback of its own; a connection means this one's.
+        Scope::Address(address) if address.is_loopback() => vec![facts.host.own_netns],
+        Scope::Address(address) if address.is_unspecified() => Vec::new(),
+        _ => all,
+    };
     path::read_rulesets(facts, &all);
     let mut tried = Vec::new();
     for netns in all {
@@ -32,7 +35,15 @@ pub(super) fn try_all(facts: &Facts<'_>, query: &Query) -> Vec<Tried> {
         }
         let mut entries = Vec::new();
         for (proto, port) in ports_of(facts, netns, query) {
-            entries.extend(path::of_namespace(facts, netns, proto, port));
+            match query.scope {
+                Scope::Everywhere => {
+                    entries.extend(path::of_namespace(facts, netns, proto, port));
+                }
+                Scope::Address(address) => {
+                    let to = To { proto, address: address.to_canonical(), port };
+                    entries.extend(path::to_address(facts, netns, to));
+                }
+            }
         }
         tried.push(Tried { netns, entries });
     }

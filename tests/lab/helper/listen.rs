@@ -31,6 +31,7 @@ struct Wanted {
     count: u32,
     files: u32,
     raw: bool,
+    answer: Option<String>,
     thread: bool,
     leader_exits: bool,
     keep_netns: bool,
@@ -72,6 +73,8 @@ impl Wanted {
                 "--files" => wanted.files = value()?.parse().context("--files")?,
                 // Holds a raw socket for UDP besides.
                 "--raw" => wanted.raw = true,
+                // Tells this word to everybody who connects or sends something.
+                "--answer" => wanted.answer = Some(value()?.clone()),
                 "--count" => wanted.count = value()?.parse().context("--count")?,
                 // Holds the sockets in the descriptor table of a thread only.
                 "--thread" => wanted.thread = true,
@@ -234,7 +237,10 @@ pub(crate) fn listen(args: &[String]) -> Result<()> {
         say_ready(&ports, &holders)?;
     } else {
         say_ready(&ports(&sockets)?, &holders)?;
-        kept.extend(sockets);
+        match wanted.answer {
+            Some(word) => crate::answer::serve(sockets, &wanted.binds, &word),
+            None => kept.extend(sockets),
+        }
     }
     rest(wanted.hold_for)
 }

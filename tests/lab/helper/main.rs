@@ -11,6 +11,7 @@
 //! lab-helper reap   NAME
 //! ```
 
+mod answer;
 mod enter;
 mod listen;
 mod proxy;

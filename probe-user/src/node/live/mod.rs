@@ -80,7 +80,6 @@ pub struct LiveNode {
     routes: Memo<Route>,
     kernel_ports: Memo<KernelPort>,
     flows: RefCell<HashMap<FlowFilter, Rc<Memo<Flow>>>>,
-    #[expect(dead_code, reason = "being written")]
     rules: rules::Rules,
     held: OnceCell<Option<Gap>>,
     cgroups: RefCell<HashMap<u64, Read<Option<CgroupPath>>>>,

@@ -35,16 +35,16 @@ pub fn redact(recording: &mut Recording) {
 /// masks, in ranges and in sets, and other ones in their place would not be the same
 /// rules: a replay says that they were not read.
 fn without_rules(facts: &mut Facts) {
-    facts.rulesets.clear();
+    // A node without any is told as such.
+    facts.rulesets.retain(|asked| asked.read.value.is_empty());
     facts.chains.clear();
     facts.sets.clear();
     facts.set_elements.clear();
     facts.set_element.clear();
     facts.ip_sets.clear();
-    facts.frontends.clear();
+    facts.frontends.retain(|asked| asked.read.value.is_empty());
     facts.flows.clear();
     facts.route.clear();
-    facts.settings.clear();
 }
 
 /// Every process of a recording.
@@ -119,6 +119,11 @@ impl Names {
         for route in facts.routes.iter_mut().flat_map(|a| &mut a.read.value) {
             route.destination = self.ip(route.destination);
             route.gateway = route.gateway.map(|gateway| self.ip(gateway));
+        }
+        for settings in facts.settings.iter_mut().flat_map(|a| &mut a.read.value) {
+            for name in &mut settings.route_localnet {
+                replace(name, |name| self.interface(name));
+            }
         }
         for port in facts.kernel_ports.iter_mut().flat_map(|a| &mut a.read.value) {
             replace_some(&mut port.interface, |name| self.interface(name));
@@ -323,17 +328,16 @@ fn gaps(facts: &mut Facts) -> impl Iterator<Item = &mut Gap> {
         containers,
         cgroup_paths,
         observed,
-        // Left out of what is redacted.
-        rulesets: _,
+        rulesets,
         chains: _,
         sets: _,
         set_elements: _,
         set_element: _,
         ip_sets: _,
-        frontends: _,
+        frontends,
         flows: _,
         route: _,
-        settings: _,
+        settings,
     } = facts;
     of(host)
         .chain(netns.iter_mut().flat_map(of))
@@ -345,6 +349,9 @@ fn gaps(facts: &mut Facts) -> impl Iterator<Item = &mut Gap> {
         .chain(routes.iter_mut().flat_map(|a| of(&mut a.read)))
         .chain(kernel_ports.iter_mut().flat_map(|a| of(&mut a.read)))
         .chain(unseen.iter_mut().flat_map(of))
+        .chain(rulesets.iter_mut().flat_map(|a| of(&mut a.read)))
+        .chain(frontends.iter_mut().flat_map(|a| of(&mut a.read)))
+        .chain(settings.iter_mut().flat_map(|a| of(&mut a.read)))
         .chain(container.iter_mut().flat_map(|a| of(&mut a.read)))
         .chain(containers.iter_mut().flat_map(of))
         .chain(cgroup_paths.iter_mut().flat_map(|a| of(&mut a.read)))

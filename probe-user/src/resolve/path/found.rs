@@ -77,6 +77,18 @@ pub(in crate::resolve) fn of_namespace(
     entries
 }
 
+/// Tries one address from a namespace: a process of it connects, and if it has the
+/// address, somebody else does.
+pub(in crate::resolve) fn to_address(facts: &Facts<'_>, netns: NetnsId, to: To) -> Vec<Entry> {
+    let from = if to.address.is_loopback() { From::Loopback } else { From::Own };
+    let arrivals = from_process(facts, netns, to, &mut Visited::new());
+    let mut entries = vec![Entry { from, to, arrivals }];
+    if let Some(arrivals) = to_own_address(facts, netns, to).filter(|_| from == From::Own) {
+        entries.push(Entry { from: From::Outside, to, arrivals });
+    }
+    entries
+}
+
 /// What becomes of a connection that comes in to one of a namespace's addresses, by
 /// the interface that has it. `None` when none has.
 pub(in crate::resolve) fn to_own_address(

@@ -25,7 +25,7 @@ use super::walk::Visited;
 use crate::model::{End, Hop, NetSettings, NetnsId, Path, Proto, Ruleset, Service};
 
 pub(super) use found::{
-    Entry, From, is_taken, may_take, of_namespace, paths, same_way, to_own_address,
+    Entry, From, is_taken, may_take, of_namespace, paths, same_way, to_address, to_own_address,
 };
 pub(super) use judge::{Judgement, judge};
 pub(super) use send::{from_elsewhere, from_process, loopback};

@@ -24,6 +24,7 @@ use crate::model::{Answer, Host, Listing, SourceReport, Verdict};
 use super::doctor;
 use super::layout::Page;
 use super::style::{Ink, Style};
+use super::words;
 
 /// The text for some answers, separated by empty lines. With `verbose`, also
 /// what exactly each piece of evidence was, and what was read.
@@ -59,6 +60,8 @@ fn one(page: &mut Page<'_>, answer: &Answer, host: &Host, verbose: bool, sources
     }
     let paths = shared::merge(&answer.paths, page.style, verbose);
     let roots = tree::grow(&paths);
+    // Who takes a connection may depend on where it comes from.
+    let differ = roots.iter().any(|root| root.from != roots[0].from);
     let mut writer = tree::Writer::new(page.style, host, verbose, &roots);
     for (at, root) in roots.iter().enumerate() {
         if at > 0 {
@@ -67,6 +70,9 @@ fn one(page: &mut Page<'_>, answer: &Answer, host: &Host, verbose: bool, sources
         headline::write(page, root, host);
         page.line("");
         writer.write(page, root);
+        if differ {
+            taken_from(page, root);
+        }
     }
     let flows = answer.flows.as_ref().filter(|flows| flows::says(flows));
     let notes = !answer.reach.is_empty() || flows.is_some() || !answer.gaps.is_empty();
@@ -80,6 +86,16 @@ fn one(page: &mut Page<'_>, answer: &Answer, host: &Host, verbose: bool, sources
     let unowned = answer.paths.iter().any(|path| notes::is_unowned(&path.end));
     let about = notes::About { host, verdict: answer.verdict, unowned, verbose };
     notes::gaps(page, &answer.gaps, about);
+}
+
+/// From where connections begin with a root.
+fn taken_from(page: &mut Page<'_>, root: &tree::Node<'_>) {
+    let places: Vec<&str> = root.from.iter().map(|from| words::vantage(*from)).collect();
+    let text = match places.as_slice() {
+        [] => "no connection that was tried from here: something else takes them".to_owned(),
+        places => format!("connections from {}", places.join(", ")),
+    };
+    page.entry("    ", ("takes", end::LABEL, Ink::Dim), &text);
 }
 
 /// Writes the gaps of a list.

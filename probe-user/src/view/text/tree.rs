@@ -1,6 +1,6 @@
 //! The tree of hops: paths with the same first steps share them.
 
-use crate::model::{End, Hop, Host, NetnsId, Path, Proto};
+use crate::model::{End, Hop, Host, NetnsId, Path, Proto, Vantage};
 use crate::view::layout::{Page, pad, shorten, width, wrap};
 use crate::view::style::{Ink, Style};
 use crate::view::words;
@@ -14,6 +14,8 @@ pub(super) struct Node<'a> {
     pub(super) children: Vec<Node<'a>>,
     /// What paths that stop here end in.
     pub(super) ends: Vec<&'a End>,
+    /// Of a root: from where connections begin with it.
+    pub(super) from: Vec<Vantage>,
 }
 
 /// The trees of `paths`, in their order.
@@ -21,6 +23,12 @@ pub(super) fn grow(paths: &[Path]) -> Vec<Node<'_>> {
     let mut roots = Vec::new();
     for path in paths {
         insert(&mut roots, &path.hops, &path.end);
+        let root = path.hops.first().and_then(|hop| roots.iter_mut().rfind(|r| r.hop == hop));
+        if let Some(root) = root {
+            root.from.extend(&path.from);
+            root.from.sort_unstable();
+            root.from.dedup();
+        }
     }
     roots
 }
@@ -29,7 +37,7 @@ fn insert<'a>(nodes: &mut Vec<Node<'a>>, hops: &'a [Hop], end: &'a End) {
     let [hop, rest @ ..] = hops else { return };
     // The same hop was most likely inserted last.
     let at = nodes.iter().rposition(|node| node.hop == hop).unwrap_or_else(|| {
-        nodes.push(Node { hop, children: Vec::new(), ends: Vec::new() });
+        nodes.push(Node { hop, children: Vec::new(), ends: Vec::new(), from: Vec::new() });
         nodes.len() - 1
     });
     let Some(node) = nodes.get_mut(at) else { return };

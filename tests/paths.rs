@@ -1,0 +1,17 @@
+//! Where a connection really lands, and where the tool says it does.
+//!
+//! Each test builds a node, connects from every vantage, and compares. A test
+//! that fails with `THE LAB` has not come as far as the tool.
+
+#[path = "paths/cni.rs"]
+mod cni;
+#[path = "paths/dnat.rs"]
+mod dnat;
+#[path = "paths/docker.rs"]
+mod docker;
+#[path = "paths/kube.rs"]
+mod kube;
+#[path = "paths/node.rs"]
+mod node;
+#[path = "paths/plain.rs"]
+mod plain;

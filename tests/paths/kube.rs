@@ -1,0 +1,273 @@
+//! NodePorts and cluster addresses of kube-proxy.
+
+use std::net::Ipv4Addr;
+
+use lab::kube::{Endpoint, NftShape, Proxy, Service, Shape};
+use lab::{Backend, Test};
+
+use crate::node::{LOOPBACK, Node, case};
+
+/// The ports of the services of [`cluster`].
+struct Ports {
+    web: u16,
+    api: u16,
+    empty: u16,
+    sticky: u16,
+    local: u16,
+    none_here: u16,
+    target: u16,
+}
+
+/// A node of a cluster with two services of three endpoints each, and special ones.
+fn cluster() -> anyhow::Result<(Node, Proxy, Ports)> {
+    let mut node = Node::new()?;
+    let [web, api, empty, sticky, local, none_here, target] = [(); 7].map(|()| lab::unused_port());
+    let ports = Ports {
+        web: web?,
+        api: api?,
+        empty: empty?,
+        sticky: sticky?,
+        local: local?,
+        none_here: none_here?,
+        target: target?,
+    };
+    let mut pods = Vec::new();
+    for name in ["web1", "web2", "web3", "api1", "api2", "api3"] {
+        pods.push(Endpoint::here(node.serve_in_pod(name, ports.target)?, ports.target));
+    }
+    // One more pod, which is only a client.
+    node.add_pod()?;
+    node.host().sysctl("ipv4/conf/all/route_localnet", "1")?;
+    let ip = |last: u8| Ipv4Addr::new(10, node.number(), 96, last);
+    let service = |name: &str, last: u8, port: u16| Service::new(name, ip(last)).on(port);
+    let (web, api) = (pods.get(..3).unwrap_or_default(), pods.get(3..).unwrap_or_default());
+    let mut sticky = service("sticky", 4, ports.sticky).to(web);
+    sticky.affinity = true;
+    // The third pod is on another node, as far as kube-proxy knows.
+    let mut spread = web.to_vec();
+    if let Some(last) = spread.last_mut() {
+        last.here = false;
+    }
+    let mut local = service("local", 5, ports.local).to(&spread);
+    local.local = true;
+    let far: Vec<Endpoint> = api.iter().map(|pod| Endpoint { here: false, ..*pod }).collect();
+    let mut none_here = service("none-here", 6, ports.none_here).to(&far);
+    none_here.local = true;
+    let mut named = service("api", 2, ports.api).to(api);
+    named.port_name = "http".to_owned();
+    let services = vec![
+        service("web", 1, ports.web).to(web),
+        named,
+        service("empty", 3, ports.empty),
+        sticky,
+        local,
+        none_here,
+    ];
+    let proxy = Proxy::new(&format!("10.{}.1.0/24", node.number()), services);
+    Ok((node, proxy, ports))
+}
+
+const WEB: &[&str] = &["web1", "web2", "web3"];
+const API: &[&str] = &["api1", "api2", "api3"];
+
+fn iptables(backend: Backend, shape: Shape) -> Test {
+    let (node, proxy, ports) = cluster()?;
+    node.lab.iptables(node.host(), backend, &proxy.iptables(shape))?;
+    for (port, lands) in [(ports.web, WEB), (ports.api, API)] {
+        node.check(
+            &port.to_string(),
+            &[
+                case("loopback", LOOPBACK, lands),
+                case("node", node.ip(), lands),
+                case("outside", node.ip(), lands),
+                case("containers", node.ip(), lands),
+            ],
+        )?;
+    }
+    node.check(
+        &ports.empty.to_string(),
+        &[
+            case("loopback", LOOPBACK, &["refused"]),
+            case("node", node.ip(), &["refused"]),
+            case("outside", node.ip(), &["refused"]),
+        ],
+    )?;
+    node.check(
+        &ports.sticky.to_string(),
+        &[
+            case("loopback", LOOPBACK, WEB).sticky(),
+            case("node", node.ip(), WEB).sticky(),
+            case("outside", node.ip(), WEB).sticky(),
+        ],
+    )?;
+    // From outside only the pods of this node; from here all.
+    node.check(
+        &ports.local.to_string(),
+        &[
+            case("loopback", LOOPBACK, WEB),
+            case("node", node.ip(), WEB),
+            case("outside", node.ip(), &["web1", "web2"]),
+        ],
+    )?;
+    node.check(
+        &ports.none_here.to_string(),
+        &[case("node", node.ip(), API), case("outside", node.ip(), &["timeout"])],
+    )
+}
+
+#[test]
+fn node_ports_of_kube_proxy_1_20() -> Test {
+    lab::rules_or_skip!();
+    iptables(Backend::Nft, Shape::V1_20)
+}
+
+#[test]
+fn node_ports_of_kube_proxy_1_20_in_legacy_tables() -> Test {
+    lab::rules_or_skip!();
+    iptables(Backend::Legacy, Shape::V1_20)
+}
+
+#[test]
+fn node_ports_of_kube_proxy_today() -> Test {
+    lab::rules_or_skip!();
+    iptables(Backend::Nft, Shape::Current)
+}
+
+#[test]
+fn node_ports_of_kube_proxy_today_in_legacy_tables() -> Test {
+    lab::rules_or_skip!();
+    iptables(Backend::Legacy, Shape::Current)
+}
+
+#[test]
+fn a_node_port_that_kube_proxy_holds_a_socket_for_leads_to_the_pods() -> Test {
+    lab::rules_or_skip!();
+    for backend in Backend::ALL {
+        let (mut node, proxy, ports) = cluster()?;
+        node.lab.iptables(node.host(), backend, &proxy.iptables(Shape::V1_20))?;
+        // It listens and never accepts.
+        let listen = format!("tcp 0.0.0.0:{} tcp 0.0.0.0:{}", ports.web, ports.empty);
+        node.serve_here("kube-proxy", &format!("{listen} --comm kube-proxy"))?;
+        node.check(
+            &ports.web.to_string(),
+            &[
+                case("loopback", LOOPBACK, WEB),
+                case("node", node.ip(), WEB),
+                case("outside", node.ip(), WEB),
+            ],
+        )?;
+        node.check(
+            &ports.empty.to_string(),
+            &[
+                case("loopback", LOOPBACK, &["refused"]),
+                case("node", node.ip(), &["refused"]),
+                case("outside", node.ip(), &["refused"]),
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+#[test]
+fn node_ports_on_given_addresses_are_open_on_those_only() -> Test {
+    lab::rules_or_skip!();
+    for backend in Backend::ALL {
+        let (node, mut proxy, ports) = cluster()?;
+        proxy.node_port_addresses = Some(vec![node.ip()]);
+        node.lab.iptables(node.host(), backend, &proxy.iptables(Shape::Current))?;
+        let gateway = Ipv4Addr::new(10, node.number(), 1, 1);
+        node.check(
+            &ports.web.to_string(),
+            &[
+                case("loopback", LOOPBACK, &["refused"]),
+                case("node", gateway, &["refused"]),
+                case("node", node.ip(), WEB),
+                case("outside", node.ip(), WEB),
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_server_on_a_node_port_gets_what_the_rules_leave() -> Test {
+    lab::rules_or_skip!();
+    let (mut node, mut proxy, ports) = cluster()?;
+    proxy.on_localhost = false;
+    node.lab.iptables(node.host(), Backend::Nft, &proxy.iptables(Shape::Current))?;
+    node.serve_here("squatter", &format!("tcp [::]:{}", ports.web))?;
+    node.check(
+        &ports.web.to_string(),
+        &[
+            case("loopback", LOOPBACK, &["squatter"]),
+            case("loopback", std::net::Ipv6Addr::LOCALHOST, &["squatter"]),
+            case("node", node.ip(), WEB),
+            case("outside", node.ip(), WEB),
+        ],
+    )
+}
+
+fn nftables(shape: NftShape) -> Test {
+    let (node, mut proxy, ports) = cluster()?;
+    // What kube-proxy does by itself in this mode.
+    proxy.node_port_addresses = Some(vec![node.ip()]);
+    node.lab.nft(node.host(), &proxy.nft(shape))?;
+    let gateway = Ipv4Addr::new(10, node.number(), 1, 1);
+    for (port, lands) in [(ports.web, WEB), (ports.api, API)] {
+        node.check(
+            &port.to_string(),
+            &[
+                case("loopback", LOOPBACK, &["refused"]),
+                case("node", gateway, &["refused"]),
+                case("node", node.ip(), lands),
+                case("outside", node.ip(), lands),
+                case("containers", node.ip(), lands),
+            ],
+        )?;
+    }
+    node.check(
+        &ports.empty.to_string(),
+        &[case("node", node.ip(), &["refused"]), case("outside", node.ip(), &["refused"])],
+    )?;
+    node.check(
+        &ports.sticky.to_string(),
+        &[case("node", node.ip(), WEB).sticky(), case("outside", node.ip(), WEB).sticky()],
+    )?;
+    node.check(
+        &ports.local.to_string(),
+        &[case("node", node.ip(), WEB), case("outside", node.ip(), &["web1", "web2"])],
+    )?;
+    node.check(
+        &ports.none_here.to_string(),
+        &[case("node", node.ip(), API), case("outside", node.ip(), &["timeout"])],
+    )
+}
+
+#[test]
+fn node_ports_of_kube_proxy_in_nftables_mode() -> Test {
+    lab::rules_or_skip!();
+    nftables(NftShape::V1_33)
+}
+
+#[test]
+fn node_ports_of_kube_proxy_in_nftables_mode_of_2026() -> Test {
+    lab::rules_or_skip!();
+    nftables(NftShape::Current)
+}
+
+#[test]
+fn node_ports_of_nftables_mode_on_all_addresses() -> Test {
+    lab::rules_or_skip!();
+    let (node, proxy, ports) = cluster()?;
+    node.lab.nft(node.host(), &proxy.nft(NftShape::V1_33))?;
+    let gateway = Ipv4Addr::new(10, node.number(), 1, 1);
+    node.check(
+        &ports.web.to_string(),
+        &[
+            case("loopback", LOOPBACK, &["refused"]),
+            case("node", gateway, WEB),
+            case("node", node.ip(), WEB),
+            case("outside", node.ip(), WEB),
+        ],
+    )
+}
