@@ -81,7 +81,9 @@ fn table(mark: &Mark<'_>, meaning: &mut Meaning) {
         "cni_hostport" => {
             meaning.container_id = mark.comment.and_then(id).or(meaning.container_id.take());
         }
-        "netavark" if mark.chain.starts_with("NETAVARK-HOSTPORT") || mark.chain.ends_with("_dnat") => {
+        "netavark"
+            if mark.chain.starts_with("NETAVARK-HOSTPORT") || mark.chain.ends_with("_dnat") =>
+        {
             meaning.what = Some(PUBLISHED);
         }
         "firewalld" => {

@@ -33,9 +33,9 @@ impl Cond {
         };
         let ports = match (&self.ports, &other.ports) {
             (Some(one), Some(two)) => {
-                let both = one.iter().flat_map(|(a, b)| {
-                    two.iter().map(move |(c, d)| ((*a).max(*c), (*b).min(*d)))
-                });
+                let both = one
+                    .iter()
+                    .flat_map(|(a, b)| two.iter().map(move |(c, d)| ((*a).max(*c), (*b).min(*d))));
                 let both: Vec<(u16, u16)> = both.filter(|(from, to)| from <= to).collect();
                 if both.is_empty() {
                     return None;

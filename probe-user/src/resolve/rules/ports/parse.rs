@@ -29,7 +29,9 @@ pub(super) struct Branch {
 pub(super) enum Act {
     To(Target),
     Refuse,
-    Chain { to: ChainId },
+    Chain {
+        to: ChainId,
+    },
     /// The rest of the chain is not reached.
     Stop,
     Nothing,
@@ -53,7 +55,10 @@ impl Target {
 enum Field {
     Proto,
     Dport,
-    Daddr { ipv6: bool, bits: u8 },
+    Daddr {
+        ipv6: bool,
+        bits: u8,
+    },
     Local,
     Value(Bytes),
     /// A part of the data of the map that was looked up last, from that byte on.
@@ -129,7 +134,8 @@ impl Reading<'_> {
             Expr::Range { sreg, invert, from, to } => {
                 match (self.field(sreg.0), port(&from.0), port(&to.0)) {
                     (Field::Dport, Some(from), Some(to)) if !invert => {
-                        return self.and(&Cond { ports: Some(vec![(from, to)]), ..Cond::default() });
+                        return self
+                            .and(&Cond { ports: Some(vec![(from, to)]), ..Cond::default() });
                     }
                     _ => self.conditional = true,
                 }
@@ -296,10 +302,9 @@ impl Reading<'_> {
             XtTarget::Redirect(NatRange { ports, .. }) => {
                 Act::To(Target { address: self.here(), port: ports.map(|(first, _)| first) })
             }
-            XtTarget::Tproxy { address, port, .. } => Act::To(Target {
-                address: address.unwrap_or_else(|| self.here()),
-                port: *port,
-            }),
+            XtTarget::Tproxy { address, port, .. } => {
+                Act::To(Target { address: address.unwrap_or_else(|| self.here()), port: *port })
+            }
             XtTarget::Reject(_) => Act::Refuse,
             XtTarget::Snat(_) | XtTarget::Masquerade(_) | XtTarget::Netmap(_) => Act::Nothing,
             _ => return true,
@@ -332,9 +337,9 @@ impl Reading<'_> {
 
     fn verdict(&self, verdict: &RuleVerdict) -> Act {
         match verdict {
-            RuleVerdict::Jump(to) | RuleVerdict::Goto(to) => Act::Chain {
-                to: ChainId { table: self.chain.table.clone(), name: Arc::clone(to) },
-            },
+            RuleVerdict::Jump(to) | RuleVerdict::Goto(to) => {
+                Act::Chain { to: ChainId { table: self.chain.table.clone(), name: Arc::clone(to) } }
+            }
             RuleVerdict::Drop => Act::Refuse,
             RuleVerdict::Accept | RuleVerdict::Return | RuleVerdict::Queue => Act::Stop,
             RuleVerdict::Continue | RuleVerdict::Break => Act::Nothing,
@@ -358,9 +363,8 @@ impl Reading<'_> {
     }
 
     fn and(&mut self, cond: &Cond) -> bool {
-        let both = |way: &Way| {
-            Some(Way { cond: way.cond.and(cond)?, element: way.element.clone() })
-        };
+        let both =
+            |way: &Way| Some(Way { cond: way.cond.and(cond)?, element: way.element.clone() });
         self.ways = self.ways.iter().filter_map(both).collect();
         !self.ways.is_empty()
     }
