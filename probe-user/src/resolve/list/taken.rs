@@ -30,7 +30,6 @@ pub(super) fn add(
     for netns in places {
         if let Some(ruleset) = path::ruleset(facts, *netns) {
             for taken in ports::taken(&source, &ruleset) {
-                // Rules that are for both versions are shown by that of their targets.
                 new.push(of_rules(facts, *netns, taken));
             }
         }
@@ -79,7 +78,6 @@ fn merge(rows: &mut Vec<ListRow>, new: Vec<ListRow>) {
 }
 
 fn of_rules(facts: &Facts<'_>, netns: NetnsId, taken: Taken) -> ListRow {
-    let ipv6 = taken.targets.first().is_some_and(|(to, _)| to.is_ipv6());
     let meaning = &taken.meaning;
     let service = meaning.service.as_ref().map(|name| Service {
         namespace: name.namespace.clone(),
@@ -95,7 +93,7 @@ fn of_rules(facts: &Facts<'_>, netns: NetnsId, taken: Taken) -> ListRow {
         (None, place) => place.clone(),
     };
     let why = meaning.refused.filter(|_| taken.refused).map(str::to_owned);
-    row(facts, netns, taken.proto, taken.address.unwrap_or(any(ipv6)), taken.port).with(
+    row(facts, netns, taken.proto, taken.address.unwrap_or(any(taken.ipv6)), taken.port).with(
         service,
         meaning.by.map(str::to_owned),
         targets,

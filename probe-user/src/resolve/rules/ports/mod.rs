@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use super::dialect::{self, Meaning};
 use super::{Source, Step};
-use crate::model::{ChainId, ChainKind, Hook, Proto, RouteKind, RouteQuery, Ruleset};
+use crate::model::{ChainId, ChainKind, Family, Hook, Proto, RouteKind, RouteQuery, Ruleset};
 use cond::{Cond, Dst};
 use parse::{Act, Branch, Parsed, Target};
 
@@ -26,6 +26,8 @@ pub(in crate::resolve) struct Taken {
     /// The address; `None` for every address of the namespace.
     pub(in crate::resolve) address: Option<IpAddr>,
     pub(in crate::resolve) port: u16,
+    /// Whether it is IPv6 that is taken.
+    pub(in crate::resolve) ipv6: bool,
     /// Where it leads: at most [`Taken::TARGETS`], then how many there are.
     pub(in crate::resolve) targets: Vec<(IpAddr, u16)>,
     pub(in crate::resolve) total: usize,
@@ -87,7 +89,7 @@ impl Leads {
     }
 }
 
-type Key = (u16, Proto, Option<IpAddr>);
+type Key = (u16, Proto, Option<IpAddr>, bool);
 
 struct Search<'a> {
     source: &'a dyn Source,
@@ -237,21 +239,25 @@ impl<'a> Search<'a> {
         {
             return;
         }
+        let of_table = self.trail.last().is_some_and(|s| s.chain.table.family == Family::Ip6);
+        let ipv6 = targets.first().map_or(of_table, |target| target.of(0).0.is_ipv6());
         let protos = Proto::ALL.into_iter().filter(|p| cond.proto.is_none_or(|n| n == number(*p)));
         let all = ports.iter().flat_map(|(first, last)| *first..=*last).take(MAX_PORTS);
         let all: Vec<u16> = all.collect();
         for proto in protos {
             for port in &all {
                 let targets = targets.iter().map(|target| target.of(*port));
-                let taken = self.found.entry((*port, proto, address)).or_insert_with(|| Taken {
-                    proto,
-                    address,
-                    port: *port,
-                    targets: Vec::new(),
-                    total: 0,
-                    meaning: meaning.clone(),
-                    refused,
-                });
+                let taken =
+                    self.found.entry((*port, proto, address, ipv6)).or_insert_with(|| Taken {
+                        proto,
+                        address,
+                        port: *port,
+                        ipv6,
+                        targets: Vec::new(),
+                        total: 0,
+                        meaning: meaning.clone(),
+                        refused,
+                    });
                 // What the first rule does counts; a second way to it adds nothing.
                 if taken.targets.is_empty() && taken.total == 0 {
                     taken.targets = targets.collect();
@@ -275,7 +281,7 @@ impl<'a> Search<'a> {
 
     fn finish(self) -> Vec<Taken> {
         let mut all: Vec<Taken> = self.found.into_values().collect();
-        all.sort_by_key(|t| (t.port, t.proto, t.address));
+        all.sort_by_key(|t| (t.port, t.proto, t.address, t.ipv6));
         // What is taken at every address needs no row for one of them.
         let mut kept: Vec<Taken> = Vec::with_capacity(all.len());
         for taken in all {
