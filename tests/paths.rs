@@ -3,6 +3,8 @@
 //! Each test builds a node, connects from every vantage, and compares. A test
 //! that fails with `THE LAB` has not come as far as the tool.
 
+#[path = "paths/cni.rs"]
+mod cni;
 #[path = "paths/dnat.rs"]
 mod dnat;
 #[path = "paths/docker.rs"]

@@ -138,6 +138,28 @@ impl Lab {
         Ok(())
     }
 
+    /// A network card `eth0` in each of these namespaces, all on one wire: machines
+    /// beside each other, where a device pair would lead to a container.
+    ///
+    /// # Errors
+    /// When `ip` fails.
+    pub fn lan(&self, machines: &[(&Netns, &[&str])]) -> Result<()> {
+        let wire = self.netns("wire")?;
+        wire.ip(&["link", "add", "wire", "type", "veth", "peer", "name", "end"])?;
+        for side in ["wire", "end"] {
+            wire.ip(&["link", "set", side, "up"])?;
+        }
+        for (netns, addresses) in machines {
+            let to = ["link", "add", "link", "wire", "name", "eth0", "netns", &netns.name];
+            wire.ip(&[&to[..], &["type", "macvlan", "mode", "bridge"]].concat())?;
+            for address in *addresses {
+                netns.address("eth0", address)?;
+            }
+            netns.ip(&["link", "set", "eth0", "up"])?;
+        }
+        Ok(())
+    }
+
     /// A bridge in `netns` with an address.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Rulesets, loaded into a lab's namespace from text.
 
 use std::io::Write;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
@@ -58,17 +58,28 @@ impl Lab {
     }
 
     fn feed(&self, netns: &Netns, argv: &[&str], text: &str) -> Result<()> {
-        let mut command = self.command(netns, argv)?;
+        let command = self.command(netns, argv)?;
+        self.talk(command, text)
+            .map(drop)
+            .with_context(|| format!("{argv:?} in {}\n{text}", netns.name))
+    }
+
+    /// Runs a command with `text` as its input, and returns its output.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn talk(&self, mut command: Command, text: &str) -> Result<String> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().with_context(|| argv.join(" "))?;
+        let mut child = command.spawn().with_context(|| format!("{command:?}"))?;
         let mut pipe = child.stdin.take().context("no pipe")?;
         // One that complains early closes the pipe; its complaint is the error.
         let _complained = pipe.write_all(text.as_bytes());
         drop(pipe);
         let output = child.wait_with_output()?;
         let error = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{argv:?} in {}: {error}\n{text}", netns.name);
-        Ok(())
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(output.status.success(), "{}: {error}{said}", output.status);
+        Ok(said)
     }
 }
 

@@ -24,9 +24,9 @@ impl Host {
         let lab = docker.lab();
         let outside = lab.netns("outside")?;
         let at = |last: &str| format!("10.{number}.{last}/24");
-        lab.veth((lab.host(), "eth0", &at("0.1")), (&outside, "eth0", &at("0.2")))?;
-        lab.host().address("eth0", &format!("fd00:{number}::1/64"))?;
-        outside.address("eth0", &format!("fd00:{number}::2/64"))?;
+        let v6 = |last: u8| format!("fd00:{number}::{last}/64");
+        lab.lan(&[(lab.host(), &[&at("0.1"), &v6(1)]), (&outside, &[&at("0.2"), &v6(2)])])?;
+        lab.host().ip(&["route", "add", "default", "via", &format!("10.{number}.0.2")])?;
         Ok(Self { servers: Vec::new(), client: None, outside, docker, number })
     }
 

@@ -249,6 +249,10 @@ pub struct Set {
     pub dynamic: bool,
     /// Length of a key in bytes.
     pub key_len: u32,
+    /// Lengths in bytes of the parts of a key that is a concatenation, as far as the
+    /// kernel tells. In the key each begins at a multiple of 4.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<u32>,
     /// What a key is mapped to.
     pub maps_to: MapsTo,
     /// Its comment. Untrusted.
@@ -326,18 +330,74 @@ pub struct IpSetMember {
 }
 
 /// The element that `key` belongs to: one with that key, a range around it, or the
-/// catch-all one.
-pub fn element_of<'a>(elements: &'a [Element], key: &Bytes) -> Option<&'a Element> {
+/// catch-all one. `fields` is [`Set::fields`].
+pub fn element_of<'a>(fields: &[u32], elements: &'a [Element], key: &Bytes) -> Option<&'a Element> {
     let is_in = |element: &&Element| match &element.key_end {
         _ if element.catch_all => false,
         None => element.key == *key,
-        // Ranges of concatenations hold field by field, each of whole words: a
-        // field's bytes compare apart from those of the next.
-        Some(end) => is_within(&element.key, end, key),
+        Some(end) => is_within(fields, &element.key.0, &end.0, &key.0),
     };
     elements.iter().find(is_in).or_else(|| elements.iter().find(|element| element.catch_all))
 }
 
-fn is_within(from: &Bytes, to: &Bytes, key: &Bytes) -> bool {
-    from.0 <= key.0 && key.0 <= to.0
+/// Whether a key lies in a range. Each part of a concatenation has a range of its own.
+fn is_within(fields: &[u32], mut from: &[u8], mut to: &[u8], mut key: &[u8]) -> bool {
+    if from.len() != key.len() || to.len() != key.len() {
+        return false;
+    }
+    for field in fields {
+        let padded = usize::try_from(*field).unwrap_or(usize::MAX).saturating_add(3) & !3;
+        let at = padded.min(key.len());
+        let ((low, from_rest), (high, to_rest)) = (from.split_at(at), to.split_at(at));
+        let (part, key_rest) = key.split_at(at);
+        if part < low || part > high {
+            return false;
+        }
+        (from, to, key) = (from_rest, to_rest, key_rest);
+    }
+    // All of it, where the parts are not known.
+    from <= key && key <= to
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(key: [u8; 8], end: [u8; 8]) -> Element {
+        Element {
+            key: Bytes(key.to_vec()),
+            key_end: Some(Bytes(end.to_vec())),
+            catch_all: false,
+            verdict: None,
+            data: None,
+            comment: None,
+        }
+    }
+
+    #[test]
+    fn each_part_of_a_concatenation_lies_in_its_own_range() {
+        // 10.0.0.0/8 . 80-90, as nft sends it.
+        let nets = [range([10, 0, 0, 0, 0, 80, 0, 0], [10, 255, 255, 255, 0, 90, 0, 0])];
+        let is_in = |fields: &[u32], key: [u8; 8]| {
+            element_of(fields, &nets, &Bytes(key.to_vec())).is_some()
+        };
+        assert!(is_in(&[4, 2], [10, 9, 8, 7, 0, 85, 0, 0]));
+        assert!(is_in(&[4, 2], [10, 0, 0, 0, 0, 90, 0, 0]));
+        // Between both ends as bytes in a row, but the port is outside.
+        assert!(!is_in(&[4, 2], [10, 9, 8, 7, 0, 91, 0, 0]));
+        assert!(!is_in(&[4, 2], [10, 9, 8, 7, 0, 0, 0, 0]));
+        assert!(!is_in(&[4, 2], [11, 0, 0, 0, 0, 85, 0, 0]));
+        assert!(element_of(&[4, 2], &nets, &Bytes(vec![10])).is_none());
+    }
+
+    #[test]
+    fn the_catch_all_element_comes_last() {
+        let mut all = range([0; 8], [0; 8]);
+        (all.catch_all, all.key_end, all.key) = (true, None, Bytes::default());
+        let elements = [all, range([1; 8], [2; 8])];
+        let find = |key: u8| element_of(&[], &elements, &Bytes(vec![key; 8])).unwrap().catch_all;
+        assert_eq!((find(1), find(2), find(3)), (false, false, true));
+        let empty = Bytes::default();
+        assert!(element_of(&[], &elements, &empty).unwrap().catch_all);
+    }
 }

@@ -252,9 +252,12 @@ impl Node for Recorded {
         one(&self.recording.facts.set_element, &self.set_element, &asked, || {
             match self.set_elements.get(set) {
                 // All of them are there: it is one of those, or none.
-                Some(_) => self
-                    .set_elements(set)
-                    .map(|all| all.and_then(|all| crate::model::element_of(&all, key).cloned())),
+                Some(_) => {
+                    let fields = self.set(set).value.map(|set| set.fields).unwrap_or_default();
+                    let find =
+                        |all: Arc<[Element]>| crate::model::element_of(&fields, &all, key).cloned();
+                    self.set_elements(set).map(|all| all.and_then(find))
+                }
                 None => nothing(Impact::Reach, "an element of a set of packet rules was"),
             }
         })

@@ -143,16 +143,16 @@ impl LiveNode {
         self.with_nft(id, |tables, talk| tables.chain(chain, talk))
     }
 
-    pub(super) fn set_of(&self, _set: &SetId) -> Read<Option<Set>> {
-        Read::default()
+    pub(super) fn set_of(&self, set: &SetId) -> Read<Option<Set>> {
+        self.with_nft(set.table.netns, |tables, talk| tables.set(set, talk))
     }
 
-    pub(super) fn elements_of(&self, _set: &SetId) -> Read<Option<Arc<[Element]>>> {
-        Read::default()
+    pub(super) fn elements_of(&self, set: &SetId) -> Read<Option<Arc<[Element]>>> {
+        self.with_nft(set.table.netns, |tables, talk| tables.elements(set, talk))
     }
 
-    pub(super) fn element_of(&self, _set: &SetId, _key: &Bytes) -> Read<Option<Element>> {
-        Read::default()
+    pub(super) fn element_of(&self, set: &SetId, key: &Bytes) -> Read<Option<Element>> {
+        self.with_nft(set.table.netns, |tables, talk| tables.element(set, key, talk))
     }
 
     pub(super) fn ip_set_of(&self, set: &IpSetId) -> Read<Option<IpSet>> {

@@ -7,6 +7,7 @@
 mod expr;
 mod names;
 mod objects;
+mod sets;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -19,13 +20,19 @@ use objects::{RawRule, number_of};
 use wire::Question;
 pub(super) use wire::{Conversation, Failed};
 
-use crate::model::{BaseChain, ChainId, NetnsId, Rule, Table, TableId};
+use crate::model::{
+    Backend, BaseChain, Bytes, ChainId, Element, NetnsId, Rule, Set, SetId, Table, TableId,
+    element_of,
+};
 
 /// How often something is read before it is said that it changes all the time.
 const TRIES: usize = 5;
 
 /// A chain's rules; `None` when there is no such chain.
 pub(super) type Rules = Option<Arc<[Rule]>>;
+
+/// A set's elements; `None` when there is no such set.
+pub(super) type Elements = Option<Arc<[Element]>>;
 
 /// What is known of nf_tables in one namespace.
 #[derive(Debug)]
@@ -47,6 +54,10 @@ struct Told {
     chains: HashMap<ChainId, Rules>,
     /// Whether all rules were read.
     all: bool,
+    sets: HashMap<SetId, Option<Set>>,
+    elements: HashMap<SetId, Elements>,
+    /// By set and key; no key for the catch-all element.
+    single: HashMap<(SetId, Option<Bytes>), Option<Element>>,
 }
 
 impl Tables {
@@ -136,6 +147,21 @@ impl Tables {
             self.mixed |= !same;
             self.told.chains.insert(id, if same { rules } else { now });
         }
+        for (id, set) in before.sets {
+            let now = self.read_set(&id, talk)?;
+            self.mixed |= set != now;
+            self.told.sets.insert(id, now);
+        }
+        for (id, elements) in before.elements {
+            let now = self.read_elements(&id, talk)?;
+            self.mixed |= elements != now && !self.is_dynamic(&id);
+            self.told.elements.insert(id, now);
+        }
+        for ((id, key), element) in before.single {
+            let now = self.read_single(&id, key.as_ref(), talk)?;
+            self.mixed |= element != now && !self.is_dynamic(&id);
+            self.told.single.insert((id, key), now);
+        }
         Ok(())
     }
 
@@ -174,7 +200,7 @@ impl Tables {
                 });
                 rules.extend(rule.map(|rule| rule.parse(names)));
             })
-            .or_else(|failed| if failed.is_missing() { Ok(()) } else { Err(failed) })?;
+            .or_else(Failed::or_missing)?;
         }
         if !rules.is_empty() {
             return Ok(Some(rules.into()));
@@ -209,8 +235,7 @@ impl Tables {
                     chains.insert(id, Some(rules.drain(..).collect()));
                 }
                 let (family, name) = (place.family, names.get(place.table));
-                let table =
-                    TableId { netns: *netns, backend: crate::model::Backend::Nft, family, name };
+                let table = TableId { netns: *netns, backend: Backend::Nft, family, name };
                 current = Some(ChainId { table, name: names.get(place.chain) });
             }
             rules.push(rule.parse(names));
@@ -221,6 +246,128 @@ impl Tables {
         told.chains = chains;
         told.all = true;
         Ok(())
+    }
+}
+
+/// Sets and their elements.
+impl Tables {
+    /// A set without its elements.
+    pub(super) fn set(
+        &mut self,
+        id: &SetId,
+        talk: &mut Conversation,
+    ) -> Result<Option<Set>, Failed> {
+        if let Some(known) = self.told.sets.get(id) {
+            return Ok(known.clone());
+        }
+        let set = self.steadily(talk, |this, talk| this.read_set(id, talk))?;
+        self.told.sets.insert(id.clone(), set.clone());
+        Ok(set)
+    }
+
+    /// All elements of a set.
+    pub(super) fn elements(
+        &mut self,
+        id: &SetId,
+        talk: &mut Conversation,
+    ) -> Result<Elements, Failed> {
+        if let Some(known) = self.told.elements.get(id) {
+            return Ok(known.clone());
+        }
+        self.set(id, talk)?;
+        let elements = self.steadily(talk, |this, talk| this.read_elements(id, talk))?;
+        self.told.elements.insert(id.clone(), elements.clone());
+        Ok(elements)
+    }
+
+    /// The element that a key belongs to. One is asked for alone, unless the set has
+    /// ranges: what the kernel answers then differs between its versions.
+    pub(super) fn element(
+        &mut self,
+        id: &SetId,
+        key: &Bytes,
+        talk: &mut Conversation,
+    ) -> Result<Option<Element>, Failed> {
+        let Some(set) = self.set(id, talk)? else { return Ok(None) };
+        if !set.interval && !self.told.elements.contains_key(id) {
+            let found = match self.single(id, Some(key), talk) {
+                Ok(None) => self.single(id, None, talk),
+                found => found,
+            };
+            match found {
+                // An old kernel (before Linux 4.16) has no such question.
+                Err(failed) if failed.is_not_there() => {}
+                found => return found,
+            }
+        }
+        let elements = self.elements(id, talk)?.unwrap_or_default();
+        Ok(element_of(&set.fields, &elements, key).cloned())
+    }
+
+    fn single(
+        &mut self,
+        id: &SetId,
+        key: Option<&Bytes>,
+        talk: &mut Conversation,
+    ) -> Result<Option<Element>, Failed> {
+        let asked = (id.clone(), key.cloned());
+        if let Some(known) = self.told.single.get(&asked) {
+            return Ok(known.clone());
+        }
+        let element = self.steadily(talk, |this, talk| this.read_single(id, key, talk))?;
+        self.told.single.insert(asked, element.clone());
+        Ok(element)
+    }
+
+    fn is_dynamic(&self, id: &SetId) -> bool {
+        self.told.sets.get(id).is_some_and(|set| set.as_ref().is_some_and(|set| set.dynamic))
+    }
+
+    fn read_set(&self, id: &SetId, talk: &mut Conversation) -> Result<Option<Set>, Failed> {
+        let (table, name) = (with_nul(&id.table.name), with_nul(&id.name));
+        let attributes = &[(1, table.as_slice()), (2, name.as_slice())];
+        let family = number_of(id.table.family);
+        let mut set = None;
+        let question = Question { command: wire::GET_SET, family, attributes };
+        talk.get(question, |message| set = sets::set(id, message)).or_else(Failed::or_missing)?;
+        Ok(set)
+    }
+
+    fn read_elements(&mut self, id: &SetId, talk: &mut Conversation) -> Result<Elements, Failed> {
+        let Some(Some(set)) = self.told.sets.get(id) else { return Ok(None) };
+        let (table, name) = (with_nul(&id.table.name), with_nul(&id.name));
+        let attributes = &[(1, table.as_slice()), (2, name.as_slice())];
+        let family = number_of(id.table.family);
+        let (names, mut parts) = (&mut self.names, Vec::new());
+        let question = Question { command: wire::GET_SETELEM, family, attributes };
+        let read = talk.dump(question, |message| sets::parts(message, names, &mut parts));
+        match read {
+            Ok(()) => Ok(Some(sets::elements(set, parts).into())),
+            Err(failed) if failed.is_missing() => Ok(None),
+            Err(failed) => Err(failed),
+        }
+    }
+
+    fn read_single(
+        &mut self,
+        id: &SetId,
+        key: Option<&Bytes>,
+        talk: &mut Conversation,
+    ) -> Result<Option<Element>, Failed> {
+        let (table, name) = (with_nul(&id.table.name), with_nul(&id.name));
+        let list = sets::wanted(key)?;
+        let attributes = &[(1, table.as_slice()), (2, name.as_slice()), (wire::NESTED | 3, &list)];
+        let family = number_of(id.table.family);
+        let (names, mut parts) = (&mut self.names, Vec::new());
+        let question = Question { command: wire::GET_SETELEM, family, attributes };
+        let read = talk.get(question, |message| sets::parts(message, names, &mut parts));
+        match read {
+            Ok(()) => Ok(parts.pop().map(sets::Part::whole)),
+            Err(failed) if failed.is_missing() => Ok(None),
+            // Before Linux 5.13 there are no catch-all elements.
+            Err(failed) if key.is_none() && failed.is_not_there() => Ok(None),
+            Err(failed) => Err(failed),
+        }
     }
 }
 

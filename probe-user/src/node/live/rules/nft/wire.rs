@@ -22,6 +22,8 @@ const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
 const NLM_F_DUMP_INTR: u16 = 0x10;
 const NLM_F_DUMP: u16 = 0x300;
+/// `NLA_F_NESTED`.
+pub(super) const NESTED: u16 = 0x8000;
 /// `struct nlmsghdr` and `struct nfgenmsg`.
 const HEADERS: usize = 16 + 4;
 /// The kernel fills at most 32 KiB for one read of a dump (`netlink_dump`).
@@ -188,6 +190,11 @@ impl Failed {
     pub(in crate::node::live::rules) fn is_not_there(&self) -> bool {
         const NONE: [i32; 3] = [libc::EINVAL, libc::EOPNOTSUPP, libc::EPROTONOSUPPORT];
         matches!(self, Self::Io(error) if error.raw_os_error().is_some_and(|n| NONE.contains(&n)))
+    }
+
+    /// That a thing does not exist is no failure of reading it.
+    pub(super) fn or_missing(self) -> Result<(), Self> {
+        if self.is_missing() { Ok(()) } else { Err(self) }
     }
 
     /// Whether what was asked for does not exist.

@@ -1,11 +1,13 @@
 //! Against the real kernel, in network namespaces of the tests' own.
 
+mod big;
 mod lab;
+mod sets;
 
 use super::*;
 use crate::model::{
-    Backend, Base, BitOp, Bytes, ChainKind, CmpOp, Expr, Family, FibResult, Hook, MetaKey, NatKind,
-    Reg, Rejection, RuleVerdict as Verdict,
+    Backend, Base, BitOp, Bytes, ChainKind, CmpOp, Expr, Family, FibResult, Hook, MapsTo, MetaKey,
+    NatKind, Reg, Rejection, RuleVerdict as Verdict,
 };
 use lab::{Lab, can_make_labs};
 
