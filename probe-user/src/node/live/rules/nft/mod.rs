@@ -5,6 +5,8 @@
 //! where it has moved on, all that was told before is read anew and compared.
 
 mod expr;
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing;
 mod names;
 mod objects;
 mod sets;
