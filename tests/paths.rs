@@ -11,7 +11,13 @@ mod dnat;
 mod docker;
 #[path = "paths/kube.rs"]
 mod kube;
+#[path = "paths/nested.rs"]
+mod nested;
+#[path = "paths/nft.rs"]
+mod nft;
 #[path = "paths/node.rs"]
 mod node;
 #[path = "paths/plain.rs"]
 mod plain;
+#[path = "paths/podman.rs"]
+mod podman;

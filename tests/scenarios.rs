@@ -55,6 +55,7 @@ const CASES: &[Case] = &[
     case("kind", "10250", 0, kind::kubelets),
     case("kind", "10257", 0, kind::controller_managers),
     case("kind", "30518", 0, kind::node_port_of_cluster1),
+    case("kind-1.24", "30518", 0, kind::node_port_of_cluster1),
     case("kind", "30001", 0, kind::published_and_nothing_behind),
     case("kind", "list", 0, |a| lists(a, &[("cluster1-control-plane", 30518, "kube-proxy")])),
     case("kind-wsl2", "20971", 0, kind::desktop),
@@ -71,7 +72,8 @@ const CASES: &[Case] = &[
     case("k3s", "12000", 0, |a| k3s::port_forward(a, "svc/hubble-ui", 80)),
     case("k3s", "20971", 1, nothing),
     case("k3s", "51820/udp", 1, nothing),
-    case("k3s", "80", 1, nothing),
+    case("k3s", "30995", 0, k3s::node_port),
+    case("k3s", "80", 0, k3s::pod),
     case("k3s", "list", 0, |a| {
         lists(a, &[("host", 6443, "k3s-server"), ("host", 4245, "kubectl")])
     }),

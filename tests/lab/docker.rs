@@ -14,7 +14,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use crate::netns::{Netns, netns_inode};
 use crate::node::Lab;
 use crate::process::Proc;
-use crate::programs::{checked, helper};
+use crate::programs::checked;
 
 /// The name of the image in the lab's Docker: busybox and `lab-helper`.
 const IMAGE: &str = "lab/server:1";
@@ -204,23 +204,7 @@ impl Docker {
 
     /// Makes the image from what is on this machine.
     fn import(&self) -> Result<()> {
-        let root = self.lab.dir().join("image");
-        for dir in ["bin", "proc", "sys", "dev", "tmp", "etc"] {
-            std::fs::create_dir_all(root.join(dir))?;
-        }
-        let busybox = checked(Command::new("sh").args(["-c", "command -v busybox"]))?;
-        std::fs::copy(busybox.trim(), root.join("bin/busybox")).context("copying busybox")?;
-        let helper = helper()?;
-        std::fs::copy(&helper, root.join("bin/lab-helper")).context("copying lab-helper")?;
-        // The helper is linked dynamically: its libraries come along.
-        for line in checked(Command::new("ldd").arg(&helper))?.lines() {
-            let Some(library) = line.split_whitespace().find(|word| word.starts_with('/')) else {
-                continue;
-            };
-            let to = root.join(library.trim_start_matches('/'));
-            std::fs::create_dir_all(to.parent().context("a library in no directory")?)?;
-            std::fs::copy(library, to).with_context(|| format!("copying {library}"))?;
-        }
+        let root = self.lab.rootfs()?;
         let tar = self.lab.dir().join("image.tar");
         checked(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&tar).arg("."))?;
         self.cli(&["import", tar.to_str().context("path of the image")?, IMAGE])?;
@@ -267,11 +251,23 @@ impl KindNode<'_> {
         args: &str,
         argv: &[&str],
     ) -> Result<(Proc, u32)> {
+        self.contained(None, pod_uid, container_id, args, argv)
+    }
+
+    fn contained(
+        &self,
+        netns: Option<&Netns>,
+        pod_uid: &str,
+        container_id: &str,
+        args: &str,
+        argv: &[&str],
+    ) -> Result<(Proc, u32)> {
         let node = &self.container;
         let pods = format!("kubelet/kubepods/burstable/pod{pod_uid}/{container_id}");
         // Its parents belong to the node, as containerd's shim does.
         let more = ["--pidns", "--under", "containerd-shim"];
-        let (proc, shims) = self.start("system.slice/containerd.service", args, &more, argv)?;
+        let (proc, shims) =
+            self.start(netns, "system.slice/containerd.service", args, &more, argv)?;
         let group = self.docker.lab.cgroup().join("docker").join(&node.id).join(pods);
         std::fs::create_dir_all(&group).with_context(|| format!("making {}", group.display()))?;
         // Only the listener itself is in three PID namespaces: ours, the node's, its own.
@@ -288,17 +284,33 @@ impl KindNode<'_> {
         Ok((proc, u32::try_from(inner)?))
     }
 
+    /// The same in a pod with a network namespace of its own.
+    ///
+    /// # Errors
+    /// When it does not listen.
+    pub fn pod(
+        &self,
+        netns: &Netns,
+        pod_uid: &str,
+        container_id: &str,
+        args: &str,
+        argv: &[&str],
+    ) -> Result<(Proc, u32)> {
+        self.contained(Some(netns), pod_uid, container_id, args, argv)
+    }
+
     /// The same for a process of the node itself, in the cgroup of its `unit`.
     ///
     /// # Errors
     /// When it does not listen.
     pub fn daemon(&self, unit: &str, args: &str, argv: &[&str]) -> Result<Proc> {
-        Ok(self.start(&format!("system.slice/{unit}"), args, &[], argv)?.0)
+        Ok(self.start(None, &format!("system.slice/{unit}"), args, &[], argv)?.0)
     }
 
     /// A listener in this node and in the cgroup `group` below the node's own.
     fn start(
         &self,
+        netns: Option<&Netns>,
         group: &str,
         args: &str,
         more: &[&str],
@@ -309,7 +321,11 @@ impl KindNode<'_> {
         let group = lab.cgroup().join("docker").join(&node.id).join(group);
         std::fs::create_dir_all(&group).with_context(|| format!("making {}", group.display()))?;
         let pid = node.pid.to_string();
-        let mut command = vec!["nsenter", "-t", &pid, "-m", "-u", "-i", "-n", "-p", "--"];
+        let net = match netns {
+            Some(netns) => format!("--net={}", netns.path.display()),
+            None => "--net".to_owned(),
+        };
+        let mut command = vec!["nsenter", "-t", &pid, "-m", "-u", "-i", &net, "-p", "--"];
         command.extend(["/bin/lab-helper", "listen"]);
         command.extend(args.split_whitespace());
         command.extend(more);

@@ -24,6 +24,7 @@ mod netns;
 mod node;
 mod process;
 mod programs;
+mod rootfs;
 mod ruleset;
 mod sweep;
 mod tool;

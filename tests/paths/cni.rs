@@ -48,7 +48,7 @@ fn plugin(
         .env("CNI_NETNS", &container.path)
         .env("CNI_IFNAME", "eth0")
         .env("CNI_PATH", PLUGINS);
-    let said = node.lab.talk(command, &config.to_string()).with_context(|| format!("{name}"))?;
+    let said = node.lab.talk(command, &config.to_string()).with_context(|| name.to_owned())?;
     serde_json::from_str(&said).with_context(|| format!("{name} says {said}"))
 }
 
@@ -116,7 +116,7 @@ fn portmap(backend: Backend) -> Test {
                 case("loopback", std::net::Ipv6Addr::LOCALHOST, &["refused"]),
                 case("node", ip, &["web"]),
                 case("outside", ip, &["web"]),
-                case("containers", ip, &["web"]),
+                case("containers", node.gateway(), &["web"]),
             ],
         )?;
     }

@@ -90,7 +90,7 @@ fn a_published_port_with_a_proxy_beside_the_rules() -> Test {
                 case("loopback", LOOPBACK, &["web"]),
                 case("node", node.ip(), &["web"]),
                 case("outside", node.ip(), &["web"]),
-                case("containers", node.ip(), &["web"]),
+                case("containers", node.gateway(), &["web"]),
             ],
         )?;
     }
@@ -208,7 +208,7 @@ fn a_redirect_leads_to_another_port_of_the_host() -> Test {
             case("loopback", LOOPBACK, &["refused"]),
             case("node", node.ip(), &["refused"]),
             case("outside", node.ip(), &["web"]),
-            case("containers", node.ip(), &["refused"]),
+            case("containers", node.gateway(), &["refused"]),
         ];
         node.check(&port.to_string(), cases)?;
     }

@@ -34,6 +34,11 @@ impl Host {
         Ipv4Addr::new(10, self.number, 0, 1)
     }
 
+    /// The address of Docker's bridge, by which containers know the host.
+    fn gateway(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, self.number, 1, 1)
+    }
+
     fn ipv6(&self) -> IpAddr {
         let text = format!("fd00:{}::1", self.number);
         text.parse().unwrap_or(IpAddr::V4(self.ip()))
@@ -82,7 +87,7 @@ fn ports_that_docker_publishes_with_its_proxy() -> Test {
                 case("node", host.ipv6(), name),
                 case("outside", ip, name),
                 case("outside", host.ipv6(), name),
-                case("containers", ip, name),
+                case("containers", host.gateway(), name),
             ],
         )?;
     }
@@ -93,7 +98,7 @@ fn ports_that_docker_publishes_with_its_proxy() -> Test {
             case("loopback", Ipv6Addr::LOCALHOST, &["refused"]),
             case("node", ip, &["refused"]),
             case("outside", ip, &["refused"]),
-            case("containers", ip, &["refused"]),
+            case("containers", host.gateway(), &["refused"]),
         ],
     )?;
     host.check(

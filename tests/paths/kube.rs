@@ -80,7 +80,7 @@ fn iptables(backend: Backend, shape: Shape) -> Test {
                 case("loopback", LOOPBACK, lands),
                 case("node", node.ip(), lands),
                 case("outside", node.ip(), lands),
-                case("containers", node.ip(), lands),
+                case("containers", node.gateway(), lands),
             ],
         )?;
     }
@@ -175,7 +175,7 @@ fn node_ports_on_given_addresses_are_open_on_those_only() -> Test {
         let (node, mut proxy, ports) = cluster()?;
         proxy.node_port_addresses = Some(vec![node.ip()]);
         node.lab.iptables(node.host(), backend, &proxy.iptables(Shape::Current))?;
-        let gateway = Ipv4Addr::new(10, node.number(), 1, 1);
+        let gateway = node.gateway();
         node.check(
             &ports.web.to_string(),
             &[
@@ -212,7 +212,7 @@ fn nftables(shape: NftShape) -> Test {
     // What kube-proxy does by itself in this mode.
     proxy.node_port_addresses = Some(vec![node.ip()]);
     node.lab.nft(node.host(), &proxy.nft(shape))?;
-    let gateway = Ipv4Addr::new(10, node.number(), 1, 1);
+    let gateway = node.gateway();
     for (port, lands) in [(ports.web, WEB), (ports.api, API)] {
         node.check(
             &port.to_string(),
@@ -260,7 +260,7 @@ fn node_ports_of_nftables_mode_on_all_addresses() -> Test {
     lab::rules_or_skip!();
     let (node, proxy, ports) = cluster()?;
     node.lab.nft(node.host(), &proxy.nft(NftShape::V1_33))?;
-    let gateway = Ipv4Addr::new(10, node.number(), 1, 1);
+    let gateway = node.gateway();
     node.check(
         &ports.web.to_string(),
         &[

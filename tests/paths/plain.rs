@@ -21,7 +21,7 @@ fn a_server_on_every_address_is_reached_from_everywhere() -> Test {
             case("node", node.ip(), &["web"]),
             case("outside", node.ip(), &["web"]),
             case("outside", node.ipv6(), &["refused"]),
-            case("containers", node.ip(), &["web"]),
+            case("containers", node.gateway(), &["web"]),
         ],
     )
 }
@@ -39,7 +39,7 @@ fn a_server_on_loopback_is_reached_from_this_host_only() -> Test {
             case("loopback", LOOPBACK, &["web"]),
             case("node", node.ip(), &["refused"]),
             case("outside", node.ip(), &["refused"]),
-            case("containers", node.ip(), &["refused"]),
+            case("containers", node.gateway(), &["refused"]),
         ],
     )
 }

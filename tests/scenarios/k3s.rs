@@ -67,3 +67,37 @@ pub(super) fn port_forward(answer: &Answer, service: &str, port: u16) -> Test {
     ensure!(process["name"] == "kubectl" && process["ancestors"][0]["comm"] == "cilium");
     answer.is_shut("outside")
 }
+
+/// No socket anywhere: two pods by rules, one of them on another node.
+pub(super) fn node_port(answer: &Answer) -> Test {
+    let ends: Vec<_> = answer.paths().iter().map(|path| path.ending().to_owned()).collect();
+    ensure!(ends.iter().any(|end| end == "process"), "{ends:?}");
+    for path in answer.paths() {
+        let hops = path.hops();
+        let leads_to = |ip: &str| hops.iter().any(|hop| hop["address"] == ip);
+        if path.ending() == "process" {
+            ensure!(leads_to("10.42.0.202"), "{:?}", path.steps());
+            ensure!(path.end()["process"]["name"] == "nginx", "{}", path.end());
+        } else {
+            ensure!(leads_to("10.42.1.188"), "{:?}", path.steps());
+            ensure!(hops.iter().any(|hop| hop["kind"] == "off_node"), "{:?}", path.steps());
+        }
+    }
+    ensure!(ends.iter().any(|end| end != "process"), "the other pod is on another node");
+    for word in ["default/my-nginx", "10.42.0.202:80", "10.42.1.188:80", "cilium_host"] {
+        ensure!(answer.text.contains(word), "{word} is not said");
+    }
+    answer.is_open("loopback", "127.0.0.1:30995")?;
+    answer.is_open("node", "192.168.50.56:30995")?;
+    answer.is_open("outside", "192.168.50.56:30995")
+}
+
+/// A pod's port, which is nobody's on the host.
+pub(super) fn pod(answer: &Answer) -> Test {
+    let path = answer.path()?;
+    let end = path.end();
+    ensure!(end["process"]["name"] == "nginx", "{end}");
+    ensure!(end["pod"]["uid"] == "0c9d2f5e-77a1-4e0b-8d3f-52f6b1c3a9e4", "{}", end["pod"]);
+    answer.is_shut("loopback")?;
+    answer.is_shut("outside")
+}

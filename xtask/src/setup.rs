@@ -29,6 +29,13 @@ const NEEDS: &[Need] = &[
     Need { program: "docker", package: "docker.io", why: "talks to dockerd" },
     Need { program: "busybox", package: "busybox-static", why: "is the containers' image" },
     Need { program: "nft", package: "nftables", why: "makes NAT rules" },
+    Need { program: "podman", package: "podman", why: "publishes ports in its own way" },
+    Need { program: "runc", package: "runc", why: "runs podman's containers" },
+    Need {
+        program: "/usr/lib/cni/portmap",
+        package: "containernetworking-plugins",
+        why: "opens ports for containers of podman, containerd and k3s",
+    },
     Need { program: "qemu-system-x86_64", package: "qemu-system-x86", why: "boots other kernels" },
     Need { program: "cpio", package: "cpio", why: "packs what they boot from" },
     Need { program: "depmod", package: "kmod", why: "finds and loads their modules" },

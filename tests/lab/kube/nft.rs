@@ -99,15 +99,12 @@ impl Proxy {
     /// The table `ip kube-proxy`, for `nft -f`.
     pub fn nft(&self, shape: NftShape) -> String {
         let mut table = Table::default();
-        match &self.node_port_addresses {
-            Some(addresses) => {
-                let all: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-                table.body += &format!(
-                    "  set nodeport-ips {{ type ipv4_addr; elements = {{ {} }}; }}\n",
-                    all.join(", ")
-                );
-            }
-            None => {}
+        if let Some(addresses) = &self.node_port_addresses {
+            let all: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            table.body += &format!(
+                "  set nodeport-ips {{ type ipv4_addr; elements = {{ {} }}; }}\n",
+                all.join(", ")
+            );
         }
         let node_ports = self.node_ports_condition();
         if shape == NftShape::V1_33 {

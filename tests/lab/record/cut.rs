@@ -22,7 +22,12 @@ pub(crate) struct Cut<'a> {
 }
 
 /// The kinds of fact that are asked for by namespaces alone.
-const BY_NETNS: [&str; 5] = ["links", "addresses", "routes", "kernel_ports", "nat"];
+const BY_NETNS: [&str; 7] =
+    ["links", "addresses", "routes", "kernel_ports", "rulesets", "frontends", "settings"];
+
+/// The kinds of fact that are asked for one by one, each of one namespace.
+const ONE_BY_ONE: [&str; 7] =
+    ["chains", "sets", "set_elements", "set_element", "ip_sets", "route", "flows"];
 
 impl Cut<'_> {
     /// The recording without what is not the lab's.
@@ -37,6 +42,15 @@ impl Cut<'_> {
         for kind in BY_NETNS {
             let (values, gaps) = gather(&facts[kind], |fact| self.is_ours(&fact["netns"]));
             facts[kind] = asked(json!(wanted), json!(values), &gaps);
+        }
+        for kind in ONE_BY_ONE {
+            // Not by index, which would add what was never asked for.
+            if let Some(asks) = facts.get_mut(kind) {
+                retain(asks, |ask| self.is_ours(netns_of(&ask["asked"])));
+            }
+        }
+        if facts["unseen"].is_object() {
+            facts["unseen"]["gaps"] = json!(ours_of(&facts["unseen"]["gaps"]));
         }
         for link in items_mut(&mut facts["links"][0]["read"]["value"]) {
             if !self.is_ours(&link["peer_netns"]) {
@@ -97,7 +111,6 @@ impl Cut<'_> {
             ("processes", format!("{} read", pids.len())),
         ];
         let of_netns = [
-            ("NAT rules (presence)", "nat"),
             ("kernel ports", "kernel_ports"),
             ("rtnetlink addresses", "addresses"),
             ("rtnetlink links", "links"),
@@ -106,7 +119,11 @@ impl Cut<'_> {
         let counts = counts.into_iter().chain(of_netns.map(|(name, kind)| {
             (name, format!("{} from {} namespaces", count(kind), wanted.len()))
         }));
-        let counts: Vec<_> = counts.collect();
+        let tables: usize = items(&facts["rulesets"][0]["read"]["value"])
+            .map(|rules| items(&rules["tables"]).count())
+            .sum();
+        let rules = format!("{tables} tables in {} namespaces", wanted.len());
+        let counts: Vec<_> = counts.chain([("packet rules", rules)]).collect();
         sources(&mut recording["sources"], &counts);
         self.rename(&recording)
     }
@@ -197,6 +214,12 @@ impl Cut<'_> {
         text.push('\n');
         Ok(text)
     }
+}
+
+/// The namespace of what was asked for: a chain, a set, an element, a route.
+fn netns_of(asked: &Value) -> &Value {
+    let places = ["/netns", "/table/netns", "/set/table/netns"];
+    places.iter().find_map(|place| asked.pointer(place)).unwrap_or(&Value::Null)
 }
 
 /// Whether a path is where this was built: the lab's programs are in there.

@@ -5,10 +5,17 @@
 //! makes two branches, each with what it assumes; what is random makes one branch for
 //! each choice, with its probability. Nothing is assumed true or false silently.
 
+mod branch;
 pub(super) mod dialect;
 pub(super) mod from_node;
+mod hook;
+mod load;
+mod machine;
+mod nat;
 pub(super) mod ports;
+mod regs;
 pub(super) mod text;
+mod xt;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -163,13 +170,5 @@ pub(super) fn traverse(
     hook: crate::model::Hook,
     packet: Packet,
 ) -> Vec<Outcome> {
-    let _ = (source, ruleset, hook);
-    vec![Outcome {
-        packet,
-        fate: Fate::Passes,
-        probability: 1.0,
-        depends: Vec::new(),
-        notes: Vec::new(),
-        trail: Vec::new(),
-    }]
+    hook::Traversal::new(source, hook).run(ruleset, packet)
 }

@@ -1,0 +1,77 @@
+//! One of the ways that a packet may go through the rules of a hook.
+
+use super::load::Tracked;
+use super::regs::{Missing, Registers};
+use super::{Packet, Step};
+
+/// What is assumed on a branch, so that the same question gets the same answer.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Assumption {
+    /// Tells questions apart.
+    pub(super) key: String,
+    pub(super) holds: bool,
+}
+
+/// A packet on its way, with all that led there.
+#[derive(Debug, Clone)]
+pub(super) struct Branch {
+    pub(super) packet: Packet,
+    pub(super) regs: Registers,
+    pub(super) tracked: Tracked,
+    pub(super) probability: f64,
+    pub(super) assumed: Vec<Assumption>,
+    pub(super) notes: Vec<String>,
+    pub(super) trail: Vec<Step>,
+}
+
+impl Branch {
+    pub(super) fn new(packet: Packet) -> Self {
+        Self {
+            packet,
+            regs: Registers::new(),
+            tracked: Tracked::NotYet,
+            probability: 1.0,
+            assumed: Vec::new(),
+            notes: Vec::new(),
+            trail: Vec::new(),
+        }
+    }
+
+    /// What was assumed of this question before, on this branch.
+    pub(super) fn knows(&self, key: &str) -> Option<bool> {
+        self.assumed.iter().find(|a| a.key == key).map(|a| a.holds)
+    }
+
+    pub(super) fn assuming(mut self, key: String, holds: bool) -> Self {
+        self.assumed.push(Assumption { key, holds });
+        self
+    }
+
+    pub(super) fn note(&mut self, note: String) {
+        if !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
+    }
+}
+
+impl Assumption {
+    /// In words.
+    pub(super) fn text(&self) -> String {
+        match (self.key.split_once(" is "), self.holds) {
+            (_, true) => self.key.clone(),
+            (Some((what, rest)), false) => format!("{what} is not {rest}"),
+            (None, false) => format!("not: {}", self.key),
+        }
+    }
+}
+
+/// What is not known, in words.
+pub(super) fn words(missing: Missing) -> &'static str {
+    match missing {
+        Missing::ClientAddress => "the client's address",
+        Missing::ClientPort => "the client's port",
+        Missing::User => "the user who connects",
+        Missing::Detail(what) => what,
+        Missing::Choice { .. } | Missing::Random => "a random number",
+    }
+}

@@ -1,0 +1,91 @@
+//! What NAT makes of a packet.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::{Packet, SeenAs};
+
+/// `NF_NAT_RANGE_PROTO_RANDOM` and `…_FULLY`.
+const RANDOM: u32 = 4 | 0x10;
+/// `NF_NAT_RANGE_PROTO_OFFSET`.
+const OFFSET: u32 = 0x20;
+/// `NF_NAT_RANGE_NETMAP`.
+const NETMAP: u32 = 0x40;
+/// How many addresses of a range are told apart.
+const SEVERAL: u128 = 32;
+
+/// A translation: what is left out stays as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Translation {
+    pub(super) addresses: Option<(IpAddr, IpAddr)>,
+    pub(super) ports: Option<(u16, u16)>,
+    pub(super) base: Option<u16>,
+    pub(super) flags: u32,
+}
+
+/// The destinations that DNAT may give a packet, all as likely, and what else is to
+/// be said. `None` when they can't be told.
+pub(super) fn destinations(
+    packet: &Packet,
+    to: &Translation,
+) -> Option<(Vec<(IpAddr, u16)>, Option<String>)> {
+    let (port, note) = match to.ports {
+        None => (packet.dport, None),
+        Some((first, last)) if to.flags & OFFSET != 0 => {
+            let shift = packet.dport.wrapping_sub(to.base.unwrap_or(first));
+            let count = u32::from(last.saturating_sub(first)) + 1;
+            let at = u32::from(shift) % count;
+            (first.wrapping_add(u16::try_from(at).unwrap_or(0)), None)
+        }
+        Some((first, last)) if first == last => (first, None),
+        // The kernel keeps a port that is in the range.
+        Some((first, last)) if (first..=last).contains(&packet.dport) => (packet.dport, None),
+        Some(_) if to.flags & RANDOM != 0 => return None,
+        Some((first, last)) => {
+            (first, Some(format!("another port up to {last} if {first} is taken")))
+        }
+    };
+    let addresses = match to.addresses {
+        None => vec![packet.destination],
+        Some((first, last)) if first == last => vec![first],
+        Some((first, last)) if to.flags & NETMAP != 0 => {
+            vec![netmap(packet.destination, first, last)?]
+        }
+        Some((first, last)) => {
+            let (a, b) = (number(first), number(last));
+            if b.checked_sub(a)? >= SEVERAL {
+                return None;
+            }
+            (a..=b).map(|n| address(n, first.is_ipv6())).collect::<Option<Vec<_>>>()?
+        }
+    };
+    Some((addresses.into_iter().map(|address| (address, port)).collect(), note))
+}
+
+/// What SNAT makes of the source.
+pub(super) fn seen_as(to: &Translation) -> SeenAs {
+    match to.addresses {
+        Some((address, _)) => SeenAs::Address(address),
+        None => SeenAs::Itself,
+    }
+}
+
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(a) => u128::from(u32::from(a)),
+        IpAddr::V6(a) => u128::from(a),
+    }
+}
+
+fn address(number: u128, ipv6: bool) -> Option<IpAddr> {
+    if ipv6 {
+        Some(Ipv6Addr::from(number).into())
+    } else {
+        Some(Ipv4Addr::from(u32::try_from(number).ok()?).into())
+    }
+}
+
+/// The same host in another network.
+fn netmap(is: IpAddr, first: IpAddr, last: IpAddr) -> Option<IpAddr> {
+    let host = number(first) ^ number(last);
+    address(number(is) & host | number(first) & !host, first.is_ipv6())
+}
