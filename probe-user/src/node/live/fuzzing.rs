@@ -5,7 +5,7 @@
 
 use super::{btf, conntrack, ebpf, genl, mounts, procs, rules, sockdiag};
 
-pub use rules::fuzzing::{nf_tables, nf_tables_expressions, xtables};
+pub use rules::fuzzing::{ip_set, legacy_table, nf_tables, nf_tables_expressions, xtables};
 
 /// What is fuzzed.
 pub type Target = fn(&[u8]);
@@ -14,6 +14,8 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("btf", btf),
     ("conntrack", conntrack),
+    ("ipset", ip_set),
+    ("legacy", legacy_table),
     ("netlink", netlink),
     ("nf_tables", nf_tables),
     ("nf_tables_expressions", nf_tables_expressions),

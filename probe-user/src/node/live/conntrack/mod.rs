@@ -363,5 +363,9 @@ fn dropped(socket: &Socket) -> Option<u64> {
 pub(super) fn fuzz(bytes: &[u8]) {
     for message in super::genl::messages(bytes) {
         parse::nat_message(&message);
+        entry::of_message(NetnsId::Inode(1), &message);
+    }
+    for line in String::from_utf8_lossy(bytes).lines() {
+        entry::of_line(NetnsId::Inode(1), line);
     }
 }

@@ -1,6 +1,6 @@
 //! Parsers of packet rules, for the fuzz targets.
 
-use super::{nft, xt};
+use super::{ipset, legacy, nft, xt};
 
 /// Answers of nf_tables: tables, chains, rules, sets and elements.
 pub fn nf_tables(bytes: &[u8]) {
@@ -20,4 +20,16 @@ pub fn xtables(bytes: &[u8]) {
     let (name, info) = (String::from_utf8_lossy(name), info.get(1..).unwrap_or_default());
     xt::match_of(&name, *revision, *ipv6 & 1 != 0, info);
     xt::target_of(&name, *revision, *ipv6 & 1 != 0, info);
+}
+
+/// A table of ip_tables or ip6_tables, as the first byte says.
+pub fn legacy_table(bytes: &[u8]) {
+    if let Some((ipv6, bytes)) = bytes.split_first() {
+        legacy::fuzz(ipv6 & 1 != 0, bytes);
+    }
+}
+
+/// Answers of ipset.
+pub fn ip_set(bytes: &[u8]) {
+    ipset::fuzz(bytes);
 }
