@@ -4,6 +4,8 @@
 //! and elements are read as they are asked for, over the same socket, which stays
 //! bound to its namespace: no thread has to enter it again.
 
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing;
 mod ipset;
 mod legacy;
 mod nft;
