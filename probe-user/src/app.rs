@@ -97,6 +97,11 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
             "--watch belongs to a question: whereis-port 8080 --watch 5s".to_owned(),
         ));
     }
+    if cli.flows && (cli.command.is_some() || cli.targets.is_empty()) {
+        return Err(Failure::Usage(
+            "--flows belongs to a question: whereis-port 8080 --flows".to_owned(),
+        ));
+    }
     let mut out = io::BufWriter::new(io::stdout().lock());
     let exit = match &cli.command {
         Some(Command::Completions { shell }) => {
@@ -125,7 +130,9 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         })?,
         None => {
             let queries = queries(&cli.targets)?;
-            on_node(&cli.global, cli.watch, |node| ask(node, &cli.global, &queries, &mut out))?
+            on_node(&cli.global, cli.watch, |node| {
+                ask(node, &cli.global, &queries, cli.flows, &mut out)
+            })?
         }
     };
     out.flush()?;
@@ -231,9 +238,15 @@ fn ask(
     node: &dyn Node,
     global: &Global,
     queries: &[Query],
+    flows: bool,
     out: &mut impl Write,
 ) -> Result<Exit, Failure> {
-    let answers: Vec<_> = queries.iter().map(|query| resolve::answer(node, query)).collect();
+    let answer = |query| {
+        let mut answer = resolve::answer(node, query);
+        resolve::add_flows(node, &mut answer, flows);
+        answer
+    };
+    let answers: Vec<_> = queries.iter().map(answer).collect();
     let host = node.host().value;
     let sources = node.sources();
     if global.json {

@@ -24,6 +24,7 @@ Examples:
   whereis-port https                 a name of /etc/services
   whereis-port --json 6443 | jq -r '.answers[].paths[].end.process.name'
   whereis-port 8080 --watch 5s       also where a proxy on it leads, learnt from its traffic
+  whereis-port 8080 --flows          also every connection on it, and who serves each
   whereis-port list -t --container web
   whereis-port trace 8080            listeners on port 8080 as they come and go
   whereis-port --record node.json list    everything, to answer from elsewhere
@@ -90,6 +91,11 @@ pub struct Cli {
     /// proxies whose command line doesn't; needs eBPF, and traffic meanwhile
     #[arg(long, value_name = "TIME", value_parser = trace::positive, conflicts_with = "replay")]
     pub watch: Option<Duration>,
+
+    /// List the connections that are open on the port now, in all namespaces, with who serves
+    /// each; without it they are counted, on the answer's way, for a single port only
+    #[arg(long)]
+    pub flows: bool,
 
     /// The command, when it is not a question.
     #[command(subcommand)]

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Cluster, Container, ContainerRef, Evidence, Gap, NetnsId, Pod, Port, Process, Proto, Query,
-    Service, Socket,
+    Cluster, Container, ContainerRef, Evidence, Flows, Gap, NetnsId, Pod, Port, Process, Proto,
+    Query, Service, Socket,
 };
 
 /// The answer to one question.
@@ -22,6 +22,8 @@ pub struct Answer {
     pub paths: Vec<Path>,
     /// From where it can be reached.
     pub reach: Vec<Reach>,
+    /// The connections that conntrack knows; `None` when they were not read.
+    pub flows: Option<Flows>,
     /// What could not be read, and what that could hide.
     pub gaps: Vec<Gap>,
 }

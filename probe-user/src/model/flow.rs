@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{NetnsId, Port, Proto};
+use super::{NetnsId, NetnsRef, Port, PortRange, Proto};
 
 /// A connection that is tracked in a namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -31,14 +31,64 @@ pub struct Flow {
     pub timeout: Option<u32>,
 }
 
-/// Which flows are asked for: those that were sent to this port, or are served by
-/// it.
+impl Flow {
+    /// Whether the connection goes on: conntrack remembers for a while those that
+    /// have ended.
+    pub fn is_open(&self) -> bool {
+        !matches!(self.state.as_deref(), Some("time_wait" | "close"))
+    }
+
+    /// Whether it was sent to something else than what serves it.
+    pub fn is_translated(&self) -> bool {
+        self.destination != self.served_by
+    }
+}
+
+/// Which flows are asked for: those that were sent to these ports, or are served
+/// by them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FlowFilter {
     /// `None` asks for every protocol.
     pub proto: Option<Proto>,
-    /// The port.
-    pub port: Port,
+    /// The ports. The kernel can look for one; of a range it sends everything.
+    pub ports: PortRange,
+}
+
+impl FlowFilter {
+    /// Whether it lets `flow` pass.
+    pub fn matches(&self, flow: &Flow) -> bool {
+        let asked = |address: SocketAddr| self.ports.contains(Port(address.port()));
+        self.proto.is_none_or(|proto| proto == flow.proto)
+            && (asked(flow.destination) || asked(flow.served_by))
+    }
+}
+
+/// The connections on the ports of a question.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Flows {
+    /// How many go on. One that is tracked in several namespaces on its way counts
+    /// once.
+    pub open: usize,
+    /// From how many addresses.
+    pub peers: usize,
+    /// How many of them have not been answered yet.
+    pub unanswered: usize,
+    /// Who serves how many of them, the most first.
+    pub to: Vec<FlowsTo>,
+    /// In which namespaces how many are tracked.
+    pub places: Vec<(NetnsRef, usize)>,
+    /// Each of them, in every namespace, those that have ended included; `None`
+    /// when that was not asked for.
+    pub each: Option<Vec<(NetnsRef, Flow)>>,
+}
+
+/// How many connections somebody serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlowsTo {
+    /// The destination after NAT.
+    pub server: SocketAddr,
+    /// How many.
+    pub connections: usize,
 }
 
 /// Which way a packet would take.

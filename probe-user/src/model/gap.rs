@@ -36,6 +36,8 @@ pub enum Impact {
     Reach,
     /// Where a process passes connections on to.
     Way,
+    /// Which connections are open now.
+    Flow,
 }
 
 /// A fact that could not be read.

@@ -28,7 +28,7 @@ pub use balance::{Balancer, Frontend, FrontendKind, FrontendScope, Server};
 pub use cgroup::{CgroupPath, ContainerRef, PodRef, parse_proc_cgroup};
 pub use container::{Cluster, Container, Network, Pod, Published, Runtime, Service};
 pub use event::{Actor, Event, EventKind, NatEvent, SeenBy, Traced};
-pub use flow::{Flow, FlowFilter, NetSettings, RouteFound, RouteKind, RouteQuery};
+pub use flow::{Flow, FlowFilter, Flows, FlowsTo, NetSettings, RouteFound, RouteKind, RouteQuery};
 pub use gap::{Evidence, Gap, Impact, Read, SourceReport};
 pub use host::{Capability, Host};
 pub use net::{Address, KernelPort, Link, LinkKind, Netns, NetnsId, Route};

@@ -3,6 +3,7 @@
 
 mod event;
 mod facts;
+mod flows;
 mod forward;
 mod learn;
 mod list;
@@ -24,6 +25,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 pub use event::{concerns, trace, unnamed};
+pub use flows::add as add_flows;
 pub use forward::{Forward, Target, parse as parse_forward};
 pub(crate) use forward::{Piece, Word, telling_words};
 pub use learn::{Learner, WINDOW};
@@ -62,7 +64,7 @@ pub fn answer(node: &dyn Node, query: &Query) -> Answer {
         // There is nothing whose name could be missing.
         gaps.retain(|gap| gap.impact != Impact::Name);
     }
-    Answer { query: query.clone(), verdict, paths, reach, gaps }
+    Answer { query: query.clone(), verdict, paths, reach, flows: None, gaps }
 }
 
 /// The sockets that the question is about: the own namespace's first, then the

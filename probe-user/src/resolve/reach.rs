@@ -41,6 +41,7 @@ pub(super) fn of(facts: &Facts<'_>, paths: &mut [Path], entries: &[Tried]) -> Ve
         if let Some(port) = port {
             tries.check(&mut found, *proto, port.0);
             tries.add_taken(&mut found, *proto, port.0);
+            tries.add_refused(&mut found, *proto, port.0);
         }
         settle(&mut found);
         for mut entry in found {

@@ -5,7 +5,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use super::names::is_id;
-use super::{Asked, ElementOf, InContainer, Recording};
+use super::{Asked, ElementOf, FlowsOf, InContainer, Recording};
 use crate::model::{
     Address, Bytes, CgroupPath, ChainId, Container, ContainerRef, Element, Flow, FlowFilter,
     Frontend, Gap, Host, Impact, IpSet, IpSetId, KernelPort, Link, NetSettings, Netns, NetnsId,
@@ -275,11 +275,17 @@ impl Node for Recorded {
     }
 
     fn flows(&self, netns: &[NetnsId], filter: &FlowFilter) -> Read<Vec<Flow>> {
-        let asks: Vec<_> = self.recording.facts.flows.iter().collect();
-        let same = asks.iter().find(|a| a.asked.filter == *filter && a.asked.netns == netns);
-        match same {
-            Some(same) => same.read.clone(),
-            None => nothing(Impact::Name, "the connections of this port were"),
+        // What was read of more namespaces holds what is asked of some.
+        let covers = |asked: &FlowsOf| {
+            asked.filter == *filter && netns.iter().all(|id| asked.netns.contains(id))
+        };
+        match self.recording.facts.flows.iter().find(|a| covers(&a.asked)) {
+            Some(ask) => {
+                let mut read = ask.read.clone();
+                read.value.retain(|flow| netns.contains(&flow.netns));
+                read
+            }
+            None => nothing(Impact::Flow, "the connections of this port were"),
         }
     }
 

@@ -86,6 +86,46 @@ impl<'a, 'f> Tries<'a, 'f> {
         }
     }
 
+    /// Adds, where rules or balancers take it from somewhere, from where nothing does.
+    pub(super) fn add_refused(&mut self, reach: &mut Vec<Reach>, proto: Proto, port: u16) {
+        let of_port = |to: &To| (to.proto, to.port) == (proto, port);
+        let taken = self.order.iter().filter(|(_, to)| of_port(to)).any(|one| {
+            self.done.get(one).is_some_and(|arrivals| arrivals.iter().any(path::is_taken))
+        });
+        if !taken {
+            return;
+        }
+        for (from, to) in self.order.iter().filter(|(_, to)| of_port(to)) {
+            let address = at(to.address, to.port);
+            let known = |r: &Reach| {
+                r.from == *from && (r.address.is_none() || r.address.as_ref() == Some(&address))
+            };
+            // IPv6 beside IPv4 is worth a word only where it would be used.
+            if reach.iter().any(known) || to.address.is_ipv6() {
+                continue;
+            }
+            let Some(arrivals) = self.done.get(&(*from, *to)) else { continue };
+            let judgement = path::judge(arrivals);
+            if judgement.arrives == Some(false) {
+                let nothing = arrivals.iter().all(|a| a.hops.is_empty());
+                let why = match judgement.why {
+                    Some(_) | None if nothing && is_refused(arrivals) => {
+                        "no rule takes it from there, and nothing listens".to_owned()
+                    }
+                    Some(why) => why,
+                    None => String::new(),
+                };
+                reach.push(Reach {
+                    from: *from,
+                    address: Some(address),
+                    reachable: Some(false),
+                    why,
+                    fix: judgement.fix,
+                });
+            }
+        }
+    }
+
     /// Says of each path from where connections were seen to go it.
     pub(super) fn mark(&self, paths: &mut [Path]) {
         for path in paths {
@@ -109,6 +149,11 @@ fn vantage(entry: &Entry) -> Vantage {
         From::Outside => Vantage::Outside,
         From::Inner => Vantage::Containers,
     }
+}
+
+fn is_refused(arrivals: &[path::Arrival]) -> bool {
+    let nothing = |s: &path::Stop| s.kind == path::StopKind::Nothing;
+    arrivals.iter().all(|a| a.stop.as_ref().is_some_and(nothing))
 }
 
 fn apply(entry: &mut Reach, judgement: Judgement, by_rules: Option<String>) {

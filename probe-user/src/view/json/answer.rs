@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::model;
 
 use super::{
-    Cluster, Container, Ending, HopKind, Impact, Pod, Process, Proto, Service, SocketState,
+    Cluster, Container, Ending, Flows, HopKind, Impact, Pod, Process, Proto, Service, SocketState,
     Vantage, Verdict,
 };
 
@@ -71,6 +71,9 @@ pub struct Answer<'a> {
     pub paths: Vec<Path<'a>>,
     /// From where it can be reached.
     pub reachable: Vec<Reach<'a>>,
+    /// The connections that conntrack knows now; null when they were not read: of
+    /// a range of ports they are read with `--flows` only.
+    pub flows: Option<Flows<'a>>,
     /// What could not be read, and what that could hide.
     pub gaps: Vec<Gap<'a>>,
 }
@@ -82,6 +85,7 @@ impl<'a> From<&'a model::Answer> for Answer<'a> {
             verdict: answer.verdict.into(),
             paths: answer.paths.iter().map(Into::into).collect(),
             reachable: answer.reach.iter().map(Into::into).collect(),
+            flows: answer.flows.as_ref().map(Into::into),
             gaps: answer.gaps.iter().map(Into::into).collect(),
         }
     }

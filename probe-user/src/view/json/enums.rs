@@ -110,6 +110,8 @@ words! {
         Reach,
         /// Where a process passes connections on to.
         Way,
+        /// Which connections are open now.
+        Flow,
     }
 }
 

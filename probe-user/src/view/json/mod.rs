@@ -5,6 +5,7 @@
 mod answer;
 mod enums;
 mod event;
+mod flows;
 mod list;
 mod owner;
 
@@ -20,6 +21,7 @@ use crate::model;
 pub use answer::*;
 pub use enums::*;
 pub use event::*;
+pub use flows::*;
 pub use list::*;
 pub use owner::*;
 

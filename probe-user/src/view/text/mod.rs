@@ -12,6 +12,7 @@
 //! ```
 
 mod end;
+mod flows;
 mod headline;
 mod notes;
 mod shared;
@@ -73,10 +74,15 @@ fn one(page: &mut Page<'_>, answer: &Answer, host: &Host, verbose: bool, sources
             taken_from(page, root);
         }
     }
-    if !roots.is_empty() && (!answer.reach.is_empty() || !answer.gaps.is_empty()) {
+    let flows = answer.flows.as_ref().filter(|flows| flows::says(flows));
+    let notes = !answer.reach.is_empty() || flows.is_some() || !answer.gaps.is_empty();
+    if !roots.is_empty() && notes {
         page.line("");
     }
     notes::reach(page, &answer.reach);
+    if let Some(flows) = flows {
+        flows::write(page, flows);
+    }
     let unowned = answer.paths.iter().any(|path| notes::is_unowned(&path.end));
     let about = notes::About { host, verdict: answer.verdict, unowned, verbose };
     notes::gaps(page, &answer.gaps, about);

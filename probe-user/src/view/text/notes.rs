@@ -8,9 +8,9 @@ use crate::view::layout::{Page, width};
 use crate::view::style::Ink;
 use crate::view::words;
 
-const INDENT: &str = "  ";
+pub(super) const INDENT: &str = "  ";
 /// Columns for the labels.
-const LABEL: usize = 21;
+pub(super) const LABEL: usize = 21;
 /// How many sources that fail in the same way are named without `-v`.
 const NAMED: usize = 3;
 
@@ -191,5 +191,6 @@ fn hidden(impact: Impact, about: About<'_>) -> &'static str {
         Impact::Name => "names of containers, images or clusters",
         Impact::Reach => "from where it can be reached",
         Impact::Way => "where connections lead",
+        Impact::Flow => "which connections are open",
     }
 }

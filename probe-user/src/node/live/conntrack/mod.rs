@@ -21,6 +21,9 @@
 //! of every message, where most are of connections without NAT.
 
 mod dump;
+#[cfg(test)]
+mod dump_tests;
+mod entry;
 mod merge;
 mod parse;
 #[cfg(test)]

@@ -11,29 +11,29 @@ use super::super::genl::Message;
 use crate::model::{NatEvent, Proto};
 
 /// `NFNL_SUBSYS_CTNETLINK << 8`, and with `IPCTNL_MSG_CT_DELETE`.
-const CT_NEW: u16 = 1 << 8;
+pub(super) const CT_NEW: u16 = 1 << 8;
 const CT_DELETE: u16 = 1 << 8 | 2;
 /// `struct nfgenmsg`, before the attributes.
-const NFGENMSG: usize = 4;
+pub(super) const NFGENMSG: usize = 4;
 
-const CTA_TUPLE_ORIG: u16 = 1;
-const CTA_TUPLE_REPLY: u16 = 2;
+pub(super) const CTA_TUPLE_ORIG: u16 = 1;
+pub(super) const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_TIMESTAMP: u16 = 20;
 /// When the event was made (Linux 6.14, where `nf_conntrack_timestamp` is 1).
 const CTA_TIMESTAMP_EVENT: u16 = 27;
 const CTA_TIMESTAMP_START: u16 = 1;
 const CTA_TIMESTAMP_STOP: u16 = 2;
 const CTA_TUPLE_IP: u16 = 1;
-const CTA_TUPLE_PROTO: u16 = 2;
+pub(super) const CTA_TUPLE_PROTO: u16 = 2;
 const CTA_IP_V4_SRC: u16 = 1;
 const CTA_IP_V4_DST: u16 = 2;
 const CTA_IP_V6_SRC: u16 = 3;
 const CTA_IP_V6_DST: u16 = 4;
-const CTA_PROTO_NUM: u16 = 1;
-const CTA_PROTO_SRC_PORT: u16 = 2;
-const CTA_PROTO_DST_PORT: u16 = 3;
-const IPPROTO_TCP: u8 = 6;
-const IPPROTO_UDP: u8 = 17;
+pub(super) const CTA_PROTO_NUM: u16 = 1;
+pub(super) const CTA_PROTO_SRC_PORT: u16 = 2;
+pub(super) const CTA_PROTO_DST_PORT: u16 = 3;
+pub(super) const IPPROTO_TCP: u8 = 6;
+pub(super) const IPPROTO_UDP: u8 = 17;
 
 /// A connection that NAT changes begins or ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,10 +47,10 @@ pub(super) struct NatMessage {
 
 /// One direction of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Tuple {
-    proto: Proto,
-    source: SocketAddr,
-    destination: SocketAddr,
+pub(super) struct Tuple {
+    pub(super) proto: Proto,
+    pub(super) source: SocketAddr,
+    pub(super) destination: SocketAddr,
 }
 
 /// What the message tells; `None` if it is of another kind, of another protocol,
@@ -98,7 +98,7 @@ fn same_family(nat: &NatEvent) -> bool {
     others.iter().all(|address| address.is_ipv4() == nat.source.is_ipv4())
 }
 
-fn tuple(attributes: &[u8]) -> Option<Tuple> {
+pub(super) fn tuple(attributes: &[u8]) -> Option<Tuple> {
     let mut addresses = (None, None);
     let mut ports = (None, None);
     let mut proto = None;
@@ -149,7 +149,7 @@ fn timestamps(attributes: &[u8]) -> (Option<u64>, Option<u64>) {
 }
 
 /// Attributes up to the first that is damaged.
-fn nested(attributes: &[u8]) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
+pub(super) fn nested(attributes: &[u8]) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
     NlasIterator::new(attributes).map_while(Result::ok)
 }
 

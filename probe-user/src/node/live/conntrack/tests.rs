@@ -16,15 +16,15 @@ use crate::model::{NatEvent, Proto};
 
 /// A network namespace, and a thread in it that does what it is told. The
 /// namespace goes with the thread.
-struct Lab {
-    door: Door,
+pub(super) struct Lab {
+    pub(super) door: Door,
     work: Option<mpsc::Sender<Box<dyn FnOnce() + Send>>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Lab {
     #[expect(unsafe_code, reason = "the thread, which has nothing yet, leaves its namespace")]
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let (work, orders) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
         let thread = std::thread::spawn(move || {
             // SAFETY: only the network namespace changes, and no descriptor.
@@ -44,14 +44,19 @@ impl Lab {
     }
 
     /// Does something in the namespace.
-    fn run<T: Send + 'static>(&self, order: impl FnOnce() -> T + Send + 'static) -> T {
+    pub(super) fn run<T: Send + 'static>(&self, order: impl FnOnce() -> T + Send + 'static) -> T {
         let (done, result) = mpsc::channel();
         let order = Box::new(move || drop(done.send(order())));
         self.work.as_ref().unwrap().send(order).unwrap();
         result.recv().expect("the order panicked")
     }
 
-    fn command(&self, program: &'static str, arguments: &[&'static str], input: &'static str) {
+    pub(super) fn command(
+        &self,
+        program: &'static str,
+        arguments: &[&'static str],
+        input: &'static str,
+    ) {
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::piped());
         let status = self.run(move || {
@@ -62,7 +67,7 @@ impl Lab {
         assert!(status.success(), "{program}: {status}");
     }
 
-    fn rules(&self, rules: &'static str) {
+    pub(super) fn rules(&self, rules: &'static str) {
         self.command("iptables-restore", &["--wait"], rules);
     }
 
@@ -80,7 +85,7 @@ impl Drop for Lab {
 
 /// Whether a namespace with rules can be made here. A skipped test says so, and
 /// fails where the lab is required.
-fn can_make_labs() -> bool {
+pub(super) fn can_make_labs() -> bool {
     let on_path = |tool: &str| {
         ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].iter().any(|d| Path::new(d).join(tool).is_file())
     };
@@ -117,7 +122,7 @@ fn read(listener: &mut Listener, count: usize) -> Vec<Event> {
 
 /// 8080 leads to 9090, whose callers come from 127.0.0.9; 8081 to a port where
 /// nobody listens; 10000 and above to UDP port 5300.
-const RULES: &str = "*nat
+pub(super) const RULES: &str = "*nat
 -A OUTPUT -p tcp --dport 8080 -j DNAT --to-destination 127.0.0.1:9090
 -A OUTPUT -p tcp --dport 8081 -j REDIRECT --to-ports 9091
 -A OUTPUT -p udp --dport 10000:20000 -j DNAT --to-destination 127.0.0.1:5300

@@ -1,30 +1,131 @@
-//! The tables of iptables-legacy.
+//! The tables of ip_tables and ip6_tables, which iptables-legacy writes.
+//!
+//! Kernel: `net/ipv4/netfilter/ip_tables.c`, `net/ipv6/netfilter/ip6_tables.c`;
+//! structures in `linux/netfilter_ipv4/ip_tables.h` and its likes. A table comes as
+//! one blob, a consistent snapshot of it. It is kept as it is: of a table with many
+//! thousand rules a path needs few, so a chain's rules are made when they are asked
+//! for, and reading a table only notes where its chains are.
+
+mod calls;
+mod entry;
+mod fields;
+mod index;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 
-use crate::model::{BaseChain, NetnsId, Rule, TableId};
+use self::calls::Raw;
+use self::entry::{Entry, Layout};
+use self::index::Index;
+use crate::model::{
+    Backend, BaseChain, ChainId, ChainKind, Family, Hook, NetnsId, Rule, RuleVerdict as Verdict,
+    TableId,
+};
 
 /// One table as the kernel gave it.
-#[derive(Debug)]
 pub(in crate::node::live::rules) struct LegacyTable {
     id: TableId,
+    ipv6: bool,
+    entries: Box<[u8]>,
+    index: Index,
+}
+
+impl std::fmt::Debug for LegacyTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} of {} bytes", self.id, self.entries.len())
+    }
+}
+
+/// The tables of the calling thread's namespace that exist, IPv4's first. None is
+/// made by asking for it. Needs `CAP_NET_ADMIN` in the namespace.
+pub(in crate::node::live::rules) fn tables(netns: NetnsId) -> io::Result<Vec<LegacyTable>> {
+    let mut tables = Vec::new();
+    for ipv6 in [false, true] {
+        for raw in calls::read(ipv6)? {
+            tables.push(LegacyTable::new(netns, ipv6, raw)?);
+        }
+    }
+    Ok(tables)
 }
 
 impl LegacyTable {
+    fn new(netns: NetnsId, ipv6: bool, raw: Raw) -> io::Result<Self> {
+        let Raw { name, info, entries } = raw;
+        let family = if ipv6 { Family::Ip6 } else { Family::Ip };
+        let id = TableId { netns, backend: Backend::Legacy, family, name: name.into() };
+        let index = Index::new(Layout::of(ipv6), &info, &entries).ok_or_else(|| {
+            let reason = format!("the kernel's table {id} has an entry of an odd size");
+            io::Error::new(io::ErrorKind::InvalidData, reason)
+        })?;
+        Ok(Self { id, ipv6, entries, index })
+    }
+
+    /// Which.
     pub(in crate::node::live::rules) fn id(&self) -> &TableId {
         &self.id
     }
 
+    /// The chains that hang in a hook.
     pub(in crate::node::live::rules) fn base_chains(&self) -> Vec<BaseChain> {
-        Vec::new()
+        let layout = Layout::of(self.ipv6);
+        let base = |hook: &index::Base| {
+            let policy = Entry::at(layout, &self.entries, hook.span.end)?;
+            Some(BaseChain {
+                id: ChainId { table: self.id.clone(), name: hook.name.into() },
+                handle: None,
+                hook: hook.hook,
+                priority: priority(&self.id.name, hook.hook),
+                kind: kind(&self.id.name, hook.hook),
+                accepts: self.index.verdict(&policy) != Some(Verdict::Drop),
+                devices: Vec::new(),
+            })
+        };
+        self.index.bases.iter().filter_map(base).collect()
     }
 
-    pub(in crate::node::live::rules) fn chain(&self, _name: &str) -> Option<Vec<Rule>> {
-        None
+    /// The rules of a chain; `None` when there is none of that name.
+    pub(in crate::node::live::rules) fn chain(&self, name: &str) -> Option<Vec<Rule>> {
+        let span = self.index.span(name)?;
+        let layout = Layout::of(self.ipv6);
+        let mut rules = Vec::new();
+        let mut at = span.start;
+        // An entry has a length of its own at least, so this ends.
+        while at < span.end {
+            let Some(entry) = Entry::at(layout, &self.entries, at) else { break };
+            at = entry.end();
+            let number = u64::try_from(rules.len()).unwrap_or(u64::MAX).saturating_add(1);
+            rules.push(fields::rule(number, &entry, &self.index, self.ipv6));
+        }
+        Some(rules)
+    }
+
+    /// The names of all chains, those in hooks first.
+    #[cfg(test)]
+    pub(in crate::node::live::rules) fn chain_names(
+        &self,
+    ) -> impl Iterator<Item = std::sync::Arc<str>> {
+        let bases = self.index.bases.iter().map(|base| base.name.into());
+        bases.chain(self.index.user_chains())
     }
 }
 
-/// The tables of the calling thread's namespace that exist.
-pub(in crate::node::live::rules) fn tables(_netns: NetnsId) -> io::Result<Vec<LegacyTable>> {
-    Ok(Vec::new())
+/// `enum nf_ip_hook_priorities`. Tables have the same for both families.
+fn priority(table: &str, hook: Hook) -> i32 {
+    match (table, hook) {
+        ("raw", _) => -300,
+        ("mangle", _) => -150,
+        ("nat", Hook::Prerouting | Hook::Output) => -100,
+        ("nat", _) => 100,
+        ("security", _) => 50,
+        _ => 0,
+    }
+}
+
+fn kind(table: &str, hook: Hook) -> ChainKind {
+    match (table, hook) {
+        ("nat", _) => ChainKind::Nat,
+        ("mangle", Hook::Output) => ChainKind::Route,
+        _ => ChainKind::Filter,
+    }
 }

@@ -4,10 +4,11 @@
 //! [`Expr::Opaque`] or [`Expr::Load`], never nothing.
 
 use super::super::xt::{self, MatchInfo};
+use super::data::{reg, regs, text, value, verdict};
 use super::names::Names;
-use super::wire::{Attributes, Fields, until_nul};
+use super::wire::{Attributes, Fields};
 use crate::model::{
-    Base, BitOp, Bytes, CmpOp, CtKey, Expr, Family, FibResult, MetaKey, NatKind, Reg, Rejection,
+    Base, BitOp, CmpOp, CtKey, Expr, Family, FibResult, MetaKey, NatKind, Rejection,
     RuleVerdict as Verdict,
 };
 
@@ -91,63 +92,12 @@ fn add(body: &mut Body, family: Family, name: &[u8], data: &[u8], names: &mut Na
     body.exprs.push(expr.unwrap_or_else(|| opaque(&text(name))));
 }
 
-fn text(name: &[u8]) -> String {
-    String::from_utf8_lossy(name).into_owned()
-}
-
 fn opaque(what: &str) -> Expr {
     Expr::Opaque(what.to_owned())
 }
 
 fn no_effect(what: &str) -> Expr {
     Expr::NoEffect(what.to_owned())
-}
-
-/// Where a register lies; `None` for the verdict register and for numbers that are
-/// not registers.
-fn reg(fields: &Fields<'_>, kind: usize) -> Option<Reg> {
-    let word = match fields.u32(kind)? {
-        number @ 1..=4 => (number - 1) * 4,
-        number @ 8..=23 => number - 8,
-        _ => return None,
-    };
-    u8::try_from(word).ok().map(Reg)
-}
-
-/// Lowest and highest; the highest is the same where the kernel names only one. The
-/// outer `None` is a register that is there and is none.
-fn regs(fields: &Fields<'_>, low: usize, high: usize) -> Option<Option<(Reg, Reg)>> {
-    if fields.get(low).is_none() {
-        return Some(None);
-    }
-    let first = reg(fields, low)?;
-    let last = if fields.get(high).is_some() { reg(fields, high)? } else { first };
-    Some(Some((first, last)))
-}
-
-/// `NFTA_DATA_VALUE` of a nest.
-pub(super) fn value(nest: Option<&[u8]>) -> Option<Bytes> {
-    Fields::of(nest?).get(1).map(|bytes| Bytes(bytes.to_vec()))
-}
-
-/// `NFTA_DATA_VERDICT` of a nest.
-pub(super) fn verdict(nest: Option<&[u8]>, names: &mut Names) -> Option<Verdict> {
-    let fields = Fields::of(Fields::of(nest?).get(2)?);
-    let mut chain = || fields.name(2).map(|name| names.get(name));
-    Some(match fields.u32(1)?.cast_signed() {
-        0 => Verdict::Drop,
-        1 => Verdict::Accept,
-        // NF_STOLEN: somebody else has it now.
-        2 => Verdict::Drop,
-        -1 => Verdict::Continue,
-        -2 => Verdict::Break,
-        -3 => Verdict::Jump(chain()?),
-        -4 => Verdict::Goto(chain()?),
-        -5 => Verdict::Return,
-        // The queue's number is in the upper half.
-        code if code & 0xff == 3 => Verdict::Queue,
-        _ => return None,
-    })
 }
 
 /// Whether the addresses in a rule are of IPv6: of the table, or as an `inet` rule
@@ -418,17 +368,4 @@ fn dynset(fields: &Fields<'_>) -> Expr {
         return opaque("dynset inverted");
     }
     no_effect("dynset")
-}
-
-/// The comment in a list of `{type, length, value}` that nft keeps with an object.
-pub(super) fn comment(userdata: Option<&[u8]>, kind: u8) -> Option<String> {
-    let mut rest = userdata?;
-    while let [this, length, tail @ ..] = rest {
-        let value = tail.get(..usize::from(*length))?;
-        if *this == kind {
-            return Some(text(until_nul(value)));
-        }
-        rest = tail.get(usize::from(*length)..)?;
-    }
-    None
 }

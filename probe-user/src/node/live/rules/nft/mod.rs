@@ -4,6 +4,8 @@
 //! asked for the generation before the ruleset was read and after each read, and
 //! where it has moved on, all that was told before is read anew and compared.
 
+mod data;
+mod elements;
 mod expr;
 mod names;
 mod objects;
@@ -15,24 +17,26 @@ mod wire;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+pub(super) use elements::Elements;
 use names::Names;
 use objects::{RawRule, number_of};
 use wire::Question;
 pub(super) use wire::{Conversation, Failed};
 
-use crate::model::{
-    Backend, BaseChain, Bytes, ChainId, Element, NetnsId, Rule, Set, SetId, Table, TableId,
-    element_of,
-};
+use crate::model::{BaseChain, Bytes, ChainId, Element, NetnsId, Rule, Set, SetId, Table};
 
 /// How often something is read before it is said that it changes all the time.
 const TRIES: usize = 5;
 
+/// How often everything that was told is read anew.
+const RENEWALS: usize = 10;
+/// Up to how many chains all rules are read at once. The kernel fills 32 KiB of them at
+/// a time, and walks from the first rule to where it left off each time: with very
+/// many it is faster to ask for one chain after the other.
+const CHAINS_AT_ONCE: usize = 2000;
+
 /// A chain's rules; `None` when there is no such chain.
 pub(super) type Rules = Option<Arc<[Rule]>>;
-
-/// A set's elements; `None` when there is no such set.
-pub(super) type Elements = Option<Arc<[Element]>>;
 
 /// What is known of nf_tables in one namespace.
 #[derive(Debug)]
@@ -46,6 +50,7 @@ pub(super) struct Tables {
     told: Told,
     /// Whether something that was told before is otherwise by now.
     pub(super) mixed: bool,
+    renewals: usize,
 }
 
 /// What was told so far, all of one generation.
@@ -70,6 +75,7 @@ impl Tables {
             names: Names::default(),
             told: Told::default(),
             mixed: false,
+            renewals: 0,
         };
         tables.read_frame(talk)?;
         Ok(tables)
@@ -116,13 +122,28 @@ impl Tables {
         read: impl Fn(&mut Self, &mut Conversation) -> Result<T, Failed>,
     ) -> Result<T, Failed> {
         for _ in 0..TRIES {
+            let begun = talk.generation()?;
             match read(self, talk) {
-                Ok(value) if talk.generation()? == self.generation => return Ok(value),
-                Ok(_) | Err(Failed::Changed) => match self.renew(talk) {
+                Ok(value) if talk.generation()? == begun => {
+                    if begun == self.generation {
+                        return Ok(value);
+                    }
+                    // They change all the time: this is whole, and that it may not
+                    // fit to the rest is said.
+                    if self.renewals >= RENEWALS {
+                        self.mixed = true;
+                        return Ok(value);
+                    }
+                }
+                Ok(_) | Err(Failed::Changed) => {}
+                Err(failed) => return Err(failed),
+            }
+            if self.renewals < RENEWALS {
+                self.renewals += 1;
+                match self.renew(talk) {
                     Ok(()) | Err(Failed::Changed) => {}
                     Err(failed) => return Err(failed),
-                },
-                Err(failed) => return Err(failed),
+                }
             }
         }
         self.mixed = true;
@@ -184,29 +205,18 @@ impl Tables {
     }
 
     fn read_chain(&mut self, id: &ChainId, talk: &mut Conversation) -> Result<Rules, Failed> {
-        let names = &mut self.names;
-        let (table, chain) = (with_nul(&id.table.name), with_nul(&id.name));
-        let family = number_of(id.table.family);
-        let mut rules = Vec::new();
-        if !self.told.all {
-            let attributes = &[(1, table.as_slice()), (2, chain.as_slice())];
-            let question = Question { command: wire::GET_RULE, family, attributes };
-            talk.dump(question, |message| {
-                // Old kernels take no notice of the names.
-                let rule = RawRule::of(message).filter(|rule| {
-                    rule.place.family == id.table.family
-                        && rule.place.table == id.table.name.as_bytes()
-                        && rule.place.chain == id.name.as_bytes()
-                });
-                rules.extend(rule.map(|rule| rule.parse(names)));
-            })
-            .or_else(Failed::or_missing)?;
+        // All that exist were told.
+        if self.told.all {
+            return Ok(None);
         }
+        let rules = self.read_rules(id, talk)?;
         if !rules.is_empty() {
             return Ok(Some(rules.into()));
         }
         // It has no rules, or there is none.
+        let (table, chain) = (with_nul(&id.table.name), with_nul(&id.name));
         let attributes = &[(1, table.as_slice()), (3, chain.as_slice())];
+        let family = number_of(id.table.family);
         let question = Question { command: wire::GET_CHAIN, family, attributes };
         match talk.get(question, |_| {}) {
             Ok(()) => Ok(Some(rules.into())),
@@ -215,159 +225,66 @@ impl Tables {
         }
     }
 
+    fn read_rules(&mut self, id: &ChainId, talk: &mut Conversation) -> Result<Vec<Rule>, Failed> {
+        let (table, chain) = (with_nul(&id.table.name), with_nul(&id.name));
+        let attributes = &[(1, table.as_slice()), (2, chain.as_slice())];
+        let family = number_of(id.table.family);
+        let question = Question { command: wire::GET_RULE, family, attributes };
+        let (names, mut rules) = (&mut self.names, Vec::new());
+        talk.dump(question, |message| {
+            // Old kernels take no notice of the names.
+            let rule = RawRule::of(message).filter(|rule| rule.is_in(id));
+            rules.extend(rule.map(|rule| rule.parse(names)));
+        })
+        .or_else(Failed::or_missing)?;
+        Ok(rules)
+    }
+
     fn read_all(&mut self, talk: &mut Conversation) -> Result<(), Failed> {
-        let Self { netns, names, told, .. } = self;
-        // Rules come chain by chain.
-        let mut rules: Vec<Rule> = Vec::new();
-        let mut current: Option<ChainId> = None;
+        self.told.all = false;
+        self.told.chains.clear();
+        let Self { netns, names, .. } = self;
+        let mut ids = Vec::new();
+        let question = Question { command: wire::GET_CHAIN, family: 0, attributes: &[] };
+        talk.dump(question, |message| ids.extend(objects::chain_id(*netns, message, names)))?;
+        if ids.len() > CHAINS_AT_ONCE {
+            for id in ids {
+                let rules = self.read_rules(&id, talk)?;
+                self.told.chains.insert(id, Some(rules.into()));
+            }
+        } else {
+            let mut rules = self.read_rules_at_once(talk)?;
+            let all = ids.into_iter().map(|id| {
+                let rules = rules.remove(&id).unwrap_or_default();
+                (id, Some(rules.into()))
+            });
+            self.told.chains.extend(all);
+        }
+        self.told.all = true;
+        Ok(())
+    }
+
+    fn read_rules_at_once(
+        &mut self,
+        talk: &mut Conversation,
+    ) -> Result<HashMap<ChainId, Vec<Rule>>, Failed> {
+        let Self { netns, names, .. } = self;
         let mut chains = HashMap::new();
+        // Rules come chain by chain.
+        let mut current: Option<(ChainId, Vec<Rule>)> = None;
         let question = Question { command: wire::GET_RULE, family: 0, attributes: &[] };
         talk.dump(question, |message| {
             let Some(rule) = RawRule::of(message) else { return };
-            let place = rule.place;
-            let is_here = current.as_ref().is_some_and(|id| {
-                id.name.as_bytes() == place.chain
-                    && id.table.name.as_bytes() == place.table
-                    && id.table.family == place.family
-            });
-            if !is_here {
-                if let Some(id) = current.take() {
-                    chains.insert(id, Some(rules.drain(..).collect()));
+            match &mut current {
+                Some((id, rules)) if rule.is_in(id) => rules.push(rule.parse(names)),
+                _ => {
+                    let id = rule.chain_id(*netns, names);
+                    chains.extend(current.replace((id, vec![rule.parse(names)])));
                 }
-                let (family, name) = (place.family, names.get(place.table));
-                let table = TableId { netns: *netns, backend: Backend::Nft, family, name };
-                current = Some(ChainId { table, name: names.get(place.chain) });
             }
-            rules.push(rule.parse(names));
         })?;
-        if let Some(id) = current {
-            chains.insert(id, Some(rules.into()));
-        }
-        told.chains = chains;
-        told.all = true;
-        Ok(())
-    }
-}
-
-/// Sets and their elements.
-impl Tables {
-    /// A set without its elements.
-    pub(super) fn set(
-        &mut self,
-        id: &SetId,
-        talk: &mut Conversation,
-    ) -> Result<Option<Set>, Failed> {
-        if let Some(known) = self.told.sets.get(id) {
-            return Ok(known.clone());
-        }
-        let set = self.steadily(talk, |this, talk| this.read_set(id, talk))?;
-        self.told.sets.insert(id.clone(), set.clone());
-        Ok(set)
-    }
-
-    /// All elements of a set.
-    pub(super) fn elements(
-        &mut self,
-        id: &SetId,
-        talk: &mut Conversation,
-    ) -> Result<Elements, Failed> {
-        if let Some(known) = self.told.elements.get(id) {
-            return Ok(known.clone());
-        }
-        self.set(id, talk)?;
-        let elements = self.steadily(talk, |this, talk| this.read_elements(id, talk))?;
-        self.told.elements.insert(id.clone(), elements.clone());
-        Ok(elements)
-    }
-
-    /// The element that a key belongs to. One is asked for alone, unless the set has
-    /// ranges: what the kernel answers then differs between its versions.
-    pub(super) fn element(
-        &mut self,
-        id: &SetId,
-        key: &Bytes,
-        talk: &mut Conversation,
-    ) -> Result<Option<Element>, Failed> {
-        let Some(set) = self.set(id, talk)? else { return Ok(None) };
-        if !set.interval && !self.told.elements.contains_key(id) {
-            let found = match self.single(id, Some(key), talk) {
-                Ok(None) => self.single(id, None, talk),
-                found => found,
-            };
-            match found {
-                // An old kernel (before Linux 4.16) has no such question.
-                Err(failed) if failed.is_not_there() => {}
-                found => return found,
-            }
-        }
-        let elements = self.elements(id, talk)?.unwrap_or_default();
-        Ok(element_of(&set.fields, &elements, key).cloned())
-    }
-
-    fn single(
-        &mut self,
-        id: &SetId,
-        key: Option<&Bytes>,
-        talk: &mut Conversation,
-    ) -> Result<Option<Element>, Failed> {
-        let asked = (id.clone(), key.cloned());
-        if let Some(known) = self.told.single.get(&asked) {
-            return Ok(known.clone());
-        }
-        let element = self.steadily(talk, |this, talk| this.read_single(id, key, talk))?;
-        self.told.single.insert(asked, element.clone());
-        Ok(element)
-    }
-
-    fn is_dynamic(&self, id: &SetId) -> bool {
-        self.told.sets.get(id).is_some_and(|set| set.as_ref().is_some_and(|set| set.dynamic))
-    }
-
-    fn read_set(&self, id: &SetId, talk: &mut Conversation) -> Result<Option<Set>, Failed> {
-        let (table, name) = (with_nul(&id.table.name), with_nul(&id.name));
-        let attributes = &[(1, table.as_slice()), (2, name.as_slice())];
-        let family = number_of(id.table.family);
-        let mut set = None;
-        let question = Question { command: wire::GET_SET, family, attributes };
-        talk.get(question, |message| set = sets::set(id, message)).or_else(Failed::or_missing)?;
-        Ok(set)
-    }
-
-    fn read_elements(&mut self, id: &SetId, talk: &mut Conversation) -> Result<Elements, Failed> {
-        let Some(Some(set)) = self.told.sets.get(id) else { return Ok(None) };
-        let (table, name) = (with_nul(&id.table.name), with_nul(&id.name));
-        let attributes = &[(1, table.as_slice()), (2, name.as_slice())];
-        let family = number_of(id.table.family);
-        let (names, mut parts) = (&mut self.names, Vec::new());
-        let question = Question { command: wire::GET_SETELEM, family, attributes };
-        let read = talk.dump(question, |message| sets::parts(message, names, &mut parts));
-        match read {
-            Ok(()) => Ok(Some(sets::elements(set, parts).into())),
-            Err(failed) if failed.is_missing() => Ok(None),
-            Err(failed) => Err(failed),
-        }
-    }
-
-    fn read_single(
-        &mut self,
-        id: &SetId,
-        key: Option<&Bytes>,
-        talk: &mut Conversation,
-    ) -> Result<Option<Element>, Failed> {
-        let (table, name) = (with_nul(&id.table.name), with_nul(&id.name));
-        let list = sets::wanted(key)?;
-        let attributes = &[(1, table.as_slice()), (2, name.as_slice()), (wire::NESTED | 3, &list)];
-        let family = number_of(id.table.family);
-        let (names, mut parts) = (&mut self.names, Vec::new());
-        let question = Question { command: wire::GET_SETELEM, family, attributes };
-        let read = talk.get(question, |message| sets::parts(message, names, &mut parts));
-        match read {
-            Ok(()) => Ok(parts.pop().map(sets::Part::whole)),
-            Err(failed) if failed.is_missing() => Ok(None),
-            // Before Linux 5.13 there are no catch-all elements.
-            Err(failed) if key.is_none() && failed.is_not_there() => Ok(None),
-            Err(failed) => Err(failed),
-        }
+        chains.extend(current);
+        Ok(chains)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tables, chains and rules, out of netlink messages.
 
-use super::expr::{body, comment};
+use super::data::comment;
+use super::expr::body;
 use super::names::Names;
 use super::wire::{Attributes, Fields, Message};
 use crate::model::{
@@ -54,9 +55,7 @@ pub(super) fn base_chain(
 ) -> Option<BaseChain> {
     let fields = Fields::of(message.body);
     let place = Fields::of(fields.get(4)?);
-    let family = family(message.family)?;
-    let table = names.get(fields.name(1)?);
-    let table = TableId { netns, backend: Backend::Nft, family, name: table };
+    let id = chain_id(netns, message, names)?;
     let device = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
     let one = place.name(3).map(device);
     let several = Attributes(place.get(4).unwrap_or_default());
@@ -65,9 +64,9 @@ pub(super) fn base_chain(
     let mut devices: Vec<String> = one.into_iter().chain(several).collect();
     devices.dedup();
     Some(BaseChain {
-        id: ChainId { table, name: names.get(fields.name(3)?) },
         handle: fields.u64(2),
-        hook: hook(family, place.u32(1)?)?,
+        hook: hook(id.table.family, place.u32(1)?)?,
+        id,
         priority: place.u32(2)?.cast_signed(),
         kind: match fields.name(7) {
             Some(b"nat") => ChainKind::Nat,
@@ -96,18 +95,21 @@ fn hook(family: Family, number: u32) -> Option<Hook> {
     })
 }
 
-/// Where a rule is, as far as it takes to tell chains apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place<'a> {
-    pub(super) family: Family,
-    pub(super) table: &'a [u8],
-    pub(super) chain: &'a [u8],
+/// Which chain a message is about.
+pub(super) fn chain_id(netns: NetnsId, message: Message<'_>, names: &mut Names) -> Option<ChainId> {
+    let fields = Fields::of(message.body);
+    let family = family(message.family)?;
+    let name = names.get(fields.name(1)?);
+    let table = TableId { netns, backend: Backend::Nft, family, name };
+    Some(ChainId { table, name: names.get(fields.name(3)?) })
 }
 
 /// A rule that is not taken apart yet.
 #[derive(Debug)]
 pub(super) struct RawRule<'a> {
-    pub(super) place: Place<'a>,
+    family: Family,
+    table: &'a [u8],
+    chain: &'a [u8],
     fields: Fields<'a>,
 }
 
@@ -115,13 +117,24 @@ impl<'a> RawRule<'a> {
     pub(super) fn of(message: Message<'a>) -> Option<Self> {
         let fields = Fields::of(message.body);
         let family = family(message.family)?;
-        let place = Place { family, table: fields.name(1)?, chain: fields.name(2)? };
-        Some(Self { place, fields })
+        Some(Self { family, table: fields.name(1)?, chain: fields.name(2)?, fields })
+    }
+
+    pub(super) fn is_in(&self, id: &ChainId) -> bool {
+        self.chain == id.name.as_bytes()
+            && self.table == id.table.name.as_bytes()
+            && self.family == id.table.family
+    }
+
+    pub(super) fn chain_id(&self, netns: NetnsId, names: &mut Names) -> ChainId {
+        let Self { family, table, chain, .. } = *self;
+        let table = TableId { netns, backend: Backend::Nft, family, name: names.get(table) };
+        ChainId { table, name: names.get(chain) }
     }
 
     pub(super) fn parse(&self, names: &mut Names) -> Rule {
         let list = self.fields.get(4).unwrap_or_default();
-        let body = body(self.place.family, list, names);
+        let body = body(self.family, list, names);
         Rule {
             handle: self.fields.u64(3).unwrap_or_default(),
             comment: body.comment.or_else(|| comment(self.fields.get(7), 0)),

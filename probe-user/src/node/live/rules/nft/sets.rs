@@ -1,6 +1,6 @@
 //! Sets and maps and their elements, out of netlink messages.
 
-use super::expr::{comment, value, verdict};
+use super::data::{comment, value, verdict};
 use super::names::Names;
 use super::wire::{Attributes, Fields, Message, NESTED, attribute};
 use crate::model::{Bytes, Element, MapsTo, Set, SetId};

@@ -8,6 +8,8 @@
 //!
 //! What is not understood, a blob that is too short included, is `Unknown`.
 
+#[cfg(test)]
+pub(super) mod lab;
 mod matches;
 mod targets;
 #[cfg(test)]

@@ -1,13 +1,16 @@
 //! Against the real kernel, in network namespaces of the tests' own.
 
 mod big;
+mod damage;
 mod lab;
+mod node;
 mod sets;
+mod steady;
 
 use super::*;
 use crate::model::{
     Backend, Base, BitOp, Bytes, ChainKind, CmpOp, Expr, Family, FibResult, Hook, MapsTo, MetaKey,
-    NatKind, Reg, Rejection, RuleVerdict as Verdict,
+    NatKind, Reg, Rejection, RuleVerdict as Verdict, TableId,
 };
 use lab::{Lab, can_make_labs};
 

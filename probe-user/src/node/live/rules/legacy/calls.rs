@@ -1,0 +1,97 @@
+//! The calls that give a table.
+
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+
+use super::index::Info;
+
+/// `IPT_SO_GET_INFO` and `IP6T_SO_GET_INFO`.
+const GET_INFO: i32 = 64;
+/// `IPT_SO_GET_ENTRIES` and `IP6T_SO_GET_ENTRIES`.
+const GET_ENTRIES: i32 = 65;
+/// What precedes the entries: the table's name, their size, and padding.
+const HEADER: usize = 40;
+const NAME: usize = 32;
+/// How often a table that changes between two calls is asked for again.
+const ATTEMPTS: usize = 32;
+
+/// A table as the kernel gives it.
+pub(super) struct Raw {
+    pub(super) name: String,
+    pub(super) info: Info,
+    pub(super) entries: Box<[u8]>,
+}
+
+/// The tables of the calling thread's namespace.
+/// Asking for a table that is not there would make it, with its hooks, and load
+/// modules: only those that the kernel lists are asked for.
+pub(super) fn read(ipv6: bool) -> io::Result<Vec<Raw>> {
+    let file = if ipv6 { "ip6_tables_names" } else { "ip_tables_names" };
+    let names = match std::fs::read_to_string(format!("/proc/thread-self/net/{file}")) {
+        // Without the module there is no such file.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        names => names?,
+    };
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    // Any socket of the family does; a raw one would need one right more.
+    let family = if ipv6 { AddressFamily::INET6 } else { AddressFamily::INET };
+    let socket = socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    let level = if ipv6 { libc::IPPROTO_IPV6 } else { libc::IPPROTO_IP };
+    let mut tables = Vec::new();
+    for name in names.lines() {
+        tables.push(table(&socket, level, name)?);
+    }
+    Ok(tables)
+}
+
+fn table(socket: &OwnedFd, level: i32, name: &str) -> io::Result<Raw> {
+    for _ in 0..ATTEMPTS {
+        let mut info = named(name, Info::SIZE)?;
+        get(socket, level, GET_INFO, &mut info)?;
+        let info = Info::parse(&info).ok_or(io::ErrorKind::InvalidData)?;
+        let mut entries = named(name, HEADER + info.size)?;
+        if let Some(size) = entries.get_mut(NAME..NAME + 4) {
+            size.copy_from_slice(&u32::try_from(info.size).unwrap_or(u32::MAX).to_ne_bytes());
+        }
+        match get(socket, level, GET_ENTRIES, &mut entries) {
+            // Its size is another one by now.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+            Ok(()) => {
+                entries.drain(..HEADER);
+                return Ok(Raw { name: name.to_owned(), info, entries: entries.into() });
+            }
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::WouldBlock, format!("the table {name} keeps changing")))
+}
+
+/// Room for an answer, which begins with the name of what is asked for.
+fn named(name: &str, length: usize) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0; length];
+    // The kernel wants a NUL behind it.
+    let place = buffer.get_mut(..name.len()).filter(|_| name.len() < NAME);
+    place.ok_or(io::ErrorKind::InvalidInput)?.copy_from_slice(name.as_bytes());
+    Ok(buffer)
+}
+
+#[expect(unsafe_code, reason = "no safe interface knows these options")]
+fn get(socket: &OwnedFd, level: i32, option: i32, buffer: &mut [u8]) -> io::Result<()> {
+    let mut length = libc::socklen_t::try_from(buffer.len()).map_err(io::Error::other)?;
+    // SAFETY: the buffer is that long and lives through the call; the kernel writes
+    // bytes, of which every value is one, into it and no further.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            buffer.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,140 @@
+//! Reading sets and their elements.
+
+use std::sync::Arc;
+
+use super::objects::number_of;
+use super::wire::{self, Question};
+use super::{Conversation, Failed, Tables, sets, with_nul};
+use crate::model::{Bytes, Element, Set, SetId, element_of};
+
+/// A set's elements; `None` when there is no such set.
+pub(in crate::node::live::rules) type Elements = Option<Arc<[Element]>>;
+
+impl Tables {
+    /// A set without its elements.
+    pub(in crate::node::live::rules) fn set(
+        &mut self,
+        id: &SetId,
+        talk: &mut Conversation,
+    ) -> Result<Option<Set>, Failed> {
+        if let Some(known) = self.told.sets.get(id) {
+            return Ok(known.clone());
+        }
+        let set = self.steadily(talk, |this, talk| this.read_set(id, talk))?;
+        self.told.sets.insert(id.clone(), set.clone());
+        Ok(set)
+    }
+
+    /// All elements of a set.
+    pub(in crate::node::live::rules) fn elements(
+        &mut self,
+        id: &SetId,
+        talk: &mut Conversation,
+    ) -> Result<Elements, Failed> {
+        if let Some(known) = self.told.elements.get(id) {
+            return Ok(known.clone());
+        }
+        self.set(id, talk)?;
+        let elements = self.steadily(talk, |this, talk| this.read_elements(id, talk))?;
+        self.told.elements.insert(id.clone(), elements.clone());
+        Ok(elements)
+    }
+
+    /// The element that a key belongs to. One is asked for alone, unless the set has
+    /// ranges: what the kernel answers then differs between its versions.
+    pub(in crate::node::live::rules) fn element(
+        &mut self,
+        id: &SetId,
+        key: &Bytes,
+        talk: &mut Conversation,
+    ) -> Result<Option<Element>, Failed> {
+        let Some(set) = self.set(id, talk)? else { return Ok(None) };
+        if !set.interval && !self.told.elements.contains_key(id) {
+            let found = match self.single(id, Some(key), talk) {
+                Ok(None) => self.single(id, None, talk),
+                found => found,
+            };
+            match found {
+                // An old kernel (before Linux 4.16) has no such question.
+                Err(failed) if failed.is_not_there() => {}
+                found => return found,
+            }
+        }
+        let elements = self.elements(id, talk)?.unwrap_or_default();
+        Ok(element_of(&set.fields, &elements, key).cloned())
+    }
+
+    fn single(
+        &mut self,
+        id: &SetId,
+        key: Option<&Bytes>,
+        talk: &mut Conversation,
+    ) -> Result<Option<Element>, Failed> {
+        let asked = (id.clone(), key.cloned());
+        if let Some(known) = self.told.single.get(&asked) {
+            return Ok(known.clone());
+        }
+        let element = self.steadily(talk, |this, talk| this.read_single(id, key, talk))?;
+        self.told.single.insert(asked, element.clone());
+        Ok(element)
+    }
+
+    pub(super) fn is_dynamic(&self, id: &SetId) -> bool {
+        self.told.sets.get(id).is_some_and(|set| set.as_ref().is_some_and(|set| set.dynamic))
+    }
+
+    pub(super) fn read_set(
+        &self,
+        id: &SetId,
+        talk: &mut Conversation,
+    ) -> Result<Option<Set>, Failed> {
+        let (table, name) = (with_nul(&id.table.name), with_nul(&id.name));
+        let attributes = &[(1, table.as_slice()), (2, name.as_slice())];
+        let family = number_of(id.table.family);
+        let mut set = None;
+        let question = Question { command: wire::GET_SET, family, attributes };
+        talk.get(question, |message| set = sets::set(id, message)).or_else(Failed::or_missing)?;
+        Ok(set)
+    }
+
+    pub(super) fn read_elements(
+        &mut self,
+        id: &SetId,
+        talk: &mut Conversation,
+    ) -> Result<Elements, Failed> {
+        let Some(Some(set)) = self.told.sets.get(id) else { return Ok(None) };
+        let (table, name) = (with_nul(&id.table.name), with_nul(&id.name));
+        let attributes = &[(1, table.as_slice()), (2, name.as_slice())];
+        let family = number_of(id.table.family);
+        let (names, mut parts) = (&mut self.names, Vec::new());
+        let question = Question { command: wire::GET_SETELEM, family, attributes };
+        let read = talk.dump(question, |message| sets::parts(message, names, &mut parts));
+        match read {
+            Ok(()) => Ok(Some(sets::elements(set, parts).into())),
+            Err(failed) if failed.is_missing() => Ok(None),
+            Err(failed) => Err(failed),
+        }
+    }
+
+    pub(super) fn read_single(
+        &mut self,
+        id: &SetId,
+        key: Option<&Bytes>,
+        talk: &mut Conversation,
+    ) -> Result<Option<Element>, Failed> {
+        let (table, name) = (with_nul(&id.table.name), with_nul(&id.name));
+        let list = sets::wanted(key)?;
+        let attributes = &[(1, table.as_slice()), (2, name.as_slice()), (wire::NESTED | 3, &list)];
+        let family = number_of(id.table.family);
+        let (names, mut parts) = (&mut self.names, Vec::new());
+        let question = Question { command: wire::GET_SETELEM, family, attributes };
+        let read = talk.get(question, |message| sets::parts(message, names, &mut parts));
+        match read {
+            Ok(()) => Ok(parts.pop().map(sets::Part::whole)),
+            Err(failed) if failed.is_missing() => Ok(None),
+            // Before Linux 5.13 there are no catch-all elements.
+            Err(failed) if key.is_none() && failed.is_not_there() => Ok(None),
+            Err(failed) => Err(failed),
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! What the connections that conntrack knows now say: how many there are on the
+//! ports of a question, and whether rules do what they promise.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+
+use super::facts::Facts;
+use crate::model::{
+    Answer, Evidence, Flow, FlowFilter, Flows, FlowsTo, Gap, NetnsId, Proto, Query, Scope,
+};
+use crate::node::Node;
+
+/// Adds to an answer which connections there are now. Without `each`, those are
+/// counted that concern one port and a namespace on the answer's paths; with it,
+/// they are listed, of all namespaces.
+pub fn add(node: &dyn Node, answer: &mut Answer, each: bool) {
+    let query = &answer.query;
+    if !each && query.ports.first != query.ports.last {
+        return;
+    }
+    let facts = Facts::new(node);
+    let places = if each { facts.all_netns() } else { on_paths(&facts, answer) };
+    if places.is_empty() {
+        return;
+    }
+    let filter = FlowFilter { proto: query.proto, ports: query.ports };
+    let read = node.flows(&places, &filter);
+    // That a count, which nobody asked for, is missing altogether is no news.
+    let told = each || !read.value.is_empty();
+    let unread = !read.gaps.is_empty() && read.value.is_empty();
+    if told {
+        let new: Vec<Gap> = read.gaps.into_iter().filter(|g| !answer.gaps.contains(g)).collect();
+        answer.gaps.extend(new);
+    }
+    if unread {
+        return;
+    }
+    let mut flows = read.value;
+    if !flows.is_empty() {
+        let local: HashSet<IpAddr> =
+            facts.take(node.addresses(&facts.all_netns())).into_iter().map(|a| a.address).collect();
+        flows.retain(|flow| is_asked(flow, query) && is_served(flow, &local));
+    }
+    let order = |id: NetnsId| places.iter().position(|place| *place == id);
+    flows.sort_by_cached_key(|f| (order(f.netns), f.proto, f.destination, f.served_by, f.source));
+    let mut summary = summary(&flows);
+    for (id, open) in count(flows.iter().filter(|f| f.is_open()).map(|f| f.netns)) {
+        summary.places.push((facts.netns_ref(id), open));
+    }
+    summary.places.sort_by_key(|(place, _)| order(place.id));
+    if each {
+        let named = flows.into_iter().map(|flow| (facts.netns_ref(flow.netns), flow));
+        summary.each = Some(named.collect());
+    }
+    answer.flows = Some(summary);
+}
+
+/// The namespaces that an answer's paths go through, in the order of all.
+fn on_paths(facts: &Facts<'_>, answer: &Answer) -> Vec<NetnsId> {
+    let hops = answer.paths.iter().flat_map(|path| &path.hops);
+    let on: BTreeSet<NetnsId> = hops.filter_map(|hop| Some(hop.netns.as_ref()?.id)).collect();
+    facts.all_netns().into_iter().filter(|id| on.contains(id)).collect()
+}
+
+/// Whether it is to the address that was asked for, or served there.
+fn is_asked(flow: &Flow, query: &Query) -> bool {
+    let Scope::Address(address) = query.scope else { return true };
+    let address = address.to_canonical();
+    address.is_unspecified() || [flow.destination.ip(), flow.served_by.ip()].contains(&address)
+}
+
+/// Whether something here serves it, or passes it on. What clients of this node
+/// have open to the same port elsewhere is another matter.
+fn is_served(flow: &Flow, local: &HashSet<IpAddr>) -> bool {
+    let is_here = |address: IpAddr| address.is_loopback() || local.contains(&address);
+    flow.is_translated() || is_here(flow.destination.ip()) || is_here(flow.served_by.ip())
+}
+
+/// Counts the connections that go on. `flows` are in the order of namespaces.
+fn summary(flows: &[Flow]) -> Flows {
+    let open: Vec<&Flow> = flows.iter().filter(|flow| flow.is_open()).collect();
+    let connections = distinct(&open);
+    let peers: BTreeSet<IpAddr> = connections.iter().map(|flow| flow.source.ip()).collect();
+    let mut to: Vec<FlowsTo> = count(connections.iter().map(|flow| flow.served_by))
+        .into_iter()
+        .map(|(server, connections)| FlowsTo { server, connections })
+        .collect();
+    to.sort_by_key(|to| (std::cmp::Reverse(to.connections), to.server));
+    Flows {
+        open: connections.len(),
+        peers: peers.len(),
+        unanswered: connections.iter().filter(|flow| !flow.answered).count(),
+        to,
+        places: Vec::new(),
+        each: None,
+    }
+}
+
+/// Of a connection that several namespaces track on its way only the first: a flow
+/// goes on as one that begins where it, translated, ends. Each namespace has a
+/// loopback of its own, where nothing comes from another.
+fn distinct<'a>(flows: &[&'a Flow]) -> Vec<&'a Flow> {
+    type Leg = (Proto, SocketAddr, SocketAddr);
+    let before = |f: &Flow| -> Leg { (f.proto, f.source, f.destination) };
+    let after = |f: &Flow| -> Leg { (f.proto, f.seen_as, f.served_by) };
+    let mut leads_to: HashMap<Leg, Vec<usize>> = HashMap::new();
+    for (at, flow) in flows.iter().enumerate() {
+        leads_to.entry(after(flow)).or_default().push(at);
+    }
+    let is_further = |at: usize, flow: &Flow| {
+        let others = leads_to.get(&before(flow)).into_iter().flatten();
+        let mut others = others.filter_map(|other| Some((*other, *flows.get(*other)?)));
+        // Without NAT each of two is the other's continuation: the first stays.
+        let plain = before(flow) == after(flow);
+        !flow.destination.ip().is_loopback()
+            && others.any(|(other, known)| {
+                let same = plain && before(known) == after(known);
+                known.netns != flow.netns && (!same || other < at)
+            })
+    };
+    let all = flows.iter().enumerate();
+    all.filter(|(at, flow)| !is_further(*at, flow)).map(|(_, flow)| *flow).collect()
+}
+
+fn count<K: Ord>(all: impl Iterator<Item = K>) -> BTreeMap<K, usize> {
+    let mut counts = BTreeMap::new();
+    for key in all {
+        *counts.entry(key).or_default() += 1;
+    }
+    counts
+}
+
+/// What connections are sent to, as the rules of a namespace take it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Front {
+    /// The namespace whose rules take it.
+    pub(super) netns: NetnsId,
+    pub(super) proto: Proto,
+    /// The address before NAT; `None` for any.
+    pub(super) address: Option<IpAddr>,
+    /// The port before NAT.
+    pub(super) port: u16,
+}
+
+/// What the connections of now say of where rules lead.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Confirmed {
+    /// Targets that connections have now, each with the evidence for its hop.
+    pub(super) targets: Vec<(SocketAddr, Evidence)>,
+    /// What connections have that no rule gives, to be noted beside the path.
+    pub(super) changed: Option<String>,
+}
+
+/// Compares where the connections to `front` lead with where the rules lead new
+/// ones, `targets`. `flows` are those that [`Node::flows`] gives for the front's
+/// port, of its namespace or of more. That no connection confirms a target proves
+/// nothing, and one that began before a rule keeps the way it began with. One that
+/// is not translated at all is of note only where the front has an address: rules
+/// may take the port at some addresses only.
+#[cfg_attr(not(test), expect(dead_code, reason = "the walk is being written"))]
+pub(super) fn confirm(flows: &[Flow], front: Front, targets: &[SocketAddr]) -> Confirmed {
+    let is_of_front = |flow: &&Flow| {
+        flow.is_open()
+            && (flow.netns, flow.proto) == (front.netns, front.proto)
+            && flow.destination.port() == front.port
+            && front.address.is_none_or(|address| address == flow.destination.ip())
+    };
+    let found = flows.iter().filter(is_of_front);
+    let servers = count(found.map(|flow| (flow.served_by, flow.is_translated())));
+    let mut confirmed = Confirmed::default();
+    let mut others = Vec::new();
+    for ((server, translated), number) in servers {
+        let (s, are) = if number == 1 { ("", "is") } else { ("s", "are") };
+        if targets.contains(&server) {
+            let detail = format!("{number} connection{s} now translated to {server}");
+            confirmed.targets.push((server, Evidence::new("conntrack", detail)));
+        } else if translated {
+            others.push(format!("{number} connection{s} {are} still translated to {server}"));
+        } else if front.address.is_some() {
+            others.push(format!("{number} connection{s} {are} not translated"));
+        }
+    }
+    if !others.is_empty() {
+        let others = others.join(", ");
+        confirmed.changed = Some(format!("{others}: rules changed since they began"));
+    }
+    confirmed
+}
+
+#[cfg(test)]
+mod tests;
