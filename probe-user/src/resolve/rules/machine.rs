@@ -250,6 +250,10 @@ fn step(
             Ok(ports) => redirect(source, branch, place, ports, *flags),
             Err(()) => Does::Ends(Ended::Unknown),
         },
+        // In a table of both families the kernel passes over what is for the other.
+        Expr::Nat { ipv6, address: Some(_), .. } if *ipv6 != packet.destination.is_ipv6() => {
+            Does::Goes
+        }
         Expr::Nat { kind, ipv6, address, port, flags } => {
             let len = if *ipv6 { 16 } else { 4 };
             let one = |reg: Reg| address_of(regs.get(reg, len)?);

@@ -291,8 +291,7 @@ impl Program {
             }
         }
         if let Some(register) = self.registers.get_mut(usize::from(dreg.0)) {
-            *register =
-                Some(Loaded { text, kind, bytes, mask: None, value: None, used: false });
+            *register = Some(Loaded { text, kind, bytes, mask: None, value: None, used: false });
         }
     }
 

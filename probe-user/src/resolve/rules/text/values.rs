@@ -110,8 +110,7 @@ pub(super) fn protocol(number: u8) -> String {
 
 /// Bits of a connection's state.
 pub(super) fn states(bits: u32) -> String {
-    let names =
-        [(1, "invalid"), (2, "established"), (4, "related"), (8, "new"), (64, "untracked")];
+    let names = [(1, "invalid"), (2, "established"), (4, "related"), (8, "new"), (64, "untracked")];
     flags(bits, &names)
 }
 

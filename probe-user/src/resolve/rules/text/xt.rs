@@ -30,7 +30,15 @@ pub(super) fn condition(one: &XtMatch, proto: Option<&str>) -> Option<String> {
             text.push_str(if *limit_out { " on the interface it goes out by" } else { "" });
             text
         }
-        XtMatch::Tcp { sports, dports, invert_sports, invert_dports, flags, invert_flags, option } => {
+        XtMatch::Tcp {
+            sports,
+            dports,
+            invert_sports,
+            invert_dports,
+            flags,
+            invert_flags,
+            option,
+        } => {
             let mut parts = ports("tcp", *sports, *invert_sports, *dports, *invert_dports);
             if flags.0 != 0 {
                 let sign = if *invert_flags { "!=" } else { "==" };
@@ -87,8 +95,7 @@ pub(super) fn condition(one: &XtMatch, proto: Option<&str>) -> Option<String> {
         XtMatch::Owner { uid, other } => {
             let mut parts = Vec::new();
             if let Some((first, last, invert)) = uid {
-                let uid =
-                    if first == last { first.to_string() } else { format!("{first}-{last}") };
+                let uid = if first == last { first.to_string() } else { format!("{first}-{last}") };
                 parts.push(format!("meta skuid {}{uid}", not(*invert)));
             }
             if *other {
