@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use lab::{Backend, Netns, Proc, Test};
 
-use crate::node::{Case, LOOPBACK, Node, case};
+use crate::node::{Case, LOOPBACK, Node, case, with_each};
 
 /// What Docker writes for `-p PORT:TO`, on a bridge `br0`.
 fn docker_rules(port: u16, to: &str, network: &str, with_proxy: bool) -> String {
@@ -82,7 +82,7 @@ fn a_published_port_with_a_proxy_beside_the_rules() -> Test {
         lab::skip("docker-proxy is not installed (package docker.io)");
         return Ok(());
     }
-    for backend in Backend::ALL {
+    with_each(|backend| {
         let (node, port, _proxy) = published(backend, true)?;
         node.check(
             &port.to_string(),
@@ -93,14 +93,14 @@ fn a_published_port_with_a_proxy_beside_the_rules() -> Test {
                 case("containers", node.gateway(), &["web"]),
             ],
         )?;
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 #[test]
 fn a_published_port_without_any_socket() -> Test {
     lab::rules_or_skip!();
-    for backend in Backend::ALL {
+    with_each(|backend| {
         let (node, port, _) = published(backend, false)?;
         node.check(
             &port.to_string(),
@@ -110,14 +110,14 @@ fn a_published_port_without_any_socket() -> Test {
                 case("outside", node.ip(), &["web"]),
             ],
         )?;
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 #[test]
 fn a_published_port_of_loopback_needs_route_localnet() -> Test {
     lab::rules_or_skip!();
-    for backend in Backend::ALL {
+    with_each(|backend| {
         let (node, port, _) = published(backend, false)?;
         node.host().sysctl("ipv4/conf/br0/route_localnet", "0")?;
         node.check(
@@ -128,14 +128,14 @@ fn a_published_port_of_loopback_needs_route_localnet() -> Test {
                 case("outside", node.ip(), &["web"]),
             ],
         )?;
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 #[test]
 fn what_the_user_drops_in_docker_user_does_not_arrive() -> Test {
     lab::rules_or_skip!();
-    for backend in Backend::ALL {
+    with_each(|backend| {
         let (node, port, _) = published(backend, false)?;
         node.lab.iptables(
             node.host(),
@@ -150,14 +150,14 @@ fn what_the_user_drops_in_docker_user_does_not_arrive() -> Test {
                 case("outside", node.ip(), &["timeout"]),
             ],
         )?;
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 #[test]
 fn a_policy_of_forward_that_drops_stops_what_was_translated() -> Test {
     lab::rules_or_skip!();
-    for backend in Backend::ALL {
+    with_each(|backend| {
         let mut node = Node::new()?;
         let (port, inner) = (lab::unused_port()?, lab::unused_port()?);
         let ip = node.serve_in_pod("web", inner)?;
@@ -171,14 +171,14 @@ fn a_policy_of_forward_that_drops_stops_what_was_translated() -> Test {
             &port.to_string(),
             &[case("node", node.ip(), &["web"]), case("outside", node.ip(), &["timeout"])],
         )?;
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 #[test]
 fn a_rule_that_rejects_is_told_from_one_that_drops() -> Test {
     lab::rules_or_skip!();
-    for backend in Backend::ALL {
+    with_each(|backend| {
         let (node, port, _) = published(backend, false)?;
         let reject = "*filter\n-I DOCKER-USER -i eth0 -p tcp -j REJECT --reject-with tcp-reset\n\
             COMMIT\n";
@@ -187,14 +187,14 @@ fn a_rule_that_rejects_is_told_from_one_that_drops() -> Test {
             &port.to_string(),
             &[case("node", node.ip(), &["web"]), case("outside", node.ip(), &["refused"])],
         )?;
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 #[test]
 fn a_redirect_leads_to_another_port_of_the_host() -> Test {
     lab::rules_or_skip!();
-    for backend in Backend::ALL {
+    with_each(|backend| {
         let mut node = Node::new()?;
         let (port, inner) = (lab::unused_port()?, lab::unused_port()?);
         node.serve_here("web", &format!("tcp 0.0.0.0:{inner}"))?;
@@ -211,14 +211,14 @@ fn a_redirect_leads_to_another_port_of_the_host() -> Test {
             case("containers", node.gateway(), &["refused"]),
         ];
         node.check(&port.to_string(), cases)?;
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 #[test]
 fn a_redirect_takes_the_port_from_the_server_that_listens_on_it() -> Test {
     lab::rules_or_skip!();
-    for backend in Backend::ALL {
+    with_each(|backend| {
         let mut node = Node::new()?;
         let (port, inner) = (lab::unused_port()?, lab::unused_port()?);
         node.serve_here("behind", &format!("tcp 0.0.0.0:{inner}"))?;
@@ -235,8 +235,8 @@ fn a_redirect_takes_the_port_from_the_server_that_listens_on_it() -> Test {
                 case("outside", node.ip(), &["behind"]),
             ],
         )?;
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 #[test]
@@ -312,7 +312,7 @@ fn rules_of_native_nftables_with_a_map_a_set_and_numgen() -> Test {
 #[test]
 fn a_chain_of_three_namespaces_is_followed_to_the_last() -> Test {
     lab::rules_or_skip!();
-    for backend in Backend::ALL {
+    with_each(|backend| {
         let mut node = Node::new()?;
         let [port, middle, inner] = [(); 3].map(|()| lab::unused_port());
         let (port, middle, inner) = (port?, middle?, inner?);
@@ -344,8 +344,8 @@ fn a_chain_of_three_namespaces_is_followed_to_the_last() -> Test {
             &port.to_string(),
             &[case("node", node.ip(), &["deep"]), case("outside", node.ip(), &["deep"])],
         )?;
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 #[test]
@@ -371,7 +371,7 @@ fn a_udp_port_is_translated_by_its_own_rule_only() -> Test {
 #[test]
 fn a_translation_to_an_address_that_nobody_has_leads_nowhere() -> Test {
     lab::rules_or_skip!();
-    for backend in Backend::ALL {
+    with_each(|backend| {
         let mut node = Node::new()?;
         let (port, inner) = (lab::unused_port()?, lab::unused_port()?);
         node.add_pod()?;
@@ -389,6 +389,6 @@ fn a_translation_to_an_address_that_nobody_has_leads_nowhere() -> Test {
                 case("outside", node.ip(), &["timeout"]),
             ],
         )?;
-    }
-    Ok(())
+        Ok(())
+    })
 }

@@ -201,6 +201,8 @@ fn what_a_user_drops_in_docker_user_does_not_arrive_in_a_container() -> Test {
             case("loopback", LOOPBACK, &["web"]),
             case("node", host.ip(), &["web"]),
             case("outside", host.ip(), &["timeout"]),
+            // Nothing but its proxy is there for IPv6.
+            case("outside", host.ipv6(), &["web"]),
         ],
     )
 }

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use lab::kube::{Endpoint, NftShape, Proxy, Service, Shape};
 use lab::{Backend, Test};
 
-use crate::node::{LOOPBACK, Node, case};
+use crate::node::{LOOPBACK, Node, case, with_each};
 
 /// The ports of the services of [`cluster`].
 struct Ports {
@@ -142,7 +142,7 @@ fn node_ports_of_kube_proxy_today_in_legacy_tables() -> Test {
 #[test]
 fn a_node_port_that_kube_proxy_holds_a_socket_for_leads_to_the_pods() -> Test {
     lab::rules_or_skip!();
-    for backend in Backend::ALL {
+    with_each(|backend| {
         let (mut node, proxy, ports) = cluster()?;
         node.lab.iptables(node.host(), backend, &proxy.iptables(Shape::V1_20))?;
         // It listens and never accepts.
@@ -164,14 +164,14 @@ fn a_node_port_that_kube_proxy_holds_a_socket_for_leads_to_the_pods() -> Test {
                 case("outside", node.ip(), &["refused"]),
             ],
         )?;
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 #[test]
 fn node_ports_on_given_addresses_are_open_on_those_only() -> Test {
     lab::rules_or_skip!();
-    for backend in Backend::ALL {
+    with_each(|backend| {
         let (node, mut proxy, ports) = cluster()?;
         proxy.node_port_addresses = Some(vec![node.ip()]);
         node.lab.iptables(node.host(), backend, &proxy.iptables(Shape::Current))?;
@@ -185,8 +185,8 @@ fn node_ports_on_given_addresses_are_open_on_those_only() -> Test {
                 case("outside", node.ip(), WEB),
             ],
         )?;
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 #[test]
@@ -202,7 +202,9 @@ fn a_server_on_a_node_port_gets_what_the_rules_leave() -> Test {
             case("loopback", LOOPBACK, &["squatter"]),
             case("loopback", std::net::Ipv6Addr::LOCALHOST, &["squatter"]),
             case("node", node.ip(), WEB),
+            case("node", node.ipv6(), &["squatter"]),
             case("outside", node.ip(), WEB),
+            case("outside", node.ipv6(), &["squatter"]),
         ],
     )
 }

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use lab::kube::{Endpoint, Proxy, Service, Shape};
 use lab::{Backend, Lab, Netns, Test};
 
-use crate::node::{LOOPBACK, Node, case};
+use crate::node::{LOOPBACK, Node, case, with_each};
 
 /// A pod of the node that is in the namespace `node`, joined to it by a pair.
 fn pod(lab: &Lab, node: &Netns, name: &str, near: Ipv4Addr, ip: Ipv4Addr) -> anyhow::Result<Netns> {
@@ -34,7 +34,7 @@ fn publish(node: &Node, port: u16, to: &str) -> Test {
 #[test]
 fn a_published_port_leads_through_the_node_port_of_a_node_in_a_container() -> Test {
     lab::rules_or_skip!();
-    for backend in Backend::ALL {
+    with_each(|backend| {
         let mut node = Node::new()?;
         let [port, node_port, inner] = [(); 3].map(|()| lab::unused_port());
         let (port, node_port, inner) = (port?, node_port?, inner?);
@@ -68,8 +68,8 @@ fn a_published_port_leads_through_the_node_port_of_a_node_in_a_container() -> Te
                 case("outside", node.ip(), &["refused"]),
             ],
         )?;
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn a_port_of_k3s_service_lb_leads_through_its_pod_to_the_service() -> Test {
 #[test]
 fn an_external_address_of_a_service_takes_the_port_of_the_host() -> Test {
     lab::rules_or_skip!();
-    for backend in Backend::ALL {
+    with_each(|backend| {
         let mut node = Node::new()?;
         let (port, inner) = (lab::unused_port()?, lab::unused_port()?);
         let web = node.serve_in_pod("web", inner)?;
@@ -161,14 +161,14 @@ fn an_external_address_of_a_service_takes_the_port_of_the_host() -> Test {
                 case("outside", node.ip(), &["web"]),
             ],
         )?;
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 #[test]
 fn a_node_port_beats_a_published_port_of_the_same_number() -> Test {
     lab::rules_or_skip!();
-    for backend in Backend::ALL {
+    with_each(|backend| {
         let mut node = Node::new()?;
         let (port, inner) = (lab::unused_port()?, lab::unused_port()?);
         let service = node.serve_in_pod("service", inner)?;
@@ -188,14 +188,14 @@ fn a_node_port_beats_a_published_port_of_the_same_number() -> Test {
             &port.to_string(),
             &[case("node", node.ip(), &["service"]), case("outside", node.ip(), &["service"])],
         )?;
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 #[test]
 fn a_cluster_address_leads_to_the_pods() -> Test {
     lab::rules_or_skip!();
-    for backend in Backend::ALL {
+    with_each(|backend| {
         let mut node = Node::new()?;
         let inner = lab::unused_port()?;
         let mut endpoints = Vec::new();
@@ -213,8 +213,8 @@ fn a_cluster_address_leads_to_the_pods() -> Test {
             &format!("{ip}:{port}"),
             &[case("node", ip, &["one", "two"]), case("containers", ip, &["one", "two"])],
         )?;
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
-use lab::{Lab, Landing, Netns, Proc, Run, Test};
+use lab::{Backend, Lab, Landing, Netns, Proc, Run, Test};
 use serde_json::Value;
 
 /// How often a client tries a service with several endpoints.
@@ -179,6 +179,18 @@ struct Happened<'a> {
     case: &'a Case<'a>,
     to: SocketAddr,
     landed: Vec<Landing>,
+}
+
+/// The same test with rules of either backend. A failure names the backend.
+pub(crate) fn with_each(test: impl Fn(Backend) -> Test) -> Test {
+    let mut problems = String::new();
+    for backend in Backend::ALL {
+        if let Err(problem) = test(backend) {
+            writeln!(problems, "iptables-{}: {problem:#}", backend.name())?;
+        }
+    }
+    ensure!(problems.is_empty(), "{problems}");
+    Ok(())
 }
 
 /// Who asks, and from where connections are made.

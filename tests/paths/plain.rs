@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use lab::Test;
 
-use crate::node::{LOOPBACK, Node, case};
+use crate::node::{LOOPBACK, Node, case, with_each};
 
 #[test]
 fn a_server_on_every_address_is_reached_from_everywhere() -> Test {
@@ -120,7 +120,7 @@ fn a_udp_server_answers_where_it_is_bound() -> Test {
 #[test]
 fn a_port_that_the_firewall_drops_is_not_reached_from_outside() -> Test {
     lab::rules_or_skip!();
-    for backend in lab::Backend::ALL {
+    with_each(|backend| {
         let mut node = Node::new()?;
         let port = lab::unused_port()?;
         node.serve_here("web", &format!("tcp 0.0.0.0:{port}"))?;
@@ -134,6 +134,6 @@ fn a_port_that_the_firewall_drops_is_not_reached_from_outside() -> Test {
                 case("outside", node.ip(), &["timeout"]),
             ],
         )?;
-    }
-    Ok(())
+        Ok(())
+    })
 }

@@ -11,6 +11,8 @@
 #[cfg(test)]
 pub(super) mod lab;
 mod matches;
+#[cfg(test)]
+mod older;
 mod targets;
 #[cfg(test)]
 mod tests;
