@@ -178,11 +178,16 @@ fn here(facts: &Facts<'_>, socket: &Socket, path: &Path) -> Vec<Reach> {
         } else {
             "bound to all addresses"
         };
-        reach.push(if all.iter().any(|a| a.address.is_loopback()) {
-            entry(Vantage::Loopback, Some(at(loopback, port)), Some(true), why)
+        if all.iter().any(|a| a.address.is_loopback()) {
+            reach.push(entry(Vantage::Loopback, Some(at(loopback, port)), Some(true), why));
+            // A dual-stack bind takes both.
+            let other = IpAddr::V6(std::net::Ipv6Addr::LOCALHOST);
+            if bound.is_ipv6() && loopback != other && all.iter().any(|a| a.address == other) {
+                reach.push(entry(Vantage::Loopback, Some(at(other, port)), Some(true), why));
+            }
         } else {
-            loopback_down(loopback, port)
-        });
+            reach.push(loopback_down(loopback, port));
+        }
     } else {
         let no = entry(Vantage::Loopback, None, Some(false), format!("bound to {bound} only"));
         reach.push(fix(no, format!("connect to {}", at(bound, port))));

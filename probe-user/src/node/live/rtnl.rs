@@ -27,7 +27,7 @@ use rtnetlink::{Handle, RouteMessageBuilder};
 
 use super::enter::Door;
 use super::genl;
-use crate::model::{Address, Link, LinkKind, NetnsId, Route};
+use crate::model::{Address, Link, LinkKind, NetnsId, Route, RouteFound, RouteKind};
 
 /// A conversation on a netlink socket of this thread's namespace.
 struct Rtnl {
@@ -258,6 +258,76 @@ fn kind(message: &LinkMessage) -> LinkKind {
         },
         (Some(other), _) => LinkKind::Other(other.to_string()),
     }
+}
+
+/// Asks the kernel which way packets take, in the namespace it was opened in.
+pub(super) struct Router(Rtnl);
+
+impl std::fmt::Debug for Router {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Router").finish()
+    }
+}
+
+impl Router {
+    pub(super) fn open() -> io::Result<Self> {
+        Rtnl::open().map(Self)
+    }
+
+    /// The kernel's decision for a packet that a process here sends.
+    pub(super) fn route(&mut self, to: IpAddr, mark: u32) -> io::Result<RouteFound> {
+        let mut message = match to {
+            IpAddr::V4(to) => {
+                RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(to, 32).build()
+            }
+            IpAddr::V6(to) => {
+                RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(to, 128).build()
+            }
+        };
+        // What the builder sets is for adding routes.
+        message.header.table = 0;
+        message.header.protocol = netlink_packet_route::route::RouteProtocol::Unspec;
+        message.header.scope = netlink_packet_route::route::RouteScope::Universe;
+        message.header.kind = RouteType::Unspec;
+        if mark != 0 {
+            message.attributes.push(RouteAttribute::Mark(mark));
+        }
+        let nowhere = |kind| RouteFound { kind, oif: None, gateway: None, source: None };
+        match self.0.ask(RouteNetlinkMessage::GetRoute(message)) {
+            Ok(Some(RouteNetlinkMessage::NewRoute(message))) => Ok(decision(&message)),
+            Ok(_) => Ok(nowhere(RouteKind::None)),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ENETUNREACH) => Ok(nowhere(RouteKind::None)),
+                Some(libc::EHOSTUNREACH) => Ok(nowhere(RouteKind::Unreachable)),
+                Some(libc::EACCES) => Ok(nowhere(RouteKind::Prohibit)),
+                Some(libc::EINVAL) => Ok(nowhere(RouteKind::Blackhole)),
+                _ => Err(error),
+            },
+        }
+    }
+}
+
+fn decision(message: &RouteMessage) -> RouteFound {
+    let kind = match message.header.kind {
+        RouteType::Local => RouteKind::Local,
+        RouteType::Broadcast => RouteKind::Broadcast,
+        RouteType::Anycast => RouteKind::Anycast,
+        RouteType::Multicast => RouteKind::Multicast,
+        RouteType::BlackHole => RouteKind::Blackhole,
+        RouteType::Unreachable => RouteKind::Unreachable,
+        RouteType::Prohibit => RouteKind::Prohibit,
+        _ => RouteKind::Unicast,
+    };
+    let mut found = RouteFound { kind, oif: None, gateway: None, source: None };
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Gateway(a) => found.gateway = ip(a),
+            RouteAttribute::Oif(index) => found.oif = Some(*index),
+            RouteAttribute::PrefSource(a) => found.source = ip(a),
+            _ => {}
+        }
+    }
+    found
 }
 
 /// The addresses of all interfaces.

@@ -1,14 +1,129 @@
 //! Which way packets take: the kernel's routing decision, and what it forwards.
 
-use super::LiveNode;
-use crate::model::{NetSettings, NetnsId, Read, RouteFound, RouteQuery};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::time::Instant;
+
+use super::enter;
+use super::rtnl::Router;
+use super::{LiveNode, Memo, gaps};
+use crate::model::{Gap, Impact, NetSettings, NetnsId, Read, RouteFound, RouteQuery};
+
+/// How many sockets are kept open. Descriptors are few; the routes of a namespace
+/// beyond these are asked for by a socket of their own each.
+const SOCKETS: usize = 128;
+const SOURCE: &str = "routing decisions";
+
+/// The routing decisions asked for so far, and the sockets that they are asked by: a
+/// netlink socket stays in the namespace that it was made in.
+#[derive(Debug, Default)]
+pub(super) struct Ways {
+    routers: RefCell<HashMap<NetnsId, Router>>,
+    known: RefCell<HashMap<RouteQuery, Option<RouteFound>>>,
+    pub(super) settings: Memo<NetSettings>,
+}
 
 impl LiveNode {
-    pub(super) fn route_of(&self, _query: &RouteQuery) -> Read<Option<RouteFound>> {
-        Read::default()
+    pub(super) fn route_of(&self, query: &RouteQuery) -> Read<Option<RouteFound>> {
+        if let Some(known) = self.ways.known.borrow().get(query) {
+            return Read::whole(known.clone());
+        }
+        let since = Instant::now();
+        let (found, gap) = match self.ask_route(query) {
+            Ok(found) => (found, None),
+            Err(why) => {
+                let source = format!("routes of netns {}", query.netns);
+                (None, Some(Gap::new(Impact::Reach, source, why)))
+            }
+        };
+        self.ways.known.borrow_mut().insert(*query, found.clone());
+        let asked = self.ways.known.borrow().len();
+        self.log(SOURCE, since, gap.as_slice(), format!("{asked} asked for"));
+        Read { value: found, gaps: gap.into_iter().collect() }
     }
 
-    pub(super) fn settings_inside(&self, _netns: &[NetnsId]) -> Read<Vec<NetSettings>> {
-        Read::default()
+    fn ask_route(&self, query: &RouteQuery) -> Result<Option<RouteFound>, String> {
+        let mut routers = self.ways.routers.borrow_mut();
+        if !routers.contains_key(&query.netns) {
+            let doors = self.doors([query.netns]);
+            let opened = enter::in_each(&doors, |_| Router::open()).pop();
+            let router = match opened {
+                Some(Ok(router)) => router.map_err(|error| error.to_string())?,
+                Some(Err(refused)) => return Err(gaps::reason(refused)),
+                None => return Ok(None),
+            };
+            if routers.len() >= SOCKETS {
+                routers.clear();
+            }
+            routers.insert(query.netns, router);
+        }
+        let Some(router) = routers.get_mut(&query.netns) else { return Ok(None) };
+        router.route(query.to, query.mark).map(Some).map_err(|error| error.to_string())
+    }
+
+    pub(super) fn settings_inside(&self, netns: &[NetnsId]) -> Read<Vec<NetSettings>> {
+        self.inside("network settings", Impact::Reach, &self.ways.settings, netns, |door| {
+            Read::whole(vec![settings(door.id)])
+        })
+    }
+}
+
+/// The settings of the namespace of the calling thread: `/proc/sys/net` is that of
+/// whoever looks.
+fn settings(netns: NetnsId) -> NetSettings {
+    let flag = |path: &str| read(path).ok().map(|text| text.trim() != "0");
+    let mut route_localnet: Vec<String> = std::fs::read_dir(IPV4_CONF)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name != "all" && name != "default")
+        .filter(|name| flag(&format!("{IPV4_CONF}/{name}/route_localnet")) == Some(true))
+        .collect();
+    route_localnet.sort_unstable();
+    NetSettings {
+        netns,
+        forward4: flag("/proc/sys/net/ipv4/ip_forward"),
+        forward6: flag("/proc/sys/net/ipv6/conf/all/forwarding"),
+        route_localnet_all: flag(&format!("{IPV4_CONF}/all/route_localnet")),
+        route_localnet,
+        bridge_calls_iptables: flag("/proc/sys/net/bridge/bridge-nf-call-iptables"),
+    }
+}
+
+const IPV4_CONF: &str = "/proc/sys/net/ipv4/conf";
+
+fn read(path: &str) -> io::Result<String> {
+    std::fs::read_to_string(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::RouteKind;
+
+    #[test]
+    fn the_own_namespace_has_a_way_to_its_loopback() {
+        let node = LiveNode::new().unwrap();
+        let netns = node.found().0.own.unwrap();
+        let ask = |to: &str| {
+            let to = to.parse().unwrap();
+            node.route_of(&RouteQuery { netns, to, mark: 0 }).value.unwrap()
+        };
+        let local = ask("127.0.0.1");
+        assert_eq!(local.kind, RouteKind::Local);
+        assert!(local.oif.is_some() && local.gateway.is_none(), "{local:?}");
+        // A network that is set aside for documents: there is none, or it leads out.
+        let far = ask("192.0.2.77");
+        assert!(matches!(far.kind, RouteKind::Unicast | RouteKind::None), "{far:?}");
+    }
+
+    #[test]
+    fn settings_are_read() {
+        let node = LiveNode::new().unwrap();
+        let netns = node.found().0.own.unwrap();
+        let read = node.settings_inside(&[netns]);
+        assert!(read.value.iter().any(|s| s.netns == netns && s.forward4.is_some()), "{read:?}");
     }
 }

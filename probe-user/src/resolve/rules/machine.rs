@@ -250,7 +250,7 @@ fn step(
             Ok(ports) => redirect(source, branch, place, ports, *flags),
             Err(()) => Does::Ends(Ended::Unknown),
         },
-        // In a table of both families the kernel passes over what is for the other.
+        // In a table for both, a translation is for packets of its own family.
         Expr::Nat { ipv6, address: Some(_), .. } if *ipv6 != packet.destination.is_ipv6() => {
             Does::Goes
         }
@@ -383,15 +383,23 @@ fn client_is(branch: &Branch, question: String, invert: bool) -> Does {
     Does::Splits(vec![(goes, None), (ends, Some(Ended::Next))])
 }
 
-/// Whether somebody elsewhere can't have such an address.
+/// Whether somebody elsewhere can't have such an address: loopback's, this node's own,
+/// and those that packets are sent to by another interface than it came in by.
 fn is_of_this_node(source: &dyn Source, packet: &Packet, network: IpAddr, prefix: u8) -> bool {
     if network.is_loopback() && (network.is_ipv6() || prefix >= 8) {
         return true;
     }
-    let whole = if network.is_ipv6() { 128 } else { 32 };
-    let query = crate::model::RouteQuery { netns: packet.netns, to: network, mark: 0 };
-    prefix == whole
-        && source.route(&query).is_some_and(|r| r.kind == crate::model::RouteKind::Local)
+    let not_from_there = |to: IpAddr| {
+        let query = crate::model::RouteQuery { netns: packet.netns, to, mark: 0 };
+        let Some(route) = source.route(&query) else { return false };
+        let here = packet.iif.as_ref().map(|nic| nic.index);
+        match route.kind {
+            crate::model::RouteKind::Local => true,
+            crate::model::RouteKind::Unicast => here.is_some() && route.oif != here,
+            _ => false,
+        }
+    };
+    not_from_there(network) && nat::last_of(network, prefix).is_some_and(not_from_there)
 }
 
 /// The elements that a key of which some bits are unknown may belong to.

@@ -89,3 +89,11 @@ fn netmap(is: IpAddr, first: IpAddr, last: IpAddr) -> Option<IpAddr> {
     let host = number(first) ^ number(last);
     address(number(is) & host | number(first) & !host, first.is_ipv6())
 }
+
+/// The last address of a network.
+pub(super) fn last_of(network: IpAddr, prefix: u8) -> Option<IpAddr> {
+    let bits: u32 = if network.is_ipv6() { 128 } else { 32 };
+    let host = bits.checked_sub(u32::from(prefix))?;
+    let ones = u128::MAX.checked_shr(128 - host).unwrap_or(0);
+    address(number(network) | ones, network.is_ipv6())
+}
