@@ -10,3 +10,7 @@ pub mod model;
 pub mod node;
 pub mod resolve;
 pub mod view;
+
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub use node::fuzzing;

@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod dist;
 mod ebpf;
+mod fuzz;
 mod setup;
 mod sh;
 mod test;
@@ -50,6 +51,12 @@ enum Command {
     /// Emulated, without network or disk, in a minute or two for each. Kernels are
     /// downloaded once, into target/vm, or $WHEREIS_PORT_VM_CACHE.
     Vm(vm::Args),
+    /// Feed damaged messages to every parser of what the kernel says.
+    ///
+    /// Builds the targets, with libFuzzer, and runs them for a minute each, one for
+    /// each processor at a time. An input that makes one panic is kept, in
+    /// target/fuzz/work/crashes; what was learnt is kept beside it.
+    Fuzz(fuzz::Args),
     /// Compare with ss, lsof and somo, side by side, on a big and a small node.
     ///
     /// Needs root, for a network namespace of its own. Opens some ten thousand
@@ -88,6 +95,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::BuildEbpf(args) => ebpf::run(&args),
         Command::Vm(args) => vm::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Dist => dist::run(),
         Command::BenchNode(args) => bench::help(&args),

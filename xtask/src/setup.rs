@@ -39,6 +39,7 @@ const NEEDS: &[Need] = &[
     Need { program: "qemu-system-x86_64", package: "qemu-system-x86", why: "boots other kernels" },
     Need { program: "cpio", package: "cpio", why: "packs what they boot from" },
     Need { program: "depmod", package: "kmod", why: "finds and loads their modules" },
+    Need { program: "g++", package: "g++", why: "builds libFuzzer" },
     Need { program: "strip", package: "binutils", why: "makes programs small for them" },
 ];
 

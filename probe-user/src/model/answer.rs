@@ -197,17 +197,35 @@ pub struct Listing {
     pub gaps: Vec<Gap>,
 }
 
-/// One listener, with what is at its own end: forwards are not followed.
+/// One listener, or one port that packet rules or a load balancer take, with what is
+/// at its own end: ways are not followed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ListRow {
-    /// The namespace of the socket.
+    /// The namespace whose port it is.
     pub netns: NetnsRef,
-    /// The socket.
-    pub socket: Socket,
+    /// What takes the port: a listener, the kernel, a rule or a service.
+    pub kind: HopKind,
+    /// The protocol.
+    pub proto: Proto,
+    /// The address, exactly as bound; a wildcard for all of the namespace.
+    pub address: IpAddr,
+    /// The port.
+    pub port: Port,
+    /// The socket; `None` for a port that only rules or a load balancer take.
+    pub socket: Option<Socket>,
+    /// Whose rules take the port, or which load balancer: `Docker`, `kube-proxy
+    /// (iptables)`. `None` for a plain listener and for rules written by hand.
+    pub taken_by: Option<String>,
+    /// The service that it is a port of. Untrusted.
+    pub service: Option<Service>,
     /// Who holds it. Shared by all rows of the same holders.
     pub end: Rc<End>,
-    /// Where its holder passes connections on to, when it is a forwarder.
+    /// Where connections are passed on to: by a holder that forwards, or by rules.
     pub target: Option<Endpoint>,
+    /// Other places that rules or a load balancer choose from, at most a few.
+    pub others: Vec<Endpoint>,
+    /// How many more there are.
+    pub more: usize,
     /// What is there, in one line. Untrusted.
     pub target_detail: Option<String>,
 }

@@ -14,6 +14,9 @@ use crate::model::{
     SocketInode, SourceReport, Watched,
 };
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub use live::fuzzing;
 pub use live::{
     COMPARISON, LiveNode, Pinned, drop_rights, group_id, local_offset, pin, probe_reports, unpin,
     watch,

@@ -1,4 +1,7 @@
-//! Every listener of the node, one row each.
+//! Every listener of the node, one row each, and every port that only rules or load
+//! balancers take.
+
+mod taken;
 
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
@@ -7,8 +10,8 @@ use super::facts::{Facts, container_name};
 use super::forward;
 use super::owner;
 use crate::model::{
-    End, Endpoint, ListRow, Listing, NetnsId, Owners, Pid, Process, Proto, Socket, SocketFilter,
-    SocketInode, StartTime,
+    End, Ending, Endpoint, HopKind, ListRow, Listing, NetnsId, Owners, Pid, Process, Proto, Socket,
+    SocketFilter, SocketInode, StartTime,
 };
 use crate::node::Node;
 
@@ -47,7 +50,8 @@ pub fn list(node: &dyn Node, filter: &ListFilter) -> Listing {
         sockets.retain(|s| s.address.is_ipv4() == ipv4);
     }
     facts.sort(&mut sockets);
-    let rows = rows(&facts, sockets);
+    let mut rows = rows(&facts, sockets);
+    taken::add(&facts, &places, filter, &mut rows);
     let rows: Vec<ListRow> = rows.into_iter().filter(|row| passes(row, filter)).collect();
     if rows.is_empty() {
         super::hidden(&facts);
@@ -66,11 +70,20 @@ fn rows(facts: &Facts<'_>, sockets: Vec<Socket>) -> Vec<ListRow> {
         for one in &*ends(facts, &socket, &owners, &mut known) {
             let (target, target_detail) =
                 if one.forwards { target(&socket, &one.end).unzip() } else { (None, None) };
+            let kernel = one.end.ending == Ending::Kernel;
             rows.push(ListRow {
                 netns: netns.clone(),
-                socket: socket.clone(),
+                kind: if kernel { HopKind::Kernel } else { HopKind::Listener },
+                proto: socket.proto,
+                address: socket.address,
+                port: socket.port,
+                socket: Some(socket.clone()),
+                taken_by: None,
+                service: None,
                 end: Rc::clone(&one.end),
                 target,
+                others: Vec::new(),
+                more: 0,
                 target_detail,
             });
         }

@@ -257,6 +257,19 @@ fn parse_portlist(netns: NetnsId, text: &str) -> Vec<KernelPort> {
     ports
 }
 
+/// For the fuzz targets.
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(bytes: &[u8]) {
+    for message in messages(bytes) {
+        let attributes = message.body.get(4..).unwrap_or_default();
+        for kind in 0..32 {
+            attribute(attributes, kind);
+            u16_of(attributes, kind);
+            u32_of(attributes, kind);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

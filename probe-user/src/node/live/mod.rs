@@ -8,6 +8,8 @@ mod conntrack;
 mod containers;
 mod ebpf;
 mod enter;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod gaps;
 mod genl;
 mod held;

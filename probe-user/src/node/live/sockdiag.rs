@@ -233,6 +233,15 @@ fn convert(netns: NetnsId, proto: Proto, response: &[u8]) -> Option<Socket> {
     })
 }
 
+/// For the fuzz targets.
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(bytes: &[u8]) {
+    for message in genl::messages(bytes) {
+        convert(NetnsId::Inode(1), Proto::Tcp, message.body);
+        convert(NetnsId::Inode(1), Proto::Udp, message.body);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;

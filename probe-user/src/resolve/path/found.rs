@@ -66,15 +66,34 @@ pub(in crate::resolve) fn of_namespace(
         let arrivals = from_process(facts, netns, to, &mut Visited::new());
         entries.push(Entry { from: From::Own, to, arrivals });
         let Some(link) = links.iter().find(|l| l.index == one.ifindex) else { continue };
-        let (from, source) = match is_inner(link) {
-            true => (From::Inner, neighbour(facts, netns, one)),
-            false => (From::Outside, Sender::Elsewhere),
-        };
-        let iif = Nic { index: link.index, name: link.name.as_str().into() };
-        let arrivals = from_elsewhere(facts, netns, iif, source, to);
-        entries.push(Entry { from, to, arrivals });
+        if is_inner(link) {
+            continue;
+        }
+        let iif = nic(link);
+        let arrivals = from_elsewhere(facts, netns, iif, Sender::Elsewhere, to);
+        entries.push(Entry { from: From::Outside, to, arrivals });
+    }
+    // Containers may use any address of the node; of several networks one is tried for
+    // each address, its own if it has one.
+    let inner: Vec<(&Address, &Link)> = usable
+        .iter()
+        .filter_map(|a| Some((*a, links.iter().find(|l| l.index == a.ifindex && is_inner(l))?)))
+        .collect();
+    for one in usable.iter().take(ADDRESSES) {
+        let own = inner.iter().find(|(a, _)| a.address == one.address);
+        let same_family =
+            || inner.iter().find(|(a, _)| a.address.is_ipv6() == one.address.is_ipv6());
+        let Some((by, link)) = own.or_else(same_family) else { continue };
+        let to = To { proto, address: one.address, port };
+        let source = neighbour(facts, netns, by);
+        let arrivals = from_elsewhere(facts, netns, nic(link), source, to);
+        entries.push(Entry { from: From::Inner, to, arrivals });
     }
     entries
+}
+
+fn nic(link: &Link) -> Nic {
+    Nic { index: link.index, name: link.name.as_str().into() }
 }
 
 /// Tries one address from a namespace: a process of it connects, and if it has the

@@ -1,6 +1,7 @@
 //! What several possible ways of one connection say together.
 
 use super::{Arrival, Stop, StopKind};
+use crate::model::Ending;
 
 /// Whether a connection arrives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +18,21 @@ pub(in crate::resolve) fn judge(arrivals: &[Arrival]) -> Judgement {
     let stops: Vec<(&Arrival, &Stop)> =
         arrivals.iter().filter_map(|a| Some((a, a.stop.as_ref()?))).collect();
     let lands = arrivals.len() - stops.len();
+    let beyond = |a: &&Arrival| a.stop.is_none() && a.end.ending == Ending::Elsewhere;
+    let leaves: Vec<&Arrival> = arrivals.iter().filter(beyond).collect();
+    if let Some(first) = leaves.first().filter(|_| leaves.len() == lands && stops.is_empty()) {
+        // It gets off this node; whether anything answers there is not known here.
+        let why = first.end.why.clone().unwrap_or_default();
+        let to =
+            first.hops.last().and_then(|hop| Some((hop.endpoint.address?, hop.endpoint.port?)));
+        let to = to.map_or_else(String::new, |(address, port)| {
+            format!(
+                "it goes on to {}, beyond this node: ",
+                std::net::SocketAddr::new(address, port.0)
+            )
+        });
+        return Judgement { arrives: None, why: Some(format!("{to}{why}")), fix: None };
+    }
     let Some((first, stop)) = stops.first() else {
         let depends = arrivals.iter().find(|a| !a.depends.is_empty());
         // Every branch lands somewhere, whatever it depends on.

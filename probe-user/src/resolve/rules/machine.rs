@@ -395,7 +395,10 @@ fn is_of_this_node(source: &dyn Source, packet: &Packet, network: IpAddr, prefix
         let here = packet.iif.as_ref().map(|nic| nic.index);
         match route.kind {
             crate::model::RouteKind::Local => true,
-            crate::model::RouteKind::Unicast => here.is_some() && route.oif != here,
+            // The ends of a network's range are broadcast addresses of it.
+            crate::model::RouteKind::Unicast | crate::model::RouteKind::Broadcast => {
+                here.is_some() && route.oif != here
+            }
             _ => false,
         }
     };

@@ -9,25 +9,27 @@ use crate::model;
 
 use super::{Cluster, Container, End, Ending, Netns, Pod, Process, Proto, SocketState};
 
-/// One listener of a list.
+/// One listener of a list, or a port that only rules or a load balancer take.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Listener<'a> {
-    /// The namespace of the socket.
+    /// What takes the port: `listener`, `kernel`, `dnat` or `service`.
+    pub kind: super::HopKind,
+    /// The namespace whose port it is.
     pub netns: Netns<'a>,
     /// The protocol.
     pub proto: Proto,
-    /// The bound address, exactly as bound.
+    /// The bound address, exactly as bound; a wildcard for rules that take all addresses.
     pub address: IpAddr,
     /// The bound port.
     pub port: u16,
-    /// The socket's state.
-    pub state: SocketState,
+    /// The socket's state; null without a socket.
+    pub state: Option<SocketState>,
     /// `IPV6_V6ONLY`; null for IPv4, and where it is not readable.
     pub v6only: Option<bool>,
     /// The socket's inode number in sockfs; 0 when it has none.
     pub socket_inode: u64,
-    /// The user id of who made it.
-    pub uid: u32,
+    /// The user id of who made it; null without a socket.
+    pub uid: Option<u32>,
     /// That user's name, when the process that likely accepts runs as that user.
     pub user: Option<&'a str>,
     /// What kind of owner.
@@ -48,24 +50,46 @@ pub struct Listener<'a> {
     pub cluster: Option<Cluster<'a>>,
     /// The systemd unit or scope.
     pub unit: Option<&'a str>,
-    /// Where its holder passes connections on to; null when it is no forwarder.
+    /// Where connections are passed on to; null when they end here.
     pub target: Option<Target<'a>>,
+    /// The targets that rules or a load balancer choose from, `target` first: at most a
+    /// few of `target_count`.
+    pub targets: Vec<Target<'a>>,
+    /// How many targets there are.
+    pub target_count: usize,
+    /// Whose rules take the port, or which load balancer; null for a plain listener and
+    /// for rules written by hand.
+    pub taken_by: Option<&'a str>,
+    /// The Kubernetes service whose port it is.
+    pub service: Option<super::Service<'a>>,
 }
 
 impl<'a> From<&'a model::ListRow> for Listener<'a> {
     fn from(row: &'a model::ListRow) -> Self {
         let end = End::from(&*row.end);
+        let socket = row.socket.as_ref();
+        let target = |endpoint: &'a model::Endpoint| Target {
+            address: endpoint.address,
+            name: endpoint.name.as_deref(),
+            port: endpoint.port.map(|p| p.0),
+            detail: row.target_detail.as_deref(),
+        };
         Self {
+            kind: row.kind.into(),
             netns: (&row.netns).into(),
-            proto: row.socket.proto.into(),
-            address: row.socket.address,
-            port: row.socket.port.0,
-            state: row.socket.state.into(),
-            v6only: row.socket.v6only,
-            socket_inode: row.socket.inode,
-            uid: row.socket.uid,
+            proto: row.proto.into(),
+            address: row.address,
+            port: row.port.0,
+            state: socket.map(|s| s.state.into()),
+            v6only: socket.and_then(|s| s.v6only),
+            socket_inode: socket.map_or(0, |s| s.inode),
+            uid: socket.map(|s| s.uid),
             // A process may hold a socket that another user made.
-            user: end.process.as_ref().filter(|p| p.uid == row.socket.uid).and_then(|p| p.user),
+            user: end
+                .process
+                .as_ref()
+                .filter(|p| socket.is_some_and(|s| p.uid == s.uid))
+                .and_then(|p| p.user),
             ending: end.ending,
             why: end.why,
             process: end.process,
@@ -75,12 +99,11 @@ impl<'a> From<&'a model::ListRow> for Listener<'a> {
             pod: end.pod,
             cluster: end.cluster,
             unit: end.unit,
-            target: row.target.as_ref().map(|endpoint| Target {
-                address: endpoint.address,
-                name: endpoint.name.as_deref(),
-                port: endpoint.port.map(|p| p.0),
-                detail: row.target_detail.as_deref(),
-            }),
+            target: row.target.as_ref().map(target),
+            targets: row.target.iter().chain(&row.others).map(target).collect(),
+            target_count: usize::from(row.target.is_some()) + row.others.len() + row.more,
+            taken_by: row.taken_by.as_deref(),
+            service: row.service.as_ref().map(Into::into),
         }
     }
 }

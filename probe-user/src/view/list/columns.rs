@@ -9,6 +9,8 @@ use crate::view::words;
 
 /// What stands for an owner that could not be told.
 pub(super) const UNKNOWN: &str = "(unknown)";
+/// Who takes a port by rules that nobody's name is in.
+const BY_RULES: &str = "packet rules";
 /// What stands for something that there is none of.
 pub(super) const NONE: &str = "-";
 
@@ -31,6 +33,7 @@ pub(super) enum Column {
     Image,
     Inode,
     Cmdline,
+    Service,
 }
 
 /// The columns of `table`.
@@ -46,7 +49,7 @@ pub(super) const TABLE: [Column; 8] = [
 ];
 
 /// The columns of `wide`.
-pub(super) const WIDE: [Column; 16] = [
+pub(super) const WIDE: [Column; 17] = [
     Column::Port,
     Column::Proto,
     Column::Address,
@@ -63,6 +66,7 @@ pub(super) const WIDE: [Column; 16] = [
     Column::Image,
     Column::Inode,
     Column::Cmdline,
+    Column::Service,
 ];
 
 impl Column {
@@ -85,6 +89,7 @@ impl Column {
             Self::Image => "IMAGE",
             Self::Inode => "INODE",
             Self::Cmdline => "CMDLINE",
+            Self::Service => "SERVICE",
         }
     }
 
@@ -113,8 +118,8 @@ impl Column {
         // Nothing can fail that is written to a string. Numbers need no text of
         // their own, of which there would be one for each of thousands of rows.
         let _ = match (self, row.end.processes.first()) {
-            (Self::Port, _) => write!(out, "{}", row.socket.port),
-            (Self::Address, _) => write!(out, "{}", row.socket.address),
+            (Self::Port, _) => write!(out, "{}", row.port),
+            (Self::Address, _) => write!(out, "{}", row.address),
             (Self::Pid, Some(process)) => write!(out, "{}", process.pid),
             (column, _) => out.write_str(&column.value(row, style).unwrap_or(NONE.into())),
         };
@@ -126,9 +131,13 @@ impl Column {
         let process = end.processes.first();
         let text = |text: &'a String| style.shown(text);
         Some(match self {
-            Self::Port => row.socket.port.to_string().into(),
-            Self::Proto => row.socket.proto.as_str().into(),
-            Self::Address => row.socket.address.to_string().into(),
+            Self::Port => row.port.to_string().into(),
+            Self::Proto => row.proto.as_str().into(),
+            Self::Address => row.address.to_string().into(),
+            Self::Process if row.socket.is_none() => {
+                let by = row.taken_by.as_deref().unwrap_or(BY_RULES);
+                format!("({})", style.shown(by)).into()
+            }
             Self::Process => match (words::marker(end.ending), process) {
                 (None, Some(process)) => match end.processes.len() - 1 {
                     0 => style.shown(process.name()),
@@ -149,15 +158,22 @@ impl Column {
                 None => row.netns.id.to_string().into(),
             },
             Self::Target => {
-                let endpoint = style.endpoint(row.target.as_ref()?);
+                let mut endpoint = style.endpoint(row.target.as_ref()?);
+                match row.others.len() + row.more {
+                    0 => {}
+                    more => endpoint.push_str(&format!(" and {more} more")),
+                }
                 match &row.target_detail {
                     Some(detail) => format!("{endpoint} {}", text(detail)).into(),
                     None => endpoint.into(),
                 }
             }
             // The name belongs to the process, which may run as somebody else.
-            Self::User => text(process.filter(|p| p.uid == row.socket.uid)?.user.as_ref()?),
-            Self::Uid => row.socket.uid.to_string().into(),
+            Self::User => {
+                let uid = row.socket.as_ref()?.uid;
+                text(process.filter(|p| p.uid == uid)?.user.as_ref()?)
+            }
+            Self::Uid => row.socket.as_ref()?.uid.to_string().into(),
             Self::Pod => {
                 let pod = end.pod.as_ref()?;
                 match (&pod.namespace, &pod.name) {
@@ -171,12 +187,20 @@ impl Column {
             Self::Cluster => text(&end.cluster.as_ref()?.name),
             Self::Unit => text(end.unit.as_ref()?),
             Self::Image => text(end.containers.last()?.image.as_ref()?),
-            Self::Inode => row.socket.inode.to_string().into(),
+            Self::Inode => row.socket.as_ref()?.inode.to_string().into(),
             Self::Cmdline => match process {
                 Some(process) if process.cmdline.is_empty() => return None,
                 Some(process) => style.text(&process.cmdline.join(" ")).into(),
                 None => text(end.why.as_ref()?),
             },
+            Self::Service => {
+                let service = row.service.as_ref()?;
+                let name = format!("{}/{}", text(&service.namespace), text(&service.name));
+                match &service.port {
+                    Some(port) => format!("{name}:{}", text(port)).into(),
+                    None => name.into(),
+                }
+            }
         })
     }
 }

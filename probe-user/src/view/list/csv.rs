@@ -3,14 +3,14 @@
 use std::io::Write;
 
 use crate::model::Listing;
-use crate::view::json::{Ending, SocketState};
+use crate::view::json::{Ending, HopKind, SocketState};
 use crate::view::sanitize::clean;
 use crate::view::style::Style;
 
 use super::columns::Column;
 
 /// The columns, with stable names. New ones are added at the end.
-const HEADER: [&str; 23] = [
+const HEADER: [&str; 28] = [
     "port",
     "proto",
     "address",
@@ -34,6 +34,11 @@ const HEADER: [&str; 23] = [
     "cmdline",
     "ending",
     "why",
+    "kind",
+    "targets",
+    "target_count",
+    "taken_by",
+    "service",
 ];
 
 /// Writes the listeners as CSV. What there is none of is an empty cell, but for
@@ -60,12 +65,18 @@ fn write(listing: &Listing, headers: bool, out: impl Write) -> csv::Result<()> {
         let cell = |column: Column| column.value(row, style).unwrap_or_default().into_owned();
         let container = row.end.containers.last();
         let pids: Vec<String> = row.end.processes.iter().map(|p| p.pid.to_string()).collect();
+        let targets = row.target.iter().chain(&row.others).map(|e| style.endpoint(e));
+        let targets: Vec<String> = targets.collect();
         let record = [
             cell(Column::Port),
             cell(Column::Proto),
             cell(Column::Address),
-            word(SocketState::from(row.socket.state)),
-            row.socket.v6only.map(|only| only.to_string()).unwrap_or_default(),
+            row.socket.as_ref().map(|s| word(SocketState::from(s.state))).unwrap_or_default(),
+            row.socket
+                .as_ref()
+                .and_then(|s| s.v6only)
+                .map(|only| only.to_string())
+                .unwrap_or_default(),
             process(row, style),
             cell(Column::Pid),
             pids.join(" "),
@@ -84,6 +95,11 @@ fn write(listing: &Listing, headers: bool, out: impl Write) -> csv::Result<()> {
             row.end.processes.first().map(|_| cell(Column::Cmdline)).unwrap_or_default(),
             word(Ending::from(row.end.ending)),
             row.end.why.as_ref().map(|why| style.text(why)).unwrap_or_default(),
+            word(HopKind::from(row.kind)),
+            targets.join(" "),
+            (targets.len() + row.more).to_string(),
+            row.taken_by.as_ref().map(|by| style.text(by)).unwrap_or_default(),
+            cell(Column::Service),
         ];
         writer.write_record(record.map(|cell| harmless(&cell)))?;
     }

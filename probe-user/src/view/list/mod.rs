@@ -162,7 +162,7 @@ fn spaces(out: &mut String, count: usize) {
 /// What the marks in the table mean, and what would give the owner; then the gaps.
 fn legend(page: &mut Page<'_>, listing: &Listing, host: &Host) {
     let mut marks: Vec<(&'static str, usize, String)> = Vec::new();
-    for row in &listing.rows {
+    for row in listing.rows.iter().filter(|row| row.socket.is_some()) {
         let Some(mark) = words::marker(row.end.ending)
             .or_else(|| row.end.processes.is_empty().then_some(columns::UNKNOWN))
         else {

@@ -46,15 +46,20 @@ enum Value {
 
 impl Key {
     fn of(column: Column, row: &ListRow, descending: bool) -> Self {
-        let socket = &row.socket;
         let value = match column {
-            Column::Address => Some(Value::Address(socket.address)),
+            Column::Address => Some(Value::Address(row.address)),
             column if column.is_number() => {
                 column.value(row, &Style::PLAIN).and_then(|v| v.parse().ok()).map(Value::Number)
             }
             column => column.value(row, &Style::PLAIN).map(|v| Value::Text(v.to_lowercase())),
         };
-        let tie = (socket.port.0, socket.proto, socket.address, socket.netns, socket.inode);
+        let tie = (
+            row.port.0,
+            row.proto,
+            row.address,
+            row.netns.id,
+            row.socket.as_ref().map_or(0, |s| s.inode),
+        );
         Self { descending, value, tie }
     }
 }

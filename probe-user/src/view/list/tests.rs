@@ -154,15 +154,14 @@ fn no_headers_and_nothing_to_explain() {
 
 #[test]
 fn sorting_by_number_name_and_address() {
-    let ports =
-        |rows: &[crate::model::ListRow]| rows.iter().map(|r| r.socket.port.0).collect::<Vec<_>>();
+    let ports = |rows: &[crate::model::ListRow]| rows.iter().map(|r| r.port.0).collect::<Vec<_>>();
     let mut rows = listing().rows;
     sort_rows(&mut rows, "port").unwrap();
     assert!(ports(&rows).is_sorted());
     sort_rows(&mut rows, "PORT:desc").unwrap();
     assert!(ports(&rows).is_sorted_by(|a, b| a >= b));
     sort_rows(&mut rows, "address").unwrap();
-    assert!(rows.iter().map(|r| r.socket.address).is_sorted());
+    assert!(rows.iter().map(|r| r.address).is_sorted());
 }
 
 #[test]

@@ -357,3 +357,15 @@ fn dropped(socket: &Socket) -> Option<u64> {
     };
     (result == 0 && usize::try_from(length) == Ok(size)).then(|| u64::from(numbers[DROPS]))
 }
+
+/// For the fuzz targets.
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(bytes: &[u8]) {
+    for message in super::genl::messages(bytes) {
+        parse::nat_message(&message);
+        entry::of_message(NetnsId::Inode(1), &message);
+    }
+    for line in String::from_utf8_lossy(bytes).lines() {
+        entry::of_line(NetnsId::Inode(1), line);
+    }
+}

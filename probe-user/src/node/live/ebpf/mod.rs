@@ -147,3 +147,13 @@ fn same_pid_namespace() -> Result<(), Refused> {
     Err(Refused::new("/proc shows another PID namespace than the tool's own")
         .remedy("mount -t proc proc /proc"))
 }
+
+/// For the fuzz targets: the kernel gives what it has in parts.
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(bytes: &[u8]) {
+    let mut reading = records::Reading::default();
+    if let Ok(taken) = reading.take(bytes) {
+        // What is wrong with it is an answer, too.
+        let _ = reading.take(bytes.get(taken..).unwrap_or_default());
+    }
+}

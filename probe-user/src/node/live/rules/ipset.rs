@@ -132,3 +132,17 @@ pub(super) fn each_of(mut attributes: &[u8]) -> impl Iterator<Item = (u16, &[u8]
         Some((kind, value))
     })
 }
+
+/// For the fuzz targets.
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(bytes: &[u8]) {
+    let mut listing = Listing::new(MEMBERS);
+    for message in messages(bytes) {
+        let attributes = message.body.get(4..).unwrap_or_default();
+        value_of(attributes, ATTR_SETNAME);
+        if !listing.add(attributes) {
+            break;
+        }
+    }
+    listing.finish();
+}

@@ -101,7 +101,7 @@ impl LegacyTable {
     }
 
     /// The names of all chains, those in hooks first.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(in crate::node::live::rules) fn chain_names(
         &self,
     ) -> impl Iterator<Item = std::sync::Arc<str>> {
@@ -127,5 +127,19 @@ fn kind(table: &str, hook: Hook) -> ChainKind {
         ("nat", _) => ChainKind::Nat,
         ("mangle", Hook::Output) => ChainKind::Route,
         _ => ChainKind::Filter,
+    }
+}
+
+/// For the fuzz targets: `struct ipt_getinfo` and the entries.
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(ipv6: bool, bytes: &[u8]) {
+    let Some((head, entries)) = bytes.split_at_checked(index::Info::SIZE) else { return };
+    let Some(info) = index::Info::parse(head) else { return };
+    let raw = Raw { name: "nat".to_owned(), info, entries: entries.into() };
+    if let Ok(table) = LegacyTable::new(NetnsId::Inode(1), ipv6, raw) {
+        table.base_chains();
+        for name in table.chain_names() {
+            table.chain(&name);
+        }
     }
 }

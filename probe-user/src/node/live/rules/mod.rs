@@ -4,6 +4,8 @@
 //! and elements are read as they are asked for, over the same socket, which stays
 //! bound to its namespace: no thread has to enter it again.
 
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing;
 mod ipset;
 mod legacy;
 mod nft;
@@ -46,7 +48,8 @@ struct Space {
     nft: Option<Nft>,
     legacy: Vec<LegacyTable>,
     legacy_chains: HashMap<ChainId, nft::Rules>,
-    legacy_trouble: Option<Trouble>,
+    /// Why not all of it could be read.
+    trouble: Option<Trouble>,
 }
 
 /// What a namespace has of nf_tables.
@@ -193,7 +196,7 @@ impl LiveNode {
         let sockets = &rules.sockets;
         let work = |door: &Door| Space::read(door.id, has_nf_tables, sockets);
         let results = enter::in_each(&doors, work);
-        let results = results.into_iter().map(|result| result.unwrap_or_else(|r| Err(r.into())));
+        let results = results.into_iter().map(|result| result.map_err(Trouble::from));
         let mut spaces = rules.spaces.borrow_mut();
         spaces.extend(doors.iter().map(|door| door.id).zip(results));
         let tables: usize = spaces.values().flatten().map(Space::tables).sum();
@@ -245,7 +248,7 @@ impl LiveNode {
 /// What of these namespaces could not be read, one gap for each reason.
 fn troubles(netns: &[NetnsId], spaces: &HashMap<NetnsId, Result<Space, Trouble>>) -> Vec<Gap> {
     let trouble = |id: &NetnsId| match spaces.get(id)? {
-        Ok(space) => space.legacy_trouble.as_ref(),
+        Ok(space) => space.trouble.as_ref(),
         Err(trouble) => Some(trouble),
     };
     let reason = |id: &NetnsId| Some((*id, trouble(id)?.reason()?.to_owned()));
@@ -260,13 +263,13 @@ fn troubles(netns: &[NetnsId], spaces: &HashMap<NetnsId, Result<Space, Trouble>>
 
 impl Space {
     /// In the namespace of the calling thread.
-    fn read(id: NetnsId, has_nf_tables: bool, sockets: &AtomicUsize) -> Result<Self, Trouble> {
-        let nft = if has_nf_tables { Nft::read(id, sockets)? } else { None };
-        let (legacy, legacy_trouble) = match legacy::tables(id) {
-            Ok(tables) => (tables, None),
-            Err(error) => (Vec::new(), Some(error.into())),
-        };
-        Ok(Self { nft, legacy, legacy_chains: HashMap::new(), legacy_trouble })
+    fn read(id: NetnsId, has_nf_tables: bool, sockets: &AtomicUsize) -> Self {
+        let nft = if has_nf_tables { Nft::read(id, sockets) } else { Ok(None) };
+        let (nft, trouble) = nft.map_or_else(|trouble| (None, Some(trouble)), |nft| (nft, None));
+        let legacy = legacy::tables(id).map_err(Trouble::from);
+        let (legacy, other) =
+            legacy.map_or_else(|trouble| (Vec::new(), Some(trouble)), |legacy| (legacy, None));
+        Self { nft, legacy, legacy_chains: HashMap::new(), trouble: trouble.or(other) }
     }
 
     fn tables(&self) -> usize {

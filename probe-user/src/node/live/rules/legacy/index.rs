@@ -107,7 +107,7 @@ impl Index {
     }
 
     /// The names of the chains that are in no hook.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn user_chains(&self) -> impl Iterator<Item = Arc<str>> {
         self.users.iter().map(|(name, _)| name.clone())
     }

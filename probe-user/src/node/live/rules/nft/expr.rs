@@ -343,15 +343,23 @@ fn reject(fields: &Fields<'_>, ipv6: bool) -> Option<Expr> {
 /// A stateful object. Those that only count or attach something to the connection
 /// do not decide; quotas, limits and numbers of connections do.
 fn objref(fields: &Fields<'_>) -> Option<Expr> {
-    let what = match fields.u32(1)? {
-        1 => "counter",
-        3 => "ct helper",
-        7 => "ct timeout",
-        8 => "secmark",
-        9 => "ct expectation",
+    // A map chooses the object, and the rule ends where it has none.
+    if fields.get(1).is_none() {
+        return Some(opaque("map of objects"));
+    }
+    Some(match fields.u32(1)? {
+        1 => no_effect("counter"),
+        2 => opaque("quota"),
+        3 => no_effect("ct helper"),
+        4 => opaque("limit"),
+        5 => opaque("connlimit"),
+        6 => no_effect("tunnel"),
+        7 => no_effect("ct timeout"),
+        8 => no_effect("secmark"),
+        9 => no_effect("ct expectation"),
+        10 => opaque("synproxy"),
         _ => return None,
-    };
-    Some(no_effect(what))
+    })
 }
 
 /// Adding to a set does not decide, unless a limit hangs on the element.

@@ -7,6 +7,8 @@
 mod data;
 mod elements;
 mod expr;
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing;
 mod names;
 mod objects;
 mod sets;

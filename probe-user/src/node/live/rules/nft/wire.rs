@@ -111,7 +111,7 @@ pub(in crate::node::live::rules) struct Message<'a> {
 
 /// What comes in answers besides messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Control {
+pub(super) enum Control {
     /// The end, with an error of the kernel or 0.
     End(i32),
     /// Damaged: nothing behind it can be read.
@@ -120,7 +120,7 @@ enum Control {
 
 /// What one read of the socket gave. `each` gets the messages; returned is how the
 /// answer ends, if it does, and whether the kernel says that it is a mixture.
-fn walk<'a>(
+pub(super) fn walk<'a>(
     mut rest: &'a [u8],
     sequence: u32,
     mut each: impl FnMut(Message<'a>),

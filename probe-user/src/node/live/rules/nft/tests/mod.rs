@@ -171,7 +171,7 @@ fn one(lab: &Lab, family: &str, hook: &str, rule: &str) -> Vec<Expr> {
         "table {family} t; delete table {family} t;
          table {family} t {{ map m {{ type ipv4_addr . inet_service : ipv4_addr . inet_service; }}
            map v {{ type inet_service : verdict; }}; set s {{ type inet_service; flags dynamic; }}
-           counter c {{ }}; limit l {{ rate 1/second; }}
+           map o {{ type inet_service : counter; }}; counter c {{ }}; limit l {{ rate 1/second; }}
            chain other {{ }}; chain c {{ {hook}; {rule}; }}; }}"
     ));
     let of = if family == "inet" { Family::Inet } else { Family::Ip };
@@ -289,7 +289,9 @@ fn every_expression_of_a_filter_is_understood() {
     assert_eq!(limit[..], [Expr::Opaque("limit".into()), Expr::Verdict(Verdict::Drop)]);
     assert_eq!(first("log prefix \"x\""), Expr::NoEffect("log".into()));
     assert_eq!(first("counter name c accept"), Expr::NoEffect("counter".into()));
-    assert_eq!(first("limit name l accept"), Expr::Opaque("objref".into()));
+    assert_eq!(first("limit name l accept"), Expr::Opaque("limit".into()));
+    let named = pre("counter name tcp dport map @o accept");
+    assert_eq!(named[3], Expr::Opaque("map of objects".into()));
     assert_eq!(first("quota 10 bytes accept"), Expr::Opaque("quota".into()));
     let add = pre("update @s { tcp dport } accept");
     assert_eq!(add[3], Expr::NoEffect("dynset".into()));

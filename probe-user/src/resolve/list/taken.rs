@@ -1,0 +1,199 @@
+//! Ports that rules and load balancers take: rows of their own, or the target of the
+//! listener that stands for them.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::rc::Rc;
+
+use super::ListFilter;
+use crate::model::{
+    Balancer, End, Ending, Endpoint, Frontend, FrontendKind, HopKind, ListRow, NetnsId, Port,
+    Proto, RouteKind, RouteQuery, Service,
+};
+use crate::resolve::facts::Facts;
+use crate::resolve::path;
+use crate::resolve::route;
+use crate::resolve::rules::from_node::FromNode;
+use crate::resolve::rules::ports::{self, Taken};
+
+/// Adds what rules and balancers take in these namespaces to the rows of sockets.
+pub(super) fn add(
+    facts: &Facts<'_>,
+    places: &[NetnsId],
+    filter: &ListFilter,
+    rows: &mut Vec<ListRow>,
+) {
+    facts.node.expect_rules(places);
+    path::read_rulesets(facts, places);
+    let source = FromNode::new(facts);
+    let mut new = Vec::new();
+    for netns in places {
+        if let Some(ruleset) = path::ruleset(facts, *netns) {
+            for taken in ports::taken(&source, &ruleset) {
+                new.push(of_rules(facts, *netns, taken));
+            }
+        }
+    }
+    let frontends = facts.take(facts.node.frontends(places));
+    new.extend(frontends.iter().filter_map(|frontend| of_balancer(facts, frontend)));
+    new.retain(|row| {
+        filter.proto.is_none_or(|proto| proto == row.proto)
+            && filter.ipv4.is_none_or(|ipv4| ipv4 == row.address.is_ipv4())
+    });
+    merge(rows, new);
+    let order: HashMap<NetnsId, usize> =
+        facts.all_netns().into_iter().enumerate().map(|(at, id)| (id, at)).collect();
+    // Stable: sockets stay in their order.
+    rows.sort_by_cached_key(|row| {
+        let place = order.get(&row.netns.id).copied();
+        (place, row.port, row.proto, row.address.is_ipv6(), row.address, row.socket.is_none())
+    });
+}
+
+/// A listener that leads to the same place stands for the rule, as docker-proxy does.
+fn merge(rows: &mut Vec<ListRow>, new: Vec<ListRow>) {
+    let mut listeners: HashMap<(NetnsId, Proto, Port), Vec<usize>> = HashMap::new();
+    for (at, row) in rows.iter().enumerate() {
+        listeners.entry((row.netns.id, row.proto, row.port)).or_default().push(at);
+    }
+    for taken in new {
+        let same = listeners.get(&(taken.netns.id, taken.proto, taken.port));
+        let mut stands = false;
+        for at in same.into_iter().flatten() {
+            let Some(row) = rows.get_mut(*at) else { continue };
+            let leads = row.target.is_some() && row.target == taken.target;
+            let whole = row.address.is_unspecified() || row.address == taken.address;
+            if leads && whole && row.socket.is_some() {
+                row.taken_by.clone_from(&taken.taken_by);
+                row.service.clone_from(&taken.service);
+                row.others.clone_from(&taken.others);
+                row.more = taken.more;
+                stands |= row.address.is_ipv4() == taken.address.is_ipv4();
+            }
+        }
+        if !stands {
+            rows.push(taken);
+        }
+    }
+}
+
+fn of_rules(facts: &Facts<'_>, netns: NetnsId, taken: Taken) -> ListRow {
+    let meaning = &taken.meaning;
+    let service = meaning.service.as_ref().map(|name| Service {
+        namespace: name.namespace.clone(),
+        name: name.name.clone(),
+        port: name.port.clone(),
+    });
+    let mut targets: Vec<Endpoint> = Vec::new();
+    targets.extend(taken.targets.iter().map(|(to, port)| endpoint(*to, *port)));
+    let more = taken.total.saturating_sub(targets.len());
+    let detail = match (meaning.what, &meaning.place) {
+        (Some(what), Some(place)) => Some(format!("{what}, {place}")),
+        (Some(what), None) => Some(what.to_owned()),
+        (None, place) => place.clone(),
+    };
+    let why = meaning.refused.filter(|_| taken.refused).map(str::to_owned);
+    row(facts, netns, taken.proto, taken.address.unwrap_or(any(taken.ipv6)), taken.port).with(
+        service,
+        meaning.by.map(str::to_owned),
+        targets,
+        more,
+        detail,
+        why,
+    )
+}
+
+/// A balancer's frontend on one of the namespace's addresses, if it is one.
+fn of_balancer(facts: &Facts<'_>, frontend: &Frontend) -> Option<ListRow> {
+    let address = frontend.address?;
+    let proto = match frontend.proto {
+        Some(17) => Proto::Udp,
+        Some(6) | None => Proto::Tcp,
+        Some(_) => return None,
+    };
+    // Addresses of services are on a dummy interface with IPVS: they are no ports of
+    // the node.
+    let links = facts.take(facts.node.links(&[frontend.netns]));
+    let dummy = links.iter().find(|l| l.name == "kube-ipvs0").map(|l| l.index);
+    let addresses = facts.take(facts.node.addresses(&[frontend.netns]));
+    let of_service = addresses.iter().any(|a| a.address == address && Some(a.ifindex) == dummy);
+    let query = RouteQuery { netns: frontend.netns, to: address, mark: 0 };
+    let is_own = || route::decide(facts, &query).is_some_and(|r| r.kind == RouteKind::Local);
+    if frontend.port == 0
+        || of_service
+        || frontend.kind == Some(FrontendKind::ClusterIp)
+        || !address.is_unspecified() && !is_own()
+    {
+        return None;
+    }
+    let service = frontend.name.as_deref().and_then(|name| {
+        let (namespace, rest) = name.split_once('/')?;
+        let (name, port) = rest.split_once(':').map_or((rest, None), |(n, p)| (n, Some(p)));
+        let port = port.map(str::to_owned);
+        Some(Service { namespace: namespace.to_owned(), name: name.to_owned(), port })
+    });
+    let by = match frontend.balancer {
+        Balancer::Ipvs => "IPVS",
+        Balancer::Cilium => "Cilium",
+    };
+    let all = frontend.backends.iter().filter(|server| server.active);
+    let mut targets: Vec<Endpoint> = all.map(|s| endpoint(s.to.ip(), s.to.port())).collect();
+    let more = targets.len().saturating_sub(Taken::TARGETS);
+    targets.truncate(Taken::TARGETS);
+    let why = targets.is_empty().then(|| "has no backends".to_owned());
+    let row = row(facts, frontend.netns, proto, address, frontend.port);
+    let mut row = row.with(service, Some(by.to_owned()), targets, more, None, why);
+    row.kind = HopKind::Service;
+    Some(row)
+}
+
+fn endpoint(address: IpAddr, port: u16) -> Endpoint {
+    Endpoint { address: Some(address), name: None, port: Some(Port(port)) }
+}
+
+fn any(ipv6: bool) -> IpAddr {
+    if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
+}
+
+/// A row without a socket that leads nowhere yet.
+fn row(facts: &Facts<'_>, netns: NetnsId, proto: Proto, address: IpAddr, port: u16) -> ListRow {
+    ListRow {
+        netns: facts.netns_ref(netns),
+        kind: HopKind::Dnat,
+        proto,
+        address,
+        port: Port(port),
+        socket: None,
+        taken_by: None,
+        service: None,
+        end: Rc::default(),
+        target: None,
+        others: Vec::new(),
+        more: 0,
+        target_detail: None,
+    }
+}
+
+impl ListRow {
+    fn with(
+        mut self,
+        service: Option<Service>,
+        by: Option<String>,
+        mut targets: Vec<Endpoint>,
+        more: usize,
+        detail: Option<String>,
+        why: Option<String>,
+    ) -> Self {
+        self.kind = if service.is_some() { HopKind::Service } else { HopKind::Dnat };
+        let ending = match (targets.is_empty(), &why) {
+            (true, Some(_)) => Ending::Nothing,
+            _ => Ending::Elsewhere,
+        };
+        self.end = Rc::new(End { ending, why, service: service.clone(), ..End::default() });
+        (self.service, self.taken_by, self.more) = (service, by, more);
+        self.target = (!targets.is_empty()).then(|| targets.remove(0));
+        self.others = targets;
+        self.target_detail = detail.filter(|_| self.target.is_some());
+        self
+    }
+}

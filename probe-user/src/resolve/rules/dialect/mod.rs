@@ -1,0 +1,111 @@
+//! Whose rules these are, and what they say: Docker, kube-proxy, CNI, netavark, …
+//!
+//! All of it is read from the names of chains, tables and sets and from comments. None
+//! of them proves anything: whoever may write rules may write these names, too.
+
+mod kube;
+mod names;
+
+use super::Step;
+use crate::model::{RuleVerdict, TableId};
+
+/// What the rules that took a packet mean.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(in crate::resolve) struct Meaning {
+    /// Who wrote them, in a user's words: `Docker`, `kube-proxy (iptables)`,
+    /// `CNI portmap`. `None` for rules written by hand.
+    pub(in crate::resolve) by: Option<&'static str>,
+    /// What the frontend is: `published port`, `NodePort`, `hostPort`, `cluster IP`.
+    pub(in crate::resolve) what: Option<&'static str>,
+    /// The Kubernetes service. Untrusted.
+    pub(in crate::resolve) service: Option<ServiceName>,
+    /// The container or sandbox that the rules name by id. Untrusted.
+    pub(in crate::resolve) container_id: Option<String>,
+    /// The pod that the rules name: namespace, name. Untrusted.
+    pub(in crate::resolve) pod: Option<(String, String)>,
+    /// The network or zone that the rules name: `network cbr0`, `zone public`.
+    /// Untrusted.
+    pub(in crate::resolve) place: Option<String>,
+    /// Why there is no backend: `has no endpoints`, `has no local endpoints`.
+    pub(in crate::resolve) refused: Option<&'static str>,
+}
+
+/// A service as rules name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::resolve) struct ServiceName {
+    pub(in crate::resolve) namespace: String,
+    pub(in crate::resolve) name: String,
+    /// The name of its port, if it has one.
+    pub(in crate::resolve) port: Option<String>,
+}
+
+/// Why a service has no backend anywhere.
+pub(in crate::resolve) const NO_ENDPOINTS: &str = "has no endpoints";
+/// Why a service with `externalTrafficPolicy: Local` has no backend on this node.
+pub(in crate::resolve) const NO_LOCAL_ENDPOINTS: &str = "has no local endpoints";
+/// What a service's own address is called.
+pub(in crate::resolve) const CLUSTER_IP: &str = "cluster IP";
+
+/// A place that a trail passes: a chain, and the rule or element of it.
+struct Mark<'a> {
+    table: &'a TableId,
+    chain: &'a str,
+    comment: Option<&'a str>,
+    element: Option<&'a crate::model::Element>,
+    /// The set that a map of the rule looks up.
+    map: Option<&'a str>,
+    /// Where the rule leads.
+    next: Option<&'a str>,
+    /// Whether the rule is for all addresses of the namespace.
+    local: bool,
+}
+
+/// What a trail of rules means.
+pub(in crate::resolve) fn meaning(trail: &[Step]) -> Meaning {
+    let mut meaning = Meaning::default();
+    for step in super::text::straight(trail) {
+        let mark = mark(step);
+        if !kube::read(&mark, &mut meaning) {
+            names::read(&mark, &mut meaning);
+        }
+    }
+    meaning
+}
+
+fn mark(step: &Step) -> Mark<'_> {
+    use crate::model::{Expr, FibResult, XtMatch};
+    let rule = step.rule();
+    let exprs = rule.map(|rule| rule.exprs.as_slice()).unwrap_or_default();
+    let map = exprs.iter().find_map(|expr| match expr {
+        Expr::Map { set, .. } => Some(&**set),
+        _ => None,
+    });
+    let said = exprs.iter().find_map(|expr| match expr {
+        Expr::Verdict(verdict) => Some(verdict),
+        _ => None,
+    });
+    let chosen = step.element.as_ref().and_then(|element| element.verdict.as_ref());
+    let next = match chosen.or(said) {
+        Some(RuleVerdict::Jump(chain) | RuleVerdict::Goto(chain)) => Some(&**chain),
+        _ => None,
+    };
+    let local = exprs.iter().any(|expr| {
+        matches!(
+            expr,
+            Expr::Match(XtMatch::Addrtype { destination: 4, invert_destination: false, .. })
+                | Expr::Fib { saddr: false, result: FibResult::AddrType, .. }
+        )
+    });
+    Mark {
+        table: &step.chain.table,
+        chain: &step.chain.name,
+        comment: rule.and_then(|rule| rule.comment.as_deref()),
+        element: step.element.as_ref(),
+        map,
+        next,
+        local,
+    }
+}
+
+#[cfg(test)]
+mod tests;
