@@ -18,6 +18,12 @@ pub(super) fn leave(
     let facts = walk.facts;
     let from = packet.netns;
     let destination = packet.destination;
+    let stays = packet.seen_as.is_none_or(|seen| seen == SeenAs::Itself);
+    if stays && matches!(packet.source, Sender::Address(source) if source.is_loopback()) {
+        let why =
+            "its source stays a loopback address, so no answer comes back: no rule masquerades it";
+        return vec![way.stop(StopKind::NoWay, why)];
+    }
     // The next hop, if one of this node's namespaces has its address; else the
     // destination itself: some networks deliver by programs, whatever the route says.
     let next = route.gateway.unwrap_or(destination);

@@ -102,8 +102,24 @@ pub(in crate::resolve) fn to_address(facts: &Facts<'_>, netns: NetnsId, to: To) 
     let from = if to.address.is_loopback() { From::Loopback } else { From::Own };
     let arrivals = from_process(facts, netns, to, &mut Visited::new());
     let mut entries = vec![Entry { from, to, arrivals }];
-    if let Some(arrivals) = to_own_address(facts, netns, to).filter(|_| from == From::Own) {
+    if from == From::Loopback {
+        return entries;
+    }
+    if let Some(arrivals) = to_own_address(facts, netns, to) {
         entries.push(Entry { from: From::Outside, to, arrivals });
+    }
+    let addresses = facts.take(facts.node.addresses(&[netns]));
+    let links = facts.take(facts.node.links(&[netns]));
+    let inner = addresses.iter().filter(|a| a.address.is_ipv6() == to.address.is_ipv6()).find_map(
+        |address| {
+            let link = links.iter().find(|l| l.index == address.ifindex)?;
+            (is_usable(address, &links) && is_inner(link)).then_some((address, link))
+        },
+    );
+    if let Some((address, link)) = inner {
+        let source = neighbour(facts, netns, address);
+        let arrivals = from_elsewhere(facts, netns, nic(link), source, to);
+        entries.push(Entry { from: From::Inner, to, arrivals });
     }
     entries
 }
