@@ -53,6 +53,18 @@ pub(super) fn of(facts: &Facts<'_>, paths: &mut [Path], entries: &[Tried]) -> Ve
     }
     reach.sort_by_key(|r: &Reach| (r.from, r.reachable != Some(true)));
     tries.mark(paths);
+    // What takes connections comes before what only holds the port.
+    let order = facts.all_netns();
+    let place = |path: &Path| {
+        let netns = path.hops.first()?.netns.as_ref()?.id;
+        order.iter().position(|id| *id == netns)
+    };
+    let ruled = |path: &Path| {
+        path.hops.first().is_some_and(|h| matches!(h.kind, HopKind::Dnat | HopKind::Service))
+    };
+    if paths.iter().any(ruled) {
+        paths.sort_by_key(|path| (place(path), path.from.is_empty() && !ruled(path)));
+    }
     reach
 }
 
@@ -72,7 +84,8 @@ fn of_port(facts: &Facts<'_>, paths: &[Path]) -> Vec<Reach> {
                     // Every address was tried: what that showed is added later.
                     continue;
                 }
-                let (socket, end) = stand_in(facts, netns, first);
+                let (socket, mut end) = stand_in(facts, netns, first);
+                end.service.clone_from(&path.end.service);
                 away(facts, &socket, &end, &mut shut)
             }
             // Nothing but a runtime's word: what it publishes is the way in.
@@ -108,6 +121,22 @@ fn settle(reach: &mut Vec<Reach>) {
     let open: Vec<Vantage> =
         reach.iter().filter(|r| r.reachable != Some(false)).map(|r| r.from).collect();
     reach.retain(|r| r.reachable != Some(false) || r.address.is_some() || !open.contains(&r.from));
+    // What is said of each address says more than what is said of a place.
+    let said: Vec<Vantage> = reach
+        .iter()
+        .filter(|r| r.reachable == Some(false) && r.address.is_some())
+        .map(|r| r.from)
+        .collect();
+    let general =
+        |r: &Reach| r.reachable == Some(false) && r.address.is_none() && said.contains(&r.from);
+    let fixes: Vec<(Vantage, Option<String>)> =
+        reach.iter().filter(|r| general(r)).map(|r| (r.from, r.fix.clone())).collect();
+    reach.retain(|r| !general(r));
+    for (from, fix) in fixes {
+        let without =
+            |r: &&mut Reach| r.from == from && r.reachable == Some(false) && r.fix.is_none();
+        reach.iter_mut().filter(without).for_each(|r| r.fix.clone_from(&fix));
+    }
 }
 
 fn entry(

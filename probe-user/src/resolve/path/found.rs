@@ -201,7 +201,7 @@ pub(in crate::resolve) fn paths(entries: &[Entry]) -> Vec<Path> {
         all.dedup();
         all
     };
-    paths
+    let mut found: Vec<Path> = paths
         .into_iter()
         .map(|(mut path, mut addresses)| {
             addresses.sort_unstable();
@@ -218,7 +218,29 @@ pub(in crate::resolve) fn paths(entries: &[Entry]) -> Vec<Path> {
             }
             path
         })
-        .collect()
+        .collect();
+    share_root(&mut found);
+    found
+}
+
+/// The ways behind one frontend begin with the same step: what is known of it by one
+/// is known by all.
+fn share_root(paths: &mut [Path]) {
+    let root = |path: &Path| {
+        let hop = path.hops.first()?;
+        Some((hop.kind, hop.netns.as_ref().map(|n| n.id), hop.endpoint.clone(), hop.detail.clone()))
+    };
+    for at in 0..paths.len() {
+        let (before, rest) = paths.split_at_mut(at);
+        let Some(path) = rest.first_mut() else { continue };
+        let same = before.iter_mut().find(|known| root(known) == root(path));
+        if let Some(known) = same
+            && let (Some(mine), Some(theirs)) = (path.hops.first_mut(), known.hops.first())
+        {
+            // How it goes on is told by the next step.
+            mine.evidence.clone_from(&theirs.evidence);
+        }
+    }
 }
 
 fn path(entry: &Entry, arrival: &Arrival) -> Path {
