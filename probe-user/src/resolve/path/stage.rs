@@ -68,8 +68,7 @@ fn stopped(way: &Way, outcome: Outcome) -> Arrival {
     let way = branch(way, &outcome);
     let meaning = dialect::meaning(&outcome.trail);
     let rule = hops::deciding_rule(&outcome);
-    let mut end = End::default();
-    end.service = service(&meaning);
+    let mut end = End { service: service(&meaning), ..End::default() };
     end.evidence.push(hops::evidence(&outcome));
     if let Some(refused) = meaning.refused {
         let service = meaning.service.as_ref().map_or_else(
