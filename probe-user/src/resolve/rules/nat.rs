@@ -27,10 +27,7 @@ pub(super) type Destinations = (Vec<(IpAddr, u16)>, Option<String>);
 
 /// The destinations that DNAT may give a packet, all as likely, and what else is to
 /// be said. `None` when they can't be told.
-pub(super) fn destinations(
-    packet: &Packet,
-    to: &Translation,
-) -> Option<Destinations> {
+pub(super) fn destinations(packet: &Packet, to: &Translation) -> Option<Destinations> {
     let (port, note) = match to.ports {
         None => (packet.dport, None),
         Some((first, last)) if to.flags & OFFSET != 0 => {
