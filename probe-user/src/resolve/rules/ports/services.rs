@@ -3,7 +3,10 @@
 use std::net::IpAddr;
 
 use super::super::Source;
-use crate::model::{Base, ChainId, CmpOp, Expr, Family, Proto, Rule, Ruleset, SetId, XtMatch};
+use crate::model::{
+    Base, ChainId, CmpOp, Expr, Family, Hook, Proto, Rule, RuleVerdict, Ruleset, SetId, TableId,
+    XtMatch,
+};
 
 /// The addresses at which kube-proxy's rules take a port: of the chain and the map that
 /// hold them all, so that nothing else has to be read.
