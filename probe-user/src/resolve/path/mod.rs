@@ -9,6 +9,8 @@
 
 mod balance;
 mod cross;
+#[cfg(test)]
+mod differential;
 mod found;
 mod hops;
 mod judge;
