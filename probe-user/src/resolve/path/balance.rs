@@ -194,9 +194,13 @@ fn evidence(frontend: &Frontend) -> Evidence {
         (None, None) => format!("port {}", frontend.port),
     };
     let id = frontend.id.map_or_else(String::new, |id| format!(", service {id}"));
+    let flags = match frontend.flags.as_slice() {
+        [] => String::new(),
+        flags => format!(", flags {}", flags.join(", ")),
+    };
     Evidence::new(
         source,
-        format!("{to} has {} backends{id} ({})", frontend.backends.len(), frontend.source),
+        format!("{to} has {} backends{id}{flags} ({})", frontend.backends.len(), frontend.source),
     )
 }
 
