@@ -245,9 +245,6 @@ impl Check<'_> {
             happened.push(Happened { case, to, landed });
         }
         ensure!(problems.is_empty(), "{problems}{}", self.rules());
-        if std::env::var_os("LAB_ONLY").is_some() {
-            return Ok(());
-        }
         let run = self.lab.tool().netns(self.here).args(&["--json", question]).run()?;
         for Happened { case, to, landed } in &happened {
             if let Err(problem) = self.agree(&run, case.from, *to, landed) {

@@ -6,7 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::facts::Facts;
 use crate::model::{
-    Answer, Evidence, Flow, FlowFilter, Flows, FlowsTo, Gap, NetnsId, Proto, Query, Scope,
+    Answer, Evidence, Flow, FlowFilter, Flows, FlowsTo, Gap, HopKind, NetnsId, Path, Proto, Query,
+    Scope,
 };
 use crate::node::Node;
 
@@ -14,7 +15,7 @@ use crate::node::Node;
 /// counted that concern one port and a namespace on the answer's paths; with it,
 /// they are listed, of all namespaces.
 pub fn add(node: &dyn Node, answer: &mut Answer, each: bool) {
-    let query = &answer.query;
+    let query = &answer.query.clone();
     if !each && query.ports.first != query.ports.last {
         return;
     }
@@ -36,6 +37,7 @@ pub fn add(node: &dyn Node, answer: &mut Answer, each: bool) {
         return;
     }
     let mut flows = read.value;
+    compare(answer, &flows);
     if !flows.is_empty() {
         let local: HashSet<IpAddr> =
             facts.take(node.addresses(&facts.all_netns())).into_iter().map(|a| a.address).collect();
@@ -53,6 +55,45 @@ pub fn add(node: &dyn Node, answer: &mut Answer, each: bool) {
         summary.each = Some(named.collect());
     }
     answer.flows = Some(summary);
+}
+
+/// Says of what rules and balancers take whether connections go there now.
+fn compare(answer: &mut Answer, flows: &[Flow]) {
+    if flows.is_empty() {
+        return;
+    }
+    let root = |path: &Path| {
+        let hop = path.hops.first()?;
+        let taken = matches!(hop.kind, HopKind::Dnat | HopKind::Service);
+        let (netns, port) = (hop.netns.as_ref()?.id, hop.endpoint.port?);
+        let address = hop.endpoint.address.filter(|a| !a.is_unspecified());
+        taken.then_some(Front { netns, proto: hop.proto, address, port: port.0 })
+    };
+    let target = |path: &Path| {
+        let hop = path.hops.get(1)?;
+        Some(SocketAddr::new(hop.endpoint.address?, hop.endpoint.port?.0))
+    };
+    let mut fronts: Vec<(Front, Vec<SocketAddr>)> = Vec::new();
+    for path in &answer.paths {
+        let Some(front) = root(path) else { continue };
+        match fronts.iter_mut().find(|(known, _)| *known == front) {
+            Some((_, targets)) => targets.extend(target(path)),
+            None => fronts.push((front, target(path).into_iter().collect())),
+        }
+    }
+    for (front, targets) in fronts {
+        let confirmed = confirm(flows, front, &targets);
+        for path in answer.paths.iter_mut().filter(|path| root(path) == Some(front)) {
+            let leads_to = target(path);
+            let evidence = confirmed.targets.iter().find(|(to, _)| Some(*to) == leads_to);
+            if let (Some(hop), Some((_, evidence))) = (path.hops.get_mut(1), evidence) {
+                hop.evidence.push(evidence.clone());
+            }
+            if let (Some(hop), Some(changed)) = (path.hops.first_mut(), &confirmed.changed) {
+                hop.detail.push_str(&format!("; {changed}"));
+            }
+        }
+    }
 }
 
 /// The namespaces that an answer's paths go through, in the order of all.
@@ -131,7 +172,7 @@ fn count<K: Ord>(all: impl Iterator<Item = K>) -> BTreeMap<K, usize> {
 }
 
 /// What connections are sent to, as the rules of a namespace take it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Front {
     /// The namespace whose rules take it.
     pub(super) netns: NetnsId,
@@ -157,7 +198,6 @@ pub(super) struct Confirmed {
 /// nothing, and one that began before a rule keeps the way it began with. One that
 /// is not translated at all is of note only where the front has an address: rules
 /// may take the port at some addresses only.
-#[cfg_attr(not(test), expect(dead_code, reason = "the walk is being written"))]
 pub(super) fn confirm(flows: &[Flow], front: Front, targets: &[SocketAddr]) -> Confirmed {
     let is_of_front = |flow: &&Flow| {
         flow.is_open()

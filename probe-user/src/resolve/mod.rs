@@ -57,6 +57,11 @@ pub fn answer(node: &dyn Node, query: &Query) -> Answer {
     if paths.is_empty() {
         paths = published_only(&facts, query);
     }
+    if let Scope::Address(address) = query.scope
+        && paths.is_empty()
+    {
+        unheld(&facts, address.to_canonical());
+    }
     let verdict = verdict(&facts, &paths);
     let reach = reach::of(&facts, &mut paths, &tried);
     let mut gaps = facts.gaps();
@@ -98,19 +103,22 @@ fn places_of(facts: &Facts<'_>, address: IpAddr) -> Vec<NetnsId> {
     let of_address = facts.all_addresses().into_iter().filter(|a| a.address == address);
     let mut places: Vec<NetnsId> = of_address.map(|a| a.netns).collect();
     places.dedup();
-    if places.is_empty() {
-        // A route of type local takes whole networks without any interface's
-        // having the address, and so does packet steering.
+    places
+}
+
+/// Says of an address that no namespace has that something may take it all the same.
+fn unheld(facts: &Facts<'_>, address: IpAddr) {
+    let everywhere = places_of(facts, address).is_empty();
+    if everywhere {
         facts.gap(Gap::new(
             Impact::Port,
             "addresses",
             format!(
-                "no interface of a visible network namespace has {address}; local routes, load balancers \
-                 and packet steering could still take it, and are not read by this version"
+                "no interface of a visible network namespace has {address}; packet steering (eBPF, \
+                 TPROXY by routes) could still take it, and is not read by this version"
             ),
         ));
     }
-    places
 }
 
 /// Of each namespace, protocol and port only the sockets that would get a

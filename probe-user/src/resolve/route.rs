@@ -14,7 +14,10 @@ pub(super) fn decide(facts: &Facts<'_>, query: &RouteQuery) -> Option<RouteFound
     let to = query.to.to_canonical();
     let addresses = facts.take(facts.node.addresses(&[query.netns]));
     let of_interface = |index: u32, to: std::net::IpAddr| {
-        addresses.iter().find(|a| a.ifindex == index && a.address.is_ipv6() == to.is_ipv6())
+        let fits = |a: &&crate::model::Address| {
+            a.ifindex == index && a.address.is_ipv6() == to.is_ipv6() && !a.address.is_loopback()
+        };
+        addresses.iter().find(fits)
     };
     let is_own =
         |a: &crate::model::Address| a.address == to || to.is_loopback() && a.address.is_loopback();

@@ -28,6 +28,8 @@ pub(crate) enum Tool {
     Lsof,
     /// `somo`.
     Somo,
+    /// A command that prints rules.
+    Rules,
 }
 
 /// One command to time.

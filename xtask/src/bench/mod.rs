@@ -10,6 +10,7 @@ mod events;
 mod measure;
 mod node;
 mod report;
+mod rules;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -39,6 +40,9 @@ pub(crate) struct Args {
     /// Put the tables into README.md.
     #[arg(long)]
     readme: bool,
+    /// Measure only the nodes with many rules, and print what they took.
+    #[arg(long, conflicts_with_all = ["json", "readme"])]
+    rules_only: bool,
     /// Measure this binary instead of building the release binary.
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
@@ -62,7 +66,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let reason = "bench needs root: it measures in a network namespace of its own";
         return Err(Refused(reason.to_owned()).into());
     }
-    for peer in ["ip", "ss", "lsof"] {
+    for peer in ["ip", "ss", "lsof", "nft", "iptables-nft-save", "iptables-legacy-save"] {
         if sh::find(peer).is_none() {
             return Err(Refused(format!("{peer} is missing: run cargo xtask setup")).into());
         }
@@ -71,6 +75,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Some(file) => file.canonicalize().with_context(|| format!("reading {}", file.display()))?,
         None => build()?,
     };
+    if args.rules_only {
+        let rules = rules::measure(&binary, args.rounds)?;
+        println!("{}", report::of_rules(&rules));
+        return Ok(());
+    }
     let somo = sh::find("somo");
     if somo.is_none() {
         sh::shout("somo is not installed and is left out (cargo install --locked somo)");
@@ -87,11 +96,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     eprintln!("bench: events");
     let events = node::in_private_namespaces(|| events::measure(&binary))?;
 
+    let rules = rules::measure(&binary, args.rounds)?;
+
     let machine = Machine::read(args.rounds)?;
-    let markdown = report::markdown(&machine, &all, &events);
+    let markdown = report::markdown(&machine, &all, &events, &rules);
     println!("{markdown}");
     if let Some(file) = &args.json {
-        let json = serde_json::to_string_pretty(&report::json(&machine, &all, &events))?;
+        let json = serde_json::to_string_pretty(&report::json(&machine, &all, &events, &rules))?;
         fs::write(file, json + "\n").with_context(|| format!("writing {}", file.display()))?;
     }
     if args.readme {

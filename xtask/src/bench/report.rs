@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::events::Events;
 use super::measure::{Case, Samples, Tool};
 use super::node::Size;
+use super::rules::{About, Kind, OfRules};
 use super::{LIMIT, Question};
 use crate::sh;
 
@@ -94,6 +95,67 @@ struct Target {
     wanted: &'static str,
     got: String,
     met: bool,
+}
+
+/// What is wanted on a node with many rules.
+fn targets_of_rules(rules: &[OfRules]) -> Vec<Target> {
+    let ms = |kind, about| {
+        let found = rules.iter().find(|row| (row.kind, row.about) == (kind, about));
+        found.map_or(f64::NAN, |row| median(millis(&row.samples.wall)))
+    };
+    let at_most = |what, wanted, ms: f64, bound| Target {
+        what,
+        wanted,
+        got: format!("{ms:.1} ms"),
+        met: ms <= bound,
+    };
+    let list = Kind::ALL.map(|kind| ms(kind, About::List));
+    // A median that is missing must not be met.
+    let list = list.into_iter().reduce(|a, b| if a > b || a.is_nan() { a } else { b });
+    let ours = rules.iter().filter(|row| row.about != About::Rules);
+    let peak = ours.map(|row| row.samples.peak as f64 / 1e6).fold(0.0, f64::max);
+    vec![
+        at_most(
+            "one NodePort of 5,000, iptables-nft",
+            "at most 50 ms",
+            ms(Kind::IptablesNft, About::OnePort),
+            50.0,
+        ),
+        at_most("one NodePort of 5,000, nft", "at most 50 ms", ms(Kind::Nft, About::OnePort), 50.0),
+        at_most(
+            "one NodePort of 5,000, iptables-legacy",
+            "at most 120 ms",
+            ms(Kind::IptablesLegacy, About::OnePort),
+            120.0,
+        ),
+        at_most(
+            "full list with 5,000 services, slowest of the three",
+            "under 1,000 ms",
+            list.unwrap_or(f64::NAN),
+            1_000.0,
+        ),
+        Target {
+            what: "memory with 5,000 services, highest of all runs",
+            wanted: "under 150 MB",
+            got: format!("{peak:.1} MB"),
+            met: peak > 0.0 && peak < 150.0,
+        },
+    ]
+}
+
+/// The table of nodes with many rules.
+pub(crate) fn of_rules(rules: &[OfRules]) -> String {
+    let mut text = String::from(
+        "5,000 services of 4 endpoints with a NodePort each, as kube-proxy writes them:\n\n\
+         | rules by | question | command | time | peak memory |\n|---|---|---|--:|--:|\n",
+    );
+    for OfRules { kind, about, label, samples } in rules {
+        let (ms, peak) = (median(millis(&samples.wall)), samples.peak as f64 / 1e6);
+        // Writing to a string can't fail.
+        let _infallible =
+            writeln!(text, "| {kind} | {about} | `{label}` | {ms:.1} ms | {peak:.1} MB |");
+    }
+    text
 }
 
 fn targets(all: &[Measured], events: &Events) -> Vec<Target> {
@@ -235,7 +297,12 @@ fn event_rows(events: &Events) -> Vec<(&'static str, String)> {
 }
 
 /// The tables for people.
-pub(crate) fn markdown(machine: &Machine, all: &[Measured], events: &Events) -> String {
+pub(crate) fn markdown(
+    machine: &Machine,
+    all: &[Measured],
+    events: &Events,
+    rules: &[OfRules],
+) -> String {
     let mut text = String::new();
     let Machine { date, kernel, cpu, cpus, rounds } = machine;
     // Writing to a string can't fail.
@@ -282,9 +349,12 @@ pub(crate) fn markdown(machine: &Machine, all: &[Measured], events: &Events) -> 
         line(format_args!("| {what} | {measured} |"));
     }
     line(format_args!(""));
+    line(format_args!("{}", of_rules(rules)));
     line(format_args!("| target | wanted | measured | |"));
     line(format_args!("|---|---|---|---|"));
-    for Target { what, wanted, got, met } in targets(all, events) {
+    for Target { what, wanted, got, met } in
+        targets(all, events).into_iter().chain(targets_of_rules(rules))
+    {
         let verdict = if met { "met" } else { "**missed**" };
         line(format_args!("| {what} | {wanted} | {got} | {verdict} |"));
     }
@@ -292,7 +362,12 @@ pub(crate) fn markdown(machine: &Machine, all: &[Measured], events: &Events) -> 
 }
 
 /// All samples, for programs.
-pub(crate) fn json(machine: &Machine, all: &[Measured], events: &Events) -> Value {
+pub(crate) fn json(
+    machine: &Machine,
+    all: &[Measured],
+    events: &Events,
+    rules: &[OfRules],
+) -> Value {
     let cases: Vec<_> = all
         .iter()
         .map(|m| {
@@ -306,8 +381,21 @@ pub(crate) fn json(machine: &Machine, all: &[Measured], events: &Events) -> Valu
             })
         })
         .collect();
+    let of_rules: Vec<_> = rules
+        .iter()
+        .map(|row| {
+            json!({
+                "rules": row.kind.to_string(),
+                "question": row.about.to_string(),
+                "command": row.label,
+                "wall_ms": millis(&row.samples.wall),
+                "peak_bytes": row.samples.peak,
+            })
+        })
+        .collect();
     let targets: Vec<_> = targets(all, events)
         .into_iter()
+        .chain(targets_of_rules(rules))
         .map(|t| json!({ "target": t.what, "wanted": t.wanted, "measured": t.got, "met": t.met }))
         .collect();
     json!({
@@ -317,6 +405,7 @@ pub(crate) fn json(machine: &Machine, all: &[Measured], events: &Events) -> Valu
         "cpus": machine.cpus,
         "rounds": machine.rounds,
         "cases": cases,
+        "rules": of_rules,
         "events": {
             "made": events.made,
             "seen": events.seen,
@@ -430,6 +519,25 @@ mod tests {
         assert_eq!(met(&run(19, 1)), pinned_met([false, false, false, false, false, true]));
     }
 
+    fn ruled(ms: u64) -> Vec<OfRules> {
+        let samples = Samples { wall: vec![Duration::from_millis(ms)], peak: 149_000_000 };
+        let abouts = [About::OnePort, About::List, About::Rules];
+        let row =
+            |kind, about| OfRules { kind, about, label: "a command", samples: samples.clone() };
+        Kind::ALL.iter().flat_map(|kind| abouts.map(|about| row(*kind, about))).collect()
+    }
+
+    #[test]
+    fn targets_with_many_rules() {
+        let met = |rules: &[OfRules]| {
+            targets_of_rules(rules).into_iter().map(|target| target.met).collect::<Vec<_>>()
+        };
+        assert_eq!(met(&ruled(50)), [true; 5]);
+        assert_eq!(met(&ruled(51)), [false, false, true, true, true]);
+        assert_eq!(met(&ruled(1_001)), [false, false, false, false, true]);
+        assert_eq!(met(&[]), [false; 5]);
+    }
+
     #[test]
     fn what_was_not_measured_is_not_met() {
         let mut all = run(1, 1);
@@ -453,13 +561,17 @@ mod tests {
             cpus: 2,
             rounds: 3,
         };
-        let text = markdown(&machine, &run(10, 29), &events());
-        assert_eq!(text.matches("`a command`").count(), 20);
+        let text = markdown(&machine, &run(10, 29), &events(), &ruled(50));
+        assert_eq!(text.matches("`a command`").count(), 29);
         assert!(
             text.contains("| big | one port | `a command` | 20.0 ms | 2.00 | 1.0 MB |"),
             "{text}"
         );
-        assert_eq!(text.matches("| met |").count(), 11, "{text}");
+        assert_eq!(text.matches("| met |").count(), 16, "{text}");
+        assert!(
+            text.contains("| nft | one NodePort | `a command` | 50.0 ms | 149.0 MB |"),
+            "{text}"
+        );
         assert!(text.contains("1000 ns and 1500 ns (+500 ns, +50.0 %)"), "{text}");
         assert!(text.contains("each event | 10.0 µs |"), "{text}");
         assert!(text.contains("2020-01-02, Linux 6.1.0, 2 × Some CPU; medians of 3"), "{text}");
@@ -476,9 +588,12 @@ mod tests {
         };
         let mut all = run(10, 29);
         all[4].samples.wall.clear();
-        let text = markdown(&machine, &all, &events());
+        let text = markdown(&machine, &all, &events(), &ruled(50));
         assert!(text.contains("| big | one port | `a command` | over 10 s | | |"), "{text}");
-        assert_eq!(json(&machine, &all, &events())["cases"][4]["median_ms"], Value::Null);
+        assert_eq!(
+            json(&machine, &all, &events(), &ruled(50))["cases"][4]["median_ms"],
+            Value::Null
+        );
     }
 
     #[test]

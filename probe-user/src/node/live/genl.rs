@@ -262,8 +262,7 @@ fn parse_portlist(netns: NetnsId, text: &str) -> Vec<KernelPort> {
 pub(super) fn fuzz(bytes: &[u8]) {
     for message in messages(bytes) {
         let attributes = message.body.get(4..).unwrap_or_default();
-        for kind in 0..32 {
-            attribute(attributes, kind);
+        for kind in [1, 2, 26] {
             u16_of(attributes, kind);
             u32_of(attributes, kind);
         }

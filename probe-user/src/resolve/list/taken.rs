@@ -197,3 +197,49 @@ impl ListRow {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(target: u16) -> ListRow {
+        ListRow {
+            netns: crate::model::NetnsRef { id: NetnsId::Inode(1), name: None },
+            kind: HopKind::Dnat,
+            proto: Proto::Tcp,
+            address: any(false),
+            port: Port(8080),
+            socket: None,
+            taken_by: Some("Docker".to_owned()),
+            service: None,
+            end: Rc::default(),
+            target: Some(endpoint(any(false), target)),
+            others: Vec::new(),
+            more: 0,
+            target_detail: None,
+        }
+    }
+
+    #[test]
+    fn a_listener_stands_for_a_rule_that_leads_to_the_same_place_only() {
+        let socket = crate::model::Socket {
+            netns: NetnsId::Inode(1),
+            proto: Proto::Tcp,
+            state: crate::model::SocketState::Listen,
+            address: any(false),
+            port: Port(8080),
+            v6only: None,
+            inode: 1,
+            uid: 0,
+            ifindex: None,
+            cgroup_id: None,
+        };
+        let listener = ListRow { socket: Some(socket), taken_by: None, ..taken(80) };
+        let mut rows = vec![listener.clone()];
+        merge(&mut rows, vec![taken(80)]);
+        assert_eq!((rows.len(), rows[0].taken_by.as_deref()), (1, Some("Docker")));
+        let mut rows = vec![listener];
+        merge(&mut rows, vec![taken(81)]);
+        assert_eq!((rows.len(), rows[0].taken_by.as_deref()), (2, None));
+    }
+}

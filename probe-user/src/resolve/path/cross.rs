@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::super::rules::{Packet, SeenAs, Sender};
 use super::{Arrival, Stop, StopKind, To, Walk, Way};
-use crate::model::{NetnsId, Port, RouteFound};
+use crate::model::{Container, NetnsId, Port, RouteFound};
 use crate::resolve::place::{at_address, locate};
 use crate::resolve::walk::{follow, nothing, off_node};
 
@@ -18,6 +18,12 @@ pub(super) fn leave(
     let facts = walk.facts;
     let from = packet.netns;
     let destination = packet.destination;
+    let stays = packet.seen_as.is_none_or(|seen| seen == SeenAs::Itself);
+    if stays && matches!(packet.source, Sender::Address(source) if source.is_loopback()) {
+        let why =
+            "its source stays a loopback address, so no answer comes back: no rule masquerades it";
+        return vec![way.stop(StopKind::NoWay, why)];
+    }
     // The next hop, if one of this node's namespaces has its address; else the
     // destination itself: some networks deliver by programs, whatever the route says.
     let next = route.gateway.unwrap_or(destination);
@@ -79,7 +85,9 @@ impl Walk<'_, '_> {
         let (address, port) = packet.tproxy.unwrap_or((packet.destination, packet.dport));
         let sockets = at_address(facts, packet.netns, address, Port(port), packet.proto);
         if sockets.is_empty() {
-            let path = nothing(facts, packet.netns, address, Port(port), packet.proto, false);
+            let mut path = nothing(facts, packet.netns, address, Port(port), packet.proto, false);
+            path.end.containers = facts.containers_of(packet.netns);
+            path.end.cluster = path.end.containers.iter().rev().find_map(Container::cluster);
             let why = path.end.why.clone().unwrap_or_default();
             let stop = Stop { kind: StopKind::Nothing, why, fix: None };
             return vec![way.arrive(path, Some(stop))];

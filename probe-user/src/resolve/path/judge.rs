@@ -47,6 +47,13 @@ pub(in crate::resolve) fn judge(arrivals: &[Arrival]) -> Judgement {
     }
     if stops.iter().any(|(a, _)| !a.depends.is_empty()) {
         let why = format!("{} if {}", stop.why, list(&first.depends));
+        // Shut to some clients only, and open to whoever is not named.
+        let named = |a: &Arrival| a.depends.iter().any(|d| is_client(d));
+        let shut_to_some = stops.iter().all(|(a, _)| named(a))
+            && arrivals.iter().any(|a| a.stop.is_none() && !named(a));
+        if shut_to_some {
+            return Judgement { arrives: Some(true), why: Some(format!("but {why}")), fix: None };
+        }
         return Judgement { arrives: None, why: Some(why), fix: stop.fix.clone() };
     }
     if stops.iter().any(|(_, s)| s.kind == StopKind::Unknown) {
@@ -59,4 +66,11 @@ pub(in crate::resolve) fn judge(arrivals: &[Arrival]) -> Judgement {
 
 fn list(depends: &[String]) -> String {
     depends.join(", and ")
+}
+
+/// Whether an assumption is that the client is a certain one.
+fn is_client(assumption: &str) -> bool {
+    assumption
+        .strip_prefix("the client's address is ")
+        .is_some_and(|rest| !rest.starts_with("not "))
 }

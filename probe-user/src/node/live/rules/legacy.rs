@@ -15,7 +15,7 @@ mod tests;
 
 use std::io;
 
-use self::calls::Raw;
+use self::calls::{Entries, Raw};
 use self::entry::{Entry, Layout};
 use self::index::Index;
 use crate::model::{
@@ -27,7 +27,7 @@ use crate::model::{
 pub(in crate::node::live::rules) struct LegacyTable {
     id: TableId,
     ipv6: bool,
-    entries: Box<[u8]>,
+    entries: Entries,
     index: Index,
 }
 
@@ -135,7 +135,7 @@ fn kind(table: &str, hook: Hook) -> ChainKind {
 pub(super) fn fuzz(ipv6: bool, bytes: &[u8]) {
     let Some((head, entries)) = bytes.split_at_checked(index::Info::SIZE) else { return };
     let Some(info) = index::Info::parse(head) else { return };
-    let raw = Raw { name: "nat".to_owned(), info, entries: entries.into() };
+    let raw = Raw { name: "nat".to_owned(), info, entries: entries.to_vec().into() };
     if let Ok(table) = LegacyTable::new(NetnsId::Inode(1), ipv6, raw) {
         table.base_chains();
         for name in table.chain_names() {

@@ -21,7 +21,29 @@ const ATTEMPTS: usize = 32;
 pub(super) struct Raw {
     pub(super) name: String,
     pub(super) info: Info,
-    pub(super) entries: Box<[u8]>,
+    pub(super) entries: Entries,
+}
+
+/// The entries of a table, behind the header they came with: of a large table, moving
+/// them costs milliseconds.
+pub(super) struct Entries {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl std::ops::Deref for Entries {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.bytes.get(self.start..).unwrap_or_default()
+    }
+}
+
+#[cfg(any(test, feature = "fuzzing"))]
+impl From<Vec<u8>> for Entries {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes, start: 0 }
+    }
 }
 
 /// The tables of the calling thread's namespace.
@@ -62,8 +84,8 @@ fn table(socket: &OwnedFd, level: i32, name: &str) -> io::Result<Raw> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
             Ok(()) => {
-                entries.drain(..HEADER);
-                return Ok(Raw { name: name.to_owned(), info, entries: entries.into() });
+                let entries = Entries { bytes: entries, start: HEADER };
+                return Ok(Raw { name: name.to_owned(), info, entries });
             }
         }
     }
