@@ -87,11 +87,13 @@ fn pin(mounts: &Mounts) -> Test {
     mounts.pin_map(&format!("{GLOBALS}/cilium_lb4_backends_v3"), &backends)
 }
 
-/// What is said of a connection from `vantage` to `address`.
-fn said(answer: &Value, vantage: &str, address: &str) -> Result<Value> {
-    let all = answer["reach"].as_array().context("nothing is said of reach")?;
-    let mut all = all.iter().filter(|r| r["from"] == vantage && r["address"] == address);
-    all.next().cloned().with_context(|| format!("{vantage} {address}: {answer:#}"))
+/// Whether a port can be reached from a vantage at an address of the node, and why.
+fn reach(run: &Run, vantage: &str, address: Ipv4Addr, port: u16) -> Result<Option<(bool, String)>> {
+    let all = run.answer()?["reachable"].as_array().context("nothing is said of reach")?;
+    let to = format!("{address}:{port}");
+    let said = all.iter().find(|r| r["from"] == vantage && r["address"] == to.as_str());
+    let told = |r: &Value| Some((r["reachable"].as_bool()?, r["why"].as_str()?.to_owned()));
+    Ok(said.and_then(told))
 }
 
 #[test]
@@ -105,7 +107,6 @@ fn a_node_port_leads_to_the_pod() -> Test {
     pin(&mounts)?;
 
     let run = node.ask(&mounts, &[&NODE_PORT.to_string()])?;
-    println!("{}", run.stdout);
     let paths = run.paths_in(node.lab.host())?;
     ensure!(!paths.is_empty(), "{}", run.stdout);
     for path in &paths {
@@ -117,6 +118,12 @@ fn a_node_port_leads_to_the_pod() -> Test {
         ensure!(path.ending() == "process", "{}", path.0);
     }
     ensure!(run.gap_text().is_empty(), "{}", run.gap_text());
+    // By the entry for all addresses, and from outside by that of the exact one.
+    let said = |vantage, address| reach(&run, vantage, address, NODE_PORT);
+    for (vantage, address) in [("loopback", Ipv4Addr::LOCALHOST), ("outside", NODE)] {
+        let (reached, why) = said(vantage, address)?.context(vantage)?;
+        ensure!(reached && why.contains("NodePort, Cilium"), "{vantage}: {why}");
+    }
 
     let text = node.lab.tool().inside(&mounts).args(&["-v", &NODE_PORT.to_string()]).run()?.stdout;
     for word in ["NodePort", "Cilium (eBPF)", "service 11", "service 12", "flags source-range"] {
@@ -132,11 +139,14 @@ fn an_entry_for_all_addresses_is_for_local_processes_alone() -> Test {
     let mounts = node.lab.bpffs()?;
     pin(&mounts)?;
     let run = node.ask(&mounts, &[&HOST_PORT.to_string()])?;
-    println!("{}", run.stdout);
+    let said = |vantage, address| reach(&run, vantage, address, HOST_PORT);
+    let (reached, why) = said("loopback", Ipv4Addr::LOCALHOST)?.context("loopback")?;
+    ensure!(reached && why.contains("hostPort, Cilium"), "{why}");
+    // Not at the device: nothing is said of it, or that it does not work.
+    ensure!(said("outside", NODE)?.is_none_or(|(reached, _)| !reached), "{}", run.stdout);
     let run = node.ask(&mounts, &[&format!("127.0.0.1:{HOST_PORT}")])?;
     let path = run.path_in(node.lab.host())?;
     ensure!(path.ending() == "process" && path.steps().len() > 1, "{}", path.0);
-    let _ = said;
     Ok(())
 }
 
@@ -148,8 +158,17 @@ fn a_service_without_backends_is_said_to_have_none() -> Test {
     pin(&mounts)?;
     let run = node.ask(&mounts, &[&EMPTY.to_string()])?;
     ensure!(run.stdout.contains("has no backends"), "{}", run.stdout);
+    for (vantage, address) in [("loopback", Ipv4Addr::LOCALHOST), ("outside", NODE)] {
+        let said = reach(&run, vantage, address, EMPTY)?;
+        ensure!(said.is_some_and(|(reached, _)| !reached), "{vantage}: {}", run.stdout);
+    }
+    // The list shows it with the other ports of the node.
     let list = node.ask(&mounts, &["list"])?;
-    println!("{}", list.stdout);
+    let rows = list.listeners()?;
+    let taken = |port: u16| {
+        rows.iter().filter(|row| row.0["port"] == port && row.0["taken_by"] == "Cilium").count()
+    };
+    ensure!(taken(EMPTY) > 0 && taken(NODE_PORT) > 0 && taken(HOST_PORT) > 0, "{}", list.stdout);
     Ok(())
 }
 

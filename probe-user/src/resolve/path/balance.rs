@@ -198,10 +198,11 @@ fn evidence(frontend: &Frontend) -> Evidence {
         [] => String::new(),
         flags => format!(", flags {}", flags.join(", ")),
     };
-    Evidence::new(
-        source,
-        format!("{to} has {} backends{id}{flags} ({})", frontend.backends.len(), frontend.source),
-    )
+    let backends = match frontend.backends.len() {
+        1 => "1 backend".to_owned(),
+        n => format!("{n} backends"),
+    };
+    Evidence::new(source, format!("{to} has {backends}{id}{flags} ({})", frontend.source))
 }
 
 fn to_text(to: To) -> String {

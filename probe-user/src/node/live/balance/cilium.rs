@@ -200,3 +200,25 @@ fn gap(path: &str, error: &io::Error) -> Gap {
         _ => gap.remedy("ask its agent: cilium-dbg service list"),
     }
 }
+
+/// For the fuzz targets: one byte says how many entries of the map of services follow,
+/// and which version of the map of backends is behind them.
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(bytes: &[u8]) {
+    let Some((first, rest)) = bytes.split_first() else { return };
+    let ipv6 = first & 1 != 0;
+    let services = if ipv6 { (24, 12) } else { (12, 12) };
+    let backends = match (ipv6, first >> 1 & 3) {
+        (false, 0) => (2, 8),
+        (false, 1) => (4, 8),
+        (false, _) => (4, 12),
+        (true, 0) => (2, 20),
+        (true, 1) => (4, 20),
+        (true, _) => (4, 24),
+    };
+    let length = usize::from(first >> 3) * (services.0 + services.1);
+    let (front, back) = rest.split_at(length.min(rest.len()));
+    let backends = assemble::backends(&Entries::of_bytes(backends, back));
+    let services = Entries::of_bytes(services, front);
+    assemble::frontends(NetnsId::Inode(1), "fuzz", &services, &backends);
+}

@@ -36,3 +36,9 @@ impl LiveNode {
         all
     }
 }
+
+/// For the fuzz targets: Cilium's maps.
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz_cilium(bytes: &[u8]) {
+    cilium::fuzz(bytes);
+}

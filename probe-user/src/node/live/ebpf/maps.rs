@@ -46,6 +46,19 @@ pub(in crate::node::live) struct Entries {
 }
 
 impl Entries {
+    /// Of bytes: as many entries of keys and values with these sizes as there are.
+    #[cfg(feature = "fuzzing")]
+    pub(in crate::node::live) fn of_bytes(sizes: (usize, usize), bytes: &[u8]) -> Self {
+        let (key_size, value_size) = sizes;
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        for entry in bytes.chunks_exact(key_size + value_size) {
+            let (key, value) = entry.split_at(key_size);
+            keys.extend_from_slice(key);
+            values.extend_from_slice(value);
+        }
+        Self { key_size, value_size, keys, values }
+    }
+
     /// The keys, each with its value.
     pub(in crate::node::live) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let keys = self.keys.chunks_exact(self.key_size.max(1));
