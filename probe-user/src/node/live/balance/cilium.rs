@@ -203,7 +203,7 @@ fn gap(path: &str, error: &io::Error) -> Gap {
 
 /// For the fuzz targets: one byte says how many entries of the map of services follow,
 /// and which version of the map of backends is behind them.
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(super) fn fuzz(bytes: &[u8]) {
     let Some((first, rest)) = bytes.split_first() else { return };
     let ipv6 = first & 1 != 0;

@@ -47,7 +47,7 @@ pub(in crate::node::live) struct Entries {
 
 impl Entries {
     /// Of bytes: as many entries of keys and values with these sizes as there are.
-    #[cfg(feature = "fuzzing")]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(in crate::node::live) fn of_bytes(sizes: (usize, usize), bytes: &[u8]) -> Self {
         let (key_size, value_size) = sizes;
         let (mut keys, mut values) = (Vec::new(), Vec::new());

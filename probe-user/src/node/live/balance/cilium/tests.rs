@@ -277,3 +277,28 @@ fn damaged_bytes_are_no_services() {
         assert_eq!(Some(changed) == parse::service_key(&key), padding, "{bit}");
     }
 }
+
+#[test]
+fn changed_maps_never_panic() {
+    let node = Made { count: 2, union: 0x0200_2a30, flags: [0x52, 0x20], ..MADE };
+    let entries = [node.with(&[5, 6]), vec![backend(3, 5, "10.0.1.5", 80, 0)]].concat();
+    let mut whole = vec![3 << 3 | 2 << 1];
+    whole.extend(entries.iter().flat_map(|(key, value)| [key.as_slice(), value]).flatten());
+    // A simple generator, always the same.
+    let mut state = 0x2545_f491_4f6c_dd1du64;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % below as u64).unwrap()
+    };
+    for _ in 0..20_000 {
+        let mut bytes = whole.clone();
+        for _ in 0..=random(4) {
+            let at = random(bytes.len());
+            bytes[at] = u8::try_from(random(256)).unwrap();
+        }
+        bytes.truncate(1 + random(bytes.len()));
+        fuzz(&bytes);
+    }
+}
