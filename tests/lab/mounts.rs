@@ -4,9 +4,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::netns::Netns;
 use crate::node::Lab;
 use crate::process::Proc;
-use crate::programs::checked;
+use crate::programs::{checked, helper};
 
 /// A mount namespace with a `/run` of its own, kept by a process. Nothing that is
 /// mounted in there is seen outside, and it ends when this is dropped.
@@ -22,6 +23,15 @@ impl Lab {
     /// # Errors
     /// When a command of the script fails.
     pub fn mounts(&self, script: &str) -> Result<Mounts> {
+        self.mounts_of(self.host(), script)
+    }
+
+    /// The same, with its process in a network namespace other than the host's: what
+    /// stands for a container that is a node.
+    ///
+    /// # Errors
+    /// When a command of the script fails.
+    pub fn mounts_of(&self, netns: &Netns, script: &str) -> Result<Mounts> {
         let aside = self.dir().join("netns");
         std::fs::create_dir_all(&aside)?;
         let aside = aside.display();
@@ -37,7 +47,7 @@ impl Lab {
              exec sleep 100000"
         );
         let argv = ["unshare", "-m", "--propagation", "slave", "sh", "-c", &script];
-        let keeper = Proc::wait_ready(self.command(self.host(), &argv)?)
+        let keeper = Proc::wait_ready(self.command(netns, &argv)?)
             .with_context(|| format!("a mount namespace with {script}"))?;
         Ok(Mounts { keeper })
     }
@@ -56,6 +66,20 @@ impl Mounts {
     pub(crate) fn door(&self) -> Vec<String> {
         let pid = self.keeper.pid.to_string();
         ["nsenter", "-m", "-t", &pid, "--"].map(str::to_owned).to_vec()
+    }
+
+    /// Makes a map of the kernel with these entries, and pins it in there.
+    ///
+    /// # Errors
+    /// When the kernel does not let it be made, or nothing can be pinned there.
+    pub fn pin_map(&self, path: &str, entries: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
+        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let door = self.door();
+        let (program, args) = door.split_first().context("no door")?;
+        let mut command = Command::new(program);
+        command.args(args).arg(helper()?).args(["pin-map", path]);
+        command.args(entries.iter().map(|(k, v)| format!("{}:{}", hex(k), hex(v))));
+        checked(&mut command).map(drop)
     }
 
     /// Runs a script in there, and gives what it prints.

@@ -34,7 +34,8 @@ pub struct Frontend {
     pub id: Option<u32>,
     /// The port of the local proxy that serves it instead of backends (Cilium L7).
     pub proxy_port: Option<u16>,
-    /// The other flags that are set, for people: `local`, `source-range`, `dsr`.
+    /// The other flags that are set, for people: `local`, `source-range`, `dsr`,
+    /// `not-routable`.
     pub flags: Vec<String>,
     /// Where it leads.
     pub backends: Vec<Server>,

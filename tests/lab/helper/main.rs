@@ -8,12 +8,14 @@
 //! lab-helper burst  PROTO ADDRESS --count N
 //! lab-helper proxy  ADDRESS FILE --imitate ARGV…
 //! lab-helper knock  ADDRESS
+//! lab-helper pin-map PATH KEY:VALUE…
 //! lab-helper reap   NAME
 //! ```
 
 mod answer;
 mod enter;
 mod listen;
+mod maps;
 mod proxy;
 
 use std::io::Read;
@@ -35,6 +37,7 @@ fn main() -> Result<()> {
         "burst" => listen::burst(rest),
         "proxy" => proxy::proxy(rest),
         "knock" => proxy::knock(rest),
+        "pin-map" => maps::pin(rest),
         "reap" => reap(rest),
         other => bail!("unknown command {other:?}"),
     }

@@ -111,7 +111,7 @@ impl Way {
 
 /// Opens a mount point, which has no symbolic link on its way: one that is there
 /// by now could lead out of the container.
-fn look_below(root: &Path, point: &Path) -> Result<OwnedFd, Errno> {
+pub(super) fn look_below(root: &Path, point: &Path) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let top = rustix::fs::open(root, flags | OFlags::DIRECTORY, Mode::empty())?;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;

@@ -1,4 +1,5 @@
-//! The network namespaces pinned by mounts, from `/proc/PID/mountinfo`.
+//! The network namespaces pinned by mounts, and where eBPF maps may be pinned, from
+//! `/proc/PID/mountinfo`.
 
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
@@ -27,9 +28,26 @@ pub(super) fn read(dir: impl AsFd, path: impl rustix::path::Arg) -> std::io::Res
     Ok(bytes)
 }
 
+/// A file system in which eBPF maps may be pinned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Bpffs {
+    /// Which one it is: major and minor number.
+    pub(super) device: (u32, u32),
+    /// Which directory of it is mounted.
+    pub(super) root: PathBuf,
+    /// Where, below the root of whoever sees that mount.
+    pub(super) point: PathBuf,
+}
+
 /// The namespaces pinned in a mount table. `own` says that it is that of this
 /// process, whose root has to answer anyway.
 pub(super) fn pins(mountinfo: &[u8], own: bool) -> Vec<Pin> {
+    interesting(mountinfo, own).0
+}
+
+/// The namespaces pinned in a mount table, and each bpffs in it that can be looked at
+/// without waiting for anybody.
+pub(super) fn interesting(mountinfo: &[u8], own: bool) -> (Vec<Pin>, Vec<Bpffs>) {
     let mounts: Vec<Mount<'_>> =
         mountinfo.split(|b| *b == b'\n').filter_map(Mount::parse).collect();
     let blocking: Vec<PathBuf> = mounts
@@ -38,20 +56,28 @@ pub(super) fn pins(mountinfo: &[u8], own: bool) -> Vec<Pin> {
         .map(|m| unescape(m.point))
         .filter(|point| !(own && point == Path::new("/")))
         .collect();
+    // Whether below or on top of it: the look-up passes either.
+    let is_blocked = |point: &Path| blocking.iter().any(|above| point.starts_with(above));
     let namespaces = mounts.iter().filter(|m| m.kind == b"nsfs").filter_map(|mount| {
         let inode = mount.root.strip_prefix(b"net:[")?.strip_suffix(b"]")?;
         let inode = std::str::from_utf8(inode).ok()?.parse().ok()?;
         let point = unescape(mount.point);
-        // Whether below or on top of it: the look-up passes either.
-        let blocked = blocking.iter().any(|above| point.starts_with(above));
+        let blocked = is_blocked(&point);
         Some(Pin { inode, point, blocked })
     });
-    namespaces.collect()
+    let bpffs = mounts.iter().filter(|m| m.kind == b"bpf").filter_map(|mount| {
+        let (major, minor) = std::str::from_utf8(mount.device).ok()?.split_once(':')?;
+        let device = (major.parse().ok()?, minor.parse().ok()?);
+        let (root, point) = (unescape(mount.root), unescape(mount.point));
+        (!is_blocked(&point)).then_some(Bpffs { device, root, point })
+    });
+    (namespaces.collect(), bpffs.collect())
 }
 
 /// A line like
 /// `104 27 0:4 net:[4026532184] /run/docker/netns/c05c rw - nsfs nsfs rw`.
 struct Mount<'a> {
+    device: &'a [u8],
     root: &'a [u8],
     point: &'a [u8],
     kind: &'a [u8],
@@ -59,11 +85,11 @@ struct Mount<'a> {
 
 impl<'a> Mount<'a> {
     fn parse(line: &'a [u8]) -> Option<Self> {
-        let mut fields = line.split(|b| *b == b' ').skip(3);
-        let (root, point) = (fields.next()?, fields.next()?);
+        let mut fields = line.split(|b| *b == b' ').skip(2);
+        let (device, root, point) = (fields.next()?, fields.next()?, fields.next()?);
         // Optional fields in between end with a lone hyphen.
         let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
-        Some(Self { root, point, kind })
+        Some(Self { device, root, point, kind })
     }
 }
 
@@ -142,6 +168,25 @@ mod tests {
         assert_eq!(blocked(true), [false, true, false]);
         // The root of a container can itself be somebody's FUSE process.
         assert_eq!(blocked(false), [true, true, true]);
+    }
+
+    #[test]
+    fn each_bpffs_is_found_in_mountinfo() {
+        let text = b"\
+32 23 0:30 / /sys/fs/bpf rw,nosuid shared:11 - bpf bpf rw,mode=700
+33 23 0:31 /tc/globals /run/a\\040b rw - bpf none rw
+34 23 0:32 / /srv/bpf rw - bpf bpf rw
+35 23 0:52 / /srv rw - nfs4 there:/ rw
+36 23 0:x / /run/bad rw - bpf bpf rw
+37 23 0:30 / /run/not rw - tmpfs bpf rw";
+        let bpffs = |device, root: &str, point: &str| Bpffs {
+            device,
+            root: root.into(),
+            point: point.into(),
+        };
+        let expected =
+            [bpffs((0, 30), "/", "/sys/fs/bpf"), bpffs((0, 31), "/tc/globals", "/run/a b")];
+        assert_eq!(interesting(text, true).1, expected);
     }
 
     #[test]

@@ -36,6 +36,9 @@ pub(super) struct Found {
     pub(super) initial: Option<NetnsId>,
     /// Processes whose namespace could not be told at all.
     pub(super) untold: Vec<Pid>,
+    /// Each bpffs that somebody sees, with a process or thread that does, as a path
+    /// below `/proc`. The own ones come first.
+    pub(super) bpffs: Vec<(String, mounts::Bpffs)>,
     /// Inode of `/proc/PID/net/tcp` to the namespace, where both were readable.
     by_proc_net: HashMap<u64, NetnsId>,
 }
@@ -340,7 +343,9 @@ impl Search {
             }
         };
         self.mounts_read.insert(mount_ns);
-        for pin in mounts::pins(&text, own) {
+        let (pins, bpffs) = mounts::interesting(&text, own);
+        self.found.bpffs.extend(bpffs.into_iter().map(|bpffs| (task.to_owned(), bpffs)));
+        for pin in pins {
             let id = NetnsId::Inode(pin.inode);
             let process = self.root.join(task);
             let point = pin.point.clone();

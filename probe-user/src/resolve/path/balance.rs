@@ -194,10 +194,15 @@ fn evidence(frontend: &Frontend) -> Evidence {
         (None, None) => format!("port {}", frontend.port),
     };
     let id = frontend.id.map_or_else(String::new, |id| format!(", service {id}"));
-    Evidence::new(
-        source,
-        format!("{to} has {} backends{id} ({})", frontend.backends.len(), frontend.source),
-    )
+    let flags = match frontend.flags.as_slice() {
+        [] => String::new(),
+        flags => format!(", flags {}", flags.join(", ")),
+    };
+    let backends = match frontend.backends.len() {
+        1 => "1 backend".to_owned(),
+        n => format!("{n} backends"),
+    };
+    Evidence::new(source, format!("{to} has {backends}{id}{flags} ({})", frontend.source))
 }
 
 fn to_text(to: To) -> String {

@@ -6,6 +6,7 @@
 
 mod events;
 mod load;
+pub(in crate::node::live) mod maps;
 mod object;
 mod pin;
 mod place;

@@ -133,7 +133,7 @@ pub(super) fn is_bpffs(fd: impl AsFd) -> bool {
 }
 
 /// Why a file or directory with this owner and mode is not trusted.
-fn distrust(uid: u32, mode: u32) -> Option<String> {
+pub(super) fn distrust(uid: u32, mode: u32) -> Option<String> {
     if uid != 0 {
         return Some(format!("belongs to user {uid}, not to root"));
     }

@@ -1,0 +1,224 @@
+//! What Cilium's programs balance, from the maps that its agent pins.
+//!
+//! They are looked for in each bpffs that somebody sees, by one process for each: those
+//! of the node itself, and those of nodes that are containers. Where nothing is pinned,
+//! that is one look into one directory.
+
+mod assemble;
+mod parse;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::model::{Frontend, Gap, Impact, NetnsId, Read};
+use crate::node::live::ebpf::maps::{self, Entries, Map};
+use crate::node::live::mounts::Bpffs;
+use crate::node::live::{LiveNode, enter, procs};
+
+const SOURCE: &str = "Cilium's maps";
+/// Where the agent pins its maps, in whichever bpffs.
+const GLOBALS: &str = "/tc/globals";
+/// The maps of services, and those of their backends: the newest first. While an agent
+/// is updated there may be two of these, of which one is not filled yet.
+const FAMILIES: [(&str, [&str; 3]); 2] = [
+    (
+        "cilium_lb4_services_v2",
+        ["cilium_lb4_backends_v3", "cilium_lb4_backends_v2", "cilium_lb4_backends"],
+    ),
+    (
+        "cilium_lb6_services_v2",
+        ["cilium_lb6_backends_v3", "cilium_lb6_backends_v2", "cilium_lb6_backends"],
+    ),
+];
+/// What tells of Cilium to those who may not look into the bpffs.
+const SIGNS: [&str; 2] = ["/sys/class/net/cilium_host", "/run/cilium"];
+
+impl LiveNode {
+    /// Every frontend of every Cilium that can be seen.
+    pub(super) fn read_cilium(&self) -> Read<Vec<Frontend>> {
+        let since = Instant::now();
+        let mut all: Read<Vec<Frontend>> = Read::default();
+        let mut looked = BTreeSet::new();
+        let mut directories = 0;
+        for (task, bpffs) in &self.found().0.bpffs {
+            if looked.contains(&bpffs.device) {
+                continue;
+            }
+            match globals(&self.root.join(task).join("root"), bpffs) {
+                Ok(Some(directory)) => {
+                    let Some(netns) = self.network_of(task) else { continue };
+                    directories += 1;
+                    let read = read(netns, &shown(bpffs), directory.as_fd());
+                    all.value.extend(read.take(&mut all.gaps));
+                }
+                Ok(None) => {}
+                // Covered by another mount, or gone: perhaps another process sees it.
+                Err(error) if procs::is_gone(error) || error == Errno::NOTDIR => continue,
+                Err(error) if procs::is_denied(error) => {
+                    if SIGNS.iter().any(|sign| Path::new(sign).exists()) {
+                        all.gaps.push(gap(&shown(bpffs).display().to_string(), &error.into()));
+                    }
+                }
+                Err(error) => {
+                    all.gaps.push(gap(&shown(bpffs).display().to_string(), &error.into()));
+                }
+            }
+            looked.insert(bpffs.device);
+        }
+        if directories > 0 || !all.gaps.is_empty() {
+            let detail = format!("{} frontends", all.value.len());
+            self.log(SOURCE, since, &all.gaps, detail);
+        }
+        all
+    }
+
+    /// The network namespace that the Cilium of a mount namespace works for: that of the
+    /// process that sees it. For the own mount namespace, when it is that of the whole
+    /// machine, it is the machine's: the tool may have been started in another.
+    fn network_of(&self, task: &str) -> Option<NetnsId> {
+        let link = |path: &str, kind: &[u8]| procs::inode_link(&self.proc, path, kind).ok()?;
+        let found = &self.found().0;
+        if task == "self" {
+            let mounts = link("self/ns/mnt", b"mnt:");
+            let machine = mounts.is_some() && mounts == link("1/ns/mnt", b"mnt:");
+            return found.initial.filter(|_| machine).or(found.own);
+        }
+        link(&format!("{task}/ns/net"), b"net:").map(NetnsId::Inode)
+    }
+}
+
+/// The directory of the maps, as it is called where it is mounted.
+fn shown(bpffs: &Bpffs) -> PathBuf {
+    Path::new(GLOBALS).strip_prefix(&bpffs.root).map_or(bpffs.point.clone(), |rest| {
+        if rest.as_os_str().is_empty() { bpffs.point.clone() } else { bpffs.point.join(rest) }
+    })
+}
+
+/// Opens the directory of the maps in a bpffs. `None` when there is none, or somebody
+/// else than root could have put something into it.
+fn globals(root: &Path, bpffs: &Bpffs) -> Result<Option<OwnedFd>, Errno> {
+    let Ok(rest) = Path::new(GLOBALS).strip_prefix(&bpffs.root) else { return Ok(None) };
+    let point = enter::look_below(root, &bpffs.point)?;
+    let device = rustix::fs::fstat(&point)?.st_dev;
+    let device = (rustix::fs::major(device), rustix::fs::minor(device));
+    if !maps::is_bpffs(&point) || device != bpffs.device {
+        return Err(Errno::NOENT);
+    }
+    let directory = if rest.as_os_str().is_empty() {
+        point
+    } else {
+        let point = format!("/proc/self/fd/{}", point.as_raw_fd());
+        match enter::look_below(Path::new(&point), rest) {
+            Err(Errno::NOENT) => return Ok(None),
+            other => other?,
+        }
+    };
+    Ok(maps::is_trusted(&directory).then_some(directory))
+}
+
+/// Reads what is pinned in a directory.
+fn read(netns: NetnsId, directory: &Path, fd: std::os::fd::BorrowedFd<'_>) -> Read<Vec<Frontend>> {
+    let mut all: Read<Vec<Frontend>> = Read::default();
+    for (services, versions) in FAMILIES {
+        let open = |name: &str, fits: Fits| {
+            let path = directory.join(name).display().to_string();
+            entries(fd, name, fits).map_err(|error| gap(&path, &error))
+        };
+        let entries = match open(services, parse::knows_services) {
+            Ok(Some(entries)) => entries,
+            Ok(None) => continue,
+            Err(gap) => {
+                all.gaps.push(gap);
+                continue;
+            }
+        };
+        let mut backends = assemble::Backends::new();
+        for version in versions {
+            match open(version, parse::knows_backends) {
+                Ok(Some(entries)) => backends = assemble::backends(&entries),
+                Ok(None) => {}
+                Err(gap) => all.gaps.push(gap),
+            }
+            if !backends.is_empty() {
+                break;
+            }
+        }
+        if backends.is_empty() && assemble::has_slots(&entries) {
+            let error = io::Error::other("its services have backends, but no map says which");
+            all.gaps.push(gap(&directory.display().to_string(), &error));
+        }
+        let source = directory.join(services).display().to_string();
+        all.value.extend(assemble::frontends(netns, &source, &entries, &backends));
+    }
+    all
+}
+
+/// Whether a map with keys and values of these sizes can be read.
+type Fits = fn(usize, usize) -> bool;
+
+/// The entries of a map. `None` when nothing is pinned under this name.
+fn entries(
+    directory: std::os::fd::BorrowedFd<'_>,
+    name: &str,
+    fits: Fits,
+) -> io::Result<Option<Entries>> {
+    let stat = match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => return Ok(None),
+        stat => stat?,
+    };
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(io::Error::other("it is no pinned map"));
+    }
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let pin = rustix::fs::openat(directory, name, flags, Mode::empty())?;
+    if !maps::is_trusted(&pin) {
+        return Err(io::Error::other("somebody else than root can write to it"));
+    }
+    let map = Map::open(pin.as_fd())?;
+    if !fits(map.key_size, map.value_size) {
+        let (key, value) = (map.key_size, map.value_size);
+        let what = format!("entries of {key} and {value} bytes are of a version that is not known");
+        return Err(io::Error::other(what));
+    }
+    map.entries().map(Some)
+}
+
+fn gap(path: &str, error: &io::Error) -> Gap {
+    let gap = Gap::new(Impact::Port, format!("{SOURCE} ({path})"), error.to_string());
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            gap.remedy("run as root, or with CAP_BPF and the right to read the file")
+        }
+        _ => gap.remedy("ask its agent: cilium-dbg service list"),
+    }
+}
+
+/// For the fuzz targets: one byte says how many entries of the map of services follow,
+/// and which version of the map of backends is behind them.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn fuzz(bytes: &[u8]) {
+    let Some((first, rest)) = bytes.split_first() else { return };
+    let ipv6 = first & 1 != 0;
+    let services = if ipv6 { (24, 12) } else { (12, 12) };
+    let backends = match (ipv6, first >> 1 & 3) {
+        (false, 0) => (2, 8),
+        (false, 1) => (4, 8),
+        (false, _) => (4, 12),
+        (true, 0) => (2, 20),
+        (true, 1) => (4, 20),
+        (true, _) => (4, 24),
+    };
+    let length = usize::from(first >> 3) * (services.0 + services.1);
+    let (front, back) = rest.split_at(length.min(rest.len()));
+    let backends = assemble::backends(&Entries::of_bytes(backends, back));
+    let services = Entries::of_bytes(services, front);
+    assemble::frontends(NetnsId::Inode(1), "fuzz", &services, &backends);
+}

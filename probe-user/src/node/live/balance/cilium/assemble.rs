@@ -1,0 +1,94 @@
+//! Services with their slots and backends, as frontends.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+use super::parse::{self, Backend, ServiceKey, ServiceValue};
+use crate::model::{Balancer, Frontend, FrontendScope, NetnsId, Server};
+use crate::node::live::ebpf::maps::Entries;
+
+/// The backends of one family by their ids.
+pub(super) type Backends = HashMap<u32, Backend>;
+
+/// The backends of a map.
+pub(super) fn backends(entries: &Entries) -> Backends {
+    let entry = |(key, value)| Some((parse::backend_id(key)?, parse::backend(value)?));
+    entries.iter().filter_map(entry).collect()
+}
+
+/// Whether any service of a map leads to a backend.
+pub(super) fn has_slots(services: &Entries) -> bool {
+    services.iter().any(|(key, _)| parse::service_key(key).is_some_and(|key| key.slot != 0))
+}
+
+/// The frontends of a map of services, in the order of their addresses.
+pub(super) fn frontends(
+    netns: NetnsId,
+    source: &str,
+    services: &Entries,
+    backends: &Backends,
+) -> Vec<Frontend> {
+    let entry = |(key, value)| Some((parse::service_key(key)?, parse::service_value(value)?));
+    // Slots follow their service: the number is the last of what is compared.
+    let all: BTreeMap<ServiceKey, ServiceValue> = services.iter().filter_map(entry).collect();
+    let services = all.iter().filter(|(key, _)| key.is_service());
+    let frontend = |(key, service): (&ServiceKey, &ServiceValue)| {
+        let first = ServiceKey { slot: 1, ..*key };
+        let last = ServiceKey { slot: u16::MAX, ..*key };
+        let slots = all.range(first..=last);
+        let server = |(at, slot): (&ServiceKey, &ServiceValue)| {
+            let backend = backends.get(&slot.backend())?;
+            Some(server(*backend, slot, at.slot <= service.count))
+        };
+        let backends = slots.filter_map(server).collect();
+        one(netns, source, *key, service, backends)
+    };
+    services.map(frontend).collect()
+}
+
+fn server(backend: Backend, slot: &ServiceValue, is_counted: bool) -> Server {
+    let quarantined = || slot.is_quarantined().then(|| "quarantined".to_owned());
+    Server {
+        to: backend.to,
+        weight: None,
+        active: is_counted && backend.is_usable() && !slot.is_quarantined(),
+        state: backend.state().or_else(quarantined),
+        method: None,
+        connections: None,
+    }
+}
+
+fn one(
+    netns: NetnsId,
+    source: &str,
+    key: ServiceKey,
+    service: &ServiceValue,
+    backends: Vec<Server>,
+) -> Frontend {
+    let scope = match key.scope {
+        0 => service.has_two_scopes().then_some(FrontendScope::External),
+        _ => Some(FrontendScope::Internal),
+    };
+    let mut flags = service.words();
+    // What stands for every address of the node is never an address of a packet.
+    let stands_for_all = |address: IpAddr| address.is_unspecified();
+    flags.retain(|flag| flag != "not-routable" || !stands_for_all(key.address));
+    Frontend {
+        netns,
+        balancer: Balancer::Cilium,
+        proto: (key.proto != 0).then_some(key.proto),
+        address: Some(key.address),
+        port: key.port,
+        mark: None,
+        kind: Some(service.kind()),
+        scope,
+        scheduler: service.algorithm().map(str::to_owned),
+        affinity: service.affinity(),
+        id: (service.id != 0).then_some(service.id.into()),
+        proxy_port: service.proxy_port(),
+        flags,
+        backends,
+        name: None,
+        source: source.to_owned(),
+    }
+}

@@ -1,0 +1,44 @@
+//! Load balancers that are no rules: the kernel's IPVS, and Cilium's maps.
+
+mod cilium;
+mod ipvs;
+
+use std::cell::OnceCell;
+
+use super::{LiveNode, Memo, gaps};
+use crate::model::{Frontend, Impact, NetnsId, Read};
+
+/// What was read of load balancers so far.
+#[derive(Debug, Default)]
+pub(super) struct Balance {
+    ipvs: Memo<Frontend>,
+    has_ipvs: OnceCell<bool>,
+    /// Of every namespace: whoever looks for the maps finds all of them.
+    cilium: OnceCell<Read<Vec<Frontend>>>,
+}
+
+impl LiveNode {
+    pub(super) fn frontends_inside(&self, netns: &[NetnsId]) -> Read<Vec<Frontend>> {
+        let cilium = self.balance.cilium.get_or_init(|| self.read_cilium());
+        let wanted = cilium.value.iter().filter(|frontend| netns.contains(&frontend.netns));
+        let mut all: Read<Vec<Frontend>> =
+            Read { value: wanted.cloned().collect(), gaps: cilium.gaps.clone() };
+        // No namespace is entered for what the kernel does not have: with IPVS, each one
+        // has this file.
+        let file = || self.root.join("self/net/ip_vs").exists();
+        if *self.balance.has_ipvs.get_or_init(file) {
+            let of_kernel = self.inside("IPVS", Impact::Port, &self.balance.ipvs, netns, |door| {
+                let source = format!("IPVS of netns {}", door.id);
+                gaps::read_or_gap(ipvs::frontends(door.id), Impact::Port, source)
+            });
+            all.value.extend(of_kernel.take(&mut all.gaps));
+        }
+        all
+    }
+}
+
+/// For the fuzz targets: Cilium's maps.
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz_cilium(bytes: &[u8]) {
+    cilium::fuzz(bytes);
+}
