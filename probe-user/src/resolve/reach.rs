@@ -84,6 +84,16 @@ fn of_port(facts: &Facts<'_>, paths: &[Path]) -> Vec<Reach> {
                     // Every address was tried: what that showed is added later.
                     continue;
                 }
+                let theirs = facts.take(facts.node.addresses(&[netns]));
+                let at = first.endpoint.address.filter(|a| !a.is_unspecified());
+                if let Some(address) = at.filter(|at| theirs.iter().all(|a| a.address != *at)) {
+                    let name = facts.netns_ref(netns).name.unwrap_or_else(|| netns.to_string());
+                    let why = format!(
+                        "{address} is no address of an interface: rules of {name} take it, for its own processes and what passes through it"
+                    );
+                    reach.push(entry(Vantage::Node, None, Some(false), why));
+                    continue;
+                }
                 let (socket, mut end) = stand_in(facts, netns, first);
                 end.service.clone_from(&path.end.service);
                 away(facts, &socket, &end, &mut shut)
