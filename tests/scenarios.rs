@@ -126,21 +126,37 @@ fn every_answer_holds_and_is_the_golden_one() -> Test {
     Ok(())
 }
 
+/// The README's examples: the node, the question, and the command as it is shown.
+const SAMPLES: &[(&str, &str, &str)] = &[
+    ("kind", "20971", "sudo whereis-port 20971"),
+    ("k3s", "30995", "whereis-port --replay tests/data/k3s.json 30995"),
+    ("kind-1.24", "30518", "whereis-port --replay tests/data/kind-1.24.json 30518"),
+];
+
 /// What the README shows is what the tool prints.
 #[test]
-fn the_readme_shows_a_real_answer() -> Test {
+fn the_readme_shows_real_answers() -> Test {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
-    let readme = std::fs::read_to_string(&path)?;
-    let case = CASES.iter().find(|case| case.node == "kind" && case.question == "20971");
-    let answer = ask(case.context("the case of the README")?, &["--color", "never"])?;
-    let begin = "```console\n$ sudo whereis-port 20971\n";
-    let (before, sample) = readme.split_once(begin).context("the README has no sample")?;
-    let (sample, after) = sample.split_once("```\n").context("the sample has no end")?;
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(&path, format!("{before}{begin}{answer}```\n{after}"))?;
-        return Ok(());
+    let mut readme = std::fs::read_to_string(&path)?;
+    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
+    for (node, question, command) in SAMPLES {
+        let case = CASES.iter().find(|case| (case.node, case.question) == (*node, *question));
+        let answer = ask(case.context("a case of the README")?, &["--color", "never"])?;
+        let begin = format!("```console\n$ {command}\n");
+        let (before, sample) = readme
+            .split_once(&begin)
+            .with_context(|| format!("the README has no sample of {command}"))?;
+        let (sample, after) = sample.split_once("```\n").context("a sample has no end")?;
+        ensure!(
+            update || sample == answer,
+            "{command}: UPDATE_GOLDEN=1 writes it: {}",
+            changed(sample, &answer)
+        );
+        readme = format!("{before}{begin}{answer}```\n{after}");
     }
-    ensure!(sample == answer, "UPDATE_GOLDEN=1 writes it: {}", changed(sample, &answer));
+    if update {
+        std::fs::write(&path, readme)?;
+    }
     Ok(())
 }
 

@@ -16,7 +16,8 @@ pub use trace::TraceArgs;
 
 const EXAMPLES: &str = "\
 Examples:
-  whereis-port 30518                 who is behind port 30518, TCP and UDP, anywhere on this node
+  whereis-port 30518                 who is behind port 30518, TCP and UDP, anywhere on this node,
+                                     also when only packet rules take it (NodePort, hostPort, -p)
   whereis-port 53/udp 443/tcp        two questions, each about one protocol
   whereis-port 127.0.0.1:8080        what a connection to this address and port reaches
   whereis-port '[::1]:8080/tcp'      the same for IPv6, in brackets
@@ -36,17 +37,26 @@ Exit status:
   4  the tool itself failed
   (doctor: 0 all sources readable, 3 some are not; trace: 0 at least one event)
 
-Without root, listeners of other users are listed without their owner. See
-`whereis-port doctor` for what can be read here and what would give the rest.";
+What an answer says of rules: `if` and `depends on` name what a rule asks that can't be
+known before somebody connects, such as the client's address. `not known` names what
+could not be read, or is not followed.
+
+Without root, listeners of other users are listed without their owner, and packet
+rules (CAP_NET_ADMIN) are not read. See `whereis-port doctor` for what can be read
+here and what would give the rest.";
 
 const LIST_HELP: &str = "\
+A port that no socket holds, but packet rules or a load balancer take, has a row, too.
+Its process is the name of what made the rules, in parentheses: (kube-proxy, iptables).
+In JSON and CSV, kind is listener, kernel, dnat or service.
+
 Examples:
   whereis-port list -t --container web         TCP listeners of containers called like web
   whereis-port list --netns host -s process    the host's own namespace, by process
   whereis-port list -o csv > ports.csv         every column, for a spreadsheet
 
 Exit status:
-  0  at least one listener
+  0  at least one row
   1  none that fits, and everything that could hold one was readable
   2  bad usage, for example a namespace that there is none of
   3  none that fits, but something could not be read
@@ -69,9 +79,10 @@ Exit status:
 
 /// Who is behind a port, and how does traffic get there?
 ///
-/// Looks through every network namespace of this node for listeners, names
-/// their processes, containers and clusters, follows forwarders such as
-/// docker-proxy to where they lead, and says from where the port can be reached.
+/// Looks through every network namespace of this node for listeners, and for packet
+/// rules that take the port without one. Follows rules, routes and forwarders such as
+/// docker-proxy from namespace to namespace, names the processes, containers and
+/// clusters at the end, and says from where the port can be reached, and if not, why.
 #[derive(Debug, Parser)]
 #[command(name = "whereis-port", version, after_help = EXAMPLES, max_term_width = 100)]
 pub struct Cli {
@@ -93,7 +104,7 @@ pub struct Cli {
     pub watch: Option<Duration>,
 
     /// List the connections that are open on the port now, in all namespaces, with who serves
-    /// each; without it they are counted, on the answer's way, for a single port only
+    /// each; without it they are counted only, and only for a single port
     #[arg(long)]
     pub flows: bool,
 
@@ -134,7 +145,7 @@ pub struct Global {
 /// The commands that are not a question.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// List every listener of every network namespace
+    /// List every listener of every network namespace, and ports that only packet rules take
     #[command(after_help = LIST_HELP)]
     List(ListArgs),
     /// Watch listeners come and go, with who did it, as it happens

@@ -16,7 +16,7 @@ const CAPABILITIES: [(Capability, &str); 4] = [
         Capability::CapSysAdmin,
         "sockets, addresses and links of other network namespaces, all at once",
     ),
-    (Capability::CapNetAdmin, "WireGuard ports, NAT rules and connections"),
+    (Capability::CapNetAdmin, "packet rules, tracked connections, WireGuard ports"),
     (Capability::CapDacReadSearch, "state files and sockets of container runtimes of other users"),
 ];
 

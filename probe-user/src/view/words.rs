@@ -69,6 +69,15 @@ pub(super) fn vantage_at(from: Vantage) -> &'static str {
     }
 }
 
+/// The same for connections that come from there, to whatever address.
+pub(super) fn vantage_of(from: Vantage) -> &'static str {
+    match from {
+        Vantage::Loopback => "this host over loopback",
+        Vantage::Node => "this host to other addresses",
+        other => vantage(other),
+    }
+}
+
 /// What stands in a table for an owner that is not a visible process. `None`
 /// for one that is.
 pub(super) fn marker(ending: Ending) -> Option<&'static str> {

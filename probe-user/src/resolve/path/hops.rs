@@ -51,7 +51,7 @@ pub(super) fn translation(
     proof.extend(outcome.notes.iter().map(|note| Evidence::new(SOURCE, note.clone())));
     let taken = hop(facts, before, kind, asked, words(meaning, "taken by a rule"), proof);
     let share =
-        if outcome.probability < 1.0 { percent(outcome.probability) } else { "DNAT".to_owned() };
+        if outcome.probability < 1.0 { percent(outcome.probability) } else { "always".to_owned() };
     let became = (after.destination, after.dport);
     [taken, hop(facts, before, HopKind::Dnat, became, share, vec![evidence(outcome)])]
 }

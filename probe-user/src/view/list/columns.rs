@@ -136,7 +136,9 @@ impl Column {
             Self::Address => row.address.to_string().into(),
             Self::Process if row.socket.is_none() => {
                 let by = row.taken_by.as_deref().unwrap_or(BY_RULES);
-                format!("({})", style.shown(by)).into()
+                // No parentheses within parentheses: `(kube-proxy, iptables)`.
+                let by = by.replace(" (", ", ").replace(')', "");
+                format!("({})", style.shown(&by)).into()
             }
             Self::Process => match (words::marker(end.ending), process) {
                 (None, Some(process)) => match end.processes.len() - 1 {

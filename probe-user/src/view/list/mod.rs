@@ -159,6 +159,10 @@ fn spaces(out: &mut String, count: usize) {
     out.extend(std::iter::repeat_n(' ', count));
 }
 
+/// How the legend calls what is said to take a port without a socket.
+const BY_NAME: &str = "(NAME)";
+const TAKEN: &str = "taken by packet rules or a load balancer of that name: there is no socket, and `whereis-port PORT` follows them";
+
 /// What the marks in the table mean, and what would give the owner; then the gaps.
 fn legend(page: &mut Page<'_>, listing: &Listing, host: &Host) {
     let mut marks: Vec<(&'static str, usize, String)> = Vec::new();
@@ -172,6 +176,10 @@ fn legend(page: &mut Page<'_>, listing: &Listing, host: &Host) {
             Some((_, count, _)) => *count += 1,
             None => marks.push((mark, 1, meaning(row.end.ending, host))),
         }
+    }
+    let ruled = listing.rows.iter().filter(|row| row.socket.is_none()).count();
+    if ruled > 0 {
+        marks.push((BY_NAME, ruled, TAKEN.to_owned()));
     }
     if !marks.is_empty() || !listing.gaps.is_empty() {
         page.line("");

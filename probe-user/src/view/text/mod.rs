@@ -90,9 +90,9 @@ fn one(page: &mut Page<'_>, answer: &Answer, host: &Host, verbose: bool, sources
 
 /// From where connections begin with a root.
 fn taken_from(page: &mut Page<'_>, root: &tree::Node<'_>) {
-    let places: Vec<&str> = root.from.iter().map(|from| words::vantage(*from)).collect();
+    let places: Vec<&str> = root.from.iter().map(|from| words::vantage_of(*from)).collect();
     let text = match places.as_slice() {
-        [] => "no connection that was tried from here: something else takes them".to_owned(),
+        [] => "none of the connections that were tried: something else takes them".to_owned(),
         places => format!("connections from {}", places.join(", ")),
     };
     page.entry("    ", ("takes", end::LABEL, Ink::Dim), &text);

@@ -130,7 +130,9 @@ impl World {
                  ip addr add 10.77.0.1/24 dev v0; ip addr add 10.77.0.3/24 dev v0
                  ip addr add 10.78.0.1/24 dev p0
                  ip link set v0 up; ip link set p0 up
-                 echo 1 > /proc/sys/net/ipv4/ip_forward"
+                 echo 1 > /proc/sys/net/ipv4/ip_forward
+                 # Every refusal counts, however many there are.
+                 echo 0 > /proc/sys/net/ipv4/icmp_ratelimit"
             ),
             "",
         );
@@ -140,7 +142,8 @@ impl World {
             "",
         ) && pod.script(
             "ip link set lo up; ip addr add 10.78.0.2/24 dev p1; ip link set p1 up
-             ip route add default via 10.78.0.1",
+             ip route add default via 10.78.0.1
+             echo 0 > /proc/sys/net/ipv4/icmp_ratelimit",
             "",
         );
         assert!(made && joined, "the namespaces could not be joined");
