@@ -28,6 +28,7 @@ const OPTIONAL: &[&str] = &[
     "ip6tables",
     "ip6tables-restore",
     "iptables-legacy",
+    "ipvsadm",
     "conntrack",
     "wg",
     "socat",

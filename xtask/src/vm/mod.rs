@@ -42,6 +42,7 @@ const SUITES: &[Suite] = &[
     Suite::file("trace"),
     Suite::file("probe"),
     Suite::file("learn"),
+    Suite { name: "ipvs", target: ("test", "paths"), filters: &["ipvs::"] },
     // Sources of facts that depend on the kernel, and need no files of the tree.
     Suite {
         name: "live",

@@ -3,7 +3,7 @@
 //! Each takes any bytes and may do anything with them but panic, run without end or
 //! take memory out of proportion. Not part of the tool.
 
-use super::{btf, conntrack, ebpf, genl, mounts, procs, rules, sockdiag};
+use super::{balance, btf, conntrack, ebpf, genl, mounts, procs, rules, sockdiag};
 
 pub use rules::fuzzing::{ip_set, legacy_table, nf_tables, nf_tables_expressions, xtables};
 
@@ -15,6 +15,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("btf", btf),
     ("conntrack", conntrack),
     ("ipset", ip_set),
+    ("ipvs", ipvs),
     ("legacy", legacy_table),
     ("netlink", netlink),
     ("nf_tables", nf_tables),
@@ -28,6 +29,11 @@ pub const TARGETS: &[(&str, Target)] = &[
 /// Messages of generic netlink, split, with their attributes.
 pub fn netlink(bytes: &[u8]) {
     genl::fuzz(bytes);
+}
+
+/// Services and destinations of IPVS.
+pub fn ipvs(bytes: &[u8]) {
+    balance::fuzz_ipvs(bytes);
 }
 
 /// Answers of `sock_diag`.
