@@ -146,7 +146,7 @@ fn a_service_by_mark_takes_what_a_rule_marks() -> Test {
         node.host(),
         &format!(
             "table inet marks {{\n\
-             chain in {{ type filter hook prerouting priority mangle; ip daddr {ip} tcp dport {port} meta mark set 7 }}\n\
+             chain in {{ type filter hook prerouting priority mangle; ip daddr {ip} tcp dport {port} meta mark set 7; }}\n\
              }}\n"
         ),
     )?;
@@ -184,6 +184,7 @@ fn a_service_without_servers_refuses() -> Test {
         &[
             case("loopback", LOOPBACK, &["behind"]),
             case("node", ip, &["refused"]),
+            case("node", node.gateway(), &["behind"]),
             case("outside", ip, &["refused"]),
         ],
     )?;
@@ -238,20 +239,27 @@ fn filters_see_the_service_from_outside_and_the_server_from_here() -> Test {
     let (node, port) = two_pods()?;
     let (ip, a) = (node.ip(), node.pod_ip(0));
     node.ipvs(&format!("-A -t {ip}:{port} -s rr\n-a -t {ip}:{port} -r {a}:8080 -m\n"))?;
-    let filter = |hook: &str, port: u16| {
+    let filter = |hook: &str, when: &str, port: u16| {
         format!(
             "table ip guard\ndelete table ip guard\n\
-             table ip guard {{ chain c {{ type filter hook {hook} priority filter; tcp dport {port} drop; }} }}\n"
+             table ip guard {{\n\
+             chain c {{ type filter hook {hook} priority filter; {when} tcp dport {port} drop; }}\n\
+             }}\n"
         )
     };
     let question = port.to_string();
     let at = |node_lands, outside| [case("node", ip, node_lands), case("outside", ip, outside)];
-    node.lab.nft(node.host(), &filter("input", port))?;
+    node.lab.nft(node.host(), &filter("input", "", port))?;
     node.check(&question, &at(&["a"], &["timeout"]))?;
-    node.lab.nft(node.host(), &filter("output", port))?;
+    node.lab.nft(node.host(), &filter("output", "", port))?;
     node.check(&question, &at(&["a"], &["a"]))?;
-    node.lab.nft(node.host(), &filter("output", 8080))?;
-    node.check(&question, &at(&["timeout"], &["timeout"]))
+    node.lab.nft(node.host(), &filter("output", "", 8080))?;
+    node.check(&question, &at(&["timeout"], &["timeout"]))?;
+    // Conntrack is kept away from these connections, unless it is asked to look.
+    node.lab.nft(node.host(), &filter("output", "ct state untracked", 8080))?;
+    node.check(&question, &at(&["timeout"], &["timeout"]))?;
+    node.host().sysctl("ipv4/vs/conntrack", "1")?;
+    node.check(&question, &at(&["a"], &["a"]))
 }
 
 #[test]

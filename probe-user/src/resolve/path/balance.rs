@@ -85,12 +85,6 @@ impl Walk<'_, '_> {
         let mut way = way.clone();
         way.hops.push(self.frontend_hop(netns, to, frontend));
         way.service = frontend.name.as_deref().and_then(service).or(way.service);
-        if let Some(port) = frontend.proxy_port {
-            way.notes.push(format!("a proxy of Cilium on port {port} serves it (L7)"));
-        }
-        if let Some(seconds) = frontend.affinity {
-            way.notes.push(format!("session affinity for {seconds} s"));
-        }
         let serves = |b: &&Server| b.active && weight(frontend, b) > 0;
         let active: Vec<&Server> = frontend.backends.iter().filter(serves).collect();
         if active.is_empty() {
@@ -230,6 +224,14 @@ impl Walk<'_, '_> {
         if let Some(scheduler) = &frontend.scheduler {
             detail.push_str(&format!(", scheduler {scheduler}"));
         }
+        if let Some(seconds) = frontend.affinity {
+            detail.push_str(&format!(", session affinity for {seconds} s"));
+        } else if is_sticky(frontend) {
+            detail.push_str(", session affinity");
+        }
+        if let Some(port) = frontend.proxy_port {
+            detail.push_str(&format!(", served by a proxy of Cilium on port {port} (L7)"));
+        }
         Hop {
             kind: HopKind::Service,
             netns: Some(self.facts.netns_ref(netns)),
@@ -277,11 +279,15 @@ fn weight(frontend: &Frontend, server: &Server) -> u64 {
     }
 }
 
+/// Whether IPVS keeps a client at a server.
+fn is_sticky(frontend: &Frontend) -> bool {
+    frontend.balancer == Balancer::Ipvs && frontend.flags.iter().any(|flag| flag == "persistent")
+}
+
 /// Where a server gets its connections: those without a port of their own, and those
 /// of a service that takes many ports and keeps clients at a server, keep the port.
 fn target(frontend: &Frontend, server: &Server, to: To) -> SocketAddr {
-    let sticky = frontend.flags.iter().any(|flag| flag == "persistent");
-    let keeps = frontend.balancer == Balancer::Ipvs && frontend.port == 0 && sticky;
+    let keeps = frontend.port == 0 && is_sticky(frontend);
     let port = if keeps || server.to.port() == 0 { to.port } else { server.to.port() };
     SocketAddr::new(server.to.ip(), port)
 }
