@@ -170,7 +170,7 @@ impl Walk<'_, '_> {
                 going.into_iter().map(clear).collect()
             };
             for (way, packet) in stage::pass(self.facts, Hook::Input, going, &mut ended) {
-                let served = if output { None } else { self.virtual_server(&way, &packet) };
+                let served = self.virtual_server(&way, &packet);
                 ended.extend(served.unwrap_or_else(|| self.deliver(way, packet)));
             }
             return ended;
