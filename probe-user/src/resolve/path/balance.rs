@@ -318,3 +318,78 @@ fn service(name: &str) -> Option<Service> {
     };
     Some(Service { namespace: namespace.to_owned(), name: name.to_owned(), port })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(to: &str, weight: u32) -> Server {
+        Server {
+            to: to.parse().unwrap(),
+            weight: Some(weight),
+            active: weight > 0,
+            state: None,
+            method: None,
+            connections: None,
+        }
+    }
+
+    fn virtual_server(scheduler: &str, flags: &[&str], backends: Vec<Server>) -> Frontend {
+        Frontend {
+            netns: NetnsId::Inode(1),
+            balancer: Balancer::Ipvs,
+            proto: Some(6),
+            address: Some([10, 0, 0, 1].into()),
+            port: 80,
+            mark: None,
+            kind: None,
+            scope: None,
+            scheduler: Some(scheduler.to_owned()),
+            affinity: None,
+            id: None,
+            proxy_port: None,
+            flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+            backends,
+            name: None,
+            source: String::new(),
+        }
+    }
+
+    #[test]
+    fn weights_count_as_the_scheduler_counts_them() {
+        let servers =
+            || vec![server("10.0.0.2:1", 0), server("10.0.0.3:1", 3), server("10.0.0.4:1", 5)];
+        let weights = |scheduler| -> Vec<u64> {
+            let all = virtual_server(scheduler, &[], servers());
+            all.backends.iter().skip(1).map(|server| weight(&all, server)).collect()
+        };
+        assert_eq!(weights("rr"), [1, 1]);
+        assert_eq!(weights("wlc"), [3, 5]);
+        assert_eq!(weights("fo"), [0, 1]);
+    }
+
+    #[test]
+    fn a_server_keeps_the_port_where_it_has_none_of_its_own() {
+        let to = To { proto: Proto::Tcp, address: [10, 0, 0, 1].into(), port: 80 };
+        let at = |flags: &[&str], port, server_at: &str| {
+            let all = Frontend { port, ..virtual_server("rr", flags, Vec::new()) };
+            target(&all, &server(server_at, 1), to).port()
+        };
+        assert_eq!(at(&[], 80, "10.0.0.2:8080"), 8080);
+        assert_eq!(at(&[], 0, "10.0.0.2:0"), 80);
+        assert_eq!(at(&[], 0, "10.0.0.2:8080"), 8080);
+        // It could not tell to which of its ports a client comes back.
+        assert_eq!(at(&["persistent"], 0, "10.0.0.2:8080"), 80);
+        assert_eq!(at(&["persistent"], 80, "10.0.0.2:8080"), 8080);
+    }
+
+    #[test]
+    fn a_service_by_mark_is_not_one_by_address() {
+        let to = To { proto: Proto::Tcp, address: [0, 0, 0, 0].into(), port: 0 };
+        let mut marked = virtual_server("rr", &[], Vec::new());
+        (marked.address, marked.port, marked.proto) = (Some(to.address), 0, None);
+        assert!(pick(std::slice::from_ref(&marked), to, FrontendScope::Internal).is_some());
+        marked.mark = Some(1);
+        assert!(pick(&[marked], to, FrontendScope::Internal).is_none());
+    }
+}
