@@ -34,6 +34,7 @@ const OPTIONAL: &[&str] = &[
     "iptables-nft-restore",
     "ip6tables-nft-restore",
     "ipset",
+    "docker-proxy",
     "ipvsadm",
     "conntrack",
     "wg",
@@ -107,6 +108,8 @@ impl Base {
         )?;
         tree.text("etc/group", "root:x:0:\nnogroup:x:65534:\n", 0o644)?;
         tree.text("etc/services", "https 443/tcp\nhttps 443/udp\n", 0o644)?;
+        let protocols = "icmp 1\ntcp 6\nudp 17\nipv6-icmp 58\nsctp 132\n";
+        tree.text("etc/protocols", protocols, 0o644)?;
         tree.text("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n", 0o644)?;
 
         let archive = dir.join("base.cpio");
