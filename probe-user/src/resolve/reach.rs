@@ -7,9 +7,9 @@ mod tried;
 use std::net::IpAddr;
 
 use super::facts::{Facts, container_name};
+use super::path;
 use super::place;
 use super::published;
-use super::route;
 use super::ruled::Tried;
 use crate::model::{
     Address, Container, End, Ending, Hop, HopKind, Link, LinkKind, NetnsId, Path, Port, Proto,
@@ -53,6 +53,18 @@ pub(super) fn of(facts: &Facts<'_>, paths: &mut [Path], entries: &[Tried]) -> Ve
     }
     reach.sort_by_key(|r: &Reach| (r.from, r.reachable != Some(true)));
     tries.mark(paths);
+    // What takes connections comes before what only holds the port.
+    let order = facts.all_netns();
+    let place = |path: &Path| {
+        let netns = path.hops.first()?.netns.as_ref()?.id;
+        order.iter().position(|id| *id == netns)
+    };
+    let ruled = |path: &Path| {
+        path.hops.first().is_some_and(|h| matches!(h.kind, HopKind::Dnat | HopKind::Service))
+    };
+    if paths.iter().any(ruled) {
+        paths.sort_by_key(|path| (place(path), path.from.is_empty() && !ruled(path)));
+    }
     reach
 }
 
@@ -72,7 +84,18 @@ fn of_port(facts: &Facts<'_>, paths: &[Path]) -> Vec<Reach> {
                     // Every address was tried: what that showed is added later.
                     continue;
                 }
-                let (socket, end) = stand_in(facts, netns, first);
+                let theirs = facts.take(facts.node.addresses(&[netns]));
+                let at = first.endpoint.address.filter(|a| !a.is_unspecified());
+                if let Some(address) = at.filter(|at| theirs.iter().all(|a| a.address != *at)) {
+                    let name = facts.netns_ref(netns).name.unwrap_or_else(|| netns.to_string());
+                    let why = format!(
+                        "{address} is no address of an interface: rules of {name} take it, for its own processes and what passes through it"
+                    );
+                    reach.push(entry(Vantage::Node, None, Some(false), why));
+                    continue;
+                }
+                let (socket, mut end) = stand_in(facts, netns, first);
+                end.service.clone_from(&path.end.service);
                 away(facts, &socket, &end, &mut shut)
             }
             // Nothing but a runtime's word: what it publishes is the way in.
@@ -108,6 +131,22 @@ fn settle(reach: &mut Vec<Reach>) {
     let open: Vec<Vantage> =
         reach.iter().filter(|r| r.reachable != Some(false)).map(|r| r.from).collect();
     reach.retain(|r| r.reachable != Some(false) || r.address.is_some() || !open.contains(&r.from));
+    // What is said of each address says more than what is said of a place.
+    let said: Vec<Vantage> = reach
+        .iter()
+        .filter(|r| r.reachable == Some(false) && r.address.is_some())
+        .map(|r| r.from)
+        .collect();
+    let general =
+        |r: &Reach| r.reachable == Some(false) && r.address.is_none() && said.contains(&r.from);
+    let fixes: Vec<(Vantage, Option<String>)> =
+        reach.iter().filter(|r| general(r)).map(|r| (r.from, r.fix.clone())).collect();
+    reach.retain(|r| !general(r));
+    for (from, fix) in fixes {
+        let without =
+            |r: &&mut Reach| r.from == from && r.reachable == Some(false) && r.fix.is_none();
+        reach.iter_mut().filter(without).for_each(|r| r.fix.clone_from(&fix));
+    }
 }
 
 fn entry(
@@ -421,19 +460,23 @@ fn published_reach(facts: &Facts<'_>, container: &Container, published: &Publish
     reach
 }
 
-/// The addresses of the socket's namespace that the own one reaches by a link
-/// of its own: routed there directly, and the two are joined by a device pair
-/// or the address is in no other namespace.
+/// The addresses of the socket's namespace that a process of the own one gets to.
 fn direct(facts: &Facts<'_>, socket: &Socket) -> Vec<IpAddr> {
     let own = facts.host.own_netns;
-    let routes = facts.take(facts.node.routes(&[own]));
     let theirs = facts.take(facts.node.addresses(&[socket.netns]));
+    let gets_there = |address: &IpAddr| {
+        let to = path::To { proto: socket.proto, address: *address, port: socket.port.0 };
+        let arrivals = path::from_process(facts, own, to, &mut Vec::new());
+        arrivals.iter().any(|arrival| {
+            let first = arrival.hops.first().and_then(|hop| hop.netns.as_ref());
+            first.is_some_and(|netns| netns.id == socket.netns)
+        })
+    };
     theirs
         .iter()
         .map(|a| a.address)
         .filter(|a| usable(*a) && socket.match_rank(*a).is_some())
-        .filter(|a| route::lookup(&routes, *a).is_some_and(|r| r.gateway.is_none()))
-        .filter(|a| place::locate(facts, own, *a) == [socket.netns])
+        .filter(gets_there)
         .take(MAX_ADDRESSES)
         .collect()
 }

@@ -66,7 +66,7 @@ pub(in crate::resolve) fn of_namespace(
         let arrivals = from_process(facts, netns, to, &mut Visited::new());
         entries.push(Entry { from: From::Own, to, arrivals });
         let Some(link) = links.iter().find(|l| l.index == one.ifindex) else { continue };
-        if is_inner(link) {
+        if is_inner(link, &links) {
             continue;
         }
         let iif = nic(link);
@@ -77,7 +77,9 @@ pub(in crate::resolve) fn of_namespace(
     // each address, its own if it has one.
     let inner: Vec<(&Address, &Link)> = usable
         .iter()
-        .filter_map(|a| Some((*a, links.iter().find(|l| l.index == a.ifindex && is_inner(l))?)))
+        .filter_map(|a| {
+            Some((*a, links.iter().find(|l| l.index == a.ifindex && is_inner(l, &links))?))
+        })
         .collect();
     for one in usable.iter().take(ADDRESSES) {
         let own = inner.iter().find(|(a, _)| a.address == one.address);
@@ -113,7 +115,7 @@ pub(in crate::resolve) fn to_address(facts: &Facts<'_>, netns: NetnsId, to: To) 
     let inner = addresses.iter().filter(|a| a.address.is_ipv6() == to.address.is_ipv6()).find_map(
         |address| {
             let link = links.iter().find(|l| l.index == address.ifindex)?;
-            (is_usable(address, &links) && is_inner(link)).then_some((address, link))
+            (is_usable(address, &links) && is_inner(link, &links)).then_some((address, link))
         },
     );
     if let Some((address, link)) = inner {
@@ -135,7 +137,8 @@ pub(in crate::resolve) fn to_own_address(
     let address = addresses.iter().find(|a| a.address == to.address)?;
     let links = facts.take(facts.node.links(&[netns]));
     let link = links.iter().find(|l| l.index == address.ifindex)?;
-    let source = if is_inner(link) { neighbour(facts, netns, address) } else { Sender::Elsewhere };
+    let source =
+        if is_inner(link, &links) { neighbour(facts, netns, address) } else { Sender::Elsewhere };
     let iif = Nic { index: link.index, name: link.name.as_str().into() };
     Some(from_elsewhere(facts, netns, iif, source, to))
 }
@@ -151,9 +154,15 @@ fn is_usable(address: &Address, links: &[Link]) -> bool {
     !local && link.is_none_or(|l| l.up && l.name != "kube-ipvs0")
 }
 
-fn is_inner(link: &Link) -> bool {
-    matches!(link.kind, LinkKind::Bridge)
-        || link.kind == LinkKind::Veth && link.peer_netns.is_some()
+/// Whether what comes in by an interface is from this node: a bridge, one end of a pair
+/// whose other end is in a namespace that is known, or in this one.
+fn is_inner(link: &Link, links: &[Link]) -> bool {
+    let joined = |other: &Link| Some(other.index) == link.peer && other.peer == Some(link.index);
+    match link.kind {
+        LinkKind::Bridge => true,
+        LinkKind::Veth => link.peer_netns.is_some() || links.iter().any(joined),
+        _ => false,
+    }
 }
 
 /// Some container on the network of an address.
@@ -201,7 +210,7 @@ pub(in crate::resolve) fn paths(entries: &[Entry]) -> Vec<Path> {
         all.dedup();
         all
     };
-    paths
+    let mut found: Vec<Path> = paths
         .into_iter()
         .map(|(mut path, mut addresses)| {
             addresses.sort_unstable();
@@ -218,7 +227,29 @@ pub(in crate::resolve) fn paths(entries: &[Entry]) -> Vec<Path> {
             }
             path
         })
-        .collect()
+        .collect();
+    share_root(&mut found);
+    found
+}
+
+/// The ways behind one frontend begin with the same step: what is known of it by one
+/// is known by all.
+fn share_root(paths: &mut [Path]) {
+    let root = |path: &Path| {
+        let hop = path.hops.first()?;
+        Some((hop.kind, hop.netns.as_ref().map(|n| n.id), hop.endpoint.clone(), hop.detail.clone()))
+    };
+    for at in 0..paths.len() {
+        let (before, rest) = paths.split_at_mut(at);
+        let Some(path) = rest.first_mut() else { continue };
+        let same = before.iter_mut().find(|known| root(known) == root(path));
+        if let Some(known) = same
+            && let (Some(mine), Some(theirs)) = (path.hops.first_mut(), known.hops.first())
+        {
+            // How it goes on is told by the next step.
+            mine.evidence.clone_from(&theirs.evidence);
+        }
+    }
 }
 
 fn path(entry: &Entry, arrival: &Arrival) -> Path {

@@ -42,14 +42,18 @@ pub(super) fn translation(
     let after = &outcome.packet;
     let kind = if meaning.service.is_some() { HopKind::Service } else { HopKind::Dnat };
     let asked = (before.destination, before.dport);
-    let mut proof = vec![evidence(outcome)];
+    // One frontend may lead to several targets: what is the frontend's is the way to
+    // where they part.
+    let apart = if outcome.probability < 1.0 { 2 } else { 1 };
+    let common = outcome.trail.len().saturating_sub(apart).max(1).min(outcome.trail.len());
+    let common = outcome.trail.get(..common).unwrap_or_default();
+    let mut proof = vec![Evidence::new(SOURCE, text::summary(common))];
     proof.extend(outcome.notes.iter().map(|note| Evidence::new(SOURCE, note.clone())));
     let taken = hop(facts, before, kind, asked, words(meaning, "taken by a rule"), proof);
     let share =
         if outcome.probability < 1.0 { percent(outcome.probability) } else { "DNAT".to_owned() };
-    let rule = Evidence::new(SOURCE, deciding_rule(outcome));
     let became = (after.destination, after.dport);
-    [taken, hop(facts, before, HopKind::Dnat, became, share, vec![rule])]
+    [taken, hop(facts, before, HopKind::Dnat, became, share, vec![evidence(outcome)])]
 }
 
 /// A socket that TPROXY hands the packet to.

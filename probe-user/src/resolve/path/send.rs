@@ -131,7 +131,8 @@ impl Walk<'_, '_> {
         }
         let to = To { proto: packet.proto, address: packet.destination, port: packet.dport };
         let mut ended = Vec::new();
-        let going = stage::pass(self.facts, Hook::Prerouting, vec![(way, packet)], &mut ended);
+        let going = stage::pass(self.facts, Hook::Ingress, vec![(way, packet)], &mut ended);
+        let going = stage::pass(self.facts, Hook::Prerouting, going, &mut ended);
         for (way, mut packet) in going {
             packet.original.get_or_insert((to.address, to.port));
             ended.extend(self.sent(way, packet, to, false));

@@ -57,6 +57,18 @@ impl Shut {
         end: &End,
         best: Option<String>,
     ) {
+        // A socket and rules that take the same port: the rules know more.
+        let same = |one: &&mut Inside| {
+            let (a, b) = (&one.socket, socket);
+            (a.netns, a.proto, a.port) == (b.netns, b.proto, b.port)
+        };
+        if let Some(known) = self.unpublished.iter_mut().find(same) {
+            if end.service.is_some() && known.end.service.is_none() {
+                known.end = end.clone();
+                known.best = best.or(known.best.take());
+            }
+            return;
+        }
         self.unpublished.push(Inside {
             name: name.to_owned(),
             socket: socket.clone(),
@@ -135,6 +147,12 @@ fn unpublished_fix(all: &[&Inside], from: Vantage) -> Option<String> {
 fn tunnel(one: &Inside) -> Option<String> {
     let cluster = one.end.cluster.as_ref().filter(|c| c.distribution == "kind")?;
     let context = format!("kubectl --context kind-{}", cluster.name);
+    if let Some(service) = &one.end.service {
+        let (namespace, name) = (&service.namespace, &service.name);
+        return Some(format!(
+            "{context} -n {namespace} port-forward svc/{name} LOCALPORT:SERVICEPORT"
+        ));
+    }
     if owner::is_node_port(&one.socket, &one.end.processes) {
         return Some(format!("{context} port-forward svc/SERVICE LOCALPORT:SERVICEPORT"));
     }

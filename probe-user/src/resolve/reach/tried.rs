@@ -10,22 +10,28 @@ use crate::resolve::path::{self, Entry, From, Judgement, To};
 use crate::resolve::ruled::Tried;
 use crate::resolve::walk::Visited;
 
+/// How many targets one line names.
+const TARGETS: usize = 3;
+
 /// Connections tried so far, each from one place.
 pub(super) struct Tries<'a, 'f> {
     facts: &'a Facts<'f>,
     done: HashMap<(Vantage, To), Vec<path::Arrival>>,
     /// In the order in which they were tried.
     order: Vec<(Vantage, To)>,
+    /// How many of them are to addresses of the own namespace.
+    own: usize,
 }
 
 impl<'a, 'f> Tries<'a, 'f> {
     /// With what was tried already: of the own namespace's entries.
     pub(super) fn new(facts: &'a Facts<'f>, tried: &[Tried]) -> Self {
-        let mut tries = Self { facts, done: HashMap::new(), order: Vec::new() };
+        let mut tries = Self { facts, done: HashMap::new(), order: Vec::new(), own: 0 };
         let own = tried.iter().filter(|t| t.netns == facts.host.own_netns);
         for entry in own.flat_map(|t| &t.entries) {
             tries.keep(vantage(entry), entry.to, entry.arrivals.clone());
         }
+        tries.own = tries.order.len();
         tries
     }
 
@@ -64,8 +70,8 @@ impl<'a, 'f> Tries<'a, 'f> {
             let same = address.port() == port;
             let Some(arrivals) = self.get(entry.from, to) else { continue };
             let judgement = path::judge(arrivals);
-            let by_rules = arrivals.iter().find(|a| path::is_taken(a)).map(how);
-            apply(entry, judgement, by_rules.filter(|_| same));
+            let by_rules = how(arrivals).filter(|_| same);
+            apply(entry, judgement, by_rules);
         }
     }
 
@@ -78,10 +84,10 @@ impl<'a, 'f> Tries<'a, 'f> {
                 continue;
             }
             let Some(arrivals) = self.done.get(&(from, to)) else { continue };
-            let Some(taken) = arrivals.iter().find(|a| path::is_taken(a)) else { continue };
-            let mut entry =
-                Reach { from, address: Some(address), reachable: None, why: how(taken), fix: None };
-            apply(&mut entry, path::judge(arrivals), Some(how(taken)));
+            let Some(how) = how(arrivals) else { continue };
+            let why = how.clone();
+            let mut entry = Reach { from, address: Some(address), reachable: None, why, fix: None };
+            apply(&mut entry, path::judge(arrivals), Some(how));
             reach.push(entry);
         }
     }
@@ -89,13 +95,14 @@ impl<'a, 'f> Tries<'a, 'f> {
     /// Adds, where rules or balancers take it from somewhere, from where nothing does.
     pub(super) fn add_refused(&mut self, reach: &mut Vec<Reach>, proto: Proto, port: u16) {
         let of_port = |to: &To| (to.proto, to.port) == (proto, port);
-        let taken = self.order.iter().filter(|(_, to)| of_port(to)).any(|one| {
+        let own = self.order.get(..self.own).unwrap_or_default();
+        let taken = own.iter().filter(|(_, to)| of_port(to)).any(|one| {
             self.done.get(one).is_some_and(|arrivals| arrivals.iter().any(path::is_taken))
         });
         if !taken {
             return;
         }
-        for (from, to) in self.order.iter().filter(|(_, to)| of_port(to)) {
+        for (from, to) in own.iter().filter(|(_, to)| of_port(to)) {
             let address = at(to.address, to.port);
             let known = |r: &Reach| {
                 r.from == *from && (r.address.is_none() || r.address.as_ref() == Some(&address))
@@ -183,15 +190,30 @@ fn apply(entry: &mut Reach, judgement: Judgement, by_rules: Option<String>) {
     }
 }
 
-/// How rules or a balancer take it, in a line: `published port, Docker: DNAT to
+/// How rules or a balancer take it, in a line: `published port, Docker: to
 /// 172.17.0.2:80`.
-fn how(arrival: &path::Arrival) -> String {
-    let Some(first) = arrival.hops.first() else {
-        return arrival.stop.as_ref().map(|s| s.why.clone()).unwrap_or_default();
-    };
-    let target = arrival.hops.get(1).filter(|hop| hop.kind == HopKind::Dnat);
-    match target.and_then(|hop| Some((hop.endpoint.address?, hop.endpoint.port?))) {
-        Some((address, port)) => format!("{}: to {}", first.detail, at(address, port.0)),
-        None => first.detail.clone(),
+fn how(arrivals: &[path::Arrival]) -> Option<String> {
+    let taken: Vec<&path::Arrival> = arrivals.iter().filter(|a| path::is_taken(a)).collect();
+    let one = taken.first()?;
+    let Some(first) = one.hops.first() else { return one.stop.as_ref().map(|s| s.why.clone()) };
+    let mut targets = Vec::new();
+    for hop in taken.iter().filter_map(|a| a.hops.get(1)) {
+        let target = hop.endpoint.address.zip(hop.endpoint.port);
+        if let (HopKind::Dnat, Some((address, port))) = (hop.kind, target) {
+            let target = at(address, port.0);
+            if !targets.contains(&target) {
+                targets.push(target);
+            }
+        }
     }
+    let more = targets.len().saturating_sub(TARGETS);
+    targets.truncate(TARGETS);
+    let mut text = first.detail.clone();
+    if !targets.is_empty() {
+        text.push_str(&format!(": to {}", targets.join(", ")));
+    }
+    if more > 0 {
+        text.push_str(&format!(" and {more} more"));
+    }
+    Some(text)
 }

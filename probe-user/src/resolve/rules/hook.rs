@@ -7,7 +7,9 @@ use super::branch::{Assumption, Branch};
 use super::load::Tracked;
 use super::machine::{self, Ended, Place, Ran};
 use super::{Fate, Outcome, Packet, Source, Step};
-use crate::model::{BaseChain, ChainId, ChainKind, Hook, Rejection, Rule, RuleVerdict, Ruleset};
+use crate::model::{
+    BaseChain, ChainId, ChainKind, Family, Hook, Rejection, Rule, RuleVerdict, Ruleset,
+};
 
 /// Conntrack runs here, at prerouting and output.
 const CONNTRACK: i32 = -200;
@@ -58,9 +60,13 @@ impl<'s> Traversal<'s> {
         let mut going = vec![Branch::new(packet)];
         let mut done = Vec::new();
         for (priority, item) in items(ruleset, self.hook, &going[0].packet) {
-            let early = matches!(self.hook, Hook::Prerouting | Hook::Output)
-                && priority <= CONNTRACK
-                && !matches!(item, Item::Nat(_));
+            let early = match self.hook {
+                Hook::Ingress => true,
+                Hook::Prerouting | Hook::Output => {
+                    priority <= CONNTRACK && !matches!(item, Item::Nat(_))
+                }
+                _ => false,
+            };
             let mut next = Vec::new();
             for mut branch in going {
                 branch.tracked = match (early, branch.packet.untracked) {
@@ -314,7 +320,17 @@ fn forget_call(branch: &mut Branch, calls: usize) {
 /// What runs at a hook, with its priority, in order.
 fn items<'r>(ruleset: &'r Ruleset, hook: Hook, packet: &Packet) -> Vec<(i32, Item<'r>)> {
     let ipv6 = packet.destination.is_ipv6();
-    let here = |chain: &&BaseChain| chain.hook == hook && chain.id.table.family.takes(ipv6);
+    let here = |chain: &&BaseChain| {
+        let family = chain.id.table.family;
+        // Ingress belongs to a device: of a table of that family, or of both versions.
+        let by = packet.iif.as_ref().map(|nic| &*nic.name);
+        let at_device = || chain.devices.iter().any(|device| Some(device.as_str()) == by);
+        chain.hook == hook
+            && match hook {
+                Hook::Ingress => (family == Family::Netdev || family.takes(ipv6)) && at_device(),
+                _ => family.takes(ipv6),
+            }
+    };
     let mut chains: Vec<&BaseChain> = ruleset.base_chains.iter().filter(here).collect();
     let table = |chain: &BaseChain| {
         ruleset.tables.iter().find(|t| t.id == chain.id.table).and_then(|t| t.handle)
