@@ -9,6 +9,8 @@ mod cni;
 mod dnat;
 #[path = "paths/docker.rs"]
 mod docker;
+#[path = "paths/ipvs.rs"]
+mod ipvs;
 #[path = "paths/kube.rs"]
 mod kube;
 #[path = "paths/nested.rs"]

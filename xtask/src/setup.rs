@@ -30,6 +30,7 @@ const NEEDS: &[Need] = &[
     Need { program: "busybox", package: "busybox-static", why: "is the containers' image" },
     Need { program: "nft", package: "nftables", why: "makes NAT rules" },
     Need { program: "ipset", package: "ipset", why: "makes the sets that rules ask" },
+    Need { program: "ipvsadm", package: "ipvsadm", why: "makes virtual servers of IPVS" },
     Need { program: "podman", package: "podman", why: "publishes ports in its own way" },
     Need { program: "runc", package: "runc", why: "runs podman's containers" },
     Need {

@@ -16,7 +16,8 @@ pub struct Frontend {
     /// IP protocol number: 6, 17, 132; `None` takes all of them.
     pub proto: Option<u8>,
     /// The address; unspecified for Cilium's entries that stand for every address
-    /// of the node. `None` for an IPVS service by mark.
+    /// of the node, and for an IPVS service by mark, of which it tells the version of IP.
+    /// `None` where that is not known.
     pub address: Option<IpAddr>,
     /// The port, host byte order; 0 takes all ports.
     pub port: u16,

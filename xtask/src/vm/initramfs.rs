@@ -28,6 +28,14 @@ const OPTIONAL: &[&str] = &[
     "ip6tables",
     "ip6tables-restore",
     "iptables-legacy",
+    "iptables-legacy-save",
+    "iptables-legacy-restore",
+    "ip6tables-legacy-restore",
+    "iptables-nft-restore",
+    "ip6tables-nft-restore",
+    "ipset",
+    "docker-proxy",
+    "ipvsadm",
     "conntrack",
     "wg",
     "socat",
@@ -100,6 +108,8 @@ impl Base {
         )?;
         tree.text("etc/group", "root:x:0:\nnogroup:x:65534:\n", 0o644)?;
         tree.text("etc/services", "https 443/tcp\nhttps 443/udp\n", 0o644)?;
+        let protocols = "icmp 1\ntcp 6\nudp 17\nipv6-icmp 58\nsctp 132\n";
+        tree.text("etc/protocols", protocols, 0o644)?;
         tree.text("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n", 0o644)?;
 
         let archive = dir.join("base.cpio");

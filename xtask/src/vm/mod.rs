@@ -42,6 +42,13 @@ const SUITES: &[Suite] = &[
     Suite::file("trace"),
     Suite::file("probe"),
     Suite::file("learn"),
+    Suite { name: "ipvs", target: ("test", "paths"), filters: &["ipvs::"] },
+    // Docker, podman and CNI plugins are not there.
+    Suite {
+        name: "paths",
+        target: ("test", "paths"),
+        filters: &["plain::", "dnat::", "kube::", "nested::", "nft::"],
+    },
     // Sources of facts that depend on the kernel, and need no files of the tree.
     Suite {
         name: "live",

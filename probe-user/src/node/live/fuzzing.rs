@@ -16,6 +16,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("cilium", cilium),
     ("conntrack", conntrack),
     ("ipset", ip_set),
+    ("ipvs", ipvs),
     ("legacy", legacy_table),
     ("netlink", netlink),
     ("nf_tables", nf_tables),
@@ -29,6 +30,11 @@ pub const TARGETS: &[(&str, Target)] = &[
 /// Messages of generic netlink, split, with their attributes.
 pub fn netlink(bytes: &[u8]) {
     genl::fuzz(bytes);
+}
+
+/// Services and destinations of IPVS.
+pub fn ipvs(bytes: &[u8]) {
+    balance::fuzz_ipvs(bytes);
 }
 
 /// Answers of `sock_diag`.

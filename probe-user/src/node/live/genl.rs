@@ -21,14 +21,14 @@ const HEADERS: usize = 16 + 4;
 
 /// A generic netlink conversation. Small enough not to want a library: two
 /// headers of fixed size and flat attributes.
-struct Genl {
+pub(super) struct Genl {
     socket: Socket,
     /// Names, as sent, and numbers of all families.
     families: Vec<(Vec<u8>, u16)>,
 }
 
 impl Genl {
-    fn open() -> io::Result<Self> {
+    pub(super) fn open() -> io::Result<Self> {
         let socket = Socket::new(NETLINK_GENERIC)?;
         socket.connect(&SocketAddr::new(0, 0))?;
         Ok(Self { socket, families: Vec::new() })
@@ -37,7 +37,7 @@ impl Genl {
     /// The number of a family; `None` when the kernel has none of that name.
     /// Looked up among all: asking for one by name makes the kernel load a
     /// module for it, and reading must not change the node.
-    fn family(&mut self, name: &str) -> io::Result<Option<u16>> {
+    pub(super) fn family(&mut self, name: &str) -> io::Result<Option<u16>> {
         if self.families.is_empty() {
             let mut families = Vec::new();
             self.ask(CTRL, DUMP, CTRL_CMD_GETFAMILY, None, |attributes| {
@@ -49,6 +49,17 @@ impl Genl {
         }
         let named = |family: &[u8]| family.strip_suffix(b"\0").unwrap_or(family) == name.as_bytes();
         Ok(self.families.iter().find(|(family, _)| named(family)).map(|(_, id)| *id))
+    }
+
+    /// Asks for all there is of something, and gives the attributes of each to `each`.
+    pub(super) fn dump(
+        &mut self,
+        family: u16,
+        command: u8,
+        attribute: Option<&DefaultNla>,
+        each: impl FnMut(&[u8]),
+    ) -> io::Result<()> {
+        self.ask(family, DUMP, command, attribute, each)
     }
 
     /// Sends a command and gives the attributes of each answer to `each`.
@@ -132,18 +143,19 @@ impl<'a> Iterator for Messages<'a> {
     }
 }
 
-fn attribute(attributes: &[u8], kind: u16) -> Option<Vec<u8>> {
+/// The value of the first attribute of a kind.
+pub(super) fn attribute(attributes: &[u8], kind: u16) -> Option<Vec<u8>> {
     NlasIterator::new(attributes)
         .flatten()
         .find(|nla: &NlaBuffer<&[u8]>| nla.kind() == kind)
         .map(|nla| nla.value().to_vec())
 }
 
-fn u16_of(attributes: &[u8], kind: u16) -> Option<u16> {
+pub(super) fn u16_of(attributes: &[u8], kind: u16) -> Option<u16> {
     attribute(attributes, kind)?.first_chunk::<2>().map(|b| u16::from_ne_bytes(*b))
 }
 
-fn u32_of(attributes: &[u8], kind: u16) -> Option<u32> {
+pub(super) fn u32_of(attributes: &[u8], kind: u16) -> Option<u32> {
     attribute(attributes, kind)?.first_chunk::<4>().map(|b| u32::from_ne_bytes(*b))
 }
 

@@ -2,15 +2,16 @@
 //!
 //! Cilium rewrites a connect() of a local process before there is any packet, and a
 //! packet from outside at the device, before netfilter. IPVS takes what netfilter's
-//! INPUT let through, and what a local process sends at OUTPUT.
+//! INPUT let through, and what a local process sends at OUTPUT, behind NAT and before
+//! the filters. It sends the packet to a server as if a process here had.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use super::super::rules::Packet;
+use super::super::rules::{Packet, Sender};
 use super::{Arrival, StopKind, To, Walk, Way, cross, hops, stage};
 use crate::model::{
     Balancer, End, Endpoint, Evidence, Frontend, FrontendKind, FrontendScope, Hook, Hop, HopKind,
-    NetnsId, Port, Proto, RouteKind, Server, Service,
+    NetnsId, Port, Proto, RouteFound, RouteKind, Server, Service,
 };
 
 impl Walk<'_, '_> {
@@ -54,12 +55,21 @@ impl Walk<'_, '_> {
         Some(self.balanced(way, packet.netns, to, frontend, Some(packet)))
     }
 
-    /// IPVS: by address and port, or by mark.
+    /// Whether IPVS takes anything of a namespace.
+    pub(super) fn has_virtual_servers(&self, netns: NetnsId) -> bool {
+        !self.frontends(netns, Balancer::Ipvs).is_empty()
+    }
+
+    /// IPVS: by mark, else by address and port, else by address alone.
     pub(super) fn virtual_server(&self, way: &Way, packet: &Packet) -> Option<Vec<Arrival>> {
         let all = self.frontends(packet.netns, Balancer::Ipvs);
         let to = To { proto: packet.proto, address: packet.destination, port: packet.dport };
-        let marked = || all.iter().find(|f| f.mark.is_some_and(|mark| mark == packet.mark));
-        let frontend = pick(&all, to, FrontendScope::Internal).or_else(marked)?;
+        let of_family =
+            |f: &Frontend| f.address.is_none_or(|a| a.is_ipv6() == to.address.is_ipv6());
+        let marked = all.iter().find(|f| f.mark == Some(packet.mark) && of_family(f));
+        let any_port = || pick(&all, To { port: 0, ..to }, FrontendScope::Internal);
+        let frontend =
+            marked.or_else(|| pick(&all, to, FrontendScope::Internal)).or_else(any_port)?;
         Some(self.balanced(way, packet.netns, to, frontend, Some(packet)))
     }
 
@@ -75,13 +85,8 @@ impl Walk<'_, '_> {
         let mut way = way.clone();
         way.hops.push(self.frontend_hop(netns, to, frontend));
         way.service = frontend.name.as_deref().and_then(service).or(way.service);
-        if let Some(port) = frontend.proxy_port {
-            way.notes.push(format!("a proxy of Cilium on port {port} serves it (L7)"));
-        }
-        if let Some(seconds) = frontend.affinity {
-            way.notes.push(format!("session affinity for {seconds} s"));
-        }
-        let active: Vec<&Server> = frontend.backends.iter().filter(|b| b.active).collect();
+        let serves = |b: &&Server| b.active && weight(frontend, b) > 0;
+        let active: Vec<&Server> = frontend.backends.iter().filter(serves).collect();
         if active.is_empty() {
             let what = frontend.name.clone().unwrap_or_else(|| to_text(to));
             let why = match frontend.backends.len() {
@@ -92,11 +97,14 @@ impl Walk<'_, '_> {
             end.evidence.push(evidence(frontend));
             return vec![way.stop_with(StopKind::NoBackend, why, None, end)];
         }
-        let total: u32 = active.iter().map(|b| b.weight.unwrap_or(1)).sum();
+        let weights: Vec<u64> = active.iter().map(|server| weight(frontend, server)).collect();
+        let total: u64 = weights.iter().sum();
         let mut arrivals = Vec::new();
-        for server in &active {
+        for (server, weight) in active.iter().zip(weights) {
+            let server = Server { to: target(frontend, server, to), ..(*server).clone() };
             let mut way = way.clone();
-            let share = f64::from(server.weight.unwrap_or(1)) / f64::from(total.max(1));
+            #[expect(clippy::cast_precision_loss, reason = "a share to be shown as percent")]
+            let share = weight as f64 / total.max(1) as f64;
             way.probability *= share;
             let mut hop = self.frontend_hop(netns, to, frontend);
             hop.kind = HopKind::Dnat;
@@ -110,7 +118,7 @@ impl Walk<'_, '_> {
                 hop.detail.push_str(&format!(", {method}"));
             }
             way.hops.push(hop);
-            arrivals.extend(self.to_server(way, netns, to, server, packet));
+            arrivals.extend(self.to_server(way, netns, to, frontend, &server, packet));
         }
         arrivals
     }
@@ -121,6 +129,7 @@ impl Walk<'_, '_> {
         way: Way,
         netns: NetnsId,
         to: To,
+        frontend: &Frontend,
         server: &Server,
         packet: Option<&Packet>,
     ) -> Vec<Arrival> {
@@ -130,19 +139,63 @@ impl Walk<'_, '_> {
             return self.local_unbalanced(way, netns, to);
         };
         let mut packet = packet.clone();
-        packet.destination = server.to.ip();
-        packet.dport = server.to.port();
         packet.original.get_or_insert((to.address, to.port));
-        let Some(route) = self.route(netns, packet.destination, packet.mark) else {
-            let why = format!("the route to {} is not known", packet.destination);
+        let Some(route) = self.route(netns, server.to.ip(), packet.mark) else {
+            let why = format!("the route to {} is not known", server.to.ip());
             return vec![way.stop(StopKind::Unknown, why)];
         };
-        if route.kind == RouteKind::Local {
-            return self.deliver(way, packet);
+        // Servers that are reached by other ways than NAT get the packet as it is.
+        let as_it_is = matches!(server.method.as_deref(), Some("route" | "tunnel" | "local"));
+        if !as_it_is {
+            packet.destination = server.to.ip();
+            packet.dport = server.to.port();
+        }
+        let output = packet.iif.is_none();
+        let mut ended = Vec::new();
+        if route.kind == RouteKind::Local || server.method.as_deref() == Some("local") {
+            if !output {
+                return self.deliver(way, packet);
+            }
+            let going = vec![(way, packet)];
+            let going = stage::pass_part(
+                self.facts,
+                Hook::Output,
+                stage::Part::BehindIpvs,
+                going,
+                &mut ended,
+            );
+            let going = self.looped(going, &mut ended);
+            for (way, packet) in stage::pass(self.facts, Hook::Input, going, &mut ended) {
+                ended.extend(self.deliver(way, packet));
+            }
+            return ended;
+        }
+        let by_ipvs = frontend.balancer == Balancer::Ipvs;
+        let from_loopback =
+            matches!(packet.source, Sender::Address(source) if source.is_loopback());
+        if by_ipvs && from_loopback {
+            let why = format!(
+                "IPVS sends nothing from a loopback address to {}, another machine",
+                server.to.ip()
+            );
+            let fix = Some("connect to another address of this node".to_owned());
+            return vec![way.stop_with(StopKind::NoWay, why, fix, End::default())];
         }
         packet.oif = route.oif.map(|index| self.nic(netns, index));
-        let mut ended = Vec::new();
-        let going = vec![(way, packet)];
+        if by_ipvs {
+            packet.iif = None;
+            packet.untracked |= !frontend.flags.iter().any(|flag| flag == "conntrack");
+        }
+        let mut going = vec![(way, packet)];
+        if by_ipvs {
+            going = stage::pass(self.facts, Hook::Output, going, &mut ended);
+        }
+        // As it is, it goes to the server all the same.
+        let route = if as_it_is && route.gateway.is_none() {
+            RouteFound { gateway: Some(server.to.ip()), ..route }
+        } else {
+            route
+        };
         for (way, packet) in stage::pass(self.facts, Hook::Postrouting, going, &mut ended) {
             ended.extend(cross::leave(self, way, packet, &route));
         }
@@ -171,6 +224,14 @@ impl Walk<'_, '_> {
         if let Some(scheduler) = &frontend.scheduler {
             detail.push_str(&format!(", scheduler {scheduler}"));
         }
+        if let Some(seconds) = frontend.affinity {
+            detail.push_str(&format!(", session affinity for {seconds} s"));
+        } else if is_sticky(frontend) {
+            detail.push_str(", session affinity");
+        }
+        if let Some(port) = frontend.proxy_port {
+            detail.push_str(&format!(", served by a proxy of Cilium on port {port} (L7)"));
+        }
         Hop {
             kind: HopKind::Service,
             netns: Some(self.facts.netns_ref(netns)),
@@ -189,8 +250,8 @@ fn evidence(frontend: &Frontend) -> Evidence {
         Balancer::Cilium => "Cilium's maps",
     };
     let to = match (frontend.address, frontend.mark) {
-        (Some(address), _) => std::net::SocketAddr::new(address, frontend.port).to_string(),
-        (None, Some(mark)) => format!("mark {mark}"),
+        (_, Some(mark)) => format!("mark {mark:#x}"),
+        (Some(address), None) => SocketAddr::new(address, frontend.port).to_string(),
         (None, None) => format!("port {}", frontend.port),
     };
     let id = frontend.id.map_or_else(String::new, |id| format!(", service {id}"));
@@ -206,7 +267,34 @@ fn evidence(frontend: &Frontend) -> Evidence {
 }
 
 fn to_text(to: To) -> String {
-    format!("{}/{}", std::net::SocketAddr::new(to.address, to.port), to.proto)
+    format!("{}/{}", SocketAddr::new(to.address, to.port), to.proto)
+}
+
+/// How many connections of all a server gets: only some of IPVS's schedulers look at
+/// the weights.
+fn weight(frontend: &Frontend, server: &Server) -> u64 {
+    match frontend.scheduler.as_deref() {
+        Some("rr" | "lc" | "dh") => 1,
+        // The heaviest gets all, the others nothing as long as it is there.
+        Some("fo" | "ovf") => {
+            let all = frontend.backends.iter().filter(|b| b.active);
+            u64::from(all.map(|b| b.weight).max() == Some(server.weight))
+        }
+        _ => u64::from(server.weight.unwrap_or(1)),
+    }
+}
+
+/// Whether IPVS keeps a client at a server.
+fn is_sticky(frontend: &Frontend) -> bool {
+    frontend.balancer == Balancer::Ipvs && frontend.flags.iter().any(|flag| flag == "persistent")
+}
+
+/// Where a server gets its connections: those without a port of their own, and those
+/// of a service that takes many ports and keeps clients at a server, keep the port.
+fn target(frontend: &Frontend, server: &Server, to: To) -> SocketAddr {
+    let keeps = frontend.port == 0 && is_sticky(frontend);
+    let port = if keeps || server.to.port() == 0 { to.port } else { server.to.port() };
+    SocketAddr::new(server.to.ip(), port)
 }
 
 /// The frontend that takes a connection, that of the right scope first.
@@ -216,7 +304,8 @@ fn pick(all: &[Frontend], to: To, scope: FrontendScope) -> Option<&Frontend> {
         Proto::Udp => 17,
     };
     let takes = |f: &&Frontend| {
-        f.address == Some(to.address)
+        f.mark.is_none()
+            && f.address == Some(to.address)
             && f.port == to.port
             && f.proto.is_none_or(|proto| proto == number)
     };
@@ -233,4 +322,79 @@ fn service(name: &str) -> Option<Service> {
         None => (rest, None),
     };
     Some(Service { namespace: namespace.to_owned(), name: name.to_owned(), port })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(to: &str, weight: u32) -> Server {
+        Server {
+            to: to.parse().unwrap(),
+            weight: Some(weight),
+            active: weight > 0,
+            state: None,
+            method: None,
+            connections: None,
+        }
+    }
+
+    fn virtual_server(scheduler: &str, flags: &[&str], backends: Vec<Server>) -> Frontend {
+        Frontend {
+            netns: NetnsId::Inode(1),
+            balancer: Balancer::Ipvs,
+            proto: Some(6),
+            address: Some([10, 0, 0, 1].into()),
+            port: 80,
+            mark: None,
+            kind: None,
+            scope: None,
+            scheduler: Some(scheduler.to_owned()),
+            affinity: None,
+            id: None,
+            proxy_port: None,
+            flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+            backends,
+            name: None,
+            source: String::new(),
+        }
+    }
+
+    #[test]
+    fn weights_count_as_the_scheduler_counts_them() {
+        let servers =
+            || vec![server("10.0.0.2:1", 0), server("10.0.0.3:1", 3), server("10.0.0.4:1", 5)];
+        let weights = |scheduler| -> Vec<u64> {
+            let all = virtual_server(scheduler, &[], servers());
+            all.backends.iter().skip(1).map(|server| weight(&all, server)).collect()
+        };
+        assert_eq!(weights("rr"), [1, 1]);
+        assert_eq!(weights("wlc"), [3, 5]);
+        assert_eq!(weights("fo"), [0, 1]);
+    }
+
+    #[test]
+    fn a_server_keeps_the_port_where_it_has_none_of_its_own() {
+        let to = To { proto: Proto::Tcp, address: [10, 0, 0, 1].into(), port: 80 };
+        let at = |flags: &[&str], port, server_at: &str| {
+            let all = Frontend { port, ..virtual_server("rr", flags, Vec::new()) };
+            target(&all, &server(server_at, 1), to).port()
+        };
+        assert_eq!(at(&[], 80, "10.0.0.2:8080"), 8080);
+        assert_eq!(at(&[], 0, "10.0.0.2:0"), 80);
+        assert_eq!(at(&[], 0, "10.0.0.2:8080"), 8080);
+        // It could not tell to which of its ports a client comes back.
+        assert_eq!(at(&["persistent"], 0, "10.0.0.2:8080"), 80);
+        assert_eq!(at(&["persistent"], 80, "10.0.0.2:8080"), 8080);
+    }
+
+    #[test]
+    fn a_service_by_mark_is_not_one_by_address() {
+        let to = To { proto: Proto::Tcp, address: [0, 0, 0, 0].into(), port: 0 };
+        let mut marked = virtual_server("rr", &[], Vec::new());
+        (marked.address, marked.port, marked.proto) = (Some(to.address), 0, None);
+        assert!(pick(std::slice::from_ref(&marked), to, FrontendScope::Internal).is_some());
+        marked.mark = Some(1);
+        assert!(pick(&[marked], to, FrontendScope::Internal).is_none());
+    }
 }

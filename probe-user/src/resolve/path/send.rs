@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::super::rules::{Nic, Packet, Sender};
+use super::stage::Part::{BeforeIpvs, BehindIpvs};
 use super::stage::{self, Going};
 use super::{Arrival, MAX_DEPTH, StopKind, To, Walk, Way, cross, settings};
 use crate::model::{End, Hook, LOOPBACK4, NetnsId, RouteFound, RouteKind, RouteQuery};
@@ -93,10 +94,27 @@ impl Walk<'_, '_> {
         let oif = route.oif.map(|index| self.nic(netns, index));
         let packet = packet(netns, source, to, None, oif);
         let mut ended = Vec::new();
-        let going = stage::pass(self.facts, Hook::Output, vec![(way, packet)], &mut ended);
-        for (way, mut packet) in going {
+        let going = vec![(way, packet)];
+        if !self.has_virtual_servers(netns) {
+            for (way, mut packet) in stage::pass(self.facts, Hook::Output, going, &mut ended) {
+                packet.original.get_or_insert((to.address, to.port));
+                ended.extend(self.sent(way, packet, to, true));
+            }
+            return ended;
+        }
+        // What IPVS takes is never seen by the filters behind it.
+        let before = stage::pass_part(self.facts, Hook::Output, BeforeIpvs, going, &mut ended);
+        for (way, mut packet) in before {
             packet.original.get_or_insert((to.address, to.port));
-            ended.extend(self.sent(way, packet, to, true));
+            if let Some(arrivals) = self.virtual_server(&way, &packet) {
+                ended.extend(arrivals);
+                continue;
+            }
+            let going = vec![(way, packet)];
+            let behind = stage::pass_part(self.facts, Hook::Output, BehindIpvs, going, &mut ended);
+            for (way, packet) in behind {
+                ended.extend(self.sent(way, packet, to, true));
+            }
         }
         ended
     }
@@ -140,21 +158,11 @@ impl Walk<'_, '_> {
             return vec![way.stop_with(StopKind::NoWay, why, Some(fix), End::default())];
         }
         let mut ended = Vec::new();
-        if output && let Some(arrivals) = self.virtual_server(&way, &packet) {
-            return arrivals;
-        }
         packet.oif = route.oif.map(|index| self.nic(netns, index));
         let going = vec![(way, packet)];
         if route.kind == RouteKind::Local {
             let going = if output {
-                // Over the loopback device and in again, without a second NAT.
-                let out = stage::pass(self.facts, Hook::Postrouting, going, &mut ended);
-                let back = |(way, mut packet): Going| {
-                    packet.iif = packet.oif.take();
-                    (way, packet)
-                };
-                let back = out.into_iter().map(back).collect();
-                stage::pass(self.facts, Hook::Prerouting, back, &mut ended)
+                self.looped(going, &mut ended)
             } else {
                 let clear = |(way, mut packet): Going| {
                     packet.oif = None;
@@ -163,7 +171,7 @@ impl Walk<'_, '_> {
                 going.into_iter().map(clear).collect()
             };
             for (way, packet) in stage::pass(self.facts, Hook::Input, going, &mut ended) {
-                let served = if output { None } else { self.virtual_server(&way, &packet) };
+                let served = self.virtual_server(&way, &packet);
                 ended.extend(served.unwrap_or_else(|| self.deliver(way, packet)));
             }
             return ended;
@@ -183,6 +191,17 @@ impl Walk<'_, '_> {
             ended.extend(cross::leave(self, way, packet, &route));
         }
         ended
+    }
+
+    /// Over the loopback device and in again, without a second NAT.
+    pub(super) fn looped(&self, going: Vec<Going>, ended: &mut Vec<Arrival>) -> Vec<Going> {
+        let out = stage::pass(self.facts, Hook::Postrouting, going, ended);
+        let back = |(way, mut packet): Going| {
+            packet.iif = packet.oif.take();
+            (way, packet)
+        };
+        let back = out.into_iter().map(back).collect();
+        stage::pass(self.facts, Hook::Prerouting, back, ended)
     }
 
     /// Whether the kernel refuses to forward.

@@ -3,17 +3,56 @@
 use super::super::rules::dialect::{self, Meaning};
 use super::super::rules::{self, Fate, Outcome, Packet, SeenAs};
 use super::{Arrival, StopKind, Way, hops, ruleset};
-use crate::model::{Container, End, Hook, NetnsId, Rejection, Service};
+use crate::model::{
+    BaseChain, ChainKind, Container, End, Hook, NetnsId, Rejection, Ruleset, Service,
+};
 use crate::resolve::facts::Facts;
 use crate::resolve::rules::from_node::FromNode;
 
 /// A way and the packet on it.
 pub(super) type Going = (Way, Packet);
 
+/// Which chains of a hook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    All,
+    /// Those before IPVS looks at what a process sends, which is right behind NAT.
+    BeforeIpvs,
+    /// Those behind it.
+    BehindIpvs,
+}
+
+/// Where IPVS looks at what a process sends (`ip_vs_core.c`).
+const IPVS: i32 = -98;
+/// Where chains of type nat run, whatever their priority.
+const NAT: i32 = -100;
+
+impl Part {
+    fn has(self, chain: &BaseChain) -> bool {
+        let priority = if chain.kind == ChainKind::Nat { NAT } else { chain.priority };
+        match self {
+            Self::All => true,
+            Self::BeforeIpvs => priority <= IPVS,
+            Self::BehindIpvs => priority > IPVS,
+        }
+    }
+}
+
 /// Sends packets through a hook of the namespace that they are in.
 pub(super) fn pass(
     facts: &Facts<'_>,
     hook: Hook,
+    going: Vec<Going>,
+    ended: &mut Vec<Arrival>,
+) -> Vec<Going> {
+    pass_part(facts, hook, Part::All, going, ended)
+}
+
+/// The same through some of the chains.
+pub(super) fn pass_part(
+    facts: &Facts<'_>,
+    hook: Hook,
+    part: Part,
     going: Vec<Going>,
     ended: &mut Vec<Arrival>,
 ) -> Vec<Going> {
@@ -23,7 +62,13 @@ pub(super) fn pass(
             passed.push((way, packet));
             continue;
         };
-        for outcome in rules::traverse(&FromNode::new(facts), &ruleset, hook, packet.clone()) {
+        let chosen = (part != Part::All).then(|| {
+            let mut some = Ruleset::clone(&ruleset);
+            some.base_chains.retain(|chain| part.has(chain));
+            some
+        });
+        let ruleset = chosen.as_ref().unwrap_or(&ruleset);
+        for outcome in rules::traverse(&FromNode::new(facts), ruleset, hook, packet.clone()) {
             match outcome.fate {
                 Fate::Passes => passed.push(through(facts, &way, &packet, outcome)),
                 _ => ended.push(stopped(&way, outcome)),

@@ -5,7 +5,10 @@ mod ipvs;
 
 use std::cell::OnceCell;
 
-use super::{LiveNode, Memo, gaps};
+#[cfg(feature = "fuzzing")]
+pub(super) use ipvs::fuzz as fuzz_ipvs;
+
+use super::{LiveNode, Memo};
 use crate::model::{Frontend, Impact, NetnsId, Read};
 
 /// What was read of load balancers so far.
@@ -25,11 +28,9 @@ impl LiveNode {
             Read { value: wanted.cloned().collect(), gaps: cilium.gaps.clone() };
         // No namespace is entered for what the kernel does not have: with IPVS, each one
         // has this file.
-        let file = || self.root.join("self/net/ip_vs").exists();
-        if *self.balance.has_ipvs.get_or_init(file) {
+        if *self.balance.has_ipvs.get_or_init(ipvs::is_there) {
             let of_kernel = self.inside("IPVS", Impact::Port, &self.balance.ipvs, netns, |door| {
-                let source = format!("IPVS of netns {}", door.id);
-                gaps::read_or_gap(ipvs::frontends(door.id), Impact::Port, source)
+                ipvs::frontends(door.id)
             });
             all.value.extend(of_kernel.take(&mut all.gaps));
         }
