@@ -12,6 +12,7 @@ use crate::node::Node;
 
 mod event;
 mod observed;
+mod paths;
 
 const HOST: NetnsId = NetnsId::Inode(100);
 const A: NetnsId = NetnsId::Inode(200);

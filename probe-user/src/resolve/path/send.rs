@@ -102,11 +102,11 @@ impl Walk<'_, '_> {
     }
 
     /// A packet comes in by an interface.
-    pub(super) fn external(&self, way: Way, packet: Packet) -> Vec<Arrival> {
-        if way.hops.len() > 2 * MAX_DEPTH {
-            return vec![
-                way.stop(StopKind::Unknown, "too many steps: the rules may lead in a circle"),
-            ];
+    pub(super) fn external(&self, mut way: Way, packet: Packet) -> Vec<Arrival> {
+        way.entered += 1;
+        if way.entered > MAX_DEPTH || way.hops.len() > 2 * MAX_DEPTH {
+            let why = "too many steps: routes or rules may lead in a circle";
+            return vec![way.stop(StopKind::Unknown, why)];
         }
         if let Some(arrivals) = self.device_balanced(&way, &packet) {
             return arrivals;
