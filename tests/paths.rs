@@ -21,3 +21,5 @@ mod node;
 mod plain;
 #[path = "paths/podman.rs"]
 mod podman;
+#[path = "paths/ways.rs"]
+mod ways;

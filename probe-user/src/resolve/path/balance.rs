@@ -10,7 +10,7 @@ use super::super::rules::Packet;
 use super::{Arrival, StopKind, To, Walk, Way, cross, hops, stage};
 use crate::model::{
     Balancer, End, Endpoint, Evidence, Frontend, FrontendKind, FrontendScope, Hook, Hop, HopKind,
-    NetnsId, Port, Proto, RouteKind, Server, Service,
+    NetnsId, Port, RouteKind, Server, Service,
 };
 
 impl Walk<'_, '_> {
@@ -92,16 +92,17 @@ impl Walk<'_, '_> {
             end.evidence.push(evidence(frontend));
             return vec![way.stop_with(StopKind::NoBackend, why, None, end)];
         }
-        let total: u32 = active.iter().map(|b| b.weight.unwrap_or(1)).sum();
+        let total: f64 = active.iter().map(|b| f64::from(b.weight.unwrap_or(1))).sum();
         let mut arrivals = Vec::new();
         for server in &active {
             let mut way = way.clone();
-            let share = f64::from(server.weight.unwrap_or(1)) / f64::from(total.max(1));
+            let share = f64::from(server.weight.unwrap_or(1)) / total.max(1.0);
             way.probability *= share;
             let mut hop = self.frontend_hop(netns, to, frontend);
             hop.kind = HopKind::Dnat;
             hop.endpoint.address = Some(server.to.ip());
-            hop.endpoint.port = Some(Port(server.to.port()));
+            let port = if server.to.port() == 0 { to.port } else { server.to.port() };
+            hop.endpoint.port = Some(Port(port));
             hop.detail = match share < 1.0 {
                 true => hops::percent(share),
                 false => "the only backend".to_owned(),
@@ -124,14 +125,15 @@ impl Walk<'_, '_> {
         server: &Server,
         packet: Option<&Packet>,
     ) -> Vec<Arrival> {
+        let port = if server.to.port() == 0 { to.port } else { server.to.port() };
         let Some(packet) = packet else {
             // A process that connects: as if it had asked for the server itself.
-            let to = To { proto: to.proto, address: server.to.ip(), port: server.to.port() };
+            let to = To { proto: to.proto, address: server.to.ip(), port };
             return self.local_unbalanced(way, netns, to);
         };
         let mut packet = packet.clone();
         packet.destination = server.to.ip();
-        packet.dport = server.to.port();
+        packet.dport = port;
         packet.original.get_or_insert((to.address, to.port));
         let Some(route) = self.route(netns, packet.destination, packet.mark) else {
             let why = format!("the route to {} is not known", packet.destination);
@@ -206,16 +208,16 @@ fn to_text(to: To) -> String {
 
 /// The frontend that takes a connection, that of the right scope first.
 fn pick(all: &[Frontend], to: To, scope: FrontendScope) -> Option<&Frontend> {
-    let number = match to.proto {
-        Proto::Tcp => 6,
-        Proto::Udp => 17,
-    };
+    // A service of IPVS without a port takes all ports that no other one takes.
+    let exact = |f: &&Frontend| f.port == to.port;
+    let any = |f: &&Frontend| f.port == 0 && f.balancer == Balancer::Ipvs;
     let takes = |f: &&Frontend| {
         f.address == Some(to.address)
-            && f.port == to.port
-            && f.proto.is_none_or(|proto| proto == number)
+            && (exact(f) || any(f))
+            && f.proto.is_none_or(|proto| proto == to.proto.number())
     };
-    let fits: Vec<&Frontend> = all.iter().filter(takes).collect();
+    let mut fits: Vec<&Frontend> = all.iter().filter(takes).collect();
+    fits.sort_by_key(|f| !exact(f));
     let scoped = fits.iter().find(|f| f.scope == Some(scope));
     scoped.or_else(|| fits.iter().find(|f| f.scope.is_none())).copied()
 }

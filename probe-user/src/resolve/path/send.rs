@@ -86,7 +86,8 @@ impl Walk<'_, '_> {
             return vec![way.stop(StopKind::NoWay, stop)];
         }
         let source = match route.kind {
-            RouteKind::Local => Some(to.address),
+            // 127.0.0.1 to all of 127.0.0.0/8, for one.
+            RouteKind::Local => route.source.or(Some(to.address)),
             _ => route.source,
         };
         let source = source.map_or(Sender::Elsewhere, Sender::Address);
@@ -113,7 +114,8 @@ impl Walk<'_, '_> {
         }
         let to = To { proto: packet.proto, address: packet.destination, port: packet.dport };
         let mut ended = Vec::new();
-        let going = stage::pass(self.facts, Hook::Prerouting, vec![(way, packet)], &mut ended);
+        let going = stage::pass(self.facts, Hook::Ingress, vec![(way, packet)], &mut ended);
+        let going = stage::pass(self.facts, Hook::Prerouting, going, &mut ended);
         for (way, mut packet) in going {
             packet.original.get_or_insert((to.address, to.port));
             ended.extend(self.sent(way, packet, to, false));
@@ -123,9 +125,6 @@ impl Walk<'_, '_> {
 
     /// Behind the first hook: routed to this namespace, or on.
     fn sent(&self, way: Way, mut packet: Packet, to: To, output: bool) -> Vec<Arrival> {
-        if packet.tproxy.is_some() {
-            return self.deliver(way, packet);
-        }
         let netns = packet.netns;
         let Some(route) = self.route(netns, packet.destination, packet.mark) else {
             let why = format!("the route to {} is not known", packet.destination);

@@ -1,9 +1,11 @@
 //! One hook: which ways go on, and which end there.
 
+use std::rc::Rc;
+
 use super::super::rules::dialect::{self, Meaning};
 use super::super::rules::{self, Fate, Outcome, Packet, SeenAs};
 use super::{Arrival, StopKind, Way, hops, ruleset};
-use crate::model::{End, Hook, Rejection, Service};
+use crate::model::{BaseChain, End, Hook, Rejection, Ruleset, Service};
 use crate::resolve::facts::Facts;
 use crate::resolve::rules::from_node::FromNode;
 
@@ -23,6 +25,7 @@ pub(super) fn pass(
             passed.push((way, packet));
             continue;
         };
+        let ruleset = if hook == Hook::Ingress { at_device(&ruleset, &packet) } else { ruleset };
         for outcome in rules::traverse(&FromNode::new(facts), &ruleset, hook, packet.clone()) {
             match outcome.fate {
                 Fate::Passes => passed.push(through(facts, &way, &packet, outcome)),
@@ -31,6 +34,20 @@ pub(super) fn pass(
         }
     }
     passed
+}
+
+/// The chains of the device that a packet comes in by: others see nothing of it.
+fn at_device(ruleset: &Rc<Ruleset>, packet: &Packet) -> Rc<Ruleset> {
+    let name = packet.iif.as_ref().map(|nic| &*nic.name);
+    let elsewhere = |chain: &BaseChain| {
+        chain.hook == Hook::Ingress && !chain.devices.iter().any(|d| Some(d.as_str()) == name)
+    };
+    if !ruleset.base_chains.iter().any(elsewhere) {
+        return ruleset.clone();
+    }
+    let mut here = (**ruleset).clone();
+    here.base_chains.retain(|chain| !elsewhere(chain));
+    Rc::new(here)
 }
 
 fn branch(way: &Way, outcome: &Outcome) -> Way {
@@ -55,7 +72,7 @@ fn through(facts: &Facts<'_>, way: &Way, before: &Packet, outcome: Outcome) -> G
         way.service = service(&meaning).or(way.service);
         way.hops.extend(hops::translation(facts, before, &outcome, &meaning));
     } else if let Some((address, port)) = after.tproxy.filter(|_| before.tproxy.is_none()) {
-        way.hops.push(hops::tproxy(facts, before, (address, port), &outcome));
+        way.hops.extend(hops::tproxy(facts, before, (address, port), &outcome));
     }
     let source_set = |packet: &Packet| packet.seen_as.is_some_and(|s| s != SeenAs::Itself);
     if source_set(after) && !source_set(before) {

@@ -7,7 +7,9 @@ use super::branch::{Assumption, Branch};
 use super::load::Tracked;
 use super::machine::{self, Ended, Place, Ran};
 use super::{Fate, Outcome, Packet, Source, Step};
-use crate::model::{BaseChain, ChainId, ChainKind, Hook, Rejection, Rule, RuleVerdict, Ruleset};
+use crate::model::{
+    BaseChain, ChainId, ChainKind, Family, Hook, Rejection, Rule, RuleVerdict, Ruleset,
+};
 
 /// Conntrack runs here, at prerouting and output.
 const CONNTRACK: i32 = -200;
@@ -314,7 +316,10 @@ fn forget_call(branch: &mut Branch, calls: usize) {
 /// What runs at a hook, with its priority, in order.
 fn items<'r>(ruleset: &'r Ruleset, hook: Hook, packet: &Packet) -> Vec<(i32, Item<'r>)> {
     let ipv6 = packet.destination.is_ipv6();
-    let here = |chain: &&BaseChain| chain.hook == hook && chain.id.table.family.takes(ipv6);
+    // A device's own chains see the packets of both versions.
+    let takes =
+        |family: Family| family.takes(ipv6) || hook == Hook::Ingress && family == Family::Netdev;
+    let here = |chain: &&BaseChain| chain.hook == hook && takes(chain.id.table.family);
     let mut chains: Vec<&BaseChain> = ruleset.base_chains.iter().filter(here).collect();
     let table = |chain: &BaseChain| {
         ruleset.tables.iter().find(|t| t.id == chain.id.table).and_then(|t| t.handle)
