@@ -59,7 +59,7 @@ fn a_chain_of_a_device_drops() -> Test {
     node.serve_here("web", &format!("tcp 0.0.0.0:{port}"))?;
     let rules = format!(
         "table netdev filter {{ chain in {{ type filter hook ingress device \"br0\" priority 0; \
-         policy accept; tcp dport {port} drop; }} }}"
+         policy accept; tcp dport {port} drop; }}\n }}"
     );
     node.lab.nft(node.host(), &rules)?;
     node.check(

@@ -118,11 +118,15 @@ pub(in crate::resolve) fn to_address(facts: &Facts<'_>, netns: NetnsId, to: To) 
     if from == From::Loopback {
         return entries;
     }
-    if let Some(arrivals) = to_own_address(facts, netns, to) {
-        entries.push(Entry { from: From::Outside, to, arrivals });
-    }
     let addresses = facts.take(facts.node.addresses(&[netns]));
     let links = facts.take(facts.node.links(&[netns]));
+    // Behind a bridge or a device pair are containers, not other machines.
+    let of_inner = addresses.iter().filter(|a| a.address == to.address).any(|a| {
+        links.iter().any(|l| l.index == a.ifindex && is_inner(l))
+    });
+    if !of_inner && let Some(arrivals) = to_own_address(facts, netns, to) {
+        entries.push(Entry { from: From::Outside, to, arrivals });
+    }
     let inner = addresses.iter().filter(|a| a.address.is_ipv6() == to.address.is_ipv6()).find_map(
         |address| {
             let link = links.iter().find(|l| l.index == address.ifindex)?;
