@@ -70,9 +70,12 @@ fn a_port_published_on_all_addresses_of_one_family() -> Test {
         [("21102", "listener 0.0.0.0:21102/tcp"), ("21103", "listener [::]:21103/tcp")]
     {
         let run = docker.lab().whereis(&[port])?;
-        let path = run.is_found()?.path_in(docker.lab().host())?;
-        ensure!(path.steps()[0] == first, "{:?}", path.steps());
-        ends_in(path, &web)?;
+        // By Docker's proxy, and by its rules beside it.
+        let paths = run.is_found()?.paths_in(docker.lab().host())?;
+        ensure!(paths.iter().any(|path| path.steps()[0] == first), "{}", run.json);
+        for path in paths {
+            ends_in(path, &web)?;
+        }
     }
     Ok(())
 }
@@ -315,8 +318,10 @@ fn the_daemons_resolver_in_a_container_belongs_to_dockerd() -> Test {
     let idle = docker.idle("resolved", "--network resolver")?;
     let run = docker.lab().whereis(&["list"])?;
     let listeners = run.listeners()?;
+    // Its sockets; port 53 is taken by rules that lead to them.
     let resolver = listeners
         .iter()
+        .filter(|l| l.0["kind"] == "listener")
         .find(|l| l.netns() == Some(idle.netns.inode) && l.0["address"] == "127.0.0.11")
         .context("no resolver")?;
     ensure!(resolver.pids().contains(&u64::from(docker.pid())), "{}", resolver.0);

@@ -235,3 +235,33 @@ fn flows_belong_to_a_question() -> Test {
     ensure!(bare.status.code() == Some(2) && said.contains("belongs to a question"), "{bare:?}");
     Ok(())
 }
+
+#[test]
+fn connections_confirm_rules_or_show_that_they_changed_since() -> Test {
+    lab::root_or_skip!();
+    if !has_iptables() {
+        return Ok(());
+    }
+    let node = Node::new()?;
+    let port = lab::unused_port()?;
+    let target = format!("{port}/tcp");
+    let _servers = [
+        node.lab.listen(&node.servers[0], "tcp 0.0.0.0:80")?,
+        node.lab.listen(&node.servers[1], "tcp 0.0.0.0:80")?,
+    ];
+    node.rule("-A", port, 0)?;
+    let _open = Open::connect(&node.lab, &node.client, HOST, port, 3)?;
+    let (answer, _) = node.ask(&[&target])?;
+    let proof = answer["paths"][0]["hops"][1]["evidence"].to_string();
+    ensure!(proof.contains("3 connections now translated to 10.9.2.2:80"), "{proof}");
+
+    node.rule("-D", port, 0)?;
+    node.rule("-A", port, 1)?;
+    let (answer, text) = node.ask(&[&target])?;
+    ensure!(answer["paths"][0]["hops"][1]["address"] == SERVERS[1], "{text}");
+    let detail = answer["paths"][0]["hops"][0]["detail"].as_str().unwrap_or_default();
+    let changed =
+        "3 connections are still translated to 10.9.2.2:80: rules changed since they began";
+    ensure!(detail.ends_with(changed), "{detail}");
+    Ok(())
+}

@@ -259,6 +259,31 @@ fn a_drop_before_the_translation_wins() -> Test {
 }
 
 #[test]
+fn what_a_device_drops_at_its_ingress_does_not_arrive() -> Test {
+    lab::rules_or_skip!();
+    let mut node = Node::new()?;
+    let port = lab::unused_port()?;
+    node.serve_here("web", &format!("tcp 0.0.0.0:{port}"))?;
+    let rules = format!(
+        "table netdev guard {{
+           chain in {{
+             type filter hook ingress device \"eth0\" priority 0; policy accept;
+             tcp dport {port} drop
+           }}
+         }}"
+    );
+    node.lab.nft(node.host(), &rules)?;
+    node.check(
+        &port.to_string(),
+        &[
+            case("loopback", LOOPBACK, &["web"]),
+            case("node", node.ip(), &["web"]),
+            case("outside", node.ip(), &["timeout"]),
+        ],
+    )
+}
+
+#[test]
 fn a_translation_of_ipv6_alone() -> Test {
     lab::rules_or_skip!();
     let mut node = Node::new()?;

@@ -57,6 +57,9 @@ pub fn answer(node: &dyn Node, query: &Query) -> Answer {
     if paths.is_empty() {
         paths = published_only(&facts, query);
     }
+    if paths.is_empty() {
+        paths = ruled::services(&facts, query);
+    }
     if let Scope::Address(address) = query.scope
         && paths.is_empty()
     {

@@ -7,9 +7,9 @@ mod tried;
 use std::net::IpAddr;
 
 use super::facts::{Facts, container_name};
+use super::path;
 use super::place;
 use super::published;
-use super::route;
 use super::ruled::Tried;
 use crate::model::{
     Address, Container, End, Ending, Hop, HopKind, Link, LinkKind, NetnsId, Path, Port, Proto,
@@ -82,6 +82,16 @@ fn of_port(facts: &Facts<'_>, paths: &[Path]) -> Vec<Reach> {
                 let Some(netns) = first.netns.as_ref().map(|n| n.id) else { continue };
                 if netns == facts.host.own_netns {
                     // Every address was tried: what that showed is added later.
+                    continue;
+                }
+                let theirs = facts.take(facts.node.addresses(&[netns]));
+                let at = first.endpoint.address.filter(|a| !a.is_unspecified());
+                if let Some(address) = at.filter(|at| theirs.iter().all(|a| a.address != *at)) {
+                    let name = facts.netns_ref(netns).name.unwrap_or_else(|| netns.to_string());
+                    let why = format!(
+                        "{address} is no address of an interface: rules of {name} take it, for its own processes and what passes through it"
+                    );
+                    reach.push(entry(Vantage::Node, None, Some(false), why));
                     continue;
                 }
                 let (socket, mut end) = stand_in(facts, netns, first);
@@ -450,19 +460,23 @@ fn published_reach(facts: &Facts<'_>, container: &Container, published: &Publish
     reach
 }
 
-/// The addresses of the socket's namespace that the own one reaches by a link
-/// of its own: routed there directly, and the two are joined by a device pair
-/// or the address is in no other namespace.
+/// The addresses of the socket's namespace that a process of the own one gets to.
 fn direct(facts: &Facts<'_>, socket: &Socket) -> Vec<IpAddr> {
     let own = facts.host.own_netns;
-    let routes = facts.take(facts.node.routes(&[own]));
     let theirs = facts.take(facts.node.addresses(&[socket.netns]));
+    let gets_there = |address: &IpAddr| {
+        let to = path::To { proto: socket.proto, address: *address, port: socket.port.0 };
+        let arrivals = path::from_process(facts, own, to, &mut Vec::new());
+        arrivals.iter().any(|arrival| {
+            let first = arrival.hops.first().and_then(|hop| hop.netns.as_ref());
+            first.is_some_and(|netns| netns.id == socket.netns)
+        })
+    };
     theirs
         .iter()
         .map(|a| a.address)
         .filter(|a| usable(*a) && socket.match_rank(*a).is_some())
-        .filter(|a| route::lookup(&routes, *a).is_some_and(|r| r.gateway.is_none()))
-        .filter(|a| place::locate(facts, own, *a) == [socket.netns])
+        .filter(gets_there)
         .take(MAX_ADDRESSES)
         .collect()
 }

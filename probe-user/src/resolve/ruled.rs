@@ -5,7 +5,7 @@ use super::facts::Facts;
 use super::path::{self, Entry, To};
 use super::rules::from_node::FromNode;
 use super::rules::ports;
-use crate::model::{NetnsId, Path, Proto, Query, Scope};
+use crate::model::{Gap, Impact, NetnsId, Path, Proto, Query, Scope};
 
 /// How many ports of a range are tried one by one; of a wider range only those that
 /// rules name.
@@ -92,4 +92,39 @@ pub(super) fn paths(facts: &Facts<'_>, tried: &[Tried]) -> Vec<Path> {
         }
     }
     paths
+}
+
+/// How many addresses of services are followed.
+const SERVICES: usize = 8;
+
+/// Services that have the port at an address of their own: asked for only when nothing
+/// of a node's own takes it.
+pub(super) fn services(facts: &Facts<'_>, query: &Query) -> Vec<Path> {
+    if query.scope != Scope::Everywhere || query.ports.first != query.ports.last {
+        return Vec::new();
+    }
+    let port = query.ports.first.0;
+    let protos = || Proto::ALL.into_iter().filter(|p| query.proto.is_none_or(|asked| asked == *p));
+    let mut tried = Vec::new();
+    let mut left = 0;
+    for netns in facts.all_netns() {
+        let Some(ruleset) = path::ruleset(facts, netns) else { continue };
+        for proto in protos() {
+            let source = FromNode::new(facts);
+            let all = ports::services::addresses(&source, &ruleset, proto, port);
+            left += all.len().saturating_sub(SERVICES);
+            for address in all.into_iter().take(SERVICES) {
+                let entries = path::to_address(facts, netns, To { proto, address, port });
+                tried.push(Tried { netns, entries });
+            }
+        }
+    }
+    if left > 0 {
+        facts.gap(Gap::new(
+            Impact::Way,
+            format!("services with port {port}"),
+            format!("{left} more have it at an address of their own, and are not followed"),
+        ));
+    }
+    paths(facts, &tried)
 }

@@ -44,5 +44,22 @@ pub(crate) fn enter(args: &[String]) -> Result<()> {
         // `uid` also drops the supplementary groups.
         command.gid(uid).uid(uid);
     }
-    Err(command.exec()).with_context(|| format!("starting {program}"))
+    Err(become_it(&mut command)).with_context(|| format!("starting {program}"))
+}
+
+/// How often a program is tried that was just written: another thread of the test may
+/// have forked meanwhile, and its child has the file open for writing until it execs.
+const TRIES: usize = 100;
+
+/// Becomes the program; returns only why it can't.
+fn become_it(command: &mut Command) -> std::io::Error {
+    let mut error = command.exec();
+    for _ in 0..TRIES {
+        if error.kind() != std::io::ErrorKind::ExecutableFileBusy {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        error = command.exec();
+    }
+    error
 }

@@ -42,7 +42,7 @@ impl Recorded {
         let set_elements = index(facts.set_elements.iter().map(|a| a.asked.clone()));
         let set_element = index(facts.set_element.iter().map(|a| a.asked.clone()));
         let ip_sets = index(facts.ip_sets.iter().map(|a| a.asked.clone()));
-        let route = index(facts.route.iter().map(|a| a.asked.clone()));
+        let route = index(facts.route.iter().map(|a| a.asked));
         Self {
             recording,
             container,

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::super::rules::{Packet, SeenAs, Sender};
 use super::{Arrival, Stop, StopKind, To, Walk, Way};
-use crate::model::{Ending, NetnsId, Port, RouteFound};
+use crate::model::{Container, Ending, NetnsId, Port, RouteFound};
 use crate::resolve::place::{at_address, locate};
 use crate::resolve::walk::{follow, nothing, off_node};
 
@@ -86,7 +86,9 @@ impl Walk<'_, '_> {
         let (address, port) = packet.tproxy.unwrap_or((packet.destination, packet.dport));
         let sockets = at_address(facts, packet.netns, address, Port(port), packet.proto);
         if sockets.is_empty() {
-            let path = nothing(facts, packet.netns, address, Port(port), packet.proto, false);
+            let mut path = nothing(facts, packet.netns, address, Port(port), packet.proto, false);
+            path.end.containers = facts.containers_of(packet.netns);
+            path.end.cluster = path.end.containers.iter().rev().find_map(Container::cluster);
             let why = path.end.why.clone().unwrap_or_default();
             let stop = Stop { kind: StopKind::Nothing, why, fix: None };
             return vec![way.arrive(path, Some(stop))];

@@ -79,7 +79,7 @@ pub(in crate::resolve) fn of_namespace(
         let arrivals = from_process(facts, netns, to, &mut Visited::new());
         entries.push(Entry { from: From::Own, to, arrivals });
         let Some(link) = links.iter().find(|l| l.index == one.ifindex) else { continue };
-        if is_inner(link) {
+        if is_inner(link, &links) {
             continue;
         }
         let Some(link) = way_in(facts, link, &links, one.address) else { continue };
@@ -90,7 +90,9 @@ pub(in crate::resolve) fn of_namespace(
     // each address, its own if it has one.
     let inner: Vec<(&Address, &Link)> = usable
         .iter()
-        .filter_map(|a| Some((*a, links.iter().find(|l| l.index == a.ifindex && is_inner(l))?)))
+        .filter_map(|a| {
+            Some((*a, links.iter().find(|l| l.index == a.ifindex && is_inner(l, &links))?))
+        })
         .collect();
     for one in &usable {
         let own = inner.iter().find(|(a, _)| a.address == one.address);
@@ -121,16 +123,17 @@ pub(in crate::resolve) fn to_address(facts: &Facts<'_>, netns: NetnsId, to: To) 
     let addresses = facts.take(facts.node.addresses(&[netns]));
     let links = facts.take(facts.node.links(&[netns]));
     // Behind a bridge or a device pair are containers, not other machines.
-    let of_inner = addresses.iter().filter(|a| a.address == to.address).any(|a| {
-        links.iter().any(|l| l.index == a.ifindex && is_inner(l))
-    });
+    let of_inner = addresses
+        .iter()
+        .filter(|a| a.address == to.address)
+        .any(|a| links.iter().any(|l| l.index == a.ifindex && is_inner(l, &links)));
     if !of_inner && let Some(arrivals) = to_own_address(facts, netns, to) {
         entries.push(Entry { from: From::Outside, to, arrivals });
     }
     let inner = addresses.iter().filter(|a| a.address.is_ipv6() == to.address.is_ipv6()).find_map(
         |address| {
             let link = links.iter().find(|l| l.index == address.ifindex)?;
-            (is_usable(address, &links) && is_inner(link)).then_some((address, link))
+            (is_usable(address, &links) && is_inner(link, &links)).then_some((address, link))
         },
     );
     if let Some((address, link)) = inner {
@@ -152,7 +155,8 @@ pub(in crate::resolve) fn to_own_address(
     let address = addresses.iter().find(|a| a.address == to.address)?;
     let links = facts.take(facts.node.links(&[netns]));
     let link = links.iter().find(|l| l.index == address.ifindex)?;
-    let source = if is_inner(link) { neighbour(facts, netns, address) } else { Sender::Elsewhere };
+    let source =
+        if is_inner(link, &links) { neighbour(facts, netns, address) } else { Sender::Elsewhere };
     let link = way_in(facts, link, &links, to.address)?;
     Some(from_elsewhere(facts, netns, nic(link), source, to))
 }
@@ -177,7 +181,7 @@ fn way_in<'l>(
         routes.iter().find(|r| r.prefix == 0 && r.destination.is_ipv6() == address.is_ipv6());
     let by_default = links.iter().find(|l| default.is_some_and(|r| r.ifindex == Some(l.index)));
     let others = || links.iter().filter(|l| l.up && leads_in(l));
-    by_default.or_else(|| others().find(|l| !is_inner(l))).or_else(|| others().next())
+    by_default.or_else(|| others().find(|l| !is_inner(l, links))).or_else(|| others().next())
 }
 
 /// Addresses worth trying: not loopback's, not link-local ones, and up. Those of
@@ -191,9 +195,15 @@ fn is_usable(address: &Address, links: &[Link]) -> bool {
     !local && link.is_none_or(|l| l.up && l.name != "kube-ipvs0")
 }
 
-fn is_inner(link: &Link) -> bool {
-    matches!(link.kind, LinkKind::Bridge)
-        || link.kind == LinkKind::Veth && link.peer_netns.is_some()
+/// Whether what comes in by an interface is from this node: a bridge, one end of a pair
+/// whose other end is in a namespace that is known, or in this one.
+fn is_inner(link: &Link, links: &[Link]) -> bool {
+    let joined = |other: &Link| Some(other.index) == link.peer && other.peer == Some(link.index);
+    match link.kind {
+        LinkKind::Bridge => true,
+        LinkKind::Veth => link.peer_netns.is_some() || links.iter().any(joined),
+        _ => false,
+    }
 }
 
 /// Some container on the network of an address.

@@ -22,7 +22,9 @@ use std::rc::Rc;
 
 use super::facts::Facts;
 use super::walk::Visited;
-use crate::model::{End, Hop, NetSettings, NetnsId, Path, Proto, Ruleset, Service};
+use crate::model::{
+    BaseChain, End, Family, Gap, Hop, Impact, NetSettings, NetnsId, Path, Proto, Ruleset, Service,
+};
 
 pub(super) use found::{
     Entry, From, is_taken, may_take, of_namespace, paths, same_way, to_address, to_own_address,
@@ -175,6 +177,18 @@ pub(super) fn read_rulesets(facts: &Facts<'_>, netns: &[NetnsId]) {
         return;
     }
     let read = facts.take(facts.node.rulesets(&missing));
+    for ruleset in &read {
+        let of_bridge = |c: &BaseChain| c.id.table.family == Family::Bridge;
+        if ruleset.base_chains.iter().any(of_bridge) {
+            let name = facts.netns_ref(ruleset.netns).name;
+            let name = name.unwrap_or_else(|| ruleset.netns.to_string());
+            facts.gap(Gap::new(
+                Impact::Reach,
+                format!("bridge rules of network namespace {name}"),
+                "they may stop frames between the members of a bridge, and are not followed by this version",
+            ));
+        }
+    }
     let mut memo = facts.memo.rulesets.borrow_mut();
     for id in missing {
         memo.insert(id, read.iter().find(|r| r.netns == id).cloned().map(Rc::new));

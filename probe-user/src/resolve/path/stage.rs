@@ -1,11 +1,9 @@
 //! One hook: which ways go on, and which end there.
 
-use std::rc::Rc;
-
 use super::super::rules::dialect::{self, Meaning};
 use super::super::rules::{self, Fate, Outcome, Packet, SeenAs};
 use super::{Arrival, StopKind, Way, hops, ruleset};
-use crate::model::{BaseChain, End, Hook, Rejection, Ruleset, Service};
+use crate::model::{Container, End, Hook, NetnsId, Rejection, Service};
 use crate::resolve::facts::Facts;
 use crate::resolve::rules::from_node::FromNode;
 
@@ -25,7 +23,6 @@ pub(super) fn pass(
             passed.push((way, packet));
             continue;
         };
-        let ruleset = if hook == Hook::Ingress { at_device(&ruleset, &packet) } else { ruleset };
         for outcome in rules::traverse(&FromNode::new(facts), &ruleset, hook, packet.clone()) {
             match outcome.fate {
                 Fate::Passes => passed.push(through(facts, &way, &packet, outcome)),
@@ -34,20 +31,6 @@ pub(super) fn pass(
         }
     }
     passed
-}
-
-/// The chains of the device that a packet comes in by: others see nothing of it.
-fn at_device(ruleset: &Rc<Ruleset>, packet: &Packet) -> Rc<Ruleset> {
-    let name = packet.iif.as_ref().map(|nic| &*nic.name);
-    let elsewhere = |chain: &BaseChain| {
-        chain.hook == Hook::Ingress && !chain.devices.iter().any(|d| Some(d.as_str()) == name)
-    };
-    if !ruleset.base_chains.iter().any(elsewhere) {
-        return ruleset.clone();
-    }
-    let mut here = (**ruleset).clone();
-    here.base_chains.retain(|chain| !elsewhere(chain));
-    Rc::new(here)
 }
 
 fn branch(way: &Way, outcome: &Outcome) -> Way {
@@ -68,7 +51,10 @@ fn through(facts: &Facts<'_>, way: &Way, before: &Packet, outcome: Outcome) -> G
     let mut way = branch(way, &outcome);
     let after = &outcome.packet;
     if (after.destination, after.dport) != (before.destination, before.dport) {
-        let meaning = dialect::meaning(&outcome.trail);
+        let mut meaning = dialect::meaning(&outcome.trail);
+        if meaning.by.is_none() && is_service_lb(facts, before.netns) {
+            meaning.by = Some("k3s ServiceLB");
+        }
         way.service = service(&meaning).or(way.service);
         way.hops.extend(hops::translation(facts, before, &outcome, &meaning));
     } else if let Some((address, port)) = after.tproxy.filter(|_| before.tproxy.is_none()) {
@@ -85,8 +71,7 @@ fn stopped(way: &Way, outcome: Outcome) -> Arrival {
     let way = branch(way, &outcome);
     let meaning = dialect::meaning(&outcome.trail);
     let rule = hops::deciding_rule(&outcome);
-    let mut end = End::default();
-    end.service = service(&meaning);
+    let mut end = End { service: service(&meaning), ..End::default() };
     end.evidence.push(hops::evidence(&outcome));
     if let Some(refused) = meaning.refused {
         let service = meaning.service.as_ref().map_or_else(
@@ -129,4 +114,14 @@ fn service(meaning: &Meaning) -> Option<Service> {
         name: name.name.clone(),
         port: name.port.clone(),
     })
+}
+
+/// Whether a namespace is that of a pod which k3s makes for a LoadBalancer service: its
+/// rules say nothing of whose they are.
+fn is_service_lb(facts: &Facts<'_>, netns: NetnsId) -> bool {
+    let is_one = |container: &Container| {
+        let pod = container.pod.as_ref().and_then(|pod| pod.name.as_deref());
+        pod.is_some_and(|name| name.starts_with("svclb-"))
+    };
+    facts.containers_of(netns).iter().any(is_one)
 }

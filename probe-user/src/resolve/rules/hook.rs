@@ -60,9 +60,13 @@ impl<'s> Traversal<'s> {
         let mut going = vec![Branch::new(packet)];
         let mut done = Vec::new();
         for (priority, item) in items(ruleset, self.hook, &going[0].packet) {
-            let early = matches!(self.hook, Hook::Prerouting | Hook::Output)
-                && priority <= CONNTRACK
-                && !matches!(item, Item::Nat(_));
+            let early = match self.hook {
+                Hook::Ingress => true,
+                Hook::Prerouting | Hook::Output => {
+                    priority <= CONNTRACK && !matches!(item, Item::Nat(_))
+                }
+                _ => false,
+            };
             let mut next = Vec::new();
             for mut branch in going {
                 branch.tracked = match (early, branch.packet.untracked) {
@@ -316,10 +320,17 @@ fn forget_call(branch: &mut Branch, calls: usize) {
 /// What runs at a hook, with its priority, in order.
 fn items<'r>(ruleset: &'r Ruleset, hook: Hook, packet: &Packet) -> Vec<(i32, Item<'r>)> {
     let ipv6 = packet.destination.is_ipv6();
-    // A device's own chains see the packets of both versions.
-    let takes =
-        |family: Family| family.takes(ipv6) || hook == Hook::Ingress && family == Family::Netdev;
-    let here = |chain: &&BaseChain| chain.hook == hook && takes(chain.id.table.family);
+    let here = |chain: &&BaseChain| {
+        let family = chain.id.table.family;
+        // Ingress belongs to a device: of a table of that family, or of both versions.
+        let by = packet.iif.as_ref().map(|nic| &*nic.name);
+        let at_device = || chain.devices.iter().any(|device| Some(device.as_str()) == by);
+        chain.hook == hook
+            && match hook {
+                Hook::Ingress => (family == Family::Netdev || family.takes(ipv6)) && at_device(),
+                _ => family.takes(ipv6),
+            }
+    };
     let mut chains: Vec<&BaseChain> = ruleset.base_chains.iter().filter(here).collect();
     let table = |chain: &BaseChain| {
         ruleset.tables.iter().find(|t| t.id == chain.id.table).and_then(|t| t.handle)

@@ -22,12 +22,12 @@ pub(super) struct Translation {
     pub(super) flags: u32,
 }
 
+/// Where a packet may be sent to, all as likely, and what else is to be said.
+pub(super) type Destinations = (Vec<(IpAddr, u16)>, Option<String>);
+
 /// The destinations that DNAT may give a packet, all as likely, and what else is to
 /// be said. `None` when they can't be told.
-pub(super) fn destinations(
-    packet: &Packet,
-    to: &Translation,
-) -> Option<(Vec<(IpAddr, u16)>, Option<String>)> {
+pub(super) fn destinations(packet: &Packet, to: &Translation) -> Option<Destinations> {
     let (port, note) = match to.ports {
         None => (packet.dport, None),
         Some((first, last)) if to.flags & OFFSET != 0 => {

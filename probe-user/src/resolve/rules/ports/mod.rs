@@ -7,6 +7,7 @@
 
 mod cond;
 mod parse;
+pub(in crate::resolve) mod services;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
