@@ -23,3 +23,5 @@ mod node;
 mod plain;
 #[path = "paths/podman.rs"]
 mod podman;
+#[path = "paths/ways.rs"]
+mod ways;

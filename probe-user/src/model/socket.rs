@@ -58,6 +58,14 @@ impl Proto {
     /// All protocols that are read.
     pub const ALL: [Self; 2] = [Self::Tcp, Self::Udp];
 
+    /// The kernel's number, `IPPROTO_*`.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+
     /// The name as users write it, `tcp` or `udp`.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -32,8 +32,8 @@ pub use learn::{Learner, WINDOW};
 pub use list::{ListFilter, list};
 
 use crate::model::{
-    Answer, Capability, Ending, Gap, Impact, KernelPort, NetnsId, Path, Query, Scope, Socket,
-    SocketInode, Verdict,
+    Answer, Capability, Ending, Gap, Impact, KernelPort, NetnsId, Path, Query, RouteKind,
+    RouteQuery, Scope, Socket, SocketInode, Verdict,
 };
 use crate::node::Node;
 use facts::Facts;
@@ -106,6 +106,14 @@ fn places_of(facts: &Facts<'_>, address: IpAddr) -> Vec<NetnsId> {
     let of_address = facts.all_addresses().into_iter().filter(|a| a.address == address);
     let mut places: Vec<NetnsId> = of_address.map(|a| a.netns).collect();
     places.dedup();
+    if places.is_empty() {
+        // A route can make a namespace take what no interface of it has.
+        let takes = |netns: &NetnsId| {
+            let query = RouteQuery { netns: *netns, to: address, mark: 0 };
+            facts.take(facts.node.route(&query)).is_some_and(|r| r.kind == RouteKind::Local)
+        };
+        places = facts.all_netns().into_iter().filter(takes).collect();
+    }
     places
 }
 

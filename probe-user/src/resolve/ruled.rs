@@ -18,12 +18,14 @@ pub(super) struct Tried {
 }
 
 /// Tries the ports of the question in every namespace where something but a socket
-/// could take them, and in the own one.
+/// could take them.
 pub(super) fn try_all(facts: &Facts<'_>, query: &Query) -> Vec<Tried> {
     let all = facts.all_netns();
     let all: Vec<NetnsId> = match query.scope {
         // Every namespace has a loopback of its own; a connection means this one's.
-        Scope::Address(address) if address.is_loopback() => vec![facts.host.own_netns],
+        Scope::Address(address) if address.to_canonical().is_loopback() => {
+            vec![facts.host.own_netns]
+        }
         Scope::Address(address) if address.is_unspecified() => Vec::new(),
         _ => all,
     };
@@ -58,13 +60,16 @@ fn ports_of(facts: &Facts<'_>, netns: NetnsId, query: &Query) -> Vec<(Proto, u16
         return protos.flat_map(|proto| (first..=last).map(move |port| (proto, port))).collect();
     }
     let protos: Vec<Proto> = protos.collect();
-    let Some(ruleset) = path::ruleset(facts, netns) else { return Vec::new() };
-    let named = ports::taken(&FromNode::new(facts), &ruleset);
-    let mut ports: Vec<(Proto, u16)> = named
-        .iter()
-        .filter(|t| protos.contains(&t.proto) && (first..=last).contains(&t.port))
-        .map(|t| (t.proto, t.port))
-        .collect();
+    let mut ports: Vec<(Proto, u16)> = Vec::new();
+    if let Some(ruleset) = path::ruleset(facts, netns) {
+        let named = ports::taken(&FromNode::new(facts), &ruleset);
+        ports.extend(named.iter().map(|t| (t.proto, t.port)));
+    }
+    for frontend in facts.take(facts.node.frontends(&[netns])) {
+        let of = Proto::ALL.into_iter().filter(|p| frontend.proto.is_none_or(|n| n == p.number()));
+        ports.extend(of.map(|proto| (proto, frontend.port)));
+    }
+    ports.retain(|(proto, port)| protos.contains(proto) && (first..=last).contains(port));
     ports.sort_unstable();
     ports.dedup();
     ports
@@ -74,17 +79,10 @@ fn ports_of(facts: &Facts<'_>, netns: NetnsId, query: &Query) -> Vec<(Proto, u16
 pub(super) fn paths(facts: &Facts<'_>, tried: &[Tried]) -> Vec<Path> {
     let mut paths = Vec::new();
     for one in tried {
-        let mut ports: Vec<(Proto, u16)> =
-            one.entries.iter().map(|e| (e.to.proto, e.to.port)).collect();
-        ports.dedup();
-        for (proto, port) in ports {
-            let of: Vec<Entry> = one
-                .entries
-                .iter()
-                .filter(|e| (e.to.proto, e.to.port) == (proto, port))
-                .cloned()
-                .collect();
-            let mut found = path::paths(&of);
+        // They were tried port by port.
+        let same_port = |a: &Entry, b: &Entry| (a.to.proto, a.to.port) == (b.to.proto, b.to.port);
+        for of_port in one.entries.chunk_by(same_port) {
+            let mut found = path::paths(of_port);
             for path in &mut found {
                 if let Some(first) = path.hops.first_mut().filter(|h| h.netns.is_none()) {
                     first.netns = Some(facts.netns_ref(one.netns));

@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
-    Address, Ancestor, Answer, Capability, CgroupPath, Container, ContainerRef, Ending, Gap,
-    HopKind, Host, Impact, KernelPort, Link, LinkKind, Netns, NetnsId, Network, Owner, Owners, Pid,
-    Port, PortRange, Process, Proto, Published, Query, Read, Route, Runtime, Scope, Socket,
+    Address, Ancestor, Answer, Capability, CgroupPath, Container, ContainerRef, Ending, Frontend,
+    Gap, HopKind, Host, Impact, KernelPort, Link, LinkKind, Netns, NetnsId, Network, Owner, Owners,
+    Pid, Port, PortRange, Process, Proto, Published, Query, Read, Route, Runtime, Scope, Socket,
     SocketFilter, SocketInode, SocketState, SourceReport, StartTime, Vantage, Verdict, Watched,
 };
 use crate::node::Node;
 
 mod event;
 mod observed;
+mod paths;
 
 const HOST: NetnsId = NetnsId::Inode(100);
 const A: NetnsId = NetnsId::Inode(200);
@@ -32,6 +33,7 @@ struct TestNode {
     containers: Vec<Container>,
     gaps: Vec<Gap>,
     watched: Option<Watched>,
+    frontends: Vec<Frontend>,
 }
 
 fn netns(id: NetnsId, name: Option<&str>) -> Netns {
@@ -76,6 +78,7 @@ impl TestNode {
             containers: Vec::new(),
             gaps: Vec::new(),
             watched: None,
+            frontends: Vec::new(),
         };
         node.address(HOST, "127.0.0.1").address(HOST, "192.0.2.10")
     }
@@ -229,6 +232,9 @@ impl Node for TestNode {
     }
     fn kernel_ports(&self, netns: &[NetnsId]) -> Read<Vec<KernelPort>> {
         of(&self.kernel_ports, netns, |p| p.netns)
+    }
+    fn frontends(&self, netns: &[NetnsId]) -> Read<Vec<Frontend>> {
+        of(&self.frontends, netns, |f| f.netns)
     }
     fn container(&self, chain: &[ContainerRef], _: Pid) -> Read<Option<Container>> {
         let id = &chain.last().unwrap().id;

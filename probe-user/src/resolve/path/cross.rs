@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::super::rules::{Packet, SeenAs, Sender};
 use super::{Arrival, Stop, StopKind, To, Walk, Way};
-use crate::model::{Container, NetnsId, Port, RouteFound};
+use crate::model::{Container, Ending, NetnsId, Port, RouteFound};
 use crate::resolve::place::{at_address, locate};
 use crate::resolve::walk::{follow, nothing, off_node};
 
@@ -49,6 +49,7 @@ pub(super) fn leave(
         packet.source = seen_source(walk, from, &packet, route);
         packet.seen_as = None;
         packet.original = None;
+        packet.tproxy = None;
         packet.mark = 0;
         packet.ct_mark = 0;
         packet.untracked = false;
@@ -96,9 +97,14 @@ impl Walk<'_, '_> {
         for socket in &sockets {
             let paths = follow(facts, socket, &mut self.visited.borrow_mut());
             arrivals.extend(paths.into_iter().map(|path| {
-                let dead = path.end.ending == crate::model::Ending::Nothing;
+                let kind = match path.end.ending {
+                    Ending::Nothing => Some(StopKind::Nothing),
+                    // A forwarder takes it, and can't pass it on.
+                    Ending::Stopped => Some(StopKind::NoWay),
+                    _ => None,
+                };
                 let why = path.end.why.clone().unwrap_or_default();
-                let stop = dead.then_some(Stop { kind: StopKind::Nothing, why, fix: None });
+                let stop = kind.map(|kind| Stop { kind, why, fix: None });
                 way.clone().arrive(path, stop)
             }));
         }

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use super::super::rules::{Nic, Sender};
 use super::{Arrival, StopKind, To, from_elsewhere, from_process, ruleset, send};
 use crate::model::{
-    Address, ChainKind, Endpoint, HopKind, Link, LinkKind, NetnsId, Path, Port, Proto,
+    Address, BaseChain, ChainKind, Endpoint, Gap, Hook, HopKind, Impact, Link, LinkKind, NetnsId,
+    Path, Port, Proto,
 };
 use crate::resolve::facts::Facts;
 use crate::resolve::walk::Visited;
@@ -33,13 +34,16 @@ pub(in crate::resolve) struct Entry {
 }
 
 /// How many addresses of one namespace are tried.
-const ADDRESSES: usize = 8;
+const ADDRESSES: usize = 64;
 
 /// Whether anything but sockets could take a port of a namespace.
 pub(in crate::resolve) fn may_take(facts: &Facts<'_>, netns: NetnsId) -> bool {
-    let nat = ruleset(facts, netns)
-        .is_some_and(|rules| rules.base_chains.iter().any(|c| c.kind == ChainKind::Nat));
-    nat || !facts.take(facts.node.frontends(&[netns])).is_empty()
+    // Transparent proxies take packets in chains that filter.
+    let takes = |c: &BaseChain| {
+        c.kind == ChainKind::Nat || c.kind == ChainKind::Filter && c.hook == Hook::Prerouting
+    };
+    let rules = ruleset(facts, netns).is_some_and(|rules| rules.base_chains.iter().any(takes));
+    rules || !facts.take(facts.node.frontends(&[netns])).is_empty()
 }
 
 /// Tries a port of a namespace from everywhere: each of its addresses.
@@ -60,8 +64,17 @@ pub(in crate::resolve) fn of_namespace(
             entries.push(Entry { from: From::Loopback, to, arrivals });
         }
     }
-    let usable: Vec<&Address> = addresses.iter().filter(|a| is_usable(a, &links)).collect();
-    for one in usable.iter().take(ADDRESSES) {
+    let mut usable: Vec<&Address> = addresses.iter().filter(|a| is_usable(a, &links)).collect();
+    if usable.len() > ADDRESSES {
+        let left = usable.len() - ADDRESSES;
+        usable.truncate(ADDRESSES);
+        facts.gap(Gap::new(
+            Impact::Port,
+            "packet rules",
+            format!("{left} more addresses of network namespace {netns} were not tried"),
+        ));
+    }
+    for one in &usable {
         let to = To { proto, address: one.address, port };
         let arrivals = from_process(facts, netns, to, &mut Visited::new());
         entries.push(Entry { from: From::Own, to, arrivals });
@@ -69,8 +82,8 @@ pub(in crate::resolve) fn of_namespace(
         if is_inner(link, &links) {
             continue;
         }
-        let iif = nic(link);
-        let arrivals = from_elsewhere(facts, netns, iif, Sender::Elsewhere, to);
+        let Some(link) = way_in(facts, link, &links, one.address) else { continue };
+        let arrivals = from_elsewhere(facts, netns, nic(link), Sender::Elsewhere, to);
         entries.push(Entry { from: From::Outside, to, arrivals });
     }
     // Containers may use any address of the node; of several networks one is tried for
@@ -81,7 +94,7 @@ pub(in crate::resolve) fn of_namespace(
             Some((*a, links.iter().find(|l| l.index == a.ifindex && is_inner(l, &links))?))
         })
         .collect();
-    for one in usable.iter().take(ADDRESSES) {
+    for one in &usable {
         let own = inner.iter().find(|(a, _)| a.address == one.address);
         let same_family =
             || inner.iter().find(|(a, _)| a.address.is_ipv6() == one.address.is_ipv6());
@@ -107,11 +120,16 @@ pub(in crate::resolve) fn to_address(facts: &Facts<'_>, netns: NetnsId, to: To) 
     if from == From::Loopback {
         return entries;
     }
-    if let Some(arrivals) = to_own_address(facts, netns, to) {
-        entries.push(Entry { from: From::Outside, to, arrivals });
-    }
     let addresses = facts.take(facts.node.addresses(&[netns]));
     let links = facts.take(facts.node.links(&[netns]));
+    // Behind a bridge or a device pair are containers, not other machines.
+    let of_inner = addresses
+        .iter()
+        .filter(|a| a.address == to.address)
+        .any(|a| links.iter().any(|l| l.index == a.ifindex && is_inner(l, &links)));
+    if !of_inner && let Some(arrivals) = to_own_address(facts, netns, to) {
+        entries.push(Entry { from: From::Outside, to, arrivals });
+    }
     let inner = addresses.iter().filter(|a| a.address.is_ipv6() == to.address.is_ipv6()).find_map(
         |address| {
             let link = links.iter().find(|l| l.index == address.ifindex)?;
@@ -139,8 +157,31 @@ pub(in crate::resolve) fn to_own_address(
     let link = links.iter().find(|l| l.index == address.ifindex)?;
     let source =
         if is_inner(link, &links) { neighbour(facts, netns, address) } else { Sender::Elsewhere };
-    let iif = Nic { index: link.index, name: link.name.as_str().into() };
-    Some(from_elsewhere(facts, netns, iif, source, to))
+    let link = way_in(facts, link, &links, to.address)?;
+    Some(from_elsewhere(facts, netns, nic(link), source, to))
+}
+
+/// The interface by which packets from outside to an address come in: the one that has
+/// it. Nothing comes in by the loopback or a dummy device, though services' addresses
+/// are often put there: it is then the one of the default route, else any other.
+fn way_in<'l>(
+    facts: &Facts<'_>,
+    has: &'l Link,
+    links: &'l [Link],
+    address: IpAddr,
+) -> Option<&'l Link> {
+    let leads_in = |l: &Link| {
+        l.kind != LinkKind::Loopback && !matches!(&l.kind, LinkKind::Other(kind) if kind == "dummy")
+    };
+    if leads_in(has) {
+        return Some(has);
+    }
+    let routes = facts.take(facts.node.routes(&[has.netns]));
+    let default =
+        routes.iter().find(|r| r.prefix == 0 && r.destination.is_ipv6() == address.is_ipv6());
+    let by_default = links.iter().find(|l| default.is_some_and(|r| r.ifindex == Some(l.index)));
+    let others = || links.iter().filter(|l| l.up && leads_in(l));
+    by_default.or_else(|| others().find(|l| !is_inner(l, links))).or_else(|| others().next())
 }
 
 /// Addresses worth trying: not loopback's, not link-local ones, and up. Those of

@@ -56,15 +56,20 @@ pub(super) fn translation(
     [taken, hop(facts, before, HopKind::Dnat, became, share, vec![evidence(outcome)])]
 }
 
-/// A socket that TPROXY hands the packet to.
+/// What was asked for, and the socket that TPROXY hands it to.
 pub(super) fn tproxy(
     facts: &Facts<'_>,
     before: &Packet,
     to: (IpAddr, u16),
     outcome: &Outcome,
-) -> Hop {
-    let detail = "TPROXY: given to a socket without translation".to_owned();
-    hop(facts, before, HopKind::Dnat, to, detail, vec![evidence(outcome)])
+) -> [Hop; 2] {
+    let asked = (before.destination, before.dport);
+    let given = "TPROXY: given to a socket without translation".to_owned();
+    let taken = "taken by a rule".to_owned();
+    [
+        hop(facts, before, HopKind::Dnat, asked, taken, vec![evidence(outcome)]),
+        hop(facts, before, HopKind::Dnat, to, given, vec![evidence(outcome)]),
+    ]
 }
 
 pub(super) fn hop(

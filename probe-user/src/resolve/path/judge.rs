@@ -20,7 +20,7 @@ pub(in crate::resolve) fn judge(arrivals: &[Arrival]) -> Judgement {
     let lands = arrivals.len() - stops.len();
     let beyond = |a: &&Arrival| a.stop.is_none() && a.end.ending == Ending::Elsewhere;
     let leaves: Vec<&Arrival> = arrivals.iter().filter(beyond).collect();
-    if let Some(first) = leaves.first().filter(|_| leaves.len() == lands && stops.is_empty()) {
+    if let Some(first) = leaves.first().filter(|_| leaves.len() == lands) {
         // It gets off this node; whether anything answers there is not known here.
         let why = first.end.why.clone().unwrap_or_default();
         let to =
@@ -33,7 +33,7 @@ pub(in crate::resolve) fn judge(arrivals: &[Arrival]) -> Judgement {
         });
         return Judgement { arrives: None, why: Some(format!("{to}{why}")), fix: None };
     }
-    let Some((first, stop)) = stops.first() else {
+    let Some((_, stop)) = stops.first() else {
         let depends = arrivals.iter().find(|a| !a.depends.is_empty());
         // Every branch lands somewhere, whatever it depends on.
         let arrives = (!arrivals.is_empty()).then_some(true);
@@ -41,11 +41,13 @@ pub(in crate::resolve) fn judge(arrivals: &[Arrival]) -> Judgement {
         return Judgement { arrives, why, fix: None };
     };
     if lands == 0 {
-        let unknown = stops.iter().all(|(_, s)| s.kind == StopKind::Unknown);
-        let arrives = (!unknown).then_some(false);
+        // One way that is not known to its end may be the one that arrives.
+        let unknown = stops.iter().find(|(_, s)| s.kind == StopKind::Unknown);
+        let arrives = unknown.is_none().then_some(false);
+        let stop = unknown.map_or(stop, |(_, stop)| stop);
         return Judgement { arrives, why: Some(stop.why.clone()), fix: stop.fix.clone() };
     }
-    if stops.iter().any(|(a, _)| !a.depends.is_empty()) {
+    if let Some((first, stop)) = stops.iter().find(|(a, _)| !a.depends.is_empty()) {
         let why = format!("{} if {}", stop.why, list(&first.depends));
         // Shut to some clients only, and open to whoever is not named.
         let named = |a: &Arrival| a.depends.iter().any(|d| is_client(d));
@@ -56,7 +58,7 @@ pub(in crate::resolve) fn judge(arrivals: &[Arrival]) -> Judgement {
         }
         return Judgement { arrives: None, why: Some(why), fix: stop.fix.clone() };
     }
-    if stops.iter().any(|(_, s)| s.kind == StopKind::Unknown) {
+    if let Some((_, stop)) = stops.iter().find(|(_, s)| s.kind == StopKind::Unknown) {
         return Judgement { arrives: None, why: Some(stop.why.clone()), fix: stop.fix.clone() };
     }
     let lost: f64 = stops.iter().map(|(a, _)| a.probability).sum();
@@ -73,4 +75,48 @@ fn is_client(assumption: &str) -> bool {
     assumption
         .strip_prefix("the client's address is ")
         .is_some_and(|rest| !rest.starts_with("not "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{StopKind, Way};
+    use super::*;
+    use crate::model::{End, Path};
+
+    fn stopped(kind: StopKind, depends: &[&str]) -> Arrival {
+        let mut way = Way::begin();
+        way.depends = depends.iter().map(|d| (*d).to_owned()).collect();
+        way.stop(kind, format!("{kind:?}"))
+    }
+
+    fn lands(ending: Ending) -> Arrival {
+        Way::begin().arrive(Path { end: End { ending, ..End::default() }, ..Path::default() }, None)
+    }
+
+    #[test]
+    fn a_way_that_is_not_known_to_its_end_may_arrive() {
+        let judgement = judge(&[stopped(StopKind::Dropped, &[]), stopped(StopKind::Unknown, &[])]);
+        assert_eq!((judgement.arrives, judgement.why.as_deref()), (None, Some("Unknown")));
+        let judgement = judge(&[lands(Ending::Process), stopped(StopKind::Unknown, &[])]);
+        assert_eq!((judgement.arrives, judgement.why.as_deref()), (None, Some("Unknown")));
+    }
+
+    #[test]
+    fn what_leaves_the_node_is_not_known_to_arrive() {
+        assert_eq!(judge(&[lands(Ending::Elsewhere)]).arrives, None);
+        let some = [lands(Ending::Elsewhere), stopped(StopKind::Nothing, &[])];
+        assert_eq!(judge(&some).arrives, None);
+    }
+
+    #[test]
+    fn the_assumption_that_is_said_is_that_of_the_way_that_stops() {
+        let all = [
+            lands(Ending::Process),
+            stopped(StopKind::Nothing, &[]),
+            stopped(StopKind::Dropped, &["the mark is 1"]),
+        ];
+        let judgement = judge(&all);
+        assert_eq!(judgement.arrives, None);
+        assert_eq!(judgement.why.as_deref(), Some("Dropped if the mark is 1"));
+    }
 }

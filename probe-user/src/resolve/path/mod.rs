@@ -90,6 +90,8 @@ pub(super) enum StopKind {
 #[derive(Debug, Clone)]
 struct Way {
     hops: Vec<Hop>,
+    /// How many namespaces it came into from outside.
+    entered: usize,
     probability: f64,
     depends: Vec<String>,
     notes: Vec<String>,
@@ -101,6 +103,7 @@ impl Way {
     fn begin() -> Self {
         Self {
             hops: Vec::new(),
+            entered: 0,
             probability: 1.0,
             depends: Vec::new(),
             notes: Vec::new(),
@@ -148,7 +151,8 @@ impl Way {
     }
 }
 
-/// How many namespaces and translations one connection may pass.
+/// How many namespaces and translations one connection may pass. Routes alone can lead
+/// in a circle, and so can rules.
 const MAX_DEPTH: usize = 8;
 
 /// What was read for walks so far: a walk asks for the same rulesets again and again.

@@ -87,7 +87,8 @@ impl Walk<'_, '_> {
             return vec![way.stop(StopKind::NoWay, stop)];
         }
         let source = match route.kind {
-            RouteKind::Local => Some(to.address),
+            // 127.0.0.1 to all of 127.0.0.0/8, for one.
+            RouteKind::Local => route.source.or(Some(to.address)),
             _ => route.source,
         };
         let source = source.map_or(Sender::Elsewhere, Sender::Address);
@@ -120,11 +121,11 @@ impl Walk<'_, '_> {
     }
 
     /// A packet comes in by an interface.
-    pub(super) fn external(&self, way: Way, packet: Packet) -> Vec<Arrival> {
-        if way.hops.len() > 2 * MAX_DEPTH {
-            return vec![
-                way.stop(StopKind::Unknown, "too many steps: the rules may lead in a circle"),
-            ];
+    pub(super) fn external(&self, mut way: Way, packet: Packet) -> Vec<Arrival> {
+        way.entered += 1;
+        if way.entered > MAX_DEPTH || way.hops.len() > 2 * MAX_DEPTH {
+            let why = "too many steps: routes or rules may lead in a circle";
+            return vec![way.stop(StopKind::Unknown, why)];
         }
         if let Some(arrivals) = self.device_balanced(&way, &packet) {
             return arrivals;
@@ -142,9 +143,6 @@ impl Walk<'_, '_> {
 
     /// Behind the first hook: routed to this namespace, or on.
     fn sent(&self, way: Way, mut packet: Packet, to: To, output: bool) -> Vec<Arrival> {
-        if packet.tproxy.is_some() {
-            return self.deliver(way, packet);
-        }
         let netns = packet.netns;
         let Some(route) = self.route(netns, packet.destination, packet.mark) else {
             let why = format!("the route to {} is not known", packet.destination);

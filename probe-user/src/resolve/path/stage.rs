@@ -103,7 +103,7 @@ fn through(facts: &Facts<'_>, way: &Way, before: &Packet, outcome: Outcome) -> G
         way.service = service(&meaning).or(way.service);
         way.hops.extend(hops::translation(facts, before, &outcome, &meaning));
     } else if let Some((address, port)) = after.tproxy.filter(|_| before.tproxy.is_none()) {
-        way.hops.push(hops::tproxy(facts, before, (address, port), &outcome));
+        way.hops.extend(hops::tproxy(facts, before, (address, port), &outcome));
     }
     let source_set = |packet: &Packet| packet.seen_as.is_some_and(|s| s != SeenAs::Itself);
     if source_set(after) && !source_set(before) {

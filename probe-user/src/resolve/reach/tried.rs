@@ -10,6 +10,8 @@ use crate::resolve::path::{self, Entry, From, Judgement, To};
 use crate::resolve::ruled::Tried;
 use crate::resolve::walk::Visited;
 
+/// How many addresses are named of which the same is true.
+const ADDRESSES: usize = 8;
 /// How many targets one line names.
 const TARGETS: usize = 3;
 
@@ -17,28 +19,34 @@ const TARGETS: usize = 3;
 pub(super) struct Tries<'a, 'f> {
     facts: &'a Facts<'f>,
     done: HashMap<(Vantage, To), Vec<path::Arrival>>,
-    /// In the order in which they were tried.
-    order: Vec<(Vantage, To)>,
-    /// How many of them are to addresses of the own namespace.
-    own: usize,
+    /// In the order in which they were tried, by port.
+    order: HashMap<(Proto, u16), Vec<(Vantage, To)>>,
+    /// How many of them, by port, are to addresses of the own namespace.
+    own: HashMap<(Proto, u16), usize>,
 }
 
 impl<'a, 'f> Tries<'a, 'f> {
     /// With what was tried already: of the own namespace's entries.
     pub(super) fn new(facts: &'a Facts<'f>, tried: &[Tried]) -> Self {
-        let mut tries = Self { facts, done: HashMap::new(), order: Vec::new(), own: 0 };
+        let mut tries =
+            Self { facts, done: HashMap::new(), order: HashMap::new(), own: HashMap::new() };
         let own = tried.iter().filter(|t| t.netns == facts.host.own_netns);
         for entry in own.flat_map(|t| &t.entries) {
             tries.keep(vantage(entry), entry.to, entry.arrivals.clone());
         }
-        tries.own = tries.order.len();
+        tries.own = tries.order.iter().map(|(port, tried)| (*port, tried.len())).collect();
         tries
     }
 
     fn keep(&mut self, from: Vantage, to: To, arrivals: Vec<path::Arrival>) {
         if self.done.insert((from, to), arrivals).is_none() {
-            self.order.push((from, to));
+            self.order.entry((to.proto, to.port)).or_default().push((from, to));
         }
+    }
+
+    /// What was tried of a port, in order.
+    fn of_port(&self, proto: Proto, port: u16) -> &[(Vantage, To)] {
+        self.order.get(&(proto, port)).map_or(&[], Vec::as_slice)
     }
 
     /// Tries a connection, once. `None` from where none can be made.
@@ -76,11 +84,11 @@ impl<'a, 'f> Tries<'a, 'f> {
     }
 
     /// Adds what rules or balancers take at addresses that nothing else spoke of.
-    pub(super) fn add_taken(&mut self, reach: &mut Vec<Reach>, proto: Proto, port: u16) {
-        for (from, to) in self.order.clone() {
+    pub(super) fn add_taken(&self, reach: &mut Vec<Reach>, proto: Proto, port: u16) {
+        for (from, to) in self.of_port(proto, port).iter().copied() {
             let address = at(to.address, to.port);
             let known = |r: &Reach| r.from == from && r.address.as_ref() == Some(&address);
-            if (to.proto, to.port) != (proto, port) || reach.iter().any(known) {
+            if reach.iter().any(known) {
                 continue;
             }
             let Some(arrivals) = self.done.get(&(from, to)) else { continue };
@@ -88,21 +96,21 @@ impl<'a, 'f> Tries<'a, 'f> {
             let why = how.clone();
             let mut entry = Reach { from, address: Some(address), reachable: None, why, fix: None };
             apply(&mut entry, path::judge(arrivals), Some(how));
-            reach.push(entry);
+            add(reach, entry);
         }
     }
 
     /// Adds, where rules or balancers take it from somewhere, from where nothing does.
-    pub(super) fn add_refused(&mut self, reach: &mut Vec<Reach>, proto: Proto, port: u16) {
-        let of_port = |to: &To| (to.proto, to.port) == (proto, port);
-        let own = self.order.get(..self.own).unwrap_or_default();
-        let taken = own.iter().filter(|(_, to)| of_port(to)).any(|one| {
+    pub(super) fn add_refused(&self, reach: &mut Vec<Reach>, proto: Proto, port: u16) {
+        let own = self.own.get(&(proto, port)).copied().unwrap_or_default();
+        let own = self.of_port(proto, port).get(..own).unwrap_or_default();
+        let taken = own.iter().any(|one| {
             self.done.get(one).is_some_and(|arrivals| arrivals.iter().any(path::is_taken))
         });
         if !taken {
             return;
         }
-        for (from, to) in own.iter().filter(|(_, to)| of_port(to)) {
+        for (from, to) in own {
             let address = at(to.address, to.port);
             let known = |r: &Reach| {
                 r.from == *from && (r.address.is_none() || r.address.as_ref() == Some(&address))
@@ -122,13 +130,14 @@ impl<'a, 'f> Tries<'a, 'f> {
                     Some(why) => why,
                     None => String::new(),
                 };
-                reach.push(Reach {
+                let entry = Reach {
                     from: *from,
                     address: Some(address),
                     reachable: Some(false),
                     why,
                     fix: judgement.fix,
-                });
+                };
+                add(reach, entry);
             }
         }
     }
@@ -136,7 +145,12 @@ impl<'a, 'f> Tries<'a, 'f> {
     /// Says of each path from where connections were seen to go it.
     pub(super) fn mark(&self, paths: &mut [Path]) {
         for path in paths {
-            for (from, to) in &self.order {
+            let first = path.hops.first();
+            let Some((proto, port)) = first.and_then(|h| Some((h.proto, h.endpoint.port?.0)))
+            else {
+                continue;
+            };
+            for (from, to) in self.of_port(proto, port) {
                 let Some(arrivals) = self.done.get(&(*from, *to)) else { continue };
                 let goes = |a: &path::Arrival| path::same_way(&path::to_path(a.clone()), path);
                 if !path.from.contains(from) && arrivals.iter().any(goes) {
@@ -145,6 +159,16 @@ impl<'a, 'f> Tries<'a, 'f> {
             }
             path.from.sort_unstable();
         }
+    }
+}
+
+/// Adds a statement, unless the same is said of enough addresses: more of it says
+/// nothing new.
+fn add(reach: &mut Vec<Reach>, entry: Reach) {
+    let same =
+        |r: &&Reach| (r.from, r.reachable, &r.why) == (entry.from, entry.reachable, &entry.why);
+    if reach.iter().filter(same).count() < ADDRESSES {
+        reach.push(entry);
     }
 }
 
