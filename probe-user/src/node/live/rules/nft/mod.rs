@@ -63,6 +63,8 @@ struct Told {
     chains: HashMap<ChainId, Rules>,
     /// Whether all rules were read.
     all: bool,
+    /// Whether all sets were, without their elements.
+    all_sets: bool,
     sets: HashMap<SetId, Option<Set>>,
     elements: HashMap<SetId, Elements>,
     /// By set and key; no key for the catch-all element.
