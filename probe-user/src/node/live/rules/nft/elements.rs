@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::objects::number_of;
+use super::objects::{self, number_of};
 use super::wire::{self, Question};
 use super::{Conversation, Failed, Tables, sets, with_nul};
 use crate::model::{Bytes, Element, Set, SetId, element_of};
@@ -19,6 +19,16 @@ impl Tables {
     ) -> Result<Option<Set>, Failed> {
         if let Some(known) = self.told.sets.get(id) {
             return Ok(known.clone());
+        }
+        // The kernel looks for one by going through all: who reads all rules gets them
+        // at once.
+        if self.told.all && !self.told.all_sets {
+            let sets = self.steadily(talk, |this, talk| this.read_sets(talk))?;
+            self.told.sets.extend(sets);
+            self.told.all_sets = true;
+            if let Some(known) = self.told.sets.get(id) {
+                return Ok(known.clone());
+            }
         }
         let set = self.steadily(talk, |this, talk| this.read_set(id, talk))?;
         self.told.sets.insert(id.clone(), set.clone());
@@ -81,6 +91,16 @@ impl Tables {
 
     pub(super) fn is_dynamic(&self, id: &SetId) -> bool {
         self.told.sets.get(id).is_some_and(|set| set.as_ref().is_some_and(|set| set.dynamic))
+    }
+
+    fn read_sets(&mut self, talk: &mut Conversation) -> Result<Vec<(SetId, Option<Set>)>, Failed> {
+        let (netns, names, mut all) = (self.netns, &mut self.names, Vec::new());
+        let question = Question { command: wire::GET_SET, family: 0, attributes: &[] };
+        talk.dump(question, |message| {
+            let set = objects::set_id(netns, message, names).and_then(|id| sets::set(&id, message));
+            all.extend(set.map(|set| (set.id.clone(), Some(set))));
+        })?;
+        Ok(all)
     }
 
     pub(super) fn read_set(

@@ -32,6 +32,8 @@ const TRIES: usize = 5;
 
 /// How often everything that was told is read anew.
 const RENEWALS: usize = 10;
+/// The generation of a namespace that never had a rule (`nf_tables_init_net`).
+const NO_RULES: u32 = 1;
 /// Up to how many chains all rules are read at once. The kernel fills 32 KiB of them at
 /// a time, and walks from the first rule to where it left off each time: with very
 /// many it is faster to ask for one chain after the other.
@@ -61,6 +63,8 @@ struct Told {
     chains: HashMap<ChainId, Rules>,
     /// Whether all rules were read.
     all: bool,
+    /// Whether all sets were, without their elements.
+    all_sets: bool,
     sets: HashMap<SetId, Option<Set>>,
     elements: HashMap<SetId, Elements>,
     /// By set and key; no key for the catch-all element.
@@ -87,6 +91,12 @@ impl Tables {
     fn read_frame(&mut self, talk: &mut Conversation) -> Result<(), Failed> {
         for _ in 0..TRIES {
             self.generation = talk.generation()?;
+            // It begins with 1, and the first table makes it 2: there are none.
+            if self.generation == NO_RULES {
+                self.tables.clear();
+                self.base_chains.clear();
+                return Ok(());
+            }
             match self.read_frame_once(talk) {
                 Ok(()) if talk.generation()? == self.generation => return Ok(()),
                 Ok(()) | Err(Failed::Changed) => {}
@@ -124,7 +134,9 @@ impl Tables {
         read: impl Fn(&mut Self, &mut Conversation) -> Result<T, Failed>,
     ) -> Result<T, Failed> {
         for _ in 0..TRIES {
-            let begun = talk.generation()?;
+            // It only counts up: where it is that of the ruleset behind the read, it was
+            // so before, and need not be asked for.
+            let begun = if self.renewals < RENEWALS { self.generation } else { talk.generation()? };
             match read(self, talk) {
                 Ok(value) if talk.generation()? == begun => {
                     if begun == self.generation {

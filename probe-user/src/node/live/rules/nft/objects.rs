@@ -5,7 +5,7 @@ use super::expr::body;
 use super::names::Names;
 use super::wire::{Attributes, Fields, Message};
 use crate::model::{
-    Backend, BaseChain, ChainId, ChainKind, Family, Hook, NetnsId, Rule, Table, TableId,
+    Backend, BaseChain, ChainId, ChainKind, Family, Hook, NetnsId, Rule, SetId, Table, TableId,
 };
 
 /// `NFPROTO_*`.
@@ -45,6 +45,15 @@ pub(super) fn table(netns: NetnsId, message: Message<'_>, names: &mut Names) -> 
         dormant: fields.u32(2).unwrap_or_default() & 1 != 0,
         comment: comment(fields.get(6), 0),
     })
+}
+
+/// Which set a message is about.
+pub(super) fn set_id(netns: NetnsId, message: Message<'_>, names: &mut Names) -> Option<SetId> {
+    let family = family(message.family)?;
+    let fields = Fields::of(message.body);
+    let table = names.get(fields.name(1)?);
+    let name = names.get(fields.name(2)?);
+    Some(SetId { table: TableId { netns, backend: Backend::Nft, family, name: table }, name })
 }
 
 /// A base chain; `None` for any other, of which there may be very many.
