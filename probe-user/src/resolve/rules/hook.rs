@@ -69,7 +69,9 @@ impl<'s> Traversal<'s> {
             };
             let mut next = Vec::new();
             for mut branch in going {
-                branch.tracked = match (early, branch.packet.untracked) {
+                // A packet that comes in over loopback has its connection already.
+                let again = self.hook == Hook::Prerouting && branch.packet.original.is_some();
+                branch.tracked = match (early && !again, branch.packet.untracked) {
                     (_, true) => Tracked::No,
                     (true, false) => Tracked::NotYet,
                     (false, false) => Tracked::Yes,

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::branch::{Branch, words};
+use super::load::Tracked;
 use super::nat::{self, Translation};
 use super::regs::{Holds, Missing};
 use super::{Packet, Source, Step, load, xt};
@@ -225,7 +226,8 @@ fn step(
             }
             None => Does::Ends(Ended::Unknown),
         },
-        Expr::SetCt { key: CtKey::Mark, sreg } => {
+        // Before conntrack, or kept away from it, there is no connection to mark.
+        Expr::SetCt { key: CtKey::Mark, sreg } if *tracked == Tracked::Yes => {
             if let Some(mark) = regs.get(*sreg, 4).map(word) {
                 packet.ct_mark = mark;
                 *acted = true;
@@ -237,8 +239,12 @@ fn step(
         Expr::SetPayload { .. } => Does::Ends(Ended::Unknown),
         Expr::Verdict(verdict) => Does::Ends(Ended::Verdict(verdict.clone())),
         Expr::Notrack => {
-            packet.untracked = true;
-            *acted = true;
+            // After conntrack it is too late.
+            if *tracked == Tracked::NotYet {
+                packet.untracked = true;
+                *tracked = Tracked::No;
+                *acted = true;
+            }
             Does::Goes
         }
         Expr::Reject(how) => Does::Ends(Ended::Rejected(*how)),
@@ -618,6 +624,12 @@ fn targeted(
             *acted = true;
             Does::Goes
         }
+        // Without a connection there is nothing to mark, and no mark to restore.
+        XtTarget::Connmark(_) | XtTarget::ConnmarkCopy { .. }
+            if branch.tracked != Tracked::Yes =>
+        {
+            Does::Goes
+        }
         XtTarget::Connmark(op) => {
             packet.ct_mark = packet.ct_mark & !op.mask ^ op.mark;
             *acted = true;
@@ -641,8 +653,11 @@ fn targeted(
             Does::Ends(Ended::Settled)
         }
         XtTarget::Notrack => {
-            packet.untracked = true;
-            *acted = true;
+            if branch.tracked == Tracked::NotYet {
+                packet.untracked = true;
+                branch.tracked = Tracked::No;
+                *acted = true;
+            }
             Does::Goes
         }
         XtTarget::NoEffect(_) => Does::Goes,

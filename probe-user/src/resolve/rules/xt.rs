@@ -186,17 +186,9 @@ fn conntrack(packet: &Packet, tracked: Tracked, one: &XtMatch) -> Holds {
             | if tracked && load::has_dnat(packet) { 0x80 } else { 0 };
         all = all.and(Holds::from((bit & wanted != 0) != *invert));
     }
-    let needs_more = status.is_some()
-        || proto.is_some()
-        || orig_source.is_some()
-        || orig_destination.is_some()
-        || reply_source.is_some()
-        || reply_destination.is_some()
-        || orig_sport.is_some()
-        || orig_dport.is_some()
-        || reply_direction.is_some();
-    if needs_more && tracked != Tracked::Yes {
-        return Holds::No;
+    if tracked != Tracked::Yes {
+        // Without a connection the kernel looks at nothing but the state.
+        return if states.is_some() { all } else { Holds::No };
     }
     let (dst, dport) = load::original(packet);
     let source = match packet.source {
