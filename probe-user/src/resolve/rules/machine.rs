@@ -625,9 +625,7 @@ fn targeted(
             Does::Goes
         }
         // Without a connection there is nothing to mark, and no mark to restore.
-        XtTarget::Connmark(_) | XtTarget::ConnmarkCopy { .. }
-            if branch.tracked != Tracked::Yes =>
-        {
+        XtTarget::Connmark(_) | XtTarget::ConnmarkCopy { .. } if branch.tracked != Tracked::Yes => {
             Does::Goes
         }
         XtTarget::Connmark(op) => {

@@ -134,9 +134,7 @@ impl Tables {
         read: impl Fn(&mut Self, &mut Conversation) -> Result<T, Failed>,
     ) -> Result<T, Failed> {
         for _ in 0..TRIES {
-            // It only counts up: where it is that of the ruleset behind the read, it was
-            // so before, and need not be asked for.
-            let begun = if self.renewals < RENEWALS { self.generation } else { talk.generation()? };
+            let begun = talk.generation()?;
             match read(self, talk) {
                 Ok(value) if talk.generation()? == begun => {
                     if begun == self.generation {

@@ -51,6 +51,15 @@ fn numbers(tables: &mut Tables, talk: &mut Conversation, all: bool) -> Result<Ve
     Ok(numbers)
 }
 
+/// Stops the writer.
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn rules_that_are_replaced_all_the_time_are_never_told_mixed() {
     if !can_make_labs() {
@@ -62,6 +71,8 @@ fn rules_that_are_replaced_all_the_time_are_never_told_mixed() {
     let stop = AtomicBool::new(false);
     let (mut whole, mut told) = (0, 0);
     std::thread::scope(|scope| {
+        // Also when this thread panics: the other one would write for ever.
+        let _stop = StopAtEnd(&stop);
         scope.spawn(|| {
             let mut number = 1;
             while !stop.load(Ordering::Relaxed) {
@@ -88,7 +99,6 @@ fn rules_that_are_replaced_all_the_time_are_never_told_mixed() {
                 Err(failed) => panic!("{failed:?}"),
             }
         }
-        stop.store(true, Ordering::Relaxed);
     });
     // That there was anything to notice, and that not everything is given up.
     assert!(whole > 0 && told > 0, "{whole} whole, {told} told to be mixed");
