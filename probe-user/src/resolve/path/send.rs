@@ -96,18 +96,20 @@ impl Walk<'_, '_> {
         let packet = packet(netns, source, to, None, oif);
         let mut ended = Vec::new();
         let going = vec![(way, packet)];
-        if !self.has_virtual_servers(netns) {
-            for (way, mut packet) in stage::pass(self.facts, Hook::Output, going, &mut ended) {
-                packet.original.get_or_insert((to.address, to.port));
-                ended.extend(self.sent(way, packet, to, true));
-            }
-            return ended;
-        }
-        // What IPVS takes is never seen by the filters behind it.
+        let balances = self.has_virtual_servers(netns);
+        // What NAT sends elsewhere is routed again at once, and what IPVS takes is never
+        // seen by the filters behind it.
         let before = stage::pass_part(self.facts, Hook::Output, BeforeIpvs, going, &mut ended);
         for (way, mut packet) in before {
             packet.original.get_or_insert((to.address, to.port));
-            if let Some(arrivals) = self.virtual_server(&way, &packet) {
+            if packet.destination != to.address
+                && let Some((why, fix)) = self.not_rerouted(&packet)
+            {
+                ended.push(way.stop_with(StopKind::NoWay, why, fix, End::default()));
+                continue;
+            }
+            let taken = if balances { self.virtual_server(&way, &packet) } else { None };
+            if let Some(arrivals) = taken {
                 ended.extend(arrivals);
                 continue;
             }
@@ -118,6 +120,16 @@ impl Walk<'_, '_> {
             }
         }
         ended
+    }
+
+    /// Why a packet whose destination changed at output can't go there.
+    fn not_rerouted(&self, packet: &Packet) -> Option<(String, Option<String>)> {
+        let route = self.route(packet.netns, packet.destination, packet.mark)?;
+        if let Some(why) = no_way(&route, packet.destination) {
+            return Some((why, None));
+        }
+        let (why, fix) = self.martian(packet, &route, true)?;
+        Some((why, Some(fix)))
     }
 
     /// A packet comes in by an interface.
