@@ -74,7 +74,7 @@ pub(crate) struct Args {
     filter: Option<String>,
 
     /// Seconds after which a machine that still runs has failed.
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
     limit: u64,
 }
 
