@@ -6,8 +6,8 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Cluster, Container, ContainerRef, Evidence, Flows, Gap, NetnsId, Pod, Port, Process, Proto,
-    Query, Service, Socket,
+    Cluster, Container, ContainerRef, Evidence, Flows, Gap, KubeContext, NetnsId, Pod, Port,
+    Process, Proto, Query, Service, Socket,
 };
 
 /// The answer to one question.
@@ -22,10 +22,26 @@ pub struct Answer {
     pub paths: Vec<Path>,
     /// From where it can be reached.
     pub reach: Vec<Reach>,
+    /// Where facts of this node and what a Kubernetes API says differ, and what else is
+    /// worth saying of the port as a whole.
+    pub findings: Vec<Finding>,
     /// The connections that conntrack knows; `None` when they were not read.
     pub flows: Option<Flows>,
     /// What could not be read, and what that could hide.
     pub gaps: Vec<Gap>,
+}
+
+/// Something that was noticed: a Service that the API has and this node's rules don't.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// What, in one sentence without a final stop. Untrusted where it quotes.
+    pub what: String,
+    /// The likely cause.
+    pub cause: Option<String>,
+    /// What would mend it, or what to look at.
+    pub fix: Option<String>,
+    /// How it is known.
+    pub evidence: Vec<Evidence>,
 }
 
 /// Whether something is behind the port.
@@ -49,6 +65,8 @@ pub struct Path {
     pub end: End,
     /// From where connections go this way, as far as it is known.
     pub from: Vec<Vantage>,
+    /// The kubeconfig contexts whose server this is.
+    pub contexts: Vec<KubeContext>,
 }
 
 /// A namespace as an answer names it.
@@ -130,10 +148,27 @@ pub struct End {
     pub service: Option<Service>,
     /// The cluster.
     pub cluster: Option<Cluster>,
+    /// Which part of Kubernetes, or of what runs around it, this is.
+    pub component: Option<Component>,
     /// The systemd unit or scope.
     pub unit: Option<String>,
     /// How the container, pod and cluster are known.
     pub evidence: Vec<Evidence>,
+}
+
+/// A part of Kubernetes or of what runs around it: its API server, etcd, a CNI's agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Component {
+    /// Its name: `kube-apiserver`, `etcd`, `cilium-agent`.
+    pub name: String,
+    /// What the port is for: `Kubernetes API`, `etcd peers`, `Hubble server`.
+    pub role: String,
+    /// Whether process and arguments (or a device) prove it. If not, only the number of the
+    /// port speaks for it, and it is shown as "usually …".
+    pub confirmed: bool,
+    /// Certificates, configurations and directories that its arguments name: the option,
+    /// and the path as its process sees it.
+    pub files: Vec<(String, String)>,
 }
 
 /// What kind of end.
@@ -246,6 +281,7 @@ impl Container {
             parents: parents.to_vec(),
             pod: reference.pod.as_ref().map(Pod::from),
             via: "cgroup path".to_owned(),
+            sandbox: false,
         }
     }
 }

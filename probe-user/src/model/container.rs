@@ -78,6 +78,9 @@ pub struct Container {
     pub parents: Vec<ContainerRef>,
     /// The pod it belongs to.
     pub pod: Option<Pod>,
+    /// Whether it is the sandbox (`pause`) that holds its pod's namespaces.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sandbox: bool,
     /// Who said all this: `Docker API`, `Podman API`, `state file /var/lib/…`.
     pub via: String,
 }
@@ -128,7 +131,7 @@ pub struct Published {
 }
 
 /// A Kubernetes pod.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pod {
     /// Its namespace.
     pub namespace: Option<String>,
@@ -136,11 +139,26 @@ pub struct Pod {
     pub name: Option<String>,
     /// Its UID as the kubelet uses it: for a static pod the hash of its manifest.
     pub uid: Option<String>,
+    /// Its labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Whether it uses the node's network, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_network: Option<bool>,
+    /// Whether the kubelet runs it from a manifest of its own, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub is_static: Option<bool>,
+    /// What made it, as the API says: `ReplicaSet/my-nginx-6d4cf56db6`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// The node it runs on, as the API says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
 impl From<&PodRef> for Pod {
     fn from(pod: &PodRef) -> Self {
-        Self { namespace: None, name: None, uid: Some(pod.uid.clone()) }
+        Self { uid: Some(pod.uid.clone()), ..Self::default() }
     }
 }
 

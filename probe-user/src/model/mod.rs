@@ -12,6 +12,7 @@ mod event;
 mod flow;
 mod gap;
 mod host;
+mod kube;
 mod net;
 mod owner;
 mod process;
@@ -21,8 +22,8 @@ mod socket;
 mod watched;
 
 pub use answer::{
-    Answer, End, Ending, Endpoint, Hop, HopKind, ListRow, Listing, NetnsRef, Path, Reach, Vantage,
-    Verdict,
+    Answer, Component, End, Ending, Endpoint, Finding, Hop, HopKind, ListRow, Listing, NetnsRef,
+    Path, Reach, Vantage, Verdict,
 };
 pub use balance::{Balancer, Frontend, FrontendKind, FrontendScope, Server};
 pub use cgroup::{CgroupPath, ContainerRef, PodRef, parse_proc_cgroup};
@@ -31,6 +32,11 @@ pub use event::{Actor, Event, EventKind, NatEvent, SeenBy, Traced};
 pub use flow::{Flow, FlowFilter, Flows, FlowsTo, NetSettings, RouteFound, RouteKind, RouteQuery};
 pub use gap::{Evidence, Gap, Impact, Read, SourceReport};
 pub use host::{Capability, Host};
+pub use kube::{
+    ContainerSort, ContextId, KubeAsk, KubeContainer, KubeContainerPort, KubeContext, KubeEndpoint,
+    KubeEndpointPort, KubeEndpoints, KubeNode, KubeObjects, KubePod, KubeService, KubeServicePort,
+    KubeWish, ObjectName, ServiceKind,
+};
 pub use net::{Address, KernelPort, Link, LinkKind, Netns, NetnsId, Route};
 pub use owner::{Owner, Owners};
 pub use process::{Ancestor, Process, StartTime};

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use crate::model::{
     Address, Bytes, CgroupPath, ChainId, Container, ContainerRef, Element, Flow, FlowFilter,
-    Frontend, Host, IpSet, IpSetId, KernelPort, Link, NetSettings, Netns, NetnsId, Owners, Pid,
-    Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter,
-    SocketInode, SourceReport, Watched,
+    Frontend, Host, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link,
+    NetSettings, Netns, NetnsId, Owners, Pid, Process, Read, Route, RouteFound, RouteQuery, Rule,
+    Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, Watched,
 };
 
 #[cfg(feature = "fuzzing")]
@@ -141,6 +141,18 @@ pub trait Node {
     /// was not watched.
     fn observed(&self) -> Read<Option<Watched>> {
         Read::default()
+    }
+
+    /// The contexts of the kubeconfig files that are used here, the current one first. No
+    /// API is asked.
+    fn kube_contexts(&self) -> Read<Vec<KubeContext>> {
+        Read::default()
+    }
+
+    /// Asks Kubernetes APIs, all asks at the same time, and gives what each said in the
+    /// order of `asks`.
+    fn kube(&self, asks: &[KubeAsk]) -> Vec<Read<KubeObjects>> {
+        asks.iter().map(|_| Read::default()).collect()
     }
 
     /// What was asked of which source so far.

@@ -72,7 +72,7 @@ pub fn answer(node: &dyn Node, query: &Query) -> Answer {
         // There is nothing whose name could be missing.
         gaps.retain(|gap| gap.impact != Impact::Name);
     }
-    Answer { query: query.clone(), verdict, paths, reach, flows: None, gaps }
+    Answer { query: query.clone(), verdict, paths, reach, flows: None, gaps, findings: Vec::new() }
 }
 
 /// The sockets that the question is about: the own namespace's first, then the

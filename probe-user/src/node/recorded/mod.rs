@@ -22,9 +22,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     Address, Bytes, CgroupPath, ChainId, Container, ContainerRef, Element, Flow, FlowFilter,
-    Frontend, Host, IpSet, IpSetId, KernelPort, Link, NetSettings, Netns, NetnsId, Owners, Pid,
-    Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter,
-    SocketInode, SourceReport, Watched,
+    Frontend, Host, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link,
+    NetSettings, Netns, NetnsId, Owners, Pid, Process, Read, Route, RouteFound, RouteQuery, Rule,
+    Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, Watched,
 };
 
 pub use everything::read_everything;
@@ -143,6 +143,12 @@ pub struct Facts {
     /// What namespaces forward.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub settings: Vec<Asked<Vec<NetnsId>, Vec<NetSettings>>>,
+    /// The contexts of kubeconfig files; `None` when they were not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kube_contexts: Option<Read<Vec<KubeContext>>>,
+    /// What Kubernetes APIs said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kube: Vec<Asked<KubeAsk, KubeObjects>>,
     /// Single containers.
     #[serde(default)]
     pub container: Vec<Asked<InContainer, Option<Container>>>,
@@ -182,6 +188,8 @@ impl Facts {
             flows: Vec::new(),
             route: Vec::new(),
             settings: Vec::new(),
+            kube_contexts: None,
+            kube: Vec::new(),
             container: Vec::new(),
             containers: None,
             cgroup_paths: Vec::new(),

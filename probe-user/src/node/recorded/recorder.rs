@@ -9,9 +9,9 @@ use std::sync::Arc;
 use super::{Asked, ElementOf, Facts, FlowsOf, Ignored, InContainer, Recording, SocketsOf};
 use crate::model::{
     Address, Bytes, CgroupPath, ChainId, Container, ContainerRef, Element, Flow, FlowFilter,
-    Frontend, Host, IpSet, IpSetId, KernelPort, Link, NetSettings, Netns, NetnsId, Owners, Pid,
-    Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter,
-    SocketInode, SourceReport, Watched,
+    Frontend, Host, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link,
+    NetSettings, Netns, NetnsId, Owners, Pid, Process, Read, Route, RouteFound, RouteQuery, Rule,
+    Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, Watched,
 };
 use crate::node::Node;
 
@@ -38,6 +38,8 @@ pub struct Recorder<'a> {
     flows: Asks<FlowsOf, Vec<Flow>>,
     route: Asks<RouteQuery, Option<RouteFound>>,
     settings: Asks<Vec<NetnsId>, Vec<NetSettings>>,
+    kube_contexts: RefCell<Option<Read<Vec<KubeContext>>>>,
+    kube: Asks<KubeAsk, KubeObjects>,
     container: Asks<InContainer, Option<Container>>,
     cgroup_paths: Asks<u64, Option<CgroupPath>>,
 }
@@ -67,6 +69,8 @@ impl<'a> Recorder<'a> {
             flows: Asks::default(),
             route: Asks::default(),
             settings: Asks::default(),
+            kube_contexts: RefCell::default(),
+            kube: Asks::default(),
             container: Asks::default(),
             cgroup_paths: Asks::default(),
         }
@@ -97,6 +101,8 @@ impl<'a> Recorder<'a> {
             flows: self.flows.list(),
             route: self.route.list(),
             settings: self.settings.list(),
+            kube_contexts: self.kube_contexts.borrow().clone(),
+            kube: self.kube.list(),
             container: self.container.list(),
             containers: self.containers.borrow().clone(),
             cgroup_paths: self.cgroup_paths.list(),
@@ -226,6 +232,15 @@ impl Node for Recorder<'_> {
 
     fn settings(&self, netns: &[NetnsId]) -> Read<Vec<NetSettings>> {
         self.settings.keep(netns.to_vec(), self.node.settings(netns))
+    }
+
+    fn kube_contexts(&self) -> Read<Vec<KubeContext>> {
+        self.kube_contexts.borrow_mut().get_or_insert_with(|| self.node.kube_contexts()).clone()
+    }
+
+    fn kube(&self, asks: &[KubeAsk]) -> Vec<Read<KubeObjects>> {
+        let reads = self.node.kube(asks);
+        asks.iter().zip(reads).map(|(ask, read)| self.kube.keep(ask.clone(), read)).collect()
     }
 
     fn container(&self, chain: &[ContainerRef], pid: Pid) -> Read<Option<Container>> {

@@ -45,6 +45,9 @@ fn without_rules(facts: &mut Facts) {
     facts.frontends.retain(|asked| asked.read.value.is_empty());
     facts.flows.clear();
     facts.route.clear();
+    // What an API says is nothing but names.
+    facts.kube_contexts = None;
+    facts.kube.clear();
 }
 
 /// Every process of a recording.
@@ -338,6 +341,8 @@ fn gaps(facts: &mut Facts) -> impl Iterator<Item = &mut Gap> {
         flows: _,
         route: _,
         settings,
+        kube_contexts: _,
+        kube: _,
     } = facts;
     of(host)
         .chain(netns.iter_mut().flat_map(of))

@@ -8,9 +8,9 @@ use super::names::is_id;
 use super::{Asked, ElementOf, FlowsOf, InContainer, Recording};
 use crate::model::{
     Address, Bytes, CgroupPath, ChainId, Container, ContainerRef, Element, Flow, FlowFilter,
-    Frontend, Gap, Host, Impact, IpSet, IpSetId, KernelPort, Link, NetSettings, Netns, NetnsId,
-    Owners, Pid, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket,
-    SocketFilter, SocketInode, SourceReport, Watched,
+    Frontend, Gap, Host, Impact, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects,
+    Link, NetSettings, Netns, NetnsId, Owners, Pid, Process, Read, Route, RouteFound, RouteQuery,
+    Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, Watched,
 };
 use crate::node::Node;
 
@@ -297,6 +297,20 @@ impl Node for Recorded {
     fn settings(&self, netns: &[NetnsId]) -> Read<Vec<NetSettings>> {
         let missing = (Impact::Reach, "what some namespaces forward was");
         of_netns(&self.recording.facts.settings, netns, |settings| settings.netns, missing)
+    }
+
+    fn kube_contexts(&self) -> Read<Vec<KubeContext>> {
+        // Recordings of nodes without Kubernetes have none.
+        self.recording.facts.kube_contexts.clone().unwrap_or_default()
+    }
+
+    fn kube(&self, asks: &[KubeAsk]) -> Vec<Read<KubeObjects>> {
+        let known = &self.recording.facts.kube;
+        let answer = |ask: &KubeAsk| match known.iter().find(|k| k.asked == *ask) {
+            Some(same) => same.read.clone(),
+            None => nothing(Impact::Name, "this part of the Kubernetes API was"),
+        };
+        asks.iter().map(answer).collect()
     }
 
     fn container(&self, chain: &[ContainerRef], pid: Pid) -> Read<Option<Container>> {

@@ -215,7 +215,8 @@ struct Walk<'a, 'f> {
 
 /// An arrival as a path of the answer: what it depends on is said at its first step.
 pub(super) fn to_path(arrival: Arrival) -> Path {
-    let mut path = Path { hops: arrival.hops, end: arrival.end, from: Vec::new() };
+    let mut path =
+        Path { hops: arrival.hops, end: arrival.end, from: Vec::new(), contexts: Vec::new() };
     if let Some(hop) = path.hops.first_mut().filter(|_| !arrival.depends.is_empty()) {
         hop.detail.push_str(&format!(", if {}", arrival.depends.join(", and ")));
     }

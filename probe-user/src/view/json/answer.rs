@@ -8,8 +8,8 @@ use serde::Serialize;
 use crate::model;
 
 use super::{
-    Cluster, Container, Ending, Flows, HopKind, Impact, Pod, Process, Proto, Service, SocketState,
-    Vantage, Verdict,
+    Cluster, Component, Container, Ending, Flows, HopKind, Impact, Pod, Process, Proto, Service,
+    SocketState, Vantage, Verdict,
 };
 
 /// The node, and the rights it was read with.
@@ -71,6 +71,9 @@ pub struct Answer<'a> {
     pub paths: Vec<Path<'a>>,
     /// From where it can be reached.
     pub reachable: Vec<Reach<'a>>,
+    /// Where facts of this node and what a Kubernetes API says differ, and what else is worth
+    /// saying of the port as a whole.
+    pub findings: Vec<Finding<'a>>,
     /// The connections that conntrack knows now; null when they were not read: of
     /// a range of ports they are read with `--flows` only.
     pub flows: Option<Flows<'a>>,
@@ -85,8 +88,33 @@ impl<'a> From<&'a model::Answer> for Answer<'a> {
             verdict: answer.verdict.into(),
             paths: answer.paths.iter().map(Into::into).collect(),
             reachable: answer.reach.iter().map(Into::into).collect(),
+            findings: answer.findings.iter().map(Into::into).collect(),
             flows: answer.flows.as_ref().map(Into::into),
             gaps: answer.gaps.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+/// Something that was noticed: a Service that the API has and this node's rules don't.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Finding<'a> {
+    /// What, in one sentence.
+    pub what: &'a str,
+    /// The likely cause.
+    pub cause: Option<&'a str>,
+    /// What would mend it, or what to look at.
+    pub fix: Option<&'a str>,
+    /// How it is known.
+    pub evidence: Vec<Evidence<'a>>,
+}
+
+impl<'a> From<&'a model::Finding> for Finding<'a> {
+    fn from(finding: &'a model::Finding) -> Self {
+        Self {
+            what: &finding.what,
+            cause: finding.cause.as_deref(),
+            fix: finding.fix.as_deref(),
+            evidence: finding.evidence.iter().map(Into::into).collect(),
         }
     }
 }
@@ -133,6 +161,32 @@ pub struct Path<'a> {
     /// From where connections go this way, seen from the namespace that the tool
     /// ran in; empty when that is not known, or from nowhere.
     pub from: Vec<Vantage>,
+    /// The kubeconfig contexts whose server this is.
+    pub contexts: Vec<Context<'a>>,
+}
+
+/// A context of a kubeconfig file.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Context<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The cluster's name in the file.
+    pub cluster: &'a str,
+    /// The server, as written.
+    pub server: &'a str,
+    /// The file.
+    pub file: &'a str,
+}
+
+impl<'a> From<&'a model::KubeContext> for Context<'a> {
+    fn from(context: &'a model::KubeContext) -> Self {
+        Self {
+            name: &context.name,
+            cluster: &context.cluster,
+            server: &context.server,
+            file: &context.file,
+        }
+    }
 }
 
 impl<'a> From<&'a model::Path> for Path<'a> {
@@ -143,6 +197,7 @@ impl<'a> From<&'a model::Path> for Path<'a> {
             hops: path.hops.iter().map(Into::into).collect(),
             end: (&path.end).into(),
             from: path.from.iter().map(|from| (*from).into()).collect(),
+            contexts: path.contexts.iter().map(Into::into).collect(),
         }
     }
 }
@@ -254,6 +309,8 @@ pub struct End<'a> {
     pub service: Option<Service<'a>>,
     /// The cluster.
     pub cluster: Option<Cluster<'a>>,
+    /// Which part of Kubernetes, or of what runs around it, this is.
+    pub component: Option<Component<'a>>,
     /// The systemd unit or scope.
     pub unit: Option<&'a str>,
     /// How the container, pod and cluster are known.
@@ -272,6 +329,7 @@ impl<'a> From<&'a model::End> for End<'a> {
             pod: end.pod.as_ref().map(Into::into),
             service: end.service.as_ref().map(Into::into),
             cluster: end.cluster.as_ref().map(Into::into),
+            component: end.component.as_ref().map(Into::into),
             unit: end.unit.as_deref(),
             evidence: end.evidence.iter().map(Into::into).collect(),
         }

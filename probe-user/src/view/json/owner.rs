@@ -111,6 +111,8 @@ pub struct Container<'a> {
     pub network_mode: Option<&'a str>,
     /// Its first process, in the tool's PID namespace.
     pub pid: Option<u32>,
+    /// Whether it is the sandbox (`pause`) that holds its pod's namespaces.
+    pub sandbox: bool,
     /// Who said all this: `Docker API`, `cgroup path`.
     pub via: &'a str,
 }
@@ -127,6 +129,7 @@ impl<'a> From<&'a model::Container> for Container<'a> {
             ports: container.ports.iter().map(Into::into).collect(),
             network_mode: container.network_mode.as_deref(),
             pid: container.pid,
+            sandbox: container.sandbox,
             via: &container.via,
         }
     }
@@ -181,6 +184,41 @@ impl From<&model::Published> for Published {
     }
 }
 
+/// A part of Kubernetes or of what runs around it.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Component<'a> {
+    /// Its name: `kube-apiserver`, `etcd`.
+    pub name: &'a str,
+    /// What the port is for.
+    pub role: &'a str,
+    /// Whether process and arguments (or a device) prove it; if not, only the number of the
+    /// port speaks for it.
+    pub confirmed: bool,
+    /// Certificates, configurations and directories that its arguments name.
+    pub files: Vec<NamedFile<'a>>,
+}
+
+impl<'a> From<&'a model::Component> for Component<'a> {
+    fn from(component: &'a model::Component) -> Self {
+        let file = |(option, path): &'a (String, String)| NamedFile { option, path };
+        Self {
+            name: &component.name,
+            role: &component.role,
+            confirmed: component.confirmed,
+            files: component.files.iter().map(file).collect(),
+        }
+    }
+}
+
+/// A file that an argument names.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct NamedFile<'a> {
+    /// The option: `--tls-cert-file`.
+    pub option: &'a str,
+    /// The path, as its process sees it.
+    pub path: &'a str,
+}
+
 /// A Kubernetes pod.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Pod<'a> {
@@ -190,6 +228,16 @@ pub struct Pod<'a> {
     pub name: Option<&'a str>,
     /// Its UID; for a static pod the hash of its manifest.
     pub uid: Option<&'a str>,
+    /// Its labels. Values of labels that hold secrets are redacted.
+    pub labels: BTreeMap<&'a str, &'a str>,
+    /// Whether it uses the node's network; null when not known.
+    pub host_network: Option<bool>,
+    /// Whether the kubelet runs it from a manifest of its own; null when not known.
+    pub is_static: Option<bool>,
+    /// What made it: `ReplicaSet/my-nginx-6d4cf56db6`.
+    pub owner: Option<&'a str>,
+    /// The node it runs on, as the API says.
+    pub node: Option<&'a str>,
 }
 
 impl<'a> From<&'a model::Pod> for Pod<'a> {
@@ -198,6 +246,11 @@ impl<'a> From<&'a model::Pod> for Pod<'a> {
             namespace: pod.namespace.as_deref(),
             name: pod.name.as_deref(),
             uid: pod.uid.as_deref(),
+            labels: pod.labels.iter().map(|(k, v)| (k.as_str(), label_value(k, v))).collect(),
+            host_network: pod.host_network,
+            is_static: pod.is_static,
+            owner: pod.owner.as_deref(),
+            node: pod.node.as_deref(),
         }
     }
 }

@@ -43,6 +43,17 @@ pub(super) fn write(
         if let Some(uid) = pod.uid.as_ref().filter(|_| verbose || pod.name.is_none()) {
             let _ = write!(text, ", uid {}", style.text(uid));
         }
+        for (label, value) in [("of", &pod.owner), ("node", &pod.node)] {
+            if let Some(value) = value {
+                let _ = write!(text, ", {label} {}", style.text(value));
+            }
+        }
+        if pod.is_static == Some(true) {
+            text.push_str(", static");
+        }
+        if pod.host_network == Some(true) {
+            text.push_str(", in the node's network");
+        }
         entry("pod", &text);
     }
     if let Some(service) = &end.service {
@@ -62,6 +73,18 @@ pub(super) fn write(
         }
         let _ = write!(text, ", by {}", style.text(&cluster.source));
         entry("cluster", &text);
+    }
+    if let Some(component) = &end.component {
+        let (name, role) = (style.text(&component.name), style.text(&component.role));
+        let text = if component.confirmed {
+            format!("{name}: {role}")
+        } else {
+            format!("usually {name}: {role} (by the port alone: not confirmed)")
+        };
+        entry("component", &text);
+        for (option, path) in component.files.iter().filter(|_| verbose) {
+            entry("", &format!("{} {}", style.text(option), style.text(path)));
+        }
     }
     if let Some(first) = end.processes.first() {
         // What goes on elsewhere is passed on by the last process that is known.

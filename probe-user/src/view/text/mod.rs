@@ -19,7 +19,7 @@ mod shared;
 mod tree;
 mod verdict;
 
-use crate::model::{Answer, Host, Listing, SourceReport, Verdict};
+use crate::model::{Answer, Host, KubeContext, Listing, Path, SourceReport, Verdict};
 
 use super::doctor;
 use super::layout::Page;
@@ -75,17 +75,44 @@ fn one(page: &mut Page<'_>, answer: &Answer, host: &Host, verbose: bool, sources
         }
     }
     let flows = answer.flows.as_ref().filter(|flows| flows::says(flows));
-    let notes = !answer.reach.is_empty() || flows.is_some() || !answer.gaps.is_empty();
+    contexts(page, &answer.paths);
+    let notes = !answer.reach.is_empty()
+        || !answer.findings.is_empty()
+        || flows.is_some()
+        || !answer.gaps.is_empty();
     if !roots.is_empty() && notes {
         page.line("");
     }
     notes::reach(page, &answer.reach);
+    notes::findings(page, &answer.findings);
     if let Some(flows) = flows {
         flows::write(page, flows);
     }
     let unowned = answer.paths.iter().any(|path| notes::is_unowned(&path.end));
     let about = notes::About { host, verdict: answer.verdict, unowned, verbose };
     notes::gaps(page, &answer.gaps, about);
+}
+
+/// Which kubeconfig contexts lead here.
+fn contexts(page: &mut Page<'_>, paths: &[Path]) {
+    let mut said: Vec<&KubeContext> = Vec::new();
+    for context in paths.iter().flat_map(|path| &path.contexts) {
+        if said.contains(&context) {
+            continue;
+        }
+        if said.is_empty() {
+            page.line("");
+        }
+        said.push(context);
+        let style = page.style;
+        let text = format!(
+            "{} in {}: this is its server {}",
+            style.text(&context.name),
+            style.text(&context.file),
+            style.text(&context.server)
+        );
+        page.entry(notes::INDENT, ("kubectl context:", notes::LABEL, Ink::Label), &text);
+    }
 }
 
 /// From where connections begin with a root.

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use crate::model::{End, Ending, Gap, Host, Impact, Reach, Vantage, Verdict};
+use crate::model::{End, Ending, Finding, Gap, Host, Impact, Reach, Vantage, Verdict};
 use crate::view::layout::{Page, width};
 use crate::view::style::Ink;
 use crate::view::words;
@@ -119,6 +119,21 @@ fn write(page: &mut Page<'_>, group: &[&Statement<'_>]) {
                 page.entry(&indent, (&label, columns, Ink::Label), &reason(one));
             }
         }
+    }
+}
+
+/// What was noticed, why it is so, and what would mend it.
+pub(super) fn findings(page: &mut Page<'_>, findings: &[Finding]) {
+    for finding in findings {
+        let style = page.style;
+        let mut text = style.text(&finding.what);
+        if let Some(cause) = &finding.cause {
+            let _ = write!(text, "; likely because {}", style.text(cause));
+        }
+        if let Some(fix) = &finding.fix {
+            let _ = write!(text, "; fix: {}", style.text(fix));
+        }
+        page.entry(INDENT, ("noticed:", LABEL, Ink::Warn), &text);
     }
 }
 

@@ -107,17 +107,31 @@ fn the_headline_names_each_place_once() {
     let to = || fixtures::forward("10.99.7.2", 28081, "socat");
     for (address, last) in [("10.99.7.2", 28081), ("0.0.0.0", 28081)] {
         let hops = vec![listener("127.0.0.1", 80, 1), to(), listener(address, last, 2)];
-        let line =
-            headline(Path { hops, end: end(Ending::Process, vec![python()]), from: Vec::new() });
+        let line = headline(Path {
+            hops,
+            end: end(Ending::Process, vec![python()]),
+            from: Vec::new(),
+            contexts: Vec::new(),
+        });
         assert_eq!(line, "80/tcp  127.0.0.1  → 10.99.7.2:28081  → python3, pid 77");
     }
     let hops = vec![listener("127.0.0.1", 80, 1), to()];
-    let line = headline(Path { hops, end: end(Ending::Unknown, Vec::new()), from: Vec::new() });
+    let line = headline(Path {
+        hops,
+        end: end(Ending::Unknown, Vec::new()),
+        from: Vec::new(),
+        contexts: Vec::new(),
+    });
     assert_eq!(line, "80/tcp  127.0.0.1  → socat, pid 12  → 10.99.7.2:28081  → owner not known");
     let back = fixtures::forward("127.0.0.1", 80, "socat");
     let hops = vec![listener("127.0.0.1", 80, 1), back, listener("127.0.0.1", 80, 1)];
     let socat = fixtures::process(12, None, &["socat"]);
-    let line = headline(Path { hops, end: end(Ending::Unknown, vec![socat]), from: Vec::new() });
+    let line = headline(Path {
+        hops,
+        end: end(Ending::Unknown, vec![socat]),
+        from: Vec::new(),
+        contexts: Vec::new(),
+    });
     assert_eq!(line, "80/tcp  127.0.0.1  → socat, pid 12  → 127.0.0.1:80  → in a circle");
 }
 
@@ -130,7 +144,7 @@ fn sockets_that_share_a_port_are_one_block() {
         hop.socket.as_mut().unwrap().inode = inode;
         let processes = vec![fixtures::process(pid, None, &["nginx"])];
         let end = End { ending: Ending::Process, processes, ..End::default() };
-        Path { hops: vec![hop], end, from: Vec::new() }
+        Path { hops: vec![hop], end, from: Vec::new(), contexts: Vec::new() }
     };
     let paths = vec![path(5, 70, 80), path(6, 71, 80), path(7, 72, 80), path(8, 70, 81)];
     let text = show(Answer { paths, ..fixtures::vxlan() }, &host(), &Style::PLAIN, false);

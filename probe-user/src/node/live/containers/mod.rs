@@ -370,6 +370,7 @@ fn pod(target: &ContainerRef, container: &Container) -> Option<Pod> {
         namespace: label("io.kubernetes.pod.namespace"),
         name: label("io.kubernetes.pod.name"),
         uid: Some(pod.uid.clone()),
+        ..Pod::default()
     })
 }
 

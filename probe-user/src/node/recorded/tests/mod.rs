@@ -100,8 +100,10 @@ fn container() -> Container {
             namespace: Some("zq7namespace".to_owned()),
             name: Some("zq7pod".to_owned()),
             uid: Some(POD_UID.to_owned()),
+            ..Pod::default()
         }),
         via: format!("state file /var/lib/zq7dir/containers/{CONTAINER_ID}/config.v2.json"),
+        sandbox: false,
     }
 }
 

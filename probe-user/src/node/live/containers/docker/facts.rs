@@ -74,6 +74,7 @@ pub(in super::super) fn described(
         parents: Vec::new(),
         pod: None,
         via: String::new(),
+        sandbox: false,
     }
 }
 
@@ -110,6 +111,7 @@ pub(in super::super) fn from_summary(runtime: Runtime, answer: ContainerSummary)
         parents: Vec::new(),
         pod: None,
         via: String::new(),
+        sandbox: false,
     }
 }
 

@@ -23,6 +23,7 @@ pub(super) fn blank(target: &ContainerRef, via: String) -> Container {
         parents: Vec::new(),
         pod: target.pod.as_ref().map(Pod::from),
         via,
+        sandbox: false,
     }
 }
 
@@ -131,6 +132,7 @@ impl Bundle {
                 "io.kubernetes.cri-o.KubeName",
             ]),
             uid: self.annotation(&["io.kubernetes.cri.sandbox-uid", "io.kubernetes.pod.uid"]),
+            ..Pod::default()
         };
         if pod.name.is_some() {
             container.pod = Some(pod);
@@ -227,6 +229,7 @@ pub(super) fn stored(content: &[u8], id: &str) -> serde_json::Result<Option<Stor
                 // CRI-O's full name; its annotations have the short one.
                 name: Some(name),
                 uid: text(metadata.uid),
+                ..Pod::default()
             }),
         }
     }))

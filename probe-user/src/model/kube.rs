@@ -1,0 +1,307 @@
+//! What Kubernetes APIs say, cut down to what leads from ports to pods, and which APIs
+//! the kubeconfig files of a node name. Everything textual is untrusted.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Port, Proto};
+
+/// A context of a kubeconfig file, without anything secret.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct KubeContext {
+    /// Its name; `in-cluster` for the service account of a pod.
+    pub name: String,
+    /// The cluster's name in the file.
+    pub cluster: String,
+    /// The server, as written: `https://127.0.0.1:20971`.
+    pub server: String,
+    /// The namespace that the context sets.
+    pub namespace: Option<String>,
+    /// The file that defines the context.
+    pub file: String,
+    /// Whether it is what kubectl would use: the current context, or the one asked for.
+    pub current: bool,
+    /// Whether the user named it by `--context` or `--kubeconfig`.
+    pub asked_for: bool,
+    /// The SHA-256 of the cluster's certificate authority (DER), in hex.
+    pub ca: Option<String>,
+}
+
+impl KubeContext {
+    /// How the context is named in questions to the node.
+    pub fn id(&self) -> ContextId {
+        ContextId { file: self.file.clone(), name: self.name.clone() }
+    }
+}
+
+/// Which context: names repeat in several files.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ContextId {
+    /// The file.
+    pub file: String,
+    /// The context's name.
+    pub name: String,
+}
+
+/// A name in a namespace.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ObjectName {
+    /// The Kubernetes namespace.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// One thing that is asked of one API.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct KubeAsk {
+    /// Which API.
+    pub context: ContextId,
+    /// What.
+    pub wish: KubeWish,
+}
+
+/// What can be asked. Each is one request, or one paged list.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KubeWish {
+    /// Every Service that can be seen.
+    Services,
+    /// One Service.
+    Service(ObjectName),
+    /// The EndpointSlices of a Service (Endpoints where the API has no slices).
+    Endpoints(ObjectName),
+    /// One Pod.
+    Pod(ObjectName),
+    /// The Pods with this address.
+    PodsAt(IpAddr),
+    /// The Pods on a node.
+    PodsOn(String),
+    /// Every Node.
+    Nodes,
+    /// One Node.
+    Node(String),
+}
+
+/// What an API answered to one wish: only the kind that was asked for is filled.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KubeObjects {
+    /// Whether the API answered. When it did not, the gaps say why, and that something is
+    /// not in the lists says nothing.
+    pub answered: bool,
+    /// Services.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<KubeService>,
+    /// EndpointSlices.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<KubeEndpoints>,
+    /// Pods.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pods: Vec<KubePod>,
+    /// Nodes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<KubeNode>,
+}
+
+/// A Service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KubeService {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// Its type.
+    pub kind: ServiceKind,
+    /// Its cluster addresses; empty for a headless one.
+    pub cluster_ips: Vec<IpAddr>,
+    /// `spec.externalIPs`.
+    pub external_ips: Vec<IpAddr>,
+    /// The addresses that the load balancer got.
+    pub load_balancer_ips: Vec<IpAddr>,
+    /// `externalTrafficPolicy: Local`.
+    pub external_local: bool,
+    /// `internalTrafficPolicy: Local`.
+    pub internal_local: bool,
+    /// `sessionAffinity: ClientIP`.
+    pub affinity: bool,
+    /// `spec.healthCheckNodePort`.
+    pub health_check_node_port: Option<Port>,
+    /// Its ports.
+    pub ports: Vec<KubeServicePort>,
+    /// Which pods it selects; empty for one without a selector, whose endpoints somebody
+    /// else makes.
+    pub selector: BTreeMap<String, String>,
+}
+
+/// The types of Service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names are those of Kubernetes")]
+pub enum ServiceKind {
+    ClusterIp,
+    NodePort,
+    LoadBalancer,
+    ExternalName,
+}
+
+impl ServiceKind {
+    /// The name as Kubernetes writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ClusterIp => "ClusterIP",
+            Self::NodePort => "NodePort",
+            Self::LoadBalancer => "LoadBalancer",
+            Self::ExternalName => "ExternalName",
+        }
+    }
+}
+
+/// A port of a Service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KubeServicePort {
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// The protocol; `None` for one that the tool does not know (SCTP).
+    pub proto: Option<Proto>,
+    /// The port on the Service's addresses.
+    pub port: Port,
+    /// The port of the pods: a number or the name of a container's port.
+    pub target: String,
+    /// The port on every node.
+    pub node_port: Option<Port>,
+}
+
+/// An EndpointSlice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KubeEndpoints {
+    /// The Service it belongs to.
+    pub service: ObjectName,
+    /// Its ports: name and number.
+    pub ports: Vec<KubeEndpointPort>,
+    /// The endpoints.
+    pub endpoints: Vec<KubeEndpoint>,
+}
+
+/// A port of an EndpointSlice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KubeEndpointPort {
+    /// The name of the Service's port.
+    pub name: Option<String>,
+    /// The protocol; `None` for one that the tool does not know.
+    pub proto: Option<Proto>,
+    /// The port; `None` stands for all.
+    pub port: Option<Port>,
+}
+
+/// One endpoint: usually a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KubeEndpoint {
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Whether it takes new connections.
+    pub ready: bool,
+    /// Whether it answers, be it ending or not.
+    pub serving: bool,
+    /// Whether it is ending.
+    pub terminating: bool,
+    /// The node it is on.
+    pub node: Option<String>,
+    /// The zone it is in.
+    pub zone: Option<String>,
+    /// The pod.
+    pub pod: Option<ObjectName>,
+}
+
+/// A Pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KubePod {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// Its UID in the API.
+    pub uid: String,
+    /// The hash that the kubelet knows a static pod by (`kubernetes.io/config.hash`).
+    pub config_hash: Option<String>,
+    /// The node it is on.
+    pub node: Option<String>,
+    /// Its phase: `Running`, `Pending`.
+    pub phase: Option<String>,
+    /// Whether it uses the node's network.
+    pub host_network: bool,
+    /// Its addresses.
+    pub ips: Vec<IpAddr>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// What made it: `ReplicaSet/my-nginx-6d4cf56db6`, `DaemonSet/cilium`.
+    pub owner: Option<String>,
+    /// Its containers, of every sort.
+    pub containers: Vec<KubeContainer>,
+}
+
+/// A container of a Pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KubeContainer {
+    /// Its name.
+    pub name: String,
+    /// Which sort.
+    pub sort: ContainerSort,
+    /// The runtime's id without the `containerd://` before it.
+    pub id: Option<String>,
+    /// The image.
+    pub image: Option<String>,
+    /// Whether it is ready.
+    pub ready: bool,
+    /// The ports that it declares.
+    pub ports: Vec<KubeContainerPort>,
+}
+
+/// The sorts of container in a pod.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ContainerSort {
+    /// One that the pod is there for.
+    #[default]
+    Main,
+    /// One that runs before, or beside as a sidecar.
+    Init,
+    /// One that was added for debugging.
+    Ephemeral,
+}
+
+/// A port that a container declares.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KubeContainerPort {
+    /// Its name.
+    pub name: Option<String>,
+    /// The protocol; `None` for one that the tool does not know.
+    pub proto: Option<Proto>,
+    /// The port.
+    pub port: Port,
+    /// The port on the node.
+    pub host_port: Option<Port>,
+    /// The node's address for it.
+    pub host_ip: Option<IpAddr>,
+}
+
+/// A Node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KubeNode {
+    /// Its name.
+    pub name: String,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Its roles, by labels: `control-plane`, `worker`.
+    pub roles: Vec<String>,
+    /// `spec.providerID`: `kind://docker/cluster1/cluster1-control-plane`.
+    pub provider_id: Option<String>,
+    /// Whether it is ready.
+    pub ready: Option<bool>,
+    /// The kubelet's version.
+    pub version: Option<String>,
+}
