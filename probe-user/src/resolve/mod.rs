@@ -5,6 +5,7 @@ mod event;
 mod facts;
 mod flows;
 mod forward;
+mod kube;
 mod learn;
 mod list;
 mod observed;
@@ -65,14 +66,24 @@ pub fn answer(node: &dyn Node, query: &Query) -> Answer {
     {
         unheld(&facts, address.to_canonical());
     }
+    let joined = kube::join(&facts, query, &mut paths);
     let verdict = verdict(&facts, &paths);
-    let reach = reach::of(&facts, &mut paths, &tried);
+    let mut reach = reach::of(&facts, &mut paths, &tried);
+    kube::complete_fixes(&joined, &paths, &mut reach);
     let mut gaps = facts.gaps();
     if paths.is_empty() {
         // There is nothing whose name could be missing.
         gaps.retain(|gap| gap.impact != Impact::Name);
     }
-    Answer { query: query.clone(), verdict, paths, reach, flows: None, gaps, findings: Vec::new() }
+    Answer {
+        query: query.clone(),
+        verdict,
+        paths,
+        reach,
+        flows: None,
+        gaps,
+        findings: joined.findings,
+    }
 }
 
 /// The sockets that the question is about: the own namespace's first, then the
