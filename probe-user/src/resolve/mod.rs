@@ -14,6 +14,7 @@ mod path;
 mod place;
 mod published;
 mod reach;
+mod reverse;
 mod route;
 mod ruled;
 mod rules;
@@ -31,6 +32,7 @@ pub use forward::{Forward, Target, parse as parse_forward};
 pub(crate) use forward::{Piece, Word, telling_words};
 pub use learn::{Learner, WINDOW};
 pub use list::{ListFilter, list};
+pub use reverse::reverse;
 
 use crate::model::{
     Answer, Capability, Ending, Gap, Impact, KernelPort, NetnsId, Path, Query, RouteKind,
@@ -41,6 +43,11 @@ use facts::Facts;
 
 /// Answers one question from the facts of a node.
 pub fn answer(node: &dyn Node, query: &Query) -> Answer {
+    answer_of(node, query, &|_| true)
+}
+
+/// The same, of those paths only that are wanted.
+fn answer_of(node: &dyn Node, query: &Query, wanted: &dyn Fn(&Path) -> bool) -> Answer {
     node.expect(&query.filter());
     let facts = Facts::new(node);
     let sockets = matching(&facts, query);
@@ -67,6 +74,7 @@ pub fn answer(node: &dyn Node, query: &Query) -> Answer {
         unheld(&facts, address.to_canonical());
     }
     let joined = kube::join(&facts, query, &mut paths);
+    paths.retain(wanted);
     let verdict = verdict(&facts, &paths);
     let mut reach = reach::of(&facts, &mut paths, &tried);
     kube::complete_fixes(&joined, &paths, &mut reach);

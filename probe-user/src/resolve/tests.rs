@@ -866,6 +866,7 @@ fn a_range_and_a_protocol_limit_the_answer() {
         ports: PortRange::one(Port(1)),
         proto: None,
         scope: Scope::Everywhere,
+        subject: None,
     };
     assert_eq!(super::answer(&node, &unused).verdict, Verdict::NotFound);
 }

@@ -7,6 +7,7 @@
 
 mod compare;
 mod exposed;
+mod known;
 mod missing;
 mod names;
 mod site;
@@ -19,6 +20,7 @@ use crate::model::{
     Ending, Finding, Hop, HopKind, KubeAsk, KubeEndpoints, KubeObjects, KubePod, KubeService,
     KubeWish, NetnsId, ObjectName, Path, Query, Reach, Scope,
 };
+pub(super) use known::Known;
 use site::Site;
 
 /// How many services of one cluster are looked at closely.

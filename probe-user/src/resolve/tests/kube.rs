@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use super::*;
-use crate::model::{Balancer, FrontendKind, Server};
+use crate::model::{Balancer, FrontendKind, Server, Subject};
 use crate::model::{
     ContainerSort, Finding, KubeContainer, KubeContainerPort, KubeEndpoint, KubeEndpointPort,
     KubeEndpoints, KubeNode, KubePod, KubeService, KubeServicePort, KubeWish, ObjectName, PodRef,
@@ -466,4 +466,71 @@ fn a_pod_ref_in_a_cgroup_is_what_the_tests_above_rest_on() {
     let path = CgroupPath(format!("/kubepods/besteffort/pod{POD_UID}/{CONTAINER}"));
     let containers = path.containers();
     assert_eq!(containers[0].pod, Some(PodRef { uid: POD_UID.to_owned() }));
+}
+
+fn texts(answers: &[Answer]) -> Vec<String> {
+    let text = |a: &Answer| format!("{}: {}", a.query.text, shape(a).join(" | "));
+    answers.iter().map(text).collect()
+}
+
+fn reverse(node: &TestNode, subject: Subject) -> Vec<Answer> {
+    crate::resolve::reverse(node, &subject)
+}
+
+#[test]
+fn all_ports_of_a_container_have_those_that_are_published() {
+    let node = kind_node().tcp(HOST, "0.0.0.0:22").held_by(99, HOST, "sshd");
+    let answers = reverse(&node, Subject::Container("cluster2-control-plane".to_owned()));
+    assert_eq!(
+        texts(&answers),
+        [
+            "6443/tcp: [::]:6443 > kube-apiserver",
+            "20971/tcp: 127.0.0.1:20971 > 172.18.0.4:6443 > [::]:6443 > kube-apiserver",
+        ]
+    );
+    let by_cluster = reverse(&node, Subject::Cluster("cluster2".to_owned()));
+    assert_eq!(texts(&by_cluster), texts(&answers));
+    let by_id = reverse(&node, Subject::Container(ID[..12].to_owned()));
+    assert_eq!(texts(&by_id), texts(&answers));
+}
+
+#[test]
+fn all_ports_of_a_process_are_its_own_and_those_that_lead_to_it() {
+    let node = kind_node();
+    let answers = reverse(&node, Subject::Process(20));
+    assert_eq!(answers.len(), 2, "{:?}", texts(&answers));
+    // Of a forwarder it is its listener, whoever is at the end.
+    let answers = reverse(&node, Subject::Process(10));
+    assert_eq!(
+        texts(&answers),
+        ["20971/tcp: 127.0.0.1:20971 > 172.18.0.4:6443 > [::]:6443 > kube-apiserver"]
+    );
+}
+
+#[test]
+fn nothing_leads_to_what_is_not_there() {
+    let [only] = &reverse(&kind_node(), Subject::Process(4711))[..] else { panic!() };
+    assert_eq!(only.verdict, Verdict::NotFound);
+    assert_eq!(only.paths, []);
+    let mut hidden = kind_node();
+    hidden.gaps.push(Gap::new(Impact::Port, "packet rules", "not permitted"));
+    let [only] = &reverse(&hidden, Subject::Pod(None, "web".to_owned()))[..] else { panic!() };
+    assert_eq!(only.verdict, Verdict::Unknown);
+}
+
+#[test]
+fn all_ports_of_a_pod_come_from_its_services_too() {
+    let api = local().service(web()).endpoints(&[("10.42.0.7", "node", true)]).pod(pod(
+        "web-7",
+        POD_UID,
+        "10.42.0.7",
+    ));
+    let node = with_pod(TestNode::new(), "").veth(HOST, B).route(HOST, "10.42.0.0", 16);
+    let node = served(node_port(node, &["10.42.0.7:8080"]), api);
+    let answers = reverse(&node, Subject::Pod(Some("default".to_owned()), "web-7".to_owned()));
+    let ports: Vec<&str> = answers.iter().map(|a| a.query.text.as_str()).collect();
+    assert_eq!(ports, ["8080/tcp", "30080/tcp"], "{:?}", texts(&answers));
+    let of_service = reverse(&node, Subject::Service(None, "web".to_owned()));
+    let ports: Vec<&str> = of_service.iter().map(|a| a.query.text.as_str()).collect();
+    assert!(ports.contains(&"30080/tcp"), "{:?}", texts(&of_service));
 }
