@@ -408,6 +408,7 @@ fn doctor(node: &dyn Node, global: &Global, out: &mut impl Write) -> Result<Exit
     let mut sources = view::doctor::judged(&host, node.sources());
     if global.replay.is_none() {
         sources.extend(node::probe_reports());
+        sources.extend(node::kube_reports(&kube_options(global)));
     }
     if global.json {
         view::json::write(&view::json::doctor(&host, &sources), out)?;

@@ -12,6 +12,7 @@
 //! reap`) that waits for its end. [`Lab::new`] also sweeps what dead test
 //! processes left.
 
+pub mod apiserver;
 mod cgroup;
 mod connect;
 mod crowd;

@@ -43,7 +43,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use self::kube::{KubeOptions, check_kube, kube_client};
+pub use self::kube::{KubeOptions, check_kube, kube_client, kube_reports};
 use super::Node;
 use crate::model::{
     Address, Bytes, CgroupPath, ChainId, Container, ContainerRef, Element, Flow, FlowFilter,

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use kube::Client;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
+use kube::{Client, Config};
+use x509_parser::pem::Pem;
+use x509_parser::time::ASN1Time;
 
 use super::config::Found;
 use super::login;
@@ -21,8 +25,8 @@ pub(in crate::node::live) enum Failure {
     Certificate(String),
     /// No answer in time.
     Timeout,
-    /// It does not know who asks.
-    Unauthorized,
+    /// It does not know who asks. When the user's certificate has expired, since when.
+    Unauthorized(Option<String>),
     /// It refuses a verb on a resource.
     Forbidden(&'static str, String),
     /// The answer is larger than is read.
@@ -43,8 +47,16 @@ impl Failure {
                 | Self::Unreachable(_)
                 | Self::Certificate(_)
                 | Self::Timeout
-                | Self::Unauthorized
+                | Self::Unauthorized(_)
         )
+    }
+
+    /// The same failure with what the kubeconfig tells of its reason.
+    pub(super) fn explained(self, entry: &Found) -> Self {
+        match self {
+            Self::Unauthorized(None) => Self::Unauthorized(expired(entry)),
+            other => other,
+        }
     }
 
     /// What is missing because of it.
@@ -61,13 +73,20 @@ impl Failure {
                 (format!("out of reach: {why}"), Some(format!("try: {kubectl}")))
             }
             Self::Certificate(why) => (
-                format!("its certificate is not the cluster's: {why}"),
-                Some(format!("the context may be of a cluster that is gone: see {}", context.file)),
+                format!("its certificate is not trusted: {why}"),
+                Some(format!(
+                    "the context may be of a cluster that is gone or was made anew: see {}",
+                    context.file
+                )),
             ),
             Self::Timeout => ("no answer in time".to_owned(), Some(format!("try: {kubectl}"))),
-            Self::Unauthorized => (
+            Self::Unauthorized(None) => (
                 "it does not accept the credentials: they are wrong or have expired".to_owned(),
                 Some(format!("log in again, then: {kubectl}")),
+            ),
+            Self::Unauthorized(Some(since)) => (
+                format!("it does not accept the client certificate, which has expired ({since})"),
+                Some(format!("renew it in {}, then: {kubectl}", context.file)),
             ),
             Self::Forbidden(verb, what) => (
                 format!("it refuses to {verb} {what}"),
@@ -87,8 +106,9 @@ impl Failure {
     }
 }
 
-/// Makes a client. Programs that give credentials are run within `limit`.
-pub(super) fn connect(entry: &Found, limit: Duration) -> Result<Client, Failure> {
+/// What to connect with, credentials included. Programs that give them are run within
+/// `limit`, so that this may take as long.
+pub(super) fn log_in(entry: &Found, limit: Duration) -> Result<Config, Failure> {
     let mut config = match &entry.config {
         Ok(config) => (**config).clone(),
         Err(why) => return Err(Failure::Config(why.clone())),
@@ -97,18 +117,49 @@ pub(super) fn connect(entry: &Found, limit: Duration) -> Result<Client, Failure>
         let credentials = login::run(&exec, entry, limit)?;
         credentials.put_into(&mut config.auth_info);
     }
+    if let Some(provider) = &config.auth_info.auth_provider
+        && provider.config.contains_key("cmd-path")
+    {
+        // It would be run without a limit, whoever wrote the file.
+        return Err(Failure::Login(
+            format!(
+                "its credentials come from auth-provider {:?}, which newer kubectl does not \
+                 have either",
+                provider.name
+            ),
+            Some("log in again with the provider's own program".to_owned()),
+        ));
+    }
     config.connect_timeout = Some(limit);
     // Each request has its own limit, and a second try would only take of the same time.
     config.default_retry = false;
     if config.cluster_url.host().is_some_and(is_loopback) {
         config.proxy_url = None;
     }
+    Ok(config)
+}
+
+/// Makes a client, within a tokio runtime. Nothing is connected to yet.
+pub(super) fn connect(config: Config) -> Result<Client, Failure> {
     // It fails when there is one already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::try_from(config).map_err(|error| Failure::Config(first_line(&error.to_string())))
 }
 
-fn is_loopback(host: &str) -> bool {
+/// When the client certificate of a context expired, if it did.
+fn expired(entry: &Found) -> Option<String> {
+    let data = entry.config.as_ref().ok()?.auth_info.client_certificate_data.as_ref()?;
+    expired_at(&BASE64.decode(data).ok()?)
+}
+
+fn expired_at(pem: &[u8]) -> Option<String> {
+    let pem = Pem::iter_from_buffer(pem).next()?.ok()?;
+    let until = pem.parse_x509().ok()?.validity().not_after;
+    (until < ASN1Time::now()).then(|| until.to_string())
+}
+
+/// Whether a host is this machine, however it is written.
+pub(super) fn is_loopback(host: &str) -> bool {
     let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
@@ -119,12 +170,12 @@ pub(super) fn failure(error: &kube::Error) -> Failure {
     let mut inner: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = inner {
         if let Some(tls) = error.downcast_ref::<rustls::Error>() {
-            return Failure::Certificate(first_line(&tls.to_string()));
+            return of_tls(tls);
         }
         if let Some(io) = error.downcast_ref::<std::io::Error>() {
             // TLS errors travel inside of these.
             if let Some(tls) = io.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
-                return Failure::Certificate(first_line(&tls.to_string()));
+                return of_tls(tls);
             }
             if io.kind() == std::io::ErrorKind::TimedOut {
                 return Failure::Timeout;
@@ -134,6 +185,36 @@ pub(super) fn failure(error: &kube::Error) -> Failure {
         inner = error.source();
     }
     Failure::Unreachable(first_line(&text))
+}
+
+/// What went wrong in TLS, in words.
+fn of_tls(error: &rustls::Error) -> Failure {
+    use rustls::{AlertDescription as Alert, CertificateError as Wrong};
+    let why = match error {
+        rustls::Error::InvalidCertificate(Wrong::Expired | Wrong::ExpiredContext { .. }) => {
+            "it has expired"
+        }
+        rustls::Error::InvalidCertificate(Wrong::UnknownIssuer) => {
+            "another authority signed it than the kubeconfig says"
+        }
+        rustls::Error::InvalidCertificate(
+            Wrong::NotValidForName | Wrong::NotValidForNameContext { .. },
+        ) => "it is for other addresses and names",
+        rustls::Error::AlertReceived(
+            Alert::BadCertificate
+            | Alert::CertificateExpired
+            | Alert::CertificateRequired
+            | Alert::CertificateRevoked
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::AccessDenied,
+        ) => return Failure::Unauthorized(None),
+        rustls::Error::InvalidCertificate(_) => {
+            return Failure::Certificate(first_line(&error.to_string()));
+        }
+        _ => return Failure::Unreachable(first_line(&format!("no TLS: {error}"))),
+    };
+    Failure::Certificate(why.to_owned())
 }
 
 /// The beginning of a message that somebody else wrote.

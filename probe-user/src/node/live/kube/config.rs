@@ -5,9 +5,6 @@
 //! files of `KUBECONFIG` merged, else `~/.kube/config`. To these come the files that
 //! distributions write on their nodes, each for itself.
 
-use std::fs::File;
-use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use futures_util::FutureExt as _;
@@ -15,12 +12,11 @@ use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use sha2::{Digest as _, Sha256};
 
 use super::KubeOptions;
+use super::files::{self, Unread};
 use crate::model::{Gap, Impact, KubeContext};
 
-/// The largest kubeconfig that is read, in bytes.
-const LARGEST: u64 = 1 << 20;
 /// Where distributions keep the administrator's kubeconfig of the cluster on a node.
-const ON_NODES: [&str; 6] = [
+pub(super) const ON_NODES: [&str; 6] = [
     "/etc/kubernetes/admin.conf",
     "/etc/kubernetes/super-admin.conf",
     "/etc/rancher/k3s/k3s.yaml",
@@ -48,6 +44,8 @@ struct Source {
     file_of: Vec<(String, String)>,
     current: bool,
     trusted: bool,
+    /// Who owns the files.
+    owners: Vec<u32>,
 }
 
 /// Every context that may be asked, the current one first, and the files that could not
@@ -81,10 +79,12 @@ pub(super) fn find(options: &KubeOptions) -> (Vec<Found>, Vec<Gap>) {
     if options.context.is_some() {
         found.retain(|entry| entry.context.asked_for);
     }
+    // Of several files with the context that was named, the first counts.
+    let one = found.len() == 1 || options.context.is_some();
     if !found.iter().any(|entry| entry.context.current)
-        && let [only] = &mut found[..]
+        && let Some(first) = found.first_mut().filter(|_| one)
     {
-        only.context.current = true;
+        first.context.current = true;
     }
     found.sort_by_key(|entry| !entry.context.current);
     (found, gaps)
@@ -93,7 +93,7 @@ pub(super) fn find(options: &KubeOptions) -> (Vec<Found>, Vec<Gap>) {
 /// What the user named has to be there.
 pub(super) fn check(options: &KubeOptions) -> Result<(), String> {
     if let Some(file) = &options.kubeconfig {
-        read(file).map_err(|why| format!("--kubeconfig {}: {why}", file.display()))?;
+        files::read(file).map_err(|why| format!("--kubeconfig {}: {why}", file.display()))?;
     }
     let Some(wanted) = &options.context else { return Ok(()) };
     let all = KubeOptions { context: None, ..options.clone() };
@@ -120,16 +120,8 @@ fn entry(
     let context = named.context.as_ref()?;
     let cluster = source.config.clusters.iter().find(|c| c.name == context.cluster);
     let server = cluster.and_then(|c| c.cluster.as_ref()).and_then(|c| c.server.clone());
-    let options = KubeConfigOptions { context: Some(name.to_owned()), ..Default::default() };
-    // The function is async without ever waiting.
-    let config = Config::from_custom_kubeconfig(source.config.clone(), &options).now_or_never();
-    let config = match config {
-        Some(Ok(config)) => Ok(Box::new(config)),
-        Some(Err(error)) => Err(reason(&error)),
-        None => Err("it is not complete".to_owned()),
-    };
-    let ca =
-        config.as_ref().ok().and_then(|c| c.root_cert.as_ref()).and_then(|certs| certs.first());
+    let config = usable(source, name);
+    let ca = config.as_ref().ok().and_then(|config| authority(config));
     Some(Found {
         context: KubeContext {
             name: name.to_owned(),
@@ -139,11 +131,31 @@ fn entry(
             file,
             current,
             asked_for,
-            ca: ca.map(|der| hex(&Sha256::digest(der))),
+            ca,
         },
         config,
         trusted: source.trusted,
     })
+}
+
+/// What to connect with for a context.
+fn usable(source: &Source, name: &str) -> Result<Box<Config>, String> {
+    let mut config = source.config.clone();
+    let owners = (!source.trusted).then_some(source.owners.as_slice());
+    files::inline(&mut config, name, owners)?;
+    let options = KubeConfigOptions { context: Some(name.to_owned()), ..Default::default() };
+    // The function is async without ever waiting.
+    match Config::from_custom_kubeconfig(config, &options).now_or_never() {
+        Some(Ok(config)) => Ok(Box::new(config)),
+        Some(Err(error)) => Err(reason(&error)),
+        None => Err("it is not complete".to_owned()),
+    }
+}
+
+/// The hash of a cluster's certificate authority.
+fn authority(config: &Config) -> Option<String> {
+    let der = config.root_cert.as_ref()?.first()?;
+    Some(hex(&Sha256::digest(der)))
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -151,7 +163,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// An error without the values that may stand beside it in the file.
-fn reason(error: &kube::config::KubeconfigError) -> String {
+pub(super) fn reason(error: &kube::config::KubeconfigError) -> String {
     let text = error.to_string();
     let first = text.lines().next().unwrap_or_default();
     first.chars().take(200).collect()
@@ -160,7 +172,7 @@ fn reason(error: &kube::config::KubeconfigError) -> String {
 /// The kubeconfigs, in the order in which they count.
 fn sources(options: &KubeOptions, gaps: &mut Vec<Gap>) -> Vec<Source> {
     if let Some(file) = &options.kubeconfig {
-        return merged(std::slice::from_ref(file), true, gaps).into_iter().collect();
+        return merged(std::slice::from_ref(file), true, gaps);
     }
     let mut all = Vec::new();
     let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
@@ -176,7 +188,7 @@ fn sources(options: &KubeOptions, gaps: &mut Vec<Gap>) -> Vec<Source> {
         }
         None => {
             let own = home.iter().map(|home| home.join(".kube/config"));
-            all.extend(own.filter_map(|file| merged(&[file], true, gaps)));
+            all.extend(own.flat_map(|file| merged(&[file], true, gaps)));
         }
     }
     // Of the user behind sudo, whose kubectl it is that works.
@@ -206,12 +218,15 @@ fn home_in(passwd: &str, name: &str) -> Option<PathBuf> {
     line.split(':').nth(5).map(PathBuf::from).filter(|home| home.is_absolute())
 }
 
-/// Some files as one kubeconfig: what comes first counts, as for kubectl. Missing ones are
-/// left out, others that can't be read are told.
-fn merged(files: &[PathBuf], current: bool, gaps: &mut Vec<Gap>) -> Option<Source> {
+/// Some files as one kubeconfig: what comes first counts, as for kubectl. Contexts that it
+/// hides because an earlier file has others of their name come behind, each file for itself:
+/// they may be of another cluster. Missing files are left out, others that can't be read are
+/// told.
+fn merged(files: &[PathBuf], current: bool, gaps: &mut Vec<Gap>) -> Vec<Source> {
     let mut all: Option<Source> = None;
+    let mut hidden = Vec::new();
     for file in files {
-        let (config, trusted) = match read(file) {
+        let (config, owner) = match files::read(file) {
             Ok(read) => read,
             Err(Unread::Missing) => continue,
             Err(why) => {
@@ -222,12 +237,16 @@ fn merged(files: &[PathBuf], current: bool, gaps: &mut Vec<Gap>) -> Option<Sourc
         };
         let name = file.display().to_string();
         let file_of = config.contexts.iter().map(|c| (c.name.clone(), name.clone())).collect();
+        let trusted = owner == 0 || owner == rustix::process::geteuid().as_raw();
+        let source = Source { config, file_of, current, trusted, owners: vec![owner] };
         all = Some(match all {
-            None => Source { config, file_of, current, trusted },
+            None => source,
             Some(mut known) => {
-                known.file_of.extend(file_of);
+                hidden.extend(hidden_by(&known, &source));
+                known.file_of.extend(source.file_of);
                 known.trusted &= trusted;
-                match known.config.clone().merge(config) {
+                known.owners.push(owner);
+                match known.config.clone().merge(source.config) {
                     Ok(config) => known.config = config,
                     Err(error) => gaps.push(Gap::new(
                         Impact::Name,
@@ -239,44 +258,22 @@ fn merged(files: &[PathBuf], current: bool, gaps: &mut Vec<Gap>) -> Option<Sourc
             }
         });
     }
-    all
+    all.into_iter().chain(hidden).collect()
 }
 
-/// Why a kubeconfig was not read.
-#[derive(Debug, thiserror::Error)]
-enum Unread {
-    #[error("there is no such file")]
-    Missing,
-    #[error("{0}")]
-    Failed(std::io::Error),
-    #[error("it is not a regular file")]
-    NoFile,
-    #[error("it is larger than 1 MiB")]
-    TooBig,
-    #[error("it can't be understood: {0}")]
-    Malformed(String),
-}
-
-/// Reads one file, and says whether it is the user's own or root's.
-fn read(file: &Path) -> Result<(Kubeconfig, bool), Unread> {
-    let failed = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => Unread::Missing,
-        _ => Unread::Failed(error),
-    };
-    // A FIFO would never answer.
-    let meta = std::fs::metadata(file).map_err(failed)?;
-    if !meta.is_file() {
-        return Err(Unread::NoFile);
-    }
-    let mut text = Vec::new();
-    File::open(file).and_then(|f| f.take(LARGEST + 1).read_to_end(&mut text)).map_err(failed)?;
-    if text.len() as u64 > LARGEST {
-        return Err(Unread::TooBig);
-    }
-    // Paths in it are relative to it, which only the reader of files knows.
-    let config = Kubeconfig::read_from(file).map_err(|error| Unread::Malformed(reason(&error)))?;
-    let euid = rustix::process::geteuid().as_raw();
-    Ok((config, meta.uid() == 0 || meta.uid() == euid))
+/// The contexts of a file that an earlier one has others of the same name of.
+fn hidden_by(known: &Source, source: &Source) -> Option<Source> {
+    let has = |name: &str| known.config.contexts.iter().any(|context| context.name == name);
+    let mut config = source.config.clone();
+    config.contexts.retain(|context| has(&context.name));
+    config.current_context = None;
+    (!config.contexts.is_empty()).then(|| Source {
+        config,
+        file_of: source.file_of.clone(),
+        current: false,
+        trusted: source.trusted,
+        owners: source.owners.clone(),
+    })
 }
 
 /// The service account of the pod that the tool runs in.
@@ -288,6 +285,7 @@ fn in_cluster(options: &KubeOptions) -> Option<Found> {
     let config = Config::incluster();
     let server = config.as_ref().map(|config| config.cluster_url.to_string()).unwrap_or_default();
     let namespace = config.as_ref().ok().map(|config| config.default_namespace.clone());
+    let ca = config.as_ref().ok().and_then(authority);
     Some(Found {
         context: KubeContext {
             name: IN_CLUSTER.to_owned(),
@@ -297,7 +295,7 @@ fn in_cluster(options: &KubeOptions) -> Option<Found> {
             file: "/var/run/secrets/kubernetes.io/serviceaccount".to_owned(),
             current: false,
             asked_for: options.context.is_some(),
-            ca: None,
+            ca,
         },
         config: config.map(Box::new).map_err(|error| error.to_string()),
         trusted: true,
@@ -366,14 +364,34 @@ users:
         let (_dir, good) = written(TWO);
         let (_other, bad) = written("a: [");
         let mut gaps = Vec::new();
-        let source = merged(&[bad.clone(), good], true, &mut gaps).unwrap();
-        assert_eq!(source.config.contexts.len(), 2);
+        let sources = merged(&[bad.clone(), good], true, &mut gaps);
+        assert_eq!(sources[0].config.contexts.len(), 2);
         assert!(gaps[0].source.contains(bad.to_str().unwrap()), "{gaps:?}");
         assert!(check(&options(&bad)).is_err());
         assert!(
             check(&options(Path::new("/nowhere/config"))).unwrap_err().contains("no such file")
         );
         assert!(check(&options(Path::new("/dev/null"))).unwrap_err().contains("regular"));
+    }
+
+    #[test]
+    fn contexts_of_one_name_in_two_files_stay_apart() {
+        let (_dir, one) = written(TWO);
+        let (_other, two) = written(&TWO.replace("20971", "30971").replace("cluster1", "other"));
+        let sources = merged(&[one, two], true, &mut Vec::new());
+        let names = |source: &Source| -> Vec<String> {
+            source.config.contexts.iter().map(|context| context.name.clone()).collect()
+        };
+        let [all, hidden] = &sources[..] else { panic!("{}", sources.len()) };
+        assert_eq!(names(all), ["kind-cluster1", "kind-cluster2", "kind-other"]);
+        assert_eq!(names(hidden), ["kind-cluster2"]);
+        let server = |source: &Source| {
+            let clusters = &source.config.clusters;
+            let cluster = clusters.iter().find(|c| c.name == "kind-cluster2").unwrap();
+            cluster.cluster.as_ref().unwrap().server.clone().unwrap()
+        };
+        assert_eq!(server(all), "https://127.0.0.1:20971");
+        assert_eq!(server(hidden), "https://127.0.0.1:30971");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Bytes;
 use kube::Client;
 use kube::client::Body;
 use serde::Deserialize;
@@ -13,7 +14,7 @@ use super::parse;
 use crate::model::{Gap, KubeObjects, KubeWish, ObjectName, Read};
 
 /// The most that is read of one answer, in bytes: 500 objects of the largest that there are.
-const LARGEST: usize = 64 << 20;
+const LARGEST: usize = 32 << 20;
 /// How many objects are asked for at once.
 const PAGE: usize = 500;
 /// How many pages are read: half a million objects.
@@ -29,8 +30,9 @@ pub(super) async fn fetch(
     let said = &mut read.value;
     match wish {
         KubeWish::Services => {
-            let (all, gap) = everywhere(client, entry, "services", "").await?;
-            said.services = all.into_iter().map(parse::Service::into_model).collect();
+            let make = parse::Service::into_model;
+            let (all, gap) = everywhere(client, entry, "services", "", make).await?;
+            said.services = all;
             read.gaps.extend(gap);
         }
         KubeWish::Service(name) => {
@@ -39,31 +41,35 @@ pub(super) async fn fetch(
                 part(&name.namespace),
                 part(&name.name)
             );
-            let service: Option<parse::Service> = one(client, &path, "services").await?;
+            let kind = format!("services in namespace {}", name.namespace);
+            let service: Option<parse::Service> = one(client, &path, &kind).await?;
             said.services = service.into_iter().map(parse::Service::into_model).collect();
         }
         KubeWish::Endpoints(name) => said.endpoints = endpoints(client, name).await?,
         KubeWish::Pod(name) => {
             let path =
                 format!("/api/v1/namespaces/{}/pods/{}", part(&name.namespace), part(&name.name));
-            let pod: Option<parse::Pod> = one(client, &path, "pods").await?;
+            let kind = format!("pods in namespace {}", name.namespace);
+            let pod: Option<parse::Pod> = one(client, &path, &kind).await?;
             said.pods = pod.into_iter().map(parse::Pod::into_model).collect();
         }
         KubeWish::PodsAt(address) => {
             let filter = format!("fieldSelector=status.podIP%3D{}", part(&address.to_string()));
-            let (all, gap) = everywhere(client, entry, "pods", &filter).await?;
-            said.pods = all.into_iter().map(parse::Pod::into_model).collect();
+            let make = parse::Pod::into_model;
+            let (all, gap) = everywhere(client, entry, "pods", &filter, make).await?;
+            said.pods = all;
             read.gaps.extend(gap);
         }
         KubeWish::PodsOn(node) => {
             let filter = format!("fieldSelector=spec.nodeName%3D{}", part(node));
-            let (all, gap) = everywhere(client, entry, "pods", &filter).await?;
-            said.pods = all.into_iter().map(parse::Pod::into_model).collect();
+            let make = parse::Pod::into_model;
+            let (all, gap) = everywhere(client, entry, "pods", &filter, make).await?;
+            said.pods = all;
             read.gaps.extend(gap);
         }
         KubeWish::Nodes => {
-            let all: Vec<parse::Node> = list(client, "/api/v1/nodes", "", "nodes").await?;
-            said.nodes = all.into_iter().map(parse::Node::into_model).collect();
+            let make = parse::Node::into_model;
+            said.nodes = list(client, "/api/v1/nodes", "", "nodes", make).await?;
         }
         KubeWish::Node(name) => {
             let path = format!("/api/v1/nodes/{}", part(name));
@@ -75,17 +81,18 @@ pub(super) async fn fetch(
 }
 
 /// Everything of a kind; where that is refused, what is in the context's namespace.
-async fn everywhere<T: DeserializeOwned>(
+async fn everywhere<T: DeserializeOwned, M>(
     client: &Client,
     entry: &Found,
-    kind: &'static str,
+    kind: &str,
     filter: &str,
-) -> Result<(Vec<T>, Option<Gap>), Failure> {
-    match list(client, &format!("/api/v1/{kind}"), filter, kind).await {
+    make: fn(T) -> M,
+) -> Result<(Vec<M>, Option<Gap>), Failure> {
+    match list(client, &format!("/api/v1/{kind}"), filter, kind, make).await {
         Err(Failure::Forbidden(verb, what)) => {
             let namespace = entry.context.namespace.as_deref().unwrap_or("default");
             let path = format!("/api/v1/namespaces/{}/{kind}", part(namespace));
-            let Ok(some) = list(client, &path, filter, kind).await else {
+            let Ok(some) = list(client, &path, filter, kind, make).await else {
                 return Err(Failure::Forbidden(verb, what));
             };
             let mut gap =
@@ -108,15 +115,18 @@ async fn endpoints(
             "/apis/discovery.k8s.io/{version}/namespaces/{}/endpointslices",
             part(&name.namespace)
         );
-        match list::<parse::Slice>(client, &path, &filter, "endpointslices").await {
-            Ok(slices) => return Ok(slices.into_iter().map(|s| s.into_model(name)).collect()),
+        let kind = format!("endpointslices in namespace {}", name.namespace);
+        match list(client, &path, &filter, &kind, |slice: parse::Slice| slice.into_model(name)).await
+        {
+            Ok(slices) => return Ok(slices),
             Err(Failure::Garbage(what)) if what == NO_SUCH_KIND => {}
             Err(failure) => return Err(failure),
         }
     }
     let path =
         format!("/api/v1/namespaces/{}/endpoints/{}", part(&name.namespace), part(&name.name));
-    let endpoints: Option<parse::Endpoints> = one(client, &path, "endpoints").await?;
+    let kind = format!("endpoints in namespace {}", name.namespace);
+    let endpoints: Option<parse::Endpoints> = one(client, &path, &kind).await?;
     Ok(endpoints.map(|e| e.into_model(name)).unwrap_or_default())
 }
 
@@ -140,12 +150,13 @@ struct PageMeta {
 }
 
 /// A list, page by page. A list that expires meanwhile is begun again, once.
-async fn list<T: DeserializeOwned>(
+async fn list<T: DeserializeOwned, M>(
     client: &Client,
     path: &str,
     filter: &str,
-    kind: &'static str,
-) -> Result<Vec<T>, Failure> {
+    kind: &str,
+    make: impl Fn(T) -> M,
+) -> Result<Vec<M>, Failure> {
     'again: for _ in 0..2 {
         let mut all = Vec::new();
         let mut next: Option<String> = None;
@@ -156,7 +167,8 @@ async fn list<T: DeserializeOwned>(
             match get(client, &address).await? {
                 (StatusCode::OK, body) => {
                     let page: Page<T> = understood(&body)?;
-                    all.extend(page.items);
+                    // Each page by itself: only what is kept of it adds up.
+                    all.extend(page.items.into_iter().map(&make));
                     next = page.metadata.next.filter(|next| !next.is_empty());
                     if next.is_none() {
                         return Ok(all);
@@ -178,7 +190,7 @@ async fn list<T: DeserializeOwned>(
 async fn one<T: DeserializeOwned>(
     client: &Client,
     path: &str,
-    kind: &'static str,
+    kind: &str,
 ) -> Result<Option<T>, Failure> {
     match get(client, path).await? {
         (StatusCode::OK, body) => understood(&body).map(Some),
@@ -187,7 +199,20 @@ async fn one<T: DeserializeOwned>(
     }
 }
 
-async fn get(client: &Client, path: &str) -> Result<(StatusCode, Vec<u8>), Failure> {
+/// The version of an API.
+pub(super) async fn version(client: &Client) -> Result<String, Failure> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Version {
+        git_version: String,
+    }
+    match get(client, "/version").await? {
+        (StatusCode::OK, body) => Ok(first_line(&understood::<Version>(&body)?.git_version)),
+        (status, body) => Err(refused(status, &body, "get", "/version")),
+    }
+}
+
+async fn get(client: &Client, path: &str) -> Result<(StatusCode, Bytes), Failure> {
     let request = Request::get(path)
         .header("Accept", "application/json")
         .body(Body::empty())
@@ -201,7 +226,7 @@ async fn get(client: &Client, path: &str) -> Result<(StatusCode, Vec<u8>), Failu
             Failure::Garbage(format!("it ended early: {}", first_line(&error.to_string())))
         }
     })?;
-    Ok((status, body.to_bytes().to_vec()))
+    Ok((status, body.to_bytes()))
 }
 
 fn understood<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
@@ -210,7 +235,7 @@ fn understood<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
 
 fn refused(status: StatusCode, body: &[u8], verb: &'static str, kind: &str) -> Failure {
     match status {
-        StatusCode::UNAUTHORIZED => Failure::Unauthorized,
+        StatusCode::UNAUTHORIZED => Failure::Unauthorized(None),
         StatusCode::FORBIDDEN => Failure::Forbidden(verb, kind.to_owned()),
         _ => {
             let said: Option<serde_json::Value> = serde_json::from_slice(body).ok();

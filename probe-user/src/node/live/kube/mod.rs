@@ -1,4 +1,4 @@
-//! Kubernetes APIs: which there are (`config.rs`), how one gets in (`client.rs`,
+//! Kubernetes APIs: which there are (`config.rs`, `files.rs`), how one gets in (`client.rs`,
 //! `login.rs`), what is asked (`fetch.rs`) and what was answered (`parse.rs`).
 //!
 //! An API may be out of reach, slow, hostile or closed to us: all asks of a run together
@@ -7,11 +7,13 @@
 mod client;
 mod config;
 mod fetch;
+mod files;
 mod login;
 mod parse;
+mod reports;
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -21,6 +23,7 @@ use futures_util::future::join_all;
 use crate::model::{ContextId, Gap, Impact, KubeAsk, KubeContext, KubeObjects, Read};
 pub(super) use client::Failure;
 use config::Found;
+pub use reports::kube_reports;
 
 /// What all asks of one run may take together: an answer comes within two seconds,
 /// whatever an API does.
@@ -49,7 +52,8 @@ pub fn check_kube(options: &KubeOptions) -> Result<(), String> {
     config::check(options)
 }
 
-/// A client of one context's API: of the one asked for, or of the current one.
+/// A client of one context's API: of the one asked for, or of the current one. It has to be
+/// asked for within a tokio runtime, and may take seconds where a program gives credentials.
 ///
 /// # Errors
 /// Why there is none, and what to do about it.
@@ -71,7 +75,7 @@ pub fn kube_client(
             |gap| format!("{}: {}", gap.source, gap.reason),
         ));
     };
-    client::connect(entry, TIME * 4).map_err(|failure| {
+    client::log_in(entry, TIME * 4).and_then(client::connect).map_err(|failure| {
         let gap = failure.gap(&entry.context);
         let remedy = gap.remedy.map_or_else(String::new, |remedy| format!("; {remedy}"));
         format!("{}: {}{remedy}", gap.source, gap.reason)
@@ -131,28 +135,57 @@ impl Kube {
             tokio::runtime::Builder::new_current_thread().enable_all().build().ok()
         });
         let Some(runtime) = runtime else { return };
-        let reads = runtime.block_on(join_all(asks.iter().map(|ask| self.one(ask, until))));
+        let mut of_context: BTreeMap<&ContextId, Vec<&KubeAsk>> = BTreeMap::new();
+        for &ask in asks {
+            of_context.entry(&ask.context).or_default().push(ask);
+        }
+        let all = of_context.into_iter().map(|(id, asks)| self.of_context(id, asks, until));
+        let reads = runtime.block_on(join_all(all));
         let mut said = self.said.borrow_mut();
-        said.extend(asks.iter().map(|ask| (*ask).clone()).zip(reads));
+        said.extend(reads.into_iter().flatten().map(|(ask, read)| (ask.clone(), read)));
     }
 
-    async fn one(&self, ask: &KubeAsk, until: Instant) -> Read<KubeObjects> {
-        let Some(entry) = self.found().0.iter().find(|f| f.context.id() == ask.context) else {
-            let gap = Gap::new(Impact::Name, "Kubernetes API", "there is no such context");
-            return Read::partial(KubeObjects::default(), gap);
+    /// What one API says to all asks, which go out together.
+    async fn of_context<'a>(
+        &self,
+        id: &ContextId,
+        asks: Vec<&'a KubeAsk>,
+        until: Instant,
+    ) -> Vec<(&'a KubeAsk, Read<KubeObjects>)> {
+        let nothing = |gap: Gap| {
+            let read = Read::partial(KubeObjects::default(), gap);
+            asks.iter().map(|ask| (*ask, read.clone())).collect()
         };
-        let client = match self.client(entry, until) {
+        let Some(entry) = self.found().0.iter().find(|f| f.context.id() == *id) else {
+            return nothing(Gap::new(
+                Impact::Name,
+                "Kubernetes API",
+                "there is no such context",
+            ));
+        };
+        let until = until.min(Instant::now() + self.share(until));
+        let client = match self.client(entry, until).await {
             Ok(client) => client,
-            Err(failure) => {
-                return Read::partial(KubeObjects::default(), failure.gap(&entry.context));
-            }
+            Err(failure) => return nothing(failure.gap(&entry.context)),
         };
+        let reads = asks.iter().map(|ask| self.answer(&client, entry, ask, until));
+        let reads = join_all(reads).await;
+        asks.into_iter().zip(reads).collect()
+    }
+
+    async fn answer(
+        &self,
+        client: &kube::Client,
+        entry: &Found,
+        ask: &KubeAsk,
+        until: Instant,
+    ) -> Read<KubeObjects> {
         let left = until.saturating_duration_since(Instant::now());
-        let answer = tokio::time::timeout(left, fetch::fetch(&client, entry, &ask.wish)).await;
-        let answer = answer.unwrap_or(Err(Failure::Timeout));
-        match answer {
+        let answer = tokio::time::timeout(left, fetch::fetch(client, entry, &ask.wish)).await;
+        match answer.unwrap_or(Err(Failure::Timeout)) {
             Ok(read) => read,
             Err(failure) => {
+                let failure = failure.explained(entry);
                 let gap = failure.gap(&entry.context);
                 if failure.is_lasting() {
                     // What comes later would only wait for the same.
@@ -163,14 +196,29 @@ impl Kube {
         }
     }
 
-    fn client(&self, entry: &Found, until: Instant) -> Result<kube::Client, Failure> {
+    /// How long one API may take of what is left: where there are several, one that is silent
+    /// leaves some for the others.
+    fn share(&self, until: Instant) -> Duration {
+        let left = until.saturating_duration_since(Instant::now());
+        if self.found().0.len() > 1 { left * 2 / 3 } else { left }
+    }
+
+    async fn client(&self, entry: &Found, until: Instant) -> Result<kube::Client, Failure> {
         let id = entry.context.id();
         if let Some(known) = self.clients.borrow().get(&id) {
             return known.clone();
         }
-        let left = until.saturating_duration_since(Instant::now());
-        let client = client::connect(entry, left);
+        let client = connect(entry, until).await;
         self.clients.borrow_mut().insert(id, client.clone());
         client
     }
+}
+
+/// Logs in, on a thread of its own for a program may give the credentials, and connects.
+async fn connect(entry: &Found, until: Instant) -> Result<kube::Client, Failure> {
+    let left = until.saturating_duration_since(Instant::now());
+    let owned = entry.clone();
+    let config = tokio::task::spawn_blocking(move || client::log_in(&owned, left)).await;
+    let config = config.map_err(|_| Failure::Config("logging in failed".to_owned()))??;
+    client::connect(config)
 }
