@@ -76,7 +76,7 @@ pub(super) fn of(facts: &Facts<'_>, contexts: &[KubeContext]) -> Vec<Site> {
 impl Site {
     /// Whether a path belongs to this cluster: it goes through one of its nodes, or ends in
     /// a container of one.
-    pub(super) fn has(&self, facts: &Facts<'_>, path: &Path) -> bool {
+    pub(super) fn has(&self, path: &Path) -> bool {
         let end = &path.end;
         let outer = match end.containers.first() {
             Some(outer) if end.pod.is_none() || end.containers.len() > 1 => Some(&outer.id),
@@ -92,9 +92,8 @@ impl Site {
             return false;
         }
         let through = |netns: NetnsId| self.netns.contains(&netns);
-        let hops = path.hops.iter().filter_map(|hop| hop.netns.as_ref());
-        let last = hops.last().map(|netns| netns.id);
-        last.is_some_and(|netns| through(netns) || netns == facts.host.own_netns && through(netns))
+        let last = path.hops.iter().rev().find_map(|hop| hop.netns.as_ref());
+        last.is_some_and(|netns| through(netns.id))
             || super::begins_in(path).is_some_and(through) && end.containers.is_empty()
     }
 
@@ -121,6 +120,12 @@ impl Site {
 /// Whether a namespace was made for a pod by a network plug-in.
 pub(super) fn is_of_pod(netns: &Netns) -> bool {
     netns.paths.iter().any(|path| path.contains("/netns/cni-"))
+}
+
+/// Whether any context looks like that of a cluster which has a node here.
+pub(super) fn any_here(facts: &Facts<'_>, contexts: &[KubeContext]) -> bool {
+    let addresses = facts.all_addresses();
+    contexts.iter().any(|context| may_be_here(context, &addresses))
 }
 
 /// Whether a context's server is on this machine, or its file is one that a distribution
