@@ -78,7 +78,7 @@ fn what_is_refused_is_named() -> Test {
     api.allow(|access| access.kind != "nodes");
     let run = ask(&lab, &file, port)?;
     knows_shop(&run)?;
-    says(&run, &["refuses to list nodes"])
+    says(&run, &["refuses to get nodes"])
 }
 
 #[test]
@@ -99,7 +99,11 @@ fn a_user_of_one_namespace_gets_that_one() -> Test {
 }
 
 /// A kubeconfig whose credentials come from a shell script.
-fn with_program(lab: &lab::Lab, api: &lab::apiserver::ApiServer, script: &str) -> anyhow::Result<std::path::PathBuf> {
+fn with_program(
+    lab: &lab::Lab,
+    api: &lab::apiserver::ApiServer,
+    script: &str,
+) -> anyhow::Result<std::path::PathBuf> {
     let file = lab.dir().join("plugin");
     std::fs::write(&file, format!("#!/bin/sh\n{script}\n"))?;
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755))?;
@@ -131,7 +135,7 @@ fn a_program_gives_the_credentials() -> Test {
 fn a_program_that_hangs_is_ended() -> Test {
     lab::root_or_skip!();
     let (lab, api, port) = lab_with_shop()?;
-    let served = lab.listen(lab.host(), &format!("tcp:0.0.0.0:{port}"))?;
+    let served = lab.listen(lab.host(), &format!("tcp 0.0.0.0:{port}"))?;
     let mark = format!("30{}", lab.name().len());
     let file = with_program(&lab, &api, &format!("sleep {mark}.7 & wait"))?;
     let run = ask(&lab, &file, port)?;

@@ -25,7 +25,7 @@ fn kernel_answers(lab: &Lab, run: &Run, pid: u32) -> Test {
 fn a_server_that_hangs_does_not_hold_the_answer_up() -> Test {
     lab::root_or_skip!();
     let (lab, api, port) = lab_with_shop()?;
-    let served = lab.listen(lab.host(), &format!("tcp:0.0.0.0:{port}"))?;
+    let served = lab.listen(lab.host(), &format!("tcp 0.0.0.0:{port}"))?;
     let file = api.write_kubeconfig(lab.dir(), "kind-shop")?;
     api.weather(Weather { hang: true, ..Weather::default() });
     let run = ask(&lab, &file, port)?;
@@ -50,7 +50,7 @@ fn a_server_that_is_not_there() -> Test {
     lab::root_or_skip!();
     let lab = Lab::new()?;
     let port = lab::unused_port()?;
-    let served = lab.listen(lab.host(), &format!("tcp:0.0.0.0:{port}"))?;
+    let served = lab.listen(lab.host(), &format!("tcp 0.0.0.0:{port}"))?;
     // Refused, and no way there at all.
     for (server, why) in
         [("https://127.0.0.1:9", "refused"), ("https://203.0.113.9:6443", "out of reach")]
@@ -68,7 +68,7 @@ fn a_server_that_speaks_no_tls() -> Test {
     lab::root_or_skip!();
     let lab = Lab::new()?;
     let port = lab::unused_port()?;
-    let served = lab.listen(lab.host(), &format!("tcp:0.0.0.0:{port}"))?;
+    let served = lab.listen(lab.host(), &format!("tcp 0.0.0.0:{port}"))?;
     // The listener itself never says anything.
     let server = format!("https://127.0.0.1:{port}");
     let config = kubeconfig("mute", &server, None, json!({"token": "x"}));

@@ -73,15 +73,18 @@ fn answer_of(node: &dyn Node, query: &Query, wanted: &dyn Fn(&Path) -> bool) -> 
     {
         unheld(&facts, address.to_canonical());
     }
+    let before = facts.gaps();
     let joined = kube::join(&facts, query, &mut paths);
+    let of_api: Vec<Gap> = facts.gaps().into_iter().filter(|gap| !before.contains(gap)).collect();
     paths.retain(wanted);
     let verdict = verdict(&facts, &paths);
     let mut reach = reach::of(&facts, &mut paths, &tried);
     kube::complete(&joined, &paths, &mut reach);
     let mut gaps = facts.gaps();
     if paths.is_empty() {
-        // There is nothing whose name could be missing.
-        gaps.retain(|gap| gap.impact != Impact::Name);
+        // There is nothing whose name could be missing. But an API may know of a port that
+        // no rule takes.
+        gaps.retain(|gap| gap.impact != Impact::Name || of_api.contains(gap));
     }
     Answer {
         query: query.clone(),

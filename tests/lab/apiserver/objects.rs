@@ -244,7 +244,8 @@ fn endpoints(slice: &discovery::EndpointSlice) -> Result<Value, serde_json::Erro
     let mut value = serde_json::to_value(slice)?;
     let name = value["metadata"]["labels"]["kubernetes.io/service-name"].clone();
     let address = |e: &Value| json!({"ip": e["addresses"][0], "nodeName": e["nodeName"], "targetRef": e["targetRef"]});
-    let addresses: Vec<Value> = value["endpoints"].as_array().into_iter().flatten().map(address).collect();
+    let addresses: Vec<Value> =
+        value["endpoints"].as_array().into_iter().flatten().map(address).collect();
     let mut metadata = value["metadata"].take();
     metadata["name"] = name;
     Ok(json!({

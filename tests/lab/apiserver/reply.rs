@@ -79,7 +79,8 @@ fn error(status: StatusCode, message: &str) -> (StatusCode, String) {
 }
 
 fn answer(request: &Request<Incoming>, shared: &mut Shared) -> (StatusCode, String) {
-    let unknown = || error(StatusCode::NOT_FOUND, "the server could not find the requested resource");
+    let unknown =
+        || error(StatusCode::NOT_FOUND, "the server could not find the requested resource");
     if request.uri().path() == "/version" {
         return (StatusCode::OK, json!({"gitVersion": "v1.33.0"}).to_string());
     }
@@ -94,7 +95,8 @@ fn answer(request: &Request<Incoming>, shared: &mut Shared) -> (StatusCode, Stri
     }
     let Access { verb, kind: what, namespace } = asked.access;
     if !(shared.allows)(asked.access) {
-        let message = format!("{what} is forbidden: User \"ann\" cannot {verb} resource \"{what}\"");
+        let message =
+            format!("{what} is forbidden: User \"ann\" cannot {verb} resource \"{what}\"");
         return error(StatusCode::FORBIDDEN, &message);
     }
     let query = query(request.uri().query().unwrap_or_default());

@@ -1,5 +1,7 @@
 //! Replacing what tells whose node a recording was made on.
 
+mod kube;
+
 use std::collections::BTreeMap;
 
 use super::names::{Kind, Names};
@@ -27,6 +29,7 @@ pub fn redact(recording: &mut Recording) {
     names.namespaces(facts);
     names.processes(facts);
     names.containers(facts);
+    names.kube(facts);
     names.messages(facts, &mut recording.sources);
     recording.redacted = true;
 }
@@ -45,9 +48,6 @@ fn without_rules(facts: &mut Facts) {
     facts.frontends.retain(|asked| asked.read.value.is_empty());
     facts.flows.clear();
     facts.route.clear();
-    // What an API says is nothing but names.
-    facts.kube_contexts = None;
-    facts.kube.clear();
 }
 
 /// Every process of a recording.
@@ -341,8 +341,8 @@ fn gaps(facts: &mut Facts) -> impl Iterator<Item = &mut Gap> {
         flows: _,
         route: _,
         settings,
-        kube_contexts: _,
-        kube: _,
+        kube_contexts,
+        kube,
     } = facts;
     of(host)
         .chain(netns.iter_mut().flat_map(of))
@@ -361,4 +361,6 @@ fn gaps(facts: &mut Facts) -> impl Iterator<Item = &mut Gap> {
         .chain(containers.iter_mut().flat_map(of))
         .chain(cgroup_paths.iter_mut().flat_map(|a| of(&mut a.read)))
         .chain(observed.iter_mut().flat_map(of))
+        .chain(kube_contexts.iter_mut().flat_map(of))
+        .chain(kube.iter_mut().flat_map(|a| of(&mut a.read)))
 }

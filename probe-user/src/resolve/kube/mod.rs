@@ -54,10 +54,12 @@ struct Cluster {
 /// only an API knows of.
 pub(super) fn join(facts: &Facts<'_>, query: &Query, paths: &mut Vec<Path>) -> Joined {
     let mut joined = Joined::default();
-    let contexts = facts.take(facts.node.kube_contexts());
-    if contexts.is_empty() || !concerns(facts, &contexts, query, paths) {
+    let contexts = facts.node.kube_contexts();
+    // A kubeconfig that can't be read says nothing of what has to do with no cluster.
+    if !concerns(facts, &contexts.value, query, paths) {
         return joined;
     }
+    let contexts = facts.take(contexts);
     for site in site::of(facts, &contexts) {
         let cluster = ask(facts, site, query, paths);
         for path in paths.iter_mut().filter(|path| cluster.site.has(path)) {

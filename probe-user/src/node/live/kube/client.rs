@@ -194,7 +194,7 @@ fn of_tls(error: &rustls::Error) -> Failure {
         rustls::Error::InvalidCertificate(Wrong::Expired | Wrong::ExpiredContext { .. }) => {
             "it has expired"
         }
-        rustls::Error::InvalidCertificate(Wrong::UnknownIssuer) => {
+        rustls::Error::InvalidCertificate(Wrong::UnknownIssuer | Wrong::BadSignature) => {
             "another authority signed it than the kubeconfig says"
         }
         rustls::Error::InvalidCertificate(

@@ -116,7 +116,8 @@ async fn endpoints(
             part(&name.namespace)
         );
         let kind = format!("endpointslices in namespace {}", name.namespace);
-        match list(client, &path, &filter, &kind, |slice: parse::Slice| slice.into_model(name)).await
+        match list(client, &path, &filter, &kind, |slice: parse::Slice| slice.into_model(name))
+            .await
         {
             Ok(slices) => return Ok(slices),
             Err(Failure::Garbage(what)) if what == NO_SUCH_KIND => {}

@@ -173,11 +173,7 @@ impl Kube {
             asks.iter().map(|ask| (*ask, read.clone())).collect()
         };
         let Some(entry) = self.found().0.iter().find(|f| f.context.id() == *id) else {
-            return nothing(Gap::new(
-                Impact::Name,
-                "Kubernetes API",
-                "there is no such context",
-            ));
+            return nothing(Gap::new(Impact::Name, "Kubernetes API", "there is no such context"));
         };
         let until = until.min(Instant::now() + self.share(until));
         let client = match self.client(entry, until).await {
