@@ -212,7 +212,7 @@ fn doctor_says_which_apis_answer() -> Test {
         lines.iter().any(|line| line.contains(name) && line.contains(what))
             || run.stdout.contains(name) && run.stdout.contains(what)
     };
-    ensure!(says("context kind-shop", "v1.33.0"), "{}", run.stdout);
+    ensure!(says("kube context kind-shop", "v1.33.0"), "{}", run.stdout);
     ensure!(says("context gone", "out of reach"), "{}", run.stdout);
     Ok(())
 }

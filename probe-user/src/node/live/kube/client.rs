@@ -169,22 +169,26 @@ pub(super) fn failure(error: &kube::Error) -> Failure {
     let mut text = error.to_string();
     let mut inner: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = inner {
-        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+        if let Some(tls) = tls_in(error) {
             return of_tls(tls);
         }
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            // TLS errors travel inside of these.
-            if let Some(tls) = io.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
-                return of_tls(tls);
-            }
-            if io.kind() == std::io::ErrorKind::TimedOut {
-                return Failure::Timeout;
-            }
+        let io = error.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::TimedOut) {
+            return Failure::Timeout;
         }
         text = error.to_string();
         inner = error.source();
     }
     Failure::Unreachable(first_line(&text))
+}
+
+/// The error of TLS in an error, which may be wrapped in errors of I/O that hide it.
+fn tls_in<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    if let Some(tls) = error.downcast_ref() {
+        return Some(tls);
+    }
+    let wrapped = error.downcast_ref::<std::io::Error>()?.get_ref()?;
+    tls_in(wrapped)
 }
 
 /// What went wrong in TLS, in words.

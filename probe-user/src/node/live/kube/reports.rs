@@ -41,7 +41,7 @@ async fn report(entry: &Found) -> SourceReport {
     let context = &entry.context;
     let at = format!("{} of {}", context.server, context.file);
     let mut report = SourceReport {
-        name: format!("Kubernetes API, context {}", context.name),
+        name: format!("kube context {}", context.name),
         ok: true,
         reason: None,
         remedy: None,
