@@ -142,3 +142,18 @@ fn names_with_control_characters_do_no_harm() -> Test {
     ensure!(!run.stdout.contains('\u{1b}') && !run.stdout.contains('\u{7}'), "{:?}", run.stdout);
     Ok(())
 }
+
+#[test]
+fn all_services_of_a_large_cluster_are_listed_in_time() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let port = 36_000;
+    let mut objects = Objects::many(5_000, 4, 30_000, "192.0.2.77");
+    objects.services.push(service("web", "shop", port));
+    let api = ApiServer::start(Some(lab.host()), &objects)?;
+    let run = ask(&lab, &api.write_kubeconfig(lab.dir(), "kind-shop")?, port)?;
+    knows_shop(&run)?;
+    let pages = api.asked().iter().filter(|path| path.starts_with("/api/v1/services?")).count();
+    ensure!(pages == 11, "{pages} pages");
+    Ok(())
+}

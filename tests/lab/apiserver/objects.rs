@@ -1,6 +1,7 @@
 //! The objects that a server has.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use anyhow::Result;
 use k8s_openapi::api::core::v1 as core;
@@ -25,19 +26,17 @@ pub struct Objects {
 
 impl Objects {
     /// A cluster of `services` Services with a NodePort each, the first being `first`, and
-    /// `endpoints` endpoints of each, all on a node with `address`.
+    /// `endpoints` endpoints of each, all on a node with `address`: what `kube::Proxy::many`
+    /// has rules for.
     pub fn many(services: u16, endpoints: u16, first: u16, address: &str) -> Self {
         let mut objects = Self { nodes: vec![node("node-1", address)], ..Self::default() };
         for n in 0..services {
             let name = format!("svc{n}");
             objects.services.push(service("default", &name, first + n));
-            let addresses: Vec<String> = (0..endpoints)
-                .map(|e| {
-                    let number = u32::from(n) * u32::from(endpoints) + u32::from(e);
-                    let [_, b, c, d] = number.to_be_bytes();
-                    format!("10.{}.{c}.{d}", 128 + b)
-                })
-                .collect();
+            let number = |e: u16| u32::from(n) * u32::from(endpoints) + u32::from(e);
+            // Those that `kube::Proxy::many` has rules for.
+            let address = |e: u16| Ipv4Addr::from(0x0af4_0000_u32.wrapping_add(number(e) + 2));
+            let addresses: Vec<String> = (0..endpoints).map(|e| address(e).to_string()).collect();
             let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
             objects.slices.push(slice("default", &name, &addresses));
         }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::{Request, Response, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::objects::Object;
 use super::{Access, Shared, Slices, TOKEN, lock};
@@ -84,6 +84,9 @@ fn answer(request: &Request<Incoming>, shared: &mut Shared) -> (StatusCode, Stri
     if request.uri().path() == "/version" {
         return (StatusCode::OK, json!({"gitVersion": "v1.33.0"}).to_string());
     }
+    if let Some(said) = discovery(request.uri().path()) {
+        return (StatusCode::OK, said.to_string());
+    }
     let Some(asked) = understood(request.uri().path()) else { return unknown() };
     let mut kind = asked.access.kind.to_owned();
     if kind == "endpointslices" {
@@ -119,6 +122,33 @@ fn answer(request: &Request<Incoming>, shared: &mut Shared) -> (StatusCode, Stri
         return (StatusCode::OK, half);
     }
     (StatusCode::OK, body)
+}
+
+/// What there is, as kubectl asks before it asks for anything else.
+fn discovery(path: &str) -> Option<Value> {
+    let resource = |name: &str, kind: &str, namespaced: bool, short: &[&str]| {
+        json!({"name": name, "singularName": "", "namespaced": namespaced, "kind": kind,
+               "verbs": ["get", "list"], "shortNames": short})
+    };
+    let discovery = json!({"groupVersion": "discovery.k8s.io/v1", "version": "v1"});
+    match path {
+        "/api" => Some(json!({"kind": "APIVersions", "versions": ["v1"]})),
+        "/apis" => Some(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [{
+            "name": "discovery.k8s.io", "versions": [discovery], "preferredVersion": discovery,
+        }]})),
+        "/api/v1" => Some(json!({
+            "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "v1", "resources": [
+                resource("services", "Service", true, &["svc"]),
+                resource("pods", "Pod", true, &["po"]),
+                resource("nodes", "Node", false, &["no"]),
+            ],
+        })),
+        "/apis/discovery.k8s.io/v1" => Some(json!({
+            "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "discovery.k8s.io/v1",
+            "resources": [resource("endpointslices", "EndpointSlice", true, &[])],
+        })),
+        _ => None,
+    }
 }
 
 /// `/api/v1/pods`, `/apis/GROUP/VERSION/namespaces/NAMESPACE/KIND/NAME`.

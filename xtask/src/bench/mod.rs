@@ -7,6 +7,7 @@
 //! time depends on the machine.
 
 mod events;
+mod kube;
 mod measure;
 mod node;
 mod report;
@@ -43,6 +44,9 @@ pub(crate) struct Args {
     /// Measure only the nodes with many rules, and print what they took.
     #[arg(long, conflicts_with_all = ["json", "readme"])]
     rules_only: bool,
+    /// Measure only the node whose Kubernetes API is asked, and print what it took.
+    #[arg(long, conflicts_with_all = ["json", "readme", "rules_only"])]
+    kube: bool,
     /// Measure this binary instead of building the release binary.
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
@@ -80,6 +84,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         println!("{}", report::of_rules(&rules));
         return Ok(());
     }
+    if args.kube {
+        println!("{}", kube::table(&kube::measure(&binary, args.rounds)?));
+        return Ok(());
+    }
     let somo = sh::find("somo");
     if somo.is_none() {
         sh::shout("somo is not installed and is left out (cargo install --locked somo)");
@@ -97,9 +105,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let events = node::in_private_namespaces(|| events::measure(&binary))?;
 
     let rules = rules::measure(&binary, args.rounds)?;
+    let kube = kube::measure(&binary, args.rounds)?;
 
     let machine = Machine::read(args.rounds)?;
     let markdown = report::markdown(&machine, &all, &events, &rules);
+    let markdown = format!("{markdown}\n\n{}", kube::table(&kube).trim_end());
     println!("{markdown}");
     if let Some(file) = &args.json {
         let json = serde_json::to_string_pretty(&report::json(&machine, &all, &events, &rules))?;

@@ -78,7 +78,7 @@ impl Measured {
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(super) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     match (values.len(), values.len() % 2) {
@@ -261,7 +261,7 @@ fn quantile(values: &[f64], part: f64) -> f64 {
     sorted.get(index.saturating_sub(1)).copied().unwrap_or(f64::NAN)
 }
 
-fn millis(times: &[Duration]) -> Vec<f64> {
+pub(super) fn millis(times: &[Duration]) -> Vec<f64> {
     times.iter().map(|time| time.as_secs_f64() * 1e3).collect()
 }
 

@@ -13,12 +13,12 @@ use super::node;
 use crate::sh;
 
 /// Services, and endpoints of each.
-const SERVICES: u16 = 5_000;
-const ENDPOINTS: u16 = 4;
+pub(super) const SERVICES: u16 = 5_000;
+pub(super) const ENDPOINTS: u16 = 4;
 /// The first of their NodePorts.
-const FIRST: u16 = 30_000;
+pub(super) const FIRST: u16 = 30_000;
 /// The one that is asked for: neither the first nor the last.
-const ASKED: u16 = 32_500;
+pub(super) const ASKED: u16 = 32_500;
 /// One of the commands takes seconds: so many rounds are enough.
 const ROUNDS: u32 = 7;
 
@@ -75,7 +75,7 @@ impl Kind {
     }
 
     /// Makes the node, in the namespace of this thread.
-    fn make(self) -> Result<()> {
+    pub(super) fn make(self) -> Result<()> {
         for args in [
             &["link", "add", "eth0", "type", "veth", "peer", "name", "wire"][..],
             &["address", "add", "172.16.0.1/16", "dev", "eth0"],

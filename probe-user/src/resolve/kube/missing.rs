@@ -3,14 +3,12 @@
 
 use super::super::facts::Facts;
 use super::super::path;
-use super::super::rules::from_node::FromNode;
-use super::super::rules::ports;
 use super::exposed::{self, At, Exposed};
 use super::names::{API, named, told};
 use super::{Cluster, Joined, begins_in, is_everywhere};
 use crate::model::{
-    Balancer, End, Ending, Endpoint, Evidence, Finding, Hop, HopKind, Impact, KubeService, NetnsId,
-    Path, Proto, Query, Reach, Service, Vantage,
+    Balancer, ChainId, End, Ending, Endpoint, Evidence, Finding, Hop, HopKind, Impact, KubeService,
+    NetnsId, Path, Proto, Query, Reach, Service, SetId, Vantage,
 };
 
 /// Adds a path that ends in nothing for each NodePort which the API has and no rule of its
@@ -167,11 +165,7 @@ fn cause(facts: &Facts<'_>, netns: NetnsId) -> (String, Option<String>) {
                      leave out this node's addresses";
         return (cause.to_owned(), Some(logs));
     }
-    let ruleset = path::ruleset(facts, netns);
-    let taken =
-        ruleset.map(|ruleset| ports::taken(&FromNode::new(facts), &ruleset)).unwrap_or_default();
-    let of_proxy = |t: &ports::Taken| t.meaning.by.is_some_and(|by| by.starts_with("kube-proxy"));
-    if taken.iter().any(of_proxy) {
+    if has_node_ports(facts, netns) {
         let cause = "kube-proxy has rules for other NodePorts here and none for this one: it lags behind, \
                      its nodePortAddresses leave this node out, or the Service is labelled for another proxy \
                      (service.kubernetes.io/service-proxy-name)";
@@ -180,6 +174,23 @@ fn cause(facts: &Facts<'_>, netns: NetnsId) -> (String, Option<String>) {
     let cause = "there is no rule of kube-proxy for any NodePort here: it does not run on this node, or \
                  can't reach the API";
     (cause.to_owned(), Some(logs))
+}
+
+/// Whether kube-proxy has rules for any NodePort in a namespace. What each of them takes is
+/// not asked: there may be thousands.
+fn has_node_ports(facts: &Facts<'_>, netns: NetnsId) -> bool {
+    let Some(ruleset) = path::ruleset(facts, netns) else { return false };
+    ruleset.tables.iter().any(|table| match &*table.id.name {
+        "nat" => {
+            let chain = ChainId { table: table.id.clone(), name: "KUBE-NODEPORTS".into() };
+            facts.take(facts.node.chain(&chain)).is_some_and(|rules| !rules.is_empty())
+        }
+        "kube-proxy" => {
+            let map = SetId { table: table.id.clone(), name: "service-nodeports".into() };
+            facts.take(facts.node.set_elements(&map)).is_some_and(|ports| !ports.is_empty())
+        }
+        _ => false,
+    })
 }
 
 fn health_check(cluster: &Cluster, service: &KubeService, one: Exposed<'_>) -> Finding {
