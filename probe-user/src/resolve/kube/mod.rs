@@ -6,6 +6,7 @@
 //! cluster never names anything of another.
 
 mod compare;
+mod contexts;
 mod exposed;
 mod known;
 mod missing;
@@ -55,6 +56,7 @@ struct Cluster {
 pub(super) fn join(facts: &Facts<'_>, query: &Query, paths: &mut Vec<Path>) -> Joined {
     let mut joined = Joined::default();
     let contexts = facts.take(facts.node.kube_contexts());
+    contexts::add(facts, &contexts, paths, &mut joined.findings);
     if contexts.is_empty() || !concerns(facts, &contexts, query, paths) {
         return joined;
     }

@@ -141,7 +141,7 @@ fn may_be_here(context: &KubeContext, addresses: &[Address]) -> bool {
 }
 
 /// The host in a URL.
-fn host_of(server: &str) -> Option<&str> {
+pub(super) fn host_of(server: &str) -> Option<&str> {
     let rest = server.split_once("://").map_or(server, |(_, rest)| rest);
     let authority = rest.split(['/', '?']).next()?;
     let authority = authority.rsplit('@').next()?;
