@@ -255,6 +255,8 @@ pub struct ListRow {
     pub service: Option<Service>,
     /// Who holds it. Shared by all rows of the same holders.
     pub end: Rc<End>,
+    /// Which part of Kubernetes, or of what runs around it, has the port.
+    pub component: Option<Component>,
     /// Where connections are passed on to: by a holder that forwards, or by rules.
     pub target: Option<Endpoint>,
     /// Other places that rules or a load balancer choose from, at most a few.

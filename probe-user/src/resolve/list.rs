@@ -6,6 +6,7 @@ mod taken;
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
+use super::component;
 use super::facts::{Facts, container_name};
 use super::forward;
 use super::owner;
@@ -52,7 +53,10 @@ pub fn list(node: &dyn Node, filter: &ListFilter) -> Listing {
     facts.sort(&mut sockets);
     let mut rows = rows(&facts, sockets);
     taken::add(&facts, &places, filter, &mut rows);
-    let rows: Vec<ListRow> = rows.into_iter().filter(|row| passes(row, filter)).collect();
+    let mut rows: Vec<ListRow> = rows.into_iter().filter(|row| passes(row, filter)).collect();
+    for row in &mut rows {
+        row.component = component::of_row(row);
+    }
     if rows.is_empty() {
         super::hidden(&facts);
     }
@@ -81,6 +85,7 @@ fn rows(facts: &Facts<'_>, sockets: Vec<Socket>) -> Vec<ListRow> {
                 taken_by: None,
                 service: None,
                 end: Rc::clone(&one.end),
+                component: None,
                 target,
                 others: Vec::new(),
                 more: 0,

@@ -1,6 +1,8 @@
 //! From facts and a question to an answer. No I/O, no clock, and it can't fail:
 //! what is missing becomes a gap of the answer.
 
+mod cluster;
+mod component;
 mod event;
 mod facts;
 mod flows;
@@ -73,6 +75,7 @@ fn answer_of(node: &dyn Node, query: &Query, wanted: &dyn Fn(&Path) -> bool) -> 
     {
         unheld(&facts, address.to_canonical());
     }
+    cluster::name(&facts, &mut paths);
     let before = facts.gaps();
     let joined = kube::join(&facts, query, &mut paths);
     let of_api: Vec<Gap> = facts.gaps().into_iter().filter(|gap| !before.contains(gap)).collect();

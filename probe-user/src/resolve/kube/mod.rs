@@ -6,6 +6,7 @@
 //! cluster never names anything of another.
 
 mod compare;
+mod contexts;
 mod exposed;
 mod known;
 mod missing;
@@ -55,6 +56,7 @@ struct Cluster {
 pub(super) fn join(facts: &Facts<'_>, query: &Query, paths: &mut Vec<Path>) -> Joined {
     let mut joined = Joined::default();
     let contexts = facts.node.kube_contexts();
+    contexts::add(facts, &contexts.value, paths, &mut joined.findings);
     // A kubeconfig that can't be read says nothing of what has to do with no cluster.
     if !concerns(facts, &contexts.value, query, paths) {
         return joined;

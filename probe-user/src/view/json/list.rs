@@ -48,6 +48,8 @@ pub struct Listener<'a> {
     pub pod: Option<Pod<'a>>,
     /// The cluster.
     pub cluster: Option<Cluster<'a>>,
+    /// Which part of Kubernetes, or of what runs around it, has the port.
+    pub component: Option<super::Component<'a>>,
     /// The systemd unit or scope.
     pub unit: Option<&'a str>,
     /// Where connections are passed on to; null when they end here.
@@ -98,6 +100,7 @@ impl<'a> From<&'a model::ListRow> for Listener<'a> {
             containers: end.containers,
             pod: end.pod,
             cluster: end.cluster,
+            component: row.component.as_ref().map(Into::into),
             unit: end.unit,
             target: row.target.as_ref().map(target),
             targets: row.target.iter().chain(&row.others).map(target).collect(),

@@ -34,6 +34,8 @@ pub(super) enum Column {
     Inode,
     Cmdline,
     Service,
+    Component,
+    Files,
 }
 
 /// The columns of `table`.
@@ -49,7 +51,7 @@ pub(super) const TABLE: [Column; 8] = [
 ];
 
 /// The columns of `wide`.
-pub(super) const WIDE: [Column; 17] = [
+pub(super) const WIDE: [Column; 19] = [
     Column::Port,
     Column::Proto,
     Column::Address,
@@ -67,6 +69,8 @@ pub(super) const WIDE: [Column; 17] = [
     Column::Inode,
     Column::Cmdline,
     Column::Service,
+    Column::Component,
+    Column::Files,
 ];
 
 impl Column {
@@ -90,6 +94,8 @@ impl Column {
             Self::Inode => "INODE",
             Self::Cmdline => "CMDLINE",
             Self::Service => "SERVICE",
+            Self::Component => "COMPONENT",
+            Self::Files => "FILES",
         }
     }
 
@@ -195,6 +201,20 @@ impl Column {
                 Some(process) => style.text(&process.cmdline.join(" ")).into(),
                 None => text(end.why.as_ref()?),
             },
+            Self::Component => {
+                let component = row.component.as_ref()?;
+                let name = format!("{}: {}", text(&component.name), text(&component.role));
+                if component.confirmed { name.into() } else { format!("usually {name}").into() }
+            }
+            Self::Files => {
+                let files = &row.component.as_ref()?.files;
+                files.first()?;
+                let files: Vec<String> = files
+                    .iter()
+                    .map(|(option, path)| format!("{}={}", text(option), text(path)))
+                    .collect();
+                files.join(" ").into()
+            }
             Self::Service => {
                 let service = row.service.as_ref()?;
                 let name = format!("{}/{}", text(&service.namespace), text(&service.name));

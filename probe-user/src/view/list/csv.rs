@@ -10,7 +10,7 @@ use crate::view::style::Style;
 use super::columns::Column;
 
 /// The columns, with stable names. New ones are added at the end.
-const HEADER: [&str; 28] = [
+const HEADER: [&str; 30] = [
     "port",
     "proto",
     "address",
@@ -39,6 +39,8 @@ const HEADER: [&str; 28] = [
     "target_count",
     "taken_by",
     "service",
+    "component",
+    "files",
 ];
 
 /// Writes the listeners as CSV. What there is none of is an empty cell, but for
@@ -100,6 +102,8 @@ fn write(listing: &Listing, headers: bool, out: impl Write) -> csv::Result<()> {
             (targets.len() + row.more).to_string(),
             row.taken_by.as_ref().map(|by| style.text(by)).unwrap_or_default(),
             cell(Column::Service),
+            cell(Column::Component),
+            cell(Column::Files),
         ];
         writer.write_record(record.map(|cell| harmless(&cell)))?;
     }

@@ -1,0 +1,85 @@
+//! Which part of Kubernetes, or of what runs around it, holds a port.
+//!
+//! A number proves nothing: a component is confirmed by the program that holds the port
+//! and by the port that its arguments (or its defaults) give to a role, or by the device
+//! whose port it is. Where nobody who holds the port can be seen, the number is a hint.
+
+mod arguments;
+mod table;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+
+use super::forward::is_its_program;
+use crate::model::{Component, End, Ending, Hop, HopKind, ListRow, Path, Process, Proto};
+use arguments::Arguments;
+
+/// Where a component listens.
+#[derive(Debug, Clone, Copy)]
+struct At {
+    proto: Proto,
+    address: Option<IpAddr>,
+    port: u16,
+}
+
+/// The component at the end of a path.
+pub(super) fn of_path(path: &Path) -> Option<Component> {
+    let last = path.hops.iter().rev().find(|hop| hop.socket.is_some())?;
+    let socket = last.socket.as_ref()?;
+    let at = At { proto: socket.proto, address: Some(socket.address), port: socket.port.0 };
+    // A port that somebody passes on is of what is at its other end.
+    let passed = path.hops.last().is_some_and(|end: &Hop| !std::ptr::eq(end, last));
+    if passed {
+        return None;
+    }
+    of_end(&path.end, at)
+}
+
+/// The component of a row of a list.
+pub(super) fn of_row(row: &ListRow) -> Option<Component> {
+    if !matches!(row.kind, HopKind::Listener | HopKind::Kernel) {
+        return None;
+    }
+    of_end(&row.end, At { proto: row.proto, address: Some(row.address), port: row.port.0 })
+}
+
+fn of_end(end: &End, at: At) -> Option<Component> {
+    match end.ending {
+        Ending::Process => end.processes.iter().find_map(|process| of_process(process, end, at)),
+        Ending::Kernel => end.evidence.iter().find_map(|evidence| {
+            let interface = evidence.detail.strip_prefix("interface ")?.split(' ').next()?;
+            table::device(interface).map(|(name, role)| confirmed(name, role, Vec::new()))
+        }),
+        // Somebody holds it who can't be seen: what it usually is may help.
+        Ending::OutsidePidNamespace | Ending::NotReadable => {
+            // Docker's own resolver has any port at this address.
+            if at.address == Some(IpAddr::from([127, 0, 0, 11])) {
+                return Some(Component {
+                    confirmed: false,
+                    ..confirmed("dockerd", "embedded DNS of Docker", Vec::new())
+                });
+            }
+            table::usual(at.proto, at.port).map(|(name, role)| Component {
+                confirmed: false,
+                ..confirmed(name, role, Vec::new())
+            })
+        }
+        _ => None,
+    }
+}
+
+fn of_process(process: &Process, end: &End, at: At) -> Option<Component> {
+    if !is_its_program(process) {
+        return None;
+    }
+    let arguments = Arguments::of(process);
+    let name = process.name();
+    let (name, role) = table::role(name, &arguments, end, (at.proto, at.address, at.port))?;
+    Some(confirmed(name, role, arguments.files()))
+}
+
+fn confirmed(name: &str, role: &str, files: Vec<(String, String)>) -> Component {
+    Component { name: name.to_owned(), role: role.to_owned(), confirmed: true, files }
+}

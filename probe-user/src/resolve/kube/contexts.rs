@@ -1,0 +1,96 @@
+//! Which kubeconfig contexts lead to a port: their server is where a path begins.
+
+use std::net::IpAddr;
+
+use super::super::facts::Facts;
+use super::site::host_of;
+use crate::model::{Finding, KubeContext, NetnsId, Path, Proto};
+
+/// Adds to each path the contexts whose server it is, and says of those whose server is
+/// something else now.
+pub(super) fn add(
+    facts: &Facts<'_>,
+    contexts: &[KubeContext],
+    paths: &mut [Path],
+    findings: &mut Vec<Finding>,
+) {
+    for context in contexts {
+        let Some((host, port)) = server(&context.server) else { continue };
+        for path in paths.iter_mut() {
+            let Some(first) = path.hops.first().filter(|hop| hop.proto == Proto::Tcp) else {
+                continue;
+            };
+            let Some(netns) = first.netns.as_ref().map(|netns| netns.id) else { continue };
+            let bound = first.endpoint.address;
+            if first.endpoint.port.map(|p| p.0) != Some(port) || !takes(facts, netns, bound, host) {
+                continue;
+            }
+            let other = path
+                .end
+                .component
+                .as_ref()
+                .filter(|c| c.confirmed && !c.role.contains("Kubernetes API"));
+            if let Some(other) = other {
+                findings.push(Finding {
+                    what: format!(
+                        "context {} names this port as its server, but {} has it: {}",
+                        context.name, other.name, other.role
+                    ),
+                    cause: Some("the context is of a cluster that is gone".to_owned()),
+                    fix: Some(format!("see {}", context.file)),
+                    evidence: Vec::new(),
+                });
+                continue;
+            }
+            path.contexts.push(context.clone());
+        }
+    }
+}
+
+/// Whether what is bound to `bound` in a namespace takes connections from here to `host`.
+fn takes(facts: &Facts<'_>, netns: NetnsId, bound: Option<IpAddr>, host: IpAddr) -> bool {
+    let here = netns == facts.host.own_netns;
+    let fits = bound.is_none_or(|bound| bound.is_unspecified() || bound.to_canonical() == host);
+    if host.is_loopback() {
+        return here && fits;
+    }
+    let theirs = facts.take(facts.node.addresses(&[netns]));
+    fits && theirs.iter().any(|address| address.address == host)
+}
+
+/// Address and port of a server, where it is no name that would have to be looked up.
+fn server(url: &str) -> Option<(IpAddr, u16)> {
+    let host = host_of(url)?;
+    let address = match host {
+        "localhost" => IpAddr::from([127, 0, 0, 1]),
+        literal => literal.parse().ok()?,
+    };
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?']).next()?;
+    let after = authority.rsplit(']').next()?;
+    let port = match after.rsplit_once(':') {
+        Some((_, port)) => port.parse().ok()?,
+        None => 443,
+    };
+    Some((address, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_servers_address_and_port_are_found() {
+        for (url, expected) in [
+            ("https://127.0.0.1:20971", Some("127.0.0.1:20971")),
+            ("https://localhost:8443/x", Some("127.0.0.1:8443")),
+            ("https://10.0.0.1", Some("10.0.0.1:443")),
+            ("https://[fd00::1]:6443", Some("[fd00::1]:6443")),
+            ("https://api.example.com:6443", None),
+        ] {
+            let found = server(url)
+                .map(|(address, port)| std::net::SocketAddr::new(address, port).to_string());
+            assert_eq!(found.as_deref(), expected, "{url}");
+        }
+    }
+}
