@@ -4,21 +4,28 @@ use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Failure, queries, style};
+use super::{Failure, kube_options, queries, style};
 use crate::cli::{self, FleetArgs, FleetCommand, Global};
 use crate::exit::Exit;
-use crate::fleet::{self, KubeOptions, Limits, Report, Seen};
+use crate::fleet::{self, Limits, Report, Seen};
+use crate::node;
 use crate::view;
 
 /// Waits until it is told to end. Listens on nothing: who may exec here runs the tool.
 pub(super) fn agent() -> Result<Exit, Failure> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])
-        .map_err(|error| Failure::Tool(format!("waiting for a signal: {error}")))?;
-    signals.forever().next();
-    Ok(Exit::Found)
+    let failed = |error: io::Error| Failure::Tool(format!("waiting for a signal: {error}"));
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    runtime.block_on(async {
+        let mut told = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut interrupted = signal(SignalKind::interrupt()).map_err(failed)?;
+        tokio::select! {
+            _ = told.recv() => Ok(Exit::Found),
+            _ = interrupted.recv() => Ok(Exit::Found),
+        }
+    })
 }
 
 /// Says what may come next behind `kubectl whereis_port`.
@@ -49,8 +56,11 @@ pub(super) fn run(
     fleet::check_namespace(&args.namespace).map_err(Failure::Usage)?;
     let queries = queries(&args.targets)?;
     let targets: Vec<String> = queries.iter().map(fleet::target).collect();
-    let options =
-        KubeOptions { kubeconfig: args.kubeconfig.clone(), context: args.context.clone() };
+    if global.no_kube {
+        return Err(Failure::Usage("a cluster is asked through its API: leave --no-kube out".to_owned()));
+    }
+    let options = kube_options(global);
+    node::check_kube(&options).map_err(Failure::Usage)?;
     let limits = Limits { each: args.timeout, ..Limits::default() };
     let mut progress = Progress::new();
     let asked = fleet::ask(&options, &args.namespace, &targets, limits, |seen| match seen {

@@ -1,11 +1,10 @@
 //! What `cluster` takes, also as a plugin of kubectl.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use super::{Cli, Command, Global, trace};
+use super::{Cli, Command, Global, SubjectArgs, trace};
 use crate::fleet::{IMAGE, NAMESPACE};
 
 /// The help behind the options of `cluster`.
@@ -51,12 +50,6 @@ pub struct FleetArgs {
     /// How long one node may take: 500ms, 10s, 1m
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = trace::positive)]
     pub timeout: Duration,
-    /// The kubeconfig file, instead of those of KUBECONFIG or ~/.kube/config
-    #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
-    /// The context in it, instead of its current one
-    #[arg(long, value_name = "NAME")]
-    pub context: Option<String>,
     /// What else there is.
     #[command(subcommand)]
     pub command: Option<FleetCommand>,
@@ -133,6 +126,7 @@ pub fn parse_plugin(args: impl Iterator<Item = std::ffi::OsString>) -> Result<Cl
     Ok(Cli {
         targets: Vec::new(),
         global,
+        subject: SubjectArgs::default(),
         watch: None,
         flows: false,
         command: Some(Command::Cluster(fleet)),
@@ -171,10 +165,10 @@ pub fn complete(args: &[String]) -> String {
 mod tests {
     use super::*;
 
-    fn parse(args: &[&str]) -> Result<FleetArgs, String> {
+    fn parse(args: &[&str]) -> Result<(FleetArgs, Global), String> {
         let args = std::iter::once(PLUGIN).chain(args.iter().copied()).map(Into::into);
-        match parse_plugin(args).map(|cli| cli.command) {
-            Ok(Some(Command::Cluster(args))) => Ok(args),
+        match parse_plugin(args) {
+            Ok(Cli { command: Some(Command::Cluster(args)), global, .. }) => Ok((args, global)),
             Ok(other) => Err(format!("{other:?}")),
             Err(error) => Err(error.to_string()),
         }
@@ -191,10 +185,10 @@ mod tests {
 
     #[test]
     fn the_plugin_takes_what_cluster_takes() {
-        let args = parse(&["30518", "53/udp", "--timeout", "3s", "--context", "prod"]).unwrap();
+        let (args, global) = parse(&["30518", "53/udp", "--timeout", "3s", "--context", "prod"]).unwrap();
         assert_eq!(args.targets, ["30518", "53/udp"]);
-        assert_eq!((args.timeout, args.context.as_deref()), (Duration::from_secs(3), Some("prod")));
-        assert!(matches!(parse(&["manifest"]).unwrap().command, Some(FleetCommand::Manifest { .. })));
+        assert_eq!((args.timeout, global.context.as_deref()), (Duration::from_secs(3), Some("prod")));
+        assert!(matches!(parse(&["manifest"]).unwrap().0.command, Some(FleetCommand::Manifest { .. })));
         assert!(parse(&[]).unwrap_err().contains("kubectl whereis_port"), "the usage has its name");
         let help = parse(&["--help"]).unwrap_err();
         assert!(help.contains("kubectl whereis_port 30518") && !help.contains("whereis-port cluster"), "{help}");

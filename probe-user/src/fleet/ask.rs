@@ -10,10 +10,11 @@ use kube::{Api, Client};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::task::JoinSet;
 
-use super::client::causes;
+use crate::node::{KubeOptions, kube_client};
+
 use super::{
-    Agent, CONTAINER, Failure, FailureKind, Fleet, KubeOptions, NodeFacts, Output, PodFacts,
-    Report, SELECTOR, choose, kube_client, read_output,
+    Agent, CONTAINER, Failure, FailureKind, Fleet, NodeFacts, Output, PodFacts,
+    Report, SELECTOR, choose, read_output,
 };
 
 /// What bounds the asking.
@@ -80,7 +81,9 @@ async fn run<E: From<String>>(
     limits: Limits,
     seen: &mut impl FnMut(Seen<'_>) -> Result<(), E>,
 ) -> Result<Fleet, E> {
-    let client = kube_client(options).await?;
+    // The current context's, or the one that was asked for. Within the runtime, for it
+    // starts a task.
+    let client = kube_client(options, None)?;
     let (pods, nodes) = tokio::join!(
         tokio::time::timeout(LISTS, pods(&client, namespace)),
         tokio::time::timeout(LISTS, nodes(&client)),
@@ -302,6 +305,21 @@ fn no_exec(error: &kube::Error) -> Failure {
             format!("the API did not get through to the agent: {}", causes(other)),
         ),
     }
+}
+
+/// An error with its causes, each once.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        next = cause.source();
+    }
+    text
 }
 
 #[cfg(test)]

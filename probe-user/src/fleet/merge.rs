@@ -36,7 +36,7 @@ pub struct Group {
     pub taken_by: String,
     /// What nodes say of it, what most of them say first.
     pub entries: Vec<Entry>,
-    /// Nodes that answered, but don't have it.
+    /// Nodes that surely don't have it.
     pub missing: Vec<String>,
 }
 
@@ -112,9 +112,12 @@ fn merge_one(fleet: &Fleet, at: usize, query: &str) -> Merged {
     }
     let found: BTreeSet<&str> =
         answered.iter().filter(|(_, said)| said.verdict == Verdict::Found).map(|(n, _)| *n).collect();
+    // Who can't tell may have it.
+    let sure: Vec<&str> =
+        answered.iter().filter(|(_, said)| said.verdict != Verdict::Unknown).map(|(n, _)| *n).collect();
     let mut groups: Vec<Group> = all
         .into_iter()
-        .map(|(key, gathered)| group(&key, gathered, answered.keys().copied()))
+        .map(|(key, gathered)| group(&key, gathered, sure.iter().copied()))
         .collect();
     // Stable: what is equally common stays in the order of its key.
     groups.sort_by_key(|group| {

@@ -7,7 +7,6 @@
 
 mod ask;
 mod choose;
-mod client;
 mod failure;
 mod manifest;
 mod merge;
@@ -15,7 +14,6 @@ mod read;
 
 pub use ask::{Limits, Seen, ask};
 pub use choose::{Agent, NodeFacts, PodFacts, choose};
-pub use client::{KubeOptions, kube_client};
 pub use failure::{Failure, FailureKind};
 pub use manifest::{CONTAINER, IMAGE, NAMESPACE, SELECTOR, check_namespace, manifest};
 pub use merge::{Entry, Group, Merged, Missing, merge};

@@ -2,15 +2,15 @@
 //!
 //! ```text
 //! 30518/tcp  Service default/web: NodePort of Service default/web, kube-proxy (iptables)
-//!   on 198 of 200 nodes
-//!     → 10.244.1.5:80  pod default/web-1, nginx
-//!   differs on n042:
-//!     → 10.244.7.9:80  beyond what is visible there
-//!   missing on n077
+//!   on 198 of 200 nodes: n001, n002, …
+//!     → 10.244.1.5:80 pod default/web-1, nginx
+//!   differs on 1 node: n042
+//!     → 10.244.7.9:80 no node that answered says more of it
+//!   missing on 1 node: n077
 //!
 //! not answered, 3 of 203 nodes:
-//!   n101, n102  no complete answer within 10 s; allow more with --timeout
-//!   n150        no agent's pod is on it
+//!   n101, n102: no complete answer within 10 s; fix: allow more with --timeout
+//!   n150: no agent's pod is on it
 //! ```
 
 use std::collections::BTreeMap;
@@ -82,12 +82,6 @@ impl View<'_> {
             }
             self.group(page, group);
         }
-        let nobody = answer.groups.is_empty();
-        if answer.verdict == Verdict::Found && !answer.nothing.is_empty() && !nobody {
-            let nodes = self.nodes(&answer.nothing);
-            let lead = self.style.paint(Ink::Warn, "nothing on this port: ");
-            page.paragraph(&format!("  {lead}"), "    ", None, &nodes);
-        }
         // Many nodes lack the same right or file.
         let mut unsure: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for missing in &answer.unsure {
@@ -143,7 +137,7 @@ impl View<'_> {
             let mut text = backend.address.as_deref().unwrap_or("nowhere").to_owned();
             let names = names(backend).join(", ");
             if !names.is_empty() {
-                text = format!("{text}  {names}");
+                text = format!("{text} {names}");
             }
             page.paragraph(&format!("    {arrow} "), "      ", None, &self.style.text(&text));
         }
@@ -291,7 +285,17 @@ mod tests {
             report("n4", None, None),
             failed("n5", "its agent POD is not ready: ImagePullBackOff"),
             failed("n6", "its agent POD is not ready: ImagePullBackOff"),
-        ]), @"");
+        ]), @r"
+        30518/tcp  Service default/web: NodePort, kube-proxy (iptables)
+          on 2 of 4 nodes: n1, n2
+            → 10.0.0.1:80 pod default/web-1, nginx
+          differs on 1 node: n3
+            → 10.0.0.9:80 no node that answered says more of it
+          missing on 1 node: n4
+
+        not answered, 2 of 6 nodes:
+          n5, n6: its agent POD is not ready: ImagePullBackOff
+        ");
     }
 
     #[test]

@@ -236,7 +236,7 @@ pub struct FleetGroup<'a> {
     pub taken_by: &'a str,
     /// What nodes say of it, what most of them say first. More than one: nodes differ.
     pub entries: Vec<FleetEntry<'a>>,
-    /// Nodes that answered, but don't have it.
+    /// Nodes that surely don't have it.
     pub missing_on: &'a [String],
 }
 
