@@ -62,7 +62,13 @@ fn asked(command: &mut Command) -> Result<Asked> {
 
 impl Asked {
     fn exits(&self, code: i32) -> Result<&Self> {
-        ensure!(self.code == Some(code), "{:?}, not {code}: {} {}", self.code, self.text, self.stderr);
+        ensure!(
+            self.code == Some(code),
+            "{:?}, not {code}: {} {}",
+            self.code,
+            self.text,
+            self.stderr
+        );
         Ok(self)
     }
 
@@ -111,8 +117,12 @@ fn two_hundred_nodes_give_one_answer() -> Test {
     // n000 to n179 and n199 agree; two have old rules.
     ensure!(sizes == [181, 2], "{sizes:?}");
     ensure!(entries[1]["nodes"] == json!(["n180", "n181"]), "{}", entries[1]);
-    let pods: Vec<&Value> =
-        entries[0]["backends"].as_array().context("no backends")?.iter().map(|b| &b["pod"]).collect();
+    let pods: Vec<&Value> = entries[0]["backends"]
+        .as_array()
+        .context("no backends")?
+        .iter()
+        .map(|b| &b["pod"])
+        .collect();
     ensure!(pods == ["web-0", "web-1", "web-2"], "each by the node that has it: {pods:?}");
     ensure!(group["missing_on"] == json!(["n182", "n183", "n196"]), "{}", group["missing_on"]);
     ensure!(all["answers"][0]["nothing_on"] == json!(["n182", "n183"]), "{all}");
@@ -199,7 +209,10 @@ fn what_the_tool_really_prints_is_merged() -> Test {
     ];
     let asked = Cluster::of(nodes)?.json(&["30995"])?;
     let group = &asked.exits(0)?.cluster()?["answers"][0]["groups"][0];
-    ensure!(group["service"]["name"] == "my-nginx" && group["missing_on"] == json!(["c"]), "{group}");
+    ensure!(
+        group["service"]["name"] == "my-nginx" && group["missing_on"] == json!(["c"]),
+        "{group}"
+    );
     ensure!(group["entries"][0]["nodes"] == json!(["a", "b"]), "{group}");
     let addresses: Vec<&Value> = group["entries"][0]["backends"]
         .as_array()
@@ -218,7 +231,11 @@ fn surely_nothing_is_said_only_when_every_node_said_so() -> Test {
     ensure!(all.exits(1)?.text.contains("surely nothing, on 2 nodes"), "{}", all.text);
     let hangs = ("c".to_owned(), Has::Agent(Does::Hangs));
     let silent = Cluster::of([no("a"), hangs])?.ask(&["30518", "--timeout", "500ms"])?;
-    ensure!(silent.exits(3)?.text.contains("c: no complete answer within 500 ms"), "{}", silent.text);
+    ensure!(
+        silent.exits(3)?.text.contains("c: no complete answer within 500 ms"),
+        "{}",
+        silent.text
+    );
     let unsure = ("d".to_owned(), Has::Agent(Does::Says(nothing("d", false), 3)));
     Cluster::of([no("a"), unsure])?.json(&["30518"])?.exits(3)?;
     Cluster::of([no("a"), ("e".to_owned(), Has::Nothing)])?.json(&["30518"])?.exits(3)?;
@@ -228,7 +245,11 @@ fn surely_nothing_is_said_only_when_every_node_said_so() -> Test {
 #[test]
 fn no_agent_at_all_says_how_to_get_them() -> Test {
     let asked = Cluster::of([("a".to_owned(), Has::Nothing)])?.ask(&["30518"])?;
-    ensure!(asked.exits(3)?.text.contains("cluster manifest | kubectl apply -f -"), "{}", asked.text);
+    ensure!(
+        asked.exits(3)?.text.contains("cluster manifest | kubectl apply -f -"),
+        "{}",
+        asked.text
+    );
     let nobody = Cluster::of([])?.ask(&["30518"])?;
     ensure!(nobody.exits(3)?.text.contains("no agent was found"), "{}", nobody.text);
     Ok(())
@@ -276,7 +297,10 @@ fn usage_and_failure_are_told_apart() -> Test {
 
 #[test]
 fn kubectl_runs_it_as_a_plugin() -> Test {
-    let cluster = Cluster::of(one(says(answer("n1", &[service_path(30518, "web", "10.244.0.5", Some("web-0"))]))))?;
+    let cluster = Cluster::of(one(says(answer(
+        "n1",
+        &[service_path(30518, "web", "10.244.0.5", Some("web-0"))],
+    ))))?;
     let plugin = |name: &str| -> Result<Command> {
         let link = cluster.dir.path().join(name);
         if !link.exists() {
@@ -291,7 +315,11 @@ fn kubectl_runs_it_as_a_plugin() -> Test {
     let help = asked(plugin("kubectl-whereis_port")?.arg("--help"))?;
     ensure!(help.text.contains("Usage: kubectl whereis_port"), "{}", help.text);
     let next = asked(plugin("kubectl_complete-whereis_port")?.args(["--kubec"]))?;
-    ensure!(next.text.starts_with("--kubeconfig\t") && next.text.ends_with(":4\n"), "{}", next.text);
+    ensure!(
+        next.text.starts_with("--kubeconfig\t") && next.text.ends_with(":4\n"),
+        "{}",
+        next.text
+    );
     if lab::has("kubectl") {
         let path = format!("{}:{}", cluster.dir.path().display(), std::env::var("PATH")?);
         let mut kubectl = Command::new("kubectl");
@@ -312,11 +340,14 @@ fn an_agent_waits_listens_on_nothing_and_ends_when_told() -> Test {
     let sockets: Vec<String> = std::fs::read_dir(format!("/proc/{}/fd", agent.id()))?
         .flatten()
         .filter_map(|fd| std::fs::read_link(fd.path()).ok())
-        .filter_map(|to| Some(to.to_str()?.strip_prefix("socket:[")?.trim_end_matches(']').to_owned()))
+        .filter_map(|to| {
+            Some(to.to_str()?.strip_prefix("socket:[")?.trim_end_matches(']').to_owned())
+        })
         .collect();
     let mut tables = String::new();
     for table in ["tcp", "tcp6", "udp", "udp6", "raw", "raw6", "packet"] {
-        tables += &std::fs::read_to_string(format!("/proc/{}/net/{table}", agent.id())).unwrap_or_default();
+        tables += &std::fs::read_to_string(format!("/proc/{}/net/{table}", agent.id()))
+            .unwrap_or_default();
     }
     rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
     let status = agent.wait()?;
@@ -341,7 +372,10 @@ fn the_manifests_capabilities_are_enough_and_none_is_too_many() -> Test {
     let other = lab.netns("other")?;
     // Somebody else's, in a namespace that only its process keeps.
     let _theirs = lab.listen_as(&other, 1234, "tcp 0.0.0.0:21301")?;
-    lab.nft(&other, "table ip agents { chain in { type filter hook input priority 0; } }")?;
+    lab.nft(
+        &other,
+        "table ip agents {\n chain in {\n type filter hook input priority 0;\n }\n}\n",
+    )?;
     let ask = |capabilities: &[String]| -> Result<(String, bool)> {
         let set: String = capabilities.iter().map(|name| format!(",+{name}")).collect();
         let door = ["setpriv", "--bounding-set", &format!("-all{set}"), "--inh-caps", "-all"];

@@ -57,7 +57,9 @@ pub(super) fn run(
     let queries = queries(&args.targets)?;
     let targets: Vec<String> = queries.iter().map(fleet::target).collect();
     if global.no_kube {
-        return Err(Failure::Usage("a cluster is asked through its API: leave --no-kube out".to_owned()));
+        return Err(Failure::Usage(
+            "a cluster is asked through its API: leave --no-kube out".to_owned(),
+        ));
     }
     let options = kube_options(global);
     node::check_kube(&options).map_err(Failure::Usage)?;

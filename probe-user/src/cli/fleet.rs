@@ -185,19 +185,30 @@ mod tests {
 
     #[test]
     fn the_plugin_takes_what_cluster_takes() {
-        let (args, global) = parse(&["30518", "53/udp", "--timeout", "3s", "--context", "prod"]).unwrap();
+        let (args, global) =
+            parse(&["30518", "53/udp", "--timeout", "3s", "--context", "prod"]).unwrap();
         assert_eq!(args.targets, ["30518", "53/udp"]);
-        assert_eq!((args.timeout, global.context.as_deref()), (Duration::from_secs(3), Some("prod")));
-        assert!(matches!(parse(&["manifest"]).unwrap().0.command, Some(FleetCommand::Manifest { .. })));
+        assert_eq!(
+            (args.timeout, global.context.as_deref()),
+            (Duration::from_secs(3), Some("prod"))
+        );
+        assert!(matches!(
+            parse(&["manifest"]).unwrap().0.command,
+            Some(FleetCommand::Manifest { .. })
+        ));
         assert!(parse(&[]).unwrap_err().contains("kubectl whereis_port"), "the usage has its name");
         let help = parse(&["--help"]).unwrap_err();
-        assert!(help.contains("kubectl whereis_port 30518") && !help.contains("whereis-port cluster"), "{help}");
+        assert!(
+            help.contains("kubectl whereis_port 30518") && !help.contains("whereis-port cluster"),
+            "{help}"
+        );
         plugin().debug_assert();
     }
 
     #[test]
     fn kubectl_is_told_what_may_come_next() {
-        let complete = |args: &[&str]| complete(&args.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>());
+        let complete =
+            |args: &[&str]| complete(&args.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>());
         assert!(complete(&[""]).starts_with("manifest\t"));
         assert!(complete(&["--na"]).starts_with("--namespace\t"), "{}", complete(&["--na"]));
         assert!(complete(&["manifest", "--im"]).starts_with("--image\t"));

@@ -13,8 +13,8 @@ use tokio::task::JoinSet;
 use crate::node::{KubeOptions, kube_client};
 
 use super::{
-    Agent, CONTAINER, Failure, FailureKind, Fleet, NodeFacts, Output, PodFacts,
-    Report, SELECTOR, choose, read_output,
+    Agent, CONTAINER, Failure, FailureKind, Fleet, NodeFacts, Output, PodFacts, Report, SELECTOR,
+    choose, read_output,
 };
 
 /// What bounds the asking.
@@ -163,9 +163,8 @@ async fn exec(
     else {
         return Err(Failure::new(FailureKind::Failed, "this is a bug in whereis-port: no streams"));
     };
-    let reading = async {
-        tokio::try_join!(read(stdout, limits.bytes, true), read(stderr, STDERR, false))
-    };
+    let reading =
+        async { tokio::try_join!(read(stdout, limits.bytes, true), read(stderr, STDERR, false)) };
     tokio::pin!(reading, status);
     let cut = || Failure::new(FailureKind::Cut, "the connection ended before its answer did");
     // When the connection breaks, the streams stay open and only the status is given up.
@@ -204,7 +203,8 @@ fn exit_code(status: &Status) -> Result<i32, Failure> {
         return Ok(0);
     }
     let causes = status.details.as_ref().and_then(|details| details.causes.as_ref());
-    let code = causes.into_iter().flatten().find(|cause| cause.reason.as_deref() == Some("ExitCode"));
+    let code =
+        causes.into_iter().flatten().find(|cause| cause.reason.as_deref() == Some("ExitCode"));
     if let Some(code) = code.and_then(|cause| cause.message.as_ref()?.parse().ok()) {
         return Ok(code);
     }

@@ -102,8 +102,10 @@ mod tests {
         let nodes = [node("a", true), node("b", true), node("c", true), node("d", false)];
         let (agents, without) = choose(&pods, &nodes);
         assert_eq!(agents, [Agent { node: "a".into(), pod: "p1".into() }]);
-        let said: Vec<_> =
-            without.iter().map(|(node, why)| (node.as_str(), why.kind, why.reason.as_str())).collect();
+        let said: Vec<_> = without
+            .iter()
+            .map(|(node, why)| (node.as_str(), why.kind, why.reason.as_str()))
+            .collect();
         assert_eq!(
             said,
             [

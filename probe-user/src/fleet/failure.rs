@@ -79,11 +79,10 @@ impl Failure {
                 format!("the API does not know who asks (401): {message}"),
             )
             .remedy("renew the credentials of this kubeconfig context"),
-            403 => Self::new(
-                FailureKind::Forbidden,
-                format!("the API refuses it (403): {message}"),
-            )
-            .remedy(format!("a role that allows the verb {verb} on {what}")),
+            403 => {
+                Self::new(FailureKind::Forbidden, format!("the API refuses it (403): {message}"))
+                    .remedy(format!("a role that allows the verb {verb} on {what}"))
+            }
             404 => Self::new(FailureKind::NotReady, format!("the pod is gone (404): {message}"))
                 .remedy("ask again when its successor is ready"),
             code => Self::new(

@@ -4,8 +4,7 @@
 pub const NAMESPACE: &str = "whereis-port";
 
 /// The labels that every agent's pod has.
-pub const SELECTOR: &str =
-    "app.kubernetes.io/name=whereis-port,app.kubernetes.io/component=agent";
+pub const SELECTOR: &str = "app.kubernetes.io/name=whereis-port,app.kubernetes.io/component=agent";
 
 /// The container of an agent's pod that has the tool.
 pub const CONTAINER: &str = "agent";
@@ -58,7 +57,11 @@ mod tests {
     #[test]
     fn the_copy_that_kustomize_uses_is_what_the_command_prints() {
         let copy = include_str!("../../../deploy/agents.yaml");
-        assert_eq!(manifest(NAMESPACE, IMAGE).unwrap(), copy, "run: whereis-port cluster manifest > deploy/agents.yaml");
+        assert_eq!(
+            manifest(NAMESPACE, IMAGE).unwrap(),
+            copy,
+            "run: whereis-port cluster manifest > deploy/agents.yaml"
+        );
     }
 
     #[test]

@@ -110,11 +110,17 @@ fn merge_one(fleet: &Fleet, at: usize, query: &str) -> Merged {
             entry.1.extend(ways);
         }
     }
-    let found: BTreeSet<&str> =
-        answered.iter().filter(|(_, said)| said.verdict == Verdict::Found).map(|(n, _)| *n).collect();
+    let found: BTreeSet<&str> = answered
+        .iter()
+        .filter(|(_, said)| said.verdict == Verdict::Found)
+        .map(|(n, _)| *n)
+        .collect();
     // Who can't tell may have it.
-    let sure: Vec<&str> =
-        answered.iter().filter(|(_, said)| said.verdict != Verdict::Unknown).map(|(n, _)| *n).collect();
+    let sure: Vec<&str> = answered
+        .iter()
+        .filter(|(_, said)| said.verdict != Verdict::Unknown)
+        .map(|(n, _)| *n)
+        .collect();
     let mut groups: Vec<Group> = all
         .into_iter()
         .map(|(key, gathered)| group(&key, gathered, sure.iter().copied()))

@@ -46,13 +46,17 @@ fn found(node: &str, ways: Vec<Way>) -> Report {
 fn one_service_is_one_entry_with_its_nodes() {
     let merged = merged(vec![
         found("b", vec![service_way("10.0.0.2:80", None), service_way("10.0.0.1:80", None)]),
-        found("a", vec![service_way("10.0.0.1:80", Some("web-1")), service_way("10.0.0.2:80", None)]),
+        found(
+            "a",
+            vec![service_way("10.0.0.1:80", Some("web-1")), service_way("10.0.0.2:80", None)],
+        ),
     ]);
     assert_eq!(merged.verdict, Verdict::Found);
     let [group] = merged.groups.as_slice() else { panic!("{merged:?}") };
     let [entry] = group.entries.as_slice() else { panic!("{group:?}") };
     assert_eq!(entry.nodes, ["a", "b"]);
-    let pods: Vec<_> = entry.backends.iter().map(|b| (b.address.as_deref(), b.pod.as_deref())).collect();
+    let pods: Vec<_> =
+        entry.backends.iter().map(|b| (b.address.as_deref(), b.pod.as_deref())).collect();
     // The node that has the pod knows its name.
     assert_eq!(pods, [(Some("10.0.0.1:80"), Some("web-1")), (Some("10.0.0.2:80"), None)]);
 }
@@ -77,7 +81,10 @@ fn a_node_that_leads_elsewhere_or_nowhere_stands_out() {
     assert_eq!(nodes[0], "a b");
     assert_eq!(nodes.len(), 3);
     assert!(nodes[1..].contains(&"stale".to_owned()) && nodes[1..].contains(&"local".to_owned()));
-    assert_eq!((group.missing.clone(), merged.nothing), (vec!["none".to_owned()], vec!["none".to_owned()]));
+    assert_eq!(
+        (group.missing.clone(), merged.nothing),
+        (vec!["none".to_owned()], vec!["none".to_owned()])
+    );
 }
 
 #[test]
@@ -101,7 +108,9 @@ fn the_same_daemon_on_every_node_is_one_thing() {
     let sizes: Vec<_> = merged
         .groups
         .iter()
-        .map(|g| (g.entries[0].backends[0].process.as_deref(), g.entries[0].nodes.len(), g.missing.len()))
+        .map(|g| {
+            (g.entries[0].backends[0].process.as_deref(), g.entries[0].nodes.len(), g.missing.len())
+        })
         .collect();
     assert_eq!(sizes, [(Some("kubelet"), 2, 1), (Some("k3s"), 1, 2)]);
 }

@@ -87,7 +87,10 @@ mod tests {
             let query = parse_target(typed, services).unwrap();
             assert_eq!(target(&query), sent);
             let again = parse_target(sent, "").unwrap();
-            assert_eq!((again.ports, again.proto, again.scope), (query.ports, query.proto, query.scope));
+            assert_eq!(
+                (again.ports, again.proto, again.scope),
+                (query.ports, query.proto, query.scope)
+            );
         }
     }
 }

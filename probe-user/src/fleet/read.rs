@@ -111,7 +111,9 @@ pub fn read_output(output: &Output, questions: usize) -> Result<NodeAnswer, Fail
         } else {
             (FailureKind::NotAnAnswer, "what it printed is no answer of whereis-port")
         };
-        return Err(Failure::new(kind, what).remedy("see kubectl logs, and the image of the agents"));
+        return Err(
+            Failure::new(kind, what).remedy("see kubectl logs, and the image of the agents")
+        );
     };
     if version.schema_version != Some(u64::from(SCHEMA_VERSION)) {
         let theirs = version.schema_version.map_or_else(|| "none".to_owned(), |v| v.to_string());

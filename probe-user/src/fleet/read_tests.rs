@@ -18,7 +18,8 @@ fn a_real_answer_is_reduced_to_where_the_port_leads() {
     let answer = read_output(&golden("k3s-30995"), 1).unwrap();
     let said = &answer.said[0];
     assert_eq!((said.verdict, said.ways.len(), said.cut), (Verdict::Found, 2, 0));
-    let mut addresses: Vec<_> = said.ways.iter().filter_map(|w| w.backend.address.as_deref()).collect();
+    let mut addresses: Vec<_> =
+        said.ways.iter().filter_map(|w| w.backend.address.as_deref()).collect();
     addresses.sort_unstable();
     // One pod is on this node, the other is not: both by the address that all nodes send to.
     assert_eq!(addresses, ["10.42.0.202:80", "10.42.1.188:80"]);
@@ -47,10 +48,22 @@ fn what_is_no_answer_is_told_apart() {
         (output("", 0), FailureKind::NotAnAnswer),
         (output("\u{1b}[2J hello", 0), FailureKind::NotAnAnswer),
         (output("[1,2,3]", 0), FailureKind::NotAnAnswer),
-        (output(json!({"schema_version": 2, "tool_version": "9"}).to_string(), 0), FailureKind::OtherVersion),
+        (
+            output(json!({"schema_version": 2, "tool_version": "9"}).to_string(), 0),
+            FailureKind::OtherVersion,
+        ),
         (output("{}", 0), FailureKind::OtherVersion),
-        (output(json!({"schema_version": 1, "answers": []}).to_string(), 1), FailureKind::NotAnAnswer),
-        (output(json!({"schema_version": 1, "answers": [{"verdict": 1, "paths": 7}]}).to_string(), 1), FailureKind::NotAnAnswer),
+        (
+            output(json!({"schema_version": 1, "answers": []}).to_string(), 1),
+            FailureKind::NotAnAnswer,
+        ),
+        (
+            output(
+                json!({"schema_version": 1, "answers": [{"verdict": 1, "paths": 7}]}).to_string(),
+                1,
+            ),
+            FailureKind::NotAnAnswer,
+        ),
         (output(whole.clone(), 4), FailureKind::Failed),
         (output("[".repeat(100_000), 0), FailureKind::NotAnAnswer),
     ];
@@ -71,7 +84,8 @@ fn the_tools_own_words_are_passed_on() {
 #[test]
 fn a_hostile_node_does_not_make_the_client_keep_much() {
     let hop = json!({"kind": "listener", "address": "0.0.0.0", "port": 80, "proto": "tcp", "detail": "x".repeat(5000)});
-    let path = json!({"hops": [hop], "end": {"ending": "made_up", "process": {"name": "é".repeat(5000)}}});
+    let path =
+        json!({"hops": [hop], "end": {"ending": "made_up", "process": {"name": "é".repeat(5000)}}});
     let document = json!({"schema_version": 1, "tool_version": "0", "answers": [
         {"verdict": "surely", "paths": vec![path; WAYS + 7], "gaps": []},
     ]});
@@ -79,6 +93,8 @@ fn a_hostile_node_does_not_make_the_client_keep_much() {
     let said = &answer.said[0];
     assert_eq!((said.verdict, said.ways.len(), said.cut), (Verdict::Unknown, WAYS, 7));
     let way = &said.ways[0];
-    assert!(way.backend.process.as_ref().unwrap().len() < NAME + 8 && way.taken_by.len() < NAME + 8);
+    assert!(
+        way.backend.process.as_ref().unwrap().len() < NAME + 8 && way.taken_by.len() < NAME + 8
+    );
     assert_eq!(way.backend.ending, Ending::Unknown);
 }

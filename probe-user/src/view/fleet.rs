@@ -98,7 +98,8 @@ impl View<'_> {
         let port = self.style.paint(Ink::Strong, &format!("{}/{}", group.port, group.proto));
         let name = match &group.service {
             Some(service) => {
-                let port = service.port.as_deref().map_or_else(String::new, |p| format!(" port {p}"));
+                let port =
+                    service.port.as_deref().map_or_else(String::new, |p| format!(" port {p}"));
                 format!("Service {}/{}{port}: {}", service.namespace, service.name, group.taken_by)
             }
             None => {
@@ -264,8 +265,9 @@ mod tests {
     }
 
     fn failed(node: &str, reason: &str) -> Report {
-        let failure = Failure::new(FailureKind::NotReady, reason.replace("POD", &format!("agent-{node}")))
-            .remedy(format!("kubectl describe pod agent-{node}"));
+        let failure =
+            Failure::new(FailureKind::NotReady, reason.replace("POD", &format!("agent-{node}")))
+                .remedy(format!("kubectl describe pod agent-{node}"));
         Report { outcome: Err(failure), ..report(node, None, None) }
     }
 
@@ -316,7 +318,8 @@ mod tests {
         let bad = |c: char| c != '\n' && crate::view::sanitize::is_unsafe(c);
         assert!(!text.chars().any(bad), "{text:?}");
         assert!(!text.lines().any(|line| line.starts_with("not answered, 0")), "{text}");
-        let way = report("n", Some("a\u{1b}b"), None).outcome.unwrap().said.remove(0).ways.remove(0);
+        let way =
+            report("n", Some("a\u{1b}b"), None).outcome.unwrap().said.remove(0).ways.remove(0);
         assert!(!headline(&way).chars().any(bad));
     }
 }

@@ -48,8 +48,14 @@ fn node(n: usize) -> Has {
         192 => Does::Says("\u{1b}[2J\u{1b}]0;owned\u{7} hello".into(), 0),
         193 => Does::Complains("whereis-port: \u{1b}[31munrecognised\u{202e}\n".to_owned(), 2),
         194 => Does::Refused(403, forbidden()),
-        195 => Does::Refused(500, "error dialing backend: dial tcp 10.0.0.195:10250: i/o timeout".to_owned()),
-        196 => says(answer(&name, &[service_path(PORT, "web\u{1b}[2J\u{202e}", "10.244.0.5", Some("\u{1b}]0;x\u{7}pod"))])),
+        195 => Does::Refused(
+            500,
+            "error dialing backend: dial tcp 10.0.0.195:10250: i/o timeout".to_owned(),
+        ),
+        196 => says(answer(
+            &name,
+            &[service_path(PORT, "web\u{1b}[2J\u{202e}", "10.244.0.5", Some("\u{1b}]0;x\u{7}pod"))],
+        )),
         197 => Does::Says(usual.get(..usual.len() / 2).unwrap_or_default().into(), 0),
         198 => says("[".repeat(1 << 20).into()),
         n if n % 7 == 0 => Does::After(Duration::from_millis(400), Box::new(says(usual))),

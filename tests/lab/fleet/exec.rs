@@ -136,7 +136,8 @@ fn decoded(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
-        let hex: Option<String> = (byte == b'%').then(|| rest.by_ref().take(2).map(char::from).collect());
+        let hex: Option<String> =
+            (byte == b'%').then(|| rest.by_ref().take(2).map(char::from).collect());
         bytes.push(match hex.map(|hex| u8::from_str_radix(&hex, 16)) {
             Some(Ok(byte)) => byte,
             _ if byte == b'+' => b' ',

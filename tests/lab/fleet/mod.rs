@@ -210,8 +210,12 @@ async fn reply(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Answer
             "nodes is forbidden: User \"dev\" cannot list resource \"nodes\" in API group \"\" at the cluster scope",
         ),
         ["api", "v1", "nodes"] => page(&request, "NodeList", nodes(&shared)),
-        ["api", "v1", "namespaces", namespace, "pods"] if shared.no_pods.load(Ordering::Relaxed) => {
-            let what = format!("pods is forbidden: User \"dev\" cannot list resource \"pods\" in the namespace \"{namespace}\"");
+        ["api", "v1", "namespaces", namespace, "pods"]
+            if shared.no_pods.load(Ordering::Relaxed) =>
+        {
+            let what = format!(
+                "pods is forbidden: User \"dev\" cannot list resource \"pods\" in the namespace \"{namespace}\""
+            );
             refusal(403, &what)
         }
         ["api", "v1", "namespaces", "whereis-port", "pods"] => {
@@ -230,7 +234,9 @@ fn refusal(code: u16, message: &str) -> Answer {
         "message": message, "reason": "", "code": code});
     let mut answer = Response::new(Full::from(status.to_string()));
     *answer.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::IM_A_TEAPOT);
-    answer.headers_mut().insert("content-type", hyper::header::HeaderValue::from_static("application/json"));
+    answer
+        .headers_mut()
+        .insert("content-type", hyper::header::HeaderValue::from_static("application/json"));
     answer
 }
 

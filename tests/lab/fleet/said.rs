@@ -45,7 +45,8 @@ pub fn nothing(node: &str, sure: bool) -> Arc<str> {
 }
 
 fn document(node: &str, verdict: &str, paths: &[Value]) -> Arc<str> {
-    let gap = json!({"source": "packet rules", "reason": "refused", "remedy": null, "impact": "port"});
+    let gap =
+        json!({"source": "packet rules", "reason": "refused", "remedy": null, "impact": "port"});
     let gaps = if verdict == "unknown" { vec![gap] } else { Vec::new() };
     json!({
         "schema_version": 1, "tool_version": "0.1.0",
