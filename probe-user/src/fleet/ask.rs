@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use kube::api::{AttachParams, ListParams};
 use kube::{Api, Client};
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 
 use crate::node::{KubeOptions, kube_client};
@@ -39,6 +40,13 @@ const PAGE: u32 = 250;
 
 /// How many bytes of what a tool says on standard error are kept.
 const STDERR: u64 = 64 << 10;
+
+/// Answers that are longer than this are read a few at a time, so that all together need
+/// little memory whatever nodes send.
+const LONG: u64 = 256 << 10;
+
+/// How many long answers are read at the same time.
+const LONG_AT_ONCE: usize = 4;
 
 /// How long the API may take for its lists.
 const LISTS: Duration = Duration::from_secs(15);
@@ -110,12 +118,13 @@ async fn run<E: From<String>>(
         .map(str::to_owned)
         .chain(targets.iter().cloned())
         .collect();
+    let long = Arc::new(Semaphore::new(LONG_AT_ONCE));
     let mut waiting = agents.into_iter();
     let mut running = JoinSet::new();
     loop {
         while running.len() < limits.at_once.max(1) {
             let Some(agent) = waiting.next() else { break };
-            running.spawn(ask_one(api.clone(), agent, command.clone(), limits));
+            running.spawn(ask_one(api.clone(), agent, command.clone(), limits, long.clone()));
         }
         let Some(done) = running.join_next().await else { break };
         // A task of this program ends early only by a bug in it.
@@ -127,9 +136,16 @@ async fn run<E: From<String>>(
     Ok(fleet)
 }
 
-async fn ask_one(api: Api<Pod>, agent: Agent, command: Arc<[String]>, limits: Limits) -> Report {
+async fn ask_one(
+    api: Api<Pod>,
+    agent: Agent,
+    command: Arc<[String]>,
+    limits: Limits,
+    long: Arc<Semaphore>,
+) -> Report {
     let begin = Instant::now();
-    let run = exec(&api, &agent.pod, &command, limits);
+    let mut turn = None;
+    let run = exec(&api, &agent.pod, &command, limits, &long, &mut turn);
     let output = match tokio::time::timeout(limits.each, run).await {
         Ok(output) => output,
         Err(_) => Err(Failure::timeout(limits.each)),
@@ -137,16 +153,19 @@ async fn ask_one(api: Api<Pod>, agent: Agent, command: Arc<[String]>, limits: Li
     // What a node printed is reduced at once: 8 MB of each would be too much to keep.
     let questions = command.len().saturating_sub(2);
     let outcome = output.and_then(|output| read_output(&output, questions));
+    drop(turn);
     let ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
     Report { node: agent.node, pod: Some(agent.pod), outcome, ms }
 }
 
 /// Runs the tool in a pod, within bounds.
-async fn exec(
+async fn exec<'a>(
     api: &Api<Pod>,
     pod: &str,
     command: &[String],
     limits: Limits,
+    long: &'a Semaphore,
+    turn: &mut Option<SemaphorePermit<'a>>,
 ) -> Result<Output, Failure> {
     let params = AttachParams {
         container: Some(CONTAINER.to_owned()),
@@ -163,8 +182,9 @@ async fn exec(
     else {
         return Err(Failure::new(FailureKind::Failed, "this is a bug in whereis-port: no streams"));
     };
-    let reading =
-        async { tokio::try_join!(read(stdout, limits.bytes, true), read(stderr, STDERR, false)) };
+    let reading = async {
+        tokio::try_join!(read_answer(stdout, limits.bytes, long, turn), read_some(stderr, STDERR))
+    };
     tokio::pin!(reading, status);
     let cut = || Failure::new(FailureKind::Cut, "the connection ended before its answer did");
     // When the connection breaks, the streams stay open and only the status is given up.
@@ -179,22 +199,42 @@ async fn exec(
     Ok(Output { stdout, stderr, code: exit_code(&status)? })
 }
 
-/// Reads to the end, and keeps at most `limit` bytes. Fails beyond, if it is `strict`.
-async fn read(
+/// Reads an answer, a long one when it is its turn. Fails beyond `limit` bytes.
+async fn read_answer<'a>(
     mut from: impl AsyncRead + Unpin,
     limit: u64,
-    strict: bool,
+    long: &'a Semaphore,
+    turn: &mut Option<SemaphorePermit<'a>>,
 ) -> Result<Vec<u8>, Failure> {
-    let broken = |error: std::io::Error| Failure::new(FailureKind::Cut, error.to_string());
+    let mut kept = Vec::new();
+    (&mut from).take(LONG.min(limit)).read_to_end(&mut kept).await.map_err(broken)?;
+    if length(&kept) < LONG.min(limit) {
+        return Ok(kept);
+    }
+    // It is never closed.
+    *turn = long.acquire().await.ok();
+    from.take((limit + 1).saturating_sub(length(&kept)))
+        .read_to_end(&mut kept)
+        .await
+        .map_err(broken)?;
+    if length(&kept) > limit { Err(Failure::too_long(limit)) } else { Ok(kept) }
+}
+
+/// Reads to the end, and keeps the first `limit` bytes.
+async fn read_some(mut from: impl AsyncRead + Unpin, limit: u64) -> Result<Vec<u8>, Failure> {
     let mut kept = Vec::new();
     (&mut from).take(limit).read_to_end(&mut kept).await.map_err(broken)?;
     let mut rest = [0; 4096];
-    while from.read(&mut rest).await.map_err(broken)? > 0 {
-        if strict {
-            return Err(Failure::too_long(limit));
-        }
-    }
+    while from.read(&mut rest).await.map_err(broken)? > 0 {}
     Ok(kept)
+}
+
+fn broken(error: std::io::Error) -> Failure {
+    Failure::new(FailureKind::Cut, error.to_string())
+}
+
+fn length(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
 
 /// The exit status of what was run, or why it was not run.
@@ -345,6 +385,24 @@ mod tests {
             "message": "exec: \"whereis-port\": executable file not found in $PATH"});
         let failure = exit_code(&status(missing)).unwrap_err();
         assert!(failure.reason.contains("not found in $PATH"), "{failure:?}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_read_whole_or_not_at_all() {
+        let long = Semaphore::new(1);
+        let bytes = vec![b'x'; 600 << 10];
+        let limit = length(&bytes);
+        for (limit, whole) in [(limit, true), (limit + 1, true), (limit - 1, false), (10, false)] {
+            let mut turn = None;
+            let read = read_answer(bytes.as_slice(), limit, &long, &mut turn).await;
+            assert_eq!(read.is_ok(), whole, "{limit}");
+            assert!(read.is_err() || read.is_ok_and(|read| read == bytes));
+            assert!(turn.is_some(), "long ones wait for their turn");
+        }
+        let mut turn = None;
+        let read = read_answer(&b"short"[..], 100, &long, &mut turn).await.unwrap();
+        assert!(read == b"short" && turn.is_none());
+        assert_eq!(read_some(bytes.as_slice(), 7).await.unwrap(), b"xxxxxxx");
     }
 
     #[test]
