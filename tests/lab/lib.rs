@@ -13,6 +13,7 @@
 //! processes left.
 
 mod cgroup;
+mod cluster;
 mod connect;
 mod crowd;
 mod docker;
@@ -31,6 +32,7 @@ mod sweep;
 mod tool;
 mod trace;
 
+pub use cluster::{Cluster, Pod, no_kube};
 pub use connect::{Landing, within};
 pub use crowd::{Crowd, Entry, Random, difference, listed};
 pub use docker::{Container, Docker, KindNode};
@@ -115,6 +117,17 @@ fn show_skipped(reason: &str) {
 macro_rules! root_or_skip {
     () => {
         if let Some(reason) = $crate::no_lab() {
+            $crate::skip(&reason);
+            return Ok(());
+        }
+    };
+}
+
+/// Leaves the test, saying so, when Kubernetes can't be run here.
+#[macro_export]
+macro_rules! kube_or_skip {
+    () => {
+        if let Some(reason) = $crate::no_kube() {
             $crate::skip(&reason);
             return Ok(());
         }

@@ -77,7 +77,7 @@ fn answer_of(node: &dyn Node, query: &Query, wanted: &dyn Fn(&Path) -> bool) -> 
     paths.retain(wanted);
     let verdict = verdict(&facts, &paths);
     let mut reach = reach::of(&facts, &mut paths, &tried);
-    kube::complete_fixes(&joined, &paths, &mut reach);
+    kube::complete(&joined, &paths, &mut reach);
     let mut gaps = facts.gaps();
     if paths.is_empty() {
         // There is nothing whose name could be missing.

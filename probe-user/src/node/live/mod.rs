@@ -522,15 +522,7 @@ impl Node for LiveNode {
         let since = Instant::now();
         let reads = self.kube.ask(asks);
         let gaps: Vec<Gap> = reads.iter().flat_map(|read| read.gaps.clone()).collect();
-        let count =
-            |of: fn(&KubeObjects) -> usize| -> usize { reads.iter().map(|r| of(&r.value)).sum() };
-        let detail = format!(
-            "{} services, {} endpoint slices, {} pods, {} nodes",
-            count(|o| o.services.len()),
-            count(|o| o.endpoints.len()),
-            count(|o| o.pods.len()),
-            count(|o| o.nodes.len()),
-        );
+        let detail = self.kube.summary();
         self.log("Kubernetes API", since, &gaps, detail);
         reads
     }

@@ -41,7 +41,7 @@ fn absent(cluster: &Cluster, name: &ObjectName) -> Finding {
             "it was deleted, and kube-proxy does not run here any more or lags behind".to_owned(),
         ),
         fix: Some(
-            "kubectl -n kube-system get pods -o wide | grep kube-proxy, then its logs".to_owned(),
+            "see whether kube-proxy runs here, and its logs: kubectl -n kube-system get pods -o wide | grep kube-proxy".to_owned(),
         ),
         evidence: vec![Evidence::new(
             API,
@@ -143,7 +143,7 @@ fn of_service(
                 ),
                 cause: Some("kube-proxy lags behind or does not run here any more".to_owned()),
                 fix: Some(
-                    "kubectl -n kube-system get pods -o wide | grep kube-proxy, then its logs"
+                    "see whether kube-proxy runs here, and its logs: kubectl -n kube-system get pods -o wide | grep kube-proxy"
                         .to_owned(),
                 ),
                 evidence: evidence(),
@@ -208,7 +208,7 @@ fn why_none(service: &KubeService, endpoints: &[&KubeEndpoint]) -> String {
         };
         format!("{name} is {what}")
     };
-    let mut names: Vec<String> = endpoints.iter().take(NAMED).map(|e| name(e)).collect();
+    let mut names: Vec<String> = endpoints.iter().take(NAMED).map(name).collect();
     if endpoints.len() > NAMED {
         names.push(format!("{} more", endpoints.len() - NAMED));
     }

@@ -7,10 +7,10 @@ use super::super::rules::from_node::FromNode;
 use super::super::rules::ports;
 use super::exposed::{self, At, Exposed};
 use super::names::{API, named, told};
-use super::{Cluster, begins_in, is_everywhere};
+use super::{Cluster, Joined, begins_in, is_everywhere};
 use crate::model::{
     Balancer, End, Ending, Endpoint, Evidence, Finding, Hop, HopKind, Impact, KubeService, NetnsId,
-    Path, Proto, Query, Service,
+    Path, Proto, Query, Reach, Service, Vantage,
 };
 
 /// Adds a path that ends in nothing for each NodePort which the API has and no rule of its
@@ -20,7 +20,7 @@ pub(super) fn add(
     cluster: &Cluster,
     query: &Query,
     paths: &mut Vec<Path>,
-    findings: &mut Vec<Finding>,
+    joined: &mut Joined,
 ) {
     if !is_everywhere(query) {
         return;
@@ -31,8 +31,8 @@ pub(super) fn add(
                 && one.proto.is_some_and(|p| query.proto.is_none_or(|asked| asked == p));
             let Some(proto) = one.proto.filter(|_| asked) else { continue };
             match one.at {
-                At::Node => node_port(facts, cluster, service, one, proto, paths, findings),
-                At::HealthCheck => findings.push(health_check(cluster, service, one)),
+                At::Node => node_port(facts, cluster, service, (one, proto), paths, joined),
+                At::HealthCheck => joined.findings.push(health_check(cluster, service, one)),
                 At::Address => {}
             }
         }
@@ -43,10 +43,9 @@ fn node_port(
     facts: &Facts<'_>,
     cluster: &Cluster,
     service: &KubeService,
-    one: Exposed<'_>,
-    proto: Proto,
+    (one, proto): (Exposed<'_>, Proto),
     paths: &mut Vec<Path>,
-    findings: &mut Vec<Finding>,
+    joined: &mut Joined,
 ) {
     let evidence = vec![Evidence::new(API, told(cluster, service))];
     let name = &service.name;
@@ -56,7 +55,7 @@ fn node_port(
             "ask on a node of it, or: kubectl --context {} get nodes -o wide",
             cluster.site.context.name
         );
-        findings.push(Finding {
+        joined.findings.push(Finding {
             what: format!(
                 "{what} of context {}; this machine is no node of that cluster",
                 cluster.site.context.name
@@ -80,7 +79,7 @@ fn node_port(
                 && (gap.source.contains("rules") || gap.source.contains("balancers"))
         });
         if unread {
-            findings.push(Finding {
+            joined.findings.push(Finding {
                 what: format!("{what}; whether rules of {node_name} take it could not be read"),
                 cause: None,
                 fix: None,
@@ -88,18 +87,33 @@ fn node_port(
             });
             continue;
         }
-        let (cause, fix) = cause(facts, *netns, service);
-        let why = format!("{what}, and no rule or load balancer of {node_name} takes it");
-        findings.push(Finding {
-            what: why.clone(),
+        let (cause, fix) = cause(facts, *netns);
+        let why = format!("no rule or load balancer of {node_name} takes it");
+        joined.findings.push(Finding {
+            what: format!("{what}, and {why}"),
             cause: Some(cause),
-            fix,
+            fix: fix.clone(),
             evidence: evidence.clone(),
         });
+        if *netns == facts.host.own_netns {
+            let all = [Vantage::Loopback, Vantage::Node, Vantage::Outside, Vantage::Containers];
+            let closed = |from| Reach {
+                from,
+                address: None,
+                reachable: Some(false),
+                why: why.clone(),
+                fix: fix.clone(),
+            };
+            joined.reach.extend(all.map(closed));
+        }
         let hop = Hop {
             kind: HopKind::Service,
             netns: Some(place),
-            endpoint: Endpoint { address: None, name: None, port: Some(one.port) },
+            endpoint: Endpoint {
+                address: Some(std::net::Ipv4Addr::UNSPECIFIED.into()),
+                name: None,
+                port: Some(one.port),
+            },
             proto,
             detail: format!("NodePort of Service {name}, by the API only"),
             socket: None,
@@ -133,19 +147,19 @@ fn is_taken(path: &Path, netns: NetnsId, one: Exposed<'_>, proto: Proto) -> bool
 }
 
 /// Why a node may have no rules for a NodePort, and what to look at.
-fn cause(facts: &Facts<'_>, netns: NetnsId, service: &KubeService) -> (String, Option<String>) {
+fn cause(facts: &Facts<'_>, netns: NetnsId) -> (String, Option<String>) {
     let logs =
-        "kubectl -n kube-system get pods -o wide | grep kube-proxy, then its logs".to_owned();
-    if service.name.name.is_empty() {
-        return ("the Service has no name".to_owned(), None);
-    }
+        "see whether kube-proxy runs here, and its logs: kubectl -n kube-system get pods -o wide | grep kube-proxy".to_owned();
     let frontends = facts.take(facts.node.frontends(&[netns]));
     if frontends.iter().any(|f| f.balancer == Balancer::Cilium) {
         let cause = "Cilium balances here and does not have it: its kube-proxy replacement may be off for \
                      NodePorts, or it lags behind";
         return (
             cause.to_owned(),
-            Some("cilium-dbg service list and cilium status on this node".to_owned()),
+            Some(
+                "see cilium-dbg service list and cilium-dbg status in the Cilium pod of this node"
+                    .to_owned(),
+            ),
         );
     }
     if !frontends.is_empty() {

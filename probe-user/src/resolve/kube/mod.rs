@@ -31,6 +31,8 @@ const SERVICES: usize = 16;
 pub(super) struct Joined {
     /// Where API and kernel differ, and what else is worth saying.
     pub(super) findings: Vec<Finding>,
+    /// From where ports that only the API has can't be reached.
+    reach: Vec<Reach>,
     clusters: Vec<Cluster>,
 }
 
@@ -58,18 +60,24 @@ pub(super) fn join(facts: &Facts<'_>, query: &Query, paths: &mut Vec<Path>) -> J
     }
     for site in site::of(facts, &contexts) {
         let cluster = ask(facts, site, query, paths);
-        for path in paths.iter_mut().filter(|path| cluster.site.has(facts, path)) {
+        for path in paths.iter_mut().filter(|path| cluster.site.has(path)) {
             names::add(&cluster, path);
         }
-        missing::add(facts, &cluster, query, paths, &mut joined.findings);
+        missing::add(facts, &cluster, query, paths, &mut joined);
         compare::add(&cluster, query, paths, &mut joined.findings);
         joined.clusters.push(cluster);
     }
     joined
 }
 
-/// Makes fixes exact that name a port of a Service which only the API knows.
-pub(super) fn complete_fixes(joined: &Joined, paths: &[Path], reach: &mut [Reach]) {
+/// Adds to the reachability what the APIs know of it, and makes fixes exact that name a
+/// port of a Service.
+pub(super) fn complete(joined: &Joined, paths: &[Path], reach: &mut Vec<Reach>) {
+    for one in &joined.reach {
+        if !reach.iter().any(|known| known.from == one.from) {
+            reach.push(one.clone());
+        }
+    }
     for cluster in &joined.clusters {
         for service in &cluster.services {
             let of = |path: &&Path| names::is_of(path, &service.name);
@@ -115,15 +123,17 @@ fn concerns(
         return true;
     }
     // A free port, or one that something else holds in the range of NodePorts: only on
-    // a node that has pods.
+    // what looks like a node of a cluster.
     let node_port = super::owner::NODE_PORTS.contains(&query.ports.first.0);
-    (paths.is_empty() || node_port) && facts.netns.iter().any(site::is_of_pod)
+    let free = paths.is_empty() && is_everywhere(query);
+    (free || node_port)
+        && (facts.netns.iter().any(site::is_of_pod) || site::any_here(facts, contexts))
 }
 
 /// Reads what the answer needs of one cluster: the services by name where rules name them,
 /// all of them where something is not explained otherwise, then their endpoints and pods.
 fn ask(facts: &Facts<'_>, site: Site, query: &Query, paths: &[Path]) -> Cluster {
-    let ours: Vec<&Path> = paths.iter().filter(|path| site.has(facts, path)).collect();
+    let ours: Vec<&Path> = paths.iter().filter(|path| site.has(path)).collect();
     let mut named: BTreeSet<ObjectName> = ours.iter().filter_map(|p| service_of(p)).collect();
     let unexplained = ours.is_empty()
         || ours.iter().any(|p| p.end.service.is_none() && (p.end.pod.is_some() || is_idle(p)))
@@ -158,7 +168,7 @@ fn ask(facts: &Facts<'_>, site: Site, query: &Query, paths: &[Path]) -> Cluster 
         exposed::of(service).iter().any(asked)
     };
     let mut leads = Vec::new();
-    for path in paths.iter().filter(|path| cluster.site.has(facts, path)) {
+    for path in paths.iter().filter(|path| cluster.site.has(path)) {
         if let Some(pod) = names::pod_of(&cluster, path)
             && let Some(port) = path.hops.last().and_then(|hop| hop.endpoint.port)
         {

@@ -125,6 +125,22 @@ impl Kube {
         asks.iter().map(|ask| said.get(ask).cloned().unwrap_or_default()).collect()
     }
 
+    /// What was read so far.
+    pub(super) fn summary(&self) -> String {
+        let said = self.said.borrow();
+        let count = |of: fn(&KubeObjects) -> usize| -> usize {
+            said.values().map(|read| of(&read.value)).sum()
+        };
+        format!(
+            "{} services, {} endpoint slices, {} pods, {} nodes in {} questions",
+            count(|o| o.services.len()),
+            count(|o| o.endpoints.len()),
+            count(|o| o.pods.len()),
+            count(|o| o.nodes.len()),
+            said.len(),
+        )
+    }
+
     fn fetch(&self, asks: &[&KubeAsk]) {
         let until = *self.until.get_or_init(|| Instant::now() + TIME);
         let runtime = self.runtime.get_or_init(|| {
