@@ -8,13 +8,14 @@ mod said;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
@@ -23,6 +24,8 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
+
+use crate::netns::Netns;
 
 pub use said::{answer, nothing, service_path};
 
@@ -90,6 +93,30 @@ impl FakeFleet {
     /// When it can't listen or write.
     pub fn start(dir: &Path, nodes: impl IntoIterator<Item = (String, Has)>) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        Self::on(listener, dir, nodes)
+    }
+
+    /// The same as a kubelet: only what a real API server passes on to its node's agent is
+    /// asked of it, on all addresses of `netns`, at this port.
+    ///
+    /// # Errors
+    /// When it can't listen or write.
+    pub fn kubelet(netns: &Netns, port: u16, dir: &Path, does: Does) -> Result<Self> {
+        let file = std::fs::File::open(&netns.path)?;
+        let bound = std::thread::spawn(move || -> Result<TcpListener> {
+            let network = rustix::thread::LinkNameSpaceType::Network;
+            rustix::thread::move_into_link_name_space(file.as_fd(), Some(network))?;
+            Ok(TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?)
+        });
+        let listener = bound.join().map_err(|_| anyhow!("listening"))??;
+        Self::on(listener, dir, [("node".to_owned(), Has::Agent(does))])
+    }
+
+    fn on(
+        listener: TcpListener,
+        dir: &Path,
+        nodes: impl IntoIterator<Item = (String, Has)>,
+    ) -> Result<Self> {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()])?;
@@ -204,6 +231,8 @@ async fn reply(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Answer
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let known = request.headers().get("authorization").is_some_and(|a| a == "Bearer known");
     Ok(match parts.as_slice() {
+        // As a kubelet, of the API server, which has no token here.
+        ["exec", "whereis-port", pod, "agent"] => exec::reply(request, pod, shared),
         _ if !known => refusal(401, "Unauthorized"),
         ["api", "v1", "nodes"] if shared.no_nodes.load(Ordering::Relaxed) => refusal(
             403,
