@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use lab::fleet::{Does, FakeFleet, Has, answer, crowd, service_path};
@@ -16,13 +17,19 @@ pub(crate) const ROUNDS: u32 = 5;
 /// What it may take: seconds, and bytes.
 const MOST: (f64, u64) = (10.0, 100_000_000);
 
+/// A run that takes longer is a failure.
+const LIMIT: Duration = Duration::from_secs(60);
+
 /// Measures, and gives a table.
 pub(crate) fn measure(binary: &Path, rounds: u32) -> Result<String> {
     let mut text = String::from(
         "| a cluster of 200 nodes | command | time | peak memory | \u{2264} 10 s, \u{2264} 100 MB |\n|---|---|--:|--:|---|\n",
     );
-    let troubled = ("some slow, twenty in trouble, one silent", crowd::crowd());
-    for (what, nodes) in [troubled, ("answers of 1 MB", large())] {
+    let troubled = "some slow, twenty in trouble, one silent";
+    for (what, nodes, all_say) in [
+        (troubled, crowd::crowd(), "on 181 of 187 nodes"),
+        ("answers of 1 MB", large(), "on all 200 nodes"),
+    ] {
         let dir = tempfile::tempdir().context("making a directory")?;
         let fleet = FakeFleet::start(dir.path(), nodes)?;
         let config = fleet.kubeconfig(dir.path())?;
@@ -34,11 +41,13 @@ pub(crate) fn measure(binary: &Path, rounds: u32) -> Result<String> {
             args: args.map(str::to_owned).into(),
             label: "whereis-port cluster 30518 --timeout 9s",
         };
+        // A fast wrong answer is worth nothing.
+        let shown = case.output_within(LIMIT)?.context("no answer in time")?;
+        ensure!(shown.contains(all_say), "it does not say {all_say:?}:\n{shown}");
         let samples = measure::alternate(std::slice::from_ref(&case), rounds)?;
         let samples = samples.first().context("no samples")?;
         ensure!(fleet.peak() <= 50, "{} nodes were asked at once", fleet.peak());
-        let mut times: Vec<f64> =
-            samples.wall.iter().map(std::time::Duration::as_secs_f64).collect();
+        let mut times: Vec<f64> = samples.wall.iter().map(Duration::as_secs_f64).collect();
         times.sort_by(f64::total_cmp);
         let time = times.get(times.len() / 2).copied().context("no times")?;
         let met = if time <= MOST.0 && samples.peak <= MOST.1 { "met" } else { "**missed**" };
