@@ -409,6 +409,9 @@ fn a_real_api_server_takes_the_manifest_and_passes_the_question_on() -> Test {
     let file = cluster.dir().join("agents.yaml");
     std::fs::write(&file, manifest)?;
     cluster.kubectl(&["apply", "-f", file.to_str().context("path")?])?;
+    let deploy = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy");
+    let kustomized = cluster.kubectl(&["kustomize", deploy])?;
+    ensure!(kustomized.contains("kind: DaemonSet"), "{kustomized}");
     // Nobody makes pods of a DaemonSet here, nor runs them: the stub of a kubelet does.
     let set = "/apis/apps/v1/namespaces/whereis-port/daemonsets/whereis-port-agent";
     let set: Value = serde_json::from_str(&cluster.kubectl(&["get", "--raw", set])?)?;
