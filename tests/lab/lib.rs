@@ -18,6 +18,7 @@ mod connect;
 mod crowd;
 mod docker;
 mod fake;
+pub mod fleet;
 pub mod kube;
 mod loaded;
 mod mounts;

@@ -7,6 +7,7 @@
 //! time depends on the machine.
 
 mod events;
+mod fleet;
 mod measure;
 mod node;
 mod report;
@@ -43,6 +44,9 @@ pub(crate) struct Args {
     /// Measure only the nodes with many rules, and print what they took.
     #[arg(long, conflicts_with_all = ["json", "readme"])]
     rules_only: bool,
+    /// Measure only a cluster of 200 simulated nodes, and print what asking it took.
+    #[arg(long, conflicts_with_all = ["json", "readme", "rules_only"])]
+    fleet: bool,
     /// Measure this binary instead of building the release binary.
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
@@ -62,6 +66,11 @@ pub(crate) enum Question {
 
 /// Measures and reports.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.fleet {
+        let binary = args.binary.clone().map_or_else(build, Ok)?;
+        println!("{}", fleet::measure(&binary, args.rounds.min(fleet::ROUNDS))?);
+        return Ok(());
+    }
     if !sh::is_root() {
         let reason = "bench needs root: it measures in a network namespace of its own";
         return Err(Refused(reason.to_owned()).into());
