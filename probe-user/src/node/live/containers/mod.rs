@@ -22,7 +22,7 @@ use self::docker::{Failure, Limits};
 use self::procs::Procs;
 use self::running::Running;
 use self::runtimes::Listener;
-use self::statefiles::Monitor;
+use self::statefiles::{Monitor, Places};
 use super::safefs::{Root, Unreadable};
 use crate::model::{Container, ContainerRef, Gap, Impact, Pid, Pod, Process, Read, Runtime};
 
@@ -265,9 +265,10 @@ impl Containers {
         self.find_running(state);
         let running = state.running.iter().flatten();
         let beside: Vec<&Running> = running.filter(|r| same(&r.chain, parents)).collect();
-        let data_roots: Vec<String> =
-            beside.iter().flat_map(|r| r.data_roots.iter().cloned()).collect();
-        let states: Vec<String> = beside.iter().flat_map(|r| r.states.iter().cloned()).collect();
+        let told = Places {
+            data_roots: beside.iter().flat_map(|r| r.data_roots.iter().cloned()).collect(),
+            states: beside.iter().flat_map(|r| r.states.iter().cloned()).collect(),
+        };
         // Without its monitor, a container in a container can still be found
         // where its daemon lives.
         let keeper = monitor.or_else(|| beside.first().map(|r| r.pid));
@@ -296,7 +297,7 @@ impl Containers {
                 opened => opened,
             };
             let opened = opened.map_err(|e| (path.display().to_string(), e))?;
-            statefiles::find(&opened, &target, monitor.as_ref(), &data_roots, &states)
+            statefiles::find(&opened, &target, monitor.as_ref(), &told)
         };
         let found = if at_host { Some(search()) } else { in_time(search, NESTED_FILES) };
         let name = |file: &str| match at_host {

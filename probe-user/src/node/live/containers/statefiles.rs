@@ -42,6 +42,15 @@ pub(super) struct Monitor {
     pub(super) cwd: Option<PathBuf>,
 }
 
+/// Where daemons that run say that they keep files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Places {
+    /// Docker's data directories.
+    pub(super) data_roots: Vec<String>,
+    /// The state directories of containerd.
+    pub(super) states: Vec<String>,
+}
+
 /// What a monitor's command line says.
 #[derive(Debug, PartialEq, Eq)]
 enum Watch<'a> {
@@ -74,17 +83,16 @@ pub(super) fn find(
     root: &Root,
     target: &ContainerRef,
     monitor: Option<&Monitor>,
-    data_roots: &[String],
-    states: &[String],
+    told: &Places,
 ) -> Result<Option<Container>, (String, Unreadable)> {
-    let mut reader = Reader { root, states, refused: None };
+    let mut reader = Reader { root, told, refused: None };
     let found = match target.runtime {
         Runtime::Lxc | Runtime::Nspawn => Some(by_name(target)),
-        Runtime::Docker => reader.docker(target, monitor, data_roots),
+        Runtime::Docker => reader.docker(target, monitor),
         Runtime::Podman | Runtime::CriO => reader.storage(target, monitor),
         Runtime::Containerd | Runtime::Nerdctl => reader.containerd(target, monitor),
         Runtime::Unknown => reader
-            .docker(target, monitor, data_roots)
+            .docker(target, monitor)
             .or_else(|| reader.storage(target, monitor))
             .or_else(|| reader.containerd(target, monitor)),
     };
@@ -117,8 +125,7 @@ pub(super) fn by_name(target: &ContainerRef) -> Container {
 
 struct Reader<'a> {
     root: &'a Root,
-    /// Where containerds say that they keep state.
-    states: &'a [String],
+    told: &'a Places,
     refused: Option<(String, Unreadable)>,
 }
 
@@ -144,13 +151,8 @@ impl Reader<'_> {
         result.map_err(|e| self.refuse(path, Unreadable::Failed(e.to_string()))).ok()
     }
 
-    fn docker(
-        &mut self,
-        target: &ContainerRef,
-        monitor: Option<&Monitor>,
-        data_roots: &[String],
-    ) -> Option<Container> {
-        let mut roots: Vec<PathBuf> = data_roots.iter().map(PathBuf::from).collect();
+    fn docker(&mut self, target: &ContainerRef, monitor: Option<&Monitor>) -> Option<Container> {
+        let mut roots: Vec<PathBuf> = self.told.data_roots.iter().map(PathBuf::from).collect();
         // The OCI bundle mounts files of the data directory into the container.
         if let Some((_, bundle)) = self.bundle(target, monitor) {
             roots.extend(bundle.data_root());
@@ -192,7 +194,7 @@ impl Reader<'_> {
             places.extend(beside.map(|dir| dir.join(&target.id)));
             namespaces.push(namespace.into());
         }
-        let told = self.states.iter().map(String::as_str);
+        let told = self.told.states.iter().map(String::as_str);
         for state in told.chain(CONTAINERD_STATES) {
             let tasks = Path::new(state).join("io.containerd.runtime.v2.task");
             let mut names = namespaces.clone();

@@ -18,6 +18,8 @@ use http::uri::PathAndQuery;
 use hyper_util::rt::TokioIo;
 use prost::Message;
 use tokio::net::UnixStream;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
@@ -25,7 +27,7 @@ use tonic_prost::ProstCodec;
 
 use self::proto::{
     ContainerStatusRequest, ContainerStatusResponse, Filter, ListContainersRequest,
-    ListPodSandboxRequest, ListResponse, PodSandbox, PodSandboxStatusRequest,
+    ListPodSandboxRequest, ListResponse, PodSandbox, PodSandboxStatus, PodSandboxStatusRequest,
     PodSandboxStatusResponse,
 };
 use super::asking::{Failure, Limited, Limits, shortened};
@@ -100,13 +102,15 @@ impl Client {
         self.ask(known, judge, async |talk| talk.one(self.runtime, id).await)
     }
 
-    /// Asks for all containers and sandboxes. Their networks are not known.
+    /// Asks for all containers and sandboxes.
     pub(super) fn list(
         &self,
         known: Option<Version>,
         judge: impl Fn(Peer) -> Result<(), Failure>,
     ) -> (Option<Version>, Result<Vec<Container>, Failure>) {
-        self.ask(known, judge, async |talk| talk.list(self.runtime).await)
+        // What is only nice to have does not use up the time for the rest.
+        let until = Instant::now() + self.limits.time / 2;
+        self.ask(known, judge, async |talk| talk.list(self.runtime, until).await)
     }
 
     fn ask<T>(
@@ -170,6 +174,7 @@ impl Client {
 }
 
 /// A connection on which questions are asked.
+#[derive(Clone)]
 struct Talk {
     grpc: Grpc<Channel>,
     version: Version,
@@ -208,20 +213,49 @@ impl Talk {
         Ok(Told { value, missing })
     }
 
-    async fn list(&mut self, runtime: Runtime) -> Result<Vec<Container>, Status> {
+    async fn list(&mut self, runtime: Runtime, until: Instant) -> Result<Vec<Container>, Status> {
         let listed = self.first("ListContainers", ListContainersRequest { filter: None }).await?;
         let pods: ListResponse =
             self.call("ListPodSandbox", ListPodSandboxRequest { filter: None }).await?;
         let pods: HashMap<String, PodSandbox> =
             items(pods).map(|pod: PodSandbox| (pod.id.clone(), pod)).collect();
+        let networks = self.networks(pods.keys(), until).await;
         let mut all: Vec<Container> = items(listed)
             .map(|container: proto::Container| {
                 let pod = pods.get(&container.pod_sandbox_id);
-                facts::from_container(runtime, container, pod, None)
+                let status = networks.get(&container.pod_sandbox_id);
+                facts::from_container(runtime, container, pod, status)
             })
             .collect();
-        all.extend(pods.values().map(|pod| facts::from_sandbox(runtime, pod, None)));
+        all.extend(pods.values().map(|pod| {
+            let status = networks.get(&pod.id).cloned().map(|status| PodSandboxStatusResponse {
+                status: Some(status),
+                info: HashMap::new(),
+            });
+            facts::from_sandbox(runtime, pod, status.as_ref())
+        }));
         Ok(all)
+    }
+
+    /// The networks of pods, as many as are told until then: side by side, as
+    /// each is a question of its own.
+    async fn networks(
+        &self,
+        pods: impl Iterator<Item = &String>,
+        until: Instant,
+    ) -> HashMap<String, PodSandboxStatus> {
+        let mut asked = JoinSet::new();
+        for id in pods.cloned() {
+            let mut talk = self.clone();
+            asked.spawn(async move { talk.pod_status(&id, false).await });
+        }
+        let mut told = HashMap::new();
+        while let Ok(Some(answer)) = timeout_at(until, asked.join_next()).await {
+            if let Ok(Ok(PodSandboxStatusResponse { status: Some(status), .. })) = answer {
+                told.insert(status.id.clone(), status);
+            }
+        }
+        told
     }
 
     async fn pod(&mut self, id: &str) -> Result<Option<PodSandbox>, Status> {
