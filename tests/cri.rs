@@ -3,3 +3,5 @@
 
 #[path = "cri/pods.rs"]
 mod pods;
+#[path = "cri/weather.rs"]
+mod weather;

@@ -10,7 +10,7 @@ use super::proto::{ImageSpec, NODE};
 use super::*;
 use crate::model::{Port, Proto, Published};
 
-pub(crate) use self::fake::{Fake, Reply, serve};
+pub(crate) use self::fake::{Asked, Fake, Reply, serve};
 
 pub(crate) const WEB: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 pub(crate) const SANDBOX: &str = "5555555555555555555555555555555555555555555555555555555555555555";

@@ -202,3 +202,54 @@ fn a_machine_is_called_what_its_cgroup_is_called() {
         find(&root, &target(Runtime::Lxc, "web1"), None, &Places::default()).unwrap().unwrap();
     assert_eq!((found.name.as_deref(), found.via.as_str()), (Some("web1"), "cgroup path"));
 }
+
+#[test]
+fn names_of_logs_are_taken_apart() {
+    let uid = "0f7a2b1c-5d34-4f6e-8a90-1b2c3d4e5f60";
+    let pod = pod_of_logs(&format!("default_web-abc_{uid}"), uid).unwrap();
+    assert_eq!(pod, ("default".to_owned(), "web-abc".to_owned()));
+    for other in [uid, &format!("_{uid}"), &format!("a_{uid}"), "a_b_c", &format!("a_b_c_{uid}")] {
+        assert_eq!(pod_of_logs(other, uid), None, "{other}");
+    }
+    let log = |name: &str| container_of_log(name, WEB);
+    assert_eq!(log(&format!("web-abc_default_nginx-{WEB}.log")).as_deref(), Some("nginx"));
+    assert_eq!(log(&format!("web-abc_default_my-app-{WEB}.log")).as_deref(), Some("my-app"));
+    assert_eq!(log(&format!("web-abc_default_nginx-{PODWEB}.log")), None);
+    assert_eq!(log("x.log"), None);
+}
+
+#[test]
+fn a_sandboxs_bundle_says_what_holds_for_the_pod() {
+    let sandbox = "5".repeat(64);
+    let bundle = |text: String| serde_json::from_str::<Bundle>(&text).unwrap();
+    let with = |namespaces: &str, more: &str| {
+        bundle(format!(
+            r#"{{"annotations": {{"io.kubernetes.cri.container-type": "sandbox",
+                "io.kubernetes.cri.sandbox-name": "p", "io.kubernetes.cri.sandbox-id": "{sandbox}"
+                {more}}}, "linux": {{"namespaces": [{namespaces}]}}}}"#
+        ))
+    };
+    let told = |bundle: &Bundle| {
+        let container = bundle.container(&target(Runtime::Containerd, &sandbox), String::new());
+        assert!(container.sandbox);
+        container
+    };
+    let own = told(&with(r#"{"type":"pid"},{"type":"network","path":"/run/netns/x"}"#, ""));
+    assert_eq!(own.pod.unwrap().host_network, Some(false));
+    let host = told(&with(r#"{"type":"pid"}"#, ""));
+    assert_eq!(host.network_mode.as_deref(), Some("host"));
+    assert_eq!(host.pod.unwrap().host_network, Some(true));
+    let more = r#", "io.kubernetes.cri-o.Labels": "{\"app\":\"a\",\"io.kubernetes.pod.uid\":\"u\"}",
+        "io.kubernetes.cri-o.Annotations": "{\"kubernetes.io/config.source\":\"file\"}""#;
+    let pod = told(&with("", more)).pod.unwrap();
+    assert_eq!(pod.is_static, Some(true));
+    assert_eq!(pod.labels, [("app".to_owned(), "a".to_owned())].into());
+    // The sandbox of another container is looked for beside it, by an id only.
+    let sandbox_of = |id: &str| {
+        let text = format!(r#"{{"annotations": {{"io.kubernetes.cri.sandbox-id": "{id}"}}}}"#);
+        bundle(text).sandbox_id(&target(Runtime::Containerd, WEB))
+    };
+    assert_eq!(sandbox_of(&sandbox), Some(sandbox.clone()));
+    assert_eq!(sandbox_of(WEB), None);
+    assert_eq!(sandbox_of("../../../etc"), None);
+}

@@ -57,6 +57,11 @@ pub(crate) struct Fake {
 }
 
 impl Fake {
+    /// [`Fake::pod`], with everything replied like this.
+    pub(crate) fn replying(reply: Reply) -> Self {
+        Self { reply, ..Self::pod() }
+    }
+
     /// The pod `default/web-abc` with the container `web`, as a kubelet makes it.
     pub(crate) fn pod() -> Self {
         let names = [
