@@ -13,8 +13,8 @@ use clap::{CommandFactory, Parser};
 
 use crate::cli::{self, Cli, Command, Global, ListArgs, ListOutput};
 use crate::exit::Exit;
-use crate::model::{Impact, Listing, Proto, Query, Verdict};
-use crate::node::{self, LiveNode, Node, Recorded, Recorder};
+use crate::model::{Answer, Impact, Listing, Proto, Query, Subject, Verdict};
+use crate::node::{self, KubeOptions, LiveNode, Node, Recorded, Recorder};
 use crate::resolve::{self, ListFilter};
 use crate::view::{self, Style};
 
@@ -102,6 +102,13 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
             "--flows belongs to a question: whereis-port 8080 --flows".to_owned(),
         ));
     }
+    let subject = cli.subject.subject().map_err(Failure::Usage)?;
+    if let Some(subject) = subject.as_ref().filter(|_| cli.command.is_some()) {
+        return Err(Failure::Usage(format!(
+            "--{0} is a question of its own: whereis-port --{0} …, without a command",
+            subject.option()
+        )));
+    }
     let mut out = io::BufWriter::new(io::stdout().lock());
     let exit = match &cli.command {
         Some(Command::Completions { shell }) => {
@@ -125,6 +132,9 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
             on_node(&cli.global, None, |node| list(node, &cli.global, args, &mut out))?
         }
         Some(Command::Trace(args)) => trace::run(&cli.global, args, &mut out)?,
+        None if subject.is_some() => on_node(&cli.global, None, |node| {
+            behind(node, &cli.global, subject.as_ref(), &mut out)
+        })?,
         None if cli.targets.is_empty() => on_node(&cli.global, None, |node| {
             list(node, &cli.global, &ListArgs::default(), &mut out)
         })?,
@@ -154,16 +164,26 @@ fn on_node(
     if let Some(path) = &global.record {
         can_save(path).map_err(Failure::Usage)?;
     }
+    let kube = kube_options(global);
+    node::check_kube(&kube).map_err(Failure::Usage)?;
     let learnt = watch.map(|time| learning::learn(global, time)).transpose()?;
     let live = LiveNode::new().map_err(|error| no_procfs(&error))?;
     // The process ends with its work: to free one by one what it read of
     // thousands of sockets would only take time.
-    let live = ManuallyDrop::new(live.learnt(learnt.unwrap_or_default()));
+    let live = ManuallyDrop::new(live.with_kube(kube).learnt(learnt.unwrap_or_default()));
     let Some(path) = &global.record else { return work(&*live) };
     let recorder = Recorder::new(&*live);
     let exit = work(&recorder)?;
     save(&recorder, path, global.redact)?;
     Ok(exit)
+}
+
+fn kube_options(global: &Global) -> KubeOptions {
+    KubeOptions {
+        kubeconfig: global.kubeconfig.clone(),
+        context: global.context.clone(),
+        off: global.no_kube,
+    }
 }
 
 fn no_procfs(error: &io::Error) -> Failure {
@@ -247,13 +267,33 @@ fn ask(
         answer
     };
     let answers: Vec<_> = queries.iter().map(answer).collect();
+    show(node, global, &answers, out)
+}
+
+/// Answers which ports lead to `subject`.
+fn behind(
+    node: &dyn Node,
+    global: &Global,
+    subject: Option<&Subject>,
+    out: &mut impl Write,
+) -> Result<Exit, Failure> {
+    let answers: Vec<Answer> = subject.map(|s| resolve::reverse(node, s)).unwrap_or_default();
+    show(node, global, &answers, out)
+}
+
+fn show(
+    node: &dyn Node,
+    global: &Global,
+    answers: &[Answer],
+    out: &mut impl Write,
+) -> Result<Exit, Failure> {
     let host = node.host().value;
     let sources = node.sources();
     if global.json {
-        view::json::write(&view::json::answers(&answers, &host, &sources), out)?;
+        view::json::write(&view::json::answers(answers, &host, &sources), out)?;
     } else {
         let text =
-            view::text::answers(&answers, &host, &style(global), global.verbose > 0, &sources);
+            view::text::answers(answers, &host, &style(global), global.verbose > 0, &sources);
         out.write_all(text.as_bytes())?;
     }
     Ok(Exit::of(answers.iter().map(|answer| answer.verdict)))

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue};
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use crate::model::Subject;
 use crate::view::ColorChoice;
 
 pub use target::{BadTarget, parse_target};
@@ -98,6 +99,10 @@ pub struct Cli {
     #[command(flatten)]
     pub global: Global,
 
+    /// Every port that leads to something, in place of a target.
+    #[command(flatten)]
+    pub subject: SubjectArgs,
+
     /// Watch for this long (500ms, 5s, 2m) where connections lead, then answer: tells it of
     /// proxies whose command line doesn't; needs eBPF, and traffic meanwhile
     #[arg(long, value_name = "TIME", value_parser = trace::positive, conflicts_with = "replay")]
@@ -111,6 +116,98 @@ pub struct Cli {
     /// The command, when it is not a question.
     #[command(subcommand)]
     pub command: Option<Command>,
+}
+
+/// The question the other way round: which ports lead there?
+#[derive(Debug, Args, Default)]
+#[group(id = "subject", multiple = false)]
+pub struct SubjectArgs {
+    /// Every port that leads to a Kubernetes service
+    #[arg(
+        long,
+        value_name = "[NAMESPACE/]NAME",
+        help_heading = "Ask for all ports of something",
+        conflicts_with = "targets"
+    )]
+    pub service: Option<String>,
+    /// Every port that leads to a pod
+    #[arg(
+        long,
+        value_name = "[NAMESPACE/]NAME",
+        help_heading = "Ask for all ports of something",
+        conflicts_with = "targets"
+    )]
+    pub pod: Option<String>,
+    /// Every port that leads to a container, by its name or the beginning of its id
+    #[arg(
+        long,
+        value_name = "NAME",
+        help_heading = "Ask for all ports of something",
+        conflicts_with = "targets"
+    )]
+    pub container: Option<String>,
+    /// Every port that leads to a process
+    #[arg(
+        long,
+        value_name = "PID",
+        help_heading = "Ask for all ports of something",
+        conflicts_with = "targets"
+    )]
+    pub pid: Option<u32>,
+    /// Every port of a cluster's nodes and pods on this machine
+    #[arg(
+        long,
+        value_name = "NAME",
+        help_heading = "Ask for all ports of something",
+        conflicts_with = "targets"
+    )]
+    pub cluster: Option<String>,
+}
+
+impl SubjectArgs {
+    /// What was asked for, if anything.
+    ///
+    /// # Errors
+    /// A name that none can have, with what is wrong with it.
+    pub fn subject(&self) -> Result<Option<Subject>, String> {
+        let plain = |option: &str, name: &String| {
+            let name = name.trim();
+            if name.is_empty() {
+                Err(format!("{option} needs a name"))
+            } else {
+                Ok(name.to_owned())
+            }
+        };
+        let object = |option: &str, text: &String| {
+            let text = plain(option, text)?;
+            let wrong = || format!("{option} {text:?} is no name: write NAMESPACE/NAME or NAME");
+            match text.split_once('/') {
+                Some((namespace, name))
+                    if namespace.is_empty() || name.is_empty() || name.contains('/') =>
+                {
+                    Err(wrong())
+                }
+                Some((namespace, name)) => Ok((Some(namespace.to_owned()), name.to_owned())),
+                None => Ok((None, text)),
+            }
+        };
+        let subject = if let Some(text) = &self.service {
+            let (namespace, name) = object("--service", text)?;
+            Subject::Service(namespace, name)
+        } else if let Some(text) = &self.pod {
+            let (namespace, name) = object("--pod", text)?;
+            Subject::Pod(namespace, name)
+        } else if let Some(text) = &self.container {
+            Subject::Container(plain("--container", text)?)
+        } else if let Some(pid) = self.pid {
+            Subject::Process(pid)
+        } else if let Some(text) = &self.cluster {
+            Subject::Cluster(plain("--cluster", text)?)
+        } else {
+            return Ok(None);
+        };
+        Ok(Some(subject))
+    }
 }
 
 /// Options that every command takes.
@@ -128,6 +225,31 @@ pub struct Global {
     /// and its eBPF programs log, on standard error
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
+
+    /// Ask the Kubernetes APIs of this kubeconfig only; else those of KUBECONFIG, ~/.kube/config
+    /// and the files that distributions keep on their nodes
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        help_heading = "Kubernetes",
+        conflicts_with = "no_kube"
+    )]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Ask this context's API only, also when it has no node here
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        help_heading = "Kubernetes",
+        conflicts_with = "no_kube"
+    )]
+    pub context: Option<String>,
+
+    /// Ask no Kubernetes API: pods and services are named as far as the node itself tells
+    #[arg(long, global = true, help_heading = "Kubernetes")]
+    pub no_kube: bool,
 
     /// Write what this run read to FILE (mode 0600: command lines can hold secrets)
     #[arg(long, global = true, value_name = "FILE", conflicts_with = "replay")]

@@ -81,7 +81,7 @@ fn completed_by_bash(line: &str) -> Vec<String> {
 fn bash_completes_behind_a_command() {
     assert_eq!(completed_by_bash("whereis-port d"), ["doctor"]);
     let options = completed_by_bash("whereis-port list --n");
-    assert_eq!(options, ["--netns", "--no-headers"]);
+    assert_eq!(options, ["--netns", "--no-headers", "--no-kube"]);
     assert_eq!(completed_by_bash("whereis-port list -o "), ["table", "wide", "json", "csv"]);
     let events = completed_by_bash("whereis-port trace --events ");
     assert_eq!(events, ["listen", "bind", "close", "connect", "accept", "nat"]);

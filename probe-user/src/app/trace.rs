@@ -337,6 +337,7 @@ mod tests {
             ports: PortRange { first: Port(first), last: Port(last) },
             proto: None,
             scope: Scope::Everywhere,
+            subject: None,
         }
     }
 

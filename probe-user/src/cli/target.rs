@@ -27,7 +27,7 @@ pub fn parse_target(target: &str, services: &str) -> Result<Query, BadTarget> {
     let (scope, port) = split(place).map_err(bad)?;
     let ports = ports(port, services, proto).map_err(bad)?;
     // A service name can say the protocol too: only one that has it counts.
-    Ok(Query { text: target.to_owned(), ports, proto, scope })
+    Ok(Query { text: target.to_owned(), ports, proto, scope, subject: None })
 }
 
 fn split(place: &str) -> Result<(Scope, &str), String> {

@@ -42,7 +42,7 @@ pub use kube::{
 pub use net::{Address, KernelPort, Link, LinkKind, Netns, NetnsId, Route};
 pub use owner::{Owner, Owners};
 pub use process::{Ancestor, Process, StartTime};
-pub use query::{Query, Scope};
+pub use query::{Query, Scope, Subject};
 pub use rules::{
     Backend, Base, BaseChain, BitOp, Bytes, ChainId, ChainKind, CmpOp, CtKey, Element, Expr,
     Family, FibResult, Hook, IpSet, IpSetId, IpSetMember, MapsTo, MarkOp, MetaKey, NatKind,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{PortRange, Proto, SocketFilter};
+use super::{Pid, PortRange, Proto, SocketFilter};
 
 /// One question: who is behind these ports?
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -18,6 +18,53 @@ pub struct Query {
     pub proto: Option<Proto>,
     /// Where.
     pub scope: Scope,
+    /// What the port has to lead to: of a question the other way round.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Subject>,
+}
+
+/// What somebody wants to know all ports of.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    /// A process, in the tool's PID namespace.
+    Process(Pid),
+    /// A container by its name, or the beginning of its id.
+    Container(String),
+    /// A Kubernetes pod; without a namespace that of any.
+    Pod(Option<String>, String),
+    /// A Kubernetes service; without a namespace that of any.
+    Service(Option<String>, String),
+    /// Everything of a cluster.
+    Cluster(String),
+}
+
+impl Subject {
+    /// The option that asks for it, without its dashes.
+    pub fn option(&self) -> &'static str {
+        match self {
+            Self::Process(_) => "pid",
+            Self::Container(_) => "container",
+            Self::Pod(..) => "pod",
+            Self::Service(..) => "service",
+            Self::Cluster(_) => "cluster",
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let slash = |namespace: &Option<String>| {
+            namespace.as_ref().map_or_else(String::new, |namespace| format!("{namespace}/"))
+        };
+        match self {
+            Self::Process(pid) => write!(f, "process {pid}"),
+            Self::Container(name) => write!(f, "container {name}"),
+            Self::Pod(namespace, name) => write!(f, "pod {}{name}", slash(namespace)),
+            Self::Service(namespace, name) => write!(f, "service {}{name}", slash(namespace)),
+            Self::Cluster(name) => write!(f, "cluster {name}"),
+        }
+    }
 }
 
 /// Where a port is looked for.

@@ -18,8 +18,8 @@ use crate::model::{
 #[doc(hidden)]
 pub use live::fuzzing;
 pub use live::{
-    COMPARISON, LiveNode, Pinned, drop_rights, group_id, local_offset, pin, probe_reports, unpin,
-    watch,
+    COMPARISON, KubeOptions, LiveNode, Pinned, check_kube, drop_rights, group_id, kube_client,
+    local_offset, pin, probe_reports, unpin, watch,
 };
 pub use recorded::{
     Asked, ElementOf, Facts, FlowsOf, InContainer, Recorded, Recorder, Recording, RecordingError,

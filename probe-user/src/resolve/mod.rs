@@ -5,6 +5,7 @@ mod event;
 mod facts;
 mod flows;
 mod forward;
+mod kube;
 mod learn;
 mod list;
 mod observed;
@@ -13,6 +14,7 @@ mod path;
 mod place;
 mod published;
 mod reach;
+mod reverse;
 mod route;
 mod ruled;
 mod rules;
@@ -30,6 +32,7 @@ pub use forward::{Forward, Target, parse as parse_forward};
 pub(crate) use forward::{Piece, Word, telling_words};
 pub use learn::{Learner, WINDOW};
 pub use list::{ListFilter, list};
+pub use reverse::reverse;
 
 use crate::model::{
     Answer, Capability, Ending, Gap, Impact, KernelPort, NetnsId, Path, Query, RouteKind,
@@ -40,6 +43,11 @@ use facts::Facts;
 
 /// Answers one question from the facts of a node.
 pub fn answer(node: &dyn Node, query: &Query) -> Answer {
+    answer_of(node, query, &|_| true)
+}
+
+/// The same, of those paths only that are wanted.
+fn answer_of(node: &dyn Node, query: &Query, wanted: &dyn Fn(&Path) -> bool) -> Answer {
     node.expect(&query.filter());
     let facts = Facts::new(node);
     let sockets = matching(&facts, query);
@@ -65,14 +73,25 @@ pub fn answer(node: &dyn Node, query: &Query) -> Answer {
     {
         unheld(&facts, address.to_canonical());
     }
+    let joined = kube::join(&facts, query, &mut paths);
+    paths.retain(wanted);
     let verdict = verdict(&facts, &paths);
-    let reach = reach::of(&facts, &mut paths, &tried);
+    let mut reach = reach::of(&facts, &mut paths, &tried);
+    kube::complete(&joined, &paths, &mut reach);
     let mut gaps = facts.gaps();
     if paths.is_empty() {
         // There is nothing whose name could be missing.
         gaps.retain(|gap| gap.impact != Impact::Name);
     }
-    Answer { query: query.clone(), verdict, paths, reach, flows: None, gaps, findings: Vec::new() }
+    Answer {
+        query: query.clone(),
+        verdict,
+        paths,
+        reach,
+        flows: None,
+        gaps,
+        findings: joined.findings,
+    }
 }
 
 /// The sockets that the question is about: the own namespace's first, then the

@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
     Address, Ancestor, Answer, Capability, CgroupPath, Container, ContainerRef, Ending, Frontend,
-    Gap, HopKind, Host, Impact, KernelPort, Link, LinkKind, Netns, NetnsId, Network, Owner, Owners,
-    Pid, Port, PortRange, Process, Proto, Published, Query, Read, Route, Runtime, Scope, Socket,
-    SocketFilter, SocketInode, SocketState, SourceReport, StartTime, Vantage, Verdict, Watched,
+    Gap, HopKind, Host, Impact, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LinkKind,
+    Netns, NetnsId, Network, Owner, Owners, Pid, Port, PortRange, Process, Proto, Published, Query,
+    Read, Route, Runtime, Scope, Socket, SocketFilter, SocketInode, SocketState, SourceReport,
+    StartTime, Vantage, Verdict, Watched,
 };
 use crate::node::Node;
 
 mod event;
+mod kube;
 mod observed;
 mod paths;
 
@@ -34,6 +36,7 @@ struct TestNode {
     gaps: Vec<Gap>,
     watched: Option<Watched>,
     frontends: Vec<Frontend>,
+    apis: Vec<kube::Api>,
 }
 
 fn netns(id: NetnsId, name: Option<&str>) -> Netns {
@@ -79,6 +82,7 @@ impl TestNode {
             gaps: Vec::new(),
             watched: None,
             frontends: Vec::new(),
+            apis: Vec::new(),
         };
         node.address(HOST, "127.0.0.1").address(HOST, "192.0.2.10")
     }
@@ -235,6 +239,12 @@ impl Node for TestNode {
     }
     fn frontends(&self, netns: &[NetnsId]) -> Read<Vec<Frontend>> {
         of(&self.frontends, netns, |f| f.netns)
+    }
+    fn kube_contexts(&self) -> Read<Vec<KubeContext>> {
+        Read::whole(self.apis.iter().map(|api| api.context.clone()).collect())
+    }
+    fn kube(&self, asks: &[KubeAsk]) -> Vec<Read<KubeObjects>> {
+        asks.iter().map(|ask| kube::answer(&self.apis, ask)).collect()
     }
     fn container(&self, chain: &[ContainerRef], _: Pid) -> Read<Option<Container>> {
         let id = &chain.last().unwrap().id;
@@ -856,6 +866,7 @@ fn a_range_and_a_protocol_limit_the_answer() {
         ports: PortRange::one(Port(1)),
         proto: None,
         scope: Scope::Everywhere,
+        subject: None,
     };
     assert_eq!(super::answer(&node, &unused).verdict, Verdict::NotFound);
 }

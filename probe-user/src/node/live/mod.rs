@@ -18,6 +18,7 @@ mod held;
 mod host;
 mod inside;
 mod joined;
+mod kube;
 mod mounts;
 mod nat;
 mod netns;
@@ -44,12 +45,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+pub use self::kube::{KubeOptions, check_kube, kube_client};
 use super::Node;
 use crate::model::{
     Address, Bytes, CgroupPath, ChainId, Container, ContainerRef, Element, Flow, FlowFilter,
-    Frontend, Gap, Host, Impact, IpSet, IpSetId, KernelPort, Link, LinkKind, NetSettings, Netns,
-    NetnsId, Owners, Pid, PortRange, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset,
-    Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, Watched,
+    Frontend, Gap, Host, Impact, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects,
+    Link, LinkKind, NetSettings, Netns, NetnsId, Owners, Pid, PortRange, Process, Read, Route,
+    RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode,
+    SourceReport, Watched,
 };
 pub use clock::local_offset;
 use containers::Containers;
@@ -87,6 +90,7 @@ pub struct LiveNode {
     rules: rules::Rules,
     ways: ways::Ways,
     balance: balance::Balance,
+    kube: kube::Kube,
     held: OnceCell<Option<Gap>>,
     cgroups: RefCell<HashMap<u64, Read<Option<CgroupPath>>>>,
     sources: RefCell<BTreeMap<&'static str, SourceReport>>,
@@ -152,6 +156,7 @@ impl LiveNode {
             rules: rules::Rules::default(),
             ways: ways::Ways::default(),
             balance: balance::Balance::default(),
+            kube: kube::Kube::default(),
             held: OnceCell::new(),
             cgroups: RefCell::default(),
             sources: RefCell::default(),
@@ -177,6 +182,13 @@ impl LiveNode {
             self.sources.borrow_mut().insert("watching", report);
         }
         self.learnt = watched;
+        self
+    }
+
+    /// The same node, whose Kubernetes APIs are asked as `options` say.
+    #[must_use]
+    pub fn with_kube(mut self, options: KubeOptions) -> Self {
+        self.kube = kube::Kube::new(options);
         self
     }
 
@@ -502,6 +514,19 @@ impl Node for LiveNode {
 
     fn settings(&self, netns: &[NetnsId]) -> Read<Vec<NetSettings>> {
         self.settings_inside(netns)
+    }
+
+    fn kube_contexts(&self) -> Read<Vec<KubeContext>> {
+        self.kube.contexts()
+    }
+
+    fn kube(&self, asks: &[KubeAsk]) -> Vec<Read<KubeObjects>> {
+        let since = Instant::now();
+        let reads = self.kube.ask(asks);
+        let gaps: Vec<Gap> = reads.iter().flat_map(|read| read.gaps.clone()).collect();
+        let detail = self.kube.summary();
+        self.log("Kubernetes API", since, &gaps, detail);
+        reads
     }
 
     fn container(&self, chain: &[ContainerRef], pid: Pid) -> Read<Option<Container>> {

@@ -103,6 +103,7 @@ fn a_question_for_an_address_is_about_that_address() {
         ports: PortRange::one(Port(8080)),
         proto: None,
         scope: Scope::Address(address.parse().unwrap()),
+        subject: None,
     };
     let flow = published("192.0.2.10:1", A);
     assert!(is_asked(&flow, &query("192.0.2.1")) && is_asked(&flow, &query("172.18.0.2")));

@@ -132,6 +132,9 @@ pub struct Query<'a> {
     pub proto: Option<Proto>,
     /// The address; null for all.
     pub address: Option<IpAddr>,
+    /// What the port has to lead to, of a question for all ports of something:
+    /// `container web`; null otherwise.
+    pub subject: Option<String>,
 }
 
 impl<'a> From<&'a model::Query> for Query<'a> {
@@ -145,6 +148,7 @@ impl<'a> From<&'a model::Query> for Query<'a> {
                 model::Scope::Everywhere => None,
                 model::Scope::Address(address) => Some(address),
             },
+            subject: query.subject.as_ref().map(ToString::to_string),
         }
     }
 }

@@ -1,12 +1,16 @@
 //! What is said when nothing was found: how sure that is, and what to do next.
 
-use crate::model::{Answer, Host, Impact, Proto, Scope, SourceReport, Verdict};
+use crate::model::{Answer, Host, Impact, Proto, Scope, SourceReport, Subject, Verdict};
 use crate::view::layout::Page;
 use crate::view::style::Ink;
 
 pub(super) fn write(page: &mut Page<'_>, answer: &Answer, host: &Host, sources: &[SourceReport]) {
     let what = subject(answer);
     let query = page.style.text(&answer.query.text);
+    if let Some(subject) = &answer.query.subject {
+        of_subject(page, answer, subject);
+        return;
+    }
     let (statement, next) = if answer.verdict == Verdict::NotFound {
         (not_found(&what, &answer.query.scope, namespaces(sources)), not_found_next(answer))
     } else {
@@ -14,6 +18,26 @@ pub(super) fn write(page: &mut Page<'_>, answer: &Answer, host: &Host, sources: 
     };
     let statement = page.style.text(&statement);
     page.paragraph("", "    ", Some(Ink::Strong), &format!("{query}: {statement}"));
+    page.entry("  ", ("next:", 6, Ink::Label), &next);
+}
+
+/// Nothing leads to what somebody wanted to know all ports of.
+fn of_subject(page: &mut Page<'_>, answer: &Answer, subject: &Subject) {
+    let sure = if answer.verdict == Verdict::NotFound {
+        "and all that could was readable"
+    } else {
+        "but not everything could be read, so something may"
+    };
+    let statement = format!("no port leads to {subject}, {sure}");
+    let statement = page.style.text(&statement);
+    page.paragraph("", "    ", Some(Ink::Strong), &statement);
+    let next = match subject {
+        Subject::Process(pid) => format!("does it run? ps -fp {pid}; `whereis-port list` shows what listens"),
+        Subject::Container(_) => "`whereis-port list` has the containers that listen; docker ps and crictl ps those that run".to_owned(),
+        Subject::Pod(..) => "kubectl get pods -A -o wide shows where it runs; ask on that node".to_owned(),
+        Subject::Service(..) => "kubectl get svc,endpointslices -A shows whether it exists and who serves it".to_owned(),
+        Subject::Cluster(_) => "`whereis-port list -o wide` names the clusters that are seen here".to_owned(),
+    };
     page.entry("  ", ("next:", 6, Ink::Label), &next);
 }
 

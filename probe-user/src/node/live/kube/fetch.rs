@@ -1,0 +1,249 @@
+//! One request, or one paged list, for each wish.
+
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
+use kube::Client;
+use kube::client::Body;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::client::{Failure, failure, first_line};
+use super::config::Found;
+use super::parse;
+use crate::model::{Gap, KubeObjects, KubeWish, ObjectName, Read};
+
+/// The most that is read of one answer, in bytes: 500 objects of the largest that there are.
+const LARGEST: usize = 64 << 20;
+/// How many objects are asked for at once.
+const PAGE: usize = 500;
+/// How many pages are read: half a million objects.
+const PAGES: usize = 1000;
+
+/// Asks one thing.
+pub(super) async fn fetch(
+    client: &Client,
+    entry: &Found,
+    wish: &KubeWish,
+) -> Result<Read<KubeObjects>, Failure> {
+    let mut read = Read::whole(KubeObjects { answered: true, ..KubeObjects::default() });
+    let said = &mut read.value;
+    match wish {
+        KubeWish::Services => {
+            let (all, gap) = everywhere(client, entry, "services", "").await?;
+            said.services = all.into_iter().map(parse::Service::into_model).collect();
+            read.gaps.extend(gap);
+        }
+        KubeWish::Service(name) => {
+            let path = format!(
+                "/api/v1/namespaces/{}/services/{}",
+                part(&name.namespace),
+                part(&name.name)
+            );
+            let service: Option<parse::Service> = one(client, &path, "services").await?;
+            said.services = service.into_iter().map(parse::Service::into_model).collect();
+        }
+        KubeWish::Endpoints(name) => said.endpoints = endpoints(client, name).await?,
+        KubeWish::Pod(name) => {
+            let path =
+                format!("/api/v1/namespaces/{}/pods/{}", part(&name.namespace), part(&name.name));
+            let pod: Option<parse::Pod> = one(client, &path, "pods").await?;
+            said.pods = pod.into_iter().map(parse::Pod::into_model).collect();
+        }
+        KubeWish::PodsAt(address) => {
+            let filter = format!("fieldSelector=status.podIP%3D{}", part(&address.to_string()));
+            let (all, gap) = everywhere(client, entry, "pods", &filter).await?;
+            said.pods = all.into_iter().map(parse::Pod::into_model).collect();
+            read.gaps.extend(gap);
+        }
+        KubeWish::PodsOn(node) => {
+            let filter = format!("fieldSelector=spec.nodeName%3D{}", part(node));
+            let (all, gap) = everywhere(client, entry, "pods", &filter).await?;
+            said.pods = all.into_iter().map(parse::Pod::into_model).collect();
+            read.gaps.extend(gap);
+        }
+        KubeWish::Nodes => {
+            let all: Vec<parse::Node> = list(client, "/api/v1/nodes", "", "nodes").await?;
+            said.nodes = all.into_iter().map(parse::Node::into_model).collect();
+        }
+        KubeWish::Node(name) => {
+            let path = format!("/api/v1/nodes/{}", part(name));
+            let node: Option<parse::Node> = one(client, &path, "nodes").await?;
+            said.nodes = node.into_iter().map(parse::Node::into_model).collect();
+        }
+    }
+    Ok(read)
+}
+
+/// Everything of a kind; where that is refused, what is in the context's namespace.
+async fn everywhere<T: DeserializeOwned>(
+    client: &Client,
+    entry: &Found,
+    kind: &'static str,
+    filter: &str,
+) -> Result<(Vec<T>, Option<Gap>), Failure> {
+    match list(client, &format!("/api/v1/{kind}"), filter, kind).await {
+        Err(Failure::Forbidden(verb, what)) => {
+            let namespace = entry.context.namespace.as_deref().unwrap_or("default");
+            let path = format!("/api/v1/namespaces/{}/{kind}", part(namespace));
+            let Ok(some) = list(client, &path, filter, kind).await else {
+                return Err(Failure::Forbidden(verb, what));
+            };
+            let mut gap =
+                Failure::Forbidden(verb, format!("{kind} of all namespaces")).gap(&entry.context);
+            gap.reason.push_str(&format!(": only namespace {namespace} was seen"));
+            Ok((some, Some(gap)))
+        }
+        all => Ok((all?, None)),
+    }
+}
+
+/// The EndpointSlices of a Service; of an API that has none (before 1.17) its Endpoints.
+async fn endpoints(
+    client: &Client,
+    name: &ObjectName,
+) -> Result<Vec<crate::model::KubeEndpoints>, Failure> {
+    let filter = format!("labelSelector=kubernetes.io%2Fservice-name%3D{}", part(&name.name));
+    for version in ["v1", "v1beta1"] {
+        let path = format!(
+            "/apis/discovery.k8s.io/{version}/namespaces/{}/endpointslices",
+            part(&name.namespace)
+        );
+        match list::<parse::Slice>(client, &path, &filter, "endpointslices").await {
+            Ok(slices) => return Ok(slices.into_iter().map(|s| s.into_model(name)).collect()),
+            Err(Failure::Garbage(what)) if what == NO_SUCH_KIND => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    let path =
+        format!("/api/v1/namespaces/{}/endpoints/{}", part(&name.namespace), part(&name.name));
+    let endpoints: Option<parse::Endpoints> = one(client, &path, "endpoints").await?;
+    Ok(endpoints.map(|e| e.into_model(name)).unwrap_or_default())
+}
+
+/// What an API says that does not know a kind.
+const NO_SUCH_KIND: &str = "it does not know this kind of object";
+
+/// A page of a list.
+#[derive(Deserialize)]
+#[serde(bound = "T: DeserializeOwned")]
+struct Page<T> {
+    #[serde(default)]
+    metadata: PageMeta,
+    #[serde(default = "Vec::new")]
+    items: Vec<T>,
+}
+
+#[derive(Deserialize, Default)]
+struct PageMeta {
+    #[serde(rename = "continue", default)]
+    next: Option<String>,
+}
+
+/// A list, page by page. A list that expires meanwhile is begun again, once.
+async fn list<T: DeserializeOwned>(
+    client: &Client,
+    path: &str,
+    filter: &str,
+    kind: &'static str,
+) -> Result<Vec<T>, Failure> {
+    'again: for _ in 0..2 {
+        let mut all = Vec::new();
+        let mut next: Option<String> = None;
+        for _ in 0..PAGES {
+            let from = next.map_or_else(String::new, |next| format!("&continue={}", part(&next)));
+            let and = if filter.is_empty() { String::new() } else { format!("&{filter}") };
+            let address = format!("{path}?limit={PAGE}{and}{from}");
+            match get(client, &address).await? {
+                (StatusCode::OK, body) => {
+                    let page: Page<T> = understood(&body)?;
+                    all.extend(page.items);
+                    next = page.metadata.next.filter(|next| !next.is_empty());
+                    if next.is_none() {
+                        return Ok(all);
+                    }
+                }
+                (StatusCode::GONE, _) => continue 'again,
+                (StatusCode::NOT_FOUND, _) => {
+                    return Err(Failure::Garbage(NO_SUCH_KIND.to_owned()));
+                }
+                (status, body) => return Err(refused(status, &body, "list", kind)),
+            }
+        }
+        return Err(Failure::TooBig);
+    }
+    Err(Failure::Changing)
+}
+
+/// One object; `None` when there is none of this name.
+async fn one<T: DeserializeOwned>(
+    client: &Client,
+    path: &str,
+    kind: &'static str,
+) -> Result<Option<T>, Failure> {
+    match get(client, path).await? {
+        (StatusCode::OK, body) => understood(&body).map(Some),
+        (StatusCode::NOT_FOUND, _) => Ok(None),
+        (status, body) => Err(refused(status, &body, "get", kind)),
+    }
+}
+
+async fn get(client: &Client, path: &str) -> Result<(StatusCode, Vec<u8>), Failure> {
+    let request = Request::get(path)
+        .header("Accept", "application/json")
+        .body(Body::empty())
+        .map_err(|error| Failure::Garbage(first_line(&error.to_string())))?;
+    let response = client.send(request).await.map_err(|error| failure(&error))?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), LARGEST).collect().await.map_err(|error| {
+        if error.is::<http_body_util::LengthLimitError>() {
+            Failure::TooBig
+        } else {
+            Failure::Garbage(format!("it ended early: {}", first_line(&error.to_string())))
+        }
+    })?;
+    Ok((status, body.to_bytes().to_vec()))
+}
+
+fn understood<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(body).map_err(|error| Failure::Garbage(first_line(&error.to_string())))
+}
+
+fn refused(status: StatusCode, body: &[u8], verb: &'static str, kind: &str) -> Failure {
+    match status {
+        StatusCode::UNAUTHORIZED => Failure::Unauthorized,
+        StatusCode::FORBIDDEN => Failure::Forbidden(verb, kind.to_owned()),
+        _ => {
+            let said: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+            let message =
+                said.as_ref().and_then(|said| said["message"].as_str()).unwrap_or_default();
+            Failure::Garbage(first_line(&format!("{status} {message}")))
+        }
+    }
+}
+
+/// A name as a part of a path or query: nothing in it can mean anything there.
+fn part(text: &str) -> String {
+    let mut coded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            coded.push(char::from(byte));
+        } else {
+            coded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    // A path of dots would lead elsewhere.
+    if coded.chars().all(|c| c == '.') { coded.replace('.', "%2E") } else { coded }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_never_leaves_its_place_in_a_path() {
+        assert_eq!(part("web-1.x"), "web-1.x");
+        assert_eq!(part("../nodes?x=1&y"), "..%2Fnodes%3Fx%3D1%26y");
+        assert_eq!(part(".."), "%2E%2E");
+        assert_eq!(part("fd00::1"), "fd00%3A%3A1");
+    }
+}

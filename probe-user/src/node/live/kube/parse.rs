@@ -1,0 +1,533 @@
+//! Objects of the API as JSON, and what of them is kept. Fields that an older version
+//! does not have, or that a newer one adds, do no harm.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Deserializer};
+
+use crate::model::{
+    ContainerSort, KubeContainer, KubeContainerPort, KubeEndpoint, KubeEndpointPort, KubeEndpoints,
+    KubeNode, KubePod, KubeService, KubeServicePort, ObjectName, Port, Proto, ServiceKind,
+};
+
+/// A list that may be `null`, as Go writes an empty one.
+fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+    Ok(Option::<Vec<T>>::deserialize(from)?.unwrap_or_default())
+}
+
+/// A map that may be `null`.
+fn map<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
+    Ok(Option::<BTreeMap<String, String>>::deserialize(from)?.unwrap_or_default())
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Meta {
+    name: String,
+    namespace: String,
+    uid: String,
+    #[serde(deserialize_with = "map")]
+    labels: BTreeMap<String, String>,
+    annotations: Option<Annotations>,
+    #[serde(deserialize_with = "list")]
+    owner_references: Vec<OwnerReference>,
+}
+
+/// The only annotation that is used: others hold whole objects.
+#[derive(Deserialize, Default)]
+struct Annotations {
+    #[serde(rename = "kubernetes.io/config.hash")]
+    config_hash: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct OwnerReference {
+    kind: String,
+    name: String,
+    controller: Option<bool>,
+}
+
+impl Meta {
+    fn name(&self) -> ObjectName {
+        ObjectName { namespace: self.namespace.clone(), name: self.name.clone() }
+    }
+}
+
+/// A number or a name.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum IntOrString {
+    Int(i64),
+    String(String),
+}
+
+fn proto(name: Option<&str>) -> Option<Proto> {
+    match name {
+        None | Some("" | "TCP") => Some(Proto::Tcp),
+        Some("UDP") => Some(Proto::Udp),
+        Some(_) => None,
+    }
+}
+
+fn port(number: Option<i64>) -> Option<Port> {
+    number.and_then(|n| u16::try_from(n).ok()).filter(|n| *n != 0).map(Port)
+}
+
+fn addresses<'a>(texts: impl IntoIterator<Item = &'a String>) -> Vec<IpAddr> {
+    let mut all: Vec<IpAddr> = Vec::new();
+    for address in texts.into_iter().filter_map(|text| text.parse().ok()) {
+        if !all.contains(&address) {
+            all.push(address);
+        }
+    }
+    all
+}
+
+#[derive(Deserialize)]
+pub(super) struct Service {
+    #[serde(default)]
+    metadata: Meta,
+    #[serde(default)]
+    spec: ServiceSpec,
+    #[serde(default)]
+    status: ServiceStatus,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct ServiceSpec {
+    r#type: Option<String>,
+    #[serde(rename = "clusterIP")]
+    cluster_ip: Option<String>,
+    #[serde(rename = "clusterIPs", deserialize_with = "list")]
+    cluster_ips: Vec<String>,
+    #[serde(rename = "externalIPs", deserialize_with = "list")]
+    external_ips: Vec<String>,
+    external_traffic_policy: Option<String>,
+    internal_traffic_policy: Option<String>,
+    session_affinity: Option<String>,
+    health_check_node_port: Option<i64>,
+    #[serde(deserialize_with = "list")]
+    ports: Vec<ServicePort>,
+    #[serde(deserialize_with = "map")]
+    selector: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct ServicePort {
+    name: Option<String>,
+    protocol: Option<String>,
+    port: Option<i64>,
+    target_port: Option<IntOrString>,
+    node_port: Option<i64>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct ServiceStatus {
+    load_balancer: LoadBalancer,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct LoadBalancer {
+    #[serde(deserialize_with = "list")]
+    ingress: Vec<Ingress>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Ingress {
+    ip: Option<String>,
+}
+
+impl Service {
+    pub(super) fn into_model(self) -> KubeService {
+        let spec = self.spec;
+        let local = |policy: Option<&str>| policy == Some("Local");
+        KubeService {
+            name: self.metadata.name(),
+            kind: match spec.r#type.as_deref() {
+                Some("NodePort") => ServiceKind::NodePort,
+                Some("LoadBalancer") => ServiceKind::LoadBalancer,
+                Some("ExternalName") => ServiceKind::ExternalName,
+                _ => ServiceKind::ClusterIp,
+            },
+            // "None" of a headless Service is no address.
+            cluster_ips: addresses(spec.cluster_ip.iter().chain(&spec.cluster_ips)),
+            external_ips: addresses(&spec.external_ips),
+            load_balancer_ips: addresses(
+                self.status.load_balancer.ingress.iter().filter_map(|i| i.ip.as_ref()),
+            ),
+            external_local: local(spec.external_traffic_policy.as_deref()),
+            internal_local: local(spec.internal_traffic_policy.as_deref()),
+            affinity: spec.session_affinity.as_deref() == Some("ClientIP"),
+            health_check_node_port: port(spec.health_check_node_port),
+            ports: spec.ports.into_iter().filter_map(ServicePort::into_model).collect(),
+            selector: spec.selector,
+        }
+    }
+}
+
+impl ServicePort {
+    fn into_model(self) -> Option<KubeServicePort> {
+        let number = port(self.port)?;
+        Some(KubeServicePort {
+            name: self.name.filter(|name| !name.is_empty()),
+            proto: proto(self.protocol.as_deref()),
+            port: number,
+            target: match self.target_port {
+                Some(IntOrString::Int(0)) | None => number.to_string(),
+                Some(IntOrString::Int(target)) => target.to_string(),
+                Some(IntOrString::String(name)) => name,
+            },
+            node_port: port(self.node_port),
+        })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Slice {
+    #[serde(default, deserialize_with = "list")]
+    ports: Vec<EndpointPort>,
+    #[serde(default, deserialize_with = "list")]
+    endpoints: Vec<Endpoint>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct EndpointPort {
+    name: Option<String>,
+    protocol: Option<String>,
+    port: Option<i64>,
+}
+
+impl EndpointPort {
+    fn into_model(self) -> KubeEndpointPort {
+        KubeEndpointPort {
+            name: self.name.filter(|name| !name.is_empty()),
+            proto: proto(self.protocol.as_deref()),
+            port: port(self.port),
+        }
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Endpoint {
+    #[serde(deserialize_with = "list")]
+    addresses: Vec<String>,
+    conditions: Conditions,
+    node_name: Option<String>,
+    zone: Option<String>,
+    target_ref: Option<TargetRef>,
+    /// `v1beta1` has node and zone in here.
+    #[serde(deserialize_with = "map")]
+    topology: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Conditions {
+    ready: Option<bool>,
+    serving: Option<bool>,
+    terminating: Option<bool>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct TargetRef {
+    kind: String,
+    namespace: Option<String>,
+    name: String,
+}
+
+impl TargetRef {
+    fn pod(self, namespace: &str) -> Option<ObjectName> {
+        let namespace = self.namespace.unwrap_or_else(|| namespace.to_owned());
+        (self.kind == "Pod").then_some(ObjectName { namespace, name: self.name })
+    }
+}
+
+impl Slice {
+    pub(super) fn into_model(self, service: &ObjectName) -> KubeEndpoints {
+        let endpoint = |e: Endpoint| {
+            // What is not said of readiness is ready; serving is so then, too.
+            let ready = e.conditions.ready.unwrap_or(true);
+            KubeEndpoint {
+                addresses: addresses(&e.addresses),
+                ready,
+                serving: e.conditions.serving.unwrap_or(ready),
+                terminating: e.conditions.terminating.unwrap_or(false),
+                node: e.node_name.or_else(|| e.topology.get("kubernetes.io/hostname").cloned()),
+                zone: e.zone.or_else(|| e.topology.get("topology.kubernetes.io/zone").cloned()),
+                pod: e.target_ref.and_then(|target| target.pod(&service.namespace)),
+            }
+        };
+        KubeEndpoints {
+            service: service.clone(),
+            ports: self.ports.into_iter().map(EndpointPort::into_model).collect(),
+            endpoints: self.endpoints.into_iter().map(endpoint).collect(),
+        }
+    }
+}
+
+/// The older Endpoints.
+#[derive(Deserialize)]
+pub(super) struct Endpoints {
+    #[serde(default, deserialize_with = "list")]
+    subsets: Vec<Subset>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Subset {
+    #[serde(deserialize_with = "list")]
+    addresses: Vec<EndpointAddress>,
+    #[serde(deserialize_with = "list")]
+    not_ready_addresses: Vec<EndpointAddress>,
+    #[serde(deserialize_with = "list")]
+    ports: Vec<EndpointPort>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct EndpointAddress {
+    ip: String,
+    node_name: Option<String>,
+    target_ref: Option<TargetRef>,
+}
+
+impl Endpoints {
+    pub(super) fn into_model(self, service: &ObjectName) -> Vec<KubeEndpoints> {
+        let subset = |subset: Subset| {
+            let endpoint = |ready: bool| {
+                move |at: EndpointAddress| KubeEndpoint {
+                    addresses: addresses([&at.ip]),
+                    ready,
+                    serving: ready,
+                    terminating: false,
+                    node: at.node_name,
+                    zone: None,
+                    pod: at.target_ref.and_then(|target| target.pod(&service.namespace)),
+                }
+            };
+            let ready = subset.addresses.into_iter().map(endpoint(true));
+            let others = subset.not_ready_addresses.into_iter().map(endpoint(false));
+            KubeEndpoints {
+                service: service.clone(),
+                ports: subset.ports.into_iter().map(EndpointPort::into_model).collect(),
+                endpoints: ready.chain(others).collect(),
+            }
+        };
+        self.subsets.into_iter().map(subset).collect()
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct Pod {
+    #[serde(default)]
+    metadata: Meta,
+    #[serde(default)]
+    spec: PodSpec,
+    #[serde(default)]
+    status: PodStatus,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct PodSpec {
+    node_name: Option<String>,
+    host_network: Option<bool>,
+    #[serde(deserialize_with = "list")]
+    containers: Vec<Container>,
+    #[serde(deserialize_with = "list")]
+    init_containers: Vec<Container>,
+    #[serde(deserialize_with = "list")]
+    ephemeral_containers: Vec<Container>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Container {
+    name: String,
+    image: Option<String>,
+    #[serde(deserialize_with = "list")]
+    ports: Vec<ContainerPort>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct ContainerPort {
+    name: Option<String>,
+    protocol: Option<String>,
+    container_port: Option<i64>,
+    host_port: Option<i64>,
+    #[serde(rename = "hostIP")]
+    host_ip: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct PodStatus {
+    phase: Option<String>,
+    #[serde(rename = "podIP")]
+    pod_ip: Option<String>,
+    #[serde(rename = "podIPs", deserialize_with = "list")]
+    pod_ips: Vec<PodIp>,
+    #[serde(deserialize_with = "list")]
+    container_statuses: Vec<ContainerStatus>,
+    #[serde(deserialize_with = "list")]
+    init_container_statuses: Vec<ContainerStatus>,
+    #[serde(deserialize_with = "list")]
+    ephemeral_container_statuses: Vec<ContainerStatus>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct PodIp {
+    ip: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ContainerStatus {
+    name: String,
+    #[serde(rename = "containerID")]
+    container_id: Option<String>,
+    ready: bool,
+}
+
+impl Pod {
+    pub(super) fn into_model(self) -> KubePod {
+        let (meta, spec, status) = (self.metadata, self.spec, self.status);
+        let owner = meta.owner_references.iter().find(|owner| owner.controller == Some(true));
+        let sorts = [
+            (spec.containers, ContainerSort::Main, &status.container_statuses),
+            (spec.init_containers, ContainerSort::Init, &status.init_container_statuses),
+            (
+                spec.ephemeral_containers,
+                ContainerSort::Ephemeral,
+                &status.ephemeral_container_statuses,
+            ),
+        ];
+        let containers = sorts.into_iter().flat_map(|(all, sort, statuses)| {
+            all.into_iter().map(move |container| {
+                let status = statuses.iter().find(|status| status.name == container.name);
+                container.into_model(sort, status)
+            })
+        });
+        KubePod {
+            name: meta.name(),
+            config_hash: meta.annotations.and_then(|annotations| annotations.config_hash),
+            uid: meta.uid,
+            node: spec.node_name.filter(|node| !node.is_empty()),
+            phase: status.phase,
+            host_network: spec.host_network.unwrap_or(false),
+            ips: addresses(status.pod_ip.iter().chain(status.pod_ips.iter().map(|ip| &ip.ip))),
+            labels: meta.labels,
+            owner: owner.map(|owner| format!("{}/{}", owner.kind, owner.name)),
+            containers: containers.collect(),
+        }
+    }
+}
+
+impl Container {
+    fn into_model(self, sort: ContainerSort, status: Option<&ContainerStatus>) -> KubeContainer {
+        let id = status.and_then(|status| status.container_id.as_deref());
+        // `containerd://<id>`
+        let id = id.and_then(|id| id.split_once("://")).map(|(_, id)| id.to_owned());
+        let declared = |p: ContainerPort| {
+            Some(KubeContainerPort {
+                name: p.name.filter(|name| !name.is_empty()),
+                proto: proto(p.protocol.as_deref()),
+                port: port(p.container_port)?,
+                host_port: port(p.host_port),
+                host_ip: p.host_ip.and_then(|ip| ip.parse().ok()),
+            })
+        };
+        KubeContainer {
+            name: self.name,
+            sort,
+            id,
+            image: self.image.filter(|image| !image.is_empty()),
+            ready: status.is_some_and(|status| status.ready),
+            ports: self.ports.into_iter().filter_map(declared).collect(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct Node {
+    #[serde(default)]
+    metadata: Meta,
+    #[serde(default)]
+    spec: NodeSpec,
+    #[serde(default)]
+    status: NodeStatus,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct NodeSpec {
+    #[serde(rename = "providerID")]
+    provider_id: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct NodeStatus {
+    #[serde(deserialize_with = "list")]
+    addresses: Vec<NodeAddress>,
+    #[serde(deserialize_with = "list")]
+    conditions: Vec<NodeCondition>,
+    node_info: NodeInfo,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct NodeAddress {
+    address: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct NodeCondition {
+    r#type: String,
+    status: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct NodeInfo {
+    kubelet_version: Option<String>,
+}
+
+impl Node {
+    pub(super) fn into_model(self) -> KubeNode {
+        const ROLE: &str = "node-role.kubernetes.io/";
+        let roles = self.metadata.labels.keys().filter_map(|label| label.strip_prefix(ROLE));
+        // Kubernetes before 1.20 calls it "master", and both names stand there for a time.
+        let mut roles: Vec<String> = roles
+            .map(|role| if role == "master" { "control-plane" } else { role })
+            .filter(|role| !role.is_empty())
+            .map(str::to_owned)
+            .collect();
+        roles.sort_by_key(|role| (role != "control-plane", role.clone()));
+        roles.dedup();
+        let status = self.status;
+        let ready = status.conditions.iter().find(|condition| condition.r#type == "Ready");
+        KubeNode {
+            name: self.metadata.name,
+            addresses: addresses(status.addresses.iter().map(|a| &a.address)),
+            roles,
+            provider_id: self.spec.provider_id.filter(|id| !id.is_empty()),
+            ready: ready.map(|condition| condition.status == "True"),
+            version: status.node_info.kubelet_version,
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Where rules and API differ about a Service that both have, and why a Service has
+//! nobody to serve it.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::exposed;
+use super::names::{API, is_of, pod_of, told};
+use super::{Cluster, service_of};
+use crate::model::{
+    Ending, Evidence, Finding, HopKind, KubeEndpoint, KubeEndpoints, KubeService, KubeServicePort,
+    ObjectName, Path, Port, Query,
+};
+
+/// How many endpoints or pods are named.
+const NAMED: usize = 4;
+
+/// Compares what paths and API say of each Service.
+pub(super) fn add(cluster: &Cluster, query: &Query, paths: &[Path], findings: &mut Vec<Finding>) {
+    for name in &cluster.absent {
+        let of: Vec<&Path> = paths.iter().filter(|path| is_of(path, name)).collect();
+        if !of.is_empty() {
+            findings.push(absent(cluster, name));
+        }
+    }
+    for service in &cluster.services {
+        if cluster.endpoints_of.contains(&service.name) {
+            of_service(cluster, service, query, paths, findings);
+        }
+    }
+    for path in paths {
+        findings.extend(unserved(cluster, path));
+    }
+}
+
+/// Rules lead to a Service that does not exist.
+fn absent(cluster: &Cluster, name: &ObjectName) -> Finding {
+    Finding {
+        what: format!("rules of this node lead to Service {name}, which the API does not have"),
+        cause: Some(
+            "it was deleted, and kube-proxy does not run here any more or lags behind".to_owned(),
+        ),
+        fix: Some(
+            "see whether kube-proxy runs here, and its logs: kubectl -n kube-system get pods -o wide | grep kube-proxy".to_owned(),
+        ),
+        evidence: vec![Evidence::new(
+            API,
+            format!("{}: Service {name} not found", cluster.site.source()),
+        )],
+    }
+}
+
+fn of_service(
+    cluster: &Cluster,
+    service: &KubeService,
+    query: &Query,
+    paths: &[Path],
+    findings: &mut Vec<Finding>,
+) {
+    let slices: Vec<&KubeEndpoints> =
+        cluster.endpoints.iter().filter(|slice| slice.service == service.name).collect();
+    let endpoints: Vec<&KubeEndpoint> = slices.iter().flat_map(|slice| &slice.endpoints).collect();
+    let serving = taking(&endpoints);
+    let evidence = || vec![Evidence::new(API, told(cluster, service))];
+    if serving.is_empty() {
+        findings.push(Finding {
+            what: format!("Service {} has no endpoint that is ready", service.name),
+            cause: Some(why_none(service, &endpoints)),
+            fix: Some(format!(
+                "kubectl -n {} get endpointslices,pods -l {}",
+                service.name.namespace,
+                selector(service)
+            )),
+            evidence: evidence(),
+        });
+        return;
+    }
+    let here: BTreeSet<&str> = cluster.site.nodes.iter().map(|node| node.name.as_str()).collect();
+    let local = |e: &&&KubeEndpoint| e.node.as_deref().is_some_and(|node| here.contains(node));
+    if service.external_local && !here.is_empty() && !serving.iter().any(|e| local(&e)) {
+        let nodes: BTreeSet<&str> = serving.iter().filter_map(|e| e.node.as_deref()).collect();
+        let nodes: Vec<&str> = nodes.into_iter().take(NAMED).collect();
+        findings.push(Finding {
+            what: format!(
+                "Service {} has externalTrafficPolicy Local and no ready endpoint on this node; {} has",
+                service.name,
+                nodes.join(", ")
+            ),
+            cause: None,
+            fix: Some(format!("use an address of {}", nodes.join(" or "))),
+            evidence: evidence(),
+        });
+        return;
+    }
+    // Whose rules were followed to the end, all branches of them.
+    let of: Vec<&Path> = paths
+        .iter()
+        .filter(|path| is_of(path, &service.name) && path.end.ending != Ending::Stopped)
+        .collect();
+    for (port, first) in ports_of(service, query, &of) {
+        let ours =
+            of.iter().filter(|p| p.hops.first().and_then(|h| h.endpoint.port) == Some(first));
+        let by_rules: BTreeSet<IpAddr> = ours.filter_map(|path| backend(path)).collect();
+        if by_rules.is_empty() {
+            continue;
+        }
+        let families: BTreeSet<bool> = by_rules.iter().map(IpAddr::is_ipv6).collect();
+        let in_api: BTreeSet<IpAddr> = serving
+            .iter()
+            .filter(|e| !service.external_local || local(e))
+            .flat_map(|e| e.addresses.iter().copied())
+            .filter(|a| families.contains(&a.is_ipv6()))
+            .collect();
+        let named = |of: Vec<&IpAddr>| {
+            let mut names: Vec<String> = of.iter().take(NAMED).map(ToString::to_string).collect();
+            if of.len() > NAMED {
+                names.push(format!("{} more", of.len() - NAMED));
+            }
+            names.join(", ")
+        };
+        let stale: Vec<&IpAddr> = by_rules.difference(&in_api).collect();
+        let lacking: Vec<&IpAddr> = in_api.difference(&by_rules).collect();
+        let mut parts = Vec::new();
+        if !stale.is_empty() {
+            parts.push(format!(
+                "rules lead to {}, which is no ready endpoint in the API",
+                named(stale)
+            ));
+        }
+        if !lacking.is_empty() {
+            parts.push(format!(
+                "rules don't lead to {}, which is a ready endpoint in the API",
+                named(lacking)
+            ));
+        }
+        if !parts.is_empty() {
+            findings.push(Finding {
+                what: format!(
+                    "rules and API differ about Service {} port {}: {}",
+                    service.name,
+                    exposed::name(port),
+                    parts.join("; ")
+                ),
+                cause: Some("kube-proxy lags behind or does not run here any more".to_owned()),
+                fix: Some(
+                    "see whether kube-proxy runs here, and its logs: kubectl -n kube-system get pods -o wide | grep kube-proxy"
+                        .to_owned(),
+                ),
+                evidence: evidence(),
+            });
+        }
+    }
+}
+
+/// The ports of a Service that paths begin with.
+fn ports_of<'a>(
+    service: &'a KubeService,
+    query: &Query,
+    paths: &[&Path],
+) -> Vec<(&'a KubeServicePort, Port)> {
+    let mut ports = Vec::new();
+    for first in paths.iter().filter_map(|path| path.hops.first()) {
+        let Some(asked) = first.endpoint.port.filter(|port| query.ports.contains(*port)) else {
+            continue;
+        };
+        if let Some(port) = exposed::port_for(service, first.proto, asked)
+            && !ports.contains(&(port, asked))
+        {
+            ports.push((port, asked));
+        }
+    }
+    ports
+}
+
+/// Where rules of a Service lead: the address of the step behind the first.
+fn backend(path: &Path) -> Option<IpAddr> {
+    let first = path.hops.first().filter(|hop| hop.kind == HopKind::Service)?;
+    let next = path.hops.get(1)?;
+    (first.netns == next.netns || next.kind == HopKind::Dnat)
+        .then_some(next.endpoint.address)
+        .flatten()
+}
+
+/// The endpoints that take connections: the ready ones, or where there are none, those
+/// that still serve while they end.
+fn taking<'a>(endpoints: &[&'a KubeEndpoint]) -> Vec<&'a KubeEndpoint> {
+    let ready: Vec<&KubeEndpoint> = endpoints.iter().filter(|e| e.ready).copied().collect();
+    if !ready.is_empty() {
+        return ready;
+    }
+    endpoints.iter().filter(|e| e.serving && e.terminating).copied().collect()
+}
+
+fn why_none(service: &KubeService, endpoints: &[&KubeEndpoint]) -> String {
+    if endpoints.is_empty() {
+        return if service.selector.is_empty() {
+            "it has no selector, and nobody made endpoints for it".to_owned()
+        } else {
+            format!("no running pod matches its selector {}", selector(service))
+        };
+    }
+    let name = |e: &&KubeEndpoint| {
+        let what = if e.terminating { "ending" } else { "not ready" };
+        let name = match (&e.pod, e.addresses.first()) {
+            (Some(pod), _) => pod.to_string(),
+            (None, Some(address)) => address.to_string(),
+            (None, None) => "an endpoint".to_owned(),
+        };
+        format!("{name} is {what}")
+    };
+    let mut names: Vec<String> = endpoints.iter().take(NAMED).map(name).collect();
+    if endpoints.len() > NAMED {
+        names.push(format!("{} more", endpoints.len() - NAMED));
+    }
+    names.join(", ")
+}
+
+fn selector(service: &KubeService) -> String {
+    let terms: Vec<String> = service.selector.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    terms.join(",")
+}
+
+/// A pod is there and nobody listens where its Service leads.
+fn unserved(cluster: &Cluster, path: &Path) -> Option<Finding> {
+    if path.end.ending != Ending::Nothing {
+        return None;
+    }
+    let last = &path.hops.last()?.endpoint;
+    let (address, port) = (last.address?, last.port?);
+    let name = service_of(path)?;
+    let service = cluster.services.iter().find(|service| service.name == name)?;
+    let pod = cluster
+        .pods
+        .iter()
+        .find(|pod| pod.ips.contains(&address))
+        .or_else(|| pod_of(cluster, path))?;
+    let declared: BTreeSet<u16> =
+        pod.containers.iter().flat_map(|c| &c.ports).map(|port| port.port.0).collect();
+    let declared: Vec<String> = declared.iter().map(ToString::to_string).collect();
+    let declares = match declared.as_slice() {
+        [] => "its containers declare no port".to_owned(),
+        ports => format!("its containers declare {}", ports.join(", ")),
+    };
+    Some(Finding {
+        what: format!(
+            "Service {name} leads to port {port} of Pod {}, where nothing listens",
+            pod.name
+        ),
+        cause: Some(format!(
+            "targetPort is not what the program listens on ({declares}), or it has not started"
+        )),
+        fix: Some(format!("kubectl -n {} logs {}", pod.name.namespace, pod.name.name)),
+        evidence: vec![Evidence::new(API, told(cluster, service))],
+    })
+}

@@ -1,0 +1,101 @@
+//! The ports at which a Service can be reached.
+
+use crate::model::{KubePod, KubeService, KubeServicePort, Port, Proto};
+
+/// One port of a Service, and where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Exposed<'a> {
+    pub(super) at: At,
+    /// `None` for a protocol that the tool does not know.
+    pub(super) proto: Option<Proto>,
+    pub(super) port: Port,
+    /// The Service's port behind it; `None` for the health check, which is of the Service
+    /// as a whole.
+    pub(super) of: Option<&'a KubeServicePort>,
+}
+
+/// Where a Service has a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum At {
+    /// On every node.
+    Node,
+    /// On the cluster's, external or load balancer's addresses.
+    Address,
+    /// On every node, for load balancers that ask whether it has local endpoints.
+    HealthCheck,
+}
+
+/// Every port of a Service.
+pub(super) fn of(service: &KubeService) -> Vec<Exposed<'_>> {
+    let mut all = Vec::new();
+    let has_address = !service.cluster_ips.is_empty()
+        || !service.external_ips.is_empty()
+        || !service.load_balancer_ips.is_empty();
+    for port in &service.ports {
+        if let Some(node_port) = port.node_port {
+            all.push(Exposed { at: At::Node, proto: port.proto, port: node_port, of: Some(port) });
+        }
+        if has_address {
+            all.push(Exposed {
+                at: At::Address,
+                proto: port.proto,
+                port: port.port,
+                of: Some(port),
+            });
+        }
+    }
+    if let Some(port) = service.health_check_node_port {
+        all.push(Exposed { at: At::HealthCheck, proto: Some(Proto::Tcp), port, of: None });
+    }
+    all
+}
+
+/// The Service's port that is reached by `port`: by its NodePort first.
+pub(super) fn port_for(
+    service: &KubeService,
+    proto: Proto,
+    port: Port,
+) -> Option<&KubeServicePort> {
+    let mut all = of(service);
+    all.retain(|e| e.proto == Some(proto) && e.port == port);
+    all.sort_by_key(|e| e.at != At::Node);
+    all.into_iter().find_map(|e| e.of)
+}
+
+/// Whether a Service selects a pod and forwards to this port of it.
+pub(super) fn selects(service: &KubeService, pod: &KubePod, port: Port) -> bool {
+    let selector = &service.selector;
+    !selector.is_empty()
+        && service.name.namespace == pod.name.namespace
+        && selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
+        && service.ports.iter().any(|of| target(of, pod) == Some(port))
+}
+
+/// The Service's port that forwards to this port of a pod.
+pub(super) fn port_to<'a>(
+    service: &'a KubeService,
+    pod: &KubePod,
+    proto: Proto,
+    port: Port,
+) -> Option<&'a KubeServicePort> {
+    let leads = |of: &&KubeServicePort| of.proto == Some(proto) && target(of, pod) == Some(port);
+    service.ports.iter().find(leads)
+}
+
+/// The port of a pod that a Service's port leads to: a number, or the name of a port that
+/// one of the pod's containers declares.
+pub(super) fn target(of: &KubeServicePort, pod: &KubePod) -> Option<Port> {
+    if let Ok(number) = of.target.parse() {
+        return Some(Port(number));
+    }
+    let declared = pod.containers.iter().flat_map(|container| &container.ports);
+    let named = |p: &&crate::model::KubeContainerPort| {
+        p.name.as_deref() == Some(of.target.as_str()) && p.proto == of.proto
+    };
+    declared.into_iter().find(named).map(|port| port.port)
+}
+
+/// A Service's port as people write it: its name, or its number.
+pub(super) fn name(port: &KubeServicePort) -> String {
+    port.name.clone().unwrap_or_else(|| port.port.to_string())
+}

@@ -1,0 +1,110 @@
+//! What APIs know of something whose ports are asked for.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::super::facts::Facts;
+use super::exposed::{self, At};
+use super::request;
+use super::site;
+use crate::model::{End, KubePod, KubeService, KubeWish, ObjectName, Port, Proto, Subject};
+
+/// Where a subject is, as far as APIs say.
+#[derive(Default)]
+pub(in crate::resolve) struct Known {
+    /// Addresses and ports of endpoints.
+    pub(in crate::resolve) places: BTreeSet<(IpAddr, Port)>,
+    /// Ports of nodes that lead there.
+    pub(in crate::resolve) ports: BTreeSet<(Port, Proto)>,
+    /// Addresses of services that lead there.
+    pub(in crate::resolve) addresses: BTreeSet<(IpAddr, Port, Proto)>,
+    /// UIDs and manifests' hashes of its pods.
+    uids: BTreeSet<String>,
+    /// Containers of its pods.
+    containers: BTreeSet<String>,
+}
+
+impl Known {
+    /// Asks the APIs of the clusters that have a node here.
+    pub(in crate::resolve) fn of(facts: &Facts<'_>, subject: &Subject) -> Self {
+        let mut known = Self::default();
+        let (Subject::Pod(namespace, name) | Subject::Service(namespace, name)) = subject else {
+            return known;
+        };
+        let contexts = facts.take(facts.node.kube_contexts());
+        if contexts.is_empty() {
+            return known;
+        }
+        for site in site::of(facts, &contexts) {
+            let namespace = namespace
+                .clone()
+                .or_else(|| site.context.namespace.clone())
+                .unwrap_or_else(|| "default".to_owned());
+            let name = ObjectName { namespace, name: name.clone() };
+            let wishes = match subject {
+                Subject::Pod(..) => vec![KubeWish::Pod(name), KubeWish::Services],
+                _ => vec![KubeWish::Service(name.clone()), KubeWish::Endpoints(name)],
+            };
+            let mut services: Vec<KubeService> = Vec::new();
+            for (_, said) in request(facts, &site, wishes) {
+                services.extend(said.services);
+                for slice in said.endpoints {
+                    for endpoint in &slice.endpoints {
+                        let ports = slice.ports.iter().filter_map(|p| p.port);
+                        let at = endpoint.addresses.iter();
+                        known.places.extend(ports.flat_map(|p| at.clone().map(move |a| (*a, p))));
+                    }
+                }
+                said.pods.iter().for_each(|pod| known.pod(pod));
+                if let (Subject::Pod(..), Some(pod)) = (subject, said.pods.first()) {
+                    services.retain(|s| s.ports.iter().any(|p| selects(s, p, pod)));
+                }
+            }
+            services.iter().for_each(|service| known.service(service));
+        }
+        known
+    }
+
+    fn pod(&mut self, pod: &KubePod) {
+        self.uids.insert(pod.uid.clone());
+        self.uids.extend(pod.config_hash.clone());
+        for container in &pod.containers {
+            self.containers.extend(container.id.clone());
+            for port in &container.ports {
+                self.places.extend(pod.ips.iter().map(|address| (*address, port.port)));
+                if let (Some(host), Some(proto)) = (port.host_port, port.proto) {
+                    self.ports.insert((host, proto));
+                }
+            }
+        }
+    }
+
+    fn service(&mut self, service: &KubeService) {
+        for one in exposed::of(service) {
+            let Some(proto) = one.proto else { continue };
+            match one.at {
+                At::Node => {
+                    self.ports.insert((one.port, proto));
+                }
+                At::Address => {
+                    let own = service.cluster_ips.iter().chain(&service.external_ips);
+                    let all = own.chain(&service.load_balancer_ips);
+                    self.addresses.extend(all.map(|address| (*address, one.port, proto)));
+                }
+                At::HealthCheck => {}
+            }
+        }
+    }
+
+    /// Whether something ends in one of the pods.
+    pub(in crate::resolve) fn has(&self, end: &End) -> bool {
+        let uid = end.pod.as_ref().and_then(|pod| pod.uid.as_ref());
+        uid.is_some_and(|uid| self.uids.contains(uid))
+            || end.containers.iter().any(|c| self.containers.contains(&c.id))
+    }
+}
+
+/// Whether a port of a Service leads to a pod.
+fn selects(service: &KubeService, port: &crate::model::KubeServicePort, pod: &KubePod) -> bool {
+    exposed::target(port, pod).is_some_and(|port| exposed::selects(service, pod, port))
+}

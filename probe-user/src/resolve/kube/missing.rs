@@ -1,0 +1,196 @@
+//! Ports that the API has and this node's rules don't: what people hunt for when a
+//! NodePort does not answer.
+
+use super::super::facts::Facts;
+use super::super::path;
+use super::super::rules::from_node::FromNode;
+use super::super::rules::ports;
+use super::exposed::{self, At, Exposed};
+use super::names::{API, named, told};
+use super::{Cluster, Joined, begins_in, is_everywhere};
+use crate::model::{
+    Balancer, End, Ending, Endpoint, Evidence, Finding, Hop, HopKind, Impact, KubeService, NetnsId,
+    Path, Proto, Query, Reach, Service, Vantage,
+};
+
+/// Adds a path that ends in nothing for each NodePort which the API has and no rule of its
+/// node takes, and says why that may be so.
+pub(super) fn add(
+    facts: &Facts<'_>,
+    cluster: &Cluster,
+    query: &Query,
+    paths: &mut Vec<Path>,
+    joined: &mut Joined,
+) {
+    if !is_everywhere(query) {
+        return;
+    }
+    for service in &cluster.services {
+        for one in exposed::of(service) {
+            let asked = query.ports.contains(one.port)
+                && one.proto.is_some_and(|p| query.proto.is_none_or(|asked| asked == p));
+            let Some(proto) = one.proto.filter(|_| asked) else { continue };
+            match one.at {
+                At::Node => node_port(facts, cluster, service, (one, proto), paths, joined),
+                At::HealthCheck => joined.findings.push(health_check(cluster, service, one)),
+                At::Address => {}
+            }
+        }
+    }
+}
+
+fn node_port(
+    facts: &Facts<'_>,
+    cluster: &Cluster,
+    service: &KubeService,
+    (one, proto): (Exposed<'_>, Proto),
+    paths: &mut Vec<Path>,
+    joined: &mut Joined,
+) {
+    let evidence = vec![Evidence::new(API, told(cluster, service))];
+    let name = &service.name;
+    let what = format!("Service {name} has NodePort {}/{proto} in the API", one.port);
+    if cluster.site.netns.is_empty() {
+        let fix = format!(
+            "ask on a node of it, or: kubectl --context {} get nodes -o wide",
+            cluster.site.context.name
+        );
+        joined.findings.push(Finding {
+            what: format!(
+                "{what} of context {}; this machine is no node of that cluster",
+                cluster.site.context.name
+            ),
+            cause: None,
+            fix: Some(fix),
+            evidence,
+        });
+        return;
+    }
+    for netns in &cluster.site.netns {
+        if paths.iter().any(|path| is_taken(path, *netns, one, proto)) {
+            continue;
+        }
+        let place = facts.netns_ref(*netns);
+        let node = cluster.site.node_in(*netns);
+        let node_name = node.map_or_else(|| "this node".to_owned(), |n| format!("node {}", n.name));
+        // Of rules that could not be read nothing is said.
+        let unread = facts.gaps().into_iter().any(|gap| {
+            gap.impact == Impact::Port
+                && (gap.source.contains("rules") || gap.source.contains("balancers"))
+        });
+        if unread {
+            joined.findings.push(Finding {
+                what: format!("{what}; whether rules of {node_name} take it could not be read"),
+                cause: None,
+                fix: None,
+                evidence: evidence.clone(),
+            });
+            continue;
+        }
+        let (cause, fix) = cause(facts, *netns);
+        let why = format!("no rule or load balancer of {node_name} takes it");
+        joined.findings.push(Finding {
+            what: format!("{what}, and {why}"),
+            cause: Some(cause),
+            fix: fix.clone(),
+            evidence: evidence.clone(),
+        });
+        if *netns == facts.host.own_netns {
+            let all = [Vantage::Loopback, Vantage::Node, Vantage::Outside, Vantage::Containers];
+            let closed = |from| Reach {
+                from,
+                address: None,
+                reachable: Some(false),
+                why: why.clone(),
+                fix: fix.clone(),
+            };
+            joined.reach.extend(all.map(closed));
+        }
+        let hop = Hop {
+            kind: HopKind::Service,
+            netns: Some(place),
+            endpoint: Endpoint {
+                address: Some(std::net::Ipv4Addr::UNSPECIFIED.into()),
+                name: None,
+                port: Some(one.port),
+            },
+            proto,
+            detail: format!("NodePort of Service {name}, by the API only"),
+            socket: None,
+            evidence: evidence.clone(),
+        };
+        let end = End {
+            ending: Ending::Nothing,
+            why: Some(why),
+            service: Some(Service {
+                namespace: name.namespace.clone(),
+                name: name.name.clone(),
+                port: one.of.map(exposed::name),
+            }),
+            cluster: Some(named(cluster, node)),
+            ..End::default()
+        };
+        // A socket that holds the port says less than that nobody serves it.
+        paths.push(Path { hops: vec![hop], end, ..Path::default() });
+    }
+}
+
+/// Whether rules or a load balancer of a namespace take the port.
+fn is_taken(path: &Path, netns: NetnsId, one: Exposed<'_>, proto: Proto) -> bool {
+    let first = path.hops.first().filter(|_| begins_in(path) == Some(netns));
+    first.is_some_and(|hop| {
+        let kind = matches!(hop.kind, HopKind::Service | HopKind::Dnat)
+            // What filters refuse for want of a backend has no rule of NAT.
+            || path.end.service.is_some();
+        kind && hop.endpoint.port == Some(one.port) && hop.proto == proto
+    })
+}
+
+/// Why a node may have no rules for a NodePort, and what to look at.
+fn cause(facts: &Facts<'_>, netns: NetnsId) -> (String, Option<String>) {
+    let logs =
+        "see whether kube-proxy runs here, and its logs: kubectl -n kube-system get pods -o wide | grep kube-proxy".to_owned();
+    let frontends = facts.take(facts.node.frontends(&[netns]));
+    if frontends.iter().any(|f| f.balancer == Balancer::Cilium) {
+        let cause = "Cilium balances here and does not have it: its kube-proxy replacement may be off for \
+                     NodePorts, or it lags behind";
+        return (
+            cause.to_owned(),
+            Some(
+                "see cilium-dbg service list and cilium-dbg status in the Cilium pod of this node"
+                    .to_owned(),
+            ),
+        );
+    }
+    if !frontends.is_empty() {
+        let cause = "kube-proxy (IPVS) serves other Services here: it lags behind, or its nodePortAddresses \
+                     leave out this node's addresses";
+        return (cause.to_owned(), Some(logs));
+    }
+    let ruleset = path::ruleset(facts, netns);
+    let taken =
+        ruleset.map(|ruleset| ports::taken(&FromNode::new(facts), &ruleset)).unwrap_or_default();
+    let of_proxy = |t: &ports::Taken| t.meaning.by.is_some_and(|by| by.starts_with("kube-proxy"));
+    if taken.iter().any(of_proxy) {
+        let cause = "kube-proxy has rules for other NodePorts here and none for this one: it lags behind, \
+                     its nodePortAddresses leave this node out, or the Service is labelled for another proxy \
+                     (service.kubernetes.io/service-proxy-name)";
+        return (cause.to_owned(), Some(logs));
+    }
+    let cause = "there is no rule of kube-proxy for any NodePort here: it does not run on this node, or \
+                 can't reach the API";
+    (cause.to_owned(), Some(logs))
+}
+
+fn health_check(cluster: &Cluster, service: &KubeService, one: Exposed<'_>) -> Finding {
+    Finding {
+        what: format!(
+            "{} is the health check port of Service {}: load balancers ask there whether a node has an \
+             endpoint of it",
+            one.port, service.name
+        ),
+        cause: None,
+        fix: None,
+        evidence: vec![Evidence::new(API, told(cluster, service))],
+    }
+}

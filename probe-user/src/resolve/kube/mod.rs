@@ -1,0 +1,272 @@
+//! What the API of a Kubernetes cluster adds to what the kernel said: names of pods and
+//! services at the ends of paths, and where the two differ.
+//!
+//! An API is asked only when the answer has to do with Kubernetes, and only that of a
+//! cluster which has a node here (`site.rs`), or that the user named. What belongs to one
+//! cluster never names anything of another.
+
+mod compare;
+mod exposed;
+mod known;
+mod missing;
+mod names;
+mod site;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::facts::Facts;
+use crate::model::{
+    Ending, Finding, Hop, HopKind, KubeAsk, KubeEndpoints, KubeObjects, KubePod, KubeService,
+    KubeWish, NetnsId, ObjectName, Path, Query, Reach, Scope,
+};
+pub(super) use known::Known;
+use site::Site;
+
+/// How many services of one cluster are looked at closely.
+const SERVICES: usize = 16;
+
+/// What the APIs said in one answer.
+#[derive(Default)]
+pub(super) struct Joined {
+    /// Where API and kernel differ, and what else is worth saying.
+    pub(super) findings: Vec<Finding>,
+    /// From where ports that only the API has can't be reached.
+    reach: Vec<Reach>,
+    clusters: Vec<Cluster>,
+}
+
+/// One cluster and what its API said for this answer.
+struct Cluster {
+    site: Site,
+    services: Vec<KubeService>,
+    /// Whether all services were listed, so that one which is not there does not exist.
+    all_services: bool,
+    /// Services that were asked for by name and don't exist.
+    absent: Vec<ObjectName>,
+    endpoints: Vec<KubeEndpoints>,
+    /// The services whose endpoints were read.
+    endpoints_of: BTreeSet<ObjectName>,
+    pods: Vec<KubePod>,
+}
+
+/// Asks the APIs that concern the answer, names what is in `paths`, and adds paths that
+/// only an API knows of.
+pub(super) fn join(facts: &Facts<'_>, query: &Query, paths: &mut Vec<Path>) -> Joined {
+    let mut joined = Joined::default();
+    let contexts = facts.take(facts.node.kube_contexts());
+    if contexts.is_empty() || !concerns(facts, &contexts, query, paths) {
+        return joined;
+    }
+    for site in site::of(facts, &contexts) {
+        let cluster = ask(facts, site, query, paths);
+        for path in paths.iter_mut().filter(|path| cluster.site.has(path)) {
+            names::add(&cluster, path);
+        }
+        missing::add(facts, &cluster, query, paths, &mut joined);
+        compare::add(&cluster, query, paths, &mut joined.findings);
+        joined.clusters.push(cluster);
+    }
+    joined
+}
+
+/// Adds to the reachability what the APIs know of it, and makes fixes exact that name a
+/// port of a Service.
+pub(super) fn complete(joined: &Joined, paths: &[Path], reach: &mut Vec<Reach>) {
+    for one in &joined.reach {
+        if !reach.iter().any(|known| known.from == one.from) {
+            reach.push(one.clone());
+        }
+    }
+    for cluster in &joined.clusters {
+        for service in &cluster.services {
+            let of = |path: &&Path| names::is_of(path, &service.name);
+            let port = paths.iter().filter(of).find_map(|path| {
+                let first = path.hops.first()?;
+                let port = exposed::port_for(service, first.proto, first.endpoint.port?)?;
+                Some((first.endpoint.port?, port.port))
+            });
+            let Some((asked, port)) = port else { continue };
+            let name = &service.name;
+            let before = format!(
+                "-n {} port-forward svc/{} LOCALPORT:SERVICEPORT",
+                name.namespace, name.name
+            );
+            let after =
+                format!("-n {} port-forward svc/{} {asked}:{port}", name.namespace, name.name);
+            for fix in reach.iter_mut().filter_map(|reach| reach.fix.as_mut()) {
+                *fix = fix.replace(&before, &after);
+            }
+        }
+    }
+}
+
+/// Whether Kubernetes has anything to do with the answer, as far as the node tells.
+fn concerns(
+    facts: &Facts<'_>,
+    contexts: &[crate::model::KubeContext],
+    query: &Query,
+    paths: &[Path],
+) -> bool {
+    if contexts.iter().any(|context| context.asked_for) {
+        return true;
+    }
+    let of_kube = |path: &Path| {
+        let end = &path.end;
+        end.pod.is_some()
+            || end.service.is_some()
+            || end.cluster.is_some()
+            || end.component.is_some()
+            || path.hops.iter().any(|hop| hop.kind == HopKind::Service)
+    };
+    if paths.iter().any(of_kube) {
+        return true;
+    }
+    // A free port, or one that something else holds in the range of NodePorts: only on
+    // what looks like a node of a cluster.
+    let node_port = super::owner::NODE_PORTS.contains(&query.ports.first.0);
+    let free = paths.is_empty() && is_everywhere(query);
+    (free || node_port)
+        && (facts.netns.iter().any(site::is_of_pod) || site::any_here(facts, contexts))
+}
+
+/// Reads what the answer needs of one cluster: the services by name where rules name them,
+/// all of them where something is not explained otherwise, then their endpoints and pods.
+fn ask(facts: &Facts<'_>, site: Site, query: &Query, paths: &[Path]) -> Cluster {
+    let ours: Vec<&Path> = paths.iter().filter(|path| site.has(path)).collect();
+    let mut named: BTreeSet<ObjectName> = ours.iter().filter_map(|p| service_of(p)).collect();
+    let unexplained = ours.is_empty()
+        || ours.iter().any(|p| p.end.service.is_none() && (p.end.pod.is_some() || is_idle(p)))
+        || named.is_empty() && super::owner::NODE_PORTS.contains(&query.ports.first.0);
+    let mut wishes: Vec<KubeWish> = if unexplained {
+        vec![KubeWish::Services]
+    } else {
+        named.iter().cloned().map(KubeWish::Service).collect()
+    };
+    wishes.extend(pods_of(facts, &site, &ours));
+    let mut cluster = Cluster {
+        site,
+        services: Vec::new(),
+        all_services: false,
+        absent: Vec::new(),
+        endpoints: Vec::new(),
+        endpoints_of: BTreeSet::new(),
+        pods: Vec::new(),
+    };
+    for (wish, said) in request(facts, &cluster.site, wishes) {
+        match wish {
+            KubeWish::Services => cluster.all_services = true,
+            KubeWish::Service(name) if said.services.is_empty() => cluster.absent.push(name),
+            _ => {}
+        }
+        cluster.services.extend(said.services);
+        cluster.pods.extend(said.pods);
+    }
+    // Of all services those that have to do with the question.
+    let on_port = |service: &KubeService| {
+        let asked = |e: &exposed::Exposed<'_>| query.ports.contains(e.port);
+        exposed::of(service).iter().any(asked)
+    };
+    let mut leads = Vec::new();
+    for path in paths.iter().filter(|path| cluster.site.has(path)) {
+        if let Some(pod) = names::pod_of(&cluster, path)
+            && let Some(port) = path.hops.last().and_then(|hop| hop.endpoint.port)
+        {
+            let selects = |s: &&KubeService| exposed::selects(s, pod, port);
+            leads.extend(cluster.services.iter().filter(selects).map(|s| s.name.clone()));
+        }
+    }
+    cluster.services.retain(|s| named.contains(&s.name) || leads.contains(&s.name) || on_port(s));
+    named.extend(cluster.services.iter().map(|s| s.name.clone()));
+    let known = |name: &ObjectName| cluster.services.iter().any(|s| s.name == *name);
+    let wishes = named.into_iter().filter(known).take(SERVICES).map(KubeWish::Endpoints);
+    for (wish, said) in request(facts, &cluster.site, wishes.collect()) {
+        if let KubeWish::Endpoints(name) = wish {
+            cluster.endpoints_of.insert(name);
+        }
+        cluster.endpoints.extend(said.endpoints);
+    }
+    cluster
+}
+
+/// Asks one API, and gives what it answered; what it did not is a gap.
+fn request(facts: &Facts<'_>, site: &Site, wishes: Vec<KubeWish>) -> Vec<(KubeWish, KubeObjects)> {
+    let context = site.context.id();
+    let asks: Vec<KubeAsk> =
+        wishes.into_iter().map(|wish| KubeAsk { context: context.clone(), wish }).collect();
+    if asks.is_empty() {
+        return Vec::new();
+    }
+    let reads = facts.node.kube(&asks);
+    let said = asks.into_iter().zip(reads).map(|(ask, read)| (ask.wish, facts.take(read)));
+    said.filter(|(_, objects)| objects.answered).collect()
+}
+
+/// The Service that a path names.
+fn service_of(path: &Path) -> Option<ObjectName> {
+    let service = path.end.service.as_ref()?;
+    Some(ObjectName { namespace: service.namespace.clone(), name: service.name.clone() })
+}
+
+/// Whether nothing at the end of a path serves: a socket that holds a NodePort, or nobody.
+fn is_idle(path: &Path) -> bool {
+    path.end.ending == Ending::Nothing
+        || path.end.processes.first().is_some_and(|process| process.name() == "kube-proxy")
+}
+
+/// The pods to ask for: by name where that is known, else by the address that the path
+/// leads to; pods of the node's own network by their node.
+fn pods_of(facts: &Facts<'_>, site: &Site, paths: &[&Path]) -> BTreeSet<KubeWish> {
+    let mut wishes = BTreeSet::new();
+    for path in paths {
+        let pod = path.end.pod.as_ref();
+        let off_node = path.hops.last().is_some_and(|hop| hop.kind == HopKind::OffNode);
+        match pod {
+            None if !off_node => {}
+            Some(pod) if pod.namespace.is_some() && pod.name.is_some() => {
+                if let (Some(namespace), Some(name)) = (&pod.namespace, &pod.name) {
+                    wishes.insert(KubeWish::Pod(ObjectName {
+                        namespace: namespace.clone(),
+                        name: name.clone(),
+                    }));
+                }
+            }
+            _ => match addresses_of(facts, site, path) {
+                addresses if addresses.is_empty() => {
+                    wishes.extend(site.nodes.iter().map(|n| KubeWish::PodsOn(n.name.clone())));
+                }
+                addresses => wishes.extend(addresses.into_iter().map(KubeWish::PodsAt)),
+            },
+        }
+    }
+    wishes
+}
+
+/// The addresses that a pod at the end of a path can have in the API: those of its own
+/// namespace, or where the path leaves the node.
+fn addresses_of(facts: &Facts<'_>, site: &Site, path: &Path) -> Vec<IpAddr> {
+    let Some(last) = path.hops.last() else { return Vec::new() };
+    let usable = |address: &IpAddr| !address.is_loopback() && !address.is_unspecified();
+    if last.kind == HopKind::OffNode {
+        return last.endpoint.address.into_iter().filter(usable).collect();
+    }
+    let Some(netns) = last.netns.as_ref().map(|netns| netns.id) else { return Vec::new() };
+    if site.netns.contains(&netns) {
+        // In the node's network all pods have the node's address.
+        return Vec::new();
+    }
+    let of_pod = facts.take(facts.node.addresses(&[netns])).into_iter().map(|a| a.address);
+    let link_local = |a: &IpAddr| matches!(a, IpAddr::V6(a) if a.is_unicast_link_local());
+    of_pod.filter(usable).filter(|a| !link_local(a)).collect()
+}
+
+/// The namespace in which a path begins.
+fn begins_in(path: &Path) -> Option<NetnsId> {
+    path.hops.first().and_then(|hop: &Hop| hop.netns.as_ref()).map(|netns| netns.id)
+}
+
+/// Whether the question is about a port wherever it is, so that what is not on this node's
+/// addresses is of interest, too.
+fn is_everywhere(query: &Query) -> bool {
+    query.scope == Scope::Everywhere
+}

@@ -1,0 +1,230 @@
+//! Which clusters have a node on this machine, and which namespaces are their nodes'.
+
+use std::net::IpAddr;
+
+use super::super::facts::Facts;
+use crate::model::{
+    Address, ContextId, KubeAsk, KubeContext, KubeNode, KubeWish, Netns, NetnsId, Path,
+};
+
+/// Kubeconfig files that a distribution writes for the node's own cluster.
+const OF_NODE: [&str; 4] =
+    ["/etc/kubernetes/", "/etc/rancher/", "/var/lib/k0s/", "/var/snap/microk8s/"];
+
+/// A cluster that has nodes here, or that the user named.
+#[derive(Debug)]
+pub(super) struct Site {
+    pub(super) context: KubeContext,
+    /// The nodes that are here.
+    pub(super) nodes: Vec<KubeNode>,
+    /// Their network namespaces, in the order of `nodes`.
+    pub(super) netns: Vec<NetnsId>,
+    /// The ids of the containers that they are; `None` for the machine itself.
+    containers: Vec<Option<String>>,
+}
+
+/// The clusters that concern this machine.
+pub(super) fn of(facts: &Facts<'_>, contexts: &[KubeContext]) -> Vec<Site> {
+    let addresses = facts.all_addresses();
+    let mut wanted: Vec<&KubeContext> = Vec::new();
+    for context in contexts {
+        // Several contexts of one cluster differ in their user only.
+        let same = |known: &&&KubeContext| known.server == context.server && known.ca == context.ca;
+        let known = wanted.iter().position(|known| same(&known));
+        match known {
+            Some(at) if context.current && !wanted[at].current => wanted[at] = context,
+            Some(_) => {}
+            None if may_be_here(context, &addresses) || context.current || context.asked_for => {
+                wanted.push(context);
+            }
+            None => {}
+        }
+    }
+    let nodes = nodes_of(facts, &wanted);
+    let mut sites: Vec<Site> = Vec::new();
+    for (context, nodes) in wanted.into_iter().zip(nodes) {
+        let mut site = Site {
+            context: context.clone(),
+            nodes: Vec::new(),
+            netns: Vec::new(),
+            containers: Vec::new(),
+        };
+        let trusted = context.asked_for || may_be_here(context, &addresses);
+        for node in nodes {
+            for netns in places(facts, &node, &addresses) {
+                let container = facts.containers_of(netns).first().map(|c| c.id.clone());
+                // A private address may be another network's: a remote cluster needs the
+                // name of this machine, too.
+                if container.is_none() && !trusted && !is_called(&facts.host.hostname, &node.name) {
+                    continue;
+                }
+                if !site.netns.contains(&netns) {
+                    site.netns.push(netns);
+                    site.containers.push(container);
+                    site.nodes.push(node.clone());
+                }
+            }
+        }
+        let again = sites.iter().any(|known| known.netns == site.netns && !site.netns.is_empty());
+        if !again && (!site.netns.is_empty() || context.asked_for) {
+            sites.push(site);
+        }
+    }
+    sites
+}
+
+impl Site {
+    /// Whether a path belongs to this cluster: it goes through one of its nodes, or ends in
+    /// a container of one.
+    pub(super) fn has(&self, path: &Path) -> bool {
+        let end = &path.end;
+        let outer = match end.containers.first() {
+            Some(outer) if end.pod.is_none() || end.containers.len() > 1 => Some(&outer.id),
+            // A pod's container on the machine itself is inside no other.
+            Some(_) | None => None,
+        };
+        let ends_in = |container: &Option<String>| container.as_ref() == outer;
+        if (end.pod.is_some() || outer.is_some()) && self.containers.iter().any(ends_in) {
+            return true;
+        }
+        // What is inside of another cluster's node is not this one's.
+        if outer.is_some() {
+            return false;
+        }
+        let through = |netns: NetnsId| self.netns.contains(&netns);
+        let last = path.hops.iter().rev().find_map(|hop| hop.netns.as_ref());
+        last.is_some_and(|netns| through(netns.id))
+            || super::begins_in(path).is_some_and(through) && end.containers.is_empty()
+    }
+
+    /// The node that a namespace is of.
+    pub(super) fn node_in(&self, netns: NetnsId) -> Option<&KubeNode> {
+        let at = self.netns.iter().position(|known| *known == netns)?;
+        self.nodes.get(at)
+    }
+
+    /// The node on which a path ends: by its containers, else the only one.
+    pub(super) fn node_of(&self, path: &Path) -> Option<&KubeNode> {
+        let outer = path.end.containers.first().map(|outer| &outer.id);
+        let at = self.containers.iter().position(|c| c.is_some() && c.as_ref() == outer);
+        let at = at.or_else(|| self.containers.iter().position(Option::is_none));
+        at.and_then(|at| self.nodes.get(at))
+    }
+
+    /// The API as evidence names it.
+    pub(super) fn source(&self) -> String {
+        format!("context {}", self.context.name)
+    }
+}
+
+/// Whether a namespace was made for a pod by a network plug-in.
+pub(super) fn is_of_pod(netns: &Netns) -> bool {
+    netns.paths.iter().any(|path| path.contains("/netns/cni-"))
+}
+
+/// Whether any context looks like that of a cluster which has a node here.
+pub(super) fn any_here(facts: &Facts<'_>, contexts: &[KubeContext]) -> bool {
+    let addresses = facts.all_addresses();
+    contexts.iter().any(|context| may_be_here(context, &addresses))
+}
+
+/// Whether a context's server is on this machine, or its file is one that a distribution
+/// writes on the cluster's own nodes.
+fn may_be_here(context: &KubeContext, addresses: &[Address]) -> bool {
+    let here = |host: &str| match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+        Ok(address) => address.is_loopback() || addresses.iter().any(|a| a.address == address),
+        Err(_) => host == "localhost",
+    };
+    OF_NODE.iter().any(|start| context.file.starts_with(start))
+        || context.name == "in-cluster"
+        || host_of(&context.server).is_some_and(here)
+}
+
+/// The host in a URL.
+fn host_of(server: &str) -> Option<&str> {
+    let rest = server.split_once("://").map_or(server, |(_, rest)| rest);
+    let authority = rest.split(['/', '?']).next()?;
+    let authority = authority.rsplit('@').next()?;
+    if authority.starts_with('[') {
+        return authority.split_once(']').map(|(host, _)| &host[1..]);
+    }
+    authority.split(':').next()
+}
+
+/// The nodes of each cluster: the one called like this machine where there is one, else all.
+fn nodes_of(facts: &Facts<'_>, contexts: &[&KubeContext]) -> Vec<Vec<KubeNode>> {
+    let name = facts.host.hostname.to_ascii_lowercase();
+    let ids: Vec<ContextId> = contexts.iter().map(|context| context.id()).collect();
+    let ask = |wish: &dyn Fn() -> KubeWish, ids: &[ContextId]| -> Vec<KubeAsk> {
+        ids.iter().map(|context| KubeAsk { context: context.clone(), wish: wish() }).collect()
+    };
+    let first = facts.node.kube(&ask(&|| KubeWish::Node(name.clone()), &ids));
+    let mut nodes: Vec<Option<Vec<KubeNode>>> = first
+        .into_iter()
+        .map(|read| {
+            let said = facts.take(read);
+            // No answer is told by its gap, and asking again would give another.
+            (!said.answered || !said.nodes.is_empty()).then_some(said.nodes)
+        })
+        .collect();
+    let left: Vec<ContextId> =
+        ids.iter().zip(&nodes).filter(|(_, n)| n.is_none()).map(|(id, _)| id.clone()).collect();
+    if !left.is_empty() {
+        let mut said = facts.node.kube(&ask(&|| KubeWish::Nodes, &left)).into_iter();
+        for slot in nodes.iter_mut().filter(|slot| slot.is_none()) {
+            *slot = said.next().map(|read| facts.take(read).nodes);
+        }
+    }
+    nodes.into_iter().map(Option::unwrap_or_default).collect()
+}
+
+/// The namespaces that have an address of a node. Those of containers only when the
+/// container is called like the node: private addresses repeat.
+fn places(facts: &Facts<'_>, node: &KubeNode, addresses: &[Address]) -> Vec<NetnsId> {
+    let mut found: Vec<NetnsId> = Vec::new();
+    for address in addresses.iter().filter(|a| node.addresses.contains(&a.address)) {
+        if found.contains(&address.netns) {
+            continue;
+        }
+        let containers = facts.containers_of(address.netns);
+        let fits = match containers.first() {
+            None => true,
+            Some(outer) => containers.len() == 1 && outer.name.as_deref() == Some(&node.name),
+        };
+        if fits {
+            found.push(address.netns);
+        }
+    }
+    found
+}
+
+/// Whether a node's name is this machine's, with or without its domain.
+fn is_called(hostname: &str, node: &str) -> bool {
+    let short = |name: &str| name.split('.').next().unwrap_or(name).to_ascii_lowercase();
+    hostname.eq_ignore_ascii_case(node) || short(hostname) == short(node)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_of_a_server_is_found() {
+        for (server, host) in [
+            ("https://127.0.0.1:20971", Some("127.0.0.1")),
+            ("https://[::1]:6443/", Some("::1")),
+            ("https://localhost", Some("localhost")),
+            ("https://api.example.com:6443/k8s/clusters/c-1?x", Some("api.example.com")),
+            ("127.0.0.1:8080", Some("127.0.0.1")),
+        ] {
+            assert_eq!(host_of(server), host, "{server}");
+        }
+    }
+
+    #[test]
+    fn a_node_is_called_like_its_machine_with_or_without_a_domain() {
+        assert!(is_called("Node1", "node1"));
+        assert!(is_called("node1.example.com", "node1"));
+        assert!(!is_called("node1", "node10"));
+    }
+}
