@@ -29,6 +29,10 @@ const USUAL: [&str; 8] = [
     "/var/run/dockershim.sock",
 ];
 
+/// How many containers are asked for one by one. A question about one port needs
+/// few; a list of everything is cheaper than many single questions.
+const SINGLE: usize = 8;
+
 /// How many sockets are asked in one container, where each can take as long as
 /// it is given.
 const PER_CONTAINER: usize = 4;
@@ -50,7 +54,11 @@ pub(super) struct Listener {
     strikes: u8,
     /// Whether so much will be asked that a list of everything is cheaper.
     pub(super) wants_list: bool,
-    /// That list, by id.
+    /// How many single containers it was asked for.
+    asked: usize,
+    /// Whether it was asked for all.
+    has_listed: bool,
+    /// What it listed, by id.
     listed: Option<HashMap<String, Container>>,
 }
 
@@ -68,6 +76,8 @@ impl Listener {
             down: None,
             strikes: 0,
             wants_list: false,
+            asked: 0,
+            has_listed: false,
             listed: None,
         })
     }
@@ -100,9 +110,13 @@ impl Listener {
 
     /// Asks for one container or sandbox.
     pub(super) fn one(&mut self, procs: &Procs, id: &str) -> Result<Told<Container>, Failure> {
-        if self.wants_list && self.listed.is_none() {
-            let listed = self.ask(procs, |client, version, judge| client.list(version, judge))?;
-            self.listed = Some(listed.into_iter().map(|c| (c.id.clone(), c)).collect());
+        self.asked += 1;
+        if (self.wants_list || self.asked > SINGLE) && !self.has_listed {
+            self.has_listed = true;
+            // Where that fails, single ones may still be told.
+            let listed = self.ask(procs, |client, version, judge| client.list(version, judge));
+            let by_id = |c: Container| (c.id.clone(), c);
+            self.listed = listed.ok().map(|all| all.into_iter().map(by_id).collect());
         }
         if let Some(listed) = &self.listed {
             let value = listed.get(id).cloned().ok_or(Failure::NotFound)?;

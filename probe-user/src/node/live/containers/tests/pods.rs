@@ -183,6 +183,20 @@ fn all_containers_are_asked_for_at_once() {
 }
 
 #[test]
+fn many_single_questions_become_one() {
+    let lab = Lab::new();
+    let asked = lab.cri("host", SOCKET, cri::Fake::pod());
+    for n in 0..40 {
+        let other = format!("/{KUBE}/{n:064x}");
+        lab.one(&lab.process(100 + n, 1, "x", &other, "inside"));
+    }
+    // Each single one is two: it is neither a container nor a sandbox.
+    assert_eq!(asked.lock().unwrap().len(), 8 * 2 + 3);
+    assert_eq!(lab.one(&lab.web("", "host")).value.unwrap().name.as_deref(), Some("web"));
+    assert_eq!(asked.lock().unwrap().len(), 8 * 2 + 3);
+}
+
+#[test]
 fn without_rights_the_names_of_logs_tell_the_pod() {
     let lab = Lab::new();
     let uid = "0f7a2b1c-5d34-4f6e-8a90-1b2c3d4e5f60";
