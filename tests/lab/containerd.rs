@@ -33,6 +33,8 @@ pub struct Containerd {
     // Dropped first, so that the daemon is waited for before the lab is swept.
     daemon: Proc,
     lab: Lab,
+    /// Where it is in the lab's cgroup: below a container, or nowhere.
+    place: String,
 }
 
 /// What a pod is to be.
@@ -80,9 +82,22 @@ impl Containerd {
     /// # Errors
     /// When containerd does not start, or does not take the image.
     pub fn start() -> Result<Self> {
+        Self::start_at("")
+    }
+
+    /// The same with everything in the cgroup of a container with this id, as in a
+    /// node that is a container of Docker's. No Docker knows of it.
+    ///
+    /// # Errors
+    /// As [`Containerd::start`].
+    pub fn start_in(container: &str) -> Result<Self> {
+        Self::start_at(&format!("docker/{container}/"))
+    }
+
+    fn start_at(place: &str) -> Result<Self> {
         let lab = Lab::new()?;
-        let daemon = daemon(&lab)?;
-        let mut containerd = Self { daemon, lab };
+        let daemon = daemon(&lab, place)?;
+        let mut containerd = Self { daemon, lab, place: place.to_owned() };
         containerd.wait()?;
         containerd.import()?;
         Ok(containerd)
@@ -137,7 +152,11 @@ impl Containerd {
             labels: map(spec.labels.iter().chain(&names)),
             annotations: map(spec.annotations.iter()),
             linux: Some(LinuxPodSandboxConfig {
-                cgroup_parent: format!("/{}/kubepods/besteffort/pod{uid}", self.lab.name()),
+                cgroup_parent: format!(
+                    "/{}/{}kubepods/besteffort/pod{uid}",
+                    self.lab.name(),
+                    self.place
+                ),
                 security_context: Some(security_context),
             }),
         };
@@ -268,7 +287,7 @@ fn map<'a>(pairs: impl Iterator<Item = &'a (&'a str, &'a str)>) -> HashMap<Strin
     pairs.map(|&(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
-fn daemon(lab: &Lab) -> Result<Proc> {
+fn daemon(lab: &Lab, place: &str) -> Result<Proc> {
     let at = |name: &str| lab.dir().join(name).display().to_string();
     let (networks, data) = (at("net.d"), at("containerd"));
     std::fs::create_dir_all(&networks)?;
@@ -304,7 +323,9 @@ oom_score = 0
     let script = "for dir in /run /var/lib; do mount -t tmpfs lab $dir || exit; done; exec \"$@\"";
     let (config, path) = (at("containerd.toml"), format!("/usr/sbin:/sbin:{}", path()));
     let argv = ["unshare", "-m", "--", "sh", "-c", script, "sh", "containerd", "--config", &config];
-    let mut command = lab.command(lab.host(), &argv)?;
+    let group = lab.cgroup().join(place).join("procs");
+    std::fs::create_dir_all(&group).with_context(|| format!("making {}", group.display()))?;
+    let mut command = lab.command_in(Some(lab.host()), &group, None, &argv)?;
     command.env("PATH", path).stdout(Stdio::null()).stderr(log);
     Ok(Proc::started(command.spawn().context("starting containerd")?))
 }

@@ -219,7 +219,7 @@ impl Talk {
             self.call("ListPodSandbox", ListPodSandboxRequest { filter: None }).await?;
         let pods: HashMap<String, PodSandbox> =
             items(pods).map(|pod: PodSandbox| (pod.id.clone(), pod)).collect();
-        let networks = self.networks(pods.keys(), until).await;
+        let networks = self.networks(pods.keys().cloned().collect(), until).await;
         let mut all: Vec<Container> = items(listed)
             .map(|container: proto::Container| {
                 let pod = pods.get(&container.pod_sandbox_id);
@@ -241,11 +241,11 @@ impl Talk {
     /// each is a question of its own.
     async fn networks(
         &self,
-        pods: impl Iterator<Item = &String>,
+        pods: Vec<String>,
         until: Instant,
     ) -> HashMap<String, PodSandboxStatus> {
         let mut asked = JoinSet::new();
-        for id in pods.cloned() {
+        for id in pods {
             let mut talk = self.clone();
             asked.spawn(async move { talk.pod_status(&id, false).await });
         }
