@@ -5,11 +5,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use lab::{Containerd, Pod, PodContainer, PodSpec, Test};
+use lab::{Containerd, CriPod, PodContainer, PodSpec, Test};
 
 /// containerd in a lab of its own, for what is done to it, with one pod in which
 /// `port` is open.
-fn with_pod(port: u16, test: impl Fn(&Containerd, &Pod<'_>, &PodContainer) -> Test) -> Test {
+fn with_pod(port: u16, test: impl Fn(&Containerd, &CriPod<'_>, &PodContainer) -> Test) -> Test {
     let containerd = Containerd::start()?;
     let pod = containerd.pod(&PodSpec {
         namespace: "default",

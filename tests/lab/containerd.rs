@@ -56,7 +56,7 @@ pub struct PodSpec<'a> {
 
 /// A running pod.
 #[derive(Debug)]
-pub struct Pod<'a> {
+pub struct CriPod<'a> {
     containerd: &'a Containerd,
     config: PodSandboxConfig,
     /// The id of its sandbox.
@@ -132,7 +132,7 @@ impl Containerd {
     ///
     /// # Errors
     /// When containerd refuses it.
-    pub fn pod(&self, spec: &PodSpec<'_>) -> Result<Pod<'_>> {
+    pub fn pod(&self, spec: &PodSpec<'_>) -> Result<CriPod<'_>> {
         let PodSpec { namespace, name, uid, .. } = *spec;
         let names = [
             ("io.kubernetes.pod.namespace", namespace),
@@ -167,7 +167,7 @@ impl Containerd {
         self.lab.adopt(inode);
         let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
         let netns = Netns { name: name.to_owned(), path, inode };
-        Ok(Pod { containerd: self, config, sandbox: made.id, pid, netns })
+        Ok(CriPod { containerd: self, config, sandbox: made.id, pid, netns })
     }
 
     fn first_process(&self, method: &str, id: &str) -> Result<u32> {
@@ -210,7 +210,7 @@ impl Containerd {
     }
 }
 
-impl Pod<'_> {
+impl CriPod<'_> {
     /// Starts the container `name` with `lab-helper ARGS…` and waits until it
     /// listens on `port`. `args` is split at spaces.
     ///
@@ -223,7 +223,7 @@ impl Pod<'_> {
     /// The same with annotations.
     ///
     /// # Errors
-    /// As [`Pod::run`].
+    /// As [`CriPod::run`].
     pub fn run_with(
         &self,
         name: &str,

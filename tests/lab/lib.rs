@@ -13,6 +13,7 @@
 //! processes left.
 
 mod cgroup;
+mod cluster;
 mod connect;
 mod containerd;
 mod cri;
@@ -32,8 +33,9 @@ mod sweep;
 mod tool;
 mod trace;
 
+pub use cluster::{Cluster, Pod, no_kube};
 pub use connect::{Landing, within};
-pub use containerd::{Containerd, PAUSE_IMAGE, POD_IMAGE, Pod, PodContainer, PodSpec};
+pub use containerd::{Containerd, CriPod, PAUSE_IMAGE, POD_IMAGE, PodContainer, PodSpec};
 pub use crowd::{Crowd, Entry, Random, difference, listed};
 pub use docker::{Container, Docker, KindNode};
 pub use fake::{FakeContainer, FakeDocker};
@@ -142,6 +144,17 @@ macro_rules! root_or_skip {
 macro_rules! containerd_or_skip {
     () => {
         if let Some(reason) = $crate::no_containerd() {
+            $crate::skip(&reason);
+            return Ok(());
+        }
+    };
+}
+
+/// Leaves the test, saying so, when Kubernetes can't be run here.
+#[macro_export]
+macro_rules! kube_or_skip {
+    () => {
+        if let Some(reason) = $crate::no_kube() {
             $crate::skip(&reason);
             return Ok(());
         }

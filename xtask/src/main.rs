@@ -5,6 +5,7 @@ mod check;
 mod dist;
 mod ebpf;
 mod fuzz;
+mod kube;
 mod setup;
 mod sh;
 mod test;
@@ -51,6 +52,8 @@ enum Command {
     /// Emulated, without network or disk, in a minute or two for each. Kernels are
     /// downloaded once, into target/vm, or $WHEREIS_PORT_VM_CACHE.
     Vm(vm::Args),
+    /// A real Kubernetes for the tests.
+    Kube(kube::Args),
     /// Feed damaged messages to every parser of what the kernel says.
     ///
     /// Builds the targets, with libFuzzer, and runs them for a minute each, one for
@@ -95,6 +98,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::BuildEbpf(args) => ebpf::run(&args),
         Command::Vm(args) => vm::run(&args),
+        Command::Kube(args) => kube::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Dist => dist::run(),

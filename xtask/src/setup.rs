@@ -39,6 +39,7 @@ const NEEDS: &[Need] = &[
         package: "containernetworking-plugins",
         why: "opens ports for containers of podman, containerd and k3s",
     },
+    Need { program: "etcd", package: "etcd-server", why: "keeps what a Kubernetes API has" },
     Need { program: "qemu-system-x86_64", package: "qemu-system-x86", why: "boots other kernels" },
     Need { program: "cpio", package: "cpio", why: "packs what they boot from" },
     Need { program: "depmod", package: "kmod", why: "finds and loads their modules" },

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 
 use crate::ebpf::{self, Stamp, Toolchain};
-use crate::{setup, sh};
+use crate::{kube, setup, sh};
 
 /// What to test.
 #[derive(Debug, clap::Args)]
@@ -28,6 +28,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let root = sh::is_root();
     if root {
         setup::run()?;
+        // A choice of tests is run with what is there.
+        if args.rest.is_empty() {
+            kube::build()?;
+        }
     } else {
         eprintln!("not root: tests that make namespaces and containers are left out");
     }
@@ -41,6 +45,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if root {
         test.env(REQUIRE_LAB, "1");
     }
+    test.env("WHEREIS_PORT_KUBE_CACHE", kube::programs()?);
     let tested = sh::run(test.args(&args.rest));
     // A choice of tests is a question about those alone.
     let fresh = if args.rest.is_empty() { test_fresh(root) } else { Ok(()) };

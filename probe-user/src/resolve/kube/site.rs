@@ -51,7 +51,7 @@ pub(super) fn of(facts: &Facts<'_>, contexts: &[KubeContext]) -> Vec<Site> {
         };
         let trusted = context.asked_for || may_be_here(context, &addresses);
         for node in nodes {
-            for netns in places(facts, &node, &addresses) {
+            if let Some(netns) = place(facts, &node, &addresses) {
                 let container = facts.containers_of(netns).first().map(|c| c.id.clone());
                 // A private address may be another network's: a remote cluster needs the
                 // name of this machine, too.
@@ -178,24 +178,33 @@ fn nodes_of(facts: &Facts<'_>, contexts: &[&KubeContext]) -> Vec<Vec<KubeNode>> 
     nodes.into_iter().map(Option::unwrap_or_default).collect()
 }
 
-/// The namespaces that have an address of a node. Those of containers only when the
-/// container is called like the node: private addresses repeat.
-fn places(facts: &Facts<'_>, node: &KubeNode, addresses: &[Address]) -> Vec<NetnsId> {
+/// The namespace that a node is, by its address. Private addresses repeat: the tool's own
+/// namespace counts before the machine's, a container has to be called like the node, and
+/// among others there must be only one.
+fn place(facts: &Facts<'_>, node: &KubeNode, addresses: &[Address]) -> Option<NetnsId> {
     let mut found: Vec<NetnsId> = Vec::new();
     for address in addresses.iter().filter(|a| node.addresses.contains(&a.address)) {
-        if found.contains(&address.netns) {
-            continue;
-        }
-        let containers = facts.containers_of(address.netns);
-        let fits = match containers.first() {
-            None => true,
-            Some(outer) => containers.len() == 1 && outer.name.as_deref() == Some(&node.name),
-        };
-        if fits {
+        if !found.contains(&address.netns) {
             found.push(address.netns);
         }
     }
-    found
+    let near = [Some(facts.host.own_netns), facts.host.host_netns];
+    let near = near.into_iter().flatten().find(|netns| found.contains(netns));
+    if near.is_some() {
+        return near;
+    }
+    let container = |netns: &NetnsId| {
+        let containers = facts.containers_of(*netns);
+        containers
+            .first()
+            .map(|outer| containers.len() == 1 && outer.name.as_ref() == Some(&node.name))
+    };
+    let kinds: Vec<Option<bool>> = found.iter().map(container).collect();
+    let of_kind = |kind: Option<bool>| {
+        let mut all = found.iter().zip(&kinds).filter(move |(_, k)| **k == kind).map(|(n, _)| *n);
+        all.next().filter(|_| all.next().is_none())
+    };
+    of_kind(Some(true)).or_else(|| of_kind(None))
 }
 
 /// Whether a node's name is this machine's, with or without its domain.
