@@ -1,5 +1,6 @@
 //! Puts the parts together: arguments, a node, answers, a view, an exit status.
 
+mod fleet;
 mod learning;
 mod trace;
 
@@ -44,7 +45,12 @@ impl From<io::Error> for Failure {
 
 /// Runs the command and gives its exit status.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let parsed = match cli::called_as(std::env::args_os().next().as_deref()) {
+        cli::CalledAs::Itself => Cli::try_parse(),
+        cli::CalledAs::Plugin => cli::parse_plugin(std::env::args_os()),
+        cli::CalledAs::Completer => return fleet::complete(),
+    };
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             if let Some(message) = cli::misplaced(&error) {
@@ -67,6 +73,12 @@ pub fn main() -> ExitCode {
         Err(Failure::ClosedPipe) => Exit::Found.into(),
         Err(Failure::Usage(message)) => complain(&message, Exit::Usage),
         Err(Failure::Tool(message)) => complain(&message, Exit::Failed),
+    }
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Self::Tool(message)
     }
 }
 
@@ -123,6 +135,8 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
             out.write_all(view::json::schema().as_bytes())?;
             Exit::Found
         }
+        Some(Command::Cluster(args)) => fleet::run(&cli.global, args, &mut out)?,
+        Some(Command::Agent) => fleet::agent()?,
         Some(Command::Doctor) => {
             on_node(&cli.global, None, |node| doctor(node, &cli.global, &mut out))?
         }

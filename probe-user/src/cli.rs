@@ -1,5 +1,6 @@
 //! The command line: flags as typed, and questions as understood.
 
+mod fleet;
 mod target;
 mod trace;
 
@@ -12,6 +13,7 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use crate::model::Subject;
 use crate::view::ColorChoice;
 
+pub use fleet::{CalledAs, FleetArgs, FleetCommand, called_as, complete, parse_plugin};
 pub use target::{BadTarget, parse_target};
 pub use trace::TraceArgs;
 
@@ -29,6 +31,7 @@ Examples:
   whereis-port 8080 --flows          also every connection on it, and who serves each
   whereis-port list -t --container web
   whereis-port trace 8080            listeners on port 8080 as they come and go
+  whereis-port cluster 30518         the same question to every node of a Kubernetes cluster
   whereis-port --record node.json list    everything, to answer from elsewhere
   whereis-port --replay node.json 30518
 
@@ -273,6 +276,12 @@ pub enum Command {
     /// Watch listeners come and go, with who did it, as it happens
     #[command(after_help = trace::HELP)]
     Trace(TraceArgs),
+    /// Ask every node of a Kubernetes cluster, through agents
+    #[command(after_help = fleet::HELP)]
+    Cluster(FleetArgs),
+    /// Wait to be asked by `cluster`: what an agent's pod runs
+    #[command(hide = true)]
+    Agent,
     /// Say what can be read here, what can't, and what would give it
     Doctor,
     /// Pin the socket iterator, so that later questions cost one read (root)

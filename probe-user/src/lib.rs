@@ -6,6 +6,7 @@
 pub mod app;
 pub mod cli;
 pub mod exit;
+pub mod fleet;
 pub mod model;
 pub mod node;
 pub mod resolve;

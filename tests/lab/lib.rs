@@ -16,9 +16,12 @@ pub mod apiserver;
 mod cgroup;
 mod cluster;
 mod connect;
+mod containerd;
+mod cri;
 mod crowd;
 mod docker;
 mod fake;
+pub mod fleet;
 pub mod kube;
 mod loaded;
 mod mounts;
@@ -34,6 +37,7 @@ mod trace;
 
 pub use cluster::{Cluster, Pod, no_kube};
 pub use connect::{Landing, within};
+pub use containerd::{Containerd, CriPod, PAUSE_IMAGE, POD_IMAGE, PodContainer, PodSpec};
 pub use crowd::{Crowd, Entry, Random, difference, listed};
 pub use docker::{Container, Docker, KindNode};
 pub use fake::{FakeContainer, FakeDocker};
@@ -66,6 +70,20 @@ pub fn no_docker() -> Option<String> {
         let missing = ["dockerd", "docker", "busybox", "iptables"].into_iter().find(|t| !has(t));
         missing.map(|tool| {
             format!("{tool} is not installed (packages docker.io, busybox-static, iptables)")
+        })
+    })
+}
+
+/// Why containerd can't be run here, if it can't.
+pub fn no_containerd() -> Option<String> {
+    no_lab().or_else(|| {
+        let missing = ["containerd", "ctr", "runc", "busybox"].into_iter().find(|t| !has(t));
+        let plugin = !std::path::Path::new("/usr/lib/cni/bridge").exists();
+        missing.or(plugin.then_some("CNI's bridge")).map(|tool| {
+            format!(
+                "{tool} is not installed (packages containerd, runc, busybox-static, \
+                 containernetworking-plugins)"
+            )
         })
     })
 }
@@ -117,6 +135,17 @@ fn show_skipped(reason: &str) {
 macro_rules! root_or_skip {
     () => {
         if let Some(reason) = $crate::no_lab() {
+            $crate::skip(&reason);
+            return Ok(());
+        }
+    };
+}
+
+/// Leaves the test, saying so, when containerd can't be run here.
+#[macro_export]
+macro_rules! containerd_or_skip {
+    () => {
+        if let Some(reason) = $crate::no_containerd() {
             $crate::skip(&reason);
             return Ok(());
         }

@@ -158,8 +158,15 @@ pub struct Pod {
 
 impl From<&PodRef> for Pod {
     fn from(pod: &PodRef) -> Self {
-        Self { uid: Some(pod.uid.clone()), ..Self::default() }
+        let is_static = is_manifest_hash(&pod.uid).then_some(true);
+        Self { uid: Some(pod.uid.clone()), is_static, ..Self::default() }
     }
+}
+
+/// Whether a pod's UID is no UUID but the hash of a manifest, which the kubelet
+/// gives to the pods that it runs from files.
+pub fn is_manifest_hash(uid: &str) -> bool {
+    uid.len() == 32 && uid.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 /// A Kubernetes service.

@@ -27,7 +27,9 @@ pub use answer::{
 };
 pub use balance::{Balancer, Frontend, FrontendKind, FrontendScope, Server};
 pub use cgroup::{CgroupPath, ContainerRef, PodRef, parse_proc_cgroup};
-pub use container::{Cluster, Container, Network, Pod, Published, Runtime, Service};
+pub use container::{
+    Cluster, Container, Network, Pod, Published, Runtime, Service, is_manifest_hash,
+};
 pub use event::{Actor, Event, EventKind, NatEvent, SeenBy, Traced};
 pub use flow::{Flow, FlowFilter, Flows, FlowsTo, NetSettings, RouteFound, RouteKind, RouteQuery};
 pub use gap::{Evidence, Gap, Impact, Read, SourceReport};

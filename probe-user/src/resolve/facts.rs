@@ -118,10 +118,14 @@ impl<'a> Facts<'a> {
         let chain = || {
             let netns = self.netns.iter().find(|n| n.id == id)?;
             let process = self.process(*netns.members.first()?)?;
-            let containers = self.containers(&process.cgroup.as_ref()?.containers(), process.pid);
-            // A container with the host's network names nothing.
-            let own = containers.last()?.network_mode.as_deref() != Some("host");
-            own.then_some(containers)
+            let mut containers =
+                self.containers(&process.cgroup.as_ref()?.containers(), process.pid);
+            // The network of a container with its host's network is that of the
+            // container around it, if there is one.
+            while containers.last()?.network_mode.as_deref() == Some("host") {
+                containers.pop();
+            }
+            Some(containers)
         };
         if self.host.host_netns == Some(id) { Vec::new() } else { chain().unwrap_or_default() }
     }
@@ -131,16 +135,34 @@ impl<'a> Facts<'a> {
             return Some("host".to_owned());
         }
         let netns = self.netns.iter().find(|n| n.id == id)?;
-        let container = || self.containers_of(id).last().map(container_name);
+        let container = || self.containers_of(id).last().map(network_name);
         // Runtimes pin namespaces under generated names; a container's own name
         // says more.
-        let pinned =
-            netns.name.clone().filter(|n| !n.starts_with("cni-") && !n.starts_with("netns-"));
+        let pinned = netns.name.clone().filter(|name| !is_generated(name));
         pinned
             .or_else(container)
             .or_else(|| netns.name.clone())
             .or_else(|| (id == self.host.own_netns).then(|| "here".to_owned()))
     }
+}
+
+/// The name of a network namespace after one of the containers in it. A pod's
+/// containers share theirs, so it is named after the pod.
+fn network_name(container: &Container) -> String {
+    match container.pod.as_ref().map(|pod| (&pod.namespace, &pod.name)) {
+        Some((Some(namespace), Some(name))) => format!("{namespace}/{name}"),
+        _ => container_name(container),
+    }
+}
+
+/// Whether a runtime made up this name for a namespace: containerd's `cni-<uuid>`,
+/// Podman's `netns-<uuid>`, CRI-O's `<uuid>`.
+fn is_generated(name: &str) -> bool {
+    let lengths = [8, 4, 4, 4, 12];
+    let groups = name.split('-').map(|g| (g.len(), g.bytes().all(|b| b.is_ascii_hexdigit())));
+    name.starts_with("cni-")
+        || name.starts_with("netns-")
+        || groups.eq(lengths.into_iter().map(|length| (length, true)))
 }
 
 /// The name of a container, or the start of its id as runtimes shorten it.

@@ -224,6 +224,7 @@ fn ownerless(facts: &Facts<'_>, socket: &Socket, denied: &[u32], denied_total: u
 /// What still tells something about a hidden owner: the cgroup that the socket
 /// was created in, and the company it keeps.
 fn hint(facts: &Facts<'_>, socket: &Socket, end: &mut End) {
+    let mut pod = None;
     // 1 is the root of cgroup2: everything on a host without cgroup2.
     let cgroup =
         socket.cgroup_id.filter(|id| *id > 1).and_then(|id| facts.take(facts.node.cgroup_path(id)));
@@ -251,6 +252,17 @@ fn hint(facts: &Facts<'_>, socket: &Socket, end: &mut End) {
                     members.len()
                 ),
             ));
+        } else if let Some(first) = members.first()
+            && let Some(chain) =
+                chains.first().filter(|first| chains.iter().all(|c| in_one_pod(c, first)))
+        {
+            // The containers of a pod share its network; which of them it is stays open.
+            let containers = facts.containers(chain, first.pid);
+            pod = containers.last().and_then(|container| container.pod.clone());
+            end.containers = refs_only(&chain[..chain.len().saturating_sub(1)]);
+            let detail =
+                format!("all {} visible processes of the namespace are in this pod", members.len());
+            end.evidence.push(Evidence::new("namespace members", detail));
         }
     }
     if !end.containers.is_empty() {
@@ -262,6 +274,17 @@ fn hint(facts: &Facts<'_>, socket: &Socket, end: &mut End) {
         }
     }
     name(end);
+    end.pod = pod.or_else(|| end.pod.take());
+}
+
+/// Whether two containers are side by side in one pod.
+fn in_one_pod(a: &[ContainerRef], b: &[ContainerRef]) -> bool {
+    match (a.split_last(), b.split_last()) {
+        (Some((a, outer_a)), Some((b, outer_b))) => {
+            a.pod.is_some() && a.pod == b.pod && outer_a == outer_b
+        }
+        _ => false,
+    }
 }
 
 fn refs_only(chain: &[ContainerRef]) -> Vec<Container> {

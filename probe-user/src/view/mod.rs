@@ -2,6 +2,7 @@
 //! that came from outside is made safe here, by [`sanitize`], and only here.
 
 pub mod doctor;
+pub mod fleet;
 pub mod install;
 pub mod json;
 pub mod list;

@@ -7,6 +7,7 @@
 //! time depends on the machine.
 
 mod events;
+mod fleet;
 mod kube;
 mod measure;
 mod node;
@@ -47,6 +48,9 @@ pub(crate) struct Args {
     /// Measure only the node whose Kubernetes API is asked, and print what it took.
     #[arg(long, conflicts_with_all = ["json", "readme", "rules_only"])]
     kube: bool,
+    /// Measure only a cluster of 200 simulated nodes, and print what asking it took.
+    #[arg(long, conflicts_with_all = ["json", "readme", "rules_only"])]
+    fleet: bool,
     /// Measure this binary instead of building the release binary.
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
@@ -66,6 +70,11 @@ pub(crate) enum Question {
 
 /// Measures and reports.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.fleet {
+        let binary = args.binary.clone().map_or_else(build, Ok)?;
+        println!("{}", fleet::measure(&binary, args.rounds.min(fleet::ROUNDS))?);
+        return Ok(());
+    }
     if !sh::is_root() {
         let reason = "bench needs root: it measures in a network namespace of its own";
         return Err(Refused(reason.to_owned()).into());

@@ -1,11 +1,13 @@
 //! The node the tool runs on. The only code that touches the system.
 
+mod asking;
 mod balance;
 mod btf;
 mod cgroups;
 mod clock;
 mod conntrack;
 mod containers;
+mod cri;
 mod ebpf;
 mod enter;
 #[cfg(feature = "fuzzing")]

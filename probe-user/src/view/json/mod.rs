@@ -5,6 +5,7 @@
 mod answer;
 mod enums;
 mod event;
+mod fleet;
 mod flows;
 mod list;
 mod owner;
@@ -21,6 +22,7 @@ use crate::model;
 pub use answer::*;
 pub use enums::*;
 pub use event::*;
+pub use fleet::*;
 pub use flows::*;
 pub use list::*;
 pub use owner::*;
@@ -134,7 +136,7 @@ pub fn write(document: &impl Serialize, out: &mut impl Write) -> io::Result<()> 
     out.write_all(b"\n")
 }
 
-/// The JSON schema (2020-12) of the three documents, and of the lines of `trace`.
+/// The JSON schema (2020-12) of the three documents, and of the lines of `trace` and `cluster`.
 pub fn schema() -> String {
     // As written, not as read: a field that may be null is still always there.
     let mut generator = SchemaGenerator::new(SchemaSettings::draft2020_12().for_serialize());
@@ -146,12 +148,14 @@ pub fn schema() -> String {
         generator.subschema_for::<EventLine<'_>>(),
         generator.subschema_for::<LostLine>(),
         generator.subschema_for::<SummaryLine<'_>>(),
+        generator.subschema_for::<NodeLine<'_>>(),
+        generator.subschema_for::<ClusterLine<'_>>(),
     ];
     let schema = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "whereis-port",
         "description": format!(
-            "What whereis-port prints with --json: answers, a list, or doctor's report; with trace each line is one object with a type. Schema version {SCHEMA_VERSION}."
+            "What whereis-port prints with --json: answers, a list, or doctor's report; with trace and cluster each line is one object with a type. Schema version {SCHEMA_VERSION}."
         ),
         "oneOf": documents,
         "$defs": generator.definitions(),

@@ -8,19 +8,15 @@ use rustix::fs::fstat;
 
 use super::super::safefs::{Root, Unreadable};
 use super::docker::{Client, Failure, Hello, Limits};
-use super::procs::{Procs, option_values};
-use crate::model::{ContainerRef, Gap, Impact, Pid, Runtime};
-
-/// How many daemons of one user are taken from the process list, in one container
-/// or outside of all: anybody can start as many processes called `dockerd` as
-/// they like.
-const PER_USER: usize = 16;
+use super::procs::Procs;
+use super::running::{Kind, Running};
+use crate::model::{ContainerRef, Gap, Impact, Runtime};
 
 /// How many sockets of one daemon are looked at.
-const PER_DAEMON: usize = 4;
+pub(super) const PER_DAEMON: usize = 4;
 
 /// How often a daemon may fail to answer before it is not asked any more.
-const STRIKES: u8 = 3;
+pub(super) const STRIKES: u8 = 3;
 
 /// A daemon's socket, and what is known of who listens there.
 #[derive(Debug)]
@@ -191,68 +187,6 @@ pub(super) fn at_usual_places(
     found
 }
 
-/// A daemon that runs as a process here.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Running {
-    pub(super) pid: Pid,
-    uid: u32,
-    pub(super) chain: Vec<ContainerRef>,
-    runtime: Runtime,
-    /// Sockets from its command line, else the usual ones.
-    sockets: Vec<String>,
-    /// Docker's data directories from its command line.
-    pub(super) data_roots: Vec<String>,
-}
-
-/// Finds daemons among the processes, in containers too.
-pub(super) fn running(procs: &Procs) -> Vec<Running> {
-    let mut found: Vec<Running> = Vec::new();
-    for pid in procs.all() {
-        let runtime = match procs.comm(pid).as_deref() {
-            Some("dockerd") => Runtime::Docker,
-            Some("podman") => Runtime::Podman,
-            _ => continue,
-        };
-        let argv = procs.argv(pid);
-        let (Some(chain), Some(uid)) = (procs.chain(pid), procs.uid(pid)) else { continue };
-        let Some((sockets, data_roots)) = from_argv(runtime, &argv, uid) else { continue };
-        let beside = found.iter().filter(|other| other.uid == uid && other.chain == chain);
-        if beside.count() < PER_USER {
-            found.push(Running { pid, uid, chain, runtime, sockets, data_roots });
-        }
-    }
-    found
-}
-
-/// Sockets and data directories of a daemon, by its command line. `None` when
-/// it is no daemon: `podman run`.
-fn from_argv(runtime: Runtime, argv: &[String], uid: u32) -> Option<(Vec<String>, Vec<String>)> {
-    let unix = |text: &str| text.strip_prefix("unix://").map(str::to_owned);
-    if runtime == Runtime::Podman {
-        let at = argv.windows(2).position(|w| w[0] == "system" && w[1] == "service")?;
-        let mut sockets: Vec<String> = argv[at + 2..].iter().filter_map(|a| unix(a)).collect();
-        if sockets.is_empty() {
-            sockets.push(match uid {
-                0 => "/run/podman/podman.sock".to_owned(),
-                uid => format!("/run/user/{uid}/podman/podman.sock"),
-            });
-        }
-        return Some((sockets, Vec::new()));
-    }
-    let mut sockets: Vec<String> =
-        option_values(argv, &["-H", "--host"]).into_iter().filter_map(unix).collect();
-    // Also with `fd://`, where systemd opens the usual one, and with TCP alone:
-    // then there is nothing at that place.
-    if sockets.is_empty() {
-        sockets.push("/var/run/docker.sock".to_owned());
-        if uid != 0 {
-            sockets.push(format!("/run/user/{uid}/docker.sock"));
-        }
-    }
-    let data_roots = option_values(argv, &["--data-root", "-g", "--graph"]);
-    Some((sockets, data_roots.into_iter().map(str::to_owned).collect()))
-}
-
 /// The sockets of daemons that run here, without those in `known`.
 pub(super) fn of_running(
     procs: &Procs,
@@ -263,6 +197,7 @@ pub(super) fn of_running(
 ) -> Vec<Daemon> {
     let mut found: Vec<Daemon> = Vec::new();
     for process in running {
+        let Kind::Api(runtime) = process.kind else { continue };
         let root = Root::open(&procs.root(process.pid)).or_else(|error| {
             // At this level the tool's own root is most often the same one.
             if process.chain.is_empty() { Root::open(own_root) } else { Err(error) }
@@ -272,7 +207,7 @@ pub(super) fn of_running(
         let Ok(root) = root else { continue };
         for path in process.sockets.iter().take(PER_DAEMON) {
             let Ok(socket) = root.socket(Path::new(path)) else { continue };
-            let Some(mut daemon) = Daemon::new(socket, path, process.runtime, limits) else {
+            let Some(mut daemon) = Daemon::new(socket, path, runtime, limits) else {
                 continue;
             };
             if known.iter().any(|other| other.identity == daemon.identity) {
@@ -306,30 +241,6 @@ mod tests {
 
     use super::*;
     use crate::model::PodRef;
-
-    fn argv(line: &str) -> Vec<String> {
-        line.split(' ').map(str::to_owned).collect()
-    }
-
-    #[test]
-    fn sockets_come_from_the_command_line() {
-        let (sockets, roots) = from_argv(
-            Runtime::Docker,
-            &argv("dockerd -H fd:// --host=unix:///tmp/a.sock --host unix:///b --data-root /d"),
-            0,
-        )
-        .unwrap();
-        assert_eq!(sockets, ["/tmp/a.sock", "/b"]);
-        assert_eq!(roots, ["/d"]);
-        let (sockets, _) = from_argv(Runtime::Docker, &argv("dockerd -H fd://"), 0).unwrap();
-        assert_eq!(sockets, ["/var/run/docker.sock"]);
-        let (sockets, _) = from_argv(Runtime::Docker, &argv("dockerd"), 1000).unwrap();
-        assert_eq!(sockets, ["/var/run/docker.sock", "/run/user/1000/docker.sock"]);
-        let (sockets, _) =
-            from_argv(Runtime::Podman, &argv("podman system service -t 0 unix:///p"), 0).unwrap();
-        assert_eq!(sockets, ["/p"]);
-        assert_eq!(from_argv(Runtime::Podman, &argv("podman run -d x"), 0), None);
-    }
 
     fn daemon(chain: &[&str], uid: u32) -> Daemon {
         let dir = tempfile::tempdir().unwrap();

@@ -5,73 +5,25 @@
 
 mod facts;
 
-use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bollard::models::{ContainerInspectResponse, ContainerSummary, SystemVersion};
 use bollard::{BollardRequest, ClientVersion, Docker};
 use hyper::header::{HOST, HeaderValue};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 
 pub(super) use self::facts::{described, from_inspect, from_summary};
+pub(super) use super::super::asking::{Failure, Limits};
+use super::super::asking::{Limited, shortened};
 use crate::model::Runtime;
 
 /// The newest version of the API that is asked for. Docker 25 to 29 and later
 /// speak it; an older server is asked for its own.
 const NEWEST: ClientVersion = ClientVersion { major_version: 1, minor_version: 44 };
-
-/// What one question may cost.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    /// From connecting to the last byte.
-    pub(super) time: Duration,
-    /// Bytes of one response, headers included.
-    pub(super) bytes: usize,
-}
-
-impl Limits {
-    /// The usual ones: far above what a healthy daemon needs.
-    pub(super) const USUAL: Self =
-        Self { time: Duration::from_millis(300), bytes: 32 * 1024 * 1024 };
-}
-
-/// Why a daemon gave no answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Failure {
-    /// The daemon does not know this container. An answer, in a way.
-    NotFound,
-    /// Not allowed to connect.
-    Denied,
-    /// No connection, for another reason.
-    Unreachable(String),
-    /// It did not answer in time.
-    Timeout(Duration),
-    /// The response went over the limit, in bytes.
-    TooBig(usize),
-    /// It answered something else than the API does. Untrusted text.
-    Garbage(String),
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotFound => f.write_str("does not know this container"),
-            Self::Denied => f.write_str("permission denied"),
-            Self::Unreachable(why) => write!(f, "cannot connect: {why}"),
-            Self::Timeout(limit) => write!(f, "no answer within {} ms", limit.as_millis()),
-            Self::TooBig(limit) => write!(f, "answer is larger than {} MiB", limit >> 20),
-            Self::Garbage(what) => write!(f, "answer is not understood: {what}"),
-        }
-    }
-}
 
 /// What a daemon says of itself.
 #[derive(Debug, Clone)]
@@ -177,57 +129,11 @@ impl Client {
         // By its descriptor: paths of unix sockets end at 108 bytes.
         let path = format!("/proc/self/fd/{}", self.socket.as_raw_fd());
         let stream = UnixStream::connect(path).await?;
-        let limited = Limited { stream, left: self.limits.bytes, exceeded };
+        let limited = Limited::new(stream, self.limits.bytes, exceeded);
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(limited)).await?;
         tokio::spawn(connection);
         Ok(sender.send_request(request).await?)
-    }
-}
-
-/// A stream of which only so many bytes can be read.
-struct Limited {
-    stream: UnixStream,
-    left: usize,
-    exceeded: Arc<AtomicBool>,
-}
-
-impl AsyncRead for Limited {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        match self.left.checked_sub(buf.filled().len() - before) {
-            Some(left) => {
-                self.left = left;
-                Poll::Ready(Ok(()))
-            }
-            None => {
-                self.exceeded.store(true, Ordering::Relaxed);
-                Poll::Ready(Err(io::Error::other("response is too large")))
-            }
-        }
-    }
-}
-
-impl AsyncWrite for Limited {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -259,15 +165,9 @@ fn failure(error: bollard::errors::Error) -> Failure {
         Error::DockerResponseServerError { status_code, message } => {
             Failure::Garbage(format!("status {status_code}: {}", shortened(&message)))
         }
-        Error::IOError { err } if err.kind() == io::ErrorKind::PermissionDenied => Failure::Denied,
-        Error::IOError { err } => Failure::Unreachable(err.to_string()),
+        Error::IOError { err } => err.into(),
         other => Failure::Garbage(shortened(&other.to_string())),
     }
-}
-
-/// Enough of a foreign text to recognise it.
-fn shortened(text: &str) -> String {
-    text.chars().take(200).collect()
 }
 
 #[cfg(test)]

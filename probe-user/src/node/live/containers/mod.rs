@@ -4,20 +4,25 @@
 //! a daemon, or a file, found in a container only tells of containers directly
 //! below that one.
 
+mod all;
 mod daemons;
 mod docker;
 mod procs;
+mod running;
+mod runtimes;
 mod statefiles;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
-use self::daemons::{Daemon, Running};
+use self::daemons::Daemon;
 use self::docker::{Failure, Limits};
 use self::procs::Procs;
-use self::statefiles::Monitor;
+use self::running::Running;
+use self::runtimes::Listener;
+use self::statefiles::{Monitor, Places};
 use super::safefs::{Root, Unreadable};
 use crate::model::{Container, ContainerRef, Gap, Impact, Pid, Pod, Process, Read, Runtime};
 
@@ -39,13 +44,26 @@ pub(super) struct Containers {
 
 #[derive(Debug, Default)]
 struct State {
-    usual: Option<Vec<Daemon>>,
-    found: Option<(Vec<Running>, Vec<Daemon>)>,
+    usual: Option<(Vec<Daemon>, Vec<Listener>)>,
+    running: Option<Vec<Running>>,
+    found: Option<(Vec<Daemon>, Vec<Listener>)>,
     /// Daemons that are there but can't be reached.
     unreachable: Vec<Gap>,
     /// By the ids of the chain.
     known: HashMap<Vec<String>, Read<Option<Container>>>,
     all: Option<Read<Vec<Container>>>,
+}
+
+impl State {
+    /// Every daemon with Docker's API that was found so far.
+    fn daemons(&mut self) -> impl Iterator<Item = &mut Daemon> {
+        self.usual.iter_mut().chain(&mut self.found).flat_map(|(daemons, _)| daemons)
+    }
+
+    /// Every runtime of Kubernetes that was found so far.
+    fn listeners(&mut self) -> impl Iterator<Item = &mut Listener> {
+        self.usual.iter_mut().chain(&mut self.found).flat_map(|(_, listeners)| listeners)
+    }
 }
 
 impl Containers {
@@ -65,21 +83,6 @@ impl Containers {
     pub(super) fn one(&self, chain: &[ContainerRef], process: &Process) -> Read<Option<Container>> {
         let parents: Vec<Pid> = process.ancestors.iter().map(|a| a.pid).collect();
         self.look_up(&mut self.state(), chain, process.pid, &parents)
-    }
-
-    /// Every container that a daemon lists, or that a process runs in.
-    pub(super) fn all(&self) -> Read<Vec<Container>> {
-        let mut state = self.state();
-        if let Some(all) = &state.all {
-            return all.clone();
-        }
-        let mut all = Read::<Vec<Container>>::default();
-        self.find_daemons(&mut state);
-        self.find_running(&mut state);
-        all.gaps.clone_from(&state.unreachable);
-        self.list(&mut state, &mut all);
-        self.sweep(&mut state, &mut all);
-        state.all.insert(all).clone()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -103,9 +106,19 @@ impl Containers {
         let watched = self.monitor(chain, ancestors);
         let mut container = match target.runtime {
             Runtime::Lxc | Runtime::Nspawn => Some(statefiles::by_name(target)),
-            // Their daemons speak gRPC; the state files say as much.
+            // What Kubernetes runs has names, labels and an image in its runtime;
+            // files have less, and may be all that there is.
+            Runtime::Containerd | Runtime::CriO if target.pod.is_some() => self
+                .by_cri(state, chain, watched, &mut read.gaps)
+                .or_else(|| self.by_files_or_api(state, chain, watched, &mut read.gaps)),
+            Runtime::Docker | Runtime::Unknown if target.pod.is_some() => self
+                .by_cri(state, chain, watched, &mut read.gaps)
+                .or_else(|| self.by_api(state, chain, watched, &mut read.gaps))
+                .or_else(|| self.by_files(state, chain, watched, &mut read.gaps)),
+            // Daemons of the rest say no more than their files.
             Runtime::Containerd | Runtime::Nerdctl | Runtime::CriO => self
                 .by_files(state, chain, watched, &mut read.gaps)
+                .or_else(|| self.by_cri(state, chain, watched, &mut read.gaps))
                 .or_else(|| self.by_api(state, chain, watched, &mut read.gaps)),
             Runtime::Docker | Runtime::Podman | Runtime::Unknown => self
                 .by_api(state, chain, watched, &mut read.gaps)
@@ -159,6 +172,22 @@ impl Containers {
         })
     }
 
+    /// By files, unless a daemon knows the name that they don't: with cgroupfs,
+    /// Docker's containers in pods look like containerd's.
+    fn by_files_or_api(
+        &self,
+        state: &mut State,
+        chain: &[ContainerRef],
+        monitor: Option<Pid>,
+        gaps: &mut Vec<Gap>,
+    ) -> Option<Container> {
+        let found = self.by_files(state, chain, monitor, gaps);
+        match &found {
+            Some(container) if container.name.is_some() => found,
+            _ => self.by_api(state, chain, monitor, gaps).or(found),
+        }
+    }
+
     fn by_api(
         &self,
         state: &mut State,
@@ -169,12 +198,12 @@ impl Containers {
         let uid = monitor.and_then(|pid| self.procs.uid(pid));
         let mut failed = Vec::new();
         self.find_daemons(state);
-        let found =
-            ask_for(state.usual.iter_mut().flatten(), chain, uid, &mut failed).or_else(|| {
-                self.find_running(state);
-                let daemons = state.found.iter_mut().flat_map(|(_, daemons)| daemons);
-                ask_for(daemons, chain, uid, &mut failed)
-            });
+        let usual = state.usual.iter_mut().flat_map(|(daemons, _)| daemons);
+        let found = ask_for(usual, chain, uid, &mut failed).or_else(|| {
+            self.find_running(state);
+            let daemons = state.found.iter_mut().flat_map(|(daemons, _)| daemons);
+            ask_for(daemons, chain, uid, &mut failed)
+        });
         // What others failed to say is not missed when one knows the container.
         if found.is_none() {
             gaps.extend(failed);
@@ -183,19 +212,45 @@ impl Containers {
         found
     }
 
+    fn by_cri(
+        &self,
+        state: &mut State,
+        chain: &[ContainerRef],
+        monitor: Option<Pid>,
+        gaps: &mut Vec<Gap>,
+    ) -> Option<Container> {
+        let uid = monitor.and_then(|pid| self.procs.uid(pid));
+        let (procs, mut failed) = (&self.procs, Vec::new());
+        self.find_daemons(state);
+        let usual = state.usual.iter_mut().flat_map(|(_, listeners)| listeners);
+        let found = runtimes::ask_for(usual, procs, chain, uid, &mut failed).or_else(|| {
+            self.find_running(state);
+            let listeners = state.found.iter_mut().flat_map(|(_, listeners)| listeners);
+            runtimes::ask_for(listeners, procs, chain, uid, &mut failed)
+        });
+        gaps.extend(failed);
+        found
+    }
+
     fn find_daemons(&self, state: &mut State) {
         if state.usual.is_none() {
             let (host, gaps) = (self.docker_host.as_deref(), &mut state.unreachable);
-            state.usual = Some(daemons::at_usual_places(&self.root, host, self.limits, gaps));
+            let daemons = daemons::at_usual_places(&self.root, host, self.limits, gaps);
+            let listeners = runtimes::at_usual_places(&self.root, self.limits);
+            state.usual = Some((daemons, listeners));
         }
     }
 
     fn find_running(&self, state: &mut State) {
         if state.found.is_none() {
-            let running = daemons::running(&self.procs);
-            let known = state.usual.as_deref().unwrap_or_default();
-            let found = daemons::of_running(&self.procs, &self.root, &running, known, self.limits);
-            state.found = Some((running, found));
+            let running = running::running(&self.procs);
+            let none = (Vec::new(), Vec::new());
+            let (daemons, listeners) = state.usual.as_ref().unwrap_or(&none);
+            let (procs, root, limits) = (&self.procs, &self.root, self.limits);
+            let daemons = daemons::of_running(procs, root, &running, daemons, limits);
+            let listeners = runtimes::of_running(procs, root, &running, listeners, limits);
+            state.found = Some((daemons, listeners));
+            state.running = Some(running);
         }
     }
 
@@ -208,10 +263,12 @@ impl Containers {
     ) -> Option<Container> {
         let (target, parents) = chain.split_last()?;
         self.find_running(state);
-        let running = state.found.iter().flat_map(|(running, _)| running);
+        let running = state.running.iter().flatten();
         let beside: Vec<&Running> = running.filter(|r| same(&r.chain, parents)).collect();
-        let data_roots: Vec<String> =
-            beside.iter().flat_map(|r| r.data_roots.iter().cloned()).collect();
+        let told = Places {
+            data_roots: beside.iter().flat_map(|r| r.data_roots.iter().cloned()).collect(),
+            states: beside.iter().flat_map(|r| r.states.iter().cloned()).collect(),
+        };
         // Without its monitor, a container in a container can still be found
         // where its daemon lives.
         let keeper = monitor.or_else(|| beside.first().map(|r| r.pid));
@@ -240,7 +297,7 @@ impl Containers {
                 opened => opened,
             };
             let opened = opened.map_err(|e| (path.display().to_string(), e))?;
-            statefiles::find(&opened, &target, monitor.as_ref(), &data_roots)
+            statefiles::find(&opened, &target, monitor.as_ref(), &told)
         };
         let found = if at_host { Some(search()) } else { in_time(search, NESTED_FILES) };
         let name = |file: &str| match at_host {
@@ -270,64 +327,6 @@ impl Containers {
                 gaps.push(Gap::new(Impact::Name, name("state files"), reason));
                 None
             }
-        }
-    }
-
-    /// What the system's own daemons list. Others can invent containers: those of
-    /// theirs that really run are found by [`Self::sweep`].
-    fn list(&self, state: &mut State, all: &mut Read<Vec<Container>>) {
-        let usual = state.usual.iter_mut().flatten();
-        let found = state.found.iter_mut().flat_map(|(_, daemons)| daemons);
-        for daemon in usual.chain(found).filter(|d| d.is_the_systems()) {
-            let listed = match daemon.ask(docker::Client::list) {
-                Ok(listed) => listed,
-                Err(failure) => {
-                    all.gaps.push(daemon.gap(&failure));
-                    continue;
-                }
-            };
-            for summary in listed {
-                let mut container = docker::from_summary(daemon.runtime, summary);
-                container.via = daemon.name();
-                if !all.value.iter().any(|known| known.id == container.id) {
-                    all.value.push(container);
-                }
-            }
-        }
-    }
-
-    /// Adds containers that no daemon lists, by the processes that run in them.
-    fn sweep(&self, state: &mut State, all: &mut Read<Vec<Container>>) {
-        let mut known: HashMap<Vec<String>, usize> = HashMap::new();
-        for (at, container) in all.value.iter().enumerate() {
-            let mut key = ids(&container.parents);
-            key.push(container.id.clone());
-            known.insert(key, at);
-        }
-        let mut tried: BTreeSet<Vec<String>> = BTreeSet::new();
-        for pid in self.procs.all() {
-            let Some(chain) = self.procs.chain(pid) else { continue };
-            for depth in 1..=chain.len() {
-                let chain = &chain[..depth];
-                let key = ids(chain);
-                if let Some(&at) = known.get(&key) {
-                    let container = &mut all.value[at];
-                    container.pid =
-                        container.pid.or_else(|| self.first_process(chain, None, pid, &[]));
-                } else if tried.insert(key.clone()) {
-                    let ancestors = self.procs.ancestors(pid);
-                    let read = self.look_up(state, chain, pid, &ancestors);
-                    if let Some(container) = read.take(&mut all.gaps) {
-                        known.insert(key, all.value.len());
-                        all.value.push(container);
-                    }
-                }
-            }
-        }
-        // Asking for one of them later gives the same facts.
-        for (key, at) in known {
-            let whole = Read::whole(Some(all.value[at].clone()));
-            state.known.entry(key).or_insert(whole);
         }
     }
 }

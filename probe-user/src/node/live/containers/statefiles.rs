@@ -8,10 +8,12 @@ mod parse;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use self::parse::{Bundle, blank, data_root_in, docker_config, stored};
+use self::parse::{
+    Bundle, blank, container_of_log, data_root_in, docker_config, pod_of_logs, stored,
+};
 use super::super::safefs::{Root, Unreadable};
 use super::procs::option_values;
-use crate::model::{Container, ContainerRef, Pod, Runtime};
+use crate::model::{Container, ContainerRef, Pod, Runtime, is_manifest_hash};
 
 /// The largest file that is read, in bytes.
 const MAX_FILE: usize = 8 * 1024 * 1024;
@@ -38,6 +40,15 @@ const DOCKER_ROOTS: [&str; 2] = ["/var/lib/docker", "/var/snap/docker/common/var
 pub(super) struct Monitor {
     pub(super) argv: Vec<String>,
     pub(super) cwd: Option<PathBuf>,
+}
+
+/// Where daemons that run say that they keep files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Places {
+    /// Docker's data directories.
+    pub(super) data_roots: Vec<String>,
+    /// The state directories of containerd.
+    pub(super) states: Vec<String>,
 }
 
 /// What a monitor's command line says.
@@ -72,19 +83,20 @@ pub(super) fn find(
     root: &Root,
     target: &ContainerRef,
     monitor: Option<&Monitor>,
-    data_roots: &[String],
+    told: &Places,
 ) -> Result<Option<Container>, (String, Unreadable)> {
-    let mut reader = Reader { root, refused: None };
+    let mut reader = Reader { root, told, refused: None };
     let found = match target.runtime {
         Runtime::Lxc | Runtime::Nspawn => Some(by_name(target)),
-        Runtime::Docker => reader.docker(target, monitor, data_roots),
+        Runtime::Docker => reader.docker(target, monitor),
         Runtime::Podman | Runtime::CriO => reader.storage(target, monitor),
         Runtime::Containerd | Runtime::Nerdctl => reader.containerd(target, monitor),
         Runtime::Unknown => reader
-            .docker(target, monitor, data_roots)
+            .docker(target, monitor)
             .or_else(|| reader.storage(target, monitor))
             .or_else(|| reader.containerd(target, monitor)),
     };
+    let found = found.or_else(|| reader.logs(target));
     match (found, reader.refused) {
         (Some(mut container), _) => {
             if container.pod.is_none() {
@@ -93,6 +105,9 @@ pub(super) fn find(
                 // The path is the kubelet's word; an annotation of a static pod
                 // may have another one.
                 pod.uid = Some(uid.uid.clone());
+                if is_manifest_hash(&uid.uid) {
+                    pod.is_static = Some(true);
+                }
             }
             Ok(Some(container))
         }
@@ -110,6 +125,7 @@ pub(super) fn by_name(target: &ContainerRef) -> Container {
 
 struct Reader<'a> {
     root: &'a Root,
+    told: &'a Places,
     refused: Option<(String, Unreadable)>,
 }
 
@@ -135,13 +151,8 @@ impl Reader<'_> {
         result.map_err(|e| self.refuse(path, Unreadable::Failed(e.to_string()))).ok()
     }
 
-    fn docker(
-        &mut self,
-        target: &ContainerRef,
-        monitor: Option<&Monitor>,
-        data_roots: &[String],
-    ) -> Option<Container> {
-        let mut roots: Vec<PathBuf> = data_roots.iter().map(PathBuf::from).collect();
+    fn docker(&mut self, target: &ContainerRef, monitor: Option<&Monitor>) -> Option<Container> {
+        let mut roots: Vec<PathBuf> = self.told.data_roots.iter().map(PathBuf::from).collect();
         // The OCI bundle mounts files of the data directory into the container.
         if let Some((_, bundle)) = self.bundle(target, monitor) {
             roots.extend(bundle.data_root());
@@ -183,7 +194,8 @@ impl Reader<'_> {
             places.extend(beside.map(|dir| dir.join(&target.id)));
             namespaces.push(namespace.into());
         }
-        for state in CONTAINERD_STATES {
+        let told = self.told.states.iter().map(String::as_str);
+        for state in told.chain(CONTAINERD_STATES) {
             let tasks = Path::new(state).join("io.containerd.runtime.v2.task");
             let mut names = namespaces.clone();
             if names.is_empty() {
@@ -205,7 +217,47 @@ impl Reader<'_> {
         monitor: Option<&Monitor>,
     ) -> Option<Container> {
         let (path, bundle) = self.bundle(target, monitor)?;
-        Some(bundle.container(target, format!("state file {}", path.display())))
+        let mut container = bundle.container(target, format!("state file {}", path.display()));
+        // <tasks>/<namespace>/<id>/config.json
+        if let Some(beside) = path.parent().and_then(Path::parent) {
+            self.pod(&bundle, target, &mut container, |id| beside.join(id).join("config.json"));
+        }
+        Some(container)
+    }
+
+    /// Adds what the bundle of a container's sandbox says of the pod.
+    fn pod(
+        &mut self,
+        bundle: &Bundle,
+        target: &ContainerRef,
+        container: &mut Container,
+        config: impl FnOnce(&str) -> PathBuf,
+    ) {
+        let Some(id) = bundle.sandbox_id(target) else { return };
+        let content = self.root.read(&config(&id), MAX_FILE).ok();
+        let sandbox = content.and_then(|c| serde_json::from_slice::<Bundle>(&c).ok());
+        if let Some(sandbox) = sandbox {
+            sandbox.describe_pod(container);
+        }
+    }
+
+    /// The names that the kubelet gives to logs: everybody may read them, and they
+    /// are there where nothing else is.
+    fn logs(&mut self, target: &ContainerRef) -> Option<Container> {
+        const MOST: usize = 16_384;
+        let uid = &target.pod.as_ref()?.uid;
+        let list = |dir: &str| self.root.list(Path::new(dir), MOST).unwrap_or_default();
+        let dirs = list("/var/log/pods");
+        let (dir, (namespace, name)) = dirs.iter().find_map(|dir| {
+            let dir = dir.to_str()?;
+            Some((dir, pod_of_logs(dir, uid)?))
+        })?;
+        let mut container = blank(target, format!("state file /var/log/pods/{dir}"));
+        let links = list("/var/log/containers");
+        container.name = links.iter().find_map(|l| container_of_log(l.to_str()?, &target.id));
+        let pod = target.pod.as_ref().map(Pod::from).unwrap_or_default();
+        container.pod = Some(Pod { namespace: Some(namespace), name: Some(name), ..pod });
+        Some(container)
     }
 
     fn storage(&mut self, target: &ContainerRef, monitor: Option<&Monitor>) -> Option<Container> {
@@ -236,6 +288,9 @@ impl Reader<'_> {
                     container = bundle.container(target, format!("state file {}", path.display()));
                     // Podman's names are not in the bundle, CRI-O's are.
                     container.name = container.name.take().or(monitors);
+                    self.pod(&bundle, target, &mut container, |id| {
+                        store.join(id).join("userdata/config.json")
+                    });
                 }
             }
             for file in ["containers.json", "volatile-containers.json"] {

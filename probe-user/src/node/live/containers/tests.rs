@@ -11,6 +11,8 @@ use super::docker::tests::{Reply, VERSION, serve};
 use super::*;
 use crate::model::{Ancestor, CgroupPath, StartTime};
 
+mod pods;
+
 struct Lab {
     dir: tempfile::TempDir,
     containers: Containers,

@@ -7,7 +7,9 @@ use bollard::models::{ContainerConfig, NetworkSettings};
 use serde::Deserialize;
 
 use super::super::docker::described;
-use crate::model::{Container, ContainerRef, Network, Pod, Port, Proto, Published, Runtime};
+use crate::model::{
+    Container, ContainerRef, Network, Pod, Port, Proto, Published, Runtime, is_manifest_hash,
+};
 
 pub(super) fn blank(target: &ContainerRef, via: String) -> Container {
     Container {
@@ -76,6 +78,20 @@ pub(super) struct Bundle {
     annotations: Option<BTreeMap<String, String>>,
     #[serde(default)]
     mounts: Option<Vec<Mount>>,
+    #[serde(default)]
+    linux: Option<Linux>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Linux {
+    #[serde(default)]
+    namespaces: Option<Vec<Namespace>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Namespace {
+    #[serde(rename = "type")]
+    kind: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -114,6 +130,7 @@ impl Bundle {
         if sandbox.as_deref() == Some("sandbox") {
             // The pause container, which only holds the pod's namespaces.
             container.name = Some("pause".to_owned());
+            container.sandbox = true;
         }
         container.image = self.annotation(&[
             "io.kubernetes.cri.image-name",
@@ -137,11 +154,47 @@ impl Bundle {
         if pod.name.is_some() {
             container.pod = Some(pod);
         }
+        if container.sandbox {
+            self.describe_pod(&mut container);
+        }
         if let Some(labels) = self.annotation(&["io.kubernetes.cri-o.Labels"]) {
             container.labels = serde_json::from_str(&labels).unwrap_or_default();
         }
         self.nerdctl(&mut container);
         container
+    }
+
+    /// The sandbox of the pod that the container belongs to, when it is not the
+    /// sandbox itself.
+    pub(super) fn sandbox_id(&self, target: &ContainerRef) -> Option<String> {
+        let id =
+            self.annotation(&["io.kubernetes.cri.sandbox-id", "io.kubernetes.cri-o.SandboxID"])?;
+        // It becomes part of a path.
+        let is_id = id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit());
+        (is_id && id != target.id).then_some(id)
+    }
+
+    /// Adds what this bundle, of a sandbox, says of the pod as a whole.
+    pub(super) fn describe_pod(&self, container: &mut Container) {
+        let Some(pod) = &mut container.pod else { return };
+        let json = |key: &str| -> BTreeMap<String, String> {
+            let text = self.annotation(&[key]).unwrap_or_default();
+            serde_json::from_str(&text).unwrap_or_default()
+        };
+        pod.labels = json("io.kubernetes.cri-o.Labels");
+        pod.labels.retain(|key, _| !is_kubelets(key));
+        let annotations = json("io.kubernetes.cri-o.Annotations");
+        let source = annotations.get("kubernetes.io/config.source").cloned();
+        pod.is_static = match source.as_deref() {
+            Some("file" | "http") => Some(true),
+            Some("api") => Some(false),
+            _ => pod.uid.as_deref().is_some_and(is_manifest_hash).then_some(true),
+        };
+        let namespaces = self.linux.as_ref().and_then(|linux| linux.namespaces.as_ref());
+        pod.host_network = namespaces.map(|all| !all.iter().any(|n| n.kind == "network"));
+        if pod.host_network == Some(true) {
+            container.network_mode = Some("host".to_owned());
+        }
     }
 
     fn nerdctl(&self, container: &mut Container) {
@@ -185,6 +238,27 @@ impl Bundle {
         container.networks =
             networks.into_iter().map(|name| Network { name, addresses: Vec::new() }).collect();
     }
+}
+
+/// Whether the kubelet adds this label to those of the pod.
+fn is_kubelets(label: &str) -> bool {
+    label.starts_with("io.kubernetes.pod.") || label == "io.kubernetes.container.name"
+}
+
+/// Namespace and name of the pod with this UID, by the directory in which the
+/// kubelet keeps its logs: `<namespace>_<pod>_<uid>`.
+pub(super) fn pod_of_logs(dir: &str, uid: &str) -> Option<(String, String)> {
+    let (namespace, pod) = dir.strip_suffix(uid)?.strip_suffix('_')?.split_once('_')?;
+    let named = !namespace.is_empty() && !pod.is_empty() && !pod.contains('_');
+    named.then(|| (namespace.to_owned(), pod.to_owned()))
+}
+
+/// The name of the container with this id, by the link to its log:
+/// `<pod>_<namespace>_<container>-<id>.log`.
+pub(super) fn container_of_log(file: &str, id: &str) -> Option<String> {
+    let stem = file.strip_suffix(".log")?.strip_suffix(id)?.strip_suffix('-')?;
+    let name = stem.rsplit_once('_')?.1;
+    (!name.is_empty()).then(|| name.to_owned())
 }
 
 /// What `containers.json` of containers/storage says of a container.

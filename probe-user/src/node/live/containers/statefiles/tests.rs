@@ -40,7 +40,8 @@ fn docker_with_its_usual_data_directory() {
         (&format!("{dir}/config.v2.json"), "docker-20.10/config.v2.json"),
         (&format!("{dir}/hostconfig.json"), "docker-20.10/hostconfig.json"),
     ]);
-    let web = find(&root, &target(Runtime::Docker, WEB), None, &[]).unwrap().unwrap();
+    let web =
+        find(&root, &target(Runtime::Docker, WEB), None, &Places::default()).unwrap().unwrap();
     assert_eq!(web.name.as_deref(), Some("web"));
     assert_eq!(web.image.as_deref(), Some("lab/busybox:1"));
     assert_eq!(web.ports, web_ports());
@@ -55,8 +56,9 @@ fn docker_with_a_data_directory_of_its_own() {
     let config = format!("tmp/wpc/lab/data/containers/{WEB}/config.v2.json");
     let config = (config.as_str(), "docker-20.10/config.v2.json");
     let find_with = |files: &[(&str, &str)], monitor: Option<Monitor>, data_roots: &[String]| {
+        let told = Places { data_roots: data_roots.to_vec(), ..Places::default() };
         let (_dir, root) = root(files);
-        find(&root, &target(Runtime::Unknown, WEB), monitor.as_ref(), data_roots).unwrap()
+        find(&root, &target(Runtime::Unknown, WEB), monitor.as_ref(), &told).unwrap()
     };
     assert!(find_with(&[config], None, &[]).is_none());
     // dockerd's command line says where.
@@ -87,7 +89,7 @@ fn a_pods_container_of_containerd() {
     let shim =
         monitor("/usr/local/bin/containerd-shim-runc-v2 -namespace k8s.io -id c -address /s");
     for monitor in [Some(&shim), None] {
-        let found = find(&root, &target, monitor, &[]).unwrap().unwrap();
+        let found = find(&root, &target, monitor, &Places::default()).unwrap().unwrap();
         assert_eq!(found.name.as_deref(), Some("kube-apiserver"));
         assert_eq!(found.image.as_deref(), Some("k8s.gcr.io/kube-apiserver:v1.20.2"));
         let pod = found.pod.unwrap();
@@ -136,17 +138,17 @@ fn podman_by_conmon_and_its_storage() {
     // The command line alone gives the name.
     let (_dir, empty) = root(&[]);
     let target = target(Runtime::Podman, PODWEB);
-    let named = find(&empty, &target, Some(&conmon), &[]).unwrap().unwrap();
+    let named = find(&empty, &target, Some(&conmon), &Places::default()).unwrap().unwrap();
     assert_eq!(named.name.as_deref(), Some("podweb"));
     assert_eq!(named.via, "conmon's command line");
-    assert_eq!(find(&empty, &target, None, &[]), Ok(None));
+    assert_eq!(find(&empty, &target, None, &Places::default()), Ok(None));
     // And where the storage is, which knows the image.
     let store = "tmp/wpc/pod/root/vfs-containers";
     let (_dir, full) = root(&[
         (&format!("{store}/containers.json"), "podman-4.3/storage-containers.json"),
         (&format!("{store}/{PODWEB}/userdata/config.json"), "podman-4.3/bundle-config.json"),
     ]);
-    let found = find(&full, &target, Some(&conmon), &[]).unwrap().unwrap();
+    let found = find(&full, &target, Some(&conmon), &Places::default()).unwrap().unwrap();
     assert_eq!(found.name.as_deref(), Some("podweb"));
     assert_eq!(found.image.as_deref(), Some("localhost/lab/busybox:1"));
     assert_eq!(found.pod, None);
@@ -157,7 +159,7 @@ fn a_conmon_of_another_container_does_not_give_its_name() {
     let conmon =
         monitor("/usr/bin/conmon -c other -n other -b /s/overlay-containers/other/userdata");
     let (_dir, root) = root(&[]);
-    let found = find(&root, &target(Runtime::Podman, PODWEB), Some(&conmon), &[]);
+    let found = find(&root, &target(Runtime::Podman, PODWEB), Some(&conmon), &Places::default());
     assert_eq!(found, Ok(None));
 }
 
@@ -170,7 +172,8 @@ fn cri_o_by_its_annotations_or_its_storage() {
         (format!("{store}/containers.json"), "hand-made/crio-containers.json"),
     ] {
         let (_dir, root) = root(&[(&place, name)]);
-        let found = find(&root, &target(Runtime::CriO, &id), None, &[]).unwrap().unwrap();
+        let found =
+            find(&root, &target(Runtime::CriO, &id), None, &Places::default()).unwrap().unwrap();
         assert_eq!(found.name.as_deref(), Some("web"), "{name}");
         assert_eq!(found.image.as_deref(), Some("quay.io/lab/web:1"), "{name}");
         let pod = found.pod.unwrap();
@@ -186,7 +189,8 @@ fn what_is_there_but_no_json_is_told() {
     let docker = dir.path().join("var/lib/docker/containers").join(WEB);
     fs::create_dir_all(&docker).unwrap();
     fs::write(docker.join("config.v2.json"), "{").unwrap();
-    let (file, error) = find(&root, &target(Runtime::Docker, WEB), None, &[]).unwrap_err();
+    let (file, error) =
+        find(&root, &target(Runtime::Docker, WEB), None, &Places::default()).unwrap_err();
     assert!(file.ends_with("config.v2.json"), "{file}");
     assert!(matches!(error, Unreadable::Failed(_)), "{error}");
 }
@@ -194,6 +198,58 @@ fn what_is_there_but_no_json_is_told() {
 #[test]
 fn a_machine_is_called_what_its_cgroup_is_called() {
     let (_dir, root) = root(&[]);
-    let found = find(&root, &target(Runtime::Lxc, "web1"), None, &[]).unwrap().unwrap();
+    let found =
+        find(&root, &target(Runtime::Lxc, "web1"), None, &Places::default()).unwrap().unwrap();
     assert_eq!((found.name.as_deref(), found.via.as_str()), (Some("web1"), "cgroup path"));
+}
+
+#[test]
+fn names_of_logs_are_taken_apart() {
+    let uid = "0f7a2b1c-5d34-4f6e-8a90-1b2c3d4e5f60";
+    let pod = pod_of_logs(&format!("default_web-abc_{uid}"), uid).unwrap();
+    assert_eq!(pod, ("default".to_owned(), "web-abc".to_owned()));
+    for other in [uid, &format!("_{uid}"), &format!("a_{uid}"), "a_b_c", &format!("a_b_c_{uid}")] {
+        assert_eq!(pod_of_logs(other, uid), None, "{other}");
+    }
+    let log = |name: &str| container_of_log(name, WEB);
+    assert_eq!(log(&format!("web-abc_default_nginx-{WEB}.log")).as_deref(), Some("nginx"));
+    assert_eq!(log(&format!("web-abc_default_my-app-{WEB}.log")).as_deref(), Some("my-app"));
+    assert_eq!(log(&format!("web-abc_default_nginx-{PODWEB}.log")), None);
+    assert_eq!(log("x.log"), None);
+}
+
+#[test]
+fn a_sandboxs_bundle_says_what_holds_for_the_pod() {
+    let sandbox = "5".repeat(64);
+    let bundle = |text: String| serde_json::from_str::<Bundle>(&text).unwrap();
+    let with = |namespaces: &str, more: &str| {
+        bundle(format!(
+            r#"{{"annotations": {{"io.kubernetes.cri.container-type": "sandbox",
+                "io.kubernetes.cri.sandbox-name": "p", "io.kubernetes.cri.sandbox-id": "{sandbox}"
+                {more}}}, "linux": {{"namespaces": [{namespaces}]}}}}"#
+        ))
+    };
+    let told = |bundle: &Bundle| {
+        let container = bundle.container(&target(Runtime::Containerd, &sandbox), String::new());
+        assert!(container.sandbox);
+        container
+    };
+    let own = told(&with(r#"{"type":"pid"},{"type":"network","path":"/run/netns/x"}"#, ""));
+    assert_eq!(own.pod.unwrap().host_network, Some(false));
+    let host = told(&with(r#"{"type":"pid"}"#, ""));
+    assert_eq!(host.network_mode.as_deref(), Some("host"));
+    assert_eq!(host.pod.unwrap().host_network, Some(true));
+    let more = r#", "io.kubernetes.cri-o.Labels": "{\"app\":\"a\",\"io.kubernetes.pod.uid\":\"u\"}",
+        "io.kubernetes.cri-o.Annotations": "{\"kubernetes.io/config.source\":\"file\"}""#;
+    let pod = told(&with("", more)).pod.unwrap();
+    assert_eq!(pod.is_static, Some(true));
+    assert_eq!(pod.labels, [("app".to_owned(), "a".to_owned())].into());
+    // The sandbox of another container is looked for beside it, by an id only.
+    let sandbox_of = |id: &str| {
+        let text = format!(r#"{{"annotations": {{"io.kubernetes.cri.sandbox-id": "{id}"}}}}"#);
+        bundle(text).sandbox_id(&target(Runtime::Containerd, WEB))
+    };
+    assert_eq!(sandbox_of(&sandbox), Some(sandbox.clone()));
+    assert_eq!(sandbox_of(WEB), None);
+    assert_eq!(sandbox_of("../../../etc"), None);
 }

@@ -1,0 +1,83 @@
+//! All containers at once, for lists.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::{Containers, State, docker, ids};
+use crate::model::{Container, Read};
+
+impl Containers {
+    /// Every container that a daemon lists, or that a process runs in.
+    pub(in super::super) fn all(&self) -> Read<Vec<Container>> {
+        let mut state = self.state();
+        if let Some(all) = &state.all {
+            return all.clone();
+        }
+        let mut all = Read::<Vec<Container>>::default();
+        self.find_daemons(&mut state);
+        self.find_running(&mut state);
+        // One list instead of two questions for each container.
+        for listener in state.listeners() {
+            listener.wants_list = true;
+        }
+        all.gaps.clone_from(&state.unreachable);
+        self.list(&mut state, &mut all);
+        self.sweep(&mut state, &mut all);
+        state.all.insert(all).clone()
+    }
+
+    /// What the system's own daemons list. Others can invent containers: those of
+    /// theirs that really run are found by [`Self::sweep`].
+    fn list(&self, state: &mut State, all: &mut Read<Vec<Container>>) {
+        for daemon in state.daemons().filter(|d| d.is_the_systems()) {
+            let listed = match daemon.ask(docker::Client::list) {
+                Ok(listed) => listed,
+                Err(failure) => {
+                    all.gaps.push(daemon.gap(&failure));
+                    continue;
+                }
+            };
+            for summary in listed {
+                let mut container = docker::from_summary(daemon.runtime, summary);
+                container.via = daemon.name();
+                if !all.value.iter().any(|known| known.id == container.id) {
+                    all.value.push(container);
+                }
+            }
+        }
+    }
+
+    /// Adds containers that no daemon lists, by the processes that run in them.
+    fn sweep(&self, state: &mut State, all: &mut Read<Vec<Container>>) {
+        let mut known: HashMap<Vec<String>, usize> = HashMap::new();
+        for (at, container) in all.value.iter().enumerate() {
+            let mut key = ids(&container.parents);
+            key.push(container.id.clone());
+            known.insert(key, at);
+        }
+        let mut tried: BTreeSet<Vec<String>> = BTreeSet::new();
+        for pid in self.procs.all() {
+            let Some(chain) = self.procs.chain(pid) else { continue };
+            for depth in 1..=chain.len() {
+                let chain = &chain[..depth];
+                let key = ids(chain);
+                if let Some(&at) = known.get(&key) {
+                    let container = &mut all.value[at];
+                    container.pid =
+                        container.pid.or_else(|| self.first_process(chain, None, pid, &[]));
+                } else if tried.insert(key.clone()) {
+                    let ancestors = self.procs.ancestors(pid);
+                    let read = self.look_up(state, chain, pid, &ancestors);
+                    if let Some(container) = read.take(&mut all.gaps) {
+                        known.insert(key, all.value.len());
+                        all.value.push(container);
+                    }
+                }
+            }
+        }
+        // Asking for one of them later gives the same facts.
+        for (key, at) in known {
+            let whole = Read::whole(Some(all.value[at].clone()));
+            state.known.entry(key).or_insert(whole);
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Which daemons run, in containers too, and where their command lines say that
+//! they listen.
+
+use std::path::Path;
+
+use super::super::safefs::Root;
+use super::procs::{Procs, option_values};
+use crate::model::{ContainerRef, Pid, Runtime};
+
+/// How many daemons of one kind and user are taken from the process list, in one
+/// container or outside of all: anybody can start as many processes called
+/// `dockerd` as they like.
+const PER_USER: usize = 16;
+
+/// The largest configuration file of containerd that is read, in bytes.
+const MAX_CONFIG: usize = 256 * 1024;
+
+/// In what way a daemon can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// By the REST API of Docker.
+    Api(Runtime),
+    /// By the Container Runtime Interface.
+    Cri(Runtime),
+}
+
+/// A daemon that runs as a process here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Running {
+    pub(super) pid: Pid,
+    pub(super) uid: u32,
+    pub(super) chain: Vec<ContainerRef>,
+    pub(super) kind: Kind,
+    /// Sockets from its command line, else the usual ones.
+    pub(super) sockets: Vec<String>,
+    /// Docker's data directories, and the state directories of containerd, from
+    /// its command line.
+    pub(super) data_roots: Vec<String>,
+    pub(super) states: Vec<String>,
+}
+
+/// What a command line says.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Said {
+    sockets: Vec<String>,
+    data_roots: Vec<String>,
+    states: Vec<String>,
+}
+
+/// Finds daemons among the processes, in containers too.
+pub(super) fn running(procs: &Procs) -> Vec<Running> {
+    let mut found: Vec<Running> = Vec::new();
+    for pid in procs.all() {
+        let comm = procs.comm(pid);
+        let kind = match comm.as_deref() {
+            Some("dockerd") => Kind::Api(Runtime::Docker),
+            Some("podman") => Kind::Api(Runtime::Podman),
+            Some("containerd" | "kubelet") => Kind::Cri(Runtime::Containerd),
+            Some("crio") => Kind::Cri(Runtime::CriO),
+            Some("cri-dockerd" | "k3s" | "k3s-server" | "k3s-agent") => Kind::Cri(Runtime::Docker),
+            _ => continue,
+        };
+        let argv = procs.argv(pid);
+        let (Some(chain), Some(uid)) = (procs.chain(pid), procs.uid(pid)) else { continue };
+        let said = match kind {
+            Kind::Api(runtime) => api(runtime, &argv, uid),
+            Kind::Cri(_) => {
+                let at_host = chain.is_empty().then_some(pid);
+                let config = |path: &Path| config(procs, at_host?, path);
+                cri(comm.as_deref().unwrap_or_default(), &argv, config)
+            }
+        };
+        let Some(Said { sockets, data_roots, states }) = said else { continue };
+        let beside = found
+            .iter()
+            .filter(|other| other.uid == uid && other.chain == chain && other.kind == kind);
+        if beside.count() < PER_USER {
+            found.push(Running { pid, uid, chain, kind, sockets, data_roots, states });
+        }
+    }
+    found
+}
+
+/// A configuration file of a daemon outside of all containers: one inside could
+/// let its reader wait.
+fn config(procs: &Procs, pid: Pid, path: &Path) -> Option<String> {
+    let content = Root::open(&procs.root(pid)).ok()?.read(path, MAX_CONFIG).ok()?;
+    Some(String::from_utf8_lossy(&content).into_owned())
+}
+
+/// A daemon with Docker's API, by its command line. `None` when it is no daemon:
+/// `podman run`.
+fn api(runtime: Runtime, argv: &[String], uid: u32) -> Option<Said> {
+    let unix = |text: &str| text.strip_prefix("unix://").map(str::to_owned);
+    if runtime == Runtime::Podman {
+        let at = argv.windows(2).position(|w| w[0] == "system" && w[1] == "service")?;
+        let mut sockets: Vec<String> = argv[at + 2..].iter().filter_map(|a| unix(a)).collect();
+        if sockets.is_empty() {
+            sockets.push(match uid {
+                0 => "/run/podman/podman.sock".to_owned(),
+                uid => format!("/run/user/{uid}/podman/podman.sock"),
+            });
+        }
+        return Some(Said { sockets, ..Said::default() });
+    }
+    let mut sockets: Vec<String> =
+        option_values(argv, &["-H", "--host"]).into_iter().filter_map(unix).collect();
+    // Also with `fd://`, where systemd opens the usual one, and with TCP alone:
+    // then there is nothing at that place.
+    if sockets.is_empty() {
+        sockets.push("/var/run/docker.sock".to_owned());
+        if uid != 0 {
+            sockets.push(format!("/run/user/{uid}/docker.sock"));
+        }
+    }
+    let data_roots = option_values(argv, &["--data-root", "-g", "--graph"]);
+    let data_roots = data_roots.into_iter().map(str::to_owned).collect();
+    Some(Said { sockets, data_roots, ..Said::default() })
+}
+
+/// A runtime of Kubernetes, or who uses one, by its name and command line.
+fn cri(comm: &str, argv: &[String], config: impl Fn(&Path) -> Option<String>) -> Option<Said> {
+    let plain = |text: &str| text.strip_prefix("unix://").unwrap_or(text).to_owned();
+    let given = |names: &[&str]| -> Vec<String> {
+        let values = option_values(argv, names).into_iter().map(plain);
+        values.filter(|path| path.starts_with('/')).collect()
+    };
+    let or = |given: Vec<String>, usual: &[&str]| match given.is_empty() {
+        true => usual.iter().map(|&path| path.to_owned()).collect(),
+        false => given,
+    };
+    let said = match comm {
+        "containerd" => {
+            let mut said = Said {
+                sockets: given(&["-a", "--address"]),
+                states: given(&["--state"]),
+                ..Said::default()
+            };
+            if said.sockets.is_empty() || said.states.is_empty() {
+                let files = or(given(&["-c", "--config"]), &["/etc/containerd/config.toml"]);
+                let text = files.first().and_then(|file| config(Path::new(file)));
+                let written = containerd_config(text.as_deref().unwrap_or_default());
+                said.sockets = match said.sockets.is_empty() {
+                    true => written.sockets,
+                    false => said.sockets,
+                };
+                said.states = match said.states.is_empty() {
+                    true => written.states,
+                    false => said.states,
+                };
+            }
+            said.sockets = or(said.sockets, &["/run/containerd/containerd.sock"]);
+            said
+        }
+        "crio" => {
+            let sockets = or(given(&["--listen"]), &["/var/run/crio/crio.sock"]);
+            Said { sockets, ..Said::default() }
+        }
+        "cri-dockerd" => {
+            let usual = ["/run/cri-dockerd.sock", "/var/run/cri-dockerd.sock"];
+            let sockets = or(given(&["--container-runtime-endpoint"]), &usual);
+            Said { sockets, ..Said::default() }
+        }
+        // Without it, an old kubelet serves Docker's containers itself.
+        "kubelet" => {
+            let usual = ["/var/run/dockershim.sock"];
+            let sockets = or(given(&["--container-runtime-endpoint"]), &usual);
+            Said { sockets, ..Said::default() }
+        }
+        // Its containerd is a process of its own; with `--docker` it serves CRI.
+        "k3s" | "k3s-server" | "k3s-agent" => {
+            let sockets = vec!["/run/k3s/cri-dockerd/cri-dockerd.sock".to_owned()];
+            Said { sockets, ..Said::default() }
+        }
+        _ => return None,
+    };
+    Some(said)
+}
+
+/// The two settings of containerd's `config.toml` that say where things are:
+/// `state`, and `address` of its section `grpc`.
+fn containerd_config(text: &str) -> Said {
+    let mut said = Said::default();
+    let mut section = "";
+    for line in text.lines().map(str::trim) {
+        if line.starts_with('[') {
+            section = line;
+        }
+        let Some((key, value)) = line.split_once('=') else { continue };
+        let value = value.trim();
+        let quote = value.chars().next().filter(|c| matches!(c, '"' | '\''));
+        let Some(quote) = quote else { continue };
+        let Some((value, _)) = value[1..].split_once(quote) else { continue };
+        match (section, key.trim()) {
+            ("", "state") => said.states.push(value.to_owned()),
+            ("[grpc]", "address") => said.sockets.push(value.to_owned()),
+            _ => {}
+        }
+    }
+    said
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn argv(line: &str) -> Vec<String> {
+        line.split(' ').map(str::to_owned).collect()
+    }
+
+    fn sockets(runtime: Runtime, line: &str, uid: u32) -> Option<Vec<String>> {
+        api(runtime, &argv(line), uid).map(|said| said.sockets)
+    }
+
+    #[test]
+    fn sockets_come_from_the_command_line() {
+        let said = api(
+            Runtime::Docker,
+            &argv("dockerd -H fd:// --host=unix:///tmp/a.sock --host unix:///b --data-root /d"),
+            0,
+        )
+        .unwrap();
+        assert_eq!(said.sockets, ["/tmp/a.sock", "/b"]);
+        assert_eq!(said.data_roots, ["/d"]);
+        let docker = |line, uid| sockets(Runtime::Docker, line, uid).unwrap();
+        assert_eq!(docker("dockerd -H fd://", 0), ["/var/run/docker.sock"]);
+        assert_eq!(docker("dockerd", 1000), ["/var/run/docker.sock", "/run/user/1000/docker.sock"]);
+        let podman = |line| sockets(Runtime::Podman, line, 0);
+        assert_eq!(podman("podman system service -t 0 unix:///p").unwrap(), ["/p"]);
+        assert_eq!(podman("podman run -d x"), None);
+    }
+
+    /// Where a runtime of Kubernetes with this command line listens; the last
+    /// part of the name of its program is its name.
+    fn cri_sockets(line: &str) -> Vec<String> {
+        let argv = argv(line);
+        let comm = argv[0].rsplit('/').next().unwrap();
+        cri(comm, &argv, |_| None).unwrap().sockets
+    }
+
+    #[test]
+    fn runtimes_of_kubernetes_say_where_they_listen() {
+        for (line, socket) in [
+            ("/usr/bin/containerd", "/run/containerd/containerd.sock"),
+            (
+                "containerd -c /var/lib/rancher/k3s/agent/etc/containerd/config.toml \
+                 -a /run/k3s/containerd/containerd.sock --state /run/k3s/containerd",
+                "/run/k3s/containerd/containerd.sock",
+            ),
+            (
+                "/var/lib/k0s/bin/containerd --root=/var/lib/k0s/containerd \
+                 --state=/run/k0s/containerd --address=/run/k0s/containerd.sock",
+                "/run/k0s/containerd.sock",
+            ),
+            ("/usr/bin/crio", "/var/run/crio/crio.sock"),
+            ("crio --listen unix:///run/x.sock", "/run/x.sock"),
+            (
+                "kubelet --container-runtime-endpoint=unix:///run/containerd/containerd.sock",
+                "/run/containerd/containerd.sock",
+            ),
+            ("kubelet --container-runtime-endpoint /run/crio.sock", "/run/crio.sock"),
+            ("kubelet", "/var/run/dockershim.sock"),
+            ("cri-dockerd --container-runtime-endpoint fd://", "/run/cri-dockerd.sock"),
+            ("/usr/local/bin/k3s-server", "/run/k3s/cri-dockerd/cri-dockerd.sock"),
+        ] {
+            assert_eq!(cri_sockets(line)[0], socket, "{line}");
+        }
+    }
+
+    #[test]
+    fn containerds_configuration_says_where_it_is() {
+        let text = "version = 2\nstate = \"/tmp/state\"\n#address = \"/no\"\n[grpc]\n  \
+                    address = '/tmp/c.sock' # here\n  uid = 0\n[debug]\n address = \"/no\"\n";
+        let said = cri("containerd", &argv("containerd --config /c.toml"), |path| {
+            (path == Path::new("/c.toml")).then(|| text.to_owned())
+        });
+        let said = said.unwrap();
+        assert_eq!(said.sockets, ["/tmp/c.sock"]);
+        assert_eq!(said.states, ["/tmp/state"]);
+        // What is given on the command line counts more.
+        let line = "containerd -c /c.toml --address /a.sock --state /s";
+        let said = cri("containerd", &argv(line), |_| Some(text.to_owned())).unwrap();
+        assert_eq!((said.sockets, said.states), (vec!["/a.sock".into()], vec!["/s".into()]));
+        for broken in ["[grpc", "=", "address =", "address = \"x", "state = \"é"] {
+            assert_eq!(containerd_config(broken), Said::default(), "{broken}");
+        }
+    }
+}
