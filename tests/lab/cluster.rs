@@ -11,15 +11,13 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-};
 use serde_json::{Value, json};
 
+use crate::control::{Control, node_status, pod_status, program};
 use crate::netns::Netns;
 use crate::node::Lab;
 use crate::process::Proc;
-use crate::programs::{checked, programs};
+use crate::programs::checked;
 
 /// The node's address.
 const NODE: &str = "10.211.0.1";
@@ -39,25 +37,13 @@ pub fn no_kube() -> Option<String> {
     })
 }
 
-/// A program of Kubernetes.
-fn program(name: &str) -> Result<PathBuf> {
-    let dir = match std::env::var_os("WHEREIS_PORT_KUBE_CACHE") {
-        Some(dir) => PathBuf::from(dir),
-        None => programs()?.parent().context("no target directory")?.join("kube"),
-    };
-    let path = dir.join(name);
-    ensure!(path.is_file(), "{} is not there: cargo xtask kube build", path.display());
-    Ok(path)
-}
-
 /// A cluster of one real node, `node1`, which is the lab's host.
 #[derive(Debug)]
 pub struct Cluster {
     // Dropped first, so that they are gone before the lab is swept.
     processes: Vec<(&'static str, Proc)>,
     lab: Lab,
-    dir: PathBuf,
-    ca: (CertificateParams, String),
+    control: Control,
     next: AtomicU8,
 }
 
@@ -105,8 +91,8 @@ impl Cluster {
             let write = format!("echo 1 > /proc/sys/{setting}");
             checked(&mut lab.command(lab.host(), &["sh", "-c", &write])?)?;
         }
-        let mut cluster =
-            Self { processes: Vec::new(), ca: authority(&dir)?, lab, dir, next: AtomicU8::new(10) };
+        let control = Control::new(dir)?;
+        let mut cluster = Self { processes: Vec::new(), control, lab, next: AtomicU8::new(10) };
         cluster.control_plane()?;
         cluster.node("node1", NODE)?;
         cluster.node("node2", "10.211.0.2")?;
@@ -115,7 +101,7 @@ impl Cluster {
     }
 
     fn control_plane(&mut self) -> Result<()> {
-        let dir = self.dir.clone();
+        let dir = self.dir().to_owned();
         let path = |name: &str| dir.join(name).display().to_string();
         self.certificate(
             "server",
@@ -123,9 +109,8 @@ impl Cluster {
             "",
             &["127.0.0.1", NODE, "10.96.0.1", "localhost"],
         )?;
-        self.certificate("admin", "admin", "system:masters", &["admin"])?;
         let kubeconfig = self.kubeconfig();
-        std::fs::write(&kubeconfig, self.kubeconfig_of("lab", "admin", "https://127.0.0.1:6443"))?;
+        self.control.administer("lab", "admin", "https://127.0.0.1:6443")?;
         let etcd = [
             "etcd".to_owned(),
             format!("--data-dir={}", path("etcd")),
@@ -195,9 +180,9 @@ impl Cluster {
 
     fn run(&mut self, name: &'static str, argv: &[String]) -> Result<()> {
         let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
-        let log = File::create(self.dir.join(format!("{name}.log")))?;
+        let log = File::create(self.dir().join(format!("{name}.log")))?;
         let mut command = self.lab.command(self.lab.host(), &argv)?;
-        command.current_dir(&self.dir).stdout(Stdio::null()).stderr(log);
+        command.current_dir(self.dir()).stdout(Stdio::null()).stderr(log);
         let process = Proc::started(command.spawn().with_context(|| format!("starting {name}"))?);
         self.processes.push((name, process));
         Ok(())
@@ -222,7 +207,7 @@ impl Cluster {
         let mut text = String::new();
         for (name, _) in &self.processes {
             let log =
-                std::fs::read_to_string(self.dir.join(format!("{name}.log"))).unwrap_or_default();
+                std::fs::read_to_string(self.dir().join(format!("{name}.log"))).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
             let _ =
                 writeln!(text, "{name}:\n{}", lines[lines.len().saturating_sub(8)..].join("\n"));
@@ -249,27 +234,18 @@ impl Cluster {
 
     /// The administrator's kubeconfig, with the one context `lab`.
     pub fn kubeconfig(&self) -> PathBuf {
-        self.dir.join("admin.conf")
+        self.control.kubeconfig()
     }
 
     /// The directory with certificates and keys: `ca.crt`, and those made by
     /// [`Cluster::certificate`].
     pub fn dir(&self) -> &Path {
-        &self.dir
+        self.control.dir()
     }
 
     /// A kubeconfig with one context for a user with a certificate.
     pub fn kubeconfig_of(&self, context: &str, user: &str, server: &str) -> String {
-        let dir = self.dir.display();
-        json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": context,
-            "clusters": [{"name": context, "cluster": {"server": server, "certificate-authority": format!("{dir}/ca.crt")}}],
-            "contexts": [{"name": context, "context": {"cluster": context, "user": user}}],
-            "users": [{"name": user, "user": {
-                "client-certificate": format!("{dir}/{user}.crt"), "client-key": format!("{dir}/{user}.key"),
-            }}],
-        })
-        .to_string()
+        self.control.kubeconfig_of(context, user, server).to_string()
     }
 
     /// A certificate of the cluster's authority, as `NAME.crt` and `NAME.key`.
@@ -283,20 +259,7 @@ impl Cluster {
         group: &str,
         names: &[&str],
     ) -> Result<()> {
-        let mut params =
-            CertificateParams::new(names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>())?;
-        params.distinguished_name.push(DnType::CommonName, subject);
-        if !group.is_empty() {
-            params.distinguished_name.push(DnType::OrganizationName, group);
-        }
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        let key = KeyPair::generate()?;
-        let issuer = Issuer::from_params(&self.ca.0, KeyPair::from_pem(&self.ca.1)?);
-        let certificate = params.signed_by(&key, &issuer)?;
-        std::fs::write(self.dir.join(format!("{name}.crt")), certificate.pem())?;
-        std::fs::write(self.dir.join(format!("{name}.key")), key.serialize_pem())?;
-        Ok(())
+        self.control.certificate(name, subject, group, names)
     }
 
     /// Runs kubectl as the administrator.
@@ -304,13 +267,7 @@ impl Cluster {
     /// # Errors
     /// When it fails, with what it complained of.
     pub fn kubectl(&self, args: &[&str]) -> Result<String> {
-        let kubectl = program("kubectl")?;
-        let kubeconfig = format!("--kubeconfig={}", self.kubeconfig().display());
-        let mut argv = vec![kubectl.to_str().context("path of kubectl")?, &kubeconfig];
-        argv.extend(args);
-        let mut command = self.lab.command(self.lab.host(), &argv)?;
-        command.env("HOME", &self.dir);
-        checked(&mut command)
+        self.control.kubectl(&self.lab, args)
     }
 
     /// Makes or changes objects.
@@ -318,8 +275,7 @@ impl Cluster {
     /// # Errors
     /// When the API refuses one.
     pub fn apply(&self, object: &Value) -> Result<()> {
-        let file = self.file(object)?;
-        self.kubectl(&["apply", "-f", file.to_str().context("path")?]).map(drop)
+        self.control.apply(&self.lab, object)
     }
 
     /// Writes the state of an object, as only its kubelet does elsewhere.
@@ -327,20 +283,7 @@ impl Cluster {
     /// # Errors
     /// When the API refuses it.
     pub fn set_status(&self, path: &str, status: &Value) -> Result<()> {
-        let mut object: Value = serde_json::from_str(&self.kubectl(&["get", "--raw", path])?)?;
-        object["status"] = status.clone();
-        let file = self.file(&object)?;
-        let raw = format!("--raw={path}/status");
-        self.kubectl(&["replace", &raw, "-f", file.to_str().context("path")?]).map(drop)
-    }
-
-    fn file(&self, object: &Value) -> Result<PathBuf> {
-        static NEXT: AtomicU8 = AtomicU8::new(0);
-        let name =
-            format!("object-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let file = self.dir.join(format!("{name}.json"));
-        std::fs::write(&file, object.to_string())?;
-        Ok(file)
+        self.control.set_status(&self.lab, path, status)
     }
 
     /// A node that only the API knows, but for `node1`.
@@ -349,15 +292,7 @@ impl Cluster {
         self.apply(&json!({
             "apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels},
         }))?;
-        self.set_status(&format!("/api/v1/nodes/{name}"), &json!({
-            "addresses": [{"type": "InternalIP", "address": address}],
-            "conditions": [{"type": "Ready", "status": "True"}],
-            "nodeInfo": {
-                "architecture": "amd64", "bootID": "", "containerRuntimeVersion": "", "kernelVersion": "",
-                "kubeProxyVersion": "v1.20.2", "kubeletVersion": "v1.20.2", "machineID": "",
-                "operatingSystem": "linux", "osImage": "", "systemUUID": "",
-            },
-        }))
+        self.set_status(&format!("/api/v1/nodes/{name}"), &node_status(address))
     }
 
     /// A pod on `node1` with labels `app=APP`, in a namespace of its own on the bridge, whose
@@ -446,16 +381,8 @@ impl Cluster {
     /// # Errors
     /// When the API refuses it.
     pub fn set_ready(&self, name: &str, address: &str, container: &str, ready: bool) -> Result<()> {
-        let status = if ready { "True" } else { "False" };
-        self.set_status(&format!("/api/v1/namespaces/default/pods/{name}"), &json!({
-            "phase": "Running", "podIP": address, "podIPs": [{"ip": address}],
-            "conditions": [{"type": "Ready", "status": status}],
-            "containerStatuses": [{
-                "name": "main", "ready": ready, "restartCount": 0, "image": "lab/server:1", "imageID": "",
-                "containerID": format!("containerd://{container}"),
-                "state": {"running": {}}, "lastState": {},
-            }],
-        }))
+        let status = pod_status(address, "main", container, ready);
+        self.set_status(&format!("/api/v1/namespaces/default/pods/{name}"), &status)
     }
 
     /// A Service of type NodePort, of the pods with the label `app=NAME`, whose port `http`
@@ -486,14 +413,4 @@ impl Cluster {
         let kubeconfig = kubeconfig.to_str().context("path of the kubeconfig")?;
         self.lab.tool().env("KUBECONFIG", kubeconfig).arg("--json").args(args).run()
     }
-}
-
-/// Makes the cluster's certificate authority, as `ca.crt`.
-fn authority(dir: &Path) -> Result<(CertificateParams, String)> {
-    let mut params = CertificateParams::new(Vec::new())?;
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.distinguished_name.push(DnType::CommonName, "kubernetes");
-    let key = KeyPair::generate()?;
-    std::fs::write(dir.join("ca.crt"), params.self_signed(&key)?.pem())?;
-    Ok((params, key.serialize_pem()))
 }

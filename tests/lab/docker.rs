@@ -236,7 +236,7 @@ impl Container {
     }
 }
 
-impl KindNode<'_> {
+impl<'a> KindNode<'a> {
     /// Starts `lab-helper listen ARGS` as the container `container_id` of the
     /// pod `pod_uid` on this node: in an inner cgroup and an inner PID
     /// namespace, in the node's network namespace, under the name and with the
@@ -254,6 +254,35 @@ impl KindNode<'_> {
         self.contained(None, pod_uid, container_id, args, argv)
     }
 
+    /// The Docker that it is a container of.
+    pub(crate) fn docker(&self) -> &'a Docker {
+        self.docker
+    }
+
+    /// A command in this node, in its cgroup `group`, which is returned, too.
+    pub(crate) fn command(&self, group: &str, argv: &[&str]) -> Result<(Command, PathBuf)> {
+        let group = self.group(group)?;
+        let pid = self.container.pid.to_string();
+        let mut command = vec!["nsenter", "-t", &pid, "-m", "-u", "-i", "-n", "-p", "--"];
+        command.extend(argv);
+        Ok((self.docker.lab.command_in(None, &group, None, &command)?, group))
+    }
+
+    /// The cgroup `group` below the node's own, made when it is not there.
+    fn group(&self, group: &str) -> Result<PathBuf> {
+        let own = self.docker.lab.cgroup().join("docker").join(&self.container.id);
+        let group = own.join(group);
+        std::fs::create_dir_all(&group).with_context(|| format!("making {}", group.display()))?;
+        Ok(group)
+    }
+
+    /// Moves a process to the node's cgroup `group`.
+    pub(crate) fn move_to(&self, group: &str, pid: i32) -> Result<()> {
+        let group = self.group(group)?;
+        std::fs::write(group.join("cgroup.procs"), pid.to_string())
+            .with_context(|| format!("moving {pid} to {}", group.display()))
+    }
+
     fn contained(
         &self,
         netns: Option<&Netns>,
@@ -262,14 +291,11 @@ impl KindNode<'_> {
         args: &str,
         argv: &[&str],
     ) -> Result<(Proc, u32)> {
-        let node = &self.container;
         let pods = format!("kubelet/kubepods/burstable/pod{pod_uid}/{container_id}");
         // Its parents belong to the node, as containerd's shim does.
         let more = ["--pidns", "--under", "containerd-shim"];
         let (proc, shims) =
             self.start(netns, "system.slice/containerd.service", args, &more, argv)?;
-        let group = self.docker.lab.cgroup().join("docker").join(&node.id).join(pods);
-        std::fs::create_dir_all(&group).with_context(|| format!("making {}", group.display()))?;
         // Only the listener itself is in three PID namespaces: ours, the node's, its own.
         let inner = crate::cgroup::processes(&shims).into_iter().find(|pid| {
             let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
@@ -279,8 +305,7 @@ impl KindNode<'_> {
             })
         });
         let inner = inner.context("the component is not in its cgroup")?;
-        std::fs::write(group.join("cgroup.procs"), inner.to_string())
-            .with_context(|| format!("moving {inner} to {}", group.display()))?;
+        self.move_to(&pods, inner)?;
         Ok((proc, u32::try_from(inner)?))
     }
 
@@ -318,8 +343,7 @@ impl KindNode<'_> {
     ) -> Result<(Proc, PathBuf)> {
         let node = &self.container;
         let lab = &self.docker.lab;
-        let group = lab.cgroup().join("docker").join(&node.id).join(group);
-        std::fs::create_dir_all(&group).with_context(|| format!("making {}", group.display()))?;
+        let group = self.group(group)?;
         let pid = node.pid.to_string();
         let net = match netns {
             Some(netns) => format!("--net={}", netns.path.display()),

@@ -1,0 +1,268 @@
+//! Two kind clusters of real parts on a Docker host, asked about from the host as the person
+//! does who can't reach his NodePort: etcd, API server, controllers and kube-proxy 1.20.2 in
+//! each node, docker-proxy before them, and a pod with a hostPort by CNI's own plug-in.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result, ensure};
+use lab::{KindCluster, Kinds, Landing, Run, Test, View};
+use serde_json::Value;
+
+/// Leaves the test, saying so, when a part is not there.
+macro_rules! kind_or_skip {
+    () => {
+        lab::docker_or_skip!();
+        lab::kube_or_skip!();
+        if !std::path::Path::new("/usr/lib/cni/portmap").exists() {
+            lab::skip("CNI's portmap is not installed (package containernetworking-plugins)");
+            return Ok(());
+        }
+    };
+}
+
+/// One answer, in both forms.
+struct Asked {
+    run: Run,
+    text: String,
+}
+
+impl Asked {
+    fn of(kinds: &Kinds, question: &str) -> Result<Self> {
+        let run = kinds.whereis(&["--json", question])?;
+        run.is_found()?;
+        Ok(Self { run, text: kinds.whereis(&[question])?.stdout })
+    }
+
+    fn paths(&self) -> Result<Vec<View<'_>>> {
+        self.run.paths()
+    }
+
+    /// From where, with which address, whether.
+    fn reach(&self, from: &str) -> Result<Vec<(&str, Option<bool>)>> {
+        let all = self.run.answer()?["reachable"].as_array().context("no reachability")?;
+        let of = all.iter().filter(|entry| entry["from"] == from);
+        Ok(of
+            .map(|e| (e["address"].as_str().unwrap_or_default(), e["reachable"].as_bool()))
+            .collect())
+    }
+
+    fn is_open(&self, from: &str, address: &str) -> Test {
+        let all = self.reach(from)?;
+        ensure!(all.contains(&(address, Some(true))), "{from} {address}: {all:?}");
+        Ok(())
+    }
+
+    fn is_shut(&self, from: &str) -> Test {
+        let all = self.reach(from)?;
+        let shut = !all.is_empty() && all.iter().all(|entry| entry.1 == Some(false));
+        ensure!(shut, "{from}: {all:?}");
+        Ok(())
+    }
+
+    fn says(&self, words: &[&str]) -> Test {
+        for word in words {
+            ensure!(self.text.contains(word), "{word:?} is not said:\n{}", self.text);
+        }
+        Ok(())
+    }
+
+    /// What is not known has to do with nothing in here.
+    fn is_whole(&self) -> Test {
+        ensure!(!self.run.gap_text().contains("container"), "{}", self.run.gap_text());
+        Ok(())
+    }
+}
+
+/// Where a connection from the host lands.
+fn from_host(kinds: &Kinds, to: &str) -> Result<Landing> {
+    kinds.docker().lab().host().connect("tcp", to.parse::<SocketAddr>()?)
+}
+
+/// The end is this cluster's, in its node, which is a container of Docker.
+fn is_in(end: &Value, cluster: &KindCluster) -> Test {
+    let node = &cluster.node.container;
+    let named = &end["cluster"];
+    ensure!(named["name"] == cluster.name && named["distribution"] == "kind", "{named}");
+    ensure!(named["node"] == node.name.as_str() && named["role"] == "control-plane", "{named}");
+    let outer = &end["containers"][0];
+    ensure!(outer["id"] == node.id.as_str() && outer["name"] == node.name.as_str(), "{outer}");
+    Ok(())
+}
+
+/// The end is a component that the kubelet runs from a manifest of the node.
+fn is_component(end: &Value, cluster: &KindCluster, name: &str) -> Test {
+    is_in(end, cluster)?;
+    ensure!(end["ending"] == "process" && end["process"]["name"] == name, "{end}");
+    ensure!(end["process"]["nspid"].as_array().is_some_and(|ids| ids.len() == 3), "{end}");
+    let pod = &end["pod"];
+    ensure!(pod["namespace"] == "kube-system" && pod["static"] == true, "{pod}");
+    ensure!(pod["name"] == format!("{name}-{}", cluster.node.container.name), "{pod}");
+    // By the API alone: no file of a runtime names it.
+    ensure!(end["container"]["name"] == name, "{}", end["container"]);
+    Ok(())
+}
+
+#[test]
+fn a_node_port_of_one_cluster_and_why_localhost_refuses() -> Test {
+    kind_or_skip!();
+    let kinds = Kinds::shared()?;
+    let (one, _) = kinds.both()?;
+    let asked = Asked::of(kinds, "30518")?;
+    let paths = asked.paths()?;
+    let [by_rules, held] = paths.as_slice() else {
+        anyhow::bail!("{} paths:\n{}", paths.len(), asked.text)
+    };
+    let steps = by_rules.steps();
+    ensure!(
+        steps == ["service 0.0.0.0:30518/tcp", "dnat 10.244.0.5:80/tcp", "listener 0.0.0.0:80/tcp"],
+        "{steps:?}"
+    );
+    ensure!(by_rules.netns() == Some(one.node.container.netns.inode), "{}", by_rules.0);
+    let end = by_rules.end();
+    is_in(end, one)?;
+    ensure!(end["process"]["pid"] == kinds.web().pid, "{end}");
+    ensure!(end["service"]["namespace"] == "default" && end["service"]["name"] == "nginx-app");
+    let pod = &end["pod"];
+    ensure!(pod["namespace"] == "default" && pod["name"] == "nginx-app", "{pod}");
+    ensure!(pod["uid"] == kinds.web().uid.as_str(), "{pod}");
+    ensure!(end["container"]["id"] == kinds.web().container.as_str(), "{end}");
+    // kube-proxy's socket is no second server.
+    ensure!(held.end()["process"]["name"] == "kube-proxy", "{}", held.0);
+    is_in(held.end(), one)?;
+    asked.says(&["so that nobody else takes it"])?;
+    ensure!(!asked.text.contains("cluster2"), "{}", asked.text);
+    asked.is_whole()?;
+
+    // From where it is open, and whether that is so.
+    asked.is_shut("loopback")?;
+    ensure!(from_host(kinds, "127.0.0.1:30518")? == Landing::Refused);
+    asked.is_shut("outside")?;
+    asked.is_open("node", "172.18.0.2:30518")?;
+    ensure!(from_host(kinds, "172.18.0.2:30518")? == Landing::At("nginx-app".to_owned()));
+    asked.is_open("containers", "172.18.0.2:30518")?;
+    ensure!(from_host(kinds, "172.18.0.4:30518")? == Landing::Refused, "cluster2 has it, too");
+    asked.says(&[
+        "doesn't publish port 30518",
+        "kubectl --context kind-cluster1 -n default port-forward svc/nginx-app 30518:80",
+        "extraPortMappings",
+        "recreate kind cluster cluster1",
+    ])
+}
+
+#[test]
+fn a_published_port_is_the_api_server_of_the_other_cluster() -> Test {
+    kind_or_skip!();
+    let kinds = Kinds::shared()?;
+    let (one, two) = kinds.both()?;
+    for (cluster, other) in [(two, one), (one, two)] {
+        let asked = Asked::of(kinds, &cluster.port.to_string())?;
+        let paths = asked.paths()?;
+        let [path] = paths.as_slice() else { anyhow::bail!("{}", asked.text) };
+        let first = format!("listener 127.0.0.1:{}/tcp", cluster.port);
+        let forward = format!("forward {}:6443/tcp", cluster.address);
+        let steps = path.steps();
+        ensure!(steps == [first, forward, "listener [::]:6443/tcp".to_owned()], "{steps:?}");
+        ensure!(path.hops()[0]["detail"].as_str().is_some_and(|d| d.contains("docker-proxy")));
+        is_component(path.end(), cluster, "kube-apiserver")?;
+        let contexts = path.0["contexts"].as_array().context("contexts")?;
+        let names: Vec<_> = contexts.iter().map(|context| context["name"].as_str()).collect();
+        ensure!(names == [Some(format!("kind-{}", cluster.name).as_str())], "{names:?}");
+        asked.is_open("loopback", &format!("127.0.0.1:{}", cluster.port))?;
+        asked.is_shut("outside")?;
+        asked.is_whole()?;
+        ensure!(!asked.text.contains(other.name), "{}", asked.text);
+    }
+    Ok(())
+}
+
+#[test]
+fn inner_ports_are_told_apart_by_cluster() -> Test {
+    kind_or_skip!();
+    let kinds = Kinds::shared()?;
+    let (one, two) = kinds.both()?;
+    for (port, name, each) in [("6443", "kube-apiserver", 1), ("2379", "etcd", 2)] {
+        let asked = Asked::of(kinds, port)?;
+        let paths = asked.paths()?;
+        ensure!(paths.len() == 2 * each, "{}", asked.text);
+        for cluster in [one, two] {
+            let inode = cluster.node.container.netns.inode;
+            let ours: Vec<_> = paths.iter().filter(|path| path.netns() == Some(inode)).collect();
+            ensure!(ours.len() == each, "{} of {}", ours.len(), cluster.name);
+            ours.iter().try_for_each(|path| is_component(path.end(), cluster, name))?;
+            asked.is_open("node", &format!("{}:{port}", cluster.address))?;
+            asked.is_open("containers", &format!("{}:{port}", cluster.address))?;
+        }
+        asked.is_shut("outside")?;
+        asked.is_whole()?;
+        if name == "etcd" {
+            // Published nowhere, the API server by a port of each cluster's own.
+            asked.is_shut("loopback")?;
+        } else {
+            asked.is_open("loopback", "127.0.0.1:45381")?;
+            asked.is_open("loopback", "127.0.0.1:20971")?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_host_port_by_the_plug_in_leads_to_its_pod() -> Test {
+    kind_or_skip!();
+    let kinds = Kinds::shared()?;
+    let (one, _) = kinds.both()?;
+    let asked = Asked::of(kinds, "8088")?;
+    let paths = asked.paths()?;
+    let [path] = paths.as_slice() else { anyhow::bail!("{}", asked.text) };
+    let steps = path.steps();
+    ensure!(
+        steps == ["dnat 0.0.0.0:8088/tcp", "dnat 10.244.0.6:80/tcp", "listener 0.0.0.0:80/tcp"],
+        "{steps:?}"
+    );
+    let end = path.end();
+    is_in(end, one)?;
+    ensure!(end["process"]["pid"] == kinds.hosted().pid, "{end}");
+    ensure!(end["pod"]["namespace"] == "default" && end["pod"]["name"] == "hosted", "{end}");
+    ensure!(end["container"]["name"] == "hosted" && end["service"].is_null(), "{end}");
+    asked.says(&["hostPort", "CNI portmap"])?;
+    asked.is_whole()?;
+    asked.is_open("node", "172.18.0.2:8088")?;
+    ensure!(from_host(kinds, "172.18.0.2:8088")? == Landing::At("hosted".to_owned()));
+    asked.is_shut("loopback")?;
+    ensure!(from_host(kinds, "127.0.0.1:8088")? == Landing::Refused);
+    // From the pod's side, by the port that only its specification names.
+    let run = kinds.whereis(&["--json", "--pod", "default/hosted"])?;
+    let answers = run.json["answers"].as_array().context("answers")?;
+    let texts: Vec<_> = answers.iter().filter_map(|a| a["query"]["text"].as_str()).collect();
+    ensure!(texts == ["80/tcp", "8088/tcp"], "{texts:?}");
+    ensure!(!run.stdout.contains("\"nginx-app\""), "paths to another pod: {}", run.stdout);
+    Ok(())
+}
+
+/// What was recorded answers as the machine did, APIs included.
+#[test]
+fn a_recording_answers_like_the_host() -> Test {
+    kind_or_skip!();
+    let kinds = Kinds::shared()?;
+    let file = kinds.docker().lab().dir().join("recording.json");
+    let file = file.to_str().context("path")?;
+    let run = kinds.whereis(&["list", "--record", file])?;
+    ensure!(run.code == Some(0), "{}", run.stderr);
+    for question in ["30518", "20971", "6443", "8088"] {
+        let live = kinds.whereis(&["--json", question])?;
+        let replayed = lab::ask(&["--replay", file, "--json", question])?;
+        let paths = |run: &Run| run.json["answers"][0]["paths"].clone();
+        ensure!(
+            paths(&live) == paths(&replayed),
+            "{question}:\n{}\n{}",
+            live.stdout,
+            replayed.stdout
+        );
+        let gaps = replayed.gap_text();
+        ensure!(!gaps.contains("Kubernetes API"), "{question}: {gaps}");
+    }
+    let secrets = std::fs::read_to_string(file)?;
+    for word in ["PRIVATE KEY", "BEGIN CERTIFICATE", "client-key", "token"] {
+        ensure!(!secrets.contains(word), "{word} is in the recording");
+    }
+    Ok(())
+}
