@@ -95,7 +95,7 @@ fn is_component(end: &Value, cluster: &KindCluster, name: &str) -> Test {
     ensure!(end["ending"] == "process" && end["process"]["name"] == name, "{end}");
     ensure!(end["process"]["nspid"].as_array().is_some_and(|ids| ids.len() == 3), "{end}");
     let pod = &end["pod"];
-    ensure!(pod["namespace"] == "kube-system" && pod["static"] == true, "{pod}");
+    ensure!(pod["namespace"] == "kube-system" && pod["is_static"] == true, "{pod}");
     ensure!(pod["name"] == format!("{name}-{}", cluster.node.container.name), "{pod}");
     // By the API alone: no file of a runtime names it.
     ensure!(end["container"]["name"] == name, "{}", end["container"]);

@@ -354,6 +354,7 @@ fn list(
     if global.record.is_some() {
         // A recording of everything can answer every question later.
         node::read_everything(node);
+        resolve::read_kube(node);
     }
     let host = node.host().value;
     let sources = node.sources();

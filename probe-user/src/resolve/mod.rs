@@ -32,6 +32,7 @@ pub use event::{concerns, trace, unnamed};
 pub use flows::add as add_flows;
 pub use forward::{Forward, Target, parse as parse_forward};
 pub(crate) use forward::{Piece, Word, telling_words};
+pub use kube::read as read_kube;
 pub use learn::{Learner, WINDOW};
 pub use list::{ListFilter, list};
 pub use reverse::reverse;
@@ -84,6 +85,7 @@ fn answer_of(node: &dyn Node, query: &Query, wanted: &dyn Fn(&Path) -> bool) -> 
     let mut reach = reach::of(&facts, &mut paths, &tried);
     kube::complete(&joined, &paths, &mut reach);
     let mut gaps = facts.gaps();
+    gaps.retain(|gap| !joined.fills(gap));
     if paths.is_empty() {
         // There is nothing whose name could be missing. But an API may know of a port that
         // no rule takes.

@@ -6,6 +6,7 @@
 
 mod everything;
 mod file;
+mod kube;
 mod names;
 mod recorder;
 mod redact;

@@ -306,11 +306,8 @@ impl Node for Recorded {
 
     fn kube(&self, asks: &[KubeAsk]) -> Vec<Read<KubeObjects>> {
         let known = &self.recording.facts.kube;
-        let answer = |ask: &KubeAsk| match known.iter().find(|k| k.asked == *ask) {
-            Some(same) => same.read.clone(),
-            None => nothing(Impact::Name, "this part of the Kubernetes API was"),
-        };
-        asks.iter().map(answer).collect()
+        let unread = || nothing(Impact::Name, "this part of the Kubernetes API was");
+        asks.iter().map(|ask| super::kube::answer(known, ask).unwrap_or_else(unread)).collect()
     }
 
     fn container(&self, chain: &[ContainerRef], pid: Pid) -> Read<Option<Container>> {

@@ -7,6 +7,7 @@
 
 mod compare;
 mod contexts;
+mod everything;
 mod exposed;
 mod known;
 mod missing;
@@ -18,9 +19,10 @@ use std::net::IpAddr;
 
 use super::facts::Facts;
 use crate::model::{
-    Ending, Finding, Hop, HopKind, KubeAsk, KubeEndpoints, KubeObjects, KubePod, KubeService,
-    KubeWish, NetnsId, ObjectName, Path, Query, Reach, Scope,
+    Ending, Finding, Gap, Hop, HopKind, Impact, KubeAsk, KubeEndpoints, KubeObjects, KubePod,
+    KubeService, KubeWish, NetnsId, ObjectName, Path, Query, Reach, Scope,
 };
+pub use everything::read;
 pub(super) use known::Known;
 use site::Site;
 
@@ -49,6 +51,21 @@ struct Cluster {
     /// The services whose endpoints were read.
     endpoints_of: BTreeSet<ObjectName>,
     pods: Vec<KubePod>,
+}
+
+impl Joined {
+    /// Whether an API named the container whose name a gap misses.
+    pub(super) fn fills(&self, gap: &Gap) -> bool {
+        let Some(id) = gap.source.strip_prefix("container ") else { return false };
+        let named = |pod: &KubePod| {
+            pod.containers.iter().any(|c| c.id.as_deref().is_some_and(|full| full.starts_with(id)))
+        };
+        // A gap that says what to do about it is worth reading all the same.
+        gap.impact == Impact::Name
+            && gap.remedy.is_none()
+            && id.len() == 12
+            && self.clusters.iter().any(|cluster| cluster.pods.iter().any(named))
+    }
 }
 
 /// Asks the APIs that concern the answer, names what is in `paths`, and adds paths that
