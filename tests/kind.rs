@@ -223,7 +223,7 @@ fn a_host_port_by_the_plug_in_leads_to_its_pod() -> Test {
     ensure!(end["process"]["pid"] == kinds.hosted().pid, "{end}");
     ensure!(end["pod"]["namespace"] == "default" && end["pod"]["name"] == "hosted", "{end}");
     ensure!(end["container"]["name"] == "hosted" && end["service"].is_null(), "{end}");
-    asked.says(&["hostPort", "CNI portmap"])?;
+    asked.says(&["hostPort", "CNI portmap", "-n default port-forward pod/hosted 8088:80"])?;
     asked.is_whole()?;
     asked.is_open("node", "172.18.0.2:8088")?;
     ensure!(from_host(kinds, "172.18.0.2:8088")? == Landing::At("hosted".to_owned()));
@@ -260,6 +260,18 @@ fn a_recording_answers_like_the_host() -> Test {
         let gaps = replayed.gap_text();
         ensure!(!gaps.contains("Kubernetes API"), "{question}: {gaps}");
     }
+    // With names and addresses made up, the same wherever they stand, and without rules:
+    // the API's word for the Service stays, and that its rules are missing is not said.
+    let redacted = kinds.docker().lab().dir().join("redacted.json");
+    let redacted = redacted.to_str().context("path")?;
+    let run = kinds.whereis(&["list", "--record", redacted, "--redact"])?;
+    ensure!(run.code == Some(0), "{}", run.stderr);
+    let run = lab::ask(&["--replay", redacted, "--json", "30518"])?;
+    let finding = run.answer()?["findings"][0]["what"].as_str().context("no finding")?;
+    ensure!(finding.contains("NodePort 30518/tcp"), "{finding}");
+    ensure!(finding.contains("could not be read"), "{finding}");
+    ensure!(!run.stdout.contains("nginx"), "a name is left: {}", run.stdout);
+    ensure!(!run.gap_text().contains("Kubernetes API"), "{}", run.gap_text());
     let secrets = std::fs::read_to_string(file)?;
     for word in ["PRIVATE KEY", "BEGIN CERTIFICATE", "client-key", "token"] {
         ensure!(!secrets.contains(word), "{word} is in the recording");

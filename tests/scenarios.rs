@@ -10,6 +10,8 @@ mod k3s;
 mod kernel;
 #[path = "scenarios/kind.rs"]
 mod kind;
+#[path = "scenarios/kind_api.rs"]
+mod kind_api;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -58,6 +60,21 @@ const CASES: &[Case] = &[
     case("kind-1.24", "30518", 0, kind::node_port_of_cluster1),
     case("kind", "30001", 0, kind::published_and_nothing_behind),
     case("kind", "list", 0, |a| lists(a, &[("cluster1-control-plane", 30518, "kube-proxy")])),
+    case("kind-api", "30518", 0, kind_api::node_port),
+    case("kind-api", "20971", 0, |a| kind_api::api_server(a, "cluster2", "172.18.0.4", 20971)),
+    case("kind-api", "6443", 0, |a| kind_api::in_both(a, "kube-apiserver", 1)),
+    case("kind-api", "2379", 0, |a| kind_api::in_both(a, "etcd", 2)),
+    case("kind-api", "8088", 0, kind_api::host_port),
+    case("kind-api", "list", 0, |a| {
+        lists(
+            a,
+            &[
+                ("cluster1-control-plane", 30518, "kube-proxy"),
+                ("cluster2-control-plane", 6443, "kube-apiserver"),
+                ("host", 20971, "docker-proxy"),
+            ],
+        )
+    }),
     case("kind-wsl2", "20971", 0, kind::desktop),
     case("kind-wsl2", "6443", 0, kind::desktop_inner),
     case("kind-wsl2", "2379", 3, kind::not_known),
@@ -166,7 +183,9 @@ fn recordings_hold_nothing_of_the_machine_they_were_made_on() -> Test {
     for node in nodes {
         let text = std::fs::read_to_string(recording(node))?;
         ensure!(text.len() < 200_000, "{node} is {} bytes long", text.len());
-        for word in ["/work/", "wp-", "/target/", "record-scenario"] {
+        for word in
+            ["/work/", "wp-", "/target/", "record-scenario", "PRIVATE KEY", "BEGIN CERT", "oken"]
+        {
             ensure!(!text.contains(word), "{word} is in {node}");
         }
         let recording: Value = serde_json::from_str(&text)?;

@@ -76,7 +76,7 @@ fn of_port(facts: &Facts<'_>, paths: &[Path]) -> Vec<Reach> {
         let Some(first) = path.hops.first() else { continue };
         let found = match &first.socket {
             Some(socket) if socket.netns == facts.host.own_netns => here(facts, socket, path),
-            Some(socket) => away(facts, socket, &path.end, &mut shut),
+            Some(socket) => away(facts, socket, (&path.end, inner(path)), &mut shut),
             // No socket: rules or a balancer take it.
             None if matches!(first.kind, HopKind::Dnat | HopKind::Service) => {
                 let Some(netns) = first.netns.as_ref().map(|n| n.id) else { continue };
@@ -96,7 +96,8 @@ fn of_port(facts: &Facts<'_>, paths: &[Path]) -> Vec<Reach> {
                 }
                 let (socket, mut end) = stand_in(facts, netns, first);
                 end.service.clone_from(&path.end.service);
-                away(facts, &socket, &end, &mut shut)
+                end.pod.clone_from(&path.end.pod);
+                away(facts, &socket, (&end, inner(path)), &mut shut)
             }
             // Nothing but a runtime's word: what it publishes is the way in.
             None if first.kind == HopKind::Forward => {
@@ -316,8 +317,18 @@ fn usable(address: IpAddr) -> bool {
     }
 }
 
-/// A listener in another namespace.
-fn away(facts: &Facts<'_>, socket: &Socket, end: &End, shut: &mut Shut) -> Vec<Reach> {
+/// The port at the end of a path: a pod's own, where rules lead to it.
+fn inner(path: &Path) -> Option<Port> {
+    path.hops.last().and_then(|hop| hop.endpoint.port)
+}
+
+/// A listener in another namespace, with what is at its end and the port there.
+fn away(
+    facts: &Facts<'_>,
+    socket: &Socket,
+    (end, inner): (&End, Option<Port>),
+    shut: &mut Shut,
+) -> Vec<Reach> {
     let port = socket.port.0;
     let place = facts.netns_ref(socket.netns);
     let name = place.name.clone().unwrap_or_else(|| place.id.to_string());
@@ -340,7 +351,7 @@ fn away(facts: &Facts<'_>, socket: &Socket, end: &End, shut: &mut Shut) -> Vec<R
     let direct = direct(facts, socket);
     let best = direct.first().map(|a| at(*a, port));
     if !reach.iter().any(|r| r.from == Vantage::Loopback) {
-        shut.unpublished(socket, &name, end, best.clone());
+        shut.unpublished(socket, &name, (end, inner), best.clone());
     }
     for address in &direct {
         let why = format!("this namespace has a route to {name}");

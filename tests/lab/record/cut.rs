@@ -21,6 +21,9 @@ pub(crate) struct Cut<'a> {
     pub(crate) wsl: bool,
 }
 
+/// How the machine is called.
+const HOSTNAME: &str = "node1";
+
 /// The kinds of fact that are asked for by namespaces alone.
 const BY_NETNS: [&str; 7] =
     ["links", "addresses", "routes", "kernel_ports", "rulesets", "frontends", "settings"];
@@ -36,7 +39,14 @@ impl Cut<'_> {
         let facts = &mut recording["facts"];
         let processes = self.processes(facts);
         let pids: BTreeSet<u64> = processes.iter().filter_map(|p| p["pid"].as_u64()).collect();
+        let hostname = facts["host"]["value"]["hostname"].clone();
         self.host(&mut facts["host"]["value"]);
+        // APIs are asked for a node called like the machine.
+        for ask in items_mut(&mut facts["kube"]) {
+            if ask["asked"]["wish"]["node"] == hostname {
+                ask["asked"]["wish"]["node"] = json!(HOSTNAME);
+            }
+        }
         self.netns(&mut facts["netns"]["value"], &pids);
         let wanted: Vec<Value> = items(&facts["netns"]["value"]).map(|n| n["id"].clone()).collect();
         for kind in BY_NETNS {
@@ -138,7 +148,9 @@ impl Cut<'_> {
         let in_lab = |process: &Value| {
             let has = |word: &str| items(&process["cmdline"]).any(|argument| argument == word);
             // The tool itself, and the helpers that became something else.
-            let of_the_lab_alone = process["comm"] == "whereis-port" || has("--imitate");
+            let of_the_lab_alone = process["comm"] == "whereis-port"
+                || process["comm"] == "nsenter"
+                || has("--imitate");
             process["cgroup"].as_str().is_some_and(|path| path.starts_with(&group))
                 && !of_the_lab_alone
         };
@@ -168,7 +180,7 @@ impl Cut<'_> {
     }
 
     fn host(&self, host: &mut Value) {
-        host["hostname"] = json!("node1");
+        host["hostname"] = json!(HOSTNAME);
         host["host_netns"] = host["own_netns"].clone();
         host["own_netns_name"] = Value::Null;
         // Its number is enough, and the rest says where it was built.
@@ -203,6 +215,7 @@ impl Cut<'_> {
             (format!("/tmp/{name}/d.pid"), "/var/run/docker.pid"),
             (format!("/tmp/{name}/daemon.json"), "/etc/docker/daemon.json"),
             (format!("/tmp/{name}/exec"), "/var/run/docker"),
+            (format!("/tmp/{name}/kubeconfig"), "/root/.kube/config"),
             (format!("/tmp/{name}/data-overlay2"), "/var/lib/docker"),
             (format!("/tmp/{name}/data-vfs"), "/var/lib/docker"),
             (format!("\"/{name}/procs\""), &format!("\"/system.slice/{}\"", self.unit)),

@@ -1,8 +1,10 @@
-//! `record-scenarios DIR`: builds the nodes of the recorded scenarios in the lab,
-//! records each with the tool, and writes what belongs to the lab into DIR.
+//! `record-scenarios DIR [NAME…]`: builds the nodes of the recorded scenarios in the lab,
+//! records each with the tool, and writes what belongs to the lab into DIR. The names are
+//! `kind`, `kind-api` and `k3s`; without one, all are recorded.
 //!
 //! `tests/data/README.md` says what is real in these recordings and what is not.
 
+mod api;
 mod cut;
 mod k3s;
 mod kind;
@@ -14,13 +16,22 @@ use lab::{Lab, Tool};
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [dir] = args.as_slice() else { bail!("usage: record-scenarios DIR") };
+    let [dir, names @ ..] = args.as_slice() else { bail!("usage: record-scenarios DIR [NAME…]") };
     if let Some(reason) = lab::no_docker() {
         bail!("{reason}");
     }
     let dir = Path::new(dir);
-    kind::record(dir)?;
-    k3s::record(dir)
+    let all: [(&str, fn(&Path) -> Result<()>); 3] =
+        [("kind", kind::record), ("kind-api", api::record), ("k3s", k3s::record)];
+    if let Some(unknown) = names.iter().find(|name| all.iter().all(|(known, _)| known != name)) {
+        bail!("there is no scenario {unknown}");
+    }
+    for (name, record) in all {
+        if names.is_empty() || names.iter().any(|wanted| wanted == name) {
+            record(dir)?;
+        }
+    }
+    Ok(())
 }
 
 /// Records the lab's node with `tool`, cuts the recording to the lab, and keeps

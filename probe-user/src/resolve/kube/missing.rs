@@ -71,10 +71,10 @@ fn node_port(
         let place = facts.netns_ref(*netns);
         let node = cluster.site.node_in(*netns);
         let node_name = node.map_or_else(|| "this node".to_owned(), |n| format!("node {}", n.name));
-        // Of rules that could not be read nothing is said.
+        // Of rules that could not be read, or are left out of a recording, nothing is said.
         let unread = facts.gaps().into_iter().any(|gap| {
             gap.impact == Impact::Port
-                && (gap.source.contains("rules") || gap.source.contains("balancers"))
+                && ["rules", "balancers", "recording"].iter().any(|word| gap.source.contains(word))
         });
         if unread {
             joined.findings.push(Finding {

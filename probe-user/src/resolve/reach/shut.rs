@@ -19,6 +19,8 @@ struct Inside {
     socket: Socket,
     from: Vec<Vantage>,
     end: End,
+    /// The port of what is at the end.
+    inner: Option<Port>,
     /// What to connect to from this host instead.
     best: Option<String>,
 }
@@ -44,6 +46,7 @@ impl Shut {
                 socket: socket.clone(),
                 from: from.collect(),
                 end: End::default(),
+                inner: None,
                 best: None,
             });
         }
@@ -54,7 +57,7 @@ impl Shut {
         &mut self,
         socket: &Socket,
         name: &str,
-        end: &End,
+        (end, inner): (&End, Option<Port>),
         best: Option<String>,
     ) {
         // A socket and rules that take the same port: the rules know more.
@@ -74,6 +77,7 @@ impl Shut {
             socket: socket.clone(),
             from: vec![Vantage::Loopback, Vantage::Outside],
             end: end.clone(),
+            inner,
             best,
         });
     }
@@ -158,7 +162,12 @@ fn tunnel(one: &Inside) -> Option<String> {
     }
     let pod = one.end.pod.as_ref()?;
     let (namespace, name) = (pod.namespace.as_ref()?, pod.name.as_ref()?);
-    Some(format!("{context} -n {namespace} port-forward pod/{name} {}", one.socket.port))
+    let port = one.socket.port;
+    let ports = match one.inner.filter(|inner| *inner != port) {
+        Some(inner) => format!("{port}:{inner}"),
+        None => port.to_string(),
+    };
+    Some(format!("{context} -n {namespace} port-forward pod/{name} {ports}"))
 }
 
 /// How to publish the ports of these listeners on the host.

@@ -374,17 +374,31 @@ fn a_node_port_without_rules_is_found_and_its_cause_said() {
 
 #[test]
 fn nothing_is_said_of_rules_that_could_not_be_read() {
-    let mut node = with_pod(TestNode::new(), "");
-    node.gaps.push(Gap::new(
-        Impact::Port,
-        "packet rules of network namespace 100",
-        "not permitted",
-    ));
-    let node = served(node, local().service(web()).endpoints(&[("10.42.0.7", "node", true)]));
-    let answer = node.ask("30080");
-    assert_eq!(answer.verdict, Verdict::Unknown);
-    let [only] = findings(&answer)[..] else { panic!("{:?}", answer.findings) };
-    assert!(only.contains("could not be read"), "{only}");
+    // The second is how a redacted recording says it, which has none.
+    for source in ["packet rules of network namespace 100", "recording"] {
+        let mut node = with_pod(TestNode::new(), "");
+        node.gaps.push(Gap::new(Impact::Port, source, "not there"));
+        let node = served(node, local().service(web()).endpoints(&[("10.42.0.7", "node", true)]));
+        let answer = node.ask("30080");
+        assert_eq!(answer.verdict, Verdict::Unknown);
+        let [only] = findings(&answer)[..] else { panic!("{:?}", answer.findings) };
+        assert!(only.contains("could not be read"), "{only}");
+    }
+}
+
+#[test]
+fn a_container_that_an_api_names_is_no_gap() {
+    let unnamed = || Gap::new(Impact::Name, "container 9be1a3c0d4f7", "nobody knows it");
+    let other = || Gap::new(Impact::Name, "container aaaaaaaaaaaa", "nobody knows it");
+    let refused = || unnamed().remedy("run as root");
+    let gaps = |api: Api| {
+        let mut node = with_pod(TestNode::new(), "");
+        node.gaps.extend([unnamed(), other(), refused()]);
+        served(node, api).ask("8080").gaps
+    };
+    // What could be done about it is said all the same.
+    assert_eq!(gaps(local().pod(pod("web-1", POD_UID, "10.42.0.7"))), [other(), refused()]);
+    assert_eq!(gaps(local()), [unnamed(), other(), refused()]);
 }
 
 #[test]
