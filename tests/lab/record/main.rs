@@ -21,14 +21,13 @@ fn main() -> Result<()> {
         bail!("{reason}");
     }
     let dir = Path::new(dir);
-    let all: [(&str, fn(&Path) -> Result<()>); 3] =
-        [("kind", kind::record), ("kind-api", api::record), ("k3s", k3s::record)];
-    if let Some(unknown) = names.iter().find(|name| all.iter().all(|(known, _)| known != name)) {
-        bail!("there is no scenario {unknown}");
-    }
-    for (name, record) in all {
-        if names.is_empty() || names.iter().any(|wanted| wanted == name) {
-            record(dir)?;
+    let all = ["kind", "kind-api", "k3s"].map(str::to_owned);
+    for name in if names.is_empty() { &all } else { names } {
+        match name.as_str() {
+            "kind" => kind::record(dir)?,
+            "kind-api" => api::record(dir)?,
+            "k3s" => k3s::record(dir)?,
+            unknown => bail!("there is no scenario {unknown}"),
         }
     }
     Ok(())
