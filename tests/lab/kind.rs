@@ -35,6 +35,7 @@ pub struct Kinds {
     hosted: KindPod,
     clusters: Vec<KindCluster>,
     docker: &'static Docker,
+    _alone: File,
 }
 
 /// One cluster.
@@ -92,6 +93,10 @@ impl Kinds {
     }
 
     fn start() -> Result<Self> {
+        // Answers are about every namespace of the machine, and who asks for 30518 is to find
+        // it once: one such host at a time. Any file that all of them have will do.
+        let alone = File::open("/usr/lib/cni/portmap").context("opening CNI's portmap")?;
+        alone.lock().context("waiting for other tests")?;
         let docker = Docker::shared()?;
         let host = docker.lab().host();
         host.ip(&["tuntap", "add", "dev", "eth0", "mode", "tap"])?;
@@ -114,7 +119,7 @@ impl Kinds {
         first.service("nginx-app", "10.96.5.127", 30518)?;
         let hosted = first.pod("hosted", 6, Some(8088))?;
         first.wait_rules(&format!("--to-destination {}:80", web.address))?;
-        let kinds = Self { web, hosted, clusters, docker };
+        let kinds = Self { web, hosted, clusters, docker, _alone: alone };
         kinds.write_kubeconfig()?;
         Ok(kinds)
     }
