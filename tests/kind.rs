@@ -278,3 +278,46 @@ fn a_recording_answers_like_the_host() -> Test {
     }
     Ok(())
 }
+
+/// Hides the namespaces that are pinned by mounts: a WSL2 distribution has its own.
+const DISTRIBUTION: &str = r#"
+    awk '{ for (i = 7; i < NF; i++) if ($i == "-" && $(i + 1) == "nsfs") print $5 }' \
+        /proc/self/mountinfo | sort -r | while read -r point; do umount -l "$point"; done
+    exec "$@""#;
+
+/// With Docker Desktop the nodes are out of sight: what their APIs say is still the answer.
+#[test]
+fn from_another_pid_namespace_the_api_tells_of_the_node_port() -> Test {
+    kind_or_skip!();
+    let kinds = Kinds::shared()?;
+    let lab = kinds.docker().lab();
+    let socket = format!("unix://{}", kinds.docker().socket().display());
+    let kubeconfig = kinds.kubeconfig();
+    let wrapper = ["unshare", "-pf", "--mount-proc", "sh", "-c", DISTRIBUTION, "sh"];
+    let ask = |args: &[&str]| {
+        let tool = lab.tool().through(&wrapper).env("DOCKER_HOST", &socket);
+        let tool = tool.env("KUBECONFIG", kubeconfig.to_str().context("path")?);
+        tool.args(&["--color", "never"]).args(args).run()
+    };
+    let run = ask(&["--json", "30518"])?;
+    let answer = run.answer()?;
+    // Nothing was seen, and that is no proof.
+    ensure!(answer["verdict"] == "unknown" && run.code == Some(3), "{}", run.stdout);
+    let findings = answer["findings"].as_array().context("findings")?;
+    let [finding] = findings.as_slice() else { anyhow::bail!("{findings:?}") };
+    let what = finding["what"].as_str().context("what")?;
+    for word in ["default/nginx-app", "30518/tcp", "kind-cluster1", "node cluster1-control-plane"] {
+        ensure!(what.contains(word), "{word}: {what}");
+    }
+    let text = ask(&["30518"])?.stdout;
+    for word in [what, "port-forward svc/nginx-app 30518:80", "extraPortMappings"] {
+        ensure!(text.contains(word), "{word}: {text}");
+    }
+    // What is published has its context and its container.
+    let run = ask(&["--json", "20971"])?;
+    let path = &run.is_found()?.answer()?["paths"][0];
+    ensure!(path["end"]["ending"] == "outside_pid_namespace", "{path}");
+    ensure!(path["end"]["cluster"]["name"] == "cluster2", "{path}");
+    ensure!(path["contexts"][0]["name"] == "kind-cluster2", "{path}");
+    Ok(())
+}

@@ -7,8 +7,8 @@ use super::exposed::{self, At, Exposed};
 use super::names::{API, named, told};
 use super::{Cluster, Joined, begins_in, is_everywhere};
 use crate::model::{
-    Balancer, ChainId, End, Ending, Endpoint, Evidence, Finding, Hop, HopKind, Impact, KubeService,
-    NetnsId, Path, Proto, Query, Reach, Service, SetId, Vantage,
+    Balancer, ChainId, Container, End, Ending, Endpoint, Evidence, Finding, Hop, HopKind, Impact,
+    KubeService, NetnsId, Path, Proto, Published, Query, Reach, Service, SetId, Vantage,
 };
 
 /// Adds a path that ends in nothing for each NodePort which the API has and no rule of its
@@ -48,6 +48,16 @@ fn node_port(
     let evidence = vec![Evidence::new(API, told(cluster, service))];
     let name = &service.name;
     let what = format!("Service {name} has NodePort {}/{proto} in the API", one.port);
+    if let Some(container) = cluster.site.unseen.as_ref().filter(|_| cluster.site.netns.is_empty())
+    {
+        // What it publishes is found without the API.
+        let out = |p: &Published| p.container_port == one.port && p.host_port.is_some();
+        if !container.ports.iter().any(out) {
+            let finding = in_container(cluster, container, service, (one, what), evidence);
+            joined.findings.push(finding);
+        }
+        return;
+    }
     if cluster.site.netns.is_empty() {
         let fix = format!(
             "ask on a node of it, or: kubectl --context {} get nodes -o wide",
@@ -130,6 +140,43 @@ fn node_port(
         };
         // A socket that holds the port says less than that nobody serves it.
         paths.push(Path { hops: vec![hop], end, ..Path::default() });
+    }
+}
+
+/// A NodePort of a node that a runtime knows as its container, and whose network is out of
+/// sight: what the API says, and the ways there that need no more.
+fn in_container(
+    cluster: &Cluster,
+    container: &Container,
+    service: &KubeService,
+    (one, what): (Exposed<'_>, String),
+    evidence: Vec<Evidence>,
+) -> Finding {
+    let name = container.name.as_deref().unwrap_or(&container.id);
+    let of = &service.name;
+    let mut fix = one.of.map_or_else(String::new, |port| {
+        let context = &cluster.site.context.name;
+        format!(
+            "kubectl --context {context} -n {} port-forward svc/{} {}:{}",
+            of.namespace, of.name, one.port, port.port
+        )
+    });
+    if let Some(kind) = container.cluster().filter(|cluster| cluster.distribution == "kind") {
+        fix.push_str(&format!(
+            "; or recreate kind cluster {} with extraPortMappings for containerPort {} (ports can't be \
+             added to an existing node)",
+            kind.name, one.port
+        ));
+    }
+    Finding {
+        what: format!(
+            "{what} of context {}: it opens on node {name}, which is a container whose network can't be \
+             seen from here, and doesn't publish it",
+            cluster.site.context.name
+        ),
+        cause: None,
+        fix: Some(fix),
+        evidence,
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::super::facts::Facts;
 use crate::model::{
-    Address, ContextId, KubeAsk, KubeContext, KubeNode, KubeWish, Netns, NetnsId, Path,
+    Address, Container, ContextId, KubeAsk, KubeContext, KubeNode, KubeWish, Netns, NetnsId, Path,
 };
 
 /// Kubeconfig files that a distribution writes for the node's own cluster.
@@ -21,6 +21,8 @@ pub(super) struct Site {
     pub(super) netns: Vec<NetnsId>,
     /// The ids of the containers that they are; `None` for the machine itself.
     containers: Vec<Option<String>>,
+    /// A node that is a container of this machine, whose namespace can't be seen from here.
+    pub(super) unseen: Option<Container>,
 }
 
 /// The clusters that concern this machine.
@@ -48,6 +50,7 @@ pub(super) fn of(facts: &Facts<'_>, contexts: &[KubeContext]) -> Vec<Site> {
             nodes: Vec::new(),
             netns: Vec::new(),
             containers: Vec::new(),
+            unseen: None,
         };
         let trusted = context.asked_for || may_be_here(context, &addresses);
         for node in nodes {
@@ -63,10 +66,13 @@ pub(super) fn of(facts: &Facts<'_>, contexts: &[KubeContext]) -> Vec<Site> {
                     site.containers.push(container);
                     site.nodes.push(node.clone());
                 }
+            } else if site.unseen.is_none() {
+                site.unseen = container_of(facts, &node);
             }
         }
         let again = sites.iter().any(|known| known.netns == site.netns && !site.netns.is_empty());
-        if !again && (!site.netns.is_empty() || context.asked_for) {
+        let here = !site.netns.is_empty() || site.unseen.is_some();
+        if !again && (here || context.asked_for) {
             sites.push(site);
         }
     }
@@ -205,6 +211,18 @@ fn place(facts: &Facts<'_>, node: &KubeNode, addresses: &[Address]) -> Option<Ne
         all.next().filter(|_| all.next().is_none())
     };
     of_kind(Some(true)).or_else(|| of_kind(None))
+}
+
+/// The container that a node is, by a runtime's word alone: it is labelled as a node of a
+/// cluster, and has the node's name and one of its addresses.
+fn container_of(facts: &Facts<'_>, node: &KubeNode) -> Option<Container> {
+    let is_it = |container: &Container| {
+        let mut addresses = container.networks.iter().flat_map(|network| &network.addresses);
+        container.cluster().is_some()
+            && container.name.as_ref() == Some(&node.name)
+            && addresses.any(|address| node.addresses.contains(address))
+    };
+    facts.take(facts.node.containers()).into_iter().find(is_it)
 }
 
 /// Whether a node's name is this machine's, with or without its domain.

@@ -474,6 +474,44 @@ fn two_kind_clusters_with_the_same_pod_address_are_kept_apart() {
 }
 
 #[test]
+fn a_node_port_of_a_node_out_of_sight_is_told_by_its_api() {
+    let findings = |address: &str, published: bool| {
+        let mut node = TestNode::new().container(ID, "cluster1-control-plane", |c| {
+            c.labels.insert("io.x-k8s.kind.cluster".to_owned(), "cluster1".to_owned());
+            let addresses = vec![address.parse().unwrap()];
+            c.networks.push(crate::model::Network { name: "kind".to_owned(), addresses });
+            if published {
+                c.ports.push(Published {
+                    host_ip: None,
+                    host_port: Some(Port(30001)),
+                    container_port: Port(30080),
+                    proto: Proto::Tcp,
+                });
+            }
+        });
+        node.host.init_pid_ns = false;
+        let api = api("kind-cluster1", "https://127.0.0.1:45381")
+            .node("cluster1-control-plane", "172.18.0.2")
+            .service(web())
+            .endpoints(&[("10.42.0.7", "cluster1-control-plane", true)]);
+        let mut node = served(node, api);
+        node.apis[0].context.current = false;
+        node.ask("30080").findings
+    };
+    let all = findings("172.18.0.2", false);
+    let [only] = all.as_slice() else { panic!("{all:?}") };
+    assert!(only.what.contains("default/web has NodePort 30080/tcp"), "{}", only.what);
+    assert!(only.what.contains("node cluster1-control-plane"), "{}", only.what);
+    let fix = only.fix.as_deref().unwrap();
+    let forward = "kubectl --context kind-cluster1 -n default port-forward svc/web 30080:80";
+    assert!(fix.contains(forward) && fix.contains("extraPortMappings"), "{fix}");
+    // A port of this host that leads there is the answer already.
+    assert_eq!(findings("172.18.0.2", true), []);
+    // A container of that name that is another node.
+    assert_eq!(findings("172.19.0.2", false), []);
+}
+
+#[test]
 fn a_pod_ref_in_a_cgroup_is_what_the_tests_above_rest_on() {
     let path = CgroupPath(format!("/kubepods/besteffort/pod{POD_UID}/{CONTAINER}"));
     let containers = path.containers();
