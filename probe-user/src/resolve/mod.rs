@@ -48,6 +48,18 @@ pub fn answer(node: &dyn Node, query: &Query) -> Answer {
     answer_of(node, query, &|_| true)
 }
 
+/// The same, of those paths only that begin at an address in a namespace, or, where none
+/// does, anywhere in the namespace.
+pub fn answer_at(node: &dyn Node, query: &Query, netns: NetnsId, address: IpAddr) -> Answer {
+    let first = |path: &Path| path.hops.first().map(|hop| (hop.netns.clone(), hop.endpoint.address));
+    let here = |path: &Path| {
+        first(path).is_some_and(|(place, _)| place.is_some_and(|place| place.id == netns))
+    };
+    let at = |path: &Path| here(path) && first(path).is_some_and(|(_, a)| a == Some(address));
+    let answer = answer_of(node, query, &at);
+    if answer.paths.is_empty() { answer_of(node, query, &here) } else { answer }
+}
+
 /// The same, of those paths only that are wanted.
 fn answer_of(node: &dyn Node, query: &Query, wanted: &dyn Fn(&Path) -> bool) -> Answer {
     node.expect(&query.filter());
