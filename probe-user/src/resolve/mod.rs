@@ -56,8 +56,19 @@ pub fn answer_at(node: &dyn Node, query: &Query, netns: NetnsId, address: IpAddr
         first(path).is_some_and(|(place, _)| place.is_some_and(|place| place.id == netns))
     };
     let at = |path: &Path| here(path) && first(path).is_some_and(|(_, a)| a == Some(address));
-    let answer = answer_of(node, query, &at);
-    if answer.paths.is_empty() { answer_of(node, query, &here) } else { answer }
+    let mut answer = answer_of(node, query, &at);
+    if answer.paths.is_empty() {
+        answer = answer_of(node, query, &here);
+    }
+    // Some addresses are only tried when they are asked for: Docker's 127.0.0.11.
+    if answer.paths.is_empty() {
+        let query = Query { scope: Scope::Address(address), ..query.clone() };
+        let named = answer_of(node, &query, &here);
+        if !named.paths.is_empty() {
+            return named;
+        }
+    }
+    answer
 }
 
 /// The same, of those paths only that are wanted.

@@ -144,6 +144,8 @@ actions! {
     Containers "containers-only" Ports ["c"];
     /// without the kernel's own
     Kernel "kernel-owned" Ports ["K"];
+    /// all evidence, or where each step is known from
+    Evidence "evidence" Text ["v"];
     /// to the top
     TextTop "text-top" Text ["g"];
     /// next hop

@@ -23,10 +23,10 @@ const NEEDED: [(Column, u16); 12] = [
     (Column::Proto, 5),
     (Column::Address, 15),
     (Column::Process, 12),
-    (Column::Container, 10),
-    (Column::Target, 12),
+    (Column::Container, 14),
+    (Column::Target, 14),
     (Column::Pid, 6),
-    (Column::Pod, 12),
+    (Column::Pod, 16),
     (Column::Age, 5),
     (Column::Cluster, 8),
     (Column::Netns, 8),
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn more_room_shows_more_columns() {
-        let eighty = ["PORT", "PROTO", "ADDRESS", "PROCESS", "PID", "CONTAINER", "TARGET", "AGE"];
+        let eighty = ["PORT", "PROTO", "ADDRESS", "PROCESS", "PID", "CONTAINER", "TARGET"];
         assert_eq!(names(80), eighty);
         assert_eq!(names(240).len(), 12);
     }

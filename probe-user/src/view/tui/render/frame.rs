@@ -161,6 +161,7 @@ fn hints(state: &State) -> &'static [(Action, &'static str)] {
             (Action::Back, "back"),
             (Action::NextHop, "next hop"),
             (Action::Open, "its row"),
+            (Action::Evidence, "evidence"),
             (Action::Filter, "search"),
             (Action::Copy, "copy"),
             (Action::Export, "export"),

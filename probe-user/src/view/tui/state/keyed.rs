@@ -81,6 +81,10 @@ impl State {
             Action::Pause => self.pause(),
             Action::NextHop => self.next_hop(true),
             Action::PreviousHop => self.next_hop(false),
+            Action::Evidence => {
+                self.evidence = !self.evidence;
+                self.path_text();
+            }
             Action::History => {
                 self.events.history = !self.events.history;
                 self.events.back = 0;

@@ -237,6 +237,8 @@ pub struct State {
     pub message: Option<(String, u64)>,
     /// Whether changes are held back.
     pub paused: bool,
+    /// Whether a path is shown with all of its evidence.
+    pub evidence: bool,
     /// How the node is followed.
     pub mode: Mode,
     /// What the last reading told.
@@ -277,6 +279,7 @@ impl State {
             input: None,
             message: None,
             paused: false,
+            evidence: false,
             mode: Mode::Snapshots,
             readout: Readout::default(),
             readings: 0,

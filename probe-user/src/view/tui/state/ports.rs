@@ -410,17 +410,19 @@ impl Ports {
         let (Some(a), Some(b)) = (self.rows.get(a), self.rows.get(b)) else {
             return Ordering::Equal;
         };
-        let numbers = |of: &dyn Fn(&Live) -> Option<u64>| nothing_last(of(a), of(b));
-        let texts = || nothing_last(text(&a.row, self.sort), text(&b.row, self.sort));
+        let down = self.descending;
+        let numbers = |of: &dyn Fn(&Live) -> Option<u64>| nothing_last(of(a), of(b), down);
+        let texts = || nothing_last(text(&a.row, self.sort), text(&b.row, self.sort), down);
         let order = match self.sort {
-            Column::Port => a.row.key.port.cmp(&b.row.key.port),
-            Column::Address => a.row.key.address.cmp(&b.row.key.address),
+            Column::Port => nothing_last(Some(a.row.key.port), Some(b.row.key.port), down),
+            Column::Address => {
+                nothing_last(Some(a.row.key.address), Some(b.row.key.address), down)
+            }
             Column::Pid => numbers(&|live| live.row.key.pid.map(u64::from)),
             Column::Conns => numbers(&|live| live.row.conns.map(u64::from)),
             Column::Age => numbers(&|live| age(live, clock).map(|(seconds, _)| seconds)),
             _ => texts(),
         };
-        let order = if self.descending { order.reverse() } else { order };
         order
             .then_with(|| a.row.key.port.cmp(&b.row.key.port))
             .then_with(|| a.row.key.cmp(&b.row.key))
@@ -541,8 +543,10 @@ impl Ports {
     }
 }
 
-fn nothing_last<T: Ord>(a: Option<T>, b: Option<T>) -> Ordering {
+/// The order of two cells. One that has nothing comes last in either order.
+fn nothing_last<T: Ord>(a: Option<T>, b: Option<T>, descending: bool) -> Ordering {
     match (a, b) {
+        (Some(a), Some(b)) if descending => b.cmp(&a),
         (Some(a), Some(b)) => a.cmp(&b),
         (a, b) => b.is_some().cmp(&a.is_some()),
     }

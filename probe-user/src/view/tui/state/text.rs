@@ -31,9 +31,9 @@ impl State {
         let Some((width, _)) = self.path_size() else { return };
         let Some(answered) = &self.answered else { return };
         let style = self.style_of(width);
-        let Answered { answer, host, sources, .. } = &**answered;
-        let text = text::answers(std::slice::from_ref(answer), host, &style, true, &[]);
-        let _ = sources;
+        let Answered { answer, host, .. } = &**answered;
+        let answers = std::slice::from_ref(answer);
+        let text = text::answers(answers, host, &style, self.evidence, &[]);
         let anchors = anchors(answered, &text, &style);
         self.path.set(ansi::lines(&text, &self.theme), anchors);
     }
