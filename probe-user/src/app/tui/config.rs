@@ -50,9 +50,8 @@ fn text(named: Option<&Path>) -> Result<Option<(PathBuf, String)>, Failure> {
         |error: io::Error| Failure::Usage(format!("can't read {}: {error}", path.display()));
     let file = match std::fs::File::open(&path) {
         Ok(file) => file,
-        Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => {
-            return Ok(None);
-        }
+        // HOME may be another user's, as after `su` or `sudo -u`.
+        Err(error) if named.is_none() && is_not_ours(&error) => return Ok(None),
         Err(error) => return Err(refused(error)),
     };
     // A pipe or a device would be waited for.
@@ -62,6 +61,11 @@ fn text(named: Option<&Path>) -> Result<Option<(PathBuf, String)>, Failure> {
     let mut text = String::new();
     file.take(LARGEST).read_to_string(&mut text).map_err(refused)?;
     Ok(Some((path, text)))
+}
+
+fn is_not_ours(error: &io::Error) -> bool {
+    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
+    matches!(error.kind(), NotFound | NotADirectory | PermissionDenied)
 }
 
 fn parse(path: &Path, text: &str) -> Result<Config, Failure> {

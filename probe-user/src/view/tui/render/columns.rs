@@ -33,6 +33,14 @@ const NEEDED: [(Column, u16); 12] = [
     (Column::Conns, 5),
 ];
 
+/// How wide a column is that most of what is in it can be read in.
+const ENOUGH: [(Column, u16); 4] = [
+    (Column::Process, 16),
+    (Column::Container, 24),
+    (Column::Target, 24),
+    (Column::Pod, 28),
+];
+
 /// The columns that fit into `total`, of which `widest` says how wide the widest cell is.
 /// One in which nothing is has no place.
 pub fn fit(widest: &[u16; Column::ALL.len()], total: u16) -> Vec<Placed> {
@@ -56,7 +64,14 @@ pub fn fit(widest: &[u16; Column::ALL.len()], total: u16) -> Vec<Placed> {
             chosen.push((column, width));
         }
     }
-    // What is left goes to those that miss most.
+    // What is left goes first to what readers look at, then to those that miss most.
+    for (column, enough) in ENOUGH {
+        if let Some(chosen) = chosen.iter_mut().find(|(known, _)| *known == column) {
+            let more = enough.min(widest(column)).saturating_sub(chosen.1).min(room);
+            chosen.1 += more;
+            room -= more;
+        }
+    }
     while room > 0 {
         let missing = |(column, width): &(Column, u16)| widest(*column).saturating_sub(*width);
         let Some(most) = chosen.iter_mut().max_by_key(|column| missing(column)) else { break };
