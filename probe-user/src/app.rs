@@ -3,6 +3,7 @@
 mod fleet;
 mod learning;
 mod trace;
+mod tui;
 
 use std::io::{self, IsTerminal, Write};
 use std::mem::ManuallyDrop;
@@ -149,6 +150,11 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         None if subject.is_some() => on_node(&cli.global, None, |node| {
             behind(node, &cli.global, subject.as_ref(), &mut out)
         })?,
+        Some(Command::Tui(args)) => tui::run(&cli.global, args, &mut out)?,
+        Some(Command::Config { command }) => tui::configure(command, &mut out)?,
+        None if cli.targets.is_empty() && shows_screen(&cli.global) => {
+            tui::run(&cli.global, &cli::TuiArgs::default(), &mut out)?
+        }
         None if cli.targets.is_empty() => on_node(&cli.global, None, |node| {
             list(node, &cli.global, &ListArgs::default(), &mut out)
         })?,
@@ -161,6 +167,12 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
     };
     out.flush()?;
     Ok(exit)
+}
+
+/// Whether a call without arguments shows the screen: not where text is read by a program,
+/// or a form of text was asked for.
+fn shows_screen(global: &Global) -> bool {
+    tui::is_terminal() && !global.json && global.record.is_none() && global.verbose == 0
 }
 
 /// Runs `work` on the node that was asked for: this one, watched before for as
@@ -330,6 +342,7 @@ fn list(
             (false, true) => Some(false),
             _ => None,
         },
+        ports: None,
         netns: args.netns.clone(),
         pid: args.pid,
         container: args.container.clone(),

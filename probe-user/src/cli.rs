@@ -3,6 +3,7 @@
 mod fleet;
 mod target;
 mod trace;
+mod tui;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use crate::view::ColorChoice;
 pub use fleet::{CalledAs, FleetArgs, FleetCommand, called_as, complete, parse_plugin};
 pub use target::{BadTarget, parse_target};
 pub use trace::TraceArgs;
+pub use tui::{ConfigCommand, TuiArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -273,6 +275,9 @@ pub enum Command {
     /// List every listener of every network namespace, and ports that only packet rules take
     #[command(after_help = LIST_HELP)]
     List(ListArgs),
+    /// Show every port on the screen, live; the same as no command on a terminal
+    #[command(after_help = tui::HELP)]
+    Tui(TuiArgs),
     /// Watch listeners come and go, with who did it, as it happens
     #[command(after_help = trace::HELP)]
     Trace(TraceArgs),
@@ -293,6 +298,12 @@ pub enum Command {
     },
     /// Remove what `pin` left, of any version (root)
     Unpin,
+    /// Check the configuration of the screen, or print one to begin with
+    Config {
+        /// What to do
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
     /// Print a completion script for a shell
     Completions {
         /// The shell

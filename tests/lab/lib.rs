@@ -34,6 +34,7 @@ mod programs;
 mod rootfs;
 mod ruleset;
 mod sweep;
+mod terminal;
 mod tool;
 mod trace;
 
@@ -52,6 +53,7 @@ pub use process::Proc;
 pub use programs::binary;
 pub use ruleset::{Backend, no_rules};
 pub use sweep::{sweep, sweep_dead};
+pub use terminal::Terminal;
 pub use tool::{Run, Tool, View, ask};
 pub use trace::Trace;
 
@@ -65,6 +67,12 @@ pub fn no_lab() -> Option<String> {
     }
     let missing = ["ip", "nsenter", "unshare", "ss"].into_iter().find(|tool| !has(tool));
     missing.map(|tool| format!("{tool} is not installed (packages iproute2, util-linux)"))
+}
+
+/// Why a terminal can't be had here, if it can't.
+pub fn no_terminal() -> Option<String> {
+    let missing = || ["tmux", "bash"].into_iter().find(|tool| !has(tool));
+    no_lab().or_else(|| missing().map(|tool| format!("{tool} is not installed")))
 }
 
 /// Why Docker can't be run here, if it can't.
@@ -138,6 +146,17 @@ fn show_skipped(reason: &str) {
 macro_rules! root_or_skip {
     () => {
         if let Some(reason) = $crate::no_lab() {
+            $crate::skip(&reason);
+            return Ok(());
+        }
+    };
+}
+
+/// Leaves the test, saying so, when a terminal can't be had here.
+#[macro_export]
+macro_rules! terminal_or_skip {
+    () => {
+        if let Some(reason) = $crate::no_terminal() {
             $crate::skip(&reason);
             return Ok(());
         }

@@ -52,6 +52,10 @@ enum Command {
     /// Emulated, without network or disk, in a minute or two for each. Kernels are
     /// downloaded once, into target/vm, or $WHEREIS_PORT_VM_CACHE.
     Vm(vm::Args),
+    /// Write the screens of recorded nodes anew, in tests/data/screens and in the README.
+    ///
+    /// After a change of the screen. Look at the difference before you commit it.
+    Screens,
     /// A real Kubernetes for the tests.
     Kube(kube::Args),
     /// Feed damaged messages to every parser of what the kernel says.
@@ -98,6 +102,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::BuildEbpf(args) => ebpf::run(&args),
         Command::Vm(args) => vm::run(&args),
+        Command::Screens => screens(),
         Command::Kube(args) => kube::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Bench(args) => bench::run(&args),
@@ -113,4 +118,9 @@ fn main() -> ExitCode {
             ExitCode::from(if error.is::<Refused>() { 2 } else { 1 })
         }
     }
+}
+
+fn screens() -> anyhow::Result<()> {
+    let test = ["test", "--package", "e2e", "--test", "screens"];
+    sh::run(sh::cargo(&test).env("UPDATE_GOLDEN", "1"))
 }

@@ -180,7 +180,7 @@ fn nobody_reads() -> bool {
 
 /// Names processes, containers and namespaces, and reads the node anew when there
 /// are new ones.
-struct Names {
+pub(super) struct Names {
     node: LiveNode,
     /// When it was read anew; `None` before the first time.
     read: Option<Instant>,
@@ -191,13 +191,18 @@ struct Names {
 }
 
 impl Names {
-    fn new() -> Result<Self, Failure> {
+    pub(super) fn new() -> Result<Self, Failure> {
         let node = LiveNode::new().map_err(|error| super::no_procfs(&error))?;
         let begun = Instant::now();
         Ok(Self { node, read: None, begun, events: 0, nameless: HashSet::new() })
     }
 
-    fn trace(&mut self, events: &[Event]) -> Vec<Traced> {
+    /// The node as it was read last.
+    pub(super) fn node(&self) -> &LiveNode {
+        &self.node
+    }
+
+    pub(super) fn trace(&mut self, events: &[Event]) -> Vec<Traced> {
         if events.is_empty() {
             return Vec::new();
         }

@@ -81,7 +81,7 @@ pub(super) fn positive(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn interval(text: &str) -> Result<Duration, String> {
+pub(super) fn interval(text: &str) -> Result<Duration, String> {
     let time = duration(text)?;
     if time < SHORTEST_INTERVAL {
         return Err("reading takes longer than that, use 10ms or more".to_owned());

@@ -50,7 +50,7 @@ pub use rules::{
     Verdict as RuleVerdict, XtMatch, XtTarget, element_of,
 };
 pub(crate) use socket::LOOPBACK4;
-pub use socket::{Port, PortRange, Proto, Socket, SocketFilter, SocketState};
+pub use socket::{Connections, Port, PortRange, Proto, Socket, SocketFilter, SocketState};
 pub use watched::{Accepted, Observed, Watched};
 pub(crate) use watched::{counted, spoken_ms};
 

@@ -198,3 +198,16 @@ impl SocketFilter {
 
 /// The IPv4 loopback address.
 pub(crate) const LOOPBACK4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// How many established TCP connections have one local end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connections {
+    /// The namespace.
+    pub netns: NetnsId,
+    /// The local address; an IPv4-mapped one as IPv4.
+    pub address: IpAddr,
+    /// The local port.
+    pub port: Port,
+    /// How many.
+    pub count: u32,
+}

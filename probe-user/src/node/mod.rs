@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::model::{
-    Address, Bytes, CgroupPath, ChainId, Container, ContainerRef, Element, Flow, FlowFilter,
+    Address, Bytes, CgroupPath, ChainId, Connections, Container, ContainerRef, Element, Flow, FlowFilter,
     Frontend, Host, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link,
     NetSettings, Netns, NetnsId, Owners, Pid, Process, Read, Route, RouteFound, RouteQuery, Rule,
     Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, Watched,
@@ -115,6 +115,12 @@ pub trait Node {
     /// The connections that conntrack knows in these namespaces.
     fn flows(&self, _netns: &[NetnsId], _filter: &FlowFilter) -> Read<Vec<Flow>> {
         Read::default()
+    }
+
+    /// How many established TCP connections the ports of these namespaces have. It costs
+    /// as much as there are connections, and is not recorded.
+    fn connections(&self, _netns: &[NetnsId]) -> Vec<Connections> {
+        Vec::new()
     }
 
     /// Which way a packet takes that a process of a namespace sends.

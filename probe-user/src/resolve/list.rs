@@ -11,7 +11,7 @@ use super::facts::{Facts, container_name};
 use super::forward;
 use super::owner;
 use crate::model::{
-    End, Ending, Endpoint, HopKind, ListRow, Listing, NetnsId, Owners, Pid, Process, Proto, Socket,
+    End, Ending, Endpoint, HopKind, ListRow, Listing, NetnsId, Owners, Pid, PortRange, Process, Proto, Socket,
     SocketFilter, SocketInode, StartTime,
 };
 use crate::node::Node;
@@ -21,6 +21,8 @@ use crate::node::Node;
 pub struct ListFilter {
     /// Only this protocol.
     pub proto: Option<Proto>,
+    /// Only these ports.
+    pub ports: Option<PortRange>,
     /// Only IPv4 (`Some(true)`) or only IPv6 sockets.
     pub ipv4: Option<bool>,
     /// Only namespaces with this name or inode number.
@@ -36,7 +38,7 @@ pub struct ListFilter {
 
 /// Lists the node's listeners.
 pub fn list(node: &dyn Node, filter: &ListFilter) -> Listing {
-    let asked = SocketFilter { proto: filter.proto, ports: None };
+    let asked = SocketFilter { proto: filter.proto, ports: filter.ports };
     node.expect(&asked);
     let facts = Facts::new(node);
     let mut places = facts.all_netns();

@@ -49,40 +49,69 @@ pub fn answer(node: &dyn Node, query: &Query) -> Answer {
     answer_of(node, query, &|_| true)
 }
 
+/// The same, of those paths only that begin at an address in a namespace, or, where none
+/// does, anywhere in the namespace.
+pub fn answer_at(node: &dyn Node, query: &Query, netns: NetnsId, address: IpAddr) -> Answer {
+    let first = |path: &Path| path.hops.first().map(|hop| (hop.netns.clone(), hop.endpoint.address));
+    let here = |path: &Path| {
+        first(path).is_some_and(|(place, _)| place.is_some_and(|place| place.id == netns))
+    };
+    let at = |path: &Path| here(path) && first(path).is_some_and(|(_, a)| a == Some(address));
+    let mut answer = answer_of(node, query, &at);
+    if answer.paths.is_empty() {
+        answer = answer_of(node, query, &here);
+    }
+    // A loopback's other addresses are only tried where somebody in the namespace asks for
+    // them: Docker's resolver at 127.0.0.11. Nobody else reaches them.
+    if answer.paths.is_empty() && address.to_canonical().is_loopback() {
+        let query = Query { scope: Scope::Address(address), ..query.clone() };
+        let mut facts = Facts::new(node);
+        facts.host.own_netns = netns;
+        let named = answer_from(&facts, &query, &here);
+        if !named.paths.is_empty() {
+            return Answer { reach: Vec::new(), ..named };
+        }
+    }
+    answer
+}
+
 /// The same, of those paths only that are wanted.
 fn answer_of(node: &dyn Node, query: &Query, wanted: &dyn Fn(&Path) -> bool) -> Answer {
     node.expect(&query.filter());
-    let facts = Facts::new(node);
-    let sockets = matching(&facts, query);
+    answer_from(&Facts::new(node), query, wanted)
+}
+
+fn answer_from(facts: &Facts<'_>, query: &Query, wanted: &dyn Fn(&Path) -> bool) -> Answer {
+    let sockets = matching(facts, query);
     // One pass over the descriptors for all of them.
     let inodes: BTreeSet<SocketInode> = sockets.iter().map(|s| s.inode).collect();
     if !inodes.is_empty() {
         let _ = facts.node.owners(&inodes);
     }
-    let mut paths: Vec<Path> = sockets.iter().flat_map(|s| walk::from_socket(&facts, s)).collect();
-    let tried = ruled::try_all(&facts, query);
-    paths.extend(ruled::paths(&facts, &tried));
+    let mut paths: Vec<Path> = sockets.iter().flat_map(|s| walk::from_socket(facts, s)).collect();
+    let tried = ruled::try_all(facts, query);
+    paths.extend(ruled::paths(facts, &tried));
     if paths.is_empty() {
-        paths = kernel_only(&facts, query);
+        paths = kernel_only(facts, query);
     }
     if paths.is_empty() {
-        paths = published_only(&facts, query);
+        paths = published_only(facts, query);
     }
     if paths.is_empty() {
-        paths = ruled::services(&facts, query);
+        paths = ruled::services(facts, query);
     }
     if let Scope::Address(address) = query.scope
         && paths.is_empty()
     {
-        unheld(&facts, address.to_canonical());
+        unheld(facts, address.to_canonical());
     }
-    cluster::name(&facts, &mut paths);
+    cluster::name(facts, &mut paths);
     let before = facts.gaps();
-    let joined = kube::join(&facts, query, &mut paths);
+    let joined = kube::join(facts, query, &mut paths);
     let of_api: Vec<Gap> = facts.gaps().into_iter().filter(|gap| !before.contains(gap)).collect();
     paths.retain(wanted);
-    let verdict = verdict(&facts, &paths);
-    let mut reach = reach::of(&facts, &mut paths, &tried);
+    let verdict = verdict(facts, &paths);
+    let mut reach = reach::of(facts, &mut paths, &tried);
     kube::complete(&joined, &paths, &mut reach);
     let mut gaps = facts.gaps();
     gaps.retain(|gap| !joined.fills(gap));

@@ -5,7 +5,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 use super::style::{Ink, Style};
 
 /// How many columns `text` takes.
-pub(super) fn width(text: &str) -> usize {
+pub(crate) fn width(text: &str) -> usize {
     // Nearly all text is plain.
     if text.bytes().all(|b| (0x20..0x7f).contains(&b)) { text.len() } else { text.width() }
 }

@@ -10,11 +10,13 @@ pub mod sanitize;
 pub mod style;
 pub mod text;
 pub mod trace;
+pub mod tui;
 
 #[cfg(test)]
 mod fixtures;
 mod layout;
 mod words;
 
+pub(crate) use layout::width as columns;
 pub use sanitize::clean;
 pub use style::{ColorChoice, Style};

@@ -48,7 +48,7 @@ use std::time::Instant;
 pub use self::kube::{KubeOptions, check_kube, kube_client, kube_reports};
 use super::Node;
 use crate::model::{
-    Address, Bytes, CgroupPath, ChainId, Container, ContainerRef, Element, Flow, FlowFilter,
+    Address, Bytes, CgroupPath, ChainId, Connections, Container, ContainerRef, Element, Flow, FlowFilter,
     Frontend, Gap, Host, Impact, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects,
     Link, LinkKind, NetSettings, Netns, NetnsId, Owners, Pid, PortRange, Process, Read, Route,
     RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode,
@@ -364,6 +364,13 @@ impl Node for LiveNode {
             all.value.extend(self.strangers(filter));
         }
         all
+    }
+
+    fn connections(&self, netns: &[NetnsId]) -> Vec<Connections> {
+        let doors = self.doors(netns.iter().copied());
+        let counted = enter::in_each(&doors, |door| sockdiag::established(door.id));
+        // A namespace that can't be entered is a gap of its listeners already.
+        counted.into_iter().flatten().filter_map(Result::ok).flatten().collect()
     }
 
     fn owners(&self, inodes: &BTreeSet<SocketInode>) -> Read<Owners> {

@@ -3,8 +3,9 @@
 //! Kernel: `net/ipv4/inet_diag.c`, Linux 3.3 and later; ports are compared by
 //! the kernel, so that one port costs one record. No right is needed.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NlasIterator};
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
@@ -13,7 +14,7 @@ use netlink_sys::{Socket as Netlink, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::genl::{self, Message};
-use crate::model::{NetnsId, Port, PortRange, Proto, Socket, SocketFilter, SocketState};
+use crate::model::{Connections, NetnsId, Port, PortRange, Proto, Socket, SocketFilter, SocketState};
 
 /// The message of both a question and its answers.
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -87,6 +88,23 @@ fn dump_one(
     Ok(())
 }
 
+/// How many established TCP connections each local address and port has.
+pub(super) fn established(netns: NetnsId) -> io::Result<Vec<Connections>> {
+    let mut netlink = Netlink::new(NETLINK_SOCK_DIAG)?;
+    netlink.connect(&SocketAddr::new(0, 0))?;
+    let mut counts: BTreeMap<(IpAddr, Port), u32> = BTreeMap::new();
+    for family in [c::AF_INET, c::AF_INET6] {
+        netlink.send(&request_states(Proto::Tcp, family, None, StateFlags::ESTABLISHED), 0)?;
+        receive(&mut netlink, |message| {
+            if let Some(socket) = convert(netns, Proto::Tcp, message.body) {
+                *counts.entry((socket.address.to_canonical(), socket.port)).or_default() += 1;
+            }
+        })?;
+    }
+    let one = |((address, port), count)| Connections { netns, address, port, count };
+    Ok(counts.into_iter().map(one).collect())
+}
+
 /// Reads one dump to its end.
 fn receive(netlink: &mut Netlink, mut each: impl FnMut(&Message<'_>)) -> io::Result<()> {
     let mut buffer = Vec::with_capacity(64 * 1024);
@@ -124,6 +142,19 @@ fn receive(netlink: &mut Netlink, mut each: impl FnMut(&Message<'_>)) -> io::Res
 /// The request, with the port filter the kernel applies: one port is compared
 /// by the dump itself, a range by byte code.
 fn request(proto: Proto, family: u8, ports: Option<PortRange>) -> Vec<u8> {
+    let states = match proto {
+        Proto::Tcp => StateFlags::LISTEN,
+        Proto::Udp => StateFlags::CLOSE,
+    };
+    request_states(proto, family, ports, states)
+}
+
+fn request_states(
+    proto: Proto,
+    family: u8,
+    ports: Option<PortRange>,
+    states: StateFlags,
+) -> Vec<u8> {
     let mut socket_id = if family == c::AF_INET { SocketId::new_v4() } else { SocketId::new_v6() };
     socket_id.cookie = [0xff; 8];
     if let Some(PortRange { first, last }) = ports
@@ -131,9 +162,9 @@ fn request(proto: Proto, family: u8, ports: Option<PortRange>) -> Vec<u8> {
     {
         socket_id.source_port = first.0;
     }
-    let (protocol, states) = match proto {
-        Proto::Tcp => (c::IPPROTO_TCP, StateFlags::LISTEN),
-        Proto::Udp => (c::IPPROTO_UDP, StateFlags::CLOSE),
+    let protocol = match proto {
+        Proto::Tcp => c::IPPROTO_TCP,
+        Proto::Udp => c::IPPROTO_UDP,
     };
     let mut message = NetlinkMessage::new(
         NetlinkHeader::default(),
@@ -266,6 +297,23 @@ mod tests {
         assert_eq!(found[0].state, SocketState::Listen);
         assert_ne!(found[0].inode, 0);
         assert_ne!(other.local_addr().unwrap().port(), port);
+    }
+
+    #[test]
+    fn connections_are_counted_by_their_local_end() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let place = listener.local_addr().unwrap();
+        let clients: Vec<_> = (0..3)
+            .map(|_| (std::net::TcpStream::connect(place).unwrap(), listener.accept().unwrap()))
+            .collect();
+        let counted = || {
+            let all = established(NetnsId::Inode(1)).unwrap();
+            let here = all.iter().find(|c| (c.address, c.port.0) == (place.ip(), place.port()));
+            here.map(|connections| connections.count)
+        };
+        assert_eq!(counted(), Some(3));
+        drop(clients);
+        assert_eq!(counted(), None);
     }
 
     #[test]

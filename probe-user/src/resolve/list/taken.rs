@@ -38,6 +38,7 @@ pub(super) fn add(
     new.extend(frontends.iter().filter_map(|frontend| of_balancer(facts, frontend)));
     new.retain(|row| {
         filter.proto.is_none_or(|proto| proto == row.proto)
+            && filter.ports.is_none_or(|ports| ports.contains(row.port))
             && filter.ipv4.is_none_or(|ipv4| ipv4 == row.address.is_ipv4())
     });
     merge(rows, new);

@@ -8,15 +8,15 @@ use crate::view::style::Style;
 use crate::view::words;
 
 /// What stands for an owner that could not be told.
-pub(super) const UNKNOWN: &str = "(unknown)";
+pub(in crate::view) const UNKNOWN: &str = "(unknown)";
 /// Who takes a port by rules that nobody's name is in.
 const BY_RULES: &str = "packet rules";
 /// What stands for something that there is none of.
-pub(super) const NONE: &str = "-";
+pub(in crate::view) const NONE: &str = "-";
 
 /// A column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Column {
+pub(in crate::view) enum Column {
     Port,
     Proto,
     Address,
@@ -39,7 +39,7 @@ pub(super) enum Column {
 }
 
 /// The columns of `table`.
-pub(super) const TABLE: [Column; 8] = [
+pub(in crate::view) const TABLE: [Column; 8] = [
     Column::Port,
     Column::Proto,
     Column::Address,
@@ -51,7 +51,7 @@ pub(super) const TABLE: [Column; 8] = [
 ];
 
 /// The columns of `wide`.
-pub(super) const WIDE: [Column; 19] = [
+pub(in crate::view) const WIDE: [Column; 19] = [
     Column::Port,
     Column::Proto,
     Column::Address,
@@ -75,7 +75,7 @@ pub(super) const WIDE: [Column; 19] = [
 
 impl Column {
     /// Its name, in upper case.
-    pub(super) fn title(self) -> &'static str {
+    pub(in crate::view) fn title(self) -> &'static str {
         match self {
             Self::Port => "PORT",
             Self::Proto => "PROTO",
@@ -100,7 +100,7 @@ impl Column {
     }
 
     /// Whether its cells may be shortened.
-    pub(super) fn is_text(self) -> bool {
+    pub(in crate::view) fn is_text(self) -> bool {
         !matches!(
             self,
             Self::Port | Self::Proto | Self::Address | Self::Pid | Self::Uid | Self::Inode
@@ -108,19 +108,19 @@ impl Column {
     }
 
     /// Whether its cells line up at their right.
-    pub(super) fn is_number(self) -> bool {
+    pub(in crate::view) fn is_number(self) -> bool {
         matches!(self, Self::Port | Self::Pid | Self::Uid | Self::Inode)
     }
 
     /// What `row` has there, safe to show and never empty.
-    pub(super) fn cell(self, row: &ListRow, style: &Style) -> String {
+    pub(in crate::view) fn cell(self, row: &ListRow, style: &Style) -> String {
         let mut cell = String::new();
         self.write(row, style, &mut cell);
         cell
     }
 
     /// Writes what `row` has there, safe to show and never empty.
-    pub(super) fn write(self, row: &ListRow, style: &Style, out: &mut String) {
+    pub(in crate::view) fn write(self, row: &ListRow, style: &Style, out: &mut String) {
         // Nothing can fail that is written to a string. Numbers need no text of
         // their own, of which there would be one for each of thousands of rows.
         let _ = match (self, row.end.processes.first()) {
@@ -132,7 +132,7 @@ impl Column {
     }
 
     /// What `row` has there, safe to show. `None` when there is none.
-    pub(super) fn value<'a>(self, row: &'a ListRow, style: &Style) -> Option<Cow<'a, str>> {
+    pub(in crate::view) fn value<'a>(self, row: &'a ListRow, style: &Style) -> Option<Cow<'a, str>> {
         let end = &row.end;
         let process = end.processes.first();
         let text = |text: &'a String| style.shown(text);

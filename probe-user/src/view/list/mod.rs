@@ -1,7 +1,7 @@
 //! Every listener of the node as a table or as CSV.
 
 mod cells;
-mod columns;
+pub(in crate::view) mod columns;
 mod csv;
 mod sort;
 

@@ -1,0 +1,65 @@
+//! The node that is shown: this one, or a recorded one.
+
+use std::path::PathBuf;
+
+use super::super::{Failure, kube_options, no_procfs};
+use crate::cli::Global;
+use crate::node::{self, KubeOptions, LiveNode, Node, Recorded, Recording};
+
+/// A small recorded node that comes with the tool: two kind clusters.
+const DEMO: &str = include_str!("../../../demo.json");
+
+/// Where facts come from. Each thread opens its own node: what one has read is its own.
+#[derive(Debug, Clone)]
+pub(super) enum Source {
+    /// This node.
+    Live(KubeOptions),
+    /// A file, whose node had this time.
+    File(PathBuf, u64),
+    /// The node that comes with the tool.
+    Demo(u64),
+}
+
+impl Source {
+    /// What the options ask for, checked.
+    pub(super) fn new(global: &Global, demo: bool) -> Result<Self, Failure> {
+        if demo {
+            return Ok(Self::Demo(self::demo()?.facts.host.value.now));
+        }
+        if let Some(path) = &global.replay {
+            let recorded =
+                Recorded::load(path).map_err(|error| Failure::Usage(error.to_string()))?;
+            return Ok(Self::File(path.clone(), recorded.recording().facts.host.value.now));
+        }
+        let kube = kube_options(global);
+        node::check_kube(&kube).map_err(Failure::Usage)?;
+        LiveNode::new().map_err(|error| no_procfs(&error))?;
+        Ok(Self::Live(kube))
+    }
+
+    /// When a recorded node was recorded, in seconds since the epoch.
+    pub(super) fn recorded_at(&self) -> Option<u64> {
+        match self {
+            Self::Live(_) => None,
+            Self::File(_, at) | Self::Demo(at) => Some(*at),
+        }
+    }
+
+    /// The node as it is now.
+    pub(super) fn open(&self) -> Result<Box<dyn Node>, String> {
+        Ok(match self {
+            Self::Live(kube) => {
+                let live = LiveNode::new().map_err(|error| format!("/proc: {error}"))?;
+                Box::new(live.with_kube(kube.clone()))
+            }
+            Self::File(path, _) => {
+                Box::new(Recorded::load(path).map_err(|error| error.to_string())?)
+            }
+            Self::Demo(_) => Box::new(Recorded::new(demo().map_err(|_| "the demo is damaged")?)),
+        })
+    }
+}
+
+fn demo() -> Result<Recording, Failure> {
+    serde_json::from_str(DEMO).map_err(|error| Failure::Tool(format!("the demo: {error}")))
+}

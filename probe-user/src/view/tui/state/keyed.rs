@@ -1,0 +1,393 @@
+//! What keys and the mouse do.
+
+use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, MouseButton, MouseEvent, MouseEventKind};
+
+use super::ports::{Column, Item};
+use super::{Asks, Effect, Input, State, View};
+use crate::view::tui::config::always_quits;
+use crate::view::tui::filter::Filter;
+use crate::view::tui::keys::{Action, Key, Place};
+use crate::view::tui::render::columns;
+
+/// How many lines the wheel moves.
+const WHEEL: isize = 3;
+/// The longest line that can be typed.
+const LONGEST: usize = 500;
+
+impl State {
+    pub(super) fn key(&mut self, key: KeyEvent) -> Vec<Effect> {
+        if key.kind == KeyEventKind::Release {
+            return Vec::new();
+        }
+        if self.input.is_some() {
+            return self.typed(key);
+        }
+        if always_quits(key) {
+            return vec![Effect::Quit];
+        }
+        self.message = None;
+        let place = if self.help.is_some() {
+            Place::Text
+        } else {
+            match self.view {
+                View::Ports => Place::Ports,
+                View::Path | View::Sources => Place::Text,
+                View::Events => Place::Events,
+            }
+        };
+        match self.config.keys.action(place, Key::of(key)) {
+            Some(action) => self.act(action),
+            None => Vec::new(),
+        }
+    }
+
+    fn act(&mut self, action: Action) -> Vec<Effect> {
+        let page = isize::try_from(self.height()).unwrap_or(isize::MAX);
+        match action {
+            Action::Quit if self.help.is_some() => self.help = None,
+            Action::Quit => return vec![Effect::Quit],
+            Action::Help if self.help.is_some() => self.help = None,
+            Action::Help => self.open_help(),
+            Action::Suspend => return vec![Effect::Suspend],
+            Action::Redraw => return vec![Effect::Redraw],
+            Action::Refresh => {
+                self.asked = None;
+                self.say("reading everything anew".to_owned());
+                return vec![Effect::Refresh];
+            }
+            Action::NextView => self.turn(1),
+            Action::PreviousView => self.turn(View::ALL.len() - 1),
+            Action::ViewPorts => self.show(View::Ports),
+            Action::ViewPath => self.show(View::Path),
+            Action::ViewEvents => self.show(View::Events),
+            Action::ViewSources => self.show(View::Sources),
+            Action::Down => self.step(1),
+            Action::Up => self.step(-1),
+            Action::PageDown => self.step(page),
+            Action::PageUp => self.step(-page),
+            Action::Top | Action::TextTop | Action::EventsTop => self.step(isize::MIN / 2),
+            Action::Bottom => self.step(isize::MAX / 2),
+            Action::Open => self.open(),
+            Action::Back => self.back(),
+            Action::Filter => self.input(Asks::Filter),
+            Action::Command => self.input(Asks::Command),
+            Action::NextMatch => self.next_match(true),
+            Action::PreviousMatch => self.next_match(false),
+            Action::Copy | Action::CopyJson => return self.copy(action == Action::CopyJson),
+            Action::Export => {
+                let (name, text) = self.exported();
+                return vec![Effect::Export { name: format!("whereis-port-{name}"), text }];
+            }
+            Action::Pause => self.pause(),
+            Action::NextHop => self.next_hop(true),
+            Action::PreviousHop => self.next_hop(false),
+            Action::Evidence => {
+                self.evidence = !self.evidence;
+                self.path_text();
+            }
+            Action::History => {
+                self.events.history = !self.events.history;
+                self.events.back = 0;
+            }
+            _ => self.table(action),
+        }
+        Vec::new()
+    }
+
+    /// What keys do to the table.
+    fn table(&mut self, action: Action) {
+        let clock = self.clock;
+        let only = &mut self.ports.only;
+        match action {
+            Action::Group => self.ports.next_group(clock),
+            Action::Fold => self.ports.fold(clock),
+            Action::FoldAll => self.ports.fold_all(clock),
+            Action::Sort => {
+                let at = Column::ALL.iter().position(|column| *column == self.ports.sort);
+                let next = at.map_or(0, |at| (at + 1) % Column::ALL.len());
+                self.ports.sort = Column::ALL.get(next).copied().unwrap_or(Column::Port);
+            }
+            Action::Reverse => self.ports.descending = !self.ports.descending,
+            Action::Tcp => (only.tcp, only.udp) = (!only.tcp, false),
+            Action::Udp => (only.tcp, only.udp) = (false, !only.udp),
+            Action::Family => {
+                only.ipv4 = match only.ipv4 {
+                    None => Some(true),
+                    Some(true) => Some(false),
+                    Some(false) => None,
+                }
+            }
+            Action::Loopback => only.loopback = !only.loopback,
+            Action::Containers => only.containers = !only.containers,
+            Action::Kernel => only.no_kernel = !only.no_kernel,
+            _ => return,
+        }
+        self.ports.order(clock);
+        self.ports.scroll(self.height());
+    }
+
+    fn turn(&mut self, by: usize) {
+        let at = View::ALL.iter().position(|view| *view == self.view).unwrap_or_default();
+        if let Some(view) = View::ALL.get((at + by) % View::ALL.len()) {
+            self.show(*view);
+        }
+    }
+
+    pub(super) fn show(&mut self, view: View) {
+        self.help = None;
+        self.view = view;
+        self.retext();
+        self.ports.scroll(self.height());
+    }
+
+    fn step(&mut self, by: isize) {
+        let height = self.height();
+        if let Some(help) = &mut self.help {
+            return help.scroll(by, height);
+        }
+        match self.view {
+            View::Ports => {
+                self.free = None;
+                self.ports.select(self.ports.selected.saturating_add_signed(by));
+                self.ports.scroll(height);
+            }
+            View::Path => self.path.scroll(by, height),
+            View::Events => self.events.scroll(by),
+            View::Sources => self.sources.scroll(by, height),
+        }
+    }
+
+    fn open(&mut self) {
+        if self.help.take().is_some() {
+            return;
+        }
+        match self.view {
+            View::Ports => match self.ports.shown.get(self.ports.selected) {
+                Some(Item::Group { .. }) => self.ports.fold(self.clock),
+                Some(Item::Row(_)) => self.show(View::Path),
+                None => {}
+            },
+            View::Path => {
+                let Some(anchor) = self.path.selected().cloned() else {
+                    let key = self.config.keys.first(Action::NextHop);
+                    return self.say(format!("select a hop with {key} first"));
+                };
+                if self.go_to(anchor.netns, Some(anchor.proto), anchor.port) {
+                    self.show(View::Ports);
+                } else {
+                    self.say(format!("port {} of that hop has no row here", anchor.port));
+                }
+            }
+            View::Events | View::Sources => {}
+        }
+    }
+
+    fn back(&mut self) {
+        if self.help.take().is_some() {
+            return;
+        }
+        match self.view {
+            View::Ports if !self.ports.filter.text().is_empty() => {
+                self.ports.filter = Filter::default();
+                self.ports.order(self.clock);
+                self.ports.scroll(self.height());
+            }
+            View::Ports => self.free = None,
+            View::Events if !self.events.filter.is_empty() => {
+                self.events.filter = Filter::default();
+            }
+            View::Path if !self.path.search.is_empty() => self.path.search.clear(),
+            View::Sources if !self.sources.search.is_empty() => self.sources.search.clear(),
+            View::Path | View::Events | View::Sources => {
+                self.free = None;
+                self.show(View::Ports);
+            }
+        }
+    }
+
+    fn next_match(&mut self, forward: bool) {
+        let height = self.height();
+        let pane = match (&mut self.help, self.view) {
+            (Some(help), _) => help,
+            (None, View::Path) => &mut self.path,
+            (None, View::Sources) => &mut self.sources,
+            (None, View::Ports) => {
+                self.ports.next_change(forward, self.clock.now);
+                return self.ports.scroll(height);
+            }
+            (None, View::Events) => return self.events.scroll(if forward { 1 } else { -1 }),
+        };
+        if !pane.find(forward, height) && !pane.search.is_empty() {
+            let text = format!("nothing more has {:?}", pane.search);
+            self.say(text);
+        }
+    }
+
+    fn next_hop(&mut self, forward: bool) {
+        if self.help.is_none() && self.view == View::Path {
+            let height = self.height();
+            self.path.next_hop(forward, height);
+        }
+    }
+
+    fn copy(&mut self, json: bool) -> Vec<Effect> {
+        let text = match self.view {
+            View::Ports => self.ports.selected().map(|live| {
+                if json { live.row.json() } else { live.row.line() }
+            }),
+            View::Path if json => self.answered.as_ref().map(|answered| {
+                let answers = std::slice::from_ref(&answered.answer);
+                let document =
+                    crate::view::json::answers(answers, &answered.host, &answered.sources);
+                let mut out = Vec::new();
+                // Writing to memory can't fail.
+                let _ = crate::view::json::write(&document, &mut out);
+                String::from_utf8_lossy(&out).into_owned()
+            }),
+            View::Path | View::Events | View::Sources => Some(self.exported().1),
+        };
+        let Some(text) = text.filter(|text| !text.is_empty()) else {
+            self.say("there is nothing to copy here".to_owned());
+            return Vec::new();
+        };
+        self.say("copied, if the terminal allows it (OSC 52)".to_owned());
+        vec![Effect::Copy(text)]
+    }
+
+    fn input(&mut self, asks: Asks) {
+        let text = match (asks, self.view) {
+            (Asks::Command, _) => String::new(),
+            (Asks::Filter, _) if self.help.is_some() => String::new(),
+            (Asks::Filter, View::Ports) => self.ports.filter.text().to_owned(),
+            (Asks::Filter, View::Events) => self.events.filter.text().to_owned(),
+            (Asks::Filter, View::Path) => self.path.search.clone(),
+            (Asks::Filter, View::Sources) => self.sources.search.clone(),
+        };
+        self.input = Some(Input { asks, before: text.clone(), text });
+    }
+
+    fn typed(&mut self, key: KeyEvent) -> Vec<Effect> {
+        use crossterm::event::KeyModifiers;
+        let Some(input) = &mut self.input else { return Vec::new() };
+        let control = key.modifiers.contains(KeyModifiers::CONTROL);
+        match key.code {
+            KeyCode::Esc => return self.untyped(),
+            KeyCode::Char('c' | 'g') if control => return self.untyped(),
+            KeyCode::Enter => {
+                let Some(input) = self.input.take() else { return Vec::new() };
+                return match input.asks {
+                    Asks::Command => self.command(&input.text),
+                    Asks::Filter => {
+                        self.filter(&input.text, true);
+                        Vec::new()
+                    }
+                };
+            }
+            KeyCode::Backspace if input.text.is_empty() => return self.untyped(),
+            KeyCode::Backspace => {
+                input.text.pop();
+            }
+            KeyCode::Char('u') if control => input.text.clear(),
+            KeyCode::Char('w') if control => {
+                let kept = input.text.trim_end().rfind(' ').map_or(0, |at| at + 1);
+                input.text.truncate(kept);
+            }
+            KeyCode::Char(c) if !control && input.text.len() < LONGEST => input.text.push(c),
+            _ => return Vec::new(),
+        }
+        if input.asks == Asks::Filter {
+            let text = input.text.clone();
+            self.filter(&text, false);
+        }
+        Vec::new()
+    }
+
+    /// Gives up what was typed: the filter is what it was before.
+    fn untyped(&mut self) -> Vec<Effect> {
+        if let Some(input) = self.input.take().filter(|input| input.asks == Asks::Filter) {
+            self.filter(&input.before, false);
+        }
+        Vec::new()
+    }
+
+    pub(super) fn paste(&mut self, text: &str) {
+        let Some(input) = &mut self.input else { return };
+        let line = text.lines().next().unwrap_or_default();
+        input.text.extend(line.chars().filter(|c| !c.is_control()).take(LONGEST));
+        if input.asks == Asks::Filter {
+            let text = input.text.clone();
+            self.filter(&text, false);
+        }
+    }
+
+    /// Filters the view, or searches in its text; `done` goes to the next match.
+    pub(super) fn filter(&mut self, text: &str, done: bool) {
+        let height = self.height();
+        let pane = match (&mut self.help, self.view) {
+            (Some(help), _) => help,
+            (None, View::Path) => &mut self.path,
+            (None, View::Sources) => &mut self.sources,
+            (None, View::Ports) => {
+                self.ports.filter = Filter::parse(text);
+                self.ports.order(self.clock);
+                return self.ports.scroll(height);
+            }
+            (None, View::Events) => {
+                self.events.filter = Filter::parse(text);
+                self.events.back = 0;
+                return;
+            }
+        };
+        pane.search = text.to_lowercase();
+        if done {
+            self.next_match(true);
+        }
+    }
+
+    pub(super) fn mouse(&mut self, mouse: MouseEvent) -> Vec<Effect> {
+        let Some(layout) = self.layout() else { return Vec::new() };
+        let place = ratatui::layout::Position::new(mouse.column, mouse.row);
+        match mouse.kind {
+            MouseEventKind::ScrollDown | MouseEventKind::ScrollUp => {
+                let by = if mouse.kind == MouseEventKind::ScrollDown { WHEEL } else { -WHEEL };
+                match layout.beside.filter(|beside| beside.contains(place)) {
+                    Some(beside) if self.help.is_none() => {
+                        self.path.scroll(by, usize::from(beside.height));
+                    }
+                    _ => self.step(by),
+                }
+            }
+            MouseEventKind::Down(MouseButton::Left) if self.help.is_some() => self.help = None,
+            MouseEventKind::Down(MouseButton::Left) if layout.tabs.contains(place) => {
+                if let Some(view) = columns::tab_at(mouse.column) {
+                    self.show(view);
+                }
+            }
+            MouseEventKind::Down(MouseButton::Left)
+                if self.view == View::Ports && layout.head.contains(place) =>
+            {
+                let shown = columns::fit(&self.ports.widths, layout.head.width);
+                if let Some(column) = columns::at(&shown, mouse.column) {
+                    self.ports.descending = self.ports.sort == column && !self.ports.descending;
+                    self.ports.sort = column;
+                    self.ports.order(self.clock);
+                }
+            }
+            MouseEventKind::Down(MouseButton::Left)
+                if self.view == View::Ports && layout.main.contains(place) =>
+            {
+                let at = self.ports.top + usize::from(mouse.row - layout.main.y);
+                if at < self.ports.shown.len() {
+                    let again = self.ports.selected == at;
+                    self.free = None;
+                    self.ports.select(at);
+                    if again {
+                        self.open();
+                    }
+                }
+            }
+            _ => {}
+        }
+        Vec::new()
+    }
+}
