@@ -7,6 +7,8 @@ use crate::view::layout::{Page, shorten, width};
 use crate::view::style::{Ink, Style};
 use crate::view::words;
 
+use super::certificate;
+
 /// Columns for the labels.
 pub(super) const LABEL: usize = 11;
 /// How many further owners are listed without `-v`.
@@ -84,6 +86,12 @@ pub(super) fn write(
         entry("component", &text);
         for (option, path) in component.files.iter().filter(|_| verbose) {
             entry("", &format!("{} {}", style.text(option), style.text(path)));
+        }
+    }
+    if let Some(served) = &end.certificate {
+        entry(certificate::LABEL, &certificate::text(style, served, verbose));
+        for line in certificate::more(style, served).iter().filter(|_| verbose) {
+            entry("", line);
         }
     }
     if let Some(first) = end.processes.first() {
