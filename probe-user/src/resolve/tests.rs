@@ -12,6 +12,7 @@ use crate::model::{
 use crate::node::Node;
 
 mod certificate;
+mod cluster;
 mod event;
 mod kube;
 mod observed;

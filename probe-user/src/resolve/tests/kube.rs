@@ -15,7 +15,7 @@ pub(super) struct Api {
     pub(super) context: KubeContext,
     has: KubeObjects,
     /// Why it does not answer.
-    down: Option<&'static str>,
+    pub(super) down: Option<&'static str>,
     asked: RefCell<Vec<KubeWish>>,
 }
 
@@ -59,7 +59,7 @@ pub(super) fn answer(apis: &[Api], ask: &KubeAsk) -> Read<KubeObjects> {
     Read::whole(said)
 }
 
-fn api(name: &str, server: &str) -> Api {
+pub(super) fn api(name: &str, server: &str) -> Api {
     let context = KubeContext {
         name: name.to_owned(),
         cluster: name.to_owned(),

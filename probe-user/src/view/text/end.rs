@@ -66,8 +66,7 @@ pub(super) fn write(
         entry("service", &text);
     }
     if let Some(cluster) = &end.cluster {
-        let mut text =
-            format!("\"{}\" ({})", style.text(&cluster.name), style.text(&cluster.distribution));
+        let mut text = words::cluster(style, cluster);
         for (label, value) in [("node", &cluster.node), ("role", &cluster.role)] {
             if let Some(value) = value {
                 let _ = write!(text, ", {label} {}", style.text(value));
