@@ -142,13 +142,7 @@ const CLUSTERS: &[(&str, &str, &str, &str, &str)] = &[
         "-",
     ),
     // By hand: no distribution is named, and without a name there is nothing to say.
-    (
-        "kube-controller-manager --cluster-name byhand",
-        "kubernetes",
-        "byhand",
-        "control-plane",
-        "-",
-    ),
+    ("kube-controller-manager --cluster-name byhand", "kubernetes", "byhand", "control-plane", "-"),
     ("kube-controller-manager --cluster-name=", "-", "-", "-", "-"),
     ("kube-apiserver --tls-cert-file=/etc/kubernetes/pki/apiserver.crt.old", "-", "-", "-", "-"),
     ("kube-apiserver --secure-port=6443", "-", "-", "-", "-"),
