@@ -367,6 +367,7 @@ fn list(
         (false, output) => output.unwrap_or_default(),
     };
     let mut listing = ManuallyDrop::new(resolve::list(node, &filter));
+    resolve::name_services(node, &mut listing);
     if let Some(name) = args.netns.as_ref().filter(|_| listing.rows.is_empty()) {
         is_netns(node, name).map_err(Failure::Usage)?;
     }

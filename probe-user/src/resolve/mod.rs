@@ -34,6 +34,7 @@ pub use event::{concerns, trace, unnamed};
 pub use flows::add as add_flows;
 pub use forward::{Forward, Target, parse as parse_forward};
 pub(crate) use forward::{Piece, Word, telling_words};
+pub use kube::name_services;
 pub use learn::{Learner, WINDOW};
 pub use list::{ListFilter, list};
 pub use reverse::reverse;

@@ -11,6 +11,7 @@ mod exposed;
 mod known;
 mod missing;
 mod names;
+mod rows;
 mod site;
 
 use std::collections::BTreeSet;
@@ -22,6 +23,7 @@ use crate::model::{
     KubeWish, NetnsId, ObjectName, Path, Query, Reach, Scope,
 };
 pub(super) use known::Known;
+pub use rows::name_services;
 use site::Site;
 
 /// How many services of one cluster are looked at closely.
