@@ -94,6 +94,31 @@ fn a_certificate_that_has_expired() -> Test {
 }
 
 #[test]
+fn a_server_that_wants_to_know_its_clients_shows_its_own() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let of = Some(lab.host());
+    let api = ApiServer::with_certificate(of, &shop(30_080), Certificate::WantsClients)?;
+    let run = tls(&lab, api.port(), &[])?;
+    let certificate = &end(&run)?["certificate"];
+    ensure!(certificate["common_name"] == "kube-apiserver", "{}", run.stdout);
+    Ok(())
+}
+
+#[test]
+fn without_rights_another_namespace_is_not_entered() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let inside = lab.netns("cluster")?;
+    let port = lab::unused_port()?;
+    let _server = lab.listen(&inside, &format!("tcp 127.0.0.1:{port}"))?;
+    let asked = port.to_string();
+    let run = lab.tool().uid(65_534).args(&["--json", "--no-kube", "--tls", &asked]).run()?;
+    // It is seen by `/proc/PID/net`, which anybody may read.
+    is_gap(&run, "can't be entered")
+}
+
+#[test]
 fn listeners_without_tls_are_said_to_be_so() -> Test {
     lab::root_or_skip!();
     let lab = Lab::new()?;
