@@ -116,9 +116,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         ));
     }
     if cli.tls && (cli.command.is_some() || (cli.targets.is_empty() && !cli.subject.is_given())) {
-        return Err(Failure::Usage(
-            "--tls belongs to a question: whereis-port 6443 --tls".to_owned(),
-        ));
+        return Err(Failure::Usage(cli::TLS_BELONGS.to_owned()));
     }
     let subject = cli.subject.subject().map_err(Failure::Usage)?;
     if let Some(subject) = subject.as_ref().filter(|_| cli.command.is_some()) {

@@ -380,6 +380,9 @@ pub enum ListOutput {
     Csv,
 }
 
+/// Where `--tls` belongs.
+pub const TLS_BELONGS: &str = "--tls belongs to a question: whereis-port 6443 --tls";
+
 /// What is wrong with a command line that clap did not understand, when more can
 /// be said than it does: an option of a command that stands without it.
 pub fn misplaced(error: &clap::Error) -> Option<String> {
@@ -387,6 +390,8 @@ pub fn misplaced(error: &clap::Error) -> Option<String> {
         return None;
     }
     match error.get(ContextKind::InvalidArg) {
+        // Of a question, behind a command.
+        Some(ContextValue::String(option)) if option == "--tls" => Some(TLS_BELONGS.to_owned()),
         // Where its command was given, it would have taken the option.
         Some(ContextValue::String(option)) => of_command(option),
         _ => None,

@@ -132,7 +132,9 @@ fn listeners_without_tls_are_said_to_be_so() -> Test {
 fn it_is_a_part_of_a_question() -> Test {
     lab::root_or_skip!();
     let lab = Lab::new()?;
-    for command in [&["--tls", "list"][..], &["--tls", "doctor"], &["--tls", "--json"]] {
+    for command in
+        [&["--tls", "list"][..], &["list", "--tls"], &["--tls", "doctor"], &["--tls", "--json"]]
+    {
         let run = lab.tool().args(command).run()?;
         ensure!(run.code == Some(2), "{command:?}: {:?} {}", run.code, run.stderr);
         ensure!(run.stderr.contains("--tls belongs to a question"), "{}", run.stderr);
