@@ -8,6 +8,8 @@ mod config;
 mod lists;
 #[path = "kube_api/reach.rs"]
 mod reach;
+#[path = "kube_api/tls.rs"]
+mod tls;
 
 use std::path::Path;
 

@@ -115,6 +115,9 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
             "--flows belongs to a question: whereis-port 8080 --flows".to_owned(),
         ));
     }
+    if cli.tls && (cli.command.is_some() || (cli.targets.is_empty() && !cli.subject.is_given())) {
+        return Err(Failure::Usage(cli::TLS_BELONGS.to_owned()));
+    }
     let subject = cli.subject.subject().map_err(Failure::Usage)?;
     if let Some(subject) = subject.as_ref().filter(|_| cli.command.is_some()) {
         return Err(Failure::Usage(format!(
@@ -148,7 +151,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         }
         Some(Command::Trace(args)) => trace::run(&cli.global, args, &mut out)?,
         None if subject.is_some() => on_node(&cli.global, None, |node| {
-            behind(node, &cli.global, subject.as_ref(), &mut out)
+            behind(node, &cli.global, subject.as_ref(), cli.tls, &mut out)
         })?,
         Some(Command::Tui(args)) => tui::run(&cli.global, args, &mut out)?,
         Some(Command::Config { command }) => tui::configure(command, &mut out)?,
@@ -160,9 +163,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         })?,
         None => {
             let queries = queries(&cli.targets)?;
-            on_node(&cli.global, cli.watch, |node| {
-                ask(node, &cli.global, &queries, cli.flows, &mut out)
-            })?
+            on_node(&cli.global, cli.watch, |node| ask(node, cli, &queries, &mut out))?
         }
     };
     out.flush()?;
@@ -282,18 +283,20 @@ fn queries(targets: &[String]) -> Result<Vec<Query>, Failure> {
 
 fn ask(
     node: &dyn Node,
-    global: &Global,
+    cli: &Cli,
     queries: &[Query],
-    flows: bool,
     out: &mut impl Write,
 ) -> Result<Exit, Failure> {
     let answer = |query| {
         let mut answer = resolve::answer(node, query);
-        resolve::add_flows(node, &mut answer, flows);
+        resolve::add_flows(node, &mut answer, cli.flows);
         answer
     };
-    let answers: Vec<_> = queries.iter().map(answer).collect();
-    show(node, global, &answers, out)
+    let mut answers: Vec<_> = queries.iter().map(answer).collect();
+    if cli.tls {
+        resolve::add_certificates(node, &mut answers);
+    }
+    show(node, &cli.global, &answers, out)
 }
 
 /// Answers which ports lead to `subject`.
@@ -301,9 +304,13 @@ fn behind(
     node: &dyn Node,
     global: &Global,
     subject: Option<&Subject>,
+    tls: bool,
     out: &mut impl Write,
 ) -> Result<Exit, Failure> {
-    let answers: Vec<Answer> = subject.map(|s| resolve::reverse(node, s)).unwrap_or_default();
+    let mut answers: Vec<Answer> = subject.map(|s| resolve::reverse(node, s)).unwrap_or_default();
+    if tls {
+        resolve::add_certificates(node, &mut answers);
+    }
     show(node, global, &answers, out)
 }
 
@@ -358,6 +365,7 @@ fn list(
         (false, output) => output.unwrap_or_default(),
     };
     let mut listing = ManuallyDrop::new(resolve::list(node, &filter));
+    resolve::name_services(node, &mut listing);
     if let Some(name) = args.netns.as_ref().filter(|_| listing.rows.is_empty()) {
         is_netns(node, name).map_err(Failure::Usage)?;
     }

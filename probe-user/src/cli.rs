@@ -31,6 +31,7 @@ Examples:
   whereis-port --json 6443 | jq -r '.answers[].paths[].end.process.name'
   whereis-port 8080 --watch 5s       also where a proxy on it leads, learnt from its traffic
   whereis-port 8080 --flows          also every connection on it, and who serves each
+  whereis-port 6443 --tls            also the certificate that is served there
   whereis-port list -t --container web
   whereis-port trace 8080            listeners on port 8080 as they come and go
   whereis-port cluster 30518         the same question to every node of a Kubernetes cluster
@@ -118,6 +119,11 @@ pub struct Cli {
     #[arg(long)]
     pub flows: bool,
 
+    /// Begin TLS with each listener at the end of a path, and show its certificate: for whom,
+    /// by whom, until when; nothing is sent beyond the handshake
+    #[arg(long)]
+    pub tls: bool,
+
     /// The command, when it is not a question.
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -170,6 +176,12 @@ pub struct SubjectArgs {
 }
 
 impl SubjectArgs {
+    /// Whether anything was asked for.
+    pub fn is_given(&self) -> bool {
+        let names = [&self.service, &self.pod, &self.container, &self.cluster];
+        names.iter().any(|name| name.is_some()) || self.pid.is_some()
+    }
+
     /// What was asked for, if anything.
     ///
     /// # Errors
@@ -368,6 +380,9 @@ pub enum ListOutput {
     Csv,
 }
 
+/// Where `--tls` belongs.
+pub const TLS_BELONGS: &str = "--tls belongs to a question: whereis-port 6443 --tls";
+
 /// What is wrong with a command line that clap did not understand, when more can
 /// be said than it does: an option of a command that stands without it.
 pub fn misplaced(error: &clap::Error) -> Option<String> {
@@ -375,6 +390,8 @@ pub fn misplaced(error: &clap::Error) -> Option<String> {
         return None;
     }
     match error.get(ContextKind::InvalidArg) {
+        // Of a question, behind a command.
+        Some(ContextValue::String(option)) if option == "--tls" => Some(TLS_BELONGS.to_owned()),
         // Where its command was given, it would have taken the option.
         Some(ContextValue::String(option)) => of_command(option),
         _ => None,

@@ -129,6 +129,7 @@ pub fn parse_plugin(args: impl Iterator<Item = std::ffi::OsString>) -> Result<Cl
         subject: SubjectArgs::default(),
         watch: None,
         flows: false,
+        tls: false,
         command: Some(Command::Cluster(fleet)),
     })
 }

@@ -29,7 +29,7 @@ Exit status:
 #[derive(Debug, Clone, Args)]
 pub struct TuiArgs {
     /// Show a small recorded node that comes with the tool
-    #[arg(long, conflicts_with = "replay")]
+    #[arg(long)]
     pub demo: bool,
     /// Read the configuration from FILE instead of ~/.config/whereis-port/config.toml
     #[arg(long, value_name = "FILE")]

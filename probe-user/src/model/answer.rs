@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Cluster, Container, ContainerRef, Evidence, Flows, Gap, KubeContext, NetnsId, Pod, Port,
-    Process, Proto, Query, Service, Socket,
+    Process, Proto, Query, Served, Service, Socket,
 };
 
 /// The answer to one question.
@@ -150,6 +150,8 @@ pub struct End {
     pub cluster: Option<Cluster>,
     /// Which part of Kubernetes, or of what runs around it, this is.
     pub component: Option<Component>,
+    /// The certificate that it shows, when it was asked for.
+    pub certificate: Option<Served>,
     /// The systemd unit or scope.
     pub unit: Option<String>,
     /// How the container, pod and cluster are known.

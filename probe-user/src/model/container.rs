@@ -183,7 +183,7 @@ pub struct Service {
 /// A Kubernetes cluster, as named by something on this node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cluster {
-    /// Its name.
+    /// Its name; empty where only what made it is known.
     pub name: String,
     /// What made it: `kind`, `k3d`, `minikube`, `talos`.
     pub distribution: String,

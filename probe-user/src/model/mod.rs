@@ -19,6 +19,7 @@ mod process;
 mod query;
 mod rules;
 mod socket;
+mod tls;
 mod watched;
 
 pub use answer::{
@@ -51,6 +52,7 @@ pub use rules::{
 };
 pub(crate) use socket::LOOPBACK4;
 pub use socket::{Connections, Port, PortRange, Proto, Socket, SocketFilter, SocketState};
+pub use tls::{Certificate, CertificateName, Served, TlsAsk, Validity};
 pub use watched::{Accepted, Observed, Watched};
 pub(crate) use watched::{counted, spoken_ms};
 

@@ -8,10 +8,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::model::{
-    Address, Bytes, CgroupPath, ChainId, Connections, Container, ContainerRef, Element, Flow, FlowFilter,
-    Frontend, Host, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link,
-    NetSettings, Netns, NetnsId, Owners, Pid, Process, Read, Route, RouteFound, RouteQuery, Rule,
-    Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, Watched,
+    Address, Bytes, Certificate, CgroupPath, ChainId, Connections, Container, ContainerRef,
+    Element, Flow, FlowFilter, Frontend, Host, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext,
+    KubeObjects, Link, NetSettings, Netns, NetnsId, Owners, Pid, Process, Read, Route, RouteFound,
+    RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk,
+    Watched,
 };
 
 #[cfg(feature = "fuzzing")]
@@ -158,6 +159,12 @@ pub trait Node {
     /// Asks Kubernetes APIs, all asks at the same time, and gives what each said in the
     /// order of `asks`.
     fn kube(&self, asks: &[KubeAsk]) -> Vec<Read<KubeObjects>> {
+        asks.iter().map(|_| Read::default()).collect()
+    }
+
+    /// Begins TLS with listeners, all at the same time, and gives the certificate that each
+    /// showed, in the order of `asks`. Nothing else is said to them.
+    fn certificates(&self, asks: &[TlsAsk]) -> Vec<Read<Option<Certificate>>> {
         asks.iter().map(|_| Read::default()).collect()
     }
 

@@ -1,6 +1,7 @@
 //! From facts and a question to an answer. No I/O, no clock, and it can't fail:
 //! what is missing becomes a gap of the answer.
 
+mod certificate;
 mod cluster;
 mod component;
 mod event;
@@ -28,11 +29,12 @@ mod tests;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+pub use certificate::add as add_certificates;
 pub use event::{concerns, trace, unnamed};
 pub use flows::add as add_flows;
 pub use forward::{Forward, Target, parse as parse_forward};
 pub(crate) use forward::{Piece, Word, telling_words};
-pub use kube::read as read_kube;
+pub use kube::{name_services, read as read_kube};
 pub use learn::{Learner, WINDOW};
 pub use list::{ListFilter, list};
 pub use reverse::reverse;
@@ -52,7 +54,8 @@ pub fn answer(node: &dyn Node, query: &Query) -> Answer {
 /// The same, of those paths only that begin at an address in a namespace, or, where none
 /// does, anywhere in the namespace.
 pub fn answer_at(node: &dyn Node, query: &Query, netns: NetnsId, address: IpAddr) -> Answer {
-    let first = |path: &Path| path.hops.first().map(|hop| (hop.netns.clone(), hop.endpoint.address));
+    let first =
+        |path: &Path| path.hops.first().map(|hop| (hop.netns.clone(), hop.endpoint.address));
     let here = |path: &Path| {
         first(path).is_some_and(|(place, _)| place.is_some_and(|place| place.id == netns))
     };

@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
-    Address, Ancestor, Answer, Capability, CgroupPath, Container, ContainerRef, Ending, Frontend,
-    Gap, HopKind, Host, Impact, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LinkKind,
-    Netns, NetnsId, Network, Owner, Owners, Pid, Port, PortRange, Process, Proto, Published, Query,
-    Read, Route, Runtime, Scope, Socket, SocketFilter, SocketInode, SocketState, SourceReport,
-    StartTime, Vantage, Verdict, Watched,
+    Address, Ancestor, Answer, Capability, Certificate, CgroupPath, Container, ContainerRef,
+    Ending, Frontend, Gap, HopKind, Host, Impact, KernelPort, KubeAsk, KubeContext, KubeObjects,
+    Link, LinkKind, Netns, NetnsId, Network, Owner, Owners, Pid, Port, PortRange, Process, Proto,
+    Published, Query, Read, Route, Runtime, Scope, Socket, SocketFilter, SocketInode, SocketState,
+    SourceReport, StartTime, TlsAsk, Vantage, Verdict, Watched,
 };
 use crate::node::Node;
 
+mod certificate;
+mod cluster;
 mod event;
 mod kube;
 mod observed;
@@ -37,6 +39,7 @@ struct TestNode {
     watched: Option<Watched>,
     frontends: Vec<Frontend>,
     apis: Vec<kube::Api>,
+    certificates: certificate::Shown,
 }
 
 fn netns(id: NetnsId, name: Option<&str>) -> Netns {
@@ -83,6 +86,7 @@ impl TestNode {
             watched: None,
             frontends: Vec::new(),
             apis: Vec::new(),
+            certificates: certificate::Shown::default(),
         };
         node.address(HOST, "127.0.0.1").address(HOST, "192.0.2.10")
     }
@@ -245,6 +249,9 @@ impl Node for TestNode {
     }
     fn kube(&self, asks: &[KubeAsk]) -> Vec<Read<KubeObjects>> {
         asks.iter().map(|ask| kube::answer(&self.apis, ask)).collect()
+    }
+    fn certificates(&self, asks: &[TlsAsk]) -> Vec<Read<Option<Certificate>>> {
+        self.certificates.ask(asks)
     }
     fn container(&self, chain: &[ContainerRef], _: Pid) -> Read<Option<Container>> {
         let id = &chain.last().unwrap().id;

@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use crate::model::{Capability, Container, Ending, HopKind, Host, Vantage};
+use super::style::Style;
+use crate::model::{Capability, Cluster, Container, Ending, HopKind, Host, Vantage};
 
 /// Every capability that a remedy may name.
 const CAPABILITIES: [Capability; 4] = [
@@ -11,6 +12,16 @@ const CAPABILITIES: [Capability; 4] = [
     Capability::CapNetAdmin,
     Capability::CapDacReadSearch,
 ];
+
+/// A cluster by its name, if that is known, and what made it: `"cluster2" (kind)`.
+pub(super) fn cluster(style: &Style, cluster: &Cluster) -> String {
+    let distribution = style.text(&cluster.distribution);
+    if cluster.name.is_empty() {
+        format!("of {distribution}, name not known")
+    } else {
+        format!("\"{}\" ({distribution})", style.text(&cluster.name))
+    }
+}
 
 /// A remedy for who runs the tool: capabilities that are all there already are
 /// none, then something else refused.

@@ -23,6 +23,11 @@ pub(super) enum Source {
 impl Source {
     /// What the options ask for, checked.
     pub(super) fn new(global: &Global, demo: bool) -> Result<Self, Failure> {
+        if demo && global.replay.is_some() {
+            return Err(Failure::Usage(
+                "--demo and --replay ask for two nodes at once: leave one of them out".to_owned(),
+            ));
+        }
         if demo {
             return Ok(Self::Demo(self::demo()?.facts.host.value.now));
         }

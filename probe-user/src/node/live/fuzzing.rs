@@ -3,7 +3,7 @@
 //! Each takes any bytes and may do anything with them but panic, run without end or
 //! take memory out of proportion. Not part of the tool.
 
-use super::{balance, btf, conntrack, ebpf, genl, mounts, procs, rules, sockdiag};
+use super::{balance, btf, conntrack, ebpf, genl, mounts, procs, rules, sockdiag, tls};
 
 pub use rules::fuzzing::{ip_set, legacy_table, nf_tables, nf_tables_expressions, xtables};
 
@@ -13,6 +13,7 @@ pub type Target = fn(&[u8]);
 /// Every target by its name.
 pub const TARGETS: &[(&str, Target)] = &[
     ("btf", btf),
+    ("certificates", certificates),
     ("cilium", cilium),
     ("conntrack", conntrack),
     ("ipset", ip_set),
@@ -51,6 +52,11 @@ pub fn conntrack(bytes: &[u8]) {
 /// where that begins.
 pub fn btf(bytes: &[u8]) {
     btf::fuzz(bytes);
+}
+
+/// Certificates that servers show.
+pub fn certificates(bytes: &[u8]) {
+    tls::fuzz(bytes);
 }
 
 /// The keys and values of Cilium's maps.

@@ -33,6 +33,7 @@ mod rules;
 mod safefs;
 mod sockdiag;
 mod tables;
+mod tls;
 mod watch;
 mod ways;
 
@@ -48,11 +49,11 @@ use std::time::Instant;
 pub use self::kube::{KubeOptions, check_kube, kube_client, kube_reports};
 use super::Node;
 use crate::model::{
-    Address, Bytes, CgroupPath, ChainId, Connections, Container, ContainerRef, Element, Flow, FlowFilter,
-    Frontend, Gap, Host, Impact, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects,
-    Link, LinkKind, NetSettings, Netns, NetnsId, Owners, Pid, PortRange, Process, Read, Route,
-    RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode,
-    SourceReport, Watched,
+    Address, Bytes, Certificate, CgroupPath, ChainId, Connections, Container, ContainerRef,
+    Element, Flow, FlowFilter, Frontend, Gap, Host, Impact, IpSet, IpSetId, KernelPort, KubeAsk,
+    KubeContext, KubeObjects, Link, LinkKind, NetSettings, Netns, NetnsId, Owners, Pid, PortRange,
+    Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter,
+    SocketInode, SourceReport, TlsAsk, Watched,
 };
 pub use clock::local_offset;
 use containers::Containers;
@@ -91,6 +92,7 @@ pub struct LiveNode {
     ways: ways::Ways,
     balance: balance::Balance,
     kube: kube::Kube,
+    certificates: RefCell<HashMap<TlsAsk, Read<Option<Certificate>>>>,
     held: OnceCell<Option<Gap>>,
     cgroups: RefCell<HashMap<u64, Read<Option<CgroupPath>>>>,
     sources: RefCell<BTreeMap<&'static str, SourceReport>>,
@@ -157,6 +159,7 @@ impl LiveNode {
             ways: ways::Ways::default(),
             balance: balance::Balance::default(),
             kube: kube::Kube::default(),
+            certificates: RefCell::default(),
             held: OnceCell::new(),
             cgroups: RefCell::default(),
             sources: RefCell::default(),
@@ -534,6 +537,10 @@ impl Node for LiveNode {
         let detail = self.kube.summary();
         self.log("Kubernetes API", since, &gaps, detail);
         reads
+    }
+
+    fn certificates(&self, asks: &[TlsAsk]) -> Vec<Read<Option<Certificate>>> {
+        self.certificates_of(asks)
     }
 
     fn container(&self, chain: &[ContainerRef], pid: Pid) -> Read<Option<Container>> {

@@ -22,10 +22,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Address, Bytes, CgroupPath, ChainId, Container, ContainerRef, Element, Flow, FlowFilter,
-    Frontend, Host, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link,
-    NetSettings, Netns, NetnsId, Owners, Pid, Process, Read, Route, RouteFound, RouteQuery, Rule,
-    Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, Watched,
+    Address, Bytes, Certificate, CgroupPath, ChainId, Container, ContainerRef, Element, Flow,
+    FlowFilter, Frontend, Host, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects,
+    Link, NetSettings, Netns, NetnsId, Owners, Pid, Process, Read, Route, RouteFound, RouteQuery,
+    Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
 };
 
 pub use everything::read_everything;
@@ -150,6 +150,9 @@ pub struct Facts {
     /// What Kubernetes APIs said.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kube: Vec<Asked<KubeAsk, KubeObjects>>,
+    /// Certificates that listeners showed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<Asked<TlsAsk, Option<Certificate>>>,
     /// Single containers.
     #[serde(default)]
     pub container: Vec<Asked<InContainer, Option<Container>>>,
@@ -191,6 +194,7 @@ impl Facts {
             settings: Vec::new(),
             kube_contexts: None,
             kube: Vec::new(),
+            certificates: Vec::new(),
             container: Vec::new(),
             containers: None,
             cgroup_paths: Vec::new(),

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use super::{Asked, ElementOf, Facts, FlowsOf, Ignored, InContainer, Recording, SocketsOf};
 use crate::model::{
-    Address, Bytes, CgroupPath, ChainId, Container, ContainerRef, Element, Flow, FlowFilter,
-    Frontend, Host, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link,
-    NetSettings, Netns, NetnsId, Owners, Pid, Process, Read, Route, RouteFound, RouteQuery, Rule,
-    Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, Watched,
+    Address, Bytes, Certificate, CgroupPath, ChainId, Container, ContainerRef, Element, Flow,
+    FlowFilter, Frontend, Host, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects,
+    Link, NetSettings, Netns, NetnsId, Owners, Pid, Process, Read, Route, RouteFound, RouteQuery,
+    Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
 };
 use crate::node::Node;
 
@@ -40,6 +40,7 @@ pub struct Recorder<'a> {
     settings: Asks<Vec<NetnsId>, Vec<NetSettings>>,
     kube_contexts: RefCell<Option<Read<Vec<KubeContext>>>>,
     kube: Asks<KubeAsk, KubeObjects>,
+    certificates: Asks<TlsAsk, Option<Certificate>>,
     container: Asks<InContainer, Option<Container>>,
     cgroup_paths: Asks<u64, Option<CgroupPath>>,
 }
@@ -71,6 +72,7 @@ impl<'a> Recorder<'a> {
             settings: Asks::default(),
             kube_contexts: RefCell::default(),
             kube: Asks::default(),
+            certificates: Asks::default(),
             container: Asks::default(),
             cgroup_paths: Asks::default(),
         }
@@ -103,6 +105,7 @@ impl<'a> Recorder<'a> {
             settings: self.settings.list(),
             kube_contexts: self.kube_contexts.borrow().clone(),
             kube: self.kube.list(),
+            certificates: self.certificates.list(),
             container: self.container.list(),
             containers: self.containers.borrow().clone(),
             cgroup_paths: self.cgroup_paths.list(),
@@ -241,6 +244,11 @@ impl Node for Recorder<'_> {
     fn kube(&self, asks: &[KubeAsk]) -> Vec<Read<KubeObjects>> {
         let reads = self.node.kube(asks);
         asks.iter().zip(reads).map(|(ask, read)| self.kube.keep(ask.clone(), read)).collect()
+    }
+
+    fn certificates(&self, asks: &[TlsAsk]) -> Vec<Read<Option<Certificate>>> {
+        let reads = self.node.certificates(asks);
+        asks.iter().zip(reads).map(|(ask, read)| self.certificates.keep(*ask, read)).collect()
     }
 
     fn container(&self, chain: &[ContainerRef], pid: Pid) -> Read<Option<Container>> {

@@ -1,5 +1,6 @@
 //! Replacing what tells whose node a recording was made on.
 
+mod certificates;
 mod kube;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ pub fn redact(recording: &mut Recording) {
     names.processes(facts);
     names.containers(facts);
     names.kube(facts);
+    names.certificates(facts);
     names.messages(facts, &mut recording.sources);
     recording.redacted = true;
 }
@@ -343,6 +345,7 @@ fn gaps(facts: &mut Facts) -> impl Iterator<Item = &mut Gap> {
         settings,
         kube_contexts,
         kube,
+        certificates,
     } = facts;
     of(host)
         .chain(netns.iter_mut().flat_map(of))
@@ -363,4 +366,5 @@ fn gaps(facts: &mut Facts) -> impl Iterator<Item = &mut Gap> {
         .chain(observed.iter_mut().flat_map(of))
         .chain(kube_contexts.iter_mut().flat_map(of))
         .chain(kube.iter_mut().flat_map(|a| of(&mut a.read)))
+        .chain(certificates.iter_mut().flat_map(|a| of(&mut a.read)))
 }

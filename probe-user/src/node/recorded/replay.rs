@@ -7,10 +7,11 @@ use std::sync::Arc;
 use super::names::is_id;
 use super::{Asked, ElementOf, FlowsOf, InContainer, Recording};
 use crate::model::{
-    Address, Bytes, CgroupPath, ChainId, Container, ContainerRef, Element, Flow, FlowFilter,
-    Frontend, Gap, Host, Impact, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects,
-    Link, NetSettings, Netns, NetnsId, Owners, Pid, Process, Read, Route, RouteFound, RouteQuery,
-    Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, Watched,
+    Address, Bytes, Certificate, CgroupPath, ChainId, Container, ContainerRef, Element, Flow,
+    FlowFilter, Frontend, Gap, Host, Impact, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext,
+    KubeObjects, Link, NetSettings, Netns, NetnsId, Owners, Pid, Process, Read, Route, RouteFound,
+    RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk,
+    Watched,
 };
 use crate::node::Node;
 
@@ -308,6 +309,23 @@ impl Node for Recorded {
         let known = &self.recording.facts.kube;
         let unread = || nothing(Impact::Name, "this part of the Kubernetes API was");
         asks.iter().map(|ask| super::kube::answer(known, ask).unwrap_or_else(unread)).collect()
+    }
+
+    fn certificates(&self, asks: &[TlsAsk]) -> Vec<Read<Option<Certificate>>> {
+        let known = &self.recording.facts.certificates;
+        let answer = |ask: &TlsAsk| match known.iter().find(|k| k.asked == *ask) {
+            Some(same) => same.read.clone(),
+            None => Read::partial(
+                None,
+                Gap::new(
+                    Impact::Name,
+                    "recording",
+                    "the certificate of a listener was not asked for when this was recorded",
+                )
+                .remedy("record the question again: whereis-port PORT --tls --record FILE"),
+            ),
+        };
+        asks.iter().map(answer).collect()
     }
 
     fn container(&self, chain: &[ContainerRef], pid: Pid) -> Read<Option<Container>> {

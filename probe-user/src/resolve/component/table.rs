@@ -105,6 +105,14 @@ pub(super) fn role(
                 (8133, "konnectivity administration"),
             ],
         ),
+        "machine-config-server" => fixed(
+            "machine-config-server",
+            &[(22623, "configuration of new nodes"), (22624, "configuration of new nodes, no TLS")],
+        ),
+        "microshift-etcd" => fixed(
+            "microshift-etcd",
+            &[(2379, "etcd for its clients: API servers"), (2380, "etcd for its peers")],
+        ),
         "k8s-dqlite" => fixed("k8s-dqlite", &[(19001, "dqlite, for API servers and peers")]),
         "microshift" => fixed(
             "microshift",

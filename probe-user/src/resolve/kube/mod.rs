@@ -12,6 +12,7 @@ mod exposed;
 mod known;
 mod missing;
 mod names;
+mod rows;
 mod site;
 
 use std::collections::BTreeSet;
@@ -24,6 +25,7 @@ use crate::model::{
 };
 pub use everything::read;
 pub(super) use known::Known;
+pub use rows::name_services;
 use site::Site;
 
 /// How many services of one cluster are looked at closely.

@@ -182,6 +182,10 @@ fn name_cluster(cluster: &Cluster, path: &mut Path) {
             if let Some(node) = node.filter(|_| known.node.is_none() && !off_node) {
                 known.node = Some(node.name.clone());
             }
+            if known.name.is_empty() && !off_node {
+                known.name = named(cluster, None).name;
+                known.source.push_str(&format!(", its name by {}", cluster.site.source()));
+            }
         }
         None if in_it => path.end.cluster = Some(named(cluster, node.filter(|_| !off_node))),
         None => {}

@@ -15,7 +15,7 @@ pub(super) struct Api {
     pub(super) context: KubeContext,
     has: KubeObjects,
     /// Why it does not answer.
-    down: Option<&'static str>,
+    pub(super) down: Option<&'static str>,
     asked: RefCell<Vec<KubeWish>>,
 }
 
@@ -59,7 +59,7 @@ pub(super) fn answer(apis: &[Api], ask: &KubeAsk) -> Read<KubeObjects> {
     Read::whole(said)
 }
 
-fn api(name: &str, server: &str) -> Api {
+pub(super) fn api(name: &str, server: &str) -> Api {
     let context = KubeContext {
         name: name.to_owned(),
         cluster: name.to_owned(),
@@ -583,4 +583,50 @@ fn all_ports_of_a_pod_come_from_its_services_too() {
     let of_service = reverse(&node, Subject::Service(None, "web".to_owned()));
     let ports: Vec<&str> = of_service.iter().map(|a| a.query.text.as_str()).collect();
     assert!(ports.contains(&"30080/tcp"), "{:?}", texts(&of_service));
+}
+
+/// A node whose balancer has the NodePort of `web`, and, as on real nodes, no name for it.
+fn unnamed(api: Api) -> TestNode {
+    let mut node = node_port(served(TestNode::new(), api), &["10.42.0.7:8080"]);
+    node.frontends.iter_mut().for_each(|frontend| frontend.name = None);
+    node
+}
+
+/// What a list names the services of its rows, as `address:port name`.
+fn named_rows(node: &TestNode) -> Vec<String> {
+    let mut listing = crate::resolve::list(node, &crate::resolve::ListFilter::default());
+    crate::resolve::name_services(node, &mut listing);
+    let row = |row: &crate::model::ListRow| {
+        let service = row.service.as_ref()?;
+        let (name, port) = (&service.name, service.port.as_deref().unwrap_or("-"));
+        Some(format!("{}:{} {name} {port}", row.address, row.port))
+    };
+    listing.rows.iter().filter_map(row).collect()
+}
+
+#[test]
+fn a_list_names_the_services_of_balancers_by_one_question() {
+    let node = unnamed(local().service(web()));
+    assert_eq!(named_rows(&node), ["192.0.2.10:30080 web http"]);
+    let asked = [KubeWish::Node("node".to_owned()), KubeWish::Services];
+    assert_eq!(node.apis[0].asked(), asked);
+}
+
+#[test]
+fn a_list_without_balancers_asks_no_api() {
+    let node = served(TestNode::new().tcp(HOST, "0.0.0.0:80"), local().service(web()));
+    assert_eq!(named_rows(&node), Vec::<String>::new());
+    assert_eq!(node.apis[0].asked(), []);
+}
+
+#[test]
+fn an_api_that_is_down_takes_no_row_from_a_list() {
+    let mut api = local();
+    api.down = Some("down");
+    let node = unnamed(api);
+    let mut listing = crate::resolve::list(&node, &crate::resolve::ListFilter::default());
+    let before = listing.rows.clone();
+    crate::resolve::name_services(&node, &mut listing);
+    assert_eq!(listing.rows, before);
+    assert!(listing.gaps.iter().any(|gap| gap.reason == "down"), "{:?}", listing.gaps);
 }

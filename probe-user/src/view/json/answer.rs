@@ -8,8 +8,8 @@ use serde::Serialize;
 use crate::model;
 
 use super::{
-    Cluster, Component, Container, Ending, Flows, HopKind, Impact, Pod, Process, Proto, Service,
-    SocketState, Vantage, Verdict,
+    Certificate, Cluster, Component, Container, Ending, Flows, HopKind, Impact, Pod, Process,
+    Proto, Service, SocketState, Vantage, Verdict,
 };
 
 /// The node, and the rights it was read with.
@@ -315,6 +315,9 @@ pub struct End<'a> {
     pub cluster: Option<Cluster<'a>>,
     /// Which part of Kubernetes, or of what runs around it, this is.
     pub component: Option<Component<'a>>,
+    /// The certificate that it shows; null when it was not asked for (`--tls`), or there is
+    /// none.
+    pub certificate: Option<Certificate<'a>>,
     /// The systemd unit or scope.
     pub unit: Option<&'a str>,
     /// How the container, pod and cluster are known.
@@ -334,6 +337,7 @@ impl<'a> From<&'a model::End> for End<'a> {
             service: end.service.as_ref().map(Into::into),
             cluster: end.cluster.as_ref().map(Into::into),
             component: end.component.as_ref().map(Into::into),
+            certificate: end.certificate.as_ref().map(Into::into),
             unit: end.unit.as_deref(),
             evidence: end.evidence.iter().map(Into::into).collect(),
         }

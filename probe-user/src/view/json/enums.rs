@@ -126,6 +126,18 @@ words! {
 }
 
 words! {
+    /// Whether a certificate is valid.
+    Validity = Validity {
+        /// It is.
+        Valid,
+        /// No more.
+        Expired,
+        /// Not yet.
+        NotYet,
+    }
+}
+
+words! {
     /// A kind of event.
     EventKind = EventKind {
         /// TCP: a socket listens now.

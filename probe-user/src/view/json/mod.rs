@@ -3,6 +3,7 @@
 //! and change only with [`SCHEMA_VERSION`].
 
 mod answer;
+mod certificate;
 mod enums;
 mod event;
 mod fleet;
@@ -20,6 +21,7 @@ use serde_json::json;
 use crate::model;
 
 pub use answer::*;
+pub use certificate::*;
 pub use enums::*;
 pub use event::*;
 pub use fleet::*;

@@ -275,8 +275,8 @@ impl<'a> From<&'a model::Service> for Service<'a> {
 /// A Kubernetes cluster.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Cluster<'a> {
-    /// Its name.
-    pub name: &'a str,
+    /// Its name; null where only what made it is known.
+    pub name: Option<&'a str>,
     /// What made it: `kind`, `k3d`, `minikube`, `talos`.
     pub distribution: &'a str,
     /// The node's role in it.
@@ -290,7 +290,7 @@ pub struct Cluster<'a> {
 impl<'a> From<&'a model::Cluster> for Cluster<'a> {
     fn from(cluster: &'a model::Cluster) -> Self {
         Self {
-            name: &cluster.name,
+            name: Some(cluster.name.as_str()).filter(|name| !name.is_empty()),
             distribution: &cluster.distribution,
             role: cluster.role.as_deref(),
             node: cluster.node.as_deref(),

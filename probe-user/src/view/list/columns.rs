@@ -192,7 +192,10 @@ impl Column {
                     (_, None) => text(pod.uid.as_ref()?),
                 }
             }
-            Self::Cluster => text(&end.cluster.as_ref()?.name),
+            Self::Cluster => match end.cluster.as_ref()? {
+                known if known.name.is_empty() => format!("({})", text(&known.distribution)).into(),
+                known => text(&known.name),
+            },
             Self::Unit => text(end.unit.as_ref()?),
             Self::Image => text(end.containers.last()?.image.as_ref()?),
             Self::Inode => row.socket.as_ref()?.inode.to_string().into(),

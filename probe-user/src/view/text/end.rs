@@ -7,6 +7,8 @@ use crate::view::layout::{Page, shorten, width};
 use crate::view::style::{Ink, Style};
 use crate::view::words;
 
+use super::certificate;
+
 /// Columns for the labels.
 pub(super) const LABEL: usize = 11;
 /// How many further owners are listed without `-v`.
@@ -64,8 +66,7 @@ pub(super) fn write(
         entry("service", &text);
     }
     if let Some(cluster) = &end.cluster {
-        let mut text =
-            format!("\"{}\" ({})", style.text(&cluster.name), style.text(&cluster.distribution));
+        let mut text = words::cluster(style, cluster);
         for (label, value) in [("node", &cluster.node), ("role", &cluster.role)] {
             if let Some(value) = value {
                 let _ = write!(text, ", {label} {}", style.text(value));
@@ -84,6 +85,12 @@ pub(super) fn write(
         entry("component", &text);
         for (option, path) in component.files.iter().filter(|_| verbose) {
             entry("", &format!("{} {}", style.text(option), style.text(path)));
+        }
+    }
+    if let Some(served) = &end.certificate {
+        entry(certificate::LABEL, &certificate::text(style, served, verbose));
+        for line in certificate::more(style, served).iter().filter(|_| verbose) {
+            entry("", line);
         }
     }
     if let Some(first) = end.processes.first() {

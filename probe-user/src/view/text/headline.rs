@@ -169,12 +169,7 @@ fn last(style: &Style, hops: &[&Hop], end: &End) -> String {
         let _ = write!(text, ", service {}", style.text(&service.name));
     }
     if let Some(cluster) = &end.cluster {
-        let _ = write!(
-            text,
-            ", cluster \"{}\" ({})",
-            style.text(&cluster.name),
-            style.text(&cluster.distribution)
-        );
+        let _ = write!(text, ", cluster {}", words::cluster(style, cluster));
     }
     match &end.unit {
         // What goes on elsewhere is not of the unit that passes it on.

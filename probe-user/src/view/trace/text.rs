@@ -99,7 +99,8 @@ fn detail(traced: &Traced, style: &Style) -> String {
         parts.push(format!("pod {of}{}", style.text(name)));
     }
     if let Some(cluster) = &traced.cluster {
-        parts.push(format!("cluster {}", style.text(&cluster.name)));
+        let name = if cluster.name.is_empty() { &cluster.distribution } else { &cluster.name };
+        parts.push(format!("cluster {}", style.text(name)));
     }
     if let Some(unit) = &traced.unit {
         parts.push(style.text(unit));

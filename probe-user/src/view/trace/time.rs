@@ -24,6 +24,12 @@ pub(in crate::view) fn rfc3339(at: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
 }
 
+/// The day of a time in seconds, in UTC.
+pub(in crate::view) fn day(at: i64) -> String {
+    let (year, month, day) = date(at.div_euclid(DAY));
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
 fn of_day(seconds: i64) -> (i64, i64, i64) {
     let of_day = seconds.rem_euclid(DAY);
     (of_day / 3600, of_day / 60 % 60, of_day % 60)

@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::{Certificate, CertificateName, TlsAsk};
 use crate::node::Node;
 use crate::resolve::{Target, parse_forward};
 
@@ -26,6 +27,39 @@ fn shape(value: &serde_json::Value) -> serde_json::Value {
             .collect(),
         other => other.clone(),
     }
+}
+
+#[test]
+fn certificates_lose_what_is_somebodys() {
+    let mut recording = recording();
+    let named = |full: &str, common: &str| CertificateName {
+        full: full.to_owned(),
+        common: Some(common.to_owned()),
+    };
+    let certificate = Certificate {
+        subject: named("O=zq7, CN=zq7.example.org", "zq7.example.org"),
+        issuer: named("CN=kubernetes", "kubernetes"),
+        dns_names: vec!["kubernetes.default".to_owned(), "zq7.example.org".to_owned()],
+        addresses: vec!["203.0.113.9".parse().unwrap()],
+        sha256: "ab".repeat(32),
+        ..Certificate::default()
+    };
+    let socket = &recording.facts.sockets[0].read.value[0];
+    let asked = TlsAsk { netns: socket.netns, address: socket.address, port: socket.port };
+    recording.facts.certificates =
+        vec![Asked { asked, read: Read::whole(Some(certificate.clone())) }];
+    redact(&mut recording);
+    let text = serde_json::to_string(&recording.facts.certificates).unwrap();
+    for secret in ["zq7", "203.0.113.", &certificate.sha256] {
+        assert!(!text.contains(secret), "{secret}: {text}");
+    }
+    // The listener is still found, and the same name is still the same.
+    let socket = recording.facts.sockets[0].read.value[0].clone();
+    let asked = TlsAsk { netns: socket.netns, address: socket.address, port: socket.port };
+    let shown = Recorded::new(recording).certificates(&[asked]).remove(0).value.unwrap();
+    assert_eq!(shown.dns_names[0], "kubernetes.default");
+    assert_eq!(shown.subject.common.as_ref(), shown.dns_names.last());
+    assert_eq!(shown.issuer, certificate.issuer);
 }
 
 #[test]

@@ -1,0 +1,63 @@
+//! Names for the rows of a list that a load balancer has without one: IPVS and Cilium know
+//! addresses only.
+
+use std::net::IpAddr;
+
+use super::super::facts::Facts;
+use super::exposed::{self, At};
+use super::{request, site};
+use crate::model::{Gap, HopKind, KubeService, KubeWish, ListRow, Listing, Service};
+use crate::node::Node;
+
+/// Names the services of rows, by one question for all services to each API that has a
+/// node here. None is asked where nothing lacks a name.
+pub fn name_services(node: &dyn Node, listing: &mut Listing) {
+    if !listing.rows.iter().any(is_unnamed) {
+        return;
+    }
+    let facts = Facts::new(node);
+    let contexts = facts.take(facts.node.kube_contexts());
+    for site in site::of(&facts, &contexts) {
+        let of_site = |row: &&mut ListRow| is_unnamed(row) && site.netns.contains(&row.netns.id);
+        if !listing.rows.iter_mut().any(|row| of_site(&row)) {
+            continue;
+        }
+        let addresses = facts.take(facts.node.addresses(&site.netns));
+        let said = request(&facts, &site, vec![KubeWish::Services]);
+        let services: Vec<KubeService> = said.into_iter().flat_map(|(_, o)| o.services).collect();
+        for row in listing.rows.iter_mut().filter(of_site) {
+            let of_node = row.address.is_unspecified()
+                || addresses.iter().any(|a| a.netns == row.netns.id && a.address == row.address);
+            row.service = services.iter().find_map(|service| named(service, row, of_node));
+        }
+    }
+    let gaps = facts.gaps().into_iter().filter(|gap| !listing.gaps.contains(gap));
+    let gaps: Vec<Gap> = gaps.collect();
+    listing.gaps.extend(gaps);
+}
+
+fn is_unnamed(row: &ListRow) -> bool {
+    row.kind == HopKind::Service && row.service.is_none()
+}
+
+/// The service, if a row is one of its ports.
+fn named(service: &KubeService, row: &ListRow, of_node: bool) -> Option<Service> {
+    let is_its = |address: &IpAddr| *address == row.address.to_canonical();
+    let has_address = service.cluster_ips.iter().any(is_its)
+        || service.external_ips.iter().any(is_its)
+        || service.load_balancer_ips.iter().any(is_its);
+    let port = exposed::of(service).into_iter().find(|exposed| {
+        let here = match exposed.at {
+            At::Address => has_address,
+            // A node's address may be an external one of a Service, too.
+            At::Node => of_node && !has_address,
+            At::HealthCheck => false,
+        };
+        here && exposed.proto == Some(row.proto) && exposed.port == row.port
+    })?;
+    Some(Service {
+        namespace: service.name.namespace.clone(),
+        name: service.name.name.clone(),
+        port: port.of.map(exposed::name),
+    })
+}
