@@ -22,6 +22,8 @@ pub(super) struct Branch {
     pub(super) assumed: Vec<Assumption>,
     pub(super) notes: Vec<String>,
     pub(super) trail: Vec<Step>,
+    /// How many steps of the trail stay, even if a call among them led to nothing.
+    pub(super) kept: usize,
 }
 
 impl Branch {
@@ -34,6 +36,7 @@ impl Branch {
             assumed: Vec::new(),
             notes: Vec::new(),
             trail: Vec::new(),
+            kept: 0,
         }
     }
 

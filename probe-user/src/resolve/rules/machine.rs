@@ -55,6 +55,16 @@ impl Place<'_> {
         }
     }
 
+    /// Adds the rule to the trail if it did something (`acted`) or decides something.
+    fn tell(&self, branch: &mut Branch, ended: &Ended, acted: bool) {
+        if acted || !matches!(ended, Ended::Next | Ended::Verdict(RuleVerdict::Return)) {
+            branch.trail.push(self.step(None));
+        }
+        if acted {
+            branch.kept = branch.trail.len();
+        }
+    }
+
     fn set(&self, name: &Arc<str>) -> SetId {
         SetId { table: self.chain.table.clone(), name: Arc::clone(name) }
     }
@@ -62,7 +72,8 @@ impl Place<'_> {
     /// What tells a question of this rule from all others.
     fn question(&self, what: &str) -> String {
         let handle = self.rule().map_or(0, |rule| rule.handle);
-        format!("{what} (rule {handle} of chain {})", self.chain.name)
+        let ChainId { table, name } = self.chain;
+        format!("{what} (rule {handle} of {table} chain {name})")
     }
 }
 
@@ -98,15 +109,14 @@ fn from(
         match step(source, branch, place, expr, &mut acted) {
             Does::Goes => {}
             Does::Ends(ended) => {
-                if ended != Ended::Next {
-                    branch.trail.push(place.step(None));
-                }
+                place.tell(branch, &ended, acted);
                 return Ran::One(ended);
             }
             Does::If(holds, question) => {
-                let (yes, no) = match (holds, branch.knows(&question)) {
+                let (yes, mut no) = match (holds, branch.knows(&question)) {
                     (Holds::Yes, _) | (Holds::Maybe(_), Some(true)) => continue,
                     (Holds::No, _) | (Holds::Maybe(_), Some(false)) => {
+                        place.tell(branch, &Ended::Next, acted);
                         return Ran::One(Ended::Next);
                     }
                     (Holds::Maybe(_), None) => (
@@ -115,6 +125,7 @@ fn from(
                     ),
                     (Holds::Often(p), _) => {
                         if p <= 0.0 {
+                            place.tell(branch, &Ended::Next, acted);
                             return Ran::One(Ended::Next);
                         }
                         if p >= 1.0 {
@@ -126,6 +137,7 @@ fn from(
                     }
                 };
                 let mut all = continued(source, yes, place, at + 1, acted);
+                place.tell(&mut no, &Ended::Next, acted);
                 all.push((no, Ended::Next));
                 return Ran::Many(all);
             }
@@ -135,8 +147,14 @@ fn from(
                     match ended {
                         None => all.extend(continued(source, branch, place, at + 1, acted)),
                         Some(ended) => {
-                            if !matches!(ended, Ended::Next | Ended::Verdict(_)) {
-                                branch.trail.push(place.step(None));
+                            match &ended {
+                                // The element of a map told the rule already.
+                                Ended::Verdict(verdict) if *verdict != RuleVerdict::Return => {
+                                    if acted {
+                                        branch.kept = branch.trail.len();
+                                    }
+                                }
+                                ended => place.tell(&mut branch, ended, acted),
                             }
                             all.push((branch, ended));
                         }
@@ -146,9 +164,7 @@ fn from(
             }
         }
     }
-    if acted {
-        branch.trail.push(place.step(None));
-    }
+    place.tell(branch, &Ended::Next, acted);
     Ran::One(Ended::Next)
 }
 
@@ -237,6 +253,8 @@ fn step(
         Expr::SetMeta { .. } | Expr::SetCt { .. } | Expr::NoEffect(_) => Does::Goes,
         // Another packet than the one that was asked about.
         Expr::SetPayload { .. } => Does::Ends(Ended::Unknown),
+        Expr::Verdict(RuleVerdict::Continue) => Does::Goes,
+        Expr::Verdict(RuleVerdict::Break) => Does::Ends(Ended::Next),
         Expr::Verdict(verdict) => Does::Ends(Ended::Verdict(verdict.clone())),
         Expr::Notrack => {
             // After conntrack it is too late.
@@ -521,6 +539,11 @@ fn map(
                 branch.regs.set(dreg, &data.0);
                 branch.trail.push(place.step(Some(element)));
                 (branch, None)
+            }
+            (None, _, Some(RuleVerdict::Continue)) => (branch, None),
+            (None, _, Some(RuleVerdict::Break)) => (branch, Some(Ended::Next)),
+            (None, _, Some(RuleVerdict::Return)) => {
+                (branch, Some(Ended::Verdict(RuleVerdict::Return)))
             }
             (None, _, Some(verdict)) => {
                 let ended = Ended::Verdict(verdict.clone());

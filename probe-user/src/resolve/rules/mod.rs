@@ -6,6 +6,7 @@
 //! each choice, with its probability. Nothing is assumed true or false silently.
 
 mod branch;
+mod chains;
 pub(super) mod dialect;
 pub(super) mod from_node;
 mod hook;
@@ -172,3 +173,6 @@ pub(super) fn traverse(
 ) -> Vec<Outcome> {
     hook::Traversal::new(source, hook).run(ruleset, packet)
 }
+
+#[cfg(test)]
+mod tests;
