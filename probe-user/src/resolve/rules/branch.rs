@@ -50,6 +50,13 @@ impl Branch {
         self
     }
 
+    /// As it is in so many cases, of all as likely.
+    pub(super) fn in_cases(&self, count: usize, all: usize) -> Self {
+        #[expect(clippy::cast_precision_loss, reason = "some thousand")]
+        let share = count as f64 / all.max(1) as f64;
+        Self { probability: self.probability * share, ..self.clone() }
+    }
+
     pub(super) fn note(&mut self, note: String) {
         if !self.notes.contains(&note) {
             self.notes.push(note);
@@ -75,6 +82,6 @@ pub(super) fn words(missing: Missing) -> &'static str {
         Missing::ClientPort => "the client's port",
         Missing::User => "the user who connects",
         Missing::Detail(what) => what,
-        Missing::Choice { .. } | Missing::Random => "a random number",
+        Missing::Choice | Missing::Random => "a random number",
     }
 }

@@ -256,24 +256,26 @@ fn merge(mut all: Vec<Raw>) -> Vec<Outcome> {
     let mut changed = true;
     while changed {
         changed = false;
-        'pairs: for a in 0..all.len() {
-            for b in a + 1..all.len() {
-                if let Some(assumed) = joined(&all[a], &all[b]) {
-                    let other = all.remove(b);
-                    let one = &mut all[a];
-                    if assumed == one.assumed {
-                        one.outcome.probability += other.outcome.probability;
+        let mut a = 0;
+        while a < all.len() {
+            let mut b = a + 1;
+            while b < all.len() {
+                let Some((assumed, probability)) = joined(&all[a], &all[b]) else {
+                    b += 1;
+                    continue;
+                };
+                let other = all.remove(b);
+                let one = &mut all[a];
+                one.assumed = assumed;
+                one.outcome.probability = probability;
+                for note in other.outcome.notes {
+                    if !one.outcome.notes.contains(&note) {
+                        one.outcome.notes.push(note);
                     }
-                    one.assumed = assumed;
-                    for note in other.outcome.notes {
-                        if !one.outcome.notes.contains(&note) {
-                            one.outcome.notes.push(note);
-                        }
-                    }
-                    changed = true;
-                    break 'pairs;
                 }
+                changed = true;
             }
+            a += 1;
         }
     }
     let in_words = |raw: Raw| Outcome {
@@ -283,24 +285,22 @@ fn merge(mut all: Vec<Raw>) -> Vec<Outcome> {
     all.into_iter().map(in_words).collect()
 }
 
-/// What two outcomes with the same result assume together, if they can be one.
-fn joined(a: &Raw, b: &Raw) -> Option<Vec<Assumption>> {
+/// What two outcomes with the same result assume together and how likely they are then,
+/// if they can be one.
+fn joined(a: &Raw, b: &Raw) -> Option<(Vec<Assumption>, f64)> {
     if (a.outcome.fate, &a.outcome.packet) != (b.outcome.fate, &b.outcome.packet) {
         return None;
     }
+    let (p, q) = (a.outcome.probability, b.outcome.probability);
     let only = |mine: &[Assumption], theirs: &[Assumption]| -> Vec<Assumption> {
         mine.iter().filter(|x| !theirs.contains(x)).cloned().collect()
     };
     let (mine, theirs) = (only(&a.assumed, &b.assumed), only(&b.assumed, &a.assumed));
     match (mine.as_slice(), theirs.as_slice()) {
-        ([], []) => Some(a.assumed.clone()),
-        // The one holds whenever the other does.
-        ([], _) if a.outcome.probability >= b.outcome.probability => Some(a.assumed.clone()),
+        ([], []) => Some((a.assumed.clone(), p + q)),
         // Whether it holds or not.
-        ([x], [y])
-            if x.key == y.key && (a.outcome.probability - b.outcome.probability).abs() < 1e-9 =>
-        {
-            Some(a.assumed.iter().filter(|z| *z != x).cloned().collect())
+        ([x], [y]) if x.key == y.key && (p - q).abs() < 1e-9 => {
+            Some((a.assumed.iter().filter(|z| *z != x).cloned().collect(), p))
         }
         _ => None,
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::branch::{Branch, words};
 use super::load::Tracked;
 use super::nat::{self, Translation};
-use super::regs::{Holds, Missing};
+use super::regs::{Holds, Missing, Values, meets};
 use super::{Packet, Source, Step, load, xt};
 use crate::model::{
     Bytes, ChainId, CmpOp, CtKey, Element, Expr, Hook, MetaKey, NatKind, NatRange, Reg, Rejection,
@@ -57,7 +57,12 @@ impl Place<'_> {
 
     /// Adds the rule to the trail if it did something (`acted`) or decides something.
     fn tell(&self, branch: &mut Branch, ended: &Ended, acted: bool) {
-        if acted || !matches!(ended, Ended::Next | Ended::Verdict(RuleVerdict::Return)) {
+        let decides = !matches!(ended, Ended::Next | Ended::Verdict(RuleVerdict::Return));
+        // The element that a map of this rule led to says more.
+        let is_told = branch.trail.last().is_some_and(|last| {
+            last.element.is_some() && last.at == Some(self.at) && last.chain == *self.chain
+        });
+        if (acted || decides) && !is_told {
             branch.trail.push(self.step(None));
         }
         if acted {
@@ -137,6 +142,10 @@ fn from(
                     }
                 };
                 let mut all = continued(source, yes, place, at + 1, acted);
+                if !acted && all.iter().all(|(yes, ended)| is_as_before(yes, branch, ended)) {
+                    // Such as a limit on what is logged: nothing depends on it.
+                    return Ran::One(Ended::Next);
+                }
                 place.tell(&mut no, &Ended::Next, acted);
                 all.push((no, Ended::Next));
                 return Ran::Many(all);
@@ -166,6 +175,14 @@ fn from(
     }
     place.tell(branch, &Ended::Next, acted);
     Ran::One(Ended::Next)
+}
+
+/// Whether a branch goes on as if the rule had not been there.
+fn is_as_before(branch: &Branch, before: &Branch, ended: &Ended) -> bool {
+    *ended == Ended::Next
+        && branch.trail.len() == before.trail.len()
+        && branch.packet == before.packet
+        && branch.notes == before.notes
 }
 
 fn continued(
@@ -222,18 +239,27 @@ fn step(
             Does::Goes
         }
         Expr::Numgen { dreg, modulus, offset, .. } | Expr::Hash { dreg, modulus, offset, .. } => {
-            let choice = Missing::Choice { modulus: (*modulus).max(1), offset: *offset };
-            regs.forget(*dreg, 4, choice);
+            regs.choose(*dreg, *modulus, *offset);
             Does::Goes
         }
         Expr::Cmp { sreg, op, value } => compared(source, branch, place, *sreg, *op, value),
         Expr::Range { sreg, invert, from, to } => {
+            if let Some(values) = regs.choice(*sreg, from.0.len()).cloned() {
+                let within = |value: &[u8]| *from.0 <= *value && *value <= *to.0;
+                return chosen_if(branch, *sreg, &values, |value| within(value) != *invert);
+            }
             let holds = regs.within(*sreg, &from.0, &to.0);
             let missing = regs.missing(*sreg, from.0.len());
             ask(place, if *invert { holds.invert() } else { holds }, missing)
         }
         Expr::Lookup { set, sreg, invert } => lookup(source, branch, place, set, *sreg, *invert),
         Expr::Map { set, sreg, dreg } => map(source, branch, place, set, *sreg, *dreg),
+        Expr::SetMeta { key: MetaKey::Mark, sreg } if let Some(values) = regs.choice(*sreg, 4) => {
+            *acted = true;
+            let marked = |branch: &mut Branch, mark| branch.packet.mark = mark;
+            let values = Arc::clone(values);
+            Does::Splits(each(branch, &values, *sreg, marked))
+        }
         Expr::SetMeta { key: MetaKey::Mark, sreg } => match regs.get(*sreg, 4).map(word) {
             Some(mark) => {
                 packet.mark = mark;
@@ -244,11 +270,19 @@ fn step(
         },
         // Before conntrack, or kept away from it, there is no connection to mark.
         Expr::SetCt { key: CtKey::Mark, sreg } if *tracked == Tracked::Yes => {
-            if let Some(mark) = regs.get(*sreg, 4).map(word) {
-                packet.ct_mark = mark;
-                *acted = true;
+            *acted = true;
+            if let Some(values) = regs.choice(*sreg, 4) {
+                let marked = |branch: &mut Branch, mark| branch.packet.ct_mark = mark;
+                let values = Arc::clone(values);
+                return Does::Splits(each(branch, &values, *sreg, marked));
             }
-            Does::Goes
+            match regs.get(*sreg, 4).map(word) {
+                Some(mark) => {
+                    packet.ct_mark = mark;
+                    Does::Goes
+                }
+                None => Does::Ends(Ended::Unknown),
+            }
         }
         Expr::SetMeta { .. } | Expr::SetCt { .. } | Expr::NoEffect(_) => Does::Goes,
         // Another packet than the one that was asked about.
@@ -360,6 +394,44 @@ fn ask(place: Place<'_>, holds: Holds, missing: Option<Missing>) -> Does {
     }
 }
 
+/// One branch for each value that a word may have, with what follows from it.
+fn each(
+    branch: &Branch,
+    values: &Values,
+    sreg: Reg,
+    then: impl Fn(&mut Branch, u32),
+) -> Vec<(Branch, Option<Ended>)> {
+    let one = |(value, count): ([u8; 4], usize)| {
+        let mut branch = branch.in_cases(count, values.len());
+        branch.regs.set(sreg, &value);
+        then(&mut branch, u32::from_ne_bytes(value));
+        (branch, None)
+    };
+    distinct(values).into_iter().map(one).collect()
+}
+
+/// Each value, with how often it is there.
+fn distinct(values: &Values) -> Vec<([u8; 4], usize)> {
+    let mut all = values.to_vec();
+    all.sort_unstable_by_key(|value| u32::from_ne_bytes(*value));
+    all.chunk_by(|a, b| a == b).filter_map(|same| Some((*same.first()?, same.len()))).collect()
+}
+
+/// Goes on with those values of a word for which something holds, and not with the
+/// others.
+fn chosen_if(branch: &Branch, sreg: Reg, values: &Values, holds: impl Fn(&[u8]) -> bool) -> Does {
+    let (yes, no): (Vec<[u8; 4]>, Vec<[u8; 4]>) = values.iter().partition(|value| holds(*value));
+    if yes.is_empty() || no.is_empty() {
+        return go(no.is_empty());
+    }
+    let with = |some: Vec<[u8; 4]>| {
+        let mut branch = branch.in_cases(some.len(), values.len());
+        branch.regs.narrow(sreg, some.into());
+        branch
+    };
+    Does::Splits(vec![(with(yes), None), (with(no), Some(Ended::Next))])
+}
+
 fn compared(
     source: &dyn Source,
     branch: &Branch,
@@ -368,6 +440,9 @@ fn compared(
     op: CmpOp,
     value: &Bytes,
 ) -> Does {
+    if let Some(values) = branch.regs.choice(sreg, value.0.len()) {
+        return chosen_if(branch, sreg, values, |one| meets(one, op, &value.0));
+    }
     let holds = branch.regs.compare(sreg, op, &value.0);
     let Holds::Maybe(Missing::ClientAddress) = holds else {
         return ask(place, holds, None);
@@ -447,30 +522,6 @@ fn possible(
     Some(elements.iter().filter(|e| fits(e)).cloned().collect())
 }
 
-/// The values of a choice between numbers in a register, with their element each.
-fn chosen(
-    source: &dyn Source,
-    set: &SetId,
-    missing: Option<Missing>,
-    len: usize,
-) -> Option<Vec<(Bytes, Option<Element>)>> {
-    let Some(Missing::Choice { modulus, offset }) = missing.filter(|_| len == 4) else {
-        return None;
-    };
-    if usize::try_from(modulus).ok()? > CHOICES {
-        return None;
-    }
-    let elements = source.set_elements(set)?;
-    let head = source.set(set)?;
-    let value = |n: u32| Bytes(n.wrapping_add(offset).to_ne_bytes().to_vec());
-    let one = |n| {
-        let key = value(n);
-        let element = element_of(&head.fields, &elements, &key).cloned();
-        (key, element)
-    };
-    Some((0..modulus).map(one).collect())
-}
-
 fn key_len(source: &dyn Source, set: &SetId) -> Option<usize> {
     usize::try_from(source.set(set)?.key_len).ok()
 }
@@ -499,11 +550,13 @@ fn lookup(
         };
     }
     let missing = branch.regs.missing(sreg, len);
-    if let Some(all) = chosen(source, &set, missing, len) {
-        let hits = all.iter().filter(|(_, element)| element.is_some()).count();
-        #[expect(clippy::cast_precision_loss, reason = "at most some thousand")]
-        let often = Holds::Often(hits as f64 / all.len().max(1) as f64);
-        return Does::If(if invert { often.invert() } else { often }, String::new());
+    if let Some(values) = branch.regs.choice(sreg, len)
+        && let Some((head, elements)) = source.set(&set).zip(source.set_elements(&set))
+    {
+        let is_in = |key: &[u8]| {
+            element_of(&head.fields, &elements, &Bytes(key.to_vec())).is_some() != invert
+        };
+        return chosen_if(branch, sreg, values, is_in);
     }
     if missing == Some(Missing::ClientAddress) && name.starts_with("affinity-") {
         // kube-proxy's session affinity: who came before goes where he went.
@@ -514,7 +567,7 @@ fn lookup(
         return go(invert);
     }
     let what = words(missing.unwrap_or(Missing::Detail("a value")));
-    let question = format!("{what} is in set {name}");
+    let question = format!("{what} is in set {name} of {}", set.table);
     match branch.knows(&question) {
         Some(is) => go(is != invert),
         None => client_is(branch, question, invert),
@@ -563,16 +616,16 @@ fn map(
         };
     }
     let missing = branch.regs.missing(sreg, len);
-    if let Some(all) = chosen(source, &set, missing, len) {
-        #[expect(clippy::cast_precision_loss, reason = "at most some thousand")]
-        let share = 1.0 / all.len().max(1) as f64;
-        let split = |(key, element): (Bytes, Option<Element>)| {
-            let mut branch = branch.clone();
-            branch.probability *= share;
-            branch.regs.set(sreg, &key.0);
-            with(branch, element)
+    if let Some(values) = branch.regs.choice(sreg, len).filter(|all| all.len() <= CHOICES)
+        && let Some((head, elements)) = source.set(&set).zip(source.set_elements(&set))
+    {
+        let split = |(key, count): ([u8; 4], usize)| {
+            let mut branch = branch.in_cases(count, values.len());
+            branch.regs.set(sreg, &key);
+            let element = element_of(&head.fields, &elements, &Bytes(key.to_vec()));
+            with(branch, element.cloned())
         };
-        return Does::Splits(all.into_iter().map(split).collect());
+        return Does::Splits(distinct(values).into_iter().map(split).collect());
     }
     let Some(all) = possible(source, branch, &set, sreg, len).filter(|all| all.len() <= 64) else {
         return Does::Ends(Ended::Unknown);
@@ -688,7 +741,9 @@ fn targeted(
 
 fn translate(branch: &mut Branch, kind: NatKind, to: &Translation) -> Does {
     if kind == NatKind::Snat {
-        branch.packet.seen_as = Some(nat::seen_as(to));
+        let (seen_as, note) = nat::seen_as(&branch.packet, to);
+        branch.packet.seen_as = Some(seen_as);
+        note.into_iter().for_each(|note| branch.note(note));
         return Does::Ends(Ended::Settled);
     }
     let Some((all, note)) = nat::destinations(&branch.packet, to) else {
@@ -732,11 +787,8 @@ fn send_to(branch: &mut Branch, all: &[(IpAddr, u16)]) -> Does {
         to(branch, *one);
         return Does::Ends(Ended::Settled);
     }
-    #[expect(clippy::cast_precision_loss, reason = "some dozens")]
-    let share = 1.0 / all.len().max(1) as f64;
     let split = |one: &(IpAddr, u16)| {
-        let mut branch = branch.clone();
-        branch.probability *= share;
+        let mut branch = branch.in_cases(1, all.len());
         to(&mut branch, *one);
         (branch, Some(Ended::Settled))
     };
