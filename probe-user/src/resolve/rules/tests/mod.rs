@@ -1,6 +1,8 @@
 //! What rules do to a packet, rule by rule: each test writes some down, sends a packet
 //! through a hook, and compares every outcome as one line of words.
 
+mod chance;
+mod nat;
 mod verdicts;
 
 use std::collections::{BTreeSet, HashMap};
@@ -370,4 +372,36 @@ fn element(key: &[u8]) -> Element {
         data: None,
         comment: None,
     }
+}
+
+fn maps(key: &[u8], data: &[u8]) -> Element {
+    Element { data: Some(Bytes(data.to_vec())), ..element(key) }
+}
+
+fn leads(key: &[u8], verdict: RuleVerdict) -> Element {
+    Element { verdict: Some(verdict), ..element(key) }
+}
+
+/// What `PREROUTING` and the like do in a legacy or iptables-nft table.
+fn target(target: XtTarget) -> Vec<Expr> {
+    vec![Expr::Target(target)]
+}
+
+/// A range of one address and port, as `--to-destination` sets it.
+fn to(to: &str) -> NatRange {
+    let to: SocketAddr = to.parse().unwrap();
+    let addresses = Some((to.ip(), to.ip()));
+    NatRange { addresses, ports: Some((to.port(), to.port())), base: None, flags: 3 }
+}
+
+fn dnat(address: &str) -> Vec<Expr> {
+    target(XtTarget::Dnat(to(address)))
+}
+
+fn random(of_2_31: u32) -> Vec<Expr> {
+    vec![Expr::Match(XtMatch::Random { probability: of_2_31, invert: false })]
+}
+
+fn numgen(modulus: u32, offset: u32) -> Expr {
+    Expr::Numgen { dreg: Reg(0), modulus, offset, random: true }
 }
