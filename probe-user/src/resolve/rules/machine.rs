@@ -537,7 +537,10 @@ fn lookup(
     let set = place.set(name);
     let Some(len) = key_len(source, &set) else {
         let holds = Holds::Maybe(Missing::Detail("a set that could not be read"));
-        return Does::If(holds, place.question(&format!("what is in set {name}")));
+        return Does::If(
+            holds,
+            place.question(&format!("a match in set {name}, which could not be read")),
+        );
     };
     if let Some(key) = branch.regs.get(sreg, len) {
         let key = Bytes(key.to_vec());
@@ -545,7 +548,7 @@ fn lookup(
             Some(element) => go(element.is_some() != invert),
             None => Does::If(
                 Holds::Maybe(Missing::Detail("a set that could not be read")),
-                place.question(&format!("what is in set {name}")),
+                place.question(&format!("a match in set {name}, which could not be read")),
             ),
         };
     }
@@ -630,17 +633,33 @@ fn map(
     let Some(all) = possible(source, branch, &set, sreg, len).filter(|all| all.len() <= 64) else {
         return Does::Ends(Ended::Unknown);
     };
-    let what = words(missing.unwrap_or(Missing::Detail("a value")));
     let mut branches = Vec::new();
     let mut rest = branch.clone();
+    // Keys of no other element belong to the catch-all one.
+    let (any, all): (Vec<Element>, Vec<Element>) = all.into_iter().partition(|e| e.catch_all);
     for element in all {
-        let question = format!("{what} is {:?} in map {name}", element.key);
+        let question = key_is(missing, &element, &set);
         let is = branch.clone().assuming(question.clone(), true);
         branches.push(with(is, Some(element)));
         rest = rest.assuming(question, false);
     }
-    branches.push((rest, Some(Ended::Next)));
+    branches.push(with(rest, any.into_iter().next()));
     Does::Splits(branches)
+}
+
+/// What it takes for an element of a map to be the one.
+fn key_is(missing: Option<Missing>, element: &Element, set: &SetId) -> String {
+    let address = |bytes: &Bytes| {
+        let is_address =
+            missing == Some(Missing::ClientAddress) && [4, 16].contains(&bytes.0.len());
+        address_of(&bytes.0).filter(|_| is_address)
+    };
+    let what = words(missing.unwrap_or(Missing::Detail("a value")));
+    match (address(&element.key), element.key_end.as_ref().map(address)) {
+        (Some(one), None) => format!("{what} is {one}"),
+        (Some(first), Some(Some(last))) => format!("{what} is one of {first} to {last}"),
+        _ => format!("{what} is {:?} in map {} of {}", element.key, set.name, set.table),
+    }
 }
 
 fn matched(source: &dyn Source, branch: &mut Branch, place: Place<'_>, one: &XtMatch) -> Does {
