@@ -1,9 +1,13 @@
 //! What rules do to a packet, rule by rule: each test writes some down, sends a packet
 //! through a hook, and compares every outcome as one line of words.
 
+mod build;
 mod chance;
+mod matches;
 mod nat;
+mod sets;
 mod verdicts;
+mod xt_matches;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
@@ -12,6 +16,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::model::*;
+use build::*;
 
 const NETNS: NetnsId = NetnsId::Inode(1);
 /// The node's own address, which `eth0` has, and the address of a client.
@@ -136,6 +141,16 @@ impl World {
         self
     }
 
+    /// A set or map whose keys are of parts with these lengths, ranges each.
+    fn concat(self, table: &str, name: &str, fields: &[u32], elements: Vec<Element>) -> Self {
+        let key_len = fields.iter().map(|len| len.next_multiple_of(4)).sum();
+        let mut world = self.set(table, name, key_len, elements);
+        let id = SetId { table: world.table(table), name: name.into() };
+        let (set, _) = world.sets.get_mut(&id).unwrap();
+        (set.concat, set.fields) = (true, fields.to_vec());
+        world
+    }
+
     fn run(&self, hook: Hook, packet: Packet) -> Vec<Outcome> {
         let ruleset = Ruleset {
             netns: NETNS,
@@ -237,171 +252,4 @@ fn assert_complete(outcomes: &[Outcome]) {
         let told: Vec<String> = outcomes.iter().map(told).collect();
         assert!((sum - 1.0).abs() < 1e-6, "{sum} with answers {answers:b}: {told:#?}");
     }
-}
-
-// ---- packets ----------------------------------------------------------------------
-
-fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap()
-}
-
-fn eth0() -> Nic {
-    Nic { index: 2, name: "eth0".into() }
-}
-
-/// A TCP packet from a known client to port 80 of this node.
-fn packet() -> Packet {
-    Packet {
-        netns: NETNS,
-        proto: Proto::Tcp,
-        source: Sender::Address(ip(CLIENT)),
-        sport: None,
-        destination: ip(HOST),
-        dport: 80,
-        iif: Some(eth0()),
-        oif: None,
-        mark: 0,
-        ct_mark: 0,
-        uid: None,
-        untracked: false,
-        original: None,
-        seen_as: None,
-        tproxy: None,
-    }
-}
-
-/// The same from somebody somewhere.
-fn from_anybody() -> Packet {
-    Packet { source: Sender::Elsewhere, ..packet() }
-}
-
-/// A packet that a process of this node sends.
-fn local(to: &str) -> Packet {
-    let to: SocketAddr = to.parse().unwrap();
-    let source = Sender::Address(if to.ip().is_loopback() { to.ip() } else { ip(HOST) });
-    let oif = if to.ip().is_loopback() { Nic { index: 1, name: "lo".into() } } else { eth0() };
-    Packet { source, destination: to.ip(), dport: to.port(), iif: None, oif: Some(oif), ..packet() }
-}
-
-// ---- rules ------------------------------------------------------------------------
-
-/// A rule of parts in order.
-fn rule<const N: usize>(parts: [Vec<Expr>; N]) -> Vec<Expr> {
-    parts.concat()
-}
-
-fn verdict(verdict: RuleVerdict) -> Vec<Expr> {
-    vec![Expr::Verdict(verdict)]
-}
-
-fn accept() -> Vec<Expr> {
-    verdict(RuleVerdict::Accept)
-}
-
-fn drop_it() -> Vec<Expr> {
-    verdict(RuleVerdict::Drop)
-}
-
-fn back() -> Vec<Expr> {
-    verdict(RuleVerdict::Return)
-}
-
-fn jump(chain: &str) -> Vec<Expr> {
-    verdict(RuleVerdict::Jump(chain.into()))
-}
-
-fn goto(chain: &str) -> Vec<Expr> {
-    verdict(RuleVerdict::Goto(chain.into()))
-}
-
-fn reject() -> Vec<Expr> {
-    vec![Expr::Reject(Rejection::Port)]
-}
-
-/// Something that is not modelled.
-fn limit() -> Vec<Expr> {
-    vec![Expr::Opaque("limit".into())]
-}
-
-fn cmp(op: CmpOp, value: &[u8]) -> Expr {
-    Expr::Cmp { sreg: Reg(0), op, value: Bytes(value.to_vec()) }
-}
-
-fn immediate(reg: u8, value: &[u8]) -> Expr {
-    Expr::Immediate { dreg: Reg(reg), value: Bytes(value.to_vec()) }
-}
-
-fn meta(key: MetaKey) -> Expr {
-    Expr::Meta { key, dreg: Reg(0) }
-}
-
-fn payload(base: Base, offset: u32, len: u32) -> Expr {
-    Expr::Payload { base, offset, len, dreg: Reg(0) }
-}
-
-fn tcp_dport(port: u16) -> Vec<Expr> {
-    vec![
-        meta(MetaKey::L4proto),
-        cmp(CmpOp::Eq, &[6]),
-        payload(Base::Transport, 2, 2),
-        cmp(CmpOp::Eq, &port.to_be_bytes()),
-    ]
-}
-
-/// `ip saddr`, a whole address.
-fn saddr(address: [u8; 4]) -> Vec<Expr> {
-    vec![payload(Base::Network, 12, 4), cmp(CmpOp::Eq, &address)]
-}
-
-/// `meta mark set`.
-fn mark(mark: u32) -> Vec<Expr> {
-    vec![immediate(0, &mark.to_ne_bytes()), Expr::SetMeta { key: MetaKey::Mark, sreg: Reg(0) }]
-}
-
-/// `meta mark`.
-fn marked(mark: u32) -> Vec<Expr> {
-    vec![meta(MetaKey::Mark), cmp(CmpOp::Eq, &mark.to_ne_bytes())]
-}
-
-fn element(key: &[u8]) -> Element {
-    Element {
-        key: Bytes(key.to_vec()),
-        key_end: None,
-        catch_all: false,
-        verdict: None,
-        data: None,
-        comment: None,
-    }
-}
-
-fn maps(key: &[u8], data: &[u8]) -> Element {
-    Element { data: Some(Bytes(data.to_vec())), ..element(key) }
-}
-
-fn leads(key: &[u8], verdict: RuleVerdict) -> Element {
-    Element { verdict: Some(verdict), ..element(key) }
-}
-
-/// What `PREROUTING` and the like do in a legacy or iptables-nft table.
-fn target(target: XtTarget) -> Vec<Expr> {
-    vec![Expr::Target(target)]
-}
-
-/// A range of one address and port, as `--to-destination` sets it.
-fn to(to: &str) -> NatRange {
-    let to: SocketAddr = to.parse().unwrap();
-    let addresses = Some((to.ip(), to.ip()));
-    NatRange { addresses, ports: Some((to.port(), to.port())), base: None, flags: 3 }
-}
-
-fn dnat(address: &str) -> Vec<Expr> {
-    target(XtTarget::Dnat(to(address)))
-}
-
-fn random(of_2_31: u32) -> Vec<Expr> {
-    vec![Expr::Match(XtMatch::Random { probability: of_2_31, invert: false })]
-}
-
-fn numgen(modulus: u32, offset: u32) -> Expr {
-    Expr::Numgen { dreg: Reg(0), modulus, offset, random: true }
 }
