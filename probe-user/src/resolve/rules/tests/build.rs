@@ -12,6 +12,11 @@ pub(super) fn eth0() -> Nic {
     Nic { index: 2, name: "eth0".into() }
 }
 
+/// To pods and containers.
+pub(super) fn bridge() -> Nic {
+    Nic { index: 3, name: "docker0".into() }
+}
+
 /// A TCP packet from a known client to port 80 of this node.
 pub(super) fn packet() -> Packet {
     Packet {
@@ -182,4 +187,46 @@ pub(super) fn random(of_2_31: u32) -> Vec<Expr> {
 
 pub(super) fn numgen(modulus: u32, offset: u32) -> Expr {
     Expr::Numgen { dreg: Reg(0), modulus, offset, random: true }
+}
+
+/// `-i`, `-o`.
+pub(super) fn interface(key: MetaKey, op: CmpOp, name: &str) -> Vec<Expr> {
+    let mut bytes = name.as_bytes().to_vec();
+    bytes.resize(16, 0);
+    vec![meta(key), cmp(op, &bytes)]
+}
+
+/// `-d`, a network whose length is of whole bytes.
+pub(super) fn daddr_in(network: &[u8], op: CmpOp) -> Vec<Expr> {
+    vec![payload(Base::Network, 16, u32::try_from(network.len()).unwrap()), cmp(op, network)]
+}
+
+/// `-m addrtype`, with one type or none of each side.
+pub(super) fn addrtype(source: Option<RouteKind>, destination: Option<RouteKind>) -> Vec<Expr> {
+    let bit = |kind: Option<RouteKind>| kind.map_or(0, |kind| 1 << kind.rtn());
+    vec![Expr::Match(XtMatch::Addrtype {
+        source: bit(source),
+        destination: bit(destination),
+        invert_source: false,
+        invert_destination: false,
+        limit_in: false,
+        limit_out: false,
+    })]
+}
+
+/// `-m conntrack --ctstate`.
+pub(super) fn xt_state(bits: u16, invert: bool) -> Vec<Expr> {
+    vec![Expr::Match(XtMatch::Conntrack {
+        states: Some((bits, invert)),
+        status: None,
+        proto: None,
+        orig_source: None,
+        orig_destination: None,
+        reply_source: None,
+        reply_destination: None,
+        orig_sport: None,
+        orig_dport: None,
+        reply_direction: None,
+        other: false,
+    })]
 }

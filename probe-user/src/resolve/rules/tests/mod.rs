@@ -3,6 +3,8 @@
 
 mod build;
 mod chance;
+mod docker;
+mod kube_proxy;
 mod matches;
 mod nat;
 mod sets;
@@ -53,8 +55,13 @@ impl Source for World {
     }
     fn route(&self, query: &RouteQuery) -> Option<RouteFound> {
         let local = query.to == ip(HOST) || query.to.is_loopback();
-        let (kind, oif) =
-            if local { (RouteKind::Local, 1) } else { (RouteKind::Unicast, eth0().index) };
+        // Pods and containers are behind another interface.
+        let inner = ["10.244.", "172.17."].iter().any(|net| query.to.to_string().starts_with(net));
+        let (kind, oif) = match (local, inner) {
+            (true, _) => (RouteKind::Local, 1),
+            (_, true) => (RouteKind::Unicast, bridge().index),
+            _ => (RouteKind::Unicast, eth0().index),
+        };
         Some(RouteFound { kind, oif: Some(oif), gateway: None, source: None })
     }
     fn first_address(&self, _: NetnsId, ifindex: u32, ipv6: bool) -> Option<IpAddr> {

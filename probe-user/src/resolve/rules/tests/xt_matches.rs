@@ -138,19 +138,15 @@ fn marks() {
 }
 
 fn conntrack(states: Option<(u16, bool)>) -> XtMatch {
-    XtMatch::Conntrack {
-        states,
-        status: None,
-        proto: None,
-        orig_source: None,
-        orig_destination: None,
-        reply_source: None,
-        reply_destination: None,
-        orig_sport: None,
-        orig_dport: None,
-        reply_direction: None,
-        other: false,
+    let (bits, invert) = states.unwrap_or_default();
+    let mut one = match xt_state(bits, invert).remove(0) {
+        Expr::Match(one) => one,
+        other => panic!("{other:?}"),
+    };
+    if let XtMatch::Conntrack { states: of_one, .. } = &mut one {
+        *of_one = states;
     }
+    one
 }
 
 #[test]
