@@ -1,8 +1,11 @@
 //! One of the ways that a packet may go through the rules of a hook.
 
+use std::net::IpAddr;
+
 use super::load::Tracked;
 use super::regs::{Missing, Registers};
 use super::{Packet, Step};
+use crate::resolve::route::covers;
 
 /// What is assumed on a branch, so that the same question gets the same answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +23,8 @@ pub(super) struct Branch {
     pub(super) tracked: Tracked,
     pub(super) probability: f64,
     pub(super) assumed: Vec<Assumption>,
+    /// Networks that the client is assumed to be in, or not to be in.
+    pub(super) clients: Vec<(IpAddr, u8, bool)>,
     pub(super) notes: Vec<String>,
     pub(super) trail: Vec<Step>,
     /// How many steps of the trail stay, even if a call among them led to nothing.
@@ -34,6 +39,7 @@ impl Branch {
             tracked: Tracked::NotYet,
             probability: 1.0,
             assumed: Vec::new(),
+            clients: Vec::new(),
             notes: Vec::new(),
             trail: Vec::new(),
             kept: 0,
@@ -43,6 +49,19 @@ impl Branch {
     /// What was assumed of this question before, on this branch.
     pub(super) fn knows(&self, key: &str) -> Option<bool> {
         self.assumed.iter().find(|a| a.key == key).map(|a| a.holds)
+    }
+
+    /// Whether the client is in a network, by what was assumed of others.
+    pub(super) fn client_is_in(&self, network: IpAddr, prefix: u8) -> Option<bool> {
+        self.clients.iter().find_map(|(known, len, holds)| {
+            let around = *len <= prefix && covers(*known, *len, network);
+            let within = *len >= prefix && covers(network, prefix, *known);
+            match (holds, around, within) {
+                (true, _, true) => Some(true),
+                (true, false, false) | (false, true, _) => Some(false),
+                _ => None,
+            }
+        })
     }
 
     pub(super) fn assuming(mut self, key: String, holds: bool) -> Self {

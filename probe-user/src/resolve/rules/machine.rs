@@ -468,10 +468,16 @@ fn compared(
         format!("the client's address is in {network}/{prefix}")
     };
     let invert = op == CmpOp::Neq;
-    match branch.knows(&question) {
-        Some(is) => go(is != invert),
-        None => client_is(branch, question, invert),
+    if let Some(is) = branch.client_is_in(network, prefix) {
+        return go(is != invert);
     }
+    let mut ways = client_is(branch, question, invert);
+    if let Does::Splits(ways) = &mut ways {
+        for ((way, _), holds) in ways.iter_mut().zip([!invert, invert]) {
+            way.clients.push((network, prefix, holds));
+        }
+    }
+    ways
 }
 
 /// Goes on for a client of which something is assumed, or of which it is not.
