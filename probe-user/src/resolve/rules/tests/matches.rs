@@ -2,6 +2,7 @@
 //! does not, and for which that is not known.
 
 use super::*;
+use CmpOp::{Eq, Neq};
 
 fn world(hook: Hook, condition: Vec<Expr>) -> World {
     World::default().base("filter c", hook, vec![rule([condition, drop_it()])])
@@ -41,7 +42,6 @@ fn name(text: &str) -> Vec<u8> {
 
 #[test]
 fn interfaces() {
-    use CmpOp::{Eq, Neq};
     for (key, op, value, input, output) in [
         (MetaKey::Iifname, Eq, name("eth0"), true, false),
         (MetaKey::Iifname, Eq, name("eth"), false, false),
@@ -158,6 +158,50 @@ fn the_same_client_is_asked_for_once() {
             "passes, if the client's address is in 10.0.0.0/8 [filter c 2]",
         ]
     );
+}
+
+/// Who is in a network is in those around it, and in no other one.
+#[test]
+fn what_is_assumed_of_a_client_decides_other_networks() {
+    let says = |rules| {
+        let world = World::default().base("filter c", Hook::Input, rules);
+        world.says(Hook::Input, from_anybody())
+    };
+    let (small, wide, other) = ([10, 0, 0, 1], [10], [11]);
+    let test = |network: &[u8], then| rule([saddr_in(network, Eq), then]);
+    // In the small one, so in the wide one, and not in the other.
+    assert_eq!(
+        says(vec![
+            test(&small, mark(1)),
+            rule([marked(1), saddr_in(&other, Eq), reject()]),
+            rule([marked(1), saddr_in(&wide, Neq), reject()]),
+        ]),
+        [
+            "passes with mark 0x1, if the client's address is 10.0.0.1 [filter c 1]",
+            "passes, if the client's address is not 10.0.0.1 []",
+        ]
+    );
+    // Not in the wide one, so not in the small one; in the wide one nothing is known.
+    assert_eq!(
+        says(vec![test(&wide, accept()), test(&small, reject()), test(&other, drop_it())]).len(),
+        3
+    );
+    assert_eq!(
+        says(vec![rule([saddr_in(&wide, Eq), saddr_in(&small, Eq), drop_it()])]),
+        [
+            "dropped, if the client's address is in 10.0.0.0/8 and the client's address is 10.0.0.1 [filter c 1]",
+            "passes, if the client's address is in 10.0.0.0/8 and the client's address is not 10.0.0.1 []",
+            "passes, if the client's address is not in 10.0.0.0/8 []",
+        ]
+    );
+}
+
+#[test]
+fn a_range_of_clients_is_one_question() {
+    let ends = [cmp(CmpOp::Gte, &[10, 0, 0, 5]), cmp(CmpOp::Lte, &[10, 0, 0, 9])];
+    let range = [vec![payload(Base::Network, 12, 4)], ends.to_vec()].concat();
+    let question = "the client's address (rule 1 of ip filter chain c)";
+    assert_eq!(depends(range, from_anybody()), question);
 }
 
 #[test]

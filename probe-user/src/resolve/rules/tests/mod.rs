@@ -4,10 +4,12 @@
 mod build;
 mod chance;
 mod docker;
+mod ipv6;
 mod kube_proxy;
 mod matches;
 mod nat;
 mod sets;
+mod tproxy;
 mod verdicts;
 mod xt_matches;
 
@@ -24,9 +26,12 @@ const NETNS: NetnsId = NetnsId::Inode(1);
 /// The node's own address, which `eth0` has, and the address of a client.
 const HOST: &str = "192.0.2.10";
 const CLIENT: &str = "198.51.100.7";
+/// The node's own IPv6 address.
+const HOST6: &str = "2001:db8::10";
 
 /// Rules and facts written down. Chains are named `table chain`; a table is one of
-/// nf_tables for IPv4, or of legacy iptables when its name begins with `legacy-`.
+/// nf_tables for IPv4, or for others or of legacy iptables when its name begins with
+/// `six-`, `inet-`, `netdev-` or `legacy-`.
 #[derive(Default)]
 struct World {
     chains: HashMap<ChainId, Arc<[Rule]>>,
@@ -54,7 +59,7 @@ impl Source for World {
         self.ip_sets.iter().find(|known| known.id == *set).cloned()
     }
     fn route(&self, query: &RouteQuery) -> Option<RouteFound> {
-        let local = query.to == ip(HOST) || query.to.is_loopback();
+        let local = [ip(HOST), ip(HOST6)].contains(&query.to) || query.to.is_loopback();
         // Pods and containers are behind another interface.
         let inner = ["10.244.", "172.17."].iter().any(|net| query.to.to_string().starts_with(net));
         let (kind, oif) = match (local, inner) {
@@ -65,14 +70,20 @@ impl Source for World {
         Some(RouteFound { kind, oif: Some(oif), gateway: None, source: None })
     }
     fn first_address(&self, _: NetnsId, ifindex: u32, ipv6: bool) -> Option<IpAddr> {
-        (ifindex == eth0().index && !ipv6).then(|| ip(HOST))
+        (ifindex == eth0().index).then(|| ip(if ipv6 { HOST6 } else { HOST }))
     }
 }
 
 impl World {
     fn table(&mut self, name: &str) -> TableId {
         let backend = if name.starts_with("legacy-") { Backend::Legacy } else { Backend::Nft };
-        let id = TableId { netns: NETNS, backend, family: Family::Ip, name: name.into() };
+        let family = match name.split_once('-') {
+            Some(("six", _)) => Family::Ip6,
+            Some(("inet", _)) => Family::Inet,
+            Some(("netdev", _)) => Family::Netdev,
+            _ => Family::Ip,
+        };
+        let id = TableId { netns: NETNS, backend, family, name: name.into() };
         if !self.tables.iter().any(|table| table.id == id) {
             let count = u64::try_from(self.tables.len()).unwrap() + 1;
             let handle = (backend == Backend::Nft).then_some(count);
