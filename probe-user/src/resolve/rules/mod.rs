@@ -11,6 +11,7 @@ pub(super) mod dialect;
 pub(super) mod from_node;
 mod hook;
 mod load;
+mod lookup;
 mod machine;
 mod nat;
 pub(super) mod ports;
