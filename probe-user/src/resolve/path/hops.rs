@@ -43,8 +43,9 @@ pub(super) fn translation(
     let kind = if meaning.service.is_some() { HopKind::Service } else { HopKind::Dnat };
     let asked = (before.destination, before.dport);
     // One frontend may lead to several targets: what is the frontend's is the way to
-    // where they part.
-    let apart = if outcome.probability < 1.0 { 2 } else { 1 };
+    // where they part. A map that has them is one rule with the way there.
+    let map = outcome.trail.last().is_some_and(|step| step.element.is_some());
+    let apart = 1 + usize::from(outcome.probability < 1.0) - usize::from(map);
     let common = outcome.trail.len().saturating_sub(apart).max(1).min(outcome.trail.len());
     let common = outcome.trail.get(..common).unwrap_or_default();
     let mut proof = vec![Evidence::new(SOURCE, text::summary(common))];

@@ -1,40 +1,32 @@
-//! The chains of a hook, in the kernel's order, and the chains that they lead to.
+//! The chains of a hook, in the kernel's order.
 
 use std::cell::Cell;
 use std::sync::Arc;
 
 use super::branch::{Assumption, Branch};
 use super::load::Tracked;
-use super::machine::{self, Ended, Place, Ran};
 use super::{Fate, Outcome, Packet, Source, Step};
-use crate::model::{
-    BaseChain, ChainId, ChainKind, Family, Hook, Rejection, Rule, RuleVerdict, Ruleset,
-};
+use crate::model::{BaseChain, ChainKind, Family, Hook, Rejection, Rule, Ruleset};
 
 /// Conntrack runs here, at prerouting and output.
 const CONNTRACK: i32 = -200;
 /// Where all chains of type nat run, whatever priority they have among themselves.
 const DNAT: i32 = -100;
 const SNAT: i32 = 100;
-/// How deep chains may call each other. nf_tables allows 16; legacy tables refuse
-/// only loops.
-const DEPTH: usize = 128;
-/// How many branches one hook may make.
-const BRANCHES: usize = 512;
-/// How many rules one hook may run.
-const RULES: u32 = 1_000_000;
 
 /// Runs a packet through a hook.
 pub(super) struct Traversal<'s> {
-    source: &'s dyn Source,
-    hook: Hook,
-    rules: Cell<u32>,
-    branches: Cell<usize>,
+    pub(super) source: &'s dyn Source,
+    pub(super) hook: Hook,
+    /// How many rules were run.
+    pub(super) rules: Cell<u32>,
+    /// How many branches were made.
+    pub(super) branches: Cell<usize>,
 }
 
 /// How a chain ends.
 #[derive(Debug, Clone, PartialEq)]
-enum End {
+pub(super) enum End {
     Return,
     Accept,
     /// NAT or TPROXY decided.
@@ -166,7 +158,7 @@ impl<'s> Traversal<'s> {
 
     /// A base chain, with its policy at the end.
     fn base(&self, chain: &BaseChain, branch: Branch) -> Vec<(Branch, End)> {
-        let mut ends = self.chain(&chain.id, branch, 0);
+        let mut ends = self.chain(&chain.id, branch);
         for (branch, end) in &mut ends {
             if *end == End::Return {
                 *end = if chain.accepts { End::Accept } else { End::Drop };
@@ -178,144 +170,6 @@ impl<'s> Traversal<'s> {
             }
         }
         ends
-    }
-
-    fn chain(&self, id: &ChainId, branch: Branch, depth: usize) -> Vec<(Branch, End)> {
-        if depth > DEPTH {
-            return vec![(branch, End::Unknown)];
-        }
-        let mut ends = Vec::new();
-        match self.source.chain(id) {
-            Some(rules) => self.from(id, &rules, 0, branch, depth, &mut ends),
-            None => ends.push((branch, End::Unknown)),
-        }
-        ends
-    }
-
-    /// Runs the rules of a chain from one of them on.
-    fn from(
-        &self,
-        id: &ChainId,
-        rules: &Arc<[Rule]>,
-        first: usize,
-        mut branch: Branch,
-        depth: usize,
-        ends: &mut Vec<(Branch, End)>,
-    ) {
-        for at in first..rules.len() {
-            self.rules.set(self.rules.get() + 1);
-            if self.rules.get() > RULES || self.branches.get() > BRANCHES {
-                ends.push((branch, End::Unknown));
-                return;
-            }
-            let place = Place { chain: id, rules, at, hook: self.hook };
-            match machine::run(self.source, &mut branch, place) {
-                Ran::One(Ended::Next) => {}
-                Ran::One(ended) => match self.after(id, branch, ended, depth, ends) {
-                    Some(back) => branch = back,
-                    None => return,
-                },
-                Ran::Many(all) => {
-                    self.branches.set(self.branches.get() + all.len().saturating_sub(1));
-                    let mut going = Vec::new();
-                    for (branch, ended) in all {
-                        match ended {
-                            Ended::Next => going.push(branch),
-                            ended => going.extend(self.after(id, branch, ended, depth, ends)),
-                        }
-                    }
-                    // Most often one of them goes on; the others are run to their end.
-                    let Some(last) = going.pop() else { return };
-                    for other in going {
-                        self.from(id, rules, at + 1, other, depth, ends);
-                    }
-                    branch = last;
-                }
-            }
-        }
-        ends.push((branch, End::Return));
-    }
-
-    /// What a verdict leads to. `Some` goes on with the next rule.
-    fn after(
-        &self,
-        id: &ChainId,
-        branch: Branch,
-        ended: Ended,
-        depth: usize,
-        ends: &mut Vec<(Branch, End)>,
-    ) -> Option<Branch> {
-        let end = match ended {
-            Ended::Next => return Some(branch),
-            Ended::Settled => End::Settled,
-            Ended::Rejected(how) => End::Rejected(how),
-            Ended::Unknown => End::Unknown,
-            Ended::Verdict(verdict) => match verdict {
-                RuleVerdict::Accept => End::Accept,
-                RuleVerdict::Drop => End::Drop,
-                RuleVerdict::Queue => End::Queue,
-                RuleVerdict::Return => {
-                    let mut branch = branch;
-                    branch.trail.pop();
-                    ends.push((branch, End::Return));
-                    return None;
-                }
-                RuleVerdict::Continue | RuleVerdict::Break => return Some(branch),
-                RuleVerdict::Jump(name) => return self.call(id, name, branch, depth, ends),
-                RuleVerdict::Goto(name) => {
-                    let target = ChainId { table: id.table.clone(), name };
-                    let calls = branch.trail.len();
-                    for (mut branch, end) in self.chain(&target, branch, depth + 1) {
-                        if end == End::Return {
-                            forget_call(&mut branch, calls);
-                        }
-                        ends.push((branch, end));
-                    }
-                    return None;
-                }
-            },
-        };
-        ends.push((branch, end));
-        None
-    }
-
-    /// A jump: those branches that come back go on.
-    fn call(
-        &self,
-        id: &ChainId,
-        name: Arc<str>,
-        branch: Branch,
-        depth: usize,
-        ends: &mut Vec<(Branch, End)>,
-    ) -> Option<Branch> {
-        let target = ChainId { table: id.table.clone(), name };
-        let calls = branch.trail.len();
-        // Where the call stands, to go on there with more than one branch.
-        let place = branch.trail.last().and_then(|step| Some((Arc::clone(&step.rules), step.at?)));
-        let mut back = Vec::new();
-        for (mut branch, end) in self.chain(&target, branch, depth + 1) {
-            if end == End::Return {
-                forget_call(&mut branch, calls);
-                back.push(branch);
-            } else {
-                ends.push((branch, end));
-            }
-        }
-        let last = back.pop()?;
-        if let Some((rules, at)) = place {
-            for other in back {
-                self.from(id, &rules, at + 1, other, depth, ends);
-            }
-        }
-        Some(last)
-    }
-}
-
-/// A call that came back without having done anything is not worth telling.
-fn forget_call(branch: &mut Branch, calls: usize) {
-    let acted = branch.trail.get(calls..).is_some_and(|steps| !steps.is_empty());
-    if !acted {
-        branch.trail.truncate(calls.saturating_sub(1));
     }
 }
 
@@ -402,24 +256,26 @@ fn merge(mut all: Vec<Raw>) -> Vec<Outcome> {
     let mut changed = true;
     while changed {
         changed = false;
-        'pairs: for a in 0..all.len() {
-            for b in a + 1..all.len() {
-                if let Some(assumed) = joined(&all[a], &all[b]) {
-                    let other = all.remove(b);
-                    let one = &mut all[a];
-                    if assumed == one.assumed {
-                        one.outcome.probability += other.outcome.probability;
+        let mut a = 0;
+        while a < all.len() {
+            let mut b = a + 1;
+            while b < all.len() {
+                let Some((assumed, probability)) = joined(&all[a], &all[b]) else {
+                    b += 1;
+                    continue;
+                };
+                let other = all.remove(b);
+                let one = &mut all[a];
+                one.assumed = assumed;
+                one.outcome.probability = probability;
+                for note in other.outcome.notes {
+                    if !one.outcome.notes.contains(&note) {
+                        one.outcome.notes.push(note);
                     }
-                    one.assumed = assumed;
-                    for note in other.outcome.notes {
-                        if !one.outcome.notes.contains(&note) {
-                            one.outcome.notes.push(note);
-                        }
-                    }
-                    changed = true;
-                    break 'pairs;
                 }
+                changed = true;
             }
+            a += 1;
         }
     }
     let in_words = |raw: Raw| Outcome {
@@ -429,24 +285,22 @@ fn merge(mut all: Vec<Raw>) -> Vec<Outcome> {
     all.into_iter().map(in_words).collect()
 }
 
-/// What two outcomes with the same result assume together, if they can be one.
-fn joined(a: &Raw, b: &Raw) -> Option<Vec<Assumption>> {
+/// What two outcomes with the same result assume together and how likely they are then,
+/// if they can be one.
+fn joined(a: &Raw, b: &Raw) -> Option<(Vec<Assumption>, f64)> {
     if (a.outcome.fate, &a.outcome.packet) != (b.outcome.fate, &b.outcome.packet) {
         return None;
     }
+    let (p, q) = (a.outcome.probability, b.outcome.probability);
     let only = |mine: &[Assumption], theirs: &[Assumption]| -> Vec<Assumption> {
         mine.iter().filter(|x| !theirs.contains(x)).cloned().collect()
     };
     let (mine, theirs) = (only(&a.assumed, &b.assumed), only(&b.assumed, &a.assumed));
     match (mine.as_slice(), theirs.as_slice()) {
-        ([], []) => Some(a.assumed.clone()),
-        // The one holds whenever the other does.
-        ([], _) if a.outcome.probability >= b.outcome.probability => Some(a.assumed.clone()),
+        ([], []) => Some((a.assumed.clone(), p + q)),
         // Whether it holds or not.
-        ([x], [y])
-            if x.key == y.key && (a.outcome.probability - b.outcome.probability).abs() < 1e-9 =>
-        {
-            Some(a.assumed.iter().filter(|z| *z != x).cloned().collect())
+        ([x], [y]) if x.key == y.key && (p - q).abs() < 1e-9 => {
+            Some((a.assumed.iter().filter(|z| *z != x).cloned().collect(), p))
         }
         _ => None,
     }

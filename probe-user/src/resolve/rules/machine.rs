@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use super::branch::{Branch, words};
 use super::load::Tracked;
+use super::lookup::{chosen_if, each, lookup, map};
 use super::nat::{self, Translation};
-use super::regs::{Holds, Missing};
+use super::regs::{Holds, Missing, meets};
 use super::{Packet, Source, Step, load, xt};
 use crate::model::{
     Bytes, ChainId, CmpOp, CtKey, Element, Expr, Hook, MetaKey, NatKind, NatRange, Reg, Rejection,
-    Rule, RuleVerdict, SetId, XtMatch, XtTarget, element_of,
+    Rule, RuleVerdict, SetId, XtMatch, XtTarget,
 };
 
 /// How a rule ends.
@@ -46,7 +47,7 @@ impl Place<'_> {
         self.rules.get(self.at)
     }
 
-    fn step(&self, element: Option<Element>) -> Step {
+    pub(super) fn step(&self, element: Option<Element>) -> Step {
         Step {
             chain: self.chain.clone(),
             rules: Arc::clone(self.rules),
@@ -55,24 +56,35 @@ impl Place<'_> {
         }
     }
 
-    fn set(&self, name: &Arc<str>) -> SetId {
+    /// Adds the rule to the trail if it did something (`acted`) or decides something.
+    fn tell(&self, branch: &mut Branch, ended: &Ended, acted: bool) {
+        let decides = !matches!(ended, Ended::Next | Ended::Verdict(RuleVerdict::Return));
+        // The element that a map of this rule led to says more.
+        let is_told = branch.trail.last().is_some_and(|last| {
+            last.element.is_some() && last.at == Some(self.at) && last.chain == *self.chain
+        });
+        if (acted || decides) && !is_told {
+            branch.trail.push(self.step(None));
+        }
+        if acted {
+            branch.kept = branch.trail.len();
+        }
+    }
+
+    pub(super) fn set(&self, name: &Arc<str>) -> SetId {
         SetId { table: self.chain.table.clone(), name: Arc::clone(name) }
     }
 
     /// What tells a question of this rule from all others.
-    fn question(&self, what: &str) -> String {
+    pub(super) fn question(&self, what: &str) -> String {
         let handle = self.rule().map_or(0, |rule| rule.handle);
-        format!("{what} (rule {handle} of chain {})", self.chain.name)
+        let ChainId { table, name } = self.chain;
+        format!("{what} (rule {handle} of {table} chain {name})")
     }
 }
 
-/// How many branches one rule makes at most, of a choice or a map.
-const CHOICES: usize = 1024;
-/// How many elements are looked through for a key of which some is unknown.
-const ELEMENTS: usize = 4096;
-
 /// What an expression makes of a branch.
-enum Does {
+pub(super) enum Does {
     Goes,
     Ends(Ended),
     /// Not sure whether it goes on.
@@ -98,15 +110,14 @@ fn from(
         match step(source, branch, place, expr, &mut acted) {
             Does::Goes => {}
             Does::Ends(ended) => {
-                if ended != Ended::Next {
-                    branch.trail.push(place.step(None));
-                }
+                place.tell(branch, &ended, acted);
                 return Ran::One(ended);
             }
             Does::If(holds, question) => {
-                let (yes, no) = match (holds, branch.knows(&question)) {
+                let (yes, mut no) = match (holds, branch.knows(&question)) {
                     (Holds::Yes, _) | (Holds::Maybe(_), Some(true)) => continue,
                     (Holds::No, _) | (Holds::Maybe(_), Some(false)) => {
+                        place.tell(branch, &Ended::Next, acted);
                         return Ran::One(Ended::Next);
                     }
                     (Holds::Maybe(_), None) => (
@@ -115,6 +126,7 @@ fn from(
                     ),
                     (Holds::Often(p), _) => {
                         if p <= 0.0 {
+                            place.tell(branch, &Ended::Next, acted);
                             return Ran::One(Ended::Next);
                         }
                         if p >= 1.0 {
@@ -126,6 +138,11 @@ fn from(
                     }
                 };
                 let mut all = continued(source, yes, place, at + 1, acted);
+                if !acted && all.iter().all(|(yes, ended)| is_as_before(yes, branch, ended)) {
+                    // Such as a limit on what is logged: nothing depends on it.
+                    return Ran::One(Ended::Next);
+                }
+                place.tell(&mut no, &Ended::Next, acted);
                 all.push((no, Ended::Next));
                 return Ran::Many(all);
             }
@@ -135,8 +152,14 @@ fn from(
                     match ended {
                         None => all.extend(continued(source, branch, place, at + 1, acted)),
                         Some(ended) => {
-                            if !matches!(ended, Ended::Next | Ended::Verdict(_)) {
-                                branch.trail.push(place.step(None));
+                            match &ended {
+                                // The element of a map told the rule already.
+                                Ended::Verdict(verdict) if *verdict != RuleVerdict::Return => {
+                                    if acted {
+                                        branch.kept = branch.trail.len();
+                                    }
+                                }
+                                ended => place.tell(&mut branch, ended, acted),
                             }
                             all.push((branch, ended));
                         }
@@ -146,10 +169,16 @@ fn from(
             }
         }
     }
-    if acted {
-        branch.trail.push(place.step(None));
-    }
+    place.tell(branch, &Ended::Next, acted);
     Ran::One(Ended::Next)
+}
+
+/// Whether a branch goes on as if the rule had not been there.
+fn is_as_before(branch: &Branch, before: &Branch, ended: &Ended) -> bool {
+    *ended == Ended::Next
+        && branch.trail.len() == before.trail.len()
+        && branch.packet == before.packet
+        && branch.notes == before.notes
 }
 
 fn continued(
@@ -206,18 +235,27 @@ fn step(
             Does::Goes
         }
         Expr::Numgen { dreg, modulus, offset, .. } | Expr::Hash { dreg, modulus, offset, .. } => {
-            let choice = Missing::Choice { modulus: (*modulus).max(1), offset: *offset };
-            regs.forget(*dreg, 4, choice);
+            regs.choose(*dreg, *modulus, *offset);
             Does::Goes
         }
         Expr::Cmp { sreg, op, value } => compared(source, branch, place, *sreg, *op, value),
         Expr::Range { sreg, invert, from, to } => {
+            if let Some(values) = regs.choice(*sreg, from.0.len()).cloned() {
+                let within = |value: &[u8]| *from.0 <= *value && *value <= *to.0;
+                return chosen_if(branch, *sreg, &values, |value| within(value) != *invert);
+            }
             let holds = regs.within(*sreg, &from.0, &to.0);
             let missing = regs.missing(*sreg, from.0.len());
             ask(place, if *invert { holds.invert() } else { holds }, missing)
         }
         Expr::Lookup { set, sreg, invert } => lookup(source, branch, place, set, *sreg, *invert),
         Expr::Map { set, sreg, dreg } => map(source, branch, place, set, *sreg, *dreg),
+        Expr::SetMeta { key: MetaKey::Mark, sreg } if let Some(values) = regs.choice(*sreg, 4) => {
+            *acted = true;
+            let marked = |branch: &mut Branch, mark| branch.packet.mark = mark;
+            let values = Arc::clone(values);
+            Does::Splits(each(branch, &values, *sreg, marked))
+        }
         Expr::SetMeta { key: MetaKey::Mark, sreg } => match regs.get(*sreg, 4).map(word) {
             Some(mark) => {
                 packet.mark = mark;
@@ -228,15 +266,25 @@ fn step(
         },
         // Before conntrack, or kept away from it, there is no connection to mark.
         Expr::SetCt { key: CtKey::Mark, sreg } if *tracked == Tracked::Yes => {
-            if let Some(mark) = regs.get(*sreg, 4).map(word) {
-                packet.ct_mark = mark;
-                *acted = true;
+            *acted = true;
+            if let Some(values) = regs.choice(*sreg, 4) {
+                let marked = |branch: &mut Branch, mark| branch.packet.ct_mark = mark;
+                let values = Arc::clone(values);
+                return Does::Splits(each(branch, &values, *sreg, marked));
             }
-            Does::Goes
+            match regs.get(*sreg, 4).map(word) {
+                Some(mark) => {
+                    packet.ct_mark = mark;
+                    Does::Goes
+                }
+                None => Does::Ends(Ended::Unknown),
+            }
         }
         Expr::SetMeta { .. } | Expr::SetCt { .. } | Expr::NoEffect(_) => Does::Goes,
         // Another packet than the one that was asked about.
         Expr::SetPayload { .. } => Does::Ends(Ended::Unknown),
+        Expr::Verdict(RuleVerdict::Continue) => Does::Goes,
+        Expr::Verdict(RuleVerdict::Break) => Does::Ends(Ended::Next),
         Expr::Verdict(verdict) => Does::Ends(Ended::Verdict(verdict.clone())),
         Expr::Notrack => {
             // After conntrack it is too late.
@@ -303,7 +351,7 @@ fn step(
     }
 }
 
-fn go(goes: bool) -> Does {
+pub(super) fn go(goes: bool) -> Does {
     if goes { Does::Goes } else { Does::Ends(Ended::Next) }
 }
 
@@ -315,7 +363,7 @@ fn be16(bytes: &[u8]) -> u16 {
     bytes.first_chunk::<2>().map_or(0, |port| u16::from_be_bytes(*port))
 }
 
-fn address_of(bytes: &[u8]) -> Option<IpAddr> {
+pub(super) fn address_of(bytes: &[u8]) -> Option<IpAddr> {
     match bytes.len() {
         4 => Some(IpAddr::from(*bytes.first_chunk::<4>()?)),
         _ => Some(IpAddr::from(*bytes.first_chunk::<16>()?)),
@@ -350,6 +398,9 @@ fn compared(
     op: CmpOp,
     value: &Bytes,
 ) -> Does {
+    if let Some(values) = branch.regs.choice(sreg, value.0.len()) {
+        return chosen_if(branch, sreg, values, |one| meets(one, op, &value.0));
+    }
     let holds = branch.regs.compare(sreg, op, &value.0);
     let Holds::Maybe(Missing::ClientAddress) = holds else {
         return ask(place, holds, None);
@@ -375,14 +426,20 @@ fn compared(
         format!("the client's address is in {network}/{prefix}")
     };
     let invert = op == CmpOp::Neq;
-    match branch.knows(&question) {
-        Some(is) => go(is != invert),
-        None => client_is(branch, question, invert),
+    if let Some(is) = branch.client_is_in(network, prefix) {
+        return go(is != invert);
     }
+    let mut ways = client_is(branch, question, invert);
+    if let Does::Splits(ways) = &mut ways {
+        for ((way, _), holds) in ways.iter_mut().zip([!invert, invert]) {
+            way.clients.push((network, prefix, holds));
+        }
+    }
+    ways
 }
 
 /// Goes on for a client of which something is assumed, or of which it is not.
-fn client_is(branch: &Branch, question: String, invert: bool) -> Does {
+pub(super) fn client_is(branch: &Branch, question: String, invert: bool) -> Does {
     let yes = branch.clone().assuming(question.clone(), true);
     let no = branch.clone().assuming(question, false);
     let (goes, ends) = if invert { (no, yes) } else { (yes, no) };
@@ -409,162 +466,6 @@ fn is_of_this_node(source: &dyn Source, packet: &Packet, network: IpAddr, prefix
         }
     };
     not_from_there(network) && nat::last_of(network, prefix).is_some_and(not_from_there)
-}
-
-/// The elements that a key of which some bits are unknown may belong to.
-fn possible(
-    source: &dyn Source,
-    branch: &Branch,
-    set: &SetId,
-    sreg: Reg,
-    len: usize,
-) -> Option<Vec<Element>> {
-    let (bytes, known) = branch.regs.partly(sreg, len)?;
-    let elements = source.set_elements(set).filter(|all| all.len() <= ELEMENTS)?;
-    let fits = |element: &Element| {
-        element.catch_all
-            || element.key_end.is_some()
-            || element.key.0.iter().zip(bytes).zip(known).all(|((e, b), k)| (e ^ b) & k == 0)
-    };
-    Some(elements.iter().filter(|e| fits(e)).cloned().collect())
-}
-
-/// The values of a choice between numbers in a register, with their element each.
-fn chosen(
-    source: &dyn Source,
-    set: &SetId,
-    missing: Option<Missing>,
-    len: usize,
-) -> Option<Vec<(Bytes, Option<Element>)>> {
-    let Some(Missing::Choice { modulus, offset }) = missing.filter(|_| len == 4) else {
-        return None;
-    };
-    if usize::try_from(modulus).ok()? > CHOICES {
-        return None;
-    }
-    let elements = source.set_elements(set)?;
-    let head = source.set(set)?;
-    let value = |n: u32| Bytes(n.wrapping_add(offset).to_ne_bytes().to_vec());
-    let one = |n| {
-        let key = value(n);
-        let element = element_of(&head.fields, &elements, &key).cloned();
-        (key, element)
-    };
-    Some((0..modulus).map(one).collect())
-}
-
-fn key_len(source: &dyn Source, set: &SetId) -> Option<usize> {
-    usize::try_from(source.set(set)?.key_len).ok()
-}
-
-fn lookup(
-    source: &dyn Source,
-    branch: &mut Branch,
-    place: Place<'_>,
-    name: &Arc<str>,
-    sreg: Reg,
-    invert: bool,
-) -> Does {
-    let set = place.set(name);
-    let Some(len) = key_len(source, &set) else {
-        let holds = Holds::Maybe(Missing::Detail("a set that could not be read"));
-        return Does::If(holds, place.question(&format!("what is in set {name}")));
-    };
-    if let Some(key) = branch.regs.get(sreg, len) {
-        let key = Bytes(key.to_vec());
-        return match source.set_element(&set, &key) {
-            Some(element) => go(element.is_some() != invert),
-            None => Does::If(
-                Holds::Maybe(Missing::Detail("a set that could not be read")),
-                place.question(&format!("what is in set {name}")),
-            ),
-        };
-    }
-    let missing = branch.regs.missing(sreg, len);
-    if let Some(all) = chosen(source, &set, missing, len) {
-        let hits = all.iter().filter(|(_, element)| element.is_some()).count();
-        #[expect(clippy::cast_precision_loss, reason = "at most some thousand")]
-        let often = Holds::Often(hits as f64 / all.len().max(1) as f64);
-        return Does::If(if invert { often.invert() } else { often }, String::new());
-    }
-    if missing == Some(Missing::ClientAddress) && name.starts_with("affinity-") {
-        // kube-proxy's session affinity: who came before goes where he went.
-        branch.note("session affinity: a client that came before goes where it went".to_owned());
-        return go(invert);
-    }
-    if possible(source, branch, &set, sreg, len).is_some_and(|all| all.is_empty()) {
-        return go(invert);
-    }
-    let what = words(missing.unwrap_or(Missing::Detail("a value")));
-    let question = format!("{what} is in set {name}");
-    match branch.knows(&question) {
-        Some(is) => go(is != invert),
-        None => client_is(branch, question, invert),
-    }
-}
-
-/// Follows a map: what an element says, on the branch that has its key.
-fn map(
-    source: &dyn Source,
-    branch: &mut Branch,
-    place: Place<'_>,
-    name: &Arc<str>,
-    sreg: Reg,
-    dreg: Option<Reg>,
-) -> Does {
-    let set = place.set(name);
-    let Some(len) = key_len(source, &set) else { return Does::Ends(Ended::Unknown) };
-    let with = |mut branch: Branch, element: Option<Element>| {
-        let Some(element) = element else { return (branch, Some(Ended::Next)) };
-        match (dreg, &element.data, &element.verdict) {
-            (Some(dreg), Some(data), _) => {
-                branch.regs.set(dreg, &data.0);
-                branch.trail.push(place.step(Some(element)));
-                (branch, None)
-            }
-            (None, _, Some(verdict)) => {
-                let ended = Ended::Verdict(verdict.clone());
-                branch.trail.push(place.step(Some(element)));
-                (branch, Some(ended))
-            }
-            // A stateful object decides nothing by itself.
-            _ => (branch, None),
-        }
-    };
-    if let Some(key) = branch.regs.get(sreg, len) {
-        let key = Bytes(key.to_vec());
-        return match source.set_element(&set, &key) {
-            Some(None) => Does::Ends(Ended::Next),
-            Some(element) => Does::Splits(vec![with(branch.clone(), element)]),
-            None => Does::Ends(Ended::Unknown),
-        };
-    }
-    let missing = branch.regs.missing(sreg, len);
-    if let Some(all) = chosen(source, &set, missing, len) {
-        #[expect(clippy::cast_precision_loss, reason = "at most some thousand")]
-        let share = 1.0 / all.len().max(1) as f64;
-        let split = |(key, element): (Bytes, Option<Element>)| {
-            let mut branch = branch.clone();
-            branch.probability *= share;
-            branch.regs.set(sreg, &key.0);
-            with(branch, element)
-        };
-        return Does::Splits(all.into_iter().map(split).collect());
-    }
-    let Some(all) = possible(source, branch, &set, sreg, len).filter(|all| all.len() <= 64) else {
-        return Does::Ends(Ended::Unknown);
-    };
-    let what = words(missing.unwrap_or(Missing::Detail("a value")));
-    let mut branches = Vec::new();
-    let mut rest = branch.clone();
-    for element in all {
-        let question = format!("{what} is {:?} in map {name}", element.key);
-        let is = branch.clone().assuming(question.clone(), true);
-        branches.push(with(is, Some(element)));
-        rest = rest.assuming(question, false);
-    }
-    branches.push((rest, Some(Ended::Next)));
-    Does::Splits(branches)
 }
 
 fn matched(source: &dyn Source, branch: &mut Branch, place: Place<'_>, one: &XtMatch) -> Does {
@@ -665,7 +566,9 @@ fn targeted(
 
 fn translate(branch: &mut Branch, kind: NatKind, to: &Translation) -> Does {
     if kind == NatKind::Snat {
-        branch.packet.seen_as = Some(nat::seen_as(to));
+        let (seen_as, note) = nat::seen_as(&branch.packet, to);
+        branch.packet.seen_as = Some(seen_as);
+        note.into_iter().for_each(|note| branch.note(note));
         return Does::Ends(Ended::Settled);
     }
     let Some((all, note)) = nat::destinations(&branch.packet, to) else {
@@ -709,11 +612,8 @@ fn send_to(branch: &mut Branch, all: &[(IpAddr, u16)]) -> Does {
         to(branch, *one);
         return Does::Ends(Ended::Settled);
     }
-    #[expect(clippy::cast_precision_loss, reason = "some dozens")]
-    let share = 1.0 / all.len().max(1) as f64;
     let split = |one: &(IpAddr, u16)| {
-        let mut branch = branch.clone();
-        branch.probability *= share;
+        let mut branch = branch.in_cases(1, all.len());
         to(&mut branch, *one);
         (branch, Some(Ended::Settled))
     };

@@ -6,10 +6,12 @@
 //! each choice, with its probability. Nothing is assumed true or false silently.
 
 mod branch;
+mod chains;
 pub(super) mod dialect;
 pub(super) mod from_node;
 mod hook;
 mod load;
+mod lookup;
 mod machine;
 mod nat;
 pub(super) mod ports;
@@ -172,3 +174,6 @@ pub(super) fn traverse(
 ) -> Vec<Outcome> {
     hook::Traversal::new(source, hook).run(ruleset, packet)
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{Packet, SeenAs};
+use super::{Packet, SeenAs, Sender};
 
 /// `NF_NAT_RANGE_PROTO_RANDOM` and `…_FULLY`.
 const RANDOM: u32 = 4 | 0x10;
@@ -37,9 +37,9 @@ pub(super) fn destinations(packet: &Packet, to: &Translation) -> Option<Destinat
             (first.wrapping_add(u16::try_from(at).unwrap_or(0)), None)
         }
         Some((first, last)) if first == last => (first, None),
+        Some(_) if to.flags & RANDOM != 0 => return None,
         // The kernel keeps a port that is in the range.
         Some((first, last)) if (first..=last).contains(&packet.dport) => (packet.dport, None),
-        Some(_) if to.flags & RANDOM != 0 => return None,
         Some((first, last)) => {
             (first, Some(format!("another port up to {last} if {first} is taken")))
         }
@@ -61,11 +61,21 @@ pub(super) fn destinations(packet: &Packet, to: &Translation) -> Option<Destinat
     Some((addresses.into_iter().map(|address| (address, port)).collect(), note))
 }
 
-/// What SNAT makes of the source.
-pub(super) fn seen_as(to: &Translation) -> SeenAs {
+/// What SNAT makes of the source, and what else is to be said.
+pub(super) fn seen_as(packet: &Packet, to: &Translation) -> (SeenAs, Option<String>) {
     match to.addresses {
-        Some((address, _)) => SeenAs::Address(address),
-        None => SeenAs::Itself,
+        None => (SeenAs::Itself, None),
+        Some((first, last)) if first == last => (SeenAs::Address(first), None),
+        Some((first, last)) => {
+            if to.flags & NETMAP != 0
+                && let Sender::Address(source) = packet.source
+                && let Some(address) = netmap(source, first, last)
+            {
+                return (SeenAs::Address(address), None);
+            }
+            let note = format!("the source becomes one of {first} to {last}");
+            (SeenAs::Address(first), Some(note))
+        }
     }
 }
 

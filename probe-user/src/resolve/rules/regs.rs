@@ -1,5 +1,7 @@
 //! Registers of which some bits are not known.
 
+use std::sync::Arc;
+
 use crate::model::{BitOp, Bytes, CmpOp, Reg};
 
 /// What is not known of a packet, for people and to tell assumptions apart.
@@ -13,8 +15,8 @@ pub(super) enum Missing {
     User,
     /// Something of the packet or its connection.
     Detail(&'static str),
-    /// A number out of so many, from an offset on: 0 random, in turn, or a hash.
-    Choice { modulus: u32, offset: u32 },
+    /// One of some numbers, random, in turn, or a hash: [`Registers::choice`].
+    Choice,
     /// A random number.
     Random,
 }
@@ -55,6 +57,19 @@ impl Holds {
     }
 }
 
+/// Whether bytes compare so with a value.
+pub(super) fn meets(bytes: &[u8], op: CmpOp, value: &[u8]) -> bool {
+    let order = bytes.cmp(value);
+    match op {
+        CmpOp::Eq => order.is_eq(),
+        CmpOp::Neq => order.is_ne(),
+        CmpOp::Lt => order.is_lt(),
+        CmpOp::Lte => order.is_le(),
+        CmpOp::Gt => order.is_gt(),
+        CmpOp::Gte => order.is_ge(),
+    }
+}
+
 const SIZE: usize = 64;
 const WORDS: usize = 16;
 
@@ -66,11 +81,20 @@ pub(super) struct Registers {
     known: [u8; SIZE],
     /// What the others are, by word.
     missing: [Option<Missing>; WORDS],
+    /// The words that are one of some values, all as likely. What was said of them once
+    /// stays true: a condition leaves those for which it holds.
+    choices: Vec<(usize, Values)>,
 }
+
+/// What a word may be.
+pub(super) type Values = Arc<[[u8; 4]]>;
+
+/// How many values of a word are told apart.
+const VALUES: u32 = 4096;
 
 impl Registers {
     pub(super) fn new() -> Self {
-        Self { bytes: [0; SIZE], known: [0xff; SIZE], missing: [None; WORDS] }
+        Self { bytes: [0; SIZE], known: [0xff; SIZE], missing: [None; WORDS], choices: Vec::new() }
     }
 
     fn range(reg: Reg, len: usize) -> Option<std::ops::Range<usize>> {
@@ -90,6 +114,7 @@ impl Registers {
             self.known[at] =
                 if from < bytes.len() { known.get(from).copied().unwrap_or(0xff) } else { 0xff };
         }
+        self.choices.retain(|(word, _)| !(range.start / 4..end.div_ceil(4)).contains(word));
         for word in range.start / 4..end.div_ceil(4) {
             let whole = self.known[word * 4..(word + 1) * 4].iter().all(|known| *known == 0xff);
             self.missing[word] = if whole { None } else { Some(missing) };
@@ -128,30 +153,12 @@ impl Registers {
         let Some((bytes, known)) = self.partly(reg, value.len()) else { return Holds::No };
         let differs = bytes.iter().zip(known).zip(value).any(|((b, k), v)| (b ^ v) & k != 0);
         if known.iter().all(|k| *k == 0xff) {
-            let order = bytes.cmp(value);
-            return Holds::from(match op {
-                CmpOp::Eq => order.is_eq(),
-                CmpOp::Neq => order.is_ne(),
-                CmpOp::Lt => order.is_lt(),
-                CmpOp::Lte => order.is_le(),
-                CmpOp::Gt => order.is_gt(),
-                CmpOp::Gte => order.is_ge(),
-            });
+            return Holds::from(meets(bytes, op, value));
         }
         match op {
             CmpOp::Eq if differs => Holds::No,
             CmpOp::Neq if differs => Holds::Yes,
-            _ => self.unsure(reg, value.len(), |bytes| {
-                let order = bytes.cmp(value);
-                match op {
-                    CmpOp::Eq => order.is_eq(),
-                    CmpOp::Neq => order.is_ne(),
-                    CmpOp::Lt => order.is_lt(),
-                    CmpOp::Lte => order.is_le(),
-                    CmpOp::Gt => order.is_gt(),
-                    CmpOp::Gte => order.is_ge(),
-                }
-            }),
+            _ => Holds::Maybe(self.unknown(reg, value.len())),
         }
     }
 
@@ -159,29 +166,48 @@ impl Registers {
         let len = from.len();
         match self.get(reg, len) {
             Some(bytes) => Holds::from(from <= bytes && bytes <= to),
-            None => self.unsure(reg, len, |bytes| from <= bytes && bytes <= to),
+            None => Holds::Maybe(self.unknown(reg, len)),
         }
     }
 
-    /// A condition on what is not known: so often for a choice between numbers.
-    fn unsure(&self, reg: Reg, len: usize, holds: impl Fn(&[u8]) -> bool) -> Holds {
-        let missing = self.missing(reg, len).unwrap_or(Missing::Detail("a value"));
-        match missing {
-            Missing::Choice { modulus, offset } if len == 4 && modulus <= 4096 => {
-                let all = (0..modulus).map(|n| n.wrapping_add(offset).to_ne_bytes());
-                let hits = all.filter(|bytes| holds(bytes)).count();
-                #[expect(clippy::cast_precision_loss, reason = "at most 4096")]
-                Holds::Often(hits as f64 / f64::from(modulus.max(1)))
-            }
-            missing => Holds::Maybe(missing),
+    /// What is not known of them, in any case.
+    fn unknown(&self, reg: Reg, len: usize) -> Missing {
+        self.missing(reg, len).unwrap_or(Missing::Detail("a value"))
+    }
+
+    /// The values that a word may have, all as likely.
+    pub(super) fn choice(&self, reg: Reg, len: usize) -> Option<&Values> {
+        let mine = |(word, _): &&(usize, Values)| *word == usize::from(reg.0);
+        self.choices.iter().find(mine).filter(|_| len == 4).map(|(_, values)| values)
+    }
+
+    /// A word is one of so many numbers, from an offset on.
+    pub(super) fn choose(&mut self, reg: Reg, modulus: u32, offset: u32) {
+        let all = (0..modulus.max(1)).map(|n| n.wrapping_add(offset).to_ne_bytes());
+        if modulus > VALUES {
+            self.forget(reg, 4, Missing::Random);
+        } else {
+            self.narrow(reg, all.collect());
         }
+    }
+
+    /// A word is one of these values.
+    pub(super) fn narrow(&mut self, reg: Reg, values: Values) {
+        if let [one] = &*values {
+            return self.set(reg, one);
+        }
+        self.forget(reg, 4, Missing::Choice);
+        self.choices.push((usize::from(reg.0), values));
     }
 
     pub(super) fn bitwise(&mut self, sreg: Reg, dreg: Reg, len: u32, op: &BitOp) {
         let len = usize::try_from(len).unwrap_or(SIZE).min(SIZE);
+        if let Some(values) = self.choice(sreg, len).cloned() {
+            return self.computed(dreg, &values, |alone, reg| alone.bitwise(reg, reg, 4, op));
+        }
         let Some((bytes, known)) = self.partly(sreg, len) else { return };
         let (mut bytes, mut known) = (bytes.to_vec(), known.to_vec());
-        let missing = self.missing(sreg, len).unwrap_or(Missing::Detail("a value"));
+        let missing = self.unknown(sreg, len);
         match op {
             BitOp::MaskXor { mask: Bytes(mask), xor: Bytes(xor) } => {
                 for (at, (byte, known)) in bytes.iter_mut().zip(&mut known).enumerate() {
@@ -213,6 +239,10 @@ impl Registers {
     pub(super) fn byteorder(&mut self, sreg: Reg, dreg: Reg, len: u32, size: u32) {
         let len = usize::try_from(len).unwrap_or(SIZE).min(SIZE);
         let size = usize::try_from(size).unwrap_or(1).max(1);
+        if let Some(values) = self.choice(sreg, len).cloned() {
+            let swap = |alone: &mut Self, reg| alone.byteorder(reg, reg, 4, 4);
+            return self.computed(dreg, &values, swap);
+        }
         let Some((bytes, known)) = self.partly(sreg, len) else { return };
         let swap = |bytes: &[u8]| -> Vec<u8> {
             // Network order is big endian; where the machine is as well, nothing changes.
@@ -226,7 +256,21 @@ impl Registers {
             bytes.chunks(size).flat_map(reverse).collect()
         };
         let (bytes, known) = (swap(bytes), swap(known));
-        let missing = self.missing(sreg, len).unwrap_or(Missing::Detail("a value"));
+        let missing = self.unknown(sreg, len);
         self.write(dreg, &bytes, &known, missing);
+    }
+
+    /// Writes what a computation makes of each of some values.
+    fn computed(&mut self, dreg: Reg, values: &Values, compute: impl Fn(&mut Self, Reg)) {
+        let one = |value: &[u8; 4]| {
+            let mut alone = Self::new();
+            alone.set(Reg(0), value);
+            compute(&mut alone, Reg(0));
+            alone.get(Reg(0), 4)?.first_chunk().copied()
+        };
+        match values.iter().map(one).collect() {
+            Some(results) => self.narrow(dreg, results),
+            None => self.forget(dreg, 4, Missing::Random),
+        }
     }
 }

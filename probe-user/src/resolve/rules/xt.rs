@@ -243,16 +243,22 @@ fn in_set(packet: &Packet, set: &IpSet, sides: &[bool]) -> Holds {
     let Some(members) = &set.members else {
         return Holds::Maybe(Missing::Detail("what is in an ipset"));
     };
-    let exception = |m: &IpSetMember| m.nomatch;
-    let result = |nomatch: bool| {
-        let of = members.iter().filter(|m| exception(m) == nomatch);
-        let all: Vec<Holds> = of.map(|m| is_member(packet, set, m, sides)).collect();
-        if all.contains(&Holds::Yes) {
-            return Holds::Yes;
-        }
-        all.into_iter().find(|h| *h != Holds::No).unwrap_or(Holds::No)
-    };
-    result(false).and(result(true).invert())
+    let prefix = |m: &IpSetMember| m.address.map_or(u8::MAX, |(_, prefix)| prefix);
+    let mut all: Vec<(u8, bool, Holds)> = members
+        .iter()
+        .map(|m| (prefix(m), m.nomatch, is_member(packet, set, m, sides)))
+        .filter(|(.., holds)| *holds != Holds::No)
+        .collect();
+    if all.iter().all(|(_, nomatch, _)| *nomatch) {
+        return Holds::No;
+    }
+    // The smallest network decides; what surely holds before what may.
+    all.sort_by_key(|(prefix, _, holds)| (std::cmp::Reverse(*prefix), *holds != Holds::Yes));
+    match all.first() {
+        Some((_, true, holds)) => holds.invert(),
+        Some((_, false, holds)) => *holds,
+        None => Holds::No,
+    }
 }
 
 fn is_member(packet: &Packet, set: &IpSet, member: &IpSetMember, sides: &[bool]) -> Holds {

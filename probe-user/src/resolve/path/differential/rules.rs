@@ -237,10 +237,21 @@ fn nft_rule(random: &mut Random, kind: &str, later: &[String]) -> String {
             format!("{how} {}", random.of(later))
         }
         2 => "return".to_owned(),
-        3 => "meta mark set meta mark | 0x1".to_owned(),
+        3 => (*random.of(&[
+            "meta mark set meta mark | 0x1",
+            "meta mark set 0x2 return",
+            "numgen random mod 2 0-1 meta mark set 0x1",
+            "numgen random mod 4 1-2 numgen inc mod 4 > 3 drop",
+            "numgen random mod 4 > 3 meta mark set 0x1",
+            "meta mark set numgen random mod 1 offset 3",
+            "meta mark set numgen random mod 2 offset 1",
+            "numgen inc mod 1 vmap { 0 : continue } meta mark set 0x1",
+        ]))
+        .to_owned(),
         4 if !later.is_empty() && !tests.contains("dport") => format!(
-            "tcp dport vmap {{ 1001 : jump {}, 1002 : accept, 1003 : continue }}",
-            random.of(later)
+            "tcp dport vmap {{ 1001 : jump {}, 1002 : accept, 1003 : continue }} {}",
+            random.of(later),
+            random.of(&["", "drop", "meta mark set 0x1 accept", "return"]),
         ),
         5 if nat => format!("meta l4proto {{ tcp, udp }} redirect to :{}", port(random)),
         6 if nat => {
