@@ -46,7 +46,7 @@ const CASES: &[Case] = &[
     case("service", "k3s", ": 3 0 9 9 5 enter enter", &["30995"]),
     case("sources", "k3s", "4", &["node1", "sources"]),
     case("ports", "kind-wsl2", "s s s", &["outside PID ns"]),
-    case("path", "kind-wsl2", "enter", &["reachable"]),
+    case("path", "kind-wsl2", "enter", &["outside this PID namespace"]),
 ];
 
 #[test]

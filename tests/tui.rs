@@ -142,7 +142,8 @@ fn a_signal_gives_the_terminal_back() -> Test {
         terminal.run("(sh -c 'echo $PPID > $HOME/pid; exec sleep 0'; exec $TOOL tui --no-kube); echo ended with $?")?;
         terminal.wait("the screen", |screen| screen.contains("[1 Ports]"))?;
         let pid = std::fs::read_to_string(lab.dir().join("pid"))?;
-        let sent = Command::new("kill").args([format!("-{signal}").as_str(), pid.trim()]).status()?;
+        let sent =
+            Command::new("kill").args([format!("-{signal}").as_str(), pid.trim()]).status()?;
         ensure!(sent.success(), "kill -{signal} {pid}");
         ended(&terminal, "0")?;
     }
@@ -256,7 +257,10 @@ fn without_a_terminal_it_says_what_to_do() -> Test {
         (&["tui", "--demo", "--keys", "j"], "--keys belongs to --print"),
         (&["tui", "--print", "80"], "COLUMNSxLINES"),
         (&["tui", "--print", "0x9"], "COLUMNSxLINES"),
-        (&["tui", "--demo", "--print", "80x24", "--keys", "hyper-x"], "there is no key \"hyper-x\""),
+        (
+            &["tui", "--demo", "--print", "80x24", "--keys", "hyper-x"],
+            "there is no key \"hyper-x\"",
+        ),
         (&["tui", "--record", "/tmp/x"], "can't be recorded"),
         (&["tui", "--json"], "has no JSON"),
         (&["tui", "--replay", "/nowhere/node.json"], "can't read /nowhere/node.json"),

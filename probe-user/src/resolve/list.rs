@@ -11,8 +11,8 @@ use super::facts::{Facts, container_name};
 use super::forward;
 use super::owner;
 use crate::model::{
-    End, Ending, Endpoint, HopKind, ListRow, Listing, NetnsId, Owners, Pid, PortRange, Process, Proto, Socket,
-    SocketFilter, SocketInode, StartTime,
+    End, Ending, Endpoint, HopKind, ListRow, Listing, NetnsId, Owners, Pid, PortRange, Process,
+    Proto, Socket, SocketFilter, SocketInode, StartTime,
 };
 use crate::node::Node;
 

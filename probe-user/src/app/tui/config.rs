@@ -71,7 +71,8 @@ fn is_not_ours(error: &io::Error) -> bool {
 fn parse(path: &Path, text: &str) -> Result<Config, Failure> {
     Config::parse(text).map_err(|wrong| {
         let wrong = wrong.iter();
-        let lines = wrong.map(|wrong| format!("{}:{}: {}", path.display(), wrong.line, wrong.message));
+        let lines =
+            wrong.map(|wrong| format!("{}:{}: {}", path.display(), wrong.line, wrong.message));
         let lines: Vec<String> = lines.collect();
         Failure::Usage(lines.join("\nwhereis-port: "))
     })

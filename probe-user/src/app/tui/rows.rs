@@ -168,9 +168,7 @@ fn count(rows: &mut [Row], connections: &[Connections]) {
         let mine = here.filter(|(local, _)| {
             let other = bound.contains(&(row.key.netns, row.key.port, *local));
             *local == address
-                || (address.is_unspecified()
-                    && !other
-                    && (address.is_ipv6() || local.is_ipv4()))
+                || (address.is_unspecified() && !other && (address.is_ipv6() || local.is_ipv4()))
         });
         row.conns = Some(mine.map(|(_, count)| count).sum());
     }

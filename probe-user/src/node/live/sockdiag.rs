@@ -14,7 +14,9 @@ use netlink_sys::{Socket as Netlink, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::genl::{self, Message};
-use crate::model::{Connections, NetnsId, Port, PortRange, Proto, Socket, SocketFilter, SocketState};
+use crate::model::{
+    Connections, NetnsId, Port, PortRange, Proto, Socket, SocketFilter, SocketState,
+};
 
 /// The message of both a question and its answers.
 const SOCK_DIAG_BY_FAMILY: u16 = 20;

@@ -132,7 +132,11 @@ impl Column {
     }
 
     /// What `row` has there, safe to show. `None` when there is none.
-    pub(in crate::view) fn value<'a>(self, row: &'a ListRow, style: &Style) -> Option<Cow<'a, str>> {
+    pub(in crate::view) fn value<'a>(
+        self,
+        row: &'a ListRow,
+        style: &Style,
+    ) -> Option<Cow<'a, str>> {
         let end = &row.end;
         let process = end.processes.first();
         let text = |text: &'a String| style.shown(text);

@@ -10,8 +10,21 @@ use super::row::{Row, kind};
 
 /// The keys of terms, as the message about an unknown one lists them.
 pub(super) const KEYS: [&str; 15] = [
-    "port", "proto", "ip", "address", "process", "pid", "user", "container", "pod", "cluster",
-    "netns", "service", "target", "kind", "state",
+    "port",
+    "proto",
+    "ip",
+    "address",
+    "process",
+    "pid",
+    "user",
+    "container",
+    "pod",
+    "cluster",
+    "netns",
+    "service",
+    "target",
+    "kind",
+    "state",
 ];
 
 /// Whether a row is new, as it was, or gone.

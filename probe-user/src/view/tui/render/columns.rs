@@ -34,12 +34,8 @@ const NEEDED: [(Column, u16); 12] = [
 ];
 
 /// How wide a column is that most of what is in it can be read in.
-const ENOUGH: [(Column, u16); 4] = [
-    (Column::Process, 16),
-    (Column::Container, 24),
-    (Column::Target, 24),
-    (Column::Pod, 28),
-];
+const ENOUGH: [(Column, u16); 4] =
+    [(Column::Process, 16), (Column::Container, 24), (Column::Target, 24), (Column::Pod, 28)];
 
 /// The columns that fit into `total`, of which `widest` says how wide the widest cell is.
 /// One in which nothing is has no place.
@@ -49,7 +45,8 @@ pub fn fit(widest: &[u16; Column::ALL.len()], total: u16) -> Vec<Placed> {
         let at = Column::ALL.iter().position(|known| *known == column);
         at.and_then(|at| widest.get(at)).copied().unwrap_or_default()
     };
-    let always = |column| matches!(column, Column::Port | Column::Proto | Column::Address | Column::Process);
+    let always =
+        |column| matches!(column, Column::Port | Column::Proto | Column::Address | Column::Process);
     let mut room = total.saturating_sub(MARKS);
     let mut chosen: Vec<(Column, u16)> = Vec::new();
     for (column, narrowest) in NEEDED {

@@ -33,7 +33,13 @@ pub(super) fn draw(state: &State, place: Rect, buffer: &mut Buffer) {
 fn history(state: &State, place: Rect, buffer: &mut Buffer) {
     let lived = state.events.lived();
     let head = line(state, ["PORT", "CAME", "WENT", "LAST", "SHORTEST", "PROCESS", "CONTAINER"]);
-    buffer.set_stringn(place.x, place.y, head, usize::from(place.width), state.theme.of(Role::Header));
+    buffer.set_stringn(
+        place.x,
+        place.y,
+        head,
+        usize::from(place.width),
+        state.theme.of(Role::Header),
+    );
     for (y, lived) in (place.y + 1..place.bottom()).zip(lived.iter().skip(state.events.back)) {
         let Lived { port, process, container, came, went, last, shortest, .. } = lived;
         let time = |time: &Option<u64>| time.map_or_else(|| "-".to_owned(), lasted);
@@ -47,7 +53,13 @@ fn history(state: &State, place: Rect, buffer: &mut Buffer) {
             state.style.text(container),
         ];
         let text = line(state, cells.each_ref().map(String::as_str));
-        buffer.set_stringn(place.x, y, text, usize::from(place.width), ratatui::style::Style::new());
+        buffer.set_stringn(
+            place.x,
+            y,
+            text,
+            usize::from(place.width),
+            ratatui::style::Style::new(),
+        );
     }
 }
 

@@ -24,7 +24,13 @@ pub fn draw(state: &State, buffer: &mut Buffer) -> Option<Position> {
         let lines =
             ["too small for a screen".to_owned(), format!("{width} x {height} at least; q ends")];
         for (y, line) in (area.y..area.bottom()).zip(lines) {
-            buffer.set_stringn(area.x, y, line, usize::from(area.width), ratatui::style::Style::new());
+            buffer.set_stringn(
+                area.x,
+                y,
+                line,
+                usize::from(area.width),
+                ratatui::style::Style::new(),
+            );
         }
         return None;
     };

@@ -18,7 +18,8 @@ pub(super) fn draw(state: &State, head: Rect, main: Rect, buffer: &mut Buffer) {
         let title = columns::title(place.column, state.style.glyphs().arrow);
         let title = fitted(state, &title, *place);
         let sorted = place.column == state.ports.sort;
-        let look = if sorted { look.add_modifier(ratatui::style::Modifier::UNDERLINED) } else { look };
+        let look =
+            if sorted { look.add_modifier(ratatui::style::Modifier::UNDERLINED) } else { look };
         put(buffer, head, *place, head.y, &title, look);
     }
     if state.ports.shown.is_empty() {
@@ -29,7 +30,13 @@ pub(super) fn draw(state: &State, head: Rect, main: Rect, buffer: &mut Buffer) {
         } else {
             "nothing passes the filter; esc undoes it"
         };
-        buffer.set_stringn(main.x + 1, main.y, text, usize::from(main.width), state.theme.of(Role::Dim));
+        buffer.set_stringn(
+            main.x + 1,
+            main.y,
+            text,
+            usize::from(main.width),
+            state.theme.of(Role::Dim),
+        );
         return;
     }
     let items = state.ports.shown.iter().enumerate().skip(state.ports.top);

@@ -147,9 +147,8 @@ fn what_is_new_gone_and_selected_can_be_told_with_and_without_colours() {
         assert_eq!(buffer[(0, 3)].symbol(), ">");
         assert!(buffer[(5, 3)].modifier.contains(Modifier::REVERSED));
         assert!(buffer[(5, 6)].modifier.contains(Modifier::DIM));
-        let is_plain = |cell: &ratatui::buffer::Cell| {
-            cell.fg == Color::Reset && cell.bg == Color::Reset
-        };
+        let is_plain =
+            |cell: &ratatui::buffer::Cell| cell.fg == Color::Reset && cell.bg == Color::Reset;
         (buffer[(5, 5)].fg, buffer.content().iter().all(is_plain))
     };
     assert_eq!(look(Depth::Sixteen), (Color::Green, false));

@@ -29,7 +29,8 @@ pub(super) fn pane(state: &State, pane: &Pane, place: Rect, buffer: &mut Buffer)
         if hop == Some(at) {
             buffer.set_style(whole, state.theme.of(Role::Selected));
         } else if pane.matches(line) {
-            buffer.set_style(whole, ratatui::style::Style::new().add_modifier(Modifier::UNDERLINED));
+            buffer
+                .set_style(whole, ratatui::style::Style::new().add_modifier(Modifier::UNDERLINED));
         }
     }
     // What is below the screen is said at its last line.

@@ -66,7 +66,8 @@ impl State {
             }
             "export" => {
                 let (name, text) = self.exported();
-                let name = if rest.is_empty() { format!("whereis-port-{name}") } else { rest.into() };
+                let name =
+                    if rest.is_empty() { format!("whereis-port-{name}") } else { rest.into() };
                 return Ok(vec![Effect::Export { name, text }]);
             }
             // A number alone is a port.

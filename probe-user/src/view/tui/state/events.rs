@@ -55,6 +55,10 @@ pub struct Lived {
     pub at: u64,
 }
 
+/// What tells a listener that is open from any other: its namespace, protocol, port and
+/// inode.
+type Place = (Option<NetnsId>, Proto, Option<Port>, Option<u64>);
+
 /// The view of events.
 #[derive(Debug, Default)]
 pub struct Events {
@@ -73,7 +77,7 @@ pub struct Events {
     pub history: bool,
     lived: Vec<Lived>,
     by: HashMap<(Proto, Port, String, String), usize>,
-    open: HashMap<(Option<NetnsId>, Proto, Option<Port>, Option<u64>), (usize, u64)>,
+    open: HashMap<Place, (usize, u64)>,
 }
 
 impl Events {

@@ -232,9 +232,10 @@ impl State {
 
     fn copy(&mut self, json: bool) -> Vec<Effect> {
         let text = match self.view {
-            View::Ports => self.ports.selected().map(|live| {
-                if json { live.row.json() } else { live.row.line() }
-            }),
+            View::Ports => self
+                .ports
+                .selected()
+                .map(|live| if json { live.row.json() } else { live.row.line() }),
             View::Path if json => self.answered.as_ref().map(|answered| {
                 let answers = std::slice::from_ref(&answered.answer);
                 let document =

@@ -416,11 +416,8 @@ impl State {
             self.settled = (key.clone(), self.clock.now);
         }
         self.path_size()?;
-        let of_row = |key: RowKey| Question {
-            port: key.port,
-            proto: Some(key.proto),
-            row: Some(key),
-        };
+        let of_row =
+            |key: RowKey| Question { port: key.port, proto: Some(key.proto), row: Some(key) };
         let question = self.free.clone().or_else(|| key.map(of_row))?;
         let fresh = match &self.asked {
             Some((asked, at)) if *asked == question => {

@@ -415,9 +415,7 @@ impl Ports {
         let texts = || nothing_last(text(&a.row, self.sort), text(&b.row, self.sort), down);
         let order = match self.sort {
             Column::Port => nothing_last(Some(a.row.key.port), Some(b.row.key.port), down),
-            Column::Address => {
-                nothing_last(Some(a.row.key.address), Some(b.row.key.address), down)
-            }
+            Column::Address => nothing_last(Some(a.row.key.address), Some(b.row.key.address), down),
             Column::Pid => numbers(&|live| live.row.key.pid.map(u64::from)),
             Column::Conns => numbers(&|live| live.row.conns.map(u64::from)),
             Column::Age => numbers(&|live| age(live, clock).map(|(seconds, _)| seconds)),
@@ -498,7 +496,11 @@ impl Ports {
                 Item::Row(_) => None,
             })
             .collect();
-        if names == self.folded { self.folded.clear() } else { self.folded = names }
+        if names == self.folded {
+            self.folded.clear()
+        } else {
+            self.folded = names
+        }
         self.selected = 0;
         self.order(clock);
     }
@@ -528,7 +530,11 @@ impl Ports {
             _ => false,
         };
         let steps = (1..count).map(|step| {
-            if forward { (self.selected + step) % count } else { (self.selected + count - step) % count }
+            if forward {
+                (self.selected + step) % count
+            } else {
+                (self.selected + count - step) % count
+            }
         });
         if let Some(at) = steps.into_iter().find(changed) {
             self.selected = at;

@@ -102,7 +102,8 @@ fn what_has_nothing_in_a_column_comes_last_whichever_way_it_is_sorted() {
 #[test]
 fn a_new_row_is_new_and_a_gone_one_stays_for_a_while() {
     let mut state = state();
-    let delta = Delta { put: vec![row(8080, "python3", None)], gone: vec![some_rows()[0].key.clone()] };
+    let delta =
+        Delta { put: vec![row(8080, "python3", None)], gone: vec![some_rows()[0].key.clone()] };
     state.update(Message::Rows(delta, Box::default()), clock(1_000));
     let life = |state: &State, port: u16, now: u64| {
         let live = state.ports.rows.iter().find(|live| live.row.key.port == Port(port));
@@ -158,7 +159,15 @@ fn groups_fold_and_cycle() {
     assert_eq!(state.ports.group, Some(GroupBy::Container));
     assert_eq!(
         shown(&state),
-        ["[(no container) 1]", "22", "[cluster1-control-plane 2]", "2379", "6443", "[web 1]", "443"]
+        [
+            "[(no container) 1]",
+            "22",
+            "[cluster1-control-plane 2]",
+            "2379",
+            "6443",
+            "[web 1]",
+            "443"
+        ]
     );
     state.ports.select(4);
     press(&mut state, "space");

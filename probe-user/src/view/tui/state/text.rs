@@ -128,11 +128,20 @@ impl State {
 /// What the help says beside the keys.
 const HELP: [(&str, &str); 7] = [
     ("filter words", "any cell has them: kapi finds kube-apiserver; -word leaves it out"),
-    ("filter terms", "port:6443 port:8000-8010 proto:udp ip:6 netns: process: pid: user: container:"),
+    (
+        "filter terms",
+        "port:6443 port:8000-8010 proto:udp ip:6 netns: process: pid: user: container:",
+    ),
     ("", "pod: cluster: service: target: kind:listener|kernel|dnat|service state:new|live|gone"),
     (":port N", "go to a port; one that has no row is asked for all the same"),
-    (":netns NAME", "only this namespace; :filter, :sort COLUMN[:desc], :group, :export FILE, :quit"),
-    ("marks", "+ new, x gone, > selected; the age of what was there before is at most its process's"),
+    (
+        ":netns NAME",
+        "only this namespace; :filter, :sort COLUMN[:desc], :group, :export FILE, :quit",
+    ),
+    (
+        "marks",
+        "+ new, x gone, > selected; the age of what was there before is at most its process's",
+    ),
     ("mouse", "click selects, again opens; a column's name sorts; the wheel scrolls"),
 ];
 
