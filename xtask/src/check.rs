@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{Refused, ebpf, sh};
+use crate::{Refused, ebpf, fuzz, sh};
 
 /// Runs all checks, and stops at the first that fails.
 pub(crate) fn run() -> Result<()> {
@@ -12,6 +12,7 @@ pub(crate) fn run() -> Result<()> {
     let mut doc = sh::cargo(&["doc", "--workspace", "--no-deps", "--locked"]);
     sh::run(doc.env("RUSTDOCFLAGS", "-D warnings"))?;
     ebpf::check()?;
+    fuzz::check()?;
     dependencies()
 }
 

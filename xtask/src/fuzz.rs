@@ -91,6 +91,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// That the targets' own lock file knows all the dependencies the tool has now: it
+/// would else be found out by a build that comes last.
+pub(crate) fn check() -> Result<()> {
+    let mut read = sh::cargo(&["metadata", "--locked", "--format-version", "1"]);
+    sh::capture(read.current_dir(sh::workspace().join("fuzz"))).context(
+        "fuzz/Cargo.lock is behind Cargo.lock: copy it over and run cargo metadata in fuzz/",
+    )?;
+    Ok(())
+}
+
 fn build() -> Result<PathBuf> {
     let dir = sh::target_dir()?.join("fuzz");
     let mut build = sh::cargo(&["build", "--locked", "--target", TRIPLE]);

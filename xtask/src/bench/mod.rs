@@ -13,6 +13,7 @@ mod measure;
 mod node;
 mod report;
 mod rules;
+mod screen;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -51,6 +52,9 @@ pub(crate) struct Args {
     /// Measure only a cluster of 200 simulated nodes, and print what asking it took.
     #[arg(long, conflicts_with_all = ["json", "readme", "rules_only"])]
     fleet: bool,
+    /// Measure only the screen, and print what it took.
+    #[arg(long, conflicts_with_all = ["json", "readme", "rules_only", "kube"])]
+    screen: bool,
     /// Measure this binary instead of building the release binary.
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
@@ -97,6 +101,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         println!("{}", kube::table(&kube::measure(&binary, args.rounds)?));
         return Ok(());
     }
+    if args.screen {
+        println!("{}", screen::table(&screen::measure(&binary)?));
+        return Ok(());
+    }
     let somo = sh::find("somo");
     if somo.is_none() {
         sh::shout("somo is not installed and is left out (cargo install --locked somo)");
@@ -115,10 +123,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
     let rules = rules::measure(&binary, args.rounds)?;
     let kube = kube::measure(&binary, args.rounds)?;
+    let screen = screen::measure(&binary)?;
 
     let machine = Machine::read(args.rounds)?;
     let markdown = report::markdown(&machine, &all, &events, &rules);
-    let markdown = format!("{markdown}\n\n{}", kube::table(&kube).trim_end());
+    let (kube, screen) = (kube::table(&kube), screen::table(&screen));
+    let markdown = format!("{markdown}\n\n{}\n\n{}", kube.trim_end(), screen.trim_end());
     println!("{markdown}");
     if let Some(file) = &args.json {
         let json = serde_json::to_string_pretty(&report::json(&machine, &all, &events, &rules))?;

@@ -84,9 +84,24 @@ impl fmt::Display for Size {
 impl Node {
     /// Starts the processes and waits until they have opened everything.
     pub(crate) fn start(size: Size) -> Result<Self> {
+        Self::of(size.helpers())
+    }
+
+    /// A node with so many listeners, in up to eight processes.
+    pub(crate) fn listening(listeners: u16) -> Result<Self> {
+        let each = listeners.div_ceil(8);
+        let helper = |n: u16| HelperArgs {
+            first_port: FIRST_PORT + each * n,
+            listeners: each.min(listeners.saturating_sub(each * n)),
+            extra: each,
+        };
+        Self::of((0..8).map(helper).filter(|args| args.listeners > 0).collect())
+    }
+
+    fn of(helpers: Vec<HelperArgs>) -> Result<Self> {
         let (reader, writer) = std::io::pipe().context("making a pipe")?;
         let mut node = Self { helpers: Vec::new(), leash: Some(writer) };
-        for args in size.helpers() {
+        for args in helpers {
             let child = args.start(&reader)?;
             node.helpers.push((args, child));
         }

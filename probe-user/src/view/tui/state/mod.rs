@@ -317,6 +317,8 @@ impl State {
                 Vec::new()
             }
             Message::Failed(why) => {
+                // What failed may have been the answer: it is asked for again later.
+                self.waiting = false;
                 self.say(why);
                 Vec::new()
             }

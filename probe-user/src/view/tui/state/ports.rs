@@ -189,9 +189,12 @@ impl Differ {
     pub fn diff(&mut self, rows: Vec<Row>, within: impl Fn(&RowKey) -> bool) -> Delta {
         let mut seen = BTreeSet::new();
         let mut delta = Delta::default();
-        for row in rows {
+        for mut row in rows {
             seen.insert(row.key.clone());
-            if self.known.get(&row.key) != Some(&row) {
+            let known = self.known.get(&row.key);
+            // A reading of some ports counts no connections: what was counted stays.
+            row.conns = row.conns.or_else(|| known.and_then(|known| known.conns));
+            if known != Some(&row) {
                 self.known.insert(row.key.clone(), row.clone());
                 delta.put.push(row);
             }

@@ -147,6 +147,10 @@ fn readings_are_compared() {
     let of = |port: u16| move |key: &RowKey| key.port == Port(port);
     let other = differ.diff(vec![row(443, "caddy", None)], of(443));
     assert_eq!((other.put.len(), other.gone.len()), (1, 0));
+    let counted = Row { conns: Some(7), ..row(443, "caddy", None) };
+    assert_eq!(differ.diff(vec![counted], of(443)).put.len(), 1);
+    let uncounted = differ.diff(vec![row(443, "caddy", None)], of(443));
+    assert_eq!(uncounted, Delta::default(), "what was counted stays");
     let gone = differ.diff(Vec::new(), of(443));
     assert_eq!((gone.put.len(), gone.gone.len()), (0, 1));
     assert_eq!(differ.diff(some_rows(), |_| true).put.len(), 1);
