@@ -1,5 +1,6 @@
 //! The screen in a real terminal, on a node where things happen.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
 use anyhow::{Result, ensure};
@@ -86,6 +87,46 @@ fn without_ebpf_readings_are_compared() -> Test {
     terminal.keys(&["3"])?;
     terminal.wait_line(&["~listen", &format!("127.0.0.1:{port}")])?;
     Ok(())
+}
+
+#[test]
+fn rules_that_no_event_tells_of_are_noticed() -> Test {
+    lab::terminal_or_skip!();
+    lab::rules_or_skip!();
+    let lab = Lab::new()?;
+    let port = unused_port()?;
+    let terminal = screen(&lab, (120, 30), "")?;
+    only(&terminal, port)?;
+    terminal.wait_line(&["eBPF"])?;
+    lab.nft(
+        lab.host(),
+        &format!(
+            "table ip shop {{ chain in {{ type nat hook prerouting priority dstnat; \
+             tcp dport {port} dnat to 10.11.12.13:80; }} }}"
+        ),
+    )?;
+    terminal.wait_line(&["+", &port.to_string(), "10.11.12.13:80"])?;
+    lab.nft(lab.host(), "delete table ip shop")?;
+    terminal.wait_line(&["x", &port.to_string(), "10.11.12.13:80"])?;
+    Ok(())
+}
+
+#[test]
+fn it_works_inside_of_another_terminal_program() -> Test {
+    lab::terminal_or_skip!();
+    let lab = Lab::new()?;
+    let sockets = lab.dir().join("screen");
+    std::fs::create_dir(&sockets)?;
+    std::fs::set_permissions(&sockets, std::fs::Permissions::from_mode(0o700))?;
+    let terminal =
+        Terminal::open(&lab, (100, 30), &format!("SCREENDIR={}", sockets.display()))?;
+    terminal.run("screen -c /dev/null $TOOL tui --demo; echo ended with $?")?;
+    terminal.wait_line(&["30518", "cluster1"])?;
+    terminal.keys(&["Enter"])?;
+    terminal.wait_line(&["reachable from"])?;
+    terminal.keys(&["q"])?;
+    terminal.wait_line(&["screen is terminating"])?;
+    ended(&terminal, "0")
 }
 
 #[test]

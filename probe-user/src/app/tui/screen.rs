@@ -89,13 +89,14 @@ impl Readers {
         let style = state.style;
         let (rows, wanted) = std::sync::mpsc::channel();
         let (asking, asked) = std::sync::mpsc::channel();
+        let ebpf = !args.no_ebpf;
         let (of, to) = (source.clone(), out.clone());
-        std::thread::spawn(move || rows::run(&of, style, &wanted, &to));
+        std::thread::spawn(move || rows::run(&of, ebpf, style, &wanted, &to));
         let (of, to) = (source.clone(), out.clone());
         std::thread::spawn(move || asking::run(&of, &asked, &to));
         if let Source::Live(_) = source {
             let (to, changed) = (out.clone(), rows.clone());
-            let (interval, ebpf) = (args.interval, !args.no_ebpf);
+            let interval = args.interval;
             std::thread::spawn(move || {
                 let run = || watching::run(interval, ebpf, style, &changed, &to);
                 if let Err(why) = super::caught(run) {
