@@ -73,7 +73,7 @@ fn damaged_tables_end_somewhere() {
             let Some(table) = open(name, ipv6, info, entries) else { return false };
             let bases = table.base_chains();
             assert!(bases.len() <= 5);
-            let most = table.entries.len() / 112;
+            let most = table.index.entries.len() / 112;
             for chain in table.chain_names() {
                 assert!(table.chain(&chain).unwrap().len() <= most);
             }
