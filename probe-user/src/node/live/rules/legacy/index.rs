@@ -176,6 +176,11 @@ impl Index {
         })
     }
 
+    #[cfg(test)]
+    pub(super) fn has_looked_for_all(&self) -> bool {
+        self.all.get().is_some()
+    }
+
     /// The names of the chains that are in no hook, in the table's order.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn user_chains(&self) -> impl Iterator<Item = Arc<str>> {
