@@ -24,8 +24,8 @@ use ahead::Ahead;
 pub(super) use elements::Elements;
 use names::Names;
 use objects::{RawRule, number_of};
-use wire::Question;
 pub(super) use wire::{Conversation, Failed};
+use wire::{Message, Question};
 
 use crate::model::{BaseChain, Bytes, ChainId, Element, NetnsId, Rule, Set, SetId, Table};
 
@@ -251,7 +251,7 @@ impl Tables {
     }
 
     fn read_rules(&mut self, id: &ChainId, talk: &mut Conversation) -> Result<Vec<Rule>, Failed> {
-        match self.ahead.take(id, self.generation) {
+        match self.ahead.take(id, self.generation, &mut self.names) {
             Some(rules) => Ok(rules),
             None => read_rules(id, talk, &mut self.names),
         }
@@ -310,18 +310,28 @@ fn read_rules(
     talk: &mut Conversation,
     names: &mut Names,
 ) -> Result<Vec<Rule>, Failed> {
+    let mut rules = Vec::new();
+    ask_rules(id, talk, |message| rules_in(id, message, names, &mut rules))
+        .or_else(Failed::or_missing)?;
+    Ok(rules)
+}
+
+fn ask_rules(
+    id: &ChainId,
+    talk: &mut Conversation,
+    each: impl FnMut(Message<'_>),
+) -> Result<(), Failed> {
     let (table, chain) = (with_nul(&id.table.name), with_nul(&id.name));
     let attributes = &[(1, table.as_slice()), (2, chain.as_slice())];
     let family = number_of(id.table.family);
-    let question = Question { command: wire::GET_RULE, family, attributes };
-    let mut rules = Vec::new();
-    talk.dump(question, |message| {
-        // Old kernels take no notice of the names.
-        let rule = RawRule::of(message).filter(|rule| rule.is_in(id));
-        rules.extend(rule.map(|rule| rule.parse(names)));
-    })
-    .or_else(Failed::or_missing)?;
-    Ok(rules)
+    talk.dump(Question { command: wire::GET_RULE, family, attributes }, each)
+}
+
+/// Adds the rule of a message, if it is one of the chain: old kernels take no notice of
+/// the names that they are asked for.
+fn rules_in(id: &ChainId, message: Message<'_>, names: &mut Names, rules: &mut Vec<Rule>) {
+    let rule = RawRule::of(message).filter(|rule| rule.is_in(id));
+    rules.extend(rule.map(|rule| rule.parse(names)));
 }
 
 /// Whether rules do the same: counters count on, and a rule that was written again
