@@ -11,6 +11,7 @@ mod expr;
 mod xt;
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -96,13 +97,24 @@ impl fmt::Display for TableId {
 }
 
 /// Which chain.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ChainId {
     /// Its table.
     pub table: TableId,
     /// Its name. Untrusted.
     pub name: Arc<str>,
+}
+
+impl Hash for ChainId {
+    /// Of what tells chains apart: there are ten thousands of one table, and few of one
+    /// name in a namespace.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self.table.netns {
+            NetnsId::Inode(number) | NetnsId::ProcNet(number) => state.write_u64(number),
+        }
+        state.write(self.name.as_bytes());
+    }
 }
 
 /// Which set or map of nf_tables.

@@ -75,6 +75,13 @@ pub(super) fn payload(
     len: u32,
     dreg: Reg,
 ) {
+    // What nearly all rules of a large chain ask.
+    match (base, offset, len, packet.destination) {
+        (Base::Transport, 2, 2, _) => return regs.set(dreg, &packet.dport.to_be_bytes()),
+        (Base::Network, 16, 4, IpAddr::V4(to)) => return regs.set(dreg, &to.octets()),
+        (Base::Network, 24, 16, IpAddr::V6(to)) => return regs.set(dreg, &to.octets()),
+        _ => {}
+    }
     let (Ok(offset), Ok(len)) = (usize::try_from(offset), usize::try_from(len)) else { return };
     let (bytes, known, missing) = match base {
         Base::Network => network(packet, offset),

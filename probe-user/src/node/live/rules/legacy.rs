@@ -15,7 +15,7 @@ mod tests;
 
 use std::io;
 
-use self::calls::{Entries, Raw};
+use self::calls::Raw;
 use self::entry::{Entry, Layout};
 use self::index::Index;
 use crate::model::{
@@ -27,13 +27,12 @@ use crate::model::{
 pub(in crate::node::live::rules) struct LegacyTable {
     id: TableId,
     ipv6: bool,
-    entries: Entries,
     index: Index,
 }
 
 impl std::fmt::Debug for LegacyTable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} of {} bytes", self.id, self.entries.len())
+        write!(f, "{} of {} bytes", self.id, self.index.entries.len())
     }
 }
 
@@ -62,11 +61,11 @@ impl LegacyTable {
         let Raw { name, info, entries } = raw;
         let family = if ipv6 { Family::Ip6 } else { Family::Ip };
         let id = TableId { netns, backend: Backend::Legacy, family, name: name.into() };
-        let index = Index::new(Layout::of(ipv6), &info, &entries).ok_or_else(|| {
+        let index = Index::new(Layout::of(ipv6), &info, entries).ok_or_else(|| {
             let reason = format!("the kernel's table {id} has an entry of an odd size");
             io::Error::new(io::ErrorKind::InvalidData, reason)
         })?;
-        Ok(Self { id, ipv6, entries, index })
+        Ok(Self { id, ipv6, index })
     }
 
     /// Which.
@@ -78,7 +77,7 @@ impl LegacyTable {
     pub(in crate::node::live::rules) fn base_chains(&self) -> Vec<BaseChain> {
         let layout = Layout::of(self.ipv6);
         let base = |hook: &index::Base| {
-            let policy = Entry::at(layout, &self.entries, hook.span.end)?;
+            let policy = Entry::at(layout, &self.index.entries, hook.span.end)?;
             Some(BaseChain {
                 id: ChainId { table: self.id.clone(), name: hook.name.into() },
                 handle: None,
@@ -94,16 +93,12 @@ impl LegacyTable {
 
     /// The rules of a chain; `None` when there is none of that name.
     pub(in crate::node::live::rules) fn chain(&self, name: &str) -> Option<Vec<Rule>> {
-        let span = self.index.span(name)?;
-        let layout = Layout::of(self.ipv6);
         let mut rules = Vec::new();
-        let mut at = span.start;
-        // An entry has a length of its own at least, so this ends.
-        while at < span.end {
-            let Some(entry) = Entry::at(layout, &self.entries, at) else { break };
-            at = entry.end();
-            let number = u64::try_from(rules.len()).unwrap_or(u64::MAX).saturating_add(1);
-            rules.push(fields::rule(number, &entry, &self.index, self.ipv6));
+        for (number, entry) in (1..).zip(self.index.rules(name)?) {
+            rules.push(match entry {
+                Some(entry) => fields::rule(number, &entry, &self.index, self.ipv6),
+                None => fields::damaged(number),
+            });
         }
         Some(rules)
     }

@@ -33,6 +33,8 @@ use crate::model::{
 /// How many sockets are kept open. Descriptors are few; a namespace beyond these is
 /// entered again for each read.
 const SOCKETS: usize = 256;
+/// Chains of legacy tables with more rules than this are kept.
+const LEGACY_RULES: usize = 32;
 const SOURCE: &str = "packet rules";
 
 /// What was read of rules so far, and the sockets it is read by.
@@ -322,7 +324,10 @@ impl Space {
         }
         let table = self.legacy.iter().find(|table| *table.id() == chain.table);
         let rules: nft::Rules = table.and_then(|table| table.chain(&chain.name)).map(Arc::from);
-        self.legacy_chains.insert(chain.clone(), rules.clone());
+        // Short ones, of which there may be very many, are made anew as fast.
+        if rules.as_ref().is_some_and(|rules| rules.len() > LEGACY_RULES) {
+            self.legacy_chains.insert(chain.clone(), rules.clone());
+        }
         rules
     }
 }

@@ -165,6 +165,10 @@ impl<'a> Search<'a> {
                 all.tests |= tests;
             }
         }
+        // Where it leads is all that is asked of such a chain, and most are such ones.
+        if !all.tests {
+            self.parsed.remove(chain);
+        }
         let all = Rc::new(all);
         self.leads.insert(chain.clone(), Rc::clone(&all));
         all

@@ -43,6 +43,12 @@ pub(super) fn rule(number: u64, entry: &Entry<'_>, index: &Index, ipv6: bool) ->
     Rule { handle: number, comment, exprs, packets: entry.packets() }
 }
 
+/// What stands for a rule that can't be read, and for all behind it.
+pub(super) fn damaged(number: u64) -> Rule {
+    let exprs = vec![Expr::Opaque("entry of an odd size".to_owned())];
+    Rule { handle: number, comment: None, exprs, packets: None }
+}
+
 fn target(entry: &Entry<'_>, index: &Index, ipv6: bool) -> Option<Expr> {
     let Some(target) = entry.target() else {
         return Some(Expr::Opaque("target of an odd size".to_owned()));

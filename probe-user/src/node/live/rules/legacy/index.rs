@@ -1,9 +1,11 @@
 //! Where the chains of a table are.
 
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::calls::Entries;
 use super::entry::{Entry, Layout};
 use crate::model::{Hook, RuleVerdict as Verdict};
 
@@ -15,6 +17,11 @@ const HOOKS: [(Hook, &str); 5] = [
     (Hook::Output, "OUTPUT"),
     (Hook::Postrouting, "POSTROUTING"),
 ];
+
+/// The target of a chain's head.
+const ERROR: &[u8] = b"ERROR\0";
+/// Length of that target (`struct xt_error_target`).
+const HEAD: usize = 64;
 
 /// `struct ipt_getinfo`, `struct ip6t_getinfo`.
 #[derive(Debug, Clone)]
@@ -60,56 +67,126 @@ pub(super) struct Base {
     pub(super) span: Range<usize>,
 }
 
-/// Where the chains are.
+/// Where the chains are. Of a table of many thousand chains a path meets a few: those
+/// that are not in a hook are found by the jumps that lead to them, and all of them
+/// are looked for only when another one is asked for.
 pub(super) struct Index {
+    pub(super) entries: Entries,
+    layout: &'static Layout,
     pub(super) bases: Vec<Base>,
-    /// Names of the other chains, and where their rules are, in the table's order.
-    users: Vec<(Arc<str>, Range<usize>)>,
-    by_name: HashMap<Arc<str>, Range<usize>>,
+    met: RefCell<Met>,
+    all: OnceCell<Met>,
+}
+
+/// Chains that are in no hook.
+#[derive(Default)]
+struct Met {
+    /// By where their first rule is.
+    names: HashMap<usize, Arc<str>>,
+    /// Where their first rule is. Of two chains of one name the first one counts.
+    starts: HashMap<Arc<str>, usize>,
+}
+
+impl Met {
+    fn add(&mut self, name: &Arc<str>, start: usize) {
+        self.names.insert(start, Arc::clone(name));
+        self.starts.entry(Arc::clone(name)).or_insert(start);
+    }
 }
 
 impl Index {
-    /// `None` when the entries do not make up a table.
-    pub(super) fn new(layout: &'static Layout, info: &Info, entries: &[u8]) -> Option<Self> {
-        let mut users: Vec<(Arc<str>, Range<usize>)> = Vec::new();
-        let (mut at, mut last) = (0, 0);
-        while at < entries.len() {
-            let entry = Entry::at(layout, entries, at)?;
-            if let Some(name) = chain_of(&entry) {
-                // The chain before ends with an entry that returns.
-                if let Some((_, span)) = users.last_mut() {
-                    span.end = last;
-                }
-                // The table's last entry looks like a chain's head.
-                if entry.end() < entries.len() {
-                    users.push((name, entry.end()..entry.end()));
-                }
-            }
-            (last, at) = (at, entry.end());
-        }
+    /// `None` when these are no entries of a table.
+    pub(super) fn new(layout: &'static Layout, info: &Info, entries: Entries) -> Option<Self> {
         let mut bases = Vec::new();
         for (number, (hook, name)) in HOOKS.into_iter().enumerate() {
             let span = *info.hook_entry.get(number)?..*info.underflow.get(number)?;
             if info.valid_hooks & 1 << number != 0 {
-                Entry::at(layout, entries, span.end).filter(|_| span.start <= span.end)?;
+                Entry::at(layout, &entries, span.end).filter(|_| span.start <= span.end)?;
                 bases.push(Base { hook, name, span });
             }
         }
-        // Of two chains of one name the first one counts.
-        let by_name = users.iter().rev().cloned().collect();
-        Some(Self { bases, users, by_name })
+        Some(Self { entries, layout, bases, met: RefCell::default(), all: OnceCell::new() })
     }
 
-    /// Where the rules of a chain are.
-    pub(super) fn span(&self, name: &str) -> Option<Range<usize>> {
-        let base = self.bases.iter().find(|base| base.name == name);
-        base.map(|base| &base.span).or_else(|| self.by_name.get(name)).cloned()
+    /// The rules of a chain, in order, each `None` where its sizes can't be right: behind
+    /// such a one nothing can be read.
+    pub(super) fn rules(&self, name: &str) -> Option<Vec<Option<Entry<'_>>>> {
+        let (start, end) = match self.bases.iter().find(|base| base.name == name) {
+            Some(base) => (base.span.start, Some(base.span.end)),
+            None => (self.start(name)?, None),
+        };
+        let mut rules = Vec::new();
+        let mut at = start;
+        // An entry has a length of its own at least, so this ends.
+        while end.is_none_or(|end| at < end) {
+            let entry = Entry::at(self.layout, &self.entries, at);
+            match &entry {
+                // The next chain's head. Before it is an entry that returns.
+                Some(entry) if end.is_none() && entry.has_target(ERROR) => {
+                    rules.pop();
+                    break;
+                }
+                Some(entry) => at = entry.end(),
+                None => {}
+            }
+            let is_damaged = entry.is_none();
+            rules.push(entry);
+            if is_damaged {
+                break;
+            }
+        }
+        Some(rules)
     }
 
-    /// The names of the chains that are in no hook.
+    /// Where the first rule of a chain is that is in no hook.
+    fn start(&self, name: &str) -> Option<usize> {
+        let met = self.met.borrow().starts.get(name).copied();
+        met.or_else(|| self.all().starts.get(name).copied())
+    }
+
+    /// The chain whose first rule is there.
+    fn chain_at(&self, start: usize) -> Option<Arc<str>> {
+        if let Some(name) = self.met.borrow().names.get(&start) {
+            return Some(Arc::clone(name));
+        }
+        // Its head lies right before it, and heads are all of one length.
+        let head = start.checked_sub(self.layout.length + HEAD);
+        let head = head.and_then(|at| Entry::at(self.layout, &self.entries, at));
+        let name = head.filter(|head| head.end() == start).and_then(|head| chain_of(&head));
+        let name = name.filter(|_| start < self.entries.len());
+        let name = name.or_else(|| self.all().names.get(&start).cloned())?;
+        self.met.borrow_mut().add(&name, start);
+        Some(name)
+    }
+
+    /// All chains that are in no hook, as far as the entries can be read.
+    fn all(&self) -> &Met {
+        self.all.get_or_init(|| {
+            let (mut all, mut at) = (Met::default(), 0);
+            while let Some(entry) = Entry::at(self.layout, &self.entries, at) {
+                at = entry.end();
+                // The table's last entry looks like a chain's head.
+                if at < self.entries.len()
+                    && let Some(name) = chain_of(&entry)
+                {
+                    all.add(&name, at);
+                }
+            }
+            all
+        })
+    }
+
+    #[cfg(test)]
+    pub(super) fn has_looked_for_all(&self) -> bool {
+        self.all.get().is_some()
+    }
+
+    /// The names of the chains that are in no hook, in the table's order.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn user_chains(&self) -> impl Iterator<Item = Arc<str>> {
-        self.users.iter().map(|(name, _)| name.clone())
+        let mut all: Vec<_> = self.all().names.iter().collect();
+        all.sort_unstable();
+        all.into_iter().map(|(_, name)| Arc::clone(name))
     }
 
     /// What a standard target does (`struct xt_standard_target`); `None` for
@@ -127,8 +204,7 @@ impl Index {
                 if to == entry.end() {
                     return Some(Verdict::Continue);
                 }
-                let chain = self.users.binary_search_by_key(&to, |(_, span)| span.start).ok()?;
-                let name = self.users.get(chain)?.0.clone();
+                let name = self.chain_at(to)?;
                 if entry.u8(entry.layout.flags) & entry.layout.goto != 0 {
                     Verdict::Goto(name)
                 } else {
@@ -141,7 +217,7 @@ impl Index {
 
 /// The name in a chain's head (`struct xt_error_target`).
 fn chain_of(entry: &Entry<'_>) -> Option<Arc<str>> {
-    if !entry.has_target(b"ERROR\0") {
+    if !entry.has_target(ERROR) {
         return None;
     }
     let target = entry.target()?;

@@ -4,6 +4,7 @@
 //! asked for the generation before the ruleset was read and after each read, and
 //! where it has moved on, all that was told before is read anew and compared.
 
+mod ahead;
 mod data;
 mod elements;
 mod expr;
@@ -19,11 +20,12 @@ mod wire;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use ahead::Ahead;
 pub(super) use elements::Elements;
 use names::Names;
 use objects::{RawRule, number_of};
-use wire::Question;
 pub(super) use wire::{Conversation, Failed};
+use wire::{Message, Question};
 
 use crate::model::{BaseChain, Bytes, ChainId, Element, NetnsId, Rule, Set, SetId, Table};
 
@@ -52,6 +54,7 @@ pub(super) struct Tables {
     pub(super) base_chains: Vec<BaseChain>,
     names: Names,
     told: Told,
+    ahead: Ahead,
     /// Whether something that was told before is otherwise by now.
     pub(super) mixed: bool,
     renewals: usize,
@@ -66,12 +69,15 @@ struct Told {
     /// Whether all sets were, without their elements.
     all_sets: bool,
     sets: HashMap<SetId, Option<Set>>,
+    /// How many elements sets of numbers hold at most.
+    numbered: HashMap<SetId, u32>,
     elements: HashMap<SetId, Elements>,
     /// By set and key; no key for the catch-all element.
     single: HashMap<(SetId, Option<Bytes>), Option<Element>>,
 }
 
 impl Tables {
+    /// In the namespace of the calling thread.
     pub(super) fn read(netns: NetnsId, talk: &mut Conversation) -> Result<Self, Failed> {
         let mut tables = Self {
             netns,
@@ -80,15 +86,17 @@ impl Tables {
             base_chains: Vec::new(),
             names: Names::default(),
             told: Told::default(),
+            ahead: Ahead::default(),
             mixed: false,
             renewals: 0,
         };
-        tables.read_frame(talk)?;
+        tables.read_frame(talk, true)?;
         Ok(tables)
     }
 
-    /// Reads tables and base chains, of one generation.
-    fn read_frame(&mut self, talk: &mut Conversation) -> Result<(), Failed> {
+    /// Reads tables and base chains, of one generation, and others `ahead`: only a thread
+    /// in the namespace may do that.
+    fn read_frame(&mut self, talk: &mut Conversation, ahead: bool) -> Result<(), Failed> {
         for _ in 0..TRIES {
             self.generation = talk.generation()?;
             // It begins with 1, and the first table makes it 2: there are none.
@@ -97,7 +105,7 @@ impl Tables {
                 self.base_chains.clear();
                 return Ok(());
             }
-            match self.read_frame_once(talk) {
+            match self.read_frame_once(talk, ahead) {
                 Ok(()) if talk.generation()? == self.generation => return Ok(()),
                 Ok(()) | Err(Failed::Changed) => {}
                 Err(failed) => return Err(failed),
@@ -106,9 +114,10 @@ impl Tables {
         Err(Failed::Changed)
     }
 
-    fn read_frame_once(&mut self, talk: &mut Conversation) -> Result<(), Failed> {
+    fn read_frame_once(&mut self, talk: &mut Conversation, ahead: bool) -> Result<(), Failed> {
         self.tables.clear();
         self.base_chains.clear();
+        let mut others = Ahead::default();
         let Self { netns, tables, base_chains, names, .. } = self;
         let all = |command| Question { command, family: 0, attributes: &[] };
         talk.dump(all(wire::GET_TABLE), |message| {
@@ -118,12 +127,16 @@ impl Tables {
             return Ok(());
         }
         talk.dump(all(wire::GET_CHAIN), |message| {
+            if ahead {
+                others.listed(*netns, message, names);
+            }
             base_chains.extend(objects::base_chain(*netns, message, names));
         })?;
         let is_awake = |chain: &BaseChain| {
             tables.iter().any(|table| !table.dormant && table.id == chain.id.table)
         };
         base_chains.retain(is_awake);
+        self.ahead = others;
         Ok(())
     }
 
@@ -165,7 +178,7 @@ impl Tables {
     /// Reads anew what was told before, and notes whether it is the same.
     fn renew(&mut self, talk: &mut Conversation) -> Result<(), Failed> {
         let chains = self.base_chains.clone();
-        self.read_frame(talk)?;
+        self.read_frame(talk, false)?;
         self.mixed |= self.base_chains != chains;
         let before = std::mem::take(&mut self.told);
         if before.all {
@@ -238,18 +251,10 @@ impl Tables {
     }
 
     fn read_rules(&mut self, id: &ChainId, talk: &mut Conversation) -> Result<Vec<Rule>, Failed> {
-        let (table, chain) = (with_nul(&id.table.name), with_nul(&id.name));
-        let attributes = &[(1, table.as_slice()), (2, chain.as_slice())];
-        let family = number_of(id.table.family);
-        let question = Question { command: wire::GET_RULE, family, attributes };
-        let (names, mut rules) = (&mut self.names, Vec::new());
-        talk.dump(question, |message| {
-            // Old kernels take no notice of the names.
-            let rule = RawRule::of(message).filter(|rule| rule.is_in(id));
-            rules.extend(rule.map(|rule| rule.parse(names)));
-        })
-        .or_else(Failed::or_missing)?;
-        Ok(rules)
+        match self.ahead.take(id, self.generation, &mut self.names) {
+            Some(rules) => Ok(rules),
+            None => read_rules(id, talk, &mut self.names),
+        }
     }
 
     fn read_all(&mut self, talk: &mut Conversation) -> Result<(), Failed> {
@@ -298,6 +303,35 @@ impl Tables {
         chains.extend(current);
         Ok(chains)
     }
+}
+
+fn read_rules(
+    id: &ChainId,
+    talk: &mut Conversation,
+    names: &mut Names,
+) -> Result<Vec<Rule>, Failed> {
+    let mut rules = Vec::new();
+    ask_rules(id, talk, |message| rules_in(id, message, names, &mut rules))
+        .or_else(Failed::or_missing)?;
+    Ok(rules)
+}
+
+fn ask_rules(
+    id: &ChainId,
+    talk: &mut Conversation,
+    each: impl FnMut(Message<'_>),
+) -> Result<(), Failed> {
+    let (table, chain) = (with_nul(&id.table.name), with_nul(&id.name));
+    let attributes = &[(1, table.as_slice()), (2, chain.as_slice())];
+    let family = number_of(id.table.family);
+    talk.dump(Question { command: wire::GET_RULE, family, attributes }, each)
+}
+
+/// Adds the rule of a message, if it is one of the chain: old kernels take no notice of
+/// the names that they are asked for.
+fn rules_in(id: &ChainId, message: Message<'_>, names: &mut Names, rules: &mut Vec<Rule>) {
+    let rule = RawRule::of(message).filter(|rule| rule.is_in(id));
+    rules.extend(rule.map(|rule| rule.parse(names)));
 }
 
 /// Whether rules do the same: counters count on, and a rule that was written again

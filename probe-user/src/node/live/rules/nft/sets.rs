@@ -7,6 +7,8 @@ use crate::model::{Bytes, Element, MapsTo, Set, SetId};
 
 /// `NFT_SET_*`.
 mod flag {
+    pub(super) const ANONYMOUS: u32 = 1;
+    pub(super) const CONSTANT: u32 = 2;
     pub(super) const INTERVAL: u32 = 4;
     pub(super) const MAP: u32 = 8;
     pub(super) const EVAL: u32 = 0x20;
@@ -52,6 +54,23 @@ pub(super) fn set(id: &SetId, message: Message<'_>) -> Option<Set> {
         maps_to,
         comment: comment(fields.get(13), 7),
     })
+}
+
+/// How many numbers are asked for one by one at most.
+const NUMBERS: u32 = 64;
+/// The type of keys that are numbers in the machine's byte order. The kernel knows the
+/// length only; this is what nft calls it (`TYPE_INTEGER`).
+const INTEGER: u32 = 4;
+
+/// How many elements a rule's own map of numbers has at most: that of `numgen` has the
+/// numbers below it. Told for those of which all elements may be asked for by number.
+pub(super) fn numbers(message: Message<'_>) -> Option<u32> {
+    let fields = Fields::of(message.body);
+    let own = flag::ANONYMOUS | flag::CONSTANT | flag::MAP;
+    let is_one = fields.u32(3)? & (own | flag::INTERVAL | flag::EVAL) == own
+        && (fields.u32(4), fields.u32(5)) == (Some(INTEGER), Some(4));
+    let size = Fields::of(fields.get(9)?).u32(1)?;
+    (is_one && (1..=NUMBERS).contains(&size)).then_some(size)
 }
 
 /// An element as the kernel has it: in sets of intervals it is but one boundary.
@@ -133,6 +152,15 @@ fn before(key: &Bytes) -> Bytes {
         }
     }
     Bytes(bytes)
+}
+
+/// The list that asks for the elements of all numbers below `size`.
+pub(super) fn wanted_below(size: u32) -> std::io::Result<Vec<u8>> {
+    let mut list = Vec::new();
+    for number in 0..size {
+        list.extend(wanted(Some(&Bytes(number.to_ne_bytes().to_vec())))?);
+    }
+    Ok(list)
 }
 
 /// The list that asks for one element: that with this key, or the catch-all one.

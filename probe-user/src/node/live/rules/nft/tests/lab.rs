@@ -70,8 +70,11 @@ impl Lab {
 
     /// The rulesets and a conversation to read more.
     pub(super) fn tables(&self) -> (Tables, Conversation) {
-        let mut talk = self.talk();
-        (Tables::read(self.id, &mut talk).unwrap(), talk)
+        let id = self.id;
+        self.run(move || {
+            let mut talk = Conversation::open().unwrap();
+            (Tables::read(id, &mut talk).unwrap(), talk)
+        })
     }
 }
 

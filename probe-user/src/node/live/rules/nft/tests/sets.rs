@@ -151,3 +151,40 @@ fn what_has_expired_is_not_in_a_set() {
     };
     assert_eq!((count(0), count(1)), (0, 1));
 }
+
+#[test]
+fn maps_of_numbers_are_whole() {
+    if !can_make_labs() {
+        return;
+    }
+    let lab = Lab::new();
+    lab.nft(
+        "table ip t { chain a { }; chain b { };
+           chain below { numgen random mod 3 vmap { 0 : goto a, 1 : goto b, 2 : goto a }; }
+           chain above { numgen inc mod 2 offset 7 vmap { 7 : goto a, 8 : goto b }; }
+           chain part { jhash ip saddr mod 4 vmap { 0 : goto a, 3 : goto b }; }
+           chain marks { meta mark vmap { 0 : goto a, 1 : goto b }; }
+         }",
+    );
+    let of = |chain: &str| {
+        let (mut tables, mut talk) = lab.tables();
+        tables.expect_all(&mut talk).unwrap();
+        let chain = chain_id(lab.id, Family::Ip, "t", chain);
+        let rules = tables.chain(&chain, &mut talk).unwrap().unwrap();
+        let map = rules[0].exprs.iter().find_map(|expr| match expr {
+            Expr::Map { set, .. } => Some(Arc::clone(set)),
+            _ => None,
+        });
+        let id = set_id(&lab, &map.unwrap());
+        let all = tables.elements(&id, &mut talk).unwrap().unwrap();
+        let mut lines: Vec<_> = all.iter().map(line).collect();
+        lines.sort();
+        (lines, tables.told.numbered.get(&id).copied())
+    };
+    let (a, b) = ("Goto(\"a\")", "Goto(\"b\")");
+    let line = |number: u32, to: &str| format!("{:?} {to}", Bytes(number.to_ne_bytes().to_vec()));
+    assert_eq!(of("below"), (vec![line(0, a), line(1, b), line(2, a)], Some(3)));
+    assert_eq!(of("above"), (vec![line(7, a), line(8, b)], Some(2)));
+    assert_eq!(of("part"), (vec![line(0, a), line(3, b)], Some(2)));
+    assert_eq!(of("marks"), (vec![line(0, a), line(1, b)], None));
+}

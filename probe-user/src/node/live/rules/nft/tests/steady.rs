@@ -170,3 +170,33 @@ fn all_rules_are_the_same_read_at_once_or_chain_by_chain() {
         assert_eq!(rules.as_deref(), Some(other), "{id:?}");
     }
 }
+
+#[test]
+fn what_is_read_ahead_is_what_the_chain_has() {
+    if !can_make_labs() {
+        return;
+    }
+    let lab = Lab::new();
+    let mut text = String::from("table ip nat {\n");
+    for n in 0..1100 {
+        let _ = writeln!(text, "chain c{n} {{ }}");
+    }
+    text +=
+        "chain KUBE-SERVICES { meta mark set 5; }\nchain KUBE-NODEPORTS { meta mark set 6; }\n}";
+    lab.nft(&text);
+    let mark = |tables: &mut Tables, talk: &mut Conversation, name: &str| {
+        let id = chain_id(lab.id, Family::Ip, "nat", name);
+        let rules = tables.chain(&id, talk).unwrap().unwrap();
+        let values = rules.iter().filter_map(|rule| match rule.exprs.first() {
+            Some(Expr::Immediate { value, .. }) => Some(value.0[0]),
+            _ => None,
+        });
+        values.collect::<Vec<u8>>()
+    };
+    let (mut tables, mut talk) = lab.tables();
+    assert_eq!(mark(&mut tables, &mut talk, "KUBE-SERVICES"), [5]);
+    // A change comes when the other one was read ahead, and before it is asked for.
+    lab.nft("add rule ip nat KUBE-NODEPORTS meta mark set 7");
+    assert_eq!(mark(&mut tables, &mut talk, "KUBE-NODEPORTS"), [6, 7]);
+    assert!(!tables.mixed);
+}
