@@ -46,7 +46,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use self::kube::{KubeOptions, check_kube, kube_client, kube_reports};
+pub use self::kube::{KubeCache, KubeOptions, check_kube, kube_client, kube_reports};
 use super::Node;
 use crate::model::{
     Address, Bytes, Certificate, CgroupPath, ChainId, Connections, Container, ContainerRef,
@@ -192,6 +192,14 @@ impl LiveNode {
     #[must_use]
     pub fn with_kube(mut self, options: KubeOptions) -> Self {
         self.kube = kube::Kube::new(options);
+        self
+    }
+
+    /// The same node, whose Kubernetes APIs are watched: they are asked only for what `cache`
+    /// does not know.
+    #[must_use]
+    pub fn with_kube_cache(mut self, cache: Arc<KubeCache>) -> Self {
+        self.kube = kube::Kube::cached(cache);
         self
     }
 
@@ -583,6 +591,6 @@ impl Node for LiveNode {
     }
 
     fn sources(&self) -> Vec<SourceReport> {
-        self.sources.borrow().values().cloned().collect()
+        self.sources.borrow().values().cloned().chain(self.kube.watching()).collect()
     }
 }
