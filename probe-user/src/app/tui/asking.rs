@@ -12,6 +12,8 @@ use crate::view::tui::state::{Answered, Message, Question};
 
 /// How often it is looked whether something has changed that is watched.
 const LOOK: Duration = Duration::from_millis(250);
+/// How often it is told how the APIs are watched.
+const TELL: Duration = Duration::from_secs(1);
 /// The shortest time between two answers of which nobody has asked for the second.
 const SHORTEST: Duration = Duration::from_millis(500);
 /// A port that nobody has asked about for so long is not looked at any more: the screen asks
@@ -23,9 +25,17 @@ pub(super) fn run(source: &Source, asked: &Receiver<Question>, out: &UnboundedSe
     let mut last: Option<(Question, Instant)> = None;
     let mut known = source.changes();
     let mut answered_at = Instant::now();
+    let mut told_at = None;
     loop {
-        let wait = if last.is_some() { LOOK } else { Duration::from_secs(3600) };
-        let question = match asked.recv_timeout(wait) {
+        if told_at.is_none_or(|at: Instant| at.elapsed() >= TELL)
+            && let Some(report) = source.report()
+        {
+            told_at = Some(Instant::now());
+            if out.send(Message::Kube(Box::new(report))).is_err() {
+                return;
+            }
+        }
+        let question = match asked.recv_timeout(LOOK) {
             Ok(mut question) => {
                 // What was asked before the last question is not looked at any more.
                 while let Ok(later) = asked.try_recv() {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::super::{Failure, kube_options, no_procfs};
 use crate::cli::Global;
+use crate::model::SourceReport;
 use crate::node::{self, KubeCache, KubeOptions, LiveNode, Node, Recorded, Recording};
 
 /// A small recorded node that comes with the tool: two kind clusters.
@@ -59,6 +60,14 @@ impl Source {
                 Self::Live(Live { kube: kube.clone(), watched: KubeCache::new(kube.clone()) })
             }
             other => other.clone(),
+        }
+    }
+
+    /// How its Kubernetes APIs are watched, if they are.
+    pub(super) fn report(&self) -> Option<SourceReport> {
+        match self {
+            Self::Live(Live { watched, .. }) => watched.as_ref().and_then(|cache| cache.report()),
+            _ => None,
         }
     }
 

@@ -591,6 +591,6 @@ impl Node for LiveNode {
     }
 
     fn sources(&self) -> Vec<SourceReport> {
-        self.sources.borrow().values().cloned().chain(self.kube.watching()).collect()
+        self.sources.borrow().values().cloned().collect()
     }
 }

@@ -114,7 +114,7 @@ impl KubeCache {
     }
 
     /// How the APIs are watched, if one is.
-    pub(super) fn report(&self) -> Option<SourceReport> {
+    pub fn report(&self) -> Option<SourceReport> {
         let contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
         let mut reasons = Vec::new();
         let mut objects = 0;

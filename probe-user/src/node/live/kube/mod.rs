@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
-use crate::model::{ContextId, Gap, Impact, KubeAsk, KubeContext, KubeObjects, Read, SourceReport};
+use crate::model::{ContextId, Gap, Impact, KubeAsk, KubeContext, KubeObjects, Read};
 pub use cache::KubeCache;
 pub(super) use client::Failure;
 use config::Found;
@@ -114,11 +114,6 @@ impl Kube {
     /// The same, with what is watched of the APIs: what that knows is not asked for.
     pub(super) fn cached(cache: Arc<KubeCache>) -> Self {
         Self { cache: Some(Arc::clone(&cache)), ..Self::new(cache.options().clone()) }
-    }
-
-    /// How the APIs are watched, if they are.
-    pub(super) fn watching(&self) -> Option<SourceReport> {
-        self.cache.as_ref().and_then(|cache| cache.report())
     }
 
     /// The contexts of all kubeconfig files. No API is asked.

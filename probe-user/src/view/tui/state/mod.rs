@@ -158,6 +158,8 @@ pub enum Message {
         /// What is watched.
         sources: Vec<SourceReport>,
     },
+    /// How Kubernetes APIs are watched.
+    Kube(Box<SourceReport>),
     /// Something to say.
     Say(String),
 }
@@ -247,6 +249,8 @@ pub struct State {
     pub readings: u64,
     /// What watching tells of itself.
     pub watching: (Vec<Gap>, Vec<SourceReport>),
+    /// How Kubernetes APIs are watched, if they are.
+    pub kube: Option<Box<SourceReport>>,
     /// The answer that is shown.
     pub answered: Option<Box<Answered>>,
     /// What was asked last, and when.
@@ -284,6 +288,7 @@ impl State {
             readout: Readout::default(),
             readings: 0,
             watching: (Vec::new(), Vec::new()),
+            kube: None,
             answered: None,
             asked: None,
             waiting: false,
@@ -335,6 +340,13 @@ impl State {
                 self.mode = mode;
                 self.watching = (gaps, sources);
                 self.sources_text();
+                Vec::new()
+            }
+            Message::Kube(report) => {
+                self.kube = Some(report);
+                if self.view == View::Sources {
+                    self.sources_text();
+                }
                 Vec::new()
             }
             Message::Say(text) => {
