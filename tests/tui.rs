@@ -1,9 +1,16 @@
 //! The screen in a real terminal, on a node where things happen.
 
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use lab::{FakeDocker, Lab, Terminal, Test, unused_port};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
 
 /// Starts the screen in a terminal and waits until it has read the node.
 fn screen<'a>(lab: &'a Lab, size: (u16, u16), env: &str) -> Result<Terminal<'a>> {
@@ -86,6 +93,45 @@ fn without_ebpf_readings_are_compared() -> Test {
     terminal.keys(&["3"])?;
     terminal.wait_line(&["~listen", &format!("127.0.0.1:{port}")])?;
     Ok(())
+}
+
+#[test]
+fn rules_that_no_event_tells_of_are_noticed() -> Test {
+    lab::terminal_or_skip!();
+    lab::rules_or_skip!();
+    let lab = Lab::new()?;
+    let port = unused_port()?;
+    let terminal = screen(&lab, (120, 30), "")?;
+    only(&terminal, port)?;
+    terminal.wait_line(&["eBPF"])?;
+    lab.nft(
+        lab.host(),
+        &format!(
+            "table ip shop {{ chain in {{ type nat hook prerouting priority dstnat; \
+             tcp dport {port} dnat to 10.11.12.13:80; }} }}"
+        ),
+    )?;
+    terminal.wait_line(&["+", &port.to_string(), "10.11.12.13:80"])?;
+    lab.nft(lab.host(), "delete table ip shop")?;
+    terminal.wait_line(&["x", &port.to_string(), "10.11.12.13:80"])?;
+    Ok(())
+}
+
+#[test]
+fn it_works_inside_of_another_terminal_program() -> Test {
+    lab::terminal_or_skip!();
+    let lab = Lab::new()?;
+    let sockets = lab.dir().join("screen");
+    std::fs::create_dir(&sockets)?;
+    std::fs::set_permissions(&sockets, std::fs::Permissions::from_mode(0o700))?;
+    let terminal = Terminal::open(&lab, (100, 30), &format!("SCREENDIR={}", sockets.display()))?;
+    terminal.run("screen -c /dev/null $TOOL tui --demo; echo ended with $?")?;
+    terminal.wait_line(&["30518", "cluster1"])?;
+    terminal.keys(&["Enter"])?;
+    terminal.wait_line(&["reachable from"])?;
+    terminal.keys(&["q"])?;
+    terminal.wait_line(&["screen is terminating"])?;
+    ended(&terminal, "0")
 }
 
 #[test]
@@ -242,6 +288,60 @@ fn a_terminal_that_goes_away_ends_it() -> Test {
         ensure!(begun.elapsed().as_secs() < 40, "it still runs without a terminal");
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
+    Ok(())
+}
+
+#[test]
+fn a_terminal_that_answers_nothing_is_drawn_anew() -> Test {
+    lab::terminal_or_skip!();
+    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
+    grantpt(&ours)?;
+    unlockpt(&ours)?;
+    tcsetwinsize(&ours, Winsize { ws_row: 40, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 })?;
+    let name = ptsname(&ours, Vec::new())?;
+    let theirs = || -> Result<Stdio> {
+        let file = File::options().read(true).write(true).open(name.to_str()?)?;
+        Ok(Stdio::from(OwnedFd::from(file)))
+    };
+    let mut command = Command::new(lab::binary()?);
+    command.args(["tui", "--demo"]).env("LC_ALL", "C.UTF-8").env("TERM", "xterm-256color");
+    let mut child = command.stdin(theirs()?).stdout(theirs()?).spawn()?;
+    let mut terminal = File::from(ours);
+    // Another thread reads, so that waiting for what does not come has an end.
+    let (sender, drawn) = std::sync::mpsc::channel();
+    let mut reader = terminal.try_clone()?;
+    std::thread::spawn(move || {
+        let mut buffer = [0; 65_536];
+        while let Ok(length @ 1..) = reader.read(&mut buffer) {
+            let text = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default());
+            if sender.send(text.into_owned()).is_err() {
+                break;
+            }
+        }
+    });
+    let shows = |what: &str| -> Test {
+        let mut all = String::new();
+        while !all.contains(what) {
+            all.push_str(&drawn.recv_timeout(Duration::from_secs(20)).context(all.clone())?);
+        }
+        Ok(())
+    };
+    let mut tried = || -> Test {
+        shows("30518")?;
+        for _ in 0..2 {
+            terminal.write_all(b"\x0c")?;
+            shows("30518")?;
+        }
+        terminal.write_all(b"q")?;
+        Ok(())
+    };
+    let result = tried();
+    if result.is_err() {
+        child.kill()?;
+    }
+    let status = child.wait()?;
+    result?;
+    ensure!(status.success(), "{status}");
     Ok(())
 }
 

@@ -73,7 +73,7 @@ pub fn no_lab() -> Option<String> {
 
 /// Why a terminal can't be had here, if it can't.
 pub fn no_terminal() -> Option<String> {
-    let missing = || ["tmux", "bash"].into_iter().find(|tool| !has(tool));
+    let missing = || ["tmux", "screen", "bash"].into_iter().find(|tool| !has(tool));
     no_lab().or_else(|| missing().map(|tool| format!("{tool} is not installed")))
 }
 

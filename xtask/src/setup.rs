@@ -32,6 +32,7 @@ const NEEDS: &[Need] = &[
     Need { program: "ipset", package: "ipset", why: "makes the sets that rules ask" },
     Need { program: "ipvsadm", package: "ipvsadm", why: "makes virtual servers of IPVS" },
     Need { program: "podman", package: "podman", why: "publishes ports in its own way" },
+    Need { program: "screen", package: "screen", why: "is another terminal of these tests" },
     Need { program: "tmux", package: "tmux", why: "is the terminal of the screen's tests" },
     Need { program: "containerd", package: "containerd", why: "runs pods in a lab" },
     Need { program: "runc", package: "runc", why: "runs podman's and containerd's containers" },

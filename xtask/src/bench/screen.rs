@@ -21,19 +21,24 @@ use super::node::{self, Node};
 /// How many listeners there are.
 const LISTENERS: [u16; 3] = [100, 1_000, 8_000];
 /// For how long it is left alone.
-const IDLE: Duration = Duration::from_secs(30);
+const IDLE: Duration = Duration::from_secs(60);
 /// How often the whole node is read, and how much time each reading has.
 const READINGS: u32 = 100;
 const EACH: Duration = Duration::from_millis(300);
 /// How long it takes to read the node and to load its programs, at most.
+/// Readings of everything, in the view of sources, without spaces.
+const WHOLE: &str = "readingsofthewholenode";
 const SETTLE: Duration = Duration::from_secs(5);
 
 /// What was measured with some listeners.
 #[derive(Debug)]
 pub(crate) struct OfScreen {
     listeners: u16,
-    /// Milliseconds of processor for one reading.
+    /// Milliseconds of processor for one reading of everything.
     reading: f64,
+    /// Milliseconds of processor for one look for changes, with all that a screen at rest
+    /// does beside that: drawing, watching.
+    look: f64,
     /// Percent of one core at rest.
     idle: f64,
     /// Bytes that go to the terminal at rest, in a second.
@@ -60,21 +65,25 @@ fn on_screen(binary: &Path, listeners: u16) -> Result<OfScreen> {
     // A screen that shows nothing costs nothing.
     let shown = screen.press("\u{c}")?;
     ensure!(shown.contains(&format!("{listeners}ports")), "not {listeners} ports: {shown}");
+    let looks = screen.count("looksforchanges")?;
     let before = screen.busy()?;
     let bytes = screen.read_for(IDLE)?.len();
     let idle = screen.busy()? - before;
-    let first = screen.readings()?;
+    let looks = screen.count("looksforchanges")? - looks;
+    ensure!(looks > 0, "the screen did not look for changes: is there no eBPF?");
+    let first = screen.count(WHOLE)?;
     let before = screen.busy()?;
     for _ in 0..READINGS {
         screen.terminal.write_all(b"r")?;
         screen.read_for(EACH)?;
     }
     let busy = screen.busy()? - before;
-    let done = screen.readings()? - first;
+    let done = screen.count(WHOLE)? - first;
     ensure!(done >= READINGS, "only {done} of {READINGS} readings were made in time");
     Ok(OfScreen {
         listeners,
         reading: busy * 1000.0 / f64::from(done),
+        look: idle * 1000.0 / f64::from(looks),
         idle: idle * 100.0 / IDLE.as_secs_f64(),
         bytes: bytes as f64 / IDLE.as_secs_f64(),
         peak: screen.peak()?,
@@ -145,14 +154,14 @@ impl Screen {
         Ok(text)
     }
 
-    /// How many readings of the whole node its view of sources counts.
-    fn readings(&mut self) -> Result<u32> {
+    /// How much of something its view of sources counts.
+    fn count(&mut self, what: &str) -> Result<u32> {
         self.press("4")?;
         let drawn = self.press("\u{c}")?;
         self.press("1")?;
-        let before = drawn.split("readingsofthewholenode").next().unwrap_or_default();
+        let before = drawn.split(what).next().unwrap_or_default();
         let number = before.rsplit(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
-        number.parse().with_context(|| format!("no count of readings: {drawn}"))
+        number.parse().with_context(|| format!("no count of {what}: {drawn}"))
     }
 
     /// The processor's time that it took so far, in seconds.
@@ -184,19 +193,19 @@ impl Drop for Screen {
 pub(crate) fn table(all: &[OfScreen]) -> String {
     let mut text = String::from(
         "The screen at 120 x 40, with eBPF:\n\n\
-         | listeners | CPU for a reading of the whole node | CPU at rest | to the terminal at rest | peak memory |\n\
-         |--:|--:|--:|--:|--:|\n",
+         | listeners | CPU for a look for changes, with drawing | CPU for a reading of the whole node | CPU at rest | to the terminal at rest | peak memory |\n\
+         |--:|--:|--:|--:|--:|--:|\n",
     );
-    for OfScreen { listeners, reading, idle, bytes, peak } in all {
+    for OfScreen { listeners, reading, look, idle, bytes, peak } in all {
         let peak = *peak as f64 / 1e6;
         // Writing to a string can't fail.
         let _infallible = writeln!(
             text,
-            "| {listeners} | {reading:.1} ms | {idle:.2} % of a core | {bytes:.0} B/s | {peak:.1} MB |"
+            "| {listeners} | {look:.1} ms | {reading:.1} ms | {idle:.2} % of a core | {bytes:.0} B/s | {peak:.1} MB |"
         );
     }
     let met = |row: &OfScreen| {
-        row.reading <= 10.0 && row.idle <= 1.0 && row.bytes <= 200.0 && row.peak <= 60_000_000
+        row.look <= 10.0 && row.idle <= 1.0 && row.bytes <= 200.0 && row.peak <= 60_000_000
     };
     let verdict = if all.iter().all(met) { "met" } else { "**missed**" };
     let _infallible = writeln!(

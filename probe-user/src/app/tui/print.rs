@@ -33,8 +33,8 @@ pub(super) fn print(
         state.mode = Mode::Replay;
     }
     let watch = Watch::new(source);
-    let (delta, readout) =
-        rows::read(source, &state.style, None, &mut Differ::default()).map_err(Failure::Tool)?;
+    let node = source.open().map_err(Failure::Tool)?;
+    let (delta, readout) = rows::whole(&*node, &state.style, &mut Differ::default());
     let mut now = watch.now();
     let effects = state.update(Message::Rows(delta, Box::new(readout)), now);
     perform(source, &mut state, effects, now)?;

@@ -1,7 +1,8 @@
 //! The thread that reads the ports: all of them now and then, and those of events at once.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::source::Source;
 use crate::model::{Connections, HopKind, NetnsId, Port, PortRange, Proto};
-use crate::node::Node;
+use crate::node::{Changed, Kept, LiveNode, Node, Pulse};
 use crate::resolve::{self, ListFilter};
 use crate::view::Style;
 use crate::view::tui::state::ports::{Delta, Differ};
@@ -21,17 +22,23 @@ use crate::view::tui::{Row, rows};
 pub(super) enum Wanted {
     /// Everything.
     Whole,
+    /// What has changed, if a look at the node can tell.
+    Changes,
     /// These ports: something happened on them.
     Ports(BTreeSet<Port>),
 }
 
-/// The shortest and the longest time between two readings of everything, which are only a
-/// safety net: rules and names can change without an event.
-const SHORTEST: Duration = Duration::from_secs(5);
+/// The shortest and the longest time between two looks at the node, which are only a
+/// safety net: events tell most of what happens.
+const SHORTEST: Duration = Duration::from_secs(2);
 const LONGEST: Duration = Duration::from_secs(60);
-/// A reading of everything is followed by this many times its own duration without one,
-/// which keeps an idle screen below one percent of a core.
+/// Without an iterator each look reads everything, and not so often.
+const SHORTEST_WHOLE: Duration = Duration::from_secs(5);
+/// A look is followed by this many times its own duration without one, which keeps an
+/// idle screen below one percent of a core.
 const REST: u32 = 200;
+/// After this time everything is read: names and load balancers change unseen.
+const WHOLE: Duration = Duration::from_secs(60);
 /// How many ports are read one by one; with more, everything is.
 const FEW: usize = 8;
 /// For how long events are gathered before their ports are read.
@@ -40,31 +47,41 @@ const GATHER: Duration = Duration::from_millis(60);
 /// Reads until nobody wants anything any more.
 pub(super) fn run(
     source: &Source,
+    ebpf: bool,
     style: Style,
     wanted: &Receiver<Wanted>,
     out: &UnboundedSender<Message>,
 ) {
-    let mut differ = Differ::default();
+    let mut reader = Reader { source, style, kept: None, differ: Differ::default(), pulse: None };
     let mut next = Some(Wanted::Whole);
-    let mut rest = SHORTEST;
-    let mut read_at = Instant::now();
+    let mut rest = SHORTEST_WHOLE;
+    let mut looked_at = Instant::now();
+    let mut whole_at = Instant::now();
     loop {
         let message = match next.take() {
             None => None,
             Some(wanted) => {
                 let since = Instant::now();
-                let whole = match &wanted {
-                    Wanted::Ports(ports) if ports.len() <= FEW => Some(ports),
-                    _ => None,
+                let wanted = match wanted {
+                    Wanted::Ports(ports) if ports.len() > FEW => Wanted::Whole,
+                    Wanted::Changes if whole_at.elapsed() >= WHOLE => Wanted::Whole,
+                    wanted => wanted,
                 };
-                let read = super::caught(|| read(source, &style, whole, &mut differ));
-                if whole.is_none() {
-                    rest = (since.elapsed() * REST).clamp(SHORTEST, LONGEST);
-                    read_at = Instant::now();
+                let looks = !matches!(wanted, Wanted::Ports(_));
+                let read = super::caught(|| reader.read(wanted));
+                let took = since.elapsed();
+                let whole = read.as_ref().map_or(true, |(_, readout)| readout.whole);
+                if whole {
+                    whole_at = Instant::now();
+                }
+                if looks {
+                    let shortest = if whole { SHORTEST_WHOLE } else { SHORTEST };
+                    rest = (took * REST).clamp(shortest, LONGEST);
+                    looked_at = Instant::now();
                 }
                 Some(match read {
                     Ok((delta, mut readout)) => {
-                        readout.ms = since.elapsed().as_secs_f64() * 1000.0;
+                        readout.ms = took.as_secs_f64() * 1000.0;
                         Message::Rows(delta, Box::new(readout))
                     }
                     Err(why) => Message::Failed(why),
@@ -74,15 +91,19 @@ pub(super) fn run(
         if message.is_some_and(|message| out.send(message).is_err()) {
             return;
         }
+        // Loading takes longer than the first reading, which is waited for.
+        if ebpf && reader.pulse.is_none() {
+            reader.keep_iterators();
+        }
         // A recorded node does not change.
         let timeout = match source {
-            Source::Live(_) => rest.saturating_sub(read_at.elapsed()),
+            Source::Live(_) => rest.saturating_sub(looked_at.elapsed()),
             _ => Duration::from_secs(3600),
         };
         next = match wanted.recv_timeout(timeout) {
             Ok(first) => Some(gather(first, wanted)),
             Err(RecvTimeoutError::Timeout) => {
-                matches!(source, Source::Live(_)).then_some(Wanted::Whole)
+                matches!(source, Source::Live(_)).then_some(Wanted::Changes)
             }
             Err(RecvTimeoutError::Disconnected) => return,
         };
@@ -99,34 +120,108 @@ fn gather(first: Wanted, wanted: &Receiver<Wanted>) -> Wanted {
                 known.extend(more);
                 Wanted::Ports(known)
             }
-            _ => Wanted::Whole,
+            (Wanted::Whole, _) | (_, Wanted::Whole) => Wanted::Whole,
+            (ports @ Wanted::Ports(_), Wanted::Changes) | (Wanted::Changes, ports) => ports,
         };
     }
     all
 }
 
-/// Reads everything, or some ports, and says what has changed.
-pub(super) fn read(
-    source: &Source,
-    style: &Style,
-    ports: Option<&BTreeSet<Port>>,
-    differ: &mut Differ,
-) -> Result<(Delta, Readout), String> {
-    let node = source.open()?;
-    let Some(ports) = ports else {
-        let (rows, readout) = all(&*node, style);
-        return Ok((differ.diff(rows, |_| true), readout));
-    };
-    let mut delta = Delta::default();
-    for port in ports {
-        let filter = ListFilter { ports: Some(PortRange::one(*port)), ..ListFilter::default() };
-        let listing = resolve::list(&*node, &filter);
-        let one = differ.diff(rows(&listing, style), |key| key.port == *port);
-        delta.put.extend(one.put);
-        delta.gone.extend(one.gone);
+/// What is known of the node from one reading to the next.
+struct Reader<'a> {
+    source: &'a Source,
+    style: Style,
+    /// Iterators that stay loaded, once it was tried.
+    kept: Option<Option<Rc<Kept>>>,
+    differ: Differ,
+    /// The last look, if any can be had.
+    pulse: Option<Pulse>,
+}
+
+impl Reader<'_> {
+    /// Loads the iterators for all further readings, where they are not pinned.
+    fn keep_iterators(&mut self) {
+        let Source::Live(_) = self.source else { return };
+        if self.kept.is_none() {
+            self.kept = Some(Kept::load().map(Rc::new));
+            // Whatever the first look sees is different: some of it came meanwhile.
+            self.pulse = Some(Pulse::default());
+        }
     }
-    let host = Some(node.host().value);
-    Ok((delta, Readout { host, whole: false, ..Readout::default() }))
+
+    fn live(&self) -> Result<LiveNode, String> {
+        let node = self.source.open_live()?;
+        Ok(match self.kept.iter().flatten().next() {
+            Some(kept) => node.with_iterators(Rc::clone(kept)),
+            None => node,
+        })
+    }
+
+    /// Reads what is wanted, and says what has changed.
+    fn read(&mut self, wanted: Wanted) -> Result<(Delta, Readout), String> {
+        match wanted {
+            Wanted::Ports(ports) => Ok(self.ports(&self.live()?, &ports)),
+            Wanted::Changes if self.pulse.is_some() => self.changes(),
+            Wanted::Whole | Wanted::Changes => self.whole(),
+        }
+    }
+
+    fn whole(&mut self) -> Result<(Delta, Readout), String> {
+        let Source::Live(_) = self.source else {
+            return Ok(whole(&*self.source.open()?, &self.style, &mut self.differ));
+        };
+        let node = self.live()?;
+        // First, so that the next look sees what changes during the reading.
+        if self.pulse.is_some() {
+            self.pulse = node.pulse();
+        }
+        Ok(whole(&node, &self.style, &mut self.differ))
+    }
+
+    /// Looks at the node, and reads what is different.
+    fn changes(&mut self) -> Result<(Delta, Readout), String> {
+        let node = self.live()?;
+        let (Some(before), Some(now)) = (&self.pulse, node.pulse()) else {
+            self.pulse = None;
+            return self.whole();
+        };
+        let (mut delta, mut readout) = match now.since(before) {
+            Changed::Nothing => (Delta::default(), Readout::default()),
+            Changed::Ports(ports) if ports.len() <= FEW => self.ports(&node, &ports),
+            Changed::Ports(_) | Changed::Everything => {
+                self.pulse = Some(now);
+                return Ok(whole(&node, &self.style, &mut self.differ));
+            }
+        };
+        let counted = {
+            let counts = Counts::new(self.differ.rows(), &now.connections);
+            self.differ.count(|row| counts.of(row))
+        };
+        delta.put.retain(|row| counted.put.iter().all(|counted| counted.key != row.key));
+        delta.put.extend(counted.put);
+        readout.host = Some(node.host().value);
+        readout.looked = true;
+        self.pulse = Some(now);
+        Ok((delta, readout))
+    }
+
+    fn ports(&mut self, node: &LiveNode, ports: &BTreeSet<Port>) -> (Delta, Readout) {
+        let mut delta = Delta::default();
+        for port in ports {
+            let filter = ListFilter { ports: Some(PortRange::one(*port)), ..ListFilter::default() };
+            let listing = resolve::list(node, &filter);
+            let one = self.differ.diff(rows(&listing, &self.style), |key| key.port == *port);
+            delta.put.extend(one.put);
+            delta.gone.extend(one.gone);
+        }
+        (delta, Readout { host: Some(node.host().value), ..Readout::default() })
+    }
+}
+
+/// Reads everything, and says what has changed.
+pub(super) fn whole(node: &dyn Node, style: &Style, differ: &mut Differ) -> (Delta, Readout) {
+    let (rows, readout) = all(node, style);
+    (differ.diff(rows, |_| true), readout)
 }
 
 /// Every port of a node.
@@ -134,7 +229,12 @@ pub(super) fn all(node: &dyn Node, style: &Style) -> (Vec<Row>, Readout) {
     let listing = resolve::list(node, &ListFilter::default());
     let mut rows = rows(&listing, style);
     let netns: Vec<NetnsId> = node.netns().value.iter().map(|netns| netns.id).collect();
-    count(&mut rows, &node.connections(&netns));
+    let connections = node.connections(&netns);
+    let counts = Counts::new(rows.iter(), &connections);
+    let conns: Vec<Option<u32>> = rows.iter().map(|row| counts.of(row)).collect();
+    for (row, conns) in rows.iter_mut().zip(conns) {
+        row.conns = conns;
+    }
     let readout = Readout {
         host: Some(node.host().value),
         netns: netns.len(),
@@ -142,34 +242,47 @@ pub(super) fn all(node: &dyn Node, style: &Style) -> (Vec<Row>, Readout) {
         sources: node.sources(),
         ms: 0.0,
         whole: true,
+        looked: false,
     };
     (rows, readout)
 }
 
-/// Gives listeners the connections whose local end is theirs: of those with the same port
-/// the one that is bound to the address, else those that are bound to all.
-fn count(rows: &mut [Row], connections: &[Connections]) {
-    if connections.is_empty() {
-        return;
+/// The connections whose local end is a listener's: of those with the same port the one
+/// that is bound to the address has them, else those that are bound to all.
+struct Counts {
+    by_port: HashMap<(NetnsId, Port), Vec<(IpAddr, u32)>>,
+    bound: HashSet<(NetnsId, Port, IpAddr)>,
+}
+
+impl Counts {
+    fn new<'a>(rows: impl Iterator<Item = &'a Row>, connections: &[Connections]) -> Self {
+        let mut by_port: HashMap<(NetnsId, Port), Vec<(IpAddr, u32)>> = HashMap::new();
+        for one in connections {
+            by_port.entry((one.netns, one.port)).or_default().push((one.address, one.count));
+        }
+        let key = |row: &Row| (row.key.netns, row.key.port, row.key.address.to_canonical());
+        let listeners = rows.filter(|row| is_counted(row));
+        let bound =
+            listeners.map(key).filter(|(netns, port, _)| by_port.contains_key(&(*netns, *port)));
+        Self { bound: bound.collect(), by_port }
     }
-    let mut by_port: HashMap<(NetnsId, Port), Vec<(IpAddr, u32)>> = HashMap::new();
-    for one in connections {
-        by_port.entry((one.netns, one.port)).or_default().push((one.address, one.count));
-    }
-    let listener = |row: &Row| row.kind == HopKind::Listener && row.key.proto == Proto::Tcp;
-    let bound: BTreeSet<(NetnsId, Port, IpAddr)> = rows
-        .iter()
-        .filter(|row| listener(row))
-        .map(|row| (row.key.netns, row.key.port, row.key.address.to_canonical()))
-        .collect();
-    for row in rows.iter_mut().filter(|row| listener(row)) {
+
+    fn of(&self, row: &Row) -> Option<u32> {
+        // Where no connection is known they were not read, or there are none anywhere.
+        if self.by_port.is_empty() || !is_counted(row) {
+            return None;
+        }
         let address = row.key.address.to_canonical();
-        let here = by_port.get(&(row.key.netns, row.key.port)).into_iter().flatten();
+        let here = self.by_port.get(&(row.key.netns, row.key.port)).into_iter().flatten();
         let mine = here.filter(|(local, _)| {
-            let other = bound.contains(&(row.key.netns, row.key.port, *local));
+            let other = self.bound.contains(&(row.key.netns, row.key.port, *local));
             *local == address
                 || (address.is_unspecified() && !other && (address.is_ipv6() || local.is_ipv4()))
         });
-        row.conns = Some(mine.map(|(_, count)| count).sum());
+        Some(mine.map(|(_, count)| count).sum())
     }
+}
+
+fn is_counted(row: &Row) -> bool {
+    row.kind == HopKind::Listener && row.key.proto == Proto::Tcp
 }

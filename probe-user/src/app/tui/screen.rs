@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crossterm::event::{Event, EventStream};
 use futures_util::StreamExt as _;
 use ratatui::Terminal;
+use ratatui::layout::Rect;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
@@ -90,13 +91,14 @@ impl Readers {
         let style = state.style;
         let (rows, wanted) = std::sync::mpsc::channel();
         let (asking, asked) = std::sync::mpsc::channel();
+        let ebpf = !args.no_ebpf;
         let (of, to) = (source.clone(), out.clone());
-        std::thread::spawn(move || rows::run(&of, style, &wanted, &to));
+        std::thread::spawn(move || rows::run(&of, ebpf, style, &wanted, &to));
         let (of, to) = (source.clone(), out.clone());
         std::thread::spawn(move || asking::run(&of, &asked, &to));
         if let Source::Live(_) = source {
             let (to, changed) = (out.clone(), rows.clone());
-            let (interval, ebpf) = (args.interval, !args.no_ebpf);
+            let interval = args.interval;
             std::thread::spawn(move || {
                 let run = || watching::run(interval, ebpf, style, &changed, &to);
                 if let Err(why) = super::caught(run) {
@@ -234,12 +236,7 @@ impl Screen {
                 let said = said.unwrap_or_else(|error| error.to_string());
                 return self.say(said);
             }
-            Effect::Redraw => {
-                terminal::take(self.mouse)?;
-                let (width, height) = crossterm::terminal::size()?;
-                self.update(Message::Resize(width, height));
-                self.terminal.clear()?;
-            }
+            Effect::Redraw => self.begin_anew()?,
             Effect::Suspend => {
                 terminal::give_back();
                 // It goes on here when it is continued.
@@ -247,13 +244,19 @@ impl Screen {
                     rustix::process::getpid(),
                     rustix::process::Signal::STOP,
                 );
-                terminal::take(self.mouse)?;
-                let (width, height) = crossterm::terminal::size()?;
-                self.update(Message::Resize(width, height));
-                self.terminal.clear()?;
+                self.begin_anew()?;
             }
         }
         Ok(false)
+    }
+
+    /// Takes the terminal and draws all of it, whatever is on it.
+    fn begin_anew(&mut self) -> io::Result<()> {
+        terminal::take(self.mouse)?;
+        let (width, height) = crossterm::terminal::size()?;
+        self.update(Message::Resize(width, height));
+        // Its `clear` would ask the terminal where the cursor is, and wait for an answer.
+        self.terminal.resize(Rect::new(0, 0, width, height))
     }
 
     fn say(&mut self, text: String) -> io::Result<bool> {

@@ -90,17 +90,23 @@ impl Source {
     /// The node as it is now.
     pub(super) fn open(&self) -> Result<Box<dyn Node>, String> {
         Ok(match self {
-            Self::Live(Live { kube, watched }) => {
-                let live = LiveNode::new().map_err(|error| format!("/proc: {error}"))?;
-                Box::new(match watched {
-                    Some(cache) => live.with_kube_cache(Arc::clone(cache)),
-                    None => live.with_kube(kube.clone()),
-                })
-            }
+            Self::Live(_) => Box::new(self.open_live()?),
             Self::File(path, _) => {
                 Box::new(Recorded::load(path).map_err(|error| error.to_string())?)
             }
             Self::Demo(_) => Box::new(Recorded::new(demo().map_err(|_| "the demo is damaged")?)),
+        })
+    }
+
+    /// This node, if it is this node that is shown.
+    pub(super) fn open_live(&self) -> Result<LiveNode, String> {
+        let Self::Live(Live { kube, watched }) = self else {
+            return Err("it is a recorded node".to_owned());
+        };
+        let live = LiveNode::new().map_err(|error| format!("/proc: {error}"))?;
+        Ok(match watched {
+            Some(cache) => live.with_kube_cache(Arc::clone(cache)),
+            None => live.with_kube(kube.clone()),
         })
     }
 }

@@ -77,3 +77,67 @@ pub(super) fn copy(text: &str) -> io::Result<()> {
     write!(out, "\u{1b}]52;c;{encoded}\u{7}")?;
     out.flush()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Read as _;
+    use std::os::fd::OwnedFd;
+    use std::process::{Command, Stdio};
+
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    use rustix::termios::tcgetattr;
+
+    /// What [`a_panic_gives_the_terminal_back`] runs on a terminal of its own.
+    #[test]
+    #[ignore = "it panics: the test below runs it"]
+    fn panicking() {
+        super::on_panic();
+        let taken = super::Taken;
+        super::take(true).unwrap();
+        assert!(std::env::var_os("PANIC_ON_A_TERMINAL").is_none(), "a bug while drawing");
+        drop(taken);
+    }
+
+    #[test]
+    fn a_panic_gives_the_terminal_back() {
+        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&ours).unwrap();
+        unlockpt(&ours).unwrap();
+        let name = ptsname(&ours, Vec::new()).unwrap();
+        let open = || File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+        // Kept open, so that what was written last can be read.
+        let theirs = open();
+        let before = tcgetattr(&theirs).unwrap();
+        let stdio = || Stdio::from(OwnedFd::from(open()));
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "app::tui::terminal::tests::panicking", "--ignored", "--nocapture"])
+            .args(["--test-threads", "1"])
+            .env("PANIC_ON_A_TERMINAL", "1")
+            .stdin(stdio())
+            .stdout(stdio())
+            .stderr(stdio())
+            .status()
+            .unwrap();
+        assert!(!status.success());
+        rustix::fs::fcntl_setfl(&ours, rustix::fs::OFlags::NONBLOCK).unwrap();
+        let mut shown = Vec::new();
+        let mut end = File::from(ours);
+        let mut buffer = [0; 4096];
+        while let Ok(length @ 1..) = end.read(&mut buffer) {
+            shown.extend_from_slice(&buffer[..length]);
+        }
+        let shown = String::from_utf8_lossy(&shown).into_owned();
+        let at = |what: &str| shown.find(what).unwrap_or_else(|| panic!("no {what:?}: {shown:?}"));
+        // Taken, left with everything that was asked of it undone, and only then the message.
+        assert!(at("\u{1b}[?1049h") < at("\u{1b}[?1049l"), "{shown:?}");
+        assert!(at("\u{1b}[?1000l") < at("a bug while drawing"), "{shown:?}");
+        assert!(at("\u{1b}[?2004l") < at("a bug while drawing"), "{shown:?}");
+        assert!(at("\u{1b}[?1049l") < at("a bug while drawing"), "{shown:?}");
+        let after = tcgetattr(&theirs).unwrap();
+        assert_eq!(
+            (before.input_modes, before.output_modes, before.local_modes),
+            (after.input_modes, after.output_modes, after.local_modes)
+        );
+    }
+}

@@ -27,6 +27,7 @@ mod probes;
 mod process;
 mod procnet;
 mod procs;
+mod pulse;
 mod rights;
 mod rtnl;
 mod rules;
@@ -57,10 +58,11 @@ use crate::model::{
 };
 pub use clock::local_offset;
 use containers::Containers;
-pub use ebpf::{Pinned, group_id, pin, unpin};
+pub use ebpf::{Kept, Pinned, group_id, pin, unpin};
 use enter::{Door, Refused};
 use gaps::{denied_gap, read_or_gap, rights_remedy};
 pub use probes::probe_reports;
+pub use pulse::{Changed, Pulse};
 pub use rights::drop_rights;
 pub use watch::{COMPARISON, watch};
 
@@ -200,6 +202,14 @@ impl LiveNode {
     #[must_use]
     pub fn with_kube_cache(mut self, cache: Arc<KubeCache>) -> Self {
         self.kube = kube::Kube::cached(cache);
+        self
+    }
+
+    /// The same node, whose sockets are read by iterators that are loaded already.
+    #[must_use]
+    pub fn with_iterators(self, kept: Rc<Kept>) -> Self {
+        // Nothing has asked for the probe yet.
+        let _same = self.probe.set(ebpf::Probe::Kept(kept));
         self
     }
 

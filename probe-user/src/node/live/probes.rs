@@ -30,6 +30,7 @@ fn iterator() -> SourceReport {
     let result = match Probe::find() {
         Probe::Pinned => Ok(format!("pinned in {}", ebpf::where_pinned().unwrap_or_default())),
         Probe::Absent(Some(refused)) => Err(refused),
+        Probe::Kept(_) => Ok("loaded".to_owned()),
         Probe::Absent(None) => ebpf::try_loading().map(|()| {
             "not pinned, so /proc is walked; `whereis-port pin` makes questions faster".to_owned()
         }),

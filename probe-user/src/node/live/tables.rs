@@ -212,7 +212,7 @@ impl LiveNode {
 
     /// Whether the probe is there, or would be loaded.
     fn may_probe(&self) -> bool {
-        matches!(self.probe.get_or_init(Probe::find), Probe::Pinned) || loading_pays()
+        self.probe.get_or_init(Probe::find).is_ready() || loading_pays()
     }
 
     /// Reads the probe, if that is the cheapest way, and notes what it saw.
@@ -221,15 +221,12 @@ impl LiveNode {
         let wanted = joined::filter(filter, others);
         let probe = self.probe.get_or_init(Probe::find);
         let begun = self.begun.borrow_mut().take().and_then(|begun| begun.end(&wanted));
-        let (name, reading) = match begun.or_else(|| probe.sockets(&wanted)) {
-            Some(Ok(reading)) => ("eBPF iterator (pinned)", Ok(reading)),
-            Some(Err(error)) => {
-                ("eBPF iterator (pinned)", Err(format!("reading it failed: {error}")))
+        let name = probe.sockets_name();
+        let reading = match begun.or_else(|| probe.sockets(&wanted)) {
+            Some(reading) => reading.map_err(|error| format!("reading it failed: {error}")),
+            None if loading_pays() => {
+                ebpf::load_and_read(&wanted).map_err(|refused| refused.to_string())
             }
-            None if loading_pays() => (
-                "eBPF iterator (loaded)",
-                ebpf::load_and_read(&wanted).map_err(|refused| refused.to_string()),
-            ),
             None => return,
         };
         match reading {
@@ -268,12 +265,12 @@ impl LiveNode {
             // Listed first: what is not in the reading then is hidden from the
             // probe, or has ended.
             let listed =
-                if probe.is_pinned() { procs::pids(&self.proc).ok()? } else { return None };
+                if probe.is_ready() { procs::pids(&self.proc).ok()? } else { return None };
             let reading = probe.tasks()?.ok()?;
             let known: HashSet<Pid> = reading.tasks.iter().map(|task| task.tgid).collect();
             let unseen = listed.into_iter().filter(|pid| !known.contains(pid)).collect();
             let places = joined::places(&reading);
-            self.log("eBPF tasks (pinned)", since, &[], format!("{} processes", places.len()));
+            self.log("eBPF tasks", since, &[], format!("{} processes", places.len()));
             Some(Places { places, unseen })
         };
         self.places.get_or_init(read).as_ref()

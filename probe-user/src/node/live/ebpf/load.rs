@@ -100,24 +100,39 @@ impl Kernel {
 
     /// Loads and attaches one iterator.
     pub(super) fn attach(&self, ebpf: &mut Ebpf, which: Iterator) -> Result<IterLink, Refused> {
-        let name = which.program();
         let (target, part) = match which {
             Iterator::Sockets => ("task_file", Part::Sockets),
             Iterator::Tasks => ("task", Part::Tasks),
         };
         check(&self.layout, part)?;
-        let program: &mut Iter = ebpf
-            .program_mut(name)
-            .ok_or_else(|| Refused::new(format!("the object has no program {name}")))?
-            .try_into()
-            .map_err(|error: aya::programs::ProgramError| Refused::from_error(name, &error))?;
         let what = format!("loading iter/{target}");
-        program.load(target, &self.btf).map_err(|error| Refused::from_error(&what, &error))?;
-        let what = format!("attaching iter/{target}");
-        let refused = |error: &(dyn std::error::Error + 'static)| Refused::from_error(&what, error);
-        let id = program.attach().map_err(|error| refused(&error))?;
-        program.take_link(id).map_err(|error| refused(&error))
+        program(ebpf, which)?
+            .load(target, &self.btf)
+            .map_err(|error| Refused::from_error(&what, &error))?;
+        attach(ebpf, which)
     }
+}
+
+fn program(ebpf: &mut Ebpf, which: Iterator) -> Result<&mut Iter, Refused> {
+    let name = which.program();
+    ebpf.program_mut(name)
+        .ok_or_else(|| Refused::new(format!("the object has no program {name}")))?
+        .try_into()
+        .map_err(|error: aya::programs::ProgramError| Refused::from_error(name, &error))
+}
+
+/// Attaches an iterator that is loaded: there may be many links to it.
+fn attach(ebpf: &mut Ebpf, which: Iterator) -> Result<IterLink, Refused> {
+    let what = format!("attaching the iterator of {}", which.program());
+    let program = program(ebpf, which)?;
+    let id = program.attach().map_err(|error| Refused::from_error(&what, &error))?;
+    program.take_link(id).map_err(|error| Refused::from_error(&what, &error))
+}
+
+/// A new reading of an iterator that is loaded.
+pub(super) fn again(ebpf: &mut Ebpf, which: Iterator) -> Result<File, Refused> {
+    let link = attach(ebpf, which)?;
+    link.into_file().map_err(|error| Refused::from_error("opening the iterator", &error))
 }
 
 /// Where this kernel keeps things.
@@ -138,6 +153,17 @@ pub(super) fn once(which: Iterator) -> Result<(Ebpf, File), Refused> {
     let file =
         link.into_file().map_err(|error| Refused::from_error("opening the iterator", &error))?;
     Ok((ebpf, file))
+}
+
+/// Both iterators, loaded.
+pub(super) fn both() -> Result<Ebpf, Refused> {
+    let kernel = Kernel::read()?;
+    let mut ebpf = kernel.open()?;
+    for which in [Iterator::Sockets, Iterator::Tasks] {
+        // A link that is let go leaves its program loaded.
+        drop(kernel.attach(&mut ebpf, which)?);
+    }
+    Ok(ebpf)
 }
 
 /// Makes an attached iterator last beyond this process.

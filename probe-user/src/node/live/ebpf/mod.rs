@@ -14,7 +14,10 @@ mod read;
 mod records;
 mod translate;
 
+use std::cell::RefCell;
+use std::fs::File;
 use std::io;
+use std::rc::Rc;
 
 pub(in crate::node::live) use events::{Events, start};
 pub(in crate::node::live) use load::Refused;
@@ -29,6 +32,8 @@ use probe_common::Filter;
 pub(in crate::node::live) enum Probe {
     /// Its iterators are pinned.
     Pinned,
+    /// They are loaded, and stay so for many readings.
+    Kept(Rc<Kept>),
     /// It is not, and why not, where that can be told without trying.
     Absent(Option<Refused>),
 }
@@ -76,38 +81,69 @@ impl Probe {
     }
 
     /// Whether it can be read without loading anything.
-    pub(in crate::node::live) fn is_pinned(&self) -> bool {
-        matches!(self, Self::Pinned)
+    pub(in crate::node::live) fn is_ready(&self) -> bool {
+        matches!(self, Self::Pinned | Self::Kept(_))
     }
 
-    /// Reads sockets with their owners, if the iterator is pinned.
+    /// What readings of its sockets are called.
+    pub(in crate::node::live) fn sockets_name(&self) -> &'static str {
+        match self {
+            Self::Pinned => "eBPF iterator (pinned)",
+            Self::Kept(_) | Self::Absent(_) => "eBPF iterator (loaded)",
+        }
+    }
+
+    /// Reads sockets with their owners, if the iterator is ready.
     pub(in crate::node::live) fn sockets(&self, filter: &Filter) -> Option<io::Result<Reading>> {
         Some(self.read(Iterator::Sockets, filter)?.and_then(sockets_only))
     }
 
-    /// Begins to read sockets, if the iterator is pinned.
+    /// Begins to read sockets, if the iterator is ready.
     pub(in crate::node::live) fn begin(&self, filter: &Filter) -> Option<Begun> {
-        if !self.is_pinned() {
-            return None;
-        }
-        let Found::Ready(file) = place::find(Iterator::Sockets) else { return None };
+        let file = self.open(Iterator::Sockets)?.ok()?;
         let thread = read::begin(file, filter).ok()?;
         Some(Begun { filter: *filter, thread })
     }
 
-    /// Reads all processes with their namespaces, if the iterator is pinned.
+    /// Reads all processes with their namespaces, if the iterator is ready.
     pub(in crate::node::live) fn tasks(&self) -> Option<io::Result<Reading>> {
         self.read(Iterator::Tasks, &Filter::ALL)
     }
 
     fn read(&self, which: Iterator, filter: &Filter) -> Option<io::Result<Reading>> {
+        Some(self.open(which)?.and_then(|file| read::read(file, filter)))
+    }
+
+    fn open(&self, which: Iterator) -> Option<io::Result<File>> {
         match self {
             Self::Pinned => match place::find(which) {
-                Found::Ready(file) => Some(read::read(file, filter)),
+                Found::Ready(file) => Some(Ok(file)),
                 _ => None,
             },
+            Self::Kept(kept) => Some(kept.open(which)),
             Self::Absent(_) => None,
         }
+    }
+}
+
+/// The iterators, loaded for as long as this lives: for who reads the node again and
+/// again. Nothing is left behind in the kernel.
+#[derive(Debug)]
+pub struct Kept(RefCell<aya::Ebpf>);
+
+impl Kept {
+    /// Loads them, unless they are pinned, or can't be loaded here.
+    #[must_use]
+    pub fn load() -> Option<Self> {
+        match Probe::find() {
+            Probe::Absent(None) => Some(Self(RefCell::new(load::both().ok()?))),
+            _ => None,
+        }
+    }
+
+    fn open(&self, which: Iterator) -> io::Result<File> {
+        load::again(&mut self.0.borrow_mut(), which)
+            .map_err(|refused| io::Error::other(refused.reason))
     }
 }
 

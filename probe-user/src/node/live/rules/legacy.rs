@@ -37,6 +37,14 @@ impl std::fmt::Debug for LegacyTable {
     }
 }
 
+/// What the kernel tells of those tables without their rules: most changes of these
+/// change the tables' sizes.
+pub(in crate::node::live::rules) fn sizes() -> io::Result<Vec<Vec<u8>>> {
+    let mut sizes = calls::sizes(false)?;
+    sizes.extend(calls::sizes(true)?);
+    Ok(sizes)
+}
+
 /// The tables of the calling thread's namespace that exist, IPv4's first. None is
 /// made by asking for it. Needs `CAP_NET_ADMIN` in the namespace.
 pub(in crate::node::live::rules) fn tables(netns: NetnsId) -> io::Result<Vec<LegacyTable>> {

@@ -13,6 +13,8 @@ mod xt;
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash as _, Hasher as _};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -243,6 +245,19 @@ impl LiveNode {
         let opened = enter::in_each(&self.doors([id]), |_| Conversation::open()).pop();
         Ok(opened.unwrap_or(Err(Refused::Gone))??)
     }
+}
+
+/// A number for the rules of the calling thread's namespace, which another ruleset does
+/// not have: the generation of nf_tables, and the sizes of the tables of iptables-legacy.
+/// `None` where the kernel does not tell.
+pub(super) fn pulse(has_nf_tables: bool) -> Option<u64> {
+    let mut hasher = DefaultHasher::new();
+    if has_nf_tables {
+        let mut talk = Conversation::open().ok()?;
+        talk.generation().ok()?.hash(&mut hasher);
+    }
+    legacy::sizes().ok()?.hash(&mut hasher);
+    Some(hasher.finish())
 }
 
 /// What of these namespaces could not be read, one gap for each reason.

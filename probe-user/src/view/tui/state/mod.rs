@@ -99,6 +99,8 @@ pub struct Readout {
     pub ms: f64,
     /// Whether all of the node was read, not only ports that have changed.
     pub whole: bool,
+    /// Whether it was looked for changes, and only they were read.
+    pub looked: bool,
 }
 
 /// How the node is followed.
@@ -247,6 +249,8 @@ pub struct State {
     pub readout: Readout,
     /// How many whole readings there were.
     pub readings: u64,
+    /// How many looks for changes there were, and how long the last took, in milliseconds.
+    pub looks: (u64, f64),
     /// What watching tells of itself.
     pub watching: (Vec<Gap>, Vec<SourceReport>),
     /// How Kubernetes APIs are watched, if they are.
@@ -287,6 +291,7 @@ impl State {
             mode: Mode::Snapshots,
             readout: Readout::default(),
             readings: 0,
+            looks: (0, 0.0),
             watching: (Vec::new(), Vec::new()),
             kube: None,
             answered: None,
@@ -399,6 +404,10 @@ impl State {
 
     fn rows(&mut self, delta: Delta, readout: Readout) {
         self.readings += u64::from(readout.whole);
+        if readout.looked {
+            self.looks = (self.looks.0 + 1, readout.ms);
+            self.sources_text();
+        }
         // A reading of some ports tells nothing of the rest.
         if readout.whole || self.readout.host.is_none() {
             self.readout = readout;

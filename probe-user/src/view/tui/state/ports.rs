@@ -207,6 +207,25 @@ impl Differ {
         }
         delta
     }
+
+    /// The rows of the last reading.
+    pub fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.known.values()
+    }
+
+    /// What it changes that connections are counted anew.
+    pub fn count(&mut self, conns: impl Fn(&Row) -> Option<u32>) -> Delta {
+        let mut delta = Delta::default();
+        for row in self.known.values_mut() {
+            let now = conns(row);
+            if now != row.conns {
+                row.conns = now;
+                delta.put.push(row.clone());
+            }
+        }
+        delta.put.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        delta
+    }
 }
 
 /// A row, and since when and until when it was seen.

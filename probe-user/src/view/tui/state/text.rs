@@ -44,8 +44,12 @@ impl State {
         let style = self.style_of(usize::from(self.size.0));
         let mut sources: Vec<SourceReport> = doctor::judged(host, self.readout.sources.clone());
         sources.extend(self.watching.1.iter().chain(self.kube.as_deref()).cloned());
+        let looks = match self.looks {
+            (0, _) => String::new(),
+            (looks, ms) => format!("  {looks} looks for changes; the last took {ms:.0} ms\n"),
+        };
         let mut text = format!(
-            "{}\n  {} readings of the whole node; the last took {:.0} ms for {} ports in {} namespaces\n  {} events, {} lost\n\n",
+            "{}\n  {} readings of the whole node; the last took {:.0} ms for {} ports in {} namespaces\n{looks}  {} events, {} lost\n\n",
             style.paint(Ink::Strong, "reading"),
             self.readings,
             self.readout.ms,

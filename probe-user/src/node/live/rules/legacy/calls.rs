@@ -50,6 +50,22 @@ impl From<Vec<u8>> for Entries {
 /// Asking for a table that is not there would make it, with its hooks, and load
 /// modules: only those that the kernel lists are asked for.
 pub(super) fn read(ipv6: bool) -> io::Result<Vec<Raw>> {
+    of_each(ipv6, table)
+}
+
+/// What the kernel tells of each table without its entries.
+pub(super) fn sizes(ipv6: bool) -> io::Result<Vec<Vec<u8>>> {
+    of_each(ipv6, |socket, level, name| {
+        let mut info = named(name, Info::SIZE)?;
+        get(socket, level, GET_INFO, &mut info)?;
+        Ok(info)
+    })
+}
+
+fn of_each<T>(
+    ipv6: bool,
+    ask: impl Fn(&OwnedFd, i32, &str) -> io::Result<T>,
+) -> io::Result<Vec<T>> {
     let file = if ipv6 { "ip6_tables_names" } else { "ip_tables_names" };
     let names = match std::fs::read_to_string(format!("/proc/thread-self/net/{file}")) {
         // Without the module there is no such file.
@@ -63,11 +79,7 @@ pub(super) fn read(ipv6: bool) -> io::Result<Vec<Raw>> {
     let family = if ipv6 { AddressFamily::INET6 } else { AddressFamily::INET };
     let socket = socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     let level = if ipv6 { libc::IPPROTO_IPV6 } else { libc::IPPROTO_IP };
-    let mut tables = Vec::new();
-    for name in names.lines() {
-        tables.push(table(&socket, level, name)?);
-    }
-    Ok(tables)
+    names.lines().map(|name| ask(&socket, level, name)).collect()
 }
 
 fn table(socket: &OwnedFd, level: i32, name: &str) -> io::Result<Raw> {

@@ -248,7 +248,7 @@ impl Conversation {
 
     /// The generation of the rules, which counts up with each change. (The program
     /// that the kernel names beside it is the one that asks.)
-    pub(super) fn generation(&mut self) -> Result<u32, Failed> {
+    pub(in crate::node::live::rules) fn generation(&mut self) -> Result<u32, Failed> {
         let mut generation = 0;
         let question = Question { command: GET_GENERATION, family: 0, attributes: &[] };
         self.get(question, |message| {
