@@ -10,6 +10,8 @@ mod lists;
 mod reach;
 #[path = "kube_api/tls.rs"]
 mod tls;
+#[path = "kube_api/watch.rs"]
+mod watch;
 
 use std::path::Path;
 

@@ -6,6 +6,8 @@
 
 #[path = "scenarios/k3s.rs"]
 mod k3s;
+#[path = "scenarios/k3s_api.rs"]
+mod k3s_api;
 #[path = "scenarios/kernel.rs"]
 mod kernel;
 #[path = "scenarios/kind.rs"]
@@ -82,7 +84,7 @@ const CASES: &[Case] = &[
     case("k3s", "6443", 0, |a| k3s::k3s(a, 1)),
     case("k3s", "2379", 0, |a| k3s::k3s(a, 2)),
     case("k3s", "10250", 0, |a| k3s::k3s(a, 1)),
-    case("k3s", "10257", 0, k3s::k3s_on_loopback),
+    case("k3s", "10257", 0, |a| k3s::on_loopback(a, 10257)),
     case("k3s", "8472/udp", 0, k3s::vxlan),
     case("k3s", "4244", 0, k3s::cilium),
     case("k3s", "4245", 0, |a| k3s::port_forward(a, "svc/hubble-relay", 80)),
@@ -93,6 +95,34 @@ const CASES: &[Case] = &[
     case("k3s", "80", 0, k3s::pod),
     case("k3s", "list", 0, |a| {
         lists(a, &[("host", 6443, "k3s-server"), ("host", 4245, "kubectl")])
+    }),
+    case("k3s-api", "30995", 0, k3s_api::node_port),
+    case("k3s-api", "80", 0, k3s_api::pod),
+    case("k3s-api", "8472/udp", 0, k3s_api::vxlan),
+    case("k3s-api", "4244", 0, k3s_api::cilium),
+    case("k3s-api", "4245", 0, k3s_api::relay),
+    case("k3s-api", "12000", 0, |a| k3s::port_forward(a, "svc/hubble-ui", 80)),
+    case("k3s-api", "8081", 0, k3s_api::ui),
+    case("k3s-api", "6443", 0, k3s_api::api_server),
+    case("k3s-api", "2379", 0, |a| k3s_api::server(a, 2)),
+    case("k3s-api", "2380", 0, |a| k3s_api::server(a, 2)),
+    case("k3s-api", "10250", 0, |a| k3s_api::server(a, 1)),
+    case("k3s-api", "10248", 0, |a| k3s::on_loopback(a, 10248)),
+    case("k3s-api", "10249", 0, |a| k3s::on_loopback(a, 10249)),
+    case("k3s-api", "10256", 0, |a| k3s::on_loopback(a, 10256)),
+    case("k3s-api", "10257", 0, |a| k3s::on_loopback(a, 10257)),
+    case("k3s-api", "10259", 0, |a| k3s::on_loopback(a, 10259)),
+    case("k3s-api", "20971", 1, nothing),
+    case("k3s-api", "51820/udp", 1, nothing),
+    case("k3s-api", "list", 0, |a| {
+        lists(
+            a,
+            &[
+                ("host", 6443, "k3s-server"),
+                ("host", 4244, "cilium-agent"),
+                ("host", 4245, "kubectl"),
+            ],
+        )
     }),
     case("linux-6.1", "51820/udp", 0, |a| {
         kernel::owns(a, "WireGuard interface wg0", "genetlink wireguard")

@@ -20,9 +20,9 @@ pub(super) fn k3s(answer: &Answer, sockets: usize) -> Test {
     Ok(())
 }
 
-pub(super) fn k3s_on_loopback(answer: &Answer) -> Test {
+pub(super) fn on_loopback(answer: &Answer, port: u16) -> Test {
     k3s(answer, 1)?;
-    answer.is_open("loopback", "127.0.0.1:10257")?;
+    answer.is_open("loopback", &format!("127.0.0.1:{port}"))?;
     answer.is_shut("node")?;
     answer.is_shut("outside")
 }

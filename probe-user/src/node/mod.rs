@@ -19,8 +19,9 @@ use crate::model::{
 #[doc(hidden)]
 pub use live::fuzzing;
 pub use live::{
-    COMPARISON, Changed, Kept, KubeOptions, LiveNode, Pinned, Pulse, check_kube, drop_rights,
-    group_id, kube_client, kube_reports, local_offset, pin, probe_reports, unpin, watch,
+    COMPARISON, Changed, Kept, KubeCache, KubeOptions, LiveNode, Pinned, Pulse, check_kube,
+    drop_rights, group_id, kube_client, kube_reports, local_offset, pin, probe_reports, unpin,
+    watch,
 };
 pub use recorded::{
     Asked, ElementOf, Facts, FlowsOf, InContainer, Recorded, Recorder, Recording, RecordingError,

@@ -16,9 +16,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use hyper::body::Bytes;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
@@ -33,7 +35,7 @@ pub const TOKEN: &str = "token-that-is-known";
 /// What is asked of the server, as its rules of access see it.
 #[derive(Debug, Clone, Copy)]
 pub struct Access<'a> {
-    /// `get` or `list`.
+    /// `get`, `list` or `watch`.
     pub verb: &'a str,
     /// `services`, `pods`.
     pub kind: &'a str,
@@ -62,6 +64,8 @@ pub struct Weather {
     pub hang: bool,
     /// How many times a list that was begun has expired when it goes on.
     pub gone: u32,
+    /// How many watches are told that the version they begin at is not known any more.
+    pub expired: u32,
     /// Answers of lists end in the middle.
     pub truncated: bool,
     /// Answers of lists never end.
@@ -78,6 +82,17 @@ struct Shared {
     weather: Weather,
     allows: Rules,
     asked: Vec<String>,
+    /// Who is told of changes, by the path that is watched.
+    watchers: Vec<(String, UnboundedSender<Bytes>)>,
+}
+
+impl Shared {
+    /// What is told from now on of the objects at a path.
+    fn watch(&mut self, path: &str) -> Option<UnboundedReceiver<Bytes>> {
+        let (sender, receiver) = unbounded_channel();
+        self.watchers.push((path.to_owned(), sender));
+        Some(receiver)
+    }
 }
 
 /// A running server. It ends with this.
@@ -121,6 +136,7 @@ impl ApiServer {
             weather: Weather::default(),
             allows: Box::new(|_| true),
             asked: Vec::new(),
+            watchers: Vec::new(),
         }));
         let (stop, stopped) = oneshot::channel();
         let of_thread = Arc::clone(&shared);
@@ -140,6 +156,21 @@ impl ApiServer {
     /// Changes how it behaves.
     pub fn weather(&self, weather: Weather) {
         self.shared().weather = weather;
+    }
+
+    /// Makes one more Service, and tells those who watch.
+    ///
+    /// # Errors
+    /// When it can't be written as JSON.
+    pub fn add_service(&self, service: &k8s_openapi::api::core::v1::Service) -> Result<()> {
+        let mut shared = self.shared();
+        let json = shared.stored.add_service(service)?;
+        let event = Bytes::from(format!("{{\"type\":\"ADDED\",\"object\":{json}}}\n"));
+        for (_, watcher) in shared.watchers.iter().filter(|(path, _)| path == "/api/v1/services") {
+            // Who does not watch any more is told nothing.
+            let _ = watcher.send(event.clone());
+        }
+        Ok(())
     }
 
     /// Allows only what `allows` says.

@@ -191,6 +191,14 @@ impl Stored {
         Ok(Self(all))
     }
 
+    /// Adds a Service, and gives it as it is sent.
+    pub(super) fn add_service(&mut self, service: &core::Service) -> Result<String> {
+        let new = stored(std::slice::from_ref(service))?;
+        let json = new.iter().map(|object| object.json.clone()).collect();
+        self.0.entry("services").or_default().extend(new);
+        Ok(json)
+    }
+
     pub(super) fn of(&self, kind: &str) -> Option<&[Object]> {
         self.0.get(kind).map(Vec::as_slice)
     }

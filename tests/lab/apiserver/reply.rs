@@ -9,14 +9,16 @@ use std::task::{Context, Poll};
 use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::{Request, Response, StatusCode};
 use serde_json::{Value, json};
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::objects::Object;
 use super::{Access, Shared, Slices, TOKEN, lock};
 
-/// An answer's body: some bytes, and perhaps more without end.
+/// An answer's body: some bytes, and perhaps more without end, or what is told later.
 pub(super) struct Said {
     rest: Option<Bytes>,
     endless: bool,
+    events: Option<UnboundedReceiver<Bytes>>,
 }
 
 impl Body for Said {
@@ -25,9 +27,13 @@ impl Body for Said {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let next = match self.rest.take() {
+        let rest = self.rest.take().filter(|bytes| !bytes.is_empty());
+        if let (None, Some(events)) = (&rest, &mut self.events) {
+            return events.poll_recv(context).map(|next| next.map(|bytes| Ok(Frame::data(bytes))));
+        }
+        let next = match rest {
             None if self.endless => Some(Bytes::from(vec![b' '; 1 << 20])),
             rest => rest,
         };
@@ -56,18 +62,29 @@ pub(super) async fn reply(
         std::future::pending::<()>().await;
     }
     tokio::time::sleep(weather.delay).await;
+    let mut events = None;
     let token = request.headers().get("authorization").and_then(|value| value.to_str().ok());
     let (status, body) = if token == Some(&format!("Bearer {TOKEN}")) {
-        answer(&request, &mut lock(&shared))
+        let mut shared = lock(&shared);
+        let answer = answer(&request, &mut shared);
+        if answer.0 == StatusCode::OK && is_watch(&request) {
+            events = shared.watch(request.uri().path());
+        }
+        answer
     } else {
         error(StatusCode::UNAUTHORIZED, "Unauthorized")
     };
     let mut response = Response::new(Said {
         rest: Some(Bytes::from(body)),
         endless: weather.endless && status == StatusCode::OK,
+        events,
     });
     *response.status_mut() = status;
     Ok(response)
+}
+
+fn is_watch(request: &Request<Incoming>) -> bool {
+    query(request.uri().query().unwrap_or_default()).contains_key("watch")
 }
 
 fn error(status: StatusCode, message: &str) -> (StatusCode, String) {
@@ -87,7 +104,10 @@ fn answer(request: &Request<Incoming>, shared: &mut Shared) -> (StatusCode, Stri
     if let Some(said) = discovery(request.uri().path()) {
         return (StatusCode::OK, said.to_string());
     }
-    let Some(asked) = understood(request.uri().path()) else { return unknown() };
+    let Some(mut asked) = understood(request.uri().path()) else { return unknown() };
+    if is_watch(request) {
+        asked.access.verb = "watch";
+    }
     let mut kind = asked.access.kind.to_owned();
     if kind == "endpointslices" {
         match (shared.weather.slices, asked.version) {
@@ -106,6 +126,14 @@ fn answer(request: &Request<Incoming>, shared: &mut Shared) -> (StatusCode, Stri
     if query.contains_key("continue") && shared.weather.gone > 0 {
         shared.weather.gone -= 1;
         return error(StatusCode::GONE, "The provided continue parameter is too old");
+    }
+    if verb == "watch" {
+        if shared.weather.expired == 0 {
+            return (StatusCode::OK, String::new());
+        }
+        shared.weather.expired -= 1;
+        let (_, status) = error(StatusCode::GONE, "too old resource version");
+        return (StatusCode::OK, format!("{{\"type\":\"ERROR\",\"object\":{status}}}\n"));
     }
     let Some(objects) = shared.stored.of(&kind) else { return unknown() };
     let objects = objects.iter().filter(|o| namespace.is_none_or(|wanted| o.namespace == wanted));

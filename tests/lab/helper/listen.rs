@@ -32,6 +32,7 @@ struct Wanted {
     files: u32,
     raw: bool,
     answer: Option<String>,
+    relay: Option<(u16, String)>,
     thread: bool,
     leader_exits: bool,
     keep_netns: bool,
@@ -75,6 +76,11 @@ impl Wanted {
                 "--raw" => wanted.raw = true,
                 // Tells this word to everybody who connects or sends something.
                 "--answer" => wanted.answer = Some(value()?.clone()),
+                // What comes to this port is carried to that of 127.0.0.1 in a namespace.
+                "--relay" => {
+                    let (port, netns) = value()?.split_once(':').context("--relay PORT:NETNS")?;
+                    wanted.relay = Some((port.parse().context("--relay")?, netns.to_owned()));
+                }
                 "--count" => wanted.count = value()?.parse().context("--count")?,
                 // Holds the sockets in the descriptor table of a thread only.
                 "--thread" => wanted.thread = true,
@@ -239,7 +245,12 @@ pub(crate) fn listen(args: &[String]) -> Result<()> {
         say_ready(&ports(&sockets)?, &holders)?;
         match wanted.answer {
             Some(word) => crate::answer::serve(sockets, &wanted.binds, &word),
-            None => kept.extend(sockets),
+            None => {
+                if let Some((port, netns)) = &wanted.relay {
+                    crate::relay::serve(&sockets, &wanted.binds, *port, netns)?;
+                }
+                kept.extend(sockets);
+            }
         }
     }
     rest(wanted.hold_for)
@@ -321,7 +332,7 @@ fn exit_this_thread() -> ! {
 }
 
 /// Moves this thread into a network namespace.
-fn enter(netns: &str) -> Result<()> {
+pub(crate) fn enter(netns: &str) -> Result<()> {
     let file = std::fs::File::open(netns).with_context(|| format!("opening {netns}"))?;
     move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
         .with_context(|| format!("entering {netns}"))

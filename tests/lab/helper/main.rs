@@ -17,6 +17,7 @@ mod enter;
 mod listen;
 mod maps;
 mod proxy;
+mod relay;
 
 use std::io::Read;
 

@@ -152,6 +152,7 @@ impl Cut<'_> {
                 || process["comm"] == "nsenter"
                 || has("--imitate");
             process["cgroup"].as_str().is_some_and(|path| path.starts_with(&group))
+                && self.is_ours(&process["netns"])
                 && !of_the_lab_alone
         };
         let (mut processes, _) = gather(&facts["processes"], in_lab);

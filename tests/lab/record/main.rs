@@ -1,12 +1,13 @@
 //! `record-scenarios DIR [NAME…]`: builds the nodes of the recorded scenarios in the lab,
 //! records each with the tool, and writes what belongs to the lab into DIR. The names are
-//! `kind`, `kind-api` and `k3s`; without one, all are recorded.
+//! `kind`, `kind-api`, `k3s` and `k3s-api`; without one, all are recorded.
 //!
 //! `tests/data/README.md` says what is real in these recordings and what is not.
 
 mod api;
 mod cut;
 mod k3s;
+mod k3s_api;
 mod kind;
 
 use std::path::Path;
@@ -21,12 +22,13 @@ fn main() -> Result<()> {
         bail!("{reason}");
     }
     let dir = Path::new(dir);
-    let all = ["kind", "kind-api", "k3s"].map(str::to_owned);
+    let all = ["kind", "kind-api", "k3s", "k3s-api"].map(str::to_owned);
     for name in if names.is_empty() { &all } else { names } {
         match name.as_str() {
             "kind" => kind::record(dir)?,
             "kind-api" => api::record(dir)?,
             "k3s" => k3s::record(dir)?,
+            "k3s-api" => k3s_api::record(dir)?,
             unknown => bail!("there is no scenario {unknown}"),
         }
     }

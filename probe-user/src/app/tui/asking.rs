@@ -1,6 +1,7 @@
 //! The thread that follows the port that is looked at.
 
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -9,14 +10,58 @@ use crate::model::{PortRange, Query, Scope};
 use crate::resolve;
 use crate::view::tui::state::{Answered, Message, Question};
 
-/// Answers until nobody asks any more.
+/// How often it is looked whether something has changed that is watched.
+const LOOK: Duration = Duration::from_millis(250);
+/// How often it is told how the APIs are watched.
+const TELL: Duration = Duration::from_secs(1);
+/// The shortest time between two answers of which nobody has asked for the second.
+const SHORTEST: Duration = Duration::from_millis(500);
+/// A port that nobody has asked about for so long is not looked at any more: the screen asks
+/// again within less.
+const LOOKED_AT: Duration = Duration::from_secs(15);
+
+/// Answers until nobody asks any more, and again when something changes that is watched.
 pub(super) fn run(source: &Source, asked: &Receiver<Question>, out: &UnboundedSender<Message>) {
-    while let Ok(mut question) = asked.recv() {
-        // What was asked before the last question is not looked at any more.
-        while let Ok(later) = asked.try_recv() {
-            question = later;
+    let mut last: Option<(Question, Instant)> = None;
+    let mut known = source.changes();
+    let mut answered_at = Instant::now();
+    let mut told_at = None;
+    loop {
+        if told_at.is_none_or(|at: Instant| at.elapsed() >= TELL)
+            && let Some(report) = source.report()
+        {
+            told_at = Some(Instant::now());
+            if out.send(Message::Kube(Box::new(report))).is_err() {
+                return;
+            }
         }
+        let question = match asked.recv_timeout(LOOK) {
+            Ok(mut question) => {
+                // What was asked before the last question is not looked at any more.
+                while let Ok(later) = asked.try_recv() {
+                    question = later;
+                }
+                last = Some((question.clone(), Instant::now()));
+                question
+            }
+            Err(RecvTimeoutError::Timeout) => match &last {
+                Some((_, at)) if at.elapsed() > LOOKED_AT => {
+                    last = None;
+                    continue;
+                }
+                Some((question, _))
+                    if source.changes() != known && answered_at.elapsed() >= SHORTEST =>
+                {
+                    question.clone()
+                }
+                _ => continue,
+            },
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        // What changes meanwhile is a reason to answer again.
+        known = source.changes();
         let answered = super::caught(|| answer(source, &question));
+        answered_at = Instant::now();
         let message = match answered {
             Ok(answered) => Message::Answer(Box::new(answered)),
             Err(why) => Message::Failed(why),

@@ -36,6 +36,7 @@ pub(super) fn run(
     looks: (Depth, bool),
     args: &TuiArgs,
 ) -> Result<Exit, Failure> {
+    let source = &source.watching();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Tool(format!("starting: {error}")))?;
     terminal::on_panic();

@@ -1,10 +1,12 @@
 //! The node that is shown: this one, or a recorded one.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::super::{Failure, kube_options, no_procfs};
 use crate::cli::Global;
-use crate::node::{self, KubeOptions, LiveNode, Node, Recorded, Recording};
+use crate::model::SourceReport;
+use crate::node::{self, KubeCache, KubeOptions, LiveNode, Node, Recorded, Recording};
 
 /// A small recorded node that comes with the tool: two kind clusters.
 const DEMO: &str = include_str!("../../../demo.json");
@@ -13,11 +15,19 @@ const DEMO: &str = include_str!("../../../demo.json");
 #[derive(Debug, Clone)]
 pub(super) enum Source {
     /// This node.
-    Live(KubeOptions),
+    Live(Live),
     /// A file, whose node had this time.
     File(PathBuf, u64),
     /// The node that comes with the tool.
     Demo(u64),
+}
+
+/// How this node is read.
+#[derive(Debug, Clone)]
+pub(super) struct Live {
+    kube: KubeOptions,
+    /// What is known of its Kubernetes APIs by watching them.
+    watched: Option<Arc<KubeCache>>,
 }
 
 impl Source {
@@ -39,7 +49,34 @@ impl Source {
         let kube = kube_options(global);
         node::check_kube(&kube).map_err(Failure::Usage)?;
         LiveNode::new().map_err(|error| no_procfs(&error))?;
-        Ok(Self::Live(kube))
+        Ok(Self::Live(Live { kube, watched: None }))
+    }
+
+    /// The same, whose Kubernetes APIs are watched from the first question on: for a screen that
+    /// stays.
+    pub(super) fn watching(&self) -> Self {
+        match self {
+            Self::Live(Live { kube, .. }) => {
+                Self::Live(Live { kube: kube.clone(), watched: KubeCache::new(kube.clone()) })
+            }
+            other => other.clone(),
+        }
+    }
+
+    /// How its Kubernetes APIs are watched, if they are.
+    pub(super) fn report(&self) -> Option<SourceReport> {
+        match self {
+            Self::Live(Live { watched, .. }) => watched.as_ref().and_then(|cache| cache.report()),
+            _ => None,
+        }
+    }
+
+    /// How often something has changed in the Kubernetes APIs that are watched.
+    pub(super) fn changes(&self) -> u64 {
+        match self {
+            Self::Live(Live { watched: Some(cache), .. }) => cache.changes(),
+            _ => 0,
+        }
     }
 
     /// When a recorded node was recorded, in seconds since the epoch.
@@ -63,9 +100,14 @@ impl Source {
 
     /// This node, if it is this node that is shown.
     pub(super) fn open_live(&self) -> Result<LiveNode, String> {
-        let Self::Live(kube) = self else { return Err("it is a recorded node".to_owned()) };
+        let Self::Live(Live { kube, watched }) = self else {
+            return Err("it is a recorded node".to_owned());
+        };
         let live = LiveNode::new().map_err(|error| format!("/proc: {error}"))?;
-        Ok(live.with_kube(kube.clone()))
+        Ok(match watched {
+            Some(cache) => live.with_kube_cache(Arc::clone(cache)),
+            None => live.with_kube(kube.clone()),
+        })
     }
 }
 

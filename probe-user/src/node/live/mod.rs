@@ -47,7 +47,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use self::kube::{KubeOptions, check_kube, kube_client, kube_reports};
+pub use self::kube::{KubeCache, KubeOptions, check_kube, kube_client, kube_reports};
 use super::Node;
 use crate::model::{
     Address, Bytes, Certificate, CgroupPath, ChainId, Connections, Container, ContainerRef,
@@ -194,6 +194,14 @@ impl LiveNode {
     #[must_use]
     pub fn with_kube(mut self, options: KubeOptions) -> Self {
         self.kube = kube::Kube::new(options);
+        self
+    }
+
+    /// The same node, whose Kubernetes APIs are watched: they are asked only for what `cache`
+    /// does not know.
+    #[must_use]
+    pub fn with_kube_cache(mut self, cache: Arc<KubeCache>) -> Self {
+        self.kube = kube::Kube::cached(cache);
         self
     }
 

@@ -1,6 +1,6 @@
 //! One request, or one paged list, for each wish.
 
-use http::{Request, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Bytes;
 use kube::Client;
@@ -132,7 +132,7 @@ async fn endpoints(
 }
 
 /// What an API says that does not know a kind.
-const NO_SUCH_KIND: &str = "it does not know this kind of object";
+pub(super) const NO_SUCH_KIND: &str = "it does not know this kind of object";
 
 /// A page of a list.
 #[derive(Deserialize)]
@@ -148,6 +148,8 @@ struct Page<T> {
 struct PageMeta {
     #[serde(rename = "continue", default)]
     next: Option<String>,
+    #[serde(rename = "resourceVersion", default)]
+    resource_version: String,
 }
 
 /// A list, page by page. A list that expires meanwhile is begun again, once.
@@ -158,10 +160,23 @@ async fn list<T: DeserializeOwned, M>(
     kind: &str,
     make: impl Fn(T) -> M,
 ) -> Result<Vec<M>, Failure> {
+    let (all, _) = list_at(client, path, filter, kind, make, PAGE * PAGES).await?;
+    Ok(all)
+}
+
+/// The same with the version that was listed, and no more than about `most` objects.
+pub(super) async fn list_at<T: DeserializeOwned, M>(
+    client: &Client,
+    path: &str,
+    filter: &str,
+    kind: &str,
+    make: impl Fn(T) -> M,
+    most: usize,
+) -> Result<(Vec<M>, String), Failure> {
     'again: for _ in 0..2 {
         let mut all = Vec::new();
         let mut next: Option<String> = None;
-        for _ in 0..PAGES {
+        for _ in 0..most.div_ceil(PAGE) {
             let from = next.map_or_else(String::new, |next| format!("&continue={}", part(&next)));
             let and = if filter.is_empty() { String::new() } else { format!("&{filter}") };
             let address = format!("{path}?limit={PAGE}{and}{from}");
@@ -172,7 +187,7 @@ async fn list<T: DeserializeOwned, M>(
                     all.extend(page.items.into_iter().map(&make));
                     next = page.metadata.next.filter(|next| !next.is_empty());
                     if next.is_none() {
-                        return Ok(all);
+                        return Ok((all, page.metadata.resource_version));
                     }
                 }
                 (StatusCode::GONE, _) => continue 'again,
@@ -214,11 +229,20 @@ pub(super) async fn version(client: &Client) -> Result<String, Failure> {
 }
 
 async fn get(client: &Client, path: &str) -> Result<(StatusCode, Bytes), Failure> {
+    read(send(client, path).await?).await
+}
+
+/// The beginning of an answer.
+pub(super) async fn send(client: &Client, path: &str) -> Result<Response<Body>, Failure> {
     let request = Request::get(path)
         .header("Accept", "application/json")
         .body(Body::empty())
         .map_err(|error| Failure::Garbage(first_line(&error.to_string())))?;
-    let response = client.send(request).await.map_err(|error| failure(&error))?;
+    client.send(request).await.map_err(|error| failure(&error))
+}
+
+/// The rest of it.
+pub(super) async fn read(response: Response<Body>) -> Result<(StatusCode, Bytes), Failure> {
     let status = response.status();
     let body = Limited::new(response.into_body(), LARGEST).collect().await.map_err(|error| {
         if error.is::<http_body_util::LengthLimitError>() {
@@ -230,11 +254,11 @@ async fn get(client: &Client, path: &str) -> Result<(StatusCode, Bytes), Failure
     Ok((status, body.to_bytes()))
 }
 
-fn understood<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+pub(super) fn understood<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
     serde_json::from_slice(body).map_err(|error| Failure::Garbage(first_line(&error.to_string())))
 }
 
-fn refused(status: StatusCode, body: &[u8], verb: &'static str, kind: &str) -> Failure {
+pub(super) fn refused(status: StatusCode, body: &[u8], verb: &'static str, kind: &str) -> Failure {
     match status {
         StatusCode::UNAUTHORIZED => Failure::Unauthorized(None),
         StatusCode::FORBIDDEN => Failure::Forbidden(verb, kind.to_owned()),
@@ -248,7 +272,7 @@ fn refused(status: StatusCode, body: &[u8], verb: &'static str, kind: &str) -> F
 }
 
 /// A name as a part of a path or query: nothing in it can mean anything there.
-fn part(text: &str) -> String {
+pub(super) fn part(text: &str) -> String {
     let mut coded = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

@@ -1,9 +1,11 @@
 //! Kubernetes APIs: which there are (`config.rs`, `files.rs`), how one gets in (`client.rs`,
-//! `login.rs`), what is asked (`fetch.rs`) and what was answered (`parse.rs`).
+//! `login.rs`), what is asked (`fetch.rs`) and what was answered (`parse.rs`). For the screen
+//! they are watched (`watch.rs`), and what is known of them is kept (`store.rs`, `cache.rs`).
 //!
 //! An API may be out of reach, slow, hostile or closed to us: all asks of a run together
 //! have one time limit, each answer a size limit, and what is not answered is a gap.
 
+mod cache;
 mod client;
 mod config;
 mod fetch;
@@ -11,16 +13,20 @@ mod files;
 mod login;
 mod parse;
 mod reports;
+mod store;
+mod watch;
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
 use crate::model::{ContextId, Gap, Impact, KubeAsk, KubeContext, KubeObjects, Read};
+pub use cache::KubeCache;
 pub(super) use client::Failure;
 use config::Found;
 pub use reports::kube_reports;
@@ -86,6 +92,7 @@ pub fn kube_client(
 #[derive(Default)]
 pub(super) struct Kube {
     options: KubeOptions,
+    cache: Option<Arc<KubeCache>>,
     found: OnceCell<(Vec<Found>, Vec<Gap>)>,
     runtime: OnceCell<Option<tokio::runtime::Runtime>>,
     until: OnceCell<Instant>,
@@ -104,6 +111,11 @@ impl Kube {
         Self { options, ..Self::default() }
     }
 
+    /// The same, with what is watched of the APIs: what that knows is not asked for.
+    pub(super) fn cached(cache: Arc<KubeCache>) -> Self {
+        Self { cache: Some(Arc::clone(&cache)), ..Self::new(cache.options().clone()) }
+    }
+
     /// The contexts of all kubeconfig files. No API is asked.
     pub(super) fn contexts(&self) -> Read<Vec<KubeContext>> {
         let (found, gaps) = self.found();
@@ -118,8 +130,14 @@ impl Kube {
     pub(super) fn ask(&self, asks: &[KubeAsk]) -> Vec<Read<KubeObjects>> {
         let mut new: Vec<&KubeAsk> = Vec::new();
         for ask in asks {
-            if !self.said.borrow().contains_key(ask) && !new.contains(&ask) {
-                new.push(ask);
+            if self.said.borrow().contains_key(ask) || new.contains(&ask) {
+                continue;
+            }
+            match self.cache.as_ref().and_then(|cache| cache.answer(ask)) {
+                Some(known) => {
+                    self.said.borrow_mut().insert(ask.clone(), Read::whole(known));
+                }
+                None => new.push(ask),
             }
         }
         if !new.is_empty() {

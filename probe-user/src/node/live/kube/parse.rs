@@ -1,6 +1,8 @@
 //! Objects of the API as JSON, and what of them is kept. Fields that an older version
 //! does not have, or that a newer one adds, do no harm.
 
+mod objects;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -10,6 +12,8 @@ use crate::model::{
     ContainerSort, KubeContainer, KubeContainerPort, KubeEndpoint, KubeEndpointPort, KubeEndpoints,
     KubeNode, KubePod, KubeService, KubeServicePort, ObjectName, Port, Proto, ServiceKind,
 };
+
+pub(super) use objects::Object;
 
 /// A list that may be `null`, as Go writes an empty one.
 fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
@@ -27,6 +31,7 @@ struct Meta {
     name: String,
     namespace: String,
     uid: String,
+    resource_version: String,
     #[serde(deserialize_with = "map")]
     labels: BTreeMap<String, String>,
     annotations: Option<Annotations>,
@@ -192,6 +197,8 @@ impl ServicePort {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Slice {
+    #[serde(default)]
+    metadata: Meta,
     #[serde(default, deserialize_with = "list")]
     ports: Vec<EndpointPort>,
     #[serde(default, deserialize_with = "list")]

@@ -160,6 +160,8 @@ pub enum Message {
         /// What is watched.
         sources: Vec<SourceReport>,
     },
+    /// How Kubernetes APIs are watched.
+    Kube(Box<SourceReport>),
     /// Something to say.
     Say(String),
 }
@@ -251,6 +253,8 @@ pub struct State {
     pub looks: (u64, f64),
     /// What watching tells of itself.
     pub watching: (Vec<Gap>, Vec<SourceReport>),
+    /// How Kubernetes APIs are watched, if they are.
+    pub kube: Option<Box<SourceReport>>,
     /// The answer that is shown.
     pub answered: Option<Box<Answered>>,
     /// What was asked last, and when.
@@ -289,6 +293,7 @@ impl State {
             readings: 0,
             looks: (0, 0.0),
             watching: (Vec::new(), Vec::new()),
+            kube: None,
             answered: None,
             asked: None,
             waiting: false,
@@ -340,6 +345,13 @@ impl State {
                 self.mode = mode;
                 self.watching = (gaps, sources);
                 self.sources_text();
+                Vec::new()
+            }
+            Message::Kube(report) => {
+                self.kube = Some(report);
+                if self.view == View::Sources {
+                    self.sources_text();
+                }
                 Vec::new()
             }
             Message::Say(text) => {

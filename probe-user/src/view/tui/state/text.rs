@@ -43,7 +43,7 @@ impl State {
         let Some(host) = &self.readout.host else { return };
         let style = self.style_of(usize::from(self.size.0));
         let mut sources: Vec<SourceReport> = doctor::judged(host, self.readout.sources.clone());
-        sources.extend(self.watching.1.iter().cloned());
+        sources.extend(self.watching.1.iter().chain(self.kube.as_deref()).cloned());
         let looks = match self.looks {
             (0, _) => String::new(),
             (looks, ms) => format!("  {looks} looks for changes; the last took {ms:.0} ms\n"),
