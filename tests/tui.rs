@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use lab::{FakeDocker, Lab, Terminal, Test, unused_port};
@@ -58,7 +58,7 @@ fn a_listener_comes_is_followed_and_fades() -> Test {
     terminal.keys(&["Enter"])?;
     terminal.wait_line(&["[2 Path]"])?;
     let hop = terminal.wait_line(&[&format!("127.0.0.1:{port}/tcp"), "listener", "web-server"])?;
-    terminal.wait_line(&["reachable from"])?;
+    terminal.wait_line(&["embedded DNS server"])?;
     // From the hop back to its row.
     terminal.keys(&["]", "Enter"])?;
     terminal.wait_line(&["[1 Ports]"])?;
@@ -108,7 +108,7 @@ fn rules_that_no_event_tells_of_are_noticed() -> Test {
         lab.host(),
         &format!(
             "table ip shop {{ chain in {{ type nat hook prerouting priority dstnat; \
-             tcp dport {port} dnat to 10.11.12.13:80; }} }}"
+             tcp dport {port} dnat to 10.11.12.13:80; }}; }}"
         ),
     )?;
     terminal.wait_line(&["+", &port.to_string(), "10.11.12.13:80"])?;
@@ -126,9 +126,9 @@ fn it_works_inside_of_another_terminal_program() -> Test {
     std::fs::set_permissions(&sockets, std::fs::Permissions::from_mode(0o700))?;
     let terminal = Terminal::open(&lab, (100, 30), &format!("SCREENDIR={}", sockets.display()))?;
     terminal.run("screen -c /dev/null $TOOL tui --demo; echo ended with $?")?;
-    terminal.wait_line(&["30518", "cluster1"])?;
+    terminal.wait_line(&["6443", "cluster1"])?;
     terminal.keys(&["Enter"])?;
-    terminal.wait_line(&["reachable from"])?;
+    terminal.wait_line(&["embedded DNS server"])?;
     terminal.keys(&["q"])?;
     terminal.wait_line(&["screen is terminating"])?;
     ended(&terminal, "0")
@@ -320,17 +320,19 @@ fn a_terminal_that_answers_nothing_is_drawn_anew() -> Test {
         }
     });
     let shows = |what: &str| -> Test {
+        let until = Instant::now() + Duration::from_secs(20);
         let mut all = String::new();
         while !all.contains(what) {
-            all.push_str(&drawn.recv_timeout(Duration::from_secs(20)).context(all.clone())?);
+            let left = until.saturating_duration_since(Instant::now());
+            all.push_str(&drawn.recv_timeout(left).with_context(|| all.clone())?);
         }
         Ok(())
     };
     let mut tried = || -> Test {
-        shows("30518")?;
+        shows("kube-apiserver")?;
         for _ in 0..2 {
             terminal.write_all(b"\x0c")?;
-            shows("30518")?;
+            shows("kube-apiserver")?;
         }
         terminal.write_all(b"q")?;
         Ok(())
