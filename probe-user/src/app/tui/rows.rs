@@ -92,8 +92,10 @@ pub(super) fn run(
             return;
         }
         // Loading takes longer than the first reading, which is waited for.
-        if ebpf && reader.pulse.is_none() {
+        if ebpf && reader.kept.is_none() {
             reader.keep_iterators();
+            // A look costs less than the reading before it.
+            rest = SHORTEST;
         }
         // A recorded node does not change.
         let timeout = match source {
@@ -141,12 +143,12 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// Loads the iterators for all further readings, where they are not pinned.
     fn keep_iterators(&mut self) {
-        let Source::Live(_) = self.source else { return };
-        if self.kept.is_none() {
-            self.kept = Some(Kept::load().map(Rc::new));
-            // Whatever the first look sees is different: some of it came meanwhile.
-            self.pulse = Some(Pulse::default());
-        }
+        // A recorded node has none.
+        let live = matches!(self.source, Source::Live(_));
+        let kept = if live { Kept::load() } else { None };
+        self.kept = Some(kept.map(Rc::new));
+        // Whatever the first look sees is different: some of it came meanwhile.
+        self.pulse = live.then(Pulse::default);
     }
 
     fn live(&self) -> Result<LiveNode, String> {
