@@ -30,6 +30,7 @@ pub(super) fn learn(global: &Global, time: Duration) -> Result<Read<Option<Watch
         ports: None,
         interval: TICK,
         ebpf: true,
+        buffer: None,
     };
     let mut watch = node::watch(&wanted).map_err(|error| super::no_procfs(&error))?;
     if let Some(gap) = unable(&watch.sources(), &watch.gaps()) {

@@ -48,6 +48,7 @@ pub(super) fn run(
         ports: all_ports(&queries),
         interval: args.interval,
         ebpf: !args.no_ebpf,
+        buffer: None,
     };
     let mut watch = node::watch(&wanted).map_err(|error| super::no_procfs(&error))?;
     // What is loaded stays; from now on only reading is left.

@@ -15,6 +15,9 @@ pub struct Wanted {
     pub interval: Duration,
     /// Whether programs in the kernel may be used where they can.
     pub ebpf: bool,
+    /// How many bytes of events the kernel may have waiting: a power of two, from a page
+    /// on. `None` for room for a burst of a hundred thousand, 16 MiB.
+    pub buffer: Option<u32>,
 }
 
 /// A running watch. It ends, without a trace, when it is dropped.

@@ -41,6 +41,8 @@ const REST: u32 = 200;
 const WHOLE: Duration = Duration::from_secs(60);
 /// How many ports are read one by one; with more, everything is.
 const FEW: usize = 8;
+/// How long loading of programs that watch may keep the first reading waiting.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// For how long events are gathered before their ports are read.
 const GATHER: Duration = Duration::from_millis(60);
 
@@ -49,14 +51,22 @@ pub(super) fn run(
     source: &Source,
     ebpf: bool,
     style: Style,
+    loaded: &Receiver<()>,
     wanted: &Receiver<Wanted>,
     out: &UnboundedSender<Message>,
 ) {
     let mut reader = Reader { source, style, kept: None, differ: Differ::default(), pulse: None };
+    // Loading needs the kernel's types, tens of megabytes for a moment. One after the
+    // other, and before there are rows, that is had only once.
+    let _in_time = loaded.recv_timeout(PATIENCE);
+    if ebpf {
+        reader.keep_iterators();
+    }
     let mut next = Some(Wanted::Whole);
     let mut rest = SHORTEST_WHOLE;
     let mut looked_at = Instant::now();
     let mut whole_at = Instant::now();
+    let mut first = true;
     loop {
         let message = match next.take() {
             None => None,
@@ -77,6 +87,10 @@ pub(super) fn run(
                 if looks {
                     let shortest = if whole { SHORTEST_WHOLE } else { SHORTEST };
                     rest = (took * REST).clamp(shortest, LONGEST);
+                    // Looks cost less than the reading that comes first.
+                    if std::mem::take(&mut first) && reader.pulse.is_some() {
+                        rest = SHORTEST;
+                    }
                     looked_at = Instant::now();
                 }
                 Some(match read {
@@ -90,12 +104,6 @@ pub(super) fn run(
         };
         if message.is_some_and(|message| out.send(message).is_err()) {
             return;
-        }
-        // Loading takes longer than the first reading, which is waited for.
-        if ebpf && reader.kept.is_none() {
-            reader.keep_iterators();
-            // A look costs less than the reading before it.
-            rest = SHORTEST;
         }
         // A recorded node does not change.
         let timeout = match source {
@@ -133,8 +141,8 @@ fn gather(first: Wanted, wanted: &Receiver<Wanted>) -> Wanted {
 struct Reader<'a> {
     source: &'a Source,
     style: Style,
-    /// Iterators that stay loaded, once it was tried.
-    kept: Option<Option<Rc<Kept>>>,
+    /// Iterators that stay loaded.
+    kept: Option<Rc<Kept>>,
     differ: Differ,
     /// The last look, if any can be had.
     pulse: Option<Pulse>,
@@ -145,15 +153,14 @@ impl Reader<'_> {
     fn keep_iterators(&mut self) {
         // A recorded node has none.
         let live = matches!(self.source, Source::Live(_));
-        let kept = if live { Kept::load() } else { None };
-        self.kept = Some(kept.map(Rc::new));
-        // Whatever the first look sees is different: some of it came meanwhile.
+        self.kept = if live { Kept::load().map(Rc::new) } else { None };
+        // The first reading looks as well, if a look can be had.
         self.pulse = live.then(Pulse::default);
     }
 
     fn live(&self) -> Result<LiveNode, String> {
         let node = self.source.open_live()?;
-        Ok(match self.kept.iter().flatten().next() {
+        Ok(match &self.kept {
             Some(kept) => node.with_iterators(Rc::clone(kept)),
             None => node,
         })

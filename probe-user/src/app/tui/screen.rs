@@ -92,15 +92,16 @@ impl Readers {
         let (rows, wanted) = std::sync::mpsc::channel();
         let (asking, asked) = std::sync::mpsc::channel();
         let ebpf = !args.no_ebpf;
+        let (loading, loaded) = std::sync::mpsc::channel();
         let (of, to) = (source.clone(), out.clone());
-        std::thread::spawn(move || rows::run(&of, ebpf, style, &wanted, &to));
+        std::thread::spawn(move || rows::run(&of, ebpf, style, &loaded, &wanted, &to));
         let (of, to) = (source.clone(), out.clone());
         std::thread::spawn(move || asking::run(&of, &asked, &to));
         if let Source::Live(_) = source {
             let (to, changed) = (out.clone(), rows.clone());
             let interval = args.interval;
             std::thread::spawn(move || {
-                let run = || watching::run(interval, ebpf, style, &changed, &to);
+                let run = || watching::run(interval, ebpf, style, loading, &changed, &to);
                 if let Err(why) = super::caught(run) {
                     let _ = to.send(Message::Failed(format!("nothing is watched: {why}")));
                 }

@@ -19,6 +19,9 @@ use crate::view::tui::state::{Message, Mode};
 const TICK: Duration = Duration::from_millis(500);
 /// How long events are gathered: a screen is not drawn more often.
 const GATHER: Duration = Duration::from_millis(50);
+/// Bytes of events that may wait: they are taken all the time, and the buffer counts as
+/// memory of the screen, twice.
+const BUFFER: u32 = 2 << 20;
 /// How many connects and translations of one turn are shown; what a listener does is
 /// shown in any case.
 const SHOWN: usize = 100;
@@ -28,12 +31,15 @@ pub(super) fn run(
     interval: Duration,
     ebpf: bool,
     style: Style,
+    loaded: Sender<()>,
     wanted: &Sender<rows::Wanted>,
     out: &UnboundedSender<Message>,
 ) -> Result<(), String> {
     let kinds = EventKind::ALL.into_iter().filter(|kind| *kind != EventKind::Accept).collect();
-    let asked = node::Wanted { kinds, ports: None, interval, ebpf };
+    let asked = node::Wanted { kinds, ports: None, interval, ebpf, buffer: Some(BUFFER) };
     let mut watch = node::watch(&asked).map_err(|error| format!("/proc: {error}"))?;
+    // Whoever waits for it may go on; as they may where this ends before.
+    drop(loaded);
     let mut names = Names::new().map_err(|_| "/proc can't be read".to_owned())?;
     let mut said = None;
     loop {

@@ -56,6 +56,7 @@ fn events() -> Vec<SourceReport> {
         ports: None,
         interval: Duration::from_secs(1),
         ebpf: true,
+        buffer: None,
     };
     let watch = match watch::watch(&wanted) {
         Ok(watch) => watch,

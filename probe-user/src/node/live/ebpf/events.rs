@@ -60,6 +60,7 @@ impl std::fmt::Debug for Events {
 pub(in crate::node::live) fn start(
     kinds: &[EventKind],
     ports: Option<PortRange>,
+    buffer: Option<u32>,
 ) -> Result<Events, Refused> {
     let wants = |kind| kinds.contains(&kind);
     let mut bits = 0;
@@ -87,7 +88,7 @@ pub(in crate::node::live) fn start(
     let log = if tracing::enabled!(tracing::Level::DEBUG) { 4 } else { 0 };
     let ports = ports
         .map_or(u32::MAX << 16, |range| u32::from(range.first.0) | u32::from(range.last.0) << 16);
-    let setup = Setup { offsets, config: bits, ports, pidns: own_pidns()?, log };
+    let setup = Setup { offsets, config: bits, ports, pidns: own_pidns()?, log, buffer };
     let mut ebpf =
         object::open(&setup).map_err(|error| Refused::from_error("making BPF maps", &error))?;
     let logger = if log > 0 { EbpfLogger::init(&mut ebpf).ok() } else { None };

@@ -88,14 +88,7 @@ impl Kernel {
 
     /// Loads the object for iterators alone.
     pub(super) fn open(&self) -> Result<Ebpf, Refused> {
-        let setup = Setup {
-            offsets: self.layout.offsets,
-            config: 0,
-            ports: u32::MAX << 16,
-            pidns: 0,
-            log: 0,
-        };
-        object::open(&setup).map_err(|error| Refused::from_error("making BPF maps", &error))
+        open(&self.layout)
     }
 
     /// Loads and attaches one iterator.
@@ -111,6 +104,12 @@ impl Kernel {
             .map_err(|error| Refused::from_error(&what, &error))?;
         attach(ebpf, which)
     }
+}
+
+fn open(layout: &Layout) -> Result<Ebpf, Refused> {
+    let offsets = layout.offsets;
+    let setup = Setup { offsets, config: 0, ports: u32::MAX << 16, pidns: 0, log: 0, buffer: None };
+    object::open(&setup).map_err(|error| Refused::from_error("making BPF maps", &error))
 }
 
 fn program(ebpf: &mut Ebpf, which: Iterator) -> Result<&mut Iter, Refused> {
@@ -157,8 +156,9 @@ pub(super) fn once(which: Iterator) -> Result<(Ebpf, File), Refused> {
 
 /// Both iterators, loaded.
 pub(super) fn both() -> Result<Ebpf, Refused> {
+    // First what needs the kernel's types for a moment only: they are large in memory.
+    let mut ebpf = open(&layout())?;
     let kernel = Kernel::read()?;
-    let mut ebpf = kernel.open()?;
     for which in [Iterator::Sockets, Iterator::Tasks] {
         // A link that is let go leaves its program loaded.
         drop(kernel.attach(&mut ebpf, which)?);

@@ -23,6 +23,8 @@ pub(super) struct Setup {
     pub(super) pidns: u32,
     /// How much the programs log: 0 for nothing, 5 for everything.
     pub(super) log: u8,
+    /// Bytes of the ring buffer, where they are not to be the object's own number.
+    pub(super) buffer: Option<u32>,
 }
 
 /// Makes the maps and prepares the programs; none is loaded yet.
@@ -40,6 +42,9 @@ pub(super) fn open(setup: &Setup) -> Result<Ebpf, aya::EbpfError> {
     if setup.config == 0 {
         // The iterators need no buffers: the smallest there are.
         loader.map_max_entries("EVENTS", 4096).map_max_entries("AYA_LOGS", 4096);
+    }
+    if let Some(bytes) = setup.buffer {
+        loader.map_max_entries("EVENTS", bytes);
     }
     loader.load(OBJECT)
 }

@@ -78,6 +78,7 @@ fn sockets_of_this_process_are_seen_to_come_and_go() {
         ports: Some(PortRange::one(Port(port))),
         interval: Duration::from_secs(3600),
         ebpf: false,
+        buffer: None,
     };
     let why = || Gap::new(Impact::Port, "eBPF", "not used");
     let kinds = [EventKind::Listen, EventKind::Bind, EventKind::Close];
@@ -118,6 +119,7 @@ fn what_comparing_can_not_show_is_said() {
         ports: Some(PortRange::one(Port(1))),
         interval: Duration::from_secs(1),
         ebpf: false,
+        buffer: None,
     };
     let watch = Snapshots::start(&wanted, Gap::new(Impact::Port, "eBPF", "x")).unwrap();
     let gaps: Vec<String> = watch.gaps().into_iter().map(|gap| gap.source).collect();
