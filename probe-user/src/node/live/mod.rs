@@ -89,6 +89,7 @@ pub struct LiveNode {
     addresses: Memo<Address>,
     routes: Memo<Route>,
     kernel_ports: Memo<KernelPort>,
+    connections: RefCell<HashMap<NetnsId, Vec<Connections>>>,
     flows: RefCell<HashMap<FlowFilter, Rc<Memo<Flow>>>>,
     rules: rules::Rules,
     ways: ways::Ways,
@@ -156,6 +157,7 @@ impl LiveNode {
             addresses: RefCell::default(),
             routes: RefCell::default(),
             kernel_ports: RefCell::default(),
+            connections: RefCell::default(),
             flows: RefCell::default(),
             rules: rules::Rules::default(),
             ways: ways::Ways::default(),
@@ -388,10 +390,13 @@ impl Node for LiveNode {
     }
 
     fn connections(&self, netns: &[NetnsId]) -> Vec<Connections> {
-        let doors = self.doors(netns.iter().copied());
+        let mut known = self.connections.borrow_mut();
+        let doors = self.doors(netns.iter().copied().filter(|id| !known.contains_key(id)));
         let counted = enter::in_each(&doors, |door| sockdiag::established(door.id));
         // A namespace that can't be entered is a gap of its listeners already.
-        counted.into_iter().flatten().filter_map(Result::ok).flatten().collect()
+        let counted = counted.into_iter().map(|read| read.ok().and_then(Result::ok));
+        known.extend(doors.iter().map(|door| door.id).zip(counted.map(Option::unwrap_or_default)));
+        netns.iter().filter_map(|id| known.get(id)).flatten().cloned().collect()
     }
 
     fn owners(&self, inodes: &BTreeSet<SocketInode>) -> Read<Owners> {

@@ -12,7 +12,7 @@ use std::hash::{Hash as _, Hasher as _};
 use probe_common::{SocketRecord, TCP, UDP, state};
 
 use super::ebpf::Reading;
-use super::{LiveNode, enter, joined, nat, rules, sockdiag};
+use super::{LiveNode, enter, joined, rules, sockdiag};
 use crate::model::{Connections, NetnsId, Port, SocketFilter};
 
 /// What one look saw.
@@ -58,7 +58,7 @@ impl LiveNode {
     pub fn pulse(&self) -> Option<Pulse> {
         let filter = joined::filter(&SocketFilter { proto: None, ports: None }, false);
         let reading = self.probe.get_or_init(super::ebpf::Probe::find).sockets(&filter)?.ok()?;
-        let nf_tables = nat::has_module("nf_tables");
+        let nf_tables = self.rules.has_nf_tables();
         let doors = self.all_doors();
         let looks = enter::in_each(&doors, |door| {
             (rules::pulse(nf_tables), sockdiag::established(door.id).unwrap_or_default())
@@ -67,6 +67,7 @@ impl LiveNode {
         for (door, look) in doors.iter().zip(looks) {
             let (rules, connections) = look.unwrap_or_default();
             pulse.rules.insert(door.id, rules);
+            self.connections.borrow_mut().insert(door.id, connections.clone());
             pulse.connections.extend(connections);
         }
         Some(pulse)

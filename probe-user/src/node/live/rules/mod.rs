@@ -195,7 +195,7 @@ impl LiveNode {
         }
         let since = Instant::now();
         let rules = &self.rules;
-        let has_nf_tables = *rules.has_nf_tables.get_or_init(|| nat::has_module("nf_tables"));
+        let has_nf_tables = rules.has_nf_tables();
         let doors = self.doors(missing);
         let sockets = &rules.sockets;
         let work = |door: &Door| Space::read(door.id, has_nf_tables, sockets);
@@ -246,6 +246,13 @@ impl LiveNode {
     fn open_again(&self, id: NetnsId) -> Result<Conversation, Trouble> {
         let opened = enter::in_each(&self.doors([id]), |_| Conversation::open()).pop();
         Ok(opened.unwrap_or(Err(Refused::Gone))??)
+    }
+}
+
+impl Rules {
+    /// Whether the kernel has nf_tables already: asking for rules would else load it.
+    pub(super) fn has_nf_tables(&self) -> bool {
+        *self.has_nf_tables.get_or_init(|| nat::has_module("nf_tables"))
     }
 }
 

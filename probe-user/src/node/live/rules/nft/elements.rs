@@ -159,15 +159,8 @@ impl Tables {
         size: u32,
         talk: &mut Conversation,
     ) -> Result<Option<Vec<Element>>, Failed> {
-        let (table, name) = (with_nul(&id.table.name), with_nul(&id.name));
-        let list = sets::wanted_below(size)?;
-        let attributes = &[(1, table.as_slice()), (2, name.as_slice()), (wire::NESTED | 3, &list)];
-        let family = number_of(id.table.family);
-        let (names, mut parts) = (&mut self.names, Vec::new());
-        let question = Question { command: wire::GET_SETELEM, family, attributes };
-        let read = talk.get(question, |message| sets::parts(message, names, &mut parts));
-        match read {
-            Ok(()) => {
+        match self.ask_elements(id, &sets::wanted_below(size)?, talk) {
+            Ok(parts) => {
                 let elements: Vec<Element> = parts.into_iter().map(sets::Part::whole).collect();
                 let is_all = usize::try_from(size).is_ok_and(|size| size == elements.len());
                 Ok(is_all.then_some(elements))
@@ -183,19 +176,27 @@ impl Tables {
         key: Option<&Bytes>,
         talk: &mut Conversation,
     ) -> Result<Option<Element>, Failed> {
-        let (table, name) = (with_nul(&id.table.name), with_nul(&id.name));
-        let list = sets::wanted(key)?;
-        let attributes = &[(1, table.as_slice()), (2, name.as_slice()), (wire::NESTED | 3, &list)];
-        let family = number_of(id.table.family);
-        let (names, mut parts) = (&mut self.names, Vec::new());
-        let question = Question { command: wire::GET_SETELEM, family, attributes };
-        let read = talk.get(question, |message| sets::parts(message, names, &mut parts));
-        match read {
-            Ok(()) => Ok(parts.pop().map(sets::Part::whole)),
+        match self.ask_elements(id, &sets::wanted(key)?, talk) {
+            Ok(mut parts) => Ok(parts.pop().map(sets::Part::whole)),
             Err(failed) if failed.is_missing() => Ok(None),
             // Before Linux 5.13 there are no catch-all elements.
             Err(failed) if key.is_none() && failed.is_not_there() => Ok(None),
             Err(failed) => Err(failed),
         }
+    }
+    /// The elements of a set that have the keys in `list`.
+    fn ask_elements(
+        &mut self,
+        id: &SetId,
+        list: &[u8],
+        talk: &mut Conversation,
+    ) -> Result<Vec<sets::Part>, Failed> {
+        let (table, name) = (with_nul(&id.table.name), with_nul(&id.name));
+        let attributes = &[(1, table.as_slice()), (2, name.as_slice()), (wire::NESTED | 3, list)];
+        let family = number_of(id.table.family);
+        let (names, mut parts) = (&mut self.names, Vec::new());
+        let question = Question { command: wire::GET_SETELEM, family, attributes };
+        talk.get(question, |message| sets::parts(message, names, &mut parts))?;
+        Ok(parts)
     }
 }
