@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use super::names::Names;
 use super::objects;
 use super::wire::Message;
-use super::{Conversation, Failed, ask_rules, rules_in};
+use super::{Conversation, Failed, InOrder, ask_rules, rules_in};
 use crate::model::{ChainId, NetnsId, Rule};
 
 /// From so many chains on, reading ahead is worth a thread.
@@ -76,10 +76,12 @@ impl Ahead {
             return None;
         }
         let mut rules = Vec::with_capacity(found.messages.len());
+        let mut order = InOrder::default();
         for (family, place) in found.messages {
             let body = found.bytes.get(place)?;
-            rules_in(id, Message { family, body }, names, &mut rules);
+            rules_in(id, Message { family, body }, names, &mut order, &mut rules);
         }
+        order.is_whole().ok()?;
         // Without rules it is not known whether there is such a chain.
         Some(rules).filter(|rules| !rules.is_empty())
     }
@@ -89,7 +91,7 @@ impl Ahead {
 /// read again when they are asked for.
 fn read(id: &ChainId) -> Option<Found> {
     let mut talk = Conversation::open().ok()?;
-    let generation = talk.generation().ok()?;
+    let generation = talk.settled().ok()?;
     let (mut bytes, mut messages) = (Vec::new(), Vec::new());
     ask_rules(id, &mut talk, |message| {
         if messages.is_empty() {
@@ -103,7 +105,7 @@ fn read(id: &ChainId) -> Option<Found> {
     .or_else(Failed::or_missing)
     .ok()?;
     let found = Found { generation, bytes, messages };
-    (talk.generation().ok()? == generation).then_some(found)
+    talk.is_still(generation).ok()?.then_some(found)
 }
 
 #[cfg(test)]

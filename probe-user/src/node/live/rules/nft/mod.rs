@@ -2,7 +2,9 @@
 //!
 //! Every read is of one generation of the rules, that of the ruleset: the kernel is
 //! asked for the generation before the ruleset was read and after each read, and
-//! where it has moved on, all that was told before is read anew and compared.
+//! where it has moved on, all that was told before is read anew and compared. What the
+//! kernel does to rules under one generation is waited for, or noticed by the order that
+//! rules say they have ([`Conversation::is_still`], [`InOrder`]).
 
 mod ahead;
 mod data;
@@ -98,7 +100,7 @@ impl Tables {
     /// in the namespace may do that.
     fn read_frame(&mut self, talk: &mut Conversation, ahead: bool) -> Result<(), Failed> {
         for _ in 0..TRIES {
-            self.generation = talk.generation()?;
+            self.generation = talk.settled()?;
             // It begins with 1, and the first table makes it 2: there are none.
             if self.generation == NO_RULES {
                 self.tables.clear();
@@ -106,7 +108,7 @@ impl Tables {
                 return Ok(());
             }
             match self.read_frame_once(talk, ahead) {
-                Ok(()) if talk.generation()? == self.generation => return Ok(()),
+                Ok(()) if talk.is_still(self.generation)? => return Ok(()),
                 Ok(()) | Err(Failed::Changed) => {}
                 Err(failed) => return Err(failed),
             }
@@ -147,9 +149,13 @@ impl Tables {
         read: impl Fn(&mut Self, &mut Conversation) -> Result<T, Failed>,
     ) -> Result<T, Failed> {
         for _ in 0..TRIES {
-            let begun = talk.generation()?;
+            // That of the ruleset, which had settled before it was read.
+            let begun = match self.renewals {
+                RENEWALS.. => talk.settled()?,
+                _ => self.generation,
+            };
             match read(self, talk) {
-                Ok(value) if talk.generation()? == begun => {
+                Ok(value) if talk.is_still(begun)? => {
                     if begun == self.generation {
                         return Ok(value);
                     }
@@ -181,32 +187,41 @@ impl Tables {
         self.read_frame(talk, false)?;
         self.mixed |= self.base_chains != chains;
         let before = std::mem::take(&mut self.told);
+        let renewed = self.compare(&before, talk);
+        if renewed.is_err() {
+            // It is still to be compared.
+            self.told = before;
+        }
+        renewed
+    }
+
+    fn compare(&mut self, before: &Told, talk: &mut Conversation) -> Result<(), Failed> {
         if before.all {
             self.read_all(talk)?;
         }
-        for (id, rules) in before.chains {
-            let now = match self.told.chains.get(&id) {
+        for (id, rules) in &before.chains {
+            let now = match self.told.chains.get(id) {
                 Some(now) => now.clone(),
-                None => self.read_chain(&id, talk)?,
+                None => self.read_chain(id, talk)?,
             };
             let same = is_same(rules.as_deref(), now.as_deref());
             self.mixed |= !same;
-            self.told.chains.insert(id, if same { rules } else { now });
+            self.told.chains.insert(id.clone(), if same { rules.clone() } else { now });
         }
-        for (id, set) in before.sets {
-            let now = self.read_set(&id, talk)?;
-            self.mixed |= set != now;
-            self.told.sets.insert(id, now);
+        for (id, set) in &before.sets {
+            let now = self.read_set(id, talk)?;
+            self.mixed |= *set != now;
+            self.told.sets.insert(id.clone(), now);
         }
-        for (id, elements) in before.elements {
-            let now = self.read_elements(&id, talk)?;
-            self.mixed |= elements != now && !self.is_dynamic(&id);
-            self.told.elements.insert(id, now);
+        for (id, elements) in &before.elements {
+            let now = self.read_elements(id, talk)?;
+            self.mixed |= *elements != now && !self.is_dynamic(id);
+            self.told.elements.insert(id.clone(), now);
         }
-        for ((id, key), element) in before.single {
-            let now = self.read_single(&id, key.as_ref(), talk)?;
-            self.mixed |= element != now && !self.is_dynamic(&id);
-            self.told.single.insert((id, key), now);
+        for ((id, key), element) in &before.single {
+            let now = self.read_single(id, key.as_ref(), talk)?;
+            self.mixed |= *element != now && !self.is_dynamic(id);
+            self.told.single.insert((id.clone(), key.clone()), now);
         }
         Ok(())
     }
@@ -290,8 +305,11 @@ impl Tables {
         // Rules come chain by chain.
         let mut current: Option<(ChainId, Vec<Rule>)> = None;
         let question = Question { command: wire::GET_RULE, family: 0, attributes: &[] };
+        let mut order = InOrder::default();
         talk.dump(question, |message| {
             let Some(rule) = RawRule::of(message) else { return };
+            let is_next = current.as_ref().is_some_and(|(id, _)| rule.is_in(id));
+            order.see(&rule, is_next);
             match &mut current {
                 Some((id, rules)) if rule.is_in(id) => rules.push(rule.parse(names)),
                 _ => {
@@ -301,6 +319,7 @@ impl Tables {
             }
         })?;
         chains.extend(current);
+        order.is_whole()?;
         Ok(chains)
     }
 }
@@ -310,9 +329,10 @@ fn read_rules(
     talk: &mut Conversation,
     names: &mut Names,
 ) -> Result<Vec<Rule>, Failed> {
-    let mut rules = Vec::new();
-    ask_rules(id, talk, |message| rules_in(id, message, names, &mut rules))
+    let (mut rules, mut order) = (Vec::new(), InOrder::default());
+    ask_rules(id, talk, |message| rules_in(id, message, names, &mut order, &mut rules))
         .or_else(Failed::or_missing)?;
+    order.is_whole()?;
     Ok(rules)
 }
 
@@ -329,9 +349,38 @@ fn ask_rules(
 
 /// Adds the rule of a message, if it is one of the chain: old kernels take no notice of
 /// the names that they are asked for.
-fn rules_in(id: &ChainId, message: Message<'_>, names: &mut Names, rules: &mut Vec<Rule>) {
-    let rule = RawRule::of(message).filter(|rule| rule.is_in(id));
-    rules.extend(rule.map(|rule| rule.parse(names)));
+fn rules_in(
+    id: &ChainId,
+    message: Message<'_>,
+    names: &mut Names,
+    order: &mut InOrder,
+    rules: &mut Vec<Rule>,
+) {
+    let Some(rule) = RawRule::of(message).filter(|rule| rule.is_in(id)) else { return };
+    order.see(&rule, !rules.is_empty());
+    rules.push(rule.parse(names));
+}
+
+/// Whether each rule comes behind the one that it says it is behind. An answer comes in
+/// pieces, and the kernel finds where it left off by counting rules, those that are not in
+/// use yet among them: while a change is being made, one may come twice or not at all.
+#[derive(Debug, Default)]
+struct InOrder {
+    last: u64,
+    broken: bool,
+}
+
+impl InOrder {
+    /// The next rule that came, be it behind another of its chain or its first.
+    fn see(&mut self, rule: &RawRule<'_>, is_next: bool) {
+        let before = is_next.then_some(self.last);
+        self.broken |= rule.behind().is_some_and(|behind| Some(behind) != before);
+        self.last = rule.handle();
+    }
+
+    fn is_whole(&self) -> Result<(), Failed> {
+        if self.broken { Err(Failed::Changed) } else { Ok(()) }
+    }
 }
 
 /// Whether rules do the same: counters count on, and a rule that was written again

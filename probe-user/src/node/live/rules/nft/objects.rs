@@ -141,11 +141,21 @@ impl<'a> RawRule<'a> {
         ChainId { table, name: names.get(chain) }
     }
 
+    /// Its number, which no other rule of the table has.
+    pub(super) fn handle(&self) -> u64 {
+        self.fields.u64(3).unwrap_or_default()
+    }
+
+    /// The number of the rule before it (`NFTA_RULE_POSITION`); the first has none.
+    pub(super) fn behind(&self) -> Option<u64> {
+        self.fields.u64(6)
+    }
+
     pub(super) fn parse(&self, names: &mut Names) -> Rule {
         let list = self.fields.get(4).unwrap_or_default();
         let body = body(self.family, list, names);
         Rule {
-            handle: self.fields.u64(3).unwrap_or_default(),
+            handle: self.handle(),
             comment: body.comment.or_else(|| comment(self.fields.get(7), 0)),
             exprs: body.exprs,
             packets: body.packets,

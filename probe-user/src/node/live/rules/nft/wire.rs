@@ -16,6 +16,8 @@ pub(super) const GET_SET: u16 = 10;
 pub(super) const GET_SETELEM: u16 = 13;
 const GET_GENERATION: u16 = 16;
 
+/// `NFNL_MSG_BATCH_BEGIN`: a transaction, for the subsystem that it names.
+const BATCH_BEGIN: u16 = 16;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST: u16 = 1;
@@ -208,6 +210,8 @@ impl Failed {
 pub(in crate::node::live::rules) struct Conversation {
     socket: Socket,
     sequence: u32,
+    /// Whether elements came in several pieces since the generation was asked for.
+    in_pieces: bool,
 }
 
 /// What a question is about.
@@ -225,7 +229,7 @@ impl Conversation {
         let socket = Socket::new(NETLINK_NETFILTER)?;
         // From now on the socket hears nobody but the kernel.
         socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self { socket, sequence: 0, in_pieces: false })
     }
 
     /// Everything of a kind.
@@ -257,6 +261,36 @@ impl Conversation {
         Ok(generation)
     }
 
+    /// The generation of rules that are all in use: the kernel counts up before it takes
+    /// the old ones out, and who reads meanwhile gets a mixture.
+    pub(super) fn settled(&mut self) -> Result<u32, Failed> {
+        // At first, since what is read of rules that are about to change is of no use.
+        self.settle()?;
+        let generation = self.generation()?;
+        self.settle()?;
+        self.in_pieces = false;
+        Ok(generation)
+    }
+
+    /// Whether what was read since [`Conversation::settled`] is all of that generation.
+    /// Elements that came in several pieces are if nothing was being changed meanwhile: the
+    /// kernel finds where it left off by counting them, those not in use yet among them.
+    pub(super) fn is_still(&mut self, generation: u32) -> Result<bool, Failed> {
+        if std::mem::take(&mut self.in_pieces) {
+            self.settle()?;
+        }
+        Ok(self.generation()? == generation)
+    }
+
+    /// Waits for the end of a change that is being made. The kernel makes one at a time
+    /// (`nf_tables_valid_genid` takes its lock): here that is one without any content, which
+    /// is given up for having no end, so that nothing changes, the generation least of all.
+    fn settle(&mut self) -> Result<(), Failed> {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.socket.send(&batch(self.sequence), 0)?;
+        Ok(())
+    }
+
     fn ask(
         &mut self,
         question: Question<'_>,
@@ -266,7 +300,7 @@ impl Conversation {
         self.sequence = self.sequence.wrapping_add(1);
         self.socket.send(&request(question, flags, self.sequence)?, 0)?;
         let mut buffer = Vec::with_capacity(BUFFER);
-        let mut changed = false;
+        let (mut changed, mut pieces) = (false, 0_u8);
         // Read to the end even if it is of no use: a dump that was not finished
         // would be in the way of the next one.
         loop {
@@ -276,8 +310,14 @@ impl Conversation {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error.into()),
             }
-            let (control, mixed) = walk(&buffer, self.sequence, &mut each);
+            let mut has_any = false;
+            let (control, mixed) = walk(&buffer, self.sequence, |message| {
+                has_any = true;
+                each(message);
+            });
             changed |= mixed;
+            pieces = pieces.saturating_add(has_any.into());
+            self.in_pieces |= pieces > 1 && question.command == GET_SETELEM;
             match control {
                 None => {}
                 Some(Control::End(0)) if !changed => return Ok(()),
@@ -293,6 +333,18 @@ impl Conversation {
             }
         }
     }
+}
+
+/// The beginning of a transaction of nf_tables (`nfnetlink_rcv_batch`).
+fn batch(sequence: u32) -> [u8; HEADERS] {
+    let mut bytes = [0; HEADERS];
+    bytes[0..4].copy_from_slice(&20_u32.to_ne_bytes());
+    bytes[4..6].copy_from_slice(&BATCH_BEGIN.to_ne_bytes());
+    bytes[6..8].copy_from_slice(&NLM_F_REQUEST.to_ne_bytes());
+    bytes[8..12].copy_from_slice(&sequence.to_ne_bytes());
+    // Which subsystem it is for (`res_id`).
+    bytes[18..20].copy_from_slice(&(SUBSYSTEM >> 8).to_be_bytes());
+    bytes
 }
 
 fn request(question: Question<'_>, flags: u16, sequence: u32) -> io::Result<Vec<u8>> {

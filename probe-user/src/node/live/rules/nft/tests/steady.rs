@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::super::wire::attribute;
 use super::*;
 
 /// A table in which everything bears the same number.
@@ -102,6 +103,45 @@ fn rules_that_are_replaced_all_the_time_are_never_told_mixed() {
     });
     // That there was anything to notice, and that not everything is given up.
     assert!(whole > 0 && told > 0, "{whole} whole, {told} told to be mixed");
+}
+
+/// What is told when a dump gives rules with these handles, each behind another.
+fn in_order(rules: &[(u64, Option<u64>)]) -> bool {
+    let mut order = InOrder::default();
+    for (n, (handle, behind)) in rules.iter().enumerate() {
+        let mut body = attribute(1, b"nat\0").unwrap();
+        body.extend(attribute(2, b"c\0").unwrap());
+        body.extend(attribute(3, &handle.to_be_bytes()).unwrap());
+        body.extend(behind.map(|b| attribute(6, &b.to_be_bytes()).unwrap()).unwrap_or_default());
+        order.see(&RawRule::of(Message { family: 2, body: &body }).unwrap(), n > 0);
+    }
+    order.is_whole().is_ok()
+}
+
+#[test]
+fn rules_that_come_twice_or_are_left_out_are_noticed() {
+    assert!(in_order(&[]));
+    assert!(in_order(&[(4, None), (9, Some(4)), (5, Some(9))]));
+    // The second came again, one behind it did not come, the first did not come.
+    assert!(!in_order(&[(4, None), (9, Some(4)), (9, Some(4)), (5, Some(9))]));
+    assert!(!in_order(&[(4, None), (5, Some(9))]));
+    assert!(!in_order(&[(9, Some(4)), (5, Some(9))]));
+}
+
+#[test]
+fn waiting_for_changes_makes_none() {
+    if !can_make_labs() {
+        return;
+    }
+    let lab = Lab::new();
+    lab.nft(&numbered(7));
+    let mut talk = lab.talk();
+    let before = talk.generation().unwrap();
+    assert_eq!(talk.settled().unwrap(), before);
+    assert!(talk.is_still(before).unwrap());
+    lab.nft("add chain ip t another");
+    assert!(!talk.is_still(before).unwrap());
+    assert_eq!(talk.settled().unwrap(), before + 1);
 }
 
 #[test]
