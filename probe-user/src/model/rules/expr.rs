@@ -6,14 +6,30 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use smallvec::SmallVec;
 
 use super::xt::{XtMatch, XtTarget};
 
 /// Bytes of a register, exactly as the kernel has them: addresses and ports of a
 /// packet in network byte order; marks, interface indexes, conntrack states, address
 /// types and numbers of `numgen` and `hash` in the machine's.
+///
+/// As many as a register has take no memory of their own: a node may have some hundred
+/// thousand rules.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Bytes(pub Vec<u8>);
+pub struct Bytes(pub SmallVec<[u8; 16]>);
+
+impl From<&[u8]> for Bytes {
+    fn from(bytes: &[u8]) -> Self {
+        Self(SmallVec::from_slice(bytes))
+    }
+}
+
+impl From<Vec<u8>> for Bytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::from(bytes.as_slice())
+    }
+}
 
 impl fmt::Debug for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -35,7 +51,7 @@ impl<'de> Deserialize<'de> for Bytes {
         let text = String::deserialize(deserializer)?;
         let digit = |c: u8| char::from(c).to_digit(16).and_then(|d| u8::try_from(d).ok());
         let pair = |pair: &[u8]| Some(digit(*pair.first()?)? << 4 | digit(*pair.get(1)?)?);
-        let bytes: Option<Vec<u8>> = text.as_bytes().chunks(2).map(pair).collect();
+        let bytes: Option<SmallVec<_>> = text.as_bytes().chunks(2).map(pair).collect();
         bytes.map(Self).ok_or_else(|| de::Error::custom("not an even number of hex digits"))
     }
 }
@@ -125,9 +141,9 @@ pub enum Expr {
         /// Whether it must lie outside.
         invert: bool,
         /// The lowest.
-        from: Bytes,
+        from: Box<Bytes>,
         /// The highest.
-        to: Bytes,
+        to: Box<Bytes>,
     },
     /// Computes on a register.
     Bitwise {
@@ -279,9 +295,9 @@ pub enum Expr {
     /// Keeps conntrack, and so NAT, away from the packet.
     Notrack,
     /// A match of iptables.
-    Match(XtMatch),
+    Match(Box<XtMatch>),
     /// A target of iptables. Verdicts are [`Expr::Verdict`].
-    Target(XtTarget),
+    Target(Box<XtTarget>),
     /// Does not decide: counter, log, adding to a set. Its name.
     NoEffect(String),
     /// May hold or not: limit, quota, and all that is not understood. What it is,
@@ -355,9 +371,9 @@ pub enum BitOp {
     /// `value & mask ^ xor`.
     MaskXor {
         /// The bits kept.
-        mask: Bytes,
+        mask: Box<Bytes>,
         /// The bits changed then.
-        xor: Bytes,
+        xor: Box<Bytes>,
     },
     /// Shift left by that many bits, as a number of 4-byte words.
     Shl(u32),

@@ -375,10 +375,16 @@ fn is_within(fields: &[u32], mut from: &[u8], mut to: &[u8], mut key: &[u8]) -> 
 mod tests {
     use super::*;
 
+    /// Of a node's hundred thousand rules each has about eight.
+    #[test]
+    fn an_expression_takes_little_memory() {
+        assert!(size_of::<Expr>() <= 32, "{}", size_of::<Expr>());
+    }
+
     fn range(key: [u8; 8], end: [u8; 8]) -> Element {
         Element {
-            key: Bytes(key.to_vec()),
-            key_end: Some(Bytes(end.to_vec())),
+            key: Bytes::from(key.to_vec()),
+            key_end: Some(Bytes::from(end.to_vec())),
             catch_all: false,
             verdict: None,
             data: None,
@@ -391,7 +397,7 @@ mod tests {
         // 10.0.0.0/8 . 80-90, as nft sends it.
         let nets = [range([10, 0, 0, 0, 0, 80, 0, 0], [10, 255, 255, 255, 0, 90, 0, 0])];
         let is_in = |fields: &[u32], key: [u8; 8]| {
-            element_of(fields, &nets, &Bytes(key.to_vec())).is_some()
+            element_of(fields, &nets, &Bytes::from(key.to_vec())).is_some()
         };
         assert!(is_in(&[4, 2], [10, 9, 8, 7, 0, 85, 0, 0]));
         assert!(is_in(&[4, 2], [10, 0, 0, 0, 0, 90, 0, 0]));
@@ -399,7 +405,7 @@ mod tests {
         assert!(!is_in(&[4, 2], [10, 9, 8, 7, 0, 91, 0, 0]));
         assert!(!is_in(&[4, 2], [10, 9, 8, 7, 0, 0, 0, 0]));
         assert!(!is_in(&[4, 2], [11, 0, 0, 0, 0, 85, 0, 0]));
-        assert!(element_of(&[4, 2], &nets, &Bytes(vec![10])).is_none());
+        assert!(element_of(&[4, 2], &nets, &Bytes::from(vec![10])).is_none());
     }
 
     #[test]
@@ -407,7 +413,8 @@ mod tests {
         let mut all = range([0; 8], [0; 8]);
         (all.catch_all, all.key_end, all.key) = (true, None, Bytes::default());
         let elements = [all, range([1; 8], [2; 8])];
-        let find = |key: u8| element_of(&[], &elements, &Bytes(vec![key; 8])).unwrap().catch_all;
+        let find =
+            |key: u8| element_of(&[], &elements, &Bytes::from(vec![key; 8])).unwrap().catch_all;
         assert_eq!((find(1), find(2), find(3)), (false, false, true));
         let empty = Bytes::default();
         assert!(element_of(&[], &elements, &empty).unwrap().catch_all);

@@ -78,8 +78,10 @@ fn read_rules(node: &dyn Node, netns: &[NetnsId]) {
                             .extend(elements.iter().flat_map(|e| e.iter()).filter_map(of_element));
                     }
                 }
-                Expr::Match(XtMatch::Set { index, .. }) => {
-                    let _ = node.ip_set(&IpSetId { netns: id.table.netns, index: *index });
+                Expr::Match(one) => {
+                    if let XtMatch::Set { index, .. } = **one {
+                        let _ = node.ip_set(&IpSetId { netns: id.table.netns, index });
+                    }
                 }
                 _ => {}
             }

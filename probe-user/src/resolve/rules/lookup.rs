@@ -30,7 +30,7 @@ pub(super) fn lookup(
         );
     };
     if let Some(key) = branch.regs.get(sreg, len) {
-        let key = Bytes(key.to_vec());
+        let key = Bytes::from(key);
         return match source.set_element(&set, &key) {
             Some(element) => go(element.is_some() != invert),
             None => Does::If(
@@ -43,9 +43,8 @@ pub(super) fn lookup(
     if let Some(values) = branch.regs.choice(sreg, len)
         && let Some((head, elements)) = source.set(&set).zip(source.set_elements(&set))
     {
-        let is_in = |key: &[u8]| {
-            element_of(&head.fields, &elements, &Bytes(key.to_vec())).is_some() != invert
-        };
+        let is_in =
+            |key: &[u8]| element_of(&head.fields, &elements, &Bytes::from(key)).is_some() != invert;
         return chosen_if(branch, sreg, values, is_in);
     }
     if missing == Some(Missing::ClientAddress) && name.starts_with("affinity-") {
@@ -98,7 +97,7 @@ pub(super) fn map(
         }
     };
     if let Some(key) = branch.regs.get(sreg, len) {
-        let key = Bytes(key.to_vec());
+        let key = Bytes::from(key);
         return match source.set_element(&set, &key) {
             Some(None) => Does::Ends(Ended::Next),
             Some(element) => Does::Splits(vec![with(branch.clone(), element)]),
@@ -112,7 +111,7 @@ pub(super) fn map(
         let split = |(key, count): ([u8; 4], usize)| {
             let mut branch = branch.in_cases(count, values.len());
             branch.regs.set(sreg, &key);
-            let element = element_of(&head.fields, &elements, &Bytes(key.to_vec()));
+            let element = element_of(&head.fields, &elements, &Bytes::from(key.as_slice()));
             with(branch, element.cloned())
         };
         return Does::Splits(distinct(values).into_iter().map(split).collect());

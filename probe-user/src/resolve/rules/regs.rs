@@ -209,7 +209,8 @@ impl Registers {
         let (mut bytes, mut known) = (bytes.to_vec(), known.to_vec());
         let missing = self.unknown(sreg, len);
         match op {
-            BitOp::MaskXor { mask: Bytes(mask), xor: Bytes(xor) } => {
+            BitOp::MaskXor { mask, xor } => {
+                let (Bytes(mask), Bytes(xor)) = (&**mask, &**xor);
                 for (at, (byte, known)) in bytes.iter_mut().zip(&mut known).enumerate() {
                     let mask = mask.get(at).copied().unwrap_or(0);
                     *byte = (*byte & mask & *known) ^ xor.get(at).copied().unwrap_or(0);

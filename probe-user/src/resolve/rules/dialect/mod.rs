@@ -89,12 +89,12 @@ fn mark(step: &Step) -> Mark<'_> {
         Some(RuleVerdict::Jump(chain) | RuleVerdict::Goto(chain)) => Some(&**chain),
         _ => None,
     };
-    let local = exprs.iter().any(|expr| {
-        matches!(
-            expr,
-            Expr::Match(XtMatch::Addrtype { destination: 4, invert_destination: false, .. })
-                | Expr::Fib { saddr: false, result: FibResult::AddrType, .. }
-        )
+    let local = exprs.iter().any(|expr| match expr {
+        Expr::Match(one) => {
+            matches!(**one, XtMatch::Addrtype { destination: 4, invert_destination: false, .. })
+        }
+        Expr::Fib { saddr, result, .. } => !saddr && *result == FibResult::AddrType,
+        _ => false,
     });
     Mark {
         table: &step.chain.table,

@@ -62,15 +62,18 @@ fn address_of(rule: &Rule, family: Family, proto: Proto, port: u16) -> Option<Ip
                 Some((Base::Network, o, l)) if (o, l) == (offset, len) => {
                     address = ip(&value.0);
                 }
-                Some((Base::Transport, 2, 2)) => is_port = value.0 == port.to_be_bytes(),
+                Some((Base::Transport, 2, 2)) => is_port = *value.0 == port.to_be_bytes(),
                 _ => {}
             },
-            Expr::Match(XtMatch::Tcp { dports, invert_dports: false, .. }) => {
-                is_port = proto == Proto::Tcp && *dports == (port, port);
-            }
-            Expr::Match(XtMatch::Udp { dports, invert_dports: false, .. }) => {
-                is_port = proto == Proto::Udp && *dports == (port, port);
-            }
+            Expr::Match(one) => match **one {
+                XtMatch::Tcp { dports, invert_dports: false, .. } => {
+                    is_port = proto == Proto::Tcp && dports == (port, port);
+                }
+                XtMatch::Udp { dports, invert_dports: false, .. } => {
+                    is_port = proto == Proto::Udp && dports == (port, port);
+                }
+                _ => {}
+            },
             _ => {}
         }
     }

@@ -55,33 +55,39 @@ fn jump(chain: &str) -> Expr {
 }
 
 fn local() -> Expr {
-    Expr::Match(XtMatch::Addrtype {
-        source: 0,
-        destination: 4,
-        invert_source: false,
-        invert_destination: false,
-        limit_in: false,
-        limit_out: false,
-    })
+    Expr::Match(
+        XtMatch::Addrtype {
+            source: 0,
+            destination: 4,
+            invert_source: false,
+            invert_destination: false,
+            limit_in: false,
+            limit_out: false,
+        }
+        .into(),
+    )
 }
 
 fn dport(port: u16) -> Vec<Expr> {
     vec![
         Expr::Meta { key: MetaKey::L4proto, dreg: Reg(0) },
-        Expr::Cmp { sreg: Reg(0), op: CmpOp::Eq, value: Bytes(vec![6]) },
+        Expr::Cmp { sreg: Reg(0), op: CmpOp::Eq, value: Bytes::from(vec![6]) },
         Expr::Payload { base: Base::Transport, offset: 2, len: 2, dreg: Reg(0) },
-        Expr::Cmp { sreg: Reg(0), op: CmpOp::Eq, value: Bytes(port.to_be_bytes().to_vec()) },
+        Expr::Cmp { sreg: Reg(0), op: CmpOp::Eq, value: Bytes::from(port.to_be_bytes().to_vec()) },
     ]
 }
 
 fn dnat(to: &str) -> Expr {
     let to: std::net::SocketAddr = to.parse().unwrap();
-    Expr::Target(XtTarget::Dnat(NatRange {
-        addresses: Some((to.ip(), to.ip())),
-        ports: Some((to.port(), to.port())),
-        base: None,
-        flags: 3,
-    }))
+    Expr::Target(
+        XtTarget::Dnat(NatRange {
+            addresses: Some((to.ip(), to.ip())),
+            ports: Some((to.port(), to.port())),
+            base: None,
+            flags: 3,
+        })
+        .into(),
+    )
 }
 
 fn with(mut exprs: Vec<Expr>, last: Expr) -> Vec<Expr> {
@@ -170,7 +176,7 @@ fn a_hostport_of_cni_is_taken_where_its_own_chain_says() {
         invert: false,
     };
     let comment = "dnat name: \"cbr0\" id: \"deadbeef\"";
-    let to_chain = vec![Expr::Match(many), jump("CNI-DN-1")];
+    let to_chain = vec![Expr::Match(many.into()), jump("CNI-DN-1")];
     rules.put("nat", "CNI-HOSTPORT-DNAT", vec![rule(comment, to_chain)]);
     rules.put(
         "nat",
@@ -196,7 +202,7 @@ fn kube(services: u16) -> Written {
         let vip = [10, 96, (n >> 8) as u8, n as u8];
         let mut of_vip = vec![
             Expr::Payload { base: Base::Network, offset: 16, len: 4, dreg: Reg(0) },
-            Expr::Cmp { sreg: Reg(0), op: CmpOp::Eq, value: Bytes(vip.to_vec()) },
+            Expr::Cmp { sreg: Reg(0), op: CmpOp::Eq, value: Bytes::from(vip.to_vec()) },
         ];
         of_vip.extend(with(dport(80), jump(&svc)));
         portals.push(rule(&format!("{spn} cluster IP"), of_vip));
@@ -232,16 +238,19 @@ fn node_ports_have_their_service_and_cluster_addresses_are_left_out() {
     let mut rules = kube(1);
     let refuse = vec![
         local(),
-        Expr::Match(XtMatch::Tcp {
-            sports: (0, u16::MAX),
-            dports: (30001, 30001),
-            invert_sports: false,
-            invert_dports: false,
-            flags: (0, 0),
-            invert_flags: false,
-            option: 0,
-        }),
-        Expr::Target(XtTarget::Reject(Rejection::Port)),
+        Expr::Match(
+            XtMatch::Tcp {
+                sports: (0, u16::MAX),
+                dports: (30001, 30001),
+                invert_sports: false,
+                invert_dports: false,
+                flags: (0, 0),
+                invert_flags: false,
+                option: 0,
+            }
+            .into(),
+        ),
+        Expr::Target(XtTarget::Reject(Rejection::Port).into()),
     ];
     rules.put(
         "filter",
@@ -292,8 +301,8 @@ fn elements_of_verdict_maps_and_of_maps_for_dnat_are_ports() {
     let set = |table_name: &str, name: &str| SetId { table: table(table_name), name: name.into() };
     let element = |port: u16, verdict: Option<RuleVerdict>, data: Option<Vec<u8>>| {
         let [high, low] = port.to_be_bytes();
-        let key = Bytes(vec![6, 0, 0, 0, high, low, 0, 0]);
-        let data = data.map(Bytes);
+        let key = Bytes::from(vec![6, 0, 0, 0, high, low, 0, 0]);
+        let data = data.map(Bytes::from);
         Element { key, key_end: None, catch_all: false, verdict, data, comment: None }
     };
     let chain = "external-ULMVA6XW-ns1/svc1/tcp/p80";

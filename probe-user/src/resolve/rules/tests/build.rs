@@ -92,11 +92,11 @@ pub(super) fn limit() -> Vec<Expr> {
 }
 
 pub(super) fn cmp(op: CmpOp, value: &[u8]) -> Expr {
-    Expr::Cmp { sreg: Reg(0), op, value: Bytes(value.to_vec()) }
+    Expr::Cmp { sreg: Reg(0), op, value: Bytes::from(value.to_vec()) }
 }
 
 pub(super) fn immediate(reg: u8, value: &[u8]) -> Expr {
-    Expr::Immediate { dreg: Reg(reg), value: Bytes(value.to_vec()) }
+    Expr::Immediate { dreg: Reg(reg), value: Bytes::from(value.to_vec()) }
 }
 
 pub(super) fn meta(key: MetaKey) -> Expr {
@@ -123,7 +123,10 @@ pub(super) fn saddr_in(network: &[u8], op: CmpOp) -> Vec<Expr> {
 
 /// A register and a mask.
 pub(super) fn masked(len: u32, mask: &[u8]) -> Expr {
-    let op = BitOp::MaskXor { mask: Bytes(mask.to_vec()), xor: Bytes(vec![0; mask.len()]) };
+    let op = BitOp::MaskXor {
+        mask: Bytes::from(mask.to_vec()).into(),
+        xor: Bytes::from(vec![0; mask.len()]).into(),
+    };
     Expr::Bitwise { sreg: Reg(0), dreg: Reg(0), len, op }
 }
 
@@ -148,7 +151,7 @@ pub(super) fn marked(mark: u32) -> Vec<Expr> {
 
 pub(super) fn element(key: &[u8]) -> Element {
     Element {
-        key: Bytes(key.to_vec()),
+        key: Bytes::from(key.to_vec()),
         key_end: None,
         catch_all: false,
         verdict: None,
@@ -158,7 +161,7 @@ pub(super) fn element(key: &[u8]) -> Element {
 }
 
 pub(super) fn maps(key: &[u8], data: &[u8]) -> Element {
-    Element { data: Some(Bytes(data.to_vec())), ..element(key) }
+    Element { data: Some(Bytes::from(data.to_vec())), ..element(key) }
 }
 
 pub(super) fn leads(key: &[u8], verdict: RuleVerdict) -> Element {
@@ -167,7 +170,7 @@ pub(super) fn leads(key: &[u8], verdict: RuleVerdict) -> Element {
 
 /// What `PREROUTING` and the like do in a legacy or iptables-nft table.
 pub(super) fn target(target: XtTarget) -> Vec<Expr> {
-    vec![Expr::Target(target)]
+    vec![Expr::Target(target.into())]
 }
 
 /// A range of one address and port, as `--to-destination` sets it.
@@ -182,7 +185,7 @@ pub(super) fn dnat(address: &str) -> Vec<Expr> {
 }
 
 pub(super) fn random(of_2_31: u32) -> Vec<Expr> {
-    vec![Expr::Match(XtMatch::Random { probability: of_2_31, invert: false })]
+    vec![Expr::Match(XtMatch::Random { probability: of_2_31, invert: false }.into())]
 }
 
 pub(super) fn numgen(modulus: u32, offset: u32) -> Expr {
@@ -204,29 +207,35 @@ pub(super) fn daddr_in(network: &[u8], op: CmpOp) -> Vec<Expr> {
 /// `-m addrtype`, with one type or none of each side.
 pub(super) fn addrtype(source: Option<RouteKind>, destination: Option<RouteKind>) -> Vec<Expr> {
     let bit = |kind: Option<RouteKind>| kind.map_or(0, |kind| 1 << kind.rtn());
-    vec![Expr::Match(XtMatch::Addrtype {
-        source: bit(source),
-        destination: bit(destination),
-        invert_source: false,
-        invert_destination: false,
-        limit_in: false,
-        limit_out: false,
-    })]
+    vec![Expr::Match(
+        XtMatch::Addrtype {
+            source: bit(source),
+            destination: bit(destination),
+            invert_source: false,
+            invert_destination: false,
+            limit_in: false,
+            limit_out: false,
+        }
+        .into(),
+    )]
 }
 
 /// `-m conntrack --ctstate`.
 pub(super) fn xt_state(bits: u16, invert: bool) -> Vec<Expr> {
-    vec![Expr::Match(XtMatch::Conntrack {
-        states: Some((bits, invert)),
-        status: None,
-        proto: None,
-        orig_source: None,
-        orig_destination: None,
-        reply_source: None,
-        reply_destination: None,
-        orig_sport: None,
-        orig_dport: None,
-        reply_direction: None,
-        other: false,
-    })]
+    vec![Expr::Match(
+        XtMatch::Conntrack {
+            states: Some((bits, invert)),
+            status: None,
+            proto: None,
+            orig_source: None,
+            orig_destination: None,
+            reply_source: None,
+            reply_destination: None,
+            orig_sport: None,
+            orig_dport: None,
+            reply_direction: None,
+            other: false,
+        }
+        .into(),
+    )]
 }

@@ -21,14 +21,14 @@ fn statistic_random_and_nth_share_what_is_left() {
     ]);
     let third = |n: u8| format!("passes to 10.0.0.{n}:8080, 33.3 % [nat OUTPUT {n}]");
     assert_eq!(says(&world), [third(1), third(2), third(3)]);
-    let nth = |every| vec![Expr::Match(XtMatch::Nth { every, invert: false })];
+    let nth = |every| vec![Expr::Match(XtMatch::Nth { every, invert: false }.into())];
     let world = backends(vec![
         rule([nth(3), dnat("10.0.0.1:8080")]),
         rule([nth(2), dnat("10.0.0.2:8080")]),
         dnat("10.0.0.3:8080"),
     ]);
     assert_eq!(says(&world), [third(1), third(2), third(3)]);
-    let not = vec![Expr::Match(XtMatch::Random { probability: 1 << 29, invert: true })];
+    let not = vec![Expr::Match(XtMatch::Random { probability: 1 << 29, invert: true }.into())];
     let world = output(vec![rule([not, drop_it()])]);
     assert_eq!(says(&world), ["dropped, 75.0 % [filter output 1]", "passes, 25.0 % []"]);
 }
@@ -71,8 +71,8 @@ fn numbers_are_compared_in_network_order() {
             vec![Expr::Range {
                 sreg: Reg(0),
                 invert: true,
-                from: Bytes(be(2).to_vec()),
-                to: Bytes(be(4).to_vec()),
+                from: Bytes::from(be(2).to_vec()).into(),
+                to: Bytes::from(be(4).to_vec()).into(),
             }],
             70,
         ),
@@ -91,7 +91,10 @@ fn numbers_are_masked_and_looked_up() {
         sreg: Reg(0),
         dreg: Reg(0),
         len: 4,
-        op: BitOp::MaskXor { mask: Bytes(1_u32.to_ne_bytes().to_vec()), xor: Bytes(vec![0; 4]) },
+        op: BitOp::MaskXor {
+            mask: Bytes::from(1_u32.to_ne_bytes().to_vec()).into(),
+            xor: Bytes::from(vec![0; 4]).into(),
+        },
     };
     let rules =
         vec![rule([vec![numgen(5, 10), odd, cmp(CmpOp::Eq, &1_u32.to_ne_bytes())], drop_it()])];

@@ -58,7 +58,10 @@ fn nat(node_ports: Vec<Expr>, ext: Vec<Vec<Expr>>) -> World {
 fn postrouting() -> Vec<Vec<Expr>> {
     let masquerade = NatRange { addresses: None, ports: None, base: None, flags: 0x10 };
     vec![
-        rule([vec![Expr::Match(XtMatch::Mark { mark: MASQ, mask: MASQ, invert: true })], back()]),
+        rule([
+            vec![Expr::Match(XtMatch::Mark { mark: MASQ, mask: MASQ, invert: true }.into())],
+            back(),
+        ]),
         target(XtTarget::Mark(MarkOp { mark: MASQ, mask: 0 })),
         target(XtTarget::Masquerade(masquerade)),
     ]

@@ -83,8 +83,9 @@ fn protocols_and_ports() {
     }
     assert!(!holds(tcp_dport(80), udp()));
     let range = |from: u16, to: u16, invert| {
-        let bytes = |port: u16| Bytes(port.to_be_bytes().to_vec());
-        let range = Expr::Range { sreg: Reg(0), invert, from: bytes(from), to: bytes(to) };
+        let bytes = |port: u16| Bytes::from(port.to_be_bytes().to_vec());
+        let range =
+            Expr::Range { sreg: Reg(0), invert, from: bytes(from).into(), to: bytes(to).into() };
         vec![payload(Base::Transport, 2, 2), range]
     };
     for (from, to, is_in) in [(80, 80, true), (79, 81, true), (81, 90, false), (1, 79, false)] {
@@ -292,8 +293,8 @@ fn what_a_connection_was_made_for() {
 fn marks_are_set_a_bit_at_a_time_saved_and_restored() {
     let or = |bit: u32| {
         let op = BitOp::MaskXor {
-            mask: Bytes((!bit).to_ne_bytes().to_vec()),
-            xor: Bytes(bit.to_ne_bytes().to_vec()),
+            mask: Bytes::from((!bit).to_ne_bytes().to_vec()).into(),
+            xor: Bytes::from(bit.to_ne_bytes().to_vec()).into(),
         };
         vec![
             meta(MetaKey::Mark),

@@ -248,7 +248,7 @@ fn dnat_to_a_map_of_random_numbers() {
 fn session_affinity_is_a_note_and_keeps_the_shares() {
     let recent = |name: &str, set| {
         let name = name.to_owned();
-        vec![Expr::Match(XtMatch::Recent { name, set, seconds: 10800, invert: false })]
+        vec![Expr::Match(XtMatch::Recent { name, set, seconds: 10800, invert: false }.into())]
     };
     let (a, b) = ("KUBE-SEP-AAAA", "KUBE-SEP-BBBB");
     let world = prerouting(vec![

@@ -23,7 +23,7 @@ fn saddr() -> Expr {
 }
 
 fn range(from: &[u8], to: &[u8]) -> Element {
-    Element { key_end: Some(Bytes(to.to_vec())), ..element(from) }
+    Element { key_end: Some(Bytes::from(to.to_vec())), ..element(from) }
 }
 
 fn port(port: u16) -> [u8; 2] {
@@ -83,7 +83,7 @@ fn a_verdict_map_leads_each_port_elsewhere() {
     }
     let outcomes = world.run(Hook::Input, Packet { dport: 53, ..packet() });
     let chosen = outcomes[0].trail[0].element.as_ref().unwrap();
-    assert_eq!(chosen.key, Bytes(port(53).to_vec()));
+    assert_eq!(chosen.key, Bytes::from(port(53).to_vec()));
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn concatenations_are_keys_of_all_their_parts() {
     }
     // Each part in a range of its own.
     let ranged = |from, to| {
-        let key_end = Some(Bytes(to));
+        let key_end = Some(Bytes::from(to));
         vec![Element { key_end, ..drops(from) }]
     };
     let inside = ranged(key(0, 6, 70), key(255, 6, 90).to_vec());
@@ -218,7 +218,7 @@ fn a_map_by_client_goes_every_way() {
         vec![
             leads(&[10, 0, 0, 1], RuleVerdict::Accept),
             Element {
-                key_end: Some(Bytes(vec![10, 1, 255, 255])),
+                key_end: Some(Bytes::from(vec![10, 1, 255, 255])),
                 ..leads(&[10, 1, 0, 0], RuleVerdict::Drop)
             },
         ],

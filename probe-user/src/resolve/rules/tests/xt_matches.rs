@@ -21,7 +21,7 @@ fn is(one: XtMatch, packet: Packet) -> Is {
 }
 
 fn is_with(world: World, hook: Hook, one: XtMatch, packet: Packet) -> Is {
-    let rules = vec![rule([vec![Expr::Match(one)], drop_it()])];
+    let rules = vec![rule([vec![Expr::Match(one.into())], drop_it()])];
     let outcomes = world.base_at("legacy-x C", hook, 0, true, rules).run(hook, packet);
     assert_complete(&outcomes);
     let dropped = outcomes.iter().find(|outcome| outcome.fate == Fate::Dropped);
@@ -140,7 +140,7 @@ fn marks() {
 fn conntrack(states: Option<(u16, bool)>) -> XtMatch {
     let (bits, invert) = states.unwrap_or_default();
     let mut one = match xt_state(bits, invert).remove(0) {
-        Expr::Match(one) => one,
+        Expr::Match(one) => *one,
         other => panic!("{other:?}"),
     };
     if let XtMatch::Conntrack { states: of_one, .. } = &mut one {

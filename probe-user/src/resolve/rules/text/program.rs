@@ -200,7 +200,7 @@ impl Program {
         let Some(loaded) = self.at(dreg) else { return };
         match op {
             BitOp::MaskXor { mask, xor } if xor.0.iter().all(|b| *b == 0) => {
-                loaded.mask = Some(mask.clone());
+                loaded.mask = Some((**mask).clone());
             }
             BitOp::MaskXor { mask, xor } => {
                 let (mask, xor) = (values::number(&mask.0), values::number(&xor.0));

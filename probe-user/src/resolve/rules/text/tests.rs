@@ -17,7 +17,7 @@ fn meta(key: MetaKey) -> Expr {
 }
 
 fn cmp(op: CmpOp, value: &[u8]) -> Expr {
-    Expr::Cmp { sreg: Reg(0), op, value: Bytes(value.to_vec()) }
+    Expr::Cmp { sreg: Reg(0), op, value: Bytes::from(value.to_vec()) }
 }
 
 fn payload(base: Base, offset: u32, len: u32, reg: u8) -> Expr {
@@ -33,8 +33,8 @@ fn rules_read_as_users_write_them() {
         cmp(CmpOp::Eq, &[6]),
         payload(Base::Transport, 2, 2, 0),
         cmp(CmpOp::Eq, &8080_u16.to_be_bytes()),
-        Expr::Immediate { dreg: Reg(0), value: Bytes(vec![172, 17, 0, 2]) },
-        Expr::Immediate { dreg: Reg(4), value: Bytes(vec![0, 80]) },
+        Expr::Immediate { dreg: Reg(0), value: Bytes::from(vec![172, 17, 0, 2]) },
+        Expr::Immediate { dreg: Reg(4), value: Bytes::from(vec![0, 80]) },
         Expr::Nat {
             kind: NatKind::Dnat,
             ipv6: false,
@@ -60,8 +60,8 @@ fn rules_read_as_users_write_them() {
             dreg: Reg(0),
             len: 4,
             op: BitOp::MaskXor {
-                mask: Bytes(8_u32.to_ne_bytes().to_vec()),
-                xor: Bytes(vec![0; 4]),
+                mask: Bytes::from(8_u32.to_ne_bytes().to_vec()).into(),
+                xor: Bytes::from(vec![0; 4]).into(),
             },
         },
         cmp(CmpOp::Neq, &[0; 4]),
@@ -82,30 +82,36 @@ fn rules_read_as_users_write_them() {
             dreg: Reg(0),
             len: 4,
             op: BitOp::MaskXor {
-                mask: Bytes((!0x4000_u32).to_ne_bytes().to_vec()),
-                xor: Bytes(0x4000_u32.to_ne_bytes().to_vec()),
+                mask: Bytes::from((!0x4000_u32).to_ne_bytes().to_vec()).into(),
+                xor: Bytes::from(0x4000_u32.to_ne_bytes().to_vec()).into(),
             },
         },
         Expr::SetMeta { key: MetaKey::Mark, sreg: Reg(0) },
     ];
     assert_eq!(text(mark), "→ mark | 0x4000");
     let half = XtMatch::Random { probability: 1 << 30, invert: false };
-    let half = vec![Expr::Match(half), Expr::Verdict(RuleVerdict::Jump("KUBE-SEP-A".into()))];
+    let half =
+        vec![Expr::Match(half.into()), Expr::Verdict(RuleVerdict::Jump("KUBE-SEP-A".into()))];
     assert_eq!(text(half), "statistic random 50 % → jump KUBE-SEP-A");
     let odd = XtMatch::Unknown { name: "hashlimit".into(), revision: 3 };
-    assert_eq!(text(vec![Expr::Match(odd)]), "(match hashlimit)");
+    assert_eq!(text(vec![Expr::Match(odd.into())]), "(match hashlimit)");
 }
 
 #[test]
 fn odd_registers_and_values_do_no_harm() {
     for reg in [0, 15, 16, 255] {
         for len in [0, 1, 3, 64] {
-            let value = Bytes(vec![0xff; len]);
+            let value = Bytes::from(vec![0xff; len]);
             let sreg = Reg(reg);
             let exprs = vec![
                 Expr::Payload { base: Base::Network, offset: 16, len: u32::MAX / 8, dreg: sreg },
                 Expr::Cmp { sreg, op: CmpOp::Lte, value: value.clone() },
-                Expr::Range { sreg, invert: true, from: value.clone(), to: value.clone() },
+                Expr::Range {
+                    sreg,
+                    invert: true,
+                    from: value.clone().into(),
+                    to: value.clone().into(),
+                },
                 Expr::Lookup { set: "__set0".into(), sreg, invert: false },
                 Expr::Immediate { dreg: sreg, value },
                 Expr::Redirect { port: Some((sreg, sreg)), flags: 0 },

@@ -35,7 +35,7 @@ pub(super) fn rule(number: u64, entry: &Entry<'_>, index: &Index, ipv6: bool) ->
             continue;
         };
         match xt::match_of(&String::from_utf8_lossy(name), revision, ipv6, data) {
-            MatchInfo::Match(test) => exprs.push(Expr::Match(test)),
+            MatchInfo::Match(test) => exprs.push(Expr::Match(test.into())),
             MatchInfo::Comment(text) => comment = comment.or(Some(text)),
         }
     }
@@ -61,7 +61,7 @@ fn target(entry: &Entry<'_>, index: &Index, ipv6: bool) -> Option<Expr> {
         };
     }
     let name = String::from_utf8_lossy(target.name);
-    Some(Expr::Target(xt::target_of(&name, target.revision, ipv6, target.data)))
+    Some(Expr::Target(xt::target_of(&name, target.revision, ipv6, target.data).into()))
 }
 
 fn op(entry: &Entry<'_>, inverted: u8) -> CmpOp {
@@ -112,18 +112,18 @@ fn masked(
     if is_prefix && covered > 0 {
         let value = value.get(..covered).unwrap_or(value);
         exprs.push(load(u32_of(covered)));
-        exprs.push(Expr::Cmp { sreg: REG, op, value: Bytes(value.to_vec()) });
+        exprs.push(Expr::Cmp { sreg: REG, op, value: Bytes::from(value) });
     } else {
         let len = u32_of(value.len());
         exprs.push(load(len));
         exprs.push(bitwise(mask));
-        exprs.push(Expr::Cmp { sreg: REG, op, value: Bytes(value.to_vec()) });
+        exprs.push(Expr::Cmp { sreg: REG, op, value: Bytes::from(value) });
     }
 }
 
 fn bitwise(mask: &[u8]) -> Expr {
-    let xor = Bytes(vec![0; mask.len()]);
-    let op = BitOp::MaskXor { mask: Bytes(mask.to_vec()), xor };
+    let xor = Bytes::from(vec![0; mask.len()]);
+    let op = BitOp::MaskXor { mask: Bytes::from(mask).into(), xor: xor.into() };
     Expr::Bitwise { sreg: REG, dreg: REG, len: u32_of(mask.len()), op }
 }
 
@@ -137,7 +137,7 @@ fn proto(entry: &Entry<'_>, ipv6: bool, exprs: &mut Vec<Expr>) {
         return exprs.push(Expr::Opaque(format!("protocol {proto}")));
     };
     exprs.push(Expr::Meta { key: MetaKey::L4proto, dreg: REG });
-    let value = Bytes(vec![number]);
+    let value = Bytes::from(vec![number]);
     exprs.push(Expr::Cmp { sreg: REG, op: op(entry, PROTO), value });
 }
 
@@ -146,7 +146,7 @@ fn fragment(entry: &Entry<'_>, exprs: &mut Vec<Expr>) {
     exprs.push(Expr::Payload { base: Base::Network, offset: 6, len: 2, dreg: REG });
     exprs.push(bitwise(&[0x1f, 0xff]));
     let op = if op(entry, FRAGMENT) == CmpOp::Eq { CmpOp::Neq } else { CmpOp::Eq };
-    exprs.push(Expr::Cmp { sreg: REG, op, value: Bytes(vec![0, 0]) });
+    exprs.push(Expr::Cmp { sreg: REG, op, value: Bytes::from(vec![0, 0]) });
 }
 
 fn u32_of(length: usize) -> u32 {

@@ -239,10 +239,13 @@ fn jumps_name_their_chain() {
 fn masked(load: Expr, mask: Option<&[u8]>, op: CmpOp, value: &[u8]) -> Vec<Expr> {
     let bitwise = mask.map(|mask| {
         let len = u32::try_from(mask.len()).unwrap();
-        let op = BitOp::MaskXor { mask: Bytes(mask.to_vec()), xor: Bytes(vec![0; mask.len()]) };
+        let op = BitOp::MaskXor {
+            mask: Bytes::from(mask.to_vec()).into(),
+            xor: Bytes::from(vec![0; mask.len()]).into(),
+        };
         Expr::Bitwise { sreg: Reg(0), dreg: Reg(0), len, op }
     });
-    let compare = Expr::Cmp { sreg: Reg(0), op, value: Bytes(value.to_vec()) };
+    let compare = Expr::Cmp { sreg: Reg(0), op, value: Bytes::from(value.to_vec()) };
     [Some(load), bitwise, Some(compare)].into_iter().flatten().collect()
 }
 
@@ -328,7 +331,8 @@ fn comments_and_counters_are_the_rules() {
         let rules = table(Family::Ip, "nat").chain("OUTPUT").unwrap();
         assert_eq!(rules[0].packets, Some(0));
         assert_eq!(rules[0].comment.as_deref(), Some("web: \u{e9}"));
-        assert!(matches!(rules[0].exprs[2..], [Expr::Target(XtTarget::Redirect(_))]));
+        let [Expr::Target(target)] = &rules[0].exprs[2..] else { panic!("{rules:?}") };
+        assert!(matches!(**target, XtTarget::Redirect(_)));
         assert_eq!(rules[1].comment.as_deref(), Some("x"));
         assert_eq!(rules[1].exprs.len(), 2);
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -368,9 +372,8 @@ fn a_chain_of_a_large_table_is_found() {
         for n in 0..services {
             let rules = table.chain(&format!("SVC-{n}")).unwrap();
             let [rule] = rules.as_slice() else { panic!("{rules:?}") };
-            let Some(Expr::Target(XtTarget::Dnat(range))) = rule.exprs.last() else {
-                panic!("{rule:?}")
-            };
+            let Some(Expr::Target(target)) = rule.exprs.last() else { panic!("{rule:?}") };
+            let XtTarget::Dnat(range) = &**target else { panic!("{target:?}") };
             let port = u16::try_from(n + 1).unwrap();
             assert_eq!(range.ports, Some((port, port)));
         }

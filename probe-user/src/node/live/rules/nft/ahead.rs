@@ -7,6 +7,7 @@
 use std::ops::Range;
 use std::thread::{self, JoinHandle};
 
+use super::super::huge;
 use super::names::Names;
 use super::objects;
 use super::wire::Message;
@@ -96,6 +97,7 @@ fn read(id: &ChainId) -> Option<Found> {
     ask_rules(id, &mut talk, |message| {
         if messages.is_empty() {
             bytes.reserve(BYTES);
+            huge::advise(&mut bytes);
             messages.reserve(MESSAGES);
         }
         let start = bytes.len();

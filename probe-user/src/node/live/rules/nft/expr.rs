@@ -119,10 +119,10 @@ fn compat(body: &mut Body, family: Family, is_match: bool, fields: &Fields<'_>) 
     let info = fields.get(3).unwrap_or_default();
     let ipv6 = is_ipv6(family, &body.exprs);
     if !is_match {
-        return body.exprs.push(Expr::Target(xt::target_of(&name, revision, ipv6, info)));
+        return body.exprs.push(Expr::Target(xt::target_of(&name, revision, ipv6, info).into()));
     }
     match xt::match_of(&name, revision, ipv6, info) {
-        MatchInfo::Match(info) => body.exprs.push(Expr::Match(info)),
+        MatchInfo::Match(info) => body.exprs.push(Expr::Match(info.into())),
         MatchInfo::Comment(comment) => body.comment = Some(comment),
     }
 }
@@ -184,7 +184,7 @@ fn range(fields: &Fields<'_>) -> Option<Expr> {
         1 => true,
         _ => return None,
     };
-    let (from, to) = (value(fields.get(3))?, value(fields.get(4))?);
+    let (from, to) = (value(fields.get(3))?.into(), value(fields.get(4))?.into());
     Some(Expr::Range { sreg: reg(fields, 1)?, invert, from, to })
 }
 
@@ -193,7 +193,9 @@ fn bitwise(fields: &Fields<'_>) -> Option<Expr> {
     let bits = || value(fields.get(7))?.0.first_chunk().copied().map(u32::from_ne_bytes);
     // Before Linux 5.6 there is but one operation, and no attribute says which.
     let op = match fields.u32(6).unwrap_or_default() {
-        0 => BitOp::MaskXor { mask: value(fields.get(4))?, xor: value(fields.get(5))? },
+        0 => {
+            BitOp::MaskXor { mask: value(fields.get(4))?.into(), xor: value(fields.get(5))?.into() }
+        }
         1 => BitOp::Shl(bits()?),
         2 => BitOp::Shr(bits()?),
         _ => BitOp::Other,

@@ -132,7 +132,7 @@ pub(super) fn elements(set: &Set, parts: Vec<Part>) -> Vec<Element> {
         }
         let last = match bounds.peek() {
             Some(next) => before(&next.element.key),
-            None => Bytes(vec![u8::MAX; element.key.0.len()]),
+            None => Bytes::from(vec![u8::MAX; element.key.0.len()]),
         };
         element.key_end = Some(last).filter(|last| *last != element.key);
         ranges.push(element);
@@ -158,7 +158,7 @@ fn before(key: &Bytes) -> Bytes {
 pub(super) fn wanted_below(size: u32) -> std::io::Result<Vec<u8>> {
     let mut list = Vec::new();
     for number in 0..size {
-        list.extend(wanted(Some(&Bytes(number.to_ne_bytes().to_vec())))?);
+        list.extend(wanted(Some(&Bytes::from(number.to_ne_bytes().to_vec())))?);
     }
     Ok(list)
 }

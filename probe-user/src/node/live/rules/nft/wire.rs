@@ -24,6 +24,8 @@ const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
 const NLM_F_DUMP_INTR: u16 = 0x10;
 const NLM_F_DUMP: u16 = 0x300;
+/// What comes in an order that changes with what is not in use yet.
+const ELEMENTS: (u16, u16) = (GET_SETELEM, NLM_F_REQUEST | NLM_F_DUMP);
 /// `NLA_F_NESTED`.
 pub(super) const NESTED: u16 = 0x8000;
 /// `struct nlmsghdr` and `struct nfgenmsg`.
@@ -282,9 +284,10 @@ impl Conversation {
         Ok(self.generation()? == generation)
     }
 
-    /// Waits for the end of a change that is being made. The kernel makes one at a time
-    /// (`nf_tables_valid_genid` takes its lock): here that is one without any content, which
-    /// is given up for having no end, so that nothing changes, the generation least of all.
+    /// Waits for the end of a change that is being made: the kernel makes one at a time, and
+    /// takes the same lock to see whether this one may begin (`nf_tables_valid_genid`). It
+    /// may not, since it is for a generation that is none. Nothing changes; that the kernel
+    /// says so is passed over by who reads next.
     fn settle(&mut self) -> Result<(), Failed> {
         self.sequence = self.sequence.wrapping_add(1);
         self.socket.send(&batch(self.sequence), 0)?;
@@ -317,7 +320,7 @@ impl Conversation {
             });
             changed |= mixed;
             pieces = pieces.saturating_add(has_any.into());
-            self.in_pieces |= pieces > 1 && question.command == GET_SETELEM;
+            self.in_pieces |= pieces > 1 && (question.command, flags) == ELEMENTS;
             match control {
                 None => {}
                 Some(Control::End(0)) if !changed => return Ok(()),
@@ -335,15 +338,20 @@ impl Conversation {
     }
 }
 
-/// The beginning of a transaction of nf_tables (`nfnetlink_rcv_batch`).
-fn batch(sequence: u32) -> [u8; HEADERS] {
-    let mut bytes = [0; HEADERS];
-    bytes[0..4].copy_from_slice(&20_u32.to_ne_bytes());
+/// A transaction of nf_tables for a generation that is none (`nfnetlink_rcv_batch`). It has
+/// no end either: a kernel that knows no generations here gives it up.
+fn batch(sequence: u32) -> [u8; HEADERS + 8] {
+    let mut bytes = [0; HEADERS + 8];
+    bytes[0..4].copy_from_slice(&28_u32.to_ne_bytes());
     bytes[4..6].copy_from_slice(&BATCH_BEGIN.to_ne_bytes());
     bytes[6..8].copy_from_slice(&NLM_F_REQUEST.to_ne_bytes());
     bytes[8..12].copy_from_slice(&sequence.to_ne_bytes());
     // Which subsystem it is for (`res_id`).
     bytes[18..20].copy_from_slice(&(SUBSYSTEM >> 8).to_be_bytes());
+    // `NFNL_BATCH_GENID`.
+    bytes[20..22].copy_from_slice(&8_u16.to_ne_bytes());
+    bytes[22..24].copy_from_slice(&1_u16.to_ne_bytes());
+    bytes[24..28].copy_from_slice(&u32::MAX.to_be_bytes());
     bytes
 }
 

@@ -270,11 +270,11 @@ fn of_legacy(rules: &str, ipv6: bool) -> Vec<(String, Vec<XtMatch>, Option<XtTar
                 let exprs = rules[*number].exprs.clone();
                 *number += 1;
                 let matches = exprs.iter().filter_map(|expr| match expr {
-                    Expr::Match(test) => Some(test.clone()),
+                    Expr::Match(test) => Some((**test).clone()),
                     _ => None,
                 });
                 let target = exprs.iter().find_map(|expr| match expr {
-                    Expr::Target(target) => Some(target.clone()),
+                    Expr::Target(target) => Some((**target).clone()),
                     _ => None,
                 });
                 read.push((line.to_owned(), matches.collect(), target));
@@ -404,9 +404,8 @@ fn a_set_in_a_rule_is_found_by_its_index() {
         );
         let netns = NetnsId::Inode(1);
         let rules = legacy::tables(netns).unwrap()[0].chain("OUTPUT").unwrap();
-        let [Expr::Match(XtMatch::Set { index, source, .. })] = rules[0].exprs.as_slice() else {
-            panic!("{rules:?}")
-        };
+        let [Expr::Match(one)] = rules[0].exprs.as_slice() else { panic!("{rules:?}") };
+        let XtMatch::Set { index, source, .. } = &**one else { panic!("{one:?}") };
         assert_eq!(*source, [false, false]);
         let set = crate::node::live::rules::ipset::read(netns, *index).unwrap().unwrap();
         assert_eq!((set.name.as_str(), set.members.unwrap().len()), ("IPP", 1));

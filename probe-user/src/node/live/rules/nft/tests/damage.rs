@@ -11,7 +11,7 @@ use super::*;
 const RULES: [&str; 2] = [include_str!("iptables.hex"), include_str!("nft.hex")];
 
 fn bytes(text: &str) -> Vec<u8> {
-    hex(text).0
+    hex(text).0.to_vec()
 }
 
 fn parse(body: &[u8]) -> Option<Rule> {

@@ -31,15 +31,12 @@ fn rules(lab: &Lab, family: Family, table: &str, chain: &str) -> Vec<Rule> {
     tables.chain(&id, &mut talk).unwrap().unwrap().to_vec()
 }
 
-const TCP: [Expr; 2] = [
-    Expr::Meta { key: MetaKey::L4proto, dreg: Reg(0) },
-    Expr::Cmp { sreg: Reg(0), op: CmpOp::Eq, value: Bytes(Vec::new()) },
-];
+const PROTO: Expr = Expr::Meta { key: MetaKey::L4proto, dreg: Reg(0) };
 
 fn tcp_dport(port: &str) -> Vec<Expr> {
     let cmp = |value| Expr::Cmp { sreg: Reg(0), op: CmpOp::Eq, value: hex(value) };
     vec![
-        TCP[0].clone(),
+        PROTO,
         cmp("06"),
         Expr::Payload { base: Base::Transport, offset: 2, len: 2, dreg: Reg(0) },
         cmp(port),
@@ -157,7 +154,7 @@ COMMIT
             sreg: Reg(0),
             dreg: Reg(0),
             len: 4,
-            op: BitOp::MaskXor { mask: hex("fffffffc"), xor: hex("00000000") },
+            op: BitOp::MaskXor { mask: hex("fffffffc").into(), xor: hex("00000000").into() },
         }
     );
     assert!(read.is_sorted_by_key(|rule| rule.handle));
@@ -256,7 +253,7 @@ fn every_expression_of_a_filter_is_understood() {
                 sreg: Reg(0),
                 dreg: Reg(0),
                 len: 4,
-                op: BitOp::MaskXor { mask: hex("ffbfffff"), xor: hex("00400000") }
+                op: BitOp::MaskXor { mask: hex("ffbfffff").into(), xor: hex("00400000").into() }
             },
             Expr::SetMeta { key: MetaKey::Mark, sreg: Reg(0) }
         ]
@@ -275,7 +272,12 @@ fn every_expression_of_a_filter_is_understood() {
     );
     assert_eq!(
         pre("tcp dport != 8000-8010")[3],
-        Expr::Range { sreg: Reg(0), invert: true, from: hex("1f40"), to: hex("1f4a") }
+        Expr::Range {
+            sreg: Reg(0),
+            invert: true,
+            from: hex("1f40").into(),
+            to: hex("1f4a").into()
+        }
     );
     assert_eq!(first("notrack"), Expr::Notrack);
     let tproxy = pre("meta nfproto ipv4 tcp dport 80 tproxy ip to 127.0.0.1:15001");

@@ -182,7 +182,8 @@ fn maps_of_numbers_are_whole() {
         (lines, tables.told.numbered.get(&id).copied())
     };
     let (a, b) = ("Goto(\"a\")", "Goto(\"b\")");
-    let line = |number: u32, to: &str| format!("{:?} {to}", Bytes(number.to_ne_bytes().to_vec()));
+    let line =
+        |number: u32, to: &str| format!("{:?} {to}", Bytes::from(number.to_ne_bytes().to_vec()));
     assert_eq!(of("below"), (vec![line(0, a), line(1, b), line(2, a)], Some(3)));
     assert_eq!(of("above"), (vec![line(7, a), line(8, b)], Some(2)));
     assert_eq!(of("part"), (vec![line(0, a), line(3, b)], Some(2)));
