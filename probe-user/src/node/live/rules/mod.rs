@@ -6,7 +6,6 @@
 
 #[cfg(feature = "fuzzing")]
 pub(super) mod fuzzing;
-mod huge;
 mod ipset;
 mod legacy;
 mod nft;

@@ -5,7 +5,6 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-use super::super::huge;
 use super::index::Info;
 
 /// `IPT_SO_GET_INFO` and `IP6T_SO_GET_INFO`.
@@ -17,6 +16,9 @@ const HEADER: usize = 40;
 const NAME: usize = 32;
 /// How often a table that changes between two calls is asked for again.
 const ATTEMPTS: usize = 32;
+
+/// From how many bytes on memory is asked for in huge pages.
+const HUGE: usize = 8 << 20;
 
 /// A table as the kernel gives it.
 pub(super) struct Raw {
@@ -89,7 +91,7 @@ fn table(socket: &OwnedFd, level: i32, name: &str) -> io::Result<Raw> {
         get(socket, level, GET_INFO, &mut info)?;
         let info = Info::parse(&info).ok_or(io::ErrorKind::InvalidData)?;
         let mut entries = named(name, HEADER + info.size)?;
-        huge::advise(&mut entries);
+        use_huge_pages(&mut entries);
         if let Some(size) = entries.get_mut(NAME..NAME + 4) {
             size.copy_from_slice(&u32::try_from(info.size).unwrap_or(u32::MAX).to_ne_bytes());
         }
@@ -113,6 +115,25 @@ fn named(name: &str, length: usize) -> io::Result<Vec<u8>> {
     let place = buffer.get_mut(..name.len()).filter(|_| name.len() < NAME);
     place.ok_or(io::ErrorKind::InvalidInput)?.copy_from_slice(name.as_bytes());
     Ok(buffer)
+}
+
+/// The kernel writes a large table into memory that was never touched: in pages of
+/// 4 KiB that is ten thousand page faults. Where there are no larger ones, nothing is lost.
+#[expect(unsafe_code, reason = "advice on memory has no safe interface")]
+fn use_huge_pages(buffer: &mut [u8]) {
+    // A multiple of every page size of 64 bit Linux.
+    let size = 64 << 10;
+    let start = buffer.as_mut_ptr();
+    let skip = start.align_offset(size);
+    let length = buffer.len().saturating_sub(skip) / size * size;
+    if length < HUGE {
+        return;
+    }
+    // SAFETY: these whole pages lie within the buffer, and the advice changes nothing
+    // of what is in them.
+    unsafe {
+        libc::madvise(start.wrapping_add(skip).cast(), length, libc::MADV_HUGEPAGE);
+    }
 }
 
 #[expect(unsafe_code, reason = "no safe interface knows these options")]

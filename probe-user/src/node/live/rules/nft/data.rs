@@ -32,7 +32,7 @@ pub(super) fn regs(fields: &Fields<'_>, low: usize, high: usize) -> Option<Optio
 
 /// `NFTA_DATA_VALUE` of a nest.
 pub(super) fn value(nest: Option<&[u8]>) -> Option<Bytes> {
-    Fields::of(nest?).get(1).map(|bytes| Bytes::from(bytes))
+    Fields::of(nest?).get(1).map(Bytes::from)
 }
 
 /// `NFTA_DATA_VERDICT` of a nest.

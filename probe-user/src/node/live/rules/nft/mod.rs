@@ -26,8 +26,8 @@ use ahead::Ahead;
 pub(super) use elements::Elements;
 use names::Names;
 use objects::{RawRule, number_of};
+use wire::Question;
 pub(super) use wire::{Conversation, Failed};
-use wire::{Message, Question};
 
 use crate::model::{BaseChain, Bytes, ChainId, Element, NetnsId, Rule, Set, SetId, Table};
 
@@ -266,7 +266,7 @@ impl Tables {
     }
 
     fn read_rules(&mut self, id: &ChainId, talk: &mut Conversation) -> Result<Vec<Rule>, Failed> {
-        match self.ahead.take(id, self.generation, &mut self.names) {
+        match self.ahead.take(id, self.generation) {
             Some(rules) => Ok(rules),
             None => read_rules(id, talk, &mut self.names),
         }
@@ -330,35 +330,19 @@ fn read_rules(
     names: &mut Names,
 ) -> Result<Vec<Rule>, Failed> {
     let (mut rules, mut order) = (Vec::new(), InOrder::default());
-    ask_rules(id, talk, |message| rules_in(id, message, names, &mut order, &mut rules))
-        .or_else(Failed::or_missing)?;
-    order.is_whole()?;
-    Ok(rules)
-}
-
-fn ask_rules(
-    id: &ChainId,
-    talk: &mut Conversation,
-    each: impl FnMut(Message<'_>),
-) -> Result<(), Failed> {
     let (table, chain) = (with_nul(&id.table.name), with_nul(&id.name));
     let attributes = &[(1, table.as_slice()), (2, chain.as_slice())];
     let family = number_of(id.table.family);
-    talk.dump(Question { command: wire::GET_RULE, family, attributes }, each)
-}
-
-/// Adds the rule of a message, if it is one of the chain: old kernels take no notice of
-/// the names that they are asked for.
-fn rules_in(
-    id: &ChainId,
-    message: Message<'_>,
-    names: &mut Names,
-    order: &mut InOrder,
-    rules: &mut Vec<Rule>,
-) {
-    let Some(rule) = RawRule::of(message).filter(|rule| rule.is_in(id)) else { return };
-    order.see(&rule, !rules.is_empty());
-    rules.push(rule.parse(names));
+    let question = Question { command: wire::GET_RULE, family, attributes };
+    talk.dump(question, |message| {
+        // Old kernels take no notice of the names that they are asked for.
+        let Some(rule) = RawRule::of(message).filter(|rule| rule.is_in(id)) else { return };
+        order.see(&rule, !rules.is_empty());
+        rules.push(rule.parse(names));
+    })
+    .or_else(Failed::or_missing)?;
+    order.is_whole()?;
+    Ok(rules)
 }
 
 /// Whether each rule comes behind the one that it says it is behind. An answer comes in

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::super::wire::attribute;
+use super::super::wire::{Message, attribute};
 use super::*;
 
 /// A table in which everything bears the same number.
