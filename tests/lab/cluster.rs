@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -20,7 +20,7 @@ use crate::process::Proc;
 use crate::programs::checked;
 
 /// The node's address.
-const NODE: &str = "10.211.0.1";
+pub(crate) const NODE: &str = "10.211.0.1";
 /// How long anything may take to become ready.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -42,7 +42,7 @@ pub fn no_kube() -> Option<String> {
 pub struct Cluster {
     // Dropped first, so that they are gone before the lab is swept.
     processes: Vec<(&'static str, Proc)>,
-    lab: Lab,
+    lab: Arc<Lab>,
     control: Control,
     next: AtomicU8,
 }
@@ -80,27 +80,34 @@ impl Cluster {
     /// # Errors
     /// When a part of it does not become ready.
     pub fn start() -> Result<Self> {
-        let lab = Lab::new()?;
-        let dir = lab.dir().join("kube");
-        std::fs::create_dir_all(&dir)?;
-        let outside = lab.netns("outside")?;
-        lab.lan(&[(lab.host(), &[&format!("{NODE}/24")]), (&outside, &["10.211.0.9/24"])])?;
-        lab.host().ip(&["route", "add", "default", "via", "10.211.0.9"])?;
+        let lab = Arc::new(Lab::new()?);
         lab.bridge(lab.host(), "cni0", "10.244.0.1/24")?;
-        for setting in ["net/ipv4/ip_forward", "net/ipv4/conf/all/route_localnet"] {
-            let write = format!("echo 1 > /proc/sys/{setting}");
-            checked(&mut lab.command(lab.host(), &["sh", "-c", &write])?)?;
-        }
-        let control = Control::new(dir)?;
-        let mut cluster = Self { processes: Vec::new(), control, lab, next: AtomicU8::new(10) };
-        cluster.control_plane()?;
+        // No kubelet says that its node lives: nobody may take that for a dead one.
+        let mut cluster = Self::without_nodes(lab, "endpoint,endpointslice,namespace")?;
         cluster.node("node1", NODE)?;
         cluster.node("node2", "10.211.0.2")?;
         cluster.start_proxy()?;
         Ok(cluster)
     }
 
-    fn control_plane(&mut self) -> Result<()> {
+    /// API server, etcd and these controllers.
+    pub(crate) fn without_nodes(lab: Arc<Lab>, controllers: &str) -> Result<Self> {
+        let dir = lab.dir().join("kube");
+        std::fs::create_dir_all(&dir)?;
+        let outside = lab.netns("outside")?;
+        lab.lan(&[(lab.host(), &[&format!("{NODE}/24")]), (&outside, &["10.211.0.9/24"])])?;
+        lab.host().ip(&["route", "add", "default", "via", "10.211.0.9"])?;
+        for setting in ["net/ipv4/ip_forward", "net/ipv4/conf/all/route_localnet"] {
+            let write = format!("echo 1 > /proc/sys/{setting}");
+            checked(&mut lab.command(lab.host(), &["sh", "-c", &write])?)?;
+        }
+        let control = Control::new(dir)?;
+        let mut cluster = Self { processes: Vec::new(), control, lab, next: AtomicU8::new(10) };
+        cluster.control_plane(controllers)?;
+        Ok(cluster)
+    }
+
+    fn control_plane(&mut self, controllers: &str) -> Result<()> {
         let dir = self.dir().to_owned();
         let path = |name: &str| dir.join(name).display().to_string();
         self.certificate(
@@ -126,6 +133,8 @@ impl Cluster {
             format!("--tls-cert-file={}", path("server.crt")),
             format!("--tls-private-key-file={}", path("server.key")),
             format!("--client-ca-file={}", path("ca.crt")),
+            format!("--kubelet-client-certificate={}", path("admin.crt")),
+            format!("--kubelet-client-key={}", path("admin.key")),
             format!("--service-account-key-file={}", path("server.crt")),
             format!("--service-account-signing-key-file={}", path("server.key")),
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
@@ -141,8 +150,7 @@ impl Cluster {
             format!("--kubeconfig={}", kubeconfig.display()),
             "--leader-elect=false".to_owned(),
             "--port=0".to_owned(),
-            // No kubelet says that its node lives: nobody may take that for a dead one.
-            "--controllers=endpoint,endpointslice,namespace".to_owned(),
+            format!("--controllers={controllers}"),
         ];
         self.run("kube-controller-manager", &manager)
     }
@@ -178,7 +186,7 @@ impl Cluster {
         process.kill()
     }
 
-    fn run(&mut self, name: &'static str, argv: &[String]) -> Result<()> {
+    pub(crate) fn run(&mut self, name: &'static str, argv: &[String]) -> Result<()> {
         let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
         let log = File::create(self.dir().join(format!("{name}.log")))?;
         let mut command = self.lab.command(self.lab.host(), &argv)?;
@@ -188,7 +196,7 @@ impl Cluster {
         Ok(())
     }
 
-    fn wait(&self, what: &str, ready: impl Fn(&Self) -> Result<()>) -> Result<()> {
+    pub(crate) fn wait(&self, what: &str, ready: impl Fn(&Self) -> Result<()>) -> Result<()> {
         let begin = Instant::now();
         loop {
             let error = match ready(self) {

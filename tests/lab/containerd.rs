@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -32,7 +32,7 @@ pub const PAUSE_IMAGE: &str = "registry.k8s.io/pause:3.2";
 pub struct Containerd {
     // Dropped first, so that the daemon is waited for before the lab is swept.
     daemon: Proc,
-    lab: Lab,
+    lab: Arc<Lab>,
     /// Where it is in the lab's cgroup: below a container, or nowhere.
     place: String,
 }
@@ -95,11 +95,15 @@ impl Containerd {
     }
 
     fn start_at(place: &str) -> Result<Self> {
-        let lab = Lab::new()?;
-        let daemon = daemon(&lab, place)?;
+        Self::start_on(Arc::new(Lab::new()?), place, "10.217.0.0/24")
+    }
+
+    /// On the host of a lab, with pods in a network of their own.
+    pub(crate) fn start_on(lab: Arc<Lab>, place: &str, subnet: &str) -> Result<Self> {
+        let daemon = daemon(&lab, place, subnet)?;
         let mut containerd = Self { daemon, lab, place: place.to_owned() };
         containerd.wait()?;
-        containerd.import()?;
+        containerd.import(&containerd.lab.rootfs()?, &[POD_IMAGE, PAUSE_IMAGE])?;
         Ok(containerd)
     }
 
@@ -193,8 +197,12 @@ impl Containerd {
         Ok(())
     }
 
-    fn import(&self) -> Result<()> {
-        let archive = archive(&self.lab)?;
+    /// Takes what is in `root` as an image with these names.
+    ///
+    /// # Errors
+    /// When containerd refuses it.
+    pub fn import(&self, root: &Path, tags: &[&str]) -> Result<()> {
+        let archive = archive(&self.lab, root, tags)?;
         // In its mount namespace, where the socket has a short path.
         let pid = self.daemon.pid.to_string();
         let ctr = ["ctr", "--address", "/run/containerd/containerd.sock", "--namespace", "k8s.io"];
@@ -204,9 +212,9 @@ impl Containerd {
                 .args(["-t", &pid, "-m", "--"])
                 .args(ctr)
                 .args(import)
-                .arg(archive),
-        )
-        .map(drop)
+                .arg(&archive),
+        )?;
+        Ok(std::fs::remove_file(archive)?)
     }
 }
 
@@ -287,14 +295,19 @@ fn map<'a>(pairs: impl Iterator<Item = &'a (&'a str, &'a str)>) -> HashMap<Strin
     pairs.map(|&(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
-fn daemon(lab: &Lab, place: &str) -> Result<Proc> {
+fn daemon(lab: &Lab, place: &str, subnet: &str) -> Result<Proc> {
     let at = |name: &str| lab.dir().join(name).display().to_string();
     let (networks, data) = (at("net.d"), at("containerd"));
     std::fs::create_dir_all(&networks)?;
     let network = json!({
         "cniVersion": "0.4.0", "name": "lab", "plugins": [{
             "type": "bridge", "bridge": "cni0", "isGateway": true,
-            "ipam": {"type": "host-local", "dataDir": at("leases"), "ranges": [[{"subnet": "10.217.0.0/24"}]]},
+            "ipam": {
+                "type": "host-local", "dataDir": at("leases"), "ranges": [[{"subnet": subnet}]],
+                "routes": [{"dst": "0.0.0.0/0"}],
+            },
+        }, {
+            "type": "portmap", "capabilities": {"portMappings": true},
         }],
     });
     std::fs::write(Path::new(&networks).join("10-lab.conflist"), network.to_string())?;
@@ -334,13 +347,12 @@ fn path() -> String {
     std::env::var("PATH").unwrap_or_default()
 }
 
-/// A Docker archive with the lab's root file system as the only layer.
-fn archive(lab: &Lab) -> Result<PathBuf> {
-    let root = lab.rootfs()?;
+/// A Docker archive with a root file system as the only layer.
+fn archive(lab: &Lab, root: &Path, tags: &[&str]) -> Result<PathBuf> {
     let dir = lab.dir().join("archive");
     std::fs::create_dir_all(&dir)?;
     let layer = dir.join("layer.tar");
-    checked(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&layer).arg("."))?;
+    checked(Command::new("tar").arg("-C").arg(root).arg("-cf").arg(&layer).arg("."))?;
     let hex = |bytes: &[u8]| -> String {
         Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
     };
@@ -354,10 +366,11 @@ fn archive(lab: &Lab) -> Result<PathBuf> {
     let name = format!("{}.json", hex(config.as_bytes()));
     std::fs::write(dir.join(&name), config)?;
     let manifest = json!([
-        {"Config": name, "RepoTags": [POD_IMAGE, PAUSE_IMAGE], "Layers": ["layer.tar"]},
+        {"Config": name, "RepoTags": tags, "Layers": ["layer.tar"]},
     ]);
     std::fs::write(dir.join("manifest.json"), manifest.to_string())?;
     let archive = lab.dir().join("image.tar");
     checked(Command::new("tar").arg("-C").arg(&dir).arg("-cf").arg(&archive).arg("."))?;
+    std::fs::remove_dir_all(dir)?;
     Ok(archive)
 }
