@@ -2,15 +2,14 @@
 //! have no kubelet: pods are objects whose state the test writes, and real processes in
 //! network namespaces and control groups as a kubelet makes them.
 
-use std::fmt::Write as _;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::{Value, json};
 
 use crate::control::{Control, node_status, pod_status, program};
@@ -18,6 +17,7 @@ use crate::netns::Netns;
 use crate::node::Lab;
 use crate::process::Proc;
 use crate::programs::checked;
+use crate::waiting;
 
 /// The node's address.
 pub(crate) const NODE: &str = "10.211.0.1";
@@ -197,30 +197,8 @@ impl Cluster {
     }
 
     pub(crate) fn wait(&self, what: &str, ready: impl Fn(&Self) -> Result<()>) -> Result<()> {
-        let begin = Instant::now();
-        loop {
-            let error = match ready(self) {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
-            if begin.elapsed() > PATIENCE {
-                bail!("{what} is not ready: {error:#}\n{}", self.logs());
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    /// The last lines of what each component complained of.
-    fn logs(&self) -> String {
-        let mut text = String::new();
-        for (name, _) in &self.processes {
-            let log =
-                std::fs::read_to_string(self.dir().join(format!("{name}.log"))).unwrap_or_default();
-            let lines: Vec<&str> = log.lines().collect();
-            let _ =
-                writeln!(text, "{name}:\n{}", lines[lines.len().saturating_sub(8)..].join("\n"));
-        }
-        text
+        let names = || self.processes.iter().map(|(name, _)| *name);
+        waiting::until(what, PATIENCE, || ready(self), || waiting::last_lines(self.dir(), names()))
     }
 
     /// Waits until the node's NAT rules contain `text`.

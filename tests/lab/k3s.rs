@@ -5,15 +5,16 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::control::{Control, node_status, pod_status, program};
 use crate::netns::Netns;
 use crate::node::Lab;
 use crate::process::Proc;
+use crate::waiting;
 
 /// How long anything may take to become ready.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -136,18 +137,9 @@ impl<'a> K3sApi<'a> {
     }
 
     fn wait(&self, what: &str, ready: impl Fn(&Self) -> Result<()>) -> Result<()> {
-        let begin = Instant::now();
-        loop {
-            let error = match ready(self) {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
-            if begin.elapsed() > PATIENCE {
-                let dir = self.control.dir().display();
-                bail!("{what} is not ready: {error:#}; see the logs in {dir}");
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        let names = || self.processes.iter().map(|(name, _)| *name);
+        let logs = || waiting::last_lines(self.control.dir(), names());
+        waiting::until(what, PATIENCE, || ready(self), logs)
     }
 
     /// Tells of a node, of which `roles` are those that k3s labels it with.

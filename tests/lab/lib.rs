@@ -39,6 +39,7 @@ mod sweep;
 mod terminal;
 mod tool;
 mod trace;
+mod waiting;
 
 pub use cluster::{Cluster, Pod, no_kube};
 pub use connect::{Landing, within};

@@ -286,6 +286,7 @@ impl Container {
             pod: reference.pod.as_ref().map(Pod::from),
             via: "cgroup path".to_owned(),
             sandbox: false,
+            sort: None,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ContainerRef, Pid, PodRef, Port, Proto};
+use super::{ContainerRef, ContainerSort, Pid, PodRef, Port, Proto};
 
 /// What runs a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -81,6 +81,9 @@ pub struct Container {
     /// Whether it is the sandbox (`pause`) that holds its pod's namespaces.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub sandbox: bool,
+    /// Which sort of its pod's containers it is. Only the API says: to a runtime all are alike.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sort: Option<ContainerSort>,
     /// Who said all this: `Docker API`, `Podman API`, `state file /var/lib/…`.
     pub via: String,
 }
@@ -154,6 +157,9 @@ pub struct Pod {
     /// The node it runs on, as the API says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// The zone it is in, as the EndpointSlices of a Service say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
 }
 
 impl From<&PodRef> for Pod {

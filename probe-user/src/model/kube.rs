@@ -268,10 +268,24 @@ pub enum ContainerSort {
     /// One that the pod is there for.
     #[default]
     Main,
-    /// One that runs before, or beside as a sidecar.
+    /// One that runs before the others.
     Init,
+    /// An init container with `restartPolicy: Always`, which goes on beside the others.
+    Sidecar,
     /// One that was added for debugging.
     Ephemeral,
+}
+
+impl ContainerSort {
+    /// What people call it; `None` for what goes without saying.
+    pub fn as_str(self) -> Option<&'static str> {
+        match self {
+            Self::Main => None,
+            Self::Init => Some("init container"),
+            Self::Sidecar => Some("sidecar"),
+            Self::Ephemeral => Some("ephemeral container"),
+        }
+    }
 }
 
 /// A port that a container declares.

@@ -5,8 +5,8 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 
 use crate::model::{
-    Address, Container, ContainerRef, Gap, Host, Netns, NetnsId, NetnsRef, Owners, Pid, Process,
-    Read, Socket, SocketInode, Watched,
+    Address, Container, ContainerRef, Gap, Host, Netns, NetnsId, NetnsRef, ObjectName, Owners, Pid,
+    Process, Read, Socket, SocketInode, Watched,
 };
 use crate::node::Node;
 
@@ -110,6 +110,15 @@ impl<'a> Facts<'a> {
         let name = self.name(id);
         self.names.borrow_mut().insert(id, name.clone());
         NetnsRef { id, name }
+    }
+
+    /// Names a namespace after the pod that an API knows it to be of, unless somebody gave it
+    /// a name of its own.
+    pub(super) fn name_after_pod(&self, id: NetnsId, pod: &ObjectName) {
+        let pinned = self.netns.iter().find(|n| n.id == id).and_then(|n| n.name.as_ref());
+        if self.host.host_netns != Some(id) && pinned.is_none_or(|name| is_generated(name)) {
+            self.names.borrow_mut().insert(id, Some(pod.to_string()));
+        }
     }
 
     /// The containers, outermost first, whose processes live in a namespace. None

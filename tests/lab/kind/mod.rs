@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Value, json};
@@ -24,6 +24,7 @@ use crate::control::{Control, kube_programs};
 use crate::docker::{Docker, KindNode};
 use crate::process::Proc;
 use crate::programs::checked;
+use crate::waiting;
 
 /// How long anything may take to become ready.
 const PATIENCE: Duration = Duration::from_secs(45);
@@ -225,29 +226,10 @@ impl KindCluster {
     }
 
     fn wait(&self, what: &str, ready: impl Fn(&Self) -> Result<()>) -> Result<()> {
-        let begin = Instant::now();
-        loop {
-            let error = match ready(self) {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
-            if begin.elapsed() > PATIENCE {
-                bail!("{what} of {} is not ready: {error:#}\n{}", self.name, self.logs());
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    /// The last lines of what each component complained of.
-    fn logs(&self) -> String {
-        let mut text = String::new();
-        for name in ["etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy"] {
-            let log = std::fs::read_to_string(self.log(name)).unwrap_or_default();
-            let lines: Vec<&str> = log.lines().collect();
-            let _ =
-                writeln!(text, "{name}:\n{}", lines[lines.len().saturating_sub(8)..].join("\n"));
-        }
-        text
+        let names = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy"];
+        let what = format!("{what} of {}", self.name);
+        let logs = || waiting::last_lines(self.control.dir(), names);
+        waiting::until(&what, PATIENCE, || ready(self), logs)
     }
 
     /// Waits until the node's NAT rules contain `text`.

@@ -86,11 +86,33 @@ pub(super) fn join(facts: &Facts<'_>, query: &Query, paths: &mut Vec<Path>) -> J
         for path in paths.iter_mut().filter(|path| cluster.site.has(path)) {
             names::add(&cluster, path);
         }
+        name_namespaces(facts, &cluster, paths);
         missing::add(facts, &cluster, query, paths, &mut joined);
         compare::add(&cluster, query, paths, &mut joined.findings);
         joined.clusters.push(cluster);
     }
     joined
+}
+
+/// Names the namespaces of pods after them: where only the API knows the pod, they had the
+/// name of a container until now. A process may listen elsewhere than in its pod's network, so
+/// the pod's address has to be there.
+fn name_namespaces(facts: &Facts<'_>, cluster: &Cluster, paths: &mut [Path]) {
+    for path in paths.iter().filter(|path| cluster.site.has(path)) {
+        let Some(pod) = names::pod_of(cluster, path).filter(|pod| !pod.host_network) else {
+            continue;
+        };
+        let of_pod = addresses_of(facts, &cluster.site, path);
+        let netns = path.hops.last().and_then(|hop| hop.netns.as_ref());
+        if let Some(netns) = netns.filter(|_| of_pod.iter().any(|a| pod.ips.contains(a))) {
+            facts.name_after_pod(netns.id, &pod.name);
+        }
+    }
+    for hop in paths.iter_mut().flat_map(|path| &mut path.hops) {
+        if let Some(netns) = &mut hop.netns {
+            *netns = facts.netns_ref(netns.id);
+        }
+    }
 }
 
 /// Adds to the reachability what the APIs know of it, and makes fixes exact that name a

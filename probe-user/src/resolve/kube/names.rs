@@ -3,8 +3,8 @@
 use super::exposed;
 use super::{Cluster, service_of};
 use crate::model::{
-    Cluster as Named, Evidence, HopKind, KubeEndpoint, KubeNode, KubePod, KubeService, ObjectName,
-    Path, Pod, Service,
+    Cluster as Named, Container, Evidence, HopKind, KubeContainer, KubeEndpoint, KubeNode, KubePod,
+    KubeService, ObjectName, Path, Pod, Service,
 };
 
 /// Who said it.
@@ -21,6 +21,7 @@ pub(super) fn add(cluster: &Cluster, path: &mut Path) {
                 namespace: Some(pod.namespace.clone()),
                 name: Some(pod.name.clone()),
                 node: endpoint.node.clone(),
+                zone: endpoint.zone.clone(),
                 ..path.end.pod.take().unwrap_or_default()
             });
         }
@@ -87,6 +88,25 @@ fn endpoint_of<'a>(
         .find(|(endpoint, _)| endpoint.addresses.contains(&address))
 }
 
+/// The zone of a pod, as an endpoint of a Service has it.
+fn zone_of(cluster: &Cluster, pod: &KubePod) -> Option<String> {
+    let mut endpoints = cluster.endpoints.iter().flat_map(|slice| &slice.endpoints);
+    endpoints.find(|e| e.pod.as_ref() == Some(&pod.name) && e.zone.is_some())?.zone.clone()
+}
+
+/// What the API says of a container: by its id, else by its name, which no two containers of
+/// a pod share. The status names the last container that the kubelet told of, which may not
+/// be the one that runs.
+fn said_of<'a>(pod: &'a KubePod, container: &Container) -> Option<&'a KubeContainer> {
+    let by_id = pod.containers.iter().find(|c| c.id.as_deref() == Some(&container.id));
+    by_id.or_else(|| {
+        let known = container.pod.as_ref()?;
+        let same = known.name.as_ref() == Some(&pod.name.name)
+            && known.namespace.as_ref() == Some(&pod.name.namespace);
+        pod.containers.iter().find(|c| same && container.name.as_ref() == Some(&c.name))
+    })
+}
+
 fn name_pod(cluster: &Cluster, path: &mut Path, pod: &KubePod) {
     let known = path.end.pod.take().unwrap_or_default();
     let mut detail = format!("{}: Pod {}", cluster.site.source(), pod.name);
@@ -103,11 +123,13 @@ fn name_pod(cluster: &Cluster, path: &mut Path, pod: &KubePod) {
         is_static: Some(pod.config_hash.is_some()),
         owner: pod.owner.clone().filter(|owner| !owner.starts_with("Node/")),
         node: pod.node.clone(),
+        zone: zone_of(cluster, pod),
     });
     // What only a cgroup told of has no name yet.
     for container in &mut path.end.containers {
-        let said = pod.containers.iter().find(|c| c.id.as_deref() == Some(&container.id));
-        if let Some(said) = said {
+        if let Some(said) = said_of(pod, container) {
+            // A sandbox is none of the containers that a pod lists.
+            container.sort = Some(said.sort).filter(|_| !container.sandbox);
             container.name.get_or_insert_with(|| said.name.clone());
             if container.image.is_none() {
                 container.image.clone_from(&said.image);

@@ -6,8 +6,8 @@ use super::*;
 use crate::model::{Balancer, FrontendKind, Server, Subject};
 use crate::model::{
     ContainerSort, Finding, KubeContainer, KubeContainerPort, KubeEndpoint, KubeEndpointPort,
-    KubeEndpoints, KubeNode, KubePod, KubeService, KubeServicePort, KubeWish, ObjectName, PodRef,
-    ServiceKind,
+    KubeEndpoints, KubeNode, KubePod, KubeService, KubeServicePort, KubeWish, ObjectName, Path,
+    PodRef, ServiceKind,
 };
 
 /// An API server with what it has, and what it was asked.
@@ -286,6 +286,24 @@ fn a_pod_that_only_its_cgroup_names_gets_its_names() {
 }
 
 #[test]
+fn a_namespace_is_named_after_the_pod_that_an_api_knows() {
+    let name = |node: TestNode, api: Api| {
+        let answer = served(node, api).ask("8080");
+        answer.paths[0].hops.last().unwrap().netns.as_ref().unwrap().name.clone().unwrap()
+    };
+    let web = |address: &str| local().pod(pod("web-7", POD_UID, address));
+    assert_eq!(name(with_pod(TestNode::new(), ""), web("10.42.0.7")), "default/web-7");
+    // Where the pod's address is not, its process went into another namespace.
+    assert_eq!(name(with_pod(TestNode::new(), ""), web("10.42.0.9")), "cni-1");
+    // What somebody named keeps its name.
+    let mut named = with_pod(TestNode::new(), "");
+    for netns in named.netns.iter_mut().filter(|n| n.id == B) {
+        netns.name = Some("blue".to_owned());
+    }
+    assert_eq!(name(named, web("10.42.0.7")), "blue");
+}
+
+#[test]
 fn a_pod_that_took_the_address_of_another_is_not_named_like_it() {
     let other = "11111111-2222-3333-4444-555555555555";
     let mut old = pod("old-7", other, "10.42.0.7");
@@ -330,6 +348,53 @@ fn a_backend_on_another_node_is_named_with_its_node() {
     assert_eq!(findings(&answer), Vec::<&str>::new());
     // By name, and not all of them.
     assert!(!node.apis[0].asked().contains(&KubeWish::Services));
+}
+
+#[test]
+fn the_zone_of_an_endpoint_is_that_of_its_pod() {
+    let zoned = |pods: &[KubePod]| {
+        let mut api = local()
+            .service(web())
+            .endpoints(&[("10.42.0.7", "node", true), ("10.42.1.8", "other", true)]);
+        for (endpoint, zone) in api.has.endpoints[0].endpoints.iter_mut().zip(["eu-1a", "eu-1b"]) {
+            endpoint.zone = Some(zone.to_owned());
+        }
+        api.has.pods.extend(pods.iter().cloned());
+        let node = with_pod(TestNode::new(), "").veth(HOST, B).route(HOST, "10.42.0.0", 16);
+        let node = served(node_port(node, &["10.42.0.7:8080", "10.42.1.8:8080"]), api);
+        let paths = node.ask("30080").paths.into_iter();
+        let zone = |path: Path| (path.end.ending, path.end.pod.and_then(|pod| pod.zone));
+        paths.map(zone).collect::<Vec<_>>()
+    };
+    let said = |zone: &str| Some(zone.to_owned());
+    // The first pod is known by itself, the other one by its endpoint alone.
+    let known = zoned(&[pod("web-7", POD_UID, "10.42.0.7")]);
+    assert_eq!(known, [(Ending::Process, said("eu-1a")), (Ending::Elsewhere, said("eu-1b"))]);
+    // A pod without a name is none that an endpoint could be told by.
+    assert_eq!(zoned(&[])[0], (Ending::Process, None));
+}
+
+#[test]
+fn the_sort_of_a_container_is_what_the_api_says_of_its_id() {
+    let asked = |sort| {
+        let mut of = pod("web-7", POD_UID, "10.42.0.7");
+        of.containers[0].sort = sort;
+        let node = served(with_pod(TestNode::new(), ""), local().pod(of));
+        node.ask("8080").paths[0].end.containers[0].sort
+    };
+    for sort in
+        [ContainerSort::Main, ContainerSort::Init, ContainerSort::Sidecar, ContainerSort::Ephemeral]
+    {
+        assert_eq!(asked(sort), Some(sort));
+    }
+    // A status that names another container than the one which runs, and no API at all.
+    let mut stale = pod("web-7", POD_UID, "10.42.0.7");
+    stale.containers[0].sort = ContainerSort::Init;
+    stale.containers[0].id = Some("f".repeat(64));
+    for api in [local().pod(stale), local()] {
+        let node = served(with_pod(TestNode::new(), ""), api);
+        assert_eq!(node.ask("8080").paths[0].end.containers[0].sort, None);
+    }
 }
 
 #[test]

@@ -113,6 +113,9 @@ pub struct Container<'a> {
     pub pid: Option<u32>,
     /// Whether it is the sandbox (`pause`) that holds its pod's namespaces.
     pub sandbox: bool,
+    /// Which of its pod's containers it is: `main`, `init`, `sidecar` (an init container that
+    /// is restarted always) or `ephemeral`; null where no Kubernetes API said.
+    pub sort: Option<ContainerSort>,
     /// Who said all this: `Docker API`, `cgroup path`.
     pub via: &'a str,
 }
@@ -130,7 +133,33 @@ impl<'a> From<&'a model::Container> for Container<'a> {
             network_mode: container.network_mode.as_deref(),
             pid: container.pid,
             sandbox: container.sandbox,
+            sort: container.sort.map(Into::into),
             via: &container.via,
+        }
+    }
+}
+
+/// The sorts of container in a pod.
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ContainerSort {
+    /// One that the pod is there for.
+    Main,
+    /// One that runs before the others.
+    Init,
+    /// An init container that goes on beside the others.
+    Sidecar,
+    /// One that was added for debugging.
+    Ephemeral,
+}
+
+impl From<model::ContainerSort> for ContainerSort {
+    fn from(sort: model::ContainerSort) -> Self {
+        match sort {
+            model::ContainerSort::Main => Self::Main,
+            model::ContainerSort::Init => Self::Init,
+            model::ContainerSort::Sidecar => Self::Sidecar,
+            model::ContainerSort::Ephemeral => Self::Ephemeral,
         }
     }
 }
@@ -238,6 +267,8 @@ pub struct Pod<'a> {
     pub owner: Option<&'a str>,
     /// The node it runs on, as the API says.
     pub node: Option<&'a str>,
+    /// The zone it is in, as the EndpointSlices of a Service say.
+    pub zone: Option<&'a str>,
 }
 
 impl<'a> From<&'a model::Pod> for Pod<'a> {
@@ -251,6 +282,7 @@ impl<'a> From<&'a model::Pod> for Pod<'a> {
             is_static: pod.is_static,
             owner: pod.owner.as_deref(),
             node: pod.node.as_deref(),
+            zone: pod.zone.as_deref(),
         }
     }
 }

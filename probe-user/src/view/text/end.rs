@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::model::{Container, End, Ending, Hop, Host, NetnsId, Process};
+use crate::model::{Container, ContainerSort, End, Ending, Hop, Host, NetnsId, Process};
 use crate::view::layout::{Page, shorten, width};
 use crate::view::style::{Ink, Style};
 use crate::view::words;
@@ -49,6 +49,9 @@ pub(super) fn write(
             if let Some(value) = value {
                 let _ = write!(text, ", {label} {}", style.text(value));
             }
+        }
+        if let Some(zone) = pod.zone.as_ref().filter(|_| verbose) {
+            let _ = write!(text, ", zone {}", style.text(zone));
         }
         if pod.is_static == Some(true) {
             text.push_str(", static");
@@ -149,6 +152,9 @@ fn container(style: &Style, container: &Container) -> String {
         _ => id,
     };
     let dot = style.glyphs().dot;
+    if let Some(sort) = container.sort.and_then(ContainerSort::as_str) {
+        let _ = write!(text, " {dot} {sort}");
+    }
     let _ = write!(text, " {dot} {}", container.runtime);
     if let Some(image) = &container.image {
         let _ = write!(text, " {dot} image {}", style.text(image));

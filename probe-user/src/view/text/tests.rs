@@ -51,6 +51,39 @@ fn verbose_shows_what_each_source_said() {
 }
 
 #[test]
+fn sorts_of_containers_are_named_where_known_and_zones_where_asked_for() {
+    use crate::model::ContainerSort;
+
+    let text = |sort, verbose| {
+        let mut answer = fixtures::published();
+        for end in answer.paths.iter_mut().map(|path| &mut path.end) {
+            if let Some(container) = end.containers.last_mut() {
+                container.sort = sort;
+            }
+            if let Some(pod) = &mut end.pod {
+                pod.zone = Some("eu-1a".to_owned());
+            }
+        }
+        show(answer, &host(), &Style::PLAIN, verbose)
+    };
+    let plain = text(None, false);
+    assert_eq!(text(Some(ContainerSort::Main), false), plain);
+    for word in ["init container", "sidecar", "ephemeral container", "zone eu-1a"] {
+        assert!(!plain.contains(word), "{plain}");
+    }
+    for (sort, word) in [
+        (ContainerSort::Init, "3f2a9c4b5d6e · init container · containerd"),
+        (ContainerSort::Sidecar, "3f2a9c4b5d6e · sidecar · containerd"),
+        (ContainerSort::Ephemeral, "3f2a9c4b5d6e · ephemeral container · containerd"),
+    ] {
+        let text = text(Some(sort), false);
+        assert!(text.contains(word), "{text}");
+    }
+    let wide = text(None, true);
+    assert!(wide.contains(", zone eu-1a"), "{wide}");
+}
+
+#[test]
 fn an_ascii_terminal_gets_an_ascii_tree() {
     let ascii = Style { unicode: false, ..at(80) };
     insta::assert_snapshot!("branching_ascii", show(fixtures::branching(), &host(), &ascii, false));

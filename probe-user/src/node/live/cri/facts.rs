@@ -195,6 +195,7 @@ fn blank(runtime: Runtime, id: String) -> Container {
         parents: Vec::new(),
         pod: None,
         sandbox: false,
+        sort: None,
         via: String::new(),
     }
 }

@@ -363,6 +363,8 @@ struct PodSpec {
 struct Container {
     name: String,
     image: Option<String>,
+    /// Only init containers have one of their own.
+    restart_policy: Option<String>,
     #[serde(deserialize_with = "list")]
     ports: Vec<ContainerPort>,
 }
@@ -457,9 +459,10 @@ impl Container {
                 host_ip: p.host_ip.and_then(|ip| ip.parse().ok()),
             })
         };
+        let stays = self.restart_policy.as_deref() == Some("Always");
         KubeContainer {
             name: self.name,
-            sort,
+            sort: if sort == ContainerSort::Init && stays { ContainerSort::Sidecar } else { sort },
             id,
             image: self.image.filter(|image| !image.is_empty()),
             ready: status.is_some_and(|status| status.ready),
@@ -536,5 +539,45 @@ impl Node {
             ready: ready.map(|condition| condition.status == "True"),
             version: status.node_info.kubelet_version,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containers_have_their_sort_and_the_id_of_their_own_status() {
+        let pod = serde_json::json!({
+            "metadata": {"name": "web", "namespace": "default"},
+            "spec": {
+                "containers": [{"name": "web"}],
+                "initContainers": [
+                    {"name": "migrate"},
+                    {"name": "mesh", "restartPolicy": "Always"},
+                    {"name": "future", "restartPolicy": "Never"},
+                ],
+                "ephemeralContainers": [{"name": "debugger-x", "targetContainerName": "web"}],
+            },
+            "status": {
+                "containerStatuses": [{"name": "web", "containerID": "containerd://aa"}],
+                "initContainerStatuses": [{"name": "mesh", "containerID": "containerd://bb"}],
+                "ephemeralContainerStatuses":
+                    [{"name": "debugger-x", "containerID": "containerd://cc"}],
+            },
+        });
+        let pod = serde_json::from_value::<Pod>(pod).unwrap().into_model();
+        let said: Vec<_> =
+            pod.containers.iter().map(|c| (c.name.as_str(), c.sort, c.id.as_deref())).collect();
+        assert_eq!(
+            said,
+            [
+                ("web", ContainerSort::Main, Some("aa")),
+                ("migrate", ContainerSort::Init, None),
+                ("mesh", ContainerSort::Sidecar, Some("bb")),
+                ("future", ContainerSort::Init, None),
+                ("debugger-x", ContainerSort::Ephemeral, Some("cc")),
+            ]
+        );
     }
 }

@@ -104,6 +104,7 @@ fn container() -> Container {
         }),
         via: format!("state file /var/lib/zq7dir/containers/{CONTAINER_ID}/config.v2.json"),
         sandbox: false,
+        sort: None,
     }
 }
 

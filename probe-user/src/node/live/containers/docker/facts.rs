@@ -75,6 +75,7 @@ pub(in super::super) fn described(
         pod: None,
         via: String::new(),
         sandbox: false,
+        sort: None,
     }
 }
 
@@ -112,6 +113,7 @@ pub(in super::super) fn from_summary(runtime: Runtime, answer: ContainerSummary)
         pod: None,
         via: String::new(),
         sandbox: false,
+        sort: None,
     }
 }
 

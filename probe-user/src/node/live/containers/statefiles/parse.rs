@@ -26,6 +26,7 @@ pub(super) fn blank(target: &ContainerRef, via: String) -> Container {
         pod: target.pod.as_ref().map(Pod::from),
         via,
         sandbox: false,
+        sort: None,
     }
 }
 
