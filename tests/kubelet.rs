@@ -342,10 +342,6 @@ fn an_agent_in_a_pod_of_the_kubelet_answers_for_its_node() -> Test {
     })?;
     let kubeconfig = node.cluster().kubeconfig();
     let kubeconfig = kubeconfig.to_str().context("path")?;
-    if std::env::var_os("DEBUG_HOLD").is_some() {
-        eprintln!("HOLD netns {} kubeconfig {kubeconfig}", node.lab().host().path.display());
-        std::thread::sleep(std::time::Duration::from_secs(500));
-    }
     let run = node.lab().tool().env("KUBECONFIG", kubeconfig).args(&["cluster", "30080"]).run()?;
     ensure!(run.code == Some(0), "{:?}: {}{}", run.code, run.stdout, run.stderr);
     for (name, _) in replicas(node)? {

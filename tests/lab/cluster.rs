@@ -135,6 +135,8 @@ impl Cluster {
             format!("--client-ca-file={}", path("ca.crt")),
             format!("--kubelet-client-certificate={}", path("admin.crt")),
             format!("--kubelet-client-key={}", path("admin.key")),
+            // Nobody here knows names.
+            "--kubelet-preferred-address-types=InternalIP".to_owned(),
             format!("--service-account-key-file={}", path("server.crt")),
             format!("--service-account-signing-key-file={}", path("server.key")),
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),

@@ -47,14 +47,11 @@ pub fn reverse(node: &dyn Node, subject: &Subject) -> Vec<Answer> {
             scope: Scope::Everywhere,
             subject: Some(subject.clone()),
         })
-        .chain(known.addresses.iter().map(|(address, port, proto)| Query {
-            text: format!("{}/{proto}", std::net::SocketAddr::new(*address, port.0)),
-            ports: PortRange::one(*port),
-            proto: Some(*proto),
-            scope: Scope::Address(*address),
-            subject: Some(subject.clone()),
-        }))
+        .chain(known.addresses.iter().map(|at| at_address(*at, subject)))
         .map(|query| answer_of(node, &query, &wanted))
+        .chain(
+            known.endpoints.iter().map(|at| answer_of(node, &at_address(*at, subject), &|_| true)),
+        )
         .filter(|answer| !answer.paths.is_empty())
         .collect();
     if answers.is_empty() {
@@ -78,6 +75,16 @@ pub fn reverse(node: &dyn Node, subject: &Subject) -> Vec<Answer> {
         });
     }
     answers
+}
+
+fn at_address((address, port, proto): (IpAddr, Port, Proto), subject: &Subject) -> Query {
+    Query {
+        text: format!("{}/{proto}", std::net::SocketAddr::new(address, port.0)),
+        ports: PortRange::one(port),
+        proto: Some(proto),
+        scope: Scope::Address(address),
+        subject: Some(subject.clone()),
+    }
 }
 
 /// Adds the rows that lead to those which are already there, until none is new.

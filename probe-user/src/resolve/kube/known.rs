@@ -18,6 +18,9 @@ pub(in crate::resolve) struct Known {
     pub(in crate::resolve) ports: BTreeSet<(Port, Proto)>,
     /// Addresses of services that lead there.
     pub(in crate::resolve) addresses: BTreeSet<(IpAddr, Port, Proto)>,
+    /// Endpoints of a Service without an address of its own: who asks for its name gets
+    /// theirs.
+    pub(in crate::resolve) endpoints: BTreeSet<(IpAddr, Port, Proto)>,
     /// UIDs and manifests' hashes of its pods.
     uids: BTreeSet<String>,
     /// Containers of its pods.
@@ -46,13 +49,18 @@ impl Known {
                 _ => vec![KubeWish::Service(name.clone()), KubeWish::Endpoints(name)],
             };
             let mut services: Vec<KubeService> = Vec::new();
+            let mut endpoints = Vec::new();
             for (_, said) in request(facts, &site, wishes) {
                 services.extend(said.services);
                 for slice in said.endpoints {
                     for endpoint in &slice.endpoints {
-                        let ports = slice.ports.iter().filter_map(|p| p.port);
-                        let at = endpoint.addresses.iter();
-                        known.places.extend(ports.flat_map(|p| at.clone().map(move |a| (*a, p))));
+                        for port in &slice.ports {
+                            let Some(number) = port.port else { continue };
+                            for address in &endpoint.addresses {
+                                known.places.insert((*address, number));
+                                endpoints.extend(port.proto.map(|proto| (*address, number, proto)));
+                            }
+                        }
                     }
                 }
                 said.pods.iter().for_each(|pod| known.pod(pod));
@@ -61,6 +69,10 @@ impl Known {
                 }
             }
             services.iter().for_each(|service| known.service(service));
+            // Of a Service, not of those that a pod is in.
+            if services.iter().all(|service| service.cluster_ips.is_empty()) {
+                known.endpoints.extend(endpoints);
+            }
         }
         known
     }

@@ -650,6 +650,25 @@ fn all_ports_of_a_pod_come_from_its_services_too() {
     assert!(ports.contains(&"30080/tcp"), "{:?}", texts(&of_service));
 }
 
+#[test]
+fn a_service_without_an_address_of_its_own_is_at_its_endpoints() {
+    let mut headless = web();
+    headless.cluster_ips.clear();
+    headless.ports.iter_mut().for_each(|port| port.node_port = None);
+    // Another one has the same pods, and is not meant.
+    let mut other = web();
+    other.name.name = "another".to_owned();
+    let api = local().service(headless).service(other).endpoints(&[("10.42.0.7", "node", true)]);
+    let api = api.pod(pod("web-7", POD_UID, "10.42.0.7"));
+    let node = with_pod(TestNode::new(), "").veth(HOST, B).route(HOST, "10.42.0.0", 16);
+    let answers =
+        reverse(&served(node, api), Subject::Service(Some("default".to_owned()), "web".to_owned()));
+    let [one] = answers.as_slice() else { panic!("{:?}", texts(&answers)) };
+    assert_eq!(one.query.text, "10.42.0.7:8080/tcp");
+    let pod = one.paths[0].end.pod.as_ref().and_then(|pod| pod.name.as_deref());
+    assert_eq!((one.verdict, pod), (Verdict::Found, Some("web-7")));
+}
+
 /// A node whose balancer has the NodePort of `web`, and, as on real nodes, no name for it.
 fn unnamed(api: Api) -> TestNode {
     let mut node = node_port(served(TestNode::new(), api), &["10.42.0.7:8080"]);
