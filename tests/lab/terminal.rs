@@ -1,6 +1,7 @@
 //! A real terminal for the tool's screen: tmux, with a server of its own in the lab.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -27,7 +28,10 @@ impl<'a> Terminal<'a> {
     /// # Errors
     /// When tmux can't be started.
     pub fn open(lab: &'a Lab, size: (u16, u16), env: &str) -> Result<Self> {
-        let terminal = Self { lab, socket: lab.dir().join("tmux") };
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        // One of its own: a server that was told to end may still take what is for the next.
+        let socket = format!("tmux-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let terminal = Self { lab, socket: lab.dir().join(socket) };
         let tool = binary()?.display();
         let home = lab.dir().display();
         let shell = format!(
