@@ -188,9 +188,28 @@ def sockets():
         handle.close()
 
 
+def routes():
+    run("ip", "link", "add", "a0", "type", "veth", "peer", "name", "a1")
+    run("ip", "link", "add", "x0", "type", "vxlan", "id", "7", "dstport", "4789", "local", "127.0.0.1")
+    run("ip", "address", "add", "10.7.0.1/24", "dev", "a0")
+    run("ip", "link", "set", "a0", "up")
+    run("ip", "route", "add", "10.8.0.0/16", "via", "10.7.0.2")
+    run("ip", "-6", "route", "add", "unreachable", "fd07::/64")
+    for name, kind in {"links": 18, "addresses": 22, "routes": 26}.items():
+        keep("rtnetlink", name, b"".join(talk(0, kind, 0x300, bytes(16))))
+
+
+def proc():
+    for name in ["status", "net/tcp", "net/udp6"]:
+        keep("proc", name.replace("/", "-"), Path("/proc/self", name).read_bytes())
+    keep("proc", "passwd", Path("/etc/passwd").read_bytes())
+
+
 def main():
     run("ip", "link", "set", "lo", "up")
+    proc()
     sockets()
+    routes()
     run("ipset", "create", "fuzz", "hash:ip,port", "comment")
     run("ipset", "add", "fuzz", "10.0.0.1,tcp:80", "comment", "x")
     run("ipset", "create", "nets", "hash:net", "timeout", "600")

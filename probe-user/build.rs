@@ -4,6 +4,8 @@
 //! `PROBE_OBJECT` becomes its path, `PROBE_VERSION` and `PROBE_SOURCES` what the
 //! file `.sources` beside it says; `cargo xtask build-ebpf` writes both files.
 
+#![expect(clippy::disallowed_methods, reason = "it reads files of the sources")]
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 

@@ -68,6 +68,9 @@ fn an_option_of_the_list_without_the_list() -> Test {
 fn two_forms_at_once() -> Test {
     check(&["list", "--json", "-o", "csv"], &["--json", "-o"])?;
     check(&["--json", "list", "-o", "table"], &["--json", "-o"])?;
+    check(&["list", "--ndjson", "--json"], &["--ndjson", "--json"])?;
+    check(&["list", "--ndjson", "-o", "csv"], &["--ndjson", "-o"])?;
+    check(&["80", "--ndjson"], &["--ndjson", "`list`"])?;
     let run = lab::ask(&["list", "--json", "-o", "json"])?;
     ensure!(run.json["schema_version"] == 1, "{}", run.stderr);
     Ok(())

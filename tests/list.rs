@@ -1,7 +1,8 @@
 //! The list, its filters, order and formats.
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use lab::{Lab, Netns, Proc, Run, Test};
+use serde_json::Value;
 
 struct Some4 {
     lab: Lab,
@@ -82,6 +83,33 @@ fn a_filter_that_can_not_fit_is_not_an_empty_list() -> Test {
 }
 
 #[test]
+fn a_namespace_that_is_called_host_is_not_the_hosts() -> Test {
+    lab::root_or_skip!();
+    let some = some()?;
+    let mounts = some.lab.mounts(&format!(
+        "touch /run/other; mount --bind /run/netns/{} /run/other
+         mount -t tmpfs -o mode=755 tmpfs /run/netns
+         touch /run/netns/host; mount --bind /run/other /run/netns/host; umount /run/other",
+        some.other.name
+    ))?;
+    let run = |args: &[&str]| some.lab.tool().inside(&mounts).args(args).run();
+    let inode = some.other.inode;
+    let asked = run(&["--json", "--no-kube", "21504/tcp"])?;
+    // Other labs may have the same port.
+    let netns = &asked.path_in(&some.other)?.0["netns"];
+    let expected = serde_json::json!({"inode": inode, "name": "host", "is_host": false});
+    ensure!(*netns == expected, "{netns}");
+    let text = run(&["--no-kube", "21504/tcp"])?.stdout;
+    ensure!(text.contains(&format!("in netns \"host\" ({inode})")), "{text}");
+    let of_host = run(&["list", "--json", "--no-kube", "--netns", "host"])?;
+    let rows = of_host.json["listeners"].as_array().context("no listeners")?;
+    ensure!(rows.iter().all(|row| row["netns"]["is_host"] == true), "{}", of_host.stdout);
+    let by_inode = run(&["list", "--json", "--no-kube", "--netns", &inode.to_string()])?;
+    ensure!(ports(&by_inode)? == [21504], "{}", by_inode.stdout);
+    Ok(())
+}
+
+#[test]
 fn order_and_formats() -> Test {
     lab::root_or_skip!();
     let some = some()?;
@@ -109,5 +137,32 @@ fn order_and_formats() -> Test {
     let csv = run(&["-o", "csv"])?.stdout;
     let columns: Vec<usize> = csv.lines().map(|line| line.matches(',').count()).collect();
     ensure!(columns.windows(2).all(|pair| pair[0] == pair[1]), "{csv}");
+    Ok(())
+}
+
+#[test]
+fn lines_are_objects_and_say_what_the_document_says() -> Test {
+    lab::root_or_skip!();
+    let some = some()?;
+    let pid = some.plain.pid.to_string();
+    let run = |form: &[&str]| some.lab.tool().args(&["list", "--pid", &pid]).args(form).run();
+    let document = run(&["--json"])?;
+    for form in [&["--ndjson"][..], &["-o", "ndjson"]] {
+        let lines: Vec<Value> = run(form)?
+            .stdout
+            .lines()
+            .map(|line| serde_json::from_str(line).with_context(|| format!("no JSON: {line}")))
+            .collect::<anyhow::Result<_>>()?;
+        let of = |kind: &str| -> Vec<&Value> {
+            lines.iter().filter(|line| line["type"] == kind).collect()
+        };
+        ensure!(of("list").len() == 1 && lines[0]["schema_version"] == 1, "{lines:?}");
+        ensure!(lines.last().is_some_and(|end| end["type"] == "list_end" && end["listeners"] == 3));
+        let ports: Vec<&Value> = of("listener").iter().map(|row| &row["port"]).collect();
+        ensure!(ports == [21501, 21502, 21503], "{ports:?}");
+        ensure!(of("listener").iter().all(|row| row["process"]["ref"] == 0), "{lines:?}");
+        let [process] = of("process")[..] else { bail!("not one process: {lines:?}") };
+        ensure!(process["cmdline"] == document.json["processes"][0]["cmdline"], "{process}");
+    }
     Ok(())
 }

@@ -30,6 +30,7 @@ fn a_closed_pipe_ends_it_quietly() -> Test {
         ["list"].as_slice(),
         &["list", "-o", "csv"],
         &["list", "--json"],
+        &["list", "--ndjson"],
         &["--json", "1-65535"],
         &["1-65535"],
         &["doctor"],
@@ -57,6 +58,7 @@ fn more_than_a_buffer_full_ends_as_quietly() -> Test {
         &["list", "-o", "wide"],
         &["list", "-o", "csv"],
         &["list", "--json"],
+        &["list", "--ndjson"],
         &["--json", "1-400"],
         &["1-400"],
     ] {

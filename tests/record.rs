@@ -58,6 +58,28 @@ fn a_question_can_be_recorded_alone() -> Test {
 }
 
 #[test]
+fn a_recording_can_be_looked_at_in_a_terminal() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let name = "ev\u{9b}2J\u{202e}\u{2066}\u{200b}\u{34f}\u{3164}il\u{1b}]0;x\u{7}";
+    let _server = lab.listen_like(lab.host(), "tcp 127.0.0.1:21405", &[name])?;
+    let file = lab.dir().join("hostile.json");
+    let path = file.to_str().context("path")?;
+    let live = lab.whereis(&["21405", "--record", path])?;
+    let live = live.is_found()?.path_in(lab.host())?.end()["process"]["cmdline"].clone();
+    let text = std::fs::read_to_string(&file)?;
+    let hidden = |c: char| (c.is_control() && c != '\n') || name.contains(c) && !c.is_ascii();
+    ensure!(!text.contains(hidden), "raw characters in the recording");
+    ensure!(text.contains("\\u202e") && text.contains("\\u009b") && text.contains("\\u3164"));
+    // The value is the same, and so is the answer.
+    ensure!(live[0] == name, "{live}");
+    let replayed = lab.whereis(&["21405", "--replay", path])?;
+    let replayed = replayed.is_found()?.path_in(lab.host())?.end()["process"]["cmdline"].clone();
+    ensure!(replayed == live, "{replayed} is not {live}");
+    Ok(())
+}
+
+#[test]
 fn a_recording_replaces_an_old_file_and_its_mode() -> Test {
     lab::root_or_skip!();
     let lab = Lab::new()?;

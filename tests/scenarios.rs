@@ -303,7 +303,9 @@ impl Answer {
     }
 
     fn fixes(&self) -> String {
-        items(&self.answer()["reachable"]).filter_map(|entry| entry["fix"].as_str()).collect()
+        items(&self.answer()["reachable"])
+            .filter_map(|entry| entry["fix"]["text"].as_str())
+            .collect()
     }
 
     /// Nobody gets there from `from`.

@@ -100,6 +100,9 @@ fn rules_that_no_event_tells_of_are_noticed() -> Test {
     lab::terminal_or_skip!();
     lab::rules_or_skip!();
     let lab = Lab::new()?;
+    // Somebody has to be able to come in.
+    let out = lab.netns("out")?;
+    lab.veth((lab.host(), "eth0", "172.30.0.1/24"), (&out, "eth0", "172.30.0.2/24"))?;
     let port = unused_port()?;
     let terminal = screen(&lab, (120, 30), "")?;
     only(&terminal, port)?;
@@ -182,7 +185,7 @@ fn it_stops_and_goes_on_like_any_job() -> Test {
 fn a_signal_gives_the_terminal_back() -> Test {
     lab::terminal_or_skip!();
     let lab = Lab::new()?;
-    for signal in ["TERM", "INT", "HUP"] {
+    for signal in ["TERM", "INT", "HUP", "QUIT"] {
         let terminal = Terminal::open(&lab, (80, 24), "")?;
         // The shell's own child, by the number that the shell knows.
         terminal.run("(sh -c 'echo $PPID > $HOME/pid; exec sleep 0'; exec $TOOL tui --no-kube); echo ended with $?")?;

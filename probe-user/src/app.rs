@@ -2,7 +2,9 @@
 
 mod fleet;
 mod learning;
+mod logs;
 mod trace;
+#[allow(clippy::disallowed_methods, reason = "it opens its own files, and has threads of its own")]
 mod tui;
 
 use std::io::{self, IsTerminal, Write};
@@ -15,13 +17,19 @@ use clap::{CommandFactory, Parser};
 
 use crate::cli::{self, Cli, Command, Global, ListArgs, ListOutput};
 use crate::exit::Exit;
-use crate::model::{Answer, Impact, Listing, Proto, Query, Subject, Verdict};
+use crate::model::{Answer, Impact, Listing, NetnsName, Proto, Query, Subject, Verdict};
 use crate::node::{self, KubeOptions, LiveNode, Node, Recorded, Recorder};
 use crate::resolve::{self, ListFilter};
 use crate::view::{self, Style};
 
 /// How many names of namespaces a message has.
 const NETNS_NAMED: usize = 20;
+
+/// The widest terminal that text is made for: one may claim any width.
+const WIDEST: u16 = 1000;
+
+/// How many bytes of output are written at once: a long list is some megabytes.
+const OUTPUT_BUFFER: usize = 64 << 10;
 
 /// Why a run ends without its result.
 #[derive(Debug)]
@@ -59,7 +67,7 @@ pub fn main() -> ExitCode {
             }
             let usage = error.use_stderr();
             // Help and version are results; a closed pipe does not matter to either.
-            let _ = error.print();
+            logs::print(&error);
             return if usage { Exit::Usage } else { Exit::Found }.into();
         }
     };
@@ -88,22 +96,9 @@ fn complain(message: &str, exit: Exit) -> ExitCode {
     exit.into()
 }
 
-/// Shows on standard error what the tool, its libraries and its eBPF programs log.
-fn show_logs() {
-    // Neither can fail: nothing else of this program installs one.
-    // One library tells of every instruction that it relocates.
-    let _ = tracing_log::LogTracer::builder().ignore_crate("aya_obj").init();
-    let subscriber = tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_ansi(false)
-        .with_max_level(tracing::Level::DEBUG)
-        .finish();
-    let _ = tracing::subscriber::set_global_default(subscriber);
-}
-
 fn run(cli: &Cli) -> Result<Exit, Failure> {
     if cli.global.verbose > 1 {
-        show_logs();
+        logs::show();
     }
     if cli.watch.is_some() && (cli.command.is_some() || cli.targets.is_empty()) {
         return Err(Failure::Usage(
@@ -125,7 +120,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
             subject.option()
         )));
     }
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut out = io::BufWriter::with_capacity(OUTPUT_BUFFER, io::stdout().lock());
     let exit = match &cli.command {
         Some(Command::Completions { shell }) => {
             out.write_all(view::install::completions(*shell, Cli::command()).as_bytes())?;
@@ -194,7 +189,7 @@ fn on_node(
     let kube = kube_options(global);
     node::check_kube(&kube).map_err(Failure::Usage)?;
     let learnt = watch.map(|time| learning::learn(global, time)).transpose()?;
-    let live = LiveNode::new().map_err(|error| no_procfs(&error))?;
+    let live = LiveNode::new().map_err(|error| no_procfs(&error))?.with_timeout(global.timeout);
     // The process ends with its work: to free one by one what it read of
     // thousands of sockets would only take time.
     let live = ManuallyDrop::new(live.with_kube(kube).learnt(learnt.unwrap_or_default()));
@@ -210,6 +205,7 @@ fn kube_options(global: &Global) -> KubeOptions {
         kubeconfig: global.kubeconfig.clone(),
         context: global.context.clone(),
         off: global.no_kube,
+        exec: global.kube_exec,
     }
 }
 
@@ -273,7 +269,7 @@ fn queries(targets: &[String]) -> Result<Vec<Query>, Failure> {
     }
     // Only a name needs the file; without it every name is unknown.
     let services = if targets.iter().any(|t| t.bytes().any(|b| b.is_ascii_alphabetic())) {
-        std::fs::read_to_string("/etc/services").unwrap_or_default()
+        node::system_text("/etc/services")
     } else {
         String::new()
     };
@@ -355,15 +351,7 @@ fn list(
         container: args.container.clone(),
         process: args.process.clone(),
     };
-    let output = match (global.json, args.output) {
-        (true, None | Some(ListOutput::Json)) => ListOutput::Json,
-        (true, Some(_)) => {
-            return Err(Failure::Usage(
-                "--json and -o ask for two forms at once: leave one of them out".to_owned(),
-            ));
-        }
-        (false, output) => output.unwrap_or_default(),
-    };
+    let output = list_output(global, args)?;
     let mut listing = ManuallyDrop::new(resolve::list(node, &filter));
     resolve::name_services(node, &mut listing);
     if let Some(name) = args.netns.as_ref().filter(|_| listing.rows.is_empty()) {
@@ -380,7 +368,10 @@ fn list(
     let host = node.host().value;
     let sources = node.sources();
     match output {
-        ListOutput::Json => view::json::write(&view::json::list(&listing, &host, &sources), out)?,
+        ListOutput::Json => {
+            view::json::write_list(&view::json::list(&listing, &host, &sources), out)?;
+        }
+        ListOutput::Ndjson => view::json::write_list_lines(&listing, &host, &sources, out)?,
         ListOutput::Csv => view::list::csv(&listing, !args.no_headers, &mut *out)?,
         ListOutput::Table | ListOutput::Wide => {
             let options = view::list::TableOptions {
@@ -390,7 +381,7 @@ fn list(
             out.write_all(view::list::table(&listing, &host, &style(global), options).as_bytes())?;
         }
     }
-    if global.verbose > 0 && output != ListOutput::Json {
+    if global.verbose > 0 && !matches!(output, ListOutput::Json | ListOutput::Ndjson) {
         out.flush()?;
         let sources = view::doctor::judged(&host, sources);
         let _ = io::stderr()
@@ -399,23 +390,42 @@ fn list(
     Ok(Exit::of([list_verdict(&listing)]))
 }
 
+/// The one form that the options ask for.
+fn list_output(global: &Global, args: &ListArgs) -> Result<ListOutput, Failure> {
+    let json = global.json.then_some(("--json", ListOutput::Json));
+    let lines = args.ndjson.then_some(("--ndjson", ListOutput::Ndjson));
+    let mut asked = json.into_iter().chain(lines).chain(args.output.map(|output| ("-o", output)));
+    let Some((option, output)) = asked.next() else { return Ok(ListOutput::default()) };
+    match asked.find(|(_, other)| *other != output) {
+        None => Ok(output),
+        Some((other, _)) => Err(Failure::Usage(format!(
+            "{option} and {other} ask for two forms at once: leave one of them out"
+        ))),
+    }
+}
+
 /// Whether `wanted` names a network namespace, by the names that lists show, or
 /// by its inode number. If not, the names that there are.
 fn is_netns(node: &dyn Node, wanted: &str) -> Result<(), String> {
     let rows = resolve::list(node, &ListFilter::default()).rows;
-    let mut names: Vec<String> = rows.into_iter().filter_map(|row| row.netns.name).collect();
+    let mut names: Vec<NetnsName> = rows.into_iter().filter_map(|row| row.netns.name).collect();
     let host = node.host().value.host_netns;
     let mut inodes = Vec::new();
     for netns in node.netns().value {
-        names.extend(if Some(netns.id) == host { Some("host".to_owned()) } else { netns.name });
+        let given = netns.name.map(NetnsName::Given);
+        names.extend(if Some(netns.id) == host { Some(NetnsName::Host) } else { given });
         inodes.extend(netns.id.inode().map(|inode| inode.to_string()));
     }
     // A container's namespace is called like it, though nothing may listen there.
-    let of_container =
-        || node.containers().value.into_iter().any(|c| c.name.as_deref() == Some(wanted));
-    if names.iter().chain(&inodes).any(|known| known == wanted) || of_container() {
+    let of_container = || {
+        let mut names = node.containers().value.into_iter().filter_map(|c| c.name);
+        names.any(|name| NetnsName::Given(name).is(wanted))
+    };
+    let is_known = names.iter().any(|name| name.is(wanted)) || inodes.iter().any(|i| i == wanted);
+    if is_known || of_container() {
         return Ok(());
     }
+    let mut names: Vec<String> = names.iter().map(NetnsName::to_string).collect();
     names.sort_unstable();
     names.dedup();
     let more = names.len().saturating_sub(NETNS_NAMED);
@@ -458,7 +468,7 @@ fn doctor(node: &dyn Node, global: &Global, out: &mut impl Write) -> Result<Exit
 fn pin(group: Option<&str>, out: &mut impl Write) -> Result<Exit, Failure> {
     let id = match group {
         Some(name) => {
-            let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
+            let groups = node::system_text("/etc/group");
             let id = node::group_id(name, &groups).ok_or_else(|| {
                 Failure::Usage(format!("there is no group {name:?}; see getent group"))
             })?;
@@ -470,7 +480,7 @@ fn pin(group: Option<&str>, out: &mut impl Write) -> Result<Exit, Failure> {
     writeln!(
         out,
         "pinned in {}, version {}: readable by root{}",
-        pinned.directory.display(),
+        view::clean(&pinned.directory.to_string_lossy()),
         pinned.version,
         group.map_or_else(String::new, |name| format!(" and the group {}", view::clean(name))),
     )?;
@@ -486,13 +496,13 @@ fn unpin(out: &mut impl Write) -> Result<Exit, Failure> {
         writeln!(out, "nothing was pinned")?;
     }
     for pin in removed {
-        writeln!(out, "removed {}", pin.display())?;
+        writeln!(out, "removed {}", view::clean(&pin.to_string_lossy()))?;
     }
     Ok(Exit::Found)
 }
 
 fn style(global: &Global) -> Style {
     let terminal = io::stdout().is_terminal();
-    let width = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
+    let width = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0.min(WIDEST)));
     Style::detect(global.color, terminal, |name| std::env::var(name).ok(), width)
 }

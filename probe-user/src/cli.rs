@@ -57,10 +57,16 @@ A port that no socket holds, but packet rules or a load balancer take, has a row
 Its process is the name of what made the rules, in parentheses: (kube-proxy, iptables).
 In JSON and CSV, kind is listener, kernel, dnat or service.
 
+A row of JSON has names and ids of its process, container, pod and cluster. What else is
+known of these is said once, in tables: ref is the place there. With --ndjson each line is
+an object with a type: list, then process, container, pod and list_cluster before the first
+listener that refers to them, and list_end with the gaps.
+
 Examples:
   whereis-port list -t --container web         TCP listeners of containers called like web
   whereis-port list --netns host -s process    the host's own namespace, by process
   whereis-port list -o csv > ports.csv         every column, for a spreadsheet
+  whereis-port list --ndjson | jq -r 'select(.port > 30000).process.name'
 
 Exit status:
   0  at least one row
@@ -264,9 +270,20 @@ pub struct Global {
     )]
     pub context: Option<String>,
 
+    /// As root, too, run the program that a kubeconfig takes its credentials from: only of a
+    /// kubeconfig, and only a program, that nobody but root could have written
+    #[arg(long, global = true, help_heading = "Kubernetes", conflicts_with = "no_kube")]
+    pub kube_exec: bool,
+
     /// Ask no Kubernetes API: pods and services are named as far as the node itself tells
     #[arg(long, global = true, help_heading = "Kubernetes")]
     pub no_kube: bool,
+
+    /// How long optional reading may take in all (500ms, 5s, 1m): names from container runtimes and
+    /// APIs, rules of other network namespaces; what is left out then is said; 2s if not given.
+    /// With `cluster`, how long one node may take; 10s if not given
+    #[arg(long, global = true, value_name = "TIME", value_parser = trace::positive)]
+    pub timeout: Option<Duration>,
 
     /// Write what this run read to FILE (mode 0600: command lines can hold secrets)
     #[arg(long, global = true, value_name = "FILE", conflicts_with = "replay")]
@@ -361,6 +378,9 @@ pub struct ListArgs {
     /// The form of the output; a table when nothing is said
     #[arg(short, long, value_name = "FORM", help_heading = "Output")]
     pub output: Option<ListOutput>,
+    /// Print JSON, one object on each line: the same as `-o ndjson`
+    #[arg(long, help_heading = "Output")]
+    pub ndjson: bool,
     /// Leave the header line out
     #[arg(long, help_heading = "Output")]
     pub no_headers: bool,
@@ -376,6 +396,8 @@ pub enum ListOutput {
     Wide,
     /// JSON
     Json,
+    /// JSON, one object on each line
+    Ndjson,
     /// CSV with every column
     Csv,
 }

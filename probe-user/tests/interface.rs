@@ -3,6 +3,7 @@
 //! the changelog.
 
 #![expect(clippy::unwrap_used, reason = "a test without its binary or file fails on the spot")]
+#![expect(clippy::disallowed_methods, reason = "it reads files of the sources")]
 
 use std::path::Path;
 use std::process::Command;
@@ -81,8 +82,9 @@ fn completed_by_bash(line: &str) -> Vec<String> {
 fn bash_completes_behind_a_command() {
     assert_eq!(completed_by_bash("whereis-port d"), ["doctor"]);
     let options = completed_by_bash("whereis-port list --n");
-    assert_eq!(options, ["--netns", "--no-headers", "--no-kube"]);
-    assert_eq!(completed_by_bash("whereis-port list -o "), ["table", "wide", "json", "csv"]);
+    assert_eq!(options, ["--netns", "--ndjson", "--no-headers", "--no-kube"]);
+    let forms = completed_by_bash("whereis-port list -o ");
+    assert_eq!(forms, ["table", "wide", "json", "ndjson", "csv"]);
     let events = completed_by_bash("whereis-port trace --events ");
     assert_eq!(events, ["listen", "bind", "close", "connect", "accept", "nat"]);
     assert!(completed_by_bash("whereis-port completions ").contains(&"fish".to_owned()));

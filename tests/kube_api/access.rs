@@ -2,9 +2,10 @@
 //! they may read.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use lab::Test;
 use lab::apiserver::{ClientCertificate, kubeconfig, write};
 use serde_json::{Value, json};
@@ -128,7 +129,46 @@ fn a_program_gives_the_credentials() -> Test {
         "status": {"token": lab::apiserver::TOKEN},
     });
     let file = with_program(&lab, &api, &format!("echo '{credential}'"))?;
-    knows_shop(&ask(&lab, &file, port)?)
+    gap_says(&ask(&lab, &file, port)?, &["not run as root by themselves", "--kube-exec"])?;
+    knows_shop(&ask_and_run(&lab, &file, port)?)
+}
+
+/// The same question, with programs that give credentials.
+fn ask_and_run(lab: &lab::Lab, kubeconfig: &Path, port: u16) -> anyhow::Result<lab::Run> {
+    let home = lab.dir().display().to_string();
+    let tool = lab.tool().env("HOME", &home).env("SUDO_USER", "");
+    let tool = tool.args(&["--json", "--kube-exec", "--kubeconfig"]);
+    tool.arg(&kubeconfig.display().to_string()).arg(&port.to_string()).run()
+}
+
+#[test]
+fn a_program_that_others_could_have_put_there_is_not_run() -> Test {
+    lab::root_or_skip!();
+    let (lab, api, port) = lab_with_shop()?;
+    let ran = lab.dir().join("ran");
+    let file = with_program(&lab, &api, &format!("touch {}", ran.display()))?;
+    std::os::unix::fs::chown(lab.dir().join("plugin"), Some(4243), None)?;
+    gap_says(&ask_and_run(&lab, &file, port)?, &["not run as root", "user 4243"])?;
+    ensure!(!ran.exists(), "the program was run");
+    Ok(())
+}
+
+/// A name of a context means nothing to a shell that a remedy is copied to.
+#[test]
+fn a_remedy_quotes_the_name_of_a_context() -> Test {
+    lab::root_or_skip!();
+    let (lab, api, port) = lab_with_shop()?;
+    let name = "e;touch pwned $(touch pwned)'";
+    let mut config = api.kubeconfig(name);
+    config["users"][0]["user"] = json!({"token": "of-yesterday"});
+    let run = ask(&lab, &write(lab.dir(), "odd", &config)?, port)?;
+    let words = json!(["kubectl", "--context", name, "get", "nodes"]);
+    let gap = run.gaps().into_iter().find(|gap| gap["remedy_command"] == words);
+    let gap = gap.with_context(|| run.gap_text())?;
+    let line =
+        r"log in again, then: kubectl --context 'e;touch pwned $(touch pwned)'\''' get nodes";
+    ensure!(gap["remedy"] == line, "{gap}");
+    Ok(())
 }
 
 #[test]
@@ -138,7 +178,7 @@ fn a_program_that_hangs_is_ended() -> Test {
     let served = lab.listen(lab.host(), &format!("tcp 0.0.0.0:{port}"))?;
     let mark = format!("30{}", lab.name().len());
     let file = with_program(&lab, &api, &format!("sleep {mark}.7 & wait"))?;
-    let run = ask(&lab, &file, port)?;
+    let run = ask_and_run(&lab, &file, port)?;
     gap_says(&run, &["plugin", "did not end in time"])?;
     // What the kernel says is there.
     ensure!(run.path_in(lab.host())?.pid() == Some(served.pid.into()), "{}", run.stdout);
@@ -157,7 +197,7 @@ fn a_program_that_is_not_installed() -> Test {
     let (lab, api, port) = lab_with_shop()?;
     let mut config = api.kubeconfig("kind-shop");
     config["users"][0]["user"] = exec("no-such-login-helper");
-    let run = ask(&lab, &write(lab.dir(), "absent", &config)?, port)?;
+    let run = ask_and_run(&lab, &write(lab.dir(), "absent", &config)?, port)?;
     gap_says(&run, &["no-such-login-helper", "can't be run", "get it from the platform team"])
 }
 
@@ -169,6 +209,7 @@ fn a_program_of_another_users_kubeconfig_is_not_run_for_root() -> Test {
     let file = with_program(&lab, &api, &format!("touch {}", ran.display()))?;
     std::os::unix::fs::chown(&file, Some(65_534), None)?;
     gap_says(&ask(&lab, &file, port)?, &["another user's file", "not run"])?;
+    gap_says(&ask_and_run(&lab, &file, port)?, &["another user's file", "not run"])?;
     // Neither is one that the old way of naming it names.
     let mut config = api.kubeconfig("kind-shop");
     let plugin = lab.dir().join("plugin");

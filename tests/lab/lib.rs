@@ -23,6 +23,7 @@ mod crowd;
 mod docker;
 mod fake;
 pub mod fleet;
+mod hostile;
 mod k3s;
 mod kind;
 pub mod kube;
@@ -47,6 +48,7 @@ pub use containerd::{Containerd, CriPod, PAUSE_IMAGE, POD_IMAGE, PodContainer, P
 pub use crowd::{Crowd, Entry, Random, difference, listed};
 pub use docker::{Container, Docker, KindNode};
 pub use fake::{FakeContainer, FakeDocker};
+pub use hostile::Fuse;
 pub use k3s::{K3sApi, K3sContainer, K3sPod};
 pub use kind::{KindCluster, KindPod, Kinds};
 pub use kubelet::KubeletNode;

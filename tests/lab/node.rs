@@ -334,6 +334,47 @@ impl Lab {
             .with_context(|| format!("lab-helper listen {args} as {argv:?}"))
     }
 
+    /// The same as [`Lab::listen_like`], as user `uid`, who also owns the program.
+    ///
+    /// # Errors
+    /// When it does not listen.
+    pub fn listen_like_a_user(
+        &self,
+        netns: &Netns,
+        uid: u32,
+        args: &str,
+        argv: &[&str],
+    ) -> Result<Proc> {
+        let name = argv.first().and_then(|program| program.rsplit('/').next());
+        let dir = self.dir().join(format!("of-{uid}"));
+        let copy = dir.join(name.context("no program to imitate")?);
+        if !copy.exists() {
+            std::fs::create_dir_all(&dir)?;
+            std::fs::copy(helper()?, &copy)?;
+            std::os::unix::fs::chown(&copy, Some(uid), Some(uid))?;
+        }
+        let mut command = vec![copy.to_str().context("path of lab-helper")?, "listen"];
+        command.extend(args.split_whitespace());
+        command.push("--imitate");
+        command.extend(argv);
+        let command = self.command_in(Some(netns), &self.cgroup.join("procs"), Some(uid), &command);
+        Proc::wait_ready(command?).with_context(|| format!("{argv:?} of user {uid}"))
+    }
+
+    /// Sockets `0`, `1`, … in `dir` that never say anything, of a process in the lab's
+    /// cgroup `group`. Each connection is a line of the file `asked` beside them.
+    ///
+    /// # Errors
+    /// When they can't be made.
+    pub fn silent_in(&self, group: &str, dir: &Path, count: usize) -> Result<Proc> {
+        let group = self.cgroup.join(group);
+        std::fs::create_dir_all(&group).with_context(|| format!("making {}", group.display()))?;
+        let (helper, count) = (helper()?, count.to_string());
+        let helper = helper.to_str().context("path of lab-helper")?;
+        let command = [helper, "silent", dir.to_str().context("directory")?, &count];
+        Proc::wait_ready(self.command_in(None, &group, None, &command)?).context("silent sockets")
+    }
+
     fn helper(&self, netns: &Netns, uid: Option<u32>, args: &str) -> Result<Proc> {
         let helper = reachable_helper(uid)?;
         let mut argv = vec![helper.to_str().context("path of lab-helper")?];

@@ -18,6 +18,9 @@ fn limit() -> Duration {
     Duration::from_secs(if crate::is_other_kernel() { 300 } else { 60 })
 }
 
+/// How long optional reading may take: on a busy machine, more than usual.
+const PATIENCE: &str = "30s";
+
 /// One run of the tool, to be described, then run.
 #[derive(Debug)]
 pub struct Tool<'a> {
@@ -43,6 +46,8 @@ pub struct Run {
     pub stderr: String,
     /// How long it took.
     pub took: Duration,
+    /// The listeners of a list, with all that they refer to in place of the references.
+    rows: Vec<Value>,
     inodes: Vec<u64>,
 }
 
@@ -124,12 +129,17 @@ impl<'a> Tool<'a> {
             binary = for_everyone(&binary)?;
         }
         let binary = binary.to_str().context("path of the tool")?;
+        let patience: &[&str] = match self.args.iter().any(|arg| arg == "--timeout") {
+            true => &[],
+            false => &["--timeout", PATIENCE],
+        };
         let argv: Vec<&str> = self
             .door
             .iter()
             .chain(&self.wrapper)
             .map(String::as_str)
             .chain([binary])
+            .chain(patience.iter().copied())
             .chain(self.args.iter().map(String::as_str))
             .collect();
         let group = self.lab.cgroup().join("procs");
@@ -193,7 +203,8 @@ impl Run {
         } else {
             json.unwrap_or(Value::Null)
         };
-        Ok(Run { json, code: status.code(), stdout, stderr, took, inodes })
+        let rows = rows(&json)?;
+        Ok(Run { json, code: status.code(), stdout, stderr, took, rows, inodes })
     }
 
     /// The answer to the only question.
@@ -242,9 +253,9 @@ impl Run {
     /// # Errors
     /// When there are none in the output.
     pub fn listeners(&self) -> Result<Vec<View<'_>>> {
-        let all = self.json["listeners"].as_array();
-        let all = all.with_context(|| format!("no listeners: {}{}", self.stdout, self.stderr))?;
-        Ok(all.iter().map(View).filter(|l| self.is_ours(l)).collect())
+        let has = self.json["listeners"].is_array();
+        ensure!(has, "no listeners: {}{}", self.stdout, self.stderr);
+        Ok(self.rows.iter().map(View).filter(|l| self.is_ours(l)).collect())
     }
 
     /// The gaps, of the answers and of the list.
@@ -358,6 +369,43 @@ impl<'a> View<'a> {
             .filter_map(|evidence| evidence["source"].as_str())
             .collect()
     }
+}
+
+/// The listeners of a list with the entries of its tables in place of the references to them,
+/// so that a row has what the end of a path has.
+fn rows(list: &Value) -> Result<Vec<Value>> {
+    let entry = |table: &str, at: &Value| -> Result<Value> {
+        let place = at.as_u64().and_then(|at| usize::try_from(at).ok()).context("no reference")?;
+        let entry = list[table].get(place).with_context(|| format!("no {place} in {table}"))?;
+        ensure!(entry["ref"] == *at, "{entry} is at {place}");
+        // Where it is depends on all that is listed: it is no part of the row.
+        let mut entry = entry.clone();
+        entry.as_object_mut().context("no object")?.remove("ref");
+        Ok(entry)
+    };
+    let mut rows = list["listeners"].as_array().cloned().unwrap_or_default();
+    for row in &mut rows {
+        for (one, table) in [
+            ("process", "processes"),
+            ("container", "containers"),
+            ("pod", "pods"),
+            ("cluster", "clusters"),
+        ] {
+            if row[one].is_object() {
+                let whole = entry(table, &row[one]["ref"])?;
+                let said = row[one].as_object().into_iter().flatten();
+                let mut said = said.filter(|(key, _)| *key != "ref");
+                let differs = said.find(|(key, value)| whole[key.as_str()] != **value);
+                ensure!(differs.is_none(), "{row} says otherwise than {whole}");
+                row[one] = whole;
+            }
+            if let Some(all) = row[table].as_array() {
+                let whole: Result<Vec<Value>> = all.iter().map(|at| entry(table, at)).collect();
+                row[table] = Value::Array(whole?);
+            }
+        }
+    }
+    Ok(rows)
 }
 
 fn read(from: &mut impl Read) -> Result<String> {

@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: damaged messages for every parser of what the kernel says.
+//! `cargo xtask fuzz`: damaged input for every parser of what others control.
 //!
 //! The targets are one program, of the crate in `fuzz/`, which libFuzzer drives. It
 //! is built with the stable compiler: what libFuzzer needs to know of the code that
@@ -52,6 +52,15 @@ const MEMORY: u32 = 1024;
 const PATIENCE: u32 = 10;
 /// Bytes of the longest input: what one read of a socket gives.
 const LONGEST: u32 = 32 * 1024;
+/// Recorded inputs of the unit tests that are seeds, too.
+const FIXTURES: &[(&str, &str)] = &[
+    ("docker", "probe-user/src/node/live/containers/fixtures/docker-20.10"),
+    ("docker", "probe-user/src/node/live/containers/fixtures/podman-4.3"),
+    ("recordings", "tests/data"),
+    ("state_files", "probe-user/src/node/live/containers/fixtures/docker-20.10"),
+    ("state_files", "probe-user/src/node/live/containers/fixtures/podman-4.3"),
+    ("state_files", "probe-user/src/node/live/containers/fixtures/hand-made"),
+];
 /// Beyond its time, a target that does not end is stopped.
 const GRACE: Duration = Duration::from_secs(60);
 
@@ -161,6 +170,9 @@ fn fuzz(program: &Path, target: &str, seconds: u32, work: &Path) -> Result<Outco
     let seeds = sh::workspace().join("fuzz/seeds").join(target);
     if seeds.is_dir() {
         command.arg(seeds);
+    }
+    for (_, fixtures) in FIXTURES.iter().filter(|(of, _)| *of == target) {
+        command.arg(sh::workspace().join(fixtures));
     }
     let child = command.spawn().with_context(|| format!("starting {}", program.display()))?;
     let ended = wait(child, Duration::from_secs(seconds.into()) + GRACE)?;

@@ -29,6 +29,7 @@ const NEEDS: &[Need] = &[
     Need { program: "docker", package: "docker.io", why: "talks to dockerd" },
     Need { program: "busybox", package: "busybox-static", why: "is the containers' image" },
     Need { program: "nft", package: "nftables", why: "makes NAT rules" },
+    Need { program: "conntrack", package: "conntrack", why: "tells what the kernel translated" },
     Need { program: "ipset", package: "ipset", why: "makes the sets that rules ask" },
     Need { program: "ipvsadm", package: "ipvsadm", why: "makes virtual servers of IPVS" },
     Need { program: "podman", package: "podman", why: "publishes ports in its own way" },

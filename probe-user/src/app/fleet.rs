@@ -63,7 +63,8 @@ pub(super) fn run(
     }
     let options = kube_options(global);
     node::check_kube(&options).map_err(Failure::Usage)?;
-    let limits = Limits { each: args.timeout, ..Limits::default() };
+    let usual = Limits::default();
+    let limits = Limits { each: global.timeout.unwrap_or(usual.each), ..usual };
     let mut progress = Progress::new();
     let asked = fleet::ask(&options, &args.namespace, &targets, limits, |seen| match seen {
         Seen::Nodes(nodes) => progress.begin(nodes),

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use super::Failure;
 use crate::cli::Global;
 use crate::model::{
-    EventKind, Gap, Impact, Proto, Read, SocketFilter, SocketInode, SourceReport, Watched, counted,
-    spoken_ms,
+    EventKind, Gap, GapKind, Impact, Proto, Read, SocketFilter, SocketInode, SourceReport, Watched,
+    counted, spoken_ms,
 };
 use crate::node::{self, LiveNode, Node, Wanted, Watch};
 use crate::resolve::Learner;
@@ -16,9 +16,6 @@ use crate::resolve::Learner;
 /// How long is waited at most before looking whether to end: a signal may come
 /// just before a wait.
 const TICK: Duration = Duration::from_millis(250);
-
-/// What the gaps of learning name as their source.
-const SOURCE: &str = "--watch";
 
 /// Watches this node for `time`, or until Ctrl-C, and gives what that told.
 /// Where it can't be watched, that is a gap.
@@ -59,12 +56,12 @@ fn unable(sources: &[SourceReport], gaps: &[Gap]) -> Option<Gap> {
     if sources.iter().all(|source| source.name != node::COMPARISON) {
         return None;
     }
-    let why = gaps.iter().find(|gap| gap.source == "eBPF");
+    let why = gaps.iter().find(|gap| gap.source.kind == GapKind::Ebpf);
     let reason = why.map_or("it is not available", |gap| gap.reason.as_str());
     let remedy = why.and_then(|gap| gap.remedy.clone());
     let gap = Gap::new(
         Impact::Way,
-        SOURCE,
+        GapKind::Watch,
         format!("learning where connections lead needs eBPF, and {reason}"),
     );
     Some(
@@ -110,7 +107,7 @@ fn watch_for_learning(
     if watched.lost > 0 {
         gaps.push(Gap::new(
             Impact::Way,
-            SOURCE,
+            GapKind::Watch,
             format!(
                 "{} lost while watching: more happened than was counted",
                 counted(watched.lost, "event")

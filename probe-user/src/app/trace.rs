@@ -13,7 +13,7 @@ use super::Failure;
 use crate::cli::{Global, TraceArgs};
 use crate::exit::Exit;
 use crate::model::{Event, Gap, Host, Impact, PortRange, Query, Traced};
-use crate::node::{self, LiveNode, Node, Wanted, Watch};
+use crate::node::{self, LiveNode, Reports as _, Topology as _, Wanted, Watch};
 use crate::resolve;
 use crate::view::trace::Summary;
 use crate::view::{self, Style};
@@ -53,7 +53,7 @@ pub(super) fn run(
     let mut watch = node::watch(&wanted).map_err(|error| super::no_procfs(&error))?;
     // What is loaded stays; from now on only reading is left.
     node::drop_rights();
-    let names = Names::new()?;
+    let names = Names::new(global.timeout)?;
     let begun = Instant::now();
     let mut tracer = Tracer {
         end: args.duration.map(|duration| begun + duration),
@@ -183,6 +183,7 @@ fn nobody_reads() -> bool {
 /// are new ones.
 pub(super) struct Names {
     node: LiveNode,
+    timeout: Option<Duration>,
     /// When it was read anew; `None` before the first time.
     read: Option<Instant>,
     begun: Instant,
@@ -192,10 +193,10 @@ pub(super) struct Names {
 }
 
 impl Names {
-    pub(super) fn new() -> Result<Self, Failure> {
-        let node = LiveNode::new().map_err(|error| super::no_procfs(&error))?;
+    pub(super) fn new(timeout: Option<Duration>) -> Result<Self, Failure> {
+        let node = LiveNode::new().map_err(|error| super::no_procfs(&error))?.with_timeout(timeout);
         let begun = Instant::now();
-        Ok(Self { node, read: None, begun, events: 0, nameless: HashSet::new() })
+        Ok(Self { node, timeout, read: None, begun, events: 0, nameless: HashSet::new() })
     }
 
     /// The node as it was read last.
@@ -232,7 +233,7 @@ impl Names {
     fn refresh(&mut self) {
         // Without procfs for a moment, what was read before still counts.
         if let Ok(node) = LiveNode::new() {
-            self.node = node;
+            self.node = node.with_timeout(self.timeout);
         }
         self.read = Some(Instant::now());
         self.events = 0;
@@ -360,7 +361,7 @@ mod tests {
         let mut some = Summary::default();
         some.count(EventKind::Listen);
         let lossy = Summary { lost: 1, ..Summary::default() };
-        let gap = |impact| [Gap::new(impact, "eBPF", "not there")];
+        let gap = |impact| [Gap::new(impact, crate::model::GapKind::Ebpf, "not there")];
         assert_eq!(exit(&nothing, &[]), Exit::NotFound);
         assert_eq!(exit(&nothing, &gap(Impact::Name)), Exit::NotFound);
         assert_eq!(exit(&nothing, &gap(Impact::Port)), Exit::Unknown);

@@ -1,10 +1,8 @@
 //! What `cluster` takes, also as a plugin of kubectl.
 
-use std::time::Duration;
-
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use super::{Cli, Command, Global, SubjectArgs, trace};
+use super::{Cli, Command, Global, SubjectArgs};
 use crate::fleet::{IMAGE, NAMESPACE};
 
 /// The help behind the options of `cluster`.
@@ -47,9 +45,6 @@ pub struct FleetArgs {
     /// The namespace of the agents
     #[arg(short, long, value_name = "NAMESPACE", default_value = NAMESPACE)]
     pub namespace: String,
-    /// How long one node may take: 500ms, 10s, 1m
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = trace::positive)]
-    pub timeout: Duration,
     /// What else there is.
     #[command(subcommand)]
     pub command: Option<FleetCommand>,
@@ -164,6 +159,8 @@ pub fn complete(args: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn parse(args: &[&str]) -> Result<(FleetArgs, Global), String> {
@@ -190,8 +187,8 @@ mod tests {
             parse(&["30518", "53/udp", "--timeout", "3s", "--context", "prod"]).unwrap();
         assert_eq!(args.targets, ["30518", "53/udp"]);
         assert_eq!(
-            (args.timeout, global.context.as_deref()),
-            (Duration::from_secs(3), Some("prod"))
+            (global.timeout, global.context.as_deref()),
+            (Some(Duration::from_secs(3)), Some("prod"))
         );
         assert!(matches!(
             parse(&["manifest"]).unwrap().0.command,

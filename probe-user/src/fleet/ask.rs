@@ -11,7 +11,9 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 
+use crate::model::Gap;
 use crate::node::{KubeOptions, kube_client};
+use crate::view::shell;
 
 use super::{
     Agent, CONTAINER, Failure, FailureKind, Fleet, NodeFacts, Output, PodFacts, Report, SELECTOR,
@@ -91,7 +93,7 @@ async fn run<E: From<String>>(
 ) -> Result<Fleet, E> {
     // The current context's, or the one that was asked for. Within the runtime, for it
     // starts a task.
-    let client = kube_client(options, None)?;
+    let client = kube_client(options, None).map_err(|gap| no_client(&gap))?;
     let (pods, nodes) = tokio::join!(
         tokio::time::timeout(LISTS, pods(&client, namespace)),
         tokio::time::timeout(LISTS, nodes(&client)),
@@ -304,6 +306,17 @@ fn node_facts(node: &Node) -> NodeFacts {
         ready: conditions
             .is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True")),
     }
+}
+
+fn no_client(gap: &Gap) -> String {
+    let mut text = format!("{}: {}", gap.source, gap.reason);
+    if let Some(remedy) = &gap.remedy {
+        text.push_str(&format!("; {remedy}"));
+    }
+    if let Some(command) = &gap.command {
+        text.push_str(&format!(" {}", shell::shown(command)));
+    }
+    text
 }
 
 fn slow_lists() -> String {

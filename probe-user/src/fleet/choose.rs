@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Failure, FailureKind};
+use crate::model::Command;
 
 /// What matters of an agent's pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -78,7 +79,8 @@ fn why_not(pods: &[&PodFacts], node_ready: Option<bool>) -> Failure {
         None => String::new(),
     };
     Failure::new(FailureKind::NotReady, format!("its agent {} is not ready{why}", pod.name))
-        .remedy(format!("kubectl describe pod {}", pod.name))
+        .remedy("see")
+        .command(Command::new("kubectl describe pod").name(&pod.name))
 }
 
 #[cfg(test)]

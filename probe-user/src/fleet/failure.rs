@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::spoken_ms;
+use crate::model::{Command, spoken_ms};
 
 /// The kinds of reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,18 +38,27 @@ pub struct Failure {
     pub reason: String,
     /// What would help.
     pub remedy: Option<String>,
+    /// The command that this ends with.
+    pub command: Option<Command>,
 }
 
 impl Failure {
     /// Of this kind, for this reason.
     pub fn new(kind: FailureKind, reason: impl Into<String>) -> Self {
-        Self { kind, reason: reason.into(), remedy: None }
+        Self { kind, reason: reason.into(), remedy: None, command: None }
     }
 
     /// With what would help.
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
+        self
+    }
+
+    /// With the command that this ends with.
+    #[must_use]
+    pub fn command(mut self, command: Command) -> Self {
+        self.command = Some(command);
         self
     }
 

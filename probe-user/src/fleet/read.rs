@@ -125,7 +125,8 @@ pub fn read_output(output: &Output, questions: usize) -> Result<NodeAnswer, Fail
         .remedy("give agents and client the same version: whereis-port cluster manifest | kubectl apply -f -"));
     }
     let document: Document = serde_json::from_slice(&output.stdout).map_err(|error| {
-        Failure::new(FailureKind::NotAnAnswer, format!("its answer is not understood: {error}"))
+        let told = crate::parse_error::told(&error);
+        Failure::new(FailureKind::NotAnAnswer, format!("its answer is not understood: it {told}"))
     })?;
     if document.answers.len() != questions {
         let found = document.answers.len();

@@ -1,13 +1,13 @@
 //! What follows from the facts.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Cluster, Container, ContainerRef, Evidence, Flows, Gap, KubeContext, NetnsId, Pod, Port,
-    Process, Proto, Query, Served, Service, Socket,
+    Advice, Cluster, Condition, Container, ContainerRef, Evidence, Flows, Gap, KubeContext,
+    NetnsId, Pod, Port, Process, Proto, Query, Served, Service, Socket, StopKind, ToldBy, Why,
 };
 
 /// The answer to one question.
@@ -20,6 +20,9 @@ pub struct Answer {
     /// Every way from a port that was asked for to what serves it: the tool's
     /// own namespace first, then the host's, then the others.
     pub paths: Vec<Path>,
+    /// How many ways more rules have for it, of which there are too many to show: they depend
+    /// on who connects.
+    pub more: usize,
     /// From where it can be reached.
     pub reach: Vec<Reach>,
     /// Where facts of this node and what a Kubernetes API says differ, and what else is
@@ -32,14 +35,14 @@ pub struct Answer {
 }
 
 /// Something that was noticed: a Service that the API has and this node's rules don't.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// What, in one sentence without a final stop. Untrusted where it quotes.
     pub what: String,
     /// The likely cause.
     pub cause: Option<String>,
     /// What would mend it, or what to look at.
-    pub fix: Option<String>,
+    pub fix: Option<Advice>,
     /// How it is known.
     pub evidence: Vec<Evidence>,
 }
@@ -63,6 +66,8 @@ pub struct Path {
     pub hops: Vec<Hop>,
     /// What is at the end.
     pub end: End,
+    /// What has to be so for connections to go this way, where rules ask what is not known.
+    pub conditions: Vec<Condition>,
     /// From where connections go this way, as far as it is known.
     pub from: Vec<Vantage>,
     /// The kubeconfig contexts whose server this is.
@@ -74,9 +79,69 @@ pub struct Path {
 pub struct NetnsRef {
     /// Its identity.
     pub id: NetnsId,
-    /// `host`, the name of the container that owns it, or its `ip netns` name.
-    /// Untrusted.
-    pub name: Option<String>,
+    /// What it is called; `None` when nothing names it.
+    pub name: Option<NetnsName>,
+}
+
+/// Its name, or else its number.
+impl std::fmt::Display for NetnsRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.name {
+            Some(name) => name.fmt(f),
+            None => self.id.fmt(f),
+        }
+    }
+}
+
+/// What a namespace is called. A container or `ip netns` may choose any name, `host`
+/// too: what is the node's own is said by the variant, never by the word.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum NetnsName {
+    /// The node's own: the initial namespace of its kernel, by its inode.
+    Host,
+    /// That of the tool, which nothing else names.
+    Here,
+    /// The name of its pod, of the container that owns it, or of `ip netns`. Untrusted.
+    Given(String),
+}
+
+impl NetnsName {
+    /// The name as it was given, for comparing and for programs.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Host => "host",
+            Self::Here => "here",
+            Self::Given(name) => name,
+        }
+    }
+
+    /// Whether `wanted`, as somebody typed it, means this one. `host` means the node's own
+    /// and nothing else: what only calls itself so is told by its inode number.
+    pub fn is(&self, wanted: &str) -> bool {
+        match self {
+            Self::Given(name) => name == wanted && !Self::is_reserved(wanted),
+            Self::Host | Self::Here => self.as_str() == wanted,
+        }
+    }
+
+    /// Whether a given name could be read as one of the tool's own, or as an inode number.
+    pub fn is_reserved(name: &str) -> bool {
+        let name = name.trim();
+        name.eq_ignore_ascii_case("host")
+            || name.eq_ignore_ascii_case("here")
+            || name.bytes().all(|b| b.is_ascii_digit())
+    }
+}
+
+/// The name for people: one that was given and reads like the tool's own words stands in
+/// quotation marks.
+impl std::fmt::Display for NetnsName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Given(name) if Self::is_reserved(name) => write!(f, "\"{name}\""),
+            _ => f.write_str(self.as_str()),
+        }
+    }
 }
 
 /// One step of a path.
@@ -93,6 +158,9 @@ pub struct Hop {
     pub proto: Proto,
     /// What does it, in one line: `docker-proxy, pid 29328`. Untrusted.
     pub detail: String,
+    /// How many connections of all that come to the step before take this one, from 0 to 1;
+    /// `None` where all do, or where it is no choice.
+    pub share: Option<f64>,
     /// The socket, for a listener.
     pub socket: Option<Socket>,
     /// How it is known.
@@ -137,6 +205,8 @@ pub struct End {
     pub ending: Ending,
     /// Why it ends so, when it is not simply a process.
     pub why: Option<String>,
+    /// What stops what is sent there, if something does.
+    pub stop: Option<StopKind>,
     /// All processes that hold the listener, the likely acceptor first.
     pub processes: Vec<Process>,
     /// The containers it is in, outermost first. What only the cgroup tells has
@@ -154,6 +224,8 @@ pub struct End {
     pub certificate: Option<Served>,
     /// The systemd unit or scope.
     pub unit: Option<String>,
+    /// The devices that the port is of, when the kernel holds it. Untrusted.
+    pub devices: Vec<String>,
     /// How the container, pod and cluster are known.
     pub evidence: Vec<Evidence>,
 }
@@ -166,15 +238,18 @@ pub struct Component {
     /// What the port is for: `Kubernetes API`, `etcd peers`, `Hubble server`.
     pub role: String,
     /// Whether process and arguments (or a device) prove it. If not, only the number of the
-    /// port speaks for it, and it is shown as "usually …".
+    /// port speaks for it, and it is shown as "usually …"; or it is the word of a process
+    /// whose program is not root's.
     pub confirmed: bool,
+    /// Whether the port is that of a Kubernetes API.
+    pub is_api: bool,
     /// Certificates, configurations and directories that its arguments name: the option,
     /// and the path as its process sees it.
     pub files: Vec<(String, String)>,
 }
 
 /// What kind of end.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ending {
     /// One or more processes hold the listener.
@@ -201,14 +276,16 @@ pub enum Ending {
 pub struct Reach {
     /// From where.
     pub from: Vantage,
-    /// What to connect to from there, `address:port`.
-    pub address: Option<String>,
+    /// What to connect to from there.
+    pub address: Option<SocketAddr>,
     /// `None` when it can't be told.
     pub reachable: Option<bool>,
     /// Why.
-    pub why: String,
+    pub why: Why,
+    /// What it depends on, where rules ask what is not known.
+    pub conditions: Vec<Condition>,
     /// What would make it reachable.
-    pub fix: Option<String>,
+    pub fix: Option<Advice>,
 }
 
 /// Where a client is.
@@ -284,7 +361,7 @@ impl Container {
             pid: None,
             parents: parents.to_vec(),
             pod: reference.pod.as_ref().map(Pod::from),
-            via: "cgroup path".to_owned(),
+            via: ToldBy::default(),
             sandbox: false,
             sort: None,
         }

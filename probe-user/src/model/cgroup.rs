@@ -65,6 +65,32 @@ impl CgroupPath {
         self.walk().0
     }
 
+    /// The path of the directory in which the outermost container's own cgroup is: who
+    /// owns it can make containers' names there. `None` outside of containers.
+    pub fn above_container(&self) -> Option<&str> {
+        let parts = self.parts();
+        let mut in_pod = false;
+        let at = (0..parts.len()).find(|&at| match classify(&parts, at, in_pod) {
+            Part::Container(..) | Part::InSlice(..) => true,
+            Part::Pod(_) => {
+                in_pod = true;
+                false
+            }
+            Part::Monitor | Part::Other => false,
+        })?;
+        // The same part may be there before as something else: parts are counted.
+        let mut end = 0;
+        for part in &parts[..at] {
+            end += self.0.get(end..)?.find(part)? + part.len();
+        }
+        self.0.get(..end)
+    }
+
+    fn parts(&self) -> Vec<&str> {
+        let path = self.0.strip_suffix(" (deleted)").unwrap_or(&self.0);
+        path.split('/').filter(|p| !p.is_empty() && *p != "." && *p != "..").collect()
+    }
+
     /// The innermost systemd unit (`nginx.service`, `session-3.scope`) that is
     /// not a container's own scope, unescaped. Slices group units and are none
     /// themselves; what lies inside a container is that container's affair and
@@ -74,9 +100,7 @@ impl CgroupPath {
     }
 
     fn walk(&self) -> (Vec<ContainerRef>, Option<String>) {
-        let path = self.0.strip_suffix(" (deleted)").unwrap_or(&self.0);
-        let parts: Vec<&str> =
-            path.split('/').filter(|p| !p.is_empty() && *p != "." && *p != "..").collect();
+        let parts = self.parts();
         let mut found: Vec<ContainerRef> = Vec::new();
         let mut pod = None;
         let mut unit = None;

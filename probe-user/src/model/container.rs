@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ContainerRef, ContainerSort, Pid, PodRef, Port, Proto};
+use super::{ContainerRef, ContainerSort, Pid, PodRef, Port, Proto, ToldBy};
 
 /// What runs a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -85,7 +85,7 @@ pub struct Container {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sort: Option<ContainerSort>,
     /// Who said all this: `Docker API`, `Podman API`, `state file /var/lib/…`.
-    pub via: String,
+    pub via: ToldBy,
 }
 
 impl Container {

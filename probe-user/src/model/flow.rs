@@ -1,6 +1,6 @@
-//! Connections that conntrack knows, and how packets are routed.
+//! Connections that conntrack knows, and what decides whether packets pass.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -89,71 +89,6 @@ pub struct FlowsTo {
     pub server: SocketAddr,
     /// How many.
     pub connections: usize,
-}
-
-/// Which way a packet would take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct RouteQuery {
-    /// The namespace.
-    pub netns: NetnsId,
-    /// Where to.
-    pub to: IpAddr,
-    /// The packet's mark.
-    pub mark: u32,
-}
-
-/// The way it takes, as the kernel decides it, policy routing included.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RouteFound {
-    /// What kind of destination.
-    pub kind: RouteKind,
-    /// The interface it leaves by.
-    pub oif: Option<u32>,
-    /// The next hop; `None` when the destination is on the link.
-    pub gateway: Option<IpAddr>,
-    /// The address that it would be sent from.
-    pub source: Option<IpAddr>,
-}
-
-/// Kinds of destination (`RTN_*`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RouteKind {
-    /// A host elsewhere.
-    Unicast,
-    /// This namespace itself.
-    Local,
-    /// All hosts of a network.
-    Broadcast,
-    /// One of several.
-    Anycast,
-    /// A group.
-    Multicast,
-    /// Thrown away silently.
-    Blackhole,
-    /// Refused: "no route to host".
-    Unreachable,
-    /// Refused: "permission denied".
-    Prohibit,
-    /// No route at all.
-    None,
-}
-
-impl RouteKind {
-    /// The kernel's number, `RTN_*` of `linux/rtnetlink.h`; 0 for no route.
-    pub fn rtn(self) -> u8 {
-        match self {
-            Self::None => 0,
-            Self::Unicast => 1,
-            Self::Local => 2,
-            Self::Broadcast => 3,
-            Self::Anycast => 4,
-            Self::Multicast => 5,
-            Self::Blackhole => 6,
-            Self::Unreachable => 7,
-            Self::Prohibit => 8,
-        }
-    }
 }
 
 /// Settings of a namespace that decide whether packets pass.

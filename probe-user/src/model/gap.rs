@@ -1,25 +1,8 @@
-//! How a fact is known, and what is not known.
-
-use std::borrow::Cow;
+//! What is not known.
 
 use serde::{Deserialize, Serialize};
 
-/// How one statement of an answer is known.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Evidence {
-    /// The kind of source, in a user's words: `socket table`, `command line`,
-    /// `Docker API`, `cgroup`, `state file`, `rtnetlink`.
-    pub source: Cow<'static, str>,
-    /// What exactly was seen there, untrusted where it quotes.
-    pub detail: String,
-}
-
-impl Evidence {
-    /// Evidence from `source`, saying `detail`.
-    pub fn new(source: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
-        Self { source: source.into(), detail: detail.into() }
-    }
-}
+use super::{Command, GapSource};
 
 /// What a missing fact could hide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -44,26 +27,36 @@ pub enum Impact {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Gap {
     /// What was being read: `/proc/12/fd`, `Docker API (/var/run/docker.sock)`.
-    pub source: String,
+    pub source: GapSource,
     /// Why it was not read, starting in lower case, without a final stop.
     pub reason: String,
     /// What would give it: a capability, a package, an option. `None` when
     /// nothing would.
     pub remedy: Option<String>,
+    /// The command that the remedy ends with, where there are names from outside in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Command>,
     /// What it could hide.
     pub impact: Impact,
 }
 
 impl Gap {
     /// A gap in `source` because of `reason`, without a remedy.
-    pub fn new(impact: Impact, source: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self { source: source.into(), reason: reason.into(), remedy: None, impact }
+    pub fn new(impact: Impact, source: impl Into<GapSource>, reason: impl Into<String>) -> Self {
+        Self { source: source.into(), reason: reason.into(), remedy: None, command: None, impact }
     }
 
     /// The same gap, with what would close it.
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
+        self
+    }
+
+    /// The same gap, with the command that its remedy ends with.
+    #[must_use]
+    pub fn command(mut self, command: Command) -> Self {
+        self.command = Some(command);
         self
     }
 }
@@ -116,8 +109,14 @@ pub struct SourceReport {
     pub reason: Option<String>,
     /// What would give it.
     pub remedy: Option<String>,
+    /// The command that the remedy ends with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Command>,
     /// How long it took, in milliseconds.
     pub ms: f64,
     /// What was read, for `-v`: `3 namespaces, 412 sockets`.
     pub detail: String,
+    /// How many network namespaces were found, of the source that looks for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespaces: Option<usize>,
 }

@@ -12,6 +12,9 @@ use super::{Port, Proto};
 /// A context of a kubeconfig file, without anything secret.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct KubeContext {
+    /// Whether it is that of the pod's own service account, which no file has.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_cluster: bool,
     /// Its name; `in-cluster` for the service account of a pod.
     pub name: String,
     /// The cluster's name in the file.

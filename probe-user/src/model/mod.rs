@@ -4,27 +4,31 @@
 //! live here. Nothing in this module does I/O, and nothing here knows where a
 //! fact came from or how an answer is shown.
 
+mod advice;
 mod answer;
 mod balance;
 mod cgroup;
 mod container;
 mod event;
+mod evidence;
 mod flow;
 mod gap;
+mod gap_source;
 mod host;
 mod kube;
 mod net;
 mod owner;
 mod process;
 mod query;
-mod rules;
+mod reason;
 mod socket;
 mod tls;
 mod watched;
 
+pub use advice::{Advice, Command, FixKind, Piece};
 pub use answer::{
-    Answer, Component, End, Ending, Endpoint, Finding, Hop, HopKind, ListRow, Listing, NetnsRef,
-    Path, Reach, Vantage, Verdict,
+    Answer, Component, End, Ending, Endpoint, Finding, Hop, HopKind, ListRow, Listing, NetnsName,
+    NetnsRef, Path, Reach, Vantage, Verdict,
 };
 pub use balance::{Balancer, Frontend, FrontendKind, FrontendScope, Server};
 pub use cgroup::{CgroupPath, ContainerRef, PodRef, parse_proc_cgroup};
@@ -32,29 +36,34 @@ pub use container::{
     Cluster, Container, Network, Pod, Published, Runtime, Service, is_manifest_hash,
 };
 pub use event::{Actor, Event, EventKind, NatEvent, SeenBy, Traced};
-pub use flow::{Flow, FlowFilter, Flows, FlowsTo, NetSettings, RouteFound, RouteKind, RouteQuery};
-pub use gap::{Evidence, Gap, Impact, Read, SourceReport};
+pub use evidence::{Evidence, EvidenceSource, Teller, ToldBy};
+pub use flow::{Flow, FlowFilter, Flows, FlowsTo, NetSettings};
+pub use gap::{Gap, Impact, Read, SourceReport};
+pub use gap_source::{GapKind, GapSource};
 pub use host::{Capability, Host};
 pub use kube::{
     ContainerSort, ContextId, KubeAsk, KubeContainer, KubeContainerPort, KubeContext, KubeEndpoint,
     KubeEndpointPort, KubeEndpoints, KubeNode, KubeObjects, KubePod, KubeService, KubeServicePort,
     KubeWish, ObjectName, ServiceKind,
 };
-pub use net::{Address, KernelPort, Link, LinkKind, Netns, NetnsId, Route};
+pub use net::{KernelPort, Netns};
 pub use owner::{Owner, Owners};
 pub use process::{Ancestor, Process, StartTime};
 pub use query::{Query, Scope, Subject};
-pub use rules::{
-    Backend, Base, BaseChain, BitOp, Bytes, ChainId, ChainKind, CmpOp, CtKey, Element, Expr,
-    Family, FibResult, Hook, IpSet, IpSetId, IpSetMember, MapsTo, MarkOp, MetaKey, NatKind,
-    NatRange, Reg, Rejection, Rule, Ruleset, Set, SetId, Side, Table, TableId,
-    Verdict as RuleVerdict, XtMatch, XtTarget, element_of,
-};
+pub use reason::{Cause, CauseCode, StopKind, Why};
 pub(crate) use socket::LOOPBACK4;
-pub use socket::{Connections, Port, PortRange, Proto, Socket, SocketFilter, SocketState};
+pub use socket::{Connections, Port, PortRange, Socket, SocketFilter, SocketState};
 pub use tls::{Certificate, CertificateName, Served, TlsAsk, Validity};
 pub use watched::{Accepted, Observed, Watched};
 pub(crate) use watched::{counted, spoken_ms};
+// Packet rules, and what of a namespace they ask for, are the evaluator's words.
+pub use whereis_port_rules::{
+    Address, Backend, Base, BaseChain, BitOp, Bytes, ChainId, ChainKind, CmpOp, Condition,
+    ConditionCode, CtKey, Element, Expr, Family, FibResult, Hook, IpSet, IpSetId, IpSetMember,
+    Link, LinkKind, MapsTo, MarkOp, MetaKey, NatKind, NatRange, NetnsId, Proto, Reg, Rejection,
+    Route, RouteFound, RouteKind, RouteQuery, Rule, Ruleset, Set, SetId, Side, Table, TableId,
+    Verdict as RuleVerdict, XtMatch, XtTarget, element_of,
+};
 
 /// A process id in the tool's own PID namespace.
 pub type Pid = u32;

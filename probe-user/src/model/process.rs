@@ -30,6 +30,10 @@ pub struct Process {
     pub cwd: Option<String>,
     /// Real user id.
     pub uid: u32,
+    /// Whether its program is one that another user than root can have written: then its
+    /// name and arguments are no more than what that user says.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own_word: bool,
     /// The user's name on this host. Wrong names are worse than none: `None`
     /// when the process lives in another user namespace.
     pub user: Option<String>,

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{NetnsId, SocketInode};
+use super::{NetnsId, Proto, SocketInode};
 
 /// A transport port, in host byte order. Never 0: the kernel uses 0 for "unbound".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -41,43 +41,6 @@ impl PortRange {
     /// Whether every port of `other` lies in the range.
     pub fn covers(&self, other: &Self) -> bool {
         self.first <= other.first && other.last <= self.last
-    }
-}
-
-/// The transport protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Proto {
-    /// TCP, MPTCP listeners included: they are in the TCP tables too.
-    Tcp,
-    /// UDP.
-    Udp,
-}
-
-impl Proto {
-    /// All protocols that are read.
-    pub const ALL: [Self; 2] = [Self::Tcp, Self::Udp];
-
-    /// The kernel's number, `IPPROTO_*`.
-    pub fn number(self) -> u8 {
-        match self {
-            Self::Tcp => 6,
-            Self::Udp => 17,
-        }
-    }
-
-    /// The name as users write it, `tcp` or `udp`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-        }
-    }
-}
-
-impl fmt::Display for Proto {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
     }
 }
 

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::facts::Facts;
 use crate::model::{
-    Answer, Evidence, Gap, HopKind, Impact, Path, Proto, Served, Socket, TlsAsk, Validity,
+    Answer, Evidence, EvidenceSource, Gap, GapKind, GapSource, HopKind, Impact, Path, Proto,
+    Served, Socket, TlsAsk, Validity,
 };
 use crate::node::Node;
 
@@ -21,7 +22,7 @@ pub fn add(node: &dyn Node, answers: &mut [Answer]) {
             asks.push(ask);
         }
     }
-    let said = node.certificates(&asks);
+    let said = facts.world.certificates(&asks);
     for answer in answers {
         let mut paths = std::mem::take(&mut answer.paths);
         for path in &mut paths {
@@ -55,7 +56,8 @@ fn ask(facts: &Facts<'_>, path: &Path) -> Result<TlsAsk, Option<Gap>> {
     let address = address(socket);
     let missing = |why: &str| {
         let at = SocketAddr::new(socket.address, socket.port.0);
-        let source = format!("TLS of {at} in netns {}", socket.netns);
+        let source = format!("{at} in netns {}", socket.netns);
+        let source = GapSource::new(GapKind::Certificate, source);
         Err(Some(Gap::new(Impact::Name, source, why)))
     };
     if socket.netns.inode().is_none() {
@@ -66,7 +68,7 @@ fn ask(facts: &Facts<'_>, path: &Path) -> Result<TlsAsk, Option<Gap>> {
     }
     // A socket may be bound to an address that nobody has here: what is sent there would
     // leave this node.
-    let of_netns = facts.node.addresses(&[socket.netns]).value;
+    let of_netns = facts.addresses_of(socket.netns);
     if !address.is_loopback() && of_netns.iter().all(|a| a.address.to_canonical() != address) {
         return missing("no interface of its network namespace has its address: not asked");
     }
@@ -106,7 +108,7 @@ fn evidence(ask: &TlsAsk, served: &Served, now: u64) -> Evidence {
     };
     let at = SocketAddr::new(ask.address, ask.port.0);
     Evidence::new(
-        "TLS handshake",
+        EvidenceSource::TlsHandshake,
         format!("with {at} in netns {}; {valid}; who signed it was not verified", ask.netns),
     )
 }

@@ -4,7 +4,7 @@
 
 use super::component;
 use super::facts::Facts;
-use crate::model::{Cluster, Evidence, Path, Process};
+use crate::model::{Cluster, Evidence, EvidenceSource, Path, Process};
 
 #[cfg(test)]
 mod tests;
@@ -48,13 +48,15 @@ pub(super) fn name(facts: &Facts<'_>, paths: &mut [Path]) {
             |c: &&crate::model::Component| c.confirmed && !path.end.processes.is_empty();
         if let Some(component) = found.as_ref().filter(by_arguments) {
             let detail = format!("{} by its program and arguments", component.name);
-            path.end.evidence.push(Evidence::new("command line", detail));
+            path.end.evidence.push(Evidence::new(EvidenceSource::CommandLine, detail));
         }
         path.end.component = found;
         if path.end.cluster.is_none()
             && let Some(cluster) = of(facts, path)
         {
-            path.end.evidence.push(Evidence::new("command line", cluster.source.clone()));
+            path.end
+                .evidence
+                .push(Evidence::new(EvidenceSource::CommandLine, cluster.source.clone()));
             path.end.cluster = Some(cluster);
         }
     }
@@ -62,7 +64,11 @@ pub(super) fn name(facts: &Facts<'_>, paths: &mut [Path]) {
 
 fn of(facts: &Facts<'_>, path: &Path) -> Option<Cluster> {
     path.end.component.as_ref().filter(|component| component.confirmed)?;
-    let mut cluster = path.end.processes.iter().find_map(by_arguments)?;
+    // Arguments are those of who started it: on the machine itself, of root.
+    let is_roots = |process: &&Process| {
+        process.uid == 0 && !process.own_word || !path.end.containers.is_empty()
+    };
+    let mut cluster = path.end.processes.iter().filter(is_roots).find_map(by_arguments)?;
     // Inside of a container the machine's name and files are another's. A pod of the node
     // itself is no such container.
     if path.end.containers.iter().all(|container| container.pod.is_some()) {
@@ -88,7 +94,10 @@ fn here(facts: &Facts<'_>, cluster: &mut Cluster) {
         .map(|(_, file)| *file)
         .collect();
     // What could not be read of them is said where they are asked for what is in them.
-    let contexts = if files.is_empty() { Vec::new() } else { facts.node.kube_contexts().value };
+    if files.is_empty() {
+        return;
+    }
+    let contexts = facts.world.kube_contexts().value;
     if let Some(context) = contexts.iter().find(|c| files.contains(&c.file.as_str())) {
         cluster.name.clone_from(&context.cluster);
         cluster.source.push_str(&format!(", its name by {}", context.file));

@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::facts::Facts;
 use crate::model::{
-    Actor, CgroupPath, Container, ContainerRef, Event, EventKind, Evidence, Port, Process, Query,
-    Scope, Traced,
+    Actor, CgroupPath, Container, ContainerRef, Event, EventKind, Evidence, EvidenceSource, Port,
+    Process, Query, Scope, Traced,
 };
 use crate::node::Node;
 
@@ -67,7 +67,7 @@ pub fn unnamed(node: &dyn Node, traced: &[Traced]) -> BTreeSet<String> {
 
 /// Whether no runtime has told of a container.
 fn is_untold(container: &Container) -> bool {
-    container.via == "cgroup path"
+    container.via.is_untold()
 }
 
 fn one(facts: &Facts<'_>, event: &Event) -> Traced {
@@ -107,7 +107,7 @@ fn containers(facts: &Facts<'_>, traced: &mut Traced) {
         traced.unit = cgroup.unit().filter(|_| chain.is_empty());
         if !chain.is_empty() {
             let detail = format!("pid {} is in {}", process.pid, cgroup.0);
-            traced.evidence.push(Evidence::new("cgroup", detail));
+            traced.evidence.push(Evidence::new(EvidenceSource::Cgroup, detail));
         }
     } else if let Some(cgroup) = actor.and_then(|actor| actor.cgroup.as_ref()) {
         let path = CgroupPath(cgroup.clone());
@@ -116,13 +116,13 @@ fn containers(facts: &Facts<'_>, traced: &mut Traced) {
         if !chain.is_empty() {
             traced.containers = by_cgroup(facts, chain);
             let detail = format!("the process was in {cgroup} when it happened");
-            traced.evidence.push(Evidence::new("cgroup", detail));
+            traced.evidence.push(Evidence::new(EvidenceSource::Cgroup, detail));
         }
     } else if let Some(netns) = actor.and_then(|actor| actor.netns).or(traced.event.netns) {
-        traced.containers = facts.containers_of(netns);
+        traced.containers = facts.containers_of(netns).to_vec();
         if !traced.containers.is_empty() {
             let detail = format!("processes of this container live in netns {netns}");
-            traced.evidence.push(Evidence::new("namespace members", detail));
+            traced.evidence.push(Evidence::new(EvidenceSource::NamespaceMembers, detail));
         }
     }
 }
@@ -130,7 +130,7 @@ fn containers(facts: &Facts<'_>, traced: &mut Traced) {
 /// The containers of a cgroup path, of which only the last part may be known: the
 /// runtime knows what a nested one is inside of.
 fn by_cgroup(facts: &Facts<'_>, mut chain: Vec<ContainerRef>) -> Vec<Container> {
-    let known = facts.take(facts.node.containers());
+    let known = facts.take(facts.world.containers());
     let of_id = |id: &str| known.iter().find(|container| container.id == id);
     if let Some(innermost) = chain.last()
         && let Some(parents) = of_id(&innermost.id).map(|container| &container.parents)

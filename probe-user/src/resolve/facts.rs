@@ -1,61 +1,152 @@
-//! The node's facts as resolving needs them: gaps collected in one place, and
-//! names for namespaces.
+//! The facts that one answer uses: with the gaps of those that it used, and names for
+//! namespaces.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
 
 use crate::model::{
-    Address, Container, ContainerRef, Gap, Host, Netns, NetnsId, NetnsRef, ObjectName, Owners, Pid,
-    Process, Read, Socket, SocketInode, Watched,
+    Address, Container, ContainerRef, Gap, GapKind, GapSource, Host, Impact, Link, Netns, NetnsId,
+    NetnsName, NetnsRef, ObjectName, Owners, Pid, Process, Socket, SocketInode, Watched,
 };
 use crate::node::Node;
+use crate::resolve::budget::Budget;
+use crate::resolve::world::{Fact, World};
 
-/// A node, its host and namespaces already read, and the gaps met so far.
+/// How many namespaces a gap names.
+const NAMED: usize = 3;
+
+/// A node's facts, and the gaps of those that one answer used.
 pub(super) struct Facts<'a> {
-    pub(super) node: &'a dyn Node,
+    /// What is read, for all answers to one question together.
+    pub(super) world: Rc<World<'a>>,
     pub(super) host: Host,
-    pub(super) netns: Vec<Netns>,
+    pub(super) netns: Rc<[Netns]>,
     /// What watching told; `None` when nobody watched.
-    pub(super) watched: Option<Watched>,
+    pub(super) watched: Option<Rc<Watched>>,
+    /// How much may be made of packet rules, by all facts of one question together.
+    pub(super) budget: Rc<Budget>,
+    /// How many ways more there are than those that are shown.
+    more: Cell<usize>,
     gaps: RefCell<Vec<Gap>>,
-    names: RefCell<HashMap<NetnsId, Option<String>>>,
-    /// What walks along rules read.
+    /// Those of them that belong to what APIs were asked.
+    api_gaps: RefCell<Vec<Gap>>,
+    names: RefCell<HashMap<NetnsId, Option<NetnsName>>>,
+    containers: RefCell<HashMap<NetnsId, Rc<[Container]>>>,
+    /// What walks along rules found out.
     pub(super) memo: super::path::Memo,
 }
 
 impl<'a> Facts<'a> {
     pub(super) fn new(node: &'a dyn Node) -> Self {
-        let mut gaps = Vec::new();
-        let host = node.host().take(&mut gaps);
-        let netns = node.netns().take(&mut gaps);
-        let watched = node.observed().take(&mut gaps);
-        Self {
-            node,
-            host,
-            netns,
-            watched,
-            gaps: RefCell::new(gaps),
-            names: RefCell::default(),
-            memo: super::path::Memo::default(),
-        }
+        let world = World::new(node);
+        let budget = Budget::new(&world.host.value, &world.netns.value);
+        Self::of(Rc::new(world), Rc::new(budget))
     }
 
-    /// The value of a read; its gaps become the answer's.
-    pub(super) fn take<T>(&self, read: Read<T>) -> T {
-        read.take(&mut self.gaps.borrow_mut())
+    fn of(world: Rc<World<'a>>, budget: Rc<Budget>) -> Self {
+        let facts = Self {
+            host: world.host.value.clone(),
+            netns: Rc::clone(&world.netns.value),
+            watched: world.watched.value.clone(),
+            world,
+            budget,
+            more: Cell::new(0),
+            gaps: RefCell::default(),
+            api_gaps: RefCell::default(),
+            names: RefCell::default(),
+            containers: RefCell::default(),
+            memo: super::path::Memo::default(),
+        };
+        for gaps in [&facts.world.host.gaps, &facts.world.netns.gaps, &facts.world.watched.gaps] {
+            facts.note(gaps);
+        }
+        facts
+    }
+
+    /// The same, for another answer to the same question.
+    pub(super) fn again(&self) -> Self {
+        Self::of(Rc::clone(&self.world), Rc::clone(&self.budget))
+    }
+
+    /// Notes that there are so many ways more than those that are shown.
+    pub(super) fn leave_unshown(&self, ways: usize) {
+        self.more.set(self.more.get() + ways);
+    }
+
+    /// How many there are.
+    pub(super) fn unshown(&self) -> usize {
+        self.more.get()
+    }
+
+    /// Says which rules were not followed to their end, if it was not said yet.
+    pub(super) fn say_cut(&self, impact: Impact) {
+        let (cut, untried) = self.budget.cut();
+        if cut.is_empty() {
+            return;
+        }
+        let name = |id: &NetnsId| self.netns_ref(*id).to_string();
+        let (s, more) =
+            (if cut.len() == 1 { "" } else { "s" }, if cut.len() > NAMED { ", …" } else { "" });
+        let names = cut.iter().take(NAMED).map(name).collect::<Vec<_>>().join(", ");
+        let count = if cut.len() > NAMED { format!("{} ", cut.len()) } else { String::new() };
+        let untried = match untried {
+            0 => String::new(),
+            1 => " and 1 connection was not tried".to_owned(),
+            n => format!(" and {n} connections were not tried"),
+        };
+        self.gap(
+            Gap::new(
+                impact,
+                GapSource::new(
+                    GapKind::PacketRules,
+                    format!("{count}network namespace{s} {names}{more}"),
+                ),
+                format!("following them takes more steps than one question may: some are not known to their end{untried}"),
+            )
+            .remedy("ask for one address, port and protocol: ADDR:PORT/tcp"),
+        );
+    }
+
+    /// A fact's value; its gaps become the answer's.
+    pub(super) fn take<T>(&self, fact: Fact<T>) -> T {
+        self.note(&fact.gaps);
+        fact.value
+    }
+
+    /// The same of what APIs told.
+    pub(super) fn take_of_api<T>(&self, fact: Fact<T>) -> T {
+        self.api_gaps.borrow_mut().extend_from_slice(&fact.gaps);
+        self.take(fact)
+    }
+
+    fn note(&self, new: &[Gap]) {
+        let mut gaps = self.gaps.borrow_mut();
+        for gap in new {
+            if !gaps.contains(gap) {
+                gaps.push(gap.clone());
+            }
+        }
     }
 
     /// Adds a gap, once.
     pub(super) fn gap(&self, gap: Gap) {
-        let mut gaps = self.gaps.borrow_mut();
-        if !gaps.contains(&gap) {
-            gaps.push(gap);
-        }
+        self.note(&[gap]);
     }
 
-    /// The gaps met so far.
+    /// The gaps of what was used so far.
     pub(super) fn gaps(&self) -> Vec<Gap> {
         self.gaps.borrow().clone()
+    }
+
+    /// Whether there is such a gap among them.
+    pub(super) fn has_gap(&self, is_such: impl Fn(&Gap) -> bool) -> bool {
+        self.gaps.borrow().iter().any(is_such)
+    }
+
+    /// Whether a gap belongs to what APIs were asked.
+    pub(super) fn is_of_api(&self, gap: &Gap) -> bool {
+        self.api_gaps.borrow().contains(gap)
     }
 
     /// Every namespace, the own one first, then the host's.
@@ -73,16 +164,14 @@ impl<'a> Facts<'a> {
         });
     }
 
-    /// Who holds these sockets, in the order that [`Owners::of`] needs.
-    pub(super) fn owners(&self, inodes: &BTreeSet<SocketInode>) -> Owners {
-        let mut owners = self.take(self.node.owners(inodes));
-        owners.holders.sort_unstable();
-        owners
+    /// Who holds these sockets.
+    pub(super) fn owners(&self, inodes: &BTreeSet<SocketInode>) -> Rc<Owners> {
+        self.take(self.world.owners(inodes))
     }
 
     /// One process, if it still exists.
     pub(super) fn process(&self, pid: Pid) -> Option<Process> {
-        self.take(self.node.processes(&[pid])).into_iter().next()
+        self.take(self.world.processes(&[pid])).first().cloned()
     }
 
     /// What is known of each container in a chain, outermost first. A level of
@@ -90,15 +179,26 @@ impl<'a> Facts<'a> {
     pub(super) fn containers(&self, chain: &[ContainerRef], pid: Pid) -> Vec<Container> {
         (0..chain.len())
             .map(|level| {
-                let known = self.take(self.node.container(&chain[..=level], pid));
-                known.unwrap_or_else(|| Container::from_ref(&chain[level], &chain[..level]))
+                let known = self.take(self.world.container(&chain[..=level], pid));
+                let unknown = || Container::from_ref(&chain[level], &chain[..level]);
+                known.map_or_else(unknown, |known| (*known).clone())
             })
             .collect()
     }
 
+    /// The interfaces of a namespace.
+    pub(super) fn links_of(&self, netns: NetnsId) -> Rc<[Link]> {
+        self.take(self.world.links(&[netns]))
+    }
+
+    /// The addresses of a namespace.
+    pub(super) fn addresses_of(&self, netns: NetnsId) -> Rc<[Address]> {
+        self.take(self.world.addresses(&[netns]))
+    }
+
     /// Every address of every namespace.
-    pub(super) fn all_addresses(&self) -> Vec<Address> {
-        self.take(self.node.addresses(&self.all_netns()))
+    pub(super) fn all_addresses(&self) -> Rc<[Address]> {
+        self.take(self.world.every_address())
     }
 
     /// The namespace as answers name it: `host`, its `ip netns` name, or the
@@ -117,13 +217,16 @@ impl<'a> Facts<'a> {
     pub(super) fn name_after_pod(&self, id: NetnsId, pod: &ObjectName) {
         let pinned = self.netns.iter().find(|n| n.id == id).and_then(|n| n.name.as_ref());
         if self.host.host_netns != Some(id) && pinned.is_none_or(|name| is_generated(name)) {
-            self.names.borrow_mut().insert(id, Some(pod.to_string()));
+            self.names.borrow_mut().insert(id, Some(NetnsName::Given(pod.to_string())));
         }
     }
 
     /// The containers, outermost first, whose processes live in a namespace. None
     /// for the host's.
-    pub(super) fn containers_of(&self, id: NetnsId) -> Vec<Container> {
+    pub(super) fn containers_of(&self, id: NetnsId) -> Rc<[Container]> {
+        if let Some(known) = self.containers.borrow().get(&id) {
+            return Rc::clone(known);
+        }
         let chain = || {
             let netns = self.netns.iter().find(|n| n.id == id)?;
             let process = self.process(*netns.members.first()?)?;
@@ -136,12 +239,15 @@ impl<'a> Facts<'a> {
             }
             Some(containers)
         };
-        if self.host.host_netns == Some(id) { Vec::new() } else { chain().unwrap_or_default() }
+        let found = if self.host.host_netns == Some(id) { None } else { chain() };
+        let found: Rc<[Container]> = found.unwrap_or_default().into();
+        self.containers.borrow_mut().insert(id, Rc::clone(&found));
+        found
     }
 
-    fn name(&self, id: NetnsId) -> Option<String> {
+    fn name(&self, id: NetnsId) -> Option<NetnsName> {
         if self.host.host_netns == Some(id) {
-            return Some("host".to_owned());
+            return Some(NetnsName::Host);
         }
         let netns = self.netns.iter().find(|n| n.id == id)?;
         let container = || self.containers_of(id).last().map(network_name);
@@ -151,7 +257,8 @@ impl<'a> Facts<'a> {
         pinned
             .or_else(container)
             .or_else(|| netns.name.clone())
-            .or_else(|| (id == self.host.own_netns).then(|| "here".to_owned()))
+            .map(NetnsName::Given)
+            .or_else(|| (id == self.host.own_netns).then_some(NetnsName::Here))
     }
 }
 

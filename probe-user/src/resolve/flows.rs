@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::facts::Facts;
+use super::few::few;
 use crate::model::{
-    Answer, Evidence, Flow, FlowFilter, Flows, FlowsTo, Gap, HopKind, NetnsId, Path, Proto, Query,
-    Scope,
+    Answer, Evidence, EvidenceSource, Flow, FlowFilter, Flows, FlowsTo, Gap, HopKind, NetnsId,
+    Path, Proto, Query, Scope,
 };
 use crate::node::Node;
 
@@ -24,8 +25,11 @@ pub fn add(node: &dyn Node, answer: &mut Answer, each: bool) {
     if places.is_empty() {
         return;
     }
-    let filter = FlowFilter { proto: query.proto, ports: query.ports };
-    let read = node.flows(&places, &filter);
+    // A count is of what the answer shows. For each protocol the kernel walks through the
+    // table of all connections.
+    let proto = query.proto.or_else(|| if each { None } else { only_proto(answer) });
+    let filter = FlowFilter { proto, ports: query.ports };
+    let read = facts.world.flows(&places, &filter);
     // That a count, which nobody asked for, is missing altogether is no news.
     let told = each || !read.value.is_empty();
     let unread = !read.gaps.is_empty() && read.value.is_empty();
@@ -39,9 +43,8 @@ pub fn add(node: &dyn Node, answer: &mut Answer, each: bool) {
     let mut flows = read.value;
     compare(answer, &flows);
     if !flows.is_empty() {
-        let local: HashSet<IpAddr> =
-            facts.take(node.addresses(&facts.all_netns())).into_iter().map(|a| a.address).collect();
-        flows.retain(|flow| is_asked(flow, query) && is_served(flow, &local));
+        flows.retain(|flow| is_asked(flow, query));
+        retain_served(&facts, &places, &mut flows);
     }
     let order = |id: NetnsId| places.iter().position(|place| *place == id);
     flows.sort_by_cached_key(|f| (order(f.netns), f.proto, f.destination, f.served_by, f.source));
@@ -108,6 +111,31 @@ fn is_asked(flow: &Flow, query: &Query) -> bool {
     let Scope::Address(address) = query.scope else { return true };
     let address = address.to_canonical();
     address.is_unspecified() || [flow.destination.ip(), flow.served_by.ip()].contains(&address)
+}
+
+/// The protocol of all paths, where they have the same.
+fn only_proto(answer: &Answer) -> Option<Proto> {
+    let mut protos = answer.paths.iter().flat_map(|path| &path.hops).map(|hop| hop.proto);
+    let first = protos.next()?;
+    protos.all(|proto| proto == first).then_some(first)
+}
+
+/// Keeps what something here serves. The addresses of `places` nearly always tell; those of
+/// all namespaces, which may be hundreds, are read when they don't.
+fn retain_served(facts: &Facts<'_>, places: &[NetnsId], flows: &mut Vec<Flow>) {
+    let addresses = |netns: &[NetnsId]| -> HashSet<IpAddr> {
+        facts.take(facts.world.addresses(netns)).iter().map(|a| a.address).collect()
+    };
+    let none = HashSet::new();
+    if flows.iter().all(|flow| is_served(flow, &none)) {
+        return;
+    }
+    let near = addresses(places);
+    if flows.iter().all(|flow| is_served(flow, &near)) {
+        return;
+    }
+    let local = addresses(&facts.all_netns());
+    flows.retain(|flow| is_served(flow, &local));
 }
 
 /// Whether something here serves it, or passes it on. What clients of this node
@@ -193,7 +221,7 @@ pub(super) struct Confirmed {
 }
 
 /// Compares where the connections to `front` lead with where the rules lead new
-/// ones, `targets`. `flows` are those that [`Node::flows`] gives for the front's
+/// ones, `targets`. `flows` are those that `Conntrack::flows` gives for the front's
 /// port, of its namespace or of more. That no connection confirms a target proves
 /// nothing, and one that began before a rule keeps the way it began with. One that
 /// is not translated at all is of note only where the front has an address: rules
@@ -213,7 +241,7 @@ pub(super) fn confirm(flows: &[Flow], front: Front, targets: &[SocketAddr]) -> C
         let (s, are) = if number == 1 { ("", "is") } else { ("s", "are") };
         if targets.contains(&server) {
             let detail = format!("{number} connection{s} now translated to {server}");
-            confirmed.targets.push((server, Evidence::new("conntrack", detail)));
+            confirmed.targets.push((server, Evidence::new(EvidenceSource::Conntrack, detail)));
         } else if translated {
             others.push(format!("{number} connection{s} {are} still translated to {server}"));
         } else if front.address.is_some() {
@@ -221,7 +249,7 @@ pub(super) fn confirm(flows: &[Flow], front: Front, targets: &[SocketAddr]) -> C
         }
     }
     if !others.is_empty() {
-        let others = others.join(", ");
+        let others = few(others);
         confirmed.changed = Some(format!("{others}: rules changed since they began"));
     }
     confirmed

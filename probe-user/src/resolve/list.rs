@@ -11,8 +11,8 @@ use super::facts::{Facts, container_name};
 use super::forward;
 use super::owner;
 use crate::model::{
-    End, Ending, Endpoint, HopKind, ListRow, Listing, NetnsId, Owners, Pid, PortRange, Process,
-    Proto, Socket, SocketFilter, SocketInode, StartTime,
+    End, Ending, Endpoint, HopKind, Impact, ListRow, Listing, NetnsId, Owners, Pid, PortRange,
+    Process, Proto, Socket, SocketFilter, SocketInode, StartTime,
 };
 use crate::node::Node;
 
@@ -38,29 +38,34 @@ pub struct ListFilter {
 
 /// Lists the node's listeners.
 pub fn list(node: &dyn Node, filter: &ListFilter) -> Listing {
+    within(&Facts::new(node), filter)
+}
+
+/// The same, of facts that share a budget with others.
+pub(super) fn within(facts: &Facts<'_>, filter: &ListFilter) -> Listing {
     let asked = SocketFilter { proto: filter.proto, ports: filter.ports };
-    node.expect(&asked);
-    let facts = Facts::new(node);
+    facts.world.prefetch_sockets(&asked);
     let mut places = facts.all_netns();
     if let Some(wanted) = &filter.netns {
         places.retain(|id| {
             id.inode().is_some_and(|i| i.to_string() == *wanted)
-                || facts.netns_ref(*id).name.as_deref() == Some(wanted)
+                || facts.netns_ref(*id).name.is_some_and(|name| name.is(wanted))
         });
     }
-    let mut sockets = facts.take(facts.node.sockets(&places, &asked));
+    let mut sockets = facts.take(facts.world.sockets(&places, &asked)).to_vec();
     if let Some(ipv4) = filter.ipv4 {
         sockets.retain(|s| s.address.is_ipv4() == ipv4);
     }
     facts.sort(&mut sockets);
-    let mut rows = rows(&facts, sockets);
-    taken::add(&facts, &places, filter, &mut rows);
+    let mut rows = rows(facts, sockets);
+    taken::add(facts, &places, filter, &mut rows);
     let mut rows: Vec<ListRow> = rows.into_iter().filter(|row| passes(row, filter)).collect();
     for row in &mut rows {
         row.component = component::of_row(row);
     }
+    facts.say_cut(Impact::Port);
     if rows.is_empty() {
-        super::hidden(&facts);
+        super::hidden(facts);
     }
     Listing { rows, gaps: facts.gaps() }
 }
@@ -147,8 +152,9 @@ fn forwarders(end: &End) -> impl Iterator<Item = &Process> {
 
 /// Where a forwarder's row leads, as its command line says.
 fn target(socket: &Socket, end: &End) -> Option<(Endpoint, String)> {
-    let forward = forwarders(end).find_map(|p| forward::of(p, socket))?;
-    Some((forward.target.endpoint().0, forward.kind.to_owned()))
+    let found = forwarders(end).find_map(|p| Some((p, forward::of(p, socket)?)));
+    let (process, forward) = found?;
+    Some((forward.target.endpoint().0, forward::words(process, &forward)))
 }
 
 fn passes(row: &ListRow, filter: &ListFilter) -> bool {

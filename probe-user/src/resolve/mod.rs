@@ -1,13 +1,16 @@
 //! From facts and a question to an answer. No I/O, no clock, and it can't fail:
 //! what is missing becomes a gap of the answer.
 
+mod budget;
 mod certificate;
 mod cluster;
 mod component;
 mod event;
 mod facts;
+mod few;
 mod flows;
 mod forward;
+mod from_node;
 mod kube;
 mod learn;
 mod list;
@@ -20,8 +23,8 @@ mod reach;
 mod reverse;
 mod route;
 mod ruled;
-mod rules;
 mod walk;
+mod world;
 
 #[cfg(test)]
 mod tests;
@@ -40,8 +43,8 @@ pub use list::{ListFilter, list};
 pub use reverse::reverse;
 
 use crate::model::{
-    Answer, Capability, Ending, Gap, Impact, KernelPort, NetnsId, Path, Query, RouteKind,
-    RouteQuery, Scope, Socket, SocketInode, Verdict,
+    Answer, Capability, Command, Container, Ending, Gap, GapKind, GapSource, Impact, KernelPort,
+    NetnsId, Path, Query, RouteKind, RouteQuery, Runtime, Scope, Socket, SocketInode, Verdict,
 };
 use crate::node::Node;
 use facts::Facts;
@@ -54,21 +57,22 @@ pub fn answer(node: &dyn Node, query: &Query) -> Answer {
 /// The same, of those paths only that begin at an address in a namespace, or, where none
 /// does, anywhere in the namespace.
 pub fn answer_at(node: &dyn Node, query: &Query, netns: NetnsId, address: IpAddr) -> Answer {
+    let facts = Facts::new(node);
     let first =
         |path: &Path| path.hops.first().map(|hop| (hop.netns.clone(), hop.endpoint.address));
     let here = |path: &Path| {
         first(path).is_some_and(|(place, _)| place.is_some_and(|place| place.id == netns))
     };
     let at = |path: &Path| here(path) && first(path).is_some_and(|(_, a)| a == Some(address));
-    let mut answer = answer_of(node, query, &at);
+    let mut answer = answer_within(&facts, query, &at);
     if answer.paths.is_empty() {
-        answer = answer_of(node, query, &here);
+        answer = answer_within(&facts.again(), query, &here);
     }
     // A loopback's other addresses are only tried where somebody in the namespace asks for
     // them: Docker's resolver at 127.0.0.11. Nobody else reaches them.
     if answer.paths.is_empty() && address.to_canonical().is_loopback() {
         let query = Query { scope: Scope::Address(address), ..query.clone() };
-        let mut facts = Facts::new(node);
+        let mut facts = facts.again();
         facts.host.own_netns = netns;
         let named = answer_from(&facts, &query, &here);
         if !named.paths.is_empty() {
@@ -80,8 +84,12 @@ pub fn answer_at(node: &dyn Node, query: &Query, netns: NetnsId, address: IpAddr
 
 /// The same, of those paths only that are wanted.
 fn answer_of(node: &dyn Node, query: &Query, wanted: &dyn Fn(&Path) -> bool) -> Answer {
-    node.expect(&query.filter());
-    answer_from(&Facts::new(node), query, wanted)
+    answer_within(&Facts::new(node), query, wanted)
+}
+
+fn answer_within(facts: &Facts<'_>, query: &Query, wanted: &dyn Fn(&Path) -> bool) -> Answer {
+    facts.world.prefetch_sockets(&query.filter());
+    answer_from(facts, query, wanted)
 }
 
 fn answer_from(facts: &Facts<'_>, query: &Query, wanted: &dyn Fn(&Path) -> bool) -> Answer {
@@ -89,10 +97,10 @@ fn answer_from(facts: &Facts<'_>, query: &Query, wanted: &dyn Fn(&Path) -> bool)
     // One pass over the descriptors for all of them.
     let inodes: BTreeSet<SocketInode> = sockets.iter().map(|s| s.inode).collect();
     if !inodes.is_empty() {
-        let _ = facts.node.owners(&inodes);
+        facts.owners(&inodes);
     }
     let mut paths: Vec<Path> = sockets.iter().flat_map(|s| walk::from_socket(facts, s)).collect();
-    let tried = ruled::try_all(facts, query);
+    let tried = ruled::try_all(facts, query, &sockets);
     paths.extend(ruled::paths(facts, &tried));
     if paths.is_empty() {
         paths = kernel_only(facts, query);
@@ -109,24 +117,25 @@ fn answer_from(facts: &Facts<'_>, query: &Query, wanted: &dyn Fn(&Path) -> bool)
         unheld(facts, address.to_canonical());
     }
     cluster::name(facts, &mut paths);
-    let before = facts.gaps();
     let joined = kube::join(facts, query, &mut paths);
-    let of_api: Vec<Gap> = facts.gaps().into_iter().filter(|gap| !before.contains(gap)).collect();
     paths.retain(wanted);
+    facts.say_cut(Impact::Port);
     let verdict = verdict(facts, &paths);
     let mut reach = reach::of(facts, &mut paths, &tried);
+    facts.say_cut(Impact::Reach);
     kube::complete(&joined, &paths, &mut reach);
     let mut gaps = facts.gaps();
     gaps.retain(|gap| !joined.fills(gap));
     if paths.is_empty() {
         // There is nothing whose name could be missing. But an API may know of a port that
         // no rule takes.
-        gaps.retain(|gap| gap.impact != Impact::Name || of_api.contains(gap));
+        gaps.retain(|gap| gap.impact != Impact::Name || facts.is_of_api(gap));
     }
     Answer {
         query: query.clone(),
         verdict,
         paths,
+        more: facts.unshown(),
         reach,
         flows: None,
         gaps,
@@ -142,7 +151,7 @@ fn matching(facts: &Facts<'_>, query: &Query) -> Vec<Socket> {
         Scope::Everywhere => facts.all_netns(),
         Scope::Address(address) => places_of(facts, address.to_canonical()),
     };
-    let mut sockets = facts.take(facts.node.sockets(&places, &filter));
+    let mut sockets = facts.take(facts.world.sockets(&places, &filter)).to_vec();
     if let Scope::Address(address) = query.scope {
         sockets = nearest(sockets, address);
         // Every namespace has a loopback; a connection from here means this
@@ -162,14 +171,15 @@ fn places_of(facts: &Facts<'_>, address: IpAddr) -> Vec<NetnsId> {
     if address.is_loopback() || address.is_unspecified() || address.is_multicast() || broadcast {
         return facts.all_netns();
     }
-    let of_address = facts.all_addresses().into_iter().filter(|a| a.address == address);
+    let all = facts.all_addresses();
+    let of_address = all.iter().filter(|a| a.address == address);
     let mut places: Vec<NetnsId> = of_address.map(|a| a.netns).collect();
     places.dedup();
     if places.is_empty() {
         // A route can make a namespace take what no interface of it has.
         let takes = |netns: &NetnsId| {
             let query = RouteQuery { netns: *netns, to: address, mark: 0 };
-            facts.take(facts.node.route(&query)).is_some_and(|r| r.kind == RouteKind::Local)
+            facts.take(facts.world.route(&query)).is_some_and(|r| r.kind == RouteKind::Local)
         };
         places = facts.all_netns().into_iter().filter(takes).collect();
     }
@@ -182,7 +192,7 @@ fn unheld(facts: &Facts<'_>, address: IpAddr) {
     if everywhere {
         facts.gap(Gap::new(
             Impact::Port,
-            "addresses",
+            GapKind::Addresses,
             format!(
                 "no interface of a visible network namespace has {address}; packet steering (eBPF, \
                  TPROXY by routes) could still take it, and is not read by this version"
@@ -210,13 +220,13 @@ fn kernel_only(facts: &Facts<'_>, query: &Query) -> Vec<Path> {
     if query.scope != Scope::Everywhere {
         return Vec::new();
     }
-    let ports = facts.take(facts.node.kernel_ports(&facts.all_netns()));
+    let ports = facts.take(facts.world.kernel_ports(&facts.all_netns()));
     let asked = |p: &KernelPort| {
         p.connected
             && query.ports.contains(p.port)
             && query.proto.is_none_or(|proto| proto == p.proto)
     };
-    ports.into_iter().filter(asked).map(|port| owner::kernel_path(facts, port)).collect()
+    ports.iter().filter(|p| asked(p)).map(|port| owner::kernel_path(facts, port.clone())).collect()
 }
 
 /// With no socket anywhere, a container runtime may still know of a published
@@ -228,7 +238,8 @@ fn published_only(facts: &Facts<'_>, query: &Query) -> Vec<Path> {
     }
     let wanted = |proto| query.proto.is_none_or(|p| p == proto);
     let mut paths = Vec::new();
-    let mut containers = facts.take(facts.node.containers());
+    let containers = facts.take(facts.world.containers());
+    let mut containers: Vec<&Container> = containers.iter().collect();
     containers.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
     for container in containers {
         for published in container.ports.iter().filter(|p| wanted(p.proto) && p.host_port.is_some())
@@ -236,11 +247,12 @@ fn published_only(facts: &Facts<'_>, query: &Query) -> Vec<Path> {
             let asked = |port| query.ports.contains(port);
             if published.host_port.is_some_and(asked) || asked(published.container_port) {
                 let path =
-                    published::into_container(facts, facts.host.own_netns, &container, published);
+                    published::into_container(facts, facts.host.own_netns, container, published);
                 if path.end.ending == Ending::Nothing {
                     // A runtime's word for a port that nobody serves is no find.
                     let why = path.end.why.unwrap_or_default();
-                    let source = format!("container {}", facts::container_name(&container));
+                    let source =
+                        GapSource::new(GapKind::PublishedPort, facts::container_name(container));
                     facts.gap(Gap::new(Impact::Reach, source, format!("publishes it, but {why}")));
                 } else if !paths.contains(&path) {
                     paths.push(path);
@@ -257,12 +269,20 @@ fn verdict(facts: &Facts<'_>, paths: &[Path]) -> Verdict {
         return Verdict::Found;
     }
     hidden(facts);
-    facts.take(facts.node.unseen());
-    if facts.gaps().iter().any(|g| g.impact == Impact::Port) {
-        Verdict::Unknown
-    } else {
-        Verdict::NotFound
-    }
+    facts.take(facts.world.unseen());
+    if facts.has_gap(|g| g.impact == Impact::Port) { Verdict::Unknown } else { Verdict::NotFound }
+}
+
+/// What runs a program in a container.
+fn exec(container: &Container) -> Option<Command> {
+    let name = container.name.as_ref().unwrap_or(&container.id);
+    Some(match container.runtime {
+        Runtime::Docker => Command::new("docker exec").name(name),
+        Runtime::Podman => Command::new("podman exec").name(name),
+        Runtime::Nerdctl => Command::new("nerdctl exec").name(name),
+        Runtime::Containerd | Runtime::CriO => Command::new("crictl exec").name(&container.id),
+        Runtime::Lxc | Runtime::Nspawn | Runtime::Unknown => return None,
+    })
 }
 
 /// Gaps for what can't be seen from here at all, whatever is asked.
@@ -270,30 +290,27 @@ fn hidden(facts: &Facts<'_>) {
     let host = &facts.host;
     if !host.init_pid_ns {
         let mut remedy = "run in the machine's initial PID namespace".to_owned();
-        let containers = facts.take(facts.node.containers());
-        let mut names: Vec<String> = containers.iter().map(facts::container_name).collect();
-        names.sort_unstable();
-        if let (Some(first), Some(name)) = (containers.first(), names.first()) {
-            remedy.push_str(&format!(
-                ", or look inside the containers: {} exec {name} netstat -ltnp",
-                first.runtime
-            ));
-            if names.len() > 1 {
-                remedy.push_str(&format!(", likewise {}", names[1..].join(", ")));
-            }
-        }
-        facts.gap(
-            Gap::new(
-                Impact::Port,
-                "PID namespace",
-                "this is not the machine's initial PID namespace: network namespaces of processes outside it are not visible",
-            )
-            .remedy(remedy),
-        );
+        let containers = facts.take(facts.world.containers());
+        let first = containers.iter().filter_map(|c| Some((facts::container_name(c), exec(c)?)));
+        let look = first.min_by(|a, b| a.0.cmp(&b.0)).map(|(_, exec)| {
+            remedy.push_str(match containers.len() {
+                1 => ", or look inside the container:",
+                _ => ", or look inside the containers, as in this one:",
+            });
+            exec.args("netstat -ltnp")
+        });
+        let mut gap = Gap::new(
+            Impact::Port,
+            GapKind::PidNamespace,
+            "this is not the machine's initial PID namespace: network namespaces of processes outside it are not visible",
+        )
+        .remedy(remedy);
+        gap.command = look;
+        facts.gap(gap);
     }
     if host.hidepid >= 2 && !host.has(Capability::CapSysPtrace) {
         facts.gap(
-            Gap::new(Impact::Port, "/proc", "processes of other users are hidden (hidepid), and so are their network namespaces")
+            Gap::new(Impact::Port, GapKind::Proc, "processes of other users are hidden (hidepid), and so are their network namespaces")
                 .remedy("run as root, or with CAP_SYS_PTRACE"),
         );
     }

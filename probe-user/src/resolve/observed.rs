@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use super::facts::Facts;
 use super::forward::Target;
 use crate::model::{
-    End, Ending, Endpoint, Evidence, Gap, Hop, HopKind, Impact, NetnsId, Port, Process, Proto,
-    Socket, counted, spoken_ms,
+    End, Ending, Endpoint, Evidence, EvidenceSource, Gap, GapKind, GapSource, Hop, HopKind, Impact,
+    NetnsId, Port, Process, Proto, Socket, counted, spoken_ms,
 };
 
 /// How many targets of one listener are followed.
@@ -102,7 +102,7 @@ impl Way {
                 self.ambiguous
             ));
         }
-        Evidence::new("observed connects", text)
+        Evidence::new(EvidenceSource::ObservedConnects, text)
     }
 
     /// The step to there. Its namespace is the one that it is addressed in.
@@ -119,6 +119,7 @@ impl Way {
             detail: self.confidence(),
             socket: None,
             evidence: vec![self.evidence()],
+            share: None,
         }
     }
 }
@@ -137,7 +138,7 @@ pub(super) fn shown(facts: &Facts<'_>, socket: &Socket, ways: &[Way], seen: &See
         }
         facts.gap(Gap::new(
             Impact::Way,
-            format!("observed connects of port {}/{}", socket.port, socket.proto),
+            GapSource::new(GapKind::Observed, format!("port {}/{}", socket.port, socket.proto)),
             reason,
         ));
     }

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 
 use super::facts::Facts;
 use crate::model::{
-    Capability, CgroupPath, Container, ContainerRef, End, Ending, Endpoint, Evidence, Gap, Hop,
-    HopKind, Impact, KernelPort, Link, LinkKind, Owners, Path, Process, Proto, Socket,
+    Capability, CgroupPath, Container, ContainerRef, End, Ending, Endpoint, Evidence,
+    EvidenceSource, Gap, GapKind, GapSource, Hop, HopKind, Impact, KernelPort, Link, LinkKind,
+    Owners, Path, Process, Proto, Socket,
 };
 
 /// The range that Kubernetes takes ports of NodePort services from by default.
@@ -24,7 +25,7 @@ pub(super) fn held_by(facts: &Facts<'_>, socket: &Socket, owners: &Owners) -> Ve
     if owners.gone.contains(&socket.inode) {
         facts.gap(Gap::new(
             Impact::Port,
-            format!("port {}/{}", socket.port, socket.proto),
+            GapSource::new(GapKind::Port, format!("{}/{}", socket.port, socket.proto)),
             "a socket on it closed while it was read; ask again",
         ));
         return Vec::new();
@@ -39,7 +40,7 @@ pub(super) fn held_by(facts: &Facts<'_>, socket: &Socket, owners: &Owners) -> Ve
             }
             _ => facts.gap(Gap::new(
                 Impact::Owner,
-                format!("process {}", owner.pid),
+                GapSource::new(GapKind::Process, owner.pid.to_string()),
                 "it held the socket and exited while it was read",
             )),
         }
@@ -73,7 +74,10 @@ fn owned(facts: &Facts<'_>, socket: &Socket, chain: &[ContainerRef], group: Vec<
         end.containers = facts.containers(chain, first.pid);
         if !chain.is_empty() {
             let path = first.cgroup.as_ref().map_or("", |c| c.0.as_str());
-            end.evidence.push(Evidence::new("cgroup", format!("pid {} is in {path}", first.pid)));
+            end.evidence.push(Evidence::new(
+                EvidenceSource::Cgroup,
+                format!("pid {} is in {path}", first.pid),
+            ));
         }
         end.unit = first.cgroup.as_ref().filter(|_| chain.is_empty()).and_then(CgroupPath::unit);
         if first.netns.is_some_and(|n| n != socket.netns) {
@@ -101,26 +105,15 @@ fn name(end: &mut End) {
     end.pod = end.containers.iter().rev().find_map(|c| c.pod.clone());
     end.cluster = end.containers.iter().rev().find_map(Container::cluster);
     for container in &end.containers {
-        if container.via != "cgroup path" {
-            let (source, place) = source(container);
+        let via = &container.via;
+        if !via.is_untold() {
             let name = container.name.as_deref().unwrap_or(&container.id);
-            end.evidence.push(Evidence::new(source, format!("container {name} ({place})")));
+            let detail = format!("container {name} ({})", via.at());
+            end.evidence.push(Evidence::new(EvidenceSource::Told(via.teller), detail));
         }
     }
     if let Some(cluster) = &end.cluster {
-        end.evidence.push(Evidence::new("container label", cluster.source.clone()));
-    }
-}
-
-/// Who told of a container, in few words, and where exactly.
-pub(super) fn source(container: &Container) -> (String, String) {
-    let via = container.via.as_str();
-    if let Some(path) = via.strip_prefix("state file ") {
-        return ("state file".to_owned(), path.to_owned());
-    }
-    match via.split_once(" (") {
-        Some((source, place)) => (source.to_owned(), place.trim_end_matches(')').to_owned()),
-        None => (via.to_owned(), via.to_owned()),
+        end.evidence.push(Evidence::new(EvidenceSource::ContainerLabel, cluster.source.clone()));
     }
 }
 
@@ -128,7 +121,9 @@ pub(super) fn source(container: &Container) -> (String, String) {
 /// name and Kubernetes' default range; its own ports are below.
 pub(super) fn is_node_port(socket: &Socket, processes: &[Process]) -> bool {
     may_be_node_port(socket)
-        && processes.first().is_some_and(|process| process.name() == "kube-proxy")
+        && processes
+            .first()
+            .is_some_and(|process| process.name() == "kube-proxy" && !process.own_word)
 }
 
 /// Whether a NodePort service could have this port.
@@ -176,7 +171,7 @@ fn ownerless(facts: &Facts<'_>, socket: &Socket, denied: &[u32], denied_total: u
             "processes of other users are hidden (hidepid)".to_owned()
         };
         let mut why = who.clone();
-        let mut gap = Gap::new(Impact::Owner, "/proc/*/fd", who);
+        let mut gap = Gap::new(Impact::Owner, GapKind::Descriptors, who);
         if host.has(Capability::CapSysPtrace) {
             why.push_str(
                 "; CAP_SYS_PTRACE is there, so a security module or a user namespace refused",
@@ -204,7 +199,7 @@ fn ownerless(facts: &Facts<'_>, socket: &Socket, denied: &[u32], denied_total: u
         facts.gap(
             Gap::new(
                 Impact::Owner,
-                "PID namespace",
+                GapKind::PidNamespace,
                 "processes outside this PID namespace are not visible",
             )
             .remedy("run in the machine's initial PID namespace"),
@@ -226,27 +221,30 @@ fn ownerless(facts: &Facts<'_>, socket: &Socket, denied: &[u32], denied_total: u
 fn hint(facts: &Facts<'_>, socket: &Socket, end: &mut End) {
     let mut pod = None;
     // 1 is the root of cgroup2: everything on a host without cgroup2.
-    let cgroup =
-        socket.cgroup_id.filter(|id| *id > 1).and_then(|id| facts.take(facts.node.cgroup_path(id)));
+    let cgroup = socket
+        .cgroup_id
+        .filter(|id| *id > 1)
+        .and_then(|id| facts.take(facts.world.cgroup_path(id)));
     if let Some(cgroup) = cgroup {
         let chain = cgroup.containers();
         end.containers = refs_only(&chain);
         end.unit = if chain.is_empty() { cgroup.unit() } else { None };
-        end.evidence.push(Evidence::new("socket's cgroup", format!("created in {}", cgroup.0)));
+        end.evidence
+            .push(Evidence::new(EvidenceSource::SocketCgroup, format!("created in {}", cgroup.0)));
     } else if socket.netns != facts.host.own_netns
         && Some(socket.netns) != facts.host.host_netns
         && let Some(netns) = facts.netns.iter().find(|n| n.id == socket.netns)
     {
         // Only when all visible members agree: one that differs proves that
         // membership says nothing here.
-        let members = facts.take(facts.node.processes(&netns.members));
+        let members = facts.take(facts.world.processes(&netns.members));
         let chains: Vec<_> = members.iter().map(|p| chain(p.cgroup.as_ref())).collect();
         if let Some(first) = chains.first().filter(|first| !first.is_empty())
             && chains.iter().all(|c| c == first)
         {
             end.containers = refs_only(first);
             end.evidence.push(Evidence::new(
-                "namespace members",
+                EvidenceSource::NamespaceMembers,
                 format!(
                     "all {} visible processes of the namespace are in this container",
                     members.len()
@@ -262,11 +260,11 @@ fn hint(facts: &Facts<'_>, socket: &Socket, end: &mut End) {
             end.containers = refs_only(&chain[..chain.len().saturating_sub(1)]);
             let detail =
                 format!("all {} visible processes of the namespace are in this pod", members.len());
-            end.evidence.push(Evidence::new("namespace members", detail));
+            end.evidence.push(Evidence::new(EvidenceSource::NamespaceMembers, detail));
         }
     }
     if !end.containers.is_empty() {
-        let known = facts.take(facts.node.containers());
+        let known = facts.take(facts.world.containers());
         for container in &mut end.containers {
             if let Some(named) = known.iter().find(|k| k.id == container.id) {
                 container.clone_from(named);
@@ -301,29 +299,31 @@ fn kernel(facts: &Facts<'_>, socket: &Socket) -> Option<End> {
     }
     let netns = [socket.netns];
     let mut found: Vec<(String, Evidence)> = Vec::new();
+    let mut devices = Vec::new();
     if socket.proto == Proto::Udp {
         // The socket of a tunnel stays in the namespace where the device was
         // made, which a moved device names as its link's: look at home first.
         let home = |link: &Link| link.peer_netns.unwrap_or(link.netns) == socket.netns;
-        let mut links = facts.take(facts.node.links(&netns));
-        links.retain(&home);
-        if !links.iter().any(|link| tunnel(link, socket.port.0).is_some()) {
-            links = facts.take(facts.node.links(&facts.all_netns()));
-            links.retain(&home);
+        let is_one = |link: &&Link| home(link) && tunnel(link, socket.port.0).is_some();
+        let mut links = facts.links_of(socket.netns);
+        if !links.iter().any(|link| is_one(&link)) {
+            links = facts.take(facts.world.links(&facts.all_netns()));
         }
-        for link in links {
-            if let Some(what) = tunnel(&link, socket.port.0) {
+        for link in links.iter().filter(|link| home(link)) {
+            if let Some(what) = tunnel(link, socket.port.0) {
                 let detail = format!(
                     "interface {} (index {}) of netns {}",
                     link.name, link.index, link.netns
                 );
-                found.push((what, Evidence::new("rtnetlink", detail)));
+                found.push((what, Evidence::new(EvidenceSource::Rtnetlink, detail)));
+                devices.push(link.name.clone());
             }
         }
     }
-    for port in facts.take(facts.node.kernel_ports(&netns)) {
+    for port in facts.take(facts.world.kernel_ports(&netns)).iter() {
         if port.proto == socket.proto && port.port == socket.port {
-            found.push(holder(port));
+            devices.extend(port.interface.clone());
+            found.push(holder(port.clone()));
         }
     }
     if found.is_empty() {
@@ -333,6 +333,7 @@ fn kernel(facts: &Facts<'_>, socket: &Socket) -> Option<End> {
     Some(End {
         ending: Ending::Kernel,
         why: Some(format!("the kernel itself: {}", what.join("; "))),
+        devices,
         evidence,
         ..End::default()
     })
@@ -343,7 +344,7 @@ fn holder(port: KernelPort) -> (String, Evidence) {
     let of = port.interface.as_ref().map_or_else(String::new, |i| format!(" interface {i}"));
     let what = format!("{}{of}", port.what);
     let detail = format!("{what} of netns {}", port.netns);
-    (what, Evidence::new(port.source, detail))
+    (what, Evidence::new(EvidenceSource::KernelPort(port.source), detail))
 }
 
 /// A path of one step to a port of the kernel that has no listening socket.
@@ -351,6 +352,7 @@ pub(super) fn kernel_path(facts: &Facts<'_>, port: KernelPort) -> Path {
     let netns = facts.netns_ref(port.netns);
     let (endpoint, proto) =
         (Endpoint { address: None, name: None, port: Some(port.port) }, port.proto);
+    let devices = port.interface.iter().cloned().collect();
     let (what, evidence) = holder(port);
     let why = format!("the kernel itself: {what}");
     let hop = Hop {
@@ -361,9 +363,15 @@ pub(super) fn kernel_path(facts: &Facts<'_>, port: KernelPort) -> Path {
         detail: why.clone(),
         socket: None,
         evidence: vec![evidence.clone()],
+        share: None,
     };
-    let end =
-        End { ending: Ending::Kernel, why: Some(why), evidence: vec![evidence], ..End::default() };
+    let end = End {
+        ending: Ending::Kernel,
+        why: Some(why),
+        devices,
+        evidence: vec![evidence],
+        ..End::default()
+    };
     Path { hops: vec![hop], end, ..Path::default() }
 }
 

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use super::facts::Facts;
-use super::route;
 use crate::model::{NetnsId, Port, PortRange, Proto, Socket, SocketFilter};
 
 /// The namespaces that a packet from `from` to `address` can arrive in: the own
@@ -14,19 +13,20 @@ pub(super) fn locate(facts: &Facts<'_>, from: NetnsId, address: IpAddr) -> Vec<N
     if address.is_loopback() || address.is_unspecified() {
         return vec![from];
     }
-    let own = facts.take(facts.node.addresses(&[from]));
+    let own = facts.addresses_of(from);
     if own.iter().any(|a| a.address == address) {
         return vec![from];
     }
-    let of_address = facts.all_addresses().into_iter().filter(|a| a.address == address);
+    let all = facts.all_addresses();
+    let of_address = all.iter().filter(|a| a.address == address);
     let mut places: Vec<NetnsId> = of_address.map(|a| a.netns).collect();
     places.sort_unstable();
     places.dedup();
     if places.is_empty() {
         return places;
     }
-    let routes = facts.take(facts.node.routes(&[from]));
-    if route::lookup(&routes, address).is_none() {
+    let routes = facts.take(facts.world.routes(&[from]));
+    if whereis_port_rules::route::lookup(routes.iter(), address).is_none() {
         return Vec::new();
     }
     joined(facts, from, &places)
@@ -42,7 +42,7 @@ fn joined(facts: &Facts<'_>, from: NetnsId, places: &[NetnsId]) -> Vec<NetnsId> 
     let mut passed = vec![from];
     let mut edge = vec![from];
     for _ in 0..MAX_DISTANCE {
-        let links = facts.take(facts.node.links(&edge));
+        let links = facts.take(facts.world.links(&edge));
         let mut next: Vec<NetnsId> = links.iter().filter_map(|l| l.peer_netns).collect();
         next.sort_unstable();
         next.dedup();
@@ -67,7 +67,7 @@ pub(super) fn at_address(
     proto: Proto,
 ) -> Vec<Socket> {
     let filter = SocketFilter { proto: Some(proto), ports: Some(PortRange::one(port)) };
-    best_match(facts.take(facts.node.sockets(&[place], &filter)), address)
+    best_match(facts.take(facts.world.sockets(&[place], &filter)).to_vec(), address)
 }
 
 /// Keeps the sockets that the kernel prefers for `address`.

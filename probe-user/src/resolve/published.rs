@@ -4,12 +4,11 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::facts::{Facts, container_name};
-use super::owner;
 use super::place::{at_address, locate};
 use super::walk::{follow, nothing};
 use crate::model::{
-    Capability, Container, End, Ending, Endpoint, Evidence, Hop, HopKind, NetnsId, Path, Port,
-    Published, Socket,
+    Capability, Container, End, Ending, Endpoint, Evidence, EvidenceSource, Hop, HopKind, NetnsId,
+    Path, Port, Published, Socket,
 };
 
 /// The container that publishes the forwarder's listener as this target, with
@@ -25,14 +24,19 @@ pub(super) fn publisher(
     let matches = |c: &Container| {
         let published =
             c.ports.iter().find(|p| publishes(p, socket) && p.container_port == port)?;
-        Some((c.clone(), Evidence::new(owner::source(c).0, says(c, published))))
+        Some((c.clone(), Evidence::new(told(c), says(c, published))))
     };
     let on_path = paths.iter().flat_map(|p| &p.end.containers).find_map(matches);
     on_path.or_else(|| {
         let dead = paths.iter().all(|p| p.end.containers.is_empty());
-        let all = if dead { facts.take(facts.node.containers()) } else { Vec::new() };
+        let all = dead.then(|| facts.take(facts.world.containers()))?;
         all.iter().filter(|c| has_address(c, address)).find_map(matches)
     })
+}
+
+/// Who told of a container, as a source.
+fn told(container: &Container) -> EvidenceSource {
+    EvidenceSource::Told(container.via.teller)
 }
 
 /// What a runtime says: `container web publishes 127.0.0.1:8080->80/tcp`.
@@ -73,7 +77,7 @@ pub(super) fn published_beyond(facts: &Facts<'_>, socket: &Socket, end: End) -> 
     if !hidden || !end.containers.is_empty() {
         return vec![Path { end, ..Path::default() }];
     }
-    let containers = facts.take(facts.node.containers());
+    let containers = facts.take(facts.world.containers());
     let mut paths: Vec<Path> = containers
         .iter()
         .filter_map(|c| Some((c, c.ports.iter().find(|p| publishes(p, socket))?)))
@@ -108,7 +112,6 @@ pub(super) fn into_container(
     published: &Published,
 ) -> Path {
     let address = container.networks.iter().flat_map(|n| &n.addresses).copied().next();
-    let (source, told_by) = owner::source(container);
     let name = container_name(container);
     let mut hop = Hop {
         kind: HopKind::Forward,
@@ -117,7 +120,8 @@ pub(super) fn into_container(
         proto: published.proto,
         detail: format!("published by container {name}"),
         socket: None,
-        evidence: vec![Evidence::new(source.clone(), says(container, published))],
+        evidence: vec![Evidence::new(told(container), says(container, published))],
+        share: None,
     };
     // Its namespace is entered only when it is surely the container's.
     let place = home(facts, container).or_else(|| match locate(facts, from, address?)[..] {
@@ -149,14 +153,17 @@ pub(super) fn into_container(
                 () => Ending::Unknown,
             },
             why: Some(format!(
-                "what listens inside container {name} can't be seen from here; its name and ports are the word of the {source}, \
+                "what listens inside container {name} can't be seen from here; its name and ports are the word of the {}, \
                  and the container itself can tell more: {} exec {name} netstat -ltnp",
-                container.runtime
+                container.via.teller, container.runtime
             )),
             containers: vec![container.clone()],
             pod: container.pod.clone(),
             cluster: container.cluster(),
-            evidence: vec![Evidence::new(source, format!("container {name} ({told_by})"))],
+            evidence: vec![Evidence::new(
+                told(container),
+                format!("container {name} ({})", container.via.at()),
+            )],
             ..End::default()
         },
         ..Path::default()

@@ -4,19 +4,22 @@
 mod shut;
 mod tried;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::facts::{Facts, container_name};
+use super::few::few;
 use super::path;
 use super::place;
 use super::published;
 use super::ruled::Tried;
 use crate::model::{
-    Address, Container, End, Ending, Hop, HopKind, Link, LinkKind, NetnsId, Path, Port, Proto,
-    Published, Reach, Socket, SocketState, Vantage,
+    Address, Advice, Cause, Command, Container, End, Ending, FixKind, Hop, HopKind, Link, LinkKind,
+    NetnsId, Path, Port, Proto, Published, Reach, Socket, SocketState, Vantage,
 };
 use shut::Shut;
 
+/// How many addresses of another namespace are tried.
+const TRIED: usize = 64;
 /// How many addresses are named for one vantage.
 const MAX_ADDRESSES: usize = 4;
 
@@ -46,7 +49,7 @@ pub(super) fn of(facts: &Facts<'_>, paths: &mut [Path], entries: &[Tried]) -> Ve
         settle(&mut found);
         for mut entry in found {
             if let (true, Some(port)) = (ports.len() > 1, port) {
-                entry.why = format!("{port}/{proto}: {}", entry.why);
+                entry.why.of = Some((*port, *proto));
             }
             reach.push(entry);
         }
@@ -84,13 +87,11 @@ fn of_port(facts: &Facts<'_>, paths: &[Path]) -> Vec<Reach> {
                     // Every address was tried: what that showed is added later.
                     continue;
                 }
-                let theirs = facts.take(facts.node.addresses(&[netns]));
+                let theirs = facts.addresses_of(netns);
                 let at = first.endpoint.address.filter(|a| !a.is_unspecified());
                 if let Some(address) = at.filter(|at| theirs.iter().all(|a| a.address != *at)) {
-                    let name = facts.netns_ref(netns).name.unwrap_or_else(|| netns.to_string());
-                    let why = format!(
-                        "{address} is no address of an interface: rules of {name} take it, for its own processes and what passes through it"
-                    );
+                    let name = facts.netns_ref(netns);
+                    let why = Cause::NotOnInterface { address, name: name.to_string() };
                     reach.push(entry(Vantage::Node, None, Some(false), why));
                     continue;
                 }
@@ -140,7 +141,7 @@ fn settle(reach: &mut Vec<Reach>) {
         .collect();
     let general =
         |r: &Reach| r.reachable == Some(false) && r.address.is_none() && said.contains(&r.from);
-    let fixes: Vec<(Vantage, Option<String>)> =
+    let fixes: Vec<(Vantage, Option<Advice>)> =
         reach.iter().filter(|r| general(r)).map(|r| (r.from, r.fix.clone())).collect();
     reach.retain(|r| !general(r));
     for (from, fix) in fixes {
@@ -152,20 +153,20 @@ fn settle(reach: &mut Vec<Reach>) {
 
 fn entry(
     from: Vantage,
-    address: Option<String>,
+    address: Option<SocketAddr>,
     reachable: Option<bool>,
-    why: impl Into<String>,
+    cause: Cause,
 ) -> Reach {
-    Reach { from, address, reachable, why: why.into(), fix: None }
+    Reach { from, address, reachable, why: cause.into(), conditions: Vec::new(), fix: None }
 }
 
-fn fix(mut reach: Reach, fix: impl Into<String>) -> Reach {
-    reach.fix = Some(fix.into());
+fn fix(mut reach: Reach, fix: Advice) -> Reach {
+    reach.fix = Some(fix);
     reach
 }
 
-fn at(address: IpAddr, port: u16) -> String {
-    std::net::SocketAddr::new(address, port).to_string()
+fn at(address: IpAddr, port: u16) -> SocketAddr {
+    SocketAddr::new(address, port)
 }
 
 /// A listener in the namespace the tool runs in.
@@ -177,9 +178,9 @@ fn here(facts: &Facts<'_>, socket: &Socket, path: &Path) -> Vec<Reach> {
         return dead(socket, end);
     }
     if bound.is_loopback() {
-        let only = format!("bound to {bound} only");
+        let only = Cause::BoundElsewhere(bound);
         let hint = shut::loopback_fix(facts, socket, end);
-        let addresses = facts.take(facts.node.addresses(&[socket.netns]));
+        let addresses = facts.addresses_of(socket.netns);
         let loopback = if addresses.iter().any(|a| a.address.is_loopback()) {
             entry(Vantage::Loopback, Some(at(bound, port)), Some(true), only.clone())
         } else {
@@ -192,9 +193,9 @@ fn here(facts: &Facts<'_>, socket: &Socket, path: &Path) -> Vec<Reach> {
             entry(Vantage::Containers, None, Some(false), only),
         ];
     }
-    let links = facts.take(facts.node.links(&[socket.netns]));
-    let all: Vec<Address> = facts.take(facts.node.addresses(&[socket.netns]));
-    let mut own = all.clone();
+    let links = facts.links_of(socket.netns);
+    let all = facts.addresses_of(socket.netns);
+    let mut own = all.to_vec();
     own.retain(|a| usable(a.address) && socket.match_rank(a.address).is_some());
     // Bound to a device (`SO_BINDTODEVICE`): nothing else brings packets to it.
     own.retain(|a| socket.ifindex.is_none_or(|index| index == a.ifindex));
@@ -204,7 +205,7 @@ fn here(facts: &Facts<'_>, socket: &Socket, path: &Path) -> Vec<Reach> {
     let mut reach = Vec::new();
     if let Some(index) = socket.ifindex.filter(|index| !is_loopback(*index)) {
         let name = links.iter().find(|l| l.index == index).map_or("?", |l| l.name.as_str());
-        let why = format!("bound to the interface {name} only");
+        let why = Cause::BoundToInterface(name.to_owned());
         reach.push(entry(Vantage::Loopback, None, Some(false), why));
     } else if socket.is_wildcard() {
         let loopback: IpAddr = match bound {
@@ -213,33 +214,34 @@ fn here(facts: &Facts<'_>, socket: &Socket, path: &Path) -> Vec<Reach> {
             }
             _ => crate::model::LOOPBACK4,
         };
-        let why = if socket.takes_ipv4().is_none() {
-            "bound to all addresses; whether IPv4 is among them could not be read"
-        } else {
-            "bound to all addresses"
-        };
+        let why = Cause::BoundToAll { versions_known: socket.takes_ipv4().is_some() };
         if all.iter().any(|a| a.address.is_loopback()) {
-            reach.push(entry(Vantage::Loopback, Some(at(loopback, port)), Some(true), why));
+            let at = Some(at(loopback, port));
+            reach.push(entry(Vantage::Loopback, at, Some(true), why.clone()));
             // A dual-stack bind takes both.
             let other = IpAddr::V6(std::net::Ipv6Addr::LOCALHOST);
             if bound.is_ipv6() && loopback != other && all.iter().any(|a| a.address == other) {
-                reach.push(entry(Vantage::Loopback, Some(at(other, port)), Some(true), why));
+                let at = Some(SocketAddr::new(other, port));
+                reach.push(entry(Vantage::Loopback, at, Some(true), why));
             }
         } else {
             reach.push(loopback_down(loopback, port));
         }
     } else {
-        let no = entry(Vantage::Loopback, None, Some(false), format!("bound to {bound} only"));
-        reach.push(fix(no, format!("connect to {}", at(bound, port))));
+        let no = entry(Vantage::Loopback, None, Some(false), Cause::BoundElsewhere(bound));
+        reach.push(fix(
+            no,
+            Advice::from(format!("connect to {}", at(bound, port))).of(FixKind::ConnectElsewhere),
+        ));
     }
     if own.is_empty() {
         reach.push(entry(Vantage::Outside, None, Some(false), no_address(socket, &all)));
         return reach;
     }
     let why = if socket.is_wildcard() {
-        "bound to all addresses".to_owned()
+        Cause::BoundToAll { versions_known: true }
     } else {
-        format!("bound to {bound}")
+        Cause::BoundTo(bound)
     };
     for address in own.iter().take(MAX_ADDRESSES) {
         reach.push(entry(Vantage::Node, Some(at(address.address, port)), Some(true), why.clone()));
@@ -252,12 +254,7 @@ fn here(facts: &Facts<'_>, socket: &Socket, path: &Path) -> Vec<Reach> {
         reach.push(entry(Vantage::Outside, Some(at), Some(true), why.clone()));
     }
     if outer.is_empty() {
-        reach.push(entry(
-            Vantage::Outside,
-            None,
-            None,
-            "every address it is bound to belongs to a bridge or a device pair: it depends on what is behind them",
-        ));
+        reach.push(entry(Vantage::Outside, None, None, Cause::InnerAddressesOnly));
     }
     if let Some(address) = inner.first().or(outer.first()) {
         reach.push(entry(Vantage::Containers, Some(at(address.address, port)), Some(true), why));
@@ -273,23 +270,18 @@ fn is_inner(address: &Address, links: &[Link]) -> bool {
 }
 
 fn loopback_down(address: IpAddr, port: u16) -> Reach {
-    let why = "the loopback interface of this namespace has no address: it is down";
-    fix(entry(Vantage::Loopback, Some(at(address, port)), Some(false), why), "ip link set lo up")
+    let why = Cause::LoopbackDown;
+    let up = Advice::from(Command::new("ip link set lo up")).of(FixKind::SetLinkUp);
+    fix(entry(Vantage::Loopback, Some(at(address, port)), Some(false), why), up)
 }
 
 /// Why no address but loopback's leads to the socket.
-fn no_address(socket: &Socket, all: &[Address]) -> String {
+fn no_address(socket: &Socket, all: &[Address]) -> Cause {
     if let Some(index) = socket.ifindex {
-        return format!(
-            "bound to the interface with index {index} only, which has no address for it"
-        );
+        return Cause::InterfaceWithoutAddress(index);
     }
-    let family = if socket.address.is_ipv4() { "IPv4" } else { "IPv6" };
-    if all.iter().any(|a| usable(a.address)) {
-        format!("this namespace has no other {family} address that is up")
-    } else {
-        "this namespace has no other address".to_owned()
-    }
+    let any = all.iter().any(|a| usable(a.address));
+    Cause::NoOtherAddress { ipv6: any.then_some(socket.address.is_ipv6()) }
 }
 
 /// A published port behind which nothing is.
@@ -299,10 +291,10 @@ fn dead(socket: &Socket, end: &End) -> Vec<Reach> {
         any if any.is_unspecified() => crate::model::LOOPBACK4,
         one => one,
     };
-    let why = "the port is open, but nothing listens behind it: connections end at once";
+    let why = Cause::NothingBehind;
     let hint = shut::dead_fix(socket, end);
     let at = Some(at(bound, socket.port.0));
-    let mut reach = vec![fix(entry(Vantage::Loopback, at, Some(false), why), hint.clone())];
+    let mut reach = vec![fix(entry(Vantage::Loopback, at, Some(false), why.clone()), hint.clone())];
     if !bound.is_loopback() || socket.is_wildcard() {
         reach.push(fix(entry(Vantage::Outside, None, Some(false), why), hint));
     }
@@ -331,7 +323,7 @@ fn away(
 ) -> Vec<Reach> {
     let port = socket.port.0;
     let place = facts.netns_ref(socket.netns);
-    let name = place.name.clone().unwrap_or_else(|| place.id.to_string());
+    let name = place.to_string();
     // A pod's port is not its node's, though both are in the node container.
     let publisher = end.containers.iter().rev().find(|c| {
         c.ports.iter().any(|p| is_published(p, socket)) && lives_in(facts, c, socket.netns)
@@ -351,24 +343,19 @@ fn away(
     let direct = direct(facts, socket);
     let best = direct.first().map(|a| at(*a, port));
     if !reach.iter().any(|r| r.from == Vantage::Loopback) {
-        shut.unpublished(socket, &name, (end, inner), best.clone());
+        shut.unpublished(socket, &name, (end, inner), best);
     }
     for address in &direct {
-        let why = format!("this namespace has a route to {name}");
+        let why = Cause::Routed(name.clone());
         reach.push(entry(Vantage::Node, Some(at(*address, port)), Some(true), why));
     }
     if direct.is_empty() {
-        reach.push(entry(
-            Vantage::Node,
-            None,
-            None,
-            format!("no address of {name} that this namespace has a link to"),
-        ));
+        reach.push(entry(Vantage::Node, None, None, Cause::NoLink(name)));
     }
     let networks: Vec<&str> =
         end.containers.iter().rev().flat_map(|c| &c.networks).map(|n| n.name.as_str()).collect();
     if let (Some(best), false) = (best, networks.is_empty()) {
-        let why = format!("containers on network {}", networks.join(", "));
+        let why = Cause::SharedNetwork(few(networks));
         reach.push(entry(Vantage::Containers, Some(best), Some(true), why));
     }
     reach
@@ -393,7 +380,7 @@ fn stand_in(facts: &Facts<'_>, netns: NetnsId, first: &Hop) -> (Socket, End) {
         ifindex: None,
         cgroup_id: None,
     };
-    let containers = facts.containers_of(netns);
+    let containers = facts.containers_of(netns).to_vec();
     let cluster = containers.iter().rev().find_map(Container::cluster);
     (socket, End { containers, cluster, ..End::default() })
 }
@@ -403,7 +390,7 @@ fn stand_in(facts: &Facts<'_>, netns: NetnsId, first: &Hop) -> (Socket, End) {
 fn lives_in(facts: &Facts<'_>, container: &Container, netns: NetnsId) -> bool {
     published::home(facts, container).map_or_else(
         || {
-            let addresses = facts.take(facts.node.addresses(&[netns]));
+            let addresses = facts.addresses_of(netns);
             let theirs = container.networks.iter().flat_map(|n| &n.addresses);
             theirs.into_iter().any(|ip| addresses.iter().any(|a| a.address == *ip))
         },
@@ -421,13 +408,14 @@ fn is_published(published: &Published, socket: &Socket) -> bool {
 fn published_reach(facts: &Facts<'_>, container: &Container, published: &Published) -> Vec<Reach> {
     let Some(host_port) = published.host_port else { return Vec::new() };
     let ip = published.host_ip.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into());
-    let name = container_name(container);
-    let what = format!(
-        "container {name} publishes {}->{}/{}",
-        at(ip, host_port.0),
-        published.container_port,
-        published.proto
-    );
+    let says = |elsewhere| Cause::Published {
+        container: container_name(container),
+        at: at(ip, host_port.0),
+        inner: published.container_port,
+        proto: published.proto,
+        elsewhere,
+    };
+    let what = says(false);
     let target = if ip.is_unspecified() {
         if ip.is_ipv6() { std::net::Ipv6Addr::LOCALHOST.into() } else { crate::model::LOOPBACK4 }
     } else {
@@ -440,7 +428,7 @@ fn published_reach(facts: &Facts<'_>, container: &Container, published: &Publish
         return vec![entry(Vantage::Loopback, Some(at(target, host_port.0)), None, what)];
     }
     if ip.is_loopback() {
-        let only = format!("{what}, on {ip} only");
+        let only = says(true);
         let hint = shut::recreate(container, published);
         return vec![
             entry(Vantage::Loopback, Some(at(ip, host_port.0)), Some(true), what),
@@ -453,8 +441,8 @@ fn published_reach(facts: &Facts<'_>, container: &Container, published: &Publish
         Some(ip.is_unspecified()),
         what.clone(),
     )];
-    let mut own_addresses: Vec<Address> = facts.take(facts.node.addresses(&[own]));
-    let links = facts.take(facts.node.links(&[own]));
+    let mut own_addresses: Vec<Address> = facts.addresses_of(own).to_vec();
+    let links = facts.links_of(own);
     own_addresses.retain(|a| {
         usable(a.address)
             && !is_inner(a, &links)
@@ -474,7 +462,7 @@ fn published_reach(facts: &Facts<'_>, container: &Container, published: &Publish
 /// The addresses of the socket's namespace that a process of the own one gets to.
 fn direct(facts: &Facts<'_>, socket: &Socket) -> Vec<IpAddr> {
     let own = facts.host.own_netns;
-    let theirs = facts.take(facts.node.addresses(&[socket.netns]));
+    let theirs = facts.addresses_of(socket.netns);
     let gets_there = |address: &IpAddr| {
         let to = path::To { proto: socket.proto, address: *address, port: socket.port.0 };
         let arrivals = path::from_process(facts, own, to, &mut Vec::new());
@@ -487,6 +475,7 @@ fn direct(facts: &Facts<'_>, socket: &Socket) -> Vec<IpAddr> {
         .iter()
         .map(|a| a.address)
         .filter(|a| usable(*a) && socket.match_rank(*a).is_some())
+        .take(TRIED)
         .filter(gets_there)
         .take(MAX_ADDRESSES)
         .collect()

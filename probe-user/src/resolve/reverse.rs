@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::facts::Facts;
-use super::{ListFilter, answer_of, kube, list};
+use super::list::within as list_within;
+use super::{ListFilter, answer_within, kube};
 use crate::model::{
     Answer, Cluster, Container, End, Endpoint, Impact, ListRow, NetnsId, Path, Port, PortRange,
     Proto, Query, Scope, Service, SocketInode, Subject, Verdict,
@@ -20,8 +21,11 @@ use crate::node::Node;
 /// Every port that leads to `subject`, an answer for each; one answer without a path when
 /// there is none.
 pub fn reverse(node: &dyn Node, subject: &Subject) -> Vec<Answer> {
-    let listing = list(node, &ListFilter::default());
     let facts = Facts::new(node);
+    let listing = list_within(&facts.again(), &ListFilter::default());
+    let answer_of = |query: &Query, wanted: &dyn Fn(&Path) -> bool| {
+        answer_within(&facts.again(), query, wanted)
+    };
     let known = kube::Known::of(&facts, subject);
     let is_subject = |end: &End| known.has(end) || is_end(subject, end);
     let own = |row: &&ListRow| is_subject(&row.end) || is_service(subject, row.service.as_ref());
@@ -48,10 +52,8 @@ pub fn reverse(node: &dyn Node, subject: &Subject) -> Vec<Answer> {
             subject: Some(subject.clone()),
         })
         .chain(known.addresses.iter().map(|at| at_address(*at, subject)))
-        .map(|query| answer_of(node, &query, &wanted))
-        .chain(
-            known.endpoints.iter().map(|at| answer_of(node, &at_address(*at, subject), &|_| true)),
-        )
+        .map(|query| answer_of(&query, &wanted))
+        .chain(known.endpoints.iter().map(|at| answer_of(&at_address(*at, subject), &|_| true)))
         .filter(|answer| !answer.paths.is_empty())
         .collect();
     if answers.is_empty() {
@@ -68,6 +70,7 @@ pub fn reverse(node: &dyn Node, subject: &Subject) -> Vec<Answer> {
             },
             verdict: if unknown { Verdict::Unknown } else { Verdict::NotFound },
             paths: Vec::new(),
+            more: 0,
             reach: Vec::new(),
             findings: Vec::new(),
             flows: None,
@@ -95,7 +98,7 @@ fn follow_back(
     leads: &mut BTreeSet<usize>,
 ) {
     let mut of_netns: BTreeMap<NetnsId, Vec<IpAddr>> = BTreeMap::new();
-    for address in facts.all_addresses().into_iter().filter(|a| !a.address.is_loopback()) {
+    for address in facts.all_addresses().iter().filter(|a| !a.address.is_loopback()) {
         of_netns.entry(address.netns).or_default().push(address.address);
     }
     let at = |row: &ListRow| -> Vec<(IpAddr, Port)> {

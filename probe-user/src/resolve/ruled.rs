@@ -1,11 +1,17 @@
 //! Ports that rules and load balancers take, in every namespace: with a socket
 //! behind them or without one.
 
+use std::ops::RangeInclusive;
+
+use whereis_port_rules::ports;
+
 use super::facts::Facts;
-use super::path::{self, Entry, To};
-use super::rules::from_node::FromNode;
-use super::rules::ports;
-use crate::model::{Gap, Impact, NetnsId, Path, Proto, Query, Scope};
+use super::from_node::{self, FromNode};
+use super::path::{self, Entry, From, To};
+use super::walk::Visited;
+use crate::model::{
+    Gap, GapKind, GapSource, Impact, NetnsId, Path, Port, Proto, Query, Scope, Socket,
+};
 
 /// How many ports of a range are tried one by one; of a wider range only those that
 /// rules name.
@@ -19,7 +25,7 @@ pub(super) struct Tried {
 
 /// Tries the ports of the question in every namespace where something but a socket
 /// could take them.
-pub(super) fn try_all(facts: &Facts<'_>, query: &Query) -> Vec<Tried> {
+pub(super) fn try_all(facts: &Facts<'_>, query: &Query, sockets: &[Socket]) -> Vec<Tried> {
     let all = facts.all_netns();
     let all: Vec<NetnsId> = match query.scope {
         // Every namespace has a loopback of its own; a connection means this one's.
@@ -31,25 +37,116 @@ pub(super) fn try_all(facts: &Facts<'_>, query: &Query) -> Vec<Tried> {
     };
     path::read_rulesets(facts, &all);
     let mut tried = Vec::new();
+    let mut indifferent = Vec::new();
     for netns in all {
         if !path::may_take(facts, netns) {
             continue;
         }
         let mut entries = Vec::new();
         for (proto, port) in ports_of(facts, netns, query) {
-            match query.scope {
-                Scope::Everywhere => {
-                    entries.extend(path::of_namespace(facts, netns, proto, port));
-                }
+            let found = match query.scope {
+                Scope::Everywhere => path::of_namespace(facts, netns, proto, port),
                 Scope::Address(address) => {
                     let to = To { proto, address: address.to_canonical(), port };
-                    entries.extend(path::to_address(facts, netns, to));
+                    path::to_address(facts, netns, to)
                 }
+            };
+            let listens = |s: &Socket| (s.netns, s.proto, s.port) == (netns, proto, Port(port));
+            let is_asked = asked_at(facts, netns, query) || sockets.iter().any(listens);
+            if !is_asked && takes_most(facts, netns, &found) {
+                indifferent.push(netns);
+                continue;
             }
+            entries.extend(found);
         }
         tried.push(Tried { netns, entries });
     }
+    indifferent.dedup();
+    if let Some(first) = indifferent.first() {
+        let name = facts.netns_ref(*first);
+        let others = match indifferent.len() - 1 {
+            0 => String::new(),
+            n => format!(" and {n} others"),
+        };
+        facts.gap(Gap::new(
+            Impact::Way,
+            GapSource::new(GapKind::PacketRules, format!("network namespace {name}{others}")),
+            "they take nearly every port, whoever has it: that is not told of each",
+        ));
+    }
     tried
+}
+
+/// Whether a question is about an address of this very namespace.
+fn asked_at(facts: &Facts<'_>, netns: NetnsId, query: &Query) -> bool {
+    let Scope::Address(address) = query.scope else { return false };
+    facts.addresses_of(netns).iter().any(|a| a.address == address.to_canonical())
+}
+
+/// How far the ports are apart that are tried beside one: everywhere among all of them.
+const STRIDE: u16 = 7919;
+
+/// Whether rules of a namespace that is not the node's own take a port only because they
+/// take most ports: a sidecar's, for one, or those of somebody who has a network namespace
+/// and wants to be an answer to every question. They say nothing of the port.
+fn takes_most(facts: &Facts<'_>, netns: NetnsId, found: &[Entry]) -> bool {
+    const OTHERS: u16 = 8;
+    const FEW: usize = 2;
+    let taken = |arrivals: &[path::Arrival]| arrivals.iter().any(path::is_taken);
+    if facts.budget.is_home(netns) {
+        return false;
+    }
+    let Some(one) = found.iter().find(|entry| taken(&entry.arrivals)) else { return false };
+    let is_too = |n: &u16| {
+        let to = To { port: one.to.port.wrapping_add(n * STRIDE).max(1), ..one.to };
+        let arrivals = match one.from {
+            From::Loopback | From::Own => {
+                Some(path::from_process(facts, netns, to, &mut Visited::new()))
+            }
+            From::Outside | From::Inner => path::to_own_address(facts, netns, to),
+        };
+        arrivals.is_some_and(|arrivals| taken(&arrivals))
+    };
+    // Without steps left to know it, it is no answer either: that they ran out is said.
+    (1..=OTHERS).filter(is_too).take(FEW).count() == FEW
+        || facts.budget.is_used_up(&facts.budget.of(netns))
+}
+
+/// From so many ports on rules take nearly all.
+const NEARLY_ALL: u128 = 60_000;
+
+/// Says what rules take of some ports that is not told port by port.
+pub(super) fn say_unclear(
+    facts: &Facts<'_>,
+    netns: NetnsId,
+    found: &ports::Found,
+    asked: RangeInclusive<u16>,
+) {
+    let name = facts.netns_ref(netns);
+    let gap = |impact, why| {
+        let source = GapSource::new(GapKind::PacketRules, format!("network namespace {name}"));
+        facts.gap(Gap::new(impact, source, why).remedy("ask for one port"));
+    };
+    if let Some(rule) = &found.unclear {
+        gap(Impact::Port, format!("which ports a rule takes is not known: {rule}"));
+    }
+    let (from, to) = (u128::from(*asked.start()), u128::from(*asked.end()));
+    let is_asked = |many: &&ports::Many| !many.ports.within(from, to).is_empty();
+    let mut asked = found.many.iter().filter(is_asked);
+    let Some(many) = asked.next() else { return };
+    let count = many.ports.len();
+    let others = match asked.count() {
+        0 => String::new(),
+        1 => " (and another)".to_owned(),
+        n => format!(" (and {n} others)"),
+    };
+    let (impact, which) = match (count >= NEARLY_ALL, many.surely) {
+        (true, true) => (Impact::Way, "nearly every port is".to_owned()),
+        (false, true) => (Impact::Port, format!("{count} ports are")),
+        (_, false) => (Impact::Port, format!("some of {count} ports are")),
+    };
+    let rule = &many.rule;
+    gap(impact, format!("{which} taken by a rule{others}, which is not told of each: {rule}"));
 }
 
 /// The ports to try: all that are asked for, or those of them that rules name.
@@ -62,10 +159,18 @@ fn ports_of(facts: &Facts<'_>, netns: NetnsId, query: &Query) -> Vec<(Proto, u16
     let protos: Vec<Proto> = protos.collect();
     let mut ports: Vec<(Proto, u16)> = Vec::new();
     if let Some(ruleset) = path::ruleset(facts, netns) {
-        let named = ports::taken(&FromNode::new(facts), &ruleset);
-        ports.extend(named.iter().map(|t| (t.proto, t.port)));
+        let here = from_node::here(facts, netns);
+        let found = ports::taken(&FromNode::new(facts, netns), &ruleset, &here);
+        say_unclear(facts, netns, &found, first..=last);
+        ports.extend(found.ports.iter().map(|t| (t.proto, t.port)));
+        // One stands for all that a rule takes together.
+        for many in &found.many {
+            let some = many.ports.within(u128::from(first), u128::from(last));
+            let one = some.iter().next().and_then(|port| u16::try_from(port).ok());
+            ports.extend(one.map(|port| (many.proto, port)));
+        }
     }
-    for frontend in facts.take(facts.node.frontends(&[netns])) {
+    for frontend in facts.take(facts.world.frontends(&[netns])).iter() {
         let of = Proto::ALL.into_iter().filter(|p| frontend.proto.is_none_or(|n| n == p.number()));
         ports.extend(of.map(|proto| (proto, frontend.port)));
     }
@@ -82,7 +187,8 @@ pub(super) fn paths(facts: &Facts<'_>, tried: &[Tried]) -> Vec<Path> {
         // They were tried port by port.
         let same_port = |a: &Entry, b: &Entry| (a.to.proto, a.to.port) == (b.to.proto, b.to.port);
         for of_port in one.entries.chunk_by(same_port) {
-            let mut found = path::paths(of_port);
+            let (mut found, more) = path::paths(of_port);
+            facts.leave_unshown(more);
             for path in &mut found {
                 if let Some(first) = path.hops.first_mut().filter(|h| h.netns.is_none()) {
                     first.netns = Some(facts.netns_ref(one.netns));
@@ -109,9 +215,10 @@ pub(super) fn services(facts: &Facts<'_>, query: &Query) -> Vec<Path> {
     let mut left = 0;
     for netns in facts.all_netns() {
         let Some(ruleset) = path::ruleset(facts, netns) else { continue };
+        let here = from_node::here(facts, netns);
         for proto in protos() {
-            let source = FromNode::new(facts);
-            let all = ports::services::addresses(&source, &ruleset, proto, port);
+            let source = FromNode::new(facts, netns);
+            let all = ports::addresses(&source, &ruleset, &here, proto, port);
             left += all.len().saturating_sub(SERVICES);
             for address in all.into_iter().take(SERVICES) {
                 let entries = path::to_address(facts, netns, To { proto, address, port });
@@ -122,7 +229,7 @@ pub(super) fn services(facts: &Facts<'_>, query: &Query) -> Vec<Path> {
     if left > 0 {
         facts.gap(Gap::new(
             Impact::Way,
-            format!("services with port {port}"),
+            GapSource::new(GapKind::Services, format!("port {port}")),
             format!("{left} more have it at an address of their own, and are not followed"),
         ));
     }

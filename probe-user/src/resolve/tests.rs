@@ -1,20 +1,30 @@
 //! Resolving over a node that is written down in the test.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::model::{
-    Address, Ancestor, Answer, Capability, Certificate, CgroupPath, Container, ContainerRef,
-    Ending, Frontend, Gap, HopKind, Host, Impact, KernelPort, KubeAsk, KubeContext, KubeObjects,
-    Link, LinkKind, Netns, NetnsId, Network, Owner, Owners, Pid, Port, PortRange, Process, Proto,
-    Published, Query, Read, Route, Runtime, Scope, Socket, SocketFilter, SocketInode, SocketState,
-    SourceReport, StartTime, TlsAsk, Vantage, Verdict, Watched,
+    Address, Ancestor, Answer, Bytes, Capability, CauseCode, Certificate, CgroupPath, ChainId,
+    Connections, Container, ContainerRef, Element, Ending, Flow, FlowFilter, Frontend, Gap,
+    GapKind, GapSource, HopKind, Host, Impact, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext,
+    KubeObjects, Link, LinkKind, NetSettings, Netns, NetnsId, Network, Owner, Owners, Pid, Port,
+    PortRange, Process, Proto, Published, Query, Read, Route, RouteFound, RouteQuery, Rule,
+    Ruleset, Runtime, Scope, Set, SetId, Socket, SocketFilter, SocketInode, SocketState,
+    SourceReport, StartTime, Teller, TlsAsk, ToldBy, Vantage, Verdict, Watched,
 };
-use crate::node::Node;
+use crate::node::{
+    Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Node, Observed, Prefetch, Processes,
+    Reports, Runtimes, Sockets, Topology,
+};
 
+mod budget;
+mod calls;
 mod certificate;
 mod cluster;
 mod event;
 mod kube;
+mod namespaces;
 mod observed;
 mod paths;
 
@@ -40,6 +50,10 @@ struct TestNode {
     frontends: Vec<Frontend>,
     apis: Vec<kube::Api>,
     certificates: certificate::Shown,
+    rulesets: Vec<Ruleset>,
+    chains: BTreeMap<ChainId, Arc<[Rule]>>,
+    /// How often it was asked for rules.
+    asked: Cell<usize>,
 }
 
 fn netns(id: NetnsId, name: Option<&str>) -> Netns {
@@ -49,6 +63,7 @@ fn netns(id: NetnsId, name: Option<&str>) -> Netns {
         name: name.map(str::to_owned),
         paths: Vec::new(),
         members: Vec::new(),
+        user_ns: None,
     }
 }
 
@@ -87,6 +102,9 @@ impl TestNode {
             frontends: Vec::new(),
             apis: Vec::new(),
             certificates: certificate::Shown::default(),
+            rulesets: Vec::new(),
+            chains: BTreeMap::new(),
+            asked: Cell::new(0),
         };
         node.address(HOST, "127.0.0.1").address(HOST, "192.0.2.10")
     }
@@ -171,6 +189,7 @@ impl TestNode {
                 exe: None,
                 cwd: None,
                 uid: 0,
+                own_word: false,
                 user: None,
                 nspid: vec![pid],
                 netns: Some(netns),
@@ -190,7 +209,7 @@ impl TestNode {
         let reference = ContainerRef { runtime: Runtime::Docker, id: id.to_owned(), pod: None };
         let mut container = Container::from_ref(&reference, &[]);
         container.name = Some(name.to_owned());
-        container.via = "Docker API (/var/run/docker.sock)".to_owned();
+        container.via = ToldBy::new(Teller::DockerApi, "/var/run/docker.sock");
         change(&mut container);
         self.containers.push(container);
         self
@@ -209,25 +228,15 @@ fn of<T: Clone>(all: &[T], netns: &[NetnsId], place: impl Fn(&T) -> NetnsId) -> 
     Read::whole(all.iter().filter(|x| netns.contains(&place(x))).cloned().collect())
 }
 
-impl Node for TestNode {
+impl Topology for TestNode {
     fn host(&self) -> Read<Host> {
         Read::whole(self.host.clone())
     }
     fn netns(&self) -> Read<Vec<Netns>> {
         Read { value: self.netns.clone(), gaps: self.gaps.clone() }
     }
-    fn sockets(&self, netns: &[NetnsId], filter: &SocketFilter) -> Read<Vec<Socket>> {
-        let mut read = of(&self.sockets, netns, |s| s.netns);
-        read.value.retain(|s| filter.matches(s));
-        read
-    }
-    fn owners(&self, inodes: &BTreeSet<SocketInode>) -> Read<Owners> {
-        let mut owners = self.owners.clone();
-        owners.holders.retain(|o| inodes.contains(&o.inode));
-        Read::whole(owners)
-    }
-    fn processes(&self, pids: &[Pid]) -> Read<Vec<Process>> {
-        Read::whole(self.processes.iter().filter(|p| pids.contains(&p.pid)).cloned().collect())
+    fn unseen(&self) -> Read<()> {
+        Read::default()
     }
     fn links(&self, netns: &[NetnsId]) -> Read<Vec<Link>> {
         of(&self.links, netns, |l| l.netns)
@@ -238,21 +247,77 @@ impl Node for TestNode {
     fn routes(&self, netns: &[NetnsId]) -> Read<Vec<Route>> {
         of(&self.routes, netns, |r| r.netns)
     }
+    fn route(&self, _: &RouteQuery) -> Read<Option<RouteFound>> {
+        Read::default()
+    }
+    fn settings(&self, _: &[NetnsId]) -> Read<Vec<NetSettings>> {
+        Read::default()
+    }
+}
+
+impl Sockets for TestNode {
+    fn sockets(&self, netns: &[NetnsId], filter: &SocketFilter) -> Read<Vec<Socket>> {
+        let mut read = of(&self.sockets, netns, |s| s.netns);
+        read.value.retain(|s| filter.matches(s));
+        read
+    }
+    fn owners(&self, inodes: &BTreeSet<SocketInode>) -> Read<Owners> {
+        let mut owners = self.owners.clone();
+        owners.holders.retain(|o| inodes.contains(&o.inode));
+        Read::whole(owners)
+    }
     fn kernel_ports(&self, netns: &[NetnsId]) -> Read<Vec<KernelPort>> {
         of(&self.kernel_ports, netns, |p| p.netns)
     }
+    fn connections(&self, _: &[NetnsId]) -> Vec<Connections> {
+        Vec::new()
+    }
+}
+
+impl Processes for TestNode {
+    fn processes(&self, pids: &[Pid]) -> Read<Vec<Process>> {
+        Read::whole(self.processes.iter().filter(|p| pids.contains(&p.pid)).cloned().collect())
+    }
+    fn cgroup_path(&self, _: u64) -> Read<Option<CgroupPath>> {
+        Read::whole(None)
+    }
+}
+
+impl Netfilter for TestNode {
+    fn rulesets(&self, netns: &[NetnsId]) -> Read<Vec<Ruleset>> {
+        of(&self.rulesets, netns, |r| r.netns)
+    }
+    fn chain(&self, chain: &ChainId) -> Read<Option<Arc<[Rule]>>> {
+        self.asked.set(self.asked.get() + 1);
+        Read::whole(self.chains.get(chain).cloned())
+    }
+    fn set(&self, _: &SetId) -> Read<Option<Set>> {
+        Read::default()
+    }
+    fn set_elements(&self, _: &SetId) -> Read<Option<Arc<[Element]>>> {
+        Read::default()
+    }
+    fn set_element(&self, _: &SetId, _: &Bytes) -> Read<Option<Element>> {
+        Read::default()
+    }
+    fn ip_set(&self, _: &IpSetId) -> Read<Option<IpSet>> {
+        Read::default()
+    }
+}
+
+impl Conntrack for TestNode {
+    fn flows(&self, _: &[NetnsId], _: &FlowFilter) -> Read<Vec<Flow>> {
+        Read::default()
+    }
+}
+
+impl LoadBalancers for TestNode {
     fn frontends(&self, netns: &[NetnsId]) -> Read<Vec<Frontend>> {
         of(&self.frontends, netns, |f| f.netns)
     }
-    fn kube_contexts(&self) -> Read<Vec<KubeContext>> {
-        Read::whole(self.apis.iter().map(|api| api.context.clone()).collect())
-    }
-    fn kube(&self, asks: &[KubeAsk]) -> Vec<Read<KubeObjects>> {
-        asks.iter().map(|ask| kube::answer(&self.apis, ask)).collect()
-    }
-    fn certificates(&self, asks: &[TlsAsk]) -> Vec<Read<Option<Certificate>>> {
-        self.certificates.ask(asks)
-    }
+}
+
+impl Runtimes for TestNode {
     fn container(&self, chain: &[ContainerRef], _: Pid) -> Read<Option<Container>> {
         let id = &chain.last().unwrap().id;
         Read::whole(self.containers.iter().find(|c| c.id == *id).cloned())
@@ -260,15 +325,38 @@ impl Node for TestNode {
     fn containers(&self) -> Read<Vec<Container>> {
         Read::whole(self.containers.clone())
     }
-    fn cgroup_path(&self, _: u64) -> Read<Option<CgroupPath>> {
-        Read::whole(None)
+}
+
+impl Clusters for TestNode {
+    fn kube_contexts(&self) -> Read<Vec<KubeContext>> {
+        Read::whole(self.apis.iter().map(|api| api.context.clone()).collect())
     }
+    fn kube(&self, asks: &[KubeAsk]) -> Vec<Read<KubeObjects>> {
+        asks.iter().map(|ask| kube::answer(&self.apis, ask)).collect()
+    }
+}
+
+impl Listeners for TestNode {
+    fn certificates(&self, asks: &[TlsAsk]) -> Vec<Read<Option<Certificate>>> {
+        self.certificates.ask(asks)
+    }
+}
+
+impl Observed for TestNode {
     fn observed(&self) -> Read<Option<Watched>> {
         Read::whole(self.watched.clone())
     }
+}
+
+impl Reports for TestNode {
     fn sources(&self) -> Vec<SourceReport> {
         Vec::new()
     }
+}
+
+impl Prefetch for TestNode {
+    fn prefetch_sockets(&self, _: &SocketFilter) {}
+    fn prefetch_rules(&self, _: &[NetnsId]) {}
 }
 
 /// The hops of each path, as `address:port`, and the name at its end.
@@ -287,9 +375,9 @@ fn shape(answer: &Answer) -> Vec<String> {
     answer.paths.iter().map(path).collect()
 }
 
-fn reachable(answer: &Answer, from: Vantage) -> Vec<(Option<bool>, Option<&str>)> {
+fn reachable(answer: &Answer, from: Vantage) -> Vec<(Option<bool>, Option<String>)> {
     let of = answer.reach.iter().filter(|r| r.from == from);
-    of.map(|r| (r.reachable, r.address.as_deref())).collect()
+    of.map(|r| (r.reachable, r.address.map(|a| a.to_string()))).collect()
 }
 
 const PROXY: &str = "/usr/sbin/docker-proxy -proto tcp -host-ip 127.0.0.1 -host-port 20971 -container-ip 172.18.0.4 -container-port 6443";
@@ -335,9 +423,12 @@ fn a_published_port_leads_through_the_proxy_to_the_process_and_its_cluster() {
     );
     assert_eq!(path.end.containers[0].name.as_deref(), Some("cluster2-control-plane"));
     assert_eq!(path.end.cluster.as_ref().map(|c| c.name.as_str()), Some("cluster2"));
-    let forward: Vec<&str> = path.hops[1].evidence.iter().map(|e| e.source.as_ref()).collect();
+    let forward: Vec<&str> = path.hops[1].evidence.iter().map(|e| e.source.as_str()).collect();
     assert_eq!(forward, ["command line", "Docker API"]);
-    assert_eq!(reachable(&answer, Vantage::Loopback), [(Some(true), Some("127.0.0.1:20971"))]);
+    assert_eq!(
+        reachable(&answer, Vantage::Loopback),
+        [(Some(true), Some("127.0.0.1:20971".to_owned()))]
+    );
     assert_eq!(reachable(&answer, Vantage::Outside), [(Some(false), None)]);
 }
 
@@ -345,10 +436,14 @@ fn a_published_port_leads_through_the_proxy_to_the_process_and_its_cluster() {
 fn a_containers_port_names_the_published_way_in() {
     let answer = kind_node().ask("6443");
     assert_eq!(shape(&answer), ["[::]:6443 > kube-apiserver"]);
-    assert_eq!(reachable(&answer, Vantage::Loopback), [(Some(true), Some("127.0.0.1:20971"))]);
+    assert_eq!(
+        reachable(&answer, Vantage::Loopback),
+        [(Some(true), Some("127.0.0.1:20971".to_owned()))]
+    );
     let outside = answer.reach.iter().find(|r| r.from == Vantage::Outside).unwrap();
     assert_eq!(outside.reachable, Some(false));
-    assert!(outside.why.contains("127.0.0.1 only"), "{}", outside.why);
+    assert_eq!(outside.why.cause.code(), CauseCode::PublishedElsewhere);
+    assert!(outside.why.to_string().contains("127.0.0.1 only"), "{}", outside.why);
 }
 
 #[test]
@@ -362,10 +457,13 @@ fn an_unpublished_port_of_a_kind_node_says_how_to_get_there() {
         ifindex: Some(5),
     });
     let answer = node.ask("30518");
-    assert_eq!(reachable(&answer, Vantage::Node), [(Some(true), Some("172.18.0.4:30518"))]);
+    assert_eq!(
+        reachable(&answer, Vantage::Node),
+        [(Some(true), Some("172.18.0.4:30518".to_owned()))]
+    );
     let loopback = answer.reach.iter().find(|r| r.from == Vantage::Loopback).unwrap();
     assert_eq!(loopback.reachable, Some(false));
-    let fix = loopback.fix.as_deref().unwrap();
+    let fix = crate::view::shell::text(loopback.fix.as_ref().unwrap());
     assert!(fix.contains("172.18.0.4:30518") && fix.contains("extraPortMappings"), "{fix}");
 }
 
@@ -376,7 +474,10 @@ fn a_published_port_that_nothing_serves_ends_in_nothing() {
     let answer = node.ask("20971");
     assert_eq!(shape(&answer), ["127.0.0.1:20971 > 172.18.0.4:6443 > Nothing"]);
     assert_eq!(answer.paths[0].end.containers[0].name.as_deref(), Some("cluster2-control-plane"));
-    assert_eq!(reachable(&answer, Vantage::Loopback), [(Some(false), Some("127.0.0.1:20971"))]);
+    assert_eq!(
+        reachable(&answer, Vantage::Loopback),
+        [(Some(false), Some("127.0.0.1:20971".to_owned()))]
+    );
 }
 
 #[test]
@@ -404,13 +505,17 @@ fn what_a_runtime_publishes_is_the_way_in_where_its_containers_are_hidden() {
     node.owners = Owners::default();
     node.processes.clear();
     let answer = node.ask("6443");
-    assert_eq!(reachable(&answer, Vantage::Loopback), [(Some(true), Some("127.0.0.1:20971"))]);
+    assert_eq!(
+        reachable(&answer, Vantage::Loopback),
+        [(Some(true), Some("127.0.0.1:20971".to_owned()))]
+    );
     assert_eq!(reachable(&answer, Vantage::Outside), [(Some(false), None)]);
     // What it does not publish may be there all the same: how to look is said.
     let answer = node.ask("2379");
     assert_eq!(answer.verdict, Verdict::Unknown);
-    let remedies: Vec<&str> = answer.gaps.iter().filter_map(|g| g.remedy.as_deref()).collect();
-    assert!(remedies[0].contains("docker exec cluster2-control-plane"), "{remedies:?}");
+    let commands: Vec<_> = answer.gaps.iter().filter_map(|g| g.command.as_ref()).collect();
+    let [look] = commands[..] else { panic!("{commands:?}") };
+    assert_eq!(look.words(), ["docker", "exec", "cluster2-control-plane", "netstat", "-ltnp"]);
 }
 
 /// The same port in two namespaces, from which no container publishes it.
@@ -433,11 +538,13 @@ fn one_reason_for_several_namespaces_is_said_once() {
             panic!("{:?}", answer.reach)
         };
         assert_eq!(only.reachable, Some(false));
-        assert!(only.why.contains("a and b"), "{}", only.why);
+        assert!(only.why.to_string().contains("a and b"), "{}", only.why);
     }
     let answer = two_unpublished("127.0.0.1:2379", "127.0.0.1:2379").ask("2379");
     assert_eq!(answer.reach.len(), 4, "one for each vantage: {:?}", answer.reach);
-    assert!(answer.reach.iter().all(|r| r.why == "bound to 127.0.0.1 inside a and b only"));
+    assert!(
+        answer.reach.iter().all(|r| r.why.to_string() == "bound to 127.0.0.1 inside a and b only")
+    );
 }
 
 #[test]
@@ -445,8 +552,8 @@ fn a_bind_to_loopback_shuts_nothing_that_another_bind_opens() {
     let mut node = two_unpublished("127.0.0.1:2379", "127.0.0.1:2379");
     node = node.tcp(A, "172.18.0.2:2379").held_by(20, A, "etcd");
     let answer = node.ask("2379");
-    let reasons: Vec<&str> = answer.reach.iter().map(|r| r.why.as_str()).collect();
-    assert!(reasons.contains(&"bound to 127.0.0.1 inside b only"), "{reasons:?}");
+    let reasons: Vec<String> = answer.reach.iter().map(|r| r.why.to_string()).collect();
+    assert!(reasons.iter().any(|why| why == "bound to 127.0.0.1 inside b only"), "{reasons:?}");
     assert!(!reasons.iter().any(|why| why.contains("inside a and b only")), "{reasons:?}");
 }
 
@@ -467,7 +574,11 @@ fn kube_proxy_that_holds_a_node_port_does_not_serve_it() {
 #[test]
 fn where_nothing_is_no_name_can_be_missing() {
     let mut node = TestNode::new();
-    node.gaps = vec![Gap::new(Impact::Name, "container 5d1f8f6a0c8f", "nobody knows it")];
+    node.gaps = vec![Gap::new(
+        Impact::Name,
+        GapSource::new(GapKind::Container, "5d1f8f6a0c8f"),
+        "nobody knows it",
+    )];
     let answer = node.ask("80");
     assert_eq!((answer.verdict, answer.gaps.len()), (Verdict::NotFound, 0));
     let answer = node.tcp(HOST, "0.0.0.0:80").held_by(5, HOST, "nginx").ask("80");
@@ -496,7 +607,10 @@ fn a_v6_only_socket_takes_no_ipv4() {
     assert_eq!(shape(&node.ask("127.0.0.1:80")), ["[::]:80 > six"]);
     node.sockets[0].v6only = Some(true);
     assert_eq!(node.ask("127.0.0.1:80").verdict, Verdict::NotFound);
-    assert_eq!(reachable(&node.ask("80"), Vantage::Loopback), [(Some(true), Some("[::1]:80"))]);
+    assert_eq!(
+        reachable(&node.ask("80"), Vantage::Loopback),
+        [(Some(true), Some("[::1]:80".to_owned()))]
+    );
 }
 
 #[test]
@@ -515,7 +629,9 @@ fn what_holds_for_one_protocol_is_not_said_of_another() {
         .held_by(6, HOST, "wide");
     let answer = node.ask("53");
     let outside: Vec<_> = answer.reach.iter().filter(|r| r.from == Vantage::Outside).collect();
-    let said = |proto: &str| outside.iter().find(|r| r.why.starts_with(proto)).unwrap().reachable;
+    let said = |proto: &str| {
+        outside.iter().find(|r| r.why.to_string().starts_with(proto)).unwrap().reachable
+    };
     assert_eq!((said("53/udp"), said("53/tcp")), (Some(true), Some(false)), "{outside:?}");
 }
 
@@ -528,7 +644,10 @@ fn two_sockets_at_one_address_make_one_way_in() {
         .held_by(6, HOST, "six");
     node.sockets[1].v6only = None;
     let answer = node.ask("80");
-    assert_eq!(reachable(&answer, Vantage::Loopback), [(Some(true), Some("127.0.0.1:80"))]);
+    assert_eq!(
+        reachable(&answer, Vantage::Loopback),
+        [(Some(true), Some("127.0.0.1:80".to_owned()))]
+    );
 }
 
 #[test]
@@ -575,7 +694,7 @@ fn a_reused_pid_owns_nothing() {
         .last_process(|p| p.start = StartTime(99));
     let answer = node.ask("80");
     assert_eq!(shape(&answer), ["0.0.0.0:80 > Unknown"]);
-    assert!(answer.gaps.iter().any(|g| g.source == "process 50"), "{:?}", answer.gaps);
+    assert!(answer.gaps.iter().any(|g| g.source.to_string() == "process 50"), "{:?}", answer.gaps);
 }
 
 #[test]
@@ -787,12 +906,15 @@ fn a_bound_device_and_a_loopback_that_is_down_limit_who_gets_in() {
     node.sockets[0].ifindex = Some(2);
     let answer = node.ask("80");
     assert_eq!(reachable(&answer, Vantage::Loopback), [(Some(false), None)]);
-    assert_eq!(reachable(&answer, Vantage::Node), [(Some(true), Some("192.0.2.10:80"))]);
+    assert_eq!(reachable(&answer, Vantage::Node), [(Some(true), Some("192.0.2.10:80".to_owned()))]);
 
     let mut down = TestNode::new().tcp(HOST, "127.0.0.1:80").held_by(5, HOST, "web");
     down.addresses.retain(|a| !a.address.is_loopback());
     let answer = down.ask("80");
-    assert_eq!(reachable(&answer, Vantage::Loopback), [(Some(false), Some("127.0.0.1:80"))]);
+    assert_eq!(
+        reachable(&answer, Vantage::Loopback),
+        [(Some(false), Some("127.0.0.1:80".to_owned()))]
+    );
 }
 
 #[test]
@@ -838,11 +960,15 @@ fn nothing_there_is_said_only_when_nothing_was_hidden() {
     assert_eq!(hidden.ask("9").verdict, Verdict::Unknown);
 
     let mut unread = TestNode::new();
-    unread.gaps.push(Gap::new(Impact::Port, "network namespace 7", "can't be entered"));
+    unread.gaps.push(Gap::new(
+        Impact::Port,
+        GapSource::new(GapKind::NetworkNamespaces, "network namespace 7"),
+        "can't be entered",
+    ));
     assert_eq!(unread.ask("9").verdict, Verdict::Unknown);
 
     let mut unnamed = TestNode::new();
-    unnamed.gaps.push(Gap::new(Impact::Name, "Docker API", "does not answer"));
+    unnamed.gaps.push(Gap::new(Impact::Name, GapKind::Runtime, "does not answer"));
     assert_eq!(unnamed.ask("9").verdict, Verdict::NotFound);
 }
 

@@ -10,8 +10,8 @@ use super::owner;
 use super::path::{self, To};
 use super::published::{published_beyond, publisher};
 use crate::model::{
-    End, Ending, Endpoint, Evidence, Hop, HopKind, NetnsId, Path, Port, Process, Proto, RouteFound,
-    Socket,
+    End, Ending, Endpoint, Evidence, EvidenceSource, Hop, HopKind, NetnsId, Path, Port, Process,
+    Proto, RouteFound, Socket,
 };
 
 /// How many forwards in a row are followed. Real chains have two or three.
@@ -72,7 +72,7 @@ pub(super) fn follow(facts: &Facts<'_>, socket: &Socket, visited: &mut Visited) 
                     let quote = forward.as_ref().map(|(_, forward)| forward.quote.clone());
                     // An argument that is not believed is worth saying all the same.
                     let said = quote.or(end.why.take());
-                    let said = said.map(|said| Evidence::new("command line", said));
+                    let said = said.map(|said| Evidence::new(EvidenceSource::CommandLine, said));
                     let from = end.processes.first().and_then(|p| p.netns);
                     let ways = observed::shown(facts, socket, &ways, seen);
                     let from = from.unwrap_or(socket.netns);
@@ -106,11 +106,13 @@ fn listener(facts: &Facts<'_>, socket: &Socket, end: &End) -> Hop {
         (None, _) => "owner unknown".to_owned(),
     };
     let netns = facts.netns_ref(socket.netns);
-    let mut evidence =
-        vec![Evidence::new("socket table", format!("netns {}, inode {}", netns.id, socket.inode))];
+    let mut evidence = vec![Evidence::new(
+        EvidenceSource::SocketTable,
+        format!("netns {}, inode {}", netns.id, socket.inode),
+    )];
     if let Some(process) = end.processes.first() {
         evidence.push(Evidence::new(
-            "descriptors",
+            EvidenceSource::Descriptors,
             format!("/proc/{}/fd holds socket:[{}]", process.pid, socket.inode),
         ));
     } else if kind == HopKind::Kernel {
@@ -124,6 +126,7 @@ fn listener(facts: &Facts<'_>, socket: &Socket, end: &End) -> Hop {
         detail,
         socket: Some(socket.clone()),
         evidence,
+        share: None,
     }
 }
 
@@ -144,10 +147,15 @@ fn through(
         netns: place.map(|id| facts.netns_ref(id)),
         endpoint,
         proto,
-        detail: forward.kind.to_owned(),
+        detail: forward::words(process, forward),
         socket: None,
-        evidence: vec![Evidence::new("command line", forward.quote.clone())],
+        evidence: vec![Evidence::new(EvidenceSource::CommandLine, forward.quote.clone())],
+        share: None,
     };
+    if process.own_word {
+        let detail = format!("pid {} runs a program that is not root's: its own word", process.pid);
+        hop.evidence.push(Evidence::new(EvidenceSource::Process, detail));
+    }
     if matches!(forward.target, Target::Address(..) | Target::InNetns(..) | Target::Host(..)) {
         observed::confirm(&mut hop, seen);
     }
@@ -297,8 +305,7 @@ pub(super) fn nothing(
     proto: Proto,
     ambiguous: bool,
 ) -> Path {
-    let netns = facts.netns_ref(place);
-    let name = netns.name.clone().unwrap_or_else(|| place.to_string());
+    let name = facts.netns_ref(place);
     let mut why =
         format!("nothing listens on {port}/{proto} at {address} in network namespace {name}");
     if ambiguous {
@@ -317,7 +324,7 @@ pub(super) fn off_node(facts: &Facts<'_>, from: NetnsId, to: To, route: &RouteFo
         Some(gateway) => format!("leaves this node by next hop {gateway}"),
         None => "on a network this node is attached to".to_owned(),
     };
-    let links = facts.take(facts.node.links(&[from]));
+    let links = facts.links_of(from);
     let device = links.iter().find(|l| Some(l.index) == route.oif);
     let by = device.map_or_else(String::new, |l| format!(", by {}", l.name));
     let hop = Hop {
@@ -328,14 +335,15 @@ pub(super) fn off_node(facts: &Facts<'_>, from: NetnsId, to: To, route: &RouteFo
         detail: format!("{detail}{by}"),
         socket: None,
         evidence: vec![Evidence::new(
-            "rtnetlink",
+            EvidenceSource::Rtnetlink,
             "no namespace joined to this one has this address",
         )],
+        share: None,
     };
     let mut why = format!("no network namespace that is visible on this node has {address}");
-    let same = facts.all_addresses().into_iter().find(|a| a.address == address);
+    let same = facts.all_addresses().iter().find(|a| a.address == address).cloned();
     if let Some(other) = same {
-        let name = facts.netns_ref(other.netns).name.unwrap_or_else(|| other.netns.to_string());
+        let name = facts.netns_ref(other.netns);
         why = format!(
             "network namespace {name} has {address}, but no route and link leads there from here"
         );

@@ -51,8 +51,10 @@ pub fn judged(host: &Host, mut sources: Vec<SourceReport>) -> Vec<SourceReport> 
             ok: true,
             reason: None,
             remedy: None,
+            command: None,
             ms: 0.0,
             detail: String::new(),
+            namespaces: None,
         });
         sources.len() - 1
     });
@@ -174,11 +176,11 @@ pub(super) fn sources(page: &mut Page<'_>, sources: &[SourceReport], host: &Host
                 .map_or_else(|| "no reason given".to_owned(), |r| style.text(r));
             page.entry("          ", ("reason:", 8, Ink::Label), &reason);
             if let Some(remedy) = &source.remedy {
-                page.entry(
-                    "          ",
-                    ("remedy:", 8, Ink::Label),
-                    &style.text(&words::remedy(remedy, host)),
-                );
+                let mut text = style.text(&words::remedy(remedy, host));
+                if let Some(command) = &source.command {
+                    text.push_str(&format!(" {}", style.command(command)));
+                }
+                page.entry("          ", ("remedy:", 8, Ink::Label), &text);
             }
         }
     }
@@ -188,8 +190,8 @@ pub(super) fn sources(page: &mut Page<'_>, sources: &[SourceReport], host: &Host
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::escape::is_unsafe;
     use crate::view::fixtures::{HOSTILE, host, hostile, sources, user_host};
-    use crate::view::sanitize::is_unsafe;
 
     fn at(width: usize) -> Style {
         Style { width: Some(width), ..Style::PLAIN }

@@ -16,7 +16,7 @@
 use std::collections::BTreeMap;
 
 use crate::fleet::{Backend, Failure, Fleet, Group, Merged, Way};
-use crate::model::{Ending, Verdict};
+use crate::model::{Command, Ending, Verdict};
 
 use super::layout::Page;
 use super::style::{Ink, Style};
@@ -147,16 +147,27 @@ impl View<'_> {
         }
     }
 
+    /// What would help, behind a reason.
+    fn fix(&self, failure: &Failure) -> Option<String> {
+        let mut text = format!("; fix: {}", self.style.text(failure.remedy.as_ref()?));
+        if let Some(command) = &failure.command {
+            text.push_str(&format!(" {}", self.style.command(command)));
+        }
+        Some(text)
+    }
+
     /// Who did not answer, by reason.
     fn silent(&self, page: &mut Page<'_>, fleet: &Fleet) {
-        let mut by_reason: BTreeMap<(String, Option<&str>), Vec<String>> = BTreeMap::new();
+        let mut by_reason: BTreeMap<(String, Option<String>), Vec<String>> = BTreeMap::new();
         for report in &fleet.reports {
             if let Err(failure) = &report.outcome {
                 // What differs between nodes alone is the pod's name.
                 let pod = report.pod.as_deref().unwrap_or("\0");
                 let reason = failure.reason.replace(pod, "POD");
-                let remedy = failure.remedy.as_deref().filter(|remedy| !remedy.contains(pod));
-                by_reason.entry((reason, remedy)).or_default().push(report.node.clone());
+                let names = |command: &Command| command.words().iter().any(|word| word == pod);
+                let same = !failure.command.as_ref().is_some_and(names);
+                let fix = self.fix(failure).filter(|_| same);
+                by_reason.entry((reason, fix)).or_default().push(report.node.clone());
             }
         }
         let silent: usize = by_reason.values().map(Vec::len).sum();
@@ -167,16 +178,17 @@ impl View<'_> {
         }
         let mut by_reason: Vec<_> = by_reason.into_iter().collect();
         by_reason.sort_by_key(|(_, nodes)| std::cmp::Reverse(nodes.len()));
-        for ((reason, remedy), nodes) in by_reason {
-            let fix = remedy.map_or_else(String::new, |fix| format!("; fix: {fix}"));
-            let text = format!("{}: {}", self.nodes(&nodes), self.style.text(&(reason + &fix)));
+        for ((reason, fix), nodes) in by_reason {
+            let fix = fix.unwrap_or_default();
+            let text = format!("{}: {}{fix}", self.nodes(&nodes), self.style.text(&reason));
             page.paragraph("  ", "    ", None, &text);
         }
-        if let Some(Failure { reason, remedy, .. }) = &fleet.nodes_unknown {
+        if let Some(failure) = &fleet.nodes_unknown {
             page.line("");
-            let fix = remedy.as_ref().map_or_else(String::new, |fix| format!("; fix: {fix}"));
-            let text = format!("nodes without an agent are not known: {reason}{fix}");
-            page.paragraph("", "  ", Some(Ink::Warn), &self.style.text(&text));
+            let text = format!("nodes without an agent are not known: {}", failure.reason);
+            let fix = self.fix(failure).unwrap_or_default();
+            let text = self.style.text(&text) + &fix;
+            page.paragraph("", "  ", Some(Ink::Warn), &text);
         }
         if fleet.reports.is_empty() {
             page.line("");
@@ -267,7 +279,8 @@ mod tests {
     fn failed(node: &str, reason: &str) -> Report {
         let failure =
             Failure::new(FailureKind::NotReady, reason.replace("POD", &format!("agent-{node}")))
-                .remedy(format!("kubectl describe pod agent-{node}"));
+                .remedy("see")
+                .command(Command::new("kubectl describe pod").name(format!("agent-{node}")));
         Report { outcome: Err(failure), ..report(node, None, None) }
     }
 
@@ -315,7 +328,7 @@ mod tests {
             report("n1\u{1b}[2J", Some("10.0.0.1:80"), Some("w\u{202e}eb\u{1b}]0;x\u{7}")),
             failed("n2", "said \u{1b}[31m\nnot answered, 0"),
         ]);
-        let bad = |c: char| c != '\n' && crate::view::sanitize::is_unsafe(c);
+        let bad = |c: char| c != '\n' && crate::escape::is_unsafe(c);
         assert!(!text.chars().any(bad), "{text:?}");
         assert!(!text.lines().any(|line| line.starts_with("not answered, 0")), "{text}");
         let way =

@@ -4,6 +4,10 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::style::{Ink, Style};
 
+/// A space that no line is broken at: in a command, whose parts would be commands of their
+/// own when they are copied. No text has this character, which is none.
+pub(super) const GLUE: char = '\u{fdd0}';
+
 /// How many columns `text` takes.
 pub(crate) fn width(text: &str) -> usize {
     // Nearly all text is plain.
@@ -31,7 +35,8 @@ pub(super) fn shorten(text: &str, columns: usize, ellipsis: &str) -> String {
 }
 
 /// `text` in lines of at most `columns` (at least one), broken at spaces where
-/// there are any.
+/// there are any. What is glued together is not broken, however long it is: the terminal
+/// does that, and knows it for one line.
 pub(super) fn wrap(text: &str, columns: usize) -> Vec<String> {
     let columns = columns.max(2);
     let mut lines = Vec::new();
@@ -49,7 +54,7 @@ pub(super) fn wrap(text: &str, columns: usize) -> Vec<String> {
             lines.push(std::mem::take(&mut line));
         }
         let mut rest = word;
-        while width(rest) > columns {
+        while width(rest) > columns && !rest.contains(GLUE) {
             let (head, tail) = split(rest, columns);
             lines.push(head.to_owned());
             rest = tail;
@@ -96,7 +101,12 @@ impl<'a> Page<'a> {
 
     /// Writes one line, without spaces at its end.
     pub(super) fn line(&mut self, line: &str) {
-        self.out.push_str(line.trim_end_matches(' '));
+        let line = line.trim_end_matches(' ');
+        if line.contains(GLUE) {
+            self.out.push_str(&line.replace(GLUE, " "));
+        } else {
+            self.out.push_str(line);
+        }
         self.out.push('\n');
     }
 

@@ -15,6 +15,7 @@ pub mod tui;
 #[cfg(test)]
 mod fixtures;
 mod layout;
+pub(crate) mod shell;
 mod words;
 
 pub(crate) use layout::width as columns;

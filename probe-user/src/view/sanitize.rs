@@ -3,12 +3,13 @@
 //! A process, a container or an interface chooses its own name, and so may try
 //! to move the cursor, recolour the screen or reverse the reading order of what
 //! follows. Terminals get [`clean`] text; JSON gets the same characters escaped,
-//! so that nothing is lost and nothing is raw.
+//! so that nothing is lost and nothing is raw. Which they are is said in [`crate::escape`].
 
 use std::borrow::Cow;
-use std::io;
 
-use serde_json::ser::{Formatter, PrettyFormatter};
+pub use crate::escape::SafeJson;
+
+use crate::escape::Shown;
 
 /// The most characters of one text that are shown.
 pub const MAX_CHARS: usize = 512;
@@ -18,18 +19,19 @@ pub const MAX_CHARS: usize = 512;
 const REPLACEMENT: char = '\u{fffd}';
 
 /// `text`, safe for a terminal: one line, at most [`MAX_CHARS`] characters, with
-/// newlines and tabs as spaces and every other control, bidirectional and
-/// invisible formatting character replaced. An escape sequence loses its escape
+/// newlines and tabs as spaces and every other character that moves the cursor, turns the
+/// order of reading, or can't be seen, replaced. An escape sequence loses its escape
 /// character, so that the rest of it is plain text.
 pub fn clean(text: &str) -> Cow<'_, str> {
     // Bytes are at least as many as characters, so short ASCII needs no second look.
     if text.len() <= MAX_CHARS && text.bytes().all(|b| (0x20..0x7f).contains(&b)) {
         return Cow::Borrowed(text);
     }
-    let mut chars = text.chars().map(|c| match c {
-        '\n' | '\t' | '\r' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}' => ' ',
-        c if is_unsafe(c) => REPLACEMENT,
-        c => c,
+    let mut is_shown = Shown::default();
+    let mut chars = text.chars().map(|c| match (c, is_shown.next(c)) {
+        ('\n' | '\t' | '\r' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}', _) => ' ',
+        (c, true) => c,
+        (_, false) => REPLACEMENT,
     });
     let mut shown: String = chars.by_ref().take(MAX_CHARS).collect();
     if chars.next().is_some() {
@@ -39,104 +41,10 @@ pub fn clean(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Whether `c` must not reach a terminal as it is.
-pub(crate) fn is_unsafe(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}'
-            | '\u{200b}'..='\u{200f}' // zero width, directional marks
-            | '\u{2028}'..='\u{202e}' // separators, embeddings, overrides
-            | '\u{2060}'..='\u{206f}' // invisible operators, isolates
-            | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
-            | '\u{e0000}'..='\u{e007f}') // tags
-}
-
-/// A JSON formatter, indenting or not, that escapes every character that
-/// [`clean`] would replace.
-#[derive(Debug, Default)]
-pub struct SafeJson {
-    pretty: Option<PrettyFormatter<'static>>,
-}
-
-impl SafeJson {
-    /// One document on one line.
-    pub fn compact() -> Self {
-        Self { pretty: None }
-    }
-
-    /// Indented for people.
-    pub fn pretty() -> Self {
-        Self { pretty: Some(PrettyFormatter::new()) }
-    }
-}
-
-/// The formatter's methods that only lay out: as the indenting formatter has
-/// them, or as the compact one.
-macro_rules! layout {
-    ($($name:ident ( $($arg:ident : $ty:ty),* ) $compact:literal;)*) => {$(
-        fn $name<W: ?Sized + io::Write>(&mut self, writer: &mut W $(, $arg: $ty)*) -> io::Result<()> {
-            match &mut self.pretty {
-                Some(pretty) => pretty.$name(writer $(, $arg)*),
-                None => {
-                    let first: Option<bool> = None $(.or(Some($arg)))*;
-                    if first == Some(true) { Ok(()) } else { writer.write_all($compact) }
-                }
-            }
-        }
-    )*};
-}
-
-impl Formatter for SafeJson {
-    layout! {
-        begin_array() b"[";
-        end_array() b"]";
-        begin_array_value(first: bool) b",";
-        end_array_value() b"";
-        begin_object() b"{";
-        end_object() b"}";
-        begin_object_key(first: bool) b",";
-        begin_object_value() b":";
-        end_object_value() b"";
-    }
-
-    fn write_string_fragment<W: ?Sized + io::Write>(
-        &mut self,
-        writer: &mut W,
-        fragment: &str,
-    ) -> io::Result<()> {
-        let mut rest = fragment;
-        while let Some(at) = rest.find(is_unsafe) {
-            let (before, from) = rest.split_at(at);
-            writer.write_all(before.as_bytes())?;
-            let mut chars = from.chars();
-            for unit in chars.next().into_iter().flat_map(utf16) {
-                write!(writer, "\\u{unit:04x}")?;
-            }
-            rest = chars.as_str();
-        }
-        writer.write_all(rest.as_bytes())
-    }
-}
-
-/// The one or two UTF-16 units of `c`, which is how JSON escapes it.
-fn utf16(c: char) -> Vec<u16> {
-    c.encode_utf16(&mut [0; 2]).to_vec()
-}
-
 #[cfg(test)]
 mod tests {
-    use serde::Serialize;
-
     use super::*;
-
-    /// One of each kind that must not pass.
-    const HOSTILE: &str = "\u{1b}[2J\u{7}\u{7f}\u{9b}31m\u{61c}\u{200e}\u{200f}\u{202a}\u{202e}\u{2066}\u{2069}\u{200b}\u{200d}\u{2028}\u{2029}\u{feff}\u{ad}\u{e0041}\r\n\t\0x";
-
-    fn json(value: &impl Serialize, formatter: SafeJson) -> String {
-        let mut out = Vec::new();
-        value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, formatter)).unwrap();
-        String::from_utf8(out).unwrap()
-    }
+    use crate::escape::{HOSTILE, is_unsafe};
 
     #[test]
     fn plain_text_is_borrowed_unchanged() {
@@ -163,6 +71,53 @@ mod tests {
     fn a_name_with_hidden_characters_does_not_pass_for_another() {
         assert_ne!(clean("ngi\u{200b}nx"), "nginx");
         assert_ne!(clean("\u{202e}xnign"), "xnign");
+        // Blanks that are no space, and letters that nothing is drawn for.
+        for hidden in [
+            '\u{34f}',
+            '\u{115f}',
+            '\u{1160}',
+            '\u{17b4}',
+            '\u{17b5}',
+            '\u{180b}',
+            '\u{180f}',
+            '\u{2800}',
+            '\u{3164}',
+            '\u{fe00}',
+            '\u{fe0f}',
+            '\u{ffa0}',
+            '\u{e0100}',
+            '\u{e01ef}',
+            '\u{a0}',
+            '\u{1680}',
+            '\u{2003}',
+            '\u{202f}',
+            '\u{205f}',
+            '\u{3000}',
+            '\u{2065}',
+            '\u{e0fff}',
+            '\u{1d173}',
+            '\u{1bca0}',
+            '\u{fff0}',
+            '\u{e000}',
+            '\u{10fffd}',
+            '\u{ffff}',
+        ] {
+            assert_eq!(clean(&format!("ngi{hidden}nx")), "ngi\u{fffd}nx", "{hidden:?}");
+        }
+    }
+
+    #[test]
+    fn marks_are_not_stacked_without_end() {
+        // As names are really written, composed and not.
+        for name in
+            ["grüße", "gru\u{308}ße", "เน็ต", "עִבְרִית", "हिन्दी", "각", "\u{1100}\u{1161}\u{11a8}"]
+        {
+            assert_eq!(clean(name), name);
+        }
+        let tower = clean(&format!("e{}x", "\u{301}".repeat(9))).into_owned();
+        assert_eq!(tower, format!("e{}{}x", "\u{301}".repeat(4), "\u{fffd}".repeat(5)));
+        // One that begins a text would stand on what is before it.
+        assert_eq!(clean("\u{338}x"), "\u{fffd}x");
     }
 
     #[test]
@@ -172,30 +127,5 @@ mod tests {
         assert!(shown.ends_with("x…"));
         let exact = "é".repeat(MAX_CHARS);
         assert_eq!(clean(&exact), exact);
-    }
-
-    #[test]
-    fn json_escapes_and_loses_nothing() {
-        let text = json(&[HOSTILE], SafeJson::compact());
-        assert!(!text.chars().any(is_unsafe), "{text:?}");
-        assert!(
-            text.contains("\\u202e") && text.contains("\\u009b") && text.contains("\\udb40\\udc41")
-        );
-        let back: Vec<String> = serde_json::from_str(&text).unwrap();
-        assert_eq!(back, [HOSTILE]);
-    }
-
-    #[test]
-    fn json_escapes_keys_too_and_keeps_other_text() {
-        let map = std::collections::BTreeMap::from([("a\u{202e}b", "grün \"x\" \\")]);
-        let text = json(&map, SafeJson::compact());
-        assert_eq!(text, r#"{"a\u202eb":"grün \"x\" \\"}"#);
-    }
-
-    #[test]
-    fn json_is_laid_out_as_serde_json_does() {
-        let value = serde_json::json!({"a": [1, {"b": null}, []], "c": {}, "d": "x"});
-        assert_eq!(json(&value, SafeJson::compact()), value.to_string());
-        assert_eq!(json(&value, SafeJson::pretty()), serde_json::to_string_pretty(&value).unwrap());
     }
 }

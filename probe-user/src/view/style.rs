@@ -3,9 +3,11 @@
 
 use std::borrow::Cow;
 
-use crate::model::{Endpoint, NetnsRef};
+use crate::model::{Advice, Command, Endpoint, NetnsRef, Piece};
 
+use super::layout::GLUE;
 use super::sanitize::clean;
+use super::shell;
 
 /// When colours are used (`--color`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -141,6 +143,32 @@ impl Style {
         Cow::Owned(ascii)
     }
 
+    /// What would help, safe and showable, with its commands in one piece each.
+    pub(crate) fn advice(&self, advice: &Advice) -> String {
+        let part = |piece: &Piece| match piece {
+            Piece::Words(words) if words.trim().is_empty() => words.clone(),
+            Piece::Words(words) => self.text(words),
+            Piece::Name(name) => match shell::word(name).filter(|word| self.can_show(word)) {
+                Some(word) => glued(&word),
+                None => self.text(name),
+            },
+            Piece::Command(command) => self.command(command),
+        };
+        advice.pieces().iter().map(part).collect()
+    }
+
+    /// A command in one piece; where it can't be shown as it is, that there is one.
+    pub(crate) fn command(&self, command: &Command) -> String {
+        match shell::line(command).filter(|line| self.can_show(line)) {
+            Some(line) => glued(&line),
+            None => shell::LEFT_OUT.to_owned(),
+        }
+    }
+
+    fn can_show(&self, text: &str) -> bool {
+        self.unicode || text.is_ascii()
+    }
+
     /// `text` in the colour of `ink`, when there are colours.
     pub(crate) fn paint(&self, ink: Ink, text: &str) -> String {
         use anstyle::AnsiColor::{Cyan, Green, Yellow};
@@ -160,7 +188,7 @@ impl Style {
     /// A namespace: its name, and its number where that is known.
     pub(crate) fn netns(&self, netns: &NetnsRef) -> String {
         match &netns.name {
-            Some(name) => format!("{} ({})", self.text(name), netns.id),
+            Some(name) => format!("{} ({})", self.text(&name.to_string()), netns.id),
             None => netns.id.to_string(),
         }
     }
@@ -181,6 +209,11 @@ impl Style {
             None => place,
         }
     }
+}
+
+/// A text that no line is broken in.
+fn glued(text: &str) -> String {
+    text.replace(' ', GLUE.encode_utf8(&mut [0; 4]))
 }
 
 #[cfg(test)]

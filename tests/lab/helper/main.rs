@@ -9,15 +9,21 @@
 //! lab-helper proxy  ADDRESS FILE --imitate ARGV…
 //! lab-helper knock  ADDRESS
 //! lab-helper pin-map PATH KEY:VALUE…
+//! lab-helper fuse POINT FILE
+//! lab-helper stretch NAME BYTES
+//! lab-helper binds COUNT DIR
+//! lab-helper silent DIR COUNT
 //! lab-helper reap   NAME
 //! ```
 
 mod answer;
 mod enter;
+mod hostile;
 mod listen;
 mod maps;
 mod proxy;
 mod relay;
+mod silent;
 
 use std::io::Read;
 
@@ -39,6 +45,10 @@ fn main() -> Result<()> {
         "proxy" => proxy::proxy(rest),
         "knock" => proxy::knock(rest),
         "pin-map" => maps::pin(rest),
+        "fuse" => hostile::fuse(rest),
+        "stretch" => hostile::stretch(rest),
+        "binds" => hostile::binds(rest),
+        "silent" => silent::silent(rest),
         "reap" => reap(rest),
         other => bail!("unknown command {other:?}"),
     }

@@ -94,13 +94,13 @@ impl Cut<'_> {
         retain(&mut facts["container"], ours);
         let known = facts["container"].to_string();
         retain(&mut facts["containers"]["gaps"], |gap| {
-            let container = gap["source"].as_str().and_then(|source| source.rsplit(' ').next());
+            let container = gap["source"]["name"].as_str();
             container.is_some_and(|id| known.contains(&format!("\"id\":\"{id}")))
         });
         // The daemon that the lab started is the only one asked in here.
         let socket = format!("/tmp/{}/", self.lab);
         retain(&mut facts["containers"]["value"], |container| {
-            container["via"].as_str().is_some_and(|via| via.contains(&socket))
+            container["via"]["place"].as_str().is_some_and(|place| place.contains(&socket))
         });
         let cgroups: BTreeSet<u64> =
             sockets.iter().filter_map(|socket| socket["cgroup_id"].as_u64()).collect();
@@ -135,6 +135,11 @@ impl Cut<'_> {
         let rules = format!("{tables} tables in {} namespaces", wanted.len());
         let counts: Vec<_> = counts.chain([("packet rules", rules)]).collect();
         sources(&mut recording["sources"], &counts);
+        for source in items_mut(&mut recording["sources"]) {
+            if source["namespaces"].is_u64() {
+                source["namespaces"] = json!(wanted.len());
+            }
+        }
         self.rename(&recording)
     }
 
@@ -287,8 +292,14 @@ fn gather(asks: &Value, keep: impl Fn(&Value) -> bool) -> (Vec<Value>, Vec<Value
 /// The gaps that are not about processes and namespaces of the machine.
 fn ours_of(gaps: &Value) -> Vec<Value> {
     let of_the_machine = |gap: &Value| {
-        let source = gap["source"].as_str().unwrap_or_default();
-        source.starts_with("/proc/") || source.starts_with("network namespace proc-net:")
+        let (kind, name) = (&gap["source"]["kind"], &gap["source"]["name"]);
+        match kind.as_str().unwrap_or_default() {
+            "proc" | "descriptors" | "command_line" => name.is_string(),
+            "network_namespaces" => {
+                name.as_str().is_some_and(|name| name.starts_with("network namespace proc-net:"))
+            }
+            _ => false,
+        }
     };
     items(gaps).filter(|gap| !of_the_machine(gap)).cloned().collect()
 }

@@ -20,6 +20,14 @@ pub(crate) enum Tool {
     Ours,
     /// whereis-port, with its iterators pinned.
     Pinned,
+    /// whereis-port's list as JSON, with nothing pinned.
+    Json,
+    /// The same with its iterators pinned.
+    PinnedJson,
+    /// The same as a line for each object.
+    PinnedLines,
+    /// whereis-port's list as CSV, with its iterators pinned.
+    PinnedCsv,
     /// `ss`, asked for one port.
     SsPort,
     /// `ss`, asked for everything.
@@ -30,6 +38,19 @@ pub(crate) enum Tool {
     Somo,
     /// A command that prints rules.
     Rules,
+}
+
+impl Tool {
+    /// Whether it is whereis-port.
+    pub(crate) fn is_ours(self) -> bool {
+        self.is_unpinned()
+            || matches!(self, Self::Pinned | Self::PinnedJson | Self::PinnedLines | Self::PinnedCsv)
+    }
+
+    /// Whether it is whereis-port, and must not see what is pinned.
+    fn is_unpinned(self) -> bool {
+        matches!(self, Self::Ours | Self::Json)
+    }
 }
 
 /// One command to time.
@@ -66,7 +87,7 @@ const PEAK_RUNS: usize = 3;
 impl Case {
     /// Shows what is pinned only to the command that uses it. Not timed.
     fn pins(&self) -> Result<Option<NoPins>> {
-        (self.tool == Tool::Ours).then(NoPins::new).transpose()
+        self.tool.is_unpinned().then(NoPins::new).transpose()
     }
 
     /// The command, ready to run.

@@ -6,6 +6,8 @@
 //! is compared are medians. A missed target is reported, and is no failure: a
 //! time depends on the machine.
 
+mod answers;
+mod busy;
 mod events;
 mod fleet;
 mod kube;
@@ -14,46 +16,54 @@ mod node;
 mod report;
 mod rules;
 mod screen;
+mod sections;
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{Refused, sh};
+use crate::sh;
 use measure::{Case, Samples, Tool};
 use node::{Node, Size};
-use report::{Machine, Measured};
+use report::Measured;
 
 pub(crate) use events::{BurstArgs, help_burst};
 pub(crate) use measure::{PeakArgs, print_peak};
 pub(crate) use node::{HelperArgs, help};
+pub(crate) use sections::run;
 
-/// How to measure.
+/// How to measure. Without one of the sections' options, all but `--fleet` are measured. Each
+/// is printed, and saved in `target/bench`, as it ends.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// How many times each command is timed.
     #[arg(long, default_value_t = 21, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Write all samples to this file.
+    /// Write all samples to this file, anew as each section ends.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Put the tables into README.md.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["nodes", "events", "rules_only", "kube", "fleet", "screen"])]
     readme: bool,
-    /// Measure only the nodes with many rules, and print what they took.
-    #[arg(long, conflicts_with_all = ["json", "readme"])]
+    /// Measure the big and the small node, beside `ss`, `lsof` and `somo`.
+    #[arg(long)]
+    nodes: bool,
+    /// Measure the events of `trace`.
+    #[arg(long)]
+    events: bool,
+    /// Measure the nodes with many rules.
+    #[arg(long)]
     rules_only: bool,
-    /// Measure only the node whose Kubernetes API is asked, and print what it took.
-    #[arg(long, conflicts_with_all = ["json", "readme", "rules_only"])]
+    /// Measure the node whose Kubernetes API is asked.
+    #[arg(long)]
     kube: bool,
-    /// Measure only a cluster of 200 simulated nodes, and print what asking it took.
-    #[arg(long, conflicts_with_all = ["json", "readme", "rules_only"])]
+    /// Measure a cluster of 200 simulated nodes.
+    #[arg(long)]
     fleet: bool,
-    /// Measure only the screen, and print what it took.
-    #[arg(long, conflicts_with_all = ["json", "readme", "rules_only", "kube"])]
+    /// Measure the screen.
+    #[arg(long)]
     screen: bool,
     /// Measure this binary instead of building the release binary.
     #[arg(long, value_name = "FILE")]
@@ -70,82 +80,6 @@ pub(crate) enum Question {
     OnePort,
     /// All listeners.
     List,
-}
-
-/// Measures and reports.
-pub(crate) fn run(args: &Args) -> Result<()> {
-    if args.fleet {
-        let binary = args.binary.clone().map_or_else(build, Ok)?;
-        println!("{}", fleet::measure(&binary, args.rounds.min(fleet::ROUNDS))?);
-        return Ok(());
-    }
-    if !sh::is_root() {
-        let reason = "bench needs root: it measures in a network namespace of its own";
-        return Err(Refused(reason.to_owned()).into());
-    }
-    for peer in ["ip", "ss", "lsof", "nft", "iptables-nft-save", "iptables-legacy-save"] {
-        if sh::find(peer).is_none() {
-            return Err(Refused(format!("{peer} is missing: run cargo xtask setup")).into());
-        }
-    }
-    let binary = match &args.binary {
-        Some(file) => file.canonicalize().with_context(|| format!("reading {}", file.display()))?,
-        None => build()?,
-    };
-    if args.rules_only {
-        let rules = rules::measure(&binary, args.rounds)?;
-        println!("{}", report::of_rules(&rules));
-        return Ok(());
-    }
-    if args.kube {
-        println!("{}", kube::table(&kube::measure(&binary, args.rounds)?));
-        return Ok(());
-    }
-    if args.screen {
-        println!("{}", screen::table(&screen::measure(&binary)?));
-        return Ok(());
-    }
-    let somo = sh::find("somo");
-    if somo.is_none() {
-        sh::shout("somo is not installed and is left out (cargo install --locked somo)");
-    }
-
-    let mut all = Vec::new();
-    for size in [Size::Big, Size::Small] {
-        eprintln!("bench: making the {size} node");
-        all.extend(node::in_private_namespaces(|| {
-            on_node(size, &binary, somo.as_deref(), args.rounds)
-        })?);
-    }
-
-    eprintln!("bench: events");
-    let events = node::in_private_namespaces(|| events::measure(&binary))?;
-
-    let rules = rules::measure(&binary, args.rounds)?;
-    let kube = kube::measure(&binary, args.rounds)?;
-    let screen = screen::measure(&binary)?;
-
-    let machine = Machine::read(args.rounds)?;
-    let markdown = report::markdown(&machine, &all, &events, &rules);
-    let (kube, screen) = (kube::table(&kube), screen::table(&screen));
-    let markdown = format!("{markdown}\n\n{}\n\n{}", kube.trim_end(), screen.trim_end());
-    println!("{markdown}");
-    if let Some(file) = &args.json {
-        let json = serde_json::to_string_pretty(&report::json(&machine, &all, &events, &rules))?;
-        fs::write(file, json + "\n").with_context(|| format!("writing {}", file.display()))?;
-    }
-    if args.readme {
-        let file = sh::workspace().join("README.md");
-        let old = fs::read_to_string(&file).context("reading README.md")?;
-        let new = report::insert(&old, &markdown).context("in README.md")?;
-        fs::write(&file, new).context("writing README.md")?;
-    }
-    Ok(())
-}
-
-fn build() -> Result<PathBuf> {
-    sh::run(&mut sh::cargo(&["build", "--release", "--locked", "--package", "whereis-port"]))?;
-    Ok(sh::target_dir()?.join("release/whereis-port"))
 }
 
 /// Everything that is measured on one node, in the namespace of this thread.
@@ -200,6 +134,25 @@ fn cases(question: Question, port: u16, binary: &Path, somo: Option<&Path>) -> V
         Question::List => vec![
             (Tool::Ours, binary, words(&["list"]), "whereis-port list"),
             (Tool::Pinned, binary, words(&["list"]), "whereis-port list (pinned)"),
+            (Tool::Json, binary, words(&["list", "--json"]), "whereis-port list --json"),
+            (
+                Tool::PinnedJson,
+                binary,
+                words(&["list", "--json"]),
+                "whereis-port list --json (pinned)",
+            ),
+            (
+                Tool::PinnedLines,
+                binary,
+                words(&["list", "--ndjson"]),
+                "whereis-port list --ndjson (pinned)",
+            ),
+            (
+                Tool::PinnedCsv,
+                binary,
+                words(&["list", "-o", "csv"]),
+                "whereis-port list -o csv (pinned)",
+            ),
             (Tool::Ss, Path::new("ss"), words(&["-tlnp"]), "ss -tlnp"),
             (
                 Tool::Lsof,
@@ -241,14 +194,14 @@ fn check_ours(question: Question, binary: &Path, node: &Node) -> Result<()> {
     let json: serde_json::Value = serde_json::from_str(&json).context("parsing our answer")?;
     match question {
         Question::OnePort => {
-            let (expected, found) = (node.holder(port), report::holders(&json));
+            let (expected, found) = (node.holder(port), answers::holders(&json));
             ensure!(
                 expected.is_some_and(|pid| found.contains(&pid)),
                 "port {port} is held by {expected:?}, but whereis-port names {found:?}"
             );
         }
         Question::List => {
-            let found = report::listed(&json);
+            let found = answers::listed(&json);
             if let Some(missing) = node.listeners().find(|listener| !found.contains(listener)) {
                 bail!("whereis-port list lacks (port, pid) {missing:?} of its {}", found.len());
             }
@@ -265,7 +218,7 @@ fn check_peer(case: &Case, question: Question, node: &Node) -> Result<bool> {
     };
     let ports = match question {
         Question::OnePort => vec![node.asked_port()],
-        Question::List => node.listeners().map(|(port, _pid)| port).collect(),
+        Question::List => node.ports().collect(),
     };
     let shown: BTreeSet<&str> = output.split(|c: char| !c.is_ascii_digit()).collect();
     let missing = ports.iter().find(|port| !shown.contains(port.to_string().as_str()));

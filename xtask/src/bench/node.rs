@@ -10,6 +10,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, PipeReader, PipeWriter, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 
@@ -20,13 +21,14 @@ use rustix::mount::{
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
+use super::busy;
 use crate::sh;
 
 /// The sizes of node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Size {
-    /// 8,000 listeners and 8,000 other descriptors in 8 processes, and 300
-    /// processes that do nothing.
+    /// 8,000 listeners and 8,000 other descriptors in 8 processes, 300 processes that do
+    /// nothing, and what else a real node has: see [`busy`].
     Big,
     /// Three listeners.
     Small,
@@ -44,6 +46,9 @@ pub(crate) struct HelperArgs {
     /// How many other descriptors it opens.
     #[arg(long)]
     extra: u16,
+    /// Whether it is in a network namespace of its own, as a container is.
+    #[arg(long)]
+    contained: bool,
 }
 
 /// Processes that hold sockets until this is dropped.
@@ -58,16 +63,38 @@ const FIRST_PORT: u16 = 20_000;
 impl Size {
     fn helpers(self) -> Vec<HelperArgs> {
         match self {
-            Self::Small => vec![HelperArgs { first_port: FIRST_PORT, listeners: 3, extra: 0 }],
+            Self::Small => vec![helper(FIRST_PORT, 3, 0)],
             Self::Big => {
-                let busy = (0..8).map(|n| HelperArgs {
-                    first_port: FIRST_PORT + 1_000 * n,
-                    listeners: 1_000,
-                    extra: 1_000,
-                });
-                let idle = HelperArgs { first_port: FIRST_PORT, listeners: 0, extra: 0 };
-                busy.chain(std::iter::repeat_n(idle, 300)).collect()
+                let serving = (0..8).map(|n| helper(FIRST_PORT + 1_000 * n, 1_000, 1_000));
+                let idle = helper(FIRST_PORT, 0, 0);
+                let contained = HelperArgs { contained: true, ..helper(busy::INNER_PORT, 2, 8) };
+                serving
+                    .chain(std::iter::repeat_n(idle, 300))
+                    .chain(std::iter::repeat_n(contained, busy::NAMESPACES.into()))
+                    .collect()
             }
+        }
+    }
+}
+
+/// One process in the namespace of the node.
+fn helper(first_port: u16, listeners: u16, extra: u16) -> HelperArgs {
+    HelperArgs { first_port, listeners, extra, contained: false }
+}
+
+impl Size {
+    /// What is on it, for people.
+    pub(crate) fn about(self) -> String {
+        match self {
+            Self::Big => format!(
+                "Big node: 8,000 listeners and 8,000 other descriptors in 8 processes, 300 more \
+                 processes, {} containers on a bridge, with a network namespace and 2 listeners each, \
+                 Docker's rules for {} published ports, {},000 connections in conntrack.",
+                busy::NAMESPACES,
+                busy::PUBLISHED,
+                busy::CONNECTIONS / 1_000,
+            ),
+            Self::Small => "Small node: 3 listeners.".to_owned(),
         }
     }
 }
@@ -84,18 +111,25 @@ impl fmt::Display for Size {
 impl Node {
     /// Starts the processes and waits until they have opened everything.
     pub(crate) fn start(size: Size) -> Result<Self> {
-        Self::of(size.helpers())
+        let node = Self::of(size.helpers())?;
+        if size == Size::Big {
+            let contained = node.helpers.iter().filter(|(args, _)| args.contained);
+            let processes: Vec<u32> = contained.map(|(_, child)| child.id()).collect();
+            busy::connect(&processes).context("connecting containers")?;
+            busy::publish().context("loading rules as Docker makes them")?;
+            busy::track(FIRST_PORT, 8_000).context("making connections")?;
+        }
+        Ok(node)
     }
 
     /// A node with so many listeners, in up to eight processes.
     pub(crate) fn listening(listeners: u16) -> Result<Self> {
         let each = listeners.div_ceil(8);
-        let helper = |n: u16| HelperArgs {
-            first_port: FIRST_PORT + each * n,
-            listeners: each.min(listeners.saturating_sub(each * n)),
-            extra: each,
+        let of = |n: u16| {
+            let listeners = each.min(listeners.saturating_sub(each * n));
+            helper(FIRST_PORT + each * n, listeners, each)
         };
-        Self::of((0..8).map(helper).filter(|args| args.listeners > 0).collect())
+        Self::of((0..8).map(of).filter(|args| args.listeners > 0).collect())
     }
 
     fn of(helpers: Vec<HelperArgs>) -> Result<Self> {
@@ -114,18 +148,21 @@ impl Node {
         Ok(node)
     }
 
-    /// Every listener and the process that holds it.
+    /// Every listener and the process that holds it, in all namespaces.
     pub(crate) fn listeners(&self) -> impl Iterator<Item = (u16, u32)> {
-        self.helpers.iter().flat_map(|(args, child)| {
-            let pid = child.id();
-            (args.first_port..args.first_port + args.listeners).map(move |port| (port, pid))
-        })
+        self.helpers.iter().flat_map(|(args, child)| args.ports().map(|port| (port, child.id())))
+    }
+
+    /// The ports in the namespace that is measured in.
+    pub(crate) fn ports(&self) -> impl Iterator<Item = u16> {
+        let own = self.helpers.iter().filter(|(args, _)| !args.contained);
+        own.flat_map(|(args, _)| args.ports())
     }
 
     /// The port that is asked for: one in the middle.
     pub(crate) fn asked_port(&self) -> u16 {
-        let count = self.listeners().count();
-        self.listeners().nth(count / 2).map_or(FIRST_PORT, |(port, _pid)| port)
+        let count = self.ports().count();
+        self.ports().nth(count / 2).unwrap_or(FIRST_PORT)
     }
 
     /// Who holds `port`.
@@ -145,12 +182,18 @@ impl Drop for Node {
 }
 
 impl HelperArgs {
+    /// The ports it listens on.
+    fn ports(&self) -> Range<u16> {
+        self.first_port..self.first_port + self.listeners
+    }
+
     fn start(&self, leash: &PipeReader) -> Result<Child> {
         Command::new(std::env::current_exe().context("finding this program")?)
             .arg("bench-node")
             .arg(format!("--first-port={}", self.first_port))
             .arg(format!("--listeners={}", self.listeners))
             .arg(format!("--extra={}", self.extra))
+            .args(self.contained.then_some("--contained"))
             .stdin(Stdio::from(leash.try_clone().context("copying a pipe")?))
             .stdout(Stdio::piped())
             .spawn()
@@ -163,11 +206,16 @@ const READY: &str = "ready\n";
 /// The helper: opens, says so, and holds until its standard input ends.
 pub(crate) fn help(args: &HelperArgs) -> Result<()> {
     raise_limit(u64::from(args.listeners) + u64::from(args.extra) + 16)?;
-    let ports = args.first_port..args.first_port + args.listeners;
-    let listeners = ports
+    let address = if args.contained {
+        unshare_network().context("making a container's namespace")?;
+        Ipv4Addr::UNSPECIFIED
+    } else {
+        Ipv4Addr::LOCALHOST
+    };
+    let listeners = args
+        .ports()
         .map(|port| {
-            TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-                .with_context(|| format!("listening on port {port}"))
+            TcpListener::bind((address, port)).with_context(|| format!("listening on port {port}"))
         })
         .collect::<Result<Vec<_>>>()?;
     let others = others(args.extra.into()).context("opening other descriptors")?;
@@ -176,6 +224,16 @@ pub(crate) fn help(args: &HelperArgs) -> Result<()> {
     stdout.write_all(READY.as_bytes()).and_then(|()| stdout.flush()).context("saying ready")?;
     std::io::stdin().read_to_end(&mut Vec::new()).context("waiting for the end")?;
     drop((listeners, others));
+    Ok(())
+}
+
+/// Gives this process, which has one thread, a network namespace of its own.
+fn unshare_network() -> Result<()> {
+    #[expect(unsafe_code, reason = "unshare of namespaces; only file sharing can be unsound")]
+    // SAFETY: NEWNET changes no descriptor or memory that another thread uses.
+    unsafe {
+        unshare_unsafe(UnshareFlags::NEWNET)?;
+    }
     Ok(())
 }
 
@@ -269,9 +327,14 @@ mod tests {
         let sum = |count: fn(&HelperArgs) -> u16| {
             helpers.iter().map(|args| u32::from(count(args))).sum::<u32>()
         };
-        assert_eq!(sum(|args| args.listeners), 8_000);
-        assert_eq!(sum(|args| args.extra), 8_000);
-        assert_eq!(helpers.len(), 308);
+        let own = |args: &&HelperArgs| !args.contained;
+        assert_eq!(sum(|args| args.listeners), 8_200);
+        assert_eq!(
+            helpers.iter().filter(own).map(|args| u32::from(args.extra)).sum::<u32>(),
+            8_000
+        );
+        assert_eq!(helpers.iter().filter(own).count(), 308);
+        assert_eq!(helpers.len(), 408);
         assert_eq!(Size::Small.helpers().len(), 1);
     }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::*;
 use crate::model::{
-    Actor, Event, NetnsId, Owner, Owners, Port, SeenBy, Socket, SocketState, StartTime,
+    Actor, Event, GapKind, NetnsId, Owner, Owners, Port, SeenBy, Socket, SocketState, StartTime,
 };
 
 /// A watch that gives one batch of events at a time, then nothing.
@@ -118,7 +118,7 @@ fn ctrl_c_ends_it_with_what_it_has() {
 
 #[test]
 fn what_could_not_be_watched_is_said_and_hides_no_port() {
-    let gap = Gap::new(Impact::Port, "eBPF", "accept can't be watched");
+    let gap = Gap::new(Impact::Port, GapKind::Ebpf, "accept can't be watched");
     let mut watch = Scripted { gaps: vec![gap.clone()], ..Scripted::default() };
     let read = watch_for_learning(
         &mut watch,
@@ -137,10 +137,13 @@ fn comparing_readings_teaches_nothing_and_says_what_would() {
         ok: false,
         reason: None,
         remedy: None,
+        command: None,
         ms: 0.0,
         detail: String::new(),
+        namespaces: None,
     };
-    let why = Gap::new(Impact::Port, "eBPF", "eBPF is not available: no rights").remedy("be root");
+    let why =
+        Gap::new(Impact::Port, GapKind::Ebpf, "eBPF is not available: no rights").remedy("be root");
     let gap = unable(std::slice::from_ref(&report), &[why]).unwrap();
     assert!(gap.reason.contains("needs eBPF") && gap.reason.contains("no rights"), "{gap:?}");
     assert_eq!((gap.remedy.as_deref(), gap.impact), (Some("be root"), Impact::Way));

@@ -1,10 +1,10 @@
 //! The thread that follows the port that is looked at.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::Sender;
 
+use super::slot::Slot;
 use super::source::Source;
 use crate::model::{PortRange, Query, Scope};
 use crate::resolve;
@@ -20,8 +20,8 @@ const SHORTEST: Duration = Duration::from_millis(500);
 /// again within less.
 const LOOKED_AT: Duration = Duration::from_secs(15);
 
-/// Answers until nobody asks any more, and again when something changes that is watched.
-pub(super) fn run(source: &Source, asked: &Receiver<Question>, out: &UnboundedSender<Message>) {
+/// Answers until nobody listens any more, and again when something changes that is watched.
+pub(super) fn run(source: &Source, asked: &Slot<Question>, out: &Sender<Message>) {
     let mut last: Option<(Question, Instant)> = None;
     let mut known = source.changes();
     let mut answered_at = Instant::now();
@@ -31,20 +31,16 @@ pub(super) fn run(source: &Source, asked: &Receiver<Question>, out: &UnboundedSe
             && let Some(report) = source.report()
         {
             told_at = Some(Instant::now());
-            if out.send(Message::Kube(Box::new(report))).is_err() {
+            if out.blocking_send(Message::Kube(Box::new(report))).is_err() {
                 return;
             }
         }
-        let question = match asked.recv_timeout(LOOK) {
-            Ok(mut question) => {
-                // What was asked before the last question is not looked at any more.
-                while let Ok(later) = asked.try_recv() {
-                    question = later;
-                }
+        let question = match asked.take(LOOK) {
+            Some(question) => {
                 last = Some((question.clone(), Instant::now()));
                 question
             }
-            Err(RecvTimeoutError::Timeout) => match &last {
+            None => match &last {
                 Some((_, at)) if at.elapsed() > LOOKED_AT => {
                     last = None;
                     continue;
@@ -56,7 +52,6 @@ pub(super) fn run(source: &Source, asked: &Receiver<Question>, out: &UnboundedSe
                 }
                 _ => continue,
             },
-            Err(RecvTimeoutError::Disconnected) => return,
         };
         // What changes meanwhile is a reason to answer again.
         known = source.changes();
@@ -66,7 +61,7 @@ pub(super) fn run(source: &Source, asked: &Receiver<Question>, out: &UnboundedSe
             Ok(answered) => Message::Answer(Box::new(answered)),
             Err(why) => Message::Failed(why),
         };
-        if out.send(message).is_err() {
+        if out.blocking_send(message).is_err() {
             return;
         }
     }

@@ -1,9 +1,12 @@
 //! Where the configuration of the screen is, and what is wrong with it.
 
+use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::super::Failure;
+use crate::view;
 use crate::view::tui::config::Config;
 
 /// The largest configuration that is read, in bytes.
@@ -30,10 +33,10 @@ pub(super) fn check(named: Option<&Path>, out: &mut impl Write) -> Result<(), Fa
     match text(named)? {
         Some((path, text)) => {
             parse(&path, &text)?;
-            writeln!(out, "{} is right", path.display())?;
+            writeln!(out, "{} is right", shown(&path))?;
         }
         None => {
-            let path = usual().map(|path| format!("; it would be {}", path.display()));
+            let path = usual().map(|path| format!("; it would be {}", shown(&path)));
             writeln!(
                 out,
                 "there is no configuration, so everything is as usual{}",
@@ -44,22 +47,35 @@ pub(super) fn check(named: Option<&Path>, out: &mut impl Write) -> Result<(), Fa
     Ok(())
 }
 
+fn shown(path: &Path) -> String {
+    view::clean(&path.to_string_lossy()).into_owned()
+}
+
 fn text(named: Option<&Path>) -> Result<Option<(PathBuf, String)>, Failure> {
     let Some(path) = named.map(Path::to_owned).or_else(usual) else { return Ok(None) };
     let refused =
         |error: io::Error| Failure::Usage(format!("can't read {}: {error}", path.display()));
-    let file = match std::fs::File::open(&path) {
+    // A pipe would be waited for, and a terminal could become that of this process.
+    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+    let flags = i32::try_from(flags.bits()).unwrap_or_default();
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
         Ok(file) => file,
         // HOME may be another user's, as after `su` or `sudo -u`.
         Err(error) if named.is_none() && is_not_ours(&error) => return Ok(None),
         Err(error) => return Err(refused(error)),
     };
-    // A pipe or a device would be waited for.
     if !file.metadata().map_err(refused)?.is_file() {
         return Err(Failure::Usage(format!("{} is not a file", path.display())));
     }
     let mut text = String::new();
-    file.take(LARGEST).read_to_string(&mut text).map_err(refused)?;
+    let length = file.take(LARGEST + 1).read_to_string(&mut text).map_err(refused)?;
+    if u64::try_from(length).is_ok_and(|length| length > LARGEST) {
+        return Err(Failure::Usage(format!(
+            "{} is too large for a configuration (more than {} MiB)",
+            path.display(),
+            LARGEST >> 20
+        )));
+    }
     Ok(Some((path, text)))
 }
 

@@ -5,15 +5,21 @@
 //!
 //! ```text
 //!  rows      every port, all of them now and then, and those that events name  ──┐
-//!  watching  what happens, as it happens                                        ─┼─▶ screen
-//!  asking    the path of the port that is looked at                             ─┘
+//!  watching  what happens, as it happens                                        ─┼─▶ screen ─▶ output
+//!  asking    the path of the port that is looked at                             ─┤
+//!  keys      what the terminal tells                                            ─┘
 //! ```
+//!
+//! Nothing between them grows without bound: whoever has more than may wait, waits.
 
 mod asking;
+mod canvas;
 mod config;
+mod output;
 mod print;
 mod rows;
 mod screen;
+mod slot;
 mod source;
 mod terminal;
 mod watching;

@@ -3,14 +3,15 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::Sender;
 
+use super::slot::Slot;
 use super::source::Source;
 use crate::model::{Connections, HopKind, NetnsId, Port, PortRange, Proto};
-use crate::node::{Changed, Kept, LiveNode, Node, Pulse};
+use crate::node::{self, Changed, Kept, LiveNode, Node, Pulse, Topology as _};
 use crate::resolve::{self, ListFilter};
 use crate::view::Style;
 use crate::view::tui::state::ports::{Delta, Differ};
@@ -46,14 +47,14 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// For how long events are gathered before their ports are read.
 const GATHER: Duration = Duration::from_millis(60);
 
-/// Reads until nobody wants anything any more.
+/// Reads until nobody listens any more.
 pub(super) fn run(
     source: &Source,
     ebpf: bool,
     style: Style,
     loaded: &Receiver<()>,
-    wanted: &Receiver<Wanted>,
-    out: &UnboundedSender<Message>,
+    wanted: &Slot<Wanted>,
+    out: &Sender<Message>,
 ) {
     let mut reader = Reader { source, style, kept: None, differ: Differ::default(), pulse: None };
     // Loading needs the kernel's types, tens of megabytes for a moment. One after the
@@ -62,6 +63,8 @@ pub(super) fn run(
     if ebpf {
         reader.keep_iterators();
     }
+    // What is loaded stays.
+    node::drop_rights();
     let mut next = Some(Wanted::Whole);
     let mut rest = SHORTEST_WHOLE;
     let mut looked_at = Instant::now();
@@ -102,7 +105,7 @@ pub(super) fn run(
                 })
             }
         };
-        if message.is_some_and(|message| out.send(message).is_err()) {
+        if message.is_some_and(|message| out.blocking_send(message).is_err()) {
             return;
         }
         // A recorded node does not change.
@@ -110,31 +113,30 @@ pub(super) fn run(
             Source::Live(_) => rest.saturating_sub(looked_at.elapsed()),
             _ => Duration::from_secs(3600),
         };
-        next = match wanted.recv_timeout(timeout) {
-            Ok(first) => Some(gather(first, wanted)),
-            Err(RecvTimeoutError::Timeout) => {
-                matches!(source, Source::Live(_)).then_some(Wanted::Changes)
+        next = match wanted.take(timeout) {
+            Some(first) => {
+                // What else is wanted within a moment is read together with it.
+                std::thread::sleep(GATHER);
+                Some(Wanted::with(wanted.take(Duration::ZERO), first))
             }
-            Err(RecvTimeoutError::Disconnected) => return,
+            None => matches!(source, Source::Live(_)).then_some(Wanted::Changes),
         };
     }
 }
 
-/// What else is wanted within a moment, together with `first`.
-fn gather(first: Wanted, wanted: &Receiver<Wanted>) -> Wanted {
-    let until = Instant::now() + GATHER;
-    let mut all = first;
-    while let Ok(more) = wanted.recv_timeout(until.saturating_duration_since(Instant::now())) {
-        all = match (all, more) {
-            (Wanted::Ports(mut known), Wanted::Ports(more)) => {
+impl Wanted {
+    /// This, and what was wanted before.
+    pub(super) fn with(before: Option<Self>, more: Self) -> Self {
+        match (before, more) {
+            (None, more) => more,
+            (Some(Self::Ports(mut known)), Self::Ports(more)) => {
                 known.extend(more);
-                Wanted::Ports(known)
+                Self::Ports(known)
             }
-            (Wanted::Whole, _) | (_, Wanted::Whole) => Wanted::Whole,
-            (ports @ Wanted::Ports(_), Wanted::Changes) | (Wanted::Changes, ports) => ports,
-        };
+            (Some(Self::Whole), _) | (_, Self::Whole) => Self::Whole,
+            (Some(ports @ Self::Ports(_)), Self::Changes) | (Some(Self::Changes), ports) => ports,
+        }
     }
-    all
 }
 
 /// What is known of the node from one reading to the next.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::{Failure, kube_options, no_procfs};
 use crate::cli::Global;
@@ -26,6 +27,7 @@ pub(super) enum Source {
 #[derive(Debug, Clone)]
 pub(super) struct Live {
     kube: KubeOptions,
+    timeout: Option<Duration>,
     /// What is known of its Kubernetes APIs by watching them.
     watched: Option<Arc<KubeCache>>,
 }
@@ -49,15 +51,16 @@ impl Source {
         let kube = kube_options(global);
         node::check_kube(&kube).map_err(Failure::Usage)?;
         LiveNode::new().map_err(|error| no_procfs(&error))?;
-        Ok(Self::Live(Live { kube, watched: None }))
+        Ok(Self::Live(Live { kube, timeout: global.timeout, watched: None }))
     }
 
     /// The same, whose Kubernetes APIs are watched from the first question on: for a screen that
     /// stays.
     pub(super) fn watching(&self) -> Self {
         match self {
-            Self::Live(Live { kube, .. }) => {
-                Self::Live(Live { kube: kube.clone(), watched: KubeCache::new(kube.clone()) })
+            Self::Live(Live { kube, timeout, .. }) => {
+                let (kube, timeout) = (kube.clone(), *timeout);
+                Self::Live(Live { watched: KubeCache::new(kube.clone()), kube, timeout })
             }
             other => other.clone(),
         }
@@ -100,10 +103,11 @@ impl Source {
 
     /// This node, if it is this node that is shown.
     pub(super) fn open_live(&self) -> Result<LiveNode, String> {
-        let Self::Live(Live { kube, watched }) = self else {
+        let Self::Live(Live { kube, timeout, watched }) = self else {
             return Err("it is a recorded node".to_owned());
         };
-        let live = LiveNode::new().map_err(|error| format!("/proc: {error}"))?;
+        let live =
+            LiveNode::new().map_err(|error| format!("/proc: {error}"))?.with_timeout(*timeout);
         Ok(match watched {
             Some(cache) => live.with_kube_cache(Arc::clone(cache)),
             None => live.with_kube(kube.clone()),

@@ -1,46 +1,79 @@
 //! The terminal: taken, and given back as it was, whatever ends the screen.
 
-use std::io::{self, BufWriter, Stdout, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use base64::Engine as _;
 use crossterm::cursor::Show;
 use crossterm::event::{
     DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture,
 };
-use crossterm::execute;
+use crossterm::queue;
 use crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
-use ratatui::backend::CrosstermBackend;
+use rustix::termios::{QueueSelector, tcflush};
+
+use super::output::Output;
 
 /// The longest text that goes into a clipboard: terminals drop longer ones.
 const LONGEST: usize = 74_000;
 
-/// Whether the terminal is taken: it is given back once.
-static TAKEN: AtomicBool = AtomicBool::new(false);
+/// The largest screen that is drawn: a terminal may claim any size, and each cell takes memory.
+const LARGEST: (u16, u16) = (1000, 500);
+/// How long a terminal may take for what it gets last, before what it has not taken is
+/// thrown away.
+const PATIENCE: Duration = Duration::from_millis(250);
 
-/// What a screen is drawn with: each frame is one write.
-pub(super) type Backend = CrosstermBackend<BufWriter<Stdout>>;
+/// What writes to the terminal while it is taken: it is given back once.
+static TAKEN: Mutex<Option<Output>> = Mutex::new(None);
 
 /// Takes the terminal: raw, the other screen, the mouse if it is wanted.
-pub(super) fn take(mouse: bool) -> io::Result<()> {
-    TAKEN.store(true, Ordering::SeqCst);
+pub(super) fn take(output: &Output, mouse: bool) -> io::Result<()> {
+    *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) = Some(output.clone());
     enable_raw_mode()?;
-    execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste)?;
+    let mut first = Vec::new();
+    queue!(first, EnterAlternateScreen, EnableBracketedPaste)?;
     if mouse {
-        execute!(io::stdout(), EnableMouseCapture)?;
+        queue!(first, EnableMouseCapture)?;
     }
+    output.write(&first);
     Ok(())
 }
 
-/// Gives it back. What fails does not keep the rest from being tried.
+/// Whether it is taken.
+pub(super) fn is_taken() -> bool {
+    TAKEN.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+}
+
+/// Gives it back, whether or not it takes what it is told. What fails does not keep the
+/// rest from being tried.
 pub(super) fn give_back() {
-    if TAKEN.swap(false, Ordering::SeqCst) {
-        let _ = execute!(io::stdout(), DisableMouseCapture, DisableBracketedPaste);
-        let _ = execute!(io::stdout(), LeaveAlternateScreen, Show);
-        let _ = disable_raw_mode();
+    let Some(output) = TAKEN.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+    let mut last = Vec::new();
+    let _ = queue!(last, DisableMouseCapture, DisableBracketedPaste, LeaveAlternateScreen, Show);
+    output.write_last(&last);
+    let taken = output.settle(PATIENCE);
+    if !taken {
+        let _ = tcflush(io::stdout(), QueueSelector::OFlush);
     }
+    // This waits for nothing, and who waits for room to write looks again.
+    let _ = disable_raw_mode();
+    if !taken {
+        output.settle(PATIENCE);
+    }
+}
+
+/// Its columns and lines, as far as a screen is drawn.
+pub(super) fn size() -> (u16, u16) {
+    // Not its `size`, which may run a program.
+    crossterm::terminal::window_size().map_or((80, 24), |size| limited((size.columns, size.rows)))
+}
+
+/// As much of a size as is drawn.
+pub(super) fn limited((columns, lines): (u16, u16)) -> (u16, u16) {
+    (columns.min(LARGEST.0), lines.min(LARGEST.1))
 }
 
 /// Gives the terminal back when it is dropped.
@@ -66,16 +99,14 @@ pub(super) fn on_panic() {
     }));
 }
 
-/// Puts text into the clipboard by OSC 52, as far as the terminal allows it.
-pub(super) fn copy(text: &str) -> io::Result<()> {
+/// What puts text into the clipboard by OSC 52, as far as the terminal allows it.
+pub(super) fn copy(text: &str) -> Vec<u8> {
     let mut end = text.len().min(LONGEST);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
     let encoded = base64::engine::general_purpose::STANDARD.encode(text.get(..end).unwrap_or(text));
-    let mut out = io::stdout();
-    write!(out, "\u{1b}]52;c;{encoded}\u{7}")?;
-    out.flush()
+    format!("\u{1b}]52;c;{encoded}\u{7}").into_bytes()
 }
 
 #[cfg(test)]
@@ -94,7 +125,9 @@ mod tests {
     fn panicking() {
         super::on_panic();
         let taken = super::Taken;
-        super::take(true).unwrap();
+        let output = super::Output::start().unwrap();
+        super::take(&output, true).unwrap();
+        assert!(output.settle(super::PATIENCE * 100), "what takes the terminal is not written");
         assert!(std::env::var_os("PANIC_ON_A_TERMINAL").is_none(), "a bug while drawing");
         drop(taken);
     }

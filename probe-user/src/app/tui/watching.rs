@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::Sender as Messages;
 
 use super::super::trace::Names;
 use super::rows;
+use super::slot::Slot;
 use crate::model::{Capability, Event, EventKind, Port, Traced};
 use crate::node::{self, Node, Watch};
 use crate::view::Style;
@@ -32,21 +33,23 @@ pub(super) fn run(
     ebpf: bool,
     style: Style,
     loaded: Sender<()>,
-    wanted: &Sender<rows::Wanted>,
-    out: &UnboundedSender<Message>,
+    wanted: &Slot<rows::Wanted>,
+    out: &Messages<Message>,
 ) -> Result<(), String> {
     let kinds = EventKind::ALL.into_iter().filter(|kind| *kind != EventKind::Accept).collect();
     let asked = node::Wanted { kinds, ports: None, interval, ebpf, buffer: Some(BUFFER) };
     let mut watch = node::watch(&asked).map_err(|error| format!("/proc: {error}"))?;
+    // What is loaded stays; from now on only reading is left.
+    node::drop_rights();
     // Whoever waits for it may go on; as they may where this ends before.
     drop(loaded);
-    let mut names = Names::new().map_err(|_| "/proc can't be read".to_owned())?;
+    let mut names = Names::new(None).map_err(|_| "/proc can't be read".to_owned())?;
     let mut said = None;
     loop {
         let now = (watch.lost(), watch.gaps());
         if said.as_ref() != Some(&now) {
             let message = watching(watch.as_ref(), names.node());
-            if out.send(message).is_err() {
+            if out.blocking_send(message).is_err() {
                 return Ok(());
             }
             said = Some(now);
@@ -61,8 +64,8 @@ pub(super) fn run(
         std::thread::sleep(GATHER);
         events.extend(watch.next(Duration::ZERO));
         let ports = changed(&events);
-        if !ports.is_empty() && wanted.send(rows::Wanted::Ports(ports)).is_err() {
-            return Ok(());
+        if !ports.is_empty() {
+            wanted.put(|before| rows::Wanted::with(before, rows::Wanted::Ports(ports)));
         }
         let (events, left_out) = few(events);
         let mut lines: Vec<EventLine> =
@@ -71,7 +74,7 @@ pub(super) fn run(
             let line = format!("{left_out} more connects and translations are not shown\n");
             lines.push(EventLine { line, inode: None, port: None, ..last.clone() });
         }
-        if out.send(Message::Events(lines)).is_err() {
+        if out.blocking_send(Message::Events(lines)).is_err() {
             return Ok(());
         }
     }

@@ -308,3 +308,23 @@ fn without_containers_v2_goes_first_unless_it_is_the_root() {
     assert_eq!(chosen(""), None);
     assert_eq!(chosen("garbage\n0:\n"), None);
 }
+
+#[test]
+fn the_directory_around_a_container() {
+    for (path, above) in [
+        ("/docker/{a}", Some("/docker")),
+        ("/{a}", Some("")),
+        ("/system.slice/docker-{a}.scope/init", Some("/system.slice")),
+        (
+            "/user.slice/user-1000.slice/user@1000.service/docker-{a}.scope",
+            Some("/user.slice/user-1000.slice/user@1000.service"),
+        ),
+        ("/kubepods/besteffort/pod{uid}/{a}", Some("/kubepods/besteffort/pod{uid}")),
+        ("/docker/{a}/docker/{b}", Some("/docker")),
+        ("/{a}/libpod-{b}.scope", Some("/{a}")),
+        ("/user.slice", None),
+    ] {
+        let path = CgroupPath(expand(path));
+        assert_eq!(path.above_container().map(str::to_owned), above.map(expand), "{}", path.0);
+    }
+}

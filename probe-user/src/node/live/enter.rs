@@ -1,17 +1,23 @@
 //! Doing something inside other network namespaces.
 //!
-//! The calling thread never enters one: threads made for it do, and end
-//! afterwards, so that nothing else of the process can find itself elsewhere.
+//! The calling thread never enters one: threads of a pool do, which do nothing else and end
+//! with it, so that nothing else of the process can find itself elsewhere.
 
+use std::cell::Cell;
+use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::thread::LinkNameSpaceType;
 
+use super::reader::{Reader, Tree};
+use super::safefs::Unreadable;
+use super::{files, mounts};
 use crate::model::NetnsId;
 
 /// A namespace and the files through which it can be entered.
@@ -29,17 +35,22 @@ pub(super) struct Door {
 /// A file that may refer to a namespace.
 #[derive(Debug, Clone)]
 pub(super) enum Way {
-    /// One that our own files lead to: `/proc/PID/ns/net`, `/run/netns/NAME`.
+    /// One that only the kernel's and root's own files lead to: `/proc/PID/ns/net`,
+    /// `/run/netns/NAME`.
     Path(PathBuf),
-    /// A mount that a process sees.
-    Mount {
-        /// `/proc/PID`.
-        process: PathBuf,
-        /// Where it is, below the root of that process.
-        point: PathBuf,
-        /// Whether looking there may block for ever; it is not done then.
-        blocked: bool,
-    },
+    /// A mount in a table, at this point.
+    Mount(Arc<Mounts>, PathBuf),
+}
+
+/// A mount table, and where what is in it can be looked at.
+#[derive(Debug)]
+pub(super) struct Mounts {
+    /// `/proc/PID`.
+    process: PathBuf,
+    reader: Reader,
+    root: OnceLock<Result<Tree, Unreadable>>,
+    /// The namespaces that are in it now, asked for when one can't be opened.
+    now: OnceLock<HashSet<u64>>,
 }
 
 /// Why a namespace could not be entered.
@@ -62,16 +73,19 @@ impl Door {
     pub(super) fn open(&self) -> Result<OwnedFd, Refused> {
         let inode = self.id.inode().ok_or(Refused::Denied(Errno::ACCESS))?;
         let mut refused = Refused::Gone;
-        for way in &self.ways {
+        // First what can be opened at once.
+        let (mounts, paths): (Vec<&Way>, Vec<&Way>) =
+            self.ways.iter().partition(|way| matches!(way, Way::Mount(..)));
+        for way in paths.into_iter().chain(mounts) {
             match way.open(inode) {
                 Ok(Some(fd)) => return Ok(fd),
-                Ok(None) | Err(Errno::NOENT | Errno::SRCH | Errno::NOTDIR | Errno::LOOP) => {
+                Ok(None) | Err(Refused::Gone) => {
                     if refused == Refused::Gone && way.is_still_mounted(inode) {
                         refused = Refused::Unreachable;
                     }
                 }
-                Err(error) if super::procs::is_denied(error) => refused = Refused::Denied(error),
-                Err(error) if refused == Refused::Gone => refused = Refused::Failed(error),
+                Err(error @ Refused::Denied(_)) => refused = error,
+                Err(error) if refused == Refused::Gone => refused = error,
                 Err(_) => {}
             }
         }
@@ -79,105 +93,240 @@ impl Door {
     }
 }
 
+impl From<Errno> for Refused {
+    fn from(error: Errno) -> Self {
+        match error {
+            Errno::NOENT | Errno::SRCH | Errno::NOTDIR | Errno::LOOP => Self::Gone,
+            error if super::procs::is_denied(error) => Self::Denied(error),
+            error => Self::Failed(error),
+        }
+    }
+}
+
+impl From<Unreadable> for Refused {
+    fn from(error: Unreadable) -> Self {
+        match error {
+            Unreadable::Missing | Unreadable::WrongKind(_) => Self::Gone,
+            Unreadable::Denied => Self::Denied(Errno::ACCESS),
+            Unreadable::Silent(_) | Unreadable::LeftOut(_) => Self::Unreachable,
+            Unreadable::TooBig(_) | Unreadable::Foreign(_) | Unreadable::Failed(_) => {
+                Self::Failed(Errno::IO)
+            }
+        }
+    }
+}
+
 impl Way {
     /// Opens the file if it is the namespace with this inode. Looked at by
     /// `O_PATH` first: a path inside a container could be a device or a FIFO by
     /// now.
-    fn open(&self, inode: u64) -> Result<Option<OwnedFd>, Errno> {
-        let look = match self {
+    fn open(&self, inode: u64) -> Result<Option<OwnedFd>, Refused> {
+        let (look, dev, ino) = match self {
             Self::Path(path) => {
-                rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?
+                let look = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+                let stat = rustix::fs::fstat(&look)?;
+                (look, stat.st_dev, stat.st_ino)
             }
-            Self::Mount { blocked: true, .. } => return Ok(None),
-            Self::Mount { process, point, .. } => look_below(&process.join("root"), point)?,
+            Self::Mount(mounts, point) => {
+                let (look, stat) = mounts.root()?.look(point)?;
+                (look, stat.dev, stat.ino)
+            }
         };
-        let stat = rustix::fs::fstat(&look)?;
         let nsfs = rustix::fs::stat("/proc/self/ns/net")?.st_dev;
-        if stat.st_ino != inode || stat.st_dev != nsfs {
+        if ino != inode || dev != nsfs {
             return Ok(None);
         }
         let again = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&look.as_fd()));
-        rustix::fs::open(again, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map(Some)
+        Ok(Some(rustix::fs::open(again, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?))
     }
 
     /// Whether it is a mount that is still listed, though it did not open.
     fn is_still_mounted(&self, inode: u64) -> bool {
-        let Self::Mount { process, .. } = self else { return false };
-        let table = super::mounts::read(rustix::fs::CWD, process.join("mountinfo"));
-        let pins = super::mounts::pins(&table.unwrap_or_default(), true);
-        pins.iter().any(|pin| pin.inode == inode)
+        let Self::Mount(mounts, _) = self else { return false };
+        mounts.now().contains(&inode)
     }
 }
 
-/// Opens a mount point, which has no symbolic link on its way: one that is there
-/// by now could lead out of the container.
-pub(super) fn look_below(root: &Path, point: &Path) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let top = rustix::fs::open(root, flags | OFlags::DIRECTORY, Mode::empty())?;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    // EAGAIN: something was renamed during the look-up.
-    for _ in 0..4 {
-        match rustix::fs::openat2(&top, point, flags, Mode::empty(), resolve) {
-            Err(Errno::AGAIN) => {}
-            // Before Linux 5.6, or refused by a seccomp filter that does not
-            // know the call.
-            Err(Errno::NOSYS | Errno::PERM) => {
-                let below = point.strip_prefix("/").unwrap_or(point);
-                return rustix::fs::openat(&top, below, flags, Mode::empty());
+impl Mounts {
+    /// The table of the process whose directory in procfs is `process`.
+    pub(super) fn new(process: PathBuf, reader: Reader) -> Self {
+        Self { process, reader, root: OnceLock::new(), now: OnceLock::new() }
+    }
+
+    fn root(&self) -> Result<&Tree, Unreadable> {
+        let root = self.root.get_or_init(|| self.reader.root_of(&self.process));
+        root.as_ref().map_err(Clone::clone)
+    }
+
+    fn now(&self) -> &HashSet<u64> {
+        self.now.get_or_init(|| {
+            let path = self.process.join("mountinfo");
+            let text = files::read(rustix::fs::CWD, path, files::TABLE).unwrap_or_default();
+            let table = mounts::interesting(&text.bytes, usize::MAX);
+            table.pins.into_iter().map(|pin| pin.inode).collect()
+        })
+    }
+}
+
+/// The threads of one question that are in other namespaces: as many as can run at once, but
+/// not more than there are namespaces to be in. They have the rights of the thread that asks.
+#[derive(Debug)]
+pub(super) struct Pool {
+    jobs: Sender<Job>,
+    queue: Arc<Mutex<Receiver<Job>>>,
+    threads: Cell<usize>,
+}
+
+/// Gets the namespace that its thread is in, if that is not the own one.
+type Job = Box<dyn FnOnce(&mut Option<NetnsId>) + Send>;
+
+impl Default for Pool {
+    fn default() -> Self {
+        let (jobs, queue) = mpsc::channel();
+        Self { jobs, queue: Arc::new(Mutex::new(queue)), threads: Cell::new(0) }
+    }
+}
+
+impl Pool {
+    /// Runs `work` inside each namespace and returns the results in order. The own
+    /// namespace needs no thread.
+    pub(super) fn in_each<T: Send + 'static>(
+        &self,
+        doors: &[Door],
+        work: impl Fn(&Door) -> T + Send + Sync + 'static,
+    ) -> Vec<Result<T, Refused>> {
+        self.grow(doors.iter().filter(|door| !door.own).count());
+        let (work, (done, results)) = (Arc::new(work), mpsc::channel());
+        for (index, door) in doors.iter().enumerate().filter(|(_, door)| !door.own) {
+            let (door, work, done) = (door.clone(), Arc::clone(&work), done.clone());
+            let job = move |at: &mut Option<NetnsId>| {
+                let result = enter(&door, at).map(|()| work(&door));
+                // Whoever asked waits for it.
+                let _ = done.send((index, result));
+            };
+            if self.threads.get() > 0 {
+                // The queue is there as long as the pool.
+                let _ = self.jobs.send(Box::new(job));
             }
-            result => return result,
+        }
+        drop(done);
+        let own = |door: &Door| door.own.then(|| Ok(work(door)));
+        let mut all: Vec<Option<Result<T, Refused>>> = doors.iter().map(own).collect();
+        // Until the last job is done, or dropped.
+        for (index, result) in results {
+            all[index] = Some(result);
+        }
+        all.into_iter().map(|r| r.unwrap_or(Err(Refused::Failed(Errno::AGAIN)))).collect()
+    }
+
+    /// One that can't be had leaves its work to the others.
+    fn grow(&self, namespaces: usize) {
+        while self.threads.get() < namespaces.min(super::procs::cores(2)) {
+            let queue = Arc::clone(&self.queue);
+            let thread = std::thread::Builder::new().name("netns".to_owned());
+            if thread.spawn(move || work_off(&queue)).is_err() {
+                return;
+            }
+            self.threads.set(self.threads.get() + 1);
         }
     }
-    Err(Errno::AGAIN)
+
+    /// How many threads there are.
+    #[cfg(test)]
+    pub(super) fn threads(&self) -> usize {
+        self.threads.get()
+    }
 }
 
-/// Runs `work` inside each namespace and returns the results in order. The own
-/// namespace needs no thread.
-pub(super) fn in_each<T: Send>(
-    doors: &[Door],
-    work: impl Fn(&Door) -> T + Sync,
-) -> Vec<Result<T, Refused>> {
-    let others = doors.iter().filter(|d| !d.own).count();
-    let results: Mutex<Vec<Option<Result<T, Refused>>>> =
-        Mutex::new(doors.iter().map(|_| None).collect());
-    let put = |index: usize, result| {
-        let mut results = results.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        results[index] = Some(result);
-    };
-    let next = AtomicUsize::new(0);
-    let cores = super::procs::cores(2);
-    std::thread::scope(|scope| {
-        for _ in 0..others.min(cores) {
-            // One thread that can't be had leaves its work to the others.
-            let _ = std::thread::Builder::new().spawn_scoped(scope, || {
-                while let Some((index, door)) = {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    doors.get(index).map(|door| (index, door))
-                } {
-                    if !door.own {
-                        put(index, enter(door).map(|()| work(door)));
-                    }
-                }
-            });
-        }
-        for (index, door) in doors.iter().enumerate().filter(|(_, door)| door.own) {
-            put(index, Ok(work(door)));
-        }
-    });
-    let results = results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    results.into_iter().map(|r| r.unwrap_or(Err(Refused::Failed(Errno::AGAIN)))).collect()
+/// Does what is to be done, until the pool is gone.
+fn work_off(queue: &Mutex<Receiver<Job>>) {
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+    let mut at = None;
+    while let Ok(job) = next() {
+        // Then there is no result; other jobs are to be done all the same.
+        let _panicked = catch_unwind(AssertUnwindSafe(|| job(&mut at)));
+    }
 }
 
-/// Moves this thread into the namespace.
-fn enter(door: &Door) -> Result<(), Refused> {
+/// Moves this thread, which is `at` a namespace, into another one.
+#[expect(clippy::disallowed_methods, reason = "here it is done, by threads of a pool")]
+fn enter(door: &Door, at: &mut Option<NetnsId>) -> Result<(), Refused> {
+    if *at == Some(door.id) {
+        return Ok(());
+    }
     let fd = door.open()?;
-    rustix::thread::move_into_link_name_space(fd.as_fd(), Some(LinkNameSpaceType::Network)).map_err(
-        |error| {
-            if super::procs::is_denied(error) {
-                Refused::Denied(error)
-            } else {
-                Refused::Failed(error)
+    rustix::thread::move_into_link_name_space(fd.as_fd(), Some(LinkNameSpaceType::Network))
+        .map_err(|error| match super::procs::is_denied(error) {
+            true => Refused::Denied(error),
+            false => Refused::Failed(error),
+        })?;
+    *at = Some(door.id);
+    Ok(())
+}
+
+/// Moves this thread, the only one of a helper process, into the network namespace of its
+/// parent. Without the right to it it was never anywhere else.
+#[expect(clippy::disallowed_methods, reason = "it is where the process that made it is already")]
+pub(super) fn back_to(parent: rustix::process::Pid) {
+    let path = format!("/proc/{}/ns/net", parent.as_raw_nonzero());
+    if let Ok(fd) = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+        let network = Some(LinkNameSpaceType::Network);
+        let _without = rustix::thread::move_into_link_name_space(fd.as_fd(), network);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::super::conntrack::Lab;
+    use super::*;
+
+    fn here() -> NetnsId {
+        NetnsId::Inode(std::fs::metadata("/proc/thread-self/ns/net").unwrap().ino())
+    }
+
+    #[test]
+    fn each_namespace_is_entered_and_the_own_one_is_not_left() {
+        if !Lab::can_be_made() {
+            return;
+        }
+        let (own, labs) = (here(), [Lab::new(), Lab::new(), Lab::new()]);
+        let mut doors: Vec<Door> = labs.iter().map(|lab| lab.door.clone()).collect();
+        doors.push(Door { id: own, own: true, ways: Vec::new() });
+        doors.push(Door { id: NetnsId::Inode(1), own: false, ways: Vec::new() });
+        let pool = Pool::default();
+        let caller = std::thread::current().id();
+        for _ in 0..3 {
+            let been = pool.in_each(&doors, |_| (here(), std::thread::current().id()));
+            for (door, been) in doors.iter().zip(&been[..4]) {
+                let (id, thread) = been.unwrap();
+                assert_eq!((id, thread == caller), (door.id, door.own));
             }
-        },
-    )
+            assert_eq!(been[4], Err(Refused::Gone));
+        }
+        assert!(pool.threads() <= super::super::procs::cores(2).min(4));
+        assert_eq!(here(), own);
+    }
+
+    #[test]
+    fn work_that_panics_is_a_result_less_and_no_other() {
+        if !Lab::can_be_made() {
+            return;
+        }
+        let labs = [Lab::new(), Lab::new(), Lab::new()];
+        let doors: Vec<Door> = labs.iter().map(|lab| lab.door.clone()).collect();
+        let pool = Pool::default();
+        for panics in doors.iter().map(|door| door.id) {
+            let results = pool.in_each(&doors, move |door| {
+                assert_ne!(door.id, panics, "this is what is tested");
+                here()
+            });
+            let wanted = |door: &Door| match door.id == panics {
+                true => Err(Refused::Failed(Errno::AGAIN)),
+                false => Ok(door.id),
+            };
+            assert_eq!(results, doors.iter().map(wanted).collect::<Vec<_>>());
+        }
+    }
 }

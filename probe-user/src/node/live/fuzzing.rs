@@ -1,77 +1,98 @@
-//! Every parser of what the kernel says, callable by the fuzz targets in `fuzz/`.
-//!
-//! Each takes any bytes and may do anything with them but panic, run without end or
-//! take memory out of proportion. Not part of the tool.
+//! Parsers of what the kernel, processes, runtimes and APIs say, for the fuzz targets.
 
-use super::{balance, btf, conntrack, ebpf, genl, mounts, procs, rules, sockdiag, tls};
+use crate::model::{NetnsId, Proto};
 
-pub use rules::fuzzing::{ip_set, legacy_table, nf_tables, nf_tables_expressions, xtables};
+use super::{
+    balance, btf, conntrack, containers, cri, ebpf, files, kube, mounts, netlink as framing,
+    process, procnet, procs, rtnl, rules, sockdiag, tls,
+};
 
-/// What is fuzzed.
-pub type Target = fn(&[u8]);
+pub(crate) use rules::fuzzing::{ip_set, legacy_table, nf_tables, nf_tables_expressions, xtables};
 
-/// Every target by its name.
-pub const TARGETS: &[(&str, Target)] = &[
-    ("btf", btf),
-    ("certificates", certificates),
-    ("cilium", cilium),
-    ("conntrack", conntrack),
-    ("ipset", ip_set),
-    ("ipvs", ipvs),
-    ("legacy", legacy_table),
-    ("netlink", netlink),
-    ("nf_tables", nf_tables),
-    ("nf_tables_expressions", nf_tables_expressions),
-    ("proc", proc),
-    ("records", records),
-    ("sock_diag", sock_diag),
-    ("xtables", xtables),
-];
-
-/// Messages of generic netlink, split, with their attributes.
-pub fn netlink(bytes: &[u8]) {
-    genl::fuzz(bytes);
+/// Messages of netlink, split, with their attributes: the framing of all families.
+pub(crate) fn netlink(bytes: &[u8]) {
+    framing::fuzz(bytes);
 }
 
 /// Services and destinations of IPVS.
-pub fn ipvs(bytes: &[u8]) {
+pub(crate) fn ipvs(bytes: &[u8]) {
     balance::fuzz_ipvs(bytes);
 }
 
 /// Answers of `sock_diag`.
-pub fn sock_diag(bytes: &[u8]) {
+pub(crate) fn sock_diag(bytes: &[u8]) {
     sockdiag::fuzz(bytes);
 }
 
 /// Messages of connection tracking.
-pub fn conntrack(bytes: &[u8]) {
+pub(crate) fn conntrack(bytes: &[u8]) {
     conntrack::fuzz(bytes);
 }
 
 /// The kernel's BTF, and that of a module behind it: the first two bytes say in KiB
 /// where that begins.
-pub fn btf(bytes: &[u8]) {
+pub(crate) fn btf(bytes: &[u8]) {
     btf::fuzz(bytes);
 }
 
 /// Certificates that servers show.
-pub fn certificates(bytes: &[u8]) {
+pub(crate) fn certificates(bytes: &[u8]) {
     tls::fuzz(bytes);
 }
 
 /// The keys and values of Cilium's maps.
-pub fn cilium(bytes: &[u8]) {
+pub(crate) fn cilium(bytes: &[u8]) {
     balance::fuzz_cilium(bytes);
 }
 
 /// What the iterators write.
-pub fn records(bytes: &[u8]) {
+pub(crate) fn records(bytes: &[u8]) {
     ebpf::fuzz(bytes);
 }
 
-/// Files of `/proc` that are read as bytes.
-pub fn proc(bytes: &[u8]) {
-    mounts::pins(bytes, false);
-    mounts::pins(bytes, true);
+/// Links, addresses and routes.
+pub(crate) fn rtnetlink(bytes: &[u8]) {
+    rtnl::fuzz(bytes);
+}
+
+/// Files of `/proc`, of a process and of a namespace, and user names.
+pub(crate) fn proc(bytes: &[u8]) {
+    mounts::interesting(bytes, 16);
     procs::parse_start_time(bytes);
+    files::arguments(bytes);
+    process::fuzz(&String::from_utf8_lossy(bytes));
+    for proto in Proto::ALL {
+        let _ = procnet::parse(bytes, NetnsId::Inode(1), proto);
+    }
+}
+
+/// Command lines of container runtimes, one argument a line, and containerd's
+/// configuration.
+pub(crate) fn arguments(bytes: &[u8]) {
+    containers::fuzz_arguments(bytes);
+}
+
+/// What container runtimes keep in files.
+pub(crate) fn state_files(bytes: &[u8]) {
+    containers::fuzz_state_files(bytes);
+}
+
+/// Answers of Docker's API.
+pub(crate) fn docker(bytes: &[u8]) {
+    containers::fuzz_docker(bytes);
+}
+
+/// Answers of the Container Runtime Interface.
+pub(crate) fn cri(bytes: &[u8]) {
+    cri::fuzz(bytes);
+}
+
+/// Answers of a Kubernetes API: the first byte says of what kind.
+pub(crate) fn kube(bytes: &[u8]) {
+    kube::fuzz_objects(bytes);
+}
+
+/// kubeconfig files.
+pub(crate) fn kubeconfig(bytes: &[u8]) {
+    kube::fuzz_config(bytes);
 }

@@ -1,10 +1,11 @@
 //! How a failed read becomes a gap: what failed, why, and what would help.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use super::enter::Refused;
-use crate::model::{Gap, Impact, NetnsId, Owner, Owners, Read};
+use super::safefs::Unreadable;
+use crate::model::{Gap, GapKind, GapSource, Impact, NetnsId, Owner, Owners, Pid, Read};
 
 /// What a plain user needs for everything.
 pub(super) fn rights_remedy() -> String {
@@ -52,10 +53,22 @@ pub(super) fn held(holders: &[Owner]) -> Option<Gap> {
         pids.join(", ")
     );
     let table = first.tid.map_or_else(String::new, |tid| format!("/task/{tid}"));
-    Some(Gap::new(Impact::Port, "network namespaces", why).remedy(format!(
+    Some(Gap::new(Impact::Port, GapKind::NetworkNamespaces, why).remedy(format!(
         "look inside: nsenter --net=/proc/{}{table}/fd/{} whereis-port …",
         first.pid, first.fd
     )))
+}
+
+/// Descriptors of which nobody could say whether they are namespaces.
+pub(super) fn untold(processes: &BTreeMap<Pid, Unreadable>) -> Option<Gap> {
+    let (first, why) = processes.first_key_value()?;
+    let more = match processes.len() - 1 {
+        0 => String::new(),
+        more => format!(" and {more} more processes"),
+    };
+    let why = format!("what lies on a file system that was unmounted: {why}");
+    let source = GapSource::new(GapKind::Descriptors, format!("/proc/{first}/fd{more}"));
+    Some(Gap::new(Impact::Port, source, why))
 }
 
 /// Names up to three namespaces.
@@ -73,7 +86,7 @@ fn namespaces(ids: &[NetnsId]) -> String {
 pub(super) fn read_or_gap<T>(
     result: io::Result<Vec<T>>,
     impact: Impact,
-    source: String,
+    source: GapSource,
 ) -> Read<Vec<T>> {
     match result {
         Ok(value) => Read::whole(value),
@@ -82,7 +95,7 @@ pub(super) fn read_or_gap<T>(
 }
 
 /// A netlink error as a gap; more rights help only against a refusal.
-pub(super) fn error_gap(error: &io::Error, impact: Impact, source: String) -> Gap {
+pub(super) fn error_gap(error: &io::Error, impact: Impact, source: GapSource) -> Gap {
     let gap = Gap::new(impact, source, error.to_string());
     if error.kind() == io::ErrorKind::PermissionDenied {
         gap.remedy("run as root, or with CAP_NET_ADMIN")
@@ -99,7 +112,7 @@ pub(super) fn denied_gap(owners: &Owners) -> Option<Gap> {
         let more = if owners.denied_total > 3 { ", …" } else { "" };
         Gap::new(
             Impact::Owner,
-            format!("/proc/{{{}{more}}}/fd", pids.join(",")),
+            GapSource::new(GapKind::Descriptors, format!("/proc/{{{}{more}}}/fd", pids.join(","))),
             format!("the descriptors of {} processes are not readable", owners.denied_total),
         )
         .remedy("run as root, or with CAP_SYS_PTRACE; a security module may still refuse")
@@ -114,12 +127,15 @@ mod tests {
     fn hundreds_of_closed_namespaces_are_one_gap() {
         let closed: Vec<_> =
             (1..=200).map(|n| (NetnsId::Inode(n), "it can't be entered".to_owned())).collect();
-        let make = |source: String, why: String, _: &[NetnsId]| Gap::new(Impact::Port, source, why);
+        let make = |source: String, why: String, _: &[NetnsId]| {
+            Gap::new(Impact::Port, GapSource::new(GapKind::NetworkNamespaces, source), why)
+        };
         let gaps = each_reason(&closed, make);
         assert_eq!(gaps.len(), 1);
-        assert_eq!(gaps[0].source, "200 network namespaces (1, 2, 3, …)");
+        assert_eq!(gaps[0].source.to_string(), "200 network namespaces (1, 2, 3, …)");
         let other = [closed[0].clone(), (NetnsId::Inode(2), "another reason".to_owned())];
-        let sources: Vec<_> = each_reason(&other, make).into_iter().map(|g| g.source).collect();
+        let sources: Vec<_> =
+            each_reason(&other, make).into_iter().map(|g| g.source.to_string()).collect();
         assert_eq!(sources, ["network namespace 1", "network namespace 2"]);
     }
 }

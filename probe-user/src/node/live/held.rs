@@ -6,9 +6,13 @@
 
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
+
+use super::files;
+use super::reader::{Reader, Whose};
+use super::safefs::Unreadable;
 
 /// The first inode of nsfs: it shares its numbers with `/proc`
 /// (`PROC_DYNAMIC_FIRST` in `fs/proc/generic.c`, `PROC_IPC_INIT_INO`).
@@ -16,30 +20,41 @@ const FIRST: u64 = 0xEFFF_FFF0;
 
 /// The network namespace that a descriptor was opened on through a mount that
 /// is gone. `process` is the directory of a process, `path` that of `table`.
+///
+/// # Errors
+/// When nobody could say what the descriptor leads to.
 pub(super) fn detached(
+    reader: &Reader,
     process: BorrowedFd<'_>,
     path: &CStr,
     table: &OwnedFd,
     name: &CStr,
-) -> Option<u64> {
+) -> Result<Option<u64>, Unreadable> {
     let mut buffer = [MaybeUninit::uninit(); 8];
-    let (target, _) = rustix::fs::readlinkat_raw(table, name, &mut buffer).ok()?;
-    if *target != *b"/" {
-        return None;
+    let target = rustix::fs::readlinkat_raw(table, name, &mut buffer);
+    if !target.is_ok_and(|(target, _)| *target == *b"/") {
+        return Ok(None);
     }
-    // The descriptor's file is not touched before this: the root of a file
-    // system whose server is dead looks the same, and would not answer.
     let info = format!("{}info/{}", path.to_string_lossy(), name.to_string_lossy());
-    let info = super::mounts::read(process, info).ok()?;
+    let info = files::read(process, info, files::SMALL).unwrap_or_default().bytes;
     if !may_be_namespace(&info) {
-        return None;
+        return Ok(None);
     }
-    let stat = rustix::fs::statat(table, name, AtFlags::empty()).ok()?;
-    let nsfs = rustix::fs::stat("/proc/self/ns/net").ok()?.st_dev;
-    (stat.st_dev == nsfs).then_some(())?;
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(table, name, flags, Mode::empty()).ok()?;
-    (kind(&fd) == libc::CLONE_NEWNET).then_some(stat.st_ino)
+    // The root of any file system that was unmounted looks the same, and the number is its
+    // word: its server may be dead, or silent on purpose.
+    let whose = Whose::process(process);
+    let (fd, stat) = match reader.follow(table.as_fd(), name, &whose) {
+        Err(error @ (Unreadable::Silent(_) | Unreadable::LeftOut(_))) => return Err(error),
+        Err(_) => return Ok(None),
+        Ok(found) => found,
+    };
+    let nsfs = rustix::fs::stat("/proc/self/ns/net");
+    if !nsfs.is_ok_and(|nsfs| nsfs.st_dev == stat.dev) {
+        return Ok(None);
+    }
+    let again = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let opened = rustix::fs::open(again, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    Ok(opened.ok().filter(|fd| kind(fd) == libc::CLONE_NEWNET).map(|_| stat.ino))
 }
 
 /// Whether `/proc/PID/fdinfo/N` has an inode that a namespace can have. Before

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use rustix::fs::AtFlags;
 use rustix::thread::CapabilitySet;
 
+use super::files;
 use crate::model::{Capability, Host, NetnsId};
 
 /// Inode of the initial PID namespace, the same since Linux 3.8
@@ -49,8 +50,7 @@ pub(super) fn read(
 
 /// The mounts of this mount namespace. A mount point need not be UTF-8.
 pub(super) fn mountinfo() -> String {
-    let bytes = super::mounts::read(rustix::fs::CWD, c"/proc/self/mountinfo").unwrap_or_default();
-    String::from_utf8_lossy(&bytes).into_owned()
+    files::text(c"/proc/self/mountinfo", files::TABLE).unwrap_or_default()
 }
 
 fn capabilities() -> Vec<Capability> {

@@ -10,30 +10,36 @@ mod containers;
 mod cri;
 mod ebpf;
 mod enter;
+mod files;
 #[cfg(feature = "fuzzing")]
-pub mod fuzzing;
+pub(crate) mod fuzzing;
 mod gaps;
 mod genl;
 mod held;
 mod host;
 mod inside;
 mod joined;
+#[allow(clippy::disallowed_methods, reason = "its files are read by `kube/files.rs`, with limits")]
 mod kube;
 mod mounts;
 mod nat;
+mod netlink;
 mod netns;
 mod owners;
 mod probes;
 mod process;
 mod procnet;
 mod procs;
+mod program;
 mod pulse;
+mod reader;
 mod rights;
 mod rtnl;
 mod rules;
 mod safefs;
 mod sockdiag;
 mod tables;
+mod timeout;
 mod tls;
 mod watch;
 mod ways;
@@ -45,24 +51,25 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use self::kube::{KubeCache, KubeOptions, check_kube, kube_client, kube_reports};
-use super::Node;
+use super::{Clusters, Observed, Prefetch, Processes, Reports, Runtimes, Sockets, Topology};
 use crate::model::{
-    Address, Bytes, Certificate, CgroupPath, ChainId, Connections, Container, ContainerRef,
-    Element, Flow, FlowFilter, Frontend, Gap, Host, Impact, IpSet, IpSetId, KernelPort, KubeAsk,
-    KubeContext, KubeObjects, Link, LinkKind, NetSettings, Netns, NetnsId, Owners, Pid, PortRange,
-    Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter,
-    SocketInode, SourceReport, TlsAsk, Watched,
+    Address, Certificate, CgroupPath, Connections, Container, ContainerRef, Flow, FlowFilter, Gap,
+    GapKind, GapSource, Host, Impact, KernelPort, KubeAsk, KubeContext, KubeObjects, Link,
+    LinkKind, NetSettings, Netns, NetnsId, Owners, Pid, PortRange, Process, Read, Route,
+    RouteFound, RouteQuery, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
 };
 pub use clock::local_offset;
 use containers::Containers;
 pub use ebpf::{Kept, Pinned, group_id, pin, unpin};
 use enter::{Door, Refused};
+pub use files::system_text;
 use gaps::{denied_gap, read_or_gap, rights_remedy};
 pub use probes::probe_reports;
 pub use pulse::{Changed, Pulse};
+use reader::Reader;
 pub use rights::drop_rights;
 pub use watch::{COMPARISON, watch};
 
@@ -72,9 +79,13 @@ pub use watch::{COMPARISON, watch};
 pub struct LiveNode {
     root: PathBuf,
     proc: Rc<OwnedFd>,
+    /// Shared with readers that do not see the node.
+    timeout: Rc<timeout::Timeout>,
     host: OnceCell<Host>,
     found: OnceCell<(netns::Found, Vec<Gap>)>,
     processes: OnceCell<process::Processes>,
+    /// Looks where others have a say in what is there.
+    reader: Reader,
     containers: Containers,
     mountinfo: OnceCell<String>,
     sockets: RefCell<Vec<SocketsRead>>,
@@ -85,6 +96,8 @@ pub struct LiveNode {
     begun: RefCell<Option<ebpf::Begun>>,
     places: OnceCell<Option<tables::Places>>,
     read: RefCell<HashMap<Pid, Option<Process>>>,
+    pool: enter::Pool,
+    rtnls: rtnl::Rtnls,
     links: Memo<Link>,
     addresses: Memo<Address>,
     routes: Memo<Route>,
@@ -96,7 +109,9 @@ pub struct LiveNode {
     balance: balance::Balance,
     kube: kube::Kube,
     certificates: RefCell<HashMap<TlsAsk, Read<Option<Certificate>>>>,
-    held: OnceCell<Option<Gap>>,
+    held: OnceCell<Vec<Gap>>,
+    /// Namespaces to which nothing led any more when they were to be read.
+    gone: RefCell<BTreeSet<NetnsId>>,
     cgroups: RefCell<HashMap<u64, Read<Option<CgroupPath>>>>,
     sources: RefCell<BTreeMap<&'static str, SourceReport>>,
     learnt: Read<Option<Watched>>,
@@ -137,13 +152,16 @@ impl LiveNode {
     fn at(root: &Path) -> io::Result<Self> {
         let proc = procs::open_root(root)?;
         rustix::fs::statat(&proc, c"self/ns/net", rustix::fs::AtFlags::empty())?;
+        let reader = Reader::default();
         Ok(Self {
             root: root.to_owned(),
             proc: Rc::new(proc),
+            timeout: Rc::default(),
             host: OnceCell::new(),
             found: OnceCell::new(),
             processes: OnceCell::new(),
-            containers: Containers::new(root),
+            containers: Containers::new(root, reader.clone()),
+            reader,
             mountinfo: OnceCell::new(),
             sockets: RefCell::default(),
             owners: RefCell::default(),
@@ -153,6 +171,8 @@ impl LiveNode {
             begun: RefCell::default(),
             places: OnceCell::new(),
             read: RefCell::default(),
+            pool: enter::Pool::default(),
+            rtnls: rtnl::Rtnls::default(),
             links: RefCell::default(),
             addresses: RefCell::default(),
             routes: RefCell::default(),
@@ -165,6 +185,7 @@ impl LiveNode {
             kube: kube::Kube::default(),
             certificates: RefCell::default(),
             held: OnceCell::new(),
+            gone: RefCell::default(),
             cgroups: RefCell::default(),
             sources: RefCell::default(),
             learnt: Read::default(),
@@ -182,9 +203,11 @@ impl LiveNode {
                 ok: gap.is_none(),
                 reason: gap.map(|gap| gap.reason.clone()),
                 remedy: gap.and_then(|gap| gap.remedy.clone()),
+                command: gap.and_then(|gap| gap.command.clone()),
                 #[expect(clippy::cast_precision_loss, reason = "a time for people to read")]
                 ms: said.map_or(0.0, |watched| watched.ms as f64),
                 detail: said.map(Watched::summary).unwrap_or_default(),
+                namespaces: None,
             };
             self.sources.borrow_mut().insert("watching", report);
         }
@@ -192,10 +215,22 @@ impl LiveNode {
         self
     }
 
+    /// The same node, on which optional reading may take so long in all.
+    #[must_use]
+    pub fn with_timeout(mut self, limit: Option<Duration>) -> Self {
+        if let Some(limit) = limit {
+            self.timeout = Rc::new(timeout::Timeout::new(limit));
+            self.containers.within(limit);
+            self.kube.within(limit);
+        }
+        self
+    }
+
     /// The same node, whose Kubernetes APIs are asked as `options` say.
     #[must_use]
     pub fn with_kube(mut self, options: KubeOptions) -> Self {
         self.kube = kube::Kube::new(options);
+        self.kube.within(self.timeout.limit());
         self
     }
 
@@ -204,6 +239,7 @@ impl LiveNode {
     #[must_use]
     pub fn with_kube_cache(mut self, cache: Arc<KubeCache>) -> Self {
         self.kube = kube::Kube::cached(cache);
+        self.kube.within(self.timeout.limit());
         self
     }
 
@@ -225,6 +261,25 @@ impl LiveNode {
         rtnl::open_all(self.doors(ids))
     }
 
+    /// The names of the WireGuard interfaces in those of these namespaces whose kernel ports
+    /// are not known yet.
+    fn wireguard(&self, netns: &[NetnsId]) -> HashMap<NetnsId, Read<Vec<String>>> {
+        let known = self.kernel_ports.borrow();
+        let doors = self.doors(netns.iter().copied().filter(|id| !known.contains_key(id)));
+        // Whose peers they are does not matter, and is costly to tell.
+        let links = self.rtnls.each(&self.pool, &doors, |door, rtnl| rtnl.links(door.id, &[]));
+        let names = |links: Vec<Link>| {
+            let of_kind = links.into_iter().filter(|link| link.kind == LinkKind::Wireguard);
+            of_kind.map(|link| link.name).collect::<Vec<String>>()
+        };
+        // One that can't be entered is told with its ports.
+        let read = doors.iter().zip(links).filter_map(|(door, links)| {
+            let source = GapSource::new(GapKind::Links, format!("netns {}", door.id));
+            Some((door.id, read_or_gap(links.ok()?.map(names), Impact::Owner, source)))
+        });
+        read.collect()
+    }
+
     /// Adds what a read took and gave to the source's report.
     fn log(&self, name: &'static str, since: Instant, gaps: &[Gap], detail: String) {
         let mut sources = self.sources.borrow_mut();
@@ -233,8 +288,10 @@ impl LiveNode {
             ok: true,
             reason: None,
             remedy: None,
+            command: None,
             ms: 0.0,
             detail: String::new(),
+            namespaces: None,
         });
         report.ms += since.elapsed().as_secs_f64() * 1000.0;
         report.detail = detail;
@@ -244,26 +301,34 @@ impl LiveNode {
             report.ok = false;
             report.reason = Some(format!("{}: {}", gap.source, gap.reason));
             report.remedy.clone_from(&gap.remedy);
+            report.command.clone_from(&gap.command);
         }
     }
 
     fn found(&self) -> &(netns::Found, Vec<Gap>) {
         self.found.get_or_init(|| {
             let since = Instant::now();
-            let (mut found, mut gaps) = match netns::find(&self.proc, &self.root, self.places()) {
-                Ok(found) => (found, Vec::new()),
-                Err(error) => {
-                    let gap = Gap::new(Impact::Port, "network namespaces", error.to_string());
-                    (netns::Found::default(), vec![gap])
-                }
-            };
+            let (mut found, mut gaps) =
+                match netns::find(&self.proc, &self.root, self.places(), &self.reader) {
+                    Ok(found) => {
+                        let gaps = found.gaps();
+                        (found, gaps)
+                    }
+                    Err(error) => {
+                        let gap =
+                            Gap::new(Impact::Port, GapKind::NetworkNamespaces, error.to_string());
+                        (netns::Found::default(), vec![gap])
+                    }
+                };
             let mut doors: Vec<Door> = found.doors.values().cloned().collect();
             doors.retain(|d| d.id.inode().is_some());
-            let seen = enter::in_each(&doors, |_| (netns::cookie(), netns::proc_net_here()));
+            let seen = self
+                .pool
+                .in_each(&doors, |_| (netns::cookie(), netns::user_ns(), netns::proc_net_here()));
             for (door, result) in doors.iter().zip(seen) {
-                let Ok((cookie, proc_net)) = result else { continue };
+                let Ok((cookie, user_ns, proc_net)) = result else { continue };
                 if let Some(netns) = found.netns.get_mut(&door.id) {
-                    netns.cookie = cookie;
+                    (netns.cookie, netns.user_ns) = (cookie, user_ns);
                 }
                 // One that is entered by its mount may have processes that show
                 // nothing but this number.
@@ -275,7 +340,7 @@ impl LiveNode {
                 gaps.push(
                     Gap::new(
                         Impact::Port,
-                        "network namespaces",
+                        GapKind::NetworkNamespaces,
                         format!(
                             "the namespaces of {} processes are not readable",
                             found.untold.len()
@@ -290,12 +355,16 @@ impl LiveNode {
                 &gaps,
                 format!("{} namespaces", found.netns.len()),
             );
+            if let Some(report) = self.sources.borrow_mut().get_mut("network namespaces") {
+                report.namespaces = Some(found.netns.len());
+            }
             (found, gaps)
         })
     }
 
     fn processes_reader(&self) -> &process::Processes {
-        self.processes.get_or_init(|| process::Processes::new(Rc::clone(&self.proc)))
+        self.processes
+            .get_or_init(|| process::Processes::new(Rc::clone(&self.proc), self.reader.clone()))
     }
 
     fn process(&self, pid: Pid) -> Option<Process> {
@@ -332,7 +401,7 @@ impl LiveNode {
             let ports = Some(PortRange::one(socket.port));
             let filter = SocketFilter { proto: Some(socket.proto), ports };
             let doors = self.doors([socket.netns]);
-            let again = enter::in_each(&doors, |door| sockdiag::dump(door.id, &filter));
+            let again = self.pool.in_each(&doors, move |door| sockdiag::dump(door.id, &filter));
             // Only a read that worked proves anything.
             matches!(again.first(), Some(Ok(Ok(now))) if now.iter().all(|s| s.inode != socket.inode))
         };
@@ -341,7 +410,7 @@ impl LiveNode {
     }
 }
 
-impl Node for LiveNode {
+impl Topology for LiveNode {
     fn host(&self) -> Read<Host> {
         let host = self.host.get_or_init(|| {
             let found = &self.found().0;
@@ -360,6 +429,44 @@ impl Node for LiveNode {
         Read { value: netns, gaps: gaps.clone() }
     }
 
+    fn unseen(&self) -> Read<()> {
+        Read { value: (), gaps: self.held().to_vec() }
+    }
+
+    fn links(&self, netns: &[NetnsId]) -> Read<Vec<Link>> {
+        let missing = netns.iter().any(|id| !self.links.borrow().contains_key(id));
+        let known = if missing { self.likely_peers() } else { Vec::new() };
+        self.by_rtnl("rtnetlink links", GapKind::Links, &self.links, netns, |id, rtnl| {
+            rtnl.links(id, &known)
+        })
+    }
+
+    fn addresses(&self, netns: &[NetnsId]) -> Read<Vec<Address>> {
+        self.by_rtnl(
+            "rtnetlink addresses",
+            GapKind::Addresses,
+            &self.addresses,
+            netns,
+            |id, rtnl| rtnl.addresses(id),
+        )
+    }
+
+    fn routes(&self, netns: &[NetnsId]) -> Read<Vec<Route>> {
+        self.by_rtnl("rtnetlink routes", GapKind::Routes, &self.routes, netns, |id, rtnl| {
+            rtnl.routes(id)
+        })
+    }
+
+    fn route(&self, query: &RouteQuery) -> Read<Option<RouteFound>> {
+        self.route_of(query)
+    }
+
+    fn settings(&self, netns: &[NetnsId]) -> Read<Vec<NetSettings>> {
+        self.settings_inside(netns)
+    }
+}
+
+impl Sockets for LiveNode {
     fn sockets(&self, netns: &[NetnsId], filter: &SocketFilter) -> Read<Vec<Socket>> {
         let covered = |id: &NetnsId| {
             self.sockets.borrow().iter().any(|r| r.netns == *id && r.filter.covers(filter))
@@ -389,16 +496,6 @@ impl Node for LiveNode {
         all
     }
 
-    fn connections(&self, netns: &[NetnsId]) -> Vec<Connections> {
-        let mut known = self.connections.borrow_mut();
-        let doors = self.doors(netns.iter().copied().filter(|id| !known.contains_key(id)));
-        let counted = enter::in_each(&doors, |door| sockdiag::established(door.id));
-        // A namespace that can't be entered is a gap of its listeners already.
-        let counted = counted.into_iter().map(|read| read.ok().and_then(Result::ok));
-        known.extend(doors.iter().map(|door| door.id).zip(counted.map(Option::unwrap_or_default)));
-        netns.iter().filter_map(|id| known.get(id)).flatten().cloned().collect()
-    }
-
     fn owners(&self, inodes: &BTreeSet<SocketInode>) -> Read<Owners> {
         let missing: BTreeSet<SocketInode> =
             inodes.difference(&self.owners.borrow().asked).copied().filter(|i| *i != 0).collect();
@@ -418,7 +515,11 @@ impl Node for LiveNode {
                     memo.owners.denied_total = owners.denied_total;
                 }
                 Err(error) => {
-                    memo.gaps.push(Gap::new(Impact::Owner, "/proc/*/fd", error.to_string()));
+                    memo.gaps.push(Gap::new(
+                        Impact::Owner,
+                        GapKind::Descriptors,
+                        error.to_string(),
+                    ));
                 }
             }
             let holders = &memo.owners.holders;
@@ -445,55 +546,15 @@ impl Node for LiveNode {
         Read { value, gaps: memo.gaps.clone() }
     }
 
-    fn processes(&self, pids: &[Pid]) -> Read<Vec<Process>> {
-        let since = Instant::now();
-        let processes: Vec<Process> = pids.iter().filter_map(|pid| self.process(*pid)).collect();
-        self.log("processes", since, &[], format!("{} read", self.read.borrow().len()));
-        Read::whole(processes)
-    }
-
-    fn links(&self, netns: &[NetnsId]) -> Read<Vec<Link>> {
-        let missing = netns.iter().any(|id| !self.links.borrow().contains_key(id));
-        let known = if missing { self.likely_peers() } else { Vec::new() };
-        self.inside("rtnetlink links", Impact::Reach, &self.links, netns, |door| {
-            read_or_gap(
-                rtnl::links(door.id, &known),
-                Impact::Reach,
-                format!("links of netns {}", door.id),
-            )
-        })
-    }
-
-    fn addresses(&self, netns: &[NetnsId]) -> Read<Vec<Address>> {
-        self.inside("rtnetlink addresses", Impact::Reach, &self.addresses, netns, |door| {
-            let source = format!("addresses of netns {}", door.id);
-            read_or_gap(rtnl::addresses(door.id), Impact::Reach, source)
-        })
-    }
-
-    fn routes(&self, netns: &[NetnsId]) -> Read<Vec<Route>> {
-        self.inside("rtnetlink routes", Impact::Reach, &self.routes, netns, |door| {
-            read_or_gap(
-                rtnl::routes(door.id),
-                Impact::Reach,
-                format!("routes of netns {}", door.id),
-            )
-        })
-    }
-
     fn kernel_ports(&self, netns: &[NetnsId]) -> Read<Vec<KernelPort>> {
         let own = self.found().0.own;
-        self.inside("kernel ports", Impact::Owner, &self.kernel_ports, netns, |door| {
-            // Whose peers they are does not matter, and is costly to tell.
-            let links = rtnl::links(door.id, &[]);
-            let source = format!("links of netns {}", door.id);
-            let mut read = read_or_gap(links, Impact::Owner, source);
-            let wireguard = read.value.drain(..).filter(|l| l.kind == LinkKind::Wireguard);
-            let wireguard: Vec<String> = wireguard.map(|l| l.name).collect();
-            let source = format!("generic netlink of netns {}", door.id);
-            let ports = genl::kernel_ports(door.id, &wireguard);
+        let wireguard = self.wireguard(netns);
+        self.inside("kernel ports", Impact::Owner, &self.kernel_ports, netns, move |door| {
+            let names = wireguard.get(&door.id).cloned().unwrap_or_default();
+            let source = GapSource::new(GapKind::KernelPorts, format!("netns {}", door.id));
+            let ports = genl::kernel_ports(door.id, &names.value);
             let ports = read_or_gap(ports, Impact::Owner, source);
-            let mut read = Read { value: ports.value, gaps: [read.gaps, ports.gaps].concat() };
+            let mut read = Read { value: ports.value, gaps: [names.gaps, ports.gaps].concat() };
             if Some(door.id) == own {
                 read.value.extend(genl::nfs_ports(door.id));
             }
@@ -501,71 +562,39 @@ impl Node for LiveNode {
         })
     }
 
-    fn unseen(&self) -> Read<()> {
-        Read { value: (), gaps: self.held().iter().cloned().collect() }
+    fn connections(&self, netns: &[NetnsId]) -> Vec<Connections> {
+        let mut known = self.connections.borrow_mut();
+        let doors = self.doors(netns.iter().copied().filter(|id| !known.contains_key(id)));
+        let counted = self.pool.in_each(&doors, |door| sockdiag::established(door.id));
+        // A namespace that can't be entered is a gap of its listeners already.
+        let counted = counted.into_iter().map(|read| read.ok().and_then(Result::ok));
+        known.extend(doors.iter().map(|door| door.id).zip(counted.map(Option::unwrap_or_default)));
+        netns.iter().filter_map(|id| known.get(id)).flatten().cloned().collect()
     }
+}
 
-    fn rulesets(&self, netns: &[NetnsId]) -> Read<Vec<Ruleset>> {
-        self.rulesets_inside(netns)
-    }
-
-    fn expect_rules(&self, netns: &[NetnsId]) {
-        self.expect_all_rules(netns);
-    }
-
-    fn chain(&self, chain: &ChainId) -> Read<Option<Arc<[Rule]>>> {
-        self.chain_rules(chain)
-    }
-
-    fn set(&self, set: &SetId) -> Read<Option<Set>> {
-        self.set_of(set)
-    }
-
-    fn set_elements(&self, set: &SetId) -> Read<Option<Arc<[Element]>>> {
-        self.elements_of(set)
-    }
-
-    fn set_element(&self, set: &SetId, key: &Bytes) -> Read<Option<Element>> {
-        self.element_of(set, key)
-    }
-
-    fn ip_set(&self, set: &IpSetId) -> Read<Option<IpSet>> {
-        self.ip_set_of(set)
-    }
-
-    fn frontends(&self, netns: &[NetnsId]) -> Read<Vec<Frontend>> {
-        self.frontends_inside(netns)
-    }
-
-    fn flows(&self, netns: &[NetnsId], filter: &FlowFilter) -> Read<Vec<Flow>> {
-        self.flows_inside(netns, filter)
-    }
-
-    fn route(&self, query: &RouteQuery) -> Read<Option<RouteFound>> {
-        self.route_of(query)
-    }
-
-    fn settings(&self, netns: &[NetnsId]) -> Read<Vec<NetSettings>> {
-        self.settings_inside(netns)
-    }
-
-    fn kube_contexts(&self) -> Read<Vec<KubeContext>> {
-        self.kube.contexts()
-    }
-
-    fn kube(&self, asks: &[KubeAsk]) -> Vec<Read<KubeObjects>> {
+impl Processes for LiveNode {
+    fn processes(&self, pids: &[Pid]) -> Read<Vec<Process>> {
         let since = Instant::now();
-        let reads = self.kube.ask(asks);
-        let gaps: Vec<Gap> = reads.iter().flat_map(|read| read.gaps.clone()).collect();
-        let detail = self.kube.summary();
-        self.log("Kubernetes API", since, &gaps, detail);
-        reads
+        let processes: Vec<Process> = pids.iter().filter_map(|pid| self.process(*pid)).collect();
+        let gaps = self.processes_reader().gaps(pids);
+        self.log("processes", since, &gaps, format!("{} read", self.read.borrow().len()));
+        Read { value: processes, gaps }
     }
 
-    fn certificates(&self, asks: &[TlsAsk]) -> Vec<Read<Option<Certificate>>> {
-        self.certificates_of(asks)
+    fn cgroup_path(&self, id: u64) -> Read<Option<CgroupPath>> {
+        let mountinfo = self.mountinfo.get_or_init(host::mountinfo);
+        let mut memo = self.cgroups.borrow_mut();
+        memo.entry(id)
+            .or_insert_with(|| match cgroups::path(mountinfo, id) {
+                Ok(path) => Read::whole(path),
+                Err(why) => Read::partial(None, Gap::new(Impact::Owner, GapKind::Cgroup, why)),
+            })
+            .clone()
     }
+}
 
+impl Runtimes for LiveNode {
     fn container(&self, chain: &[ContainerRef], pid: Pid) -> Read<Option<Container>> {
         let Some(process) = self.process(pid) else { return Read::default() };
         let since = Instant::now();
@@ -585,27 +614,47 @@ impl Node for LiveNode {
         );
         read
     }
+}
 
-    fn cgroup_path(&self, id: u64) -> Read<Option<CgroupPath>> {
-        let mountinfo = self.mountinfo.get_or_init(host::mountinfo);
-        let mut memo = self.cgroups.borrow_mut();
-        memo.entry(id)
-            .or_insert_with(|| match cgroups::path(mountinfo, id) {
-                Ok(path) => Read::whole(path),
-                Err(why) => Read::partial(None, Gap::new(Impact::Owner, "cgroup2", why)),
-            })
-            .clone()
+impl Clusters for LiveNode {
+    fn kube_contexts(&self) -> Read<Vec<KubeContext>> {
+        self.kube.contexts()
     }
 
-    fn expect(&self, filter: &SocketFilter) {
-        self.begin_probe(filter);
+    fn kube(&self, asks: &[KubeAsk]) -> Vec<Read<KubeObjects>> {
+        let since = Instant::now();
+        let reads = match self.timeout.begin() {
+            Some(_reading) => self.kube.ask(asks),
+            None => {
+                let gap = || self.timeout.gap(Impact::Name, GapKind::KubernetesApi);
+                asks.iter().map(|_| Read::partial(KubeObjects::default(), gap())).collect()
+            }
+        };
+        let gaps: Vec<Gap> = reads.iter().flat_map(|read| read.gaps.clone()).collect();
+        let detail = self.kube.summary();
+        self.log("Kubernetes API", since, &gaps, detail);
+        reads
     }
+}
 
+impl Observed for LiveNode {
     fn observed(&self) -> Read<Option<Watched>> {
         self.learnt.clone()
     }
+}
 
+impl Reports for LiveNode {
     fn sources(&self) -> Vec<SourceReport> {
         self.sources.borrow().values().cloned().collect()
+    }
+}
+
+impl Prefetch for LiveNode {
+    fn prefetch_sockets(&self, filter: &SocketFilter) {
+        self.begin_probe(filter);
+    }
+
+    fn prefetch_rules(&self, netns: &[NetnsId]) {
+        self.read_all_rules(netns);
     }
 }

@@ -1,11 +1,14 @@
 //! The network namespaces pinned by mounts, and where eBPF maps may be pinned, from
 //! `/proc/PID/mountinfo`.
 
-use std::os::fd::AsFd;
+use std::collections::HashMap;
 use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use rustix::fs::{Mode, OFlags};
+/// How many mounts of one namespace are kept: more ways to it are of no use.
+const SAME: usize = 4;
+/// How many file systems for eBPF maps are kept of one mount table.
+const BPFFS: usize = 16;
 
 /// A network namespace bind-mounted somewhere.
 #[derive(Debug, PartialEq, Eq)]
@@ -14,18 +17,6 @@ pub(super) struct Pin {
     pub(super) inode: u64,
     /// Where it is mounted, below the root of whoever sees that mount.
     pub(super) point: PathBuf,
-    /// Whether looking it up may block for ever: see [`may_block`].
-    pub(super) blocked: bool,
-}
-
-/// Reads a mount table. A mount point need not be UTF-8.
-pub(super) fn read(dir: impl AsFd, path: impl rustix::path::Arg) -> std::io::Result<Vec<u8>> {
-    use std::io::Read;
-    let fd = rustix::fs::openat(dir, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut bytes = Vec::with_capacity(8192);
-    // A mount table has no bound of its own; 16 MiB is some 100,000 mounts.
-    std::fs::File::from(fd).take(16 << 20).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// A file system in which eBPF maps may be pinned.
@@ -39,39 +30,45 @@ pub(super) struct Bpffs {
     pub(super) point: PathBuf,
 }
 
-/// The namespaces pinned in a mount table. `own` says that it is that of this
-/// process, whose root has to answer anyway.
-pub(super) fn pins(mountinfo: &[u8], own: bool) -> Vec<Pin> {
-    interesting(mountinfo, own).0
+/// What is of interest in a mount table.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Table {
+    /// The namespaces that are pinned.
+    pub(super) pins: Vec<Pin>,
+    /// Each bpffs.
+    pub(super) bpffs: Vec<Bpffs>,
+    /// How many namespaces and file systems were too many.
+    pub(super) left_out: usize,
 }
 
-/// The namespaces pinned in a mount table, and each bpffs in it that can be looked at
-/// without waiting for anybody.
-pub(super) fn interesting(mountinfo: &[u8], own: bool) -> (Vec<Pin>, Vec<Bpffs>) {
-    let mounts: Vec<Mount<'_>> =
-        mountinfo.split(|b| *b == b'\n').filter_map(Mount::parse).collect();
-    let blocking: Vec<PathBuf> = mounts
-        .iter()
-        .filter(|m| may_block(m.kind))
-        .map(|m| unescape(m.point))
-        .filter(|point| !(own && point == Path::new("/")))
-        .collect();
-    // Whether below or on top of it: the look-up passes either.
-    let is_blocked = |point: &Path| blocking.iter().any(|above| point.starts_with(above));
-    let namespaces = mounts.iter().filter(|m| m.kind == b"nsfs").filter_map(|mount| {
-        let inode = mount.root.strip_prefix(b"net:[")?.strip_suffix(b"]")?;
-        let inode = std::str::from_utf8(inode).ok()?.parse().ok()?;
-        let point = unescape(mount.point);
-        let blocked = is_blocked(&point);
-        Some(Pin { inode, point, blocked })
-    });
-    let bpffs = mounts.iter().filter(|m| m.kind == b"bpf").filter_map(|mount| {
-        let (major, minor) = std::str::from_utf8(mount.device).ok()?.split_once(':')?;
-        let device = (major.parse().ok()?, minor.parse().ok()?);
-        let (root, point) = (unescape(mount.root), unescape(mount.point));
-        (!is_blocked(&point)).then_some(Bpffs { device, root, point })
-    });
-    (namespaces.collect(), bpffs.collect())
+/// Looks through a mount table once. Of namespaces at most `most` are kept.
+pub(super) fn interesting(mountinfo: &[u8], most: usize) -> Table {
+    let mut table = Table::default();
+    let mut seen: HashMap<u64, usize> = HashMap::new();
+    for mount in mountinfo.split(|b| *b == b'\n').filter_map(Mount::parse) {
+        match mount.kind {
+            b"nsfs" => {
+                let Some(inode) = mount.netns() else { continue };
+                let is_new = !seen.contains_key(&inode);
+                if is_new && seen.len() >= most {
+                    table.left_out += 1;
+                    continue;
+                }
+                let times = seen.entry(inode).or_default();
+                *times += 1;
+                if *times <= SAME {
+                    table.pins.push(Pin { inode, point: unescape(mount.point) });
+                }
+            }
+            b"bpf" => match mount.bpffs() {
+                Some(_) if table.bpffs.len() >= BPFFS => table.left_out += 1,
+                Some(bpffs) => table.bpffs.push(bpffs),
+                None => {}
+            },
+            _ => {}
+        }
+    }
+    table
 }
 
 /// A line like
@@ -91,16 +88,17 @@ impl<'a> Mount<'a> {
         let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
         Some(Self { device, root, point, kind })
     }
-}
 
-/// Whether a look-up in a file system of this kind asks a server or a process
-/// that need not ever answer. Anybody can mount FUSE in a container of his own.
-fn may_block(kind: &[u8]) -> bool {
-    let kind = kind.split(|b| *b == b'.').next().unwrap_or_default();
-    matches!(
-        kind,
-        b"fuse" | b"fuseblk" | b"nfs" | b"nfs4" | b"cifs" | b"smb3" | b"9p" | b"ceph" | b"autofs"
-    )
+    fn netns(&self) -> Option<u64> {
+        let inode = self.root.strip_prefix(b"net:[")?.strip_suffix(b"]")?;
+        std::str::from_utf8(inode).ok()?.parse().ok()
+    }
+
+    fn bpffs(&self) -> Option<Bpffs> {
+        let (major, minor) = std::str::from_utf8(self.device).ok()?.split_once(':')?;
+        let device = (major.parse().ok()?, minor.parse().ok()?);
+        Some(Bpffs { device, root: unescape(self.root), point: unescape(self.point) })
+    }
 }
 
 /// Mount points have space, tab, newline and backslash as `\040` and so on.
@@ -128,10 +126,16 @@ pub(super) fn unescape(field: &[u8]) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
-    fn pin(inode: u64, point: &str, blocked: bool) -> Pin {
-        Pin { inode, point: point.into(), blocked }
+    fn pin(inode: u64, point: &str) -> Pin {
+        Pin { inode, point: point.into() }
+    }
+
+    fn pins(text: &[u8]) -> Vec<Pin> {
+        interesting(text, 100).pins
     }
 
     #[test]
@@ -146,28 +150,30 @@ mod tests {
 107 27 0:4 net:[4026532187] /run/fake rw - tmpfs tmpfs rw
 108 27 0:4 net:[4026532188]";
         assert_eq!(
-            pins(text, true),
+            pins(text),
             [
-                pin(4_026_532_184, "/run/docker/netns/c05cb5da8d13", false),
-                pin(4_026_532_185, "/run/netns/a b", false),
+                pin(4_026_532_184, "/run/docker/netns/c05cb5da8d13"),
+                pin(4_026_532_185, "/run/netns/a b"),
             ]
         );
     }
 
     #[test]
-    fn what_only_a_server_that_may_be_silent_leads_to_is_marked() {
-        let text = b"\
-24 1 0:50 / / rw - fuse.fuse-overlayfs fuse-overlayfs rw
-104 24 0:4 net:[1] /run/netns/a rw - nsfs nsfs rw
-105 24 0:4 net:[2] /srv/ns/b rw - nsfs nsfs rw
-106 24 0:4 net:[3] /srv-2/c rw - nsfs nsfs rw
-107 24 0:51 / /srv rw shared:1 - fuse.sshfs me@there rw
-108 24 0:52 / /run/netns/other rw - nfs4 there:/ rw
-109 24 0:53 / /run rw - tmpfs tmpfs rw";
-        let blocked = |own| pins(text, own).iter().map(|p| p.blocked).collect::<Vec<_>>();
-        assert_eq!(blocked(true), [false, true, false]);
-        // The root of a container can itself be somebody's FUSE process.
-        assert_eq!(blocked(false), [true, true, true]);
+    fn what_one_table_can_add_is_limited() {
+        let mount = |inode: usize, at: usize, kind| {
+            format!("1 2 0:4 net:[{inode}] /m/{at} rw - {kind} x rw\n")
+        };
+        // One namespace, mounted again and again, is one; a few ways to it are enough.
+        let same: String = (0..20_000).map(|at| mount(7, at, "nsfs")).collect();
+        let table = interesting(same.as_bytes(), 10);
+        assert_eq!((table.pins.len(), table.left_out), (SAME, 0));
+        // Others beyond the limit are counted, and the first are kept.
+        let others: String = (0..20).map(|at| mount(at, at, "nsfs")).collect();
+        let table = interesting((same + &others).as_bytes(), 10);
+        assert_eq!((table.pins.len(), table.left_out), (SAME + 9, 10));
+        let bpf: String = (0..20).map(|at| mount(0, at, "bpf")).collect();
+        let table = interesting(bpf.as_bytes(), 10);
+        assert_eq!((table.bpffs.len(), table.left_out), (BPFFS, 20 - BPFFS));
     }
 
     #[test]
@@ -175,8 +181,6 @@ mod tests {
         let text = b"\
 32 23 0:30 / /sys/fs/bpf rw,nosuid shared:11 - bpf bpf rw,mode=700
 33 23 0:31 /tc/globals /run/a\\040b rw - bpf none rw
-34 23 0:32 / /srv/bpf rw - bpf bpf rw
-35 23 0:52 / /srv rw - nfs4 there:/ rw
 36 23 0:x / /run/bad rw - bpf bpf rw
 37 23 0:30 / /run/not rw - tmpfs bpf rw";
         let bpffs = |device, root: &str, point: &str| Bpffs {
@@ -186,12 +190,12 @@ mod tests {
         };
         let expected =
             [bpffs((0, 30), "/", "/sys/fs/bpf"), bpffs((0, 31), "/tc/globals", "/run/a b")];
-        assert_eq!(interesting(text, true).1, expected);
+        assert_eq!(interesting(text, 1).bpffs, expected);
     }
 
     #[test]
     fn a_mount_point_keeps_its_bytes() {
-        let pins = pins(b"1 2 0:4 net:[7] /run/\xff\\134 rw - nsfs nsfs rw\n", true);
+        let pins = pins(b"1 2 0:4 net:[7] /run/\xff\\134 rw - nsfs nsfs rw\n");
         assert_eq!(pins[0].point.as_os_str().as_encoded_bytes(), b"/run/\xff\\");
     }
 

@@ -1,13 +1,15 @@
 //! Which modules the kernel has, so that none is loaded just to be asked.
 
+use super::files;
+
 /// Whether the kernel has this module loaded or built in. Asking one that has
 /// not would make it load the module, and reading must not change the node.
 /// Where that can't be told (no list of what is built in) it is asked.
 pub(super) fn has_module(name: &str) -> bool {
     // Without this file the kernel has no modules to load.
-    let Ok(modules) = std::fs::read_to_string("/proc/modules") else { return true };
+    let Ok(modules) = files::text("/proc/modules", files::TABLE) else { return true };
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    let builtin = std::fs::read_to_string(format!("/lib/modules/{release}/modules.builtin"));
+    let builtin = files::text(format!("/lib/modules/{release}/modules.builtin"), files::TABLE);
     is_listed(name, &modules, builtin.ok().as_deref())
 }
 

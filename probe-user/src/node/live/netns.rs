@@ -9,16 +9,19 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
-use super::enter::{Door, Way};
-use super::mounts;
-use super::procs::{inode_link, is_denied, is_gone, other_threads, pids};
+use super::enter::{Door, Mounts, Way};
+use super::procs::{each_name, inode_link, is_denied, is_gone, open_dir, other_threads, pids};
+use super::reader::Reader;
 use super::tables::Places;
-use crate::model::{Netns, NetnsId, Pid};
+use super::{files, mounts};
+use crate::model::{Gap, GapKind, GapSource, Impact, Netns, NetnsId, Pid};
 
 /// What the search gave.
 #[derive(Debug, Default)]
@@ -39,8 +42,31 @@ pub(super) struct Found {
     /// Each bpffs that somebody sees, with a process or thread that does, as a path
     /// below `/proc`. The own ones come first.
     pub(super) bpffs: Vec<(String, mounts::Bpffs)>,
+    /// What of the mounts was too much to look at.
+    cut: Cut,
     /// Inode of `/proc/PID/net/tcp` to the namespace, where both were readable.
     by_proc_net: HashMap<u64, NetnsId>,
+}
+
+/// How many bytes of the mount tables of others are read: of one, of all those that belong
+/// to the tool's own user namespace, and of all that belong to another one, which anybody can
+/// make. A container has some 5,000.
+const ONE_TABLE: usize = 4 << 20;
+const TABLES: [usize; 2] = [64 << 20, 16 << 20];
+/// How many namespaces one mount table of others can add.
+const PINS: usize = 4096;
+/// How many paths are kept that lead to a namespace.
+const PATHS: usize = 16;
+
+/// What was left out of mount tables.
+#[derive(Debug, Default)]
+struct Cut {
+    /// Tables of which only the beginning was read, or nothing.
+    tables: usize,
+    /// The first one of them, as a path below `/proc`.
+    first: String,
+    /// What would have been too much of tables that were read.
+    mounts: usize,
 }
 
 /// Directories in which namespaces are pinned by name.
@@ -61,8 +87,13 @@ pub(super) struct Place {
 /// Looks at all processes and their threads, at the usual directories and at
 /// the mounts of every mount namespace. `places` spares the walk over `/proc`:
 /// where every process and thread is, in any order, but for those it has not seen.
-pub(super) fn find(proc: &OwnedFd, root: &Path, places: Option<&Places>) -> Result<Found, Errno> {
-    let mut search = Search::new(proc, root)?;
+pub(super) fn find(
+    proc: &OwnedFd,
+    root: &Path,
+    places: Option<&Places>,
+    reader: &Reader,
+) -> Result<Found, Errno> {
+    let mut search = Search::new(proc, root, reader)?;
     match places {
         Some(Places { places, unseen }) => {
             let mut places = places.clone();
@@ -144,6 +175,24 @@ impl Found {
         }
     }
 
+    /// What was not looked at because it was too much.
+    pub(super) fn gaps(&self) -> Vec<Gap> {
+        let Cut { tables, first, mounts } = &self.cut;
+        let mut gaps = Vec::new();
+        if *tables > 0 {
+            let more =
+                if *tables > 1 { format!(" and {} more", tables - 1) } else { String::new() };
+            let why = "so many mounts that not all were looked at: network namespaces may be pinned there";
+            let source = GapSource::new(GapKind::Proc, format!("{first}/mountinfo{more}"));
+            gaps.push(Gap::new(Impact::Port, source, why));
+        }
+        if *mounts > 0 {
+            let why = format!("{mounts} more are pinned by mounts than are looked at");
+            gaps.push(Gap::new(Impact::Port, GapKind::NetworkNamespaces, why));
+        }
+        gaps
+    }
+
     /// The namespaces known by nothing but a number below `/proc/PID/net`.
     pub(super) fn unnamed(&self) -> impl Iterator<Item = NetnsId> {
         self.netns.keys().copied().filter(|id| id.inode().is_none())
@@ -174,8 +223,13 @@ pub(super) fn proc_net_here() -> Option<u64> {
 struct Search {
     found: Found,
     root: PathBuf,
+    reader: Reader,
     /// Mount namespaces whose mounts have been read.
     mounts_read: HashSet<u64>,
+    /// How much may still be read of the mount tables of others: see [`TABLES`].
+    left: [usize; 2],
+    /// The tool's own user namespace.
+    own_userns: Option<u64>,
     /// The device of nsfs: what is not on it is no namespace.
     nsfs: u64,
 }
@@ -194,12 +248,15 @@ enum Told {
 }
 
 impl Search {
-    fn new(proc: &OwnedFd, root: &Path) -> Result<Self, Errno> {
+    fn new(proc: &OwnedFd, root: &Path, reader: &Reader) -> Result<Self, Errno> {
         let nsfs = rustix::fs::statat(proc, c"self/ns/net", AtFlags::empty())?.st_dev;
         let mut search = Self {
             found: Found::default(),
             root: root.to_owned(),
+            reader: reader.clone(),
             mounts_read: HashSet::new(),
+            left: TABLES,
+            own_userns: inode_link(proc, c"self/ns/user", b"user:").ok().flatten(),
             nsfs,
         };
         let own = inode_link(proc, c"self/ns/net", b"net:")?.ok_or(Errno::INVAL)?;
@@ -224,6 +281,7 @@ impl Search {
             name: None,
             paths: Vec::new(),
             members: Vec::new(),
+            user_ns: None,
         });
         self.found.doors.entry(id).or_insert_with(|| Door { id, own: false, ways: Vec::new() })
     }
@@ -311,7 +369,8 @@ impl Search {
     fn member(&mut self, id: NetnsId, pid: Pid, task: &str) {
         let path = self.root.join(task).join("ns/net");
         let door = self.entry(id);
-        if door.ways.len() < Netns::MEMBERS {
+        let ways = door.ways.iter().filter(|way| matches!(way, Way::Path(_))).count();
+        if ways < Netns::MEMBERS {
             door.ways.push(Way::Path(path));
         }
         let tasks = self.found.tasks.entry(id).or_default();
@@ -335,22 +394,36 @@ impl Search {
         if self.mounts_read.contains(&mount_ns) {
             return Ok(());
         }
-        let text = match mounts::read(proc, format!("{task}/mountinfo")) {
+        let userns = || inode_link(proc, format!("{task}/ns/user"), b"user:").ok().flatten();
+        let share = usize::from(!own && userns() != self.own_userns);
+        let limit = if own { files::TABLE } else { ONE_TABLE.min(self.left[share]) };
+        let text = match files::read(proc, format!("{task}/mountinfo"), limit) {
             Ok(text) => text,
-            Err(error) => {
-                let error = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-                return if is_gone(error) { Ok(()) } else { Err(error) };
-            }
+            Err(error) if is_gone(error) => return Ok(()),
+            Err(error) => return Err(error),
         };
         self.mounts_read.insert(mount_ns);
-        let (pins, bpffs) = mounts::interesting(&text, own);
-        self.found.bpffs.extend(bpffs.into_iter().map(|bpffs| (task.to_owned(), bpffs)));
-        for pin in pins {
+        if !own {
+            self.left[share] -= text.bytes.len();
+        }
+        if text.cut {
+            self.found.cut.tables += 1;
+            if self.found.cut.first.is_empty() {
+                task.clone_into(&mut self.found.cut.first);
+            }
+        }
+        let table = mounts::interesting(&text.bytes, if own { usize::MAX } else { PINS });
+        self.found.cut.mounts += table.left_out;
+        self.found.bpffs.extend(table.bpffs.into_iter().map(|bpffs| (task.to_owned(), bpffs)));
+        let mounts = Arc::new(Mounts::new(self.root.join(task), self.reader.clone()));
+        for pin in table.pins {
             let id = NetnsId::Inode(pin.inode);
-            let process = self.root.join(task);
-            let point = pin.point.clone();
-            self.entry(id).ways.push(Way::Mount { process, point, blocked: pin.blocked });
-            self.pinned(id, &pin.point, own);
+            let door = self.entry(id);
+            let ways = door.ways.iter().filter(|way| matches!(way, Way::Mount(..))).count();
+            if ways < Netns::MEMBERS {
+                door.ways.push(Way::Mount(Arc::clone(&mounts), pin.point.clone()));
+            }
+            self.pinned(id, &pin.point, false);
         }
         Ok(())
     }
@@ -358,13 +431,20 @@ impl Search {
     /// Every namespace pinned in a directory, whether a mount of it is visible
     /// in this mount namespace or not.
     fn pinned_in(&mut self, dir: &Path) {
-        let Ok(entries) = std::fs::read_dir(dir) else { return };
-        for entry in entries.flatten() {
-            let path = entry.path();
+        let Ok(directory) = open_dir(rustix::fs::CWD, dir) else { return };
+        // What somebody else than root could have put there can be anything.
+        let Ok(stat) = rustix::fs::fstat(&directory) else { return };
+        if stat.st_uid != 0 || stat.st_mode & 0o022 != 0 {
+            return;
+        }
+        let mut names = Vec::new();
+        let _so_far = each_name(&directory, |name| names.push(name.to_owned()));
+        for name in names {
             // A plain file where a namespace was is not on nsfs.
-            if let Ok(stat) = rustix::fs::stat(&path)
+            if let Ok(stat) = rustix::fs::statat(&directory, &name, AtFlags::empty())
                 && stat.st_dev == self.nsfs
             {
+                let path = dir.join(std::ffi::OsStr::from_bytes(name.to_bytes()));
                 let id = NetnsId::Inode(stat.st_ino);
                 self.entry(id).ways.push(Way::Path(path.clone()));
                 self.pinned(id, &path, true);
@@ -372,17 +452,18 @@ impl Search {
         }
     }
 
-    /// Notes a path that pins a namespace. Only a path of our own mount namespace
-    /// gives a name: a container could call its namespace what it likes.
-    fn pinned(&mut self, id: NetnsId, path: &Path, own: bool) {
+    /// Notes a path that pins a namespace. Only a path that was looked up in our own mount
+    /// namespace gives a name: a container could call its namespace what it likes, and a
+    /// mount in a table may be hidden by another one.
+    fn pinned(&mut self, id: NetnsId, path: &Path, found: bool) {
         let Some(netns) = self.found.netns.get_mut(&id) else { return };
         let path = path.to_string_lossy();
-        if !netns.paths.iter().any(|p| *p == path) {
+        if netns.paths.len() < PATHS && !netns.paths.iter().any(|p| *p == path) {
             netns.paths.push(path.to_string());
         }
         let name = path.strip_prefix("/run/netns/").or(path.strip_prefix("/var/run/netns/"));
         if netns.name.is_none()
-            && own
+            && found
             && let Some(name) = name
         {
             netns.name = Some(name.to_owned());
@@ -396,8 +477,25 @@ const KTHREADD: Pid = 2;
 /// Whether process 2 is kthreadd: in another PID namespace it is anybody, but
 /// then it has a parent.
 fn is_kthreadd(proc: &OwnedFd) -> bool {
-    let stat = mounts::read(proc, c"2/stat").unwrap_or_default();
-    stat.starts_with(b"2 (kthreadd) ") && stat.split(|b| *b == b' ').nth(3) == Some(b"0")
+    let stat = files::read(proc, c"2/stat", files::SMALL).unwrap_or_default().bytes;
+    stat.starts_with(b"2 (kthreadd) ") && super::procs::parse_parent(&stat) == Some(0)
+}
+
+/// The user namespace that owns the network namespace of this thread (Linux 4.9).
+#[expect(unsafe_code, reason = "no library has this call")]
+pub(super) fn user_ns() -> Option<u64> {
+    const NS_GET_USERNS: libc::Ioctl = 0xb701;
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
+    let here =
+        rustix::fs::open(c"/proc/thread-self/ns/net", flags, rustix::fs::Mode::empty()).ok()?;
+    // SAFETY: this request has no argument, and gives a new descriptor or an error.
+    let owner = unsafe { libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&here), NS_GET_USERNS) };
+    if owner < 0 {
+        return None;
+    }
+    // SAFETY: the kernel made this descriptor just now, for nobody else.
+    let owner = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(owner) };
+    rustix::fs::fstat(owner).ok().map(|stat| stat.st_ino)
 }
 
 /// The cookie of the namespace of this thread (`SO_NETNS_COOKIE`, Linux 5.14).
@@ -430,8 +528,14 @@ mod tests {
     #[test]
     fn a_namespace_found_under_two_numbers_becomes_one() {
         let (veiled, known) = (NetnsId::ProcNet(5), NetnsId::Inode(7));
-        let netns =
-            |id, members| Netns { id, cookie: None, name: None, paths: Vec::new(), members };
+        let netns = |id, members| Netns {
+            id,
+            cookie: None,
+            name: None,
+            paths: Vec::new(),
+            members,
+            user_ns: None,
+        };
         let mut found = Found { initial: Some(veiled), ..Found::default() };
         found.netns.insert(veiled, netns(veiled, vec![2, 1]));
         found.netns.insert(known, netns(known, vec![3]));
@@ -447,7 +551,9 @@ mod tests {
     #[test]
     fn the_own_namespace_is_found_and_can_be_opened() {
         let root = Path::new("/proc");
-        let found = find(&super::super::procs::open_root(root).unwrap(), root, None).unwrap();
+        let found =
+            find(&super::super::procs::open_root(root).unwrap(), root, None, &Reader::default());
+        let found = found.unwrap();
         let own = found.own.unwrap();
         assert!(!found.netns[&own].members.is_empty());
         assert!(found.doors[&own].own);
@@ -476,8 +582,9 @@ mod tests {
         let lowest = lowest[..lowest.len().min(Netns::MEMBERS)].to_vec();
         places.reverse();
         let places = Places { places, unseen: Vec::new() };
-        let known = find(&proc, root, Some(&places)).unwrap();
-        let walked = find(&proc, root, None).unwrap();
+        let reader = Reader::default();
+        let known = find(&proc, root, Some(&places), &reader).unwrap();
+        let walked = find(&proc, root, None, &reader).unwrap();
         let own = walked.own.unwrap();
         assert_eq!((known.own, known.initial), (walked.own, walked.initial));
         assert_eq!(known.netns[&own].paths, walked.netns[&own].paths);

@@ -1,18 +1,20 @@
 //! Who holds a socket: one pass over the descriptor tables of all processes.
 
-use std::collections::BTreeSet;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::io::{Errno, Result};
 
+use super::files;
 use super::held;
 use super::procs::{
-    cores, each_number, inode_link, is_gone, open_dir, other_threads, pids, start_time,
+    cores, each_number, inode_link, is_gone, open_dir, other_threads, pids, start_time, stat_field,
 };
+use super::reader::Reader;
+use super::safefs::Unreadable;
 use crate::model::{Owner, Owners, Pid, SocketInode, StartTime};
 
 /// Looks for all holders of `wanted`. It can't stop at the first: a descriptor
@@ -31,12 +33,20 @@ pub(super) fn scan_only(
 }
 
 /// Looks for descriptors of network namespaces that are not among `known`. The
-/// inodes of what it gives are theirs.
-pub(super) fn namespaces(proc: &OwnedFd, known: BTreeSet<u64>) -> Result<Owners> {
-    walk(proc, pids(proc)?, &Wanted { prefix: b"net:", inodes: Inodes::Except(known) })
+/// inodes of what it gives are theirs. The processes are those of whose descriptors
+/// some could not be told, each with why.
+pub(super) fn namespaces(
+    proc: &OwnedFd,
+    known: BTreeSet<u64>,
+    reader: &Reader,
+) -> Result<(Owners, BTreeMap<Pid, Unreadable>)> {
+    let untold = Mutex::default();
+    let inodes = Inodes::Except { known, reader: reader.clone(), untold: &untold };
+    let owners = walk(proc, pids(proc)?, &Wanted { prefix: b"net:", inodes })?;
+    Ok((owners, untold.into_inner().unwrap_or_else(PoisonError::into_inner)))
 }
 
-fn walk(proc: &OwnedFd, pids: Vec<Pid>, wanted: &Wanted) -> Result<Owners> {
+fn walk(proc: &OwnedFd, pids: Vec<Pid>, wanted: &Wanted<'_>) -> Result<Owners> {
     let owners = Mutex::new(Owners::default());
     let next = AtomicUsize::new(0);
     let cores = cores(1).min(4).min(pids.len().div_ceil(4).max(1));
@@ -51,18 +61,19 @@ fn walk(proc: &OwnedFd, pids: Vec<Pid>, wanted: &Wanted) -> Result<Owners> {
                 process(proc, *pid, wanted, &mut mine);
             }
         }
-        let mut owners = owners.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut owners = owners.lock().unwrap_or_else(PoisonError::into_inner);
         owners.holders.append(&mut mine.holders);
         owners.denied.append(&mut mine.denied);
         owners.denied_total += mine.denied_total;
     };
     std::thread::scope(|scope| {
         for _ in 1..cores {
-            scope.spawn(work);
+            // One that can't be had leaves its work to the others.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, work);
         }
         work();
     });
-    let mut owners = owners.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut owners = owners.into_inner().unwrap_or_else(PoisonError::into_inner);
     owners.holders.sort_unstable();
     owners.denied.sort_unstable();
     owners.denied.truncate(Owners::DENIED);
@@ -70,20 +81,20 @@ fn walk(proc: &OwnedFd, pids: Vec<Pid>, wanted: &Wanted) -> Result<Owners> {
 }
 
 /// The descriptors that are looked for.
-struct Wanted {
+struct Wanted<'a> {
     /// What `/proc/PID/fd/N` points to begins with this.
     prefix: &'static [u8],
-    inodes: Inodes,
+    inodes: Inodes<'a>,
 }
 
 /// Nearly always a handful or very many.
-enum Inodes {
+enum Inodes<'a> {
     Few(Vec<u64>),
     Many(std::collections::HashSet<u64>),
-    Except(BTreeSet<u64>),
+    Except { known: BTreeSet<u64>, reader: Reader, untold: &'a Mutex<BTreeMap<Pid, Unreadable>> },
 }
 
-impl Wanted {
+impl Wanted<'_> {
     fn new(sockets: &BTreeSet<SocketInode>) -> Self {
         let inodes = if sockets.len() <= 8 {
             Inodes::Few(sockets.iter().copied().collect())
@@ -97,22 +108,23 @@ impl Wanted {
         match &self.inodes {
             Inodes::Few(few) => few.contains(&inode),
             Inodes::Many(many) => many.contains(&inode),
-            Inodes::Except(known) => !known.contains(&inode),
+            Inodes::Except { known, .. } => !known.contains(&inode),
         }
     }
 }
 
 /// Looks through one process, its threads included where they have descriptor
 /// tables of their own.
-fn process(proc: &OwnedFd, pid: Pid, wanted: &Wanted, owners: &mut Owners) {
+fn process(proc: &OwnedFd, pid: Pid, wanted: &Wanted<'_>, owners: &mut Owners) {
     let dir = match open_dir(proc, pid.to_string()) {
         Ok(dir) => dir,
         Err(error) => return unless_gone(error, pid, owners),
     };
-    let leader = match table(dir.as_fd(), c"fd", wanted) {
+    let leader = match table(dir.as_fd(), pid, c"fd", wanted) {
         Ok(found) => found,
-        // A leader that has ended has no table, but its threads may have one.
-        Err(error) if is_gone(error) => HashMap::new(),
+        // A leader that has ended has no table, but its threads may have one. Nobody but root
+        // may look where it was.
+        Err(error) if is_gone(error) || has_ended(dir.as_fd()) => HashMap::new(),
         Err(_) => return deny(pid, owners),
     };
     confirm(dir.as_fd(), pid, None, &leader, owners);
@@ -127,7 +139,7 @@ fn process(proc: &OwnedFd, pid: Pid, wanted: &Wanted, owners: &mut Owners) {
             continue;
         }
         let Ok(path) = std::ffi::CString::new(format!("task/{tid}/fd")) else { continue };
-        match table(dir.as_fd(), &path, wanted) {
+        match table(dir.as_fd(), pid, &path, wanted) {
             Ok(mut found) => {
                 found.retain(|inode, _| !leader.contains_key(inode));
                 confirm(dir.as_fd(), pid, Some(tid), &found, owners);
@@ -137,6 +149,12 @@ fn process(proc: &OwnedFd, pid: Pid, wanted: &Wanted, owners: &mut Owners) {
             Err(_) => return deny(pid, owners),
         }
     }
+}
+
+/// Whether a process has ended, and only its parent does not know yet.
+fn has_ended(process: BorrowedFd<'_>) -> bool {
+    let stat = files::read(process, c"stat", files::SMALL).unwrap_or_default().bytes;
+    matches!(stat_field(&stat, 3), Some("Z" | "X"))
 }
 
 /// What can't be read for whatever reason, a lack of descriptors included, may
@@ -155,8 +173,9 @@ fn deny(pid: Pid, owners: &mut Owners) {
 /// What is wanted of one descriptor table, each with its lowest descriptor.
 fn table(
     process: BorrowedFd<'_>,
+    pid: Pid,
     path: &CStr,
-    wanted: &Wanted,
+    wanted: &Wanted<'_>,
 ) -> Result<HashMap<SocketInode, u32>> {
     let table = open_dir(process, path)?;
     let mut found = HashMap::new();
@@ -167,10 +186,18 @@ fn table(
                 let lowest = found.entry(inode).or_insert(number);
                 *lowest = number.min(*lowest);
             }
-            Ok(None) if matches!(wanted.inodes, Inodes::Except(_)) => {
-                let inode = held::detached(process, path, &table, name);
-                if let Some(inode) = inode.filter(|inode| wanted.contains(*inode)) {
-                    found.insert(inode, number);
+            Ok(None) => {
+                if let Inodes::Except { reader, untold, .. } = &wanted.inodes {
+                    match held::detached(reader, process, path, &table, name) {
+                        Ok(Some(inode)) if wanted.contains(inode) => {
+                            found.insert(inode, number);
+                        }
+                        Ok(_) => {}
+                        Err(error) => {
+                            let mut untold = untold.lock().unwrap_or_else(PoisonError::into_inner);
+                            untold.entry(pid).or_insert(error);
+                        }
+                    }
                 }
             }
             Ok(_) => {}

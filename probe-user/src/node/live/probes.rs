@@ -21,7 +21,16 @@ fn report(name: &str, since: Instant, result: Result<String, Refused>) -> Source
         Err(refused) => (false, String::new(), Some(refused.reason), refused.remedy),
     };
     let ms = since.elapsed().as_secs_f64() * 1000.0;
-    SourceReport { name: name.to_owned(), ok, reason, remedy, ms, detail }
+    SourceReport {
+        name: name.to_owned(),
+        ok,
+        reason,
+        remedy,
+        command: None,
+        ms,
+        detail,
+        namespaces: None,
+    }
 }
 
 /// Whether questions are answered from a pin, and whether one could be made.
@@ -75,7 +84,7 @@ fn events() -> Vec<SourceReport> {
             is_small || reports.iter().any(|report| report.reason.as_ref() == Some(&gap.reason));
         if !told {
             let refused = Refused { reason: gap.reason, remedy: gap.remedy };
-            reports.push(report(&gap.source, since, Err(refused)));
+            reports.push(report(&gap.source.to_string(), since, Err(refused)));
         }
     }
     reports

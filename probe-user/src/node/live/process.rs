@@ -2,22 +2,26 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::io::Read as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use procfs::FromRead;
 use procfs::process::Stat;
-use rustix::fs::{Mode, OFlags};
 
+use super::files::{self, ARGUMENTS, Beginning, SMALL};
 use super::procs::{inode_link, open_dir};
-use crate::model::{Ancestor, NetnsId, Pid, Process, StartTime, parse_proc_cgroup};
+use super::program;
+use super::reader::Reader;
+use super::safefs::Unreadable;
+use crate::model::{
+    Ancestor, Gap, GapKind, GapSource, Impact, NetnsId, Pid, Process, StartTime, parse_proc_cgroup,
+};
 
 /// How far up the parents are followed: a loop is impossible, but processes
 /// move while they are read.
 const MAX_ANCESTORS: usize = 64;
-/// Command lines can be megabytes long; what is over this is cut.
-const MAX_ARGUMENTS: usize = 32 * 1024;
+/// The file of the command line.
+pub(super) const CMDLINE: &str = "cmdline";
 
 /// Reads processes, and remembers parents and user names that many share.
 #[derive(Debug)]
@@ -28,17 +32,22 @@ pub(super) struct Processes {
     users: HashMap<u32, String>,
     own_userns: Option<u64>,
     parents: RefCell<HashMap<Pid, (Ancestor, Pid)>>,
+    reader: Reader,
+    /// Processes whose command line was not read, and why.
+    silent: RefCell<HashMap<Pid, Unreadable>>,
 }
 
 impl Processes {
-    pub(super) fn new(proc: Rc<OwnedFd>) -> Self {
+    pub(super) fn new(proc: Rc<OwnedFd>, reader: Reader) -> Self {
         let own_userns = inode_link(&*proc, c"self/ns/user", b"user:").ok().flatten();
         Self {
             proc,
             boot: boot(),
-            users: parse_passwd(&std::fs::read_to_string("/etc/passwd").unwrap_or_default()),
+            users: parse_passwd(&files::text("/etc/passwd", files::TABLE).unwrap_or_default()),
             own_userns,
             parents: RefCell::default(),
+            reader,
+            silent: RefCell::default(),
         }
     }
 
@@ -49,22 +58,50 @@ impl Processes {
         let dir = open_dir(&*self.proc, pid.to_string()).ok()?;
         let dir = dir.as_fd();
         let stat = read_stat(dir)?;
-        let (uid, nspid) = ids(&read_text(dir, c"status", 1 << 20)?, pid)?;
+        let (uid, nspid) = ids(&read_text(dir, c"status")?, pid)?;
         Some(Process {
             pid,
             start: StartTime(stat.starttime),
             started_at: self.boot.map(|(boot, hz)| boot + stat.starttime / hz.max(1)),
             comm: stat.comm,
-            cmdline: arguments(&read_text(dir, c"cmdline", MAX_ARGUMENTS).unwrap_or_default()),
+            cmdline: self.arguments(dir, pid),
             exe: link(dir, c"exe"),
             cwd: link(dir, c"cwd"),
             uid,
+            own_word: program::is_own_word(&self.reader, dir, uid),
             user: self.user(dir, uid),
             nspid,
             netns: inode_link(dir, c"ns/net", b"net:").ok().flatten().map(NetnsId::Inode),
-            cgroup: read_text(dir, c"cgroup", 64 * 1024).as_deref().and_then(parse_proc_cgroup),
+            cgroup: read_text(dir, c"cgroup").as_deref().and_then(parse_proc_cgroup),
             ancestors: self.ancestors(u32::try_from(stat.ppid).unwrap_or(0)),
         })
+    }
+
+    /// Its command line. The kernel reads that from the memory of the process, which can be
+    /// kept busy for ever.
+    fn arguments(&self, dir: BorrowedFd<'_>, pid: Pid) -> Vec<String> {
+        match self.reader.of_process(dir, CMDLINE, ARGUMENTS) {
+            Ok(raw) => files::arguments(&raw),
+            Err(error @ (Unreadable::Silent(_) | Unreadable::LeftOut(_))) => {
+                self.silent.borrow_mut().insert(pid, error);
+                Vec::new()
+            }
+            Err(_) => Vec::new(),
+        }
+    }
+
+    /// What is not known of these processes.
+    pub(super) fn gaps(&self, pids: &[Pid]) -> Vec<Gap> {
+        let silent = self.silent.borrow();
+        let mut of = pids.iter().filter_map(|pid| Some((pid, silent.get(pid)?)));
+        let Some((first, error)) = of.next() else { return Vec::new() };
+        let source = match of.count() {
+            0 => format!("/proc/{first}/cmdline"),
+            more => format!("/proc/{first}/cmdline and {more} more"),
+        };
+        let source = GapSource::new(GapKind::CommandLine, source);
+        let gap = Gap::new(Impact::Way, source, error.to_string());
+        vec![gap.remedy("look what the memory of the process waits for: cat /proc/PID/stack")]
     }
 
     /// The name of a user id on this host, unless the process counts its ids in
@@ -100,33 +137,16 @@ impl Processes {
 }
 
 fn read_stat(dir: BorrowedFd<'_>) -> Option<Stat> {
-    Stat::from_read(read_text(dir, c"stat", 4096)?.as_bytes()).ok()
+    Stat::from_read(read_text(dir, c"stat")?.as_bytes()).ok()
 }
 
-/// A file of procfs, at most `limit` bytes, with what is not UTF-8 replaced: a
-/// process may call itself anything.
-pub(super) fn read_text(
-    dir: BorrowedFd<'_>,
-    name: &std::ffi::CStr,
-    limit: usize,
-) -> Option<String> {
-    let fd = rustix::fs::openat(dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-    // Most files of procfs fit at once; their size is not told beforehand.
-    let mut bytes = Vec::with_capacity(4096);
-    std::fs::File::from(fd).take(limit as u64).read_to_end(&mut bytes).ok()?;
-    let text = String::from_utf8(bytes);
-    Some(text.unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+/// A small file of procfs.
+fn read_text(dir: BorrowedFd<'_>, name: &std::ffi::CStr) -> Option<String> {
+    files::read(dir, name, SMALL).map(Beginning::text).ok()
 }
 
 fn link(dir: BorrowedFd<'_>, name: &std::ffi::CStr) -> Option<String> {
-    let target = rustix::fs::readlinkat(dir, name, Vec::new()).ok()?;
-    Some(target.to_string_lossy().into_owned())
-}
-
-/// The arguments, each ended by a NUL in the kernel's text.
-fn arguments(text: &str) -> Vec<String> {
-    let text = text.strip_suffix('\0').unwrap_or(text);
-    if text.is_empty() { Vec::new() } else { text.split('\0').map(str::to_owned).collect() }
+    Some(super::procs::link(dir, name).ok()?.to_string_lossy().into_owned())
 }
 
 /// From the text of `/proc/PID/status` the real user id, and the process's ids in
@@ -163,13 +183,19 @@ fn parse_passwd(text: &str) -> HashMap<u32, String> {
     users
 }
 
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(text: &str) {
+    ids(text, 1);
+    parse_passwd(text);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn processes() -> Processes {
         let proc = super::super::procs::open_root(std::path::Path::new("/proc")).unwrap();
-        Processes::new(Rc::new(proc))
+        Processes::new(Rc::new(proc), Reader::default())
     }
 
     #[test]
@@ -212,12 +238,5 @@ mod tests {
         assert_eq!(ids(status, 20), Some((33, vec![20, 1])));
         assert_eq!(ids("Uid:\t0\t0\t0\t0\n", 5), Some((0, vec![5])));
         assert_eq!(ids("Name:\tx\n", 5), None);
-    }
-
-    #[test]
-    fn arguments_keep_empty_ones() {
-        assert_eq!(arguments(""), Vec::<String>::new());
-        assert_eq!(arguments("a\0\0-x\0"), ["a", "", "-x"]);
-        assert_eq!(arguments("set by setproctitle"), ["set by setproctitle"]);
     }
 }

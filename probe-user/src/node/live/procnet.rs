@@ -2,7 +2,6 @@
 //! or sock_diag is missing. World-readable, but it does not tell `IPV6_V6ONLY`,
 //! the bound device or the cgroup, and is no snapshot.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -10,6 +9,7 @@ use std::path::Path;
 use procfs::FromBufReadSI;
 use procfs::net::{TcpNetEntries, TcpState, UdpNetEntries, UdpState};
 
+use super::files;
 use crate::model::{NetnsId, Port, Proto, Socket, SocketFilter, SocketState};
 
 /// Reads the tables below `net`, which is `/proc/PID/net` of a process in `netns`.
@@ -22,7 +22,7 @@ pub(super) fn read(net: &Path, netns: NetnsId, filter: &SocketFilter) -> io::Res
         };
         for name in names {
             let path = net.join(name);
-            match File::open(&path) {
+            match files::stream(&path).map_err(io::Error::from) {
                 Ok(file) => sockets.extend(parse(BufReader::new(file), netns, proto)?),
                 // IPv6 is switched off.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && name.ends_with('6') => {}
@@ -35,7 +35,7 @@ pub(super) fn read(net: &Path, netns: NetnsId, filter: &SocketFilter) -> io::Res
 }
 
 /// The listening or unconnected sockets of one table.
-fn parse(text: impl BufRead, netns: NetnsId, proto: Proto) -> io::Result<Vec<Socket>> {
+pub(super) fn parse(text: impl BufRead, netns: NetnsId, proto: Proto) -> io::Result<Vec<Socket>> {
     let bad =
         |error: procfs::ProcError| io::Error::new(io::ErrorKind::InvalidData, error.to_string());
     let socket = |local: SocketAddr, uid, inode, state| Socket {

@@ -4,7 +4,8 @@
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir};
@@ -55,6 +56,16 @@ pub(super) fn each_number(dir: impl AsFd, mut each: impl FnMut(u32, &CStr) -> bo
     Ok(())
 }
 
+/// Calls `each` with every entry.
+pub(super) fn each_name(dir: impl AsFd, mut each: impl FnMut(&CStr)) -> Result<()> {
+    let mut buffer = [MaybeUninit::uninit(); BUFFER];
+    let mut entries = RawDir::new(dir, &mut buffer);
+    while let Some(entry) = entries.next() {
+        each(entry?.file_name());
+    }
+    Ok(())
+}
+
 /// Every process id in `proc`, ascending.
 pub(super) fn pids(proc: impl AsFd) -> Result<Vec<Pid>> {
     let mut pids = Vec::with_capacity(256);
@@ -95,6 +106,12 @@ pub(super) fn inode_link(
     Ok(parse_inode(target, prefix))
 }
 
+/// What a link of procfs points to. Nothing of that is touched.
+pub(super) fn link(dir: impl AsFd, name: impl rustix::path::Arg) -> Result<PathBuf> {
+    let target = rustix::fs::readlinkat(dir, name, Vec::new())?;
+    Ok(std::ffi::OsString::from_vec(target.into_bytes()).into())
+}
+
 /// `PREFIX[NUMBER]`.
 fn parse_inode(target: &[u8], prefix: &[u8]) -> Option<u64> {
     let digits = target.strip_prefix(prefix)?.strip_prefix(b"[")?.strip_suffix(b"]")?;
@@ -122,12 +139,22 @@ pub(super) fn is_denied(error: Errno) -> bool {
     matches!(error, Errno::ACCESS | Errno::PERM)
 }
 
-/// The start time from the text of `/proc/PID/stat`: field 22, counted after
-/// the last `)`, since a process name may hold spaces and brackets.
-pub(super) fn parse_start_time(stat: &[u8]) -> Option<u64> {
+/// A field of the text of `/proc/PID/stat` by its number in proc(5), 3 or more: those are
+/// counted after the last `)`, since the second is a name that may hold spaces and brackets.
+pub(super) fn stat_field(stat: &[u8], number: usize) -> Option<&str> {
     let after = stat.iter().rposition(|b| *b == b')')? + 1;
     let fields = std::str::from_utf8(stat.get(after..)?).ok()?;
-    fields.split_ascii_whitespace().nth(19)?.parse().ok()
+    fields.split_ascii_whitespace().nth(number.checked_sub(3)?)
+}
+
+/// When the process started, in ticks of the clock since the machine did.
+pub(super) fn parse_start_time(stat: &[u8]) -> Option<u64> {
+    stat_field(stat, 22)?.parse().ok()
+}
+
+/// The process that started it, or took it over.
+pub(super) fn parse_parent(stat: &[u8]) -> Option<Pid> {
+    stat_field(stat, 4)?.parse().ok()
 }
 
 /// Reads the start time of the process whose directory is `process`.
@@ -154,12 +181,15 @@ mod tests {
     }
 
     #[test]
-    fn a_process_name_cannot_shift_the_start_time() {
+    fn a_process_name_cannot_shift_the_fields_behind_it() {
         let stat = b"29391 (a) R 1 (b) S 29328 1 2 3 4 5 6 7 8 9 10 11 12 13 20 0 1 0 555 0 0";
         // Counted by hand: 555 is the twentieth field after the last bracket.
         assert_eq!(parse_start_time(stat), Some(555));
-        assert_eq!(parse_start_time(b"12 (cut"), None);
-        assert_eq!(parse_start_time(b""), None);
+        assert_eq!((parse_parent(stat), stat_field(stat, 3)), (Some(29328), Some("S")));
+        for cut in [&b"12 (cut"[..], b"", b"12 (a) S", b"12 (a)"] {
+            assert_eq!((parse_start_time(cut), parse_parent(cut)), (None, None));
+        }
+        assert_eq!(stat_field(stat, 2), None);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::hash::{Hash as _, Hasher as _};
 use probe_common::{SocketRecord, TCP, UDP, state};
 
 use super::ebpf::Reading;
-use super::{LiveNode, enter, joined, rules, sockdiag};
+use super::{LiveNode, joined, rules, sockdiag};
 use crate::model::{Connections, NetnsId, Port, SocketFilter};
 
 /// What one look saw.
@@ -60,7 +60,7 @@ impl LiveNode {
         let reading = self.probe.get_or_init(super::ebpf::Probe::find).sockets(&filter)?.ok()?;
         let nf_tables = self.rules.has_nf_tables();
         let doors = self.all_doors();
-        let looks = enter::in_each(&doors, |door| {
+        let looks = self.pool.in_each(&doors, move |door| {
             (rules::pulse(nf_tables), sockdiag::established(door.id).unwrap_or_default())
         });
         let mut pulse = Pulse { ports: ports(&reading), ..Pulse::default() };

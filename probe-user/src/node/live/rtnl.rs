@@ -1,15 +1,17 @@
-//! Links, addresses and routes by rtnetlink, in the namespace of the calling
-//! thread.
+//! Links, addresses and routes by rtnetlink: one conversation for all that is asked about a
+//! namespace, which is entered once for it.
 //!
-//! Links and addresses are read for every question, in many namespaces: there a
-//! plain socket takes a third of the time of a runtime and its connection.
+//! Kernel: `net/core/rtnetlink.c` and its families; payloads are understood by
+//! netlink-packet-route. Dumps hold the kernel's lock of all namespaces (`rtnl_mutex`), so
+//! nothing is won by asking several at once.
 
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader, NetlinkSerializable};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
     InfoBareUdp, InfoData, InfoGeneve, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo,
@@ -17,96 +19,223 @@ use netlink_packet_route::link::{
 };
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType,
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use netlink_sys::{Socket as Netlink, SocketAddr, protocols::NETLINK_ROUTE};
 
-use futures_util::TryStreamExt as _;
-use rtnetlink::{Handle, RouteMessageBuilder};
+use rtnetlink::RouteMessageBuilder;
 
-use super::enter::Door;
-use super::genl;
+use super::enter::{Door, Pool, Refused};
+use super::netlink::{Message, Netlink, ROUTE, Request};
 use crate::model::{Address, Link, LinkKind, NetnsId, Route, RouteFound, RouteKind};
 
-/// A conversation on a netlink socket of this thread's namespace.
-struct Rtnl {
-    socket: Netlink,
-    buffer: Vec<u8>,
+/// How many answers a dump may have: whoever has a namespace can fill its tables.
+const MOST: usize = 250_000;
+/// How many bytes: so many answers with all that is said of them.
+const BYTES: usize = 512 << 20;
+/// How many conversations are kept: each has a descriptor. Namespaces beyond these are entered
+/// again when something else is asked about them.
+const KEPT: usize = 128;
+
+/// The conversations of a node, by namespace.
+#[derive(Debug, Default)]
+pub(super) struct Rtnls {
+    kept: RefCell<HashMap<NetnsId, Rtnl>>,
+    /// How many were begun.
+    begun: Cell<usize>,
+}
+
+impl Rtnls {
+    /// Asks something about each namespace, in the thread that calls.
+    pub(super) fn each<T>(
+        &self,
+        pool: &Pool,
+        doors: &[Door],
+        mut ask: impl FnMut(&Door, &mut Rtnl) -> io::Result<T>,
+    ) -> Vec<Result<io::Result<T>, Refused>> {
+        let mut kept = self.kept.borrow_mut();
+        let mut answers = Vec::with_capacity(doors.len());
+        for some in doors.chunks(KEPT) {
+            let new: Vec<Door> =
+                some.iter().filter(|door| !kept.contains_key(&door.id)).cloned().collect();
+            if kept.len() + new.len() > KEPT {
+                kept.retain(|id, _| some.iter().any(|door| door.id == *id));
+            }
+            let mut failed = HashMap::new();
+            for (door, opened) in new.iter().zip(pool.in_each(&new, |_| Rtnl::open())) {
+                match opened {
+                    Ok(Ok(rtnl)) => _ = kept.insert(door.id, rtnl),
+                    Ok(Err(error)) => _ = failed.insert(door.id, Ok(Err(error))),
+                    Err(refused) => _ = failed.insert(door.id, Err(refused)),
+                }
+            }
+            self.begun.set(self.begun.get() + new.len());
+            answers.extend(some.iter().map(|door| match kept.get_mut(&door.id) {
+                Some(rtnl) => Ok(ask(door, rtnl)),
+                None => failed.remove(&door.id).unwrap_or(Err(Refused::Gone)),
+            }));
+            kept.retain(|_, rtnl| !rtnl.0.is_spoilt());
+        }
+        answers
+    }
+
+    /// How many conversations were begun so far.
+    #[cfg(test)]
+    pub(super) fn begun(&self) -> usize {
+        self.begun.get()
+    }
+}
+
+/// A conversation about one namespace.
+#[derive(Debug)]
+pub(super) struct Rtnl(Netlink);
+
+/// A message of rtnetlink; `None` for what the library does not understand.
+fn understood(message: Message<'_>) -> Option<RouteNetlinkMessage> {
+    let mut header = NetlinkHeader::default();
+    header.message_type = message.kind;
+    RouteNetlinkMessage::deserialize(&header, message.body).ok()
 }
 
 impl Rtnl {
+    /// About the namespace of the calling thread.
     fn open() -> io::Result<Self> {
-        let mut socket = Netlink::new(NETLINK_ROUTE)?;
-        socket.bind_auto()?;
-        socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(Self { socket, buffer: Vec::with_capacity(64 * 1024) })
+        Netlink::open(ROUTE, BYTES).map(Self)
     }
 
-    /// Everything there is of a kind.
-    fn dump(&mut self, question: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
-        self.send(question, NLM_F_REQUEST | NLM_F_DUMP)?;
-        let mut answers = Vec::new();
-        while !self.receive(&mut answers)? {}
-        Ok(answers)
+    /// Everything there is of a kind, unless that is too much.
+    fn dump<T>(
+        &mut self,
+        question: &RouteNetlinkMessage,
+        parse: impl Fn(RouteNetlinkMessage) -> Option<T>,
+    ) -> io::Result<Vec<T>> {
+        let request = Request::dump(question.message_type(), &payload(question));
+        self.0.collect(&request, MOST, |message| understood(message).and_then(&parse))
     }
 
     /// The one answer to a question.
-    fn ask(&mut self, question: RouteNetlinkMessage) -> io::Result<Option<RouteNetlinkMessage>> {
-        self.send(question, NLM_F_REQUEST)?;
-        let mut answers = Vec::new();
-        self.receive(&mut answers)?;
-        Ok(answers.pop())
+    fn get(&mut self, question: &RouteNetlinkMessage) -> io::Result<Option<RouteNetlinkMessage>> {
+        let request = Request::get(question.message_type(), &payload(question));
+        Ok(self.0.collect(&request, 1, understood)?.pop())
     }
 
-    fn send(&mut self, question: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
-        let mut message = NetlinkMessage::from(question);
-        message.header.flags = flags;
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
-        self.socket.send(&bytes, 0).map(drop)
+    /// The interfaces, with the namespaces of their peers where `known` has them.
+    pub(super) fn links(&mut self, netns: NetnsId, known: &[Opened]) -> io::Result<Vec<Link>> {
+        let question = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let messages = self.dump(&question, |answer| match answer {
+            RouteNetlinkMessage::NewLink(message) => Some(message),
+            _ => None,
+        })?;
+        let wanted: HashSet<i32> = messages.iter().filter_map(peer_nsid).collect();
+        let peers = self.peer_namespaces(known, wanted)?;
+        Ok(messages.iter().map(|message| link(netns, message, &peers)).collect())
     }
 
-    /// Reads once, and says whether that was the end. What the library does not
-    /// understand is passed over.
-    fn receive(&mut self, answers: &mut Vec<RouteNetlinkMessage>) -> io::Result<bool> {
-        self.buffer.clear();
-        self.socket.recv(&mut self.buffer, 0)?;
-        let mut rest = self.buffer.as_slice();
-        while let Some((_, next)) = genl::split(rest) {
-            let this = &rest[..rest.len() - next.len()];
-            rest = next;
-            match NetlinkMessage::deserialize(this).map(|message| message.payload) {
-                Ok(NetlinkPayload::InnerMessage(answer)) => answers.push(answer),
-                Ok(NetlinkPayload::Done(done)) if done.code < 0 => {
-                    return Err(io::Error::from_raw_os_error(-done.code));
+    /// Which known namespaces this one has the `wanted` numbers for.
+    fn peer_namespaces(
+        &mut self,
+        known: &[Opened],
+        mut wanted: HashSet<i32>,
+    ) -> io::Result<HashMap<i32, NetnsId>> {
+        let mut peers = HashMap::new();
+        for Opened { door, fd } in known {
+            if wanted.is_empty() {
+                break;
+            }
+            let opened_now;
+            let fd = match fd {
+                Some(fd) => fd,
+                None => match door.open() {
+                    Ok(fd) => {
+                        opened_now = fd;
+                        &opened_now
+                    }
+                    Err(_) => continue,
+                },
+            };
+            let Ok(number) = u32::try_from(fd.as_raw_fd()) else { continue };
+            let mut message = NsidMessage::default();
+            message.attributes.push(NsidAttribute::Fd(number));
+            if let Some(RouteNetlinkMessage::NewNsId(found)) =
+                self.get(&RouteNetlinkMessage::GetNsId(message))?
+            {
+                // -1 says that no number was given.
+                let id = found.attributes.iter().find_map(|a| match a {
+                    NsidAttribute::Id(id) if *id >= 0 => Some(*id),
+                    _ => None,
+                });
+                if let Some(id) = id {
+                    wanted.remove(&id);
+                    peers.insert(id, door.id);
                 }
-                Ok(NetlinkPayload::Done(_)) => return Ok(true),
-                Ok(NetlinkPayload::Error(error)) if error.code.is_some() => {
-                    return Err(error.to_io());
-                }
-                _ => {}
             }
         }
-        Ok(false)
+        Ok(peers)
+    }
+
+    /// The addresses of all interfaces.
+    pub(super) fn addresses(&mut self, netns: NetnsId) -> io::Result<Vec<Address>> {
+        let question = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        self.dump(&question, |answer| match answer {
+            RouteNetlinkMessage::NewAddress(message) => address(netns, &message),
+            _ => None,
+        })
+    }
+
+    /// The unicast routes of the main table.
+    pub(super) fn routes(&mut self, netns: NetnsId) -> io::Result<Vec<Route>> {
+        let mut routes = Vec::new();
+        for question in [
+            RouteMessageBuilder::<Ipv4Addr>::new().build(),
+            RouteMessageBuilder::<Ipv6Addr>::new().build(),
+        ] {
+            let question = RouteNetlinkMessage::GetRoute(question);
+            routes.extend(self.dump(&question, |answer| match answer {
+                RouteNetlinkMessage::NewRoute(message) => route(netns, &message),
+                _ => None,
+            })?);
+        }
+        Ok(routes)
+    }
+
+    /// The kernel's decision for a packet that a process here sends.
+    pub(super) fn route(&mut self, to: IpAddr, mark: u32) -> io::Result<RouteFound> {
+        let mut message = match to {
+            IpAddr::V4(to) => {
+                RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(to, 32).build()
+            }
+            IpAddr::V6(to) => {
+                RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(to, 128).build()
+            }
+        };
+        // What the builder sets is for adding routes.
+        message.header.table = 0;
+        message.header.protocol = RouteProtocol::Unspec;
+        message.header.scope = RouteScope::Universe;
+        message.header.kind = RouteType::Unspec;
+        if mark != 0 {
+            message.attributes.push(RouteAttribute::Mark(mark));
+        }
+        let nowhere = |kind| RouteFound { kind, oif: None, gateway: None, source: None };
+        match self.get(&RouteNetlinkMessage::GetRoute(message)) {
+            Ok(Some(RouteNetlinkMessage::NewRoute(message))) => Ok(decision(&message)),
+            Ok(_) => Ok(nowhere(RouteKind::None)),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ENETUNREACH) => Ok(nowhere(RouteKind::None)),
+                Some(libc::EHOSTUNREACH) => Ok(nowhere(RouteKind::Unreachable)),
+                Some(libc::EACCES) => Ok(nowhere(RouteKind::Prohibit)),
+                Some(libc::EINVAL) => Ok(nowhere(RouteKind::Blackhole)),
+                _ => Err(error),
+            },
+        }
     }
 }
 
-/// The interfaces, with the namespaces of their peers where `known` has them.
-pub(super) fn links(netns: NetnsId, known: &[Opened]) -> io::Result<Vec<Link>> {
-    let mut rtnl = Rtnl::open()?;
-    let answers = rtnl.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
-    let messages: Vec<LinkMessage> = answers
-        .into_iter()
-        .filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewLink(message) => Some(message),
-            _ => None,
-        })
-        .collect();
-    let wanted: HashSet<i32> = messages.iter().filter_map(peer_nsid).collect();
-    let peers = peer_namespaces(&mut rtnl, known, wanted)?;
-    Ok(messages.iter().map(|m| link(netns, m, &peers)).collect())
+/// What of a question comes behind the header.
+fn payload(question: &RouteNetlinkMessage) -> Vec<u8> {
+    let mut bytes = vec![0; question.buffer_len()];
+    question.serialize(&mut bytes);
+    bytes
 }
 
 /// A namespace that may be that of a peer. The descriptor is shared by all who
@@ -128,48 +257,6 @@ pub(super) fn open_all(doors: Vec<Door>) -> Vec<Opened> {
         Opened { door, fd }
     };
     doors.into_iter().enumerate().map(open).collect()
-}
-
-/// Which known namespaces this one has the `wanted` numbers for.
-fn peer_namespaces(
-    rtnl: &mut Rtnl,
-    known: &[Opened],
-    mut wanted: HashSet<i32>,
-) -> io::Result<HashMap<i32, NetnsId>> {
-    let mut peers = HashMap::new();
-    for Opened { door, fd } in known {
-        if wanted.is_empty() {
-            break;
-        }
-        let opened_now;
-        let fd = match fd {
-            Some(fd) => fd,
-            None => match door.open() {
-                Ok(fd) => {
-                    opened_now = fd;
-                    &opened_now
-                }
-                Err(_) => continue,
-            },
-        };
-        let Ok(number) = u32::try_from(fd.as_raw_fd()) else { continue };
-        let mut message = NsidMessage::default();
-        message.attributes.push(NsidAttribute::Fd(number));
-        if let Some(RouteNetlinkMessage::NewNsId(found)) =
-            rtnl.ask(RouteNetlinkMessage::GetNsId(message))?
-        {
-            // -1 says that no number was given.
-            let id = found.attributes.iter().find_map(|a| match a {
-                NsidAttribute::Id(id) if *id >= 0 => Some(*id),
-                _ => None,
-            });
-            if let Some(id) = id {
-                wanted.remove(&id);
-                peers.insert(id, door.id);
-            }
-        }
-    }
-    Ok(peers)
 }
 
 fn peer_nsid(message: &LinkMessage) -> Option<i32> {
@@ -260,53 +347,6 @@ fn kind(message: &LinkMessage) -> LinkKind {
     }
 }
 
-/// Asks the kernel which way packets take, in the namespace it was opened in.
-pub(super) struct Router(Rtnl);
-
-impl std::fmt::Debug for Router {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Router").finish()
-    }
-}
-
-impl Router {
-    pub(super) fn open() -> io::Result<Self> {
-        Rtnl::open().map(Self)
-    }
-
-    /// The kernel's decision for a packet that a process here sends.
-    pub(super) fn route(&mut self, to: IpAddr, mark: u32) -> io::Result<RouteFound> {
-        let mut message = match to {
-            IpAddr::V4(to) => {
-                RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(to, 32).build()
-            }
-            IpAddr::V6(to) => {
-                RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(to, 128).build()
-            }
-        };
-        // What the builder sets is for adding routes.
-        message.header.table = 0;
-        message.header.protocol = netlink_packet_route::route::RouteProtocol::Unspec;
-        message.header.scope = netlink_packet_route::route::RouteScope::Universe;
-        message.header.kind = RouteType::Unspec;
-        if mark != 0 {
-            message.attributes.push(RouteAttribute::Mark(mark));
-        }
-        let nowhere = |kind| RouteFound { kind, oif: None, gateway: None, source: None };
-        match self.0.ask(RouteNetlinkMessage::GetRoute(message)) {
-            Ok(Some(RouteNetlinkMessage::NewRoute(message))) => Ok(decision(&message)),
-            Ok(_) => Ok(nowhere(RouteKind::None)),
-            Err(error) => match error.raw_os_error() {
-                Some(libc::ENETUNREACH) => Ok(nowhere(RouteKind::None)),
-                Some(libc::EHOSTUNREACH) => Ok(nowhere(RouteKind::Unreachable)),
-                Some(libc::EACCES) => Ok(nowhere(RouteKind::Prohibit)),
-                Some(libc::EINVAL) => Ok(nowhere(RouteKind::Blackhole)),
-                _ => Err(error),
-            },
-        }
-    }
-}
-
 fn decision(message: &RouteMessage) -> RouteFound {
     let kind = match message.header.kind {
         RouteType::Local => RouteKind::Local,
@@ -330,17 +370,6 @@ fn decision(message: &RouteMessage) -> RouteFound {
     found
 }
 
-/// The addresses of all interfaces.
-pub(super) fn addresses(netns: NetnsId) -> io::Result<Vec<Address>> {
-    let question = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-    let answers = Rtnl::open()?.dump(question)?;
-    let address = |answer| match answer {
-        RouteNetlinkMessage::NewAddress(message) => address(netns, &message),
-        _ => None,
-    };
-    Ok(answers.into_iter().filter_map(address).collect())
-}
-
 fn address(netns: NetnsId, message: &AddressMessage) -> Option<Address> {
     let mut of_link = None;
     let mut local = None;
@@ -357,36 +386,6 @@ fn address(netns: NetnsId, message: &AddressMessage) -> Option<Address> {
         ifindex: message.header.index,
         address: local.or(of_link)?,
         prefix: message.header.prefix_len,
-    })
-}
-
-/// The unicast routes of the main table.
-pub(super) fn routes(netns: NetnsId) -> io::Result<Vec<Route>> {
-    let messages = talk(|handle| async move {
-        let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
-        let mut messages: Vec<_> = handle.route().get(v4).execute().try_collect().await?;
-        messages.extend(handle.route().get(v6).execute().try_collect::<Vec<_>>().await?);
-        Ok(messages)
-    })?;
-    Ok(messages.iter().filter_map(|m| route(netns, m)).collect())
-}
-
-/// Runs a conversation on a netlink socket of this thread's namespace. The
-/// runtime is the thread's own: a pooled one could belong to another namespace.
-fn talk<T, F: Future<Output = Result<T, rtnetlink::Error>>>(
-    conversation: impl FnOnce(Handle) -> F,
-) -> io::Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    runtime.block_on(async {
-        let (connection, handle, _) = rtnetlink::new_connection()?;
-        let connection = tokio::spawn(connection);
-        let result = conversation(handle).await;
-        connection.abort();
-        result.map_err(|error| match error {
-            rtnetlink::Error::NetlinkError(message) => message.to_io(),
-            other => io::Error::other(other.to_string()),
-        })
     })
 }
 
@@ -425,6 +424,21 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(bytes: &[u8]) {
+    let id = NetnsId::Inode(1);
+    for answer in super::netlink::messages(bytes).filter_map(understood) {
+        match answer {
+            RouteNetlinkMessage::NewLink(message) => drop(link(id, &message, &HashMap::new())),
+            RouteNetlinkMessage::NewAddress(message) => drop(address(id, &message)),
+            RouteNetlinkMessage::NewRoute(message) => {
+                drop((route(id, &message), decision(&message)));
+            }
+            _ => {}
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -433,17 +447,18 @@ mod tests {
 
     #[test]
     fn the_loopback_interface_and_its_address_are_read() {
-        let links = links(HERE, &[]).unwrap();
+        let mut rtnl = Rtnl::open().unwrap();
+        let links = rtnl.links(HERE, &[]).unwrap();
         let lo = links.iter().find(|l| l.name == "lo").unwrap();
         assert_eq!((lo.kind.clone(), lo.master, lo.peer), (LinkKind::Loopback, None, None));
-        let addresses = addresses(HERE).unwrap();
+        let addresses = rtnl.addresses(HERE).unwrap();
         let local = addresses.iter().find(|a| a.address == crate::model::LOOPBACK4).unwrap();
         assert_eq!((local.ifindex, local.prefix), (lo.index, 8));
     }
 
     #[test]
     fn routes_are_read_without_local_and_broadcast_ones() {
-        for route in routes(HERE).unwrap() {
+        for route in Rtnl::open().unwrap().routes(HERE).unwrap() {
             assert!(!route.destination.is_loopback(), "{route:?}");
             assert!(route.ifindex.is_some(), "{route:?}");
         }

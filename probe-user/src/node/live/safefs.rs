@@ -3,20 +3,24 @@
 //! What lies below `/proc/PID/root` belongs to a container: it may hold links
 //! that lead out, FIFOs that never answer and files without end. Everything is
 //! resolved inside the root, opened without waiting, and read up to a limit.
+//!
+//! A file system that somebody serves may still not answer: only the helper process of
+//! [`super::reader`] calls these.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use thiserror::Error;
 
 /// Why something below a root was not read.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Debug, Clone, Error, PartialEq, Eq)]
 pub(super) enum Unreadable {
     /// There is nothing by that name. The usual case when places are tried.
     #[error("does not exist")]
@@ -30,6 +34,15 @@ pub(super) enum Unreadable {
     /// It is larger than the limit, in bytes.
     #[error("larger than {0} bytes")]
     TooBig(usize),
+    /// Whoever serves it did not answer for so long.
+    #[error("no answer within {} ms", .0.as_millis())]
+    Silent(Duration),
+    /// It was not even tried, and why.
+    #[error("not read: {0}")]
+    LeftOut(String),
+    /// Somebody else's than it should be: that user.
+    #[error("belongs to user {0}, whose word does not count here")]
+    Foreign(u32),
     /// Any other failure.
     #[error("{0}")]
     Failed(String),
@@ -48,10 +61,34 @@ impl From<Errno> for Unreadable {
     }
 }
 
+impl From<Unreadable> for std::io::Error {
+    fn from(error: Unreadable) -> Self {
+        let kind = match error {
+            Unreadable::Missing => ErrorKind::NotFound,
+            Unreadable::Denied => ErrorKind::PermissionDenied,
+            Unreadable::Silent(_) => ErrorKind::TimedOut,
+            _ => return Self::other(error.to_string()),
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
 /// A directory taken as the root of everything below it: no path leads out.
 #[derive(Debug)]
 pub(super) struct Root {
     fd: OwnedFd,
+}
+
+impl From<OwnedFd> for Root {
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+}
+
+impl From<Root> for OwnedFd {
+    fn from(root: Root) -> Self {
+        root.fd
+    }
 }
 
 impl Root {
@@ -64,28 +101,39 @@ impl Root {
     /// The content of the regular file `rel`, at most `max_bytes` of it: a
     /// larger file is refused, not cut.
     pub(super) fn read(&self, rel: &Path, max_bytes: usize) -> Result<Vec<u8>, Unreadable> {
-        // Looked at before it is opened: opening a device can have effects.
-        if self.kind(rel)? != FileType::RegularFile {
+        // Looked at before it is opened, for opening a device can have effects; and then
+        // opened is what was looked at, whatever has taken its place meanwhile.
+        let look = self.at(rel, OFlags::PATH)?;
+        if FileType::from_raw_mode(rustix::fs::fstat(&look)?.st_mode) != FileType::RegularFile {
             return Err(Unreadable::WrongKind("regular file"));
         }
-        let fd = self.at(rel, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
-        let stat = rustix::fs::fstat(&fd)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(Unreadable::WrongKind("regular file"));
+        content(reopened(&look)?, max_bytes)
+    }
+
+    /// The content of the regular file `rel`, which is no link, and who owns it and its
+    /// directory.
+    pub(super) fn read_owned(
+        &self,
+        rel: &Path,
+        max_bytes: usize,
+    ) -> Result<([u32; 2], Vec<u8>), Unreadable> {
+        let file = self.at(rel, OFlags::PATH | OFlags::NOFOLLOW)?;
+        let stat = rustix::fs::fstat(&file)?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => {}
+            FileType::Symlink => return Err(Unreadable::WrongKind("file, but a link")),
+            _ => return Err(Unreadable::WrongKind("regular file")),
         }
-        if usize::try_from(stat.st_size).unwrap_or(usize::MAX) > max_bytes {
-            return Err(Unreadable::TooBig(max_bytes));
-        }
-        // The size is a claim, of procfs and FUSE a wrong one: the limit holds
-        // for what comes.
-        let mut content = Vec::new();
-        let limit = u64::try_from(max_bytes).unwrap_or(u64::MAX).saturating_add(1);
-        match File::from(fd).take(limit).read_to_end(&mut content) {
-            Ok(_) if content.len() > max_bytes => Err(Unreadable::TooBig(max_bytes)),
-            Ok(_) => Ok(content),
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => Err(Unreadable::Denied),
-            Err(error) => Err(Unreadable::Failed(error.to_string())),
-        }
+        let above = rel.parent().filter(|above| *above != Path::new(""));
+        let above = above.unwrap_or(Path::new("."));
+        let above = rustix::fs::fstat(self.at(above, OFlags::PATH | OFlags::DIRECTORY)?)?;
+        let content = content(reopened(&file)?, max_bytes)?;
+        Ok(([stat.st_uid, above.st_uid], content))
+    }
+
+    /// Who owns `rel`.
+    pub(super) fn owner(&self, rel: &Path) -> Result<u32, Unreadable> {
+        Ok(rustix::fs::fstat(self.at(rel, OFlags::PATH)?)?.st_uid)
     }
 
     /// The names in directory `rel`, in the directory's order. One with more
@@ -118,15 +166,25 @@ impl Root {
         }
     }
 
-    fn kind(&self, rel: &Path) -> Result<FileType, Unreadable> {
-        let fd = self.at(rel, OFlags::PATH)?;
-        Ok(FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode))
+    /// A mount point below this root, opened with O_PATH. No symbolic link is on its way:
+    /// one that is there by now could lead anywhere.
+    pub(super) fn point(&self, rel: &Path) -> Result<OwnedFd, Unreadable> {
+        self.resolved(rel, OFlags::PATH, ResolveFlags::NO_SYMLINKS)
     }
 
     /// Opens `rel`, resolved inside this root.
     fn at(&self, rel: &Path, flags: OFlags) -> Result<OwnedFd, Unreadable> {
+        self.resolved(rel, flags, ResolveFlags::empty())
+    }
+
+    fn resolved(
+        &self,
+        rel: &Path,
+        flags: OFlags,
+        resolve: ResolveFlags,
+    ) -> Result<OwnedFd, Unreadable> {
         let flags = flags | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let resolve = resolve | ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         // EAGAIN: something was renamed during the look-up, which a container
         // can make happen forever.
         for _ in 0..4 {
@@ -134,7 +192,7 @@ impl Root {
                 Err(Errno::AGAIN) => {}
                 // Before Linux 5.6, or refused by a seccomp filter that does
                 // not know the call.
-                Err(Errno::NOSYS) => return self.step_by_step(rel, flags),
+                Err(Errno::NOSYS | Errno::PERM) => return self.step_by_step(rel, flags),
                 other => return Ok(other?),
             }
         }
@@ -168,6 +226,34 @@ impl Root {
             return Err(Errno::LOOP.into());
         }
         Ok(rustix::fs::openat(at, *last, flags | OFlags::NOFOLLOW, Mode::empty())?)
+    }
+}
+
+/// What was looked at, opened to be read: whatever has taken its place meanwhile is not.
+fn reopened(look: &OwnedFd) -> Result<OwnedFd, Unreadable> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let path = format!("/proc/self/fd/{}", look.as_raw_fd());
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+/// The content of an open file, if it is a regular one that is not too big.
+fn content(fd: OwnedFd, max_bytes: usize) -> Result<Vec<u8>, Unreadable> {
+    let stat = rustix::fs::fstat(&fd)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Unreadable::WrongKind("regular file"));
+    }
+    if usize::try_from(stat.st_size).unwrap_or(usize::MAX) > max_bytes {
+        return Err(Unreadable::TooBig(max_bytes));
+    }
+    // The size is a claim, of procfs and FUSE a wrong one: the limit holds
+    // for what comes.
+    let mut content = Vec::new();
+    let limit = u64::try_from(max_bytes).unwrap_or(u64::MAX).saturating_add(1);
+    match File::from(fd).take(limit).read_to_end(&mut content) {
+        Ok(_) if content.len() > max_bytes => Err(Unreadable::TooBig(max_bytes)),
+        Ok(_) => Ok(content),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Err(Unreadable::Denied),
+        Err(error) => Err(Unreadable::Failed(error.to_string())),
     }
 }
 
@@ -254,6 +340,23 @@ mod tests {
         // Files of procfs have size 0.
         let proc = Root::open(Path::new("/proc")).unwrap();
         assert_eq!(proc.read(Path::new("version"), 4), Err(Unreadable::TooBig(4)));
+    }
+
+    #[test]
+    fn the_owners_of_a_file_are_told_and_links_are_none() {
+        let (dir, root) = lab();
+        let me = rustix::process::geteuid().as_raw();
+        let read = |name: &str| root.read_owned(Path::new(name), 100);
+        assert_eq!(read("/inside"), Ok(([me, me], b"container".to_vec())));
+        assert_eq!(read("none"), Err(Unreadable::Missing));
+        assert_eq!(read("etc"), Err(Unreadable::WrongKind("regular file")));
+        let inside = dir.path().join("root");
+        symlink("/inside", inside.join("etc/link")).unwrap();
+        assert_eq!(read("etc/link"), Err(Unreadable::WrongKind("file, but a link")));
+        // A directory on the way may be a link, as /var/run is.
+        symlink("etc", inside.join("dir")).unwrap();
+        std::fs::write(inside.join("etc/there"), "x").unwrap();
+        assert_eq!(read("dir/there").unwrap().1, b"x");
     }
 
     #[test]

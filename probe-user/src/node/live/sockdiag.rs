@@ -7,17 +7,20 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NlasIterator};
+use netlink_packet_core::NetlinkSerializable as _;
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
 use netlink_packet_sock_diag::{SockDiagMessage, constants as c};
-use netlink_sys::{Socket as Netlink, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::genl::{self, Message};
+use super::netlink::{Attributes, Netlink, Request, SOCK_DIAG};
 use crate::model::{
     Connections, NetnsId, Port, PortRange, Proto, Socket, SocketFilter, SocketState,
 };
 
+/// How many sockets of one namespace are taken in.
+const MOST: usize = 1_000_000;
+/// The most that one answer may have, in bytes: so many sockets with all that is said of them.
+const BYTES: usize = 256 << 20;
 /// The message of both a question and its answers.
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 /// `INET_DIAG_SKV6ONLY`.
@@ -29,8 +32,6 @@ const REQ_BYTECODE: u16 = 1;
 /// `INET_DIAG_BC_S_GE` and `INET_DIAG_BC_S_LE`: source port at least, at most.
 const BC_S_GE: u8 = 2;
 const BC_S_LE: u8 = 3;
-/// `NLM_F_DUMP_INTR`: the table changed during the dump.
-const DUMP_INTERRUPTED: u16 = 0x10;
 
 /// Every socket that passes `filter`. An error of kind `Unsupported` says that
 /// the kernel has no handler for a protocol.
@@ -46,104 +47,61 @@ pub(super) fn dump_some(
     filter: &SocketFilter,
     any: impl Fn(Proto, bool) -> bool,
 ) -> io::Result<Vec<Socket>> {
-    let mut netlink = Netlink::new(NETLINK_SOCK_DIAG)?;
-    netlink.connect(&SocketAddr::new(0, 0))?;
+    let mut netlink = Netlink::open(SOCK_DIAG, BYTES)?;
     let mut sockets = Vec::new();
     for proto in Proto::ALL.into_iter().filter(|p| filter.proto.is_none_or(|f| f == *p)) {
         for family in [c::AF_INET, c::AF_INET6] {
             if !any(proto, family == c::AF_INET6) {
                 continue;
             }
-            dump_one(&mut netlink, netns, proto, family, filter.ports, &mut sockets)?;
+            let request = request(proto, family, filter.ports)?;
+            let most = MOST - sockets.len();
+            let all = netlink.collect(&request, most, |message| {
+                let socket = convert(netns, proto, message.body)?;
+                filter.ports.is_none_or(|range| range.contains(socket.port)).then_some(socket)
+            });
+            sockets.extend(all.map_err(unsupported)?);
         }
     }
     Ok(sockets)
 }
 
-/// One dump, repeated once if the table changed under it.
-fn dump_one(
-    netlink: &mut Netlink,
-    netns: NetnsId,
-    proto: Proto,
-    family: u8,
-    ports: Option<PortRange>,
-    sockets: &mut Vec<Socket>,
-) -> io::Result<()> {
-    let request = request(proto, family, ports);
-    let start = sockets.len();
-    for _ in 0..2 {
-        sockets.truncate(start);
-        netlink.send(&request, 0)?;
-        let mut interrupted = false;
-        receive(netlink, |message| {
-            interrupted |= message.flags & DUMP_INTERRUPTED != 0;
-            if let Some(socket) = convert(netns, proto, message.body)
-                && ports.is_none_or(|r| r.contains(socket.port))
-            {
-                sockets.push(socket);
-            }
-        })?;
-        if !interrupted {
-            break;
-        }
+/// The kernel has no handler for a protocol, or no sock_diag.
+fn unsupported(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(libc::ENOENT) => io::Error::new(
+            io::ErrorKind::Unsupported,
+            "the kernel has no sock_diag handler for the protocol",
+        ),
+        _ => error,
     }
-    Ok(())
 }
 
 /// How many established TCP connections each local address and port has.
 pub(super) fn established(netns: NetnsId) -> io::Result<Vec<Connections>> {
-    let mut netlink = Netlink::new(NETLINK_SOCK_DIAG)?;
-    netlink.connect(&SocketAddr::new(0, 0))?;
+    let mut netlink = Netlink::open(SOCK_DIAG, BYTES)?;
     let mut counts: BTreeMap<(IpAddr, Port), u32> = BTreeMap::new();
     for family in [c::AF_INET, c::AF_INET6] {
-        netlink.send(&request_states(Proto::Tcp, family, None, StateFlags::ESTABLISHED), 0)?;
-        receive(&mut netlink, |message| {
+        let request = request_states(Proto::Tcp, family, None, StateFlags::ESTABLISHED)?;
+        let read = netlink.ask(&request, |message| {
             if let Some(socket) = convert(netns, Proto::Tcp, message.body) {
                 *counts.entry((socket.address.to_canonical(), socket.port)).or_default() += 1;
             }
+            true
+        });
+        // What changed meanwhile does not matter to a count.
+        read.map(drop).or_else(|error| match error.kind() {
+            io::ErrorKind::Interrupted => Ok(()),
+            _ => Err(error),
         })?;
     }
     let one = |((address, port), count)| Connections { netns, address, port, count };
     Ok(counts.into_iter().map(one).collect())
 }
 
-/// Reads one dump to its end.
-fn receive(netlink: &mut Netlink, mut each: impl FnMut(&Message<'_>)) -> io::Result<()> {
-    let mut buffer = Vec::with_capacity(64 * 1024);
-    loop {
-        buffer.clear();
-        netlink.recv(&mut buffer, 0)?;
-        let mut rest = buffer.as_slice();
-        while !rest.is_empty() {
-            let Some((message, next)) = genl::split(rest) else {
-                let why = "the kernel's answer ends within a message";
-                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
-            };
-            rest = next;
-            // A dump ends with a code, and one that failed half-way says so
-            // there only. An error has its code in the same place.
-            let code = message.body.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
-            match message.kind {
-                SOCK_DIAG_BY_FAMILY => each(&message),
-                genl::NLMSG_DONE if code == -libc::ENOENT => {
-                    return Err(io::Error::new(
-                        io::ErrorKind::Unsupported,
-                        "the kernel has no sock_diag handler for the protocol",
-                    ));
-                }
-                genl::NLMSG_DONE if code >= 0 => return Ok(()),
-                genl::NLMSG_DONE | genl::NLMSG_ERROR => {
-                    return Err(io::Error::from_raw_os_error(-code));
-                }
-                _ => {}
-            }
-        }
-    }
-}
-
 /// The request, with the port filter the kernel applies: one port is compared
 /// by the dump itself, a range by byte code.
-fn request(proto: Proto, family: u8, ports: Option<PortRange>) -> Vec<u8> {
+fn request(proto: Proto, family: u8, ports: Option<PortRange>) -> io::Result<Request> {
     let states = match proto {
         Proto::Tcp => StateFlags::LISTEN,
         Proto::Udp => StateFlags::CLOSE,
@@ -156,7 +114,7 @@ fn request_states(
     family: u8,
     ports: Option<PortRange>,
     states: StateFlags,
-) -> Vec<u8> {
+) -> io::Result<Request> {
     let mut socket_id = if family == c::AF_INET { SocketId::new_v4() } else { SocketId::new_v6() };
     socket_id.cookie = [0xff; 8];
     if let Some(PortRange { first, last }) = ports
@@ -168,43 +126,34 @@ fn request_states(
         Proto::Tcp => c::IPPROTO_TCP,
         Proto::Udp => c::IPPROTO_UDP,
     };
-    let mut message = NetlinkMessage::new(
-        NetlinkHeader::default(),
-        SockDiagMessage::InetRequest(InetRequest {
-            family,
-            protocol,
-            extensions: ExtensionFlags::empty(),
-            states,
-            socket_id,
-        })
-        .into(),
-    );
-    message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    message.finalize();
-    let mut bytes = vec![0; message.header.length as usize];
-    message.serialize(&mut bytes);
-    if let Some(range) = ports.filter(|r| r.first != r.last) {
-        bytes.extend(range_filter(range));
-        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        bytes[..4].copy_from_slice(&length.to_ne_bytes());
+    let message = SockDiagMessage::InetRequest(InetRequest {
+        family,
+        protocol,
+        extensions: ExtensionFlags::empty(),
+        states,
+        socket_id,
+    });
+    let mut header = vec![0; message.buffer_len()];
+    message.serialize(&mut header);
+    let request = Request::dump(SOCK_DIAG_BY_FAMILY, &header);
+    match ports.filter(|r| r.first != r.last) {
+        Some(range) => request.with(REQ_BYTECODE, &range_filter(range)),
+        None => Ok(request),
     }
-    bytes
 }
 
 /// `INET_DIAG_REQ_BYTECODE` that accepts a range of source ports: two compare
 /// operations of 8 bytes, each with its port in host byte order. A jump of "the
 /// rest plus 4" rejects.
 fn range_filter(range: PortRange) -> Vec<u8> {
-    let mut attribute = Vec::with_capacity(20);
-    attribute.extend(20u16.to_ne_bytes());
-    attribute.extend(REQ_BYTECODE.to_ne_bytes());
-    for (code, no, port) in [(BC_S_GE, 20u16, range.first), (BC_S_LE, 12, range.last)] {
-        attribute.extend([code, 8]);
-        attribute.extend(no.to_ne_bytes());
-        attribute.extend([0, 0]);
-        attribute.extend(port.0.to_ne_bytes());
+    let mut code = Vec::with_capacity(16);
+    for (compare, no, port) in [(BC_S_GE, 20u16, range.first), (BC_S_LE, 12, range.last)] {
+        code.extend([compare, 8]);
+        code.extend(no.to_ne_bytes());
+        code.extend([0, 0]);
+        code.extend(port.0.to_ne_bytes());
     }
-    attribute
+    code
 }
 
 /// `struct inet_diag_msg`, include/uapi/linux/inet_diag.h. Ports and addresses
@@ -238,12 +187,10 @@ fn convert(netns: NetnsId, proto: Proto, response: &[u8]) -> Option<Socket> {
     }
     let mut v6only = None;
     let mut cgroup_id = None;
-    for attribute in NlasIterator::new(attributes).flatten() {
-        match attribute.kind() {
-            V6ONLY => v6only = attribute.value().first().map(|only| *only != 0),
-            CGROUP_ID => {
-                cgroup_id = attribute.value().try_into().ok().map(u64::from_ne_bytes);
-            }
+    for (kind, value) in Attributes(attributes) {
+        match kind {
+            V6ONLY => v6only = value.first().map(|only| *only != 0),
+            CGROUP_ID => cgroup_id = value.try_into().ok().map(u64::from_ne_bytes),
             _ => {}
         }
     }
@@ -269,7 +216,7 @@ fn convert(netns: NetnsId, proto: Proto, response: &[u8]) -> Option<Socket> {
 /// For the fuzz targets.
 #[cfg(feature = "fuzzing")]
 pub(super) fn fuzz(bytes: &[u8]) {
-    for message in genl::messages(bytes) {
+    for message in super::netlink::messages(bytes) {
         convert(NetnsId::Inode(1), Proto::Tcp, message.body);
         convert(NetnsId::Inode(1), Proto::Udp, message.body);
     }
@@ -315,6 +262,11 @@ mod tests {
         };
         assert_eq!(counted(), Some(3));
         drop(clients);
+        // A process that another test starts has them, too, until it runs its program.
+        let give_up = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while counted().is_some() && std::time::Instant::now() < give_up {
+            std::thread::yield_now();
+        }
         assert_eq!(counted(), None);
     }
 
@@ -324,16 +276,13 @@ mod tests {
         let mut ports: Vec<_> = sockets.iter().map(|s| s.local_addr().unwrap().port()).collect();
         ports.sort_unstable();
         let range = PortRange { first: Port(ports[1]), last: Port(ports[2]) };
-        let bytes = request(Proto::Tcp, c::AF_INET, Some(range));
         // The kernel alone must have filtered: ask it without our own check.
-        let mut netlink = Netlink::new(NETLINK_SOCK_DIAG).unwrap();
-        netlink.connect(&SocketAddr::new(0, 0)).unwrap();
-        netlink.send(&bytes, 0).unwrap();
-        let mut seen = Vec::new();
-        receive(&mut netlink, |message| {
-            seen.extend(convert(HERE, Proto::Tcp, message.body).map(|socket| socket.port.0));
-        })
-        .unwrap();
+        let request = request(Proto::Tcp, c::AF_INET, Some(range)).unwrap();
+        let mut netlink = Netlink::open(SOCK_DIAG, BYTES).unwrap();
+        let port = |socket: Socket| socket.port.0;
+        let seen = netlink
+            .collect(&request, MOST, |message| convert(HERE, Proto::Tcp, message.body).map(port))
+            .unwrap();
         assert!(seen.contains(&ports[1]) && seen.contains(&ports[2]), "{seen:?}");
         assert!(seen.iter().all(|p| range.contains(Port(*p))), "{seen:?} outside {range:?}");
     }

@@ -12,13 +12,13 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::ebpf::{self, Probe, Reading};
-use super::enter::{self, Door, Refused};
+use super::enter::{Door, Refused};
 use super::joined::{self, Counts, Holder};
 use super::netns::Place;
-use super::{LiveNode, SocketsRead, gaps, owners, procs, sockdiag};
+use super::{LiveNode, SocketsRead, files, gaps, owners, procs, sockdiag};
 use crate::model::{
-    Gap, Impact, NetnsId, Owner, Owners, Pid, PortRange, Process, Read, Socket, SocketFilter,
-    SocketInode,
+    Gap, GapKind, GapSource, Impact, NetnsId, Owner, Owners, Pid, PortRange, Process, Read, Socket,
+    SocketFilter, SocketInode,
 };
 
 /// How many open files the kernel has to have before loading the iterator for one
@@ -48,10 +48,6 @@ pub(super) struct Places {
 /// The table of one namespace; `Ok(Ok(None))` when it was not needed.
 type Table = Result<io::Result<Option<Vec<Socket>>>, Refused>;
 
-/// In a namespace with no more sockets than this the table costs less than the
-/// question whether it is needed.
-const FEW: u32 = 64;
-
 impl LiveNode {
     /// Reads the sockets of namespaces, each once, and notes what it gave.
     pub(super) fn read_sockets(&self, missing: Vec<NetnsId>, filter: &SocketFilter) {
@@ -61,13 +57,16 @@ impl LiveNode {
         // that no descriptor leads to.
         let whole = filter.ports.is_none();
         let by_count = whole && self.may_probe();
-        let mut results = enter::in_each(&doors, |door| {
+        let asked = *filter;
+        let mut results = self.pool.in_each(&doors, move |door| {
             let counts = count_here();
-            if by_count && counts.is_some_and(|counts| counts.total() > FEW) {
+            // Whoever asks has the kernel walk through the hash table of all namespaces: with a
+            // hundred of them, to count takes a fraction of that, however few sockets there are.
+            if by_count && counts.is_some_and(|counts| counts.total() > 0) {
                 return Ok(None);
             }
             let any = |proto, v6| counts.is_none_or(|counts| counts.any(proto, v6));
-            sockdiag::dump_some(door.id, filter, any).map(Some)
+            sockdiag::dump_some(door.id, &asked, any).map(Some)
         });
         self.probe(filter, whole);
         if by_count {
@@ -75,8 +74,11 @@ impl LiveNode {
         }
         let table = |(door, result): (&Door, Table)| match result {
             Ok(Ok(table)) => Ok(Read::whole(table.unwrap_or_default())),
-            // A namespace without any file is gone with its sockets.
-            Err(Refused::Gone) if door.id.inode().is_some() => Ok(Read::default()),
+            // Without any file it is gone with its sockets, unless a descriptor holds it.
+            Err(Refused::Gone) if door.id.inode().is_some() => {
+                self.gone.borrow_mut().insert(door.id);
+                Ok(Read::default())
+            }
             Ok(Err(error)) => self.sockets_by_proc(door.id, filter, &error.to_string()),
             Err(refused) => self.sockets_by_proc(door.id, filter, &gaps::reason(refused)),
         };
@@ -148,20 +150,21 @@ impl LiveNode {
             return;
         }
         let left_doors: Vec<Door> = left.iter().map(|at| doors[*at].clone()).collect();
-        let tables = {
+        let counts = {
             let known = self.probed.borrow();
-            let probed = known.iter().find(|p| p.filter.covers(filter));
-            enter::in_each(&left_doors, |door| {
-                let inode = door.id.inode().and_then(|inode| u32::try_from(inode).ok());
-                if let (Some(probed), Some(inode)) = (probed, inode) {
-                    let seen = probed.counts.get(&inode).copied().unwrap_or_default();
-                    if count_here() == Some(seen) {
-                        return Ok(None);
-                    }
-                }
-                sockdiag::dump(door.id, filter).map(Some)
-            })
+            known.iter().find(|p| p.filter.covers(filter)).map(|probed| probed.counts.clone())
         };
+        let asked = *filter;
+        let tables = self.pool.in_each(&left_doors, move |door| {
+            let inode = door.id.inode().and_then(|inode| u32::try_from(inode).ok());
+            if let (Some(counts), Some(inode)) = (&counts, inode) {
+                let seen = counts.get(&inode).copied().unwrap_or_default();
+                if count_here() == Some(seen) {
+                    return Ok(None);
+                }
+            }
+            sockdiag::dump(door.id, &asked).map(Some)
+        });
         for (at, table) in left.into_iter().zip(tables) {
             results[at] = table;
         }
@@ -240,7 +243,7 @@ impl LiveNode {
             // Everything it gives is read in another way then.
             Err(why) => {
                 self.probe_failed.set(true);
-                let gap = Gap::new(Impact::Name, name, why);
+                let gap = Gap::new(Impact::Name, GapSource::new(GapKind::Ebpf, name), why);
                 self.log(name, since, &[gap], "not used".to_owned());
             }
         }
@@ -343,6 +346,8 @@ impl LiveNode {
             exe: None,
             cwd: None,
             uid: holder.uid?,
+            // Nothing of its program is known.
+            own_word: holder.uid != Some(0),
             user: None,
             nspid: vec![pid],
             netns: holder.netns,
@@ -369,7 +374,7 @@ impl Probed {
 /// What a time namespace adds to the time since boot, in nanoseconds, by the file
 /// `timens_offsets` of a process in it.
 pub(super) fn boottime(offsets: &Path) -> i64 {
-    let text = std::fs::read_to_string(offsets);
+    let text = files::text(offsets, files::SMALL);
     text.ok().and_then(|text| parse_boottime(&text)).unwrap_or(0)
 }
 
@@ -384,15 +389,15 @@ fn parse_boottime(text: &str) -> Option<i64> {
 
 /// What the kernel counts in the namespace of this thread.
 fn count_here() -> Option<Counts> {
-    let four = std::fs::read_to_string("/proc/thread-self/net/sockstat").ok()?;
-    let six = std::fs::read_to_string("/proc/thread-self/net/sockstat6").unwrap_or_default();
+    let four = files::text("/proc/thread-self/net/sockstat", files::SMALL).ok()?;
+    let six = files::text("/proc/thread-self/net/sockstat6", files::SMALL).unwrap_or_default();
     joined::parse_sockstat(&four, &six)
 }
 
 /// Whether so many files are open that loading the iterator is cheaper than the
 /// walk. The kernel's count costs one read.
 fn loading_pays() -> bool {
-    let text = std::fs::read_to_string("/proc/sys/fs/file-nr").unwrap_or_default();
+    let text = files::text("/proc/sys/fs/file-nr", files::SMALL).unwrap_or_default();
     let open = text.split_whitespace().next().and_then(|n| n.parse::<u64>().ok());
     open.is_some_and(|open| open > LOADING_PAYS)
 }
@@ -400,7 +405,7 @@ fn loading_pays() -> bool {
 fn without_descriptor(netns: NetnsId, why: &str) -> Gap {
     Gap::new(
         Impact::Port,
-        format!("sockets of netns {netns} that no process holds"),
+        GapSource::new(GapKind::Sockets, format!("netns {netns} that no process holds")),
         why.to_owned(),
     )
     .remedy("run as root, or with CAP_SYS_ADMIN")

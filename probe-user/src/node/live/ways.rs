@@ -2,24 +2,19 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::io;
+use std::ffi::CStr;
 use std::time::Instant;
 
-use super::enter;
-use super::rtnl::Router;
-use super::{LiveNode, Memo, gaps};
-use crate::model::{Gap, Impact, NetSettings, NetnsId, Read, RouteFound, RouteQuery};
+use super::{LiveNode, Memo, files, gaps, procs};
+use crate::model::{
+    Gap, GapKind, GapSource, Impact, NetSettings, NetnsId, Read, RouteFound, RouteQuery,
+};
 
-/// How many sockets are kept open. Descriptors are few; the routes of a namespace
-/// beyond these are asked for by a socket of their own each.
-const SOCKETS: usize = 128;
 const SOURCE: &str = "routing decisions";
 
-/// The routing decisions asked for so far, and the sockets that they are asked by: a
-/// netlink socket stays in the namespace that it was made in.
+/// The routing decisions asked for so far.
 #[derive(Debug, Default)]
 pub(super) struct Ways {
-    routers: RefCell<HashMap<NetnsId, Router>>,
     known: RefCell<HashMap<RouteQuery, Option<RouteFound>>>,
     pub(super) settings: Memo<NetSettings>,
 }
@@ -33,7 +28,7 @@ impl LiveNode {
         let (found, gap) = match self.ask_route(query) {
             Ok(found) => (found, None),
             Err(why) => {
-                let source = format!("routes of netns {}", query.netns);
+                let source = GapSource::new(GapKind::Routes, format!("netns {}", query.netns));
                 (None, Some(Gap::new(Impact::Reach, source, why)))
             }
         };
@@ -44,22 +39,14 @@ impl LiveNode {
     }
 
     fn ask_route(&self, query: &RouteQuery) -> Result<Option<RouteFound>, String> {
-        let mut routers = self.ways.routers.borrow_mut();
-        if !routers.contains_key(&query.netns) {
-            let doors = self.doors([query.netns]);
-            let opened = enter::in_each(&doors, |_| Router::open()).pop();
-            let router = match opened {
-                Some(Ok(router)) => router.map_err(|error| error.to_string())?,
-                Some(Err(refused)) => return Err(gaps::reason(refused)),
-                None => return Ok(None),
-            };
-            if routers.len() >= SOCKETS {
-                routers.clear();
-            }
-            routers.insert(query.netns, router);
+        let doors = self.doors([query.netns]);
+        let found =
+            self.rtnls.each(&self.pool, &doors, |_, rtnl| rtnl.route(query.to, query.mark)).pop();
+        match found {
+            Some(Ok(found)) => found.map(Some).map_err(|error| error.to_string()),
+            Some(Err(refused)) => Err(gaps::reason(refused)),
+            None => Ok(None),
         }
-        let Some(router) = routers.get_mut(&query.netns) else { return Ok(None) };
-        router.route(query.to, query.mark).map(Some).map_err(|error| error.to_string())
     }
 
     pub(super) fn settings_inside(&self, netns: &[NetnsId]) -> Read<Vec<NetSettings>> {
@@ -72,13 +59,15 @@ impl LiveNode {
 /// The settings of the namespace of the calling thread: `/proc/sys/net` is that of
 /// whoever looks.
 fn settings(netns: NetnsId) -> NetSettings {
-    let flag = |path: &str| read(path).ok().map(|text| text.trim() != "0");
-    let mut route_localnet: Vec<String> = std::fs::read_dir(IPV4_CONF)
+    let flag = |path: &str| files::text(path, files::SMALL).ok().map(|text| text.trim() != "0");
+    let mut interfaces = Vec::new();
+    if let Ok(directory) = procs::open_dir(rustix::fs::CWD, IPV4_CONF) {
+        let add = |name: &CStr| interfaces.push(name.to_string_lossy().into_owned());
+        let _so_far = procs::each_name(directory, add);
+    }
+    let mut route_localnet: Vec<String> = interfaces
         .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| name != "all" && name != "default")
+        .filter(|name| !["all", "default", ".", ".."].contains(&name.as_str()))
         .filter(|name| flag(&format!("{IPV4_CONF}/{name}/route_localnet")) == Some(true))
         .collect();
     route_localnet.sort_unstable();
@@ -93,10 +82,6 @@ fn settings(netns: NetnsId) -> NetSettings {
 }
 
 const IPV4_CONF: &str = "/proc/sys/net/ipv4/conf";
-
-fn read(path: &str) -> io::Result<String> {
-    std::fs::read_to_string(path)
-}
 
 #[cfg(test)]
 mod tests {

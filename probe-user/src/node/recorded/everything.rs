@@ -54,7 +54,7 @@ pub fn read_everything(node: &dyn Node) {
 
 /// Reads every chain that a packet can get to, and every set that they name.
 fn read_rules(node: &dyn Node, netns: &[NetnsId]) {
-    node.expect_rules(netns);
+    node.prefetch_rules(netns);
     let mut todo: Vec<ChainId> = Vec::new();
     for Ruleset { base_chains, .. } in node.rulesets(netns).value {
         todo.extend(base_chains.into_iter().map(|chain| chain.id));

@@ -5,10 +5,11 @@ use std::io::{self, BufWriter, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize as _};
 use serde_json::error::Category;
 
 use super::{Recorded, Recording};
+use crate::escape::SafeJson;
 
 /// The largest recording that is read, in bytes: far above what a big node
 /// gives, and far below what would use up the memory of one.
@@ -111,12 +112,15 @@ impl Recording {
 
     fn write(&self, file: File) -> io::Result<()> {
         let mut out = BufWriter::new(file);
-        serde_json::to_writer_pretty(&mut out, self)?;
+        // Who looks at the file in a terminal must not see what names make of that.
+        let formatter = SafeJson::pretty();
+        self.serialize(&mut serde_json::Serializer::with_formatter(&mut out, formatter))?;
         out.write_all(b"\n")?;
         out.flush()
     }
 
     /// Reads one from `path`.
+    #[expect(clippy::disallowed_methods, reason = "the user names it; it is read with a limit")]
     pub fn load(path: &Path) -> Result<Self, RecordingError> {
         let unreadable = |error| RecordingError::Unreadable { path: path.to_owned(), error };
         let mut bytes = Vec::new();
@@ -133,7 +137,7 @@ impl Recording {
     }
 
     /// Reads one from what `path` holds.
-    pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<Self, RecordingError> {
+    pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<Self, RecordingError> {
         let foreign = || RecordingError::Foreign { path: path.to_owned() };
         let damaged = |error: &serde_json::Error| RecordingError::Damaged {
             path: path.to_owned(),

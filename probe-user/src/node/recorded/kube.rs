@@ -133,7 +133,11 @@ mod tests {
         let gone = ask("one", KubeWish::Service(name("gone")));
         let said = answer(&known, &gone).unwrap().value;
         assert!(said.answered && said.services.is_empty());
-        known[0].read.gaps.push(Gap::new(Impact::Name, "Kubernetes API", "refused"));
+        known[0].read.gaps.push(Gap::new(
+            Impact::Name,
+            crate::model::GapKind::KubernetesApi,
+            "refused",
+        ));
         assert_eq!(answer(&known, &gone), None);
         // The pods of one node are not all pods.
         let other = KubeWish::PodsAt("10.244.1.7".parse().unwrap());

@@ -4,6 +4,41 @@
 //! that a replay gives the same answers, gaps included. What was never asked is
 //! not in it, and a replay says so instead of taking it for "nothing there".
 
+/// The facts that belong to namespaces, by the trait that asks for them: what one is, and what a
+/// replay says that has none. Each has a method and a table of the same name.
+macro_rules! of_netns {
+    ($make:ident, Topology) => {
+        $make! {
+            links: Link, Owner, "the interfaces of some namespaces were";
+            addresses: Address, Reach, "the addresses of some namespaces were";
+            routes: Route, Reach, "the routes of some namespaces were";
+            settings: NetSettings, Reach, "what some namespaces forward was";
+        }
+    };
+    ($make:ident, Sockets) => {
+        $make! { kernel_ports: KernelPort, Owner, "the kernel's own ports in some namespaces were"; }
+    };
+    ($make:ident, Netfilter) => {
+        $make! { rulesets: Ruleset, Port, "the packet rules of some namespaces were"; }
+    };
+    ($make:ident, LoadBalancers) => {
+        $make! { frontends: Frontend, Port, "the load balancers of some namespaces were"; }
+    };
+}
+
+/// The facts that have a key of their own, in the same way: method, table, key and what one is.
+macro_rules! of_key {
+    ($make:ident, Netfilter) => {
+        $make! {
+            chain, chains: ChainId, Arc<[Rule]>, "a chain of packet rules was";
+            set, sets: SetId, Set, "a set of packet rules was";
+            set_elements, set_elements: SetId, Arc<[Element]>,
+                "the elements of a set of packet rules were";
+            ip_set, ip_sets: IpSetId, IpSet, "an ipset was";
+        }
+    };
+}
+
 mod everything;
 mod file;
 mod kube;
@@ -12,6 +47,7 @@ mod recorder;
 mod redact;
 mod replay;
 mod scrub;
+mod table;
 
 #[cfg(test)]
 mod tests;
@@ -23,7 +59,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     Address, Bytes, Certificate, CgroupPath, ChainId, Container, ContainerRef, Element, Flow,
-    FlowFilter, Frontend, Host, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects,
+    FlowFilter, Frontend, Gap, Host, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects,
     Link, NetSettings, Netns, NetnsId, Owners, Pid, Process, Read, Route, RouteFound, RouteQuery,
     Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
 };
@@ -33,6 +69,8 @@ pub use file::RecordingError;
 pub use recorder::Recorder;
 pub use redact::redact;
 pub use replay::Recorded;
+use table::Kind as _;
+pub use table::{Asked, Table};
 
 /// Everything that one or more runs read from a node. It is one JSON file, and
 /// one that can hold secrets: command lines are in it, unless it is redacted.
@@ -78,149 +116,131 @@ impl Recording {
     }
 }
 
-/// What was asked of a node, and what it answered, each question once.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Facts {
-    /// The node itself.
-    pub host: Read<Host>,
-    /// Its network namespaces; `None` when they were not asked for.
-    #[serde(default)]
-    pub netns: Option<Read<Vec<Netns>>>,
-    /// Sockets.
-    #[serde(default)]
-    pub sockets: Vec<Asked<SocketsOf, Vec<Socket>>>,
-    /// Who holds sockets, by inodes.
-    #[serde(default)]
-    pub owners: Vec<Asked<BTreeSet<SocketInode>, Owners>>,
-    /// Processes.
-    #[serde(default)]
-    pub processes: Vec<Asked<Vec<Pid>, Vec<Process>>>,
-    /// Interfaces.
-    #[serde(default)]
-    pub links: Vec<Asked<Vec<NetnsId>, Vec<Link>>>,
-    /// Addresses.
-    #[serde(default)]
-    pub addresses: Vec<Asked<Vec<NetnsId>, Vec<Address>>>,
-    /// Routes.
-    #[serde(default)]
-    pub routes: Vec<Asked<Vec<NetnsId>, Vec<Route>>>,
-    /// Ports that the kernel holds.
-    #[serde(default)]
-    pub kernel_ports: Vec<Asked<Vec<NetnsId>, Vec<KernelPort>>>,
-    /// Recordings once had whether there are rules, and not the rules.
-    #[serde(default, skip_serializing)]
-    pub nat: Ignored,
-    /// What looking for hidden places gave; `None` when that was not done.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unseen: Option<Read<()>>,
-    /// Rulesets without their rules.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub rulesets: Vec<Asked<Vec<NetnsId>, Vec<Ruleset>>>,
-    /// Chains.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub chains: Vec<Asked<ChainId, Option<Arc<[Rule]>>>>,
-    /// Sets without their elements.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub sets: Vec<Asked<SetId, Option<Set>>>,
-    /// Sets' elements.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub set_elements: Vec<Asked<SetId, Option<Arc<[Element]>>>>,
-    /// Single elements of sets.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub set_element: Vec<Asked<ElementOf, Option<Element>>>,
-    /// Sets of ipset.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub ip_sets: Vec<Asked<IpSetId, Option<IpSet>>>,
-    /// What load balancers take.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub frontends: Vec<Asked<Vec<NetnsId>, Vec<Frontend>>>,
-    /// Connections.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub flows: Vec<Asked<FlowsOf, Vec<Flow>>>,
-    /// Ways that packets take.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub route: Vec<Asked<RouteQuery, Option<RouteFound>>>,
-    /// What namespaces forward.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub settings: Vec<Asked<Vec<NetnsId>, Vec<NetSettings>>>,
-    /// The contexts of kubeconfig files; `None` when they were not asked for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kube_contexts: Option<Read<Vec<KubeContext>>>,
-    /// What Kubernetes APIs said.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub kube: Vec<Asked<KubeAsk, KubeObjects>>,
-    /// Certificates that listeners showed.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub certificates: Vec<Asked<TlsAsk, Option<Certificate>>>,
-    /// Single containers.
-    #[serde(default)]
-    pub container: Vec<Asked<InContainer, Option<Container>>>,
-    /// All containers; `None` when they were not asked for.
-    #[serde(default)]
-    pub containers: Option<Read<Vec<Container>>>,
-    /// Paths of cgroups, by id.
-    #[serde(default)]
-    pub cgroup_paths: Vec<Asked<u64, Option<CgroupPath>>>,
-    /// What watching told; `None` when nobody watched.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub observed: Option<Read<Option<Watched>>>,
+/// Declares the kinds of facts, in the order in which they are written: a table for each that
+/// has questions, else what was read, if it was.
+macro_rules! facts {
+    ($($(#[$about:meta])* $kind:ident: $of:ty,)*) => {
+        /// What was asked of a node, and what it answered, each question once.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct Facts {
+            /// The node itself.
+            pub host: Read<Host>,
+            $($(#[$about])* pub $kind: $of,)*
+        }
+
+        impl Facts {
+            /// Facts of a node of which only the host was asked for.
+            pub fn new(host: Read<Host>) -> Self {
+                Self { host, $($kind: <$of>::default(),)* }
+            }
+
+            /// Every gap.
+            fn gaps(&mut self) -> impl Iterator<Item = &mut Gap> {
+                self.host.gaps.iter_mut()$(.chain(self.$kind.gaps()))*
+            }
+        }
+    };
 }
 
-impl Facts {
-    /// Facts of a node of which only the host was asked for.
-    pub fn new(host: Read<Host>) -> Self {
-        Self {
-            host,
-            netns: None,
-            sockets: Vec::new(),
-            owners: Vec::new(),
-            processes: Vec::new(),
-            links: Vec::new(),
-            addresses: Vec::new(),
-            routes: Vec::new(),
-            kernel_ports: Vec::new(),
-            nat: Ignored,
-            unseen: None,
-            rulesets: Vec::new(),
-            chains: Vec::new(),
-            sets: Vec::new(),
-            set_elements: Vec::new(),
-            set_element: Vec::new(),
-            ip_sets: Vec::new(),
-            frontends: Vec::new(),
-            flows: Vec::new(),
-            route: Vec::new(),
-            settings: Vec::new(),
-            kube_contexts: None,
-            kube: Vec::new(),
-            certificates: Vec::new(),
-            container: Vec::new(),
-            containers: None,
-            cgroup_paths: Vec::new(),
-            observed: None,
-        }
-    }
+facts! {
+    /// Its network namespaces; `None` when they were not asked for.
+    #[serde(default)]
+    netns: Option<Read<Vec<Netns>>>,
+    /// Sockets.
+    #[serde(default)]
+    sockets: Table<SocketsOf, Vec<Socket>>,
+    /// Who holds sockets, by inodes.
+    #[serde(default)]
+    owners: Table<BTreeSet<SocketInode>, Owners>,
+    /// Processes.
+    #[serde(default)]
+    processes: Table<Vec<Pid>, Vec<Process>>,
+    /// Interfaces.
+    #[serde(default)]
+    links: Table<Vec<NetnsId>, Vec<Link>>,
+    /// Addresses.
+    #[serde(default)]
+    addresses: Table<Vec<NetnsId>, Vec<Address>>,
+    /// Routes.
+    #[serde(default)]
+    routes: Table<Vec<NetnsId>, Vec<Route>>,
+    /// Ports that the kernel holds.
+    #[serde(default)]
+    kernel_ports: Table<Vec<NetnsId>, Vec<KernelPort>>,
+    /// Recordings once had whether there are rules, and not the rules.
+    #[serde(default, skip_serializing)]
+    nat: Ignored,
+    /// What looking for hidden places gave; `None` when that was not done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unseen: Option<Read<()>>,
+    /// Rulesets without their rules.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    rulesets: Table<Vec<NetnsId>, Vec<Ruleset>>,
+    /// Chains.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    chains: Table<ChainId, Option<Arc<[Rule]>>>,
+    /// Sets without their elements.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    sets: Table<SetId, Option<Set>>,
+    /// Sets' elements.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    set_elements: Table<SetId, Option<Arc<[Element]>>>,
+    /// Single elements of sets.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    set_element: Table<ElementOf, Option<Element>>,
+    /// Sets of ipset.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    ip_sets: Table<IpSetId, Option<IpSet>>,
+    /// What load balancers take.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    frontends: Table<Vec<NetnsId>, Vec<Frontend>>,
+    /// Connections.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    flows: Table<FlowsOf, Vec<Flow>>,
+    /// Ways that packets take.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    route: Table<RouteQuery, Option<RouteFound>>,
+    /// What namespaces forward.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    settings: Table<Vec<NetnsId>, Vec<NetSettings>>,
+    /// The contexts of kubeconfig files; `None` when they were not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kube_contexts: Option<Read<Vec<KubeContext>>>,
+    /// What Kubernetes APIs said.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    kube: Table<KubeAsk, KubeObjects>,
+    /// Certificates that listeners showed.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    certificates: Table<TlsAsk, Option<Certificate>>,
+    /// Single containers.
+    #[serde(default)]
+    container: Table<InContainer, Option<Container>>,
+    /// All containers; `None` when they were not asked for.
+    #[serde(default)]
+    containers: Option<Read<Vec<Container>>>,
+    /// Paths of cgroups, by id.
+    #[serde(default)]
+    cgroup_paths: Table<u64, Option<CgroupPath>>,
+    /// What watching told; `None` when nobody watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    observed: Option<Read<Option<Watched>>>,
 }
 
 /// What older recordings have and nothing needs any more.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Ignored;
 
+impl table::Kind for Ignored {
+    fn gaps(&mut self) -> impl Iterator<Item = &mut Gap> {
+        std::iter::empty()
+    }
+}
+
 impl<'de> Deserialize<'de> for Ignored {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         serde::de::IgnoredAny::deserialize(deserializer).map(|_| Self)
     }
-}
-
-/// A question and its answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Asked<Q, A> {
-    /// What was asked for.
-    pub asked: Q,
-    /// What was read.
-    pub read: Read<A>,
 }
 
 /// Which sockets were asked for.

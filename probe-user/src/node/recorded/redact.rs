@@ -9,7 +9,7 @@ use super::names::{Kind, Names};
 use super::scrub::program;
 use super::{Facts, Recording};
 use crate::model::{
-    CgroupPath, Container, ContainerRef, Gap, LinkKind, Pod, Process, Read, SourceReport,
+    CgroupPath, Command, Container, ContainerRef, LinkKind, Pod, Process, SourceReport,
 };
 
 /// Replaces the names of hosts, users, containers, images, networks, pods,
@@ -153,7 +153,7 @@ impl Names {
             self.cgroup_path(process.cgroup.as_mut());
             process.ancestors.iter_mut().for_each(|a| replace(&mut a.comm, program));
         }
-        for asked in &mut facts.cgroup_paths {
+        for asked in facts.cgroup_paths.iter_mut() {
             self.cgroup_path(asked.read.value.as_mut());
         }
     }
@@ -165,7 +165,7 @@ impl Names {
     }
 
     fn containers(&mut self, facts: &mut Facts) {
-        for asked in &mut facts.container {
+        for asked in facts.container.iter_mut() {
             asked.asked.chain.iter_mut().for_each(|r| self.reference(r));
         }
         for container in containers(facts) {
@@ -205,7 +205,7 @@ impl Names {
         if let Some(pod) = &mut container.pod {
             self.pod(pod);
         }
-        replace(&mut container.via, |via| self.message(via));
+        replace(&mut container.via.place, |place| self.message(place));
     }
 
     fn pod(&mut self, pod: &mut Pod) {
@@ -281,16 +281,24 @@ impl Names {
             replace(&mut port.what, |what| self.message(what));
             replace(&mut port.source, |source| self.message(source));
         }
-        for gap in gaps(facts) {
-            replace(&mut gap.source, |source| self.message(source));
+        for gap in facts.gaps() {
+            replace(&mut gap.source.name, |name| self.message(name));
             replace(&mut gap.reason, |reason| self.message(reason));
             replace_some(&mut gap.remedy, |remedy| self.message(remedy));
+            self.command(&mut gap.command);
         }
         for source in sources {
             replace(&mut source.name, |name| self.message(name));
             replace_some(&mut source.reason, |reason| self.message(reason));
             replace_some(&mut source.remedy, |remedy| self.message(remedy));
+            self.command(&mut source.command);
             replace(&mut source.detail, |detail| self.message(detail));
+        }
+    }
+
+    fn command(&mut self, command: &mut Option<Command>) {
+        for word in command.iter_mut().flat_map(Command::words_mut) {
+            replace(word, |word| self.message(word));
         }
     }
 }
@@ -311,60 +319,3 @@ const KEYS: [&str; 9] = [
     "created_by.minikube.sigs.k8s.io",
     "io.kubernetes.docker.type",
 ];
-
-/// Every gap of a recording. A kind of facts that is added must be added here.
-fn gaps(facts: &mut Facts) -> impl Iterator<Item = &mut Gap> {
-    fn of<T>(read: &mut Read<T>) -> impl Iterator<Item = &mut Gap> {
-        read.gaps.iter_mut()
-    }
-    let Facts {
-        host,
-        netns,
-        sockets,
-        owners,
-        processes,
-        links,
-        addresses,
-        routes,
-        kernel_ports,
-        nat: _,
-        unseen,
-        container,
-        containers,
-        cgroup_paths,
-        observed,
-        rulesets,
-        chains: _,
-        sets: _,
-        set_elements: _,
-        set_element: _,
-        ip_sets: _,
-        frontends,
-        flows: _,
-        route: _,
-        settings,
-        kube_contexts,
-        kube,
-        certificates,
-    } = facts;
-    of(host)
-        .chain(netns.iter_mut().flat_map(of))
-        .chain(sockets.iter_mut().flat_map(|a| of(&mut a.read)))
-        .chain(owners.iter_mut().flat_map(|a| of(&mut a.read)))
-        .chain(processes.iter_mut().flat_map(|a| of(&mut a.read)))
-        .chain(links.iter_mut().flat_map(|a| of(&mut a.read)))
-        .chain(addresses.iter_mut().flat_map(|a| of(&mut a.read)))
-        .chain(routes.iter_mut().flat_map(|a| of(&mut a.read)))
-        .chain(kernel_ports.iter_mut().flat_map(|a| of(&mut a.read)))
-        .chain(unseen.iter_mut().flat_map(of))
-        .chain(rulesets.iter_mut().flat_map(|a| of(&mut a.read)))
-        .chain(frontends.iter_mut().flat_map(|a| of(&mut a.read)))
-        .chain(settings.iter_mut().flat_map(|a| of(&mut a.read)))
-        .chain(container.iter_mut().flat_map(|a| of(&mut a.read)))
-        .chain(containers.iter_mut().flat_map(of))
-        .chain(cgroup_paths.iter_mut().flat_map(|a| of(&mut a.read)))
-        .chain(observed.iter_mut().flat_map(of))
-        .chain(kube_contexts.iter_mut().flat_map(of))
-        .chain(kube.iter_mut().flat_map(|a| of(&mut a.read)))
-        .chain(certificates.iter_mut().flat_map(|a| of(&mut a.read)))
-}

@@ -1,19 +1,22 @@
 //! A node that answers from a recording.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
 use super::names::is_id;
 use super::{Asked, ElementOf, FlowsOf, InContainer, Recording};
 use crate::model::{
-    Address, Bytes, Certificate, CgroupPath, ChainId, Container, ContainerRef, Element, Flow,
-    FlowFilter, Frontend, Gap, Host, Impact, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext,
-    KubeObjects, Link, NetSettings, Netns, NetnsId, Owners, Pid, Process, Read, Route, RouteFound,
-    RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk,
-    Watched,
+    Address, Bytes, Certificate, CgroupPath, ChainId, Connections, Container, ContainerRef,
+    Element, Flow, FlowFilter, Frontend, Gap, GapKind, Host, Impact, IpSet, IpSetId, KernelPort,
+    KubeAsk, KubeContext, KubeObjects, Link, NetSettings, Netns, NetnsId, Owners, Pid, Process,
+    Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter,
+    SocketInode, SourceReport, TlsAsk, Watched,
 };
-use crate::node::Node;
+use crate::node::{
+    Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Observed, Prefetch, Processes,
+    Reports, Runtimes, Sockets, Topology,
+};
 
 /// Answers from a recording. The same question as was asked then gets the same
 /// answer; another one is put together from all that was read, and what was not
@@ -21,40 +24,12 @@ use crate::node::Node;
 #[derive(Debug)]
 pub struct Recorded {
     recording: Recording,
-    /// Where in the recording a container or a cgroup was asked for.
-    container: HashMap<InContainer, usize>,
-    cgroup_paths: HashMap<u64, usize>,
-    chains: HashMap<ChainId, usize>,
-    sets: HashMap<SetId, usize>,
-    set_elements: HashMap<SetId, usize>,
-    set_element: HashMap<ElementOf, usize>,
-    ip_sets: HashMap<IpSetId, usize>,
-    route: HashMap<RouteQuery, usize>,
 }
 
 impl Recorded {
     /// A node that answers from `recording`.
     pub fn new(recording: Recording) -> Self {
-        let facts = &recording.facts;
-        let container = index(facts.container.iter().map(|a| a.asked.clone()));
-        let cgroup_paths = index(facts.cgroup_paths.iter().map(|a| a.asked));
-        let chains = index(facts.chains.iter().map(|a| a.asked.clone()));
-        let sets = index(facts.sets.iter().map(|a| a.asked.clone()));
-        let set_elements = index(facts.set_elements.iter().map(|a| a.asked.clone()));
-        let set_element = index(facts.set_element.iter().map(|a| a.asked.clone()));
-        let ip_sets = index(facts.ip_sets.iter().map(|a| a.asked.clone()));
-        let route = index(facts.route.iter().map(|a| a.asked));
-        Self {
-            recording,
-            container,
-            cgroup_paths,
-            chains,
-            sets,
-            set_elements,
-            set_element,
-            ip_sets,
-            route,
-        }
+        Self { recording }
     }
 
     /// What it answers from.
@@ -63,17 +38,9 @@ impl Recorded {
     }
 }
 
-fn index<K: Eq + Hash>(keys: impl Iterator<Item = K>) -> HashMap<K, usize> {
-    let mut index = HashMap::new();
-    for (at, key) in keys.enumerate() {
-        index.entry(key).or_insert(at);
-    }
-    index
-}
-
 /// The gap for what nobody asked for when the recording was made.
 fn unrecorded(impact: Impact, what: &str) -> Gap {
-    Gap::new(impact, "recording", format!("{what} not read when this was recorded"))
+    Gap::new(impact, GapKind::Recording, format!("{what} not read when this was recorded"))
         .remedy("record again with `whereis-port list --record FILE`")
 }
 
@@ -111,8 +78,9 @@ where
     let (used, left) = assign(wanted, asks.iter().map(|(asked, _)| asked.iter().copied()));
     let mut all = Read::whole(Vec::new());
     for ((_, read), keys) in asks.iter().zip(used).filter(|(_, keys)| !keys.is_empty()) {
-        let some = (*read).clone().take(&mut all.gaps);
-        all.value.extend(some.into_iter().filter(|fact| keys.contains(&key(fact))));
+        let wanted = read.value.iter().filter(|fact| keys.contains(&key(fact))).cloned();
+        let some = Read { value: wanted.collect::<Vec<T>>(), gaps: read.gaps.clone() };
+        all.value.extend(some.take(&mut all.gaps));
     }
     if !left.is_empty() {
         all.gaps.push(missing());
@@ -131,20 +99,29 @@ fn of_netns<T: Clone>(
     gather(wanted, &asks, key, || unrecorded(missing.0, missing.1))
 }
 
-/// The answer to the same question, or what there is without one.
-fn one<Q: Eq + Hash, A: Clone>(
-    asks: &[Asked<Q, A>],
-    index: &HashMap<Q, usize>,
-    asked: &Q,
-    otherwise: impl FnOnce() -> Read<A>,
-) -> Read<A> {
-    match index.get(asked).and_then(|at| asks.get(*at)) {
-        Some(same) => same.read.clone(),
-        None => otherwise(),
-    }
+/// Methods that answer about namespaces.
+macro_rules! answer_of_netns {
+    ($($fact:ident: $of:ty, $impact:ident, $missing:literal;)*) => {
+        $(fn $fact(&self, netns: &[NetnsId]) -> Read<Vec<$of>> {
+            let missing = (Impact::$impact, $missing);
+            of_netns(&self.recording.facts.$fact, netns, |fact| fact.netns, missing)
+        })*
+    };
 }
 
-impl Node for Recorded {
+/// Methods that answer about a key.
+macro_rules! answer_of_key {
+    ($($fact:ident, $table:ident: $key:ty, $of:ty, $missing:literal;)*) => {
+        $(fn $fact(&self, key: &$key) -> Read<Option<$of>> {
+            let known = self.recording.facts.$table.get(key).cloned();
+            known.unwrap_or_else(|| nothing(Impact::Reach, $missing))
+        })*
+    };
+}
+
+impl Topology for Recorded {
+    of_netns!(answer_of_netns, Topology);
+
     fn host(&self) -> Read<Host> {
         self.recording.facts.host.clone()
     }
@@ -153,6 +130,19 @@ impl Node for Recorded {
         let read = self.recording.facts.netns.clone();
         read.unwrap_or_else(|| nothing(Impact::Port, "the network namespaces were"))
     }
+
+    fn unseen(&self) -> Read<()> {
+        self.recording.facts.unseen.clone().unwrap_or_default()
+    }
+
+    fn route(&self, query: &RouteQuery) -> Read<Option<RouteFound>> {
+        // Without an answer the main table tells, which is recorded, too.
+        self.recording.facts.route.get(query).cloned().unwrap_or_default()
+    }
+}
+
+impl Sockets for Recorded {
+    of_netns!(answer_of_netns, Sockets);
 
     fn sockets(&self, netns: &[NetnsId], filter: &SocketFilter) -> Read<Vec<Socket>> {
         let missing = || unrecorded(Impact::Port, "the sockets of some ports or namespaces were");
@@ -172,8 +162,8 @@ impl Node for Recorded {
 
     fn owners(&self, inodes: &BTreeSet<SocketInode>) -> Read<Owners> {
         let asks = &self.recording.facts.owners;
-        if let Some(same) = asks.iter().find(|a| a.asked == *inodes) {
-            return same.read.clone();
+        if let Some(same) = asks.get(inodes) {
+            return same.clone();
         }
         let wanted: Vec<_> = inodes.iter().copied().collect();
         let (used, left) = assign(&wanted, asks.iter().map(|a| a.asked.iter().copied()));
@@ -194,6 +184,12 @@ impl Node for Recorded {
         all
     }
 
+    fn connections(&self, _: &[NetnsId]) -> Vec<Connections> {
+        Vec::new()
+    }
+}
+
+impl Processes for Recorded {
     fn processes(&self, pids: &[Pid]) -> Read<Vec<Process>> {
         let asks: Vec<_> =
             self.recording.facts.processes.iter().map(|a| (a.asked.as_slice(), &a.read)).collect();
@@ -201,138 +197,63 @@ impl Node for Recorded {
         gather(pids, &asks, |process| process.pid, missing)
     }
 
-    fn links(&self, netns: &[NetnsId]) -> Read<Vec<Link>> {
-        let missing = (Impact::Owner, "the interfaces of some namespaces were");
-        of_netns(&self.recording.facts.links, netns, |link| link.netns, missing)
+    fn cgroup_path(&self, id: u64) -> Read<Option<CgroupPath>> {
+        let known = self.recording.facts.cgroup_paths.get(&id).cloned();
+        known.unwrap_or_else(|| nothing(Impact::Name, "the path of a cgroup was"))
     }
+}
 
-    fn addresses(&self, netns: &[NetnsId]) -> Read<Vec<Address>> {
-        let missing = (Impact::Reach, "the addresses of some namespaces were");
-        of_netns(&self.recording.facts.addresses, netns, |address| address.netns, missing)
-    }
-
-    fn routes(&self, netns: &[NetnsId]) -> Read<Vec<Route>> {
-        let missing = (Impact::Reach, "the routes of some namespaces were");
-        of_netns(&self.recording.facts.routes, netns, |route| route.netns, missing)
-    }
-
-    fn kernel_ports(&self, netns: &[NetnsId]) -> Read<Vec<KernelPort>> {
-        let missing = (Impact::Owner, "the kernel's own ports in some namespaces were");
-        of_netns(&self.recording.facts.kernel_ports, netns, |port| port.netns, missing)
-    }
-
-    fn unseen(&self) -> Read<()> {
-        self.recording.facts.unseen.clone().unwrap_or_default()
-    }
-
-    fn rulesets(&self, netns: &[NetnsId]) -> Read<Vec<Ruleset>> {
-        let missing = (Impact::Port, "the packet rules of some namespaces were");
-        of_netns(&self.recording.facts.rulesets, netns, |rules| rules.netns, missing)
-    }
-
-    fn chain(&self, chain: &ChainId) -> Read<Option<Arc<[Rule]>>> {
-        one(&self.recording.facts.chains, &self.chains, chain, || {
-            nothing(Impact::Reach, "a chain of packet rules was")
-        })
-    }
-
-    fn set(&self, set: &SetId) -> Read<Option<Set>> {
-        one(&self.recording.facts.sets, &self.sets, set, || {
-            nothing(Impact::Reach, "a set of packet rules was")
-        })
-    }
-
-    fn set_elements(&self, set: &SetId) -> Read<Option<Arc<[Element]>>> {
-        one(&self.recording.facts.set_elements, &self.set_elements, set, || {
-            nothing(Impact::Reach, "the elements of a set of packet rules were")
-        })
-    }
+impl Netfilter for Recorded {
+    of_netns!(answer_of_netns, Netfilter);
+    of_key!(answer_of_key, Netfilter);
 
     fn set_element(&self, set: &SetId, key: &Bytes) -> Read<Option<Element>> {
         let asked = ElementOf { set: set.clone(), key: key.clone() };
-        one(&self.recording.facts.set_element, &self.set_element, &asked, || {
-            match self.set_elements.get(set) {
-                // All of them are there: it is one of those, or none.
-                Some(_) => {
-                    let fields = self.set(set).value.map(|set| set.fields).unwrap_or_default();
-                    let find =
-                        |all: Arc<[Element]>| crate::model::element_of(&fields, &all, key).cloned();
-                    self.set_elements(set).map(|all| all.and_then(find))
-                }
-                None => nothing(Impact::Reach, "an element of a set of packet rules was"),
-            }
-        })
+        let facts = &self.recording.facts;
+        if let Some(same) = facts.set_element.get(&asked) {
+            return same.clone();
+        }
+        if facts.set_elements.get(set).is_none() {
+            return nothing(Impact::Reach, "an element of a set of packet rules was");
+        }
+        // All of them are there: it is one of those, or none.
+        let fields = self.set(set).value.map(|set| set.fields).unwrap_or_default();
+        let find = |all: Arc<[Element]>| crate::model::element_of(&fields, &all, key).cloned();
+        self.set_elements(set).map(|all| all.and_then(find))
     }
+}
 
-    fn ip_set(&self, set: &IpSetId) -> Read<Option<IpSet>> {
-        one(&self.recording.facts.ip_sets, &self.ip_sets, set, || {
-            nothing(Impact::Reach, "an ipset was")
-        })
-    }
-
-    fn frontends(&self, netns: &[NetnsId]) -> Read<Vec<Frontend>> {
-        let missing = (Impact::Port, "the load balancers of some namespaces were");
-        of_netns(&self.recording.facts.frontends, netns, |frontend| frontend.netns, missing)
-    }
-
+impl Conntrack for Recorded {
     fn flows(&self, netns: &[NetnsId], filter: &FlowFilter) -> Read<Vec<Flow>> {
-        // What was read of more namespaces holds what is asked of some.
+        // What was read of more namespaces holds what is asked of some, and what was read of
+        // all protocols what is asked of one.
         let covers = |asked: &FlowsOf| {
-            asked.filter == *filter && netns.iter().all(|id| asked.netns.contains(id))
+            let proto = asked.filter.proto;
+            asked.filter.ports == filter.ports
+                && (proto.is_none() || proto == filter.proto)
+                && netns.iter().all(|id| asked.netns.contains(id))
         };
         match self.recording.facts.flows.iter().find(|a| covers(&a.asked)) {
             Some(ask) => {
                 let mut read = ask.read.clone();
-                read.value.retain(|flow| netns.contains(&flow.netns));
+                read.value.retain(|flow| netns.contains(&flow.netns) && filter.matches(flow));
                 read
             }
             None => nothing(Impact::Flow, "the connections of this port were"),
         }
     }
+}
 
-    fn route(&self, query: &RouteQuery) -> Read<Option<RouteFound>> {
-        // Without an answer the main table tells, which is recorded, too.
-        one(&self.recording.facts.route, &self.route, query, Read::default)
-    }
+impl LoadBalancers for Recorded {
+    of_netns!(answer_of_netns, LoadBalancers);
+}
 
-    fn settings(&self, netns: &[NetnsId]) -> Read<Vec<NetSettings>> {
-        let missing = (Impact::Reach, "what some namespaces forward was");
-        of_netns(&self.recording.facts.settings, netns, |settings| settings.netns, missing)
-    }
-
-    fn kube_contexts(&self) -> Read<Vec<KubeContext>> {
-        // Recordings of nodes without Kubernetes have none.
-        self.recording.facts.kube_contexts.clone().unwrap_or_default()
-    }
-
-    fn kube(&self, asks: &[KubeAsk]) -> Vec<Read<KubeObjects>> {
-        let known = &self.recording.facts.kube;
-        let unread = || nothing(Impact::Name, "this part of the Kubernetes API was");
-        asks.iter().map(|ask| super::kube::answer(known, ask).unwrap_or_else(unread)).collect()
-    }
-
-    fn certificates(&self, asks: &[TlsAsk]) -> Vec<Read<Option<Certificate>>> {
-        let known = &self.recording.facts.certificates;
-        let answer = |ask: &TlsAsk| match known.iter().find(|k| k.asked == *ask) {
-            Some(same) => same.read.clone(),
-            None => Read::partial(
-                None,
-                Gap::new(
-                    Impact::Name,
-                    "recording",
-                    "the certificate of a listener was not asked for when this was recorded",
-                )
-                .remedy("record the question again: whereis-port PORT --tls --record FILE"),
-            ),
-        };
-        asks.iter().map(answer).collect()
-    }
-
+impl Runtimes for Recorded {
     fn container(&self, chain: &[ContainerRef], pid: Pid) -> Read<Option<Container>> {
         let facts = &self.recording.facts;
         let asked = InContainer { chain: chain.to_vec(), pid };
-        if let Some(same) = self.container.get(&asked).and_then(|at| facts.container.get(*at)) {
-            return same.read.clone();
+        if let Some(same) = facts.container.get(&asked) {
+            return same.clone();
         }
         let Some((last, parents)) = chain.split_last() else { return Read::whole(None) };
         let all = facts.containers.iter().flat_map(|read| &read.value);
@@ -350,20 +271,54 @@ impl Node for Recorded {
         let read = self.recording.facts.containers.clone();
         read.unwrap_or_else(|| nothing(Impact::Name, "the list of containers was"))
     }
+}
 
-    fn cgroup_path(&self, id: u64) -> Read<Option<CgroupPath>> {
-        let asked = self.cgroup_paths.get(&id);
-        match asked.and_then(|at| self.recording.facts.cgroup_paths.get(*at)) {
-            Some(same) => same.read.clone(),
-            None => nothing(Impact::Name, "the path of a cgroup was"),
-        }
+impl Clusters for Recorded {
+    fn kube_contexts(&self) -> Read<Vec<KubeContext>> {
+        // Recordings of nodes without Kubernetes have none.
+        self.recording.facts.kube_contexts.clone().unwrap_or_default()
     }
 
+    fn kube(&self, asks: &[KubeAsk]) -> Vec<Read<KubeObjects>> {
+        let known = &self.recording.facts.kube;
+        let unread = || nothing(Impact::Name, "this part of the Kubernetes API was");
+        asks.iter().map(|ask| super::kube::answer(known, ask).unwrap_or_else(unread)).collect()
+    }
+}
+
+impl Listeners for Recorded {
+    fn certificates(&self, asks: &[TlsAsk]) -> Vec<Read<Option<Certificate>>> {
+        let known = &self.recording.facts.certificates;
+        let answer = |ask: &TlsAsk| match known.get(ask) {
+            Some(same) => same.clone(),
+            None => Read::partial(
+                None,
+                Gap::new(
+                    Impact::Name,
+                    GapKind::Recording,
+                    "the certificate of a listener was not asked for when this was recorded",
+                )
+                .remedy("record the question again: whereis-port PORT --tls --record FILE"),
+            ),
+        };
+        asks.iter().map(answer).collect()
+    }
+}
+
+impl Observed for Recorded {
     fn observed(&self) -> Read<Option<Watched>> {
         self.recording.facts.observed.clone().unwrap_or_default()
     }
+}
 
+impl Reports for Recorded {
     fn sources(&self) -> Vec<SourceReport> {
         self.recording.sources.clone()
     }
+}
+
+impl Prefetch for Recorded {
+    fn prefetch_sockets(&self, _: &SocketFilter) {}
+
+    fn prefetch_rules(&self, _: &[NetnsId]) {}
 }

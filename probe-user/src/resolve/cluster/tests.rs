@@ -14,6 +14,7 @@ fn process(command: &str) -> Process {
         cmdline,
         cwd: None,
         uid: 0,
+        own_word: false,
         user: None,
         nspid: vec![7],
         netns: None,

@@ -2,7 +2,8 @@
 //!
 //! A number proves nothing: a component is confirmed by the program that holds the port
 //! and by the port that its arguments (or its defaults) give to a role, or by the device
-//! whose port it is. Where nobody who holds the port can be seen, the number is a hint.
+//! whose port it is. Where nobody who holds the port can be seen, the number is a hint;
+//! where the program is one that its own user can have written, so is its name.
 
 mod arguments;
 mod table;
@@ -48,9 +49,8 @@ pub(super) fn of_row(row: &ListRow) -> Option<Component> {
 fn of_end(end: &End, at: At) -> Option<Component> {
     match end.ending {
         Ending::Process => end.processes.iter().find_map(|process| of_process(process, end, at)),
-        Ending::Kernel => end.evidence.iter().find_map(|evidence| {
-            let interface = evidence.detail.strip_prefix("interface ")?.split(' ').next()?;
-            table::device(interface).map(|(name, role)| confirmed(name, role, Vec::new()))
+        Ending::Kernel => end.devices.iter().find_map(|device| {
+            table::device(device).map(|(name, role)| confirmed(name, role, Vec::new()))
         }),
         // Somebody holds it who can't be seen: what it usually is may help.
         Ending::OutsidePidNamespace | Ending::NotReadable => {
@@ -77,9 +77,12 @@ fn of_process(process: &Process, end: &End, at: At) -> Option<Component> {
     let arguments = Arguments::of(process);
     let name = process.name();
     let (name, role) = table::role(name, &arguments, end, (at.proto, at.address, at.port))?;
-    Some(confirmed(name, role, arguments.files()))
+    // Anybody can write a program, call it kubelet and give it arguments.
+    let is_confirmed = !process.own_word;
+    Some(Component { confirmed: is_confirmed, ..confirmed(name, role, arguments.files()) })
 }
 
 fn confirmed(name: &str, role: &str, files: Vec<(String, String)>) -> Component {
-    Component { name: name.to_owned(), role: role.to_owned(), confirmed: true, files }
+    let is_api = table::is_api(role);
+    Component { name: name.to_owned(), role: role.to_owned(), confirmed: true, is_api, files }
 }

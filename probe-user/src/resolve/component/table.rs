@@ -8,6 +8,18 @@ use crate::model::{End, Proto};
 
 type Role = (&'static str, &'static str);
 
+/// What ports of a Kubernetes API are called.
+const API: &str = "Kubernetes API";
+const API_OPEN: &str = "Kubernetes API without TLS and without login";
+const API_AND_JOINS: &str = "Kubernetes API, and joins of nodes";
+const API_BEHIND: &str = "Kubernetes API behind 6443";
+const API_OF_MICROK8S: &str = "Kubernetes API of MicroK8s";
+
+/// Whether a role of this table is that of a Kubernetes API.
+pub(super) fn is_api(role: &str) -> bool {
+    [API, API_OPEN, API_AND_JOINS, API_BEHIND, API_OF_MICROK8S].contains(&role)
+}
+
 /// What a program uses this port for.
 pub(super) fn role(
     program: &str,
@@ -25,9 +37,9 @@ pub(super) fn role(
     match program {
         "kube-apiserver" => {
             if port == arguments.port("secure-port", 6443) {
-                Some(("kube-apiserver", "Kubernetes API"))
+                Some(("kube-apiserver", API))
             } else if port == arguments.port("insecure-port", 8080) && port != 0 {
-                Some(("kube-apiserver", "Kubernetes API without TLS and without login"))
+                Some(("kube-apiserver", API_OPEN))
             } else {
                 None
             }
@@ -87,7 +99,7 @@ pub(super) fn role(
         "kubelite" => fixed(
             "kubelite",
             &[
-                (16443, "Kubernetes API"),
+                (16443, API),
                 (10250, "kubelet API: logs, exec, metrics"),
                 (10248, "health of kubelet"),
                 (10249, "metrics of kube-proxy"),
@@ -117,7 +129,7 @@ pub(super) fn role(
         "microshift" => fixed(
             "microshift",
             &[
-                (6443, "Kubernetes API"),
+                (6443, API),
                 (10250, "kubelet API: logs, exec, metrics"),
                 (10248, "health of kubelet"),
                 (10257, "metrics and health of the controller manager"),
@@ -288,8 +300,8 @@ fn k3s(program: &str, arguments: &Arguments<'_>, port: u16) -> Option<Role> {
         6443 | 6444 if agent => "load balancer of this node's clients to the servers",
         9345 => "joins of nodes",
         _ if agent => return None,
-        6443 => "Kubernetes API, and joins of nodes",
-        6444 => "Kubernetes API behind 6443",
+        6443 => API_AND_JOINS,
+        6444 => API_BEHIND,
         2379 => "etcd for its clients: API servers",
         2380 => "etcd for its peers",
         2381 => "metrics and health of etcd",
@@ -335,7 +347,7 @@ pub(super) fn usual(proto: Proto, port: u16) -> Option<Role> {
         (4240, ("cilium-agent", "health checks between Cilium's nodes")),
         (4244, ("cilium-agent", "Hubble server, for hubble-relay")),
         (4245, ("hubble-relay", "Hubble relay, for its clients")),
-        (6443, ("kube-apiserver", "Kubernetes API")),
+        (6443, ("kube-apiserver", API)),
         (9345, ("rke2", "joins of nodes")),
         (10248, ("kubelet", "health of kubelet")),
         (10249, ("kube-proxy", "metrics of kube-proxy")),
@@ -344,7 +356,7 @@ pub(super) fn usual(proto: Proto, port: u16) -> Option<Role> {
         (10257, ("kube-controller-manager", "metrics and health of the controller manager")),
         (10258, ("cloud-controller-manager", "metrics and health of the cloud controller manager")),
         (10259, ("kube-scheduler", "metrics and health of the scheduler")),
-        (16443, ("kubelite", "Kubernetes API of MicroK8s")),
+        (16443, ("kubelite", API_OF_MICROK8S)),
         (50000, ("talos", "API of Talos")),
         (50001, ("talos", "trust of Talos")),
     ];

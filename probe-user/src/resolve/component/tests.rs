@@ -1,7 +1,7 @@
 //! Components by the command lines that nodes of scenario A and B have.
 
 use super::*;
-use crate::model::{Evidence, StartTime};
+use crate::model::{Evidence, EvidenceSource, StartTime};
 
 fn process(command: &str) -> Process {
     let cmdline: Vec<String> = command.split(' ').map(str::to_owned).collect();
@@ -15,6 +15,7 @@ fn process(command: &str) -> Process {
         cmdline,
         cwd: None,
         uid: 0,
+        own_word: false,
         user: None,
         nspid: vec![7],
         netns: None,
@@ -147,8 +148,32 @@ fn a_port_is_a_hint_only_where_nobody_is_seen() {
 
 #[test]
 fn a_tunnel_is_known_by_its_device() {
-    let evidence = Evidence::new("rtnetlink", "interface cilium_vxlan (index 9) of netns 1");
-    let end = End { ending: Ending::Kernel, evidence: vec![evidence], ..End::default() };
     let at = At { proto: Proto::Udp, address: None, port: 8472 };
-    assert_eq!(of_end(&end, at).unwrap().name, "cilium");
+    let of = |device: &str, said: &str| {
+        let evidence = vec![Evidence::new(EvidenceSource::Rtnetlink, said)];
+        let devices = vec![device.to_owned()];
+        of_end(&End { ending: Ending::Kernel, devices, evidence, ..End::default() }, at)
+    };
+    assert_eq!(of("cilium_vxlan", "whatever is said of it").unwrap().name, "cilium");
+    assert_eq!(of("eth0", "interface cilium_vxlan (index 9) of netns 1"), None);
+    // That of WireGuard is told by generic netlink.
+    assert_eq!(of("flannel-wg", "WireGuard interface flannel-wg").unwrap().name, "flannel");
+}
+
+#[test]
+fn what_is_not_roots_program_is_not_confirmed() {
+    let mut kubelet = process("/usr/bin/kubelet --port=10250");
+    let at = tcp("::", 10250);
+    assert!(of_end(&held(kubelet.clone()), at).unwrap().confirmed);
+    kubelet.own_word = true;
+    assert!(!of_end(&held(kubelet), at).unwrap().confirmed);
+}
+
+#[test]
+fn which_port_is_an_apis_is_no_matter_of_what_it_is_called() {
+    let found = |command: &str, port| of_end(&held(process(command)), tcp("::", port)).unwrap();
+    let api = found("/usr/local/bin/kube-apiserver --secure-port=7443", 7443);
+    assert!(api.is_api);
+    assert!(found("/snap/microk8s/1/kubelite", 16_443).is_api);
+    assert!(!found("/usr/bin/kubelet --port=10250", 10_250).is_api);
 }

@@ -121,7 +121,7 @@ fn connections_confirm_where_rules_lead() {
     let told: Vec<_> = confirmed
         .targets
         .iter()
-        .map(|(t, e)| (t.to_string(), e.source.as_ref(), &*e.detail))
+        .map(|(t, e)| (t.to_string(), e.source.as_str(), &*e.detail))
         .collect();
     let two = "2 connections now translated to 172.18.0.2:80";
     let one = "1 connection now translated to 172.18.0.3:80";
@@ -155,4 +155,47 @@ fn connections_that_no_rule_gives_tell_that_rules_changed() {
     assert_eq!(changed.as_deref(), Some(text));
     let anywhere = Front { address: None, ..front() };
     assert_eq!(confirm(&plain, anywhere, &targets(&[A])).changed, None);
+}
+
+#[test]
+fn only_the_protocol_that_all_paths_have_is_looked_for() {
+    let hop = |proto| crate::model::Hop {
+        kind: HopKind::Listener,
+        netns: None,
+        endpoint: crate::model::Endpoint { address: None, name: None, port: Some(Port(53)) },
+        proto,
+        detail: String::new(),
+        share: None,
+        socket: None,
+        evidence: Vec::new(),
+    };
+    let answer = |protos: &[Proto]| Answer {
+        query: Query {
+            text: "53".to_owned(),
+            ports: PortRange::one(Port(53)),
+            proto: None,
+            scope: Scope::Everywhere,
+            subject: None,
+        },
+        verdict: crate::model::Verdict::Found,
+        paths: protos
+            .iter()
+            .map(|proto| Path {
+                hops: vec![hop(*proto)],
+                end: crate::model::End::default(),
+                from: Vec::new(),
+                contexts: Vec::new(),
+                conditions: Vec::new(),
+            })
+            .collect(),
+        more: 0,
+        reach: Vec::new(),
+        flows: None,
+        gaps: Vec::new(),
+        findings: Vec::new(),
+    };
+    assert_eq!(only_proto(&answer(&[Proto::Tcp, Proto::Tcp])), Some(Proto::Tcp));
+    assert_eq!(only_proto(&answer(&[Proto::Udp])), Some(Proto::Udp));
+    assert_eq!(only_proto(&answer(&[Proto::Udp, Proto::Tcp])), None);
+    assert_eq!(only_proto(&answer(&[])), None);
 }

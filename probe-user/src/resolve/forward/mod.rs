@@ -225,6 +225,13 @@ pub(super) fn of(process: &Process, socket: &Socket) -> Option<Forward> {
     parse(&process.cmdline, socket.proto, socket.effective_address(), socket.port)
 }
 
+/// A forwarder's kind in words. One whose program its own user can have written leads
+/// where it says that it does, or does not.
+pub(super) fn words(process: &Process, forward: &Forward) -> String {
+    let claim = if process.own_word { ", by its own word" } else { "" };
+    format!("{}{claim}", forward.kind)
+}
+
 /// Whether a process runs the program that its arguments name, as far as that
 /// can be told: arguments are whatever their process wants them to be. Names may
 /// go on (`socat1`, `kubectl-1.30`), and some programs come under others' names.

@@ -4,16 +4,18 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use super::super::few::{NAMED, few};
 use super::exposed;
-use super::names::{API, is_of, pod_of, told};
+use super::names::{is_of, pod_of, told};
 use super::{Cluster, service_of};
 use crate::model::{
-    Ending, Evidence, Finding, HopKind, KubeEndpoint, KubeEndpoints, KubeService, KubeServicePort,
-    ObjectName, Path, Port, Query,
+    Advice, Command, Ending, Evidence, EvidenceSource, Finding, FixKind, HopKind, KubeEndpoint,
+    KubeEndpoints, KubeService, KubeServicePort, ObjectName, Path, Port, Query,
 };
 
-/// How many endpoints or pods are named.
-const NAMED: usize = 4;
+/// What to look at where the rules of kube-proxy are not what they should be.
+pub(super) const KUBE_PROXY: &str = "see whether kube-proxy runs here, and its logs: \
+    kubectl -n kube-system get pods -o wide | grep kube-proxy";
 
 /// Compares what paths and API say of each Service.
 pub(super) fn add(cluster: &Cluster, query: &Query, paths: &[Path], findings: &mut Vec<Finding>) {
@@ -40,11 +42,9 @@ fn absent(cluster: &Cluster, name: &ObjectName) -> Finding {
         cause: Some(
             "it was deleted, and kube-proxy does not run here any more or lags behind".to_owned(),
         ),
-        fix: Some(
-            "see whether kube-proxy runs here, and its logs: kubectl -n kube-system get pods -o wide | grep kube-proxy".to_owned(),
-        ),
+        fix: Some(Advice::from(KUBE_PROXY).of(FixKind::Inspect)),
         evidence: vec![Evidence::new(
-            API,
+            EvidenceSource::KubernetesApi,
             format!("{}: Service {name} not found", cluster.site.source()),
         )],
     }
@@ -61,16 +61,12 @@ fn of_service(
         cluster.endpoints.iter().filter(|slice| slice.service == service.name).collect();
     let endpoints: Vec<&KubeEndpoint> = slices.iter().flat_map(|slice| &slice.endpoints).collect();
     let serving = taking(&endpoints);
-    let evidence = || vec![Evidence::new(API, told(cluster, service))];
+    let evidence = || vec![Evidence::new(EvidenceSource::KubernetesApi, told(cluster, service))];
     if serving.is_empty() {
         findings.push(Finding {
             what: format!("Service {} has no endpoint that is ready", service.name),
             cause: Some(why_none(service, &endpoints)),
-            fix: Some(format!(
-                "kubectl -n {} get endpointslices,pods -l {}",
-                service.name.namespace,
-                selector(service)
-            )),
+            fix: Some(Advice::from(look(service)).of(FixKind::Inspect)),
             evidence: evidence(),
         });
         return;
@@ -79,15 +75,19 @@ fn of_service(
     let local = |e: &&&KubeEndpoint| e.node.as_deref().is_some_and(|node| here.contains(node));
     if service.external_local && !here.is_empty() && !serving.iter().any(|e| local(&e)) {
         let nodes: BTreeSet<&str> = serving.iter().filter_map(|e| e.node.as_deref()).collect();
-        let nodes: Vec<&str> = nodes.into_iter().take(NAMED).collect();
+        let nodes: Vec<String> = nodes.into_iter().map(str::to_owned).collect();
         findings.push(Finding {
             what: format!(
                 "Service {} has externalTrafficPolicy Local and no ready endpoint on this node; {} has",
                 service.name,
-                nodes.join(", ")
+                few(&nodes)
             ),
             cause: None,
-            fix: Some(format!("use an address of {}", nodes.join(" or "))),
+            fix: Some(
+                Advice::from("use an address of ")
+                    .names(&nodes, "or")
+                    .of(FixKind::ConnectElsewhere),
+            ),
             evidence: evidence(),
         });
         return;
@@ -111,26 +111,19 @@ fn of_service(
             .flat_map(|e| e.addresses.iter().copied())
             .filter(|a| families.contains(&a.is_ipv6()))
             .collect();
-        let named = |of: Vec<&IpAddr>| {
-            let mut names: Vec<String> = of.iter().take(NAMED).map(ToString::to_string).collect();
-            if of.len() > NAMED {
-                names.push(format!("{} more", of.len() - NAMED));
-            }
-            names.join(", ")
-        };
         let stale: Vec<&IpAddr> = by_rules.difference(&in_api).collect();
         let lacking: Vec<&IpAddr> = in_api.difference(&by_rules).collect();
         let mut parts = Vec::new();
         if !stale.is_empty() {
             parts.push(format!(
                 "rules lead to {}, which is no ready endpoint in the API",
-                named(stale)
+                few(stale)
             ));
         }
         if !lacking.is_empty() {
             parts.push(format!(
                 "rules don't lead to {}, which is a ready endpoint in the API",
-                named(lacking)
+                few(lacking)
             ));
         }
         if !parts.is_empty() {
@@ -142,10 +135,7 @@ fn of_service(
                     parts.join("; ")
                 ),
                 cause: Some("kube-proxy lags behind or does not run here any more".to_owned()),
-                fix: Some(
-                    "see whether kube-proxy runs here, and its logs: kubectl -n kube-system get pods -o wide | grep kube-proxy"
-                        .to_owned(),
-                ),
+                fix: Some(Advice::from(KUBE_PROXY).of(FixKind::Inspect)),
                 evidence: evidence(),
             });
         }
@@ -196,7 +186,7 @@ fn why_none(service: &KubeService, endpoints: &[&KubeEndpoint]) -> String {
         return if service.selector.is_empty() {
             "it has no selector, and nobody made endpoints for it".to_owned()
         } else {
-            format!("no running pod matches its selector {}", selector(service))
+            format!("no running pod matches its selector {}", few(selector(service)))
         };
     }
     let name = |e: &&KubeEndpoint| {
@@ -208,16 +198,21 @@ fn why_none(service: &KubeService, endpoints: &[&KubeEndpoint]) -> String {
         };
         format!("{name} is {what}")
     };
-    let mut names: Vec<String> = endpoints.iter().take(NAMED).map(name).collect();
-    if endpoints.len() > NAMED {
-        names.push(format!("{} more", endpoints.len() - NAMED));
-    }
-    names.join(", ")
+    few(endpoints.iter().map(name))
 }
 
-fn selector(service: &KubeService) -> String {
-    let terms: Vec<String> = service.selector.iter().map(|(k, v)| format!("{k}={v}")).collect();
-    terms.join(",")
+fn selector(service: &KubeService) -> impl Iterator<Item = String> {
+    service.selector.iter().map(|(key, value)| format!("{key}={value}"))
+}
+
+/// What shows the endpoints of a Service and the pods that it selects.
+fn look(service: &KubeService) -> Command {
+    let of = Command::new("kubectl -n").arg(&service.name.namespace);
+    if (1..=NAMED).contains(&service.selector.len()) {
+        let terms: Vec<String> = selector(service).collect();
+        return of.args("get endpointslices,pods -l").arg(terms.join(","));
+    }
+    of.args("describe service").name(&service.name.name)
 }
 
 /// A pod is there and nobody listens where its Service leads.
@@ -236,10 +231,10 @@ fn unserved(cluster: &Cluster, path: &Path) -> Option<Finding> {
         .or_else(|| pod_of(cluster, path))?;
     let declared: BTreeSet<u16> =
         pod.containers.iter().flat_map(|c| &c.ports).map(|port| port.port.0).collect();
-    let declared: Vec<String> = declared.iter().map(ToString::to_string).collect();
-    let declares = match declared.as_slice() {
-        [] => "its containers declare no port".to_owned(),
-        ports => format!("its containers declare {}", ports.join(", ")),
+    let declares = if declared.is_empty() {
+        "its containers declare no port".to_owned()
+    } else {
+        format!("its containers declare {}", few(declared))
     };
     Some(Finding {
         what: format!(
@@ -249,7 +244,15 @@ fn unserved(cluster: &Cluster, path: &Path) -> Option<Finding> {
         cause: Some(format!(
             "targetPort is not what the program listens on ({declares}), or it has not started"
         )),
-        fix: Some(format!("kubectl -n {} logs {}", pod.name.namespace, pod.name.name)),
-        evidence: vec![Evidence::new(API, told(cluster, service))],
+        fix: Some(
+            Advice::from(
+                Command::new("kubectl -n")
+                    .arg(&pod.name.namespace)
+                    .args("logs")
+                    .name(&pod.name.name),
+            )
+            .of(FixKind::Inspect),
+        ),
+        evidence: vec![Evidence::new(EvidenceSource::KubernetesApi, told(cluster, service))],
     })
 }

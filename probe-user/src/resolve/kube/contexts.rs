@@ -3,8 +3,11 @@
 use std::net::IpAddr;
 
 use super::super::facts::Facts;
+use super::super::few::{NAMED, few};
 use super::site::host_of;
-use crate::model::{Finding, KubeContext, NetnsId, Path, Proto};
+use crate::model::{
+    Advice, Finding, FixKind, Gap, GapKind, GapSource, Impact, KubeContext, NetnsId, Path, Proto,
+};
 
 /// Adds to each path the contexts whose server it is, and says of those whose server is
 /// something else now.
@@ -14,6 +17,7 @@ pub(super) fn add(
     paths: &mut [Path],
     findings: &mut Vec<Finding>,
 ) {
+    let (mut told, mut untold) = (0, Vec::new());
     for context in contexts {
         let Some((host, port)) = server(&context.server) else { continue };
         for path in paths.iter_mut() {
@@ -25,25 +29,30 @@ pub(super) fn add(
             if first.endpoint.port.map(|p| p.0) != Some(port) || !takes(facts, netns, bound, host) {
                 continue;
             }
-            let other = path
-                .end
-                .component
-                .as_ref()
-                .filter(|c| c.confirmed && !c.role.contains("Kubernetes API"));
+            let other = path.end.component.as_ref().filter(|c| c.confirmed && !c.is_api);
+            if path.contexts.len() == NAMED || other.is_some() && told == NAMED {
+                untold.push(&context.name);
+                continue;
+            }
             if let Some(other) = other {
+                told += 1;
                 findings.push(Finding {
                     what: format!(
                         "context {} names this port as its server, but {} has it: {}",
                         context.name, other.name, other.role
                     ),
                     cause: Some("the context is of a cluster that is gone".to_owned()),
-                    fix: Some(format!("see {}", context.file)),
+                    fix: Some(Advice::from("see ").name(&context.file).of(FixKind::Inspect)),
                     evidence: Vec::new(),
                 });
                 continue;
             }
             path.contexts.push(context.clone());
         }
+    }
+    if !untold.is_empty() {
+        let why = format!("more contexts have this port as their server: {}", few(untold));
+        facts.gap(Gap::new(Impact::Name, GapSource::new(GapKind::Kubeconfig, "contexts"), why));
     }
 }
 
@@ -54,7 +63,7 @@ fn takes(facts: &Facts<'_>, netns: NetnsId, bound: Option<IpAddr>, host: IpAddr)
     if host.is_loopback() {
         return here && fits;
     }
-    let theirs = facts.take(facts.node.addresses(&[netns]));
+    let theirs = facts.addresses_of(netns);
     fits && theirs.iter().any(|address| address.address == host)
 }
 

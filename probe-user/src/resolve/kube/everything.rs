@@ -20,17 +20,17 @@ const ELSEWHERE: usize = 64;
 /// services lead to. Other APIs are not asked.
 pub fn read(node: &dyn Node) {
     let facts = Facts::new(node);
-    let contexts = facts.take(node.kube_contexts());
+    let contexts = facts.take_of_api(facts.world.kube_contexts());
     for site in site::of(&facts, &contexts) {
         let mut wishes = vec![KubeWish::Services];
         wishes.extend(site.nodes.iter().map(|node| KubeWish::PodsOn(node.name.clone())));
         let said = request(&facts, &site, wishes);
-        let services = said.into_iter().flat_map(|(_, said)| said.services);
-        let endpoints = services.take(SERVICES).map(|s| KubeWish::Endpoints(s.name)).collect();
+        let services = said.iter().flat_map(|(_, said)| &said.services);
+        let names = services.take(SERVICES).map(|service| service.name.clone());
+        let endpoints = names.map(KubeWish::Endpoints).collect();
         let said = request(&facts, &site, endpoints);
-        let slices: Vec<KubeEndpoints> =
-            said.into_iter().flat_map(|(_, said)| said.endpoints).collect();
-        let away = elsewhere(&slices, &site.nodes);
+        let slices = said.iter().flat_map(|(_, said)| &said.endpoints);
+        let away = elsewhere(slices, &site.nodes);
         let pods = away.into_iter().take(ELSEWHERE).map(KubeWish::PodsAt).collect();
         // What is answered is the recorder's.
         let _kept = request(&facts, &site, pods);
@@ -38,8 +38,11 @@ pub fn read(node: &dyn Node) {
 }
 
 /// The addresses of the pods behind services that are not on these nodes.
-fn elsewhere(slices: &[KubeEndpoints], here: &[KubeNode]) -> BTreeSet<IpAddr> {
-    let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
+fn elsewhere<'a>(
+    slices: impl Iterator<Item = &'a KubeEndpoints>,
+    here: &[KubeNode],
+) -> BTreeSet<IpAddr> {
+    let endpoints = slices.flat_map(|slice| &slice.endpoints);
     let away = endpoints.filter(|endpoint| {
         let is_here = |name: &String| here.iter().any(|node| node.name == *name);
         endpoint.pod.is_some() && !endpoint.node.as_ref().is_some_and(is_here)
@@ -81,7 +84,7 @@ mod tests {
             ready: None,
             version: None,
         };
-        let found = elsewhere(&[slice], &[here]);
+        let found = elsewhere([&slice].into_iter(), &[here]);
         assert_eq!(
             found.into_iter().collect::<Vec<IpAddr>>(),
             ["10.42.1.3".parse::<IpAddr>().unwrap()]

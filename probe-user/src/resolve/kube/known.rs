@@ -34,7 +34,7 @@ impl Known {
         let (Subject::Pod(namespace, name) | Subject::Service(namespace, name)) = subject else {
             return known;
         };
-        let contexts = facts.take(facts.node.kube_contexts());
+        let contexts = facts.take_of_api(facts.world.kube_contexts());
         if contexts.is_empty() {
             return known;
         }
@@ -51,8 +51,8 @@ impl Known {
             let mut services: Vec<KubeService> = Vec::new();
             let mut endpoints = Vec::new();
             for (_, said) in request(facts, &site, wishes) {
-                services.extend(said.services);
-                for slice in said.endpoints {
+                services.extend_from_slice(&said.services);
+                for slice in &said.endpoints {
                     for endpoint in &slice.endpoints {
                         for port in &slice.ports {
                             let Some(number) = port.port else { continue };

@@ -2,13 +2,16 @@
 //! NodePort does not answer.
 
 use super::super::facts::Facts;
+use super::super::few::{NAMED, few};
 use super::super::path;
+use super::compare::KUBE_PROXY;
 use super::exposed::{self, At, Exposed};
-use super::names::{API, named, told};
+use super::names::{named, told};
 use super::{Cluster, Joined, begins_in, is_everywhere};
 use crate::model::{
-    Balancer, ChainId, Container, End, Ending, Endpoint, Evidence, Finding, Hop, HopKind, Impact,
-    KubeService, NetnsId, Path, Proto, Published, Query, Reach, Service, SetId, Vantage,
+    Advice, Balancer, Cause, ChainId, Command, Container, End, Ending, Endpoint, Evidence,
+    EvidenceSource, Finding, FixKind, Gap, GapKind, GapSource, Hop, HopKind, Impact, KubeService,
+    NetnsId, Path, Proto, Published, Query, Reach, Service, SetId, Vantage,
 };
 
 /// Adds a path that ends in nothing for each NodePort which the API has and no rule of its
@@ -23,11 +26,20 @@ pub(super) fn add(
     if !is_everywhere(query) {
         return;
     }
+    let one = query.ports.first == query.ports.last;
+    let most = if one { NAMED } else { TOLD };
+    let mut told = 0;
+    let mut untold = Vec::new();
     for service in &cluster.services {
-        for one in exposed::of(service) {
+        for one in exposed::of(service).into_iter().filter(|one| one.at != At::Address) {
             let asked = query.ports.contains(one.port)
                 && one.proto.is_some_and(|p| query.proto.is_none_or(|asked| asked == p));
             let Some(proto) = one.proto.filter(|_| asked) else { continue };
+            if told == most {
+                untold.push(format!("{}/{proto} of {}", one.port, service.name));
+                continue;
+            }
+            told += 1;
             match one.at {
                 At::Node => node_port(facts, cluster, service, (one, proto), paths, joined),
                 At::HealthCheck => joined.findings.push(health_check(cluster, service, one)),
@@ -35,7 +47,24 @@ pub(super) fn add(
             }
         }
     }
+    if !untold.is_empty() {
+        let count = untold.len();
+        joined.findings.push(Finding {
+            what: format!("{count} more ports of Services are in the API: {}", few(untold)),
+            cause: None,
+            fix: None,
+            evidence: Vec::new(),
+        });
+        let why = format!("of {count} ports of Services it was not looked at who takes them here");
+        let source = GapSource::new(GapKind::KubernetesApi, cluster.site.source());
+        let gap = Gap::new(Impact::Name, source, why);
+        facts.gap(if one { gap } else { gap.remedy("ask for fewer ports at once") });
+    }
 }
+
+/// How many ports of Services are compared with the rules of this node, when several are
+/// asked for.
+const TOLD: usize = 64;
 
 fn node_port(
     facts: &Facts<'_>,
@@ -45,7 +74,7 @@ fn node_port(
     paths: &mut Vec<Path>,
     joined: &mut Joined,
 ) {
-    let evidence = vec![Evidence::new(API, told(cluster, service))];
+    let evidence = vec![Evidence::new(EvidenceSource::KubernetesApi, told(cluster, service))];
     let name = &service.name;
     let what = format!("Service {name} has NodePort {}/{proto} in the API", one.port);
     if let Some(container) = cluster.site.unseen.as_ref().filter(|_| cluster.site.netns.is_empty())
@@ -59,10 +88,10 @@ fn node_port(
         return;
     }
     if cluster.site.netns.is_empty() {
-        let fix = format!(
-            "ask on a node of it, or: kubectl --context {} get nodes -o wide",
-            cluster.site.context.name
-        );
+        let nodes = Command::new("kubectl --context").arg(&cluster.site.context.name);
+        let fix =
+            Advice::from("ask on a node of it, or: ").command(nodes.args("get nodes -o wide"));
+        let fix = fix.of(FixKind::AskElsewhere);
         joined.findings.push(Finding {
             what: format!(
                 "{what} of context {}; this machine is no node of that cluster",
@@ -82,10 +111,7 @@ fn node_port(
         let node = cluster.site.node_in(*netns);
         let node_name = node.map_or_else(|| "this node".to_owned(), |n| format!("node {}", n.name));
         // Of rules that could not be read, or are left out of a recording, nothing is said.
-        let unread = facts.gaps().into_iter().any(|gap| {
-            gap.impact == Impact::Port
-                && ["rules", "balancers", "recording"].iter().any(|word| gap.source.contains(word))
-        });
+        let unread = facts.has_gap(hides_rules);
         if unread {
             joined.findings.push(Finding {
                 what: format!("{what}; whether rules of {node_name} take it could not be read"),
@@ -96,7 +122,8 @@ fn node_port(
             continue;
         }
         let (cause, fix) = cause(facts, *netns);
-        let why = format!("no rule or load balancer of {node_name} takes it");
+        let only_in_api = Cause::OnlyInApi { node: node_name };
+        let why = only_in_api.to_string();
         joined.findings.push(Finding {
             what: format!("{what}, and {why}"),
             cause: Some(cause),
@@ -109,7 +136,8 @@ fn node_port(
                 from,
                 address: None,
                 reachable: Some(false),
-                why: why.clone(),
+                why: only_in_api.clone().into(),
+                conditions: Vec::new(),
                 fix: fix.clone(),
             };
             joined.reach.extend(all.map(closed));
@@ -126,6 +154,7 @@ fn node_port(
             detail: format!("NodePort of Service {name}, by the API only"),
             socket: None,
             evidence: evidence.clone(),
+            share: None,
         };
         let end = End {
             ending: Ending::Nothing,
@@ -143,6 +172,16 @@ fn node_port(
     }
 }
 
+/// Whether a gap may hide rules or a load balancer that take a port, also because they are
+/// left out of a recording.
+fn hides_rules(gap: &Gap) -> bool {
+    gap.impact == Impact::Port
+        && matches!(
+            gap.source.kind,
+            GapKind::PacketRules | GapKind::IpSet | GapKind::Balancer | GapKind::Recording
+        )
+}
+
 /// A NodePort of a node that a runtime knows as its container, and whose network is out of
 /// sight: what the API says, and the ways there that need no more.
 fn in_container(
@@ -154,19 +193,20 @@ fn in_container(
 ) -> Finding {
     let name = container.name.as_deref().unwrap_or(&container.id);
     let of = &service.name;
-    let mut fix = one.of.map_or_else(String::new, |port| {
-        let context = &cluster.site.context.name;
-        format!(
-            "kubectl --context {context} -n {} port-forward svc/{} {}:{}",
-            of.namespace, of.name, one.port, port.port
-        )
-    });
+    let mut fix = Advice::new();
+    if let Some(port) = one.of {
+        let context = Command::new("kubectl --context").arg(&cluster.site.context.name);
+        let forward = context.args("-n").arg(&of.namespace).args("port-forward");
+        let forward = forward.arg(format!("svc/{}", of.name));
+        fix = fix.command(forward.arg(format!("{}:{}", one.port, port.port)));
+        fix = fix.of(FixKind::PortForward);
+    }
     if let Some(kind) = container.cluster().filter(|cluster| cluster.distribution == "kind") {
-        fix.push_str(&format!(
-            "; or recreate kind cluster {} with extraPortMappings for containerPort {} (ports can't be \
-             added to an existing node)",
-            kind.name, one.port
+        let recreate = Advice::from("recreate kind cluster ").name(&kind.name).words(format!(
+            " with extraPortMappings for containerPort {} (ports can't be added to an existing node)",
+            one.port
         ));
+        fix = fix.and("; or ", recreate.of(FixKind::Publish));
     }
     Finding {
         what: format!(
@@ -175,7 +215,7 @@ fn in_container(
             cluster.site.context.name
         ),
         cause: None,
-        fix: Some(fix),
+        fix: (!fix.is_empty()).then_some(fix),
         evidence,
     }
 }
@@ -192,18 +232,19 @@ fn is_taken(path: &Path, netns: NetnsId, one: Exposed<'_>, proto: Proto) -> bool
 }
 
 /// Why a node may have no rules for a NodePort, and what to look at.
-fn cause(facts: &Facts<'_>, netns: NetnsId) -> (String, Option<String>) {
-    let logs =
-        "see whether kube-proxy runs here, and its logs: kubectl -n kube-system get pods -o wide | grep kube-proxy".to_owned();
-    let frontends = facts.take(facts.node.frontends(&[netns]));
+fn cause(facts: &Facts<'_>, netns: NetnsId) -> (String, Option<Advice>) {
+    let logs = Advice::from(KUBE_PROXY).of(FixKind::Inspect);
+    let frontends = facts.take(facts.world.frontends(&[netns]));
     if frontends.iter().any(|f| f.balancer == Balancer::Cilium) {
         let cause = "Cilium balances here and does not have it: its kube-proxy replacement may be off for \
                      NodePorts, or it lags behind";
         return (
             cause.to_owned(),
             Some(
-                "see cilium-dbg service list and cilium-dbg status in the Cilium pod of this node"
-                    .to_owned(),
+                Advice::from(
+                    "see cilium-dbg service list and cilium-dbg status in the Cilium pod of this node",
+                )
+                .of(FixKind::Inspect),
             ),
         );
     }
@@ -230,11 +271,11 @@ fn has_node_ports(facts: &Facts<'_>, netns: NetnsId) -> bool {
     ruleset.tables.iter().any(|table| match &*table.id.name {
         "nat" => {
             let chain = ChainId { table: table.id.clone(), name: "KUBE-NODEPORTS".into() };
-            facts.take(facts.node.chain(&chain)).is_some_and(|rules| !rules.is_empty())
+            facts.take(facts.world.chain(&chain)).is_some_and(|rules| !rules.is_empty())
         }
         "kube-proxy" => {
             let map = SetId { table: table.id.clone(), name: "service-nodeports".into() };
-            facts.take(facts.node.set_elements(&map)).is_some_and(|ports| !ports.is_empty())
+            facts.take(facts.world.set_elements(&map)).is_some_and(|ports| !ports.is_empty())
         }
         _ => false,
     })
@@ -249,6 +290,6 @@ fn health_check(cluster: &Cluster, service: &KubeService, one: Exposed<'_>) -> F
         ),
         cause: None,
         fix: None,
-        evidence: vec![Evidence::new(API, told(cluster, service))],
+        evidence: vec![Evidence::new(EvidenceSource::KubernetesApi, told(cluster, service))],
     }
 }

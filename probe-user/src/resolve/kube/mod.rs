@@ -17,11 +17,12 @@ mod site;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use super::facts::Facts;
 use crate::model::{
-    Ending, Finding, Gap, Hop, HopKind, Impact, KubeAsk, KubeEndpoints, KubeObjects, KubePod,
-    KubeService, KubeWish, NetnsId, ObjectName, Path, Query, Reach, Scope,
+    Advice, Ending, Finding, Gap, GapKind, Hop, HopKind, Impact, KubeAsk, KubeEndpoints,
+    KubeObjects, KubePod, KubeService, KubeWish, NetnsId, ObjectName, Path, Query, Reach, Scope,
 };
 pub use everything::read;
 pub(super) use known::Known;
@@ -58,14 +59,15 @@ struct Cluster {
 impl Joined {
     /// Whether an API named the container whose name a gap misses.
     pub(super) fn fills(&self, gap: &Gap) -> bool {
-        let Some(id) = gap.source.strip_prefix("container ") else { return false };
+        let id = gap.source.name.as_str();
         let named = |pod: &KubePod| {
             pod.containers.iter().any(|c| c.id.as_deref().is_some_and(|full| full.starts_with(id)))
         };
         // A gap that says what to do about it is worth reading all the same.
         gap.impact == Impact::Name
             && gap.remedy.is_none()
-            && id.len() == 12
+            && gap.source.kind == GapKind::Container
+            && !id.is_empty()
             && self.clusters.iter().any(|cluster| cluster.pods.iter().any(named))
     }
 }
@@ -74,13 +76,13 @@ impl Joined {
 /// only an API knows of.
 pub(super) fn join(facts: &Facts<'_>, query: &Query, paths: &mut Vec<Path>) -> Joined {
     let mut joined = Joined::default();
-    let contexts = facts.node.kube_contexts();
+    let contexts = facts.world.kube_contexts();
     contexts::add(facts, &contexts.value, paths, &mut joined.findings);
     // A kubeconfig that can't be read says nothing of what has to do with no cluster.
     if !concerns(facts, &contexts.value, query, paths) {
         return joined;
     }
-    let contexts = facts.take(contexts);
+    let contexts = facts.take_of_api(contexts);
     for site in site::of(facts, &contexts) {
         let cluster = ask(facts, site, query, paths);
         for path in paths.iter_mut().filter(|path| cluster.site.has(path)) {
@@ -133,14 +135,9 @@ pub(super) fn complete(joined: &Joined, paths: &[Path], reach: &mut Vec<Reach>) 
             });
             let Some((asked, port)) = port else { continue };
             let name = &service.name;
-            let before = format!(
-                "-n {} port-forward svc/{} LOCALPORT:SERVICEPORT",
-                name.namespace, name.name
-            );
-            let after =
-                format!("-n {} port-forward svc/{} {asked}:{port}", name.namespace, name.name);
-            for fix in reach.iter_mut().filter_map(|reach| reach.fix.as_mut()) {
-                *fix = fix.replace(&before, &after);
+            let fixes = reach.iter_mut().filter_map(|reach| reach.fix.as_mut());
+            for command in fixes.flat_map(Advice::commands_mut) {
+                command.fill_ports(name, asked, port);
             }
         }
     }
@@ -204,15 +201,15 @@ fn ask(facts: &Facts<'_>, site: Site, query: &Query, paths: &[Path]) -> Cluster 
             KubeWish::Service(name) if said.services.is_empty() => cluster.absent.push(name),
             _ => {}
         }
-        cluster.services.extend(said.services);
-        cluster.pods.extend(said.pods);
+        cluster.services.extend_from_slice(&said.services);
+        cluster.pods.extend_from_slice(&said.pods);
     }
     // Of all services those that have to do with the question.
     let on_port = |service: &KubeService| {
         let asked = |e: &exposed::Exposed<'_>| query.ports.contains(e.port);
         exposed::of(service).iter().any(asked)
     };
-    let mut leads = Vec::new();
+    let mut leads = BTreeSet::new();
     for path in paths.iter().filter(|path| cluster.site.has(path)) {
         if let Some(pod) = names::pod_of(&cluster, path)
             && let Some(port) = path.hops.last().and_then(|hop| hop.endpoint.port)
@@ -229,21 +226,25 @@ fn ask(facts: &Facts<'_>, site: Site, query: &Query, paths: &[Path]) -> Cluster 
         if let KubeWish::Endpoints(name) = wish {
             cluster.endpoints_of.insert(name);
         }
-        cluster.endpoints.extend(said.endpoints);
+        cluster.endpoints.extend_from_slice(&said.endpoints);
     }
     cluster
 }
 
 /// Asks one API, and gives what it answered; what it did not is a gap.
-fn request(facts: &Facts<'_>, site: &Site, wishes: Vec<KubeWish>) -> Vec<(KubeWish, KubeObjects)> {
+fn request(
+    facts: &Facts<'_>,
+    site: &Site,
+    wishes: Vec<KubeWish>,
+) -> Vec<(KubeWish, Rc<KubeObjects>)> {
     let context = site.context.id();
     let asks: Vec<KubeAsk> =
         wishes.into_iter().map(|wish| KubeAsk { context: context.clone(), wish }).collect();
     if asks.is_empty() {
         return Vec::new();
     }
-    let reads = facts.node.kube(&asks);
-    let said = asks.into_iter().zip(reads).map(|(ask, read)| (ask.wish, facts.take(read)));
+    let reads = facts.world.kube(&asks);
+    let said = asks.into_iter().zip(reads).map(|(ask, read)| (ask.wish, facts.take_of_api(read)));
     said.filter(|(_, objects)| objects.answered).collect()
 }
 
@@ -256,7 +257,11 @@ fn service_of(path: &Path) -> Option<ObjectName> {
 /// Whether nothing at the end of a path serves: a socket that holds a NodePort, or nobody.
 fn is_idle(path: &Path) -> bool {
     path.end.ending == Ending::Nothing
-        || path.end.processes.first().is_some_and(|process| process.name() == "kube-proxy")
+        || path
+            .end
+            .processes
+            .first()
+            .is_some_and(|process| process.name() == "kube-proxy" && !process.own_word)
 }
 
 /// The pods to ask for: by name where that is known, else by the address that the path
@@ -300,7 +305,8 @@ fn addresses_of(facts: &Facts<'_>, site: &Site, path: &Path) -> Vec<IpAddr> {
         // In the node's network all pods have the node's address.
         return Vec::new();
     }
-    let of_pod = facts.take(facts.node.addresses(&[netns])).into_iter().map(|a| a.address);
+    let of_pod = facts.addresses_of(netns);
+    let of_pod = of_pod.iter().map(|a| a.address);
     let link_local = |a: &IpAddr| matches!(a, IpAddr::V6(a) if a.is_unicast_link_local());
     of_pod.filter(usable).filter(|a| !link_local(a)).collect()
 }

@@ -1,10 +1,11 @@
 //! Names for the ends of paths.
 
+use super::super::few::{NAMED, few};
 use super::exposed;
 use super::{Cluster, service_of};
 use crate::model::{
-    Cluster as Named, Container, Evidence, HopKind, KubeContainer, KubeEndpoint, KubeNode, KubePod,
-    KubeService, ObjectName, Path, Pod, Service,
+    Cluster as Named, Container, Evidence, EvidenceSource, HopKind, KubeContainer, KubeEndpoint,
+    KubeNode, KubePod, KubeService, ObjectName, Path, Pod, Service,
 };
 
 /// Who said it.
@@ -25,7 +26,7 @@ pub(super) fn add(cluster: &Cluster, path: &mut Path) {
                 ..path.end.pod.take().unwrap_or_default()
             });
         }
-        path.end.evidence.push(Evidence::new(API, detail));
+        path.end.evidence.push(Evidence::new(EvidenceSource::KubernetesApi, detail));
     }
     name_service(cluster, path);
     name_cluster(cluster, path);
@@ -113,7 +114,7 @@ fn name_pod(cluster: &Cluster, path: &mut Path, pod: &KubePod) {
     if let Some(phase) = pod.phase.as_deref().filter(|phase| *phase != "Running") {
         detail.push_str(&format!(", {phase}"));
     }
-    path.end.evidence.push(Evidence::new(API, detail));
+    path.end.evidence.push(Evidence::new(EvidenceSource::KubernetesApi, detail));
     path.end.pod = Some(Pod {
         namespace: Some(pod.name.namespace.clone()),
         name: Some(pod.name.name.clone()),
@@ -149,7 +150,9 @@ fn name_service(cluster: &Cluster, path: &mut Path) {
         if let (Some(port), Some(said)) = (port, path.end.service.as_mut()) {
             said.port.get_or_insert_with(|| exposed::name(port));
         }
-        path.end.evidence.push(Evidence::new(API, told(cluster, service)));
+        path.end
+            .evidence
+            .push(Evidence::new(EvidenceSource::KubernetesApi, told(cluster, service)));
         return;
     }
     let Some(pod) = pod_of(cluster, path) else { return };
@@ -158,19 +161,19 @@ fn name_service(cluster: &Cluster, path: &mut Path) {
     let leads = |service: &&KubeService| exposed::selects(service, pod, port);
     let mut services = cluster.services.iter().filter(leads);
     let Some(service) = services.next() else { return };
-    let others: Vec<String> = services.map(|s| s.name.to_string()).collect();
+    let others = few(services.map(|s| &s.name));
     let of = exposed::port_to(service, pod, proto, port);
     let mut detail = told(cluster, service);
     if !others.is_empty() {
         // One is named in the field, the others where it is said how it is known.
-        detail.push_str(&format!("; Services that lead there too: {}", others.join(", ")));
+        detail.push_str(&format!("; Services that lead there too: {}", others));
     }
     path.end.service = Some(Service {
         namespace: service.name.namespace.clone(),
         name: service.name.name.clone(),
         port: of.map(exposed::name),
     });
-    path.end.evidence.push(Evidence::new(API, detail));
+    path.end.evidence.push(Evidence::new(EvidenceSource::KubernetesApi, detail));
 }
 
 /// A Service in one line: `context kind-cluster1: Service default/web NodePort 10.96.5.127 80:30518/TCP`.
@@ -183,11 +186,14 @@ pub(super) fn told(cluster: &Cluster, service: &KubeService) -> String {
     if addresses.is_empty() {
         addresses.push("headless".to_owned());
     }
-    text.push_str(&format!(" {}", addresses.join(", ")));
-    for port in &service.ports {
+    text.push_str(&format!(" {}", few(addresses)));
+    for port in service.ports.iter().take(NAMED) {
         let node = port.node_port.map_or_else(String::new, |p| format!(":{p}"));
         let proto = port.proto.map_or_else(|| "?".to_owned(), |p| p.to_string());
         text.push_str(&format!(" {}{node}/{proto} to {}", port.port, port.target));
+    }
+    if service.ports.len() > NAMED {
+        text.push_str(&format!(" and {} more", service.ports.len() - NAMED));
     }
     text
 }

@@ -16,19 +16,19 @@ pub fn name_services(node: &dyn Node, listing: &mut Listing) {
         return;
     }
     let facts = Facts::new(node);
-    let contexts = facts.take(facts.node.kube_contexts());
+    let contexts = facts.take_of_api(facts.world.kube_contexts());
     for site in site::of(&facts, &contexts) {
         let of_site = |row: &&mut ListRow| is_unnamed(row) && site.netns.contains(&row.netns.id);
         if !listing.rows.iter_mut().any(|row| of_site(&row)) {
             continue;
         }
-        let addresses = facts.take(facts.node.addresses(&site.netns));
+        let addresses = facts.take(facts.world.addresses(&site.netns));
         let said = request(&facts, &site, vec![KubeWish::Services]);
-        let services: Vec<KubeService> = said.into_iter().flat_map(|(_, o)| o.services).collect();
+        let services = || said.iter().flat_map(|(_, objects)| &objects.services);
         for row in listing.rows.iter_mut().filter(of_site) {
             let of_node = row.address.is_unspecified()
                 || addresses.iter().any(|a| a.netns == row.netns.id && a.address == row.address);
-            row.service = services.iter().find_map(|service| named(service, row, of_node));
+            row.service = services().find_map(|service| named(service, row, of_node));
         }
     }
     let gaps = facts.gaps().into_iter().filter(|gap| !listing.gaps.contains(gap));

@@ -142,7 +142,7 @@ fn may_be_here(context: &KubeContext, addresses: &[Address]) -> bool {
         Err(_) => host == "localhost",
     };
     OF_NODE.iter().any(|start| context.file.starts_with(start))
-        || context.name == "in-cluster"
+        || context.in_cluster
         || host_of(&context.server).is_some_and(here)
 }
 
@@ -164,21 +164,21 @@ fn nodes_of(facts: &Facts<'_>, contexts: &[&KubeContext]) -> Vec<Vec<KubeNode>> 
     let ask = |wish: &dyn Fn() -> KubeWish, ids: &[ContextId]| -> Vec<KubeAsk> {
         ids.iter().map(|context| KubeAsk { context: context.clone(), wish: wish() }).collect()
     };
-    let first = facts.node.kube(&ask(&|| KubeWish::Node(name.clone()), &ids));
+    let first = facts.world.kube(&ask(&|| KubeWish::Node(name.clone()), &ids));
     let mut nodes: Vec<Option<Vec<KubeNode>>> = first
         .into_iter()
         .map(|read| {
-            let said = facts.take(read);
+            let said = facts.take_of_api(read);
             // No answer is told by its gap, and asking again would give another.
-            (!said.answered || !said.nodes.is_empty()).then_some(said.nodes)
+            (!said.answered || !said.nodes.is_empty()).then(|| said.nodes.clone())
         })
         .collect();
     let left: Vec<ContextId> =
         ids.iter().zip(&nodes).filter(|(_, n)| n.is_none()).map(|(id, _)| id.clone()).collect();
     if !left.is_empty() {
-        let mut said = facts.node.kube(&ask(&|| KubeWish::Nodes, &left)).into_iter();
+        let mut said = facts.world.kube(&ask(&|| KubeWish::Nodes, &left)).into_iter();
         for slot in nodes.iter_mut().filter(|slot| slot.is_none()) {
-            *slot = said.next().map(|read| facts.take(read).nodes);
+            *slot = said.next().map(|read| facts.take_of_api(read).nodes.clone());
         }
     }
     nodes.into_iter().map(Option::unwrap_or_default).collect()
@@ -222,7 +222,7 @@ fn container_of(facts: &Facts<'_>, node: &KubeNode) -> Option<Container> {
             && container.name.as_ref() == Some(&node.name)
             && addresses.any(|address| node.addresses.contains(address))
     };
-    facts.take(facts.node.containers()).into_iter().find(is_it)
+    facts.take(facts.world.containers()).iter().find(|c| is_it(c)).cloned()
 }
 
 /// Whether a node's name is this machine's, with or without its domain.

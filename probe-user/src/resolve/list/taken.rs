@@ -5,16 +5,18 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 
+use whereis_port_rules::ports::{self, Taken};
+
 use super::ListFilter;
 use crate::model::{
     Balancer, End, Ending, Endpoint, Frontend, FrontendKind, HopKind, ListRow, NetnsId, Port,
     Proto, RouteKind, RouteQuery, Service,
 };
 use crate::resolve::facts::Facts;
+use crate::resolve::from_node::{self, FromNode};
 use crate::resolve::path;
 use crate::resolve::route;
-use crate::resolve::rules::from_node::FromNode;
-use crate::resolve::rules::ports::{self, Taken};
+use crate::resolve::ruled::say_unclear;
 
 /// Adds what rules and balancers take in these namespaces to the rows of sockets.
 pub(super) fn add(
@@ -23,18 +25,21 @@ pub(super) fn add(
     filter: &ListFilter,
     rows: &mut Vec<ListRow>,
 ) {
-    facts.node.expect_rules(places);
+    facts.world.prefetch_rules(places);
     path::read_rulesets(facts, places);
-    let source = FromNode::new(facts);
     let mut new = Vec::new();
     for netns in places {
         if let Some(ruleset) = path::ruleset(facts, *netns) {
-            for taken in ports::taken(&source, &ruleset) {
+            let here = from_node::here(facts, *netns);
+            let found = ports::taken(&FromNode::new(facts, *netns), &ruleset, &here);
+            let asked = filter.ports.map_or(1..=u16::MAX, |p| p.first.0..=p.last.0);
+            say_unclear(facts, *netns, &found, asked);
+            for taken in found.ports {
                 new.push(of_rules(facts, *netns, taken));
             }
         }
     }
-    let frontends = facts.take(facts.node.frontends(places));
+    let frontends = facts.take(facts.world.frontends(places));
     new.extend(frontends.iter().filter_map(|frontend| of_balancer(facts, frontend)));
     new.retain(|row| {
         filter.proto.is_none_or(|proto| proto == row.proto)
@@ -114,9 +119,9 @@ fn of_balancer(facts: &Facts<'_>, frontend: &Frontend) -> Option<ListRow> {
     };
     // Addresses of services are on a dummy interface with IPVS: they are no ports of
     // the node.
-    let links = facts.take(facts.node.links(&[frontend.netns]));
+    let links = facts.links_of(frontend.netns);
     let dummy = links.iter().find(|l| l.name == "kube-ipvs0").map(|l| l.index);
-    let addresses = facts.take(facts.node.addresses(&[frontend.netns]));
+    let addresses = facts.addresses_of(frontend.netns);
     let of_service = addresses.iter().any(|a| a.address == address && Some(a.ifindex) == dummy);
     let query = RouteQuery { netns: frontend.netns, to: address, mark: 0 };
     let is_own = || route::decide(facts, &query).is_some_and(|r| r.kind == RouteKind::Local);

@@ -6,18 +6,30 @@
 //! the filters. It sends the packet to a server as if a process here had.
 
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 
-use super::super::rules::{Packet, Sender};
+use whereis_port_rules::{Packet, Sender};
+
 use super::{Arrival, StopKind, To, Walk, Way, cross, hops, stage};
 use crate::model::{
-    Balancer, End, Endpoint, Evidence, Frontend, FrontendKind, FrontendScope, Hook, Hop, HopKind,
-    NetnsId, Port, Proto, RouteFound, RouteKind, Server, Service,
+    Advice, Balancer, End, Endpoint, Evidence, EvidenceSource, FixKind, Frontend, FrontendKind,
+    FrontendScope, Hook, Hop, HopKind, NetnsId, Port, Proto, RouteFound, RouteKind, Server,
+    Service,
 };
+use crate::resolve::budget::WAY;
 
 impl Walk<'_, '_> {
-    fn frontends(&self, netns: NetnsId, balancer: Balancer) -> Vec<Frontend> {
-        let all = self.facts.take(self.facts.node.frontends(&[netns]));
-        all.into_iter().filter(|f| f.balancer == balancer).collect()
+    fn frontends(&self, netns: NetnsId, balancer: Balancer) -> Rc<[Frontend]> {
+        let mut memo = self.facts.memo.frontends.borrow_mut();
+        let read = || {
+            let all = self.facts.take(self.facts.world.frontends(&[netns]));
+            all.iter().filter(|f| f.balancer == balancer).cloned().collect()
+        };
+        let all = Rc::clone(memo.entry((netns, balancer)).or_insert_with(read));
+        // They are gone through one by one.
+        let share = self.facts.budget.of(netns);
+        self.facts.budget.spend(&share, u64::try_from(all.len()).unwrap_or(u64::MAX));
+        all
     }
 
     /// Cilium at connect(): the exact address, else the entry that stands for every
@@ -100,7 +112,15 @@ impl Walk<'_, '_> {
         let weights: Vec<u64> = active.iter().map(|server| weight(frontend, server)).collect();
         let total: u64 = weights.iter().sum();
         let mut arrivals = Vec::new();
-        for (server, weight) in active.iter().zip(weights) {
+        let share = self.facts.budget.of(netns);
+        for (at, (server, weight)) in active.iter().zip(weights).enumerate() {
+            if !self.facts.budget.spend(&share, WAY) {
+                let mut rest =
+                    way.stop(StopKind::Unknown, "there are more servers than are followed");
+                rest.more = active.len() - at;
+                arrivals.push(rest);
+                break;
+            }
             let server = Server { to: target(frontend, server, to), ..(*server).clone() };
             let mut way = way.clone();
             #[expect(clippy::cast_precision_loss, reason = "a share to be shown as percent")]
@@ -110,6 +130,7 @@ impl Walk<'_, '_> {
             hop.kind = HopKind::Dnat;
             hop.endpoint.address = Some(server.to.ip());
             hop.endpoint.port = Some(Port(server.to.port()));
+            hop.share = (share < 1.0).then_some(share);
             hop.detail = match share < 1.0 {
                 true => hops::percent(share),
                 false => "the only backend".to_owned(),
@@ -178,7 +199,8 @@ impl Walk<'_, '_> {
                 "IPVS sends nothing from a loopback address to {}, another machine",
                 server.to.ip()
             );
-            let fix = Some("connect to another address of this node".to_owned());
+            let fix = Advice::from("connect to another address of this node");
+            let fix = Some(fix.of(FixKind::ConnectElsewhere));
             return vec![way.stop_with(StopKind::NoWay, why, fix, End::default())];
         }
         packet.oif = route.oif.map(|index| self.nic(netns, index));
@@ -240,14 +262,15 @@ impl Walk<'_, '_> {
             detail,
             socket: None,
             evidence: vec![evidence(frontend)],
+            share: None,
         }
     }
 }
 
 fn evidence(frontend: &Frontend) -> Evidence {
     let source = match frontend.balancer {
-        Balancer::Ipvs => "IPVS",
-        Balancer::Cilium => "Cilium's maps",
+        Balancer::Ipvs => EvidenceSource::Ipvs,
+        Balancer::Cilium => EvidenceSource::Cilium,
     };
     let to = match (frontend.address, frontend.mark) {
         (_, Some(mark)) => format!("mark {mark:#x}"),

@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::super::rules::{Packet, SeenAs, Sender};
+use whereis_port_rules::{Packet, SeenAs, Sender};
+
 use super::{Arrival, Stop, StopKind, To, Walk, Way};
 use crate::model::{Container, Ending, NetnsId, Port, RouteFound};
 use crate::resolve::place::{at_address, locate};
@@ -55,7 +56,7 @@ pub(super) fn leave(
         packet.untracked = false;
         packet.uid = None;
         packet.oif = None;
-        let addresses = facts.take(facts.node.addresses(&[*netns]));
+        let addresses = facts.addresses_of(*netns);
         let on = addresses.iter().find(|a| a.address == *address).map(|a| a.ifindex);
         packet.iif = on.map(|index| walk.nic(*netns, index));
         arrivals.extend(walk.external(way.clone(), packet));
@@ -87,7 +88,7 @@ impl Walk<'_, '_> {
         let sockets = at_address(facts, packet.netns, address, Port(port), packet.proto);
         if sockets.is_empty() {
             let mut path = nothing(facts, packet.netns, address, Port(port), packet.proto, false);
-            path.end.containers = facts.containers_of(packet.netns);
+            path.end.containers = facts.containers_of(packet.netns).to_vec();
             path.end.cluster = path.end.containers.iter().rev().find_map(Container::cluster);
             let why = path.end.why.clone().unwrap_or_default();
             let stop = Stop { kind: StopKind::Nothing, why, fix: None };

@@ -1,12 +1,15 @@
 //! Which of a namespace's ports rules and balancers take, and where they lead.
 
+use std::collections::hash_map::Entry as Slot;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use super::super::rules::{Nic, Sender};
+use whereis_port_rules::{Nic, Sender};
+
 use super::{Arrival, StopKind, To, from_elsewhere, from_process, ruleset, send};
 use crate::model::{
-    Address, BaseChain, ChainKind, Endpoint, Gap, Hook, HopKind, Impact, Link, LinkKind, NetnsId,
-    Path, Port, Proto,
+    Address, BaseChain, ChainKind, Ending, Endpoint, Gap, GapKind, Hook, HopKind, Impact, Link,
+    LinkKind, NetnsId, Path, Pid, Port, Proto,
 };
 use crate::resolve::facts::Facts;
 use crate::resolve::walk::Visited;
@@ -43,7 +46,7 @@ pub(in crate::resolve) fn may_take(facts: &Facts<'_>, netns: NetnsId) -> bool {
         c.kind == ChainKind::Nat || c.kind == ChainKind::Filter && c.hook == Hook::Prerouting
     };
     let rules = ruleset(facts, netns).is_some_and(|rules| rules.base_chains.iter().any(takes));
-    rules || !facts.take(facts.node.frontends(&[netns])).is_empty()
+    rules || !facts.take(facts.world.frontends(&[netns])).is_empty()
 }
 
 /// Tries a port of a namespace from everywhere: each of its addresses.
@@ -53,38 +56,35 @@ pub(in crate::resolve) fn of_namespace(
     proto: Proto,
     port: u16,
 ) -> Vec<Entry> {
-    let addresses = facts.take(facts.node.addresses(&[netns]));
-    let links = facts.take(facts.node.links(&[netns]));
-    let mut entries = Vec::new();
-    for ipv6 in [false, true] {
-        let address = send::loopback(ipv6);
-        if addresses.iter().any(|a| a.address == address) {
-            let to = To { proto, address, port };
-            let arrivals = from_process(facts, netns, to, &mut Visited::new());
-            entries.push(Entry { from: From::Loopback, to, arrivals });
-        }
-    }
+    let addresses = facts.addresses_of(netns);
+    let links = facts.links_of(netns);
     let mut usable: Vec<&Address> = addresses.iter().filter(|a| is_usable(a, &links)).collect();
     if usable.len() > ADDRESSES {
         let left = usable.len() - ADDRESSES;
         usable.truncate(ADDRESSES);
         facts.gap(Gap::new(
             Impact::Port,
-            "packet rules",
+            GapKind::PacketRules,
             format!("{left} more addresses of network namespace {netns} were not tried"),
         ));
     }
+    let mut all: Vec<Attempt> = Vec::new();
+    for ipv6 in [false, true] {
+        let address = send::loopback(ipv6);
+        if addresses.iter().any(|a| a.address == address) {
+            all.push(Attempt { from: From::Loopback, address, by: None });
+        }
+    }
     for one in &usable {
-        let to = To { proto, address: one.address, port };
-        let arrivals = from_process(facts, netns, to, &mut Visited::new());
-        entries.push(Entry { from: From::Own, to, arrivals });
+        all.push(Attempt { from: From::Own, address: one.address, by: None });
         let Some(link) = links.iter().find(|l| l.index == one.ifindex) else { continue };
         if is_inner(link, &links) {
             continue;
         }
-        let Some(link) = way_in(facts, link, &links, one.address) else { continue };
-        let arrivals = from_elsewhere(facts, netns, nic(link), Sender::Elsewhere, to);
-        entries.push(Entry { from: From::Outside, to, arrivals });
+        if let Some(link) = way_in(facts, link, &links, one.address) {
+            let by = Some((nic(link), Sender::Elsewhere));
+            all.push(Attempt { from: From::Outside, address: one.address, by });
+        }
     }
     // Containers may use any address of the node; of several networks one is tried for
     // each address, its own if it has one.
@@ -99,12 +99,36 @@ pub(in crate::resolve) fn of_namespace(
         let same_family =
             || inner.iter().find(|(a, _)| a.address.is_ipv6() == one.address.is_ipv6());
         let Some((by, link)) = own.or_else(same_family) else { continue };
-        let to = To { proto, address: one.address, port };
-        let source = neighbour(facts, netns, by);
-        let arrivals = from_elsewhere(facts, netns, nic(link), source, to);
-        entries.push(Entry { from: From::Inner, to, arrivals });
+        let by = Some((nic(link), neighbour(facts, netns, by)));
+        all.push(Attempt { from: From::Inner, address: one.address, by });
+    }
+    let share = facts.budget.of(netns);
+    let cost = CONNECTION + u64::try_from(links.len() + addresses.len()).unwrap_or(u64::MAX);
+    let count = all.len();
+    let mut entries = Vec::with_capacity(count);
+    for Attempt { from, address, by } in all {
+        if !facts.budget.spend(&share, cost) {
+            facts.budget.leave_out(&share, count - entries.len());
+            break;
+        }
+        let to = To { proto, address, port };
+        let arrivals = match by {
+            Some((nic, source)) => from_elsewhere(facts, netns, nic, source, to),
+            None => from_process(facts, netns, to, &mut Visited::new()),
+        };
+        entries.push(Entry { from, to, arrivals });
     }
     entries
+}
+
+/// What trying a connection costs besides the rules that it meets.
+const CONNECTION: u64 = 500;
+
+/// A connection to be tried: by a process of the namespace, or in by an interface.
+struct Attempt {
+    from: From,
+    address: IpAddr,
+    by: Option<(Nic, Sender)>,
 }
 
 fn nic(link: &Link) -> Nic {
@@ -120,8 +144,8 @@ pub(in crate::resolve) fn to_address(facts: &Facts<'_>, netns: NetnsId, to: To) 
     if from == From::Loopback {
         return entries;
     }
-    let addresses = facts.take(facts.node.addresses(&[netns]));
-    let links = facts.take(facts.node.links(&[netns]));
+    let addresses = facts.addresses_of(netns);
+    let links = facts.links_of(netns);
     // Behind a bridge or a device pair are containers, not other machines.
     let of_inner = addresses
         .iter()
@@ -151,9 +175,9 @@ pub(in crate::resolve) fn to_own_address(
     netns: NetnsId,
     to: To,
 ) -> Option<Vec<Arrival>> {
-    let addresses = facts.take(facts.node.addresses(&[netns]));
+    let addresses = facts.addresses_of(netns);
     let address = addresses.iter().find(|a| a.address == to.address)?;
-    let links = facts.take(facts.node.links(&[netns]));
+    let links = facts.links_of(netns);
     let link = links.iter().find(|l| l.index == address.ifindex)?;
     let source =
         if is_inner(link, &links) { neighbour(facts, netns, address) } else { Sender::Elsewhere };
@@ -176,7 +200,7 @@ fn way_in<'l>(
     if leads_in(has) {
         return Some(has);
     }
-    let routes = facts.take(facts.node.routes(&[has.netns]));
+    let routes = facts.take(facts.world.routes(&[has.netns]));
     let default =
         routes.iter().find(|r| r.prefix == 0 && r.destination.is_ipv6() == address.is_ipv6());
     let by_default = links.iter().find(|l| default.is_some_and(|r| r.ifindex == Some(l.index)));
@@ -212,7 +236,7 @@ fn neighbour(facts: &Facts<'_>, netns: NetnsId, of: &Address) -> Sender {
     let near = |a: &&Address| {
         a.netns != netns
             && a.address != of.address
-            && crate::resolve::route::covers(of.address, of.prefix, a.address)
+            && whereis_port_rules::route::covers(of.address, of.prefix, a.address)
     };
     all.iter().find(near).map_or(Sender::Elsewhere, |a| Sender::Address(a.address))
 }
@@ -226,38 +250,56 @@ pub(in crate::resolve) fn is_taken(arrival: &Arrival) -> bool {
     translated || arrival.stop.as_ref().is_some_and(|s| s.kind == StopKind::NoBackend)
 }
 
-/// The paths of what rules and balancers take among these connections to one port:
-/// one for each way, with the addresses that lead to it put together.
-pub(in crate::resolve) fn paths(entries: &[Entry]) -> Vec<Path> {
-    let mut paths: Vec<(Path, Vec<IpAddr>)> = Vec::new();
+/// How many ways are shown that depend on what is not known of who connects.
+const UNSURE: usize = 8;
+/// How many ways of one port are shown.
+const PATHS: usize = 256;
+
+/// The paths of what rules and balancers take among these connections to one port: one
+/// for each way, with the addresses that lead to it put together; and how many more there
+/// are than these.
+pub(in crate::resolve) fn paths(entries: &[Entry]) -> (Vec<Path>, usize) {
+    let mut paths: Vec<(Path, BTreeSet<IpAddr>)> = Vec::new();
+    let mut known: HashMap<WayKey, Option<usize>> = HashMap::new();
+    let (mut unsure, mut more) = (0, 0);
     for entry in entries {
         for arrival in entry.arrivals.iter().filter(|a| is_taken(a)) {
             let path = path(entry, arrival);
-            match paths.iter_mut().find(|(known, _)| same_way(known, &path)) {
-                Some((known, addresses)) => {
-                    add_evidence(known, &path);
-                    if !addresses.contains(&entry.to.address) {
-                        addresses.push(entry.to.address);
+            match known.entry(way_key(&path)) {
+                Slot::Occupied(at) => {
+                    if let Some((known, addresses)) = at.get().and_then(|at| paths.get_mut(at)) {
+                        add_evidence(known, &path);
+                        addresses.insert(entry.to.address);
                     }
                 }
-                None => paths.push((path, vec![entry.to.address])),
+                Slot::Vacant(new) => {
+                    let depends = !arrival.depends.is_empty();
+                    if paths.len() >= PATHS || depends && unsure >= UNSURE {
+                        new.insert(None);
+                        more += 1;
+                        continue;
+                    }
+                    unsure += usize::from(depends);
+                    new.insert(Some(paths.len()));
+                    paths.push((path, BTreeSet::from([entry.to.address])));
+                }
             }
         }
     }
-    let all = |ipv6: bool, with_loopback: bool| {
-        let mut all: Vec<IpAddr> = entries.iter().map(|e| e.to.address).collect();
-        all.retain(|a| a.is_ipv6() == ipv6 && (with_loopback || !a.is_loopback()));
-        all.sort_unstable();
-        all.dedup();
+    let untold = entries.iter().map(|e| e.arrivals.iter().map(|a| a.more).sum::<usize>()).max();
+    more += untold.unwrap_or_default();
+    let all = |ipv6: bool| {
+        let mut all: BTreeSet<IpAddr> = entries.iter().map(|e| e.to.address).collect();
+        all.retain(|a| a.is_ipv6() == ipv6 && !a.is_loopback());
         all
     };
+    let everywhere = [all(false), all(true)];
     let mut found: Vec<Path> = paths
         .into_iter()
-        .map(|(mut path, mut addresses)| {
-            addresses.sort_unstable();
+        .map(|(mut path, addresses)| {
             let v6 = addresses.iter().all(IpAddr::is_ipv6);
             let every = addresses.iter().filter(|a| a.is_ipv6() == v6).count() > 1
-                && all(v6, false).iter().all(|a| addresses.contains(a));
+                && everywhere[usize::from(v6)].is_subset(&addresses);
             if every && let Some(first) = path.hops.first_mut() {
                 let any = if v6 {
                     IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED)
@@ -270,7 +312,7 @@ pub(in crate::resolve) fn paths(entries: &[Entry]) -> Vec<Path> {
         })
         .collect();
     share_root(&mut found);
-    found
+    (found, more)
 }
 
 /// The ways behind one frontend begin with the same step: what is known of it by one
@@ -310,34 +352,47 @@ fn path(entry: &Entry, arrival: &Arrival) -> Path {
             detail: path.end.why.clone().unwrap_or_default(),
             socket: None,
             evidence,
+            share: None,
         });
     }
     path
 }
 
-/// Whether two paths are the same but for the address asked for, and for which hook
-/// the evidence is of.
-pub(in crate::resolve) fn same_way(a: &Path, b: &Path) -> bool {
-    let steps = |path: &Path| -> Vec<_> {
-        let step = |(at, hop): (usize, &crate::model::Hop)| {
-            // The first one is what was asked for: any address will do.
-            let endpoint = if at == 0 { None } else { hop.endpoint.address };
-            (hop.kind, hop.netns.as_ref().map(|n| n.id), endpoint, hop.endpoint.port, hop.proto)
-        };
-        path.hops.iter().enumerate().map(step).collect()
-    };
-    let end = |path: &Path| {
-        let pids: Vec<_> = path.end.processes.iter().map(|p| p.pid).collect();
-        (path.end.ending, pids)
-    };
-    let family = |path: &Path| path.hops.first()?.endpoint.address.map(|a| a.is_ipv6());
-    steps(a) == steps(b) && end(a) == end(b) && family(a) == family(b)
+/// A step without its words.
+type Step = (HopKind, Option<NetnsId>, Option<IpAddr>, Option<Port>, Proto);
+
+/// What two paths have in common that are the same but for the address asked for, and for
+/// which hook the evidence is of.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(in crate::resolve) struct WayKey {
+    steps: Vec<Step>,
+    ending: Ending,
+    pids: Vec<Pid>,
+    ipv6: Option<bool>,
 }
+
+pub(in crate::resolve) fn way_key(path: &Path) -> WayKey {
+    let step = |(at, hop): (usize, &crate::model::Hop)| {
+        // The first one is what was asked for: any address will do.
+        let endpoint = if at == 0 { None } else { hop.endpoint.address };
+        (hop.kind, hop.netns.as_ref().map(|n| n.id), endpoint, hop.endpoint.port, hop.proto)
+    };
+    let first = path.hops.first().and_then(|hop| hop.endpoint.address);
+    WayKey {
+        steps: path.hops.iter().enumerate().map(step).collect(),
+        ending: path.end.ending,
+        pids: path.end.processes.iter().map(|p| p.pid).collect(),
+        ipv6: first.map(|address| address.is_ipv6()),
+    }
+}
+
+/// How much evidence of one kind of step is kept: other hooks say the same.
+const EVIDENCE: usize = 16;
 
 fn add_evidence(known: &mut Path, other: &Path) {
     for (mine, theirs) in known.hops.iter_mut().zip(&other.hops) {
         for evidence in &theirs.evidence {
-            if !mine.evidence.contains(evidence) {
+            if mine.evidence.len() < EVIDENCE && !mine.evidence.contains(evidence) {
                 mine.evidence.push(evidence.clone());
             }
         }

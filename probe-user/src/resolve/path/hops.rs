@@ -2,17 +2,15 @@
 
 use std::net::IpAddr;
 
-use super::super::rules::dialect::Meaning;
-use super::super::rules::{Outcome, Packet, Step, text};
-use crate::model::{Endpoint, Evidence, Hop, HopKind, Port};
-use crate::resolve::facts::Facts;
+use whereis_port_rules::dialect::Meaning;
+use whereis_port_rules::{Outcome, Packet, Step, text};
 
-/// What evidence from rules is called.
-const SOURCE: &str = "packet rules";
+use crate::model::{Endpoint, Evidence, EvidenceSource, Hop, HopKind, Port};
+use crate::resolve::facts::Facts;
 
 /// The rules that led to an outcome.
 pub(super) fn evidence(outcome: &Outcome) -> Evidence {
-    Evidence::new(SOURCE, text::summary(&outcome.trail))
+    Evidence::new(EvidenceSource::PacketRules, text::summary(&outcome.trail))
 }
 
 /// The rule that decided, in words.
@@ -48,13 +46,17 @@ pub(super) fn translation(
     let apart = 1 + usize::from(outcome.probability < 1.0) - usize::from(map);
     let common = outcome.trail.len().saturating_sub(apart).max(1).min(outcome.trail.len());
     let common = outcome.trail.get(..common).unwrap_or_default();
-    let mut proof = vec![Evidence::new(SOURCE, text::summary(common))];
-    proof.extend(outcome.notes.iter().map(|note| Evidence::new(SOURCE, note.clone())));
+    let mut proof = vec![Evidence::new(EvidenceSource::PacketRules, text::summary(common))];
+    proof.extend(
+        outcome.notes.iter().map(|note| Evidence::new(EvidenceSource::PacketRules, note.clone())),
+    );
     let taken = hop(facts, before, kind, asked, words(meaning, "taken by a rule"), proof);
     let share =
         if outcome.probability < 1.0 { percent(outcome.probability) } else { "always".to_owned() };
     let became = (after.destination, after.dport);
-    [taken, hop(facts, before, HopKind::Dnat, became, share, vec![evidence(outcome)])]
+    let mut became = hop(facts, before, HopKind::Dnat, became, share, vec![evidence(outcome)]);
+    became.share = (outcome.probability < 1.0).then_some(outcome.probability);
+    [taken, became]
 }
 
 /// What was asked for, and the socket that TPROXY hands it to.
@@ -89,6 +91,7 @@ pub(super) fn hop(
         detail,
         socket: None,
         evidence,
+        share: None,
     }
 }
 
@@ -96,7 +99,7 @@ pub(super) fn hop(
 pub(super) fn note_source(hops: &mut [Hop], outcome: &Outcome) {
     if let Some(hop) = hops.last_mut() {
         hop.evidence.push(Evidence::new(
-            SOURCE,
+            EvidenceSource::PacketRules,
             format!("the source changes, too: {}", text::summary(&outcome.trail)),
         ));
     }

@@ -1,7 +1,7 @@
 //! What several possible ways of one connection say together.
 
 use super::{Arrival, Stop, StopKind};
-use crate::model::Ending;
+use crate::model::{Advice, Condition, ConditionCode, Ending};
 
 /// Whether a connection arrives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,7 +10,7 @@ pub(in crate::resolve) struct Judgement {
     pub(in crate::resolve) arrives: Option<bool>,
     /// Why not, or what it depends on; `None` when it simply arrives.
     pub(in crate::resolve) why: Option<String>,
-    pub(in crate::resolve) fix: Option<String>,
+    pub(in crate::resolve) fix: Option<Advice>,
 }
 
 /// Judges all ways that one connection may take.
@@ -50,7 +50,7 @@ pub(in crate::resolve) fn judge(arrivals: &[Arrival]) -> Judgement {
     if let Some((first, stop)) = stops.iter().find(|(a, _)| !a.depends.is_empty()) {
         let why = format!("{} if {}", stop.why, list(&first.depends));
         // Shut to some clients only, and open to whoever is not named.
-        let named = |a: &Arrival| a.depends.iter().any(|d| is_client(d));
+        let named = |a: &Arrival| a.depends.iter().any(|d| d.code == ConditionCode::Client);
         let shut_to_some = stops.iter().all(|(a, _)| named(a))
             && arrivals.iter().any(|a| a.stop.is_none() && !named(a));
         if shut_to_some {
@@ -66,15 +66,10 @@ pub(in crate::resolve) fn judge(arrivals: &[Arrival]) -> Judgement {
     Judgement { arrives: Some(true), why: Some(why), fix: stop.fix.clone() }
 }
 
-fn list(depends: &[String]) -> String {
-    depends.join(", and ")
-}
-
-/// Whether an assumption is that the client is a certain one.
-fn is_client(assumption: &str) -> bool {
-    assumption
-        .strip_prefix("the client's address is ")
-        .is_some_and(|rest| !rest.starts_with("not "))
+/// All of them, in words.
+pub(super) fn list(depends: &[Condition]) -> String {
+    let words: Vec<&str> = depends.iter().map(|one| one.text.as_str()).collect();
+    words.join(", and ")
 }
 
 #[cfg(test)]
@@ -85,7 +80,7 @@ mod tests {
 
     fn stopped(kind: StopKind, depends: &[&str]) -> Arrival {
         let mut way = Way::begin();
-        way.depends = depends.iter().map(|d| (*d).to_owned()).collect();
+        way.depends = depends.iter().map(|d| Condition::of_rule(*d)).collect();
         way.stop(kind, format!("{kind:?}"))
     }
 
@@ -99,6 +94,17 @@ mod tests {
         assert_eq!((judgement.arrives, judgement.why.as_deref()), (None, Some("Unknown")));
         let judgement = judge(&[lands(Ending::Process), stopped(StopKind::Unknown, &[])]);
         assert_eq!((judgement.arrives, judgement.why.as_deref()), (None, Some("Unknown")));
+    }
+
+    #[test]
+    fn a_way_that_is_shut_to_some_clients_is_open_whatever_the_words() {
+        let mut some = stopped(StopKind::Dropped, &["no word of whom"]);
+        some.depends[0].code = ConditionCode::Client;
+        let mut others = lands(Ending::Process);
+        others.depends = vec![Condition::of_rule("the client's address is 10.0.0.1")];
+        assert_eq!(judge(&[some.clone(), others]).arrives, Some(true));
+        some.depends[0].code = ConditionCode::Rule;
+        assert_eq!(judge(&[some, lands(Ending::Process)]).arrives, None);
     }
 
     #[test]

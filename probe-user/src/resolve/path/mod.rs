@@ -9,6 +9,7 @@
 
 mod balance;
 mod cross;
+mod decisive;
 #[cfg(test)]
 mod differential;
 mod found;
@@ -18,18 +19,23 @@ mod send;
 mod stage;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 
+use super::budget::Known;
 use super::facts::Facts;
+use super::from_node;
 use super::walk::Visited;
 use crate::model::{
-    BaseChain, End, Family, Gap, Hop, Impact, NetSettings, NetnsId, Path, Proto, Ruleset, Service,
+    Advice, Balancer, BaseChain, Condition, End, Family, Frontend, Gap, GapKind, GapSource, Hop,
+    Impact, NetSettings, NetnsId, Path, Proto, Ruleset, Service,
 };
 
+pub(super) use crate::model::StopKind;
+pub(super) use decisive::decisive;
 pub(super) use found::{
-    Entry, From, is_taken, may_take, of_namespace, paths, same_way, to_address, to_own_address,
+    Entry, From, WayKey, is_taken, may_take, of_namespace, paths, to_address, to_own_address,
+    way_key,
 };
 pub(super) use judge::{Judgement, judge};
 pub(super) use send::{from_elsewhere, from_process, loopback};
@@ -51,11 +57,13 @@ pub(super) struct Arrival {
     /// How likely, among those with the same assumptions.
     pub(super) probability: f64,
     /// What it takes for this to happen.
-    pub(super) depends: Vec<String>,
+    pub(super) depends: Vec<Condition>,
     /// What may send single clients elsewhere.
     pub(super) notes: Vec<String>,
     /// Why it gets nowhere; `None` when something takes it.
     pub(super) stop: Option<Stop>,
+    /// How many ways more this stands for, which are not told apart.
+    pub(super) more: usize,
 }
 
 /// Why a packet gets nowhere.
@@ -65,25 +73,7 @@ pub(super) struct Stop {
     /// In words, without the place: `dropped by rule …`.
     pub(super) why: String,
     /// What would help, where it is known.
-    pub(super) fix: Option<String>,
-}
-
-/// What stops a packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum StopKind {
-    /// Nothing listens: refused.
-    Nothing,
-    /// A rule or policy drops it.
-    Dropped,
-    /// A rule refuses it.
-    Rejected,
-    /// A service without a backend.
-    NoBackend,
-    /// The kernel does not let it pass: no route, no forwarding, loopback addresses
-    /// on a wire.
-    NoWay,
-    /// It is not known what becomes of it.
-    Unknown,
+    pub(super) fix: Option<Advice>,
 }
 
 /// A way that is being followed.
@@ -93,7 +83,7 @@ struct Way {
     /// How many namespaces it came into from outside.
     entered: usize,
     probability: f64,
-    depends: Vec<String>,
+    depends: Vec<Condition>,
     notes: Vec<String>,
     /// The Kubernetes service that led here: the last one.
     service: Option<Service>,
@@ -119,18 +109,22 @@ impl Way {
         self,
         kind: StopKind,
         why: impl Into<String>,
-        fix: Option<String>,
+        fix: Option<Advice>,
         mut end: End,
     ) -> Arrival {
         let why = why.into();
         end.ending = match kind {
             StopKind::Nothing | StopKind::NoBackend => crate::model::Ending::Nothing,
             StopKind::Unknown => crate::model::Ending::Unknown,
-            StopKind::Dropped | StopKind::Rejected | StopKind::NoWay => {
-                crate::model::Ending::Stopped
-            }
+            StopKind::Dropped
+            | StopKind::Rejected
+            | StopKind::NoRoute
+            | StopKind::NotForwarding
+            | StopKind::LoopbackOnWire
+            | StopKind::NoWay => crate::model::Ending::Stopped,
         };
         end.why.get_or_insert_with(|| why.clone());
+        end.stop = Some(kind);
         self.arrive(Path { end, ..Path::default() }, Some(Stop { kind, why, fix }))
     }
 
@@ -140,6 +134,7 @@ impl Way {
         hops.extend(path.hops);
         let mut end = path.end;
         end.service = end.service.or(self.service);
+        end.stop = end.stop.or(stop.as_ref().map(|stop| stop.kind));
         Arrival {
             hops,
             end,
@@ -147,6 +142,7 @@ impl Way {
             depends: self.depends,
             notes: self.notes,
             stop,
+            more: 0,
         }
     }
 }
@@ -155,11 +151,13 @@ impl Way {
 /// in a circle, and so can rules.
 const MAX_DEPTH: usize = 8;
 
-/// What was read for walks so far: a walk asks for the same rulesets again and again.
+/// What walks found out so far: they come by the same again and again.
 #[derive(Default)]
 pub(super) struct Memo {
-    rulesets: RefCell<HashMap<NetnsId, Option<Rc<Ruleset>>>>,
-    settings: RefCell<HashMap<NetnsId, Option<Rc<NetSettings>>>>,
+    rulesets: Known<NetnsId, Option<Rc<Ruleset>>>,
+    frontends: Known<(NetnsId, Balancer), Rc<[Frontend]>>,
+    pub(super) rules: from_node::Memo,
+    stages: stage::Memo,
 }
 
 /// The ruleset of a namespace; `None` when it has none.
@@ -178,15 +176,14 @@ pub(super) fn read_rulesets(facts: &Facts<'_>, netns: &[NetnsId]) {
     if missing.is_empty() {
         return;
     }
-    let read = facts.take(facts.node.rulesets(&missing));
-    for ruleset in &read {
+    let read = facts.take(facts.world.rulesets(&missing));
+    for ruleset in read.iter() {
         let of_bridge = |c: &BaseChain| c.id.table.family == Family::Bridge;
         if ruleset.base_chains.iter().any(of_bridge) {
-            let name = facts.netns_ref(ruleset.netns).name;
-            let name = name.unwrap_or_else(|| ruleset.netns.to_string());
+            let name = facts.netns_ref(ruleset.netns);
             facts.gap(Gap::new(
                 Impact::Reach,
-                format!("bridge rules of network namespace {name}"),
+                GapSource::new(GapKind::BridgeRules, format!("network namespace {name}")),
                 "they may stop frames between the members of a bridge, and are not followed by this version",
             ));
         }
@@ -198,13 +195,8 @@ pub(super) fn read_rulesets(facts: &Facts<'_>, netns: &[NetnsId]) {
 }
 
 /// The settings of a namespace.
-fn settings(facts: &Facts<'_>, netns: NetnsId) -> Option<Rc<NetSettings>> {
-    if let Some(known) = facts.memo.settings.borrow().get(&netns) {
-        return known.clone();
-    }
-    let read = facts.take(facts.node.settings(&[netns])).into_iter().next().map(Rc::new);
-    facts.memo.settings.borrow_mut().insert(netns, read.clone());
-    read
+fn settings(facts: &Facts<'_>, netns: NetnsId) -> Option<NetSettings> {
+    facts.take(facts.world.settings(&[netns])).first().cloned()
 }
 
 /// The state of one walk: where it has been.
@@ -215,10 +207,10 @@ struct Walk<'a, 'f> {
 
 /// An arrival as a path of the answer: what it depends on is said at its first step.
 pub(super) fn to_path(arrival: Arrival) -> Path {
-    let mut path =
-        Path { hops: arrival.hops, end: arrival.end, from: Vec::new(), contexts: Vec::new() };
+    let conditions = arrival.depends.clone();
+    let mut path = Path { hops: arrival.hops, end: arrival.end, conditions, ..Path::default() };
     if let Some(hop) = path.hops.first_mut().filter(|_| !arrival.depends.is_empty()) {
-        hop.detail.push_str(&format!(", if {}", arrival.depends.join(", and ")));
+        hop.detail.push_str(&format!(", if {}", judge::list(&arrival.depends)));
     }
     path
 }

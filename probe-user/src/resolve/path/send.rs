@@ -1,14 +1,17 @@
 //! A connection from somewhere to somewhere.
 
 use std::cell::RefCell;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::super::rules::{Nic, Packet, Sender};
+use whereis_port_rules::{Nic, Packet, Sender};
+
 use super::stage::Part::{BeforeIpvs, BehindIpvs};
 use super::stage::{self, Going};
 use super::{Arrival, MAX_DEPTH, StopKind, To, Walk, Way, cross, settings};
-use crate::model::{End, Hook, LOOPBACK4, NetnsId, RouteFound, RouteKind, RouteQuery};
+use crate::model::{
+    Advice, Command, End, FixKind, Hook, LOOPBACK4, NetnsId, RouteFound, RouteKind, RouteQuery,
+};
 use crate::resolve::facts::Facts;
 use crate::resolve::walk::Visited;
 
@@ -37,23 +40,10 @@ pub(in crate::resolve) fn from_elsewhere(
 }
 
 fn packet(netns: NetnsId, source: Sender, to: To, iif: Option<Nic>, oif: Option<Nic>) -> Packet {
-    Packet {
-        netns,
-        proto: to.proto,
-        source,
-        sport: None,
-        destination: to.address,
-        dport: to.port,
-        iif,
-        oif,
-        mark: 0,
-        ct_mark: 0,
-        uid: None,
-        untracked: false,
-        original: None,
-        seen_as: None,
-        tproxy: None,
-    }
+    let destination = SocketAddr::new(to.address, to.port);
+    let mut packet = Packet::new(netns, to.proto, source, destination);
+    (packet.iif, packet.oif) = (iif, oif);
+    packet
 }
 
 impl Walk<'_, '_> {
@@ -62,7 +52,7 @@ impl Walk<'_, '_> {
     }
 
     pub(super) fn nic(&self, netns: NetnsId, index: u32) -> Nic {
-        let links = self.facts.take(self.facts.node.links(&[netns]));
+        let links = self.facts.links_of(netns);
         let name = links.iter().find(|l| l.index == index).map(|l| l.name.as_str());
         Nic { index, name: Arc::from(name.unwrap_or_default()) }
     }
@@ -84,7 +74,7 @@ impl Walk<'_, '_> {
             ];
         };
         if let Some(stop) = no_way(&route, to.address) {
-            return vec![way.stop(StopKind::NoWay, stop)];
+            return vec![way.stop(StopKind::NoRoute, stop)];
         }
         let source = match route.kind {
             // 127.0.0.1 to all of 127.0.0.0/8, for one.
@@ -103,9 +93,9 @@ impl Walk<'_, '_> {
         for (way, mut packet) in before {
             packet.original.get_or_insert((to.address, to.port));
             if packet.destination != to.address
-                && let Some((why, fix)) = self.not_rerouted(&packet)
+                && let Some((kind, why, fix)) = self.not_rerouted(&packet)
             {
-                ended.push(way.stop_with(StopKind::NoWay, why, fix, End::default()));
+                ended.push(way.stop_with(kind, why, fix, End::default()));
                 continue;
             }
             let taken = if balances { self.virtual_server(&way, &packet) } else { None };
@@ -123,13 +113,13 @@ impl Walk<'_, '_> {
     }
 
     /// Why a packet whose destination changed at output can't go there.
-    fn not_rerouted(&self, packet: &Packet) -> Option<(String, Option<String>)> {
+    fn not_rerouted(&self, packet: &Packet) -> Option<(StopKind, String, Option<Advice>)> {
         let route = self.route(packet.netns, packet.destination, packet.mark)?;
         if let Some(why) = no_way(&route, packet.destination) {
-            return Some((why, None));
+            return Some((StopKind::NoRoute, why, None));
         }
         let (why, fix) = self.martian(packet, &route, true)?;
-        Some((why, Some(fix)))
+        Some((StopKind::LoopbackOnWire, why, Some(fix)))
     }
 
     /// A packet comes in by an interface.
@@ -161,11 +151,12 @@ impl Walk<'_, '_> {
             return vec![way.stop(StopKind::Unknown, why)];
         };
         if let Some(stop) = no_way(&route, packet.destination) {
-            return vec![way.stop(StopKind::NoWay, stop)];
+            return vec![way.stop(StopKind::NoRoute, stop)];
         }
         if let Some(stop) = self.martian(&packet, &route, output) {
             let (why, fix) = stop;
-            return vec![way.stop_with(StopKind::NoWay, why, Some(fix), End::default())];
+            let end = End::default();
+            return vec![way.stop_with(StopKind::LoopbackOnWire, why, Some(fix), end)];
         }
         let mut ended = Vec::new();
         packet.oif = route.oif.map(|index| self.nic(netns, index));
@@ -191,7 +182,8 @@ impl Walk<'_, '_> {
         } else {
             if let Some((why, fix)) = self.not_forwarding(netns, to.address.is_ipv6()) {
                 let refuse = |(way, _): Going| {
-                    way.stop_with(StopKind::NoWay, why.clone(), Some(fix.clone()), End::default())
+                    let end = End::default();
+                    way.stop_with(StopKind::NotForwarding, why.clone(), Some(fix.clone()), end)
                 };
                 return going.into_iter().map(refuse).collect();
             }
@@ -215,7 +207,7 @@ impl Walk<'_, '_> {
     }
 
     /// Whether the kernel refuses to forward.
-    fn not_forwarding(&self, netns: NetnsId, ipv6: bool) -> Option<(String, String)> {
+    fn not_forwarding(&self, netns: NetnsId, ipv6: bool) -> Option<(String, Advice)> {
         let settings = settings(self.facts, netns)?;
         let (forwards, name) = if ipv6 {
             (settings.forward6, "net.ipv6.conf.all.forwarding")
@@ -224,7 +216,11 @@ impl Walk<'_, '_> {
         };
         let off = forwards == Some(false);
         off.then(|| {
-            (format!("{name} is 0: this node does not forward"), format!("sysctl -w {name}=1"))
+            let set = Command::new("sysctl -w").arg(format!("{name}=1"));
+            (
+                format!("{name} is 0: this node does not forward"),
+                Advice::from(set).of(FixKind::SetSysctl),
+            )
         })
     }
 
@@ -234,8 +230,9 @@ impl Walk<'_, '_> {
         packet: &Packet,
         route: &RouteFound,
         output: bool,
-    ) -> Option<(String, String)> {
-        let out = packet.oif_of(route, |index| self.nic(packet.netns, index));
+    ) -> Option<(String, Advice)> {
+        let nic = |index| self.nic(packet.netns, index);
+        let out = route.oif.map(nic).or_else(|| packet.oif.clone());
         let from_loopback =
             matches!(packet.source, Sender::Address(source) if source.is_loopback());
         let (nic, what) = if output {
@@ -250,24 +247,24 @@ impl Walk<'_, '_> {
         if packet.destination.is_ipv6() {
             return Some((
                 format!("{what} {}: IPv6 has no route_localnet", nic.name),
-                "connect to another address of this node, or to its IPv4 address".to_owned(),
+                Advice::from("connect to another address of this node, or to its IPv4 address")
+                    .of(FixKind::ConnectElsewhere),
             ));
         }
         let settings = settings(self.facts, packet.netns)?;
         let allowed = settings.route_localnet_all != Some(false)
             || settings.route_localnet.iter().any(|name| **name == *nic.name);
         (!allowed).then(|| {
+            // With slashes, a name may have points in it.
+            let set = Command::new("sysctl -w")
+                .arg(format!("net/ipv4/conf/{}/route_localnet=1", nic.name));
             (
                 format!("{what} {} (net.ipv4.conf.{}.route_localnet is 0)", nic.name, nic.name),
-                format!("connect to another address of this node, or: sysctl -w net.ipv4.conf.{}.route_localnet=1", nic.name),
+                Advice::from("connect to another address of this node, or: ")
+                    .command(set)
+                    .of(FixKind::ConnectElsewhere),
             )
         })
-    }
-}
-
-impl Packet {
-    fn oif_of(&self, route: &RouteFound, nic: impl Fn(u32) -> Nic) -> Option<Nic> {
-        route.oif.map(nic).or_else(|| self.oif.clone())
     }
 }
 

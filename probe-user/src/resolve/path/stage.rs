@@ -1,19 +1,25 @@
 //! One hook: which ways go on, and which end there.
 
-use super::super::rules::dialect::{self, Meaning};
-use super::super::rules::{self, Fate, Outcome, Packet, SeenAs};
+use std::cell::Cell;
+use std::rc::Rc;
+
+use whereis_port_rules::dialect::{self, Meaning};
+use whereis_port_rules::{Fate, Outcome, Packet, SeenAs, traverse};
+
 use super::{Arrival, StopKind, Way, hops, ruleset};
 use crate::model::{
-    BaseChain, ChainKind, Container, End, Hook, NetnsId, Rejection, Ruleset, Service,
+    Advice, BaseChain, ChainKind, Command, Container, End, FixKind, Hook, NetnsId, Rejection,
+    Ruleset, Service,
 };
+use crate::resolve::budget::{Known, WAY};
 use crate::resolve::facts::Facts;
-use crate::resolve::rules::from_node::FromNode;
+use crate::resolve::from_node::FromNode;
 
 /// A way and the packet on it.
 pub(super) type Going = (Way, Packet);
 
 /// Which chains of a hook.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Part {
     All,
     /// Those before IPVS looks at what a process sends, which is right behind NAT.
@@ -38,6 +44,48 @@ impl Part {
     }
 }
 
+/// How many ways of one connection go through a hook.
+const WAYS: usize = 512;
+/// How many outcomes are kept, and the longest that are worth it.
+const KEPT: usize = 4096;
+
+/// What hooks did to packets so far. Several ways of a connection, and connections to the
+/// same place, often come to a hook as the same packet.
+#[derive(Default)]
+pub(super) struct Memo {
+    parts: Known<(NetnsId, Part), Rc<Ruleset>>,
+    outcomes: Known<(Hook, Part, Packet), Rc<[Outcome]>>,
+    kept: Cell<usize>,
+}
+
+/// What a hook does to a packet.
+fn outcomes(facts: &Facts<'_>, hook: Hook, part: Part, packet: &Packet) -> Option<Rc<[Outcome]>> {
+    let all = ruleset(facts, packet.netns)?;
+    let memo = &facts.memo.stages;
+    let key = (hook, part, packet.clone());
+    if let Some(known) = memo.outcomes.borrow().get(&key) {
+        return Some(Rc::clone(known));
+    }
+    let rules = match part {
+        Part::All => all,
+        part => {
+            Rc::clone(memo.parts.borrow_mut().entry((packet.netns, part)).or_insert_with(|| {
+                let mut some = Ruleset::clone(&all);
+                some.base_chains.retain(|chain| part.has(chain));
+                Rc::new(some)
+            }))
+        }
+    };
+    let source = FromNode::new(facts, packet.netns);
+    let outcomes: Rc<[Outcome]> = traverse(&source, &rules, hook, packet.clone()).into();
+    let kept = memo.kept.get() + outcomes.len();
+    if kept <= KEPT {
+        memo.kept.set(kept);
+        memo.outcomes.borrow_mut().insert(key, Rc::clone(&outcomes));
+    }
+    Some(outcomes)
+}
+
 /// Sends packets through a hook of the namespace that they are in.
 pub(super) fn pass(
     facts: &Facts<'_>,
@@ -58,17 +106,20 @@ pub(super) fn pass_part(
 ) -> Vec<Going> {
     let mut passed = Vec::new();
     for (way, packet) in going {
-        let Some(ruleset) = ruleset(facts, packet.netns) else {
+        let Some(outcomes) = outcomes(facts, hook, part, &packet) else {
             passed.push((way, packet));
             continue;
         };
-        let chosen = (part != Part::All).then(|| {
-            let mut some = Ruleset::clone(&ruleset);
-            some.base_chains.retain(|chain| part.has(chain));
-            some
-        });
-        let ruleset = chosen.as_ref().unwrap_or(&ruleset);
-        for outcome in rules::traverse(&FromNode::new(facts), ruleset, hook, packet.clone()) {
+        let share = facts.budget.of(packet.netns);
+        for (at, outcome) in outcomes.iter().enumerate() {
+            let told = u64::try_from(outcome.trail.len()).unwrap_or(u64::MAX);
+            let cost = WAY.saturating_add(told.saturating_mul(64));
+            if passed.len() + ended.len() >= WAYS || !facts.budget.spend(&share, cost) {
+                let mut rest = way.stop(StopKind::Unknown, TOO_MANY);
+                rest.more = outcomes.len() - at;
+                ended.push(rest);
+                break;
+            }
             match outcome.fate {
                 Fate::Passes => passed.push(through(facts, &way, &packet, outcome)),
                 _ => ended.push(stopped(&way, outcome)),
@@ -78,11 +129,13 @@ pub(super) fn pass_part(
     passed
 }
 
+const TOO_MANY: &str = "the rules have more branches than are followed";
+
 fn branch(way: &Way, outcome: &Outcome) -> Way {
     let mut way = way.clone();
     way.probability *= outcome.probability;
     let new = outcome.depends.iter().filter(|d| !way.depends.contains(d)).cloned();
-    let new: Vec<String> = new.collect();
+    let new: Vec<_> = new.collect();
     way.depends.extend(new);
     for note in &outcome.notes {
         if !way.notes.contains(note) {
@@ -92,8 +145,8 @@ fn branch(way: &Way, outcome: &Outcome) -> Way {
     way
 }
 
-fn through(facts: &Facts<'_>, way: &Way, before: &Packet, outcome: Outcome) -> Going {
-    let mut way = branch(way, &outcome);
+fn through(facts: &Facts<'_>, way: &Way, before: &Packet, outcome: &Outcome) -> Going {
+    let mut way = branch(way, outcome);
     let after = &outcome.packet;
     if (after.destination, after.dport) != (before.destination, before.dport) {
         let mut meaning = dialect::meaning(&outcome.trail);
@@ -101,37 +154,42 @@ fn through(facts: &Facts<'_>, way: &Way, before: &Packet, outcome: Outcome) -> G
             meaning.by = Some("k3s ServiceLB");
         }
         way.service = service(&meaning).or(way.service);
-        way.hops.extend(hops::translation(facts, before, &outcome, &meaning));
+        way.hops.extend(hops::translation(facts, before, outcome, &meaning));
     } else if let Some((address, port)) = after.tproxy.filter(|_| before.tproxy.is_none()) {
-        way.hops.extend(hops::tproxy(facts, before, (address, port), &outcome));
+        way.hops.extend(hops::tproxy(facts, before, (address, port), outcome));
     }
     let source_set = |packet: &Packet| packet.seen_as.is_some_and(|s| s != SeenAs::Itself);
     if source_set(after) && !source_set(before) {
-        hops::note_source(&mut way.hops, &outcome);
+        hops::note_source(&mut way.hops, outcome);
     }
-    (way, outcome.packet)
+    (way, outcome.packet.clone())
 }
 
-fn stopped(way: &Way, outcome: Outcome) -> Arrival {
-    let way = branch(way, &outcome);
+fn stopped(way: &Way, outcome: &Outcome) -> Arrival {
+    let way = branch(way, outcome);
     let meaning = dialect::meaning(&outcome.trail);
-    let rule = hops::deciding_rule(&outcome);
+    let rule = hops::deciding_rule(outcome);
     let mut end = End { service: service(&meaning), ..End::default() };
-    end.evidence.push(hops::evidence(&outcome));
+    end.evidence.push(hops::evidence(outcome));
     if let Some(refused) = meaning.refused {
         let service = meaning.service.as_ref().map_or_else(
             || "the service".to_owned(),
             |s| format!("Service {}/{}", s.namespace, s.name),
         );
         let fix = match &meaning.service {
-            Some(s) if refused == dialect::NO_LOCAL_ENDPOINTS => Some(format!(
-                "use a node that runs a pod of it (externalTrafficPolicy: Local), or set the policy to Cluster; see kubectl -n {} get endpointslices",
-                s.namespace
-            )),
-            Some(s) => Some(format!(
-                "see why no pod is ready: kubectl -n {} describe service {}",
-                s.namespace, s.name
-            )),
+            Some(s) if refused == dialect::NO_LOCAL_ENDPOINTS => Some(
+                Advice::from(
+                    "use a node that runs a pod of it (externalTrafficPolicy: Local), or set the policy to Cluster; see ",
+                )
+                .command(Command::new("kubectl -n").arg(&s.namespace).args("get endpointslices"))
+                .of(FixKind::ChangePolicy),
+            ),
+            Some(s) => {
+                let describe = Command::new("kubectl -n").arg(&s.namespace);
+                let describe = describe.args("describe service").name(&s.name);
+                let see = Advice::from("see why no pod is ready: ").command(describe);
+                Some(see.of(FixKind::Inspect))
+            }
             None => None,
         };
         return way.stop_with(StopKind::NoBackend, format!("{service} {refused}"), fix, end);
@@ -145,11 +203,11 @@ fn stopped(way: &Way, outcome: Outcome) -> Arrival {
             (StopKind::Rejected, format!("refused as unreachable by {rule}"))
         }
         Fate::Queued => (StopKind::Unknown, format!("a program in user space decides: {rule}")),
-        Fate::Unknown | Fate::Passes => {
-            (StopKind::Unknown, "the rules have more branches than are followed".to_owned())
-        }
+        Fate::Unknown | Fate::Passes => (StopKind::Unknown, TOO_MANY.to_owned()),
     };
-    way.stop_with(kind, why, None, end)
+    let mut arrival = way.stop_with(kind, why, None, end);
+    arrival.more = outcome.more;
+    arrival
 }
 
 fn service(meaning: &Meaning) -> Option<Service> {

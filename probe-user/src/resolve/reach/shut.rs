@@ -1,7 +1,13 @@
 //! From where a port can't be reached, said once for all namespaces in which it
 //! is so for the same reason, and what would help.
 
-use crate::model::{Container, End, NetnsId, Path, Port, Proto, Published, Reach, Socket, Vantage};
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use crate::model::{
+    Advice, Cause, Command, Container, End, FixKind, NetnsId, ObjectName, Path, Port, Proto,
+    Published, Reach, Service, Socket, Vantage,
+};
 use crate::resolve::facts::{Facts, container_name};
 use crate::resolve::owner;
 
@@ -22,7 +28,7 @@ struct Inside {
     /// The port of what is at the end.
     inner: Option<Port>,
     /// What to connect to from this host instead.
-    best: Option<String>,
+    best: Option<SocketAddr>,
 }
 
 impl Shut {
@@ -58,7 +64,7 @@ impl Shut {
         socket: &Socket,
         name: &str,
         (end, inner): (&End, Option<Port>),
-        best: Option<String>,
+        best: Option<SocketAddr>,
     ) {
         // A socket and rules that take the same port: the rules know more.
         let same = |one: &&mut Inside| {
@@ -68,7 +74,7 @@ impl Shut {
         if let Some(known) = self.unpublished.iter_mut().find(same) {
             if end.service.is_some() && known.end.service.is_none() {
                 known.end = end.clone();
-                known.best = best.or(known.best.take());
+                known.best = best.or(known.best);
             }
             return;
         }
@@ -89,44 +95,50 @@ impl Shut {
             let of = |all: &'_ [Inside]| -> Vec<usize> {
                 (0..all.len()).filter(|at| all[*at].from.contains(&from)).collect()
             };
-            let mut say = |why: String, fix: Option<String>| {
-                reach.push(Reach { from, address: None, reachable: Some(false), why, fix });
+            let mut say = |cause: Cause, fix: Option<Advice>| {
+                let why = cause.into();
+                let conditions = Vec::new();
+                let reachable = Some(false);
+                reach.push(Reach { from, address: None, reachable, why, conditions, fix });
             };
             let loopback: Vec<&Inside> =
                 of(&self.loopback).into_iter().map(|at| &self.loopback[at]).collect();
             if let Some(first) = loopback.first() {
-                let bound = first.socket.effective_address();
-                say(format!("bound to {bound} inside {} only", names(&loopback)), None);
+                let address = first.socket.effective_address();
+                say(Cause::BoundInside { address, names: names(&loopback) }, None);
             }
             let unpublished: Vec<&Inside> =
                 of(&self.unpublished).into_iter().map(|at| &self.unpublished[at]).collect();
             if !unpublished.is_empty() {
-                let ports = join(unpublished.iter().map(|one| one.socket.port.to_string()), "and");
-                let whose = names(&unpublished);
-                let word = if ports.contains(' ') { "ports" } else { "port" };
-                let verb = if whose.contains(' ') { "don't" } else { "doesn't" };
-                say(
-                    format!("it listens inside {whose}, which {verb} publish {word} {ports} here"),
-                    unpublished_fix(&unpublished, from),
-                );
+                let cause = Cause::NotPublished {
+                    names: names(&unpublished),
+                    ports: each(unpublished.iter().map(|one| one.socket.port)),
+                };
+                say(cause, unpublished_fix(&unpublished, from));
             }
         }
         reach
     }
 }
 
-fn names(all: &[&Inside]) -> String {
-    join(all.iter().map(|one| one.name.clone()), "and")
+fn names(all: &[&Inside]) -> Vec<String> {
+    each(all.iter().map(|one| one.name.clone()))
 }
 
-/// `a`, `a and b`, `a, b and c`, each once.
-fn join(all: impl Iterator<Item = String>, word: &str) -> String {
-    let mut each: Vec<String> = Vec::new();
+/// Each once, in the order of the first ones.
+fn each<T: PartialEq>(all: impl Iterator<Item = T>) -> Vec<T> {
+    let mut each: Vec<T> = Vec::new();
     for one in all {
         if !each.contains(&one) {
             each.push(one);
         }
     }
+    each
+}
+
+/// `a`, `a and b`, `a, b and c`, each once.
+fn join(all: impl Iterator<Item = String>, word: &str) -> String {
+    let mut each = each(all);
     match each.pop() {
         None => String::new(),
         Some(last) if each.is_empty() => last,
@@ -134,31 +146,34 @@ fn join(all: impl Iterator<Item = String>, word: &str) -> String {
     }
 }
 
-fn unpublished_fix(all: &[&Inside], from: Vantage) -> Option<String> {
-    let mut ways = Vec::new();
-    let direct = join(all.iter().filter_map(|one| one.best.clone()), "or");
+fn unpublished_fix(all: &[&Inside], from: Vantage) -> Option<Advice> {
+    let mut ways = Advice::new();
+    let direct = join(all.iter().filter_map(|one| Some(one.best?.to_string())), "or");
     if from == Vantage::Loopback && !direct.is_empty() {
-        ways.push(format!("use {direct} from this host"));
+        ways = ways.words(format!("use {direct} from this host")).of(FixKind::ConnectElsewhere);
     }
-    if let [one] = all {
-        ways.extend(tunnel(one));
+    if let [one] = all
+        && let Some(command) = tunnel(one)
+    {
+        ways = ways.and(OR, Advice::from(command).of(FixKind::PortForward));
     }
-    ways.extend(publish(all));
-    (!ways.is_empty()).then(|| ways.join("; or "))
+    ways = publish(all).into_iter().fold(ways, |ways, way| ways.and(OR, way));
+    (!ways.is_empty()).then_some(ways)
 }
 
+/// What stands between two ways that help.
+const OR: &str = "; or ";
+
 /// Kubernetes' own way to a port of a pod or service, which needs no new node.
-fn tunnel(one: &Inside) -> Option<String> {
+fn tunnel(one: &Inside) -> Option<Command> {
     let cluster = one.end.cluster.as_ref().filter(|c| c.distribution == "kind")?;
-    let context = format!("kubectl --context kind-{}", cluster.name);
-    if let Some(service) = &one.end.service {
-        let (namespace, name) = (&service.namespace, &service.name);
-        return Some(format!(
-            "{context} -n {namespace} port-forward svc/{name} LOCALPORT:SERVICEPORT"
-        ));
+    let context = Command::new("kubectl --context").arg(format!("kind-{}", cluster.name));
+    if let Some(Service { namespace, name, .. }) = &one.end.service {
+        let service = ObjectName { namespace: namespace.clone(), name: name.clone() };
+        return Some(context.port_forward(service));
     }
     if owner::is_node_port(&one.socket, &one.end.processes) {
-        return Some(format!("{context} port-forward svc/SERVICE LOCALPORT:SERVICEPORT"));
+        return Some(context.args("port-forward svc/SERVICE").any_ports());
     }
     let pod = one.end.pod.as_ref()?;
     let (namespace, name) = (pod.namespace.as_ref()?, pod.name.as_ref()?);
@@ -167,48 +182,56 @@ fn tunnel(one: &Inside) -> Option<String> {
         Some(inner) => format!("{port}:{inner}"),
         None => port.to_string(),
     };
-    Some(format!("{context} -n {namespace} port-forward pod/{name} {ports}"))
+    let of = context.args("-n").arg(namespace).args("port-forward");
+    Some(of.arg(format!("pod/{name}")).arg(ports))
 }
 
 /// How to publish the ports of these listeners on the host.
-fn publish(all: &[&Inside]) -> Vec<String> {
+fn publish(all: &[&Inside]) -> Vec<Advice> {
     let mut ways = Vec::new();
     let port = join(all.iter().map(|one| one.socket.port.to_string()), "and");
-    let of = |distribution: &str| {
+    let of = |distribution: &str| -> Vec<String> {
         let clusters = all.iter().filter_map(|one| one.end.cluster.as_ref());
-        join(clusters.filter(|c| c.distribution == distribution).map(|c| c.name.clone()), "and")
+        let names = clusters.filter(|c| c.distribution == distribution).map(|c| c.name.clone());
+        names.collect::<BTreeSet<_>>().into_iter().collect()
     };
     let (kind, k3d, minikube) = (of("kind"), of("k3d"), of("minikube"));
     if !kind.is_empty() {
-        let word = if kind.contains(' ') { "clusters" } else { "cluster" };
-        ways.push(format!(
-            "recreate kind {word} {kind} with extraPortMappings for containerPort {port} \
+        let word = if kind.len() > 1 { "clusters" } else { "cluster" };
+        let recreate = Advice::from(format!("recreate kind {word} ")).names(&kind, "and");
+        ways.push(recreate.words(format!(
+            " with extraPortMappings for containerPort {port} \
              (ports can't be added to an existing node)"
-        ));
+        )));
     }
-    if !k3d.is_empty() {
-        ways.push(format!("k3d cluster edit {k3d} --port-add HOSTPORT:{port}@loadbalancer"));
+    if let Some(name) = k3d.first() {
+        let port = all.first().map_or_else(String::new, |one| one.socket.port.to_string());
+        let edit = Command::new("k3d cluster edit --port-add");
+        ways.push(edit.arg(format!("HOSTPORT:{port}@loadbalancer")).name(name).into());
     }
-    if !minikube.is_empty() {
-        ways.push(format!("minikube -p {minikube} service, or kubectl port-forward"));
+    if let Some(name) = minikube.first() {
+        let service = Command::new("minikube -p").arg(name).args("service SERVICE");
+        ways.push(Advice::from(service).words(", or kubectl port-forward"));
     }
     let plain = |one: &&&Inside| {
         one.end.cluster.is_none() && one.end.pod.is_none() && one.end.containers.len() == 1
     };
     let containers = all.iter().filter(plain).flat_map(|one| &one.end.containers);
-    let containers = join(containers.map(container_name), "and");
+    let containers: BTreeSet<String> = containers.map(container_name).collect();
+    let containers: Vec<String> = containers.into_iter().collect();
     if !containers.is_empty() {
-        let word = if containers.contains(' ') { "containers" } else { "container" };
-        ways.push(format!("recreate {word} {containers} with -p HOSTPORT:{port}"));
+        let word = if containers.len() > 1 { "containers" } else { "container" };
+        let recreate = Advice::from(format!("recreate {word} ")).names(&containers, "and");
+        ways.push(recreate.words(format!(" with -p HOSTPORT:{port}")));
     }
-    ways
+    ways.into_iter().map(|way: Advice| way.of(FixKind::Publish)).collect()
 }
 
 /// What opens a port of this host that is bound to its loopback.
-pub(super) fn loopback_fix(facts: &Facts<'_>, socket: &Socket, end: &End) -> String {
+pub(super) fn loopback_fix(facts: &Facts<'_>, socket: &Socket, end: &End) -> Advice {
     let port = socket.port.0;
     let at = super::at(socket.effective_address(), port);
-    let tunnel = format!("tunnel to it from there: ssh -L {port}:{at} {}", facts.host.hostname);
+    let ssh = Command::new("ssh -L").arg(format!("{port}:{at}")).name(&facts.host.hostname);
     let publisher = end.containers.iter().find_map(|container| {
         let publishes =
             |p: &&Published| p.host_port == Some(socket.port) && p.proto == socket.proto;
@@ -216,39 +239,46 @@ pub(super) fn loopback_fix(facts: &Facts<'_>, socket: &Socket, end: &End) -> Str
     });
     let open = match publisher {
         Some((container, published)) => recreate(container, published),
-        None => "bind it to another address".to_owned(),
+        None => Advice::from("bind it to another address").of(FixKind::Bind),
     };
-    format!("{tunnel}; or {open}")
+    Advice::from("tunnel to it from there: ").command(ssh).of(FixKind::SshTunnel).and(OR, open)
 }
 
 /// How a container comes to publish a port on more than loopback.
-pub(super) fn recreate(container: &Container, published: &Published) -> String {
+pub(super) fn recreate(container: &Container, published: &Published) -> Advice {
     let inner = published.container_port;
-    match container.cluster().filter(|cluster| cluster.distribution == "kind") {
+    let advice = match container.cluster().filter(|cluster| cluster.distribution == "kind") {
         // kind makes the API server's mapping by itself; all others are asked for.
-        Some(cluster) if inner == Port(6443) => {
-            format!("recreate kind cluster {} with networking.apiServerAddress", cluster.name)
-        }
-        Some(cluster) => format!(
-            "recreate kind cluster {} with a listenAddress for containerPort {inner} in extraPortMappings",
-            cluster.name
-        ),
+        Some(cluster) if inner == Port(6443) => Advice::from("recreate kind cluster ")
+            .name(&cluster.name)
+            .words(" with networking.apiServerAddress"),
+        Some(cluster) => Advice::from("recreate kind cluster ")
+            .name(&cluster.name)
+            .words(format!(" with a listenAddress for containerPort {inner} in extraPortMappings")),
         None => {
             let host = published.host_port.map_or_else(String::new, |port| format!("{port}:"));
-            format!("recreate container {} with -p {host}{inner}", container_name(container))
+            Advice::from("recreate container ")
+                .name(container_name(container))
+                .words(format!(" with -p {host}{inner}"))
         }
-    }
+    };
+    advice.of(FixKind::Publish)
 }
 
 /// What gives a published port something to lead to.
-pub(super) fn dead_fix(socket: &Socket, end: &End) -> String {
+pub(super) fn dead_fix(socket: &Socket, end: &End) -> Advice {
     let publishes = |p: &&Published| p.host_port == Some(socket.port);
     let inner = end.containers.iter().find_map(|c| c.ports.iter().find(publishes));
     match (&end.cluster, inner.map(|p| p.container_port)) {
-        (Some(cluster), Some(port)) if owner::NODE_PORTS.contains(&port.0) => format!(
-            "create a Service of type NodePort with nodePort {port} in {} cluster {}",
-            cluster.distribution, cluster.name
-        ),
-        _ => "start what should listen there, or remove the published port".to_owned(),
+        (Some(cluster), Some(port)) if owner::NODE_PORTS.contains(&port.0) => {
+            Advice::from(format!(
+                "create a Service of type NodePort with nodePort {port} in {} cluster ",
+                cluster.distribution
+            ))
+            .name(&cluster.name)
+            .of(FixKind::CreateService)
+        }
+        _ => Advice::from("start what should listen there, or remove the published port")
+            .of(FixKind::Start),
     }
 }

@@ -1,10 +1,9 @@
 //! What becomes of a connection from somewhere, tried on the facts.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::collections::{HashMap, HashSet};
 
 use super::at;
-use crate::model::{HopKind, Path, Proto, Reach, Vantage};
+use crate::model::{Cause, HopKind, Path, Proto, Reach, StopKind, Vantage};
 use crate::resolve::facts::Facts;
 use crate::resolve::path::{self, Entry, From, Judgement, To};
 use crate::resolve::ruled::Tried;
@@ -69,17 +68,13 @@ impl<'a, 'f> Tries<'a, 'f> {
     /// Corrects statements by what becomes of such connections.
     pub(super) fn check(&mut self, reach: &mut [Reach], proto: Proto, port: u16) {
         for entry in reach {
-            let Some(address) = entry.address.as_ref().and_then(|a| a.parse::<SocketAddr>().ok())
-            else {
-                continue;
-            };
+            let Some(address) = entry.address else { continue };
             // A container's published port is another one than was asked for.
             let to = To { proto, address: address.ip(), port: address.port() };
             let same = address.port() == port;
             let Some(arrivals) = self.get(entry.from, to) else { continue };
-            let judgement = path::judge(arrivals);
             let by_rules = how(arrivals).filter(|_| same);
-            apply(entry, judgement, by_rules);
+            apply(entry, arrivals, by_rules);
         }
     }
 
@@ -87,15 +82,21 @@ impl<'a, 'f> Tries<'a, 'f> {
     pub(super) fn add_taken(&self, reach: &mut Vec<Reach>, proto: Proto, port: u16) {
         for (from, to) in self.of_port(proto, port).iter().copied() {
             let address = at(to.address, to.port);
-            let known = |r: &Reach| r.from == from && r.address.as_ref() == Some(&address);
+            let known = |r: &Reach| r.from == from && r.address == Some(address);
             if reach.iter().any(known) {
                 continue;
             }
             let Some(arrivals) = self.done.get(&(from, to)) else { continue };
             let Some(how) = how(arrivals) else { continue };
-            let why = how.clone();
-            let mut entry = Reach { from, address: Some(address), reachable: None, why, fix: None };
-            apply(&mut entry, path::judge(arrivals), Some(how));
+            let mut entry = Reach {
+                from,
+                address: Some(address),
+                reachable: None,
+                why: how.clone().into(),
+                conditions: Vec::new(),
+                fix: None,
+            };
+            apply(&mut entry, arrivals, Some(how));
             add(reach, entry);
         }
     }
@@ -112,9 +113,8 @@ impl<'a, 'f> Tries<'a, 'f> {
         }
         for (from, to) in own {
             let address = at(to.address, to.port);
-            let known = |r: &Reach| {
-                r.from == *from && (r.address.is_none() || r.address.as_ref() == Some(&address))
-            };
+            let known =
+                |r: &Reach| r.from == *from && (r.address.is_none() || r.address == Some(address));
             // IPv6 beside IPv4 is worth a word only where it would be used.
             if reach.iter().any(known) || to.address.is_ipv6() {
                 continue;
@@ -123,18 +123,18 @@ impl<'a, 'f> Tries<'a, 'f> {
             let judgement = path::judge(arrivals);
             if judgement.arrives == Some(false) {
                 let nothing = arrivals.iter().all(|a| a.hops.is_empty());
-                let why = match judgement.why {
-                    Some(_) | None if nothing && is_refused(arrivals) => {
-                        "no rule takes it from there, and nothing listens".to_owned()
-                    }
-                    Some(why) => why,
-                    None => String::new(),
+                let decisive = path::decisive(arrivals);
+                let cause = if nothing && is_refused(arrivals) {
+                    Cause::NoRule
+                } else {
+                    decisive.cause(judgement.why.unwrap_or_default())
                 };
                 let entry = Reach {
                     from: *from,
                     address: Some(address),
                     reachable: Some(false),
-                    why,
+                    why: cause.into(),
+                    conditions: decisive.conditions(),
                     fix: judgement.fix,
                 };
                 add(reach, entry);
@@ -144,7 +144,9 @@ impl<'a, 'f> Tries<'a, 'f> {
 
     /// Says of each path from where connections were seen to go it.
     pub(super) fn mark(&self, paths: &mut [Path]) {
+        let mut ways: HashMap<(Vantage, To), HashSet<path::WayKey>> = HashMap::new();
         for path in paths {
+            let key = path::way_key(path);
             let first = path.hops.first();
             let Some((proto, port)) = first.and_then(|h| Some((h.proto, h.endpoint.port?.0)))
             else {
@@ -152,8 +154,11 @@ impl<'a, 'f> Tries<'a, 'f> {
             };
             for (from, to) in self.of_port(proto, port) {
                 let Some(arrivals) = self.done.get(&(*from, *to)) else { continue };
-                let goes = |a: &path::Arrival| path::same_way(&path::to_path(a.clone()), path);
-                if !path.from.contains(from) && arrivals.iter().any(goes) {
+                let ways = ways.entry((*from, *to)).or_insert_with(|| {
+                    let key = |a: &path::Arrival| path::way_key(&path::to_path(a.clone()));
+                    arrivals.iter().map(key).collect()
+                });
+                if !path.from.contains(from) && ways.contains(&key) {
                     path.from.push(*from);
                 }
             }
@@ -183,48 +188,53 @@ fn vantage(entry: &Entry) -> Vantage {
 }
 
 fn is_refused(arrivals: &[path::Arrival]) -> bool {
-    let nothing = |s: &path::Stop| s.kind == path::StopKind::Nothing;
+    let nothing = |s: &path::Stop| s.kind == StopKind::Nothing;
     arrivals.iter().all(|a| a.stop.as_ref().is_some_and(nothing))
 }
 
-fn apply(entry: &mut Reach, judgement: Judgement, by_rules: Option<String>) {
-    match judgement.arrives {
+fn apply(entry: &mut Reach, arrivals: &[path::Arrival], by_rules: Option<Cause>) {
+    let Judgement { arrives, why, fix } = path::judge(arrivals);
+    let decisive = path::decisive(arrivals);
+    match arrives {
+        // Why a bind or an interface keeps it out is known better already.
+        Some(false) if entry.reachable == Some(false) => return,
         Some(true) => {
-            entry.reachable = Some(true);
             if let Some(how) = by_rules {
-                entry.why = how;
+                entry.why.cause = how;
             }
-            if let Some(but) = judgement.why {
-                entry.why = format!("{}; {but}", entry.why);
+            if let Some(but) = why {
+                entry.why.but = Some(but);
             }
         }
-        // Why a bind or an interface keeps it out is known better already.
-        Some(false) if entry.reachable == Some(false) => {}
         Some(false) => {
-            entry.reachable = Some(false);
-            entry.why = judgement.why.unwrap_or_default();
-            entry.fix = judgement.fix.or(entry.fix.take());
+            entry.why = decisive.cause(why.unwrap_or_default()).into();
+            entry.fix = fix.or(entry.fix.take());
         }
         None => {
-            entry.reachable = None;
-            if let Some(why) = judgement.why {
-                entry.why = why;
+            if let Some(why) = why {
+                entry.why = decisive.cause(why).into();
             }
         }
     }
+    entry.reachable = arrives;
+    entry.conditions = decisive.conditions();
 }
 
 /// How rules or a balancer take it, in a line: `published port, Docker: to
 /// 172.17.0.2:80`.
-fn how(arrivals: &[path::Arrival]) -> Option<String> {
+fn how(arrivals: &[path::Arrival]) -> Option<Cause> {
     let taken: Vec<&path::Arrival> = arrivals.iter().filter(|a| path::is_taken(a)).collect();
     let one = taken.first()?;
-    let Some(first) = one.hops.first() else { return one.stop.as_ref().map(|s| s.why.clone()) };
+    let Some(first) = one.hops.first() else {
+        let stopped =
+            |stop: &path::Stop| Cause::Stopped { kind: stop.kind, words: stop.why.clone() };
+        return one.stop.as_ref().map(stopped);
+    };
     let mut targets = Vec::new();
     for hop in taken.iter().filter_map(|a| a.hops.get(1)) {
         let target = hop.endpoint.address.zip(hop.endpoint.port);
         if let (HopKind::Dnat, Some((address, port))) = (hop.kind, target) {
-            let target = at(address, port.0);
+            let target = at(address, port.0).to_string();
             if !targets.contains(&target) {
                 targets.push(target);
             }
@@ -239,5 +249,5 @@ fn how(arrivals: &[path::Arrival]) -> Option<String> {
     if more > 0 {
         text.push_str(&format!(" and {more} more"));
     }
-    Some(text)
+    Some(Cause::TakenByRules(text))
 }

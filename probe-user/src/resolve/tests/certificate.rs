@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use super::*;
-use crate::model::Validity;
+use crate::model::{EvidenceSource, GapKind, GapSource, Validity};
 
 /// What listeners show, and who was asked.
 #[derive(Default)]
@@ -19,7 +19,11 @@ impl Shown {
         let answer = |ask: &TlsAsk| match self.by.iter().find(|(who, _)| *who == named(ask)) {
             Some((_, certificate)) => Read::whole(Some(certificate.clone())),
             None => {
-                let gap = Gap::new(Impact::Name, named(ask), "what it sends is not TLS");
+                let gap = Gap::new(
+                    Impact::Name,
+                    GapSource::new(GapKind::Certificate, named(ask)),
+                    "what it sends is not TLS",
+                );
                 Read::partial(None, gap)
             }
         };
@@ -66,7 +70,8 @@ fn whether_it_is_valid_follows_from_the_nodes_clock() {
         let answers = asked(&showing(day), &["20971"]);
         let end = &answers[0].paths[0].end;
         assert_eq!(end.certificate.as_ref().map(|served| served.validity), Some(validity));
-        let evidence = end.evidence.iter().find(|e| e.source == "TLS handshake").unwrap();
+        let evidence =
+            end.evidence.iter().find(|e| e.source == EvidenceSource::TlsHandshake).unwrap();
         assert!(evidence.detail.contains(says), "{}", evidence.detail);
     }
 }

@@ -1,6 +1,7 @@
 //! Events on a node that is written down.
 
 use super::*;
+use crate::model::EvidenceSource;
 use crate::model::{Actor, Event, EventKind, NatEvent, SeenBy, Traced};
 use crate::resolve::{concerns, trace, unnamed};
 
@@ -51,8 +52,8 @@ fn a_process_that_still_runs_is_told_in_full() {
     assert_eq!(traced.process.as_ref().map(Process::name), Some("kube-apiserver"));
     assert_eq!(names(&traced), ["cluster2-control-plane"]);
     assert_eq!(traced.cluster.as_ref().map(|c| c.name.as_str()), Some("cluster2"));
-    assert_eq!(traced.netns.as_ref().and_then(|n| n.name.as_deref()), Some("cluster2"));
-    assert_eq!(traced.evidence[0].source, "cgroup");
+    assert_eq!(traced.netns.as_ref().map(ToString::to_string).as_deref(), Some("cluster2"));
+    assert_eq!(traced.evidence[0].source, EvidenceSource::Cgroup);
 }
 
 #[test]
@@ -100,10 +101,10 @@ fn without_any_process_the_namespace_says_whose_it_is() {
     node.netns.iter_mut().find(|n| n.id == A).unwrap().members = vec![20];
     let traced = one(&node, event(EventKind::Accept, A, "172.18.0.4:6443"));
     assert_eq!(names(&traced), ["cluster2-control-plane"]);
-    assert_eq!(traced.evidence[0].source, "namespace members");
+    assert_eq!(traced.evidence[0].source, EvidenceSource::NamespaceMembers);
     let traced = one(&node, event(EventKind::Accept, HOST, "192.0.2.10:22"));
     assert_eq!(names(&traced), [""; 0]);
-    assert_eq!(traced.netns.as_ref().and_then(|n| n.name.as_deref()), Some("host"));
+    assert_eq!(traced.netns.unwrap().name, Some(crate::model::NetnsName::Host));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use super::*;
-use crate::model::{Balancer, FrontendKind, Server, Subject};
+use crate::model::{Balancer, EvidenceSource, FrontendKind, GapKind, GapSource, Server, Subject};
 use crate::model::{
     ContainerSort, Finding, KubeContainer, KubeContainerPort, KubeEndpoint, KubeEndpointPort,
     KubeEndpoints, KubeNode, KubePod, KubeService, KubeServicePort, KubeWish, ObjectName, Path,
@@ -28,7 +28,7 @@ pub(super) fn answer(apis: &[Api], ask: &KubeAsk) -> Read<KubeObjects> {
     if let Some(why) = api.down {
         return Read::partial(
             KubeObjects::default(),
-            Gap::new(Impact::Name, "Kubernetes API", why),
+            Gap::new(Impact::Name, GapKind::KubernetesApi, why),
         );
     }
     let has = api.has.clone();
@@ -61,6 +61,7 @@ pub(super) fn answer(apis: &[Api], ask: &KubeAsk) -> Read<KubeObjects> {
 
 pub(super) fn api(name: &str, server: &str) -> Api {
     let context = KubeContext {
+        in_cluster: false,
         name: name.to_owned(),
         cluster: name.to_owned(),
         server: server.to_owned(),
@@ -255,11 +256,14 @@ fn an_answer_without_kubernetes_asks_no_api() {
 
 #[test]
 fn a_free_port_of_a_machine_without_pods_asks_no_remote_api() {
-    let remote = api("prod", "https://203.0.113.5:6443").node("node", "192.0.2.10").service(web());
-    let mut node = TestNode::new();
-    node.apis.push(remote);
-    assert_eq!(node.ask("30080").verdict, Verdict::NotFound);
-    assert_eq!(node.apis[0].asked(), []);
+    // What a context of a file is called says nothing of where its cluster is.
+    for name in ["prod", "in-cluster"] {
+        let remote = api(name, "https://203.0.113.5:6443").node("node", "192.0.2.10");
+        let mut node = TestNode::new();
+        node.apis.push(remote.service(web()));
+        assert_eq!(node.ask("30080").verdict, Verdict::NotFound);
+        assert_eq!(node.apis[0].asked(), []);
+    }
 }
 
 #[test]
@@ -282,14 +286,18 @@ fn a_pod_that_only_its_cgroup_names_gets_its_names() {
     assert_eq!(cluster.node.as_deref(), Some("node"));
     assert_eq!(end.containers[0].name.as_deref(), Some("web"));
     assert_eq!(end.containers[0].image.as_deref(), Some("nginx:1.27"));
-    assert!(end.evidence.iter().any(|e| e.source == "Kubernetes API"), "{:?}", end.evidence);
+    assert!(
+        end.evidence.iter().any(|e| e.source == EvidenceSource::KubernetesApi),
+        "{:?}",
+        end.evidence
+    );
 }
 
 #[test]
 fn a_namespace_is_named_after_the_pod_that_an_api_knows() {
     let name = |node: TestNode, api: Api| {
         let answer = served(node, api).ask("8080");
-        answer.paths[0].hops.last().unwrap().netns.as_ref().unwrap().name.clone().unwrap()
+        answer.paths[0].hops.last().unwrap().netns.as_ref().unwrap().to_string()
     };
     let web = |address: &str| local().pod(pod("web-7", POD_UID, address));
     assert_eq!(name(with_pod(TestNode::new(), ""), web("10.42.0.7")), "default/web-7");
@@ -439,8 +447,12 @@ fn a_node_port_without_rules_is_found_and_its_cause_said() {
 
 #[test]
 fn nothing_is_said_of_rules_that_could_not_be_read() {
-    // The second is how a redacted recording says it, which has none.
-    for source in ["packet rules of network namespace 100", "recording"] {
+    // The last is how a redacted recording says it, which has none.
+    for source in [
+        GapSource::new(GapKind::PacketRules, "network namespace 100"),
+        GapSource::new(GapKind::Balancer, "IPVS of netns 100"),
+        GapKind::Recording.into(),
+    ] {
         let mut node = with_pod(TestNode::new(), "");
         node.gaps.push(Gap::new(Impact::Port, source, "not there"));
         let node = served(node, local().service(web()).endpoints(&[("10.42.0.7", "node", true)]));
@@ -453,8 +465,20 @@ fn nothing_is_said_of_rules_that_could_not_be_read() {
 
 #[test]
 fn a_container_that_an_api_names_is_no_gap() {
-    let unnamed = || Gap::new(Impact::Name, "container 9be1a3c0d4f7", "nobody knows it");
-    let other = || Gap::new(Impact::Name, "container aaaaaaaaaaaa", "nobody knows it");
+    let unnamed = || {
+        Gap::new(
+            Impact::Name,
+            GapSource::new(GapKind::Container, "9be1a3c0d4f7"),
+            "nobody knows it",
+        )
+    };
+    let other = || {
+        Gap::new(
+            Impact::Name,
+            GapSource::new(GapKind::Container, "aaaaaaaaaaaa"),
+            "nobody knows it",
+        )
+    };
     let refused = || unnamed().remedy("run as root");
     let gaps = |api: Api| {
         let mut node = with_pod(TestNode::new(), "");
@@ -464,6 +488,18 @@ fn a_container_that_an_api_names_is_no_gap() {
     // What could be done about it is said all the same.
     assert_eq!(gaps(local().pod(pod("web-1", POD_UID, "10.42.0.7"))), [other(), refused()]);
     assert_eq!(gaps(local()), [unnamed(), other(), refused()]);
+}
+
+#[test]
+fn what_a_gap_is_about_is_no_matter_of_its_sentence() {
+    let gap =
+        |kind| Gap::new(Impact::Name, GapSource::new(kind, "9be1a3c0d4f7"), "nobody knows it");
+    let (container, port) = (gap(GapKind::Container), gap(GapKind::PublishedPort));
+    assert_eq!(container.source.to_string(), port.source.to_string());
+    let mut node = with_pod(TestNode::new(), "");
+    node.gaps.extend([container, port.clone()]);
+    let node = served(node, local().pod(pod("web-1", POD_UID, "10.42.0.7")));
+    assert_eq!(node.ask("8080").gaps, [port]);
 }
 
 #[test]
@@ -567,7 +603,7 @@ fn a_node_port_of_a_node_out_of_sight_is_told_by_its_api() {
     let [only] = all.as_slice() else { panic!("{all:?}") };
     assert!(only.what.contains("default/web has NodePort 30080/tcp"), "{}", only.what);
     assert!(only.what.contains("node cluster1-control-plane"), "{}", only.what);
-    let fix = only.fix.as_deref().unwrap();
+    let fix = crate::view::shell::text(only.fix.as_ref().unwrap());
     let forward = "kubectl --context kind-cluster1 -n default port-forward svc/web 30080:80";
     assert!(fix.contains(forward) && fix.contains("extraPortMappings"), "{fix}");
     // A port of this host that leads there is the answer already.
@@ -628,7 +664,7 @@ fn nothing_leads_to_what_is_not_there() {
     assert_eq!(only.verdict, Verdict::NotFound);
     assert_eq!(only.paths, []);
     let mut hidden = kind_node();
-    hidden.gaps.push(Gap::new(Impact::Port, "packet rules", "not permitted"));
+    hidden.gaps.push(Gap::new(Impact::Port, GapKind::PacketRules, "not permitted"));
     let [only] = &reverse(&hidden, Subject::Pod(None, "web".to_owned()))[..] else { panic!() };
     assert_eq!(only.verdict, Verdict::Unknown);
 }

@@ -1,7 +1,7 @@
 //! What follows from connects that were seen, written down here.
 
 use super::*;
-use crate::model::{Accepted, Hop, Observed, Path};
+use crate::model::{Accepted, EvidenceSource, Hop, Observed, Path};
 
 impl TestNode {
     /// Connections that the last socket got while it was watched for 5 s.
@@ -61,8 +61,8 @@ fn step(path: &Path) -> &Hop {
     path.hops.iter().find(|hop| hop.kind == HopKind::Forward).unwrap()
 }
 
-fn evidence(hop: &Hop, source: &str) -> Vec<String> {
-    let of = hop.evidence.iter().filter(|e| e.source == source);
+fn evidence(hop: &Hop, source: &EvidenceSource) -> Vec<String> {
+    let of = hop.evidence.iter().filter(|e| e.source == *source);
     of.map(|e| e.detail.clone()).collect()
 }
 
@@ -79,7 +79,7 @@ fn one_target_is_followed_like_one_that_was_configured() {
     assert_eq!(hop.netns.as_ref().unwrap().id, A, "the step leads into the target's namespace");
     let said = "12 of 14 connections accepted on port 8080 in 5 s were followed by a connect to \
                 10.0.0.5:80 within 2 s";
-    assert_eq!(evidence(hop, "observed connects"), [said]);
+    assert_eq!(evidence(hop, &EvidenceSource::ObservedConnects), [said]);
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn several_targets_are_all_followed_the_most_frequent_first() {
     ];
     assert_eq!(shape(&answer), expected);
     assert_eq!(step(&answer.paths[0]).detail, "observed, 7 of 10, 2 ambiguous");
-    let said = evidence(step(&answer.paths[0]), "observed connects");
+    let said = evidence(step(&answer.paths[0]), &EvidenceSource::ObservedConnects);
     assert!(said[0].contains("2 of these connects may belong to another listener"), "{said:?}");
     assert_eq!(step(&answer.paths[1]).detail, "observed, 3 of 10");
 }
@@ -105,7 +105,8 @@ fn of_very_many_targets_some_are_shown_and_the_rest_is_counted() {
     }
     let answer = node.ask("8080");
     assert_eq!(answer.paths.len(), 16);
-    let gap = answer.gaps.iter().find(|g| g.source == "observed connects of port 8080/tcp");
+    let gap =
+        answer.gaps.iter().find(|g| g.source.to_string() == "observed connects of port 8080/tcp");
     let gap = gap.unwrap();
     assert!(gap.reason.contains("20 targets") && gap.reason.contains("and 4 more"), "{gap:?}");
 }
@@ -172,14 +173,14 @@ fn what_the_command_line_says_is_confirmed_or_doubted() {
     assert_eq!(shape(&same), way);
     let hop = step(&same.paths[0]);
     assert_eq!(hop.detail, forwarder().ask("8080").paths[0].hops[1].detail);
-    assert_eq!(evidence(hop, "command line").len(), 1);
-    assert_eq!(evidence(hop, "observed connects").len(), 1);
+    assert_eq!(evidence(hop, &EvidenceSource::CommandLine).len(), 1);
+    assert_eq!(evidence(hop, &EvidenceSource::ObservedConnects).len(), 1);
 
     let other = forwarder().accepted(2).led(5, "10.0.0.9:90", 2, 0).ask("8080");
     assert_eq!(shape(&other), way, "both are said, none is picked silently");
     let hop = step(&other.paths[0]);
     assert!(hop.detail.contains("was seen to connect to 10.0.0.9:90 instead"), "{}", hop.detail);
-    assert_eq!(evidence(hop, "observed connects").len(), 1);
+    assert_eq!(evidence(hop, &EvidenceSource::ObservedConnects).len(), 1);
 }
 
 #[test]
@@ -190,7 +191,7 @@ fn a_name_that_is_not_looked_up_is_known_by_its_connects() {
     };
     let answer = node().led(5, "10.0.0.5:80", 1, 0).ask("8080");
     assert_eq!(shape(&answer), ["0.0.0.0:8080 > 10.0.0.5:80 > 0.0.0.0:80 > httpd"]);
-    assert_eq!(evidence(step(&answer.paths[0]), "command line").len(), 1);
+    assert_eq!(evidence(step(&answer.paths[0]), &EvidenceSource::CommandLine).len(), 1);
     // Another port is not what the name stands for.
     let answer = node().led(5, "10.0.0.5:90", 1, 0).ask("8080");
     assert_eq!(shape(&answer), ["0.0.0.0:8080 > web.example > Elsewhere"]);
@@ -208,7 +209,7 @@ fn arguments_that_are_not_believed_do_not_hide_what_was_seen() {
         .led(5, "10.0.0.5:80", 1, 0)
         .ask("8080");
     assert_eq!(shape(&answer), ["0.0.0.0:8080 > 10.0.0.5:80 > 0.0.0.0:80 > httpd"]);
-    let said = evidence(step(&answer.paths[0]), "command line");
+    let said = evidence(step(&answer.paths[0]), &EvidenceSource::CommandLine);
     assert!(said[0].contains("/tmp/other: not followed"), "{said:?}");
 }
 

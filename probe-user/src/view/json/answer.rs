@@ -1,15 +1,18 @@
 //! Answers: questions, paths, hops, ends, reachability, gaps, sources.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::model;
+use crate::view::shell;
 
 use super::{
-    Certificate, Cluster, Component, Container, Ending, Flows, HopKind, Impact, Pod, Process,
-    Proto, Service, SocketState, Vantage, Verdict,
+    CauseCode, Certificate, Cluster, Component, ConditionCode, Container, Ending, EvidenceCode,
+    FixKind, Flows, GapKind, HopKind, Impact, Pod, Process, Proto, Service, SocketState, Vantage,
+    Verdict,
 };
 
 /// The node, and the rights it was read with.
@@ -30,15 +33,17 @@ pub struct Host<'a> {
 
 impl<'a> From<&'a model::Host> for Host<'a> {
     fn from(host: &'a model::Host) -> Self {
-        let name = if host.host_netns == Some(host.own_netns) {
-            Some("host")
-        } else {
-            host.own_netns_name.as_deref()
-        };
+        let is_host = host.host_netns.map(|netns| netns == host.own_netns);
+        let name =
+            if is_host == Some(true) { Some("host") } else { host.own_netns_name.as_deref() };
         Self {
             hostname: &host.hostname,
             kernel: &host.kernel,
-            own_netns: Netns { inode: host.own_netns.inode(), name },
+            own_netns: Netns {
+                inode: host.own_netns.inode(),
+                name,
+                is_host: is_host == Some(true),
+            },
             pid_namespace_is_initial: host.init_pid_ns,
             euid: host.euid,
         }
@@ -50,13 +55,21 @@ impl<'a> From<&'a model::Host> for Host<'a> {
 pub struct Netns<'a> {
     /// Its inode number in nsfs, as in `net:[4026531833]`; null when not readable.
     pub inode: Option<u64>,
-    /// `host`, the name of the container that owns it, or its `ip netns` name.
+    /// `host` for the node's own, else the name of its pod, of the container that owns it,
+    /// or of `ip netns`. Those may be `host` too: `is_host` tells.
     pub name: Option<&'a str>,
+    /// Whether it is the node's own. False also where it can't be told which one that is.
+    pub is_host: bool,
 }
 
 impl<'a> From<&'a model::NetnsRef> for Netns<'a> {
     fn from(netns: &'a model::NetnsRef) -> Self {
-        Self { inode: netns.id.inode(), name: netns.name.as_deref() }
+        let name = netns.name.as_ref();
+        Self {
+            inode: netns.id.inode(),
+            name: name.map(model::NetnsName::as_str),
+            is_host: name == Some(&model::NetnsName::Host),
+        }
     }
 }
 
@@ -69,6 +82,9 @@ pub struct Answer<'a> {
     pub verdict: Verdict,
     /// Every way from a port that was asked for to what serves it.
     pub paths: Vec<Path<'a>>,
+    /// How many ways more rules have for it, of which there are too many to show: they depend on
+    /// who connects.
+    pub more_paths: usize,
     /// From where it can be reached.
     pub reachable: Vec<Reach<'a>>,
     /// Where facts of this node and what a Kubernetes API says differ, and what else is worth
@@ -87,6 +103,7 @@ impl<'a> From<&'a model::Answer> for Answer<'a> {
             query: (&answer.query).into(),
             verdict: answer.verdict.into(),
             paths: answer.paths.iter().map(Into::into).collect(),
+            more_paths: answer.more,
             reachable: answer.reach.iter().map(Into::into).collect(),
             findings: answer.findings.iter().map(Into::into).collect(),
             flows: answer.flows.as_ref().map(Into::into),
@@ -103,7 +120,7 @@ pub struct Finding<'a> {
     /// The likely cause.
     pub cause: Option<&'a str>,
     /// What would mend it, or what to look at.
-    pub fix: Option<&'a str>,
+    pub fix: Option<Advice<'a>>,
     /// How it is known.
     pub evidence: Vec<Evidence<'a>>,
 }
@@ -113,7 +130,7 @@ impl<'a> From<&'a model::Finding> for Finding<'a> {
         Self {
             what: &finding.what,
             cause: finding.cause.as_deref(),
-            fix: finding.fix.as_deref(),
+            fix: finding.fix.as_ref().map(Into::into),
             evidence: finding.evidence.iter().map(Into::into).collect(),
         }
     }
@@ -162,6 +179,9 @@ pub struct Path<'a> {
     pub hops: Vec<Hop<'a>>,
     /// What is at the end.
     pub end: End<'a>,
+    /// What has to be so for connections to go this way, where rules ask what is not known;
+    /// empty where nothing has to.
+    pub conditions: Vec<Condition<'a>>,
     /// From where connections go this way, seen from the namespace that the tool
     /// ran in; empty when that is not known, or from nowhere.
     pub from: Vec<Vantage>,
@@ -200,6 +220,7 @@ impl<'a> From<&'a model::Path> for Path<'a> {
             netns: first.map(Into::into).unwrap_or_default(),
             hops: path.hops.iter().map(Into::into).collect(),
             end: (&path.end).into(),
+            conditions: path.conditions.iter().map(Into::into).collect(),
             from: path.from.iter().map(|from| (*from).into()).collect(),
             contexts: path.contexts.iter().map(Into::into).collect(),
         }
@@ -225,6 +246,9 @@ pub struct Hop<'a> {
     pub proto: Proto,
     /// What does it, in one line for people.
     pub detail: &'a str,
+    /// How many connections of all that come to the step before take this one, from 0 to 1;
+    /// null where all do, or where it is no choice.
+    pub probability: Option<f64>,
     /// The socket, for a listener.
     pub socket: Option<Socket>,
     /// How this step is known.
@@ -241,6 +265,7 @@ impl<'a> From<&'a model::Hop> for Hop<'a> {
             port: hop.endpoint.port.map(|p| p.0),
             proto: hop.proto.into(),
             detail: &hop.detail,
+            probability: hop.share,
             socket: hop.socket.as_ref().map(Into::into),
             evidence: hop.evidence.iter().map(Into::into).collect(),
         }
@@ -282,13 +307,19 @@ impl From<&model::Socket> for Socket {
 pub struct Evidence<'a> {
     /// The kind of source: `socket table`, `command line`, `Docker API`.
     pub source: &'a str,
+    /// The same as a word that stays.
+    pub code: EvidenceCode,
     /// What exactly was seen there.
     pub detail: &'a str,
 }
 
 impl<'a> From<&'a model::Evidence> for Evidence<'a> {
     fn from(evidence: &'a model::Evidence) -> Self {
-        Self { source: &evidence.source, detail: &evidence.detail }
+        Self {
+            source: evidence.source.as_str(),
+            code: (&evidence.source).into(),
+            detail: &evidence.detail,
+        }
     }
 }
 
@@ -299,6 +330,8 @@ pub struct End<'a> {
     pub ending: Ending,
     /// Why it ends so, when it is not simply a process.
     pub why: Option<&'a str>,
+    /// What stops what is sent there, as a word that stays; null where nothing does.
+    pub code: Option<CauseCode>,
     /// The process that likely accepts: the first of `processes`.
     pub process: Option<Process<'a>>,
     /// All processes that hold the listener.
@@ -329,6 +362,7 @@ impl<'a> From<&'a model::End> for End<'a> {
         Self {
             ending: end.ending.into(),
             why: end.why.as_deref(),
+            code: end.stop.map(|stop| model::CauseCode::from(stop).into()),
             process: end.processes.first().map(Into::into),
             processes: end.processes.iter().map(Into::into).collect(),
             container: end.containers.last().map(Into::into),
@@ -350,36 +384,96 @@ pub struct Reach<'a> {
     /// From where.
     pub from: Vantage,
     /// What to connect to from there, `address:port`.
-    pub address: Option<&'a str>,
+    pub address: Option<String>,
     /// Whether it can be reached; null when that can't be told.
     pub reachable: Option<bool>,
     /// Why, or why not.
-    pub why: &'a str,
+    pub why: String,
+    /// The cause, as a word that stays.
+    pub code: CauseCode,
+    /// What it depends on, where rules ask what is not known.
+    pub conditions: Vec<Condition<'a>>,
     /// What would make it reachable.
-    pub fix: Option<&'a str>,
+    pub fix: Option<Advice<'a>>,
 }
 
 impl<'a> From<&'a model::Reach> for Reach<'a> {
     fn from(reach: &'a model::Reach) -> Self {
         Self {
             from: reach.from.into(),
-            address: reach.address.as_deref(),
+            address: reach.address.map(|address| address.to_string()),
             reachable: reach.reachable,
-            why: &reach.why,
-            fix: reach.fix.as_deref(),
+            why: reach.why.to_string(),
+            code: reach.why.cause.code().into(),
+            conditions: reach.conditions.iter().map(Into::into).collect(),
+            fix: reach.fix.as_ref().map(Into::into),
         }
     }
+}
+
+/// What an outcome depends on.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Condition<'a> {
+    /// What it is about.
+    pub code: ConditionCode,
+    /// In words that go on after "if".
+    pub text: &'a str,
+}
+
+impl<'a> From<&'a model::Condition> for Condition<'a> {
+    fn from(condition: &'a model::Condition) -> Self {
+        Self { code: condition.code.into(), text: &condition.text }
+    }
+}
+
+/// What would help.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Advice<'a> {
+    /// What kind of proposal: where there are several, the first one's.
+    pub kind: FixKind,
+    /// In words, with commands as a POSIX shell takes them.
+    pub text: String,
+    /// The first command among them, a program and its arguments; null where there is none.
+    pub command: Option<&'a [String]>,
+    /// All commands among them, each a program and its arguments. What is written in
+    /// capitals is for who runs it to fill in.
+    pub commands: Vec<&'a [String]>,
+}
+
+impl<'a> From<&'a model::Advice> for Advice<'a> {
+    fn from(advice: &'a model::Advice) -> Self {
+        Self {
+            kind: advice.kind().into(),
+            text: shell::text(advice),
+            command: advice.commands().next().map(model::Command::words),
+            commands: advice.commands().map(model::Command::words).collect(),
+        }
+    }
+}
+
+pub(super) fn remedy<'a>(
+    words: Option<&'a str>,
+    command: Option<&model::Command>,
+) -> Option<Cow<'a, str>> {
+    words.map(|words| match command {
+        Some(command) => Cow::Owned(shell::remedy(words, command)),
+        None => Cow::Borrowed(words),
+    })
 }
 
 /// A fact that could not be read.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Gap<'a> {
     /// What was being read.
-    pub source: &'a str,
+    pub source: String,
+    /// What kind of source that is.
+    pub code: GapKind,
     /// Why it was not read.
     pub reason: &'a str,
-    /// What would give it; null when nothing would.
-    pub remedy: Option<&'a str>,
+    /// What would give it; null when nothing would. It ends with `remedy_command`.
+    pub remedy: Option<Cow<'a, str>>,
+    /// The command in it, where there are names in it: a program and its arguments.
+    pub remedy_command: Option<&'a [String]>,
     /// What it could hide.
     pub impact: Impact,
 }
@@ -387,9 +481,11 @@ pub struct Gap<'a> {
 impl<'a> From<&'a model::Gap> for Gap<'a> {
     fn from(gap: &'a model::Gap) -> Self {
         Self {
-            source: &gap.source,
+            source: gap.source.to_string(),
+            code: gap.source.kind.into(),
             reason: &gap.reason,
-            remedy: gap.remedy.as_deref(),
+            remedy: remedy(gap.remedy.as_deref(), gap.command.as_ref()),
+            remedy_command: gap.command.as_ref().map(model::Command::words),
             impact: gap.impact.into(),
         }
     }
@@ -404,8 +500,10 @@ pub struct Source<'a> {
     pub ok: bool,
     /// Why not.
     pub reason: Option<&'a str>,
-    /// What would give it.
-    pub remedy: Option<&'a str>,
+    /// What would give it. It ends with `remedy_command`.
+    pub remedy: Option<Cow<'a, str>>,
+    /// The command in it, where there are names in it: a program and its arguments.
+    pub remedy_command: Option<&'a [String]>,
     /// How long it took, in milliseconds.
     pub ms: f64,
     /// What was read.
@@ -418,7 +516,8 @@ impl<'a> From<&'a model::SourceReport> for Source<'a> {
             name: &source.name,
             ok: source.ok,
             reason: source.reason.as_deref(),
-            remedy: source.remedy.as_deref(),
+            remedy: remedy(source.remedy.as_deref(), source.command.as_ref()),
+            remedy_command: source.command.as_ref().map(model::Command::words),
             ms: source.ms,
             detail: &source.detail,
         }

@@ -116,6 +116,194 @@ words! {
 }
 
 words! {
+    /// The kinds of source that can have a gap.
+    GapKind = GapKind {
+        /// Which network namespaces there are, or what is in one.
+        NetworkNamespaces,
+        /// The PID namespaces around the tool's own.
+        PidNamespace,
+        /// Something below `/proc`.
+        Proc,
+        /// Descriptors of processes: `/proc/PID/fd`.
+        Descriptors,
+        /// One process.
+        Process,
+        /// The arguments of processes.
+        CommandLine,
+        /// The path of a cgroup.
+        Cgroup,
+        /// The sockets of namespaces.
+        Sockets,
+        /// A socket on a port.
+        Port,
+        /// Interfaces.
+        Links,
+        /// Addresses.
+        Addresses,
+        /// Routes.
+        Routes,
+        /// Ports that the kernel itself holds.
+        KernelPorts,
+        /// What the kernel forwards.
+        Settings,
+        /// Packet rules of namespaces.
+        PacketRules,
+        /// A set of addresses that packet rules ask.
+        IpSet,
+        /// Rules for frames in a bridge.
+        BridgeRules,
+        /// A load balancer that is no rule.
+        Balancer,
+        /// Services with the same port.
+        Services,
+        /// Connections that conntrack knows.
+        Connections,
+        /// The name, image and labels of one container, by the beginning of its id.
+        Container,
+        /// The pod of one container, by the beginning of its id.
+        ContainerPod,
+        /// A port that a container publishes, by the container's name.
+        PublishedPort,
+        /// A container runtime or several, or a socket where one may be.
+        Runtime,
+        /// Files of container runtimes.
+        StateFile,
+        /// A kubeconfig file, or the contexts in one.
+        Kubeconfig,
+        /// A Kubernetes API.
+        KubernetesApi,
+        /// The certificate of a listener.
+        Certificate,
+        /// eBPF as a whole, or programs of it.
+        Ebpf,
+        /// A kind of events.
+        Events,
+        /// Where connections of one listener were seen to lead.
+        Observed,
+        /// What was watched for before the answer.
+        Watch,
+        /// A recording that does not have it.
+        Recording,
+        /// Anything else.
+        Other,
+    }
+}
+
+words! {
+    /// What a proposal is.
+    FixKind = FixKind {
+        /// Connect to another address, or from another place.
+        ConnectElsewhere,
+        /// A tunnel by SSH.
+        SshTunnel,
+        /// Kubernetes' own way to a pod or Service.
+        PortForward,
+        /// Make a container or cluster publish the port.
+        Publish,
+        /// Bind to another address.
+        Bind,
+        /// Start what should be there, or remove what leads to it.
+        Start,
+        /// Create a Service.
+        CreateService,
+        /// Change the policy of a Service.
+        ChangePolicy,
+        /// Change a setting of the kernel.
+        SetSysctl,
+        /// Set an interface up.
+        SetLinkUp,
+        /// Ask somewhere else.
+        AskElsewhere,
+        /// Look at something that says more.
+        Inspect,
+        /// Anything else.
+        Other,
+    }
+}
+
+words! {
+    /// What decides whether a port can be reached, or stops what is sent there.
+    CauseCode = CauseCode {
+        /// It is bound to all addresses.
+        BoundToAll,
+        /// It is bound to this address.
+        BoundToAddress,
+        /// It is bound to another address.
+        BoundElsewhere,
+        /// It is bound to another interface.
+        BoundToInterface,
+        /// The namespace, or the interface that it is bound to, has no address for it.
+        NoAddress,
+        /// The loopback interface is down.
+        LoopbackDown,
+        /// All its addresses are for what is behind bridges and device pairs.
+        InnerAddressesOnly,
+        /// Nothing listens there.
+        NothingListens,
+        /// It is bound to the loopback of another namespace.
+        BoundInNamespace,
+        /// It listens in another namespace, which does not publish it.
+        NotPublished,
+        /// A route leads to its namespace.
+        Routed,
+        /// No link leads to its namespace.
+        NoLink,
+        /// It is on the same network of containers.
+        SharedNetwork,
+        /// Rules take it at an address that no interface has.
+        NotOnInterface,
+        /// A container publishes it.
+        Published,
+        /// A container publishes it at another address only.
+        PublishedElsewhere,
+        /// No rule takes it from there.
+        NoRule,
+        /// Only a Kubernetes API has it.
+        OnlyInApi,
+        /// Rules or a load balancer take it.
+        TakenByRules,
+        /// A rule or policy drops it.
+        Dropped,
+        /// A rule refuses it.
+        Rejected,
+        /// The service has no backend.
+        NoBackend,
+        /// No route leads there, or one that refuses.
+        NoRoute,
+        /// The kernel does not forward.
+        NotForwarding,
+        /// The kernel refuses a loopback address on a wire.
+        LoopbackOnWire,
+        /// The kernel does not let it pass for another reason.
+        NoWay,
+        /// It could not be followed to its end.
+        NotFollowed,
+        /// It depends on what is not known: `conditions` says on what, where rules ask it.
+        Depends,
+        /// It leaves this node.
+        LeavesNode,
+        /// Something else.
+        Other,
+    }
+}
+
+words! {
+    /// What a condition is about.
+    ConditionCode = ConditionCode {
+        /// The client is one of those that are named.
+        Client,
+        /// The client is none of those that are named.
+        OtherClient,
+        /// Something else that rules ask and the node does not tell.
+        Rule,
+        /// Tables of equal priority are in this order.
+        Order,
+        /// There are more than are told.
+        Several,
+    }
+}
+
+words! {
     /// What a socket on a port does there.
     SocketState = SocketState {
         /// TCP in state LISTEN.
@@ -164,5 +352,90 @@ words! {
         Conntrack,
         /// Two readings of the node differ: it happened between them.
         Comparison,
+    }
+}
+
+/// Where something was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EvidenceCode {
+    /// A table of sockets.
+    SocketTable,
+    /// Descriptors of a process.
+    Descriptors,
+    /// Arguments of a process.
+    CommandLine,
+    /// A process: whose program it runs.
+    Process,
+    /// The cgroup of a process.
+    Cgroup,
+    /// The cgroup that a socket was made in.
+    SocketCgroup,
+    /// Which processes are in a namespace.
+    NamespaceMembers,
+    /// Labels of a container.
+    ContainerLabel,
+    /// The path of a container's cgroup.
+    CgroupPath,
+    /// Docker's API, of a container.
+    DockerApi,
+    /// Podman's API, of a container.
+    PodmanApi,
+    /// The Container Runtime Interface, of a container.
+    Cri,
+    /// A file of a container's runtime.
+    StateFile,
+    /// The arguments of conmon, which watches over a container.
+    Conmon,
+    /// Another runtime of a container.
+    Runtime,
+    /// Interfaces, addresses and routes.
+    Rtnetlink,
+    /// What says that the kernel itself holds a port: `genetlink wireguard`, a file.
+    KernelPort,
+    /// Packet rules.
+    PacketRules,
+    /// IPVS.
+    Ipvs,
+    /// Maps of Cilium.
+    Cilium,
+    /// Connections that conntrack knows.
+    Conntrack,
+    /// Connections that were seen to be made.
+    ObservedConnects,
+    /// A Kubernetes API.
+    KubernetesApi,
+    /// A TLS handshake with a listener.
+    TlsHandshake,
+}
+
+impl From<&model::EvidenceSource> for EvidenceCode {
+    fn from(source: &model::EvidenceSource) -> Self {
+        match source {
+            model::EvidenceSource::SocketTable => Self::SocketTable,
+            model::EvidenceSource::Descriptors => Self::Descriptors,
+            model::EvidenceSource::CommandLine => Self::CommandLine,
+            model::EvidenceSource::Process => Self::Process,
+            model::EvidenceSource::Cgroup => Self::Cgroup,
+            model::EvidenceSource::SocketCgroup => Self::SocketCgroup,
+            model::EvidenceSource::NamespaceMembers => Self::NamespaceMembers,
+            model::EvidenceSource::ContainerLabel => Self::ContainerLabel,
+            model::EvidenceSource::Told(model::Teller::CgroupPath) => Self::CgroupPath,
+            model::EvidenceSource::Told(model::Teller::DockerApi) => Self::DockerApi,
+            model::EvidenceSource::Told(model::Teller::PodmanApi) => Self::PodmanApi,
+            model::EvidenceSource::Told(model::Teller::Cri) => Self::Cri,
+            model::EvidenceSource::Told(model::Teller::StateFile) => Self::StateFile,
+            model::EvidenceSource::Told(model::Teller::Conmon) => Self::Conmon,
+            model::EvidenceSource::Told(model::Teller::Other) => Self::Runtime,
+            model::EvidenceSource::Rtnetlink => Self::Rtnetlink,
+            model::EvidenceSource::KernelPort(_) => Self::KernelPort,
+            model::EvidenceSource::PacketRules => Self::PacketRules,
+            model::EvidenceSource::Ipvs => Self::Ipvs,
+            model::EvidenceSource::Cilium => Self::Cilium,
+            model::EvidenceSource::Conntrack => Self::Conntrack,
+            model::EvidenceSource::ObservedConnects => Self::ObservedConnects,
+            model::EvidenceSource::KubernetesApi => Self::KubernetesApi,
+            model::EvidenceSource::TlsHandshake => Self::TlsHandshake,
+        }
     }
 }

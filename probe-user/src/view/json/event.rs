@@ -28,6 +28,7 @@ macro_rules! line_type {
         }
     };
 }
+pub(super) use line_type;
 
 line_type! {
     /// The first line.

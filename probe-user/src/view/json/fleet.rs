@@ -1,5 +1,7 @@
 //! The lines of `cluster`: one object each, told apart by their `type`.
 
+use std::borrow::Cow;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -61,7 +63,9 @@ pub struct FleetFailure<'a> {
     /// Why.
     pub reason: &'a str,
     /// What would help.
-    pub remedy: Option<&'a str>,
+    pub remedy: Option<Cow<'a, str>>,
+    /// The command in it, where there are names in it: a program and its arguments.
+    pub remedy_command: Option<&'a [String]>,
 }
 
 /// Kinds of reason for which a node does not answer.
@@ -113,7 +117,8 @@ impl<'a> From<&'a fleet::Failure> for FleetFailure<'a> {
         Self {
             kind: failure.kind.into(),
             reason: &failure.reason,
-            remedy: failure.remedy.as_deref(),
+            remedy: super::answer::remedy(failure.remedy.as_deref(), failure.command.as_ref()),
+            remedy_command: failure.command.as_ref().map(crate::model::Command::words),
         }
     }
 }

@@ -53,23 +53,6 @@ pub struct AnswersDocument<'a> {
     pub sources: Vec<Source<'a>>,
 }
 
-/// What `whereis-port list --json` prints.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-pub struct ListDocument<'a> {
-    /// The version of this document's structure.
-    pub schema_version: u32,
-    /// The version of the tool that wrote it.
-    pub tool_version: &'a str,
-    /// The node.
-    pub host: Host<'a>,
-    /// Every listener.
-    pub listeners: Vec<Listener<'a>>,
-    /// What could not be read, and what that could hide.
-    pub gaps: Vec<Gap<'a>>,
-    /// What was read, and what could not be.
-    pub sources: Vec<Source<'a>>,
-}
-
 /// What `whereis-port doctor --json` prints.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct DoctorDocument<'a> {
@@ -101,22 +84,6 @@ pub fn answers<'a>(
     }
 }
 
-/// The document for a list.
-pub fn list<'a>(
-    listing: &'a model::Listing,
-    host: &'a model::Host,
-    sources: &'a [model::SourceReport],
-) -> ListDocument<'a> {
-    ListDocument {
-        schema_version: SCHEMA_VERSION,
-        tool_version: TOOL_VERSION,
-        host: host.into(),
-        listeners: listing.rows.iter().map(Into::into).collect(),
-        gaps: listing.gaps.iter().map(Into::into).collect(),
-        sources: sources.iter().map(Into::into).collect(),
-    }
-}
-
 /// The document for `doctor`.
 pub fn doctor<'a>(host: &'a model::Host, sources: &'a [model::SourceReport]) -> DoctorDocument<'a> {
     DoctorDocument {
@@ -138,7 +105,8 @@ pub fn write(document: &impl Serialize, out: &mut impl Write) -> io::Result<()> 
     out.write_all(b"\n")
 }
 
-/// The JSON schema (2020-12) of the three documents, and of the lines of `trace` and `cluster`.
+/// The JSON schema (2020-12) of the three documents, and of the lines of `trace`, `cluster` and
+/// `list --ndjson`.
 pub fn schema() -> String {
     // As written, not as read: a field that may be null is still always there.
     let mut generator = SchemaGenerator::new(SchemaSettings::draft2020_12().for_serialize());
@@ -152,12 +120,19 @@ pub fn schema() -> String {
         generator.subschema_for::<SummaryLine<'_>>(),
         generator.subschema_for::<NodeLine<'_>>(),
         generator.subschema_for::<ClusterLine<'_>>(),
+        generator.subschema_for::<ListLine<'_>>(),
+        generator.subschema_for::<ProcessLine<'_>>(),
+        generator.subschema_for::<ContainerLine<'_>>(),
+        generator.subschema_for::<PodLine<'_>>(),
+        generator.subschema_for::<ListClusterLine<'_>>(),
+        generator.subschema_for::<ListenerLine<'_>>(),
+        generator.subschema_for::<ListEndLine<'_>>(),
     ];
     let schema = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "whereis-port",
         "description": format!(
-            "What whereis-port prints with --json: answers, a list, or doctor's report; with trace and cluster each line is one object with a type. Schema version {SCHEMA_VERSION}."
+            "What whereis-port prints with --json: answers, a list, or doctor's report; with trace, cluster and list --ndjson each line is one object with a type. Schema version {SCHEMA_VERSION}."
         ),
         "oneOf": documents,
         "$defs": generator.definitions(),

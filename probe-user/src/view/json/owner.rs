@@ -117,7 +117,7 @@ pub struct Container<'a> {
     /// is restarted always) or `ephemeral`; null where no Kubernetes API said.
     pub sort: Option<ContainerSort>,
     /// Who said all this: `Docker API`, `cgroup path`.
-    pub via: &'a str,
+    pub via: String,
 }
 
 impl<'a> From<&'a model::Container> for Container<'a> {
@@ -134,7 +134,7 @@ impl<'a> From<&'a model::Container> for Container<'a> {
             pid: container.pid,
             sandbox: container.sandbox,
             sort: container.sort.map(Into::into),
-            via: &container.via,
+            via: container.via.to_string(),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use crate::model::ListRow;
+use crate::model::{Ending, ListRow, NetnsName};
 use crate::view::style::Style;
 use crate::view::words;
 
@@ -166,8 +166,8 @@ impl Column {
                 names.join("/").into()
             }
             Self::Netns => match &row.netns.name {
-                Some(name) => text(name),
-                None => row.netns.id.to_string().into(),
+                Some(NetnsName::Given(name)) if !NetnsName::is_reserved(name) => text(name),
+                _ => style.text(&row.netns.to_string()).into(),
             },
             Self::Target => {
                 let mut endpoint = style.endpoint(row.target.as_ref()?);
@@ -211,7 +211,11 @@ impl Column {
             Self::Component => {
                 let component = row.component.as_ref()?;
                 let name = format!("{}: {}", text(&component.name), text(&component.role));
-                if component.confirmed { name.into() } else { format!("usually {name}").into() }
+                match (component.confirmed, row.end.ending) {
+                    (true, _) => name.into(),
+                    (false, Ending::Process) => format!("calls itself {name}").into(),
+                    (false, _) => format!("usually {name}").into(),
+                }
             }
             Self::Files => {
                 let files = &row.component.as_ref()?.files;

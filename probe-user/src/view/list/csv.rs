@@ -1,8 +1,11 @@
 //! The list as CSV.
 
-use std::io::Write;
+use std::borrow::Cow;
+use std::io::{self, Write};
 
-use crate::model::Listing;
+use serde::Serialize;
+
+use crate::model::{ListRow, Listing};
 use crate::view::json::{Ending, HopKind, SocketState};
 use crate::view::sanitize::clean;
 use crate::view::style::Style;
@@ -44,48 +47,48 @@ const HEADER: [&str; 30] = [
 ];
 
 /// Writes the listeners as CSV. What there is none of is an empty cell, but for
-/// an owner that is not known: `process` then says so, and `ending` why. Cells
-/// that a spreadsheet would take for a formula begin with an apostrophe.
+/// an owner that is not known: `process` then says so, and `ending` why. What
+/// a spreadsheet would take for a formula begins with an apostrophe.
 ///
 /// # Errors
 /// Those of `out`.
-pub fn csv(listing: &Listing, headers: bool, out: impl Write) -> std::io::Result<()> {
-    // The library's error hides that of `out`, which tells a closed pipe.
-    write(listing, headers, out).map_err(|error| match error.into_kind() {
-        csv::ErrorKind::Io(error) => error,
-        other => std::io::Error::other(format!("{other:?}")),
-    })
-}
-
-fn write(listing: &Listing, headers: bool, out: impl Write) -> csv::Result<()> {
-    let mut writer = csv::Writer::from_writer(out);
+pub fn csv(listing: &Listing, headers: bool, mut out: impl Write) -> io::Result<()> {
     if headers {
-        writer.write_record(HEADER)?;
+        writeln!(out, "{}", HEADER.join(","))?;
     }
     let style = &Style::PLAIN;
+    let mut line = String::new();
+    let (mut states, mut endings, mut kinds) =
+        (Words::default(), Words::default(), Words::default());
     for row in &listing.rows {
-        let cell = |column: Column| column.value(row, style).unwrap_or_default().into_owned();
+        let cell = |column: Column| column.value(row, style).unwrap_or_default();
         let container = row.end.containers.last();
         let pids: Vec<String> = row.end.processes.iter().map(|p| p.pid.to_string()).collect();
         let targets = row.target.iter().chain(&row.others).map(|e| style.endpoint(e));
         let targets: Vec<String> = targets.collect();
-        let record = [
+        let socket = row.socket.as_ref();
+        let record: [Cow<'_, str>; HEADER.len()] = [
             cell(Column::Port),
             cell(Column::Proto),
             cell(Column::Address),
-            row.socket.as_ref().map(|s| word(SocketState::from(s.state))).unwrap_or_default(),
-            row.socket
-                .as_ref()
-                .and_then(|s| s.v6only)
-                .map(|only| only.to_string())
-                .unwrap_or_default(),
+            socket.map(|s| states.word(SocketState::from(s.state))).unwrap_or_default().into(),
+            match socket.and_then(|s| s.v6only) {
+                Some(true) => "true".into(),
+                Some(false) => "false".into(),
+                None => Cow::default(),
+            },
             process(row, style),
             cell(Column::Pid),
-            pids.join(" "),
+            pids.join(" ").into(),
             cell(Column::Container),
-            container.map(|c| clean(&c.id).into_owned()).unwrap_or_default(),
-            row.netns.name.as_ref().map(|name| style.text(name)).unwrap_or_default(),
-            row.netns.id.inode().map(|inode| inode.to_string()).unwrap_or_default(),
+            container.map(|c| clean(&c.id)).unwrap_or_default(),
+            row.netns
+                .name
+                .as_ref()
+                .map(|name| style.text(&name.to_string()))
+                .unwrap_or_default()
+                .into(),
+            row.netns.id.inode().map(|inode| inode.to_string()).unwrap_or_default().into(),
             cell(Column::Target),
             cell(Column::User),
             cell(Column::Uid),
@@ -95,42 +98,94 @@ fn write(listing: &Listing, headers: bool, out: impl Write) -> csv::Result<()> {
             cell(Column::Image),
             cell(Column::Inode),
             row.end.processes.first().map(|_| cell(Column::Cmdline)).unwrap_or_default(),
-            word(Ending::from(row.end.ending)),
-            row.end.why.as_ref().map(|why| style.text(why)).unwrap_or_default(),
-            word(HopKind::from(row.kind)),
-            targets.join(" "),
-            (targets.len() + row.more).to_string(),
-            row.taken_by.as_ref().map(|by| style.text(by)).unwrap_or_default(),
+            endings.word(Ending::from(row.end.ending)).into(),
+            row.end.why.as_ref().map(|why| style.text(why)).unwrap_or_default().into(),
+            kinds.word(HopKind::from(row.kind)).into(),
+            targets.join(" ").into(),
+            (targets.len() + row.more).to_string().into(),
+            row.taken_by.as_ref().map(|by| style.text(by)).unwrap_or_default().into(),
             cell(Column::Service),
             cell(Column::Component),
             cell(Column::Files),
         ];
-        writer.write_record(record.map(|cell| harmless(&cell)))?;
+        line.clear();
+        for cell in &record {
+            if is_plain(cell) {
+                line.push_str(cell);
+            } else {
+                line.push_str(&quoted(harmless(cell)));
+            }
+            line.push(',');
+        }
+        line.pop();
+        line.push('\n');
+        out.write_all(line.as_bytes())?;
     }
-    Ok(writer.flush()?)
+    out.flush()
 }
 
 /// The process's name alone: how many there are is in `pids`.
-fn process(row: &crate::model::ListRow, style: &Style) -> String {
+fn process<'a>(row: &'a ListRow, style: &Style) -> Cow<'a, str> {
     match (crate::view::words::marker(row.end.ending), row.end.processes.first()) {
-        (None, Some(process)) => style.text(process.name()),
-        _ => Column::Process.cell(row, style),
+        (None, Some(process)) => style.shown(process.name()),
+        _ => Column::Process.cell(row, style).into(),
     }
 }
 
-/// A word as the JSON documents have it.
-fn word(word: impl serde::Serialize) -> String {
-    match serde_json::to_value(word) {
-        Ok(serde_json::Value::String(word)) => word,
-        _ => String::new(),
+/// Words as the JSON documents have them, of a kind that has a few.
+struct Words<T>(Vec<(T, String)>);
+
+impl<T> Default for Words<T> {
+    fn default() -> Self {
+        Self(Vec::new())
     }
 }
 
-/// The cell, so that no spreadsheet calculates it.
+impl<T: Serialize + Copy + PartialEq> Words<T> {
+    fn word(&mut self, of: T) -> String {
+        if let Some((_, word)) = self.0.iter().find(|(known, _)| *known == of) {
+            return word.clone();
+        }
+        let word = match serde_json::to_value(of) {
+            Ok(serde_json::Value::String(word)) => word,
+            _ => String::new(),
+        };
+        self.0.push((of, word.clone()));
+        word
+    }
+}
+
+/// Whether the cell can stand in a line as it is: nearly all can.
+fn is_plain(cell: &str) -> bool {
+    let is_plain = |b: u8| (0x20..0x7f).contains(&b) && !matches!(b, b',' | b'"' | b';');
+    cell.bytes().all(is_plain) && !cell.trim_start().starts_with(FORMULA)
+}
+
+/// What begins a formula, in full width and small forms too, as spreadsheets for Chinese and
+/// Japanese take them.
+const FORMULA: [char; 12] = [
+    '=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}', '\u{fe66}', '\u{fe62}',
+    '\u{fe63}', '\u{fe6b}',
+];
+
+/// What separates cells, for one spreadsheet or another.
+const SEPARATORS: [char; 4] = [';', '\t', '\r', '\n'];
+
+/// The cell, so that no spreadsheet calculates it, nor a part of it that would be a cell to
+/// one with other separators.
 fn harmless(cell: &str) -> String {
-    if cell.trim_start().starts_with(['=', '+', '-', '@']) {
-        format!("'{cell}")
-    } else {
-        cell.to_owned()
+    let mut safe = String::with_capacity(cell.len());
+    for part in cell.split_inclusive(SEPARATORS) {
+        if part.trim_start().starts_with(FORMULA) {
+            safe.push('\'');
+        }
+        safe.push_str(part);
     }
+    safe
+}
+
+/// The cell as it stands in a line (RFC 4180).
+fn quoted(cell: String) -> String {
+    let special = |c| matches!(c, ',' | '"') || SEPARATORS.contains(&c);
+    if cell.contains(special) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell }
 }

@@ -1,9 +1,9 @@
 use std::rc::Rc;
 
+use crate::escape::is_unsafe;
 use crate::model::{Ending, Host, Listing};
 use crate::view::fixtures::{self, HOSTILE, host, listing, user_host};
 use crate::view::layout::width;
-use crate::view::sanitize::is_unsafe;
 use crate::view::style::Style;
 
 use super::{TableOptions, csv, sort_rows, table};
@@ -26,7 +26,7 @@ fn hostile() -> Listing {
     let (answer, ..) = fixtures::hostile();
     let mut listing = listing();
     for (row, path) in listing.rows.iter_mut().zip(answer.paths) {
-        row.netns.name = Some(HOSTILE.to_owned());
+        row.netns.name = Some(crate::model::NetnsName::Given(HOSTILE.to_owned()));
         row.target = path.hops.last().map(|hop| hop.endpoint.clone());
         row.target_detail = Some(HOSTILE.to_owned());
         row.end = path.end.into();
@@ -193,9 +193,29 @@ fn an_unknown_column_is_answered_with_the_known_ones() {
 
 #[test]
 fn a_spreadsheet_calculates_nothing() {
+    let signs = ['=', '+', '-', '@', '＝', '＋', '－', '＠', '﹦', '﹢', '﹣', '﹫'];
     let mut one = listing();
     one.rows.truncate(1);
-    for evil in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1"] {
+    for evil in [
+        "=1+1",
+        "+1",
+        "-1",
+        "@SUM(A1)",
+        "\t=1",
+        "\r=1",
+        " =1",
+        "＝1+1",
+        "＋1",
+        "－1",
+        "＠A1",
+        "﹦1",
+        "x;=1",
+        "x; +1",
+        "x\t@A1",
+        ";;-1",
+        "x,=1;＝1",
+        "\";=1;\"",
+    ] {
         let end = Rc::make_mut(&mut one.rows[0].end);
         end.containers[0].name = Some(evil.to_owned());
         end.containers.truncate(1);
@@ -204,10 +224,29 @@ fn a_spreadsheet_calculates_nothing() {
         let mut reader = ::csv::Reader::from_reader(text.as_bytes());
         for record in reader.records() {
             for cell in &record.unwrap() {
-                assert!(!cell.trim_start().starts_with(['=', '+', '-', '@']), "{cell:?}");
+                assert!(!cell.trim_start().starts_with(signs), "{cell:?}");
             }
         }
+        // To a spreadsheet that separates by semicolons or tabs, a quote inside of its cell is
+        // only a character.
+        for cell in text.split([';', '\t', '\n']) {
+            let cell = cell.trim_start_matches(['"', ' ']);
+            assert!(!cell.starts_with(signs), "{cell:?} in {text}");
+        }
     }
+}
+
+#[test]
+fn cells_with_any_separator_are_quoted() {
+    let mut one = listing();
+    one.rows.truncate(1);
+    let end = Rc::make_mut(&mut one.rows[0].end);
+    end.processes[0].cmdline = vec!["a;b".to_owned(), "say \"x\", y".to_owned()];
+    let text = as_csv(&one);
+    assert!(text.contains("\"a;b "), "{text}");
+    let mut reader = ::csv::Reader::from_reader(text.as_bytes());
+    let record = reader.records().next().unwrap().unwrap();
+    assert!(record.iter().any(|cell| cell.starts_with("a;b ") && cell.contains('"')), "{text}");
 }
 
 #[test]

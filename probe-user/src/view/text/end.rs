@@ -82,6 +82,8 @@ pub(super) fn write(
         let (name, role) = (style.text(&component.name), style.text(&component.role));
         let text = if component.confirmed {
             format!("{name}: {role}")
+        } else if end.ending == Ending::Process {
+            format!("calls itself {name}: {role} (its program is not root's: not confirmed)")
         } else {
             format!("usually {name}: {role} (by the port alone: not confirmed)")
         };
@@ -258,7 +260,7 @@ fn evidence(page: &mut Page<'_>, indent: &str, end: &End, hop: &Hop, verbose: bo
     let style = page.style;
     let mut lines: Vec<String> = Vec::new();
     for evidence in end.evidence.iter().filter(|evidence| !hop.evidence.contains(evidence)) {
-        let source = style.text(&evidence.source);
+        let source = style.text(evidence.source.as_str());
         let line =
             if verbose { format!("{source}: {}", style.text(&evidence.detail)) } else { source };
         if !lines.contains(&line) {

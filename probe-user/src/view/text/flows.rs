@@ -23,7 +23,7 @@ pub(super) fn write(page: &mut Page<'_>, flows: &Flows) {
     for place in places(each) {
         let of_place = each.iter().filter(|(netns, _)| netns.id == place.id);
         let of_place: Vec<&Flow> = of_place.map(|(_, flow)| flow).collect();
-        let label = page.style.text(&place.name.clone().unwrap_or_else(|| place.id.to_string()));
+        let label = page.style.text(&place.to_string());
         let label = page.style.paint(Ink::Label, &format!("in {label}:"));
         page.line(&format!("{INDENT}  {label}"));
         list(page, &of_place);

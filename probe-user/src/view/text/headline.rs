@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::model::{Container, End, Ending, Hop, HopKind, Host, NetnsRef};
+use crate::model::{Container, End, Ending, Hop, HopKind, Host, NetnsName, NetnsRef};
 use crate::view::layout::Page;
 use crate::view::style::{Ink, Style};
 use crate::view::words;
@@ -26,11 +26,12 @@ pub(super) fn write(page: &mut Page<'_>, root: &Node<'_>, host: &Host) {
 
     let leaves = root.leaves();
     let in_own_container = |netns: &NetnsRef| {
-        let named = |c: &Container| c.name.is_some() && c.name == netns.name;
+        let name = netns.name.as_ref().map(NetnsName::as_str);
+        let named = |c: &Container| name.is_some() && c.name.as_deref() == name;
         !leaves.is_empty() && leaves.iter().all(|(_, end)| end.containers.iter().any(named))
     };
     if let Some(netns) = &hop.netns {
-        let is_host = netns.name.as_deref() == Some("host") || host.host_netns == Some(netns.id);
+        let is_host = netns.name == Some(NetnsName::Host);
         if !is_host && netns.id != host.own_netns && !in_own_container(netns) {
             let _ = write!(line, "  in netns {}", style.netns(netns));
         }
@@ -145,9 +146,10 @@ fn last(style: &Style, hops: &[&Hop], end: &End) -> String {
                 )
             }
         },
-        Ending::Kernel => match hops.last().map(|hop| style.text(&hop.detail)) {
-            Some(detail) if detail.contains("kernel") => detail,
-            Some(detail) => format!("kernel: {detail}"),
+        Ending::Kernel => match hops.last() {
+            // What the kernel holds is said to be its own already.
+            Some(hop) if hop.kind == HopKind::Kernel => style.text(&hop.detail),
+            Some(hop) => format!("kernel: {}", style.text(&hop.detail)),
             None => "kernel".to_owned(),
         },
         Ending::OutsidePidNamespace => "owner outside this PID namespace".to_owned(),

@@ -75,6 +75,11 @@ fn one(page: &mut Page<'_>, answer: &Answer, host: &Host, verbose: bool, sources
             taken_from(page, root);
         }
     }
+    if answer.more > 0 && !roots.is_empty() {
+        let way = if answer.more == 1 { "way" } else { "ways" };
+        page.line("");
+        page.line(&format!("and {} more {way} by rules, depending on who connects", answer.more));
+    }
     let flows = answer.flows.as_ref().filter(|flows| flows::says(flows));
     contexts(page, &answer.paths);
     let notes = !answer.reach.is_empty()

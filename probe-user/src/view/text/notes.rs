@@ -2,8 +2,9 @@
 //! known.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 
-use crate::model::{End, Ending, Finding, Gap, Host, Impact, Reach, Vantage, Verdict};
+use crate::model::{Advice, End, Ending, Finding, Gap, Host, Impact, Reach, Vantage, Verdict};
 use crate::view::layout::{Page, width};
 use crate::view::style::Ink;
 use crate::view::words;
@@ -20,9 +21,9 @@ const NAMED: usize = 3;
 struct Statement<'a> {
     reachable: Option<bool>,
     from: Vec<Vantage>,
-    addresses: Vec<&'a str>,
-    why: &'a str,
-    fix: Option<&'a str>,
+    addresses: Vec<SocketAddr>,
+    why: String,
+    fix: Option<&'a Advice>,
 }
 
 /// From where, and from where not, and what would help.
@@ -46,22 +47,22 @@ fn statements(reach: &[Reach]) -> Vec<Statement<'_>> {
     let ordered = order.iter().flat_map(|o| reach.iter().filter(move |r| r.reachable == *o));
     let mut statements: Vec<Statement<'_>> = Vec::new();
     for one in ordered {
-        let why = one.why.as_str();
-        let fix = one.fix.as_deref();
+        let why = one.why.to_string();
+        let fix = one.fix.as_ref();
         let same = statements
             .iter_mut()
-            .find(|s| (s.reachable, s.why, s.fix) == (one.reachable, why, fix) && fits(s, one));
+            .find(|s| (s.reachable, &s.why, s.fix) == (one.reachable, &why, fix) && fits(s, one));
         match same {
             Some(statement) => {
                 if !statement.from.contains(&one.from) {
                     statement.from.push(one.from);
                 }
-                statement.addresses.extend(one.address.as_deref());
+                statement.addresses.extend(one.address);
             }
             None => statements.push(Statement {
                 reachable: one.reachable,
                 from: vec![one.from],
-                addresses: one.address.as_deref().into_iter().collect(),
+                addresses: one.address.into_iter().collect(),
                 why,
                 fix,
             }),
@@ -87,13 +88,16 @@ fn write(page: &mut Page<'_>, group: &[&Statement<'_>]) {
         None => ("not known if from:", Ink::Warn),
     };
     let reason = |statement: &Statement<'_>| {
-        let mut text = style.text(statement.why);
+        let mut text = style.text(&statement.why);
         if let Some(fix) = statement.fix {
-            let _ = write!(text, "; fix: {}", style.text(fix));
+            let _ = write!(text, "; fix: {}", style.advice(fix));
         }
         text
     };
-    let at = |statement: &Statement<'_>| style.text(&statement.addresses.join(", "));
+    let at = |statement: &Statement<'_>| {
+        let addresses: Vec<String> = statement.addresses.iter().map(ToString::to_string).collect();
+        addresses.join(", ")
+    };
     let has_addresses = group.iter().all(|statement| !statement.addresses.is_empty());
     let word = if has_addresses { words::vantage_at } else { words::vantage };
     let places: Vec<&str> = first.from.iter().map(|from| word(*from)).collect();
@@ -131,7 +135,7 @@ pub(super) fn findings(page: &mut Page<'_>, findings: &[Finding]) {
             let _ = write!(text, "; likely because {}", style.text(cause));
         }
         if let Some(fix) = &finding.fix {
-            let _ = write!(text, "; fix: {}", style.text(fix));
+            let _ = write!(text, "; fix: {}", style.advice(fix));
         }
         page.entry(INDENT, ("noticed:", LABEL, Ink::Warn), &text);
     }
@@ -159,14 +163,15 @@ pub(in crate::view) fn is_unowned(end: &End) -> bool {
 
 /// What could not be read. Sources that fail in the same way share a line.
 pub(in crate::view) fn gaps(page: &mut Page<'_>, gaps: &[Gap], about: About<'_>) {
-    let mut groups: Vec<(&Gap, Vec<&str>)> = Vec::new();
+    let mut groups: Vec<(&Gap, Vec<String>)> = Vec::new();
     for gap in gaps {
         let alike = |known: &Gap| {
-            (known.impact, &known.reason, &known.remedy) == (gap.impact, &gap.reason, &gap.remedy)
+            (known.impact, &known.reason, &known.remedy, &known.command)
+                == (gap.impact, &gap.reason, &gap.remedy, &gap.command)
         };
         match groups.iter_mut().find(|(known, _)| alike(known)) {
-            Some((_, sources)) => sources.push(&gap.source),
-            None => groups.push((gap, vec![&gap.source])),
+            Some((_, sources)) => sources.push(gap.source.to_string()),
+            None => groups.push((gap, vec![gap.source.to_string()])),
         }
     }
     let style = page.style;
@@ -192,6 +197,9 @@ pub(in crate::view) fn gaps(page: &mut Page<'_>, gaps: &[Gap], about: About<'_>)
         if let Some(remedy) = &gap.remedy {
             let remedy = words::remedy(remedy, about.host);
             let _ = write!(text, " {} {}", style.glyphs().arrow, shorten(&remedy));
+            if let Some(command) = &gap.command {
+                let _ = write!(text, " {}", style.command(command));
+            }
         }
         page.entry(INDENT, ("not known:", LABEL, Ink::Warn), &text);
     }

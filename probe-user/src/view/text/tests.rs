@@ -1,7 +1,7 @@
+use crate::escape::is_unsafe;
 use crate::model::{Answer, End, Ending, Host, Path, Proto};
 use crate::view::fixtures::{self, host, sources, user_host};
 use crate::view::layout::width;
-use crate::view::sanitize::is_unsafe;
 use crate::view::style::Style;
 
 use super::answers;
@@ -141,6 +141,7 @@ fn the_headline_names_each_place_once() {
     for (address, last) in [("10.99.7.2", 28081), ("0.0.0.0", 28081)] {
         let hops = vec![listener("127.0.0.1", 80, 1), to(), listener(address, last, 2)];
         let line = headline(Path {
+            conditions: Vec::new(),
             hops,
             end: end(Ending::Process, vec![python()]),
             from: Vec::new(),
@@ -150,6 +151,7 @@ fn the_headline_names_each_place_once() {
     }
     let hops = vec![listener("127.0.0.1", 80, 1), to()];
     let line = headline(Path {
+        conditions: Vec::new(),
         hops,
         end: end(Ending::Unknown, Vec::new()),
         from: Vec::new(),
@@ -160,12 +162,20 @@ fn the_headline_names_each_place_once() {
     let hops = vec![listener("127.0.0.1", 80, 1), back, listener("127.0.0.1", 80, 1)];
     let socat = fixtures::process(12, None, &["socat"]);
     let line = headline(Path {
+        conditions: Vec::new(),
         hops,
         end: end(Ending::Unknown, vec![socat]),
         from: Vec::new(),
         contexts: Vec::new(),
     });
     assert_eq!(line, "80/tcp  127.0.0.1  → socat, pid 12  → 127.0.0.1:80  → in a circle");
+    // Only the node's own namespace goes without saying.
+    let mut other = listener("127.0.0.1", 80, 1);
+    let name = Some(crate::model::NetnsName::Given("host".to_owned()));
+    other.netns = Some(crate::model::NetnsRef { id: crate::model::NetnsId::Inode(7), name });
+    let hops = vec![other];
+    let path = Path { hops, end: end(Ending::Unknown, Vec::new()), ..Path::default() };
+    assert!(headline(path).starts_with("80/tcp  127.0.0.1  in netns \"host\" (7)  → "));
 }
 
 #[test]
@@ -177,7 +187,7 @@ fn sockets_that_share_a_port_are_one_block() {
         hop.socket.as_mut().unwrap().inode = inode;
         let processes = vec![fixtures::process(pid, None, &["nginx"])];
         let end = End { ending: Ending::Process, processes, ..End::default() };
-        Path { hops: vec![hop], end, from: Vec::new(), contexts: Vec::new() }
+        Path { hops: vec![hop], end, ..Path::default() }
     };
     let paths = vec![path(5, 70, 80), path(6, 71, 80), path(7, 72, 80), path(8, 70, 81)];
     let text = show(Answer { paths, ..fixtures::vxlan() }, &host(), &Style::PLAIN, false);

@@ -157,7 +157,7 @@ impl<'a> Writer<'a> {
                 for evidence in &row.node.hop.evidence {
                     let text = format!(
                         "{}: {}",
-                        page.style.text(&evidence.source),
+                        page.style.text(evidence.source.as_str()),
                         page.style.text(&evidence.detail)
                     );
                     page.entry(&row.hang, ("known by", end::LABEL, Ink::Dim), &text);
@@ -261,7 +261,7 @@ fn flatten<'n, 'a>(style: &Style, node: &'n Node<'a>, place: &Place, rows: &mut 
     }
     let mut sources: Vec<String> = Vec::new();
     for evidence in &hop.evidence {
-        let source = style.text(&evidence.source);
+        let source = style.text(evidence.source.as_str());
         if !sources.contains(&source) {
             sources.push(source);
         }

@@ -56,7 +56,7 @@ fn subject(answer: &Answer) -> String {
     }
 }
 
-fn not_found(what: &str, scope: &Scope, namespaces: Option<u64>) -> String {
+fn not_found(what: &str, scope: &Scope, namespaces: Option<usize>) -> String {
     let namespaces = match namespaces {
         Some(1) => "the one network namespace of this node".to_owned(),
         Some(n) => format!("any of the {n} network namespaces of this node"),
@@ -110,11 +110,7 @@ fn unknown_next(query: &str, answer: &Answer, host: &Host) -> String {
     }
 }
 
-/// How many namespaces were read, from the report of the source that found
-/// them, whose detail is `3 namespaces`.
-fn namespaces(sources: &[SourceReport]) -> Option<u64> {
-    sources.iter().find_map(|source| {
-        let (number, what) = source.detail.split_once(' ')?;
-        number.parse().ok().filter(|_| matches!(what, "namespace" | "namespaces"))
-    })
+/// How many namespaces were read, by the report of the source that found them.
+fn namespaces(sources: &[SourceReport]) -> Option<usize> {
+    sources.iter().find_map(|source| source.namespaces)
 }

@@ -1,7 +1,7 @@
-use crate::model::{Gap, Impact};
+use crate::escape::is_unsafe;
+use crate::model::{Gap, GapKind, Impact};
 use crate::view::Style;
 use crate::view::fixtures::{events, hostile_event};
-use crate::view::sanitize::is_unsafe;
 
 use super::*;
 
@@ -44,7 +44,7 @@ fn an_event_is_one_safe_line_whatever_its_names() {
 fn a_terminal_gets_long_names_shortened_and_a_file_whole() {
     let mut traced = events().remove(0);
     let name = "n".repeat(200);
-    traced.netns.as_mut().unwrap().name = Some(name.clone());
+    traced.netns.as_mut().unwrap().name = Some(crate::model::NetnsName::Given(name.clone()));
     assert!(line(&traced, &Style::PLAIN, None).contains(&name));
     let shown = line(&traced, &Style { width: Some(100), ..Style::PLAIN }, None);
     assert!(shown.contains("nnn…") && !shown.contains(&"n".repeat(40)), "{shown}");
@@ -63,7 +63,7 @@ fn the_header_says_what_is_watched_and_how() {
 
 #[test]
 fn what_is_missing_is_said() {
-    let missing = Gap::new(Impact::Port, "eBPF", "refused").remedy("run as root");
+    let missing = Gap::new(Impact::Port, GapKind::Ebpf, "refused").remedy("run as root");
     assert_eq!(gap(&missing, &Style::PLAIN), "not watched: eBPF: refused; run as root\n");
     assert_eq!(lost(1, &Style::PLAIN), "1 event lost\n");
     assert_eq!(lost(17, &Style::PLAIN), "17 events lost\n");

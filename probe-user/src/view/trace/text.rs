@@ -24,7 +24,12 @@ pub fn line(traced: &Traced, style: &Style, offset: Option<i64>) -> String {
     let kind = format!("{mark}{}", event.kind.as_str());
     let netns = traced.netns.as_ref().map_or_else(
         || NONE.to_owned(),
-        |netns| netns.name.as_ref().map_or_else(|| netns.id.to_string(), |name| style.text(name)),
+        |netns| {
+            netns
+                .name
+                .as_ref()
+                .map_or_else(|| netns.id.to_string(), |name| style.text(&name.to_string()))
+        },
     );
     let container = traced.containers.last();
     let container = container.map_or_else(|| NONE.to_owned(), |c| style.text(words::container(c)));
@@ -155,9 +160,14 @@ pub fn header(
 
 /// What can't be watched, for standard error.
 pub fn gap(gap: &Gap, style: &Style) -> String {
-    let remedy = gap.remedy.as_ref().map_or_else(String::new, |r| format!("; {}", style.text(r)));
-    let text =
-        format!("not watched: {}: {}{remedy}", style.text(&gap.source), style.text(&gap.reason));
+    let mut text = format!(
+        "not watched: {}: {}",
+        style.text(&gap.source.to_string()),
+        style.text(&gap.reason)
+    );
+    if let Some(remedy) = &gap.remedy {
+        text.push_str(&format!("; {}", style.text(remedy)));
+    }
     format!("{}\n", style.paint(Ink::Warn, &text))
 }
 

@@ -12,6 +12,34 @@ pub(super) fn lines(text: &str, theme: &Theme) -> Vec<Line<'static>> {
     text.lines().map(|line| one(line, theme)).collect()
 }
 
+/// `text` with its lines cut into pieces of at most `columns`, where they are longer: a
+/// terminal would do that for commands, which no line of a text is broken in.
+pub(super) fn folded(text: &str, columns: usize) -> String {
+    let mut folded = String::with_capacity(text.len());
+    for line in text.lines() {
+        let (mut used, mut escape) = (0, false);
+        for c in line.chars() {
+            let was = escape;
+            escape = c == '\u{1b}' || escape && c != 'm';
+            if !was && !escape {
+                let wide = columns_of(c);
+                if used + wide > columns.max(2) {
+                    folded.push('\n');
+                    used = 0;
+                }
+                used += wide;
+            }
+            folded.push(c);
+        }
+        folded.push('\n');
+    }
+    folded
+}
+
+fn columns_of(c: char) -> usize {
+    crate::view::columns(c.encode_utf8(&mut [0; 4]))
+}
+
 /// `text` without its colours.
 pub(super) fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
@@ -55,6 +83,14 @@ fn pieces(line: &str) -> impl Iterator<Item = (&str, Option<Role>)> {
 mod tests {
     use super::*;
     use crate::view::style::{Ink, Style};
+
+    #[test]
+    fn what_is_too_long_goes_on_in_the_next_line() {
+        assert_eq!(
+            folded("\u{1b}[36mab\u{1b}[0m cdef\ngh", 4),
+            "\u{1b}[36mab\u{1b}[0m c\ndef\ngh\n"
+        );
+    }
 
     #[test]
     fn every_ink_becomes_its_role_and_no_escape_is_left() {

@@ -159,6 +159,8 @@ fn has(row: &Row, life: Life, what: &What) -> bool {
             life.as_str().starts_with(text.as_str())
                 || (life == Life::New && "live".starts_with(text.as_str()))
         }
+        // A container may be called like this, too.
+        What::Cell("netns", text) if text == "host" => &*row.netns == "host",
         What::Cell(key, text) => cell(row, key).is_some_and(|cell| contains(&cell, text)),
     }
 }

@@ -23,5 +23,7 @@ pub mod state;
 #[cfg(test)]
 mod fixtures;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use filter::Filter;
 pub use row::{Row, RowKey, rows};
 pub use theme::{Depth, Theme};

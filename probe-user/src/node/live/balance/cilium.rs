@@ -11,17 +11,19 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, makedev};
 use rustix::io::Errno;
 
-use crate::model::{Frontend, Gap, Impact, NetnsId, Read};
+use crate::model::{Frontend, Gap, GapKind, GapSource, Impact, NetnsId, Read};
 use crate::node::live::ebpf::maps::{self, Entries, Map};
 use crate::node::live::mounts::Bpffs;
-use crate::node::live::{LiveNode, enter, procs};
+use crate::node::live::reader::Stat;
+use crate::node::live::safefs::Unreadable;
+use crate::node::live::{LiveNode, files, procs};
 
 const SOURCE: &str = "Cilium's maps";
 /// Where the agent pins its maps, in whichever bpffs.
@@ -52,7 +54,7 @@ impl LiveNode {
             if looked.contains(&bpffs.device) {
                 continue;
             }
-            match globals(&self.root.join(task).join("root"), bpffs) {
+            match self.globals(task, bpffs) {
                 Ok(Some(directory)) => {
                     let Some(netns) = self.network_of(task) else { continue };
                     directories += 1;
@@ -61,14 +63,12 @@ impl LiveNode {
                 }
                 Ok(None) => {}
                 // Covered by another mount, or gone: perhaps another process sees it.
-                Err(error) if procs::is_gone(error) || error == Errno::NOTDIR => continue,
-                Err(error) if procs::is_denied(error) => {
-                    if SIGNS.iter().any(|sign| Path::new(sign).exists()) {
+                Err(Unreadable::Missing) => continue,
+                Err(error) => {
+                    let is_there = || SIGNS.iter().any(|sign| files::is_there(*sign));
+                    if error != Unreadable::Denied || is_there() {
                         all.gaps.push(gap(&shown(bpffs).display().to_string(), &error.into()));
                     }
-                }
-                Err(error) => {
-                    all.gaps.push(gap(&shown(bpffs).display().to_string(), &error.into()));
                 }
             }
             looked.insert(bpffs.device);
@@ -78,6 +78,29 @@ impl LiveNode {
             self.log(SOURCE, since, &all.gaps, detail);
         }
         all
+    }
+
+    /// Opens the directory of the maps in a bpffs. `None` when there is none, or somebody
+    /// else than root could have put something into it.
+    fn globals(&self, task: &str, bpffs: &Bpffs) -> Result<Option<OwnedFd>, Unreadable> {
+        let Ok(rest) = Path::new(GLOBALS).strip_prefix(&bpffs.root) else { return Ok(None) };
+        let root = self.reader.root_of(&self.root.join(task))?;
+        let is_it = |stat: Stat| stat.dev == makedev(bpffs.device.0, bpffs.device.1);
+        let (point, stat) = root.look(&bpffs.point)?;
+        // Only what is on that file system, which is the kernel's own, is touched.
+        if !is_it(stat) || !maps::is_bpffs(&point) {
+            return Err(Unreadable::Missing);
+        }
+        let directory = if rest.as_os_str().is_empty() {
+            point
+        } else {
+            match root.look(&bpffs.point.join(rest)) {
+                Ok((directory, stat)) if is_it(stat) => directory,
+                Ok(_) | Err(Unreadable::Missing) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        };
+        Ok(maps::is_trusted(&directory).then_some(directory))
     }
 
     /// The network namespace that the Cilium of a mount namespace works for: that of the
@@ -100,28 +123,6 @@ fn shown(bpffs: &Bpffs) -> PathBuf {
     Path::new(GLOBALS).strip_prefix(&bpffs.root).map_or(bpffs.point.clone(), |rest| {
         if rest.as_os_str().is_empty() { bpffs.point.clone() } else { bpffs.point.join(rest) }
     })
-}
-
-/// Opens the directory of the maps in a bpffs. `None` when there is none, or somebody
-/// else than root could have put something into it.
-fn globals(root: &Path, bpffs: &Bpffs) -> Result<Option<OwnedFd>, Errno> {
-    let Ok(rest) = Path::new(GLOBALS).strip_prefix(&bpffs.root) else { return Ok(None) };
-    let point = enter::look_below(root, &bpffs.point)?;
-    let device = rustix::fs::fstat(&point)?.st_dev;
-    let device = (rustix::fs::major(device), rustix::fs::minor(device));
-    if !maps::is_bpffs(&point) || device != bpffs.device {
-        return Err(Errno::NOENT);
-    }
-    let directory = if rest.as_os_str().is_empty() {
-        point
-    } else {
-        let point = format!("/proc/self/fd/{}", point.as_raw_fd());
-        match enter::look_below(Path::new(&point), rest) {
-            Err(Errno::NOENT) => return Ok(None),
-            other => other?,
-        }
-    };
-    Ok(maps::is_trusted(&directory).then_some(directory))
 }
 
 /// Reads what is pinned in a directory.
@@ -170,15 +171,17 @@ fn entries(
     name: &str,
     fits: Fits,
 ) -> io::Result<Option<Entries>> {
-    let stat = match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+    // Another file system can be mounted on the name: it is not looked at.
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let within = ResolveFlags::NO_XDEV | ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let pin = match rustix::fs::openat2(directory, name, flags, Mode::empty(), within) {
         Err(Errno::NOENT) => return Ok(None),
-        stat => stat?,
+        Err(Errno::XDEV) => return Err(io::Error::other("something is mounted on it")),
+        pin => pin?,
     };
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+    if FileType::from_raw_mode(rustix::fs::fstat(&pin)?.st_mode) != FileType::RegularFile {
         return Err(io::Error::other("it is no pinned map"));
     }
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let pin = rustix::fs::openat(directory, name, flags, Mode::empty())?;
     if !maps::is_trusted(&pin) {
         return Err(io::Error::other("somebody else than root can write to it"));
     }
@@ -192,7 +195,8 @@ fn entries(
 }
 
 fn gap(path: &str, error: &io::Error) -> Gap {
-    let gap = Gap::new(Impact::Port, format!("{SOURCE} ({path})"), error.to_string());
+    let source = GapSource::new(GapKind::Balancer, format!("{SOURCE} ({path})"));
+    let gap = Gap::new(Impact::Port, source, error.to_string());
     match error.kind() {
         io::ErrorKind::PermissionDenied => {
             gap.remedy("run as root, or with CAP_BPF and the right to read the file")

@@ -4,13 +4,11 @@ mod text;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
 
-use netlink_packet_core::{DefaultNla, Emitable};
-
-use crate::model::{Balancer, Frontend, Impact, NetnsId, Read, Server};
-use crate::node::live::gaps;
-use crate::node::live::genl::{Genl, attribute, u16_of, u32_of};
+use crate::model::{Balancer, Frontend, GapKind, GapSource, Impact, NetnsId, Read, Server};
+use crate::node::live::genl::{Genl, u16_of, u32_of};
+use crate::node::live::netlink::{NESTED, attribute, find};
+use crate::node::live::{files, gaps};
 
 /// There as soon as the kernel has IPVS, and in every namespace. Anybody may read it.
 const TABLE: &str = "/proc/thread-self/net/ip_vs";
@@ -48,11 +46,10 @@ mod uapi {
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
-const NESTED: u16 = 0x8000;
 
 /// Whether the kernel has IPVS. It is not asked otherwise: that would load it.
 pub(super) fn is_there() -> bool {
-    Path::new(TABLE).exists()
+    files::is_there(TABLE)
 }
 
 /// All virtual servers of the namespace.
@@ -64,15 +61,15 @@ pub(super) fn frontends(netns: NetnsId) -> Read<Vec<Frontend>> {
         Ok(frontends) => Read::whole(frontends),
         // That needs CAP_NET_ADMIN. The table lacks little: how long clients are kept
         // at a server, and the version of IP of a service by mark without servers.
-        Err(error) => match std::fs::read_to_string(TABLE) {
+        Err(error) => match files::text(TABLE, files::TABLE) {
             Ok(table) => Read::whole(text::parse(netns, &table)),
             Err(_) => {
-                let source = format!("IPVS of netns {netns}");
+                let source = GapSource::new(GapKind::Balancer, format!("IPVS of netns {netns}"));
                 Read::partial(Vec::new(), gaps::error_gap(&error, Impact::Port, source))
             }
         },
     };
-    if std::fs::read_to_string(CONNTRACK).is_ok_and(|text| text.trim() != "0") {
+    if files::text(CONNTRACK, files::SMALL).is_ok_and(|text| text.trim() != "0") {
         for frontend in &mut read.value {
             frontend.flags.push("conntrack".to_owned());
         }
@@ -85,22 +82,19 @@ fn by_netlink(netns: NetnsId) -> io::Result<Vec<Frontend>> {
     let Some(family) = genl.family("IPVS")? else {
         return Err(io::Error::new(io::ErrorKind::NotFound, "no IPVS in generic netlink"));
     };
-    let mut found = Vec::new();
-    genl.dump(family, uapi::GET_SERVICE, None, |attributes| {
-        let service = attribute(attributes, uapi::SERVICE).unwrap_or_default();
-        found.extend(frontend(netns, &service).zip(id(&service)));
+    let found = genl.dump(family, uapi::GET_SERVICE, None, |attributes| {
+        let service = find(attributes, uapi::SERVICE)?;
+        frontend(netns, service).zip(id(service))
     })?;
-    let mut frontends = Vec::with_capacity(found.len());
-    for (mut frontend, id) in found {
+    let with_servers = |(mut frontend, id): (Frontend, Vec<u8>)| {
         let ipv6 = frontend.address.is_some_and(|address| address.is_ipv6());
-        let nest = DefaultNla::new(uapi::SERVICE | NESTED, id);
-        genl.dump(family, uapi::GET_DEST, Some(&nest), |attributes| {
-            let dest = attribute(attributes, uapi::DEST).unwrap_or_default();
-            frontend.backends.extend(server(ipv6, &dest));
+        let service = Some((uapi::SERVICE | NESTED, id.as_slice()));
+        frontend.backends = genl.dump(family, uapi::GET_DEST, service, |attributes| {
+            server(ipv6, find(attributes, uapi::DEST)?)
         })?;
-        frontends.push(frontend);
-    }
-    Ok(frontends)
+        Ok(frontend)
+    };
+    found.into_iter().map(with_servers).collect()
 }
 
 /// A service out of its attributes. `None` for damage, and for versions of IP that
@@ -116,10 +110,10 @@ fn frontend(netns: NetnsId, service: &[u8]) -> Option<Frontend> {
         new.address = Some(any(family)?);
     } else {
         new.proto = Some(u8::try_from(u16_of(service, uapi::SVC_PROTOCOL)?).ok()?);
-        new.address = Some(address(family, &attribute(service, uapi::SVC_ADDR)?)?);
+        new.address = Some(address(family, find(service, uapi::SVC_ADDR)?)?);
         new.port = u16::from_be(u16_of(service, uapi::SVC_PORT)?);
     }
-    let scheduler = attribute(service, uapi::SVC_SCHED_NAME);
+    let scheduler = find(service, uapi::SVC_SCHED_NAME);
     new.scheduler = scheduler.map(|name| {
         let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
         String::from_utf8_lossy(name).into_owned()
@@ -133,19 +127,13 @@ fn frontend(netns: NetnsId, service: &[u8]) -> Option<Frontend> {
 
 /// The attributes by which the kernel finds a service again.
 fn id(service: &[u8]) -> Option<Vec<u8>> {
-    let key: &[u16] = if attribute(service, uapi::SVC_FWMARK).is_some() {
+    let key: &[u16] = if find(service, uapi::SVC_FWMARK).is_some() {
         &[uapi::SVC_AF, uapi::SVC_FWMARK]
     } else {
         &[uapi::SVC_AF, uapi::SVC_PROTOCOL, uapi::SVC_ADDR, uapi::SVC_PORT]
     };
-    let attributes: Vec<DefaultNla> = key
-        .iter()
-        .map(|kind| Some(DefaultNla::new(*kind, attribute(service, *kind)?)))
-        .collect::<Option<_>>()?;
-    let attributes = attributes.as_slice();
-    let mut bytes = vec![0; attributes.buffer_len()];
-    attributes.emit(&mut bytes);
-    Some(bytes)
+    let one = |kind: &u16| attribute(*kind, find(service, *kind)?).ok();
+    key.iter().map(one).collect::<Option<Vec<_>>>().map(|all| all.concat())
 }
 
 /// A destination out of its attributes. `ipv6` is of its service: older kernels do not
@@ -153,7 +141,7 @@ fn id(service: &[u8]) -> Option<Vec<u8>> {
 fn server(ipv6: bool, dest: &[u8]) -> Option<Server> {
     let of_service = if ipv6 { AF_INET6 } else { AF_INET };
     let family = u16_of(dest, uapi::DEST_ADDR_FAMILY).unwrap_or(of_service);
-    let ip = address(family, &attribute(dest, uapi::DEST_ADDR)?)?;
+    let ip = address(family, find(dest, uapi::DEST_ADDR)?)?;
     let port = u16::from_be(u16_of(dest, uapi::DEST_PORT)?);
     let weight = u32_of(dest, uapi::DEST_WEIGHT)?;
     let method = match u32_of(dest, uapi::DEST_FWD_METHOD)? & uapi::FWD_MASK {

@@ -10,6 +10,7 @@ pub(super) use ipvs::fuzz as fuzz_ipvs;
 
 use super::{LiveNode, Memo};
 use crate::model::{Frontend, Impact, NetnsId, Read};
+use crate::node::LoadBalancers;
 
 /// What was read of load balancers so far.
 #[derive(Debug, Default)]
@@ -20,8 +21,8 @@ pub(super) struct Balance {
     cilium: OnceCell<Read<Vec<Frontend>>>,
 }
 
-impl LiveNode {
-    pub(super) fn frontends_inside(&self, netns: &[NetnsId]) -> Read<Vec<Frontend>> {
+impl LoadBalancers for LiveNode {
+    fn frontends(&self, netns: &[NetnsId]) -> Read<Vec<Frontend>> {
         let cilium = self.balance.cilium.get_or_init(|| self.read_cilium());
         let wanted = cilium.value.iter().filter(|frontend| netns.contains(&frontend.netns));
         let mut all: Read<Vec<Frontend>> =

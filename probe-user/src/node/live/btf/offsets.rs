@@ -1,17 +1,17 @@
 //! From the types of the running kernel to the offsets of the programs.
 
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::Path;
 
 use probe_common::Offsets;
 
+use super::super::files;
 use super::parts::{Missing, Part};
 use super::reader::{Btf, Field, Kind, Type, Wanted};
 use super::table::{self, ROWS, Shape};
 
 /// A larger file is not read. The kernel's own has 4 to 10 MB.
-const LARGEST: u64 = 64 << 20;
+const LARGEST: usize = 64 << 20;
 
 /// Structs that are looked for beside those of the table, and the enum.
 const OTHERS: [Wanted<'_>; 2] = [("socket_alloc", Kind::Struct), ("cgroup_subsys_id", Kind::Enum)];
@@ -71,14 +71,11 @@ pub(in crate::node::live) fn read(directory: &Path, functions: &[&str]) -> Layou
 }
 
 fn contents(path: &Path) -> io::Result<Vec<u8>> {
-    let file = File::open(path)?;
-    let size = file.metadata()?.len();
-    if size > LARGEST {
+    let read = files::read(rustix::fs::CWD, path, LARGEST)?;
+    if read.cut {
         return Err(io::Error::other("it is larger than any kernel's"));
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
-    file.take(LARGEST).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    Ok(read.bytes)
 }
 
 /// Looks into the bytes. The module's are asked for only when the kernel itself

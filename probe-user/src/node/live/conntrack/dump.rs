@@ -12,21 +12,18 @@ use std::io::{self, BufRead as _};
 use std::net::SocketAddr as Address;
 use std::rc::Rc;
 
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
-
-use super::super::genl::{self, NLMSG_DONE, NLMSG_ERROR};
-use super::super::{LiveNode, nat};
+use super::super::netlink::{NESTED, NETFILTER, Netlink, Request, attribute};
+use super::super::{LiveNode, files, nat};
 use super::parse::{
     CTA_PROTO_DST_PORT, CTA_PROTO_NUM, CTA_PROTO_SRC_PORT, CTA_TUPLE_ORIG, CTA_TUPLE_PROTO,
     CTA_TUPLE_REPLY, IPPROTO_TCP, IPPROTO_UDP,
 };
 use super::{entry, setting};
-use crate::model::{Flow, FlowFilter, Gap, Impact, NetnsId, Port, Proto, Read};
+use crate::model::{Flow, FlowFilter, Gap, GapKind, GapSource, Impact, NetnsId, Port, Proto, Read};
+use crate::node::Conntrack;
 
 /// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET`.
 const CT_GET: u16 = 1 << 8 | 1;
-/// `NLM_F_REQUEST | NLM_F_DUMP`.
-const REQUEST_DUMP: u16 = 1 | 0x300;
 const CTA_FILTER: u16 = 25;
 const CTA_FILTER_ORIG_FLAGS: u16 = 1;
 const CTA_FILTER_REPLY_FLAGS: u16 = 2;
@@ -34,7 +31,6 @@ const CTA_FILTER_REPLY_FLAGS: u16 = 2;
 const FLAG_PROTO_NUM: u32 = 1 << 3;
 const FLAG_SRC_PORT: u32 = 1 << 4;
 const FLAG_DST_PORT: u32 = 1 << 5;
-const NLA_F_NESTED: u16 = 1 << 15;
 
 /// So many flows of one namespace are kept, the others counted.
 const KEPT: usize = 10_000;
@@ -43,20 +39,17 @@ const KEPT: usize = 10_000;
 const FEW: u64 = 16_384;
 /// So many lines of a file are read where netlink is refused.
 const LINES: u64 = 20_000;
-/// Longer than any part of a dump.
-const PART: usize = 32 * 1024;
+/// The most that one answer may have, in bytes: a table of a million connections.
+const BYTES: usize = 512 << 20;
 
-impl LiveNode {
-    /// The flows of these namespaces, each asked once for each filter.
-    pub(in crate::node::live) fn flows_inside(
-        &self,
-        netns: &[NetnsId],
-        filter: &FlowFilter,
-    ) -> Read<Vec<Flow>> {
+impl Conntrack for LiveNode {
+    /// Each is asked once for each filter.
+    fn flows(&self, netns: &[NetnsId], filter: &FlowFilter) -> Read<Vec<Flow>> {
         let memo = Rc::clone(self.flows.borrow_mut().entry(*filter).or_default());
         let has_module = nat::has_module("nf_conntrack_netlink");
-        self.inside("conntrack", Impact::Flow, &memo, netns, |door| {
-            read(door.id, filter, has_module, FEW, KEPT)
+        let filter = *filter;
+        self.inside("conntrack", Impact::Flow, &memo, netns, move |door| {
+            read(door.id, &filter, has_module, FEW, KEPT)
         })
     }
 }
@@ -70,7 +63,7 @@ pub(super) fn read(
     kept: usize,
 ) -> Read<Vec<Flow>> {
     let tracked = setting("nf_conntrack_count").and_then(|count| count.parse::<u64>().ok());
-    let here = std::path::Path::new("/proc/thread-self/net/stat/nf_conntrack").exists();
+    let here = files::is_there("/proc/thread-self/net/stat/nf_conntrack");
     // Nothing is tracked, or there is no conntrack. Some kernels hide the number
     // from the namespaces of containers without root.
     if tracked == Some(0) || (tracked.is_none() && !here) {
@@ -82,7 +75,7 @@ pub(super) fn read(
     } else {
         Err(io::Error::other("the module nf_conntrack_netlink is not loaded"))
     };
-    let source = || format!("connections of network namespace {netns}");
+    let source = || GapSource::new(GapKind::Connections, format!("network namespace {netns}"));
     if let Err(error) = result {
         // What came before the error is a part that looks like all.
         flows = Kept::new(filter, kept);
@@ -154,29 +147,62 @@ impl Kept<'_> {
 
 /// Reads by netlink: everything, or, with `many` entries, what concerns the port.
 fn dump(netns: NetnsId, filter: &FlowFilter, many: bool, flows: &mut Kept<'_>) -> io::Result<()> {
-    let socket = Socket::new(NETLINK_NETFILTER)?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    let port = filter.ports.first;
-    if !many || filter.ports.last != port {
-        return ask(&socket, netns, &message(0, None), flows).map(drop);
+    if !many || filter.ports.last != filter.ports.first {
+        let mut netlink = Netlink::open(NETFILTER, BYTES)?;
+        return ask(&mut netlink, netns, &request(0, None)?, flows).map(drop);
     }
-    for family in [libc::AF_INET, libc::AF_INET6] {
-        let family = u8::try_from(family).unwrap_or_default();
-        let protos = [Proto::Tcp, Proto::Udp].into_iter();
-        let wanted = protos.filter(|known| filter.proto.is_none_or(|proto| proto == *known));
-        let asks = wanted.flat_map(|proto| [(proto, true), (proto, false)]);
-        for (proto, original) in asks {
-            let only = Only { proto, port, original };
-            match ask(&socket, netns, &message(family, Some(only)), flows) {
-                Ok(true) => {}
-                // An older kernel: it has sent all of this family.
-                Ok(false) => break,
-                Err(error) if is_refusal_of_filters(&error) => {
-                    ask(&socket, netns, &message(family, None), flows)?;
-                    break;
-                }
-                Err(error) => return Err(error),
+    // For each question the kernel walks through the table of all namespaces: so both
+    // families at once. A thread begins in the namespace of the one that makes it.
+    let six = || -> io::Result<Kept<'_>> {
+        let mut flows = Kept::new(filter, flows.limit);
+        family(netns, filter, libc::AF_INET6, &mut flows).map(|()| flows)
+    };
+    let (four, six) = std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().spawn_scoped(scope, six);
+        let mut kept = Kept::new(filter, flows.limit);
+        let four = family(netns, filter, libc::AF_INET, &mut kept).map(|()| kept);
+        let six = match thread {
+            Ok(thread) => {
+                thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))
             }
+            // None can be had: one after the other.
+            Err(_) => six(),
+        };
+        (four, six)
+    });
+    for family in [four?, six?] {
+        flows.more += family.more;
+        for flow in family.value {
+            flows.offer(flow);
+        }
+    }
+    Ok(())
+}
+
+/// Reads what concerns the port, of one family.
+fn family(
+    netns: NetnsId,
+    filter: &FlowFilter,
+    family: i32,
+    flows: &mut Kept<'_>,
+) -> io::Result<()> {
+    let mut netlink = Netlink::open(NETFILTER, BYTES)?;
+    let port = filter.ports.first;
+    let family = u8::try_from(family).unwrap_or_default();
+    let protos = [Proto::Tcp, Proto::Udp].into_iter();
+    let wanted = protos.filter(|known| filter.proto.is_none_or(|proto| proto == *known));
+    let asks = wanted.flat_map(|proto| [(proto, true), (proto, false)]);
+    for (proto, original) in asks {
+        let only = Only { proto, port, original };
+        match ask(&mut netlink, netns, &request(family, Some(only))?, flows) {
+            Ok(true) => {}
+            // An older kernel: it has sent all of this family.
+            Ok(false) => break,
+            Err(error) if is_refusal_of_filters(&error) => {
+                ask(&mut netlink, netns, &request(family, None)?, flows)?;
+                break;
+            }
+            Err(error) => return Err(error),
         }
     }
     Ok(())
@@ -197,83 +223,47 @@ pub(super) struct Only {
 }
 
 /// The request for a dump of one family, 0 for all.
-pub(super) fn message(family: u8, only: Option<Only>) -> Vec<u8> {
-    // The length comes last; sequence and port number are of no use here.
-    let mut message = vec![0; 20];
-    message[4..6].copy_from_slice(&CT_GET.to_ne_bytes());
-    message[6..8].copy_from_slice(&REQUEST_DUMP.to_ne_bytes());
-    message[16] = family;
-    if let Some(Only { proto, port, original }) = only {
-        let number = match proto {
-            Proto::Tcp => IPPROTO_TCP,
-            Proto::Udp => IPPROTO_UDP,
-        };
-        let (tuple, which, flags, port_kind, port_flag) = if original {
-            let port = (CTA_PROTO_DST_PORT, FLAG_DST_PORT);
-            (CTA_TUPLE_ORIG, CTA_FILTER_ORIG_FLAGS, FLAG_PROTO_NUM, port.0, port.1)
-        } else {
-            let port = (CTA_PROTO_SRC_PORT, FLAG_SRC_PORT);
-            (CTA_TUPLE_REPLY, CTA_FILTER_REPLY_FLAGS, FLAG_PROTO_NUM, port.0, port.1)
-        };
-        let mut ports = attribute(CTA_PROTO_NUM, &[number]);
-        ports.extend(attribute(port_kind, &port.0.to_be_bytes()));
-        let ports = attribute(CTA_TUPLE_PROTO | NLA_F_NESTED, &ports);
-        message.extend(attribute(tuple | NLA_F_NESTED, &ports));
-        let flags = attribute(which, &(flags | port_flag).to_ne_bytes());
-        message.extend(attribute(CTA_FILTER | NLA_F_NESTED, &flags));
-    }
-    let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
-    message[..4].copy_from_slice(&length.to_ne_bytes());
-    message
+pub(super) fn request(family: u8, only: Option<Only>) -> io::Result<Request> {
+    let request = Request::dump(CT_GET, &[family, 0, 0, 0]);
+    let Some(Only { proto, port, original }) = only else { return Ok(request) };
+    let number = match proto {
+        Proto::Tcp => IPPROTO_TCP,
+        Proto::Udp => IPPROTO_UDP,
+    };
+    let (tuple, which, port_kind, port_flag) = if original {
+        (CTA_TUPLE_ORIG, CTA_FILTER_ORIG_FLAGS, CTA_PROTO_DST_PORT, FLAG_DST_PORT)
+    } else {
+        (CTA_TUPLE_REPLY, CTA_FILTER_REPLY_FLAGS, CTA_PROTO_SRC_PORT, FLAG_SRC_PORT)
+    };
+    let ports =
+        [attribute(CTA_PROTO_NUM, &[number])?, attribute(port_kind, &port.0.to_be_bytes())?];
+    let flags = attribute(which, &(FLAG_PROTO_NUM | port_flag).to_ne_bytes())?;
+    request
+        .with(tuple | NESTED, &attribute(CTA_TUPLE_PROTO | NESTED, &ports.concat())?)?
+        .with(CTA_FILTER | NESTED, &flags)
 }
 
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
-    let mut attribute = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
-    attribute.extend_from_slice(value);
-    attribute.resize(attribute.len().next_multiple_of(4), 0);
-    attribute
-}
-
-/// Sends one request and offers what comes. Whether all of it passed the filter.
+/// Asks, and offers what comes. Whether all of it passed the filter.
 pub(super) fn ask(
-    socket: &Socket,
+    netlink: &mut Netlink,
     netns: NetnsId,
-    message: &[u8],
+    request: &Request,
     flows: &mut Kept<'_>,
 ) -> io::Result<bool> {
-    socket.send(message, 0)?;
-    let mut buffer = Vec::with_capacity(PART);
     let mut all_passed = true;
-    loop {
-        buffer.clear();
-        match socket.recv(&mut buffer, 0) {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
+    netlink.ask(request, |message| {
+        if let Some(flow) = entry::of_message(netns, &message) {
+            all_passed &= flows.offer(flow);
         }
-        for message in genl::messages(&buffer) {
-            match message.kind {
-                NLMSG_DONE => return Ok(all_passed),
-                NLMSG_ERROR => {
-                    let code =
-                        message.body.first_chunk::<4>().map_or(0, |c| i32::from_ne_bytes(*c));
-                    return Err(io::Error::from_raw_os_error(code.saturating_neg()));
-                }
-                _ => {
-                    if let Some(flow) = entry::of_message(netns, &message) {
-                        all_passed &= flows.offer(flow);
-                    }
-                }
-            }
-        }
-    }
+        true
+    })?;
+    Ok(all_passed)
 }
 
 /// Reads the text that some kernels have, and root may read without a right over
 /// the network.
 fn file(netns: NetnsId, flows: &mut Kept<'_>) -> io::Result<()> {
-    let file = std::fs::File::open("/proc/thread-self/net/nf_conntrack")?;
+    let file = files::stream("/proc/thread-self/net/nf_conntrack")?;
     for line in io::BufReader::new(file).lines() {
         if let Some(flow) = entry::of_line(netns, &line?) {
             flows.offer(flow);

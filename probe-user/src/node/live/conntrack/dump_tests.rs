@@ -2,10 +2,10 @@
 
 use std::net::{TcpListener, TcpStream, UdpSocket};
 
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use super::dump::{Kept, Only, ask, message, read};
+use super::super::netlink::{NETFILTER, Netlink};
+use super::dump::{Kept, Only, ask, read, request};
 use super::tests::{Lab, RULES, can_make_labs};
 use crate::model::{Flow, FlowFilter, Impact, NetnsId, Port, PortRange, Proto, Read};
 
@@ -106,14 +106,13 @@ fn of_many_connections_those_of_the_port_come_each_once() {
     // The kernel sends nothing else, where it can look for ports (Linux 5.8).
     let id = lab.door.id;
     let looked_for = lab.run(move || {
-        let socket = Socket::new(NETLINK_NETFILTER).unwrap();
-        socket.connect(&SocketAddr::new(0, 0)).unwrap();
+        let mut netlink = Netlink::open(NETFILTER, usize::MAX).unwrap();
         [(10_007, true), (5300, false), (10_007, false)].map(|(port, original)| {
             let filter = filter(port);
             let mut kept = Kept::new(&filter, 1000);
             let only = Only { proto: Proto::Udp, port: Port(port), original };
-            let request = message(u8::try_from(libc::AF_INET).unwrap(), Some(only));
-            (ask(&socket, id, &request, &mut kept).unwrap(), kept.into_counts().0)
+            let request = request(u8::try_from(libc::AF_INET).unwrap(), Some(only)).unwrap();
+            (ask(&mut netlink, id, &request, &mut kept).unwrap(), kept.into_counts().0)
         })
     });
     if linux_at_least(5, 8) {

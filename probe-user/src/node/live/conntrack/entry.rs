@@ -3,8 +3,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::super::genl::Message;
-use super::parse::{CT_NEW, CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, NFGENMSG, Tuple, nested, tuple};
+use super::super::netlink::{Attributes, Message, find};
+use super::parse::{CT_NEW, CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, Tuple, tuple};
 use crate::model::{Flow, NetnsId, Proto};
 
 const CTA_STATUS: u16 = 3;
@@ -37,9 +37,8 @@ pub(super) fn of_message(netns: NetnsId, message: &Message<'_>) -> Option<Flow> 
     }
     let mut tuples = (None, None);
     let mut details = Details::default();
-    for nla in nested(message.body.get(NFGENMSG..)?) {
-        let value = nla.value();
-        match nla.kind() {
+    for (kind, value) in Attributes(message.attributes()) {
+        match kind {
             CTA_TUPLE_ORIG => tuples.0 = Some(tuple(value)?),
             CTA_TUPLE_REPLY => tuples.1 = Some(tuple(value)?),
             CTA_STATUS => details.answered = number(value)? & IPS_SEEN_REPLY != 0,
@@ -81,9 +80,8 @@ fn flow(netns: NetnsId, original: Tuple, reply: Tuple, details: Details) -> Opti
 }
 
 fn tcp_state(attributes: &[u8]) -> Option<String> {
-    let tcp = nested(attributes).find(|nla| nla.kind() == CTA_PROTOINFO_TCP)?;
-    let state = nested(tcp.value()).find(|nla| nla.kind() == CTA_PROTOINFO_TCP_STATE)?;
-    let number = usize::from(*state.value().first()?);
+    let state = find(find(attributes, CTA_PROTOINFO_TCP)?, CTA_PROTOINFO_TCP_STATE)?;
+    let number = usize::from(*state.first()?);
     Some(STATES.get(number).map_or_else(|| format!("state {number}"), ToString::to_string))
 }
 
@@ -137,7 +135,7 @@ fn is_number(word: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::genl::messages;
+    use super::super::super::netlink::messages;
     use super::*;
 
     const NETNS: NetnsId = NetnsId::Inode(7);

@@ -29,19 +29,23 @@ mod parse;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use rustix::io::Errno;
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{RecvFlags, SocketAddrAny};
 
 pub(in crate::node::live) use merge::Merge;
+#[cfg(test)]
+pub(in crate::node::live) use tests::Lab;
 
-use super::enter::{self, Door, Refused};
-use super::{gaps, genl, nat};
-use crate::model::{Event, EventKind, Gap, Impact, NetnsId, Port, SeenBy};
+use super::enter::{Door, Pool, Refused};
+use super::{files, gaps, nat, netlink};
+use crate::model::{Event, EventKind, Gap, GapKind, GapSource, Impact, NetnsId, Port, SeenBy};
 
 /// `NFNLGRP_CONNTRACK_NEW` and `NFNLGRP_CONNTRACK_DESTROY`, as bits.
 const GROUPS: u32 = 1 << 0 | 1 << 2;
@@ -51,6 +55,9 @@ const RECEIVE_BUFFER: usize = 8 << 20;
 /// How many messages of one namespace are read before the next one's: a busy
 /// namespace must not keep the others waiting.
 const AT_ONCE: usize = 4096;
+/// In how many namespaces is listened at most: each takes a descriptor and a buffer, and is
+/// entered before the watch begins. Anybody can make thousands.
+const MOST: usize = 1000;
 /// Longer than any message about one connection.
 const MESSAGE: usize = 32 * 1024;
 
@@ -70,7 +77,7 @@ pub(super) struct Listener {
 /// One socket, in one namespace.
 struct Subscription {
     netns: NetnsId,
-    socket: Socket,
+    socket: OwnedFd,
     /// How often the kernel said that it had dropped something.
     overruns: u64,
     /// How many messages it said that it had dropped.
@@ -112,17 +119,18 @@ impl Listener {
     /// process has ended lives on, with its interfaces, while a socket of it is
     /// open. The gaps are those of the new ones.
     pub(super) fn refresh(&mut self, doors: &[Door]) -> Vec<Gap> {
-        for mut ended in self
-            .subscriptions
-            .extract_if(.., |known| doors.iter().all(|door| door.id != known.netns))
-        {
+        let (doors, left_out) = choose(doors);
+        let wanted: HashSet<NetnsId> = doors.iter().map(|door| door.id).collect();
+        for mut ended in self.subscriptions.extract_if(.., |known| !wanted.contains(&known.netns)) {
             ended.count_dropped();
             self.lost += ended.lost();
         }
-        let is_new = |door: &&Door| self.subscriptions.iter().all(|known| known.netns != door.id);
-        let new: Vec<Door> = doors.iter().filter(is_new).cloned().collect();
+        let known: HashSet<NetnsId> = self.subscriptions.iter().map(|known| known.netns).collect();
+        let new: Vec<Door> =
+            doors.into_iter().filter(|door| !known.contains(&door.id)).cloned().collect();
         let has_module = !new.is_empty() && nat::has_module("nf_conntrack_netlink");
-        let results = enter::in_each(&new, |_| subscribe(has_module, self.receive_buffer));
+        let receive_buffer = self.receive_buffer;
+        let results = Pool::default().in_each(&new, move |_| subscribe(has_module, receive_buffer));
         let mut troubles = Vec::new();
         for (door, result) in new.iter().zip(results) {
             let (socket, trouble) = match result {
@@ -144,7 +152,9 @@ impl Listener {
                 overrun: false,
             }));
         }
-        as_gaps(&troubles)
+        let mut gaps = as_gaps(&troubles);
+        gaps.extend(left_out);
+        gaps
     }
 
     /// The descriptors to poll for reading before [`Listener::read`].
@@ -178,36 +188,54 @@ impl Listener {
     }
 }
 
+/// The namespaces that are listened to: the own one and those with the lowest numbers, which are
+/// the oldest as a rule, so that one that is listened to stays. And what is left out.
+fn choose(doors: &[Door]) -> (Vec<&Door>, Option<Gap>) {
+    let mut chosen: Vec<&Door> = doors.iter().collect();
+    chosen.sort_by_key(|door| (!door.own, door.id));
+    let left_out = chosen.len().saturating_sub(MOST);
+    chosen.truncate(MOST);
+    let gap = (left_out > 0).then(|| {
+        let reason = format!(
+            "{left_out} of {} namespaces are not listened to, only {MOST} at once",
+            doors.len()
+        );
+        let source = GapSource::new(GapKind::Events, "NAT events of more namespaces");
+        let gap = Gap::new(Impact::Port, source, reason);
+        gap.remedy("run it inside of the namespace: nsenter --net=FILE whereis-port trace -e nat")
+    });
+    (chosen, gap)
+}
+
 impl Subscription {
     fn read(&mut self, buffer: &mut Vec<u8>, events: &mut Vec<Event>) {
         let now = now();
         for _ in 0..AT_ONCE {
             buffer.clear();
-            match self.socket.recv_from(buffer, libc::MSG_DONTWAIT) {
+            let room = rustix::buffer::spare_capacity(buffer);
+            match rustix::net::recvfrom(&self.socket, room, RecvFlags::DONTWAIT) {
                 // Anybody with rights in the namespace may write to the socket:
                 // only the kernel is believed.
-                Ok((_, sender)) if sender.port_number() == 0 => {
-                    let messages = genl::messages(buffer);
+                Ok((.., sender)) if sender.as_ref().is_some_and(is_kernel) => {
+                    let messages = netlink::messages(buffer);
                     let told = messages.filter_map(|message| parse::nat_message(&message));
                     events.extend(told.map(|message| event(self.netns, now, message)));
                 }
                 Ok(_) => {}
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::ENOBUFS) => {
-                        self.overruns += 1;
-                        self.overrun = true;
+                Err(Errno::NOBUFS) => {
+                    self.overruns += 1;
+                    self.overrun = true;
+                }
+                Err(Errno::INTR) => {}
+                // Nothing is left. The kernel has dropped everything that
+                // came between an overrun and now.
+                Err(_) => {
+                    if self.overrun {
+                        self.count_dropped();
+                        self.overrun = false;
                     }
-                    Some(libc::EINTR) => {}
-                    // Nothing is left. The kernel has dropped everything that
-                    // came between an overrun and now.
-                    _ => {
-                        if self.overrun {
-                            self.count_dropped();
-                            self.overrun = false;
-                        }
-                        return;
-                    }
-                },
+                    return;
+                }
             }
         }
     }
@@ -219,6 +247,10 @@ impl Subscription {
     fn count_dropped(&mut self) {
         self.dropped = dropped(&self.socket).unwrap_or(self.dropped);
     }
+}
+
+fn is_kernel(sender: &SocketAddrAny) -> bool {
+    SocketAddrNetlink::try_from(sender.clone()).is_ok_and(|sender| sender.pid() == 0)
 }
 
 fn event(netns: NetnsId, now: u64, message: parse::NatMessage) -> Event {
@@ -249,17 +281,17 @@ fn now() -> u64 {
 fn subscribe(
     has_module: bool,
     receive_buffer: usize,
-) -> io::Result<(Option<Socket>, Option<Trouble>)> {
+) -> io::Result<(Option<OwnedFd>, Option<Trouble>)> {
     // The second one is of the namespaces of containers without root, whose
     // settings older kernels hide.
-    let has_settings = Path::new(SETTINGS).join("nf_conntrack_count").exists();
-    if !has_settings && !Path::new("/proc/thread-self/net/stat/nf_conntrack").exists() {
+    let has_settings = files::is_there(Path::new(SETTINGS).join("nf_conntrack_count"));
+    if !has_settings && !files::is_there("/proc/thread-self/net/stat/nf_conntrack") {
         return Ok((None, None));
     }
     if !has_module {
         return Ok((None, Some(Trouble::NoModule)));
     }
-    let mut socket = Socket::new(NETLINK_NETFILTER)?;
+    let socket = netlink::socket(netlink::NETFILTER)?;
     // More than the administrator's limit takes a right in the initial namespace.
     if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, receive_buffer).is_err() {
         // A small buffer loses events sooner, and that is counted.
@@ -273,12 +305,12 @@ fn subscribe(
         None if has_settings => return Ok((None, Some(Trouble::NotBuilt))),
         _ => None,
     };
-    socket.bind(&SocketAddr::new(0, GROUPS))?;
+    rustix::net::bind(&socket, &SocketAddrNetlink::new(0, GROUPS))?;
     Ok((Some(socket), trouble))
 }
 
 fn setting(name: &str) -> Option<String> {
-    let text = std::fs::read_to_string(Path::new(SETTINGS).join(name)).ok()?;
+    let text = files::text(Path::new(SETTINGS).join(name), files::SMALL).ok()?;
     Some(text.trim().to_owned())
 }
 
@@ -327,7 +359,8 @@ fn as_gaps(troubles: &[(NetnsId, Trouble)]) -> Vec<Gap> {
         let trouble = troubles.iter().find(|(id, _)| ids.contains(id)).map(|(_, trouble)| trouble);
         // All that begins from now on is told, and so is its end.
         let impact = if trouble == Some(&Trouble::Earlier) { Impact::Name } else { Impact::Port };
-        let gap = Gap::new(impact, format!("NAT events of {namespaces}"), why);
+        let source = GapSource::new(GapKind::Events, format!("NAT events of {namespaces}"));
+        let gap = Gap::new(impact, source, why);
         match trouble.and_then(Trouble::remedy) {
             Some(remedy) => gap.remedy(remedy),
             None => gap,
@@ -338,7 +371,7 @@ fn as_gaps(troubles: &[(NetnsId, Trouble)]) -> Vec<Gap> {
 /// How many messages the kernel has dropped because the socket's buffer was full
 /// (`SO_MEMINFO`, Linux 4.12).
 #[expect(unsafe_code, reason = "no library has this socket option yet")]
-fn dropped(socket: &Socket) -> Option<u64> {
+fn dropped(socket: &OwnedFd) -> Option<u64> {
     /// `SK_MEMINFO_DROPS` of `linux/sock_diag.h`.
     const DROPS: usize = 8;
     let mut numbers = [0u32; DROPS + 1];
@@ -361,7 +394,7 @@ fn dropped(socket: &Socket) -> Option<u64> {
 /// For the fuzz targets.
 #[cfg(feature = "fuzzing")]
 pub(super) fn fuzz(bytes: &[u8]) {
-    for message in super::genl::messages(bytes) {
+    for message in super::netlink::messages(bytes) {
         parse::nat_message(&message);
         entry::of_message(NetnsId::Inode(1), &message);
     }

@@ -5,16 +5,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use netlink_packet_core::{NlaBuffer, NlasIterator};
-
-use super::super::genl::Message;
+use super::super::netlink::{Attributes, Message};
 use crate::model::{NatEvent, Proto};
 
 /// `NFNL_SUBSYS_CTNETLINK << 8`, and with `IPCTNL_MSG_CT_DELETE`.
 pub(super) const CT_NEW: u16 = 1 << 8;
 const CT_DELETE: u16 = 1 << 8 | 2;
-/// `struct nfgenmsg`, before the attributes.
-pub(super) const NFGENMSG: usize = 4;
 
 pub(super) const CTA_TUPLE_ORIG: u16 = 1;
 pub(super) const CTA_TUPLE_REPLY: u16 = 2;
@@ -65,12 +61,12 @@ pub(super) fn nat_message(message: &Message<'_>) -> Option<NatMessage> {
     let mut reply = None;
     let mut event_time = None;
     let mut life = (None, None);
-    for nla in nested(message.body.get(NFGENMSG..)?) {
-        match nla.kind() {
-            CTA_TUPLE_ORIG => original = Some(tuple(nla.value())?),
-            CTA_TUPLE_REPLY => reply = Some(tuple(nla.value())?),
-            CTA_TIMESTAMP => life = timestamps(nla.value()),
-            CTA_TIMESTAMP_EVENT => event_time = number(nla.value()),
+    for (kind, value) in Attributes(message.attributes()) {
+        match kind {
+            CTA_TUPLE_ORIG => original = Some(tuple(value)?),
+            CTA_TUPLE_REPLY => reply = Some(tuple(value)?),
+            CTA_TIMESTAMP => life = timestamps(value),
+            CTA_TIMESTAMP_EVENT => event_time = number(value),
             _ => {}
         }
     }
@@ -102,25 +98,25 @@ pub(super) fn tuple(attributes: &[u8]) -> Option<Tuple> {
     let mut addresses = (None, None);
     let mut ports = (None, None);
     let mut proto = None;
-    for nla in nested(attributes) {
-        match nla.kind() {
+    for (kind, value) in Attributes(attributes) {
+        match kind {
             CTA_TUPLE_IP => {
-                for nla in nested(nla.value()) {
-                    match nla.kind() {
-                        CTA_IP_V4_SRC => addresses.0 = Some(ipv4(nla.value())?),
-                        CTA_IP_V4_DST => addresses.1 = Some(ipv4(nla.value())?),
-                        CTA_IP_V6_SRC => addresses.0 = Some(ipv6(nla.value())?),
-                        CTA_IP_V6_DST => addresses.1 = Some(ipv6(nla.value())?),
+                for (kind, value) in Attributes(value) {
+                    match kind {
+                        CTA_IP_V4_SRC => addresses.0 = Some(ipv4(value)?),
+                        CTA_IP_V4_DST => addresses.1 = Some(ipv4(value)?),
+                        CTA_IP_V6_SRC => addresses.0 = Some(ipv6(value)?),
+                        CTA_IP_V6_DST => addresses.1 = Some(ipv6(value)?),
                         _ => {}
                     }
                 }
             }
             CTA_TUPLE_PROTO => {
-                for nla in nested(nla.value()) {
-                    match nla.kind() {
-                        CTA_PROTO_NUM => proto = Some(protocol(nla.value())?),
-                        CTA_PROTO_SRC_PORT => ports.0 = Some(port(nla.value())?),
-                        CTA_PROTO_DST_PORT => ports.1 = Some(port(nla.value())?),
+                for (kind, value) in Attributes(value) {
+                    match kind {
+                        CTA_PROTO_NUM => proto = Some(protocol(value)?),
+                        CTA_PROTO_SRC_PORT => ports.0 = Some(port(value)?),
+                        CTA_PROTO_DST_PORT => ports.1 = Some(port(value)?),
                         _ => {}
                     }
                 }
@@ -138,19 +134,14 @@ pub(super) fn tuple(attributes: &[u8]) -> Option<Tuple> {
 /// When the connection began and when it ended.
 fn timestamps(attributes: &[u8]) -> (Option<u64>, Option<u64>) {
     let mut times = (None, None);
-    for nla in nested(attributes) {
-        match nla.kind() {
-            CTA_TIMESTAMP_START => times.0 = number(nla.value()),
-            CTA_TIMESTAMP_STOP => times.1 = number(nla.value()),
+    for (kind, value) in Attributes(attributes) {
+        match kind {
+            CTA_TIMESTAMP_START => times.0 = number(value),
+            CTA_TIMESTAMP_STOP => times.1 = number(value),
             _ => {}
         }
     }
     times
-}
-
-/// Attributes up to the first that is damaged.
-pub(super) fn nested(attributes: &[u8]) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
-    NlasIterator::new(attributes).map_while(Result::ok)
 }
 
 fn ipv4(value: &[u8]) -> Option<IpAddr> {
@@ -179,7 +170,7 @@ fn protocol(value: &[u8]) -> Option<Proto> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::genl::messages;
+    use super::super::super::netlink::messages;
     use super::*;
 
     /// Messages as Linux 6.18 sent them; `fixtures/record.sh` says how.

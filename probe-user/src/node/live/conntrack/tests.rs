@@ -16,15 +16,20 @@ use crate::model::{NatEvent, Proto};
 
 /// A network namespace, and a thread in it that does what it is told. The
 /// namespace goes with the thread.
-pub(super) struct Lab {
-    pub(super) door: Door,
+pub(in super::super) struct Lab {
+    pub(in super::super) door: Door,
     work: Option<mpsc::Sender<Box<dyn FnOnce() + Send>>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Lab {
+    /// Whether one can; where not, a test says nothing.
+    pub(in super::super) fn can_be_made() -> bool {
+        can_make_labs()
+    }
+
     #[expect(unsafe_code, reason = "the thread, which has nothing yet, leaves its namespace")]
-    pub(super) fn new() -> Self {
+    pub(in super::super) fn new() -> Self {
         let (work, orders) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
         let thread = std::thread::spawn(move || {
             // SAFETY: only the network namespace changes, and no descriptor.
@@ -294,7 +299,7 @@ fn events_that_are_switched_off_are_a_gap_with_a_remedy() {
     let doors = labs.each_ref().map(|lab| lab.door.clone());
     let (_, gaps) = Listener::open(&doors);
     let [gap] = gaps.as_slice() else { panic!("{gaps:?}") };
-    assert!(gap.source.starts_with("NAT events of network namespaces "), "{gap:?}");
+    assert!(gap.source.name.starts_with("NAT events of network namespaces "), "{gap:?}");
     assert!(gap.reason.contains("nf_conntrack_events is 0"), "{gap:?}");
     assert!(gap.remedy.as_ref().unwrap().contains("nf_conntrack_events=1"), "{gap:?}");
 }
@@ -362,4 +367,23 @@ fn a_namespace_that_is_gone_is_let_go_and_a_new_one_is_heard() {
     // One that can't be found any more is no gap: nothing happens there.
     let gone = Listener::open(&doors[..1]);
     assert_eq!((gone.0.namespaces(), gone.1), (0, Vec::new()));
+}
+
+#[test]
+fn thousands_of_namespaces_are_not_all_entered_and_that_is_said() {
+    let door =
+        |number: u64| Door { id: NetnsId::Inode(number), own: number == 4000, ways: Vec::new() };
+    let doors: Vec<Door> = (1..=5000).rev().map(door).collect();
+    let (chosen, gap) = choose(&doors);
+    assert_eq!(chosen.len(), MOST);
+    assert_eq!(chosen[0].id, NetnsId::Inode(4000), "the own one is always listened to");
+    assert_eq!(chosen[1].id, NetnsId::Inode(1));
+    let gap = gap.unwrap();
+    assert!(gap.reason.starts_with("4000 of 5000 namespaces"), "{gap:?}");
+    assert_eq!(gap.impact, Impact::Port);
+    // Whoever listens is told, too.
+    let (mut listener, gaps) = Listener::open(&doors);
+    assert!(gaps.contains(&gap), "{gaps:?}");
+    let few = listener.refresh(&doors[..MOST]);
+    assert!(!few.contains(&gap), "{few:?}");
 }

@@ -1,8 +1,9 @@
 //! All containers at once, for lists.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
 
-use super::{Containers, State, docker, ids};
+use super::asked::is_api;
+use super::{Containers, Key, State, docker, ids};
 use crate::model::{Container, Read};
 
 impl Containers {
@@ -14,9 +15,14 @@ impl Containers {
         }
         let mut all = Read::<Vec<Container>>::default();
         self.find_daemons(&mut state);
-        self.find_running(&mut state);
+        self.look_up_sockets(&mut state, &[], &self.procs.someone_here(0), is_api);
         // One list instead of two questions for each container.
-        for listener in state.listeners() {
+        state.wants_lists = true;
+        let usual = state.usual.iter_mut().flat_map(|(_, listeners)| listeners);
+        for listener in usual {
+            listener.wants_list = true;
+        }
+        for listener in &mut state.found.1 {
             listener.wants_list = true;
         }
         all.gaps.clone_from(&state.unreachable);
@@ -28,8 +34,9 @@ impl Containers {
     /// What the system's own daemons list. Others can invent containers: those of
     /// theirs that really run are found by [`Self::sweep`].
     fn list(&self, state: &mut State, all: &mut Read<Vec<Container>>) {
+        let mut budget = state.budget(self.limits);
         for daemon in state.daemons().filter(|d| d.is_the_systems()) {
-            let listed = match daemon.ask(docker::Client::list) {
+            let listed = match daemon.ask(&mut budget, docker::Client::list) {
                 Ok(listed) => listed,
                 Err(failure) => {
                     all.gaps.push(daemon.gap(&failure));
@@ -44,22 +51,23 @@ impl Containers {
                 }
             }
         }
+        state.budget = Some(budget);
     }
 
     /// Adds containers that no daemon lists, by the processes that run in them.
     fn sweep(&self, state: &mut State, all: &mut Read<Vec<Container>>) {
-        let mut known: HashMap<Vec<String>, usize> = HashMap::new();
+        let mut known: HashMap<Key, usize> = HashMap::new();
         for (at, container) in all.value.iter().enumerate() {
-            let mut key = ids(&container.parents);
-            key.push(container.id.clone());
-            known.insert(key, at);
+            let mut ids = ids(&container.parents);
+            ids.push(container.id.clone());
+            known.insert(Key { ids, maker: None }, at);
         }
-        let mut tried: BTreeSet<Vec<String>> = BTreeSet::new();
+        let mut tried: HashSet<Key> = HashSet::new();
         for pid in self.procs.all() {
             let Some(chain) = self.procs.chain(pid) else { continue };
             for depth in 1..=chain.len() {
                 let chain = &chain[..depth];
-                let key = ids(chain);
+                let key = self.key(chain, pid);
                 if let Some(&at) = known.get(&key) {
                     let container = &mut all.value[at];
                     container.pid =

@@ -1,19 +1,16 @@
 //! Where Docker and Podman listen, and for which containers each may speak.
 
-use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::Arc;
+use std::time::Instant;
 
-use rustix::fs::fstat;
-
-use super::super::safefs::{Root, Unreadable};
+use super::super::asking::Budget;
+use super::super::reader::{Socket, Tree, Whose};
+use super::super::safefs::Unreadable;
 use super::docker::{Client, Failure, Hello, Limits};
 use super::procs::Procs;
-use super::running::{Kind, Running};
-use crate::model::{ContainerRef, Gap, Impact, Runtime};
-
-/// How many sockets of one daemon are looked at.
-pub(super) const PER_DAEMON: usize = 4;
+use super::same;
+use super::trust::{Judge, Who};
+use crate::model::{ContainerRef, Gap, GapKind, GapSource, Impact, Runtime, Teller, ToldBy};
 
 /// How often a daemon may fail to answer before it is not asked any more.
 pub(super) const STRIKES: u8 = 3;
@@ -28,49 +25,62 @@ pub(super) struct Daemon {
     /// The containers it runs in itself. It may only name containers directly
     /// below: a container can't speak of what is outside of it.
     pub(super) chain: Vec<ContainerRef>,
-    /// Who owns it. A user's daemon may only name that user's containers.
-    pub(super) uid: u32,
+    /// Whose it is. A user's daemon may only name that user's containers.
+    pub(super) who: Who,
+    /// Whether only root, or who asks, has a say in it.
+    machines: bool,
     client: Client,
     identity: (u64, u64),
     hello: Option<Hello>,
     down: Option<Failure>,
     strikes: u8,
+    asked: bool,
 }
 
 impl Daemon {
-    fn new(socket: OwnedFd, path: &str, runtime: Runtime, limits: Limits) -> Option<Self> {
-        let stat = fstat(&socket).ok()?;
-        Some(Self {
+    /// A daemon at a socket; without `who` it is the socket's owner's.
+    pub(super) fn new(
+        socket: Socket,
+        path: &str,
+        runtime: Runtime,
+        limits: Limits,
+        (procs, chain, who): (&Procs, &[ContainerRef], Option<&Who>),
+    ) -> Self {
+        let stat = socket.stat;
+        let who = who.cloned().unwrap_or_else(|| procs.someone_here(stat.uid));
+        let judge = Judge { procs: procs.clone(), chain: chain.to_vec(), uid: who.uid };
+        Self {
             runtime,
             path: path.to_owned(),
-            chain: Vec::new(),
-            uid: stat.st_uid,
-            client: Client { socket: Arc::new(socket), limits },
-            identity: (stat.st_dev, stat.st_ino),
+            chain: chain.to_vec(),
+            machines: chain.is_empty() && who.is_trusted_with_the_machine(procs.own_userns()),
+            who,
+            client: Client { socket, limits, judge: Some(judge), tokio: procs.tokio() },
+            identity: (stat.dev, stat.ino),
             hello: None,
             down: None,
             strikes: 0,
-        })
-    }
-
-    /// How answers from here are called: `Docker API (/var/run/docker.sock)`.
-    pub(super) fn name(&self) -> String {
-        let kind = if self.runtime == Runtime::Podman { "Podman" } else { "Docker" };
-        match self.chain.last() {
-            None => format!("{kind} API ({})", self.path),
-            Some(place) => {
-                let short: String = place.id.chars().take(12).collect();
-                format!("{kind} API ({} in container {short})", self.path)
-            }
+            asked: false,
         }
     }
 
-    /// Whether this daemon may say what the last container of `chain` is, when
-    /// the process that watches over the container runs as `monitor_uid`.
-    pub(super) fn speaks_for(&self, chain: &[ContainerRef], monitor_uid: Option<u32>) -> bool {
+    /// Whether both are the same socket.
+    pub(super) fn is_at(&self, other: &Self) -> bool {
+        self.identity == other.identity
+    }
+
+    /// How answers from here are called: `Docker API (/var/run/docker.sock)`.
+    pub(super) fn name(&self) -> ToldBy {
+        let podman = self.runtime == Runtime::Podman;
+        let teller = if podman { Teller::PodmanApi } else { Teller::DockerApi };
+        ToldBy::new(teller, place(&self.path, &self.chain))
+    }
+
+    /// Whether this daemon may say what the last container of `chain` is, which `holder`
+    /// holds.
+    pub(super) fn speaks_for(&self, chain: &[ContainerRef], holder: &Who) -> bool {
         let Some((target, parents)) = chain.split_last() else { return false };
-        let place = parents.len() == self.chain.len()
-            && parents.iter().zip(&self.chain).all(|(a, b)| a.id == b.id);
+        let place = same(parents, &self.chain);
         let kind = match target.runtime {
             // Also what a cgroup parent of the user's own choice hides.
             Runtime::Unknown => true,
@@ -78,27 +88,32 @@ impl Daemon {
             Runtime::Containerd => self.runtime == Runtime::Docker && target.pod.is_some(),
             runtime => runtime == self.runtime,
         };
-        place && kind && (self.is_trusted() || monitor_uid == Some(self.uid))
+        place && kind && self.who.speaks_for(holder)
     }
 
     /// Whether it is the daemon of the machine, or of the user who asks.
     pub(super) fn is_the_systems(&self) -> bool {
-        self.chain.is_empty() && self.is_trusted()
-    }
-
-    fn is_trusted(&self) -> bool {
-        self.uid == 0 || self.uid == rustix::process::geteuid().as_raw()
+        self.machines
     }
 
     /// Asks something of the daemon, unless it has shown that it doesn't answer.
     pub(super) fn ask<T>(
         &mut self,
+        budget: &mut Budget,
         question: impl FnOnce(&Client, Option<Hello>) -> (Option<Hello>, Result<T, Failure>),
     ) -> Result<T, Failure> {
         if let Some(failure) = &self.down {
             return Err(failure.clone());
         }
-        let (hello, answer) = question(&self.client, self.hello.take());
+        let mut client = self.client.clone();
+        let time = budget.grant(client.limits.time, self.machines, self.asked);
+        client.limits.time = time.ok_or(Failure::NotAsked)?;
+        self.asked = true;
+        let began = Instant::now();
+        let (hello, answer) = question(&client, self.hello.take());
+        if !self.machines || matches!(answer, Err(Failure::Timeout(_))) {
+            budget.spend(began);
+        }
         if let Some(hello) = &hello {
             self.runtime = hello.runtime;
         }
@@ -121,9 +136,10 @@ impl Daemon {
 
     /// The gap that a failed question leaves.
     pub(super) fn gap(&self, failure: &Failure) -> Gap {
-        let gap = Gap::new(Impact::Name, self.name(), failure.to_string());
+        let source = GapSource::new(GapKind::Runtime, self.name().to_string());
+        let gap = Gap::new(Impact::Name, source, failure.to_string());
         match failure {
-            Failure::Denied if self.runtime == Runtime::Podman || self.uid != 0 => {
+            Failure::Denied if self.runtime == Runtime::Podman || self.who.uid != 0 => {
                 gap.remedy("run as root")
             }
             Failure::Denied => {
@@ -131,7 +147,7 @@ impl Daemon {
             }
             Failure::Unreachable(_) => gap.remedy("start the daemon, if it should be running"),
             Failure::Timeout(_) => gap.remedy("check whether the daemon hangs"),
-            Failure::NotFound | Failure::TooBig(_) | Failure::Garbage(_) => gap,
+            _ => gap,
         }
     }
 }
@@ -139,46 +155,61 @@ impl Daemon {
 /// Daemons at the usual places of the tool's own mount namespace, whose root is
 /// `root`; `docker_host` is `$DOCKER_HOST`.
 pub(super) fn at_usual_places(
+    procs: &Procs,
     root: &Path,
     docker_host: Option<&str>,
     limits: Limits,
     gaps: &mut Vec<Gap>,
 ) -> Vec<Daemon> {
     let mut found = Vec::new();
-    let root = match Root::open(root) {
+    let root = match procs.reader().open(root, Whose::own(root)) {
         Ok(root) => root,
         Err(error) => {
-            gaps.push(Gap::new(Impact::Name, root.display().to_string(), error.to_string()));
+            let source = GapSource::new(GapKind::Runtime, root.display().to_string());
+            gaps.push(Gap::new(Impact::Name, source, error.to_string()));
             return found;
         }
     };
     let host = docker_host.and_then(|h| h.strip_prefix("unix://"));
-    let mut places: Vec<(String, Runtime)> = Vec::new();
-    places.extend(host.map(|path| (path.to_owned(), Runtime::Docker)));
-    places.push(("/var/run/docker.sock".to_owned(), Runtime::Docker));
-    places.push(("/run/podman/podman.sock".to_owned(), Runtime::Podman));
-    let mut users = root.list(Path::new("/run/user"), 4096).unwrap_or_default();
+    // What is in a user's directory is that user's, wherever a link leads.
+    let mut places: Vec<(Tree, String, Runtime, Option<u32>)> = Vec::new();
+    let machines = |path: &str, runtime| (root.part(path), path.to_owned(), runtime, None);
+    places.extend(host.map(|path| machines(path, Runtime::Docker)));
+    places.push(machines("/var/run/docker.sock", Runtime::Docker));
+    places.push(machines("/run/podman/podman.sock", Runtime::Podman));
+    let mut users = root.part("/run/user").list(Path::new("/run/user"), 4096).unwrap_or_default();
     users.sort();
     for user in users {
-        let user = user.display();
-        places.push((format!("/run/user/{user}/docker.sock"), Runtime::Docker));
-        places.push((format!("/run/user/{user}/podman/podman.sock"), Runtime::Podman));
+        let Some(uid) = user.to_str().and_then(|user| user.parse().ok()) else { continue };
+        let directory = format!("/run/user/{uid}");
+        let tree = root.part_of_others(&directory);
+        places.push((tree.clone(), format!("{directory}/docker.sock"), Runtime::Docker, Some(uid)));
+        let podman = format!("{directory}/podman/podman.sock");
+        places.push((tree, podman, Runtime::Podman, Some(uid)));
     }
-    for (path, runtime) in places {
+    for (root, path, runtime, uid) in places {
         let asked_for = host == Some(path.as_str());
+        let who = uid.map(|uid| procs.someone_here(uid));
         match root.socket(Path::new(&path)) {
-            Ok(socket) => add(&mut found, Daemon::new(socket, &path, runtime, limits)),
+            Ok(socket) => {
+                let place = (procs, &[][..], who.as_ref());
+                add(&mut found, Daemon::new(socket, &path, runtime, limits, place));
+            }
             // Nobody there: the usual case. Other users' directories can't be
             // looked into; what is missing then shows where it is needed.
             Err(Unreadable::Missing | Unreadable::Denied) if !asked_for => {}
             Err(error) if asked_for => gaps.push(
-                Gap::new(Impact::Name, format!("Docker API ({path})"), error.to_string())
-                    .remedy("correct DOCKER_HOST"),
+                Gap::new(
+                    Impact::Name,
+                    GapSource::new(GapKind::Runtime, format!("Docker API ({path})")),
+                    error.to_string(),
+                )
+                .remedy("correct DOCKER_HOST"),
             ),
             Err(error) => {
                 gaps.push(Gap::new(
                     Impact::Name,
-                    format!("Docker API ({path})"),
+                    GapSource::new(GapKind::Runtime, format!("Docker API ({path})")),
                     error.to_string(),
                 ));
             }
@@ -187,50 +218,58 @@ pub(super) fn at_usual_places(
     found
 }
 
-/// The sockets of daemons that run here, without those in `known`.
-pub(super) fn of_running(
-    procs: &Procs,
-    own_root: &Path,
-    running: &[Running],
-    known: &[Daemon],
-    limits: Limits,
-) -> Vec<Daemon> {
-    let mut found: Vec<Daemon> = Vec::new();
-    for process in running {
-        let Kind::Api(runtime) = process.kind else { continue };
-        let root = Root::open(&procs.root(process.pid)).or_else(|error| {
-            // At this level the tool's own root is most often the same one.
-            if process.chain.is_empty() { Root::open(own_root) } else { Err(error) }
-        });
-        // Reading the state files there fails likewise, and says so where it
-        // matters: at a container that is not named.
-        let Ok(root) = root else { continue };
-        for path in process.sockets.iter().take(PER_DAEMON) {
-            let Ok(socket) = root.socket(Path::new(path)) else { continue };
-            let Some(mut daemon) = Daemon::new(socket, path, runtime, limits) else {
-                continue;
-            };
-            if known.iter().any(|other| other.identity == daemon.identity) {
-                continue;
-            }
-            daemon.chain.clone_from(&process.chain);
-            // Whoever is confined to a container can be root there; the place
-            // it runs in is what limits it.
-            daemon.uid = match &process.chain[..] {
-                [] => process.uid.max(daemon.uid),
-                _ => 0,
-            };
-            add(&mut found, Some(daemon));
+/// A path as its own side names it, and which side that is.
+pub(super) fn place(path: &str, chain: &[ContainerRef]) -> String {
+    match chain.last() {
+        None => path.to_owned(),
+        Some(place) => {
+            let short: String = place.id.chars().take(12).collect();
+            format!("{path} in container {short}")
         }
     }
-    found
+}
+
+/// Sockets of which nobody could say whether they are there.
+#[derive(Debug, Default)]
+pub(super) struct Unanswered {
+    /// Those that were waited for. The time for that is limited, so they are few.
+    silent: Vec<Gap>,
+    left_out: usize,
+    why: String,
+}
+
+impl Unanswered {
+    /// Takes in why a socket was not opened. Most often there is none, which is nothing
+    /// to be told.
+    pub(super) fn note(&mut self, path: &str, chain: &[ContainerRef], error: Unreadable) {
+        match error {
+            Unreadable::Silent(_) => {
+                let source =
+                    GapSource::new(GapKind::Runtime, format!("socket {}", place(path, chain)));
+                let gap = Gap::new(Impact::Name, source, error.to_string());
+                self.silent.push(gap.remedy("look who serves the file system that it lies on"));
+            }
+            Unreadable::LeftOut(why) => {
+                self.left_out += 1;
+                self.why = why;
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn tell(self, gaps: &mut Vec<Gap>) {
+        gaps.extend(self.silent);
+        if self.left_out > 0 {
+            let source = format!("{} more sockets of container runtimes", self.left_out);
+            let source = GapSource::new(GapKind::Runtime, source);
+            gaps.push(Gap::new(Impact::Name, source, format!("not looked at: {}", self.why)));
+        }
+    }
 }
 
 /// Adds a daemon unless its socket is there already under another name.
-fn add(daemons: &mut Vec<Daemon>, daemon: Option<Daemon>) {
-    if let Some(daemon) = daemon
-        && !daemons.iter().any(|other| other.identity == daemon.identity)
-    {
+pub(super) fn add(daemons: &mut Vec<Daemon>, daemon: Daemon) {
+    if !daemons.iter().any(|other| other.is_at(&daemon) && other.who == daemon.who) {
         daemons.push(daemon);
     }
 }
@@ -239,17 +278,22 @@ fn add(daemons: &mut Vec<Daemon>, daemon: Option<Daemon>) {
 mod tests {
     use std::os::unix::net::UnixListener;
 
+    use super::super::super::reader::Reader;
     use super::*;
     use crate::model::PodRef;
 
     fn daemon(chain: &[&str], uid: u32) -> Daemon {
         let dir = tempfile::tempdir().unwrap();
         let _listener = UnixListener::bind(dir.path().join("s")).unwrap();
-        let socket = Root::open(dir.path()).unwrap().socket(Path::new("s")).unwrap();
-        let mut daemon = Daemon::new(socket, "/s", Runtime::Docker, Limits::USUAL).unwrap();
-        daemon.chain = chain.iter().map(|id| container(id, Runtime::Docker)).collect();
-        daemon.uid = uid;
-        daemon
+        let socket = Tree::at(dir.path()).socket(Path::new("s")).unwrap();
+        let chain: Vec<_> = chain.iter().map(|id| container(id, Runtime::Docker)).collect();
+        let (procs, who) = (Procs::new(dir.path(), Reader::default()), user(uid));
+        let place = (&procs, &chain[..], Some(&who));
+        Daemon::new(socket, "/s", Runtime::Docker, Limits::USUAL, place)
+    }
+
+    fn user(uid: u32) -> Who {
+        Who { uid, userns: Some("user:[1]".to_owned()) }
     }
 
     fn container(id: &str, runtime: Runtime) -> ContainerRef {
@@ -260,20 +304,20 @@ mod tests {
     fn a_daemon_speaks_only_for_what_is_directly_below_it() {
         use Runtime::{Containerd, Docker, Podman, Unknown};
         let host = daemon(&[], 0);
-        assert!(host.speaks_for(&[container("a", Docker)], None));
-        assert!(host.speaks_for(&[container("a", Unknown)], None));
-        assert!(!host.speaks_for(&[container("a", Podman)], None));
-        assert!(!host.speaks_for(&[container("a", Containerd)], None));
+        assert!(host.speaks_for(&[container("a", Docker)], &user(0)));
+        assert!(host.speaks_for(&[container("a", Unknown)], &user(0)));
+        assert!(!host.speaks_for(&[container("a", Podman)], &user(0)));
+        assert!(!host.speaks_for(&[container("a", Containerd)], &user(0)));
         let pod = Some(PodRef { uid: "u".to_owned() });
-        assert!(host.speaks_for(&[ContainerRef { pod, ..container("a", Containerd) }], None));
-        assert!(!host.speaks_for(&[container("a", Docker), container("b", Docker)], None));
-        assert!(!host.speaks_for(&[], None));
+        assert!(host.speaks_for(&[ContainerRef { pod, ..container("a", Containerd) }], &user(0)));
+        assert!(!host.speaks_for(&[container("a", Docker), container("b", Docker)], &user(0)));
+        assert!(!host.speaks_for(&[], &user(0)));
 
         let inner = daemon(&["a"], 0);
-        assert!(inner.speaks_for(&[container("a", Docker), container("b", Docker)], None));
+        assert!(inner.speaks_for(&[container("a", Docker), container("b", Docker)], &user(0)));
         // Not for its host's containers, nor for those of the container beside it.
-        assert!(!inner.speaks_for(&[container("a", Docker)], None));
-        assert!(!inner.speaks_for(&[container("c", Docker), container("b", Docker)], None));
+        assert!(!inner.speaks_for(&[container("a", Docker)], &user(0)));
+        assert!(!inner.speaks_for(&[container("c", Docker), container("b", Docker)], &user(0)));
     }
 
     #[test]
@@ -281,37 +325,49 @@ mod tests {
         let users = daemon(&[], 4_000_000);
         let chain = [container("a", Runtime::Docker)];
         assert!(!users.is_the_systems());
-        assert!(users.speaks_for(&chain, Some(4_000_000)));
-        assert!(!users.speaks_for(&chain, Some(0)));
-        assert!(!users.speaks_for(&chain, None));
+        assert!(users.speaks_for(&chain, &user(4_000_000)));
+        assert!(!users.speaks_for(&chain, &user(0)));
+        // Root of a user namespace that a user has made is not the machine's, and where
+        // namespaces can't be read, users are what is left.
+        let root = daemon(&[], 0);
+        let below = Who { uid: 0, userns: Some("user:[2]".to_owned()) };
+        assert!(!root.speaks_for(&chain, &below) && root.speaks_for(&chain, &user(0)));
+        assert!(root.speaks_for(&chain, &Who { uid: 0, userns: None }));
+        assert!(!root.speaks_for(&chain, &user(4_000_000)));
     }
 
     #[test]
     fn a_daemon_that_fails_at_one_container_is_asked_for_the_next() {
         use super::super::docker::tests::hello;
         let mut daemon = daemon(&[], 0);
+        let mut budget = Budget::of(Limits::USUAL);
         let timeout = Failure::Timeout(std::time::Duration::from_millis(1));
         for _ in 0..5 {
-            let big = daemon.ask(|_, _| (Some(hello()), Err::<(), _>(Failure::TooBig(1))));
+            let big =
+                daemon.ask(&mut budget, |_, _| (Some(hello()), Err::<(), _>(Failure::TooBig(1))));
             assert_eq!(big, Err(Failure::TooBig(1)));
         }
-        assert_eq!(daemon.ask(|_, _| (Some(hello()), Ok(1))), Ok(1));
+        assert_eq!(daemon.ask(&mut budget, |_, _| (Some(hello()), Ok(1))), Ok(1));
         for _ in 0..STRIKES {
-            assert!(daemon.ask(|_, _| (Some(hello()), Err::<(), _>(timeout.clone()))).is_err());
+            assert!(
+                daemon
+                    .ask(&mut budget, |_, _| (Some(hello()), Err::<(), _>(timeout.clone())))
+                    .is_err()
+            );
         }
         // Now it counts as down, without being asked.
-        assert_eq!(daemon.ask(|_, _| (Some(hello()), Ok(1))), Err(timeout.clone()));
+        assert_eq!(daemon.ask(&mut budget, |_, _| (Some(hello()), Ok(1))), Err(timeout.clone()));
     }
 
     #[test]
     fn a_gap_names_the_socket_and_says_what_to_do() {
         let gap = daemon(&[], 0).gap(&Failure::Denied);
-        assert_eq!(gap.source, "Docker API (/s)");
+        assert_eq!(gap.source.to_string(), "Docker API (/s)");
         assert_eq!(gap.reason, "permission denied");
         assert!(gap.remedy.unwrap().contains("group docker"));
         assert_eq!(gap.impact, Impact::Name);
         let inner = daemon(&["abcdefabcdefabcdef"], 0).gap(&Failure::TooBig(32 << 20));
-        assert_eq!(inner.source, "Docker API (/s in container abcdefabcdef)");
+        assert_eq!(inner.source.to_string(), "Docker API (/s in container abcdefabcdef)");
         assert_eq!(inner.reason, "answer is larger than 32 MiB");
     }
 }

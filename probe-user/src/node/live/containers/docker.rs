@@ -6,20 +6,21 @@
 mod facts;
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bollard::models::{ContainerInspectResponse, ContainerSummary, SystemVersion};
 use bollard::{BollardRequest, ClientVersion, Docker};
 use hyper::header::{HOST, HeaderValue};
+use hyper::rt::Executor as _;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
 pub(super) use self::facts::{described, from_inspect, from_summary};
+use super::super::asking::{Connections, Peer, Tokio, shortened};
 pub(super) use super::super::asking::{Failure, Limits};
-use super::super::asking::{Limited, shortened};
+use super::super::reader::Socket;
+use super::trust::Judge;
 use crate::model::Runtime;
+use crate::parse_error::told;
 
 /// The newest version of the API that is asked for. Docker 25 to 29 and later
 /// speak it; an older server is asked for its own.
@@ -36,9 +37,11 @@ pub(super) struct Hello {
 /// A daemon's socket, to be asked.
 #[derive(Debug, Clone)]
 pub(super) struct Client {
-    /// Opened with O_PATH.
-    pub(super) socket: Arc<OwnedFd>,
+    pub(super) socket: Socket,
     pub(super) limits: Limits,
+    /// Who may listen there; `None` for anybody.
+    pub(super) judge: Option<Judge>,
+    pub(super) tokio: Tokio,
 }
 
 impl Client {
@@ -65,43 +68,31 @@ impl Client {
         mut hello: Option<Hello>,
         question: impl AsyncFnOnce(Docker) -> Result<T, bollard::errors::Error>,
     ) -> (Option<Hello>, Result<T, Failure>) {
-        // One runtime for each question: dropping it ends whatever a daemon
-        // still has going on the connection.
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => return (hello, Err(Failure::Unreachable(error.to_string()))),
-        };
-        let exceeded = Arc::new(AtomicBool::new(false));
-        let talk = async {
-            let there = match &hello {
-                Some(known) => known.clone(),
-                None => {
-                    let version = self.connect(NEWEST, &exceeded)?.version().await?;
-                    hello.insert(greeting(&version)?).clone()
-                }
+        let answer = self.tokio.ask(self.limits, async |connections| {
+            let talk = async {
+                let there = match &hello {
+                    Some(known) => known.clone(),
+                    None => {
+                        let version = self.connect(NEWEST, &connections)?.version().await?;
+                        hello.insert(greeting(&version)?).clone()
+                    }
+                };
+                question(self.connect(there.version, &connections)?).await
             };
-            question(self.connect(there.version, &exceeded)?).await
-        };
-        let answer = runtime.block_on(async { tokio::time::timeout(self.limits.time, talk).await });
-        let answer = match answer {
-            Err(_) => Err(Failure::Timeout(self.limits.time)),
-            Ok(Err(_)) if exceeded.load(Ordering::Relaxed) => {
-                Err(Failure::TooBig(self.limits.bytes))
-            }
-            Ok(answer) => answer.map_err(failure),
-        };
+            talk.await.map_err(failure)
+        });
         (hello, answer)
     }
 
     fn connect(
         &self,
         version: ClientVersion,
-        exceeded: &Arc<AtomicBool>,
+        connections: &Connections,
     ) -> Result<Docker, bollard::errors::Error> {
-        let (client, exceeded) = (self.clone(), Arc::clone(exceeded));
+        let (client, connections) = (self.clone(), connections.clone());
         let transport = move |request: BollardRequest| {
-            let (client, exceeded) = (client.clone(), Arc::clone(&exceeded));
-            async move { client.send(request, version, exceeded).await }
+            let (client, connections) = (client.clone(), connections.clone());
+            async move { client.send(request, version, &connections).await }
         };
         Docker::connect_with_custom_transport(transport, Some("http://daemon"), 60, &version)
     }
@@ -111,7 +102,7 @@ impl Client {
         &self,
         mut request: BollardRequest,
         version: ClientVersion,
-        exceeded: Arc<AtomicBool>,
+        connections: &Connections,
     ) -> Result<hyper::Response<hyper::body::Incoming>, bollard::errors::Error> {
         let path = request.uri().path_and_query().map_or("/", |p| p.as_str());
         // bollard 0.21 leaves the version out of what it asks for. It belongs
@@ -126,13 +117,15 @@ impl Client {
         *request.uri_mut() = uri;
         request.headers_mut().insert(HOST, HeaderValue::from_static("daemon"));
 
-        // By its descriptor: paths of unix sockets end at 108 bytes.
-        let path = format!("/proc/self/fd/{}", self.socket.as_raw_fd());
-        let stream = UnixStream::connect(path).await?;
-        let limited = Limited::new(stream, self.limits.bytes, exceeded);
+        let stream = UnixStream::from_std(self.socket.connect().map_err(io::Error::from)?)?;
+        if let Some(judge) = &self.judge {
+            let peer = Peer::of(&stream)?;
+            judge.check(peer).map_err(|refused| io::Error::other(Refused(refused)))?;
+        }
+        let limited = connections.limited(stream, self.limits.bytes);
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(limited)).await?;
-        tokio::spawn(connection);
+        connections.execute(async { _ = connection.await });
         Ok(sender.send_request(request).await?)
     }
 }
@@ -158,6 +151,11 @@ fn greeting(version: &SystemVersion) -> Result<Hello, bollard::errors::Error> {
     })
 }
 
+/// Who listens is not to be talked to.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Refused(Failure);
+
 fn failure(error: bollard::errors::Error) -> Failure {
     use bollard::errors::Error;
     match error {
@@ -165,8 +163,29 @@ fn failure(error: bollard::errors::Error) -> Failure {
         Error::DockerResponseServerError { status_code, message } => {
             Failure::Garbage(format!("status {status_code}: {}", shortened(&message)))
         }
-        Error::IOError { err } => err.into(),
+        Error::IOError { err } => match err.downcast::<Refused>() {
+            Ok(Refused(failure)) => failure,
+            Err(err) => err.into(),
+        },
+        // Its message has a part of the text.
+        Error::JsonDataError { column, .. } => {
+            Failure::Garbage(format!("it is not in the form that is expected (column {column})"))
+        }
+        Error::JsonSerdeError { err } => Failure::Garbage(format!("it {}", told(&err))),
         other => Failure::Garbage(shortened(&other.to_string())),
+    }
+}
+
+#[cfg(feature = "fuzzing")]
+pub(in super::super) fn fuzz(bytes: &[u8]) {
+    if let Ok(version) = serde_json::from_slice::<SystemVersion>(bytes) {
+        let _ = greeting(&version);
+    }
+    if let Ok(answer) = serde_json::from_slice(bytes) {
+        from_inspect(Runtime::Docker, answer);
+    }
+    if let Ok(answer) = serde_json::from_slice(bytes) {
+        facts::from_summary(Runtime::Docker, answer);
     }
 }
 

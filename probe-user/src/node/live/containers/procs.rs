@@ -1,51 +1,94 @@
 //! The little that containers need to know of processes.
 
-use std::fs;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-use crate::model::{ContainerRef, Pid, parse_proc_cgroup};
+use rustix::fs::CWD;
+
+use super::super::asking::Tokio;
+use super::super::files::{self, ARGUMENTS, SMALL};
+use super::super::program;
+use super::super::reader::{Reader, Tree};
+use super::super::safefs::Unreadable;
+use super::super::{process, procs};
+use crate::model::{CgroupPath, ContainerRef, Pid, parse_proc_cgroup};
 
 /// A procfs.
 #[derive(Debug, Clone)]
 pub(super) struct Procs {
     proc: PathBuf,
+    reader: Reader,
+    tokio: Tokio,
+    own_userns: OnceLock<Option<String>>,
 }
 
 impl Procs {
-    pub(super) fn new(proc: &Path) -> Self {
-        Self { proc: proc.to_owned() }
+    pub(super) fn new(proc: &Path, reader: Reader) -> Self {
+        let (proc, tokio) = (proc.to_owned(), Tokio::default());
+        Self { proc, reader, tokio, own_userns: OnceLock::new() }
+    }
+
+    /// What reads where others have a say.
+    pub(super) fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    /// What daemons are asked in.
+    pub(super) fn tokio(&self) -> Tokio {
+        self.tokio.clone()
     }
 
     /// Every process, lowest id first.
     pub(super) fn all(&self) -> Vec<Pid> {
-        let entries = fs::read_dir(&self.proc).into_iter().flatten().flatten();
-        let mut pids: Vec<Pid> =
-            entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
-        pids.sort_unstable();
-        pids
+        procs::open_root(&self.proc).and_then(procs::pids).unwrap_or_default()
     }
 
     /// The containers a process is in, outermost first. `None` when it is gone.
     pub(super) fn chain(&self, pid: Pid) -> Option<Vec<ContainerRef>> {
-        let text = fs::read(self.of(pid, "cgroup")).ok()?;
-        let path = parse_proc_cgroup(&String::from_utf8_lossy(&text))?;
-        Some(path.containers())
+        Some(self.cgroup(pid)?.containers())
+    }
+
+    /// The cgroup that a process is in.
+    pub(super) fn cgroup(&self, pid: Pid) -> Option<CgroupPath> {
+        parse_proc_cgroup(&self.text(pid, "cgroup")?)
     }
 
     pub(super) fn comm(&self, pid: Pid) -> Option<String> {
-        let text = fs::read(self.of(pid, "comm")).ok()?;
-        Some(String::from_utf8_lossy(&text).trim_end_matches('\n').to_owned())
+        Some(self.text(pid, "comm")?.trim_end_matches('\n').to_owned())
     }
 
     pub(super) fn argv(&self, pid: Pid) -> Vec<String> {
-        split_argv(&fs::read(self.of(pid, "cmdline")).unwrap_or_default())
+        let process = procs::open_dir(CWD, self.proc.join(pid.to_string()));
+        let raw = process.map_err(Unreadable::from).and_then(|process| {
+            self.reader.of_process(process.as_fd(), process::CMDLINE, ARGUMENTS)
+        });
+        files::arguments(&raw.unwrap_or_default())
     }
 
-    /// The user it runs as.
-    pub(super) fn uid(&self, pid: Pid) -> Option<u32> {
-        let text = fs::read_to_string(self.of(pid, "status")).ok()?;
+    /// Its users: real, effective, saved and of the file system.
+    pub(super) fn uids(&self, pid: Pid) -> Option<Vec<u32>> {
+        let text = self.text(pid, "status")?;
         let uids = text.lines().find_map(|l| l.strip_prefix("Uid:"))?;
-        uids.split_whitespace().next()?.parse().ok()
+        uids.split_whitespace().map(|uid| uid.parse().ok()).collect()
+    }
+
+    /// Its user namespace, as the kernel names it: `user:[4026531837]`.
+    pub(super) fn userns(&self, pid: Pid) -> Option<String> {
+        let name = procs::link(CWD, self.of(pid, "ns/user")).ok()?;
+        Some(name.to_string_lossy().into_owned())
+    }
+
+    /// The tool's own user namespace.
+    pub(super) fn own_userns(&self) -> Option<&String> {
+        let read = || procs::link(CWD, self.proc.join("self/ns/user")).ok();
+        self.own_userns.get_or_init(|| Some(read()?.to_string_lossy().into_owned())).as_ref()
+    }
+
+    /// The owner and the mode of the file that it runs.
+    pub(super) fn exe(&self, pid: Pid) -> Result<(u32, u32), Unreadable> {
+        let process = procs::open_dir(CWD, self.proc.join(pid.to_string()))?;
+        program::exe(&self.reader, process.as_fd())
     }
 
     /// Its parents, nearest first.
@@ -66,14 +109,13 @@ impl Procs {
     }
 
     fn parent(&self, pid: Pid) -> Option<Pid> {
-        let text = fs::read(self.of(pid, "stat")).ok()?;
-        parent_in_stat(&String::from_utf8_lossy(&text))
+        procs::parse_parent(self.text(pid, "stat")?.as_bytes())
     }
 
     /// Whether it is the first process of a PID namespace, as a container's
     /// first process is unless it shares its host's.
     pub(super) fn is_init(&self, pid: Pid) -> bool {
-        let status = fs::read_to_string(self.of(pid, "status")).unwrap_or_default();
+        let status = self.text(pid, "status").unwrap_or_default();
         let ids = status.lines().find_map(|l| l.strip_prefix("NSpid:")).unwrap_or("");
         let ids: Vec<&str> = ids.split_whitespace().collect();
         ids.len() > 1 && ids.last() == Some(&"1")
@@ -81,39 +123,31 @@ impl Procs {
 
     /// Its working directory, as its own mount namespace names it.
     pub(super) fn cwd(&self, pid: Pid) -> Option<PathBuf> {
-        fs::read_link(self.of(pid, "cwd")).ok()
+        procs::link(CWD, self.of(pid, "cwd")).ok()
     }
 
-    /// Where its root directory can be opened.
-    pub(super) fn root(&self, pid: Pid) -> PathBuf {
-        self.of(pid, "root")
+    /// Its root directory.
+    pub(super) fn root(&self, pid: Pid) -> Result<Tree, Unreadable> {
+        self.reader.root_of(&self.proc.join(pid.to_string()))
+    }
+
+    /// What its root directory is called.
+    pub(super) fn root_name(&self, pid: Pid) -> String {
+        self.of(pid, "root").display().to_string()
     }
 
     /// When it started: with the id, its identity.
     pub(super) fn started(&self, pid: Pid) -> Option<u64> {
-        let text = fs::read(self.of(pid, "stat")).ok()?;
-        let text = String::from_utf8_lossy(&text);
-        text.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+        procs::parse_start_time(self.text(pid, "stat")?.as_bytes())
+    }
+
+    fn text(&self, pid: Pid, name: &str) -> Option<String> {
+        files::text(self.of(pid, name), SMALL).ok()
     }
 
     fn of(&self, pid: Pid, name: &str) -> PathBuf {
         self.proc.join(pid.to_string()).join(name)
     }
-}
-
-/// `/proc/PID/cmdline`: arguments, each ended by a NUL.
-pub(super) fn split_argv(raw: &[u8]) -> Vec<String> {
-    let raw = raw.strip_suffix(b"\0").unwrap_or(raw);
-    if raw.is_empty() {
-        return Vec::new();
-    }
-    raw.split(|&b| b == 0).map(|a| String::from_utf8_lossy(a).into_owned()).collect()
-}
-
-/// The fourth field of `/proc/PID/stat`. The second is a name in parentheses
-/// that may hold anything, parentheses and spaces included.
-fn parent_in_stat(text: &str) -> Option<Pid> {
-    text.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// The values of an option in `argv`: `--name V`, `--name=V`, and `-n V` for a
@@ -155,18 +189,5 @@ mod tests {
         assert!(option_values(&argv, &["--data"]).is_empty());
         // The program's own name is no option, and a missing value no panic.
         assert!(option_values(&["-H".to_owned(), "-H".to_owned()], &["-H"]).is_empty());
-    }
-
-    #[test]
-    fn a_process_can_not_lie_about_its_parent_by_its_name() {
-        assert_eq!(parent_in_stat("12 (a) S 1 (b) S 34 12 12 0"), Some(34));
-        assert_eq!(parent_in_stat("12 (a) S 34"), Some(34));
-        assert_eq!(parent_in_stat("garbage"), None);
-    }
-
-    #[test]
-    fn arguments_may_be_empty() {
-        assert_eq!(split_argv(b"a\0\0b\0"), ["a", "", "b"]);
-        assert!(split_argv(b"").is_empty());
     }
 }

@@ -3,14 +3,20 @@
 
 use std::path::Path;
 
-use super::super::safefs::Root;
 use super::procs::{Procs, option_values};
+use super::same;
+use super::trust::Who;
 use crate::model::{ContainerRef, Pid, Runtime};
 
 /// How many daemons of one kind and user are taken from the process list, in one
 /// container or outside of all: anybody can start as many processes called
 /// `dockerd` as they like.
 const PER_USER: usize = 16;
+
+/// How many sockets of daemons of one kind and user are looked at, in one container or
+/// outside of all; and how many of the machine's own.
+const SOCKETS: usize = 4;
+const SOCKETS_OF_THE_MACHINE: usize = 64;
 
 /// The largest configuration file of containerd that is read, in bytes.
 const MAX_CONFIG: usize = 256 * 1024;
@@ -28,11 +34,13 @@ pub(super) enum Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Running {
     pub(super) pid: Pid,
-    pub(super) uid: u32,
+    pub(super) who: Who,
     pub(super) chain: Vec<ContainerRef>,
     pub(super) kind: Kind,
     /// Sockets from its command line, else the usual ones.
     pub(super) sockets: Vec<String>,
+    /// How many more sockets it and others of its kind name than are looked at.
+    pub(super) more: usize,
     /// Docker's data directories, and the state directories of containerd, from
     /// its command line.
     pub(super) data_roots: Vec<String>,
@@ -47,7 +55,8 @@ struct Said {
     states: Vec<String>,
 }
 
-/// Finds daemons among the processes, in containers too.
+/// Finds daemons among the processes, in containers too. Whoever runs a program that others
+/// can write, or with the rights of several users, is none.
 pub(super) fn running(procs: &Procs) -> Vec<Running> {
     let mut found: Vec<Running> = Vec::new();
     for pid in procs.all() {
@@ -60,22 +69,37 @@ pub(super) fn running(procs: &Procs) -> Vec<Running> {
             Some("cri-dockerd" | "k3s" | "k3s-server" | "k3s-agent") => Kind::Cri(Runtime::Docker),
             _ => continue,
         };
+        let (Some(chain), Some(who)) = (procs.chain(pid), procs.who(pid)) else { continue };
+        if !procs.runs_what_others_cannot_write(pid, who.uid) {
+            continue;
+        }
         let argv = procs.argv(pid);
-        let (Some(chain), Some(uid)) = (procs.chain(pid), procs.uid(pid)) else { continue };
+        let is_the_hosts = chain.is_empty() && who.is_trusted_with_the_machine(procs.own_userns());
         let said = match kind {
-            Kind::Api(runtime) => api(runtime, &argv, uid),
+            Kind::Api(runtime) => api(runtime, &argv, who.uid),
             Kind::Cri(_) => {
-                let at_host = chain.is_empty().then_some(pid);
+                let at_host = is_the_hosts.then_some(pid);
                 let config = |path: &Path| config(procs, at_host?, path);
                 cri(comm.as_deref().unwrap_or_default(), &argv, config)
             }
         };
-        let Some(Said { sockets, data_roots, states }) = said else { continue };
-        let beside = found
-            .iter()
-            .filter(|other| other.uid == uid && other.chain == chain && other.kind == kind);
-        if beside.count() < PER_USER {
-            found.push(Running { pid, uid, chain, kind, sockets, data_roots, states });
+        let Some(Said { mut sockets, data_roots, states }) = said else { continue };
+        let beside: Vec<usize> = (0..found.len())
+            .filter(|&at| {
+                let other = &found[at];
+                other.who == who && same(&other.chain, &chain) && other.kind == kind
+            })
+            .collect();
+        // What another one names, too, is no socket more.
+        let is_new = |path: &String| !beside.iter().any(|&at| found[at].sockets.contains(path));
+        sockets.retain(|path| is_the_hosts || is_new(path));
+        let looked_at: usize = beside.iter().map(|&at| found[at].sockets.len()).sum();
+        let most = if is_the_hosts { SOCKETS_OF_THE_MACHINE } else { SOCKETS };
+        let more = sockets.len().saturating_sub(most.saturating_sub(looked_at));
+        sockets.truncate(sockets.len() - more);
+        match beside.last() {
+            Some(&last) if beside.len() == PER_USER => found[last].more += more + sockets.len(),
+            _ => found.push(Running { pid, who, chain, kind, sockets, more, data_roots, states }),
         }
     }
     found
@@ -84,7 +108,7 @@ pub(super) fn running(procs: &Procs) -> Vec<Running> {
 /// A configuration file of a daemon outside of all containers: one inside could
 /// let its reader wait.
 fn config(procs: &Procs, pid: Pid, path: &Path) -> Option<String> {
-    let content = Root::open(&procs.root(pid)).ok()?.read(path, MAX_CONFIG).ok()?;
+    let content = procs.root(pid).ok()?.read(path, MAX_CONFIG).ok()?;
     Some(String::from_utf8_lossy(&content).into_owned())
 }
 
@@ -198,6 +222,18 @@ fn containerd_config(text: &str) -> Said {
         }
     }
     said
+}
+
+#[cfg(feature = "fuzzing")]
+pub(in super::super) fn fuzz(bytes: &[u8]) {
+    let argv = crate::fuzzing::lines(bytes);
+    let text = String::from_utf8_lossy(bytes);
+    for runtime in [Runtime::Docker, Runtime::Podman] {
+        api(runtime, &argv, 0);
+    }
+    for comm in ["containerd", "crio", "cri-dockerd", "kubelet", "k3s"] {
+        cri(comm, &argv, |_| Some(text.clone().into_owned()));
+    }
 }
 
 #[cfg(test)]

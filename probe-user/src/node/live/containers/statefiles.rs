@@ -5,15 +5,21 @@
 
 mod parse;
 
+#[cfg(feature = "fuzzing")]
+pub(super) use parse::fuzz;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use self::parse::{
     Bundle, blank, container_of_log, data_root_in, docker_config, pod_of_logs, stored,
 };
-use super::super::safefs::{Root, Unreadable};
+use super::super::reader::Tree;
+use super::super::safefs::Unreadable;
 use super::procs::option_values;
-use crate::model::{Container, ContainerRef, Pod, Runtime, is_manifest_hash};
+use super::trust::Who;
+use crate::model::{Container, ContainerRef, Pod, Runtime, Teller, ToldBy, is_manifest_hash};
+use crate::parse_error::told;
 
 /// The largest file that is read, in bytes.
 const MAX_FILE: usize = 8 * 1024 * 1024;
@@ -76,16 +82,18 @@ impl Monitor {
     }
 }
 
-/// Looks for the container below `root`, where its runtime keeps its files.
+/// Looks for the container below `root`, where its runtime keeps its files: at the usual
+/// places, and then where those say that run it. Only files of its `holder` count.
 ///
 /// The error is the first file that is there but can't be read.
 pub(super) fn find(
-    root: &Root,
+    root: &Tree,
     target: &ContainerRef,
     monitor: Option<&Monitor>,
     told: &Places,
+    holder: &Who,
 ) -> Result<Option<Container>, (String, Unreadable)> {
-    let mut reader = Reader { root, told, refused: None };
+    let mut reader = Reader { root, told, holder, refused: None };
     let found = match target.runtime {
         Runtime::Lxc | Runtime::Nspawn => Some(by_name(target)),
         Runtime::Docker => reader.docker(target, monitor),
@@ -118,25 +126,35 @@ pub(super) fn find(
 
 /// LXC's and systemd's containers are named by their cgroup.
 pub(super) fn by_name(target: &ContainerRef) -> Container {
-    let mut container = blank(target, "cgroup path".to_owned());
+    let mut container = blank(target, ToldBy::default());
     container.name = Some(target.id.clone());
     container
 }
 
 struct Reader<'a> {
-    root: &'a Root,
+    root: &'a Tree,
     told: &'a Places,
+    holder: &'a Who,
     refused: Option<(String, Unreadable)>,
 }
 
 impl Reader<'_> {
     fn read(&mut self, path: &Path) -> Option<Vec<u8>> {
-        match self.root.read(path, MAX_FILE) {
+        match self.holders(path) {
             Ok(content) => Some(content),
             Err(error) => {
                 self.refuse(path, error);
                 None
             }
+        }
+    }
+
+    /// The content of a file that only who holds the container can have written.
+    fn holders(&self, path: &Path) -> Result<Vec<u8>, Unreadable> {
+        let (owners, content) = self.root.read_owned(path, MAX_FILE)?;
+        match owners.into_iter().find(|owner| !self.holder.vouches_for(*owner)) {
+            None => Ok(content),
+            Some(owner) => Err(Unreadable::Foreign(owner)),
         }
     }
 
@@ -146,22 +164,31 @@ impl Reader<'_> {
         }
     }
 
+    /// Takes in that something was waited for that need not be there.
+    fn waited(&mut self, path: &Path, error: Unreadable) {
+        if matches!(error, Unreadable::Silent(_) | Unreadable::LeftOut(_)) {
+            self.refuse(path, error);
+        }
+    }
+
     /// Parses what was read; what can't be parsed counts as unreadable.
     fn parsed<T>(&mut self, path: &Path, result: serde_json::Result<T>) -> Option<T> {
-        result.map_err(|e| self.refuse(path, Unreadable::Failed(e.to_string()))).ok()
+        result.map_err(|e| self.refuse(path, Unreadable::Failed(told(&e)))).ok()
     }
 
     fn docker(&mut self, target: &ContainerRef, monitor: Option<&Monitor>) -> Option<Container> {
-        let mut roots: Vec<PathBuf> = self.told.data_roots.iter().map(PathBuf::from).collect();
+        let mut roots: Vec<PathBuf> = Vec::new();
+        let configured = Path::new("/etc/docker/daemon.json");
+        match self.root.read(configured, MAX_FILE) {
+            Ok(content) => roots.extend(data_root_in(&content)),
+            Err(error) => self.waited(configured, error),
+        }
+        roots.extend(DOCKER_ROOTS.map(PathBuf::from));
         // The OCI bundle mounts files of the data directory into the container.
         if let Some((_, bundle)) = self.bundle(target, monitor) {
             roots.extend(bundle.data_root());
         }
-        let configured = Path::new("/etc/docker/daemon.json");
-        if let Ok(content) = self.root.read(configured, MAX_FILE) {
-            roots.extend(data_root_in(&content));
-        }
-        roots.extend(DOCKER_ROOTS.map(PathBuf::from));
+        roots.extend(self.told.data_roots.iter().map(PathBuf::from));
         for root in roots {
             let dir = root.join("containers").join(&target.id);
             let path = dir.join("config.v2.json");
@@ -170,7 +197,7 @@ impl Reader<'_> {
             let parsed = docker_config(&config, host.as_deref());
             let Some(mut container) = self.parsed(&path, parsed) else { continue };
             if container.id == target.id {
-                container.via = format!("state file {}", path.display());
+                container.via = ToldBy::file(&path);
                 return Some(container);
             }
         }
@@ -195,11 +222,14 @@ impl Reader<'_> {
             namespaces.push(namespace.into());
         }
         let told = self.told.states.iter().map(String::as_str);
-        for state in told.chain(CONTAINERD_STATES) {
+        for state in CONTAINERD_STATES.into_iter().chain(told) {
             let tasks = Path::new(state).join("io.containerd.runtime.v2.task");
             let mut names = namespaces.clone();
             if names.is_empty() {
-                names = self.root.list(&tasks, 64).unwrap_or_default();
+                names = self.root.list(&tasks, 64).unwrap_or_else(|error| {
+                    self.waited(&tasks, error);
+                    Vec::new()
+                });
             }
             places.extend(names.iter().map(|name| tasks.join(name).join(&target.id)));
         }
@@ -217,7 +247,7 @@ impl Reader<'_> {
         monitor: Option<&Monitor>,
     ) -> Option<Container> {
         let (path, bundle) = self.bundle(target, monitor)?;
-        let mut container = bundle.container(target, format!("state file {}", path.display()));
+        let mut container = bundle.container(target, ToldBy::file(&path));
         // <tasks>/<namespace>/<id>/config.json
         if let Some(beside) = path.parent().and_then(Path::parent) {
             self.pod(&bundle, target, &mut container, |id| beside.join(id).join("config.json"));
@@ -234,7 +264,7 @@ impl Reader<'_> {
         config: impl FnOnce(&str) -> PathBuf,
     ) {
         let Some(id) = bundle.sandbox_id(target) else { return };
-        let content = self.root.read(&config(&id), MAX_FILE).ok();
+        let content = self.holders(&config(&id)).ok();
         let sandbox = content.and_then(|c| serde_json::from_slice::<Bundle>(&c).ok());
         if let Some(sandbox) = sandbox {
             sandbox.describe_pod(container);
@@ -246,13 +276,16 @@ impl Reader<'_> {
     fn logs(&mut self, target: &ContainerRef) -> Option<Container> {
         const MOST: usize = 16_384;
         let uid = &target.pod.as_ref()?.uid;
+        let owner = self.root.owner(Path::new("/var/log/pods")).ok()?;
+        self.holder.vouches_for(owner).then_some(())?;
         let list = |dir: &str| self.root.list(Path::new(dir), MOST).unwrap_or_default();
         let dirs = list("/var/log/pods");
         let (dir, (namespace, name)) = dirs.iter().find_map(|dir| {
             let dir = dir.to_str()?;
             Some((dir, pod_of_logs(dir, uid)?))
         })?;
-        let mut container = blank(target, format!("state file /var/log/pods/{dir}"));
+        let mut container =
+            blank(target, ToldBy::new(Teller::StateFile, format!("/var/log/pods/{dir}")));
         let links = list("/var/log/containers");
         container.name = links.iter().find_map(|l| container_of_log(l.to_str()?, &target.id));
         let pod = target.pod.as_ref().map(Pod::from).unwrap_or_default();
@@ -274,7 +307,7 @@ impl Reader<'_> {
         for storage in STORAGES {
             stores.push(Path::new(storage).join("overlay-containers"));
         }
-        let mut container = blank(target, "conmon's command line".to_owned());
+        let mut container = blank(target, ToldBy::new(Teller::Conmon, ""));
         let named_by_monitor = name.is_some();
         container.name = name;
         let mut found = false;
@@ -285,7 +318,7 @@ impl Reader<'_> {
                 if let Some(bundle) = self.parsed(&path, parsed) {
                     found = true;
                     let monitors = container.name.take();
-                    container = bundle.container(target, format!("state file {}", path.display()));
+                    container = bundle.container(target, ToldBy::file(&path));
                     // Podman's names are not in the bundle, CRI-O's are.
                     container.name = container.name.take().or(monitors);
                     self.pod(&bundle, target, &mut container, |id| {
@@ -303,7 +336,7 @@ impl Reader<'_> {
                     container.name = container.name.or(stored.name);
                     container.image = container.image.or(stored.image);
                     container.pod = container.pod.or(stored.pod);
-                    container.via = format!("state file {}", path.display());
+                    container.via = ToldBy::file(&path);
                 }
             }
             if found && container.name.is_some() && container.image.is_some() {

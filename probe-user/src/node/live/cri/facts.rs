@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use serde::Deserialize;
 
 use super::proto::{self, NODE, POD, PodSandbox, PodSandboxStatus, PodSandboxStatusResponse};
-use crate::model::{Container, Network, Pod, Port, Proto, Published, Runtime, is_manifest_hash};
+use crate::model::{
+    Container, Network, Pod, Port, Proto, Published, Runtime, ToldBy, is_manifest_hash,
+};
 
 /// Where the kubelet puts the names that belong to a pod.
 const POD_NAME: &str = "io.kubernetes.pod.name";
@@ -196,7 +198,7 @@ fn blank(runtime: Runtime, id: String) -> Container {
         pod: None,
         sandbox: false,
         sort: None,
-        via: String::new(),
+        via: ToldBy::default(),
     }
 }
 

@@ -10,9 +10,7 @@ mod proto;
 
 use std::collections::HashMap;
 use std::error::Error as _;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use http::uri::PathAndQuery;
 use hyper_util::rt::TokioIo;
@@ -30,8 +28,10 @@ use self::proto::{
     ListPodSandboxRequest, ListResponse, PodSandbox, PodSandboxStatus, PodSandboxStatusRequest,
     PodSandboxStatusResponse,
 };
-use super::asking::{Failure, Limited, Limits, shortened};
-use crate::model::{Container, Pid, Runtime};
+pub(super) use super::asking::Peer;
+use super::asking::{Connections, Failure, Limits, Tokio, shortened};
+use super::reader::Socket;
+use crate::model::{Container, Runtime};
 
 /// How many containers, or pods, of one list are looked at. A node has some
 /// hundred.
@@ -59,16 +59,6 @@ impl Version {
     }
 }
 
-/// Who answers at a socket, as the kernel knows them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Peer {
-    /// The process that began to listen; `None` when it is outside this PID
-    /// namespace.
-    pub(super) pid: Option<Pid>,
-    /// Its user.
-    pub(super) uid: u32,
-}
-
 /// What a runtime says, and why it does not say more.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Told<T> {
@@ -81,10 +71,11 @@ pub(super) struct Told<T> {
 #[derive(Debug, Clone)]
 pub(super) struct Client {
     /// Opened with O_PATH.
-    pub(super) socket: Arc<OwnedFd>,
+    pub(super) socket: Socket,
     pub(super) limits: Limits,
     /// What it is, by its place.
     pub(super) runtime: Runtime,
+    pub(super) tokio: Tokio,
 }
 
 impl Client {
@@ -119,45 +110,27 @@ impl Client {
         judge: impl Fn(Peer) -> Result<(), Failure>,
         question: impl AsyncFnOnce(&mut Talk) -> Result<T, Status>,
     ) -> (Option<Version>, Result<T, Failure>) {
-        // One runtime for each question, which ends what is left of it.
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => return (known, Err(Failure::Unreachable(error.to_string()))),
-        };
-        let exceeded = Arc::new(AtomicBool::new(false));
         let mut version = known;
-        let talk = async {
-            let grpc = self.connect(judge, &exceeded).await?;
+        let answer = self.tokio.ask(self.limits, async |connections| {
+            let grpc = self.connect(judge, &connections).await?;
             let mut talk = Talk { grpc, version: known.unwrap_or(Version::V1), answered: false };
             let answer = question(&mut talk).await;
             if talk.answered {
                 version = Some(talk.version);
             }
             answer.map_err(|status| failure(&status))
-        };
-        let answer = runtime.block_on(async { tokio::time::timeout(self.limits.time, talk).await });
-        let answer = match answer {
-            Err(_) => Err(Failure::Timeout(self.limits.time)),
-            Ok(Err(_)) if exceeded.load(Ordering::Relaxed) => {
-                Err(Failure::TooBig(self.limits.bytes))
-            }
-            Ok(answer) => answer,
-        };
+        });
         (version, answer)
     }
 
     async fn connect(
         &self,
         judge: impl Fn(Peer) -> Result<(), Failure>,
-        exceeded: &Arc<AtomicBool>,
+        connections: &Connections,
     ) -> Result<Grpc<Channel>, Failure> {
-        // By its descriptor: paths of unix sockets end at 108 bytes.
-        let path = format!("/proc/self/fd/{}", self.socket.as_raw_fd());
-        let stream = UnixStream::connect(path).await?;
-        let peer = stream.peer_cred()?;
-        let pid = peer.pid().and_then(|pid| Pid::try_from(pid).ok()).filter(|pid| *pid != 0);
-        judge(Peer { pid, uid: peer.uid() })?;
-        let limited = Limited::new(stream, self.limits.bytes, Arc::clone(exceeded));
+        let stream = UnixStream::from_std(self.socket.connect().map_err(std::io::Error::from)?)?;
+        judge(Peer::of(&stream)?)?;
+        let limited = connections.limited(stream, self.limits.bytes);
         // One connection and no other: a second one would have limits of its own.
         let only = Mutex::new(Some(TokioIo::new(limited)));
         let connector = tower::service_fn(move |_| {
@@ -166,6 +139,7 @@ impl Client {
             std::future::ready(taken.ok_or_else(closed))
         });
         let channel = Endpoint::from_static("http://localhost")
+            .executor(connections.clone())
             .connect_with_connector(connector)
             .await
             .map_err(|error| Failure::Garbage(reasons(&error)))?;
@@ -345,6 +319,23 @@ fn reasons(error: &(dyn std::error::Error + 'static)) -> String {
         cause = error.source();
     }
     shortened(&text)
+}
+
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(bytes: &[u8]) {
+    let runtime = Runtime::Containerd;
+    let pods: Vec<PodSandbox> =
+        ListResponse::decode(bytes).map(|l| items(l).collect()).unwrap_or_default();
+    let status = PodSandboxStatusResponse::decode(bytes).ok();
+    for pod in &pods {
+        facts::from_sandbox(runtime, pod, status.as_ref());
+    }
+    if let Ok(list) = ListResponse::decode(bytes) {
+        for told in items::<proto::Container>(list) {
+            let status = status.as_ref().and_then(|told| told.status.as_ref());
+            facts::from_container(runtime, told, pods.first(), status);
+        }
+    }
 }
 
 #[cfg(test)]

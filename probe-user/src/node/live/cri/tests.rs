@@ -5,7 +5,7 @@ mod fake;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::super::safefs::Root;
+use super::super::reader::Tree;
 use super::proto::{ImageSpec, NODE};
 use super::*;
 use crate::model::{Port, Proto, Published};
@@ -25,10 +25,11 @@ impl Lab {
     fn new(fake: Fake) -> Self {
         let dir = tempfile::tempdir().unwrap();
         serve(&dir.path().join("s"), fake);
-        let socket = Root::open(dir.path()).unwrap().socket(Path::new("s")).unwrap();
+        let socket = Tree::at(dir.path()).socket(Path::new("s")).unwrap();
         // A slow test machine is no hung runtime.
         let limits = Limits { time: Duration::from_secs(20), ..Limits::USUAL };
-        let client = Client { socket: Arc::new(socket), limits, runtime: Runtime::Containerd };
+        let client =
+            Client { socket, limits, runtime: Runtime::Containerd, tokio: Tokio::default() };
         Self { _dir: dir, client }
     }
 

@@ -15,7 +15,9 @@ use rustix::fs::{Mode, OFlags};
 use super::load::{self, Refused};
 use super::object::{self, Setup};
 use super::translate::{self, Clock};
-use crate::model::{CgroupPath, Event, EventKind, Gap, Impact, PortRange, Proto, SocketInode};
+use crate::model::{
+    CgroupPath, Event, EventKind, Gap, GapKind, GapSource, Impact, PortRange, Proto, SocketInode,
+};
 use crate::node::live::btf::Part;
 use crate::node::live::{cgroups, host, tables};
 
@@ -137,6 +139,7 @@ impl Events {
         match attached {
             Ok(()) => self.attached.push(source),
             Err(refused) => {
+                let source = GapSource::new(GapKind::Events, source);
                 let mut gap = Gap::new(Impact::Port, source, refused.reason);
                 gap.remedy = refused.remedy;
                 self.gaps.push(gap);
@@ -161,7 +164,7 @@ impl Events {
         if rustix::fs::fstat(&root).is_ok_and(|stat| stat.st_ino != ROOT) {
             let gap = Gap::new(
                 Impact::Port,
-                "UDP events (eBPF)",
+                GapSource::new(GapKind::Events, "UDP events (eBPF)"),
                 "only this cgroup and those below it are seen, for the tool is in a cgroup namespace",
             );
             self.gaps

@@ -143,7 +143,9 @@ impl Map {
     pub(in crate::node::live) fn open(pin: BorrowedFd<'_>) -> io::Result<Self> {
         let path = std::ffi::CString::new(format!("/proc/self/fd/{}", pin.as_raw_fd()))?;
         let mut get = ObjGet { path: path.as_ptr() as u64, fd: 0, flags: READ_ONLY };
-        let fd = bpf(OBJ_GET, &mut get)?;
+        #[expect(unsafe_code, reason = "bpf(2) takes addresses")]
+        // SAFETY: the path ends with a NUL and outlives the call; nothing is written there.
+        let fd = unsafe { bpf(OBJ_GET, &mut get) }?;
         let fd = i32::try_from(fd).map_err(io::Error::other)?;
         #[expect(unsafe_code, reason = "the descriptor comes as a number")]
         // SAFETY: the kernel has just made this descriptor, and nothing else knows it.
@@ -151,7 +153,9 @@ impl Map {
         let mut info = MapInfo::default();
         let length = u32::try_from(size_of::<MapInfo>()).map_err(io::Error::other)?;
         let number = number(&fd)?;
-        bpf(INFO, &mut InfoOf { fd: number, length, info: (&raw mut info) as u64 })?;
+        #[expect(unsafe_code, reason = "bpf(2) takes addresses")]
+        // SAFETY: `info` is as long as `length` says, and only this function has it.
+        unsafe { bpf(INFO, &mut InfoOf { fd: number, length, info: (&raw mut info) as u64 }) }?;
         if !HASHES.contains(&info.kind) || info.key_size == 0 || info.value_size == 0 {
             return Err(io::Error::other(format!("it is no hash, but of type {}", info.kind)));
         }
@@ -193,7 +197,11 @@ impl Map {
                 element_flags: 0,
                 flags: 0,
             };
-            let at_end = match bpf(LOOKUP_BATCH, &mut ask) {
+            #[expect(unsafe_code, reason = "bpf(2) takes addresses")]
+            // SAFETY: `keys` and `values` have room for as many entries of this map as `count`
+            // says. Of hashes, which alone are opened, the place to go on from is four bytes.
+            let looked_up = unsafe { bpf(LOOKUP_BATCH, &mut ask) };
+            let at_end = match looked_up {
                 Ok(_) => false,
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
                 // A bucket with more entries than there is room for.
@@ -227,12 +235,19 @@ impl Map {
             let mut next = vec![0u8; self.key_size];
             let after = key.as_ref().map_or(0, |key| key.as_ptr() as u64);
             // One that has vanished meanwhile makes the kernel begin again.
-            match self.element(NEXT_KEY, after, next.as_mut_ptr() as u64) {
+            #[expect(unsafe_code, reason = "bpf(2) takes addresses")]
+            // SAFETY: both are as long as this map's keys, or the first is 0.
+            let found = unsafe { self.element(NEXT_KEY, after, next.as_mut_ptr() as u64) };
+            match found {
                 Ok(()) => {}
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(entries),
                 Err(error) => return Err(error),
             }
-            match self.element(LOOKUP, next.as_ptr() as u64, value.as_mut_ptr() as u64) {
+            #[expect(unsafe_code, reason = "bpf(2) takes addresses")]
+            // SAFETY: they are as long as this map's keys and values.
+            let found =
+                unsafe { self.element(LOOKUP, next.as_ptr() as u64, value.as_mut_ptr() as u64) };
+            match found {
                 Ok(()) => {
                     entries.keys.extend_from_slice(&next);
                     entries.values.extend_from_slice(&value);
@@ -246,9 +261,16 @@ impl Map {
         Err(io::Error::other("it keeps changing"))
     }
 
-    fn element(&self, command: libc::c_long, key: u64, value: u64) -> io::Result<()> {
+    /// One command about one entry.
+    ///
+    /// # Safety
+    /// `key` is 0 or leads to a key of this map, and `value` to room for what the command
+    /// writes: a value of this map, or its next key.
+    #[expect(unsafe_code, reason = "bpf(2) takes addresses")]
+    unsafe fn element(&self, command: libc::c_long, key: u64, value: u64) -> io::Result<()> {
         let fd = number(&self.fd)?;
-        bpf(command, &mut Element { fd, pad: 0, key, value, flags: 0 }).map(drop)
+        // SAFETY: as the caller says.
+        unsafe { bpf(command, &mut Element { fd, pad: 0, key, value, flags: 0 }) }.map(drop)
     }
 }
 
@@ -256,12 +278,16 @@ fn number(fd: &OwnedFd) -> io::Result<u32> {
     u32::try_from(fd.as_raw_fd()).map_err(io::Error::other)
 }
 
-/// Asks the kernel. The addresses in `ask` have to lead to memory that is as long as the
-/// command takes or gives.
+/// Asks the kernel by bpf(2).
+///
+/// # Safety
+/// `T` is what the command takes, in the kernel's layout. Each address in `ask` is 0, or leads to
+/// memory that lives until this returns: as long as the command reads there, and, where it
+/// writes, as long as what it writes and borrowed by nobody else. For keys and values that is
+/// as long as the map of `ask` has them, times the count for batches.
 #[expect(unsafe_code, reason = "the library keeps this call to itself")]
-fn bpf<T>(command: libc::c_long, ask: &mut T) -> io::Result<libc::c_long> {
-    // SAFETY: `ask` is as long as is said; what its members lead to was made by the
-    // callers above, as long as the kernel said that keys and values of this map are.
+unsafe fn bpf<T>(command: libc::c_long, ask: &mut T) -> io::Result<libc::c_long> {
+    // SAFETY: `ask` is as long as is said; for what its members lead to, the caller answers.
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(ask), size_of::<T>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -290,7 +316,11 @@ pub(in crate::node::live) mod making {
     ) -> io::Result<()> {
         let (key_size, value_size) = (sizes.0 as u32, sizes.1 as u32);
         let max_entries = entries.len().max(1) as u32;
-        let fd = bpf(0, &mut Create { kind: 1, key_size, value_size, max_entries, flags: 0 })?;
+        #[expect(unsafe_code, reason = "bpf(2) takes addresses")]
+        // SAFETY: there is no address in it.
+        let fd = unsafe {
+            bpf(0, &mut Create { kind: 1, key_size, value_size, max_entries, flags: 0 })
+        }?;
         let number = fd as u32;
         #[expect(unsafe_code, reason = "the descriptor comes as a number")]
         // SAFETY: the kernel has just made this descriptor.
@@ -298,10 +328,15 @@ pub(in crate::node::live) mod making {
         for (key, value) in entries {
             assert_eq!((key.len(), value.len()), sizes);
             let (key, value) = (key.as_ptr() as u64, value.as_ptr() as u64);
-            bpf(2, &mut Element { fd: number, pad: 0, key, value, flags: 0 })?;
+            #[expect(unsafe_code, reason = "bpf(2) takes addresses")]
+            // SAFETY: both are as long as the map was made for.
+            unsafe { bpf(2, &mut Element { fd: number, pad: 0, key, value, flags: 0 }) }?;
         }
         let path = std::ffi::CString::new(path.to_str().unwrap())?;
-        bpf(6, &mut ObjGet { path: path.as_ptr() as u64, fd: number, flags: 0 }).map(drop)
+        #[expect(unsafe_code, reason = "bpf(2) takes addresses")]
+        // SAFETY: the path ends with a NUL and outlives the call.
+        unsafe { bpf(6, &mut ObjGet { path: path.as_ptr() as u64, fd: number, flags: 0 }) }
+            .map(drop)
     }
 
     /// Runs `test` in a mount namespace of its own, with a bpffs. `false` where there

@@ -176,7 +176,7 @@ pub(in crate::node::live) fn missing_details() -> Vec<String> {
 /// The ids in records are those of the reader's PID namespace; `/proc` may show
 /// another one's.
 fn same_pid_namespace() -> Result<(), Refused> {
-    let shown = std::fs::read_link("/proc/self").ok();
+    let shown = super::procs::link(rustix::fs::CWD, "/proc/self").ok();
     let own = std::process::id().to_string();
     if shown.as_deref().is_some_and(|shown| shown.as_os_str() == own.as_str()) {
         return Ok(());

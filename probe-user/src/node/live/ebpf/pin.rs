@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
+use super::super::procs;
 use super::load::{self, Kernel, Refused};
 use super::object::VERSION;
 use super::place::{self, Iterator, OWN, USUAL, Untrusted};
@@ -146,9 +147,9 @@ fn directory(group: Option<u32>) -> Result<(PathBuf, bool), Refused> {
     let mounted = rustix::fs::open(bpffs, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
         .is_ok_and(place::is_bpffs);
     // systemd mounts it for root alone: then a group could not get to its pin.
-    let enterable = fs::metadata(bpffs).is_ok_and(|meta| {
-        let mode = meta.mode();
-        mode & 0o001 != 0 || (Some(meta.gid()) == group && mode & 0o010 != 0)
+    let enterable = rustix::fs::stat(bpffs).is_ok_and(|stat| {
+        let mode = stat.st_mode;
+        mode & 0o001 != 0 || (Some(stat.st_gid) == group && mode & 0o010 != 0)
     });
     if mounted && (group.is_none() || enterable) {
         make(usual)?;
@@ -229,27 +230,31 @@ fn lock(directory: &Path) -> Result<std::os::fd::OwnedFd, Refused> {
 
 /// Removes the pins whose name is chosen, and gives them.
 fn sweep(directory: &Path, chosen: impl Fn(&str) -> bool) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
     let ours = |name: &str| {
         let name = name.strip_prefix("new-").unwrap_or(name);
         name.starts_with("sockets-") || name.starts_with("tasks-")
     };
-    entries
-        .flatten()
-        .filter(|entry| {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            ours(&name) && chosen(&name) && fs::remove_file(entry.path()).is_ok()
-        })
-        .map(|entry| entry.path())
-        .collect()
+    let mut names = names_in(directory);
+    names.retain(|name| ours(name) && chosen(name));
+    let paths = names.into_iter().map(|name| directory.join(name));
+    paths.filter(|path| fs::remove_file(path).is_ok()).collect()
 }
 
 /// What is in a directory, besides what the kernel puts into every bpffs itself.
 fn left_in(directory: &Path) -> Vec<String> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    names.filter(|name| !["maps.debug", "progs.debug"].contains(&name.as_str())).collect()
+    let mut names = names_in(directory);
+    names.retain(|name| !["maps.debug", "progs.debug"].contains(&name.as_str()));
+    names
+}
+
+fn names_in(directory: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut add = |name: &std::ffi::CStr| names.push(name.to_string_lossy().into_owned());
+    if let Ok(directory) = procs::open_dir(rustix::fs::CWD, directory) {
+        let _so_far = procs::each_name(directory, &mut add);
+    }
+    names.retain(|name| name != "." && name != "..");
+    names
 }
 
 fn remove(path: &Path) -> Result<(), Refused> {

@@ -135,8 +135,10 @@ impl KubeCache {
             remedy: (!reasons.is_empty())
                 .then(|| "until it is watched, the screen asks every 10 s".to_owned()),
             reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
+            command: None,
             ms: 0.0,
             detail: format!("watching, {objects} objects, {last}"),
+            namespaces: None,
         })
     }
 }

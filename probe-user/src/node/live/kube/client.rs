@@ -10,7 +10,7 @@ use x509_parser::time::ASN1Time;
 
 use super::config::Found;
 use super::login;
-use crate::model::{Gap, Impact, KubeContext};
+use crate::model::{Command, Gap, GapKind, GapSource, Impact, KubeContext};
 
 /// Why an API gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub(in crate::node::live) enum Failure {
     /// The kubeconfig is not complete.
     Config(String),
     /// The program that gives the credentials did not, and what would help.
-    Login(String, Option<String>),
+    Login(String, Help),
     /// No connection.
     Unreachable(String),
     /// It has another certificate than the kubeconfig says.
@@ -35,6 +35,15 @@ pub(in crate::node::live) enum Failure {
     Changing,
     /// Something else than the API says. Untrusted text.
     Garbage(String),
+}
+
+/// What would help where a program did not give credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::node::live) enum Help {
+    /// To see what kubectl says.
+    Kubectl,
+    /// Something else, in words.
+    Words(String),
 }
 
 impl Failure {
@@ -62,15 +71,21 @@ impl Failure {
     /// What is missing because of it.
     pub(super) fn gap(&self, context: &KubeContext) -> Gap {
         let source = format!("Kubernetes API {} (context {})", context.server, context.name);
-        let kubectl = format!("kubectl --context {} get nodes", context.name);
+        let source = GapSource::new(GapKind::KubernetesApi, source);
+        let mut kubectl = None;
+        let mut and_kubectl = |words: String| {
+            kubectl = Some(Command::new("kubectl --context").arg(&context.name).args("get nodes"));
+            Some(words)
+        };
         let (reason, remedy) = match self {
             Self::Config(why) => (
                 format!("the context can't be used: {why}"),
                 Some(format!("mend {}", context.file)),
             ),
-            Self::Login(why, remedy) => (why.clone(), remedy.clone()),
+            Self::Login(why, Help::Kubectl) => (why.clone(), and_kubectl("try:".to_owned())),
+            Self::Login(why, Help::Words(words)) => (why.clone(), Some(words.clone())),
             Self::Unreachable(why) => {
-                (format!("out of reach: {why}"), Some(format!("try: {kubectl}")))
+                (format!("out of reach: {why}"), and_kubectl("try:".to_owned()))
             }
             Self::Certificate(why) => (
                 format!("its certificate is not trusted: {why}"),
@@ -79,14 +94,14 @@ impl Failure {
                     context.file
                 )),
             ),
-            Self::Timeout => ("no answer in time".to_owned(), Some(format!("try: {kubectl}"))),
+            Self::Timeout => ("no answer in time".to_owned(), and_kubectl("try:".to_owned())),
             Self::Unauthorized(None) => (
                 "it does not accept the credentials: they are wrong or have expired".to_owned(),
-                Some(format!("log in again, then: {kubectl}")),
+                and_kubectl("log in again, then:".to_owned()),
             ),
             Self::Unauthorized(Some(since)) => (
                 format!("it does not accept the client certificate, which has expired ({since})"),
-                Some(format!("renew it in {}, then: {kubectl}", context.file)),
+                and_kubectl(format!("renew it in {}, then:", context.file)),
             ),
             Self::Forbidden(verb, what) => (
                 format!("it refuses to {verb} {what}"),
@@ -98,11 +113,7 @@ impl Failure {
             }
             Self::Garbage(what) => (format!("an answer is not understood: {what}"), None),
         };
-        let gap = Gap::new(Impact::Name, source, reason);
-        match remedy {
-            Some(remedy) => gap.remedy(remedy),
-            None => gap,
-        }
+        Gap { remedy, command: kubectl, ..Gap::new(Impact::Name, source, reason) }
     }
 }
 
@@ -127,7 +138,7 @@ pub(super) fn log_in(entry: &Found, limit: Duration) -> Result<Config, Failure> 
                  have either",
                 provider.name
             ),
-            Some("log in again with the provider's own program".to_owned()),
+            Help::Words("log in again with the provider's own program".to_owned()),
         ));
     }
     config.connect_timeout = Some(limit);
@@ -156,6 +167,13 @@ fn expired_at(pem: &[u8]) -> Option<String> {
     let pem = Pem::iter_from_buffer(pem).next()?.ok()?;
     let until = pem.parse_x509().ok()?.validity().not_after;
     (until < ASN1Time::now()).then(|| until.to_string())
+}
+
+/// Whether the server of a context needs no look-up of a name. A proxy may have one.
+pub(super) fn is_address(entry: &Found) -> bool {
+    let Ok(config) = &entry.config else { return true };
+    let host = config.cluster_url.host().unwrap_or_default();
+    config.proxy_url.is_none() && host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok()
 }
 
 /// Whether a host is this machine, however it is written.

@@ -5,15 +5,18 @@
 //! files of `KUBECONFIG` merged, else `~/.kube/config`. To these come the files that
 //! distributions write on their nodes, each for itself.
 
+use std::collections::{HashMap, HashSet};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use futures_util::FutureExt as _;
-use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+use kube::config::{Config, Context, KubeConfigOptions, Kubeconfig, NamedContext};
 use sha2::{Digest as _, Sha256};
 
 use super::KubeOptions;
-use super::files::{self, Unread};
-use crate::model::{Gap, Impact, KubeContext};
+use super::files::{self, Index, Unread};
+use super::trust::Author;
+use crate::model::{Gap, GapKind, GapSource, Impact, KubeContext};
 
 /// Where distributions keep the administrator's kubeconfig of the cluster on a node.
 pub(super) const ON_NODES: [&str; 6] = [
@@ -26,6 +29,10 @@ pub(super) const ON_NODES: [&str; 6] = [
 ];
 /// The name of the context of a pod's own service account.
 const IN_CLUSTER: &str = "in-cluster";
+/// How many contexts are looked at: each is compared with what is on this node.
+const CONTEXTS: usize = 256;
+/// How many contexts are named where one is not found.
+const NAMED: usize = 10;
 
 /// A context, and how its API is reached.
 #[derive(Clone)]
@@ -33,19 +40,42 @@ pub(super) struct Found {
     pub(super) context: KubeContext,
     /// What to connect with, or why that is not known.
     pub(super) config: Result<Box<Config>, String>,
-    /// Whether programs that the file names may be run: it is the user's own, or root's.
-    pub(super) trusted: bool,
+    /// Whether programs that the file names may be run.
+    pub(super) programs: Programs,
+}
+
+/// Whether programs that give credentials may be run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Programs {
+    /// As kubectl does.
+    Run,
+    /// Those that only root could have put there: it was said on the command line.
+    Roots,
+    /// Not as root, unless it is said on the command line.
+    NotAsked,
+    /// Not for what another user wrote.
+    Never,
+}
+
+impl Programs {
+    fn of(author: Author, options: &KubeOptions) -> Self {
+        match author {
+            Author::User(_) | Author::Anybody => Self::Never,
+            Author::Own if !rustix::process::geteuid().is_root() => Self::Run,
+            Author::Own if options.exec => Self::Roots,
+            Author::Own => Self::NotAsked,
+        }
+    }
 }
 
 /// One kubeconfig, and the files that it was put together from.
 struct Source {
     config: Kubeconfig,
     /// The file of each context, for it is part of its name.
-    file_of: Vec<(String, String)>,
+    file_of: HashMap<String, String>,
     current: bool,
-    trusted: bool,
-    /// Who owns the files.
-    owners: Vec<u32>,
+    /// Who could have written the files: of all the same.
+    author: Author,
 }
 
 /// Every context that may be asked, the current one first, and the files that could not
@@ -56,29 +86,55 @@ pub(super) fn find(options: &KubeOptions) -> (Vec<Found>, Vec<Gap>) {
         return (Vec::new(), gaps);
     }
     let mut found: Vec<Found> = Vec::new();
+    let mut seen = HashSet::new();
+    let mut left_out = 0_usize;
     for source in sources(options, &mut gaps) {
-        let current = source.config.current_context.clone();
-        for named in &source.config.contexts {
-            let is_current = source.current
-                && match &options.context {
-                    Some(wanted) => named.name == *wanted,
-                    None => current.as_ref() == Some(&named.name),
-                };
-            let file = source.file_of.iter().find(|(name, _)| *name == named.name);
-            let file = file.map(|(_, file)| file.clone()).unwrap_or_default();
-            let asked_for = options.context.as_ref() == Some(&named.name)
-                || options.context.is_none() && options.kubeconfig.is_some() && is_current;
-            if let Some(entry) = entry(&source, &named.name, file, is_current, asked_for)
-                && !found.iter().any(|known| known.context.id() == entry.context.id())
-            {
-                found.push(entry);
+        let current = source.config.current_context.as_deref();
+        let index = Index::new(&source.config);
+        let is_current =
+            |name: &str| source.current && options.context.as_deref().or(current) == Some(name);
+        let wanted =
+            |named: &&NamedContext| options.context.as_ref().is_none_or(|name| named.name == *name);
+        let mut named: Vec<&NamedContext> = source.config.contexts.iter().filter(wanted).collect();
+        // The one that is used counts before all others.
+        named.sort_by_key(|named| !is_current(&named.name));
+        for named in named {
+            let Some(context) = &named.context else { continue };
+            let file = source.file_of.get(&named.name).cloned().unwrap_or_default();
+            if !seen.insert((file.clone(), named.name.clone())) {
+                continue;
             }
+            if found.len() >= CONTEXTS {
+                left_out += 1;
+                continue;
+            }
+            let current = is_current(&named.name);
+            let asked_for = options.context.is_some() || options.kubeconfig.is_some() && current;
+            let programs = Programs::of(source.author, options);
+            let config = usable(&index, named, context, source.author);
+            found.push(Found {
+                context: KubeContext {
+                    in_cluster: false,
+                    name: named.name.clone(),
+                    cluster: context.cluster.clone(),
+                    server: index.server(context).unwrap_or_default(),
+                    namespace: context.namespace.clone().filter(|name| !name.is_empty()),
+                    file,
+                    current,
+                    asked_for,
+                    ca: config.as_ref().ok().and_then(|config| authority(config)),
+                },
+                config,
+                programs,
+            });
         }
     }
-    found.extend(in_cluster(options));
-    if options.context.is_some() {
-        found.retain(|entry| entry.context.asked_for);
+    if left_out > 0 {
+        let why = format!("{left_out} more contexts than the {CONTEXTS} that are looked at");
+        let gap = Gap::new(Impact::Name, GapSource::new(GapKind::Kubeconfig, "contexts"), why);
+        gaps.push(gap.remedy("name the one that is meant with --context"));
     }
+    found.extend(in_cluster(options));
     // Of several files with the context that was named, the first counts.
     let one = found.len() == 1 || options.context.is_some();
     if !found.iter().any(|entry| entry.context.current)
@@ -96,54 +152,35 @@ pub(super) fn check(options: &KubeOptions) -> Result<(), String> {
         files::read(file).map_err(|why| format!("--kubeconfig {}: {why}", file.display()))?;
     }
     let Some(wanted) = &options.context else { return Ok(()) };
-    let all = KubeOptions { context: None, ..options.clone() };
-    let names: Vec<String> = find(&all).0.into_iter().map(|entry| entry.context.name).collect();
-    if names.contains(wanted) {
+    if !find(options).0.is_empty() {
         return Ok(());
+    }
+    let all = KubeOptions { context: None, ..options.clone() };
+    let (found, gaps) = find(&all);
+    let unread = |gap: &Gap| format!("; {}: {}", gap.source, gap.reason);
+    let unread: String = gaps.iter().take(NAMED).map(unread).collect();
+    let mut names: Vec<String> = found.into_iter().map(|entry| entry.context.name).collect();
+    if names.len() > NAMED {
+        names.truncate(NAMED);
+        names.push("others".to_owned());
     }
     if names.is_empty() {
         return Err(format!(
-            "--context {wanted:?}: no kubeconfig was found; name one with --kubeconfig FILE"
+            "--context {wanted:?}: no kubeconfig was found; name one with --kubeconfig FILE{unread}"
         ));
     }
-    Err(format!("--context {wanted:?}: there is no such context, but {}", names.join(", ")))
-}
-
-fn entry(
-    source: &Source,
-    name: &str,
-    file: String,
-    current: bool,
-    asked_for: bool,
-) -> Option<Found> {
-    let named = source.config.contexts.iter().find(|context| context.name == name)?;
-    let context = named.context.as_ref()?;
-    let cluster = source.config.clusters.iter().find(|c| c.name == context.cluster);
-    let server = cluster.and_then(|c| c.cluster.as_ref()).and_then(|c| c.server.clone());
-    let config = usable(source, name);
-    let ca = config.as_ref().ok().and_then(|config| authority(config));
-    Some(Found {
-        context: KubeContext {
-            name: name.to_owned(),
-            cluster: context.cluster.clone(),
-            server: server.unwrap_or_default(),
-            namespace: context.namespace.clone().filter(|namespace| !namespace.is_empty()),
-            file,
-            current,
-            asked_for,
-            ca,
-        },
-        config,
-        trusted: source.trusted,
-    })
+    Err(format!("--context {wanted:?}: there is no such context, but {}{unread}", names.join(", ")))
 }
 
 /// What to connect with for a context.
-fn usable(source: &Source, name: &str) -> Result<Box<Config>, String> {
-    let mut config = source.config.clone();
-    let owners = (!source.trusted).then_some(source.owners.as_slice());
-    files::inline(&mut config, name, owners)?;
-    let options = KubeConfigOptions { context: Some(name.to_owned()), ..Default::default() };
+fn usable(
+    index: &Index<'_>,
+    named: &NamedContext,
+    context: &Context,
+    author: Author,
+) -> Result<Box<Config>, String> {
+    let config = index.alone(named, context, author)?;
+    let options = KubeConfigOptions { context: Some(named.name.clone()), ..Default::default() };
     // The function is async without ever waiting.
     match Config::from_custom_kubeconfig(config, &options).now_or_never() {
         Some(Ok(config)) => Ok(Box::new(config)),
@@ -193,86 +230,107 @@ fn sources(options: &KubeOptions, gaps: &mut Vec<Gap>) -> Vec<Source> {
     }
     // Of the user behind sudo, whose kubectl it is that works.
     let sudo = rustix::process::geteuid().is_root().then(sudo_home).flatten();
-    let others = sudo.map(|home| home.join(".kube/config")).into_iter();
-    for file in others.chain(ON_NODES.map(PathBuf::from)) {
+    let theirs = sudo.into_iter().map(|(home, uid)| (home.join(".kube/config"), Some(uid)));
+    for (file, user) in theirs.chain(ON_NODES.map(|file| (PathBuf::from(file), None))) {
         let current = all.iter().all(|source: &Source| source.config.current_context.is_none());
-        let known = all.iter().any(|source: &Source| {
-            source.file_of.iter().any(|(_, known)| Path::new(known) == file)
-        });
-        if !known {
-            all.extend(merged(&[file], current, gaps));
+        let known = all
+            .iter()
+            .any(|source: &Source| source.file_of.values().any(|known| Path::new(known) == file));
+        if known {
+            continue;
         }
+        let expected = |source: &Source| match source.author {
+            Author::Own => true,
+            Author::User(uid) => Some(uid) == user,
+            Author::Anybody => false,
+        };
+        let (theirs, strange): (Vec<Source>, Vec<Source>) =
+            merged(std::slice::from_ref(&file), current, gaps).into_iter().partition(expected);
+        if !strange.is_empty() {
+            let source = GapSource::new(GapKind::Kubeconfig, file.display().to_string());
+            let why = Unread::Untrusted("somebody else could have written it".to_owned());
+            gaps.push(Gap::new(Impact::Name, source, why.to_string()));
+        }
+        all.extend(theirs);
     }
     all
 }
 
-/// The home of the user who called sudo.
-fn sudo_home() -> Option<PathBuf> {
+/// The most that is read of the list of users, in bytes.
+const USERS: u64 = 4 << 20;
+
+/// The home of the user who called sudo, and the user's number.
+fn sudo_home() -> Option<(PathBuf, u32)> {
     let name = std::env::var("SUDO_USER").ok().filter(|name| name != "root")?;
-    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
-    home_in(&passwd, &name)
+    let mut passwd = Vec::new();
+    std::fs::File::open("/etc/passwd").ok()?.take(USERS).read_to_end(&mut passwd).ok()?;
+    home_in(&String::from_utf8_lossy(&passwd), &name)
 }
 
-fn home_in(passwd: &str, name: &str) -> Option<PathBuf> {
+fn home_in(passwd: &str, name: &str) -> Option<(PathBuf, u32)> {
     let line = passwd.lines().find(|line| line.split(':').next() == Some(name))?;
-    line.split(':').nth(5).map(PathBuf::from).filter(|home| home.is_absolute())
+    let uid = line.split(':').nth(2)?.parse().ok()?;
+    let home = line.split(':').nth(5).map(PathBuf::from).filter(|home| home.is_absolute())?;
+    Some((home, uid))
 }
 
 /// Some files as one kubeconfig: what comes first counts, as for kubectl. Contexts that it
 /// hides because an earlier file has others of their name come behind, each file for itself:
 /// they may be of another cluster. Missing files are left out, others that can't be read are
 /// told.
+///
+/// Files of different authors are not put together: what one of them names must not be taken
+/// for what another one says.
 fn merged(files: &[PathBuf], current: bool, gaps: &mut Vec<Gap>) -> Vec<Source> {
-    let mut all: Option<Source> = None;
+    let mut all: Vec<Source> = Vec::new();
     let mut hidden = Vec::new();
     for file in files {
-        let (config, owner) = match files::read(file) {
+        let name = file.display().to_string();
+        let source = GapSource::new(GapKind::Kubeconfig, name.as_str());
+        let (config, author) = match files::read(file) {
             Ok(read) => read,
             Err(Unread::Missing) => continue,
             Err(why) => {
-                let source = format!("kubeconfig {}", file.display());
-                gaps.push(Gap::new(Impact::Name, source, why.to_string()));
+                let mut gap = Gap::new(Impact::Name, source, why.to_string());
+                gap.remedy = why.remedy().map(str::to_owned);
+                gaps.push(gap);
                 continue;
             }
         };
-        let name = file.display().to_string();
         let file_of = config.contexts.iter().map(|c| (c.name.clone(), name.clone())).collect();
-        let trusted = owner == 0 || owner == rustix::process::geteuid().as_raw();
-        let source = Source { config, file_of, current, trusted, owners: vec![owner] };
-        all = Some(match all {
-            None => source,
-            Some(mut known) => {
-                hidden.extend(hidden_by(&known, &source));
-                known.file_of.extend(source.file_of);
-                known.trusted &= trusted;
-                known.owners.push(owner);
-                match known.config.clone().merge(source.config) {
-                    Ok(config) => known.config = config,
-                    Err(error) => gaps.push(Gap::new(
-                        Impact::Name,
-                        format!("kubeconfig {name}"),
-                        reason(&error),
-                    )),
-                }
-                known
-            }
-        });
+        let new = Source { config, file_of, current: false, author };
+        let Some(known) = all.iter_mut().find(|known| known.author == author) else {
+            all.push(new);
+            continue;
+        };
+        hidden.extend(hidden_by(known, &new));
+        for (context, file) in new.file_of {
+            known.file_of.entry(context).or_insert(file);
+        }
+        match known.config.clone().merge(new.config) {
+            Ok(config) => known.config = config,
+            Err(error) => gaps.push(Gap::new(Impact::Name, source, reason(&error))),
+        }
+    }
+    let first = all.iter_mut().find(|source| source.config.current_context.is_some());
+    if let Some(first) = first {
+        first.current = current;
+    } else {
+        all.iter_mut().for_each(|source| source.current = current);
     }
     all.into_iter().chain(hidden).collect()
 }
 
 /// The contexts of a file that an earlier one has others of the same name of.
 fn hidden_by(known: &Source, source: &Source) -> Option<Source> {
-    let has = |name: &str| known.config.contexts.iter().any(|context| context.name == name);
     let mut config = source.config.clone();
-    config.contexts.retain(|context| has(&context.name));
+    config.contexts.retain(|context| known.file_of.contains_key(&context.name));
     config.current_context = None;
     (!config.contexts.is_empty()).then(|| Source {
         config,
         file_of: source.file_of.clone(),
         current: false,
-        trusted: source.trusted,
-        owners: source.owners.clone(),
+        author: source.author,
     })
 }
 
@@ -288,6 +346,7 @@ fn in_cluster(options: &KubeOptions) -> Option<Found> {
     let ca = config.as_ref().ok().and_then(authority);
     Some(Found {
         context: KubeContext {
+            in_cluster: true,
             name: IN_CLUSTER.to_owned(),
             cluster: IN_CLUSTER.to_owned(),
             server,
@@ -298,7 +357,7 @@ fn in_cluster(options: &KubeOptions) -> Option<Found> {
             ca,
         },
         config: config.map(Box::new).map_err(|error| error.to_string()),
-        trusted: true,
+        programs: Programs::Never,
     })
 }
 
@@ -366,12 +425,42 @@ users:
         let mut gaps = Vec::new();
         let sources = merged(&[bad.clone(), good], true, &mut gaps);
         assert_eq!(sources[0].config.contexts.len(), 2);
-        assert!(gaps[0].source.contains(bad.to_str().unwrap()), "{gaps:?}");
+        assert!(gaps[0].source.name.contains(bad.to_str().unwrap()), "{gaps:?}");
         assert!(check(&options(&bad)).is_err());
         assert!(
             check(&options(Path::new("/nowhere/config"))).unwrap_err().contains("no such file")
         );
         assert!(check(&options(Path::new("/dev/null"))).unwrap_err().contains("regular"));
+    }
+
+    /// None of them is looked for in all others.
+    #[test]
+    fn of_many_contexts_some_are_looked_at_and_each_can_be_named() {
+        let mut text =
+            "apiVersion: v1\nkind: Config\ncurrent-context: c8999\ncontexts:\n".to_owned();
+        for at in 0..9000 {
+            text.push_str(&format!("- {{name: c{at}, context: {{cluster: c{at}, user: u}}}}\n"));
+        }
+        text.push_str("clusters:\n");
+        for at in 0..9000 {
+            let server = format!("https://127.0.0.1:{}", at + 1);
+            text.push_str(&format!("- {{name: c{at}, cluster: {{server: '{server}'}}}}\n"));
+        }
+        text.push_str("users: [{name: u, user: {token: t}}]\n");
+        let (_dir, file) = written(&text);
+        let (found, gaps) = find(&options(&file));
+        assert_eq!(found.len(), CONTEXTS);
+        assert_eq!(found[0].context.server, "https://127.0.0.1:9000");
+        let [gap] = &gaps[..] else { panic!("{gaps:?}") };
+        assert!(gap.reason.contains("8744 more contexts"), "{gap:?}");
+        assert!(gap.remedy.as_ref().unwrap().contains("--context"));
+        let named = KubeOptions { context: Some("c7000".to_owned()), ..options(&file) };
+        let (found, gaps) = find(&named);
+        assert_eq!((found.len(), gaps.len()), (1, 0));
+        assert_eq!(found[0].context.server, "https://127.0.0.1:7001");
+        assert_eq!(check(&named), Ok(()));
+        let unknown = KubeOptions { context: Some("prod".to_owned()), ..options(&file) };
+        assert!(check(&unknown).unwrap_err().len() < 400);
     }
 
     #[test]
@@ -398,7 +487,7 @@ users:
     fn the_home_of_who_called_sudo_is_found() {
         let passwd =
             "root:x:0:0:root:/root:/bin/bash\nann:x:1000:1000::/home/ann:/bin/sh\nx:x:1::y:\n";
-        assert_eq!(home_in(passwd, "ann"), Some("/home/ann".into()));
+        assert_eq!(home_in(passwd, "ann"), Some(("/home/ann".into(), 1000)));
         assert_eq!(home_in(passwd, "x"), None);
         assert_eq!(home_in(passwd, "bob"), None);
     }

@@ -12,6 +12,7 @@ use super::client::{Failure, failure, first_line};
 use super::config::Found;
 use super::parse;
 use crate::model::{Gap, KubeObjects, KubeWish, ObjectName, Read};
+use crate::parse_error::told;
 
 /// The most that is read of one answer, in bytes: 500 objects of the largest that there are.
 const LARGEST: usize = 32 << 20;
@@ -255,7 +256,7 @@ pub(super) async fn read(response: Response<Body>) -> Result<(StatusCode, Bytes)
 }
 
 pub(super) fn understood<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
-    serde_json::from_slice(body).map_err(|error| Failure::Garbage(first_line(&error.to_string())))
+    serde_json::from_slice(body).map_err(|error| Failure::Garbage(told(&error)))
 }
 
 pub(super) fn refused(status: StatusCode, body: &[u8], verb: &'static str, kind: &str) -> Failure {

@@ -4,7 +4,8 @@
 
 use std::io::Read as _;
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -13,8 +14,10 @@ use kube::config::{AuthInfo, ExecConfig, ExecInteractiveMode};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 
-use super::client::{Failure, first_line};
-use super::config::Found;
+use super::client::{Failure, Help, first_line};
+use super::config::{Found, Programs};
+use super::files::Unread;
+use super::trust;
 
 /// The most that is read of what such a program prints, in bytes.
 const LARGEST: u64 = 1 << 20;
@@ -61,28 +64,18 @@ pub(super) fn run(
             "its credentials come from a program that it does not name".to_owned(),
         ));
     };
-    let kubectl = Some(format!("kubectl --context {} get nodes", entry.context.name));
-    if !entry.trusted {
-        return Err(Failure::Login(
-            format!(
-                "its credentials come from {program:?}, which {} names: programs that another user's file names \
-                 are not run",
-                entry.context.file
-            ),
-            Some("run as that user, or name a kubeconfig of your own with --kubeconfig".to_owned()),
-        ));
-    }
+    let file = allowed(program, entry)?;
     if exec.interactive_mode == Some(ExecInteractiveMode::Always) {
         return Err(Failure::Login(
             format!("its credentials come from {program:?}, which has to talk to somebody"),
-            kubectl,
+            Help::Kubectl,
         ));
     }
     let version = exec.api_version.as_deref().unwrap_or("client.authentication.k8s.io/v1");
     let info = serde_json::json!({
         "apiVersion": version, "kind": "ExecCredential", "spec": {"interactive": false},
     });
-    let mut command = Command::new(program);
+    let mut command = Command::new(file);
     command
         .args(exec.args.iter().flatten())
         .env("KUBERNETES_EXEC_INFO", info.to_string())
@@ -99,67 +92,118 @@ pub(super) fn run(
     let child = command.spawn().map_err(|error| {
         let hint = exec.install_hint.as_deref().map(first_line);
         let why = format!("its credentials come from {program:?}, which can't be run: {error}");
-        Failure::Login(why, hint.or_else(|| Some(format!("install {program}"))))
+        Failure::Login(why, Help::Words(hint.unwrap_or_else(|| format!("install {program}"))))
     })?;
     let printed = wait(child, limit).map_err(|why| {
-        Failure::Login(
-            format!("its credentials come from {program:?}, which {why}"),
-            kubectl.clone(),
-        )
+        Failure::Login(format!("its credentials come from {program:?}, which {why}"), Help::Kubectl)
     })?;
     let credential: Option<ExecCredential> = serde_json::from_slice(&printed).ok();
     credential.and_then(|credential| credential.status).ok_or_else(|| {
         Failure::Login(
             format!("its credentials come from {program:?}, which printed none"),
-            kubectl,
+            Help::Kubectl,
         )
     })
 }
 
-/// What a program printed, when it ended well and in time.
+/// What is to be run for a program of this context, if it may be.
+fn allowed(program: &str, entry: &Found) -> Result<PathBuf, Failure> {
+    let file = &entry.context.file;
+    let from = format!("its credentials come from {program:?}");
+    let (why, help) = match entry.programs {
+        Programs::Run => return Ok(program.into()),
+        Programs::Roots => match roots(program) {
+            Ok(path) => return Ok(path),
+            Err(why) => (
+                format!("{from}, which is not run as root: {why}"),
+                format!("run without root, {OR_TOKEN}"),
+            ),
+        },
+        Programs::NotAsked => (
+            format!("{from}: programs that a kubeconfig names are not run as root by themselves"),
+            format!("--kube-exec, or run without root, {OR_TOKEN}"),
+        ),
+        Programs::Never => (
+            format!(
+                "{from}, which {file} names: programs that another user's file names are not run"
+            ),
+            format!("run as that user, {OR_TOKEN}"),
+        ),
+    };
+    Err(Failure::Login(why, Help::Words(help)))
+}
+
+/// What gives credentials without a program.
+const OR_TOKEN: &str = "or name a kubeconfig of your own with --kubeconfig that has a token in it: \
+     kubectl create token SERVICEACCOUNT";
+
+/// The file of a program that nobody but root could have put there. One that is nowhere is
+/// itself: to run it fails, and says so.
+fn roots(program: &str) -> Result<PathBuf, Unread> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let files: Vec<PathBuf> = if program.contains('/') {
+        vec![program.into()]
+    } else {
+        std::env::split_paths(&path).map(|dir| dir.join(program)).collect()
+    };
+    for file in &files {
+        match trust::is_roots(file) {
+            Ok(()) => return Ok(file.clone()),
+            Err(Unread::Missing) => {}
+            Err(why) => return Err(why),
+        }
+    }
+    Ok(Path::new("/nonexistent").join(program))
+}
+
+/// What a program printed, when it ended well and in time. Nothing that it began outlives a
+/// failure.
 fn wait(mut child: Child, limit: Duration) -> Result<Vec<u8>, String> {
     let group = Pid::from_child(&child);
-    let until = Instant::now() + limit;
-    let mut printed = Vec::new();
-    let reader = child.stdout.take().map(|out| {
-        std::thread::spawn(move || {
-            let mut printed = Vec::new();
-            let _ = out.take(LARGEST).read_to_end(&mut printed);
-            printed
-        })
-    });
-    let status = loop {
-        match child.try_wait() {
-            Ok(Some(status)) => break Ok(status),
-            Ok(None) if Instant::now() < until => std::thread::sleep(STEP),
-            Ok(None) => break Err("did not end in time".to_owned()),
-            Err(error) => break Err(format!("can't be waited for: {error}")),
-        }
-    };
-    if status.is_err() {
+    let printed = collect(&mut child, limit);
+    if printed.is_err() {
         let _ = kill_process_group(group, Signal::KILL);
         let _ = child.wait();
     }
-    // What it leaves behind may keep the pipe open: only who ended well is listened to.
-    let status = status?;
-    if !status.success() {
-        let _ = kill_process_group(group, Signal::KILL);
-        return Err(format!("failed ({status})"));
+    printed
+}
+
+fn collect(child: &mut Child, limit: Duration) -> Result<Vec<u8>, String> {
+    let unread = |error: std::io::Error| format!("can't be read from: {error}");
+    let until = Instant::now() + limit;
+    // Read in turn with waiting: there may be no thread left for it.
+    let mut out = child.stdout.take();
+    if let Some(out) = &out {
+        rustix::io::ioctl_fionbio(out, true).map_err(|error| unread(error.into()))?;
     }
-    while let Some(reader) = &reader {
-        if reader.is_finished() {
-            break;
+    let mut printed = Vec::new();
+    let mut ended = None;
+    loop {
+        let all = match &mut out {
+            Some(out) => read_some(out, &mut printed).map_err(unread)?,
+            None => true,
+        };
+        if ended.is_none() {
+            ended = child.try_wait().map_err(|error| format!("can't be waited for: {error}"))?;
         }
-        if Instant::now() >= until {
-            let _ = kill_process_group(group, Signal::KILL);
-            return Err("left something behind that does not end".to_owned());
+        match ended {
+            Some(status) if !status.success() => return Err(format!("failed ({status})")),
+            Some(_) if all => return Ok(printed),
+            _ if Instant::now() < until => std::thread::sleep(STEP),
+            Some(_) => return Err("left something behind that does not end".to_owned()),
+            None => return Err("did not end in time".to_owned()),
         }
-        std::thread::sleep(STEP);
     }
-    if let Some(Ok(all)) = reader.map(std::thread::JoinHandle::join) {
-        printed = all;
+}
+
+/// Reads what there is, and says whether that is all, or as much as is read.
+fn read_some(out: &mut ChildStdout, printed: &mut Vec<u8>) -> std::io::Result<bool> {
+    let room = LARGEST.saturating_sub(printed.len() as u64);
+    match out.take(room).read_to_end(printed) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(error),
     }
-    Ok(printed)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod login;
 mod parse;
 mod reports;
 mod store;
+mod trust;
 mod watch;
 
 use std::cell::{OnceCell, RefCell};
@@ -25,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
-use crate::model::{ContextId, Gap, Impact, KubeAsk, KubeContext, KubeObjects, Read};
+use crate::model::{ContextId, Gap, GapKind, Impact, KubeAsk, KubeContext, KubeObjects, Read};
 pub use cache::KubeCache;
 pub(super) use client::Failure;
 use config::Found;
@@ -44,6 +45,8 @@ pub struct KubeOptions {
     pub context: Option<String>,
     /// `--no-kube`: none.
     pub off: bool,
+    /// `--kube-exec`: programs for credentials are run as root, too.
+    pub exec: bool,
 }
 
 /// Checks what the user typed, before anything is read: files and contexts that were named
@@ -66,31 +69,27 @@ pub fn check_kube(options: &KubeOptions) -> Result<(), String> {
 pub fn kube_client(
     options: &KubeOptions,
     context: Option<&ContextId>,
-) -> Result<kube::Client, String> {
+) -> Result<kube::Client, Gap> {
     let (found, mut gaps) = config::find(options);
     let wanted = |entry: &&Found| match context {
         Some(id) => entry.context.id() == *id,
         None => entry.context.current,
     };
     let Some(entry) = found.iter().find(wanted) else {
-        return Err(gaps.pop().map_or_else(
-            || {
-                "no kubeconfig names a cluster; name one with --kubeconfig FILE, or set KUBECONFIG"
-                    .to_owned()
-            },
-            |gap| format!("{}: {}", gap.source, gap.reason),
-        ));
+        return Err(gaps.pop().unwrap_or_else(|| {
+            Gap::new(Impact::Name, GapKind::KubernetesApi, "no kubeconfig names a cluster")
+                .remedy("name one with --kubeconfig FILE, or set KUBECONFIG")
+        }));
     };
-    client::log_in(entry, TIME * 4).and_then(client::connect).map_err(|failure| {
-        let gap = failure.gap(&entry.context);
-        let remedy = gap.remedy.map_or_else(String::new, |remedy| format!("; {remedy}"));
-        format!("{}: {}{remedy}", gap.source, gap.reason)
-    })
+    let client = client::log_in(entry, TIME * 4).and_then(client::connect);
+    client.map_err(|failure| failure.gap(&entry.context))
 }
 
 /// The APIs of one run: each is connected to once, and asked each thing once.
 #[derive(Default)]
 pub(super) struct Kube {
+    /// What all requests may take together; `None` for the usual time.
+    time: Option<Duration>,
     options: KubeOptions,
     cache: Option<Arc<KubeCache>>,
     found: OnceCell<(Vec<Found>, Vec<Gap>)>,
@@ -114,6 +113,12 @@ impl Kube {
     /// The same, with what is watched of the APIs: what that knows is not asked for.
     pub(super) fn cached(cache: Arc<KubeCache>) -> Self {
         Self { cache: Some(Arc::clone(&cache)), ..Self::new(cache.options().clone()) }
+    }
+
+    /// All optional reading may take so long: requests take three quarters of it, but never
+    /// more than they usually may.
+    pub(super) fn within(&mut self, limit: Duration) {
+        self.time = Some(TIME.min(limit.saturating_mul(3) / 4));
     }
 
     /// The contexts of all kubeconfig files. No API is asked.
@@ -164,7 +169,7 @@ impl Kube {
     }
 
     fn fetch(&self, asks: &[&KubeAsk]) {
-        let until = *self.until.get_or_init(|| Instant::now() + TIME);
+        let until = *self.until.get_or_init(|| Instant::now() + self.time.unwrap_or(TIME));
         let runtime = self.runtime.get_or_init(|| {
             tokio::runtime::Builder::new_current_thread().enable_all().build().ok()
         });
@@ -191,7 +196,11 @@ impl Kube {
             asks.iter().map(|ask| (*ask, read.clone())).collect()
         };
         let Some(entry) = self.found().0.iter().find(|f| f.context.id() == *id) else {
-            return nothing(Gap::new(Impact::Name, "Kubernetes API", "there is no such context"));
+            return nothing(Gap::new(
+                Impact::Name,
+                GapKind::KubernetesApi,
+                "there is no such context",
+            ));
         };
         let until = until.min(Instant::now() + self.share(until));
         let client = match self.client(entry, until).await {
@@ -247,8 +256,19 @@ impl Kube {
 /// Logs in, on a thread of its own for a program may give the credentials, and connects.
 async fn connect(entry: &Found, until: Instant) -> Result<kube::Client, Failure> {
     let left = until.saturating_duration_since(Instant::now());
+    let (send, config) = tokio::sync::oneshot::channel();
     let owned = entry.clone();
-    let config = tokio::task::spawn_blocking(move || client::log_in(&owned, left)).await;
-    let config = config.map_err(|_| Failure::Config("logging in failed".to_owned()))??;
-    client::connect(config)
+    let thread = std::thread::Builder::new().name("kube-login".to_owned());
+    let config = match thread.spawn(move || _ = send.send(client::log_in(&owned, left))) {
+        Ok(_) => config.await.map_err(|_| Failure::Config("logging in failed".to_owned()))?,
+        // tokio looks names up in a thread, and does not do without.
+        Err(error) if !client::is_address(entry) => {
+            Err(Failure::Unreachable(format!("no thread can be made to look its name up: {error}")))
+        }
+        Err(_) => client::log_in(entry, left),
+    };
+    client::connect(config?)
 }
+
+#[cfg(feature = "fuzzing")]
+pub(super) use {files::fuzz as fuzz_config, parse::fuzz as fuzz_objects};

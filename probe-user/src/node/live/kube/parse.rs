@@ -542,6 +542,19 @@ impl Node {
     }
 }
 
+#[cfg(feature = "fuzzing")]
+pub(in super::super) fn fuzz(bytes: &[u8]) {
+    let Some((kind, bytes)) = bytes.split_first() else { return };
+    let name = ObjectName { namespace: "default".to_owned(), name: "web".to_owned() };
+    match kind % 5 {
+        0 => drop(serde_json::from_slice(bytes).map(Service::into_model)),
+        1 => drop(serde_json::from_slice(bytes).map(|slice: Slice| slice.into_model(&name))),
+        2 => drop(serde_json::from_slice(bytes).map(|all: Endpoints| all.into_model(&name))),
+        3 => drop(serde_json::from_slice(bytes).map(Pod::into_model)),
+        _ => drop(serde_json::from_slice(bytes).map(Node::into_model)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

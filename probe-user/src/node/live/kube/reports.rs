@@ -27,12 +27,14 @@ pub fn kube_reports(options: &KubeOptions) -> Vec<SourceReport> {
 
 fn unread(gap: Gap) -> SourceReport {
     SourceReport {
-        name: gap.source,
+        name: gap.source.to_string(),
         ok: false,
         reason: Some(gap.reason),
         remedy: gap.remedy,
+        command: gap.command,
         ms: 0.0,
         detail: String::new(),
+        namespaces: None,
     }
 }
 
@@ -45,8 +47,10 @@ async fn report(entry: &Found) -> SourceReport {
         ok: true,
         reason: None,
         remedy: None,
+        command: None,
         ms: 0.0,
         detail: format!("{at}: asked when a node of it is here, or by --context"),
+        namespaces: None,
     };
     if !concerns(entry) {
         return report;
@@ -58,6 +62,7 @@ async fn report(entry: &Found) -> SourceReport {
             report.ok = false;
             report.reason = Some(format!("{at}: {}", gap.reason));
             report.remedy = gap.remedy;
+            report.command = gap.command;
             report.detail = String::new();
         }
     }

@@ -46,10 +46,14 @@ pub(in crate::node::live::rules) fn sizes() -> io::Result<Vec<Vec<u8>>> {
 
 /// The tables of the calling thread's namespace that exist, IPv4's first. None is
 /// made by asking for it. Needs `CAP_NET_ADMIN` in the namespace.
-pub(in crate::node::live::rules) fn tables(netns: NetnsId) -> io::Result<Vec<LegacyTable>> {
+/// `take` is asked for room before one is read.
+pub(in crate::node::live::rules) fn tables(
+    netns: NetnsId,
+    take: impl Fn(usize) -> bool,
+) -> io::Result<Vec<LegacyTable>> {
     let mut tables = Vec::new();
     for ipv6 in [false, true] {
-        for raw in calls::read(ipv6)? {
+        for raw in calls::read(ipv6, &take)? {
             tables.push(LegacyTable::new(netns, ipv6, raw)?);
         }
     }

@@ -4,6 +4,7 @@
 //! and elements are read as they are asked for, over the same socket, which stays
 //! bound to its namespace: no thread has to enter it again.
 
+mod allowance;
 #[cfg(feature = "fuzzing")]
 pub(super) mod fuzzing;
 mod ipset;
@@ -20,15 +21,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use allowance::{Allowance, Allowances, Whose};
 use legacy::LegacyTable;
 use nft::{Conversation, Failed, Tables};
 
-use super::enter::{self, Door, Refused};
+use super::enter::{Door, Refused};
+use super::timeout::Reading;
 use super::{LiveNode, gaps, nat};
 use crate::model::{
-    Backend, Bytes, ChainId, Element, Gap, Impact, IpSet, IpSetId, NetnsId, Read, Rule, Ruleset,
-    Set, SetId, Table,
+    Backend, Bytes, ChainId, Element, Gap, GapKind, GapSource, Impact, IpSet, IpSetId, IpSetMember,
+    Netns, NetnsId, Read, Rule, Ruleset, Set, SetId, Table,
 };
+use crate::node::Netfilter;
 
 /// How many sockets are kept open. Descriptors are few; a namespace beyond these is
 /// entered again for each read.
@@ -43,7 +47,8 @@ pub(super) struct Rules {
     spaces: RefCell<HashMap<NetnsId, Result<Space, Trouble>>>,
     ip_sets: RefCell<HashMap<IpSetId, Read<Option<IpSet>>>>,
     has_nf_tables: OnceCell<bool>,
-    sockets: AtomicUsize,
+    sockets: Arc<AtomicUsize>,
+    allowances: Allowances,
 }
 
 /// The rules of one namespace.
@@ -70,6 +75,11 @@ enum Trouble {
     Entry(String),
     Denied(String),
     Changing,
+    Busy,
+    /// More than is read: what.
+    TooMuch(String),
+    /// There was no time left for it.
+    Late(Gap),
     Failed(String),
 }
 
@@ -87,6 +97,12 @@ impl From<Failed> for Trouble {
     fn from(failed: Failed) -> Self {
         match failed {
             Failed::Changed => Self::Changing,
+            Failed::Busy => Self::Busy,
+            Failed::TooMuch => Self::TooMuch("it has more rules than are read".to_owned()),
+            Failed::TooMany(set) => Self::TooMuch(format!(
+                "set {} of {} has more elements than are read",
+                set.name, set.table
+            )),
             Failed::Io(error) => error.into(),
         }
     }
@@ -106,24 +122,29 @@ impl Trouble {
         match self {
             Self::Gone => None,
             Self::Changing => Some("the rules keep changing"),
+            Self::Busy => Some("a change of the rules is being made, and takes long"),
+            Self::Late(gap) => Some(&gap.reason),
+            Self::TooMuch(why) => Some(why),
             Self::Entry(why) | Self::Denied(why) | Self::Failed(why) => Some(why),
         }
     }
 
-    fn gap(&self, source: String) -> Option<Gap> {
+    fn gap(&self, source: GapSource) -> Option<Gap> {
         let impact = if *self == Self::Changing { Impact::Reach } else { Impact::Port };
         let gap = Gap::new(impact, source, self.reason()?);
         Some(match self {
             Self::Entry(_) => gap.remedy("run as root, or with CAP_SYS_ADMIN"),
             Self::Denied(_) => gap.remedy("run as root, or with CAP_NET_ADMIN"),
-            Self::Changing => gap.remedy("ask again"),
+            Self::Changing | Self::Busy => gap.remedy("ask again"),
+            Self::Late(late) => Gap { remedy: late.remedy.clone(), ..gap },
+            Self::TooMuch(_) => gap.remedy("ask inside of it, where more is read: nsenter --net"),
             Self::Gone | Self::Failed(_) => gap,
         })
     }
 }
 
-impl LiveNode {
-    pub(super) fn rulesets_inside(&self, netns: &[NetnsId]) -> Read<Vec<Ruleset>> {
+impl Netfilter for LiveNode {
+    fn rulesets(&self, netns: &[NetnsId]) -> Read<Vec<Ruleset>> {
         self.read_spaces(netns);
         let spaces = self.rules.spaces.borrow();
         let read = netns.iter().filter_map(|id| Some((*id, spaces.get(id)?.as_ref().ok()?)));
@@ -131,15 +152,7 @@ impl LiveNode {
         Read { value, gaps: troubles(netns, &spaces) }
     }
 
-    pub(super) fn expect_all_rules(&self, netns: &[NetnsId]) {
-        self.read_spaces(netns);
-        for id in netns {
-            // A failure is met again, and told, when a chain is asked for.
-            let _ = self.with_nft(*id, |tables, talk| tables.expect_all(talk));
-        }
-    }
-
-    pub(super) fn chain_rules(&self, chain: &ChainId) -> Read<Option<Arc<[Rule]>>> {
+    fn chain(&self, chain: &ChainId) -> Read<Option<Arc<[Rule]>>> {
         let id = chain.table.netns;
         if chain.table.backend == Backend::Legacy {
             self.read_spaces(&[id]);
@@ -150,30 +163,49 @@ impl LiveNode {
         self.with_nft(id, |tables, talk| tables.chain(chain, talk))
     }
 
-    pub(super) fn set_of(&self, set: &SetId) -> Read<Option<Set>> {
+    fn set(&self, set: &SetId) -> Read<Option<Set>> {
         self.with_nft(set.table.netns, |tables, talk| tables.set(set, talk))
     }
 
-    pub(super) fn elements_of(&self, set: &SetId) -> Read<Option<Arc<[Element]>>> {
+    fn set_elements(&self, set: &SetId) -> Read<Option<Arc<[Element]>>> {
         self.with_nft(set.table.netns, |tables, talk| tables.elements(set, talk))
     }
 
-    pub(super) fn element_of(&self, set: &SetId, key: &Bytes) -> Read<Option<Element>> {
+    fn set_element(&self, set: &SetId, key: &Bytes) -> Read<Option<Element>> {
         self.with_nft(set.table.netns, |tables, talk| tables.element(set, key, talk))
     }
 
-    pub(super) fn ip_set_of(&self, set: &IpSetId) -> Read<Option<IpSet>> {
+    fn ip_set(&self, set: &IpSetId) -> Read<Option<IpSet>> {
         let mut memo = self.rules.ip_sets.borrow_mut();
         let read = memo.entry(set.clone()).or_insert_with(|| {
             let since = Instant::now();
             let doors = self.doors([set.netns]);
-            let read = enter::in_each(&doors, |door| ipset::read(door.id, set.index)).pop();
+            let (reading, is_late) = self.reading_of(set.netns);
+            let allowance = self.allowance(set.netns);
+            let is_left = allowance.take(1);
+            let read = match is_late || !is_left {
+                true => None,
+                false => {
+                    let index = set.index;
+                    self.pool.in_each(&doors, move |door| ipset::read(door.id, index)).pop()
+                }
+            };
+            drop(reading);
+            let size = |set: &IpSet| {
+                set.members.as_ref().map_or(0, Vec::len) * std::mem::size_of::<IpSetMember>()
+            };
             let result = match read {
+                None if is_late => Err(self.late()),
+                None if !is_left => Err(Failed::TooMuch.into()),
+                Some(Ok(Ok(Some(read)))) if !allowance.take(size(&read)) => {
+                    Err(Failed::TooMuch.into())
+                }
                 Some(Ok(read)) => read.map_err(Trouble::from),
                 Some(Err(refused)) => Err(refused.into()),
                 None => Err(Trouble::Gone),
             };
             let source = format!("ipset {} of netns {}", set.index, set.netns);
+            let source = GapSource::new(GapKind::IpSet, source);
             let read = match result {
                 Ok(value) => Read::whole(value),
                 Err(trouble) => {
@@ -184,6 +216,17 @@ impl LiveNode {
             read
         });
         read.clone()
+    }
+}
+
+impl LiveNode {
+    /// Reads all rules of these namespaces, by one dump of each.
+    pub(super) fn read_all_rules(&self, netns: &[NetnsId]) {
+        self.read_spaces(netns);
+        for id in netns {
+            // A failure is met again, and told, when a chain is asked for.
+            let _ = self.with_nft(*id, |tables, talk| tables.expect_all(talk));
+        }
     }
 
     /// Reads the rulesets of these namespaces that were not read yet.
@@ -196,13 +239,36 @@ impl LiveNode {
         let since = Instant::now();
         let rules = &self.rules;
         let has_nf_tables = rules.has_nf_tables();
-        let doors = self.doors(missing);
-        let sockets = &rules.sockets;
-        let work = |door: &Door| Space::read(door.id, has_nf_tables, sockets);
-        let results = enter::in_each(&doors, work);
-        let results = results.into_iter().map(|result| result.map_err(Trouble::from));
+        // What users made comes last: it may take all the time that is left.
+        let mut missing: Vec<(Whose, NetnsId)> =
+            missing.into_iter().map(|id| (self.whose(id), id)).collect();
+        missing.sort_by_key(|(whose, _)| *whose);
+        let (home, others): (Vec<_>, Vec<_>) =
+            missing.into_iter().partition(|(whose, _)| *whose == Whose::Home);
         let mut spaces = rules.spaces.borrow_mut();
-        spaces.extend(doors.iter().map(|door| door.id).zip(results));
+        let late = self.late();
+        let mut read = |some: Vec<(Whose, NetnsId)>, end: Option<Instant>| {
+            let allowances: HashMap<NetnsId, Arc<Allowance>> =
+                some.iter().map(|(_, id)| (*id, self.allowance(*id))).collect();
+            let doors = self.doors(some.into_iter().map(|(_, id)| id));
+            let (late, sockets) = (late.clone(), Arc::clone(&rules.sockets));
+            let work = move |door: &Door| {
+                if end.is_some_and(|end| Instant::now() >= end) {
+                    return Err(late.clone());
+                }
+                let allowance = allowances.get(&door.id).map(Arc::clone);
+                let allowance = allowance.unwrap_or_else(Allowance::unlimited);
+                Ok(Space::read(door.id, has_nf_tables, &sockets, &allowance))
+            };
+            let results = self.pool.in_each(&doors, work).into_iter();
+            let results = results.map(|result| result.map_err(Trouble::from).and_then(|read| read));
+            spaces.extend(doors.iter().map(|door| door.id).zip(results));
+        };
+        read(home, None);
+        let reading = self.timeout.begin();
+        let end = Instant::now() + self.timeout.left();
+        read(others, Some(end));
+        drop(reading);
         let tables: usize = spaces.values().flatten().map(Space::tables).sum();
         let detail = format!("{tables} tables in {} namespaces", spaces.len());
         self.log(SOURCE, since, &troubles(netns, &spaces), detail);
@@ -215,6 +281,7 @@ impl LiveNode {
         read: impl FnOnce(&mut Tables, &mut Conversation) -> Result<T, Failed>,
     ) -> Read<T> {
         self.read_spaces(&[id]);
+        let (_reading, is_late) = self.reading_of(id);
         let mut spaces = self.rules.spaces.borrow_mut();
         // That it could not be read was told with the ruleset.
         let Some(Ok(Space { nft: Some(nft), .. })) = spaces.get_mut(&id) else {
@@ -222,12 +289,17 @@ impl LiveNode {
         };
         let since = Instant::now();
         let result = match &mut nft.talk {
+            _ if is_late => Err(self.late()),
             Some(talk) => read(&mut nft.tables, talk).map_err(Trouble::from),
             None => self
                 .open_again(id)
                 .and_then(|mut talk| read(&mut nft.tables, &mut talk).map_err(Trouble::from)),
         };
-        let source = || format!("packet rules of netns {id}");
+        // It is opened again when something else is asked.
+        if nft.talk.as_ref().is_some_and(Conversation::is_spoilt) {
+            nft.talk = None;
+        }
+        let source = || GapSource::new(GapKind::PacketRules, format!("netns {id}"));
         let (value, trouble) = match result {
             Ok(value) => (value, None),
             Err(trouble) => (T::default(), Some(trouble)),
@@ -244,8 +316,39 @@ impl LiveNode {
     }
 
     fn open_again(&self, id: NetnsId) -> Result<Conversation, Trouble> {
-        let opened = enter::in_each(&self.doors([id]), |_| Conversation::open()).pop();
+        let allowance = self.allowance(id);
+        let open = move |_: &Door| Conversation::open(Arc::clone(&allowance));
+        let opened = self.pool.in_each(&self.doors([id]), open).pop();
         Ok(opened.unwrap_or(Err(Refused::Gone))??)
+    }
+
+    fn whose(&self, id: NetnsId) -> Whose {
+        let found = &self.found().0;
+        let of_users = || found.netns.get(&id).is_some_and(Netns::is_of_other_users);
+        match [found.own, found.initial].contains(&Some(id)) {
+            true => Whose::Home,
+            false if of_users() => Whose::Users,
+            false => Whose::System,
+        }
+    }
+
+    fn late(&self) -> Trouble {
+        Trouble::Late(self.timeout.gap(Impact::Port, GapKind::PacketRules))
+    }
+
+    fn allowance(&self, id: NetnsId) -> Arc<Allowance> {
+        self.rules.allowances.of(id, self.whose(id))
+    }
+
+    /// Counts the time of reading a namespace's rules, where that is optional; and whether
+    /// there is none left for it.
+    fn reading_of(&self, id: NetnsId) -> (Option<Reading<'_>>, bool) {
+        if self.whose(id) == Whose::Home {
+            return (None, false);
+        }
+        let reading = self.timeout.begin();
+        let is_late = reading.is_none();
+        (reading, is_late)
     }
 }
 
@@ -262,7 +365,7 @@ impl Rules {
 pub(super) fn pulse(has_nf_tables: bool) -> Option<u64> {
     let mut hasher = DefaultHasher::new();
     if has_nf_tables {
-        let mut talk = Conversation::open().ok()?;
+        let mut talk = Conversation::open(Allowance::unlimited()).ok()?;
         talk.generation().ok()?.hash(&mut hasher);
     }
     legacy::sizes().ok()?.hash(&mut hasher);
@@ -278,7 +381,7 @@ fn troubles(netns: &[NetnsId], spaces: &HashMap<NetnsId, Result<Space, Trouble>>
     let reason = |id: &NetnsId| Some((*id, trouble(id)?.reason()?.to_owned()));
     let reasons: Vec<_> = netns.iter().filter_map(reason).collect();
     let gap = |source: String, why: String, ids: &[NetnsId]| {
-        let source = format!("packet rules of {source}");
+        let source = GapSource::new(GapKind::PacketRules, source);
         let gap = ids.first().and_then(trouble).and_then(|trouble| trouble.gap(source.clone()));
         gap.unwrap_or_else(|| Gap::new(Impact::Port, source, why))
     };
@@ -287,10 +390,19 @@ fn troubles(netns: &[NetnsId], spaces: &HashMap<NetnsId, Result<Space, Trouble>>
 
 impl Space {
     /// In the namespace of the calling thread.
-    fn read(id: NetnsId, has_nf_tables: bool, sockets: &AtomicUsize) -> Self {
-        let nft = if has_nf_tables { Nft::read(id, sockets) } else { Ok(None) };
+    fn read(
+        id: NetnsId,
+        has_nf_tables: bool,
+        sockets: &AtomicUsize,
+        allowance: &Arc<Allowance>,
+    ) -> Self {
+        let nft = if has_nf_tables { Nft::read(id, sockets, allowance) } else { Ok(None) };
         let (nft, trouble) = nft.map_or_else(|trouble| (None, Some(trouble)), |nft| (nft, None));
-        let legacy = legacy::tables(id).map_err(Trouble::from);
+        let legacy = legacy::tables(id, |bytes| allowance.take(bytes));
+        let legacy = legacy.map_err(|error| match error.kind() {
+            io::ErrorKind::FileTooLarge => Failed::TooMuch.into(),
+            _ => Trouble::from(error),
+        });
         let (legacy, other) =
             legacy.map_or_else(|trouble| (Vec::new(), Some(trouble)), |legacy| (legacy, None));
         Self { nft, legacy, legacy_chains: HashMap::new(), trouble: trouble.or(other) }
@@ -341,10 +453,15 @@ impl Space {
 
 impl Nft {
     /// `None` where there are no tables, or no nf_tables.
-    fn read(id: NetnsId, sockets: &AtomicUsize) -> Result<Option<Self>, Trouble> {
-        let read = Conversation::open().map_err(Failed::Io).and_then(|mut talk| {
-            Tables::read(id, &mut talk).map(|tables| Self { tables, talk: Some(talk) })
-        });
+    fn read(
+        id: NetnsId,
+        sockets: &AtomicUsize,
+        allowance: &Arc<Allowance>,
+    ) -> Result<Option<Self>, Trouble> {
+        let read =
+            Conversation::open(Arc::clone(allowance)).map_err(Failed::Io).and_then(|mut talk| {
+                Tables::read(id, &mut talk).map(|tables| Self { tables, talk: Some(talk) })
+            });
         match read {
             Ok(nft) if nft.tables.tables.is_empty() => Ok(None),
             Ok(mut nft) => {

@@ -10,13 +10,14 @@ use std::time::Instant;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use super::{LiveNode, enter, gaps};
-use crate::model::{Certificate, Gap, Impact, Read, TlsAsk};
+use super::{LiveNode, gaps};
+use crate::model::{Certificate, Gap, GapKind, GapSource, Impact, Read, TlsAsk};
+use crate::node::Listeners;
 
 const SOURCE: &str = "TLS handshakes";
 
-impl LiveNode {
-    pub(super) fn certificates_of(&self, asks: &[TlsAsk]) -> Vec<Read<Option<Certificate>>> {
+impl Listeners for LiveNode {
+    fn certificates(&self, asks: &[TlsAsk]) -> Vec<Read<Option<Certificate>>> {
         let mut new: Vec<TlsAsk> = Vec::new();
         for ask in asks {
             if !self.certificates.borrow().contains_key(ask) && !new.contains(ask) {
@@ -36,12 +37,14 @@ impl LiveNode {
         let memo = self.certificates.borrow();
         asks.iter().map(|ask| memo.get(ask).cloned().unwrap_or_default()).collect()
     }
+}
 
+impl LiveNode {
     /// A socket belongs to the namespace that it was made in: only making them needs to be
     /// inside, and all handshakes go on together here.
     fn begin_tls(&self, asks: &[TlsAsk]) -> Vec<Read<Option<Certificate>>> {
         let doors = self.doors(asks.iter().map(|ask| ask.netns));
-        let sockets = enter::in_each(&doors, |_| (socket(false), socket(true)));
+        let sockets = self.pool.in_each(&doors, |_| (socket(false), socket(true)));
         let begun = asks.iter().zip(sockets).map(|(ask, made)| {
             let (v4, v6) = made.map_err(gaps::reason)?;
             let socket = if ask.address.is_ipv6() { v6 } else { v4 };
@@ -58,7 +61,8 @@ impl LiveNode {
                 Ok(certificate) => Read::whole(Some(certificate)),
                 Err(why) => {
                     let at = SocketAddr::new(ask.address, ask.port.0);
-                    let source = format!("TLS of {at} in netns {}", ask.netns);
+                    let source = format!("{at} in netns {}", ask.netns);
+                    let source = GapSource::new(GapKind::Certificate, source);
                     Read::partial(None, Gap::new(Impact::Name, source, why))
                 }
             }

@@ -10,10 +10,12 @@ use super::snapshots::Snapshots;
 use crate::model::{Event, EventKind, Gap, Impact, PortRange, Proto, SocketFilter, SourceReport};
 use crate::node::live::conntrack::{Listener, Merge};
 use crate::node::live::{LiveNode, ebpf};
-use crate::node::{Node as _, Wanted, Watch};
+use crate::node::{Sockets as _, Topology as _, Wanted, Watch};
 
 /// How often the namespaces are looked through for new and dead ones.
 const REFRESH: Duration = Duration::from_secs(2);
+/// A look is followed by this many times its own duration without one.
+const REST: u32 = 20;
 
 /// Where the events of sockets come from.
 pub(super) enum Sockets {
@@ -141,8 +143,10 @@ impl Watch for All {
             ok: true,
             reason: None,
             remedy: None,
+            command: None,
             ms: 0.0,
             detail,
+            namespaces: None,
         };
         let mut sources = match &self.sockets {
             Sockets::Programs(events) => {
@@ -194,13 +198,15 @@ impl Conntrack {
         if self.refresh > Instant::now() {
             return;
         }
-        self.refresh = Instant::now() + REFRESH;
+        let begun = Instant::now();
+        self.refresh = begun + REFRESH;
         let Ok(node) = LiveNode::new() else { return };
         for gap in self.listener.refresh(&node.all_doors()) {
             if !self.gaps.iter().any(|known| known.source == gap.source) {
                 self.gaps.push(gap);
             }
         }
+        self.refresh = Instant::now() + REFRESH.max(begun.elapsed() * REST);
     }
 }
 

@@ -6,7 +6,7 @@ mod snapshots;
 
 use std::io;
 
-use crate::model::{EventKind, Gap, Impact};
+use crate::model::{EventKind, Gap, GapKind, Impact};
 use crate::node::live::ebpf;
 use crate::node::{Wanted, Watch};
 
@@ -31,12 +31,12 @@ pub fn watch(wanted: &Wanted) -> io::Result<Box<dyn Watch>> {
 /// The programs, or why they can't be had.
 fn programs(wanted: &Wanted) -> Result<ebpf::Events, Gap> {
     if !wanted.ebpf {
-        return Err(Gap::new(Impact::Port, "eBPF", "eBPF is not used, as --no-ebpf says"));
+        return Err(Gap::new(Impact::Port, GapKind::Ebpf, "eBPF is not used, as --no-ebpf says"));
     }
     let mut events =
         ebpf::start(&wanted.kinds, wanted.ports, wanted.buffer).map_err(|refused| {
             let why = format!("eBPF is not available: {}", refused.reason);
-            let mut gap = Gap::new(Impact::Port, "eBPF", why);
+            let mut gap = Gap::new(Impact::Port, GapKind::Ebpf, why);
             gap.remedy = refused.remedy;
             gap
         })?;

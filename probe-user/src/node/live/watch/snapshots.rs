@@ -9,10 +9,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rustix::thread::NanosleepRelativeResult;
 
 use crate::model::{
-    Actor, Event, EventKind, Gap, Impact, NetnsId, Owners, Port, Process, Proto, SeenBy, Socket,
-    SocketFilter, SocketInode, SourceReport,
+    Actor, Event, EventKind, Gap, GapKind, GapSource, Impact, NetnsId, Owners, Port, Process,
+    Proto, SeenBy, Socket, SocketFilter, SocketInode, SourceReport,
 };
-use crate::node::{Node, Wanted, Watch};
+use crate::node::{Node, Processes as _, Sockets as _, Wanted, Watch};
 
 use super::super::LiveNode;
 use super::COMPARISON;
@@ -55,7 +55,8 @@ impl Snapshots {
         let only = [EventKind::Connect, EventKind::Accept];
         for kind in only.into_iter().filter(|kind| wanted.kinds.contains(kind)) {
             let reason = "comparing readings does not show them";
-            gaps.push(Gap::new(Impact::Port, format!("{} events", kind.as_str()), reason));
+            let source = GapSource::new(GapKind::Events, format!("{} events", kind.as_str()));
+            gaps.push(Gap::new(Impact::Port, source, reason));
         }
         let mut watch = Self {
             kinds: wanted.kinds.clone(),
@@ -165,8 +166,10 @@ impl Watch for Snapshots {
             ok: why.is_none(),
             reason: why.map(|gap| gap.reason.clone()),
             remedy: why.and_then(|gap| gap.remedy.clone()),
+            command: None,
             ms: self.spent.as_secs_f64() * 1000.0,
             detail: format!("{} readings, {:?} apart", self.readings, self.interval),
+            namespaces: None,
         }]
     }
 }

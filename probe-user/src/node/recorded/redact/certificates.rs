@@ -20,7 +20,7 @@ const USUAL: [&str; 9] = [
 
 impl Names {
     pub(super) fn certificates(&mut self, facts: &mut Facts) {
-        for Asked { asked, read } in &mut facts.certificates {
+        for Asked { asked, read } in facts.certificates.iter_mut() {
             asked.address = self.ip(asked.address);
             if let Some(certificate) = &mut read.value {
                 self.certificate(certificate);

@@ -20,7 +20,7 @@ impl Names {
         for context in facts.kube_contexts.iter_mut().flat_map(|read| &mut read.value) {
             self.context(context);
         }
-        for Asked { asked: KubeAsk { context, wish }, read } in &mut facts.kube {
+        for Asked { asked: KubeAsk { context, wish }, read } in facts.kube.iter_mut() {
             self.context_id(context);
             self.wish(wish);
             self.objects(&mut read.value);

@@ -8,8 +8,8 @@ use std::net::IpAddr;
 
 use super::*;
 use crate::model::{
-    Accepted, Ancestor, Gap, Impact, LinkKind, Network, Observed, Owner, Pod, PodRef, Port, Proto,
-    Published, Runtime, SocketState, StartTime, Watched,
+    Accepted, Ancestor, Gap, GapKind, GapSource, Impact, LinkKind, Network, Observed, Owner, Pod,
+    PodRef, Port, Proto, Published, Runtime, SocketState, StartTime, Teller, ToldBy, Watched,
 };
 
 pub(super) const HOST: NetnsId = NetnsId::Inode(4_026_531_833);
@@ -24,8 +24,12 @@ pub(super) fn ip(text: &str) -> IpAddr {
 
 /// A gap whose every text has a secret.
 fn gap(impact: Impact) -> Gap {
-    Gap::new(impact, "zq7api (/run/zq7dir/docker.sock)", "refused by \"zq7 words\" at zq7host:80")
-        .remedy("ask zq7admin@zq7.example or 203.0.113.77")
+    Gap::new(
+        impact,
+        GapSource::new(GapKind::Runtime, "zq7api (/run/zq7dir/docker.sock)"),
+        "refused by \"zq7 words\" at zq7host:80",
+    )
+    .remedy("ask zq7admin@zq7.example or 203.0.113.77")
 }
 
 fn partial<T>(value: T, impact: Impact) -> Read<T> {
@@ -57,6 +61,7 @@ fn process(pid: Pid, cmdline: &str, cgroup: &str) -> Process {
         exe: Some("/home/zq7alice/bin/program (deleted)".to_owned()),
         cwd: Some("/srv/zq7project".to_owned()),
         uid: 1000,
+        own_word: false,
         user: Some("zq7alice".to_owned()),
         nspid: vec![pid],
         netns: Some(HOST),
@@ -102,7 +107,10 @@ fn container() -> Container {
             uid: Some(POD_UID.to_owned()),
             ..Pod::default()
         }),
-        via: format!("state file /var/lib/zq7dir/containers/{CONTAINER_ID}/config.v2.json"),
+        via: ToldBy::new(
+            Teller::StateFile,
+            format!("/var/lib/zq7dir/containers/{CONTAINER_ID}/config.v2.json"),
+        ),
         sandbox: false,
         sort: None,
     }
@@ -125,7 +133,14 @@ pub(super) fn recording() -> Recording {
         wsl: false,
     };
     let netns = vec![
-        Netns { id: HOST, cookie: Some(1), name: None, paths: Vec::new(), members: vec![10, 20] },
+        Netns {
+            id: HOST,
+            cookie: Some(1),
+            name: None,
+            paths: Vec::new(),
+            members: vec![10, 20],
+            user_ns: None,
+        },
         Netns {
             id: NODE,
             cookie: None,
@@ -135,6 +150,7 @@ pub(super) fn recording() -> Recording {
                 format!("/run/docker/netns/{}", &CONTAINER_ID[..12]),
             ],
             members: vec![30],
+            user_ns: None,
         },
     ];
     let sockets = vec![
@@ -193,12 +209,14 @@ pub(super) fn recording() -> Recording {
         sockets: vec![Asked {
             asked: SocketsOf { netns: both(), filter: SocketFilter::ALL },
             read: partial(sockets, Impact::Port),
-        }],
-        owners: vec![Asked { asked: inodes, read: partial(owners, Impact::Owner) }],
+        }]
+        .into(),
+        owners: vec![Asked { asked: inodes, read: partial(owners, Impact::Owner) }].into(),
         processes: vec![Asked {
             asked: vec![10, 20, 21, 30, 77],
             read: partial(processes, Impact::Owner),
-        }],
+        }]
+        .into(),
         links: vec![Asked {
             asked: both(),
             read: partial(
@@ -208,7 +226,8 @@ pub(super) fn recording() -> Recording {
                 ],
                 Impact::Owner,
             ),
-        }],
+        }]
+        .into(),
         addresses: vec![Asked {
             asked: both(),
             read: partial(
@@ -218,7 +237,8 @@ pub(super) fn recording() -> Recording {
                 ],
                 Impact::Reach,
             ),
-        }],
+        }]
+        .into(),
         routes: vec![Asked {
             asked: both(),
             read: partial(
@@ -231,7 +251,8 @@ pub(super) fn recording() -> Recording {
                 }],
                 Impact::Reach,
             ),
-        }],
+        }]
+        .into(),
         kernel_ports: vec![Asked {
             asked: both(),
             read: partial(
@@ -246,21 +267,24 @@ pub(super) fn recording() -> Recording {
                 }],
                 Impact::Owner,
             ),
-        }],
+        }]
+        .into(),
         nat: Ignored,
         unseen: Some(partial((), Impact::Port)),
-        rulesets: vec![Asked { asked: both(), read: Read::whole(Vec::new()) }],
-        frontends: vec![Asked { asked: both(), read: Read::whole(Vec::new()) }],
-        settings: vec![Asked { asked: both(), read: Read::whole(Vec::new()) }],
+        rulesets: vec![Asked { asked: both(), read: Read::whole(Vec::new()) }].into(),
+        frontends: vec![Asked { asked: both(), read: Read::whole(Vec::new()) }].into(),
+        settings: vec![Asked { asked: both(), read: Read::whole(Vec::new()) }].into(),
         container: vec![Asked {
             asked: InContainer { chain: vec![reference()], pid: 30 },
             read: partial(Some(container()), Impact::Name),
-        }],
+        }]
+        .into(),
         containers: Some(partial(vec![container()], Impact::Name)),
         cgroup_paths: vec![Asked {
             asked: 904,
             read: partial(Some(CgroupPath("/zq7lxc/zq7.service".to_owned())), Impact::Name),
-        }],
+        }]
+        .into(),
         observed: Some(partial(Some(watched()), Impact::Reach)),
         ..Facts::new(Read::whole(host.clone()))
     };
@@ -269,8 +293,10 @@ pub(super) fn recording() -> Recording {
         ok: false,
         reason: Some("connect to 172.18.0.4:2375: zq7reason".to_owned()),
         remedy: Some("start zq7daemon".to_owned()),
+        command: None,
         ms: 1.5,
         detail: "container zq7cluster-control-plane at /home/zq7alice/run".to_owned(),
+        namespaces: None,
     }];
     Recording::new(facts, sources)
 }

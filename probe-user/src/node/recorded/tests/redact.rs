@@ -1,6 +1,6 @@
 use super::*;
 use crate::model::{Certificate, CertificateName, TlsAsk};
-use crate::node::Node;
+use crate::node::{Listeners as _, Processes as _, Runtimes as _, Sockets as _, Topology as _};
 use crate::resolve::{Target, parse_forward};
 
 fn redacted() -> Recording {
@@ -47,7 +47,7 @@ fn certificates_lose_what_is_somebodys() {
     let socket = &recording.facts.sockets[0].read.value[0];
     let asked = TlsAsk { netns: socket.netns, address: socket.address, port: socket.port };
     recording.facts.certificates =
-        vec![Asked { asked, read: Read::whole(Some(certificate.clone())) }];
+        vec![Asked { asked, read: Read::whole(Some(certificate.clone())) }].into();
     redact(&mut recording);
     let text = serde_json::to_string(&recording.facts.certificates).unwrap();
     for secret in ["zq7", "203.0.113.", &certificate.sha256] {
@@ -97,6 +97,7 @@ fn no_secret_is_left() {
             "proto",
             "runtime",
             "state",
+            "teller",
             "tool_version"
         ]
     );

@@ -1,8 +1,11 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::model::PortRange;
-use crate::node::Node;
+use crate::model::{GapKind, PortRange};
+use crate::node::{
+    LoadBalancers as _, Netfilter as _, Node, Observed as _, Processes as _, Runtimes as _,
+    Sockets as _, Topology as _,
+};
 
 fn ports(first: u16, last: u16) -> SocketFilter {
     let ports = PortRange { first: Port(first), last: Port(last) };
@@ -15,12 +18,12 @@ fn found(read: &Read<Vec<Socket>>) -> Vec<u16> {
 
 /// The impacts of the gaps that the replay itself adds.
 fn unrecorded<T>(read: &Read<T>) -> Vec<Impact> {
-    for gap in read.gaps.iter().filter(|g| g.source == "recording") {
+    for gap in read.gaps.iter().filter(|g| g.source.kind == GapKind::Recording) {
         assert!(gap.reason.ends_with("not read when this was recorded"), "{}", gap.reason);
         let remedy = gap.remedy.as_deref().unwrap();
         assert_eq!(remedy, "record again with `whereis-port list --record FILE`");
     }
-    read.gaps.iter().filter(|g| g.source == "recording").map(|g| g.impact).collect()
+    read.gaps.iter().filter(|g| g.source.kind == GapKind::Recording).map(|g| g.impact).collect()
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::world::{CLIENT, HOST, OTHER, POD};
+use super::world::{CLIENT, HOST, OTHER, POD, of_ipv6};
 
 /// Numbers that a seed decides (splitmix64).
 pub(super) struct Random(u64);
@@ -36,23 +36,77 @@ impl Random {
 
 /// Rules, and the program that loads them from its input.
 pub(super) struct Rules {
-    pub(super) program: &'static str,
+    pub(super) program: String,
     pub(super) text: String,
+    /// What `ipset restore` makes before.
+    pub(super) sets: String,
 }
 
 impl fmt::Display for Rules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}\n{}", self.program, self.text)
+        write!(f, "{}{}\n{}", self.sets, self.program, self.text)
     }
 }
 
-pub(super) fn ruleset(random: &mut Random) -> Rules {
-    match random.below(4) {
-        0 => Rules { program: "iptables-nft-restore", text: iptables(random) },
-        1 => Rules { program: "iptables-legacy-restore", text: iptables(random) },
-        _ => Rules { program: "nft -f -", text: nft(random) },
-    }
+pub(super) fn ruleset(random: &mut Random, ipv6: bool) -> Rules {
+    let (program, text) = match random.below(4) {
+        0 => ("iptables-nft-restore", iptables(random)),
+        1 => ("iptables-legacy-restore", iptables(random)),
+        _ => ("nft -f -", nft(random)),
+    };
+    let sets = if program == "nft -f -" { "" } else { IP_SETS };
+    let translated = |text: &str| if ipv6 { to_ipv6(text) } else { text.to_owned() };
+    let program = if ipv6 { program.replace("iptables", "ip6tables") } else { program.to_owned() };
+    Rules { program, text: translated(&text), sets: translated(sets) }
 }
+
+/// The same of IPv6: rules say the same of the addresses that stand for these.
+fn to_ipv6(text: &str) -> String {
+    let words = [
+        ("10.77.0.0/24", "fd00:77::/64"),
+        ("10.78.0.0/24", "fd00:78::/64"),
+        ("10.0.0.0/8", "fd00::/16"),
+        ("127.0.0.0/8", "::1/128"),
+        ("10.78.0.0-", "fd00:78::-"),
+        ("10.78.0.9", "fd00:78::9"),
+        ("/32", "/128"),
+        ("ip daddr", "ip6 daddr"),
+        ("ip saddr", "ip6 saddr"),
+        ("dnat ip to", "dnat ip6 to"),
+        ("table ip t", "table ip6 t"),
+        ("ipv4_addr", "ipv6_addr"),
+        ("family inet", "family inet6"),
+    ];
+    let mut text = text.to_owned();
+    for (v4, v6) in words {
+        text = text.replace(v4, v6);
+    }
+    for v4 in [HOST, OTHER, CLIENT, POD, "127.0.0.1"] {
+        let v6 = of_ipv6(v4);
+        // Before a port.
+        text = text.replace(&format!("{v4}:"), &format!("[{v6}]:"));
+        text = text.replace(v4, v6);
+    }
+    text
+}
+
+/// What rules of iptables ask.
+const IP_SETS: &str = "create ports bitmap:port range 1000-3000
+add ports 1001
+add ports 1003-1005
+create addresses hash:ip family inet
+add addresses 10.77.0.1
+add addresses 10.78.0.2
+create pairs hash:ip,port family inet
+add pairs 10.77.0.3,tcp:1002
+add pairs 10.78.0.2,udp:1001
+add pairs 10.77.0.1,tcp:2000-2500
+create nets hash:net,port family inet
+add nets 10.77.0.0/24,tcp:1001
+add nets 10.77.0.3/32,tcp:1001 nomatch
+add nets 127.0.0.0/8,udp:1003
+add nets 10.0.0.0/8,udp:1002
+";
 
 const ADDRESSES: [&str; 4] = [HOST, OTHER, POD, "127.0.0.1"];
 const TARGETS: [&str; 3] = [HOST, OTHER, POD];
@@ -82,6 +136,9 @@ fn xt_tests(random: &mut Random, chain: &str, early: bool) -> String {
         let proto = *random.of(&["tcp", "udp"]);
         let (a, b) = (port(random), port(random));
         all.push_str(&match random.below(4) {
+            0 if !early && random.one_in(3) => {
+                format!(" -p {proto} -m multiport ! --dports {a},2000:3000")
+            }
             0 => format!(" -p {proto} -m multiport --dports {a},{b}"),
             1 => format!(" -p {proto} -m {proto} --dport {}:{}", a.min(b), a.max(b)),
             2 if !early => format!(" -p {proto} -m {proto} ! --dport {a}"),
@@ -90,7 +147,17 @@ fn xt_tests(random: &mut Random, chain: &str, early: bool) -> String {
     }
     for _ in 0..random.below(3) {
         let not = if random.one_in(4) { "! " } else { "" };
-        match random.below(8) {
+        match random.below(11) {
+            10 if !early => all.push_str(&format!(
+                " -m conntrack --ctorigdst {} {not}--ctorigdstport {}",
+                random.of(&ADDRESSES),
+                port(random)
+            )),
+            8 => all.push_str(&format!(
+                " -m set {not}--match-set {}",
+                random.of(&["addresses dst", "addresses src", "pairs dst,dst", "nets dst,dst"])
+            )),
+            9 => all.push_str(&format!(" -m set {not}--match-set ports dst")),
             0 if !all.contains("-d ") => all.push_str(&format!(" {not}-d {}", network(random))),
             1 if !all.contains("-s ") => all.push_str(&format!(" {not}-s {}", network(random))),
             2 if chain.starts_with("PRE") || chain == "INPUT" || chain == "FORWARD" => {
@@ -195,13 +262,21 @@ fn iptables(random: &mut Random) -> String {
 
 // ---- nftables -------------------------------------------------------------------
 
-fn nft_tests(random: &mut Random, early: bool) -> String {
+/// `incoming`: of a chain that only packets from a device come to.
+fn nft_tests(random: &mut Random, early: bool, incoming: bool) -> String {
     let mut all = String::new();
     if early || random.one_in(2) {
         let proto = *random.of(&["tcp", "udp", "th"]);
         let proto = if proto == "th" { "meta l4proto { tcp, udp } th" } else { proto };
         let (a, b) = (port(random), port(random));
-        all.push_str(&match random.below(6) {
+        // What chooses ports by anything else than their number.
+        let not = if random.one_in(3) { "!= " } else { "" };
+        all.push_str(&match random.below(11) {
+            6 => format!("{proto} dport & 0xfffe == {} ", a & 0xfffe),
+            7 if !early => format!("{proto} dport {not}{{ 1-{a}, 2000-2500 }} "),
+            8 if !early => format!("{proto} dport {} {a} ", random.of(&["<", "<=", ">", ">="])),
+            9 => format!("{proto} dport @ranges ip daddr . th dport {not}@nets "),
+            10 if !early => format!("{proto} dport != 7 ct original proto-dst {not}{a} "),
             0 => format!("{proto} dport {{ {a}, {} }} ", if a == b { 7 } else { b }),
             1 if a != b => format!("{proto} dport {}-{} ", a.min(b), a.max(b)),
             2 => format!("{proto} dport @ports "),
@@ -212,7 +287,10 @@ fn nft_tests(random: &mut Random, early: bool) -> String {
     }
     for _ in 0..random.below(3) {
         let not = if random.one_in(4) { "!= " } else { "" };
-        all.push_str(&match random.below(9) {
+        all.push_str(&match random.below(10) {
+            9 if incoming => {
+                format!("fib daddr . iif type {not}{} ", random.of(&["local", "unicast"]))
+            }
             0 => format!("ip daddr {not}{} ", network(random)),
             1 => format!("ip saddr {not}{} ", network(random)),
             2 => format!("iifname {not}\"{}\" ", random.of(&["v0", "p0", "lo", "v*"])),
@@ -227,9 +305,9 @@ fn nft_tests(random: &mut Random, early: bool) -> String {
     all
 }
 
-fn nft_rule(random: &mut Random, kind: &str, later: &[String]) -> String {
+fn nft_rule(random: &mut Random, kind: &str, later: &[String], incoming: bool) -> String {
     let (nat, early) = (kind == "nat", kind == "early");
-    let tests = nft_tests(random, early);
+    let tests = nft_tests(random, early, incoming);
     let to = *random.of(&TARGETS);
     let verdict = match random.below(8) {
         0 | 1 if !later.is_empty() => {
@@ -248,6 +326,10 @@ fn nft_rule(random: &mut Random, kind: &str, later: &[String]) -> String {
             "numgen inc mod 1 vmap { 0 : continue } meta mark set 0x1",
         ]))
         .to_owned(),
+        4 if !later.is_empty() && !tests.contains("dport") && random.one_in(3) => format!(
+            "tcp dport vmap {{ 1-1001 : jump {}, 1002-1008 : accept, 3000-65535 : continue }}",
+            random.of(later),
+        ),
         4 if !later.is_empty() && !tests.contains("dport") => format!(
             "tcp dport vmap {{ 1001 : jump {}, 1002 : accept, 1003 : continue }} {}",
             random.of(later),
@@ -275,7 +357,7 @@ fn nft_chains(random: &mut Random, kind: &str, bases: &[(&str, String)], text: &
     for at in (0..users.len()).rev() {
         text.push_str(&format!("  chain {} {{\n", users[at]));
         for _ in 0..random.below(3) {
-            text.push_str(&nft_rule(random, kind, &users[at + 1..]));
+            text.push_str(&nft_rule(random, kind, &users[at + 1..], false));
         }
         text.push_str("  }\n");
     }
@@ -286,7 +368,7 @@ fn nft_chains(random: &mut Random, kind: &str, bases: &[(&str, String)], text: &
             text.push_str("    ct state established,related accept\n");
         }
         for _ in 0..random.below(5) {
-            text.push_str(&nft_rule(random, kind, &users));
+            text.push_str(&nft_rule(random, kind, &users, name.starts_with("prerouting")));
         }
         text.push_str("  }\n");
     }
@@ -297,6 +379,7 @@ fn nft(random: &mut Random) -> String {
         "table ip t {
   set ports { type inet_service; elements = { 1001, 1003 } }
   set ranges { type inet_service; flags interval; elements = { 1002-1003, 2000-3000 } }
+  set nets { type ipv4_addr . inet_service; flags interval; elements = { 10.77.0.0/24 . 1001-1002, 10.77.0.3 . 1003, 127.0.0.0/8 . 1000-3000, 10.78.0.0-10.78.0.9 . 2000 } }
   set pairs { type ipv4_addr . inet_proto . inet_service; elements = { 10.77.0.1 . tcp . 1001, 10.77.0.3 . udp . 1002, 10.78.0.2 . tcp . 1003 } }
   map forwards { type inet_service : ipv4_addr; elements = { 1001 : 10.78.0.2, 1002 : 10.77.0.3 } }
 ",

@@ -16,10 +16,25 @@ pub(super) const HOST: &str = "10.77.0.1";
 pub(super) const OTHER: &str = "10.77.0.3";
 pub(super) const CLIENT: &str = "10.77.0.2";
 pub(super) const POD: &str = "10.78.0.2";
+
+/// The address of IPv6 that stands for one of IPv4.
+pub(super) fn of_ipv6(v4: &str) -> &'static str {
+    match v4 {
+        HOST => "fd00:77::1",
+        OTHER => "fd00:77::3",
+        CLIENT => "fd00:77::2",
+        POD => "fd00:78::2",
+        "10.78.0.1" => "fd00:78::1",
+        _ => "::1",
+    }
+}
+
 /// Where host and pod listen.
 pub(super) const PORTS: [u16; 3] = [1001, 1002, 1003];
 /// After this long a packet is taken for dropped. Everything is on this machine.
 const PATIENCE: Duration = Duration::from_millis(120);
+/// After a second the kernel sends again.
+const SECOND_TRY: Duration = Duration::from_millis(1500);
 
 /// A namespace, and a thread in it that does what it is told. It goes with the thread.
 pub(super) struct Space {
@@ -78,7 +93,7 @@ impl Space {
         for port in PORTS {
             let name = format!("{place}:{port}");
             // They end with the test's process: nothing tells them to before.
-            let tcp = self.run(move || TcpListener::bind(("0.0.0.0", port)).unwrap());
+            let tcp = self.run(move || TcpListener::bind(("::", port)).unwrap());
             let answer = name.clone();
             std::thread::spawn(move || {
                 for mut stream in tcp.incoming().flatten() {
@@ -87,8 +102,8 @@ impl Space {
             });
             // Each address has its own: an answer from a socket for all of them may come
             // from another address than it was asked at.
-            for address in addresses {
-                let at = (*address, port);
+            for address in addresses.iter().flat_map(|v4| [*v4, of_ipv6(v4)]) {
+                let at = (address, port);
                 let udp = self.run(move || UdpSocket::bind(at).unwrap());
                 let answer = name.clone();
                 std::thread::spawn(move || {
@@ -125,25 +140,41 @@ impl World {
         let made = host.script(
             &format!(
                 "ip link set lo up
-                 ip link add v0 type veth peer name v1 netns {c}
-                 ip link add p0 type veth peer name p1 netns {p}
+                 ip link add v0 address 02:00:00:00:77:01 type veth \
+                   peer name v1 address 02:00:00:00:77:02 netns {c}
+                 ip link add p0 address 02:00:00:00:78:01 type veth \
+                   peer name p1 address 02:00:00:00:78:02 netns {p}
                  ip addr add 10.77.0.1/24 dev v0; ip addr add 10.77.0.3/24 dev v0
                  ip addr add 10.78.0.1/24 dev p0
+                 ip addr add fd00:77::1/64 dev v0 nodad; ip addr add fd00:77::3/64 dev v0 nodad
+                 ip addr add fd00:78::1/64 dev p0 nodad
                  ip link set v0 up; ip link set p0 up
+                 # Rules that drop all drop what asks for neighbours of IPv6, too.
+                 ip neigh add fd00:77::2 lladdr 02:00:00:00:77:02 dev v0 nud permanent
+                 ip neigh add fd00:78::2 lladdr 02:00:00:00:78:02 dev p0 nud permanent
                  echo 1 > /proc/sys/net/ipv4/ip_forward
+                 echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
                  # Every refusal counts, however many there are.
-                 echo 0 > /proc/sys/net/ipv4/icmp_ratelimit"
+                 echo 0 > /proc/sys/net/ipv4/icmp_ratelimit
+                 echo 0 > /proc/sys/net/ipv6/icmp/ratelimit"
             ),
             "",
         );
         let joined = client.script(
-            "ip link set lo up; ip addr add 10.77.0.2/24 dev v1; ip link set v1 up
-             ip route add default via 10.77.0.1",
+            "ip link set lo up; ip addr add 10.77.0.2/24 dev v1
+             ip addr add fd00:77::2/64 dev v1 nodad; ip link set v1 up
+             for a in fd00:77::1 fd00:77::3; do
+               ip neigh add $a lladdr 02:00:00:00:77:01 dev v1 nud permanent
+             done
+             ip route add default via 10.77.0.1; ip route add default via fd00:77::1",
             "",
         ) && pod.script(
-            "ip link set lo up; ip addr add 10.78.0.2/24 dev p1; ip link set p1 up
-             ip route add default via 10.78.0.1
-             echo 0 > /proc/sys/net/ipv4/icmp_ratelimit",
+            "ip link set lo up; ip addr add 10.78.0.2/24 dev p1
+             ip addr add fd00:78::2/64 dev p1 nodad; ip link set p1 up
+             ip neigh add fd00:78::1 lladdr 02:00:00:00:78:01 dev p1 nud permanent
+             ip route add default via 10.78.0.1; ip route add default via fd00:78::1
+             echo 0 > /proc/sys/net/ipv4/icmp_ratelimit
+             echo 0 > /proc/sys/net/ipv6/icmp/ratelimit",
             "",
         );
         assert!(made && joined, "the namespaces could not be joined");
@@ -168,25 +199,34 @@ impl World {
     pub(super) fn load(&self, rules: &super::rules::Rules) -> bool {
         let clean = "nft flush ruleset
             for t in raw mangle nat filter; do
-              if grep -q $t /proc/thread-self/net/ip_tables_names 2>/dev/null ||
-                 grep -q $t /proc/self/net/ip_tables_names 2>/dev/null; then
-                iptables-legacy -t $t -F; iptables-legacy -t $t -X
-                for c in PREROUTING INPUT FORWARD OUTPUT POSTROUTING; do
-                  iptables-legacy -t $t -P $c ACCEPT 2>/dev/null || true
-                done
-              fi
+              for v in ip ip6; do
+                if grep -q $t /proc/thread-self/net/${v}_tables_names 2>/dev/null ||
+                   grep -q $t /proc/self/net/${v}_tables_names 2>/dev/null; then
+                  ${v}tables-legacy -t $t -F; ${v}tables-legacy -t $t -X
+                  for c in PREROUTING INPUT FORWARD OUTPUT POSTROUTING; do
+                    ${v}tables-legacy -t $t -P $c ACCEPT 2>/dev/null || true
+                  done
+                fi
+              done
             done
-            conntrack -F 2>/dev/null || true";
+            # A set is there until its last rule is, which is freed a while later.
+            for i in 1 2 3 4 5 6 7 8 9; do ipset destroy 2>/dev/null && break; sleep 0.02; done
+            conntrack -F -f ipv4 2>/dev/null || true
+            conntrack -F -f ipv6 2>/dev/null || true";
         assert!(self.host.script(clean, ""), "old rules could not be removed");
-        self.host.script(rules.program, &rules.text)
+        let sets = rules.sets.is_empty() || self.host.script("ipset restore", &rules.sets);
+        assert!(sets, "sets could not be made");
+        self.host.script(&rules.program, &rules.text)
     }
 
-    /// Connects for real.
-    pub(super) fn connect(&self, one: Try) -> Landing {
+    /// Connects for real. `refused`: it may be refused, which takes a second by TCP over IPv6:
+    /// the first answer comes while the socket is still busy with sending.
+    pub(super) fn connect(&self, one: Try, refused: bool) -> Landing {
         let to = SocketAddr::new(one.to.parse().unwrap(), one.port);
         let from = if one.from_client { &self.client } else { &self.host };
         from.run(move || match one.proto {
-            Proto::Tcp => tcp(to),
+            Proto::Tcp if to.is_ipv6() && refused => tcp(to, SECOND_TRY),
+            Proto::Tcp => tcp(to, PATIENCE),
             Proto::Udp => udp(to),
         })
     }
@@ -201,8 +241,8 @@ fn of_error(error: &std::io::Error) -> Landing {
     }
 }
 
-fn tcp(to: SocketAddr) -> Landing {
-    let mut stream = match TcpStream::connect_timeout(&to, PATIENCE) {
+fn tcp(to: SocketAddr, patience: Duration) -> Landing {
+    let mut stream = match TcpStream::connect_timeout(&to, patience) {
         Ok(stream) => stream,
         Err(error) => return of_error(&error),
     };
@@ -215,7 +255,8 @@ fn tcp(to: SocketAddr) -> Landing {
 }
 
 fn udp(to: SocketAddr) -> Landing {
-    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let any = if to.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
+    let socket = UdpSocket::bind(any).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut buffer = [0; 32];
     let sent = socket.connect(to).and_then(|()| socket.send(b"x"));
@@ -239,12 +280,18 @@ pub(super) fn is_possible() -> bool {
     };
     let rights = rustix::thread::capabilities(None)
         .is_ok_and(|sets: CapabilitySets| sets.effective.contains(CapabilitySet::SYS_ADMIN));
-    let all = ["ip", "nft", "iptables-nft-restore", "iptables-legacy-restore", "conntrack"];
+    let all =
+        ["ip", "nft", "iptables-nft-restore", "iptables-legacy-restore", "conntrack", "ipset"];
     let possible = rights && all.iter().all(|tool| on_path(tool));
     if !possible {
         let required = std::env::var_os("WHEREIS_PORT_REQUIRE_LAB").is_some();
-        assert!(!required, "random rules need root, iproute2, nftables, iptables and conntrack");
-        println!("SKIPPED: random rules need root, iproute2, nftables, iptables and conntrack");
+        assert!(
+            !required,
+            "random rules need root, iproute2, nftables, iptables, ipset and conntrack"
+        );
+        println!(
+            "SKIPPED: random rules need root, iproute2, nftables, iptables, ipset and conntrack"
+        );
     }
     possible
 }

@@ -265,7 +265,8 @@ pub struct State {
     settled: (Option<RowKey>, u64),
     /// A port that a command asked for, whatever is selected.
     free: Option<Question>,
-    held: Vec<Delta>,
+    /// What has changed since changes are held back.
+    held: Option<Delta>,
 }
 
 impl State {
@@ -299,7 +300,7 @@ impl State {
             waiting: false,
             settled: (None, 0),
             free: None,
-            held: Vec::new(),
+            held: None,
         }
     }
 
@@ -414,7 +415,7 @@ impl State {
             self.sources_text();
         }
         if self.paused {
-            self.held.push(delta);
+            self.held.get_or_insert_default().add(delta, |key| self.ports.has(key));
         } else if !delta.put.is_empty() || !delta.gone.is_empty() || !self.ports.is_filled() {
             self.ports.apply(delta, self.clock);
         }
@@ -425,10 +426,10 @@ impl State {
     fn pause(&mut self) {
         self.paused = !self.paused;
         self.events.pause(self.paused);
-        if !self.paused {
-            for delta in std::mem::take(&mut self.held) {
-                self.ports.apply(delta, self.clock);
-            }
+        if !self.paused
+            && let Some(delta) = self.held.take()
+        {
+            self.ports.apply(delta, self.clock);
         }
     }
 

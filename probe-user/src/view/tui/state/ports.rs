@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::view::layout::width;
 use crate::view::tui::filter::{Filter, Life};
@@ -175,6 +175,19 @@ pub struct Delta {
     pub put: Vec<Row>,
     /// Rows that are gone.
     pub gone: Vec<RowKey>,
+}
+
+impl Delta {
+    /// Adds what came later. A row that came and went meanwhile is in neither, if it is not
+    /// `shown`: what is held back then grows with what is there, not with what happens.
+    pub fn add(&mut self, later: Self, shown: impl Fn(&RowKey) -> bool) {
+        let keys: HashSet<&RowKey> =
+            later.put.iter().map(|row| &row.key).chain(&later.gone).collect();
+        self.put.retain(|row| !keys.contains(&row.key));
+        self.gone.retain(|key| !keys.contains(key));
+        self.put.extend(later.put);
+        self.gone.extend(later.gone.into_iter().filter(shown));
+    }
 }
 
 /// What differs between two readings: kept where the node is read, so that a reading
@@ -355,6 +368,11 @@ impl Ports {
         self.filled = true;
         self.tally();
         self.order(clock);
+    }
+
+    /// Whether there is a row with this key, gone or not.
+    pub fn has(&self, key: &RowKey) -> bool {
+        self.index.contains_key(key)
     }
 
     /// Drops rows that have been gone for `keep` milliseconds. Whether any was.

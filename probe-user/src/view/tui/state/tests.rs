@@ -310,6 +310,28 @@ fn while_it_is_paused_nothing_moves() {
     assert_eq!(state.events.page(10).len(), 1);
 }
 
+#[test]
+fn what_comes_and_goes_while_it_is_paused_does_not_pile_up() {
+    let mut state = state();
+    press(&mut state, "p");
+    let of = |put: &[u16], gone: &[u16]| Delta {
+        put: put.iter().map(|port| row(*port, "flap", None)).collect(),
+        gone: gone.iter().map(|port| row(*port, "flap", None).key).collect(),
+    };
+    // One that is shown goes, and comes again; the others were never seen.
+    for port in 10_000..11_000 {
+        for delta in [of(&[port], &[]), of(&[], &[22, port]), of(&[22], &[])] {
+            state.update(Message::Rows(delta, Box::default()), clock(1_000));
+        }
+    }
+    let held = state.held.as_ref().unwrap();
+    assert_eq!((held.put.len(), held.gone.len()), (1, 0));
+    state.update(Message::Rows(of(&[9_000], &[22]), Box::default()), clock(1_000));
+    press(&mut state, "p");
+    assert_eq!(shown(&state), ["22", "443", "2379", "6443", "9000"]);
+    assert!(state.ports.rows.iter().any(|live| live.row.key.port.0 == 22 && live.gone.is_some()));
+}
+
 fn event(kind: EventKind, port: u16, ms: u64) -> EventLine {
     EventLine {
         at: ms * 1_000_000,

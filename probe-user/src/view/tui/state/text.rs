@@ -34,6 +34,7 @@ impl State {
         let Answered { answer, host, .. } = &**answered;
         let answers = std::slice::from_ref(answer);
         let text = text::answers(answers, host, &style, self.evidence, &[]);
+        let text = ansi::folded(&text, width);
         let anchors = anchors(answered, &text, &style);
         self.path.set(ansi::lines(&text, &self.theme), anchors);
     }
@@ -62,6 +63,7 @@ impl State {
         for gap in self.readout.gaps.iter().chain(&self.watching.0) {
             text.push_str(&crate::view::trace::gap(gap, &style));
         }
+        let text = ansi::folded(&text, usize::from(self.size.0));
         self.sources.set(ansi::lines(&text, &self.theme), Vec::new());
     }
 

@@ -3,12 +3,7 @@ use super::*;
 const NETNS: NetnsId = NetnsId::Inode(7);
 
 fn attributes(all: &[(u16, &[u8])]) -> Vec<u8> {
-    let all: Vec<DefaultNla> =
-        all.iter().map(|(kind, value)| DefaultNla::new(*kind, value.to_vec())).collect();
-    let all = all.as_slice();
-    let mut bytes = vec![0; all.buffer_len()];
-    all.emit(&mut bytes);
-    bytes
+    all.iter().flat_map(|(kind, value)| attribute(*kind, value).unwrap()).collect()
 }
 
 fn v4(address: [u8; 4]) -> [u8; 16] {
@@ -76,7 +71,7 @@ fn a_service_by_mark_takes_every_port_of_its_version_of_ip() {
 fn a_service_is_named_to_the_kernel_as_the_kernel_named_it() {
     let by_address = id(&tcp_service(0)).unwrap();
     assert_eq!(by_address, tcp_service(0)[..by_address.len()]);
-    let kinds = |bytes: &[u8]| (1..=9).filter(|k| attribute(bytes, *k).is_some()).collect();
+    let kinds = |bytes: &[u8]| (1..=9).filter(|k| find(bytes, *k).is_some()).collect();
     let all: Vec<u16> = kinds(&by_address);
     assert_eq!(all, [1, 2, 3, 4]);
     let by_mark: Vec<u16> = kinds(&id(&mark_service()).unwrap());

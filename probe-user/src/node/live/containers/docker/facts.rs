@@ -6,7 +6,7 @@ use bollard::models::{
     ContainerConfig, ContainerInspectResponse, ContainerSummary, EndpointSettings, NetworkSettings,
 };
 
-use crate::model::{Container, Network, Port, Proto, Published, Runtime};
+use crate::model::{Container, Network, Port, Proto, Published, Runtime, ToldBy};
 
 /// A container as inspecting it tells. Without parents, pod and `via`, which the
 /// daemon can't know, and with the PID in the daemon's own PID namespace.
@@ -73,7 +73,7 @@ pub(in super::super) fn described(
         pid: pid.and_then(|p| u32::try_from(p).ok()).filter(|&p| p != 0),
         parents: Vec::new(),
         pod: None,
-        via: String::new(),
+        via: ToldBy::default(),
         sandbox: false,
         sort: None,
     }
@@ -111,7 +111,7 @@ pub(in super::super) fn from_summary(runtime: Runtime, answer: ContainerSummary)
         pid: None,
         parents: Vec::new(),
         pod: None,
-        via: String::new(),
+        via: ToldBy::default(),
         sandbox: false,
         sort: None,
     }

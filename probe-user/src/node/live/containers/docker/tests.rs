@@ -1,12 +1,13 @@
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::facts::port_key;
 use super::*;
 use crate::model::{Container, Port, Proto, Published};
-use crate::node::live::safefs::Root;
+use crate::node::live::reader::Tree;
 
 /// What a daemon says of itself that speaks this tool's newest version.
 pub(crate) fn hello() -> Hello {
@@ -82,8 +83,8 @@ fn lab(limits: Limits, answer: impl Fn(&str) -> Reply + Send + Sync + 'static) -
     let dir = tempfile::tempdir().unwrap();
     let path: PathBuf = dir.path().join("d.sock");
     serve(&path, answer);
-    let socket = Root::open(dir.path()).unwrap().socket(Path::new("d.sock")).unwrap();
-    Lab { client: Client { socket: Arc::new(socket), limits }, _dir: dir }
+    let socket = Tree::at(dir.path()).socket(Path::new("d.sock")).unwrap();
+    Lab { client: Client { socket, limits, judge: None, tokio: Tokio::default() }, _dir: dir }
 }
 
 /// Without the time limit of the real thing, for a test machine that is slow.
@@ -151,8 +152,8 @@ fn an_endless_answer_ends_at_the_size_limit() {
 fn nobody_behind_the_socket_is_unreachable() {
     let dir = tempfile::tempdir().unwrap();
     drop(UnixListener::bind(dir.path().join("s")).unwrap());
-    let socket = Root::open(dir.path()).unwrap().socket(Path::new("s")).unwrap();
-    let client = Client { socket: Arc::new(socket), limits: PATIENT };
+    let socket = Tree::at(dir.path()).socket(Path::new("s")).unwrap();
+    let client = Client { socket, limits: PATIENT, judge: None, tokio: Tokio::default() };
     assert!(matches!(client.list(None).1, Err(Failure::Unreachable(_))));
 }
 

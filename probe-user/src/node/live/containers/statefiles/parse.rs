@@ -8,10 +8,11 @@ use serde::Deserialize;
 
 use super::super::docker::described;
 use crate::model::{
-    Container, ContainerRef, Network, Pod, Port, Proto, Published, Runtime, is_manifest_hash,
+    Container, ContainerRef, Network, Pod, Port, Proto, Published, Runtime, ToldBy,
+    is_manifest_hash,
 };
 
-pub(super) fn blank(target: &ContainerRef, via: String) -> Container {
+pub(super) fn blank(target: &ContainerRef, via: ToldBy) -> Container {
     Container {
         runtime: target.runtime,
         id: target.id.clone(),
@@ -119,7 +120,7 @@ impl Bundle {
 
     /// What the annotations of containerd's CRI plugin, of CRI-O and of nerdctl
     /// say.
-    pub(super) fn container(&self, target: &ContainerRef, via: String) -> Container {
+    pub(super) fn container(&self, target: &ContainerRef, via: ToldBy) -> Container {
         let mut container = blank(target, via);
         let sandbox = self
             .annotation(&["io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"]);
@@ -308,4 +309,22 @@ pub(super) fn stored(content: &[u8], id: &str) -> serde_json::Result<Option<Stor
             }),
         }
     }))
+}
+
+#[cfg(feature = "fuzzing")]
+pub(in super::super) fn fuzz(bytes: &[u8]) {
+    const ID: &str = "62cd9120f9578c9f7657bec5a544d3e851e487bacb6dbbbe060cae6f083a57e0";
+    let target = ContainerRef { runtime: Runtime::Docker, id: ID.to_owned(), pod: None };
+    let _ = docker_config(bytes, Some(bytes));
+    data_root_in(bytes);
+    let _ = stored(bytes, ID);
+    if let Ok(bundle) = serde_json::from_slice::<Bundle>(bytes) {
+        bundle.data_root();
+        bundle.sandbox_id(&target);
+        bundle.describe_pod(&mut bundle.container(&target, ToldBy::default()));
+    }
+    let text = String::from_utf8_lossy(bytes);
+    let (dir, file) = text.split_once('/').unwrap_or((&text, ""));
+    pod_of_logs(dir, ID);
+    container_of_log(file, ID);
 }

@@ -14,15 +14,26 @@ fn fixture(name: &str) -> Vec<u8> {
 }
 
 /// A root directory with fixtures at their places.
-fn root(files: &[(&str, &str)]) -> (tempfile::TempDir, Root) {
+fn root(files: &[(&str, &str)]) -> (tempfile::TempDir, Tree) {
     let dir = tempfile::tempdir().unwrap();
     for (place, name) in files {
         let path = dir.path().join(place);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, fixture(name)).unwrap();
     }
-    let root = Root::open(dir.path()).unwrap();
+    let root = Tree::at(dir.path());
     (dir, root)
+}
+
+/// What is found of a container that who runs the tests holds.
+fn find(
+    root: &Tree,
+    target: &ContainerRef,
+    monitor: Option<&Monitor>,
+    told: &Places,
+) -> Result<Option<Container>, (String, Unreadable)> {
+    let holder = Who { uid: rustix::process::geteuid().as_raw(), userns: None };
+    super::find(root, target, monitor, told, &holder)
 }
 
 fn target(runtime: Runtime, id: &str) -> ContainerRef {
@@ -48,7 +59,7 @@ fn docker_with_its_usual_data_directory() {
     assert_eq!(web.network_mode.as_deref(), Some("labnet"));
     assert_eq!(web.networks[0].addresses.len(), 2);
     assert_eq!(web.labels.len(), 2);
-    assert_eq!(web.via, format!("state file /{dir}/config.v2.json"));
+    assert_eq!(web.via.to_string(), format!("state file /{dir}/config.v2.json"));
 }
 
 #[test]
@@ -97,14 +108,14 @@ fn a_pods_container_of_containerd() {
         assert_eq!(pod.namespace.as_deref(), Some("kube-system"));
         // As the cgroup has it, whatever the annotation says.
         assert_eq!(pod.uid, Some(hash.clone()));
-        assert_eq!(found.via, format!("state file /{place}").replace("//", "/"));
+        assert_eq!(found.via.to_string(), format!("state file /{place}").replace("//", "/"));
     }
 }
 
 #[test]
 fn a_pods_sandbox_is_the_pause_container() {
     let bundle: Bundle = serde_json::from_slice(&fixture("hand-made/cri-sandbox.json")).unwrap();
-    let pause = bundle.container(&target(Runtime::Containerd, "x"), String::new());
+    let pause = bundle.container(&target(Runtime::Containerd, "x"), ToldBy::default());
     assert_eq!(pause.name.as_deref(), Some("pause"));
     assert_eq!(pause.image.as_deref(), Some("k8s.gcr.io/pause:3.2"));
     assert_eq!(pause.pod.unwrap().name.as_deref(), Some("nginx-app"));
@@ -113,7 +124,7 @@ fn a_pods_sandbox_is_the_pause_container() {
 #[test]
 fn nerdctl_leaves_ports_and_networks_in_the_bundle() {
     let bundle: Bundle = serde_json::from_slice(&fixture("hand-made/nerdctl.json")).unwrap();
-    let web = bundle.container(&target(Runtime::Containerd, "x"), String::new());
+    let web = bundle.container(&target(Runtime::Containerd, "x"), ToldBy::default());
     assert_eq!((web.name.as_deref(), web.runtime), (Some("web"), Runtime::Nerdctl));
     assert_eq!(web.network_mode.as_deref(), Some("bridge"));
     assert_eq!(web.networks[0].name, "bridge");
@@ -140,7 +151,7 @@ fn podman_by_conmon_and_its_storage() {
     let target = target(Runtime::Podman, PODWEB);
     let named = find(&empty, &target, Some(&conmon), &Places::default()).unwrap().unwrap();
     assert_eq!(named.name.as_deref(), Some("podweb"));
-    assert_eq!(named.via, "conmon's command line");
+    assert_eq!(named.via.to_string(), "conmon's command line");
     assert_eq!(find(&empty, &target, None, &Places::default()), Ok(None));
     // And where the storage is, which knows the image.
     let store = "tmp/wpc/pod/root/vfs-containers";
@@ -200,7 +211,7 @@ fn a_machine_is_called_what_its_cgroup_is_called() {
     let (_dir, root) = root(&[]);
     let found =
         find(&root, &target(Runtime::Lxc, "web1"), None, &Places::default()).unwrap().unwrap();
-    assert_eq!((found.name.as_deref(), found.via.as_str()), (Some("web1"), "cgroup path"));
+    assert_eq!((found.name.as_deref(), found.via.is_untold()), (Some("web1"), true));
 }
 
 #[test]
@@ -230,7 +241,7 @@ fn a_sandboxs_bundle_says_what_holds_for_the_pod() {
         ))
     };
     let told = |bundle: &Bundle| {
-        let container = bundle.container(&target(Runtime::Containerd, &sandbox), String::new());
+        let container = bundle.container(&target(Runtime::Containerd, &sandbox), ToldBy::default());
         assert!(container.sandbox);
         container
     };

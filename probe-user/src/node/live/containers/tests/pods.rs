@@ -2,6 +2,7 @@
 
 use super::super::super::cri::tests as cri;
 use super::*;
+use crate::model::Teller;
 
 const KUBE: &str = "kubepods/besteffort/pod0f7a2b1c-5d34-4f6e-8a90-1b2c3d4e5f60";
 
@@ -42,10 +43,14 @@ fn the_runtime_names_a_pods_container_before_files_do() {
     lab.bundle("host");
     let process = lab.web("", "host");
     let read = lab.one(&process);
-    assert_eq!(read.gaps, []);
+    // The bundle is that of another container, and does not pass silently.
+    let [gap] = &read.gaps[..] else { panic!("{:?}", read.gaps) };
+    assert!(gap.reason.starts_with("CRI (/run/containerd/containerd.sock) says that its name"));
+    assert!(gap.reason.contains(r#" is "web", state file "#), "{gap:?}");
+    assert!(gap.reason.contains(r#" says "kube-apiserver""#), "{gap:?}");
     let web = read.value.clone().unwrap();
     assert_eq!(web.name.as_deref(), Some("web"));
-    assert_eq!(web.via, "CRI (/run/containerd/containerd.sock)");
+    assert_eq!(web.via.to_string(), "CRI (/run/containerd/containerd.sock)");
     assert_eq!(web.pid, Some(11));
     assert_eq!(web.pod.unwrap().labels["app"], "web");
     // Asked once, also when the answer is needed again.
@@ -65,9 +70,9 @@ fn a_hung_runtime_leaves_a_gap_and_the_bundle_names_the_container() {
     assert!(before.elapsed() < Duration::from_secs(2));
     let web = read.value.unwrap();
     assert_eq!(web.name.as_deref(), Some("kube-apiserver"));
-    assert!(web.via.starts_with("state file"), "{}", web.via);
+    assert!(web.via.teller == Teller::StateFile, "{}", web.via);
     let [gap] = &read.gaps[..] else { panic!("{:?}", read.gaps) };
-    assert_eq!(gap.source, "CRI (/run/containerd/containerd.sock)");
+    assert_eq!(gap.source.to_string(), "CRI (/run/containerd/containerd.sock)");
     assert_eq!(gap.reason, "no answer within 300 ms");
     assert_eq!(gap.remedy.as_deref(), Some("check whether the container runtime hangs"));
     assert_eq!(gap.impact, Impact::Name);
@@ -109,7 +114,10 @@ fn a_runtime_inside_a_container_names_only_its_own_containers() {
     let web = lab.web(&node, "node");
     let named = lab.one(&web).value.unwrap();
     assert_eq!(named.name.as_deref(), Some("web"));
-    assert_eq!(named.via, "CRI (/run/containerd/containerd.sock in container aaaaaaaaaaaa)");
+    assert_eq!(
+        named.via.to_string(),
+        "CRI (/run/containerd/containerd.sock in container aaaaaaaaaaaa)"
+    );
     assert_eq!(named.parents.len(), 1);
     assert!(outside.lock().unwrap().is_empty());
     inside.lock().unwrap().clear();
@@ -163,7 +171,13 @@ fn many_sockets_of_one_container_are_not_all_waited_for() {
     }
     let read = lab.one(&lab.web(&node, "node"));
     let waited = read.gaps.iter().filter(|gap| gap.reason.starts_with("no answer")).count();
-    assert_eq!(waited, 4, "{:?}", read.gaps);
+    // A machine that is busy waits longer for each.
+    assert!((1..=4).contains(&waited), "{:?}", read.gaps);
+    let left_out =
+        read.gaps.iter().find(|gap| gap.source.name.starts_with("container runtimes in"));
+    let reason = &left_out.unwrap().reason;
+    let more = format!("{} more sockets were not asked", 10 - waited);
+    assert!(reason.starts_with(&more), "{reason}");
 }
 
 #[test]
@@ -211,7 +225,7 @@ fn without_rights_the_names_of_logs_tell_the_pod() {
     let read = lab.one(&lab.web("", "host"));
     let web = read.value.unwrap();
     assert_eq!(web.name.as_deref(), Some("web"));
-    assert_eq!(web.via, format!("state file /var/log/pods/default_web-abc_{uid}"));
+    assert_eq!(web.via.to_string(), format!("state file /var/log/pods/default_web-abc_{uid}"));
     let pod = web.pod.unwrap();
     assert_eq!(pod.namespace.as_deref(), Some("default"));
     assert_eq!(pod.name.as_deref(), Some("web-abc"));

@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::each_of;
 use crate::model::IpSetMember;
+use crate::node::live::netlink::Attributes;
 
 /// Attributes of a listing.
 const TYPENAME: u16 = 3;
@@ -61,7 +61,7 @@ impl Listing {
 
     /// Adds the attributes of a message. Whether more messages are of use.
     pub(super) fn add(&mut self, attributes: &[u8]) -> bool {
-        for (kind, value) in each_of(attributes) {
+        for (kind, value) in Attributes(attributes) {
             match kind {
                 TYPENAME => {
                     let name = value.strip_suffix(b"\0").unwrap_or(value);
@@ -84,7 +84,7 @@ impl Listing {
     }
 
     fn header(&mut self, attributes: &[u8]) {
-        for (kind, value) in each_of(attributes) {
+        for (kind, value) in Attributes(attributes) {
             match kind {
                 NETMASK => self.netmask = value.first().copied(),
                 // A mask that is no prefix can't be said of a member.
@@ -99,7 +99,7 @@ impl Listing {
     }
 
     fn members(&mut self, attributes: &[u8]) {
-        for (_, member) in each_of(attributes).filter(|(kind, _)| *kind == DATA) {
+        for (_, member) in Attributes(attributes).filter(|(kind, _)| *kind == DATA) {
             let Some(members) = &mut self.members else { return };
             match member_of(member, self.netmask) {
                 Some(member) if members.len() < self.limit => members.push(member),
@@ -115,7 +115,7 @@ fn member_of(attributes: &[u8], netmask: Option<u8>) -> Option<IpSetMember> {
     let (mut second, mut second_cidr) = (None, None);
     let (mut first_port, mut last_port) = (None, None);
     let (mut address_to, mut proto, mut iface, mut flags) = (None, None, None, 0);
-    for (kind, value) in each_of(attributes) {
+    for (kind, value) in Attributes(attributes) {
         match kind {
             IP => address = Some(address_of(value)?),
             IP_TO => address_to = Some(address_of(value)?),
@@ -149,7 +149,7 @@ fn member_of(attributes: &[u8], netmask: Option<u8>) -> Option<IpSetMember> {
 
 /// An address is an attribute in an attribute: 1 for IPv4, 2 for IPv6.
 fn address_of(attributes: &[u8]) -> Option<IpAddr> {
-    each_of(attributes).find_map(|(kind, value)| match kind {
+    Attributes(attributes).find_map(|(kind, value)| match kind {
         1 => Some(Ipv4Addr::from(*value.first_chunk()?).into()),
         2 => Some(Ipv6Addr::from(*value.first_chunk()?).into()),
         _ => None,

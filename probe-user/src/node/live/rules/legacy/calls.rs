@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use super::index::Info;
+use crate::node::live::files;
 
 /// `IPT_SO_GET_INFO` and `IP6T_SO_GET_INFO`.
 const GET_INFO: i32 = 64;
@@ -52,8 +53,9 @@ impl From<Vec<u8>> for Entries {
 /// The tables of the calling thread's namespace.
 /// Asking for a table that is not there would make it, with its hooks, and load
 /// modules: only those that the kernel lists are asked for.
-pub(super) fn read(ipv6: bool) -> io::Result<Vec<Raw>> {
-    of_each(ipv6, table)
+/// `take` is asked for room first.
+pub(super) fn read(ipv6: bool, take: impl Fn(usize) -> bool) -> io::Result<Vec<Raw>> {
+    of_each(ipv6, |socket, level, name| table(socket, level, name, &take))
 }
 
 /// What the kernel tells of each table without its entries.
@@ -70,9 +72,9 @@ fn of_each<T>(
     ask: impl Fn(&OwnedFd, i32, &str) -> io::Result<T>,
 ) -> io::Result<Vec<T>> {
     let file = if ipv6 { "ip6_tables_names" } else { "ip_tables_names" };
-    let names = match std::fs::read_to_string(format!("/proc/thread-self/net/{file}")) {
+    let names = match files::text(format!("/proc/thread-self/net/{file}"), files::SMALL) {
         // Without the module there is no such file.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(rustix::io::Errno::NOENT) => return Ok(Vec::new()),
         names => names?,
     };
     if names.is_empty() {
@@ -85,11 +87,19 @@ fn of_each<T>(
     names.lines().map(|name| ask(&socket, level, name)).collect()
 }
 
-fn table(socket: &OwnedFd, level: i32, name: &str) -> io::Result<Raw> {
+fn table(
+    socket: &OwnedFd,
+    level: i32,
+    name: &str,
+    take: impl Fn(usize) -> bool,
+) -> io::Result<Raw> {
     for _ in 0..ATTEMPTS {
         let mut info = named(name, Info::SIZE)?;
         get(socket, level, GET_INFO, &mut info)?;
         let info = Info::parse(&info).ok_or(io::ErrorKind::InvalidData)?;
+        if !take(info.size) {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
         let mut entries = named(name, HEADER + info.size)?;
         use_huge_pages(&mut entries);
         if let Some(size) = entries.get_mut(NAME..NAME + 4) {

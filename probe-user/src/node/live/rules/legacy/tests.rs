@@ -17,7 +17,7 @@ fn restore6(rules: &str) {
 }
 
 fn table(family: Family, name: &str) -> LegacyTable {
-    let mut tables = tables(NETNS).unwrap();
+    let mut tables = tables(NETNS, |_| true).unwrap();
     tables.retain(|table| (table.id().family, &*table.id().name) == (family, name));
     assert_eq!(tables.len(), 1, "{name}");
     tables.remove(0)
@@ -146,12 +146,12 @@ fn no_table_is_made_by_asking() {
     in_a_namespace(TOOLS, || {
         let listed =
             |file| std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap();
-        assert!(tables(NETNS).unwrap().is_empty());
+        assert!(tables(NETNS, |_| true).unwrap().is_empty());
         assert_eq!(listed("ip_tables_names") + &listed("ip6_tables_names"), "");
         restore("*raw\nCOMMIT\n");
         restore6("*mangle\nCOMMIT\n");
         let names: Vec<_> =
-            tables(NETNS).unwrap().iter().map(|table| table.id().to_string()).collect();
+            tables(NETNS, |_| true).unwrap().iter().map(|table| table.id().to_string()).collect();
         assert_eq!(names, ["ip raw (legacy)", "ip6 mangle (legacy)"]);
         assert_eq!(listed("ip_tables_names") + &listed("ip6_tables_names"), "raw\nmangle\n");
     });
@@ -164,7 +164,7 @@ fn chains_hang_where_the_kernel_has_them() {
             restore(&format!("*{name}\n:OUTPUT DROP [0:0]\nCOMMIT\n"));
         }
         let mut chains: Vec<_> =
-            tables(NETNS).unwrap().iter().flat_map(LegacyTable::base_chains).collect();
+            tables(NETNS, |_| true).unwrap().iter().flat_map(LegacyTable::base_chains).collect();
         chains.sort_by_key(|chain| (chain.hook, chain.priority));
         let of = |hook| {
             let chains = chains.iter().filter(|chain| chain.hook == hook);
@@ -350,7 +350,7 @@ fn without_the_right_it_is_an_error() {
         let none = CapabilitySet::empty();
         let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
         rustix::thread::set_capabilities(None, sets).unwrap();
-        let error = tables(NETNS).unwrap_err();
+        let error = tables(NETNS, |_| true).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
     });
 }

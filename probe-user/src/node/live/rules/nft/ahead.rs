@@ -4,8 +4,10 @@
 //! thousands of chains, finding the base chains takes it as long as giving the rules that
 //! a packet passes first. Both go on at the same time, in threads of their own.
 
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
+use super::super::allowance::Allowance;
 use super::names::Names;
 use super::objects;
 use super::wire::Message;
@@ -36,7 +38,13 @@ struct Found {
 impl Ahead {
     /// Takes notice of a chain that is listed, and begins to read when there are many, in
     /// the namespace of the calling thread.
-    pub(super) fn listed(&mut self, netns: NetnsId, message: Message<'_>, names: &mut Names) {
+    pub(super) fn listed(
+        &mut self,
+        netns: NetnsId,
+        message: Message<'_>,
+        names: &mut Names,
+        allowance: &Arc<Allowance>,
+    ) {
         self.listed += 1;
         if self.listed != MANY {
             return;
@@ -44,10 +52,10 @@ impl Ahead {
         let Some(ChainId { table, .. }) = objects::chain_id(netns, message, names) else { return };
         for name in CHAINS {
             let id = ChainId { table: table.clone(), name: name.into() };
-            let wanted = id.clone();
+            let (wanted, allowance) = (id.clone(), Arc::clone(allowance));
             let thread = thread::Builder::new().name("rules".to_owned());
             // Without a thread it is read when it is asked for.
-            if let Ok(thread) = thread.spawn(move || read(&wanted)) {
+            if let Ok(thread) = thread.spawn(move || read(&wanted, allowance)) {
                 self.reading.push((id, thread));
             }
         }
@@ -66,8 +74,8 @@ impl Ahead {
 
 /// Reads the rules of a chain of one generation; `None` when that fails, and then they are
 /// read again when they are asked for.
-fn read(id: &ChainId) -> Option<Found> {
-    let mut talk = Conversation::open().ok()?;
+fn read(id: &ChainId, allowance: Arc<Allowance>) -> Option<Found> {
+    let mut talk = Conversation::open(allowance).ok()?;
     let generation = talk.settled().ok()?;
     let rules = read_rules(id, &mut talk, &mut Names::default()).ok()?;
     talk.is_still(generation).ok()?.then_some(Found { generation, rules })

@@ -8,6 +8,9 @@ use super::wire::{self, Question};
 use super::{Conversation, Failed, Tables, sets, with_nul};
 use crate::model::{Bytes, Element, Set, SetId, element_of};
 
+/// How many elements are read of a set. One with ranges has two for each.
+const ELEMENTS: usize = 131_072;
+
 /// A set's elements; `None` when there is no such set.
 pub(in crate::node::live::rules) type Elements = Option<Arc<[Element]>>;
 
@@ -49,8 +52,15 @@ impl Tables {
         if let Some(known) = self.told.elements.get(id) {
             return Ok(known.clone());
         }
+        if self.told.too_many.contains(id) {
+            return Err(Failed::TooMany(id.clone()));
+        }
         self.set(id, talk)?;
-        let elements = self.steadily(talk, |this, talk| this.read_elements(id, talk))?;
+        let read = self.steadily(talk, |this, talk| this.read_elements(id, talk));
+        if matches!(read, Err(Failed::TooMany(_))) {
+            self.told.too_many.insert(id.clone());
+        }
+        let elements = read?;
         self.told.elements.insert(id.clone(), elements.clone());
         Ok(elements)
     }
@@ -141,9 +151,16 @@ impl Tables {
         let family = number_of(id.table.family);
         let (names, mut parts) = (&mut self.names, Vec::new());
         let question = Question { command: wire::GET_SETELEM, family, attributes };
-        let read = talk.dump(question, |message| sets::parts(message, names, &mut parts));
+        let read = talk.dump_while(question, |message| {
+            sets::parts(message, names, &mut parts);
+            parts.len() <= ELEMENTS
+        });
         match read {
-            Ok(()) => Ok(Some(sets::elements(set, parts).into())),
+            Ok(()) if parts.len() > ELEMENTS => Err(Failed::TooMany(id.clone())),
+            Ok(()) => {
+                talk.take(parts.len() * std::mem::size_of::<Element>())?;
+                Ok(Some(sets::elements(set, parts).into()))
+            }
             Err(failed) if failed.is_missing() => Ok(None),
             Err(failed) => Err(failed),
         }

@@ -2,7 +2,7 @@
 
 use super::names::Names;
 use super::objects::{RawRule, base_chain, table};
-use super::wire::walk;
+use super::wire;
 use super::{expr, sets};
 use crate::model::{Backend, Family, NetnsId, SetId, TableId};
 
@@ -13,14 +13,13 @@ pub(in crate::node::live::rules) fn messages(bytes: &[u8]) {
     let id = SetId { table: table_id, name: "s".into() };
     let mut names = Names::default();
     let (mut set, mut parts) = (None, Vec::new());
-    let sequence = bytes.get(8..).and_then(|bytes| bytes.first_chunk().copied());
-    walk(bytes, sequence.map_or(0, u32::from_ne_bytes), |message| {
+    for message in wire::messages(bytes) {
         table(netns, message, &mut names);
         base_chain(netns, message, &mut names);
         RawRule::of(message).map(|rule| rule.parse(&mut names));
         set = sets::set(&id, message).or(set.take());
         sets::parts(message, &mut names, &mut parts);
-    });
+    }
     if let Some(set) = set {
         sets::elements(&set, parts);
     }

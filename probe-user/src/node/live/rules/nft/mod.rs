@@ -19,7 +19,7 @@ mod sets;
 mod tests;
 mod wire;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use ahead::Ahead;
@@ -29,7 +29,7 @@ use objects::{RawRule, number_of};
 use wire::Question;
 pub(super) use wire::{Conversation, Failed};
 
-use crate::model::{BaseChain, Bytes, ChainId, Element, NetnsId, Rule, Set, SetId, Table};
+use crate::model::{BaseChain, Bytes, ChainId, Element, NetnsId, Rule, Set, SetId, Table, TableId};
 
 /// How often something is read before it is said that it changes all the time.
 const TRIES: usize = 5;
@@ -74,6 +74,8 @@ struct Told {
     /// How many elements sets of numbers hold at most.
     numbered: HashMap<SetId, u32>,
     elements: HashMap<SetId, Elements>,
+    /// Those that have more elements than are read.
+    too_many: HashSet<SetId>,
     /// By set and key; no key for the catch-all element.
     single: HashMap<(SetId, Option<Bytes>), Option<Element>>,
 }
@@ -100,7 +102,10 @@ impl Tables {
     /// in the namespace may do that.
     fn read_frame(&mut self, talk: &mut Conversation, ahead: bool) -> Result<(), Failed> {
         for _ in 0..TRIES {
-            self.generation = talk.settled()?;
+            self.generation = talk.generation()?;
+            if self.generation != NO_RULES {
+                self.generation = talk.settled()?;
+            }
             // It begins with 1, and the first table makes it 2: there are none.
             if self.generation == NO_RULES {
                 self.tables.clear();
@@ -120,6 +125,7 @@ impl Tables {
         self.tables.clear();
         self.base_chains.clear();
         let mut others = Ahead::default();
+        let allowance = talk.allowance();
         let Self { netns, tables, base_chains, names, .. } = self;
         let all = |command| Question { command, family: 0, attributes: &[] };
         talk.dump(all(wire::GET_TABLE), |message| {
@@ -130,14 +136,13 @@ impl Tables {
         }
         talk.dump(all(wire::GET_CHAIN), |message| {
             if ahead {
-                others.listed(*netns, message, names);
+                others.listed(*netns, message, names, &allowance);
             }
             base_chains.extend(objects::base_chain(*netns, message, names));
         })?;
-        let is_awake = |chain: &BaseChain| {
-            tables.iter().any(|table| !table.dormant && table.id == chain.id.table)
-        };
-        base_chains.retain(is_awake);
+        let awake: HashSet<&TableId> =
+            tables.iter().filter(|table| !table.dormant).map(|table| &table.id).collect();
+        base_chains.retain(|chain| awake.contains(&chain.id.table));
         self.ahead = others;
         Ok(())
     }

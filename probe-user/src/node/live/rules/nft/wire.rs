@@ -4,8 +4,16 @@
 //! attributes are big endian, unlike those of other netlink families.
 
 use std::io;
+use std::os::fd::AsFd as _;
+use std::sync::{Arc, mpsc};
+use std::thread;
 
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use rustix::net::{SendFlags, send};
+
+use super::super::allowance::Allowance;
+use crate::model::SetId;
+use crate::node::live::netlink::{self, NETFILTER, Netlink, Request};
+pub(super) use crate::node::live::netlink::{Attributes, NESTED, attribute};
 
 /// `NFNL_SUBSYS_NFTABLES << 8`.
 const SUBSYSTEM: u16 = 10 << 8;
@@ -18,52 +26,6 @@ const GET_GENERATION: u16 = 16;
 
 /// `NFNL_MSG_BATCH_BEGIN`: a transaction, for the subsystem that it names.
 const BATCH_BEGIN: u16 = 16;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_ACK: u16 = 4;
-const NLM_F_DUMP_INTR: u16 = 0x10;
-const NLM_F_DUMP: u16 = 0x300;
-/// What comes in an order that changes with what is not in use yet.
-const ELEMENTS: (u16, u16) = (GET_SETELEM, NLM_F_REQUEST | NLM_F_DUMP);
-/// `NLA_F_NESTED`.
-pub(super) const NESTED: u16 = 0x8000;
-/// `struct nlmsghdr` and `struct nfgenmsg`.
-const HEADERS: usize = 16 + 4;
-/// The kernel fills at most 32 KiB for one read of a dump (`netlink_dump`).
-const BUFFER: usize = 64 * 1024;
-
-/// The attributes in some bytes. Damage is an attribute of a kind that the kernel
-/// does not have, [`DAMAGED`]: who reads a list sees that something is in it.
-#[derive(Debug, Clone)]
-pub(super) struct Attributes<'a>(pub(super) &'a [u8]);
-
-/// Not a kind of any attribute: kinds have 14 bits.
-pub(super) const DAMAGED: u16 = u16::MAX;
-
-impl<'a> Iterator for Attributes<'a> {
-    type Item = (u16, &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let header = self.0.first_chunk::<4>().map(|[a, b, c, d]| {
-            let length = usize::from(u16::from_ne_bytes([*a, *b]));
-            (length, u16::from_ne_bytes([*c, *d]) & 0x3fff)
-        });
-        let Some((length, kind)) = header else {
-            return Some((DAMAGED, std::mem::take(&mut self.0)));
-        };
-        match self.0.get(4..length) {
-            Some(value) => {
-                self.0 = self.0.get(length.next_multiple_of(4)..).unwrap_or_default();
-                Some((kind, value))
-            }
-            None => Some((DAMAGED, std::mem::take(&mut self.0))),
-        }
-    }
-}
 
 /// The attributes of one object by their kind, without those above 20, of which
 /// nothing is read. The first of a kind counts.
@@ -113,65 +75,17 @@ pub(in crate::node::live::rules) struct Message<'a> {
     pub(super) body: &'a [u8],
 }
 
-/// What comes in answers besides messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Control {
-    /// The end, with an error of the kernel or 0.
-    End(i32),
-    /// Damaged: nothing behind it can be read.
-    Damaged,
-}
-
-/// What one read of the socket gave. `each` gets the messages; returned is how the
-/// answer ends, if it does, and whether the kernel says that it is a mixture.
-pub(super) fn walk<'a>(
-    mut rest: &'a [u8],
-    sequence: u32,
-    mut each: impl FnMut(Message<'a>),
-) -> (Option<Control>, bool) {
-    let mut mixed = false;
-    let word =
-        |bytes: &[u8], at: usize| bytes.get(at..)?.first_chunk().copied().map(u32::from_ne_bytes);
-    while !rest.is_empty() {
-        let (Some(length), Some(kinds), Some(number)) =
-            (word(rest, 0), word(rest, 4), word(rest, 8))
-        else {
-            return (Some(Control::Damaged), mixed);
-        };
-        let [a, b, c, d] = kinds.to_ne_bytes();
-        let (kind, flags) = (u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]));
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
-        let Some(payload) = rest.get(16..length) else {
-            return (Some(Control::Damaged), mixed);
-        };
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        // What is left of an earlier question.
-        if number != sequence {
-            continue;
-        }
-        mixed |= flags & NLM_F_DUMP_INTR != 0;
-        match kind {
-            NLMSG_DONE | NLMSG_ERROR => {
-                let code = payload.first_chunk().copied().map_or(0, i32::from_ne_bytes);
-                return (Some(Control::End(code)), mixed);
-            }
-            _ if kind & 0xff00 == SUBSYSTEM => match (payload.first(), payload.get(4..)) {
-                (Some(family), Some(body)) => each(Message { family: *family, body }),
-                _ => return (Some(Control::Damaged), mixed),
-            },
-            _ => {}
-        }
+impl<'a> Message<'a> {
+    fn of(message: &netlink::Message<'a>) -> Self {
+        let family = message.body.first().copied().unwrap_or_default();
+        Self { family, body: message.attributes() }
     }
-    (None, mixed)
 }
 
 /// The messages in what one read of the socket gave.
-#[cfg(test)]
-pub(super) fn messages(bytes: &[u8]) -> Vec<Message<'_>> {
-    let sequence = bytes.get(8..).and_then(|b| b.first_chunk().copied());
-    let mut messages = Vec::new();
-    walk(bytes, sequence.map_or(0, u32::from_ne_bytes), |message| messages.push(message));
-    messages
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn messages(bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
+    netlink::messages(bytes).map(|message| Message::of(&message))
 }
 
 /// Why a read gave nothing that can be relied on.
@@ -179,13 +93,22 @@ pub(super) fn messages(bytes: &[u8]) -> Vec<Message<'_>> {
 pub(in crate::node::live::rules) enum Failed {
     /// The rules changed meanwhile.
     Changed,
+    /// A change is being made, which does not end in time.
+    Busy,
+    /// There is more than is read.
+    TooMuch,
+    /// A set has more elements than are read.
+    TooMany(SetId),
     /// The kernel or the socket said so.
     Io(io::Error),
 }
 
 impl From<io::Error> for Failed {
     fn from(error: io::Error) -> Self {
-        Self::Io(error)
+        match error.kind() {
+            io::ErrorKind::Interrupted => Self::Changed,
+            _ => Self::Io(error),
+        }
     }
 }
 
@@ -210,10 +133,13 @@ impl Failed {
 /// A conversation with nf_tables of the namespace that the socket was made in.
 #[derive(Debug)]
 pub(in crate::node::live::rules) struct Conversation {
-    socket: Socket,
-    sequence: u32,
+    netlink: Netlink,
     /// Whether elements came in several pieces since the generation was asked for.
     in_pieces: bool,
+    /// How much may be read.
+    allowance: Arc<Allowance>,
+    /// Whether a change is being made that did not end in time.
+    busy: bool,
 }
 
 /// What a question is about.
@@ -227,29 +153,52 @@ pub(super) struct Question<'a> {
 
 impl Conversation {
     /// In the namespace of the calling thread; it can be used in any thread then.
-    pub(in crate::node::live::rules) fn open() -> io::Result<Self> {
-        let socket = Socket::new(NETLINK_NETFILTER)?;
-        // From now on the socket hears nobody but the kernel.
-        socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(Self { socket, sequence: 0, in_pieces: false })
+    pub(in crate::node::live::rules) fn open(allowance: Arc<Allowance>) -> io::Result<Self> {
+        let netlink = Netlink::open(NETFILTER, usize::MAX)?;
+        Ok(Self { netlink, in_pieces: false, allowance, busy: false })
+    }
+
+    /// Whether nothing more can be asked: an answer was not read to its end.
+    pub(in crate::node::live::rules) fn is_spoilt(&self) -> bool {
+        self.netlink.is_spoilt()
     }
 
     /// Everything of a kind.
     pub(super) fn dump(
         &mut self,
         question: Question<'_>,
-        each: impl FnMut(Message<'_>),
+        mut each: impl FnMut(Message<'_>),
     ) -> Result<(), Failed> {
-        self.ask(question, NLM_F_REQUEST | NLM_F_DUMP, each)
+        self.dump_while(question, |message| {
+            each(message);
+            true
+        })
+    }
+
+    /// The same, until `each` wants no more: to go on with a long answer costs the kernel
+    /// more with each piece. Nothing else can be asked in this conversation then.
+    pub(super) fn dump_while(
+        &mut self,
+        question: Question<'_>,
+        each: impl FnMut(Message<'_>) -> bool,
+    ) -> Result<(), Failed> {
+        let pieces = self.ask(question, Request::dump, each)?;
+        // They come in an order that changes with what is not in use yet.
+        self.in_pieces |= pieces > 1 && question.command == GET_SETELEM;
+        Ok(())
     }
 
     /// One thing by its name.
     pub(super) fn get(
         &mut self,
         question: Question<'_>,
-        each: impl FnMut(Message<'_>),
+        mut each: impl FnMut(Message<'_>),
     ) -> Result<(), Failed> {
-        self.ask(question, NLM_F_REQUEST | NLM_F_ACK, each)
+        self.ask(question, Request::get, |message| {
+            each(message);
+            true
+        })
+        .map(drop)
     }
 
     /// The generation of the rules, which counts up with each change. (The program
@@ -288,96 +237,74 @@ impl Conversation {
     /// takes the same lock to see whether this one may begin (`nf_tables_valid_genid`). It
     /// may not, since it is for a generation that is none. Nothing changes; that the kernel
     /// says so is passed over by who reads next.
+    ///
+    /// No signal ends that wait, and who makes the change decides how long it takes. So a
+    /// thread waits, which is left behind when it takes too long: it ends with the change.
     fn settle(&mut self) -> Result<(), Failed> {
-        self.sequence = self.sequence.wrapping_add(1);
-        self.socket.send(&batch(self.sequence), 0)?;
-        Ok(())
+        if self.busy {
+            return Err(Failed::Busy);
+        }
+        let message = self.netlink.number(&no_transaction()?);
+        let socket = self.netlink.as_fd().try_clone_to_owned()?;
+        let (done, wait) = mpsc::sync_channel(1);
+        let again = message.clone();
+        let ask = move || {
+            // Nobody waits for it any more.
+            let _ = done.send(send(&socket, &message, SendFlags::empty()));
+        };
+        if thread::Builder::new().name("settle".to_owned()).spawn(ask).is_err() {
+            send(&self.netlink, &again, SendFlags::empty()).map_err(io::Error::from)?;
+            return Ok(());
+        }
+        match wait.recv_timeout(self.allowance.patience) {
+            Ok(sent) => {
+                sent.map_err(io::Error::from)?;
+                Ok(())
+            }
+            Err(_) => {
+                self.busy = true;
+                Err(Failed::Busy)
+            }
+        }
     }
 
+    /// Takes so many bytes more from what may be read: of what takes more room than it had
+    /// in messages.
+    pub(super) fn take(&self, bytes: usize) -> Result<(), Failed> {
+        if self.allowance.take(bytes) { Ok(()) } else { Err(Failed::TooMuch) }
+    }
+
+    pub(super) fn allowance(&self) -> Arc<Allowance> {
+        Arc::clone(&self.allowance)
+    }
+
+    /// In how many pieces the answer came.
     fn ask(
         &mut self,
         question: Question<'_>,
-        flags: u16,
-        mut each: impl FnMut(Message<'_>),
-    ) -> Result<(), Failed> {
-        self.sequence = self.sequence.wrapping_add(1);
-        self.socket.send(&request(question, flags, self.sequence)?, 0)?;
-        let mut buffer = Vec::with_capacity(BUFFER);
-        let (mut changed, mut pieces) = (false, 0_u8);
-        // Read to the end even if it is of no use: a dump that was not finished
-        // would be in the way of the next one.
-        loop {
-            buffer.clear();
-            match self.socket.recv(&mut buffer, 0) {
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error.into()),
-            }
-            let mut has_any = false;
-            let (control, mixed) = walk(&buffer, self.sequence, |message| {
-                has_any = true;
-                each(message);
-            });
-            changed |= mixed;
-            pieces = pieces.saturating_add(has_any.into());
-            self.in_pieces |= pieces > 1 && (question.command, flags) == ELEMENTS;
-            match control {
-                None => {}
-                Some(Control::End(0)) if !changed => return Ok(()),
-                Some(Control::End(code)) if changed || code == -libc::EINTR => {
-                    return Err(Failed::Changed);
-                }
-                Some(Control::End(code)) => {
-                    return Err(io::Error::from_raw_os_error(code.saturating_neg()).into());
-                }
-                Some(Control::Damaged) => {
-                    return Err(io::Error::other("the kernel's answer is damaged").into());
-                }
-            }
+        kind: fn(u16, &[u8]) -> Request,
+        mut each: impl FnMut(Message<'_>) -> bool,
+    ) -> Result<usize, Failed> {
+        self.take(1)?;
+        let mut request = kind(SUBSYSTEM | question.command, &[question.family, 0, 0, 0]);
+        for (kind, value) in question.attributes {
+            request = request.with(*kind, value)?;
         }
+        let (allowance, mut is_enough) = (&self.allowance, true);
+        let answer = self.netlink.ask(&request, |message| {
+            is_enough = allowance.take(message.body.len());
+            is_enough && each(Message::of(&message))
+        });
+        if is_enough { Ok(answer?.pieces) } else { Err(Failed::TooMuch) }
     }
 }
 
 /// A transaction of nf_tables for a generation that is none (`nfnetlink_rcv_batch`). It has
 /// no end either: a kernel that knows no generations here gives it up.
-fn batch(sequence: u32) -> [u8; HEADERS + 8] {
-    let mut bytes = [0; HEADERS + 8];
-    bytes[0..4].copy_from_slice(&28_u32.to_ne_bytes());
-    bytes[4..6].copy_from_slice(&BATCH_BEGIN.to_ne_bytes());
-    bytes[6..8].copy_from_slice(&NLM_F_REQUEST.to_ne_bytes());
-    bytes[8..12].copy_from_slice(&sequence.to_ne_bytes());
-    // Which subsystem it is for (`res_id`).
-    bytes[18..20].copy_from_slice(&(SUBSYSTEM >> 8).to_be_bytes());
+fn no_transaction() -> io::Result<Request> {
+    // Behind family and version: which subsystem it is for (`res_id`).
+    let subsystem = (SUBSYSTEM >> 8).to_be_bytes();
+    let header = [0, 0, subsystem[0], subsystem[1]];
     // `NFNL_BATCH_GENID`.
-    bytes[20..22].copy_from_slice(&8_u16.to_ne_bytes());
-    bytes[22..24].copy_from_slice(&1_u16.to_ne_bytes());
-    bytes[24..28].copy_from_slice(&u32::MAX.to_be_bytes());
-    bytes
-}
-
-fn request(question: Question<'_>, flags: u16, sequence: u32) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; HEADERS];
-    for (kind, value) in question.attributes {
-        bytes.extend(attribute(*kind, value)?);
-    }
-    let too_long = |_| io::Error::other("a name is too long to be asked for");
-    let length = u32::try_from(bytes.len()).map_err(too_long)?;
-    bytes[0..4].copy_from_slice(&length.to_ne_bytes());
-    bytes[4..6].copy_from_slice(&(SUBSYSTEM | question.command).to_ne_bytes());
-    bytes[6..8].copy_from_slice(&flags.to_ne_bytes());
-    bytes[8..12].copy_from_slice(&sequence.to_ne_bytes());
-    bytes[16] = question.family;
-    Ok(bytes)
-}
-
-/// An attribute with its padding.
-pub(super) fn attribute(kind: u16, value: &[u8]) -> io::Result<Vec<u8>> {
-    let length = u16::try_from(value.len().saturating_add(4))
-        .map_err(|_| io::Error::other("a name is too long to be asked for"))?;
-    let mut bytes = Vec::with_capacity(usize::from(length).next_multiple_of(4));
-    bytes.extend(length.to_ne_bytes());
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(value);
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    Ok(bytes)
+    Request::new(BATCH_BEGIN, netlink::REQUEST, &header).with(1, &u32::MAX.to_be_bytes())
 }

@@ -127,19 +127,7 @@ fn state(mask: u32) -> XtMatch {
     // All bits are those of `conntrack`, but for untracked.
     let untracked = if mask & 0x40 != 0 { 0x100 } else { 0 };
     let states = u16::try_from(mask & 0xf).unwrap_or_default() | untracked;
-    XtMatch::Conntrack {
-        states: Some((states, false)),
-        status: None,
-        proto: None,
-        orig_source: None,
-        orig_destination: None,
-        reply_source: None,
-        reply_destination: None,
-        orig_sport: None,
-        orig_dport: None,
-        reply_direction: None,
-        other: mask & !0x4f != 0,
-    }
+    XtMatch::conntrack(Some((states, false)), mask & !0x4f != 0)
 }
 
 /// `struct xt_conntrack_mtinfo1` to `3`: wider masks came first, ranges of ports in

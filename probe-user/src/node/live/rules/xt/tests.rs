@@ -1,12 +1,10 @@
 //! Blobs as they were recorded, as the kernel has them, and damaged ones.
 
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
-
 use super::lab::{in_a_namespace, run};
 use super::*;
 use crate::model::{Expr, NetnsId};
-use crate::node::live::genl::messages;
-use crate::node::live::rules::{ipset::each_of, legacy};
+use crate::node::live::netlink::{Attributes, NETFILTER, Netlink, Request, find};
+use crate::node::live::rules::legacy;
 
 fn bytes(hex: &str) -> Vec<u8> {
     let hex = hex.replace([' ', '\n'], "");
@@ -255,7 +253,7 @@ fn make_sets() {
 
 /// The rules that were given, each with the matches and the target of its entry.
 fn of_legacy(rules: &str, ipv6: bool) -> Vec<(String, Vec<XtMatch>, Option<XtTarget>)> {
-    let tables: Vec<_> = legacy::tables(NetnsId::Inode(1)).unwrap();
+    let tables: Vec<_> = legacy::tables(NetnsId::Inode(1), |_| true).unwrap();
     let (mut name, mut numbers) = (String::new(), std::collections::HashMap::new());
     let mut read = Vec::new();
     for line in rules.lines() {
@@ -309,50 +307,37 @@ fn options_are_what_was_asked_for() {
 /// Table, chain, and the matches and target of nf_tables' compat layer, of every
 /// rule of a family.
 fn of_nft(family: u8) -> Vec<(String, String, Vec<XtMatch>, Option<XtTarget>)> {
-    let socket = Socket::new(NETLINK_NETFILTER).unwrap();
-    socket.connect(&SocketAddr::new(0, 0)).unwrap();
-    // NFT_MSG_GETRULE, REQUEST | DUMP.
-    let mut request = 20u32.to_ne_bytes().to_vec();
-    request.extend((10u16 << 8 | 7).to_ne_bytes());
-    request.extend(0x301u16.to_ne_bytes());
-    request.extend([0; 8]);
-    request.extend([family, 0, 0, 0]);
-    socket.send(&request, 0).unwrap();
-    let find = |attributes: &[u8], wanted| {
-        each_of(attributes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value.to_vec())
-    };
+    let mut netlink = Netlink::open(NETFILTER, usize::MAX).unwrap();
     let mut rules = Vec::new();
-    let mut buffer = Vec::with_capacity(64 * 1024);
-    loop {
-        buffer.clear();
-        socket.recv(&mut buffer, 0).unwrap();
-        for message in messages(&buffer) {
-            if message.kind < 0x100 {
-                return rules;
-            }
-            let rule = &message.body[4..];
+    // NFT_MSG_GETRULE.
+    let request = Request::dump(10 << 8 | 7, &[family, 0, 0, 0]);
+    netlink
+        .ask(&request, |message| {
+            let rule = message.attributes();
             let (mut matches, mut target) = (Vec::new(), None);
-            for (_, expression) in each_of(&find(rule, 4).unwrap_or_default()) {
-                let name = text(&find(expression, 1).unwrap());
+            for (_, expression) in Attributes(find(rule, 4).unwrap_or_default()) {
+                let name = text(find(expression, 1).unwrap());
                 let data = find(expression, 2).unwrap_or_default();
                 if name != "match" && name != "target" {
                     continue;
                 }
-                let extension = text(&find(&data, 1).unwrap());
-                let revision = *find(&data, 2).unwrap().last().unwrap();
-                let info = find(&data, 3).unwrap();
+                let extension = text(find(data, 1).unwrap());
+                let revision = *find(data, 2).unwrap().last().unwrap();
+                let info = find(data, 3).unwrap();
                 if name == "target" {
-                    target = Some(target_of(&extension, revision, family == 10, &info));
+                    target = Some(target_of(&extension, revision, family == 10, info));
                 } else if let MatchInfo::Match(test) =
-                    match_of(&extension, revision, family == 10, &info)
+                    match_of(&extension, revision, family == 10, info)
                 {
                     matches.push(test);
                 }
             }
             let (table, chain) = (find(rule, 1).unwrap(), find(rule, 2).unwrap());
-            rules.push((text(&table), text(&chain), matches, target));
-        }
-    }
+            rules.push((text(table), text(chain), matches, target));
+            true
+        })
+        .unwrap();
+    rules
 }
 
 #[test]
@@ -403,7 +388,7 @@ fn a_set_in_a_rule_is_found_by_its_index() {
             "*raw\n-A OUTPUT -m set --match-set IPP dst,dst\nCOMMIT\n",
         );
         let netns = NetnsId::Inode(1);
-        let rules = legacy::tables(netns).unwrap()[0].chain("OUTPUT").unwrap();
+        let rules = legacy::tables(netns, |_| true).unwrap()[0].chain("OUTPUT").unwrap();
         let [Expr::Match(one)] = rules[0].exprs.as_slice() else { panic!("{rules:?}") };
         let XtMatch::Set { index, source, .. } = &**one else { panic!("{one:?}") };
         assert_eq!(*source, [false, false]);

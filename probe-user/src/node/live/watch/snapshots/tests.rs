@@ -1,6 +1,6 @@
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 
-use crate::model::{Owner, PortRange, SocketState, StartTime};
+use crate::model::{GapKind, Owner, PortRange, SocketState, StartTime};
 
 use super::*;
 
@@ -80,7 +80,7 @@ fn sockets_of_this_process_are_seen_to_come_and_go() {
         ebpf: false,
         buffer: None,
     };
-    let why = || Gap::new(Impact::Port, "eBPF", "not used");
+    let why = || Gap::new(Impact::Port, GapKind::Ebpf, "not used");
     let kinds = [EventKind::Listen, EventKind::Bind, EventKind::Close];
     let of = |events: Vec<Event>| {
         let mine = events.into_iter().filter(|event| {
@@ -121,7 +121,7 @@ fn what_comparing_can_not_show_is_said() {
         ebpf: false,
         buffer: None,
     };
-    let watch = Snapshots::start(&wanted, Gap::new(Impact::Port, "eBPF", "x")).unwrap();
-    let gaps: Vec<String> = watch.gaps().into_iter().map(|gap| gap.source).collect();
+    let watch = Snapshots::start(&wanted, Gap::new(Impact::Port, GapKind::Ebpf, "x")).unwrap();
+    let gaps: Vec<String> = watch.gaps().into_iter().map(|gap| gap.source.to_string()).collect();
     assert_eq!(gaps[..2], ["eBPF", "connect events"]);
 }

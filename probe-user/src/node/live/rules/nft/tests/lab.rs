@@ -4,10 +4,11 @@ use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 use rustix::thread::UnshareFlags;
 
+use super::super::super::allowance::Allowance;
 use super::super::{Conversation, Tables};
 use crate::model::NetnsId;
 
@@ -65,14 +66,19 @@ impl Lab {
 
     /// A conversation with the namespace, for use outside of it.
     pub(super) fn talk(&self) -> Conversation {
-        self.run(|| Conversation::open().unwrap())
+        self.talk_within(Allowance::unlimited())
+    }
+
+    /// The same, in which so much may be read.
+    pub(super) fn talk_within(&self, allowance: Arc<Allowance>) -> Conversation {
+        self.run(move || Conversation::open(allowance).unwrap())
     }
 
     /// The rulesets and a conversation to read more.
     pub(super) fn tables(&self) -> (Tables, Conversation) {
         let id = self.id;
         self.run(move || {
-            let mut talk = Conversation::open().unwrap();
+            let mut talk = Conversation::open(Allowance::unlimited()).unwrap();
             (Tables::read(id, &mut talk).unwrap(), talk)
         })
     }

@@ -3,6 +3,7 @@
 mod big;
 mod damage;
 mod lab;
+mod limits;
 mod node;
 mod sets;
 mod steady;

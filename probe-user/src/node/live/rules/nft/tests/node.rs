@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::super::super::super::LiveNode;
+use super::super::super::allowance::Allowance;
 use super::super::super::{SOCKETS, Space, Trouble, troubles};
 use super::*;
 use crate::model::Impact;
-use crate::node::Node as _;
+use crate::node::{Netfilter as _, Reports as _};
 
 /// A process in a network namespace of its own, which goes with it.
 struct Process(Child);
@@ -66,7 +67,7 @@ fn the_node_reads_rules_of_namespaces_with_and_without_a_socket_kept() {
     let (with, without) = (Process::new(RULES), Process::new(""));
     let id = with.netns();
     for kept in [true, false] {
-        let node = LiveNode::new().unwrap();
+        let node = LiveNode::new().unwrap().with_timeout(Some(std::time::Duration::from_secs(600)));
         if !kept {
             node.rules.sockets.store(SOCKETS, Ordering::Relaxed);
         }
@@ -98,7 +99,7 @@ fn a_change_while_it_is_read_is_a_gap() {
         return;
     }
     let process = Process::new(RULES);
-    let node = LiveNode::new().unwrap();
+    let node = LiveNode::new().unwrap().with_timeout(Some(std::time::Duration::from_secs(600)));
     let rulesets = node.rulesets(&[process.netns()]).value;
     let base = &rulesets[0].base_chains[0].id;
     let chain = |name: &str| ChainId { table: base.table.clone(), name: name.into() };
@@ -109,7 +110,7 @@ fn a_change_while_it_is_read_is_a_gap() {
     let read = node.chain(&chain("none"));
     let [gap] = read.gaps.as_slice() else { panic!("{read:?}") };
     assert_eq!((gap.impact, gap.remedy.as_deref()), (Impact::Reach, Some("ask again")));
-    assert!(gap.source.starts_with("packet rules of netns "), "{gap:?}");
+    assert!(gap.source.to_string().starts_with("packet rules of netns "), "{gap:?}");
 }
 
 #[test]
@@ -125,7 +126,7 @@ fn without_the_right_all_namespaces_are_one_gap() {
         let none = CapabilitySet::empty();
         let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
         rustix::thread::set_capabilities(None, sets).unwrap();
-        Space::read(id, true, &AtomicUsize::new(0)).trouble.unwrap()
+        Space::read(id, true, &AtomicUsize::new(0), &Allowance::unlimited()).trouble.unwrap()
     });
     assert!(matches!(trouble, Trouble::Denied(_)), "{trouble:?}");
     let other = NetnsId::Inode(1);
@@ -134,7 +135,7 @@ fn without_the_right_all_namespaces_are_one_gap() {
     let [gap] = gaps.as_slice() else { panic!("{gaps:?}") };
     assert_eq!(gap.impact, Impact::Port);
     assert_eq!(gap.remedy.as_deref(), Some("run as root, or with CAP_NET_ADMIN"));
-    assert!(gap.source.starts_with("packet rules of network namespaces "), "{gap:?}");
+    assert!(gap.source.to_string().starts_with("packet rules of network namespaces "), "{gap:?}");
 }
 
 #[test]
@@ -145,6 +146,10 @@ fn a_kernel_without_nf_tables_is_not_asked() {
     let lab = Lab::new();
     lab.nft(RULES);
     let id = lab.id;
-    let tables = |has: bool| lab.run(move || Space::read(id, has, &AtomicUsize::new(0)).tables());
+    let tables = |has: bool| {
+        lab.run(move || {
+            Space::read(id, has, &AtomicUsize::new(0), &Allowance::unlimited()).tables()
+        })
+    };
     assert_eq!((tables(true), tables(false)), (1, 0));
 }

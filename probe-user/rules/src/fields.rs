@@ -1,0 +1,310 @@
+//! What a packet's fields are: bytes, and which bits of them are known.
+
+use std::net::IpAddr;
+
+use super::lower::Field;
+use super::value::{Bits, Missing};
+use super::{Nic, Packet, SeenAs, Sender, Source};
+use crate::model::{Base, CtKey, FibResult, MetaKey, Proto, RouteKind, RouteQuery};
+
+/// Room for a name in a register (`IFNAMSIZ`).
+const NAME: usize = 16;
+/// How much of a header is modelled.
+const HEADER: usize = 60;
+
+pub(super) fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(a) => a.octets().to_vec(),
+        IpAddr::V6(a) => a.octets().to_vec(),
+    }
+}
+
+pub(super) fn protocol(proto: Proto) -> u8 {
+    match proto {
+        Proto::Tcp => 6,
+        Proto::Udp => 17,
+    }
+}
+
+/// A field of a packet. Ask [`has`] before: a packet may not have it.
+pub(super) fn value(source: &dyn Source, packet: &Packet, tracked: Tracked, field: &Field) -> Bits {
+    let ipv6 = packet.destination.is_ipv6();
+    match field {
+        // What nearly all rules of a large chain ask.
+        Field::Dport => Bits::whole(&packet.dport.to_be_bytes()),
+        Field::Daddr { ipv6: of, len } if *of == ipv6 => {
+            address(packet.destination, usize::from(*len))
+        }
+        Field::Daddr { ipv6, len } => {
+            header(packet, Base::Network, if *ipv6 { 24 } else { 16 }, u32::from(*len))
+        }
+        Field::Saddr { ipv6, len } => {
+            header(packet, Base::Network, if *ipv6 { 8 } else { 12 }, u32::from(*len))
+        }
+        Field::Protocol { ipv6 } => header(packet, Base::Network, if *ipv6 { 6 } else { 9 }, 1),
+        Field::Sport => header(packet, Base::Transport, 0, 2),
+        Field::Header { base, offset, len } => header(packet, *base, *offset, *len),
+        Field::Meta(key) => meta(packet, key),
+        Field::Ct { key, reply } => ct(packet, tracked, *key, *reply),
+        Field::Fib { present: true, .. } => Bits::unknown(1, Missing::Detail("the route back")),
+        Field::Fib { result, saddr, iif, oif, .. } => {
+            fib(source, packet, *result, *saddr, *iif || *oif)
+        }
+        Field::Other { len, .. } => {
+            let len = usize::try_from(*len).unwrap_or(16);
+            Bits::unknown(len, Missing::Detail("what is not modelled of the packet"))
+        }
+    }
+}
+
+/// Whether a packet has a field: else the rule that asks for it ends.
+pub(super) fn has(packet: &Packet, tracked: Tracked, field: &Field) -> bool {
+    match field {
+        // A packet from a wire has no socket.
+        Field::Meta(MetaKey::Skuid | MetaKey::Skgid) => packet.iif.is_none(),
+        Field::Ct { key, .. } => *key == CtKey::State || tracked == Tracked::Yes,
+        _ => true,
+    }
+}
+
+fn address(address: IpAddr, len: usize) -> Bits {
+    match address {
+        IpAddr::V4(a) => Bits::whole(a.octets().get(..len).unwrap_or(&a.octets())),
+        IpAddr::V6(a) => Bits::whole(a.octets().get(..len).unwrap_or(&a.octets())),
+    }
+}
+
+/// Something about the packet.
+fn meta(packet: &Packet, key: &MetaKey) -> Bits {
+    let index =
+        |nic: &Option<Nic>| Bits::whole(&nic.as_ref().map_or(0, |nic| nic.index).to_ne_bytes());
+    let name = |nic: &Option<Nic>| {
+        let mut bytes = [0; NAME];
+        for (to, from) in bytes.iter_mut().zip(nic.iter().flat_map(|nic| nic.name.bytes())) {
+            *to = from;
+        }
+        Bits::whole(&bytes)
+    };
+    let ipv6 = packet.destination.is_ipv6();
+    match key {
+        MetaKey::Mark => Bits::whole(&packet.mark.to_ne_bytes()),
+        MetaKey::Iif => index(&packet.iif),
+        MetaKey::Oif => index(&packet.oif),
+        MetaKey::Iifname => name(&packet.iif),
+        MetaKey::Oifname => name(&packet.oif),
+        MetaKey::Nfproto => Bits::whole(&[if ipv6 { 10 } else { 2 }]),
+        MetaKey::L4proto => Bits::whole(&[protocol(packet.proto)]),
+        MetaKey::Skuid => match packet.uid {
+            Some(uid) => Bits::whole(&uid.to_ne_bytes()),
+            None => Bits::unknown(4, Missing::User),
+        },
+        MetaKey::Skgid => Bits::unknown(4, Missing::User),
+        MetaKey::Prandom => Bits::unknown(4, Missing::Random),
+        MetaKey::Protocol => Bits::whole(&if ipv6 { 0x86dd_u16 } else { 0x0800 }.to_be_bytes()),
+        MetaKey::Pkttype => match &packet.iif {
+            Some(nic) if &*nic.name != "lo" => Bits::whole(&[0]),
+            _ => Bits::unknown(1, Missing::Detail("the packet's type")),
+        },
+        MetaKey::Other(_) => Bits::unknown(16, Missing::Detail("a property of the packet")),
+    }
+}
+
+/// Bytes of the packet.
+fn header(packet: &Packet, base: Base, offset: u32, len: u32) -> Bits {
+    let carried = || {
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        Bits::unknown(len, Missing::Detail("what the packet carries"))
+    };
+    let (Ok(from), Ok(count)) = (usize::try_from(offset), usize::try_from(len)) else {
+        return carried();
+    };
+    let Some(to) = from.checked_add(count) else { return carried() };
+    let (bytes, known, missing) = match base {
+        Base::Network => network(packet, from),
+        Base::Transport => transport(packet, from),
+        Base::Link => ([0; HEADER], [0; HEADER], Missing::Detail("the frame's header")),
+        Base::Inner => ([0; HEADER], [0; HEADER], Missing::Detail("what the packet carries")),
+    };
+    match (bytes.get(from..to), known.get(from..to)) {
+        (Some(bytes), Some(known)) => Bits::partly(bytes, known, missing),
+        _ => carried(),
+    }
+}
+
+type Header = ([u8; HEADER], [u8; HEADER], Missing);
+
+fn put(header: &mut Header, at: usize, bytes: &[u8]) {
+    for (n, byte) in bytes.iter().enumerate() {
+        if let (Some(to), Some(known)) = (header.0.get_mut(at + n), header.1.get_mut(at + n)) {
+            *to = *byte;
+            *known = 0xff;
+        }
+    }
+}
+
+fn network(packet: &Packet, offset: usize) -> Header {
+    let ipv6 = packet.destination.is_ipv6();
+    let source_at = if ipv6 { 8 } else { 12 };
+    let source_end = if ipv6 { 24 } else { 16 };
+    let missing = if (source_at..source_end).contains(&offset) {
+        Missing::ClientAddress
+    } else {
+        Missing::Detail("a field of the IP header")
+    };
+    let mut header = ([0; HEADER], [0; HEADER], missing);
+    let header = &mut header;
+    if ipv6 {
+        put(header, 0, &[0x60]);
+        header.1[0] = 0xf0;
+        put(header, 6, &[protocol(packet.proto)]);
+        put(header, 24, &octets(packet.destination));
+    } else {
+        put(header, 0, &[0x45]);
+        // No fragment; whether it may be made one is not known.
+        put(header, 6, &[0, 0]);
+        header.1[6] = 0xbf;
+        put(header, 9, &[protocol(packet.proto)]);
+        put(header, 16, &octets(packet.destination));
+    }
+    if let Sender::Address(source) = packet.source
+        && source.is_ipv6() == ipv6
+    {
+        put(header, source_at, &octets(source));
+    }
+    *header
+}
+
+fn transport(packet: &Packet, offset: usize) -> Header {
+    let missing =
+        if offset < 2 { Missing::ClientPort } else { Missing::Detail("a field of its header") };
+    let mut header = ([0; HEADER], [0; HEADER], missing);
+    if let Some(port) = packet.sport {
+        put(&mut header, 0, &port.to_be_bytes());
+    }
+    put(&mut header, 2, &packet.dport.to_be_bytes());
+    if packet.proto == Proto::Tcp {
+        // The first packet has SYN, and no other flag that counts.
+        put(&mut header, 13, &[2]);
+    }
+    header
+}
+
+/// What conntrack says of the packet's connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tracked {
+    /// Not yet looked at: rules before conntrack.
+    NotYet,
+    Yes,
+    No,
+}
+
+pub(super) const NEW: u32 = 8;
+const INVALID: u32 = 1;
+const UNTRACKED: u32 = 64;
+
+impl Tracked {
+    pub(super) fn state(self) -> u32 {
+        match self {
+            Self::NotYet => INVALID,
+            Self::Yes => NEW,
+            Self::No => UNTRACKED,
+        }
+    }
+}
+
+/// Whether the destination was translated.
+pub(super) fn has_dnat(packet: &Packet) -> bool {
+    packet.original.is_some_and(|to| to != (packet.destination, packet.dport))
+}
+
+pub(super) fn has_snat(packet: &Packet) -> bool {
+    packet.seen_as.is_some_and(|seen| seen != SeenAs::Itself)
+}
+
+/// Where it was sent to before NAT.
+pub(super) fn original(packet: &Packet) -> (IpAddr, u16) {
+    packet.original.unwrap_or((packet.destination, packet.dport))
+}
+
+/// Something about the connection.
+fn ct(packet: &Packet, tracked: Tracked, key: CtKey, reply: Option<bool>) -> Bits {
+    let (dst, dport) = original(packet);
+    let whole = |address: IpAddr| Bits::whole(&octets(address));
+    match (key, reply.unwrap_or(false)) {
+        (CtKey::State, _) => Bits::whole(&tracked.state().to_ne_bytes()),
+        (CtKey::Direction, _) => Bits::whole(&[0]),
+        (CtKey::Status, _) => {
+            let bits = u32::from(has_snat(packet)) << 4 | u32::from(has_dnat(packet)) << 5;
+            let missing = Missing::Detail("the connection's status");
+            Bits::partly(&bits.to_ne_bytes(), &0x30_u32.to_ne_bytes(), missing)
+        }
+        (CtKey::Mark, _) => Bits::whole(&packet.ct_mark.to_ne_bytes()),
+        (CtKey::Protocol, _) => Bits::whole(&[protocol(packet.proto)]),
+        (CtKey::Dst, false) => whole(dst),
+        (CtKey::ProtoDst, false) => Bits::whole(&dport.to_be_bytes()),
+        (CtKey::Src, true) => whole(packet.destination),
+        (CtKey::ProtoSrc, true) => Bits::whole(&packet.dport.to_be_bytes()),
+        (CtKey::Src, false) => match packet.source {
+            Sender::Address(source) => whole(source),
+            Sender::Elsewhere => {
+                let len = if packet.destination.is_ipv6() { 16 } else { 4 };
+                Bits::unknown(len, Missing::ClientAddress)
+            }
+        },
+        (CtKey::ProtoSrc, false) => match packet.sport {
+            Some(port) => Bits::whole(&port.to_be_bytes()),
+            None => Bits::unknown(2, Missing::ClientPort),
+        },
+        (CtKey::Dst | CtKey::ProtoDst | CtKey::Other(_), _) => {
+            Bits::unknown(16, Missing::Detail("a property of the connection"))
+        }
+    }
+}
+
+/// The type of an address for this node (`RTN_*`): of IPv4 what the local table says
+/// (`inet_dev_addr_type`), of IPv6 what any route does (`nft_fib6_eval_type`).
+pub(super) fn address_type(
+    source: &dyn Source,
+    packet: &Packet,
+    of_source: bool,
+) -> Option<RouteKind> {
+    let address = match (of_source, packet.source) {
+        (false, _) => packet.destination,
+        (true, Sender::Address(address)) => address,
+        (true, Sender::Elsewhere) => return Some(RouteKind::Unicast),
+    };
+    let query = RouteQuery { netns: packet.netns, to: address, mark: 0 };
+    let kind = source.route(&query)?.kind;
+    Some(match kind {
+        RouteKind::None if address.is_ipv6() => RouteKind::Unreachable,
+        RouteKind::None | RouteKind::Blackhole | RouteKind::Unreachable | RouteKind::Prohibit
+            if address.is_ipv4() =>
+        {
+            RouteKind::Unicast
+        }
+        kind => kind,
+    })
+}
+
+/// What the routing tables say.
+fn fib(
+    source: &dyn Source,
+    packet: &Packet,
+    result: FibResult,
+    saddr: bool,
+    by_interface: bool,
+) -> Bits {
+    let unknown = Missing::Detail("the route back");
+    match result {
+        FibResult::AddrType => match address_type(source, packet, saddr) {
+            // Whether that interface has the address is another question.
+            Some(RouteKind::Local) if by_interface => {
+                Bits::unknown(4, Missing::Detail("which interface has the address"))
+            }
+            Some(kind) => Bits::whole(&u32::from(kind.rtn()).to_ne_bytes()),
+            None => Bits::unknown(4, Missing::Detail("the type of the address")),
+        },
+        FibResult::Oif => Bits::unknown(4, unknown),
+        FibResult::Oifname => Bits::unknown(NAME, unknown),
+    }
+}

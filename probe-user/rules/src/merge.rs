@@ -1,0 +1,204 @@
+//! The branches of a hook as outcomes: what has the same result is put together.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::branch::Branch;
+use super::question::{Assumption, Question};
+use super::{Fate, Outcome, Packet, Source};
+use crate::model::Condition;
+
+/// Up to how many outcomes with the same result are compared pair by pair.
+const PAIRS: usize = 64;
+/// How many outcomes with the same result are told apart by what they assume.
+const SAME: usize = 8;
+/// How many outcomes are told apart that depend on what is not known of the sender.
+const UNSURE: usize = 32;
+/// Up to how many conditions an outcome names them all.
+const CONDITIONS: usize = 8;
+
+/// An outcome whose assumptions are not in words yet.
+struct Raw {
+    outcome: Outcome,
+    assumed: Vec<Assumption>,
+}
+
+fn outcome((branch, fate): (Branch, Fate)) -> Raw {
+    let outcome = Outcome {
+        packet: branch.packet,
+        fate,
+        probability: branch.probability,
+        depends: Vec::new(),
+        notes: branch.notes,
+        trail: branch.trail,
+        more: 0,
+    };
+    Raw { outcome, assumed: branch.assumed }
+}
+
+/// Puts together what has the same result: whatever is assumed, or by adding up. Where
+/// many things lead to the same result, one of them is named, with their number; and of
+/// very many results a few, with the number of the others.
+pub(super) fn merge(source: &dyn Source, branches: Vec<(Branch, Fate)>) -> Vec<Outcome> {
+    // In the order of the first of each result.
+    let mut groups: HashMap<(Fate, Packet), Vec<(usize, Raw)>> = HashMap::new();
+    for (at, raw) in branches.into_iter().map(outcome).enumerate() {
+        let key = (raw.outcome.fate, raw.outcome.packet.clone());
+        groups.entry(key).or_default().push((at, raw));
+    }
+    let mut all: Vec<(usize, Raw)> = Vec::new();
+    for mut group in groups.into_values() {
+        add_up(source, &mut group);
+        if group.len() <= PAIRS {
+            pairs(&mut group);
+        }
+        if group.len() > SAME {
+            group = of_many(source, group);
+        }
+        all.extend(group);
+    }
+    all.sort_by_key(|(at, _)| *at);
+    let outcomes = all.into_iter().map(|(_, raw)| in_words(raw)).collect();
+    few(outcomes)
+}
+
+/// What assumes the same, one behind the other: random choices that lead to the same.
+fn add_up(source: &dyn Source, group: &mut Vec<(usize, Raw)>) {
+    let mut kept: Vec<(usize, Raw)> = Vec::with_capacity(group.len());
+    for (at, raw) in group.drain(..) {
+        source.spend(1 + raw.assumed.len());
+        match kept.last_mut() {
+            Some((_, last)) if last.assumed == raw.assumed => {
+                last.outcome.probability += raw.outcome.probability;
+                add_notes(&mut last.outcome, raw.outcome.notes);
+            }
+            _ => kept.push((at, raw)),
+        }
+    }
+    *group = kept;
+}
+
+fn pairs(all: &mut Vec<(usize, Raw)>) {
+    let mut changed = true;
+    while changed {
+        changed = false;
+        let mut a = 0;
+        while a < all.len() {
+            let mut b = a + 1;
+            while b < all.len() {
+                let Some((assumed, probability)) = joined(&all[a].1, &all[b].1) else {
+                    b += 1;
+                    continue;
+                };
+                let (_, other) = all.remove(b);
+                let (_, one) = &mut all[a];
+                // What holds of nearly all senders is told, not what holds of a few.
+                let of_few = |raw: &Raw| raw.assumed.iter().filter(|one| one.holds).count();
+                if of_few(&other) < of_few(one) {
+                    one.outcome.trail.clone_from(&other.outcome.trail);
+                }
+                one.assumed = assumed;
+                one.outcome.probability = probability;
+                add_notes(&mut one.outcome, other.outcome.notes);
+                changed = true;
+            }
+            a += 1;
+        }
+    }
+}
+
+fn add_notes(outcome: &mut Outcome, notes: Vec<String>) {
+    for note in notes {
+        if !outcome.notes.contains(&note) {
+            outcome.notes.push(note);
+        }
+    }
+}
+
+/// What two outcomes with the same result assume together and how likely they are then,
+/// if they can be one.
+fn joined(a: &Raw, b: &Raw) -> Option<(Vec<Assumption>, f64)> {
+    let (p, q) = (a.outcome.probability, b.outcome.probability);
+    let only = |mine: &[Assumption], theirs: &[Assumption]| -> Vec<Assumption> {
+        mine.iter().filter(|x| !theirs.contains(x)).cloned().collect()
+    };
+    let (mine, theirs) = (only(&a.assumed, &b.assumed), only(&b.assumed, &a.assumed));
+    match (mine.as_slice(), theirs.as_slice()) {
+        ([], []) => Some((a.assumed.clone(), p + q)),
+        // Whether it holds or not.
+        ([x], [y]) if x.question == y.question && (p - q).abs() < 1e-9 => {
+            Some((a.assumed.iter().filter(|z| *z != x).cloned().collect(), p))
+        }
+        _ => None,
+    }
+}
+
+/// One outcome for all that are as likely: what they all assume, and one of the rest.
+fn of_many(source: &dyn Source, group: Vec<(usize, Raw)>) -> Vec<(usize, Raw)> {
+    let mut by_chance: Vec<(usize, Raw, Vec<Assumption>, usize)> = Vec::new();
+    for (at, raw) in group {
+        source.spend(1 + 2 * raw.assumed.len());
+        let likely = raw.outcome.probability.to_bits();
+        let same = by_chance.iter_mut().find(|k| k.1.outcome.probability.to_bits() == likely);
+        let Some((_, known, common, count)) = same else {
+            let common = raw.assumed.clone();
+            by_chance.push((at, raw, common, 1));
+            continue;
+        };
+        let assumed: HashSet<&Assumption> = raw.assumed.iter().collect();
+        common.retain(|one| assumed.contains(one));
+        add_notes(&mut known.outcome, raw.outcome.notes);
+        *count += 1;
+    }
+    let one = |(at, mut raw, mut common, count): (usize, Raw, Vec<Assumption>, usize)| {
+        if count > 1 {
+            let first = raw.assumed.iter().rev().find(|one| one.holds && !common.contains(one));
+            let question = Question::OneOf { count, such_as: first.cloned() };
+            common.push(Assumption { question: Arc::new(question), holds: true });
+            raw.assumed = common;
+        }
+        (at, raw)
+    };
+    by_chance.into_iter().map(one).collect()
+}
+
+/// With its assumptions in words.
+fn in_words(raw: Raw) -> Outcome {
+    let mut depends: Vec<Condition> = Vec::new();
+    if raw.assumed.len() <= CONDITIONS {
+        depends.extend(raw.assumed.iter().map(Assumption::condition));
+    } else {
+        let holds = raw.assumed.iter().filter(|one| one.holds);
+        depends.extend(holds.take(CONDITIONS / 2).map(Assumption::condition));
+        let others = raw.assumed.len() - depends.len();
+        depends.push(Condition::several(format!("{others} other conditions turn out so")));
+    }
+    Outcome { depends, ..raw.outcome }
+}
+
+/// A few of those that depend on something, and one that stands for the others.
+fn few(all: Vec<Outcome>) -> Vec<Outcome> {
+    let unsure = all.iter().filter(|outcome| !outcome.depends.is_empty()).count();
+    // Those of packets that stand for several are of different packets.
+    let is_wide = all.iter().any(|outcome| outcome.packet.wide.is_some());
+    if unsure <= UNSURE || is_wide {
+        return all;
+    }
+    let (mut kept, mut seen, mut rest) = (Vec::new(), 0, None::<Outcome>);
+    for outcome in all {
+        seen += usize::from(!outcome.depends.is_empty());
+        // The last is most often what becomes of a packet when no condition holds.
+        if outcome.depends.is_empty() || seen < UNSURE || seen == unsure {
+            kept.push(outcome);
+        } else {
+            rest.get_or_insert(outcome).more += 1;
+        }
+    }
+    kept.extend(rest.map(|rest| Outcome {
+        fate: Fate::Unknown,
+        depends: vec![Condition::several(format!("one of {} other conditions holds", rest.more))],
+        trail: Vec::new(),
+        ..rest
+    }));
+    kept
+}

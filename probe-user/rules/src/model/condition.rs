@@ -1,0 +1,37 @@
+//! What an outcome depends on.
+
+/// What an outcome depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Condition {
+    /// What it is about.
+    pub code: ConditionCode,
+    /// In words that go on after "if": `the mark is 1`. Untrusted where it quotes.
+    pub text: String,
+}
+
+/// What a condition is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ConditionCode {
+    /// The client is one of those that are named.
+    Client,
+    /// The client is none of those that are named.
+    OtherClient,
+    /// Something else that rules ask and the node does not tell.
+    Rule,
+    /// Tables of equal priority are in this order.
+    Order,
+    /// There are more than are told.
+    Several,
+}
+
+impl Condition {
+    /// What rules assume, in words.
+    pub fn of_rule(text: impl Into<String>) -> Self {
+        Self { code: ConditionCode::Rule, text: text.into() }
+    }
+
+    /// Conditions of which there are more than are told, in words.
+    pub fn several(text: String) -> Self {
+        Self { code: ConditionCode::Several, text }
+    }
+}

@@ -1,0 +1,18 @@
+//! The words of the domain: rules, sets and what they ask of a namespace. Pure data.
+
+mod condition;
+mod expr;
+mod net;
+mod ruleset;
+mod xt;
+
+pub use condition::{Condition, ConditionCode};
+pub use expr::{
+    Base, BitOp, Bytes, CmpOp, CtKey, Expr, FibResult, MetaKey, NatKind, Reg, Rejection, Verdict,
+};
+pub use net::{Address, Link, LinkKind, NetnsId, Proto, Route, RouteFound, RouteKind, RouteQuery};
+pub use ruleset::{
+    Backend, BaseChain, ChainId, ChainKind, Element, Family, Hook, IpSet, IpSetId, IpSetMember,
+    MapsTo, Rule, Ruleset, Set, SetId, Table, TableId, element_of,
+};
+pub use xt::{MarkOp, NatRange, Side, XtMatch, XtTarget};

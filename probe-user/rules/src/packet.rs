@@ -1,0 +1,104 @@
+//! A packet, as far as it is known.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::model::{NetnsId, Proto};
+use crate::wide::Wide;
+
+/// A network interface as rules see it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Nic {
+    /// Its index, unique in its namespace.
+    pub index: u32,
+    /// Its name. Untrusted: a container names its own.
+    pub name: Arc<str>,
+}
+
+/// Who sent a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Sender {
+    /// This address.
+    Address(IpAddr),
+    /// Some machine elsewhere: no address of this node, no loopback address. Which one it is
+    /// becomes a condition where rules ask for it.
+    Elsewhere,
+}
+
+/// The first packet of a connection, as far as it is known.
+///
+/// Made by [`Packet::new`]; what is known besides is set then. [`traverse`](crate::traverse)
+/// gives it back as it leaves a hook, for the next.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Packet {
+    /// The namespace whose rules it passes.
+    pub netns: NetnsId,
+    /// The protocol.
+    pub proto: Proto,
+    /// Who sent it.
+    pub source: Sender,
+    /// The source port, host byte order; `None` for any ephemeral port.
+    pub sport: Option<u16>,
+    /// Where it goes, as NAT has it so far.
+    pub destination: IpAddr,
+    /// The port there, host byte order.
+    pub dport: u16,
+    /// The interface that it came in by. `None` at output.
+    pub iif: Option<Nic>,
+    /// The interface that it goes out by. `None` before routing.
+    pub oif: Option<Nic>,
+    /// Its mark.
+    pub mark: u32,
+    /// The mark of its connection.
+    pub ct_mark: u32,
+    /// The user id of the sending process; `None` when not known or not local.
+    pub uid: Option<u32>,
+    /// Whether conntrack, and so NAT, is kept away from it.
+    pub untracked: bool,
+    /// Where it was sent to before DNAT, once that is decided: DNAT changes a
+    /// connection at most once. `Some` with the same values when it is left alone: behind
+    /// prerouting and output whoever sends it on sets that, if no chain did. So a packet that
+    /// comes in again over loopback is not translated twice.
+    pub original: Option<(IpAddr, u16)>,
+    /// Whom the receiver will see, once that is decided.
+    pub seen_as: Option<SeenAs>,
+    /// The socket that TPROXY gave it to: address and port.
+    pub tproxy: Option<(IpAddr, u16)>,
+    /// What else it stands for; `None` for this one packet.
+    pub(crate) wide: Option<Arc<Wide>>,
+}
+
+impl Packet {
+    /// A packet before its first hook: not marked, not translated, at no interface.
+    pub fn new(netns: NetnsId, proto: Proto, source: Sender, to: SocketAddr) -> Self {
+        Self {
+            netns,
+            proto,
+            source,
+            sport: None,
+            destination: to.ip(),
+            dport: to.port(),
+            iif: None,
+            oif: None,
+            mark: 0,
+            ct_mark: 0,
+            uid: None,
+            untracked: false,
+            original: None,
+            seen_as: None,
+            tproxy: None,
+            wide: None,
+        }
+    }
+}
+
+/// What SNAT makes of the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SeenAs {
+    /// It stays.
+    Itself,
+    /// This address.
+    Address(IpAddr),
+    /// The address of the interface that it goes out by.
+    Masqueraded,
+}

@@ -1,0 +1,393 @@
+//! Which ports the rules of a namespace take: for `list`, and to know what to ask.
+//!
+//! Packets to all ports of all addresses of the namespace are sent through its rules at
+//! once. What tells them apart splits them, so that what is said here of a port is what
+//! is said of one packet to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::dialect::{self, Meaning};
+use super::nat::{self, address, number};
+use super::wide::{Wide, numbered};
+use super::{Fate, Nic, Outcome, Packet, Sender, Source, text, traverse};
+use crate::model::{Address, BaseChain, ChainKind, Hook, Link, LinkKind, NetnsId, Proto, Ruleset};
+
+pub use super::wide::Ranges;
+
+/// Where packets come in, and where to.
+#[derive(Debug, Clone)]
+pub struct Here {
+    /// The namespace.
+    pub netns: NetnsId,
+    /// The devices that lead to others.
+    pub devices: Arc<[Nic]>,
+    /// The namespace's addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Here {
+    /// Where packets of others come into a namespace, and where to. Links and addresses of
+    /// other namespaces are no concern.
+    pub fn new(netns: NetnsId, links: &[Link], addresses: &[Address]) -> Self {
+        let leads_in = |link: &&Link| {
+            let dummy = matches!(&link.kind, LinkKind::Other(kind) if kind == "dummy");
+            link.netns == netns && link.up && link.kind != LinkKind::Loopback && !dummy
+        };
+        let nic = |link: &Link| Nic { index: link.index, name: link.name.as_str().into() };
+        let own = addresses.iter().filter(|address| address.netns == netns);
+        let mut addresses: Vec<IpAddr> = own.map(|a| a.address.to_canonical()).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        Self { netns, devices: links.iter().filter(leads_in).map(nic).collect(), addresses }
+    }
+}
+
+/// A port that rules take, with or without a socket.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Taken {
+    /// The protocol.
+    pub proto: Proto,
+    /// The address; `None` for every address of the namespace.
+    pub address: Option<IpAddr>,
+    /// The port, host byte order.
+    pub port: u16,
+    /// Whether it is IPv6 that is taken.
+    pub ipv6: bool,
+    /// Where it leads: at most [`Taken::TARGETS`].
+    pub targets: Vec<(IpAddr, u16)>,
+    /// How many there are in all.
+    pub total: usize,
+    /// Who takes it, and what for, as the rules say.
+    pub meaning: Meaning,
+    /// Whether all packets to it are refused or dropped.
+    pub refused: bool,
+}
+
+impl Taken {
+    /// How many targets are kept.
+    pub const TARGETS: usize = 4;
+}
+
+/// More ports than are named one by one, which a rule takes together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Many {
+    /// The protocol.
+    pub proto: Proto,
+    /// The ports, host byte order.
+    pub ports: Ranges,
+    /// Whether it surely takes all of them: else some, as far as it is known.
+    pub surely: bool,
+    /// The rule, in words.
+    pub rule: String,
+}
+
+/// What the rules of a namespace take.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// In the order of port, protocol and address.
+    pub ports: Vec<Taken>,
+    /// What takes very many.
+    pub many: Vec<Many>,
+    /// A rule of which it is not known what it does with which ports, in words.
+    pub unclear: Option<String>,
+}
+
+/// What a port that is found costs.
+const PORT: usize = 100;
+/// How many ports of one rule are listed: a range of more is no published port.
+const MAX_PORTS: usize = 1024;
+
+/// Every port of this namespace's addresses that rules translate, redirect or refuse
+/// for want of a backend. In the order of port, protocol and address.
+pub fn taken(source: &dyn Source, ruleset: &Ruleset, here: &Here) -> Found {
+    let mut search =
+        Search { source, ruleset, here, kept: BTreeMap::new(), found: Found::default() };
+    for ipv6 in [false, true] {
+        let takes = |chain: &&BaseChain| chain.id.table.family.takes(ipv6);
+        if ruleset.base_chains.iter().any(|chain| takes(&chain)) {
+            for proto in Proto::ALL {
+                search.try_others(proto, ipv6);
+                search.try_own(proto, ipv6);
+            }
+        }
+    }
+    search.finish()
+}
+
+/// How many addresses that are not the namespace's are told at most.
+const ADDRESSES: usize = 4096;
+
+/// The addresses that are not the namespace's at which its rules take a port: those of
+/// services. Whole networks are none.
+pub fn addresses(
+    source: &dyn Source,
+    ruleset: &Ruleset,
+    here: &Here,
+    proto: Proto,
+    port: u16,
+) -> Vec<IpAddr> {
+    let found = Found::default();
+    let search = Search { source, ruleset, here, kept: BTreeMap::new(), found };
+    let mut all = BTreeSet::new();
+    for ipv6 in [false, true] {
+        let is_one = |a: &&IpAddr| a.is_ipv6() == ipv6;
+        let Some(own) = here.addresses.iter().find(is_one) else { continue };
+        let every = if ipv6 { u128::MAX } else { u128::from(u32::MAX) };
+        let local = here.addresses.iter().filter(is_one).map(|a| (number(*a), number(*a)));
+        let local = Ranges::new(local.chain([loopback(ipv6).1]));
+        let (_, others) = Ranges::new([(0, every)]).split(&local);
+        let one = Ranges::ports([(port, port)]);
+        let packet = search.packet(proto, *own, others, Arc::clone(&here.devices)).with_ports(one);
+        let mine = Packet { source: Sender::Address(*own), ..packet.clone() };
+        let theirs =
+            here.devices.first().map(|device| Packet { iif: Some(device.clone()), ..packet });
+        let ways = theirs.map(|theirs| (Hook::Prerouting, theirs));
+        for (hook, mut packet) in ways.into_iter().chain([(Hook::Output, mine)]) {
+            if let Some(wide) = packet.wide.as_mut().map(Arc::make_mut) {
+                wide.from_itself = false;
+                if hook == Hook::Output {
+                    wide.devices = Arc::default();
+                }
+            }
+            for outcome in traverse(source, ruleset, hook, packet).iter().filter(|o| is_taken(o)) {
+                let wide = outcome.packet.wide.as_ref();
+                let addresses = wide.map(|wide| &wide.addresses);
+                let few = addresses.filter(|all| all.len() <= MAX_PORTS as u128);
+                let numbers = few.into_iter().flat_map(Ranges::iter);
+                all.extend(
+                    numbers
+                        .filter_map(|n| address(n, ipv6))
+                        .take(ADDRESSES.saturating_sub(all.len())),
+                );
+            }
+        }
+    }
+    all.into_iter().collect()
+}
+
+/// A port, protocol, address and IP version.
+type Key = (u16, Proto, Option<IpAddr>, bool);
+
+/// What is known of one, and by which pass.
+struct Kept {
+    pass: Hook,
+    targets: BTreeSet<(IpAddr, u16)>,
+    meaning: Meaning,
+}
+
+struct Search<'a> {
+    source: &'a dyn Source,
+    ruleset: &'a Ruleset,
+    here: &'a Here,
+    kept: BTreeMap<Key, Kept>,
+    found: Found,
+}
+
+impl Search<'_> {
+    /// Packets of others, to all addresses that they can be sent to.
+    fn try_others(&mut self, proto: Proto, ipv6: bool) {
+        let own = self.own(ipv6);
+        let (Some(first), Some(device)) = (own.first(), self.here.devices.first()) else { return };
+        let all = numbered(&own);
+        let packet = self.packet(proto, *first, all.clone(), Arc::clone(&self.here.devices));
+        let packet = Packet { iif: Some(device.clone()), ..packet };
+        for outcome in traverse(self.source, self.ruleset, Hook::Prerouting, packet) {
+            if outcome.fate != Fate::Passes || is_taken(&outcome) || !self.has_filters(Hook::Input)
+            {
+                self.add(Hook::Prerouting, &all, &outcome);
+                continue;
+            }
+            for outcome in traverse(self.source, self.ruleset, Hook::Input, outcome.packet) {
+                self.add(Hook::Prerouting, &all, &outcome);
+            }
+        }
+    }
+
+    /// Packets that processes of the namespace send to it.
+    fn try_own(&mut self, proto: Proto, ipv6: bool) {
+        let own = self.own(ipv6);
+        let loopback = loopback(ipv6);
+        let all = numbered(&own);
+        let every = Ranges::new(all.as_ranges().iter().copied().chain([loopback.1]));
+        let oif = Some(Nic { index: 1, name: "lo".into() });
+        let packet =
+            Packet { oif, ..self.packet(proto, loopback.0, every.clone(), Arc::default()) };
+        // What holds for all addresses but loopback's is said of all.
+        let all = if own.is_empty() { every } else { all };
+        for outcome in traverse(self.source, self.ruleset, Hook::Output, packet) {
+            self.add(Hook::Output, &all, &outcome);
+        }
+    }
+
+    /// The namespace's addresses of an IP version, without loopback's.
+    fn own(&self, ipv6: bool) -> Vec<IpAddr> {
+        let is_own = |a: &&IpAddr| a.is_ipv6() == ipv6 && !a.is_loopback();
+        self.here.addresses.iter().filter(is_own).copied().collect()
+    }
+
+    /// To every port of some addresses: of others by devices, without any by processes of
+    /// the namespace.
+    fn packet(&self, proto: Proto, to: IpAddr, all: Ranges, devices: Arc<[Nic]>) -> Packet {
+        let wide = Wide {
+            ports: Ranges::ports([(1, u16::MAX)]),
+            addresses: all.clone(),
+            from_itself: devices.is_empty(),
+            devices,
+            same_port: true,
+            same_address: true,
+            tproxy_port: false,
+        };
+        let mut packet =
+            Packet::new(self.here.netns, proto, Sender::Elsewhere, SocketAddr::new(to, 1));
+        packet.wide = Some(Arc::new(wide));
+        // One of them stands for all.
+        packet.with_addresses(all)
+    }
+
+    fn has_filters(&self, hook: Hook) -> bool {
+        let filters = |chain: &BaseChain| chain.hook == hook && chain.kind == ChainKind::Filter;
+        self.ruleset.base_chains.iter().any(filters)
+    }
+
+    /// Takes notice of what becomes of packets that a pass began with `all` addresses.
+    fn add(&mut self, pass: Hook, all: &Ranges, outcome: &Outcome) {
+        let packet = &outcome.packet;
+        let Some(wide) = &packet.wide else { return };
+        // What becomes of a packet behind a translation is another question.
+        let refuses = !is_taken(outcome);
+        if refuses && outcome.fate == Fate::Unknown {
+            if self.found.unclear.is_none() && self.source.spend(1) {
+                self.found.unclear = Some(Self::rule(outcome));
+            }
+            return;
+        }
+        if refuses && !matches!(outcome.fate, Fate::Dropped | Fate::Rejected(_)) {
+            return;
+        }
+        let meaning = dialect::meaning(&outcome.trail);
+        if refuses && meaning.refused.is_none() {
+            return;
+        }
+        let ports: Vec<u128> = wide.ports.iter().take(MAX_PORTS + 1).collect();
+        if ports.len() > MAX_PORTS {
+            if !refuses {
+                let (proto, ports) = (packet.proto, wide.ports.clone());
+                let surely = outcome.depends.is_empty();
+                let many = Many { proto, ports, surely, rule: Self::rule(outcome) };
+                if !self.found.many.contains(&many) {
+                    self.found.many.push(many);
+                }
+            }
+            return;
+        }
+        let ipv6 = packet.original.map_or(packet.destination, |(to, _)| to).is_ipv6();
+        let is_everywhere = wide.addresses.split(all).0 == *all;
+        let addresses: Vec<Option<IpAddr>> = match is_everywhere {
+            true => vec![None],
+            false => each_address(&wide.addresses, ipv6).into_iter().map(Some).collect(),
+        };
+        for address in addresses {
+            if address.is_some() && meaning.what == Some(dialect::CLUSTER_IP) {
+                continue;
+            }
+            for port in &ports {
+                let Ok(port) = u16::try_from(*port) else { continue };
+                if !self.source.spend(PORT) {
+                    return;
+                }
+                let target = (!refuses).then(|| target(packet, wide, port));
+                self.keep((port, packet.proto, address, ipv6), pass, target, &meaning);
+            }
+        }
+    }
+
+    fn keep(&mut self, key: Key, pass: Hook, target: Option<(IpAddr, u16)>, meaning: &Meaning) {
+        let new = || Kept { pass, targets: BTreeSet::new(), meaning: meaning.clone() };
+        let kept = self.kept.entry(key).or_insert_with(new);
+        // What the first pass says counts; a second way adds nothing.
+        if let Some(target) = target.filter(|_| kept.pass == pass || kept.targets.is_empty()) {
+            if kept.targets.is_empty() {
+                kept.meaning = meaning.clone();
+                kept.pass = pass;
+            }
+            kept.targets.insert(target);
+        }
+    }
+
+    /// The rule that decided, in words.
+    fn rule(outcome: &Outcome) -> String {
+        let last = outcome.trail.iter().rev().find_map(|step| Some((step, step.rule()?)));
+        let words = last.map(|(step, rule)| {
+            format!("{} (chain {})", text::describe(&step.chain, rule), step.chain.name)
+        });
+        words.unwrap_or_else(|| "one that is not told".to_owned())
+    }
+
+    fn finish(self) -> Found {
+        let mut found = self.found;
+        for ((port, proto, address, ipv6), kept) in &self.kept {
+            // What is taken at every address needs no row for one of them.
+            let everywhere = self.kept.get(&(*port, *proto, None, *ipv6));
+            if address.is_some() && everywhere.is_some_and(|all| all.targets == kept.targets) {
+                continue;
+            }
+            found.ports.push(Taken {
+                proto: *proto,
+                address: *address,
+                port: *port,
+                ipv6: *ipv6,
+                targets: kept.targets.iter().take(Taken::TARGETS).copied().collect(),
+                total: kept.targets.len(),
+                meaning: kept.meaning.clone(),
+                refused: kept.targets.is_empty(),
+            });
+        }
+        found
+    }
+}
+
+/// How many addresses of loopback's network are told apart.
+const LOOPBACKS: u128 = 16;
+
+/// The loopback address of an IP version, and all of its network as numbers.
+fn loopback(ipv6: bool) -> (IpAddr, (u128, u128)) {
+    let one = nat::loopback(ipv6);
+    if ipv6 {
+        return (one, (number(one), number(one)));
+    }
+    let last = IpAddr::from([127, 255, 255, 255]);
+    (one, (number(IpAddr::from([127, 0, 0, 0])), number(last)))
+}
+
+/// Addresses one by one: of most of loopback's network the one that is used.
+fn each_address(all: &Ranges, ipv6: bool) -> Vec<IpAddr> {
+    let (one, (from, to)) = loopback(ipv6);
+    let (here, others) = all.split(&Ranges::new([(from, to)]));
+    let many = here.len() > LOOPBACKS;
+    let here = here.iter().take(if many { 0 } else { MAX_PORTS });
+    let numbers = others.iter().take(MAX_PORTS).chain(here);
+    numbers.filter_map(|n| address(n, ipv6)).chain(many.then_some(one)).collect()
+}
+
+/// Whether packets go elsewhere than they were sent to.
+fn is_taken(outcome: &Outcome) -> bool {
+    let packet = &outcome.packet;
+    let wide = packet.wide.as_ref();
+    let stays = wide.is_none_or(|wide| wide.same_port && wide.same_address);
+    packet.tproxy.is_some() || !stays && packet.original.is_some()
+}
+
+/// Where a packet to a port is sent then.
+fn target(packet: &Packet, wide: &Wide, port: u16) -> (IpAddr, u16) {
+    match packet.tproxy {
+        Some((to, _)) if wide.tproxy_port => (to, port),
+        Some(to) => to,
+        None if wide.same_port => (packet.destination, port),
+        None => (packet.destination, packet.dport),
+    }
+}
+
+#[cfg(test)]
+mod tests;

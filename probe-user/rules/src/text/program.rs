@@ -1,0 +1,481 @@
+//! What a rule does, in words: its conditions and its actions.
+
+use std::net::SocketAddr;
+
+use super::super::lower::{
+    Action, Compute, Draw, Field, Key, Nat, Op, Slot, Term, Test, Translates, lower,
+};
+use super::values::{self, Kind};
+use super::xt;
+use crate::model::{
+    Base, BitOp, Bytes, ChainId, CmpOp, CtKey, FibResult, MetaKey, Rejection, Rule, Side, XtMatch,
+};
+
+/// A condition in words.
+pub(super) struct Condition {
+    pub(super) text: String,
+    /// Whether it tests the destination port.
+    pub(super) tests_port: bool,
+    /// Whether it says no more than the protocol.
+    is_protocol: bool,
+    /// What it says the lowest value of.
+    from: Option<Term>,
+}
+
+/// A rule in words.
+pub(super) struct Program {
+    pub(super) conditions: Vec<Condition>,
+    pub(super) actions: Vec<String>,
+    /// The protocol that was tested.
+    proto: Option<String>,
+    /// Numbers that were drawn.
+    drawn: Vec<(Slot, String)>,
+}
+
+/// A value in words.
+struct Said {
+    text: String,
+    kind: Kind,
+    /// Bits that were cut out of it.
+    mask: Option<Bytes>,
+    /// A constant, which is written as its use needs.
+    value: Option<Bytes>,
+}
+
+impl Said {
+    fn new(text: impl Into<String>, kind: Kind) -> Self {
+        Self { text: text.into(), kind, mask: None, value: None }
+    }
+
+    fn with_mask(self) -> String {
+        match &self.mask {
+            Some(mask) => format!("{} & {}", self.text, values::value(self.kind, &mask.0)),
+            None => self.text,
+        }
+    }
+}
+
+impl Program {
+    pub(super) fn of(chain: &ChainId, rule: &Rule) -> Self {
+        let mut program =
+            Self { conditions: Vec::new(), actions: Vec::new(), proto: None, drawn: Vec::new() };
+        for op in &lower(chain.table.family, rule) {
+            program.op(op);
+        }
+        program
+    }
+
+    /// Its conditions in one line.
+    pub(super) fn conditions(&self) -> String {
+        let all: Vec<&str> = self.conditions.iter().map(|one| one.text.as_str()).collect();
+        all.join(" ")
+    }
+
+    fn op(&mut self, op: &Op) {
+        match op {
+            Op::Test(test) => self.test(test),
+            Op::Draw { slot, modulus, offset, how } => {
+                let plus = if *offset == 0 { String::new() } else { format!(" offset {offset}") };
+                let what = match how {
+                    Draw::Random => "numgen random".to_owned(),
+                    Draw::InTurn => "numgen inc".to_owned(),
+                    Draw::Hash(None) => "symhash".to_owned(),
+                    Draw::Hash(Some(key)) => format!("jhash {}", self.key(key)),
+                };
+                self.drawn.push((*slot, format!("{what} mod {modulus}{plus}")));
+            }
+            Op::Find { set, key, slot: None } => {
+                let text = format!("{} vmap {}", self.key(key), named(set));
+                self.condition(text, key.has(&is_dport));
+            }
+            // What is done with it says what it is.
+            Op::Find { slot: Some(_), .. } | Op::Needs(_) | Op::Keep { .. } => {}
+            Op::Do(action) => self.act(action),
+        }
+    }
+
+    fn test(&mut self, test: &Test) {
+        match test {
+            Test::Compare { term: Term::Unknown, .. } => self.condition("(compare)".into(), false),
+            Test::Range { term: Term::Unknown, .. } => self.condition("(range)".into(), false),
+            Test::Compare { term, op, value } => self.compare(term, *op, value),
+            Test::Range { term, invert, from, to } => {
+                let said = self.term(term);
+                let value = |bytes: &Bytes| values::value(said.kind, &bytes.0);
+                let (from, to) = (value(from), value(to));
+                let text = format!("{} {}{from}-{to}", said.text, not(*invert));
+                self.condition(text, term.has(&is_dport));
+            }
+            Test::In { set, key, invert } => {
+                let text = format!("{} {}{}", self.key(key), not(*invert), named(set));
+                self.condition(text, key.has(&is_dport));
+            }
+            Test::Match(one) => {
+                if let Some(text) = xt::condition(one, self.proto.as_deref()) {
+                    self.condition(text, tests_port(one));
+                }
+            }
+            Test::Opaque(what) => self.condition(format!("({what})"), false),
+        }
+    }
+
+    fn act(&mut self, action: &Action) {
+        let text = match action {
+            Action::SetMeta { key, to } => self.assigned(to, &Field::Meta(key.clone())),
+            Action::SetCt { key, to } => self.assigned(to, &Field::Ct { key: *key, reply: None }),
+            Action::CopyMark { restore: true } => "mark = ct mark".to_owned(),
+            Action::CopyMark { restore: false } => "ct mark = mark".to_owned(),
+            Action::SetPayload { base, offset, len } => {
+                format!("change {len} bytes at {}+{offset}", header(*base))
+            }
+            Action::Verdict(verdict) => values::verdict(verdict),
+            Action::Nat(nat) => {
+                let word = match nat.kind {
+                    Translates::Source => "snat",
+                    Translates::Destination => "dnat",
+                    Translates::ByHook => "netmap",
+                };
+                format!("{word} to {}", self.target(nat))
+            }
+            Action::Redirect { ports, .. } => match ports {
+                Some(ports) => format!("redirect to :{}", self.ports(ports)),
+                None => "redirect".to_owned(),
+            },
+            Action::Masquerade => "masquerade".to_owned(),
+            Action::Tproxy { address, port } => self.tproxy(address.as_ref(), port.as_ref()),
+            Action::Reject(rejection) => reject(*rejection),
+            Action::Notrack => "notrack".to_owned(),
+            Action::Nothing(Some(name)) => name.to_lowercase(),
+            Action::Unknown(name) => format!("(target {name})"),
+            Action::Nothing(None) | Action::Settle => return,
+        };
+        self.actions.push(text);
+    }
+
+    fn compare(&mut self, term: &Term, op: CmpOp, value: &Bytes) {
+        let said = self.term(term);
+        let is_zero = value.0.iter().all(|b| *b == 0);
+        let sign = match op {
+            CmpOp::Eq => "",
+            CmpOp::Neq => "!= ",
+            CmpOp::Lt => "< ",
+            CmpOp::Lte => "<= ",
+            CmpOp::Gt => "> ",
+            CmpOp::Gte => ">= ",
+        };
+        let name = &said.text;
+        let shown = values::value(said.kind, &value.0);
+        let text = match (said.kind, &said.mask, op) {
+            (Kind::State, Some(mask), CmpOp::Neq | CmpOp::Eq) if is_zero => {
+                let not = not(op == CmpOp::Eq);
+                format!("{name} {not}{}", values::states(values::number(&mask.0)))
+            }
+            (Kind::Address { .. }, Some(mask), _) if values::prefix_of(&mask.0).is_some() => {
+                let prefix = values::prefix_of(&mask.0).unwrap_or_default();
+                format!("{name} {sign}{shown}/{prefix}")
+            }
+            (_, Some(mask), _) => {
+                let sign = if sign.is_empty() { "== " } else { sign };
+                format!("{name} & {} {sign}{shown}", values::value(said.kind, &mask.0))
+            }
+            // A range is two comparisons of one term.
+            (_, None, CmpOp::Lte) if self.begins_range(term) => {
+                let begin = self.conditions.pop().map(|begin| begin.text).unwrap_or_default();
+                format!("{}-{shown}", begin.replacen(">= ", "", 1))
+            }
+            (_, None, _) => format!("{name} {sign}{shown}"),
+        };
+        let is_protocol = said.kind == Kind::Protocol && op == CmpOp::Eq && said.mask.is_none();
+        match (said.kind, op) {
+            (Kind::Protocol, CmpOp::Eq) => self.proto = Some(shown),
+            // Only the guard of what follows in a table of both versions.
+            (Kind::Family, CmpOp::Eq) => return,
+            _ => {}
+        }
+        self.condition(text, term.has(&is_dport));
+        if let Some(last) = self.conditions.last_mut() {
+            last.from = (op == CmpOp::Gte && said.mask.is_none()).then(|| term.clone());
+            last.is_protocol =
+                is_protocol && !term.has(&|f| matches!(f, Field::Protocol { ipv6: true }));
+        }
+    }
+
+    fn begins_range(&self, term: &Term) -> bool {
+        self.conditions.last().is_some_and(|last| last.from.as_ref() == Some(term))
+    }
+
+    /// Adds a condition. One that names the protocol says again what was tested.
+    fn condition(&mut self, text: String, tests_port: bool) {
+        if let Some(proto) = &self.proto
+            && text.strip_prefix(proto.as_str()).is_some_and(|text| text.starts_with(' '))
+        {
+            self.conditions.retain(|condition| !condition.is_protocol);
+        }
+        self.conditions.push(Condition { text, tests_port, is_protocol: false, from: None });
+    }
+
+    fn term(&self, term: &Term) -> Said {
+        match term {
+            Term::Field(field) => self.field(field),
+            Term::Constant(value) => {
+                Said { value: Some(value.clone()), ..Said::new("", Kind::Other) }
+            }
+            Term::Drawn(slot) => {
+                let drawn = self.drawn.iter().find(|(known, _)| known == slot);
+                Said::new(drawn.map_or("(unknown)", |(_, text)| text), Kind::Number)
+            }
+            Term::Data { find, .. } => {
+                let (set, key) = &**find;
+                Said::new(format!("{} map {}", self.key(key), named(set)), Kind::Other)
+            }
+            Term::Kept { was, .. } => self.term(was),
+            Term::Part { of, .. } => self.term(of),
+            Term::Computed { of, how, .. } => computed(self.term(of), how),
+            Term::Unknown => Said::new("(unknown)", Kind::Other),
+        }
+    }
+
+    fn field(&self, field: &Field) -> Said {
+        let address = |side, ipv6: bool| {
+            let ip = if ipv6 { "ip6" } else { "ip" };
+            Said::new(format!("{ip} {side}"), Kind::Address { ipv6 })
+        };
+        let th = self.proto.as_deref().unwrap_or("th");
+        match field {
+            Field::Saddr { ipv6, .. } => address("saddr", *ipv6),
+            Field::Daddr { ipv6, .. } => address("daddr", *ipv6),
+            Field::Protocol { ipv6: false } => Said::new("ip protocol", Kind::Protocol),
+            Field::Protocol { ipv6: true } => Said::new("ip6 nexthdr", Kind::Protocol),
+            Field::Sport => Said::new(format!("{th} sport"), Kind::Port),
+            Field::Dport => Said::new(format!("{th} dport"), Kind::Port),
+            Field::Header { base: Base::Transport, offset: 13, len: 1 } => {
+                Said::new("tcp flags", Kind::Other)
+            }
+            Field::Header { base, offset, len } => {
+                let place = format!("@{},{},{}", header(*base), offset * 8, len * 8);
+                Said::new(place, Kind::Other)
+            }
+            Field::Meta(key) => meta(key),
+            Field::Ct { key, reply } => ct(*key, *reply),
+            Field::Fib { result, saddr, iif, oif, mark, present } => {
+                let mut text = format!("fib {}", if *saddr { "saddr" } else { "daddr" });
+                for (is, word) in [(*mark, " . mark"), (*iif, " . iif"), (*oif, " . oif")] {
+                    text.push_str(if is { word } else { "" });
+                }
+                let (what, kind) = match result {
+                    _ if *present => (" exists", Kind::Other),
+                    FibResult::Oif => (" oif", Kind::Number),
+                    FibResult::Oifname => (" oifname", Kind::Interface),
+                    FibResult::AddrType => (" type", Kind::AddressType),
+                };
+                Said::new(text + what, kind)
+            }
+            Field::Other { what, .. } => Said::new(what.to_string(), Kind::Other),
+        }
+    }
+
+    /// A key: `ip daddr . meta l4proto . th dport`.
+    fn key(&self, key: &Key) -> String {
+        let own = key.parts.iter().take(key.own);
+        let parts: Vec<String> = own.map(|(term, _)| self.term(term).with_mask()).collect();
+        if parts.is_empty() { "(unknown)".to_owned() } else { parts.join(" . ") }
+    }
+
+    fn assigned(&self, to: &Term, field: &Field) -> String {
+        let Said { text: name, kind, .. } = self.field(field);
+        let short = name.strip_prefix("meta ").unwrap_or(&name);
+        let said = match to {
+            Term::Unknown => return format!("{short} set"),
+            to => self.term(to),
+        };
+        if let Some(value) = &said.value {
+            return format!("{short} = {}", values::value(kind, &value.0));
+        }
+        let text = said.with_mask();
+        match text.strip_prefix(&name).filter(|rest| rest.starts_with(' ')) {
+            Some(rest) => format!("{short}{rest}"),
+            None => format!("{short} = {text}"),
+        }
+    }
+
+    fn target(&self, nat: &Nat) -> String {
+        let ports = nat.ports.as_ref();
+        let Some((first, last)) = &nat.addresses else {
+            return ports.map_or_else(String::new, |ports| format!(":{}", self.ports(ports)));
+        };
+        let said = self.term(first);
+        let Some(value) = said.value else {
+            // A map gives the address, and the port with it.
+            let is_other = |(port, _): &&(Term, Term)| !matches!(port, Term::Data { .. });
+            let port = ports.filter(is_other).map(|ports| format!(" port {}", self.ports(ports)));
+            return format!("{}{}", said.text, port.unwrap_or_default());
+        };
+        let one = super::target(&value).map(|(address, _)| address);
+        if let (Some(address), true, Some((Term::Constant(from), Term::Constant(to)))) =
+            (one, first == last, ports)
+            && from == to
+            && nat.base.is_none()
+        {
+            let port = u16::try_from(values::number_be(&from.0)).unwrap_or_default();
+            return SocketAddr::new(address, port).to_string();
+        }
+        let ipv6 = one.is_some_and(|address| address.is_ipv6());
+        let kind = Kind::Address { ipv6 };
+        let mut text = values::value(kind, &value.0);
+        if let Some(end) = self.term(last).value.filter(|end| *end != value) {
+            text.push_str(&format!("-{}", values::value(kind, &end.0)));
+        }
+        if let Some(ports) = ports {
+            text.push_str(&format!(":{}", self.ports(ports)));
+        }
+        if let Some(base) = nat.base {
+            text.push_str(&format!("/{base}"));
+        }
+        text
+    }
+
+    fn tproxy(&self, address: Option<&Term>, port: Option<&Term>) -> String {
+        let address = address.map(|term| {
+            let said = self.term(term);
+            let value = said.value.as_ref().and_then(super::target);
+            value.map_or(said.text, |(address, _)| match (address, port) {
+                (std::net::IpAddr::V6(address), Some(_)) => format!("[{address}]"),
+                _ => address.to_string(),
+            })
+        });
+        let port = port.map(|term| self.port(term));
+        match (address, port) {
+            (Some(address), Some(port)) => format!("tproxy to {address}:{port}"),
+            (Some(address), None) => format!("tproxy to {address}"),
+            (None, Some(port)) => format!("tproxy to :{port}"),
+            (None, None) => "tproxy to the same port".to_owned(),
+        }
+    }
+
+    fn port(&self, term: &Term) -> String {
+        let said = self.term(term);
+        match &said.value {
+            // A register of four bytes holds a port in its first two.
+            Some(value) => values::value(Kind::Port, value.0.get(..2).unwrap_or(&value.0)),
+            None => said.text,
+        }
+    }
+
+    fn ports(&self, (first, last): &(Term, Term)) -> String {
+        let from = self.port(first);
+        if first == last { from } else { format!("{from}-{}", self.port(last)) }
+    }
+}
+
+impl Key {
+    /// Whether a part that was loaded for it is made of a field.
+    fn has(&self, field: &dyn Fn(&Field) -> bool) -> bool {
+        self.parts.iter().take(self.own).any(|(term, _)| term.has(field))
+    }
+}
+
+fn is_dport(field: &Field) -> bool {
+    *field == Field::Dport
+}
+
+/// Whether a match says something of destination ports.
+fn tests_port(one: &XtMatch) -> bool {
+    let some = |ports: (u16, u16), invert: bool| ports != (0, u16::MAX) || invert;
+    match one {
+        XtMatch::Tcp { dports, invert_dports, .. } | XtMatch::Udp { dports, invert_dports, .. } => {
+            some(*dports, *invert_dports)
+        }
+        XtMatch::Multiport { side, .. } => *side != Side::Source,
+        _ => false,
+    }
+}
+
+fn computed(mut said: Said, how: &Compute) -> Said {
+    match how {
+        Compute::Swap(_) => {}
+        Compute::Bits(BitOp::MaskXor { mask, xor }) if xor.0.iter().all(|b| *b == 0) => {
+            said.mask = Some(Bytes::clone(mask));
+        }
+        Compute::Bits(BitOp::MaskXor { mask, xor }) => {
+            let (mask, xor) = (values::number(&mask.0), values::number(&xor.0));
+            let sets = mask & xor == 0 && mask | xor == u32::MAX;
+            let more = match (sets, mask) {
+                (true, _) => format!(" | {xor:#x}"),
+                (_, u32::MAX) => format!(" ^ {xor:#x}"),
+                _ => format!(" & {mask:#x} ^ {xor:#x}"),
+            };
+            said.text.push_str(&more);
+        }
+        Compute::Bits(BitOp::Shl(bits)) => said.text.push_str(&format!(" << {bits}")),
+        Compute::Bits(BitOp::Shr(bits)) => said.text.push_str(&format!(" >> {bits}")),
+        Compute::Bits(BitOp::Other) => said.text.push_str(" (computed)"),
+    }
+    said
+}
+
+fn not(invert: bool) -> &'static str {
+    if invert { "!= " } else { "" }
+}
+
+fn header(base: Base) -> &'static str {
+    match base {
+        Base::Link => "ll",
+        Base::Network => "nh",
+        Base::Transport => "th",
+        Base::Inner => "ih",
+    }
+}
+
+/// The name of a set. Anonymous ones are known by their elements only.
+fn named(set: &str) -> String {
+    if set.starts_with("__") { "{ … }".to_owned() } else { format!("@{set}") }
+}
+
+fn reject(rejection: Rejection) -> String {
+    match rejection {
+        Rejection::Reset => "reject with a TCP reset",
+        Rejection::Port => "reject",
+        Rejection::Other => "reject as unreachable",
+    }
+    .to_owned()
+}
+
+fn meta(key: &MetaKey) -> Said {
+    let (text, kind) = match key {
+        MetaKey::Mark => ("meta mark", Kind::Mark),
+        MetaKey::Iif => ("iif", Kind::Number),
+        MetaKey::Oif => ("oif", Kind::Number),
+        MetaKey::Iifname => ("iifname", Kind::Interface),
+        MetaKey::Oifname => ("oifname", Kind::Interface),
+        MetaKey::Nfproto => ("meta nfproto", Kind::Family),
+        MetaKey::L4proto => ("meta l4proto", Kind::Protocol),
+        MetaKey::Skuid => ("meta skuid", Kind::Number),
+        MetaKey::Skgid => ("meta skgid", Kind::Number),
+        MetaKey::Prandom => ("meta random", Kind::Number),
+        MetaKey::Protocol => ("meta protocol", Kind::Other),
+        MetaKey::Pkttype => ("meta pkttype", Kind::Other),
+        MetaKey::Other(number) => return Said::new(format!("meta key {number}"), Kind::Other),
+    };
+    Said::new(text, kind)
+}
+
+fn ct(key: CtKey, reply: Option<bool>) -> Said {
+    let (text, kind) = match key {
+        CtKey::State => ("state", Kind::State),
+        CtKey::Direction => ("direction", Kind::Other),
+        CtKey::Status => ("status", Kind::Mark),
+        CtKey::Mark => ("mark", Kind::Mark),
+        CtKey::Src => ("saddr", Kind::Other),
+        CtKey::Dst => ("daddr", Kind::Other),
+        CtKey::Protocol => ("protocol", Kind::Protocol),
+        CtKey::ProtoSrc => ("proto-src", Kind::Port),
+        CtKey::ProtoDst => ("proto-dst", Kind::Port),
+        CtKey::Other(number) => return Said::new(format!("ct key {number}"), Kind::Other),
+    };
+    let direction = match reply {
+        Some(true) => "reply ",
+        Some(false) => "original ",
+        None => "",
+    };
+    Said::new(format!("ct {direction}{text}"), kind)
+}

@@ -1,0 +1,95 @@
+//! How often a node is asked for facts.
+
+use std::cell::RefCell;
+
+use super::*;
+use crate::node::Recorded;
+
+/// Passes on to a node what it is asked, and counts it by kind.
+struct Counted<'a> {
+    node: &'a dyn Node,
+    calls: RefCell<BTreeMap<&'static str, usize>>,
+}
+
+/// Traits whose methods are passed on.
+macro_rules! counted {
+    ($($facts:ident { $($name:ident($($arg:ident: $of:ty),*) -> $gives:ty;)* })*) => {
+        $(impl $facts for Counted<'_> {
+            $(fn $name(&self, $($arg: $of),*) -> $gives {
+                *self.calls.borrow_mut().entry(stringify!($name)).or_default() += 1;
+                self.node.$name($($arg),*)
+            })*
+        })*
+    };
+}
+
+counted! {
+    Topology {
+        host() -> Read<Host>;
+        netns() -> Read<Vec<Netns>>;
+        unseen() -> Read<()>;
+        links(netns: &[NetnsId]) -> Read<Vec<Link>>;
+        addresses(netns: &[NetnsId]) -> Read<Vec<Address>>;
+        routes(netns: &[NetnsId]) -> Read<Vec<Route>>;
+        route(query: &RouteQuery) -> Read<Option<RouteFound>>;
+        settings(netns: &[NetnsId]) -> Read<Vec<NetSettings>>;
+    }
+    Sockets {
+        sockets(netns: &[NetnsId], filter: &SocketFilter) -> Read<Vec<Socket>>;
+        owners(inodes: &BTreeSet<SocketInode>) -> Read<Owners>;
+        kernel_ports(netns: &[NetnsId]) -> Read<Vec<KernelPort>>;
+        connections(netns: &[NetnsId]) -> Vec<Connections>;
+    }
+    Processes {
+        processes(pids: &[Pid]) -> Read<Vec<Process>>;
+        cgroup_path(id: u64) -> Read<Option<CgroupPath>>;
+    }
+    Netfilter {
+        rulesets(netns: &[NetnsId]) -> Read<Vec<Ruleset>>;
+        chain(chain: &ChainId) -> Read<Option<Arc<[Rule]>>>;
+        set(set: &SetId) -> Read<Option<Set>>;
+        set_elements(set: &SetId) -> Read<Option<Arc<[Element]>>>;
+        set_element(set: &SetId, key: &Bytes) -> Read<Option<Element>>;
+        ip_set(set: &IpSetId) -> Read<Option<IpSet>>;
+    }
+    Conntrack {
+        flows(netns: &[NetnsId], filter: &FlowFilter) -> Read<Vec<Flow>>;
+    }
+    LoadBalancers {
+        frontends(netns: &[NetnsId]) -> Read<Vec<Frontend>>;
+    }
+    Runtimes {
+        container(chain: &[ContainerRef], pid: Pid) -> Read<Option<Container>>;
+        containers() -> Read<Vec<Container>>;
+    }
+    Clusters {
+        kube_contexts() -> Read<Vec<KubeContext>>;
+        kube(asks: &[KubeAsk]) -> Vec<Read<KubeObjects>>;
+    }
+    Listeners {
+        certificates(asks: &[TlsAsk]) -> Vec<Read<Option<Certificate>>>;
+    }
+    Observed {
+        observed() -> Read<Option<Watched>>;
+    }
+    Reports {
+        sources() -> Vec<SourceReport>;
+    }
+    Prefetch {
+        prefetch_sockets(filter: &SocketFilter) -> ();
+        prefetch_rules(netns: &[NetnsId]) -> ();
+    }
+}
+
+#[test]
+fn a_question_reads_each_fact_once() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/kind-1.24.json");
+    let recorded = Recorded::load(std::path::Path::new(file)).unwrap();
+    let node = Counted { node: &recorded, calls: RefCell::default() };
+    let mut answer = crate::resolve::answer(&node, &query("30518"));
+    crate::resolve::add_flows(&node, &mut answer, false);
+    assert_eq!(answer.verdict, Verdict::Found);
+    let calls = node.calls.borrow();
+    let all: usize = calls.values().sum();
+    assert!(all <= 150, "{all} calls: {calls:?}");
+}

@@ -1,0 +1,271 @@
+//! The node as one question sees it: each fact is read once, and kept with the gaps that
+//! belong to it. Only this file asks a node for facts.
+//!
+//! What is asked of several namespaces is one read, whose gaps may have words for all of them
+//! together. A read without gaps tells of each of its namespaces, too.
+
+use std::borrow::Borrow;
+use std::cell::{OnceCell, RefCell};
+use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::model::{
+    Address, Bytes, Certificate, CgroupPath, ChainId, Container, ContainerRef, Element, Flow,
+    FlowFilter, Frontend, Gap, Host, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects,
+    Link, NetSettings, Netns, NetnsId, Owners, Pid, Process, Read, Route, RouteFound, RouteQuery,
+    Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, TlsAsk, Watched,
+};
+use crate::node::Node;
+
+/// Something that was read, and what is missing from it.
+#[derive(Clone)]
+pub(super) struct Fact<T> {
+    pub(super) value: T,
+    pub(super) gaps: Rc<[Gap]>,
+}
+
+impl<T> From<Read<T>> for Fact<T> {
+    fn from(read: Read<T>) -> Self {
+        Self { value: read.value, gaps: read.gaps.into() }
+    }
+}
+
+/// Facts of one kind, by what was asked for.
+struct Table<Q, T>(RefCell<HashMap<Q, Fact<T>>>);
+
+impl<Q, T> Default for Table<Q, T> {
+    fn default() -> Self {
+        Self(RefCell::default())
+    }
+}
+
+impl<Q: Eq + Hash, T: Clone> Table<Q, T> {
+    fn get<B>(&self, asked: &B, read: impl FnOnce() -> Read<T>) -> Fact<T>
+    where
+        Q: Borrow<B>,
+        B: Eq + Hash + ToOwned<Owned = Q> + ?Sized,
+    {
+        if let Some(known) = self.0.borrow().get(asked) {
+            return known.clone();
+        }
+        let fact = Fact::from(read());
+        self.0.borrow_mut().insert(asked.to_owned(), fact.clone());
+        fact
+    }
+}
+
+/// Facts that belong to namespaces.
+type OfNetns<T> = Table<Vec<NetnsId>, Rc<[T]>>;
+
+impl<T: Clone> OfNetns<T> {
+    fn of(
+        &self,
+        netns: &[NetnsId],
+        place: impl Fn(&T) -> NetnsId,
+        read: impl FnOnce(&[NetnsId]) -> Read<Vec<T>>,
+    ) -> Fact<Rc<[T]>> {
+        if let Some(known) = self.0.borrow().get(netns) {
+            return known.clone();
+        }
+        let all: Fact<Rc<[T]>> = read(netns).map(Rc::from).into();
+        let mut known = self.0.borrow_mut();
+        if netns.len() > 1 && all.gaps.is_empty() {
+            let mut each: HashMap<NetnsId, Vec<T>> = HashMap::new();
+            for fact in all.value.iter() {
+                each.entry(place(fact)).or_default().push(fact.clone());
+            }
+            for id in netns {
+                let of_one = || Fact::from(Read::whole(each.remove(id).unwrap_or_default().into()));
+                known.entry(vec![*id]).or_insert_with(of_one);
+            }
+        }
+        known.insert(netns.to_vec(), all.clone());
+        all
+    }
+}
+
+/// All that was read so far.
+#[derive(Default)]
+struct Known {
+    sockets: Table<(Vec<NetnsId>, SocketFilter), Rc<[Socket]>>,
+    owners: Table<BTreeSet<SocketInode>, Rc<Owners>>,
+    processes: Table<Vec<Pid>, Rc<[Process]>>,
+    links: OfNetns<Link>,
+    addresses: OfNetns<Address>,
+    every_address: OnceCell<Fact<Rc<[Address]>>>,
+    routes: OfNetns<Route>,
+    kernel_ports: OfNetns<KernelPort>,
+    rulesets: OfNetns<Ruleset>,
+    frontends: OfNetns<Frontend>,
+    settings: OfNetns<NetSettings>,
+    chains: Table<ChainId, Option<Arc<[Rule]>>>,
+    sets: Table<SetId, Option<Rc<Set>>>,
+    set_elements: Table<SetId, Option<Arc<[Element]>>>,
+    ip_sets: Table<IpSetId, Option<Arc<IpSet>>>,
+    route: Table<RouteQuery, Option<RouteFound>>,
+    container: Table<(Vec<ContainerRef>, Pid), Option<Rc<Container>>>,
+    containers: OnceCell<Fact<Rc<[Container]>>>,
+    cgroup_paths: Table<u64, Option<CgroupPath>>,
+    unseen: OnceCell<Fact<()>>,
+    kube_contexts: OnceCell<Fact<Rc<[KubeContext]>>>,
+    kube: Table<KubeAsk, Rc<KubeObjects>>,
+}
+
+/// A node, and what is known of it.
+pub(super) struct World<'a> {
+    node: &'a dyn Node,
+    pub(super) host: Fact<Host>,
+    pub(super) netns: Fact<Rc<[Netns]>>,
+    pub(super) watched: Fact<Option<Rc<Watched>>>,
+    known: Known,
+}
+
+/// Methods that give what namespaces have.
+macro_rules! of_netns {
+    ($($fact:ident: $of:ty,)*) => {
+        $(pub(super) fn $fact(&self, netns: &[NetnsId]) -> Fact<Rc<[$of]>> {
+            self.known.$fact.of(netns, |fact| fact.netns, |netns| self.node.$fact(netns))
+        })*
+    };
+}
+
+impl<'a> World<'a> {
+    pub(super) fn new(node: &'a dyn Node) -> Self {
+        Self {
+            node,
+            host: node.host().into(),
+            netns: node.netns().map(Rc::from).into(),
+            watched: node.observed().map(|watched| watched.map(Rc::new)).into(),
+            known: Known::default(),
+        }
+    }
+
+    of_netns! {
+        links: Link,
+        addresses: Address,
+        routes: Route,
+        kernel_ports: KernelPort,
+        rulesets: Ruleset,
+        frontends: Frontend,
+        settings: NetSettings,
+    }
+
+    /// Says which sockets will be asked for, so that a slow source can begin.
+    pub(super) fn prefetch_sockets(&self, filter: &SocketFilter) {
+        self.node.prefetch_sockets(filter);
+    }
+
+    /// Says that all rules of these namespaces will be asked for.
+    pub(super) fn prefetch_rules(&self, netns: &[NetnsId]) {
+        self.node.prefetch_rules(netns);
+    }
+
+    pub(super) fn sockets(&self, netns: &[NetnsId], filter: &SocketFilter) -> Fact<Rc<[Socket]>> {
+        let asked = (netns.to_vec(), *filter);
+        self.known.sockets.get(&asked, || self.node.sockets(netns, filter).map(Rc::from))
+    }
+
+    /// In the order that [`Owners::of`] needs.
+    pub(super) fn owners(&self, inodes: &BTreeSet<SocketInode>) -> Fact<Rc<Owners>> {
+        let read = || {
+            self.node.owners(inodes).map(|mut owners| {
+                owners.holders.sort_unstable();
+                Rc::new(owners)
+            })
+        };
+        self.known.owners.get(inodes, read)
+    }
+
+    pub(super) fn processes(&self, pids: &[Pid]) -> Fact<Rc<[Process]>> {
+        self.known.processes.get(pids, || self.node.processes(pids).map(Rc::from))
+    }
+
+    /// Those of every namespace. They are asked for at every step of a way.
+    pub(super) fn every_address(&self) -> Fact<Rc<[Address]>> {
+        let all = || self.addresses(&self.netns.value.iter().map(|n| n.id).collect::<Vec<_>>());
+        self.known.every_address.get_or_init(all).clone()
+    }
+
+    pub(super) fn chain(&self, chain: &ChainId) -> Fact<Option<Arc<[Rule]>>> {
+        self.known.chains.get(chain, || self.node.chain(chain))
+    }
+
+    pub(super) fn set(&self, set: &SetId) -> Fact<Option<Rc<Set>>> {
+        self.known.sets.get(set, || self.node.set(set).map(|set| set.map(Rc::new)))
+    }
+
+    pub(super) fn set_elements(&self, set: &SetId) -> Fact<Option<Arc<[Element]>>> {
+        self.known.set_elements.get(set, || self.node.set_elements(set))
+    }
+
+    /// Kept by who asks, for whom it has a price.
+    pub(super) fn set_element(&self, set: &SetId, key: &Bytes) -> Fact<Option<Element>> {
+        self.node.set_element(set, key).into()
+    }
+
+    pub(super) fn ip_set(&self, set: &IpSetId) -> Fact<Option<Arc<IpSet>>> {
+        self.known.ip_sets.get(set, || self.node.ip_set(set).map(|set| set.map(Arc::new)))
+    }
+
+    pub(super) fn route(&self, query: &RouteQuery) -> Fact<Option<RouteFound>> {
+        self.known.route.get(query, || self.node.route(query))
+    }
+
+    /// The container at the end of a chain.
+    pub(super) fn container(
+        &self,
+        chain: &[ContainerRef],
+        pid: Pid,
+    ) -> Fact<Option<Rc<Container>>> {
+        let asked = (chain.to_vec(), pid);
+        let read = || self.node.container(chain, pid).map(|found| found.map(Rc::new));
+        self.known.container.get(&asked, read)
+    }
+
+    pub(super) fn containers(&self) -> Fact<Rc<[Container]>> {
+        self.known.containers.get_or_init(|| self.node.containers().map(Rc::from).into()).clone()
+    }
+
+    pub(super) fn cgroup_path(&self, id: u64) -> Fact<Option<CgroupPath>> {
+        self.known.cgroup_paths.get(&id, || self.node.cgroup_path(id))
+    }
+
+    pub(super) fn unseen(&self) -> Fact<()> {
+        self.known.unseen.get_or_init(|| self.node.unseen().into()).clone()
+    }
+
+    pub(super) fn kube_contexts(&self) -> Fact<Rc<[KubeContext]>> {
+        self.known
+            .kube_contexts
+            .get_or_init(|| self.node.kube_contexts().map(Rc::from).into())
+            .clone()
+    }
+
+    /// All that are not known yet are asked at the same time.
+    pub(super) fn kube(&self, asks: &[KubeAsk]) -> Vec<Fact<Rc<KubeObjects>>> {
+        let mut missing: Vec<KubeAsk> = Vec::new();
+        for ask in asks.iter().filter(|ask| !self.known.kube.0.borrow().contains_key(ask)) {
+            if !missing.contains(ask) {
+                missing.push(ask.clone());
+            }
+        }
+        if !missing.is_empty() {
+            let said = self.node.kube(&missing).into_iter().map(|read| read.map(Rc::new).into());
+            self.known.kube.0.borrow_mut().extend(missing.into_iter().zip(said));
+        }
+        let known = self.known.kube.0.borrow();
+        asks.iter().filter_map(|ask| known.get(ask).cloned()).collect()
+    }
+
+    /// Asked once for each answer, and not kept.
+    pub(super) fn flows(&self, netns: &[NetnsId], filter: &FlowFilter) -> Read<Vec<Flow>> {
+        self.node.flows(netns, filter)
+    }
+
+    /// Asked once for all answers, and not kept.
+    pub(super) fn certificates(&self, asks: &[TlsAsk]) -> Vec<Read<Option<Certificate>>> {
+        self.node.certificates(asks)
+    }
+}
