@@ -249,9 +249,10 @@ fn a_namespace_behind_a_mount_that_hides_it_or_never_answers() -> Test {
     let lab = Lab::new()?;
     let mut covers = vec![("tmpfs", "mount -t tmpfs none $dir")];
     if std::path::Path::new("/dev/fuse").exists() {
-        // Nobody reads the requests: a look-up waits until the device is closed.
+        // Nobody reads the requests: a look-up waits until the device is closed. Without a
+        // helper program, for where there is one it would be run, and want a name.
         let fuse = "exec 3<>/dev/fuse &&
-            mount -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 none $dir";
+            mount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 none $dir";
         covers.push(("fuse", fuse));
     }
     for (name, cover) in covers {

@@ -68,7 +68,10 @@ fn nothing_is_found_as_without_a_pin() -> Test {
 fn the_list_of_a_crowd_is_what_everybody_says() -> Test {
     lab::root_or_skip!();
     let lab = Lab::new()?;
-    let crowd = Crowd::gather(&lab, &mut Random::new()?, 90, 60)?;
+    // An emulated machine takes minutes for a crowd that is nothing to the one around it.
+    let (processes, sockets, least) =
+        if lab::is_other_kernel() { (30, 20, 150) } else { (90, 60, 2000) };
+    let crowd = Crowd::gather(&lab, &mut Random::new()?, processes, sockets)?;
     let mounts = lab.bpffs()?;
     pin(&lab, &mounts, &[])?;
 
@@ -83,7 +86,7 @@ fn the_list_of_a_crowd_is_what_everybody_says() -> Test {
         crowd.compare(&lab, netns, mine)?;
     }
     ensure!(with.is_empty() && without.is_empty(), "{with:?} {without:?}");
-    ensure!(count > 2000, "only {count} sockets: the test tests nothing");
+    ensure!(count > least, "only {count} sockets: the test tests nothing");
     Ok(())
 }
 

@@ -77,7 +77,9 @@ pub(crate) fn run() -> Result<()> {
     }
     if deny {
         eprintln!("setup: installing cargo-deny {CARGO_DENY}: checks licences and advisories");
-        sh::run(&mut sh::cargo(&["install", "--locked", "cargo-deny", "--version", CARGO_DENY]))?;
+        // Unoptimised: it reads one lock file, and optimising it takes minutes.
+        let install = ["install", "--debug", "--locked", "cargo-deny", "--version", CARGO_DENY];
+        sh::run(&mut sh::cargo(&install))?;
     }
     if let Err(missing) = toolchain {
         ebpf::install(missing, apt()?)?;
