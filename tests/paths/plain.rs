@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use lab::Test;
+use anyhow::{Context as _, ensure};
+use lab::{Backend, Test};
 
 use crate::node::{LOOPBACK, Node, case, with_each};
 
@@ -136,4 +137,54 @@ fn a_port_that_the_firewall_drops_is_not_reached_from_outside() -> Test {
         )?;
         Ok(())
     })
+}
+
+#[test]
+fn a_server_bound_to_a_device_is_reached_by_that_device_only() -> Test {
+    lab::root_or_skip!();
+    let mut node = Node::new()?;
+    node.add_pod()?;
+    let port = lab::unused_port()?;
+    node.serve_here("web", &format!("tcp 0.0.0.0:{port} --device eth0"))?;
+    node.check(
+        &port.to_string(),
+        &[
+            case("loopback", LOOPBACK, &["refused"]),
+            // Though that goes over the loopback device.
+            case("node", node.ip(), &["web"]),
+            case("node", node.gateway(), &["refused"]),
+            case("outside", node.ip(), &["web"]),
+            case("containers", node.gateway(), &["refused"]),
+        ],
+    )
+}
+
+#[test]
+fn a_port_of_a_container_that_nothing_publishes_is_exposed_by_a_route() -> Test {
+    lab::rules_or_skip!();
+    let mut node = Node::new()?;
+    let port = lab::unused_port()?;
+    let ip = node.serve_in_pod("web", port)?;
+    node.add_pod()?;
+    let open = [
+        case("loopback", LOOPBACK, &["refused"]),
+        case("node", ip, &["web"]),
+        case("outside", ip, &["web"]),
+        case("outside", node.ip(), &["refused"]),
+        case("containers", ip, &["web"]),
+    ];
+    node.check(&port.to_string(), &open)?;
+    let run = node.lab.tool().netns(node.host()).args(&["--json", &port.to_string()]).run()?;
+    let all = run.answer()?["reachable"].as_array().cloned().unwrap_or_default();
+    let exposed = all.iter().find(|one| one["code"] == "exposed_by_route").context("exposed")?;
+    ensure!(exposed["conditions"][0]["code"] == "route", "{exposed}");
+    // The usual rule of an engine against that.
+    let engines = format!("*raw\n-A PREROUTING -d {ip} ! -i br0 -j DROP\nCOMMIT\n");
+    node.lab.iptables(node.host(), Backend::ALL[0], &engines)?;
+    let shut = [
+        case("node", ip, &["web"]),
+        case("outside", ip, &["timeout"]),
+        case("containers", ip, &["web"]),
+    ];
+    node.check(&port.to_string(), &shut)
 }

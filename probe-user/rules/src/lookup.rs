@@ -98,16 +98,12 @@ pub(super) fn is_in(
         };
     }
     let missing = bits.missing();
-    if missing == Some(Missing::ClientAddress) && name.starts_with("affinity-") {
-        // kube-proxy's session affinity: who came before goes where he went.
-        branch.note("session affinity: a client that came before goes where it went".to_owned());
-        return go(invert);
-    }
     if possible(source, &set, &bits).is_some_and(|all| all.is_empty()) {
         return go(invert);
     }
     let what = missing.unwrap_or(Missing::Detail("a value"));
-    let question = Question::InSet { what, set };
+    let dynamic = source.set(&set).is_some_and(|head| head.dynamic);
+    let question = Question::InSet { what, set, dynamic };
     match branch.knows(&question) {
         Some(is) => go(is != invert),
         None => client_is(branch, question, invert),

@@ -608,14 +608,14 @@ fn is_of_this_node(source: &dyn Source, packet: &Packet, network: IpAddr, prefix
 }
 
 fn matched(source: &dyn Source, branch: &mut Branch, place: Place<'_>, one: &XtMatch) -> Does {
-    // Session affinity of kube-proxy: who came before goes where he went.
-    if let XtMatch::Recent { name, set: false, seconds, invert: false } = one
-        && name.starts_with("KUBE-SEP-")
-    {
-        branch.note(format!(
-            "session affinity: a client that came in the last {seconds} s goes where it went"
-        ));
-        return Does::Ends(Ended::Next);
+    // Whether somebody came before is asked once for each list, by whatever rules.
+    if let XtMatch::Recent { name, set: false, seconds, invert } = one {
+        let question = Question::Recent { list: name.as_str().into(), seconds: *seconds };
+        return match branch.knows(&question) {
+            Some(is) if is == *invert => Does::Ends(Ended::Next),
+            Some(_) => Does::Goes,
+            None => client_is(branch, question, *invert),
+        };
     }
     match xt::holds(source, &branch.packet, branch.tracked, one) {
         Holds::Maybe(Missing::Detail(_)) if let XtMatch::Unknown { name, .. } = one => {

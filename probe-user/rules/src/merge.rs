@@ -46,8 +46,10 @@ pub(super) fn merge(source: &dyn Source, branches: Vec<(Branch, Fate)>) -> Vec<O
         let key = (raw.outcome.fate, raw.outcome.packet.clone());
         groups.entry(key).or_default().push((at, raw));
     }
+    let mut groups: Vec<Vec<(usize, Raw)>> = groups.into_values().collect();
+    remembered(source, &mut groups);
     let mut all: Vec<(usize, Raw)> = Vec::new();
-    for mut group in groups.into_values() {
+    for mut group in groups {
         add_up(source, &mut group);
         if group.len() <= PAIRS {
             pairs(&mut group);
@@ -60,6 +62,65 @@ pub(super) fn merge(source: &dyn Source, branches: Vec<(Branch, Fate)>) -> Vec<O
     all.sort_by_key(|(at, _)| *at);
     let outcomes = all.into_iter().map(|(_, raw)| in_words(raw)).collect();
     few(outcomes)
+}
+
+/// Where all that rules remember of a client only chooses among what others get, too, as
+/// session affinity does, that is a note: its outcomes are left out, and nobody else's depend
+/// on it.
+fn remembered(source: &dyn Source, groups: &mut [Vec<(usize, Raw)>]) {
+    let memory = |one: &&Assumption| one.question.remembered_for().is_some();
+    let came = |raw: &Raw| -> Vec<Arc<Question>> {
+        let those = raw.assumed.iter().filter(memory).filter(|one| one.holds);
+        those.map(|one| Arc::clone(&one.question)).collect()
+    };
+    let others = |raw: &Raw| -> Vec<Assumption> {
+        raw.assumed.iter().filter(|one| !memory(one)).cloned().collect()
+    };
+    // What sends a client where nobody else gets, or under other conditions.
+    let (mut known, mut decisive) = (HashSet::new(), HashSet::new());
+    for group in &*groups {
+        let (old, new): (Vec<&Raw>, Vec<&Raw>) =
+            group.iter().map(|(_, raw)| raw).partition(|raw| !came(raw).is_empty());
+        if old.is_empty() {
+            continue;
+        }
+        source.spend(group.iter().map(|(_, raw)| raw.assumed.len()).sum());
+        let new: HashSet<Vec<Assumption>> = new.into_iter().map(others).collect();
+        for raw in old {
+            known.extend(came(raw));
+            if !new.contains(&others(raw)) {
+                decisive.extend(came(raw));
+            }
+        }
+    }
+    let is_idle = |question: &Arc<Question>| !decisive.contains(question);
+    if !known.iter().any(is_idle) {
+        return;
+    }
+    for group in groups {
+        let mut seconds = None;
+        group.retain(|(_, raw)| {
+            let came = came(raw);
+            let leaves = !came.is_empty() && came.iter().all(is_idle);
+            if leaves {
+                seconds = seconds.max(came.iter().filter_map(|one| one.remembered_for()).max());
+            }
+            !leaves
+        });
+        for (_, raw) in group {
+            raw.assumed.retain(|one| {
+                !(memory(&one) && known.contains(&one.question) && is_idle(&one.question))
+            });
+            let note = match seconds {
+                Some(0) => "session affinity: who came before may always get the same".to_owned(),
+                Some(s) => {
+                    format!("session affinity: who came in the last {s} s may always get the same")
+                }
+                None => continue,
+            };
+            add_notes(&mut raw.outcome, vec![note]);
+        }
+    }
 }
 
 /// What assumes the same, one behind the other: random choices that lead to the same.

@@ -15,8 +15,11 @@ pub(super) enum Question {
     /// Whether what is missing, a client's address most often, is one of these, both
     /// ends included.
     Between { what: Missing, first: IpAddr, last: IpAddr },
-    /// Whether it is in a set.
-    InSet { what: Missing, set: SetId },
+    /// Whether it is in a set, to which rules may add (`dynamic`).
+    InSet { what: Missing, set: SetId, dynamic: bool },
+    /// Whether the client is in a list of `recent`, for less than so many seconds; 0 for ever.
+    /// The name is untrusted.
+    Recent { list: Box<str>, seconds: u32 },
     /// Whether it is an element of a map.
     Element { what: Missing, key: Bytes, map: SetId },
     /// Whether a part of a rule holds, in words. Untrusted where it quotes.
@@ -44,6 +47,7 @@ impl Assumption {
             Question::ClientIn { .. }
             | Question::Between { what: Missing::ClientAddress, .. }
             | Question::InSet { what: Missing::ClientAddress, .. }
+            | Question::Recent { .. }
             | Question::Element { what: Missing::ClientAddress, .. } => match self.holds {
                 true => ConditionCode::Client,
                 false => ConditionCode::OtherClient,
@@ -54,6 +58,18 @@ impl Assumption {
             | Question::Rule { .. } => ConditionCode::Rule,
             Question::Order { .. } => ConditionCode::Order,
             Question::OneOf { .. } => ConditionCode::Several,
+        }
+    }
+}
+
+impl Question {
+    /// For how many seconds rules remember a client, where that is what is asked: 0 where
+    /// it is not told.
+    pub(super) fn remembered_for(&self) -> Option<u32> {
+        match self {
+            Self::Recent { seconds, .. } => Some(*seconds),
+            Self::InSet { what: Missing::ClientAddress, dynamic: true, .. } => Some(0),
+            _ => None,
         }
     }
 }
@@ -78,8 +94,12 @@ impl fmt::Display for Assumption {
             Question::Between { what, first, last } => {
                 write!(f, "{} {is} one of {first} to {last}", words(*what))
             }
-            Question::InSet { what, set: SetId { table, name } } => {
+            Question::InSet { what, set: SetId { table, name }, .. } => {
                 write!(f, "{} {is} in set {name} of {table}", words(*what))
+            }
+            Question::Recent { list, seconds } => {
+                write!(f, "{} {is} in the recent list {list:?}", words(Missing::ClientAddress))?;
+                if *seconds > 0 { write!(f, " of the last {seconds} s") } else { Ok(()) }
             }
             Question::Element { what, key, map: SetId { table, name } } => {
                 write!(f, "{} {is} {key:?} in map {name} of {table}", words(*what))

@@ -105,7 +105,7 @@ pub(super) fn holds(
         },
         XtMatch::Conntrack { .. } => conntrack(packet, tracked, one),
         XtMatch::Recent { set: true, invert, .. } => Holds::from(!invert),
-        XtMatch::Recent { .. } => Holds::Maybe(Missing::Detail("who connected recently")),
+        XtMatch::Recent { .. } => Holds::Maybe(Missing::ClientAddress),
         XtMatch::Set { index, source: sides, invert, other } => {
             if *other {
                 return Holds::Maybe(Missing::Detail("an ipset's counters"));

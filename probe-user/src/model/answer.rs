@@ -276,6 +276,9 @@ pub enum Ending {
 pub struct Reach {
     /// From where.
     pub from: Vantage,
+    /// Which of those there, by their devices or namespaces, where not all get the same. Empty
+    /// for all. Untrusted.
+    pub by: Vec<String>,
     /// What to connect to from there.
     pub address: Option<SocketAddr>,
     /// `None` when it can't be told.
@@ -286,6 +289,13 @@ pub struct Reach {
     pub conditions: Vec<Condition>,
     /// What would make it reachable.
     pub fix: Option<Advice>,
+}
+
+impl Reach {
+    /// Whether it takes a route over this node, which other machines may have or not.
+    pub fn needs_route(&self) -> bool {
+        self.conditions.iter().any(|one| one.code == super::ConditionCode::Route)
+    }
 }
 
 /// Where a client is.

@@ -102,10 +102,19 @@ pub enum Cause {
     },
     /// This namespace has a route to that one.
     Routed(String),
+    /// This node forwards it to a namespace, for whoever has a route over it.
+    ForwardedHere {
+        /// The namespace.
+        name: String,
+        /// The device that it comes in by.
+        by: String,
+    },
     /// This namespace has no link to an address of that one.
     NoLink(String),
     /// On the same networks of containers, in words.
     SharedNetwork(String),
+    /// On the same bridge, with this name.
+    SharedBridge(String),
     /// Rules of a namespace take it at an address that no interface has.
     NotOnInterface {
         /// The address.
@@ -175,6 +184,8 @@ pub enum CauseCode {
     NotPublished,
     /// A route leads to its namespace.
     Routed,
+    /// This node forwards to it: exposed to whoever has a route over this node.
+    ExposedByRoute,
     /// No link leads to its namespace.
     NoLink,
     /// It is on the same network of containers.
@@ -246,8 +257,9 @@ impl Cause {
             Self::BoundInside { .. } => CauseCode::BoundInNamespace,
             Self::NotPublished { .. } => CauseCode::NotPublished,
             Self::Routed(_) => CauseCode::Routed,
+            Self::ForwardedHere { .. } => CauseCode::ExposedByRoute,
             Self::NoLink(_) => CauseCode::NoLink,
-            Self::SharedNetwork(_) => CauseCode::SharedNetwork,
+            Self::SharedNetwork(_) | Self::SharedBridge(_) => CauseCode::SharedNetwork,
             Self::NotOnInterface { .. } => CauseCode::NotOnInterface,
             Self::Published { elsewhere: false, .. } => CauseCode::Published,
             Self::Published { elsewhere: true, .. } => CauseCode::PublishedElsewhere,
@@ -302,10 +314,15 @@ impl fmt::Display for Cause {
                 write!(f, "it listens inside {whose}, which {verb} publish {word} {ports} here")
             }
             Self::Routed(name) => write!(f, "this namespace has a route to {name}"),
+            Self::ForwardedHere { name, by } => write!(
+                f,
+                "this node forwards it to {name}, in by {by}"
+            ),
             Self::NoLink(name) => {
                 write!(f, "no address of {name} that this namespace has a link to")
             }
             Self::SharedNetwork(networks) => write!(f, "containers on network {networks}"),
+            Self::SharedBridge(name) => write!(f, "on the same bridge, {name}"),
             Self::NotOnInterface { address, name } => write!(
                 f,
                 "{address} is no address of an interface: rules of {name} take it, for its own processes and what passes through it"

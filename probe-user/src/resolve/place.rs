@@ -70,6 +70,31 @@ pub(super) fn at_address(
     best_match(facts.take(facts.world.sockets(&[place], &filter)).to_vec(), address)
 }
 
+/// The same, of a packet that came in by a device: a socket that is bound to one
+/// (`SO_BINDTODEVICE`) takes nothing from others, and before those that are bound to none.
+pub(super) fn by_device(
+    facts: &Facts<'_>,
+    place: NetnsId,
+    address: IpAddr,
+    (proto, port): (Proto, Port),
+    device: u32,
+) -> Vec<Socket> {
+    let filter = SocketFilter { proto: Some(proto), ports: Some(PortRange::one(port)) };
+    let mut sockets = facts.take(facts.world.sockets(&[place], &filter)).to_vec();
+    if sockets.iter().any(|s| s.ifindex.is_some()) {
+        // A VRF stands for the devices in it.
+        let links = facts.links_of(place);
+        let vrf = links.iter().find(|l| l.index == device).and_then(|l| l.master);
+        let takes = |s: &Socket| s.ifindex.is_none_or(|of| of == device || Some(of) == vrf);
+        sockets.retain(takes);
+    }
+    let mut best = best_match(sockets, address);
+    if best.iter().any(|s| s.ifindex.is_some()) {
+        best.retain(|s| s.ifindex.is_some());
+    }
+    best
+}
+
 /// Keeps the sockets that the kernel prefers for `address`.
 pub(super) fn best_match(mut sockets: Vec<Socket>, address: IpAddr) -> Vec<Socket> {
     let best = sockets.iter().filter_map(|s| s.match_rank(address)).max();

@@ -1,32 +1,30 @@
-//! From where a port can be reached: what bind addresses, published ports and routes
-//! tell, checked against what becomes of a connection from there (see [`tried`]).
+//! From where a port can be reached. Each statement is what became of a connection that was
+//! tried on the facts: from each sender that they tell of, to each address it may use.
 
+mod away;
+mod outcome;
 mod shut;
-mod tried;
+mod tries;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use super::facts::{Facts, container_name};
-use super::few::few;
-use super::path;
-use super::place;
-use super::published;
+use super::facts::Facts;
 use super::ruled::Tried;
 use crate::model::{
-    Address, Advice, Cause, Command, Container, End, Ending, FixKind, Hop, HopKind, Link, LinkKind,
-    NetnsId, Path, Port, Proto, Published, Reach, Socket, SocketState, Vantage,
+    Address, Advice, Cause, Command, FixKind, Hop, HopKind, LOOPBACK4, LinkKind, Path, Port, Proto,
+    Reach, Socket, Vantage,
 };
+use outcome::{Outcome, Taken};
 use shut::Shut;
+use tries::Tries;
 
-/// How many addresses of another namespace are tried.
-const TRIED: usize = 64;
-/// How many addresses are named for one vantage.
-const MAX_ADDRESSES: usize = 4;
+/// How many addresses are named of which the same is true.
+const ADDRESSES: usize = 8;
 
 /// The reachability of everything that was found. With several ports or
 /// protocols each is told apart: what holds for TCP need not hold for UDP.
-pub(super) fn of(facts: &Facts<'_>, paths: &mut [Path], entries: &[Tried]) -> Vec<Reach> {
-    let mut tries = tried::Tries::new(facts, entries);
+pub(super) fn of(facts: &Facts<'_>, paths: &mut [Path], tried: &[Tried]) -> Vec<Reach> {
+    let mut tries = Tries::new(facts, tried);
     let mut ports: Vec<(Option<Port>, Proto)> = Vec::new();
     for first in paths.iter().filter_map(|path| path.hops.first()) {
         let port = (first.endpoint.port, first.proto);
@@ -40,14 +38,7 @@ pub(super) fn of(facts: &Facts<'_>, paths: &mut [Path], entries: &[Tried]) -> Ve
             p.hops.first().is_some_and(|h| (h.endpoint.port, h.proto) == (*port, *proto))
         };
         let group: Vec<Path> = paths.iter().filter(is_it).cloned().collect();
-        let mut found = of_port(facts, &group);
-        if let Some(port) = port {
-            tries.check(&mut found, *proto, port.0);
-            tries.add_taken(&mut found, *proto, port.0);
-            tries.add_refused(&mut found, *proto, port.0);
-        }
-        settle(&mut found);
-        for mut entry in found {
+        for mut entry in of_port(facts, &mut tries, &group, *port, *proto) {
             if let (true, Some(port)) = (ports.len() > 1, port) {
                 entry.why.of = Some((*port, *proto));
             }
@@ -71,83 +62,55 @@ pub(super) fn of(facts: &Facts<'_>, paths: &mut [Path], entries: &[Tried]) -> Ve
     reach
 }
 
-/// The reachability of one port of one protocol.
-fn of_port(facts: &Facts<'_>, paths: &[Path]) -> Vec<Reach> {
-    let mut reach: Vec<Reach> = Vec::new();
-    let mut shut = Shut::new(paths);
-    for path in paths {
-        let Some(first) = path.hops.first() else { continue };
-        let found = match &first.socket {
-            Some(socket) if socket.netns == facts.host.own_netns => here(facts, socket, path),
-            Some(socket) => away(facts, socket, (&path.end, inner(path)), &mut shut),
-            // No socket: rules or a balancer take it.
-            None if matches!(first.kind, HopKind::Dnat | HopKind::Service) => {
-                let Some(netns) = first.netns.as_ref().map(|n| n.id) else { continue };
-                if netns == facts.host.own_netns {
-                    // Every address was tried: what that showed is added later.
-                    continue;
-                }
-                let theirs = facts.addresses_of(netns);
-                let at = first.endpoint.address.filter(|a| !a.is_unspecified());
-                if let Some(address) = at.filter(|at| theirs.iter().all(|a| a.address != *at)) {
-                    let name = facts.netns_ref(netns);
-                    let why = Cause::NotOnInterface { address, name: name.to_string() };
-                    reach.push(entry(Vantage::Node, None, Some(false), why));
-                    continue;
-                }
-                let (socket, mut end) = stand_in(facts, netns, first);
-                end.service.clone_from(&path.end.service);
-                end.pod.clone_from(&path.end.pod);
-                away(facts, &socket, (&end, inner(path)), &mut shut)
-            }
-            // Nothing but a runtime's word: what it publishes is the way in.
-            None if first.kind == HopKind::Forward => {
-                let of = |c: &Container| {
-                    let ours = |p: &&Published| Some(p.container_port) == first.endpoint.port;
-                    let ports = c.ports.iter().filter(|p| p.host_port.is_some()).filter(ours);
-                    ports.flat_map(|p| published_reach(facts, c, p)).collect::<Vec<_>>()
-                };
-                path.end.containers.iter().flat_map(of).collect()
-            }
-            None => Vec::new(),
-        };
-        for entry in found {
-            // Two sockets that answer at one address (IPv4 beside dual-stack)
-            // make one way in; the first is the one the kernel prefers.
+/// The reachability of one port of one protocol: at the addresses of the own namespace, and
+/// inside of others.
+fn of_port(
+    facts: &Facts<'_>,
+    tries: &mut Tries<'_, '_>,
+    group: &[Path],
+    port: Option<Port>,
+    proto: Proto,
+) -> Vec<Reach> {
+    let own = port.map_or_else(Vec::new, |port| here(facts, tries, group, port, proto));
+    let mut shut = Shut::new(group);
+    let mut others: Vec<Reach> = Vec::new();
+    for path in group {
+        for entry in away::of(facts, tries, path, &mut shut) {
             let same = |r: &Reach| r.address.is_some() && r.address == entry.address;
             let known = |r: &Reach| {
                 *r == entry || same(r) && (r.from, r.reachable) == (entry.from, entry.reachable)
             };
-            if !reach.iter().any(known) {
-                reach.push(entry);
+            if !own.iter().chain(&others).any(known) {
+                others.push(entry);
             }
         }
     }
-    reach.extend(shut.finish());
-    reach
+    others.extend(shut.finish());
+    settle(&own, &mut others);
+    own.into_iter().chain(others).collect()
 }
 
-/// A "no" that holds for one bind says nothing once another bind makes it a
-/// "yes" or a "perhaps" (docker-proxy binds IPv4 and IPv6 apart).
-fn settle(reach: &mut Vec<Reach>) {
-    let open: Vec<Vantage> =
-        reach.iter().filter(|r| r.reachable != Some(false)).map(|r| r.from).collect();
-    reach.retain(|r| r.reachable != Some(false) || r.address.is_some() || !open.contains(&r.from));
+/// That another namespace is shut to a place says nothing where something is open to it. What
+/// needs a route that few have is not open to a place.
+fn settle(own: &[Reach], others: &mut Vec<Reach>) {
+    let is_open = |r: &&Reach| r.reachable != Some(false) && !r.needs_route();
+    let open: Vec<Vantage> = own.iter().chain(&*others).filter(is_open).map(|r| r.from).collect();
+    let of_place = |r: &Reach| r.reachable == Some(false) && r.address.is_none();
+    others.retain(|r| !of_place(r) || !open.contains(&r.from));
     // What is said of each address says more than what is said of a place.
-    let said: Vec<Vantage> = reach
+    let said: Vec<Vantage> = others
         .iter()
         .filter(|r| r.reachable == Some(false) && r.address.is_some())
         .map(|r| r.from)
         .collect();
-    let general =
-        |r: &Reach| r.reachable == Some(false) && r.address.is_none() && said.contains(&r.from);
+    let general = |r: &Reach| of_place(r) && said.contains(&r.from);
     let fixes: Vec<(Vantage, Option<Advice>)> =
-        reach.iter().filter(|r| general(r)).map(|r| (r.from, r.fix.clone())).collect();
-    reach.retain(|r| !general(r));
+        others.iter().filter(|r| general(r)).map(|r| (r.from, r.fix.clone())).collect();
+    others.retain(|r| !general(r));
     for (from, fix) in fixes {
         let without =
             |r: &&mut Reach| r.from == from && r.reachable == Some(false) && r.fix.is_none();
-        reach.iter_mut().filter(without).for_each(|r| r.fix.clone_from(&fix));
+        others.iter_mut().filter(without).for_each(|r| r.fix.clone_from(&fix));
     }
 }
 
@@ -157,7 +120,15 @@ fn entry(
     reachable: Option<bool>,
     cause: Cause,
 ) -> Reach {
-    Reach { from, address, reachable, why: cause.into(), conditions: Vec::new(), fix: None }
+    Reach {
+        from,
+        by: Vec::new(),
+        address,
+        reachable,
+        why: cause.into(),
+        conditions: Vec::new(),
+        fix: None,
+    }
 }
 
 fn fix(mut reach: Reach, fix: Advice) -> Reach {
@@ -169,104 +140,147 @@ fn at(address: IpAddr, port: u16) -> SocketAddr {
     SocketAddr::new(address, port)
 }
 
-/// A listener in the namespace the tool runs in.
-fn here(facts: &Facts<'_>, socket: &Socket, path: &Path) -> Vec<Reach> {
-    let port = socket.port.0;
-    let end = &path.end;
-    let bound = socket.effective_address();
-    if end.ending == Ending::Nothing {
-        return dead(socket, end);
+/// What holds or takes the port in the own namespace.
+fn here(
+    facts: &Facts<'_>,
+    tries: &mut Tries<'_, '_>,
+    group: &[Path],
+    port: Port,
+    proto: Proto,
+) -> Vec<Reach> {
+    let own = facts.host.own_netns;
+    let is_own = |hop: &&Hop| hop.netns.as_ref().is_some_and(|netns| netns.id == own);
+    let firsts: Vec<&Hop> =
+        group.iter().filter_map(|path| path.hops.first()).filter(is_own).collect();
+    let sockets: Vec<&Socket> = firsts.iter().filter_map(|hop| hop.socket.as_ref()).collect();
+    // What is asked of one address is told of all that the port's own has.
+    let everywhere = firsts.iter().any(|hop| {
+        hop.socket.is_some() || hop.endpoint.address.is_none_or(|address| address.is_unspecified())
+    });
+    let outcomes = tries.outcomes(proto, port.0, everywhere && !firsts.is_empty());
+    let takes = |outcome: &Outcome| outcome.taken != Taken::Not;
+    if sockets.is_empty() && !outcomes.iter().any(takes) {
+        return Vec::new();
     }
-    if bound.is_loopback() {
-        let only = Cause::BoundElsewhere(bound);
-        let hint = shut::loopback_fix(facts, socket, end);
-        let addresses = facts.addresses_of(socket.netns);
-        let loopback = if addresses.iter().any(|a| a.address.is_loopback()) {
-            entry(Vantage::Loopback, Some(at(bound, port)), Some(true), only.clone())
-        } else {
-            loopback_down(bound, port)
-        };
-        return vec![
-            loopback,
-            entry(Vantage::Node, None, Some(false), only.clone()),
-            fix(entry(Vantage::Outside, None, Some(false), only.clone()), hint),
-            entry(Vantage::Containers, None, Some(false), only),
-        ];
-    }
-    let links = facts.links_of(socket.netns);
-    let all = facts.addresses_of(socket.netns);
-    let mut own = all.to_vec();
-    own.retain(|a| usable(a.address) && socket.match_rank(a.address).is_some());
-    // Bound to a device (`SO_BINDTODEVICE`): nothing else brings packets to it.
-    own.retain(|a| socket.ifindex.is_none_or(|index| index == a.ifindex));
-    own.retain(|a| links.iter().all(|l| l.index != a.ifindex || l.up));
-    let is_loopback =
-        |index| links.iter().any(|l| l.index == index && l.kind == LinkKind::Loopback);
-    let mut reach = Vec::new();
-    if let Some(index) = socket.ifindex.filter(|index| !is_loopback(*index)) {
-        let name = links.iter().find(|l| l.index == index).map_or("?", |l| l.name.as_str());
-        let why = Cause::BoundToInterface(name.to_owned());
-        reach.push(entry(Vantage::Loopback, None, Some(false), why));
-    } else if socket.is_wildcard() {
-        let loopback: IpAddr = match bound {
-            IpAddr::V6(_) if socket.takes_ipv4() == Some(false) => {
-                std::net::Ipv6Addr::LOCALHOST.into()
-            }
-            _ => crate::model::LOOPBACK4,
-        };
-        let why = Cause::BoundToAll { versions_known: socket.takes_ipv4().is_some() };
-        if all.iter().any(|a| a.address.is_loopback()) {
-            let at = Some(at(loopback, port));
-            reach.push(entry(Vantage::Loopback, at, Some(true), why.clone()));
-            // A dual-stack bind takes both.
-            let other = IpAddr::V6(std::net::Ipv6Addr::LOCALHOST);
-            if bound.is_ipv6() && loopback != other && all.iter().any(|a| a.address == other) {
-                let at = Some(SocketAddr::new(other, port));
-                reach.push(entry(Vantage::Loopback, at, Some(true), why));
-            }
-        } else {
-            reach.push(loopback_down(loopback, port));
-        }
-    } else {
-        let no = entry(Vantage::Loopback, None, Some(false), Cause::BoundElsewhere(bound));
-        reach.push(fix(
-            no,
-            Advice::from(format!("connect to {}", at(bound, port))).of(FixKind::ConnectElsewhere),
-        ));
-    }
-    if own.is_empty() {
-        reach.push(entry(Vantage::Outside, None, Some(false), no_address(socket, &all)));
-        return reach;
-    }
-    let why = if socket.is_wildcard() {
-        Cause::BoundToAll { versions_known: true }
-    } else {
-        Cause::BoundTo(bound)
-    };
-    for address in own.iter().take(MAX_ADDRESSES) {
-        reach.push(entry(Vantage::Node, Some(at(address.address, port)), Some(true), why.clone()));
-    }
-    // A bridge's or device pair's address is for the containers behind it.
-    let (inner, outer): (Vec<&Address>, Vec<&Address>) =
-        own.iter().partition(|a| is_inner(a, &links));
-    for address in outer.iter().take(MAX_ADDRESSES) {
-        let at = at(address.address, port);
-        reach.push(entry(Vantage::Outside, Some(at), Some(true), why.clone()));
-    }
-    if outer.is_empty() {
-        reach.push(entry(Vantage::Outside, None, None, Cause::InnerAddressesOnly));
-    }
-    if let Some(address) = inner.first().or(outer.first()) {
-        reach.push(entry(Vantage::Containers, Some(at(address.address, port)), Some(true), why));
+    let mut reach = fold(outcomes, &sockets, |sockets| nobody(facts, sockets));
+    if let Some(first) = sockets.first() {
+        add_hints(facts, first, group, &mut reach);
+        add_untried(facts, &sockets, &mut reach);
     }
     reach
 }
 
-/// An address for the containers behind it: a bridge's or a device pair's.
-fn is_inner(address: &Address, links: &[Link]) -> bool {
-    links
-        .iter()
-        .any(|l| l.index == address.ifindex && matches!(l.kind, LinkKind::Bridge | LinkKind::Veth))
+/// Why nothing takes a connection to a port that something else of the namespace holds.
+fn nobody(facts: &Facts<'_>, sockets: &[&Socket]) -> Cause {
+    let Some(first) = sockets.first() else { return Cause::NoRule };
+    let Some(index) = first.ifindex else {
+        return Cause::BoundElsewhere(first.effective_address());
+    };
+    let links = facts.links_of(first.netns);
+    let name = links.iter().find(|l| l.index == index).map_or("?", |l| l.name.as_str());
+    Cause::BoundToInterface(name.to_owned())
+}
+
+/// One statement for what is the same: each address that is open, or shut by something on
+/// the way; and for a place where nothing takes it anywhere, the place.
+fn fold(
+    outcomes: Vec<Outcome>,
+    sockets: &[&Socket],
+    nobody: impl Fn(&[&Socket]) -> Cause,
+) -> Vec<Reach> {
+    let mut reach: Vec<Reach> = Vec::new();
+    let mut untaken: Vec<Reach> = Vec::new();
+    for outcome in outcomes {
+        let list = if outcome.taken == Taken::Not { &mut untaken } else { &mut reach };
+        let one = outcome.reach;
+        let like =
+            |r: &&Reach| (r.from, r.reachable, &r.why) == (one.from, one.reachable, &one.why);
+        if list.iter().filter(like).count() < ADDRESSES && !list.contains(&one) {
+            list.push(one);
+        }
+    }
+    for mut one in untaken {
+        if reach.iter().any(|r| r.from == one.from) {
+            continue;
+        }
+        one.why = nobody(sockets).into();
+        // Of a port that rules take from elsewhere each address is told. IPv6 beside IPv4 is
+        // worth a word only where it would be used.
+        if !sockets.is_empty() {
+            one.address = None;
+        } else if one.address.is_some_and(|address| address.is_ipv6()) {
+            continue;
+        }
+        reach.push(one);
+    }
+    reach.dedup();
+    reach
+}
+
+/// What would help where a socket is bound to something else.
+fn add_hints(facts: &Facts<'_>, socket: &Socket, group: &[Path], reach: &mut [Reach]) {
+    let bound = socket.effective_address();
+    let of =
+        |path: &&Path| path.hops.first().is_some_and(|hop| hop.socket.as_ref() == Some(socket));
+    let end = group.iter().find(of).map(|path| &path.end);
+    let elsewhere = |r: &&mut Reach| matches!(r.why.cause, Cause::BoundElsewhere(_));
+    for one in reach.iter_mut().filter(elsewhere) {
+        let advice = match one.from {
+            Vantage::Outside if bound.is_loopback() => {
+                end.map(|end| shut::loopback_fix(facts, socket, end))
+            }
+            Vantage::Loopback if !bound.is_loopback() && !bound.is_unspecified() => {
+                let to = Advice::from(format!("connect to {}", at(bound, socket.port.0)));
+                Some(to.of(FixKind::ConnectElsewhere))
+            }
+            _ => None,
+        };
+        one.fix = one.fix.take().or(advice);
+    }
+}
+
+/// The places from which no connection could be tried, for want of an address.
+fn add_untried(facts: &Facts<'_>, sockets: &[&Socket], reach: &mut Vec<Reach>) {
+    let Some(first) = sockets.first() else { return };
+    let port = first.port.0;
+    let bound = first.effective_address();
+    let all = facts.addresses_of(first.netns);
+    let missing = |reach: &[Reach], from| reach.iter().all(|r: &Reach| r.from != from);
+    if missing(reach, Vantage::Loopback) {
+        let address = match bound {
+            loopback if loopback.is_loopback() => loopback,
+            IpAddr::V6(_) if first.takes_ipv4() == Some(false) => Ipv6Addr::LOCALHOST.into(),
+            _ => LOOPBACK4,
+        };
+        reach.push(loopback_down(address, port));
+    }
+    if bound.is_loopback() {
+        // Whoever it is gets to no loopback but its own.
+        for from in [Vantage::Node, Vantage::Outside, Vantage::Containers] {
+            if missing(reach, from) {
+                let mut no = entry(from, None, Some(false), Cause::BoundElsewhere(bound));
+                if from == Vantage::Outside {
+                    no.fix = reach.iter().find_map(|r| (r.from == from).then(|| r.fix.clone())?);
+                }
+                reach.push(no);
+            }
+        }
+        return;
+    }
+    if missing(reach, Vantage::Outside) {
+        let usable = |a: &&Address| usable(a.address);
+        let links = facts.links_of(first.netns);
+        let up = |a: &Address| {
+            links.iter().all(|l| l.index != a.ifindex || l.up && l.kind != LinkKind::Loopback)
+        };
+        let takes = |a: &Address| first.match_rank(a.address).is_some() && up(a);
+        let one = if all.iter().filter(usable).any(takes) {
+            entry(Vantage::Outside, None, None, Cause::InnerAddressesOnly)
+        } else {
+            entry(Vantage::Outside, None, Some(false), no_address(first, &all))
+        };
+        reach.push(one);
+    }
 }
 
 fn loopback_down(address: IpAddr, port: u16) -> Reach {
@@ -284,199 +298,10 @@ fn no_address(socket: &Socket, all: &[Address]) -> Cause {
     Cause::NoOtherAddress { ipv6: any.then_some(socket.address.is_ipv6()) }
 }
 
-/// A published port behind which nothing is.
-fn dead(socket: &Socket, end: &End) -> Vec<Reach> {
-    let bound = match socket.effective_address() {
-        any if any.is_unspecified() && any.is_ipv6() => std::net::Ipv6Addr::LOCALHOST.into(),
-        any if any.is_unspecified() => crate::model::LOOPBACK4,
-        one => one,
-    };
-    let why = Cause::NothingBehind;
-    let hint = shut::dead_fix(socket, end);
-    let at = Some(at(bound, socket.port.0));
-    let mut reach = vec![fix(entry(Vantage::Loopback, at, Some(false), why.clone()), hint.clone())];
-    if !bound.is_loopback() || socket.is_wildcard() {
-        reach.push(fix(entry(Vantage::Outside, None, Some(false), why), hint));
-    }
-    reach
-}
-
 /// Addresses worth naming: not loopback, and not link-local, which need a zone.
 fn usable(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(a) => !a.is_loopback() && !a.is_link_local(),
         IpAddr::V6(a) => !a.is_loopback() && !a.is_unicast_link_local(),
     }
-}
-
-/// The port at the end of a path: a pod's own, where rules lead to it.
-fn inner(path: &Path) -> Option<Port> {
-    path.hops.last().and_then(|hop| hop.endpoint.port)
-}
-
-/// A listener in another namespace, with what is at its end and the port there.
-fn away(
-    facts: &Facts<'_>,
-    socket: &Socket,
-    (end, inner): (&End, Option<Port>),
-    shut: &mut Shut,
-) -> Vec<Reach> {
-    let port = socket.port.0;
-    let place = facts.netns_ref(socket.netns);
-    let name = place.to_string();
-    // A pod's port is not its node's, though both are in the node container.
-    let publisher = end.containers.iter().rev().find(|c| {
-        c.ports.iter().any(|p| is_published(p, socket)) && lives_in(facts, c, socket.netns)
-    });
-    let mut reach = Vec::new();
-    if let Some(container) = publisher {
-        for published in container.ports.iter().filter(|p| is_published(p, socket)) {
-            reach.extend(published_reach(facts, container, published));
-        }
-    }
-    let open = |from| reach.iter().any(|r| r.from == from && r.reachable == Some(true));
-    if socket.is_loopback() {
-        let all = [Vantage::Loopback, Vantage::Node, Vantage::Outside, Vantage::Containers];
-        shut.loopback(socket, &name, all.into_iter().filter(|from| !open(*from)));
-        return reach;
-    }
-    let direct = direct(facts, socket);
-    let best = direct.first().map(|a| at(*a, port));
-    if !reach.iter().any(|r| r.from == Vantage::Loopback) {
-        shut.unpublished(socket, &name, (end, inner), best);
-    }
-    for address in &direct {
-        let why = Cause::Routed(name.clone());
-        reach.push(entry(Vantage::Node, Some(at(*address, port)), Some(true), why));
-    }
-    if direct.is_empty() {
-        reach.push(entry(Vantage::Node, None, None, Cause::NoLink(name)));
-    }
-    let networks: Vec<&str> =
-        end.containers.iter().rev().flat_map(|c| &c.networks).map(|n| n.name.as_str()).collect();
-    if let (Some(best), false) = (best, networks.is_empty()) {
-        let why = Cause::SharedNetwork(few(networks));
-        reach.push(entry(Vantage::Containers, Some(best), Some(true), why));
-    }
-    reach
-}
-
-/// What takes a port of a namespace without a socket, as if it were one of the
-/// container that the namespace belongs to.
-fn stand_in(facts: &Facts<'_>, netns: NetnsId, first: &Hop) -> (Socket, End) {
-    let address = first.endpoint.address.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into());
-    let socket = Socket {
-        netns,
-        proto: first.proto,
-        state: match first.proto {
-            Proto::Tcp => SocketState::Listen,
-            Proto::Udp => SocketState::Unconnected,
-        },
-        address,
-        port: first.endpoint.port.unwrap_or(Port(0)),
-        v6only: address.is_ipv6().then_some(true),
-        inode: 0,
-        uid: 0,
-        ifindex: None,
-        cgroup_id: None,
-    };
-    let containers = facts.containers_of(netns).to_vec();
-    let cluster = containers.iter().rev().find_map(Container::cluster);
-    (socket, End { containers, cluster, ..End::default() })
-}
-
-/// Whether a namespace is a container's own: its first process lives there, or
-/// it has the container's address.
-fn lives_in(facts: &Facts<'_>, container: &Container, netns: NetnsId) -> bool {
-    published::home(facts, container).map_or_else(
-        || {
-            let addresses = facts.addresses_of(netns);
-            let theirs = container.networks.iter().flat_map(|n| &n.addresses);
-            theirs.into_iter().any(|ip| addresses.iter().any(|a| a.address == *ip))
-        },
-        |first| first == netns,
-    )
-}
-
-fn is_published(published: &Published, socket: &Socket) -> bool {
-    published.host_port.is_some()
-        && published.container_port == socket.port
-        && published.proto == socket.proto
-}
-
-/// The other way in: the port that the container publishes, if it is there.
-fn published_reach(facts: &Facts<'_>, container: &Container, published: &Published) -> Vec<Reach> {
-    let Some(host_port) = published.host_port else { return Vec::new() };
-    let ip = published.host_ip.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into());
-    let says = |elsewhere| Cause::Published {
-        container: container_name(container),
-        at: at(ip, host_port.0),
-        inner: published.container_port,
-        proto: published.proto,
-        elsewhere,
-    };
-    let what = says(false);
-    let target = if ip.is_unspecified() {
-        if ip.is_ipv6() { std::net::Ipv6Addr::LOCALHOST.into() } else { crate::model::LOOPBACK4 }
-    } else {
-        ip
-    };
-    let own = facts.host.own_netns;
-    let there = place::at_address(facts, own, target, host_port, published.proto);
-    if there.is_empty() {
-        // Rules may take it all the same: that is found by trying.
-        return vec![entry(Vantage::Loopback, Some(at(target, host_port.0)), None, what)];
-    }
-    if ip.is_loopback() {
-        let only = says(true);
-        let hint = shut::recreate(container, published);
-        return vec![
-            entry(Vantage::Loopback, Some(at(ip, host_port.0)), Some(true), what),
-            fix(entry(Vantage::Outside, None, Some(false), only), hint),
-        ];
-    }
-    let mut reach = vec![entry(
-        Vantage::Loopback,
-        Some(at(target, host_port.0)),
-        Some(ip.is_unspecified()),
-        what.clone(),
-    )];
-    let mut own_addresses: Vec<Address> = facts.addresses_of(own).to_vec();
-    let links = facts.links_of(own);
-    own_addresses.retain(|a| {
-        usable(a.address)
-            && !is_inner(a, &links)
-            && (ip == a.address || ip.is_unspecified() && ip.is_ipv4() == a.address.is_ipv4())
-    });
-    for address in own_addresses.iter().take(MAX_ADDRESSES) {
-        reach.push(entry(
-            Vantage::Outside,
-            Some(at(address.address, host_port.0)),
-            Some(true),
-            what.clone(),
-        ));
-    }
-    reach
-}
-
-/// The addresses of the socket's namespace that a process of the own one gets to.
-fn direct(facts: &Facts<'_>, socket: &Socket) -> Vec<IpAddr> {
-    let own = facts.host.own_netns;
-    let theirs = facts.addresses_of(socket.netns);
-    let gets_there = |address: &IpAddr| {
-        let to = path::To { proto: socket.proto, address: *address, port: socket.port.0 };
-        let arrivals = path::from_process(facts, own, to, &mut Vec::new());
-        arrivals.iter().any(|arrival| {
-            let first = arrival.hops.first().and_then(|hop| hop.netns.as_ref());
-            first.is_some_and(|netns| netns.id == socket.netns)
-        })
-    };
-    theirs
-        .iter()
-        .map(|a| a.address)
-        .filter(|a| usable(*a) && socket.match_rank(*a).is_some())
-        .take(TRIED)
-        .filter(gets_there)
-        .take(MAX_ADDRESSES)
-        .collect()
 }

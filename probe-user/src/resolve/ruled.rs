@@ -7,8 +7,7 @@ use whereis_port_rules::ports;
 
 use super::facts::Facts;
 use super::from_node::{self, FromNode};
-use super::path::{self, Entry, From, To};
-use super::walk::Visited;
+use super::path::{self, Entry, To};
 use crate::model::{
     Gap, GapKind, GapSource, Impact, NetnsId, Path, Port, Proto, Query, Scope, Socket,
 };
@@ -45,7 +44,7 @@ pub(super) fn try_all(facts: &Facts<'_>, query: &Query, sockets: &[Socket]) -> V
         let mut entries = Vec::new();
         for (proto, port) in ports_of(facts, netns, query) {
             let found = match query.scope {
-                Scope::Everywhere => path::of_namespace(facts, netns, proto, port),
+                Scope::Everywhere => path::of_namespace(facts, netns, (proto, port), &[]),
                 Scope::Address(address) => {
                     let to = To { proto, address: address.to_canonical(), port };
                     path::to_address(facts, netns, to)
@@ -99,13 +98,7 @@ fn takes_most(facts: &Facts<'_>, netns: NetnsId, found: &[Entry]) -> bool {
     let Some(one) = found.iter().find(|entry| taken(&entry.arrivals)) else { return false };
     let is_too = |n: &u16| {
         let to = To { port: one.to.port.wrapping_add(n * STRIDE).max(1), ..one.to };
-        let arrivals = match one.from {
-            From::Loopback | From::Own => {
-                Some(path::from_process(facts, netns, to, &mut Visited::new()))
-            }
-            From::Outside | From::Inner => path::to_own_address(facts, netns, to),
-        };
-        arrivals.is_some_and(|arrivals| taken(&arrivals))
+        taken(&path::attempt(facts, netns, one.sender.clone(), to).arrivals)
     };
     // Without steps left to know it, it is no answer either: that they ran out is said.
     (1..=OTHERS).filter(is_too).take(FEW).count() == FEW

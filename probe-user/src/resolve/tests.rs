@@ -67,6 +67,12 @@ fn netns(id: NetnsId, name: Option<&str>) -> Netns {
     }
 }
 
+/// A device of the host.
+fn device(index: u32, name: &str, kind: LinkKind) -> Link {
+    let name = name.to_owned();
+    Link { netns: HOST, index, name, up: true, kind, master: None, peer: None, peer_netns: None }
+}
+
 impl TestNode {
     fn new() -> Self {
         let host = Host {
@@ -92,7 +98,7 @@ impl TestNode {
             sockets: Vec::new(),
             owners: Owners::default(),
             processes: Vec::new(),
-            links: Vec::new(),
+            links: vec![device(1, "lo", LinkKind::Loopback), device(2, "eth0", LinkKind::Device)],
             addresses: Vec::new(),
             routes: Vec::new(),
             kernel_ports: Vec::new(),
@@ -115,12 +121,9 @@ impl TestNode {
     }
 
     fn address(mut self, netns: NetnsId, address: &str) -> Self {
-        self.addresses.push(Address {
-            netns,
-            ifindex: 2,
-            address: address.parse().unwrap(),
-            prefix: 24,
-        });
+        let address: std::net::IpAddr = address.parse().unwrap();
+        let ifindex = if address.is_loopback() { 1 } else { 2 };
+        self.addresses.push(Address { netns, ifindex, address, prefix: 24 });
         self
     }
 
@@ -603,7 +606,8 @@ fn the_bind_that_the_kernel_prefers_answers_for_an_address() {
 
 #[test]
 fn a_v6_only_socket_takes_no_ipv4() {
-    let mut node = TestNode::new().tcp(HOST, "[::]:80").held_by(1002, HOST, "six");
+    let node = TestNode::new().address(HOST, "::1").tcp(HOST, "[::]:80");
+    let mut node = node.held_by(1002, HOST, "six");
     assert_eq!(shape(&node.ask("127.0.0.1:80")), ["[::]:80 > six"]);
     node.sockets[0].v6only = Some(true);
     assert_eq!(node.ask("127.0.0.1:80").verdict, Verdict::NotFound);
@@ -907,6 +911,8 @@ fn a_bound_device_and_a_loopback_that_is_down_limit_who_gets_in() {
     let answer = node.ask("80");
     assert_eq!(reachable(&answer, Vantage::Loopback), [(Some(false), None)]);
     assert_eq!(reachable(&answer, Vantage::Node), [(Some(true), Some("192.0.2.10:80".to_owned()))]);
+    let outside = reachable(&answer, Vantage::Outside);
+    assert_eq!(outside, [(Some(true), Some("192.0.2.10:80".to_owned()))]);
 
     let mut down = TestNode::new().tcp(HOST, "127.0.0.1:80").held_by(5, HOST, "web");
     down.addresses.retain(|a| !a.address.is_loopback());

@@ -3,6 +3,9 @@
 //!
 //! What is asked of several namespaces is one read, whose gaps may have words for all of them
 //! together. A read without gaps tells of each of its namespaces, too.
+//!
+//! Facts that come in no order of the kernel's are put into one here, so that an answer does not
+//! depend on which came first. Addresses, links, routes and rules keep the order they have.
 
 use std::borrow::Borrow;
 use std::cell::{OnceCell, RefCell};
@@ -113,6 +116,15 @@ struct Known {
     kube: Table<KubeAsk, Rc<KubeObjects>>,
 }
 
+/// What an API has, by name.
+fn in_order(mut objects: KubeObjects) -> KubeObjects {
+    objects.services.sort_by(|a, b| a.name.cmp(&b.name));
+    objects.endpoints.sort_by(|a, b| a.service.cmp(&b.service));
+    objects.pods.sort_by(|a, b| a.name.cmp(&b.name));
+    objects.nodes.sort_by(|a, b| a.name.cmp(&b.name));
+    objects
+}
+
 /// A node, and what is known of it.
 pub(super) struct World<'a> {
     node: &'a dyn Node,
@@ -124,32 +136,49 @@ pub(super) struct World<'a> {
 
 /// Methods that give what namespaces have.
 macro_rules! of_netns {
-    ($($fact:ident: $of:ty,)*) => {
+    ($($fact:ident: $of:ty $(, by $key:expr)?;)*) => {
         $(pub(super) fn $fact(&self, netns: &[NetnsId]) -> Fact<Rc<[$of]>> {
-            self.known.$fact.of(netns, |fact| fact.netns, |netns| self.node.$fact(netns))
+            let read = |netns: &[NetnsId]| {
+                let read = self.node.$fact(netns);
+                $(let read = read.map(|mut all| {
+                    all.sort_by_key($key);
+                    all
+                });)?
+                read
+            };
+            self.known.$fact.of(netns, |fact| fact.netns, read)
         })*
     };
 }
 
+/// In the order of a key.
+fn sorted<T, K: Ord>(mut all: Vec<T>, key: impl FnMut(&T) -> K) -> Rc<[T]> {
+    all.sort_by_key(key);
+    all.into()
+}
+
 impl<'a> World<'a> {
     pub(super) fn new(node: &'a dyn Node) -> Self {
+        let host: Fact<Host> = node.host().into();
+        let own = host.value.own_netns;
+        let netns = node.netns().map(|all| sorted(all, |one| (one.id != own, one.id)));
         Self {
             node,
-            host: node.host().into(),
-            netns: node.netns().map(Rc::from).into(),
+            host,
+            netns: netns.into(),
             watched: node.observed().map(|watched| watched.map(Rc::new)).into(),
             known: Known::default(),
         }
     }
 
     of_netns! {
-        links: Link,
-        addresses: Address,
-        routes: Route,
-        kernel_ports: KernelPort,
-        rulesets: Ruleset,
-        frontends: Frontend,
-        settings: NetSettings,
+        links: Link;
+        addresses: Address;
+        routes: Route;
+        kernel_ports: KernelPort, by |one| (one.netns, one.proto, one.port, one.what.clone());
+        rulesets: Ruleset, by |one| one.netns;
+        frontends: Frontend, by |one| (one.netns, one.address, one.port, one.proto, one.mark);
+        settings: NetSettings, by |one| one.netns;
     }
 
     /// Says which sockets will be asked for, so that a slow source can begin.
@@ -164,7 +193,9 @@ impl<'a> World<'a> {
 
     pub(super) fn sockets(&self, netns: &[NetnsId], filter: &SocketFilter) -> Fact<Rc<[Socket]>> {
         let asked = (netns.to_vec(), *filter);
-        self.known.sockets.get(&asked, || self.node.sockets(netns, filter).map(Rc::from))
+        let key = |one: &Socket| (one.netns, one.proto, one.port, one.address, one.inode);
+        let read = || self.node.sockets(netns, filter).map(|all| sorted(all, key));
+        self.known.sockets.get(&asked, read)
     }
 
     /// In the order that [`Owners::of`] needs.
@@ -179,7 +210,8 @@ impl<'a> World<'a> {
     }
 
     pub(super) fn processes(&self, pids: &[Pid]) -> Fact<Rc<[Process]>> {
-        self.known.processes.get(pids, || self.node.processes(pids).map(Rc::from))
+        let read = || self.node.processes(pids).map(|all| sorted(all, |one| one.pid));
+        self.known.processes.get(pids, read)
     }
 
     /// Those of every namespace. They are asked for at every step of a way.
@@ -225,7 +257,9 @@ impl<'a> World<'a> {
     }
 
     pub(super) fn containers(&self) -> Fact<Rc<[Container]>> {
-        self.known.containers.get_or_init(|| self.node.containers().map(Rc::from).into()).clone()
+        let id = |one: &Container| (one.runtime, one.id.clone());
+        let read = || self.node.containers().map(|all| sorted(all, id)).into();
+        self.known.containers.get_or_init(read).clone()
     }
 
     pub(super) fn cgroup_path(&self, id: u64) -> Fact<Option<CgroupPath>> {
@@ -252,7 +286,8 @@ impl<'a> World<'a> {
             }
         }
         if !missing.is_empty() {
-            let said = self.node.kube(&missing).into_iter().map(|read| read.map(Rc::new).into());
+            let said = self.node.kube(&missing).into_iter();
+            let said = said.map(|read| read.map(|all| Rc::new(in_order(all))).into());
             self.known.kube.0.borrow_mut().extend(missing.into_iter().zip(said));
         }
         let known = self.known.kube.0.borrow();

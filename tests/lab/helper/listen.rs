@@ -22,6 +22,7 @@ struct Wanted {
     binds: Vec<(String, SocketAddr)>,
     v6only: Option<bool>,
     reuseport: bool,
+    device: Option<String>,
     connect: Option<SocketAddr>,
     dup: u32,
     fork: u32,
@@ -60,6 +61,7 @@ impl Wanted {
                 // Whether an IPv6 socket leaves IPv4 alone.
                 "--v6only" => wanted.v6only = Some(value()? == "1"),
                 "--reuseport" => wanted.reuseport = true,
+                "--device" => wanted.device = Some(value()?.clone()),
                 // A UDP socket that talks to one peer only.
                 "--connect" => wanted.connect = Some(value()?.parse().context("--connect")?),
                 "--dup" => wanted.dup = value()?.parse().context("--dup")?,
@@ -128,6 +130,9 @@ impl Wanted {
         }
         if self.reuseport {
             sockopt::set_socket_reuseport(&socket, true)?;
+        }
+        if let Some(device) = &self.device {
+            socket2::SockRef::from(&socket).bind_device(Some(device.as_bytes()))?;
         }
         if let (true, Some(v6only)) = (address.is_ipv6(), self.v6only) {
             sockopt::set_ipv6_v6only(&socket, v6only)?;

@@ -20,6 +20,8 @@ pub enum ConditionCode {
     Rule,
     /// Tables of equal priority are in this order.
     Order,
+    /// The client has a route over this node.
+    Route,
     /// There are more than are told.
     Several,
 }

@@ -151,6 +151,16 @@ impl World {
     }
 
     /// A set or map with keys of some length.
+    /// A set that rules may add to.
+    fn memory(mut self, table: &str, name: &str, key: &[u8]) -> Self {
+        self = self.set(table, name, 4, vec![element(key)]);
+        let id = SetId { table: self.table(table), name: name.into() };
+        if let Some((head, _)) = self.sets.get_mut(&id) {
+            head.dynamic = true;
+        }
+        self
+    }
+
     fn set(mut self, table: &str, name: &str, key_len: u32, elements: Vec<Element>) -> Self {
         let id = SetId { table: self.table(table), name: name.into() };
         let maps_to = match elements.first() {

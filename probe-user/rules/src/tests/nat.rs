@@ -257,7 +257,7 @@ fn session_affinity_is_a_note_and_keeps_the_shares() {
         rule([random(1 << 30), recent(a, true), dnat("10.0.0.1:80")]),
         rule([recent(b, true), dnat("10.0.0.2:80")]),
     ]);
-    let note = "(session affinity: a client that came in the last 10800 s goes where it went)";
+    let note = "(session affinity: who came in the last 10800 s may always get the same)";
     assert_eq!(
         world.says(Hook::Prerouting, packet()),
         [
@@ -265,16 +265,23 @@ fn session_affinity_is_a_note_and_keeps_the_shares() {
             format!("passes to 10.0.0.2:80, 50.0 % [nat PREROUTING 4] {note}"),
         ]
     );
-    // Another use of the list is a question.
-    let world = prerouting(vec![rule([recent("knock", false), dnat("10.0.0.1:80")])]);
-    let question = "who connected recently (rule 1 of ip nat chain PREROUTING)";
-    assert_eq!(
-        world.says(Hook::Prerouting, packet()),
-        [
-            format!("passes to 10.0.0.1:80, if {question} [nat PREROUTING 1]"),
-            format!("passes, if not: {question} []"),
-        ]
-    );
+    // A list that decides more than that is a condition, whatever its name.
+    for name in ["knock", "KUBE-SEP-AAAA"] {
+        let world = prerouting(vec![
+            rule([recent(name, false), dnat("10.0.0.1:80")]),
+            rule([recent(name, false), dnat("10.0.0.2:80")]),
+        ]);
+        let list = format!("in the recent list {name:?} of the last 10800 s");
+        assert_eq!(
+            world.says(Hook::Prerouting, packet()),
+            [
+                format!(
+                    "passes to 10.0.0.1:80, if the client's address is {list} [nat PREROUTING 1]"
+                ),
+                format!("passes, if the client's address is not {list} []"),
+            ]
+        );
+    }
 }
 
 /// Two programs that hook their own nat tables in at the same priority.

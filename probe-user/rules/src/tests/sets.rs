@@ -250,11 +250,47 @@ fn sets_that_can_not_be_read_are_asked_for_and_such_maps_unknown() {
 
 /// kube-proxy's nftables mode remembers clients in sets.
 #[test]
-fn affinity_sets_are_a_note() {
+fn sets_that_rules_fill_are_asked_whatever_their_name() {
     let rules = vec![rule([vec![saddr(), lookup("affinity-x", false)], drop_it()]), accept()];
     let world = input(rules).set("filter", "affinity-x", 4, vec![element(&[10, 0, 0, 1])]);
     assert_eq!(
-        world.says_one(Hook::Input, from_anybody()),
-        "passes [filter input 2] (session affinity: a client that came before goes where it went)"
+        world.says(Hook::Input, from_anybody()),
+        [
+            "dropped, if the client's address is in set affinity-x of ip filter [filter input 1]",
+            "passes, if the client's address is not in set affinity-x of ip filter [filter input 2]",
+        ]
     );
+}
+
+/// kube-proxy's nftables mode remembers clients so: `ip saddr @affinity-… goto endpoint-…`.
+#[test]
+fn sets_that_only_choose_among_what_others_get_are_a_note() {
+    let before = |name, to| rule([vec![saddr(), lookup(name, false)], dnat(to)]);
+    let rules = |first| {
+        vec![
+            before("a", first),
+            before("b", "10.0.0.2:80"),
+            rule([random(1 << 30), dnat("10.0.0.1:80")]),
+            dnat("10.0.0.2:80"),
+        ]
+    };
+    let world = |first| {
+        World::default()
+            .base("nat PREROUTING", Hook::Prerouting, rules(first))
+            .memory("nat", "a", &[10, 9, 0, 1])
+            .memory("nat", "b", &[10, 9, 0, 2])
+    };
+    let note = "(session affinity: who came before may always get the same)";
+    assert_eq!(
+        world("10.0.0.1:80").says(Hook::Prerouting, from_anybody()),
+        [
+            format!("passes to 10.0.0.1:80, 50.0 % [nat PREROUTING 3] {note}"),
+            format!("passes to 10.0.0.2:80, 50.0 % [nat PREROUTING 4] {note}"),
+        ]
+    );
+    // Where nobody else gets, it decides.
+    let decides =
+        "passes to 10.0.0.3:80, if the client's address is in set a of ip nat [nat PREROUTING 1]";
+    let says = world("10.0.0.3:80").says(Hook::Prerouting, from_anybody());
+    assert!(says.iter().any(|one| one == decides), "{says:?}");
 }

@@ -134,6 +134,7 @@ fn node_port(
             let all = [Vantage::Loopback, Vantage::Node, Vantage::Outside, Vantage::Containers];
             let closed = |from| Reach {
                 from,
+                by: Vec::new(),
                 address: None,
                 reachable: Some(false),
                 why: only_in_api.clone().into(),

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use whereis_port_rules::{Packet, SeenAs, Sender};
 
 use super::{Arrival, Stop, StopKind, To, Walk, Way};
-use crate::model::{Container, Ending, NetnsId, Port, RouteFound};
-use crate::resolve::place::{at_address, locate};
+use crate::model::{Container, Ending, Link, LinkKind, NetnsId, Port, RouteFound};
+use crate::resolve::place::{at_address, by_device, locate};
 use crate::resolve::walk::{follow, nothing, off_node};
 
 /// A packet leaves a namespace by an interface.
@@ -81,11 +81,31 @@ fn seen_source(walk: &Walk<'_, '_>, from: NetnsId, packet: &Packet, route: &Rout
 }
 
 impl Walk<'_, '_> {
+    /// The device that a socket sees a packet come in by: what a host sends to itself goes over
+    /// loopback, and counts as come in by the device that has the address (`rt_iif` of IPv4,
+    /// `IP6CB(skb)->iif`).
+    fn seen_device(&self, netns: NetnsId, device: u32, address: IpAddr) -> u32 {
+        let links = self.facts.links_of(netns);
+        let is_loopback = |l: &Link| l.index == device && l.kind == LinkKind::Loopback;
+        if !links.iter().any(is_loopback) {
+            return device;
+        }
+        let addresses = self.facts.addresses_of(netns);
+        addresses.iter().find(|a| a.address == address).map_or(device, |a| a.ifindex)
+    }
+
     /// A packet is for this namespace: the socket that takes it.
     pub(super) fn deliver(&self, way: Way, packet: Packet) -> Vec<Arrival> {
         let facts = self.facts;
         let (address, port) = packet.tproxy.unwrap_or((packet.destination, packet.dport));
-        let sockets = at_address(facts, packet.netns, address, Port(port), packet.proto);
+        let asked = (packet.proto, Port(port));
+        let sockets = match &packet.iif {
+            Some(nic) => {
+                let device = self.seen_device(packet.netns, nic.index, address);
+                by_device(facts, packet.netns, address, asked, device)
+            }
+            None => at_address(facts, packet.netns, address, asked.1, asked.0),
+        };
         if sockets.is_empty() {
             let mut path = nothing(facts, packet.netns, address, Port(port), packet.proto, false);
             path.end.containers = facts.containers_of(packet.netns).to_vec();

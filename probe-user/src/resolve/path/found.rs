@@ -4,40 +4,23 @@ use std::collections::hash_map::Entry as Slot;
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use whereis_port_rules::{Nic, Sender};
-
-use super::{Arrival, StopKind, To, from_elsewhere, from_process, ruleset, send};
+use super::senders::{self, Sender};
+use super::{Arrival, StopKind, To, from_elsewhere, from_process, ruleset};
 use crate::model::{
-    Address, BaseChain, ChainKind, Ending, Endpoint, Gap, GapKind, Hook, HopKind, Impact, Link,
-    LinkKind, NetnsId, Path, Pid, Port, Proto,
+    BaseChain, ChainKind, Ending, Endpoint, Hook, HopKind, NetnsId, Path, Pid, Port, Proto,
 };
 use crate::resolve::facts::Facts;
 use crate::resolve::walk::Visited;
 
-/// From where a connection to an address of a namespace comes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(in crate::resolve) enum From {
-    /// A process of the namespace, to a loopback address.
-    Loopback,
-    /// A process of the namespace, to another of its addresses.
-    Own,
-    /// From outside by the interface that has the address.
-    Outside,
-    /// The same, where that interface is a bridge or a device pair: containers are
-    /// behind it.
-    Inner,
-}
-
 /// A connection to a port of a namespace, and all ways it may take.
 #[derive(Debug, Clone)]
 pub(in crate::resolve) struct Entry {
-    pub(in crate::resolve) from: From,
+    /// The namespace that it begins in, or comes to.
+    pub(in crate::resolve) netns: NetnsId,
+    pub(in crate::resolve) sender: Sender,
     pub(in crate::resolve) to: To,
     pub(in crate::resolve) arrivals: Vec<Arrival>,
 }
-
-/// How many addresses of one namespace are tried.
-const ADDRESSES: usize = 64;
 
 /// Whether anything but sockets could take a port of a namespace.
 pub(in crate::resolve) fn may_take(facts: &Facts<'_>, netns: NetnsId) -> bool {
@@ -49,74 +32,28 @@ pub(in crate::resolve) fn may_take(facts: &Facts<'_>, netns: NetnsId) -> bool {
     rules || !facts.take(facts.world.frontends(&[netns])).is_empty()
 }
 
-/// Tries a port of a namespace from everywhere: each of its addresses.
+/// Tries a port of a namespace from everywhere: each of its addresses, but for what is known.
 pub(in crate::resolve) fn of_namespace(
     facts: &Facts<'_>,
     netns: NetnsId,
-    proto: Proto,
-    port: u16,
+    (proto, port): (Proto, u16),
+    known: &[Entry],
 ) -> Vec<Entry> {
-    let addresses = facts.addresses_of(netns);
-    let links = facts.links_of(netns);
-    let mut usable: Vec<&Address> = addresses.iter().filter(|a| is_usable(a, &links)).collect();
-    if usable.len() > ADDRESSES {
-        let left = usable.len() - ADDRESSES;
-        usable.truncate(ADDRESSES);
-        facts.gap(Gap::new(
-            Impact::Port,
-            GapKind::PacketRules,
-            format!("{left} more addresses of network namespace {netns} were not tried"),
-        ));
-    }
-    let mut all: Vec<Attempt> = Vec::new();
-    for ipv6 in [false, true] {
-        let address = send::loopback(ipv6);
-        if addresses.iter().any(|a| a.address == address) {
-            all.push(Attempt { from: From::Loopback, address, by: None });
-        }
-    }
-    for one in &usable {
-        all.push(Attempt { from: From::Own, address: one.address, by: None });
-        let Some(link) = links.iter().find(|l| l.index == one.ifindex) else { continue };
-        if is_inner(link, &links) {
-            continue;
-        }
-        if let Some(link) = way_in(facts, link, &links, one.address) {
-            let by = Some((nic(link), Sender::Elsewhere));
-            all.push(Attempt { from: From::Outside, address: one.address, by });
-        }
-    }
-    // Containers may use any address of the node; of several networks one is tried for
-    // each address, its own if it has one.
-    let inner: Vec<(&Address, &Link)> = usable
-        .iter()
-        .filter_map(|a| {
-            Some((*a, links.iter().find(|l| l.index == a.ifindex && is_inner(l, &links))?))
-        })
-        .collect();
-    for one in &usable {
-        let own = inner.iter().find(|(a, _)| a.address == one.address);
-        let same_family =
-            || inner.iter().find(|(a, _)| a.address.is_ipv6() == one.address.is_ipv6());
-        let Some((by, link)) = own.or_else(same_family) else { continue };
-        let by = Some((nic(link), neighbour(facts, netns, by)));
-        all.push(Attempt { from: From::Inner, address: one.address, by });
-    }
+    let mut all = senders::to_every_address(facts, netns);
+    all.retain(|(sender, address)| {
+        !known.iter().any(|e| (&e.sender, e.to.address) == (sender, *address))
+    });
     let share = facts.budget.of(netns);
-    let cost = CONNECTION + u64::try_from(links.len() + addresses.len()).unwrap_or(u64::MAX);
+    let size = facts.links_of(netns).len() + facts.addresses_of(netns).len();
+    let cost = CONNECTION + u64::try_from(size).unwrap_or(u64::MAX);
     let count = all.len();
     let mut entries = Vec::with_capacity(count);
-    for Attempt { from, address, by } in all {
+    for (sender, address) in all {
         if !facts.budget.spend(&share, cost) {
             facts.budget.leave_out(&share, count - entries.len());
             break;
         }
-        let to = To { proto, address, port };
-        let arrivals = match by {
-            Some((nic, source)) => from_elsewhere(facts, netns, nic, source, to),
-            None => from_process(facts, netns, to, &mut Visited::new()),
-        };
-        entries.push(Entry { from, to, arrivals });
+        entries.push(attempt(facts, netns, sender, To { proto, address, port }));
     }
     entries
 }
@@ -124,121 +61,25 @@ pub(in crate::resolve) fn of_namespace(
 /// What trying a connection costs besides the rules that it meets.
 const CONNECTION: u64 = 500;
 
-/// A connection to be tried: by a process of the namespace, or in by an interface.
-struct Attempt {
-    from: From,
-    address: IpAddr,
-    by: Option<(Nic, Sender)>,
-}
-
-fn nic(link: &Link) -> Nic {
-    Nic { index: link.index, name: link.name.as_str().into() }
-}
-
 /// Tries one address from a namespace: a process of it connects, and if it has the
 /// address, somebody else does.
 pub(in crate::resolve) fn to_address(facts: &Facts<'_>, netns: NetnsId, to: To) -> Vec<Entry> {
-    let from = if to.address.is_loopback() { From::Loopback } else { From::Own };
-    let arrivals = from_process(facts, netns, to, &mut Visited::new());
-    let mut entries = vec![Entry { from, to, arrivals }];
-    if from == From::Loopback {
-        return entries;
-    }
-    let addresses = facts.addresses_of(netns);
-    let links = facts.links_of(netns);
-    // Behind a bridge or a device pair are containers, not other machines.
-    let of_inner = addresses
-        .iter()
-        .filter(|a| a.address == to.address)
-        .any(|a| links.iter().any(|l| l.index == a.ifindex && is_inner(l, &links)));
-    if !of_inner && let Some(arrivals) = to_own_address(facts, netns, to) {
-        entries.push(Entry { from: From::Outside, to, arrivals });
-    }
-    let inner = addresses.iter().filter(|a| a.address.is_ipv6() == to.address.is_ipv6()).find_map(
-        |address| {
-            let link = links.iter().find(|l| l.index == address.ifindex)?;
-            (is_usable(address, &links) && is_inner(link, &links)).then_some((address, link))
-        },
-    );
-    if let Some((address, link)) = inner {
-        let source = neighbour(facts, netns, address);
-        let arrivals = from_elsewhere(facts, netns, nic(link), source, to);
-        entries.push(Entry { from: From::Inner, to, arrivals });
-    }
-    entries
+    let all = senders::to_one_address(facts, netns, to.address);
+    all.into_iter().map(|sender| attempt(facts, netns, sender, to)).collect()
 }
 
-/// What becomes of a connection that comes in to one of a namespace's addresses, by
-/// the interface that has it. `None` when none has.
-pub(in crate::resolve) fn to_own_address(
+/// Tries one connection to or through a namespace.
+pub(in crate::resolve) fn attempt(
     facts: &Facts<'_>,
     netns: NetnsId,
+    sender: Sender,
     to: To,
-) -> Option<Vec<Arrival>> {
-    let addresses = facts.addresses_of(netns);
-    let address = addresses.iter().find(|a| a.address == to.address)?;
-    let links = facts.links_of(netns);
-    let link = links.iter().find(|l| l.index == address.ifindex)?;
-    let source =
-        if is_inner(link, &links) { neighbour(facts, netns, address) } else { Sender::Elsewhere };
-    let link = way_in(facts, link, &links, to.address)?;
-    Some(from_elsewhere(facts, netns, nic(link), source, to))
-}
-
-/// The interface by which packets from outside to an address come in: the one that has
-/// it. Nothing comes in by the loopback or a dummy device, though services' addresses
-/// are often put there: it is then the one of the default route, else any other.
-fn way_in<'l>(
-    facts: &Facts<'_>,
-    has: &'l Link,
-    links: &'l [Link],
-    address: IpAddr,
-) -> Option<&'l Link> {
-    let leads_in = |l: &Link| {
-        l.kind != LinkKind::Loopback && !matches!(&l.kind, LinkKind::Other(kind) if kind == "dummy")
+) -> Entry {
+    let arrivals = match &sender.by {
+        Some((nic, source)) => from_elsewhere(facts, netns, nic.clone(), *source, to),
+        None => from_process(facts, netns, to, &mut Visited::new()),
     };
-    if leads_in(has) {
-        return Some(has);
-    }
-    let routes = facts.take(facts.world.routes(&[has.netns]));
-    let default =
-        routes.iter().find(|r| r.prefix == 0 && r.destination.is_ipv6() == address.is_ipv6());
-    let by_default = links.iter().find(|l| default.is_some_and(|r| r.ifindex == Some(l.index)));
-    let others = || links.iter().filter(|l| l.up && leads_in(l));
-    by_default.or_else(|| others().find(|l| !is_inner(l, links))).or_else(|| others().next())
-}
-
-/// Addresses worth trying: not loopback's, not link-local ones, and up. Those of
-/// kube-proxy's dummy interface are of services, not of the node.
-fn is_usable(address: &Address, links: &[Link]) -> bool {
-    let local = match address.address {
-        IpAddr::V4(a) => a.is_loopback() || a.is_link_local(),
-        IpAddr::V6(a) => a.is_loopback() || a.is_unicast_link_local(),
-    };
-    let link = links.iter().find(|l| l.index == address.ifindex);
-    !local && link.is_none_or(|l| l.up && l.name != "kube-ipvs0")
-}
-
-/// Whether what comes in by an interface is from this node: a bridge, one end of a pair
-/// whose other end is in a namespace that is known, or in this one.
-fn is_inner(link: &Link, links: &[Link]) -> bool {
-    let joined = |other: &Link| Some(other.index) == link.peer && other.peer == Some(link.index);
-    match link.kind {
-        LinkKind::Bridge => true,
-        LinkKind::Veth => link.peer_netns.is_some() || links.iter().any(joined),
-        _ => false,
-    }
-}
-
-/// Some container on the network of an address.
-fn neighbour(facts: &Facts<'_>, netns: NetnsId, of: &Address) -> Sender {
-    let all = facts.all_addresses();
-    let near = |a: &&Address| {
-        a.netns != netns
-            && a.address != of.address
-            && whereis_port_rules::route::covers(of.address, of.prefix, a.address)
-    };
-    all.iter().find(near).map_or(Sender::Elsewhere, |a| Sender::Address(a.address))
+    Entry { netns, sender, to, arrivals }
 }
 
 /// Whether rules or a balancer of the first namespace took it.

@@ -16,6 +16,7 @@ mod found;
 mod hops;
 mod judge;
 mod send;
+mod senders;
 mod stage;
 
 use std::cell::RefCell;
@@ -34,11 +35,11 @@ use crate::model::{
 pub(super) use crate::model::StopKind;
 pub(super) use decisive::decisive;
 pub(super) use found::{
-    Entry, From, WayKey, is_taken, may_take, of_namespace, paths, to_address, to_own_address,
-    way_key,
+    Entry, WayKey, attempt, is_taken, may_take, of_namespace, paths, to_address, way_key,
 };
 pub(super) use judge::{Judgement, judge};
 pub(super) use send::{from_elsewhere, from_process, loopback};
+pub(super) use senders::{Sender, behind_others, beside, passing_through};
 
 /// Where a connection is sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,6 +65,8 @@ pub(super) struct Arrival {
     pub(super) stop: Option<Stop>,
     /// How many ways more this stands for, which are not told apart.
     pub(super) more: usize,
+    /// The namespaces that it came into from outside, in order.
+    pub(super) entered: Vec<NetnsId>,
 }
 
 /// Why a packet gets nowhere.
@@ -80,8 +83,8 @@ pub(super) struct Stop {
 #[derive(Debug, Clone)]
 struct Way {
     hops: Vec<Hop>,
-    /// How many namespaces it came into from outside.
-    entered: usize,
+    /// The namespaces that it came into from outside, in order.
+    entered: Vec<NetnsId>,
     probability: f64,
     depends: Vec<Condition>,
     notes: Vec<String>,
@@ -93,7 +96,7 @@ impl Way {
     fn begin() -> Self {
         Self {
             hops: Vec::new(),
-            entered: 0,
+            entered: Vec::new(),
             probability: 1.0,
             depends: Vec::new(),
             notes: Vec::new(),
@@ -143,6 +146,7 @@ impl Way {
             notes: self.notes,
             stop,
             more: 0,
+            entered: self.entered,
         }
     }
 }
@@ -197,6 +201,13 @@ pub(super) fn read_rulesets(facts: &Facts<'_>, netns: &[NetnsId]) {
 /// The settings of a namespace.
 fn settings(facts: &Facts<'_>, netns: NetnsId) -> Option<NetSettings> {
     facts.take(facts.world.settings(&[netns])).first().cloned()
+}
+
+/// Whether the kernel forwards packets that come into a namespace; `None` where that is not
+/// known.
+pub(super) fn forwards(facts: &Facts<'_>, netns: NetnsId, ipv6: bool) -> Option<bool> {
+    let settings = settings(facts, netns)?;
+    if ipv6 { settings.forward6 } else { settings.forward4 }
 }
 
 /// The state of one walk: where it has been.

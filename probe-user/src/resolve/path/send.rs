@@ -8,7 +8,7 @@ use whereis_port_rules::{Nic, Packet, Sender};
 
 use super::stage::Part::{BeforeIpvs, BehindIpvs};
 use super::stage::{self, Going};
-use super::{Arrival, MAX_DEPTH, StopKind, To, Walk, Way, cross, settings};
+use super::{Arrival, MAX_DEPTH, StopKind, To, Walk, Way, cross, forwards, settings};
 use crate::model::{
     Advice, Command, End, FixKind, Hook, LOOPBACK4, NetnsId, RouteFound, RouteKind, RouteQuery,
 };
@@ -124,8 +124,8 @@ impl Walk<'_, '_> {
 
     /// A packet comes in by an interface.
     pub(super) fn external(&self, mut way: Way, packet: Packet) -> Vec<Arrival> {
-        way.entered += 1;
-        if way.entered > MAX_DEPTH || way.hops.len() > 2 * MAX_DEPTH {
+        way.entered.push(packet.netns);
+        if way.entered.len() > MAX_DEPTH || way.hops.len() > 2 * MAX_DEPTH {
             let why = "too many steps: routes or rules may lead in a circle";
             return vec![way.stop(StopKind::Unknown, why)];
         }
@@ -208,13 +208,8 @@ impl Walk<'_, '_> {
 
     /// Whether the kernel refuses to forward.
     fn not_forwarding(&self, netns: NetnsId, ipv6: bool) -> Option<(String, Advice)> {
-        let settings = settings(self.facts, netns)?;
-        let (forwards, name) = if ipv6 {
-            (settings.forward6, "net.ipv6.conf.all.forwarding")
-        } else {
-            (settings.forward4, "net.ipv4.ip_forward")
-        };
-        let off = forwards == Some(false);
+        let off = forwards(self.facts, netns, ipv6) == Some(false);
+        let name = if ipv6 { "net.ipv6.conf.all.forwarding" } else { "net.ipv4.ip_forward" };
         off.then(|| {
             let set = Command::new("sysctl -w").arg(format!("{name}=1"));
             (

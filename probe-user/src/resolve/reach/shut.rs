@@ -99,7 +99,8 @@ impl Shut {
                 let why = cause.into();
                 let conditions = Vec::new();
                 let reachable = Some(false);
-                reach.push(Reach { from, address: None, reachable, why, conditions, fix });
+                let (address, by) = (None, Vec::new());
+                reach.push(Reach { from, by, address, reachable, why, conditions, fix });
             };
             let loopback: Vec<&Inside> =
                 of(&self.loopback).into_iter().map(|at| &self.loopback[at]).collect();
@@ -265,9 +266,14 @@ pub(super) fn recreate(container: &Container, published: &Published) -> Advice {
     advice.of(FixKind::Publish)
 }
 
+/// Whether a container at the end publishes a port.
+pub(super) fn is_published(port: Port, end: &End) -> bool {
+    end.containers.iter().flat_map(|c| &c.ports).any(|p| p.host_port == Some(port))
+}
+
 /// What gives a published port something to lead to.
-pub(super) fn dead_fix(socket: &Socket, end: &End) -> Advice {
-    let publishes = |p: &&Published| p.host_port == Some(socket.port);
+pub(super) fn dead_fix(port: Port, end: &End) -> Advice {
+    let publishes = |p: &&Published| p.host_port == Some(port);
     let inner = end.containers.iter().find_map(|c| c.ports.iter().find(publishes));
     match (&end.cluster, inner.map(|p| p.container_port)) {
         (Some(cluster), Some(port)) if owner::NODE_PORTS.contains(&port.0) => {

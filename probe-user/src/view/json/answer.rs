@@ -383,6 +383,9 @@ impl<'a> From<&'a model::End> for End<'a> {
 pub struct Reach<'a> {
     /// From where.
     pub from: Vantage,
+    /// Which of those there, by their devices or network namespaces, where not all get the
+    /// same; empty for all.
+    pub by: &'a [String],
     /// What to connect to from there, `address:port`.
     pub address: Option<String>,
     /// Whether it can be reached; null when that can't be told.
@@ -401,6 +404,7 @@ impl<'a> From<&'a model::Reach> for Reach<'a> {
     fn from(reach: &'a model::Reach) -> Self {
         Self {
             from: reach.from.into(),
+            by: &reach.by,
             address: reach.address.map(|address| address.to_string()),
             reachable: reach.reachable,
             why: reach.why.to_string(),

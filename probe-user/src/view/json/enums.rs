@@ -246,6 +246,8 @@ words! {
         NotPublished,
         /// A route leads to its namespace.
         Routed,
+        /// This node forwards to it: exposed to whoever has a route over this node.
+        ExposedByRoute,
         /// No link leads to its namespace.
         NoLink,
         /// It is on the same network of containers.
@@ -298,6 +300,8 @@ words! {
         Rule,
         /// Tables of equal priority are in this order.
         Order,
+        /// The client has a route over this node.
+        Route,
         /// There are more than are told.
         Several,
     }

@@ -21,6 +21,9 @@ const NAMED: usize = 3;
 struct Statement<'a> {
     reachable: Option<bool>,
     from: Vec<Vantage>,
+    by: &'a [String],
+    /// Whether a route over this node is needed.
+    routed: bool,
     addresses: Vec<SocketAddr>,
     why: String,
     fix: Option<&'a Advice>,
@@ -29,12 +32,11 @@ struct Statement<'a> {
 /// From where, and from where not, and what would help.
 pub(super) fn reach(page: &mut Page<'_>, reach: &[Reach]) {
     let statements = statements(reach);
+    let place = |s: &Statement<'_>| (s.reachable, s.from.clone(), s.by.to_vec(), s.routed);
     let mut at = 0;
     while let Some(first) = statements.get(at) {
         // One place that is reached in several ways gets a line for each.
-        let alike = statements[at..]
-            .iter()
-            .take_while(|s| (s.reachable, &s.from) == (first.reachable, &first.from));
+        let alike = statements[at..].iter().take_while(|s| place(s) == place(first));
         let group: Vec<&Statement<'_>> = alike.collect();
         at += group.len();
         write(page, &group);
@@ -62,6 +64,8 @@ fn statements(reach: &[Reach]) -> Vec<Statement<'_>> {
             None => statements.push(Statement {
                 reachable: one.reachable,
                 from: vec![one.from],
+                by: &one.by,
+                routed: one.needs_route(),
                 addresses: one.address.into_iter().collect(),
                 why,
                 fix,
@@ -73,6 +77,12 @@ fn statements(reach: &[Reach]) -> Vec<Statement<'_>> {
 
 /// Several addresses are for one place, and several places have no address.
 fn fits(statement: &Statement<'_>, one: &Reach) -> bool {
+    if (statement.by, statement.routed) != (one.by.as_slice(), one.needs_route()) {
+        return false;
+    }
+    if !one.by.is_empty() && statement.from != [one.from] {
+        return false;
+    }
     match &one.address {
         Some(_) => statement.from == [one.from] && !statement.addresses.is_empty(),
         None => statement.addresses.is_empty(),
@@ -102,6 +112,12 @@ fn write(page: &mut Page<'_>, group: &[&Statement<'_>]) {
     let word = if has_addresses { words::vantage_at } else { words::vantage };
     let places: Vec<&str> = first.from.iter().map(|from| word(*from)).collect();
     let mut text = places.join(", ");
+    if first.routed {
+        text.push_str(" with a route over this node");
+    }
+    if !first.by.is_empty() {
+        let _ = write!(text, " ({})", style.text(&few(first.by)));
+    }
     match group {
         [one] => {
             if has_addresses {
@@ -124,6 +140,15 @@ fn write(page: &mut Page<'_>, group: &[&Statement<'_>]) {
             }
         }
     }
+}
+
+/// Some of these names, and how many more there are.
+fn few(names: &[String]) -> String {
+    let mut text = names.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if names.len() > NAMED {
+        let _ = write!(text, " and {} more", names.len() - NAMED);
+    }
+    text
 }
 
 /// What was noticed, why it is so, and what would mend it.

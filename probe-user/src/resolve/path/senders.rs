@@ -1,0 +1,273 @@
+//! Who connects: the senders that a namespace's devices and addresses tell of. One stands
+//! for all of which nothing that is known is different.
+
+use std::net::IpAddr;
+
+use whereis_port_rules::Nic;
+use whereis_port_rules::route::covers;
+
+use super::send;
+use crate::model::{Address, Gap, GapKind, Impact, Link, LinkKind, NetnsId, Vantage};
+use crate::resolve::facts::Facts;
+
+/// How many addresses of one namespace are tried.
+const ADDRESSES: usize = 64;
+/// From behind how many devices with containers of its own each is tried.
+const DEVICES: usize = 32;
+
+/// Whom a packet comes from, as rules and routes see it.
+pub(in crate::resolve) type Source = whereis_port_rules::Sender;
+
+/// Somebody who connects.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::resolve) struct Sender {
+    /// Where that is, seen from the namespace: loopback and node are a process of it.
+    pub(in crate::resolve) from: Vantage,
+    /// The device that the packet comes in by, and whose it is; `None` for a process.
+    pub(in crate::resolve) by: Option<(Nic, Source)>,
+}
+
+impl Sender {
+    /// A process of the namespace.
+    pub(in crate::resolve) fn process(from: Vantage) -> Self {
+        Self { from, by: None }
+    }
+
+    fn behind(from: Vantage, link: &Link, source: Source) -> Self {
+        Self { from, by: Some((nic(link), source)) }
+    }
+}
+
+fn nic(link: &Link) -> Nic {
+    Nic { index: link.index, name: link.name.as_str().into() }
+}
+
+/// Each sender with each address of a namespace that it may use.
+pub(in crate::resolve) fn to_every_address(
+    facts: &Facts<'_>,
+    netns: NetnsId,
+) -> Vec<(Sender, IpAddr)> {
+    let addresses = facts.addresses_of(netns);
+    let links = facts.links_of(netns);
+    let mut usable: Vec<&Address> = addresses.iter().filter(|a| is_usable(a, &links)).collect();
+    if usable.len() > ADDRESSES {
+        let left = usable.len() - ADDRESSES;
+        usable.truncate(ADDRESSES);
+        facts.gap(Gap::new(
+            Impact::Port,
+            GapKind::PacketRules,
+            format!("{left} more addresses of network namespace {netns} were not tried"),
+        ));
+    }
+    let mut all: Vec<(Sender, IpAddr)> = Vec::new();
+    for ipv6 in [false, true] {
+        let address = send::loopback(ipv6);
+        if addresses.iter().any(|a| a.address == address) {
+            all.push((Sender::process(Vantage::Loopback), address));
+        }
+    }
+    for one in &usable {
+        all.push((Sender::process(Vantage::Node), one.address));
+        if let Some(sender) = from_outside(facts, &links, one) {
+            all.push((sender, one.address));
+        }
+    }
+    for one in &usable {
+        let near = inner_devices(facts, netns, &links, one.address);
+        all.extend(near.into_iter().map(|sender| (sender, one.address)));
+    }
+    all
+}
+
+/// Who may connect to an address, from a namespace or from elsewhere through it.
+pub(in crate::resolve) fn to_one_address(
+    facts: &Facts<'_>,
+    netns: NetnsId,
+    address: IpAddr,
+) -> Vec<Sender> {
+    if address.is_loopback() {
+        return vec![Sender::process(Vantage::Loopback)];
+    }
+    let addresses = facts.addresses_of(netns);
+    let links = facts.links_of(netns);
+    let mut all = vec![Sender::process(Vantage::Node)];
+    let own = addresses.iter().find(|a| a.address == address);
+    all.extend(own.and_then(|own| from_outside(facts, &links, own)));
+    all.extend(inner_devices(facts, netns, &links, address));
+    all
+}
+
+/// Another machine, which uses an address: by the device that has it.
+fn from_outside(facts: &Facts<'_>, links: &[Link], address: &Address) -> Option<Sender> {
+    let has = links.iter().find(|l| l.index == address.ifindex)?;
+    let by = match has.kind {
+        _ if leads_outside(has, links) => has,
+        // Services' addresses are often put on a device that nothing comes in by.
+        _ if leads_in(has) => return None,
+        _ => way_in(facts, has.netns, links, address.address)?,
+    };
+    Some(Sender::behind(Vantage::Outside, by, Source::Elsewhere))
+}
+
+/// The device by which other machines reach a namespace: that of the default route, else
+/// any that leads outside.
+pub(in crate::resolve) fn way_in<'l>(
+    facts: &Facts<'_>,
+    netns: NetnsId,
+    links: &'l [Link],
+    address: IpAddr,
+) -> Option<&'l Link> {
+    let routes = facts.take(facts.world.routes(&[netns]));
+    let default =
+        routes.iter().find(|r| r.prefix == 0 && r.destination.is_ipv6() == address.is_ipv6());
+    let by_default = links.iter().find(|l| default.is_some_and(|r| r.ifindex == Some(l.index)));
+    let others = || links.iter().filter(|l| l.up && leads_in(l));
+    by_default.or_else(|| others().find(|l| leads_outside(l, links))).or_else(|| others().next())
+}
+
+/// From outside to an address that is not the namespace's own, by its default way in.
+pub(in crate::resolve) fn passing_through(
+    facts: &Facts<'_>,
+    netns: NetnsId,
+    address: IpAddr,
+) -> Option<Sender> {
+    let links = facts.links_of(netns);
+    let by = way_in(facts, netns, &links, address).filter(|link| leads_outside(link, &links))?;
+    Some(Sender::behind(Vantage::Outside, by, Source::Elsewhere))
+}
+
+/// Somebody on the network of an address, who needs no router.
+pub(in crate::resolve) fn beside(facts: &Facts<'_>, link: &Link, address: IpAddr) -> Sender {
+    let addresses = facts.addresses_of(link.netns);
+    let of = addresses.iter().find(|a| a.address == address);
+    let source = of.map_or(Source::Elsewhere, |of| neighbour(facts, link.netns, of));
+    Sender::behind(Vantage::Containers, link, source)
+}
+
+/// Those behind the devices of a namespace that lead to containers, but for one of them: they
+/// send through it.
+pub(in crate::resolve) fn behind_others(
+    facts: &Facts<'_>,
+    netns: NetnsId,
+    address: IpAddr,
+    but: NetnsId,
+) -> Vec<Sender> {
+    let links = facts.links_of(netns);
+    let of = |sender: &Sender| {
+        let index = sender.by.as_ref().map(|(nic, _)| nic.index);
+        links.iter().find(|link| Some(link.index) == index).and_then(|link| link.peer_netns)
+    };
+    let mut all = inner_devices(facts, netns, &links, address);
+    all.retain(|sender| of(sender) != Some(but));
+    all
+}
+
+/// Those behind each bridge and device pair of a namespace who may use one of its addresses:
+/// of a bridge that has addresses of that version itself, only if it has this one or it is
+/// one for others as well.
+fn inner_devices(
+    facts: &Facts<'_>,
+    netns: NetnsId,
+    links: &[Link],
+    address: IpAddr,
+) -> Vec<Sender> {
+    let addresses = facts.addresses_of(netns);
+    let of = |link: &Link| {
+        let theirs = addresses.iter().filter(|a| a.ifindex == link.index);
+        theirs.filter(|a| a.address.is_ipv6() == address.is_ipv6()).cloned().collect::<Vec<_>>()
+    };
+    let has = addresses.iter().find(|a| a.address == address);
+    let on_inner =
+        has.and_then(|a| links.iter().find(|l| l.index == a.ifindex && has_inner(l, links)));
+    let mut all = Vec::new();
+    let mut left = 0;
+    for link in links.iter().filter(|l| l.up && l.master.is_none() && has_inner(l, links)) {
+        // Of several networks each asks for its own address.
+        if on_inner.is_some_and(|own| own.index != link.index) {
+            continue;
+        }
+        let of = of(link);
+        let near = of.iter().find(|a| a.address == address).or(of.first());
+        let source = match (near, link.peer_netns) {
+            (Some(near), _) => neighbour(facts, netns, near),
+            (None, Some(peer)) => resident(facts, peer, address.is_ipv6()),
+            // A bridge without an address routes nothing.
+            (None, None) => continue,
+        };
+        if all.len() < DEVICES {
+            all.push(Sender::behind(Vantage::Containers, link, source));
+        } else {
+            left += 1;
+        }
+    }
+    if left > 0 {
+        facts.gap(Gap::new(
+            Impact::Reach,
+            GapKind::PacketRules,
+            format!("from behind {left} more devices of containers nothing was tried"),
+        ));
+    }
+    all
+}
+
+/// Addresses worth trying: not loopback's, not link-local ones, and up. Those of
+/// kube-proxy's dummy interface are of services, not of the node.
+fn is_usable(address: &Address, links: &[Link]) -> bool {
+    let local = match address.address {
+        IpAddr::V4(a) => a.is_loopback() || a.is_link_local(),
+        IpAddr::V6(a) => a.is_loopback() || a.is_unicast_link_local(),
+    };
+    let link = links.iter().find(|l| l.index == address.ifindex);
+    !local && link.is_none_or(|l| l.up && l.name != "kube-ipvs0")
+}
+
+/// Whether packets come in by an interface at all.
+fn leads_in(link: &Link) -> bool {
+    !matches!(&link.kind, LinkKind::Loopback)
+        && !matches!(&link.kind, LinkKind::Other(kind) if kind == "dummy")
+}
+
+/// Whether somebody who is not of this node may be behind an interface: it is no bridge, or
+/// one with such a port, and no end of a pair whose other end is known.
+pub(in crate::resolve) fn leads_outside(link: &Link, links: &[Link]) -> bool {
+    match link.kind {
+        LinkKind::Bridge => links
+            .iter()
+            .filter(|port| port.master == Some(link.index) && port.index != link.index)
+            .any(|port| leads_in(port) && !is_pair(port, links) && !is_tap(port)),
+        _ => leads_in(link) && !is_pair(link, links),
+    }
+}
+
+/// Whether containers of this node may be behind an interface.
+fn has_inner(link: &Link, links: &[Link]) -> bool {
+    link.kind == LinkKind::Bridge || is_pair(link, links)
+}
+
+/// One end of a pair whose other end is in a namespace that is known, or in this one.
+fn is_pair(link: &Link, links: &[Link]) -> bool {
+    let joined = |other: &Link| Some(other.index) == link.peer && other.peer == Some(link.index);
+    link.kind == LinkKind::Veth && (link.peer_netns.is_some() || links.iter().any(joined))
+}
+
+/// A virtual machine's.
+fn is_tap(link: &Link) -> bool {
+    matches!(&link.kind, LinkKind::Other(kind) if kind == "tun")
+}
+
+/// Some container on the network of an address.
+fn neighbour(facts: &Facts<'_>, netns: NetnsId, of: &Address) -> Source {
+    let all = facts.all_addresses();
+    let near = |a: &&Address| {
+        a.netns != netns && a.address != of.address && covers(of.address, of.prefix, a.address)
+    };
+    all.iter().find(near).map_or(Source::Elsewhere, |a| Source::Address(a.address))
+}
+
+/// Somebody in a namespace.
+fn resident(facts: &Facts<'_>, netns: NetnsId, ipv6: bool) -> Source {
+    let addresses = facts.addresses_of(netns);
+    let links = facts.links_of(netns);
+    let fits = |a: &&Address| a.address.is_ipv6() == ipv6 && is_usable(a, &links);
+    addresses.iter().find(fits).map_or(Source::Elsewhere, |a| Source::Address(a.address))
+}

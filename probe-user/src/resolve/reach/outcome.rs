@@ -1,0 +1,127 @@
+//! What became of one connection that was tried, as a statement.
+
+use std::net::SocketAddr;
+
+use whereis_port_rules::Nic;
+
+use super::{at, shut};
+use crate::model::{Cause, End, Hop, HopKind, NetnsId, Port, Reach, StopKind};
+use crate::resolve::path::{self, Arrival, Entry, Judgement};
+
+/// How many targets one line names.
+const TARGETS: usize = 3;
+
+/// Who took a connection, wherever it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// Something does, or stops it on its way.
+    Somehow,
+    /// Nothing listens there, and no rule knows the port.
+    Not,
+}
+
+/// What became of a connection.
+pub(super) struct Outcome {
+    pub(super) reach: Reach,
+    pub(super) taken: Taken,
+    /// By which devices of which namespaces it came in.
+    pub(super) devices: Vec<(NetnsId, Nic)>,
+}
+
+/// Judges a connection. `named` says why it is open, where that is not what takes it.
+pub(super) fn of(tried: &Entry, named: Option<Cause>) -> Outcome {
+    let arrivals = &tried.arrivals;
+    let Judgement { arrives, why, fix } = path::judge(arrivals);
+    let decisive = path::decisive(arrivals);
+    let mut reach = Reach {
+        from: tried.sender.from,
+        by: Vec::new(),
+        address: Some(at(tried.to.address, tried.to.port)),
+        reachable: arrives,
+        why: Cause::NoRule.into(),
+        conditions: decisive.conditions(),
+        fix,
+    };
+    let mut taken = Taken::Somehow;
+    let port = Port(tried.to.port);
+    match arrives {
+        Some(true) => {
+            let cause = by_rules(arrivals).or(named).or_else(|| bound(arrivals));
+            reach.why = cause.unwrap_or(Cause::Said(String::new())).into();
+            reach.why.but = why;
+        }
+        Some(false) if is_refused(arrivals) => match dead(arrivals) {
+            Some(end) => {
+                reach.why = Cause::NothingBehind.into();
+                reach.fix = Some(shut::dead_fix(port, end));
+            }
+            None if arrivals.iter().all(|a| a.hops.is_empty()) => taken = Taken::Not,
+            None => {
+                let end = arrivals.first().map(|a| &a.end);
+                let published = end.filter(|end| shut::is_published(port, end));
+                reach.fix = published.map(|end| shut::dead_fix(port, end));
+                reach.why = decisive.cause(why.unwrap_or_default()).into();
+            }
+        },
+        Some(false) | None => reach.why = decisive.cause(why.unwrap_or_default()).into(),
+    }
+    let devices = tried.sender.by.iter().map(|(nic, _)| (tried.netns, nic.clone())).collect();
+    Outcome { reach, taken, devices }
+}
+
+/// Whether nothing listens wherever it goes.
+fn is_refused(arrivals: &[Arrival]) -> bool {
+    let nothing = |s: &path::Stop| s.kind == StopKind::Nothing;
+    !arrivals.is_empty() && arrivals.iter().all(|a| a.stop.as_ref().is_some_and(nothing))
+}
+
+/// The end of a connection that a socket takes which has nothing behind it.
+fn dead(arrivals: &[Arrival]) -> Option<&End> {
+    arrivals.iter().find_map(|a| a.hops.first()?.socket.as_ref().map(|_| &a.end))
+}
+
+/// That a socket takes it: by what it is bound to.
+fn bound(arrivals: &[Arrival]) -> Option<Cause> {
+    let socket = arrivals.iter().find_map(|a| a.hops.first()?.socket.as_ref())?;
+    Some(match socket.is_wildcard() {
+        true => Cause::BoundToAll { versions_known: socket.takes_ipv4().is_some() },
+        false if socket.is_loopback() => Cause::BoundElsewhere(socket.effective_address()),
+        false => Cause::BoundTo(socket.effective_address()),
+    })
+}
+
+/// How rules or a balancer take it, in a line: `published port, Docker: to
+/// 172.17.0.2:80`.
+fn by_rules(arrivals: &[Arrival]) -> Option<Cause> {
+    let taken: Vec<&Arrival> = arrivals.iter().filter(|a| path::is_taken(a)).collect();
+    let one = taken.first()?;
+    let Some(first) = one.hops.first() else {
+        let stopped =
+            |stop: &path::Stop| Cause::Stopped { kind: stop.kind, words: stop.why.clone() };
+        return one.stop.as_ref().map(stopped);
+    };
+    let mut targets = Vec::new();
+    for hop in taken.iter().filter_map(|a| a.hops.get(1)) {
+        if let Some(target) = translated(hop) {
+            let target = target.to_string();
+            if !targets.contains(&target) {
+                targets.push(target);
+            }
+        }
+    }
+    let more = targets.len().saturating_sub(TARGETS);
+    targets.truncate(TARGETS);
+    let mut text = first.detail.clone();
+    if !targets.is_empty() {
+        text.push_str(&format!(": to {}", targets.join(", ")));
+    }
+    if more > 0 {
+        text.push_str(&format!(" and {more} more"));
+    }
+    Some(Cause::TakenByRules(text))
+}
+
+fn translated(hop: &Hop) -> Option<SocketAddr> {
+    let to = hop.endpoint.address.zip(hop.endpoint.port)?;
+    (hop.kind == HopKind::Dnat).then(|| at(to.0, to.1.0))
+}

@@ -1,0 +1,114 @@
+//! The connections that were tried, each once.
+
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+
+use whereis_port_rules::Nic;
+
+use super::outcome::{self, Outcome};
+use crate::model::{NetnsId, Path, Proto, Reach};
+use crate::resolve::facts::Facts;
+use crate::resolve::path::{self, Entry};
+use crate::resolve::ruled::Tried;
+
+/// Connections to ports at addresses of the own namespace, or through it.
+pub(super) struct Tries<'a, 'f> {
+    facts: &'a Facts<'f>,
+    asked: HashMap<(Proto, u16), Rc<[Entry]>>,
+    /// Those of which every address was tried.
+    everywhere: HashSet<(Proto, u16)>,
+    /// Connections to addresses of other namespaces.
+    away: HashMap<(Proto, u16), Vec<Entry>>,
+}
+
+impl<'a, 'f> Tries<'a, 'f> {
+    /// With what was tried already.
+    pub(super) fn new(facts: &'a Facts<'f>, tried: &[Tried]) -> Self {
+        let own = tried.iter().filter(|t| t.netns == facts.host.own_netns);
+        let mut by_port: HashMap<(Proto, u16), Vec<Entry>> = HashMap::new();
+        for entry in own.flat_map(|t| &t.entries) {
+            by_port.entry((entry.to.proto, entry.to.port)).or_default().push(entry.clone());
+        }
+        let asked = by_port.into_iter().map(|(port, entries)| (port, entries.into())).collect();
+        Self { facts, asked, everywhere: HashSet::new(), away: HashMap::new() }
+    }
+
+    /// What was tried of a port, to every address of the own namespace if that is wanted.
+    pub(super) fn of(&mut self, proto: Proto, port: u16, everywhere: bool) -> Rc<[Entry]> {
+        if everywhere && self.everywhere.insert((proto, port)) {
+            let known = self.asked.remove(&(proto, port)).unwrap_or_default();
+            let own = self.facts.host.own_netns;
+            let mut all: Vec<Entry> = known.to_vec();
+            all.extend(path::of_namespace(self.facts, own, (proto, port), &known));
+            self.asked.insert((proto, port), all.into());
+        }
+        self.asked.get(&(proto, port)).cloned().unwrap_or_default()
+    }
+
+    /// What became of each: senders of one place are told apart where that is not the same
+    /// for all of them.
+    pub(super) fn outcomes(&mut self, proto: Proto, port: u16, everywhere: bool) -> Vec<Outcome> {
+        let entries = self.of(proto, port, everywhere);
+        let mut all: Vec<Outcome> = entries.iter().map(|entry| outcome::of(entry, None)).collect();
+        tell_apart(self.facts, &mut all);
+        all
+    }
+
+    /// Keeps a connection to an address of another namespace.
+    pub(super) fn keep(&mut self, entry: Entry) {
+        self.away.entry((entry.to.proto, entry.to.port)).or_default().push(entry);
+    }
+
+    /// Says of each path from where connections were seen to go it.
+    pub(super) fn mark(&self, paths: &mut [Path]) {
+        let mut ways: HashMap<(Proto, u16), Vec<HashSet<path::WayKey>>> = HashMap::new();
+        for path in paths {
+            let key = path::way_key(path);
+            let first = path.hops.first();
+            let Some(port) = first.and_then(|h| Some((h.proto, h.endpoint.port?.0))) else {
+                continue;
+            };
+            let own = self.asked.get(&port).map_or(&[][..], |own| own);
+            let entries = || own.iter().chain(self.away.get(&port).into_iter().flatten());
+            let ways = ways.entry(port).or_insert_with(|| {
+                let key = |a: &path::Arrival| path::way_key(&path::to_path(a.clone()));
+                entries().map(|entry| entry.arrivals.iter().map(key).collect()).collect()
+            });
+            for (entry, ways) in entries().zip(ways) {
+                let from = entry.sender.from;
+                if !path.from.contains(&from) && ways.contains(&key) {
+                    path.from.push(from);
+                }
+            }
+            path.from.sort_unstable();
+        }
+    }
+}
+
+/// Puts together those senders of a place that get the same, and names them where others
+/// there get something else.
+pub(super) fn tell_apart(facts: &Facts<'_>, all: &mut Vec<Outcome>) {
+    let place = |r: &Reach| (r.from, r.address);
+    let mut kept: Vec<Outcome> = Vec::with_capacity(all.len());
+    for outcome in all.drain(..) {
+        match kept.iter_mut().find(|known| known.reach == outcome.reach) {
+            Some(known) => known.devices.extend(outcome.devices),
+            None => kept.push(outcome),
+        }
+    }
+    let places: Vec<_> = kept.iter().map(|k| place(&k.reach)).collect();
+    for outcome in &mut kept {
+        let here = place(&outcome.reach);
+        if places.iter().filter(|one| **one == here).count() > 1 {
+            outcome.reach.by = outcome.devices.iter().map(|d| name_of(facts, d)).collect();
+        }
+    }
+    *all = kept;
+}
+
+/// The device, or the namespace of the only one who is behind it.
+fn name_of(facts: &Facts<'_>, (netns, nic): &(NetnsId, Nic)) -> String {
+    let links = facts.links_of(*netns);
+    let peer = links.iter().find(|l| l.index == nic.index).and_then(|l| l.peer_netns);
+    peer.map_or_else(|| nic.name.to_string(), |peer| facts.netns_ref(peer).to_string())
+}
