@@ -40,11 +40,15 @@ pub(super) fn leave(
     }
     if places.is_empty() {
         let to = To { proto: packet.proto, address: destination, port: packet.dport };
+        let mut way = way;
+        walk.goes_out(&mut way, &packet, None);
         return vec![way.arrive(off_node(facts, from, to, route), None)];
     }
     let several = places.len() > 1;
     let mut arrivals = Vec::new();
     for (netns, address) in &places {
+        let mut way = way.clone();
+        walk.goes_out(&mut way, &packet, Some(*netns));
         let mut packet = packet.clone();
         packet.netns = *netns;
         packet.source = seen_source(walk, from, &packet, route);
@@ -59,7 +63,7 @@ pub(super) fn leave(
         let addresses = facts.addresses_of(*netns);
         let on = addresses.iter().find(|a| a.address == *address).map(|a| a.ifindex);
         packet.iif = on.map(|index| walk.nic(*netns, index));
-        arrivals.extend(walk.external(way.clone(), packet));
+        arrivals.extend(walk.external(way, packet));
     }
     // Of several with that address, those where nothing listens have it by accident.
     if several && arrivals.iter().any(|a| a.stop.is_none()) {
@@ -82,8 +86,9 @@ fn seen_source(walk: &Walk<'_, '_>, from: NetnsId, packet: &Packet, route: &Rout
 
 impl Walk<'_, '_> {
     /// A packet is for this namespace: the socket that takes it.
-    pub(super) fn deliver(&self, way: Way, packet: Packet) -> Vec<Arrival> {
+    pub(super) fn deliver(&self, mut way: Way, packet: Packet) -> Vec<Arrival> {
         let facts = self.facts;
+        self.is_looked_up(&mut way, packet.netns);
         let (address, port) = packet.tproxy.unwrap_or((packet.destination, packet.dport));
         let sockets = at_address(facts, packet.netns, address, Port(port), packet.proto);
         if sockets.is_empty() {
@@ -96,13 +101,17 @@ impl Walk<'_, '_> {
         }
         let mut arrivals = Vec::new();
         for socket in &sockets {
+            let mut way = way.clone();
+            let holder =
+                facts.owners(&[socket.inode].into()).of(socket.inode).first().map(|o| o.pid);
+            self.is_taken_by(&mut way, socket, holder);
             let paths = follow(facts, socket, &mut self.visited.borrow_mut());
             arrivals.extend(paths.into_iter().map(|path| {
                 let kind = match path.end.ending {
                     Ending::Nothing => Some(StopKind::Nothing),
                     // A forwarder takes it, and can't pass it on.
                     Ending::Stopped => Some(StopKind::NoWay),
-                    _ => None,
+                    _ => path.end.stop.filter(|stop| *stop == StopKind::Unknown),
                 };
                 let why = path.end.why.clone().unwrap_or_default();
                 let stop = kind.map(|kind| Stop { kind, why, fix: None });

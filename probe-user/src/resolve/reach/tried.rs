@@ -214,6 +214,7 @@ fn apply(entry: &mut Reach, arrivals: &[path::Arrival], by_rules: Option<Cause>)
             if let Some(why) = why {
                 entry.why = decisive.cause(why).into();
             }
+            entry.fix = fix.or(entry.fix.take());
         }
     }
     entry.reachable = arrives;
