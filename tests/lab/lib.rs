@@ -13,6 +13,7 @@
 //! processes left.
 
 pub mod apiserver;
+mod attach;
 mod cgroup;
 mod cluster;
 mod connect;
@@ -42,6 +43,7 @@ mod tool;
 mod trace;
 mod waiting;
 
+pub use attach::{Attached, Place};
 pub use cluster::{Cluster, Pod, no_kube};
 pub use connect::{Landing, within};
 pub use containerd::{Containerd, CriPod, PAUSE_IMAGE, POD_IMAGE, PodContainer, PodSpec};

@@ -201,12 +201,15 @@ fn items<'r>(ruleset: &'r Ruleset, hook: Hook, packet: &Packet) -> Vec<(i32, Ite
     let ipv6 = packet.destination.is_ipv6();
     let here = |chain: &&BaseChain| {
         let family = chain.id.table.family;
-        // Ingress belongs to a device: of a table of that family, or of both versions.
-        let by = packet.iif.as_ref().map(|nic| &*nic.name);
+        // Ingress and egress belong to a device: of a table of that family, or, at ingress, of
+        // both versions of IP.
+        let by = if hook == Hook::Egress { &packet.oif } else { &packet.iif };
+        let by = by.as_ref().map(|nic| &*nic.name);
         let at_device = || chain.devices.iter().any(|device| Some(device.as_str()) == by);
         chain.hook == hook
             && match hook {
                 Hook::Ingress => (family == Family::Netdev || family.takes(ipv6)) && at_device(),
+                Hook::Egress => family == Family::Netdev && at_device(),
                 _ => family.takes(ipv6),
             }
     };

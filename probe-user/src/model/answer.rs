@@ -6,8 +6,9 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Advice, Cluster, Condition, Container, ContainerRef, Evidence, Flows, Gap, KubeContext,
-    NetnsId, Pod, Port, Process, Proto, Query, Served, Service, Socket, StopKind, ToldBy, Why,
+    Advice, Cluster, Condition, Container, ContainerRef, Evidence, Flows, Gap, InTheWay,
+    KubeContext, NetnsId, Pod, Port, Process, Proto, Query, Served, Service, Socket, StopKind,
+    ToldBy, Why,
 };
 
 /// The answer to one question.
@@ -68,6 +69,9 @@ pub struct Path {
     pub end: End,
     /// What has to be so for connections to go this way, where rules ask what is not known.
     pub conditions: Vec<Condition>,
+    /// What is on this way and was not evaluated, so that it may end otherwise; it is among
+    /// the conditions.
+    pub unsure: Vec<InTheWay>,
     /// From where connections go this way, as far as it is known.
     pub from: Vec<Vantage>,
     /// The kubeconfig contexts whose server this is.

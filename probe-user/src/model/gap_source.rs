@@ -74,6 +74,8 @@ pub enum GapKind {
     IpSet,
     /// Rules for frames in a bridge.
     BridgeRules,
+    /// Programs and filters that are attached to devices and cgroups.
+    Attached,
     /// A load balancer that is no rule.
     Balancer,
     /// Services with the same port.
@@ -131,6 +133,7 @@ impl GapKind {
             Self::PacketRules => ("packet rules", "packet rules of "),
             Self::IpSet => ("ipsets", ""),
             Self::BridgeRules => ("bridge rules", "bridge rules of "),
+            Self::Attached => ("attached programs", "attached programs of "),
             Self::Balancer => ("load balancers", ""),
             Self::Services => ("services", "services with "),
             Self::Connections => ("connections", "connections of "),

@@ -6,6 +6,7 @@
 
 mod advice;
 mod answer;
+mod attached;
 mod balance;
 mod cgroup;
 mod container;
@@ -29,6 +30,9 @@ pub use advice::{Advice, Command, FixKind, Piece};
 pub use answer::{
     Answer, Component, End, Ending, Endpoint, Finding, Hop, HopKind, ListRow, Listing, NetnsName,
     NetnsRef, Path, Reach, Vantage, Verdict,
+};
+pub use attached::{
+    Attached, Attachment, CgroupHook, CgroupOf, CgroupProgram, DeviceHook, InTheWay, Program,
 };
 pub use balance::{Balancer, Frontend, FrontendKind, FrontendScope, Server};
 pub use cgroup::{CgroupPath, ContainerRef, PodRef, parse_proc_cgroup};

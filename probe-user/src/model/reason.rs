@@ -4,7 +4,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Port, Proto};
+use super::{InTheWay, Port, Proto};
 
 /// What stops a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -155,6 +155,8 @@ pub enum Cause {
     Depends(String),
     /// It leaves this node, in words.
     LeavesNode(String),
+    /// Something is in the way that was not evaluated.
+    NotEvaluated(Box<InTheWay>),
     /// Said by somebody else, in words.
     Said(String),
 }
@@ -222,6 +224,8 @@ pub enum CauseCode {
     Depends,
     /// It leaves this node.
     LeavesNode,
+    /// Something is in the way that was not evaluated, or could not be read.
+    NotEvaluated,
     /// Something else.
     Other,
 }
@@ -269,6 +273,7 @@ impl Cause {
             Self::Stopped { kind, .. } => (*kind).into(),
             Self::Depends(_) => CauseCode::Depends,
             Self::LeavesNode(_) => CauseCode::LeavesNode,
+            Self::NotEvaluated(_) => CauseCode::NotEvaluated,
             Self::Said(_) => CauseCode::Other,
         }
     }
@@ -331,6 +336,7 @@ impl fmt::Display for Cause {
                 write!(f, "container {container} publishes {at}->{inner}/{proto}")?;
                 if *elsewhere { write!(f, ", on {} only", at.ip()) } else { Ok(()) }
             }
+            Self::NotEvaluated(what) => f.write_str(&what.decides()),
             Self::NoRule => f.write_str("no rule takes it from there, and nothing listens"),
             Self::OnlyInApi { node } => write!(f, "no rule or load balancer of {node} takes it"),
             Self::TakenByRules(words)

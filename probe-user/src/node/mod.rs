@@ -8,11 +8,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::model::{
-    Address, Bytes, Certificate, CgroupPath, ChainId, Connections, Container, ContainerRef,
-    Element, Flow, FlowFilter, Frontend, Host, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext,
-    KubeObjects, Link, NetSettings, Netns, NetnsId, Owners, Pid, Process, Read, Route, RouteFound,
-    RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk,
-    Watched,
+    Address, Attached, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId,
+    Connections, Container, ContainerRef, Element, Flow, FlowFilter, Frontend, Host, IpSet,
+    IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, NetSettings, Netns, NetnsId,
+    Owners, Pid, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket,
+    SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
 };
 
 #[cfg(feature = "fuzzing")]
@@ -81,6 +81,17 @@ pub trait Processes {
 
     /// The path of a cgroup v2 by its id.
     fn cgroup_path(&self, id: u64) -> Read<Option<CgroupPath>>;
+}
+
+/// Programs and filters that the kernel runs for packets and sockets, and that are no rules.
+pub trait Attachments {
+    /// What is attached to the devices of these namespaces, or to them as a whole, and may
+    /// keep packets or send them elsewhere: XDP, tc, tcx, netkit, sk_lookup.
+    fn attached(&self, netns: &[NetnsId]) -> Read<Vec<Attached>>;
+
+    /// The programs that take effect in a cgroup v2 and can keep a connection from being
+    /// made; `None` when there is no such cgroup.
+    fn cgroup_programs(&self, of: &CgroupOf) -> Read<Option<Vec<CgroupProgram>>>;
 }
 
 /// Packet rules with their sets.
@@ -180,6 +191,7 @@ pub trait Node:
     Topology
     + Sockets
     + Processes
+    + Attachments
     + Netfilter
     + Conntrack
     + LoadBalancers
@@ -196,6 +208,7 @@ impl<N> Node for N where
     N: Topology
         + Sockets
         + Processes
+        + Attachments
         + Netfilter
         + Conntrack
         + LoadBalancers

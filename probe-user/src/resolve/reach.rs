@@ -11,8 +11,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use super::facts::Facts;
 use super::ruled::Tried;
 use crate::model::{
-    Address, Advice, Cause, Command, FixKind, Hop, HopKind, LOOPBACK4, LinkKind, Path, Port, Proto,
-    Reach, Socket, Vantage,
+    Address, Advice, Cause, CauseCode, Command, FixKind, Hop, HopKind, LOOPBACK4, LinkKind, Path,
+    Port, Proto, Reach, Socket, Vantage,
 };
 use outcome::{Outcome, Taken};
 use shut::Shut;
@@ -94,9 +94,13 @@ fn of_port(
 /// needs a route that few have is not open to a place.
 fn settle(own: &[Reach], others: &mut Vec<Reach>) {
     let is_open = |r: &&Reach| r.reachable != Some(false) && !r.needs_route();
-    let open: Vec<Vantage> = own.iter().chain(&*others).filter(is_open).map(|r| r.from).collect();
+    let open: Vec<Vantage> = others.iter().filter(is_open).map(|r| r.from).collect();
     let of_place = |r: &Reach| r.reachable == Some(false) && r.address.is_none();
-    others.retain(|r| !of_place(r) || !open.contains(&r.from));
+    // The own namespace's port is what was asked for: that others have one of that number,
+    // too, which is shut, changes nothing.
+    let is_own = |from| own.iter().any(|r: &Reach| r.from == from);
+    others.retain(|r| !of_place(r) || !open.contains(&r.from) && !is_own(r.from));
+    others.retain(|r| r.why.cause.code() != CauseCode::NoLink || !is_own(r.from));
     // What is said of each address says more than what is said of a place.
     let said: Vec<Vantage> = others
         .iter()

@@ -5,17 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::{
-    Address, Ancestor, Answer, Bytes, Capability, CauseCode, Certificate, CgroupPath, ChainId,
-    Connections, Container, ContainerRef, Element, Ending, Flow, FlowFilter, Frontend, Gap,
-    GapKind, GapSource, HopKind, Host, Impact, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext,
-    KubeObjects, Link, LinkKind, NetSettings, Netns, NetnsId, Network, Owner, Owners, Pid, Port,
-    PortRange, Process, Proto, Published, Query, Read, Route, RouteFound, RouteQuery, Rule,
-    Ruleset, Runtime, Scope, Set, SetId, Socket, SocketFilter, SocketInode, SocketState,
-    SourceReport, StartTime, Teller, TlsAsk, ToldBy, Vantage, Verdict, Watched,
+    Address, Ancestor, Answer, Attached, Bytes, Capability, CauseCode, Certificate, CgroupOf,
+    CgroupPath, CgroupProgram, ChainId, Connections, Container, ContainerRef, Element, Ending,
+    Flow, FlowFilter, Frontend, Gap, GapKind, GapSource, HopKind, Host, Impact, IpSet, IpSetId,
+    KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LinkKind, NetSettings, Netns, NetnsId,
+    Network, Owner, Owners, Pid, Port, PortRange, Process, Proto, Published, Query, Read, Route,
+    RouteFound, RouteQuery, Rule, Ruleset, Runtime, Scope, Set, SetId, Socket, SocketFilter,
+    SocketInode, SocketState, SourceReport, StartTime, Teller, TlsAsk, ToldBy, Vantage, Verdict,
+    Watched,
 };
 use crate::node::{
-    Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Node, Observed, Prefetch, Processes,
-    Reports, Runtimes, Sockets, Topology,
+    Attachments, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Node, Observed,
+    Prefetch, Processes, Reports, Runtimes, Sockets, Topology,
 };
 
 mod budget;
@@ -23,6 +24,7 @@ mod calls;
 mod certificate;
 mod cluster;
 mod event;
+mod in_the_way;
 mod kube;
 mod namespaces;
 mod observed;
@@ -50,6 +52,8 @@ struct TestNode {
     frontends: Vec<Frontend>,
     apis: Vec<kube::Api>,
     certificates: certificate::Shown,
+    attached: Read<Vec<Attached>>,
+    cgroup_programs: BTreeMap<CgroupOf, Vec<CgroupProgram>>,
     rulesets: Vec<Ruleset>,
     chains: BTreeMap<ChainId, Arc<[Rule]>>,
     /// How often it was asked for rules.
@@ -108,6 +112,8 @@ impl TestNode {
             frontends: Vec::new(),
             apis: Vec::new(),
             certificates: certificate::Shown::default(),
+            attached: Read::default(),
+            cgroup_programs: BTreeMap::new(),
             rulesets: Vec::new(),
             chains: BTreeMap::new(),
             asked: Cell::new(0),
@@ -283,6 +289,16 @@ impl Processes for TestNode {
     }
     fn cgroup_path(&self, _: u64) -> Read<Option<CgroupPath>> {
         Read::whole(None)
+    }
+}
+
+impl Attachments for TestNode {
+    fn attached(&self, netns: &[NetnsId]) -> Read<Vec<Attached>> {
+        let gaps = self.attached.gaps.clone();
+        Read { gaps, ..of(&self.attached.value, netns, |one| one.netns) }
+    }
+    fn cgroup_programs(&self, of: &CgroupOf) -> Read<Option<Vec<CgroupProgram>>> {
+        Read::whole(self.cgroup_programs.get(of).cloned())
     }
 }
 

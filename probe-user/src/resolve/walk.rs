@@ -10,8 +10,8 @@ use super::owner;
 use super::path::{self, To};
 use super::published::{published_beyond, publisher};
 use crate::model::{
-    End, Ending, Endpoint, Evidence, EvidenceSource, Hop, HopKind, NetnsId, Path, Port, Process,
-    Proto, RouteFound, Socket,
+    End, Ending, Endpoint, Evidence, EvidenceSource, Hop, HopKind, NetnsId, Path, Pid, Port,
+    Process, Proto, RouteFound, Socket,
 };
 
 /// How many forwards in a row are followed. Real chains have two or three.
@@ -76,7 +76,9 @@ pub(super) fn follow(facts: &Facts<'_>, socket: &Socket, visited: &mut Visited) 
                     let from = end.processes.first().and_then(|p| p.netns);
                     let ways = observed::shown(facts, socket, &ways, seen);
                     let from = from.unwrap_or(socket.netns);
-                    ways.iter().flat_map(|way| along(facts, way, from, &said, visited)).collect()
+                    let by = end.processes.first().map(|p| p.pid);
+                    let along = |way| along(facts, way, (from, by), &said, visited);
+                    ways.iter().flat_map(along).collect()
                 }
                 _ => Vec::new(),
             };
@@ -166,7 +168,7 @@ fn through(
         let end = End { ending: Ending::Elsewhere, why: Some(why), ..forwarder };
         return vec![Path { hops: vec![hop], end, ..Path::default() }];
     };
-    let mut paths = arrive(facts, place, address, port, proto, visited);
+    let mut paths = arrive(facts, (place, Some(process.pid)), address, port, proto, visited);
     let published = publisher(facts, socket, address, port, &paths);
     if let Some((container, evidence)) = published {
         hop.evidence.push(evidence);
@@ -189,14 +191,15 @@ fn through(
 fn along(
     facts: &Facts<'_>,
     way: &Way,
-    from: NetnsId,
+    (from, by): (NetnsId, Option<Pid>),
     said: &Option<Evidence>,
     visited: &mut Visited,
 ) -> Vec<Path> {
     let from = way.from.unwrap_or(from);
     let mut hop = way.hop(facts, from);
     hop.evidence.extend(said.clone());
-    let mut paths = arrive(facts, from, way.to.ip(), Port(way.to.port()), Proto::Tcp, visited);
+    let mut paths =
+        arrive(facts, (from, by), way.to.ip(), Port(way.to.port()), Proto::Tcp, visited);
     lead_by(hop, &mut paths);
     paths
 }
@@ -279,10 +282,11 @@ fn elsewhere(target: &Target) -> String {
     }
 }
 
-/// What happens to a packet that is sent from `from` to `address`:`port`.
+/// What happens to a packet that is sent from a namespace, by a process where it is known
+/// which, to `address`:`port`.
 fn arrive(
     facts: &Facts<'_>,
-    from: NetnsId,
+    (from, by): (NetnsId, Option<Pid>),
     address: IpAddr,
     port: Port,
     proto: Proto,
@@ -294,7 +298,8 @@ fn arrive(
         one => one,
     };
     let to = To { proto, address, port: port.0 };
-    path::from_process(facts, from, to, visited).into_iter().map(path::to_path).collect()
+    let arrivals = path::from_this_process(facts, from, by, to, visited);
+    arrivals.into_iter().map(path::to_path).collect()
 }
 
 pub(super) fn nothing(

@@ -15,10 +15,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::model::{
-    Address, Bytes, Certificate, CgroupPath, ChainId, Container, ContainerRef, Element, Flow,
-    FlowFilter, Frontend, Gap, Host, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects,
-    Link, NetSettings, Netns, NetnsId, Owners, Pid, Process, Read, Route, RouteFound, RouteQuery,
-    Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, TlsAsk, Watched,
+    Address, Attached, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId, Container,
+    ContainerRef, Element, Flow, FlowFilter, Frontend, Gap, Host, IpSet, IpSetId, KernelPort,
+    KubeAsk, KubeContext, KubeObjects, Link, NetSettings, Netns, NetnsId, Owners, Pid, Process,
+    Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter,
+    SocketInode, TlsAsk, Watched,
 };
 use crate::node::Node;
 
@@ -103,6 +104,8 @@ struct Known {
     rulesets: OfNetns<Ruleset>,
     frontends: OfNetns<Frontend>,
     settings: OfNetns<NetSettings>,
+    attached: OfNetns<Attached>,
+    cgroup_programs: Table<CgroupOf, Option<Rc<[CgroupProgram]>>>,
     chains: Table<ChainId, Option<Arc<[Rule]>>>,
     sets: Table<SetId, Option<Rc<Set>>>,
     set_elements: Table<SetId, Option<Arc<[Element]>>>,
@@ -179,6 +182,7 @@ impl<'a> World<'a> {
         rulesets: Ruleset, by |one| one.netns;
         frontends: Frontend, by |one| (one.netns, one.address, one.port, one.proto, one.mark);
         settings: NetSettings, by |one| one.netns;
+        attached: Attached;
     }
 
     /// Says which sockets will be asked for, so that a slow source can begin.
@@ -264,6 +268,12 @@ impl<'a> World<'a> {
 
     pub(super) fn cgroup_path(&self, id: u64) -> Fact<Option<CgroupPath>> {
         self.known.cgroup_paths.get(&id, || self.node.cgroup_path(id))
+    }
+
+    /// The programs that take effect in a cgroup.
+    pub(super) fn cgroup_programs(&self, of: CgroupOf) -> Fact<Option<Rc<[CgroupProgram]>>> {
+        let read = || self.node.cgroup_programs(&of).map(|all| all.map(Rc::from));
+        self.known.cgroup_programs.get(&of, read)
     }
 
     pub(super) fn unseen(&self) -> Fact<()> {

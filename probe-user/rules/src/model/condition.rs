@@ -24,6 +24,13 @@ pub enum ConditionCode {
     Route,
     /// There are more than are told.
     Several,
+    /// A program or filter that is attached to a device or cgroup lets it pass. No rule asks
+    /// this: it is for who follows packets.
+    Program,
+    /// Rules for the frames in a bridge let it pass, likewise.
+    BridgeRules,
+    /// What could not be read lets it pass, likewise.
+    NotRead,
 }
 
 impl Condition {

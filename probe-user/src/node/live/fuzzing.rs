@@ -3,8 +3,8 @@
 use crate::model::{NetnsId, Proto};
 
 use super::{
-    balance, btf, conntrack, containers, cri, ebpf, files, kube, mounts, netlink as framing,
-    process, procnet, procs, rtnl, rules, sockdiag, tls,
+    attached, balance, btf, conntrack, containers, cri, ebpf, files, kube, mounts,
+    netlink as framing, process, procnet, procs, rtnl, rules, sockdiag, tls,
 };
 
 pub(crate) use rules::fuzzing::{ip_set, legacy_table, nf_tables, nf_tables_expressions, xtables};
@@ -50,9 +50,10 @@ pub(crate) fn records(bytes: &[u8]) {
     ebpf::fuzz(bytes);
 }
 
-/// Links, addresses and routes.
+/// Links, addresses and routes; queueing disciplines and filters.
 pub(crate) fn rtnetlink(bytes: &[u8]) {
     rtnl::fuzz(bytes);
+    attached::fuzz(bytes);
 }
 
 /// Files of `/proc`, of a process and of a namespace, and user names.

@@ -1,6 +1,7 @@
 //! The node the tool runs on. The only code that touches the system.
 
 mod asking;
+mod attached;
 mod balance;
 mod btf;
 mod cgroups;
@@ -106,6 +107,7 @@ pub struct LiveNode {
     flows: RefCell<HashMap<FlowFilter, Rc<Memo<Flow>>>>,
     rules: rules::Rules,
     ways: ways::Ways,
+    attached: attached::Found,
     balance: balance::Balance,
     kube: kube::Kube,
     certificates: RefCell<HashMap<TlsAsk, Read<Option<Certificate>>>>,
@@ -181,6 +183,7 @@ impl LiveNode {
             flows: RefCell::default(),
             rules: rules::Rules::default(),
             ways: ways::Ways::default(),
+            attached: attached::Found::default(),
             balance: balance::Balance::default(),
             kube: kube::Kube::default(),
             certificates: RefCell::default(),

@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::super::Node;
 use crate::model::{
-    ChainId, Expr, IpSetId, NetnsId, Pid, RuleVerdict, Ruleset, SetId, SocketFilter, XtMatch,
+    CgroupOf, ChainId, Expr, IpSetId, NetnsId, Pid, RuleVerdict, Ruleset, SetId, SocketFilter,
+    XtMatch,
 };
 
 /// Asks `node` for every fact. A recording made of it answers later what nobody
@@ -47,6 +48,11 @@ pub fn read_everything(node: &dyn Node) {
     let _ = node.routes(&netns);
     let _ = node.kernel_ports(&netns);
     let _ = node.settings(&netns);
+    let _ = node.attached(&netns);
+    let cgroups = sockets.iter().filter_map(|s| s.cgroup_id).map(CgroupOf::Id);
+    for of in cgroups.chain([CgroupOf::ROOT]).collect::<BTreeSet<_>>() {
+        let _ = node.cgroup_programs(&of);
+    }
     let _ = node.frontends(&netns);
     let _ = node.unseen();
     read_rules(node, &netns);

@@ -58,10 +58,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Address, Bytes, Certificate, CgroupPath, ChainId, Container, ContainerRef, Element, Flow,
-    FlowFilter, Frontend, Gap, Host, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects,
-    Link, NetSettings, Netns, NetnsId, Owners, Pid, Process, Read, Route, RouteFound, RouteQuery,
-    Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
+    Address, Attached, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId, Container,
+    ContainerRef, Element, Flow, FlowFilter, Frontend, Gap, Host, IpSet, IpSetId, KernelPort,
+    KubeAsk, KubeContext, KubeObjects, Link, NetSettings, Netns, NetnsId, Owners, Pid, Process,
+    Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter,
+    SocketInode, SourceReport, TlsAsk, Watched,
 };
 
 pub use everything::read_everything;
@@ -204,6 +205,12 @@ facts! {
     /// What namespaces forward.
     #[serde(default, skip_serializing_if = "Table::is_empty")]
     settings: Table<Vec<NetnsId>, Vec<NetSettings>>,
+    /// What is attached to devices.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    attached: Table<Vec<NetnsId>, Vec<Attached>>,
+    /// Programs of cgroups.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    cgroup_programs: Table<CgroupOf, Option<Vec<CgroupProgram>>>,
     /// The contexts of kubeconfig files; `None` when they were not asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     kube_contexts: Option<Read<Vec<KubeContext>>>,

@@ -7,15 +7,15 @@ use std::sync::Arc;
 
 use super::{ElementOf, Facts, FlowsOf, InContainer, Recording, SocketsOf};
 use crate::model::{
-    Address, Bytes, Certificate, CgroupPath, ChainId, Connections, Container, ContainerRef,
-    Element, Flow, FlowFilter, Frontend, Host, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext,
-    KubeObjects, Link, NetSettings, Netns, NetnsId, Owners, Pid, Process, Read, Route, RouteFound,
-    RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk,
-    Watched,
+    Address, Attached, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId,
+    Connections, Container, ContainerRef, Element, Flow, FlowFilter, Frontend, Host, IpSet,
+    IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, NetSettings, Netns, NetnsId,
+    Owners, Pid, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket,
+    SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
 };
 use crate::node::{
-    Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Node, Observed, Prefetch, Processes,
-    Reports, Runtimes, Sockets, Topology,
+    Attachments, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Node, Observed,
+    Prefetch, Processes, Reports, Runtimes, Sockets, Topology,
 };
 
 /// Passes every read on to another node and keeps what it gave.
@@ -136,6 +136,16 @@ impl Processes for Recorder<'_> {
 
     fn cgroup_path(&self, id: u64) -> Read<Option<CgroupPath>> {
         keep!(self.cgroup_paths, id, self.node.cgroup_path(id))
+    }
+}
+
+impl Attachments for Recorder<'_> {
+    fn attached(&self, netns: &[NetnsId]) -> Read<Vec<Attached>> {
+        keep!(self.attached, netns.to_vec(), self.node.attached(netns))
+    }
+
+    fn cgroup_programs(&self, of: &CgroupOf) -> Read<Option<Vec<CgroupProgram>>> {
+        keep!(self.cgroup_programs, *of, self.node.cgroup_programs(of))
     }
 }
 

@@ -9,7 +9,7 @@ use super::names::{Kind, Names};
 use super::scrub::program;
 use super::{Facts, Recording};
 use crate::model::{
-    CgroupPath, Command, Container, ContainerRef, LinkKind, Pod, Process, SourceReport,
+    Attachment, CgroupPath, Command, Container, ContainerRef, LinkKind, Pod, Process, SourceReport,
 };
 
 /// Replaces the names of hosts, users, containers, images, networks, pods,
@@ -130,6 +130,16 @@ impl Names {
                 replace(name, |name| self.interface(name));
             }
         }
+        for attached in facts.attached.iter_mut().flat_map(|a| &mut a.read.value) {
+            match &mut attached.what {
+                Attachment::Program(one) => replace(&mut one.name, |name| self.bpf_program(name)),
+                Attachment::Filter { kind, actions } => {
+                    replace(kind, program);
+                    actions.iter_mut().for_each(|action| replace(action, program));
+                }
+                Attachment::Qdisc(kind) => replace(kind, program),
+            }
+        }
         for port in facts.kernel_ports.iter_mut().flat_map(|a| &mut a.read.value) {
             replace_some(&mut port.interface, |name| self.interface(name));
         }
@@ -155,6 +165,19 @@ impl Names {
         }
         for asked in facts.cgroup_paths.iter_mut() {
             self.cgroup_path(asked.read.value.as_mut());
+        }
+        for one in facts.cgroup_programs.iter_mut().flat_map(|a| &mut a.read.value).flatten() {
+            replace(&mut one.program.name, |name| self.bpf_program(name));
+            self.cgroup_path(one.cgroup.as_mut());
+        }
+    }
+
+    /// A BPF program's name; the ones of systemd and Cilium stay.
+    fn bpf_program(&mut self, name: &str) -> String {
+        let is_usual = ["", "sd_fw_ingress", "sd_fw_egress"].contains(&name);
+        match is_usual || name.starts_with("cil_") {
+            true => program(name),
+            false => self.name(Kind::Name, name),
         }
     }
 

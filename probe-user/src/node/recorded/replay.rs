@@ -7,15 +7,15 @@ use std::sync::Arc;
 use super::names::is_id;
 use super::{Asked, ElementOf, FlowsOf, InContainer, Recording};
 use crate::model::{
-    Address, Bytes, Certificate, CgroupPath, ChainId, Connections, Container, ContainerRef,
-    Element, Flow, FlowFilter, Frontend, Gap, GapKind, Host, Impact, IpSet, IpSetId, KernelPort,
-    KubeAsk, KubeContext, KubeObjects, Link, NetSettings, Netns, NetnsId, Owners, Pid, Process,
-    Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter,
-    SocketInode, SourceReport, TlsAsk, Watched,
+    Address, Attached, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId,
+    Connections, Container, ContainerRef, Element, Flow, FlowFilter, Frontend, Gap, GapKind, Host,
+    Impact, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, NetSettings,
+    Netns, NetnsId, Owners, Pid, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set,
+    SetId, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
 };
 use crate::node::{
-    Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Observed, Prefetch, Processes,
-    Reports, Runtimes, Sockets, Topology,
+    Attachments, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Observed, Prefetch,
+    Processes, Reports, Runtimes, Sockets, Topology,
 };
 
 /// Answers from a recording. The same question as was asked then gets the same
@@ -202,6 +202,29 @@ impl Processes for Recorded {
         known.unwrap_or_else(|| nothing(Impact::Name, "the path of a cgroup was"))
     }
 }
+
+// A recording that has none of a kind was made before they were read: it says what was known
+// then.
+impl Attachments for Recorded {
+    fn attached(&self, netns: &[NetnsId]) -> Read<Vec<Attached>> {
+        let asks = &self.recording.facts.attached;
+        if asks.is_empty() {
+            return Read::default();
+        }
+        of_netns(asks, netns, |one| one.netns, (Impact::Reach, ATTACHED))
+    }
+
+    fn cgroup_programs(&self, of: &CgroupOf) -> Read<Option<Vec<CgroupProgram>>> {
+        let asks = &self.recording.facts.cgroup_programs;
+        match asks.get(of) {
+            Some(same) => same.clone(),
+            None if asks.is_empty() => Read::default(),
+            None => nothing(Impact::Reach, ATTACHED),
+        }
+    }
+}
+
+const ATTACHED: &str = "the programs that are attached to some devices or cgroups were";
 
 impl Netfilter for Recorded {
     of_netns!(answer_of_netns, Netfilter);

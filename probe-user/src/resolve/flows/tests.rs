@@ -181,6 +181,7 @@ fn only_the_protocol_that_all_paths_have_is_looked_for() {
         paths: protos
             .iter()
             .map(|proto| Path {
+                unsure: Vec::new(),
                 hops: vec![hop(*proto)],
                 end: crate::model::End::default(),
                 from: Vec::new(),

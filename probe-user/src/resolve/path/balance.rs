@@ -218,7 +218,8 @@ impl Walk<'_, '_> {
         } else {
             route
         };
-        for (way, packet) in stage::pass(self.facts, Hook::Postrouting, going, &mut ended) {
+        let going = stage::pass(self.facts, Hook::Postrouting, going, &mut ended);
+        for (way, packet) in stage::pass(self.facts, Hook::Egress, going, &mut ended) {
             ended.extend(cross::leave(self, way, packet, &route));
         }
         ended

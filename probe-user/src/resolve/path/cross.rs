@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use whereis_port_rules::{Packet, SeenAs, Sender};
 
+use super::senders::leads_outside;
 use super::{Arrival, Stop, StopKind, To, Walk, Way};
 use crate::model::{Container, Ending, Link, LinkKind, NetnsId, Port, RouteFound};
 use crate::resolve::place::{at_address, by_device, locate};
@@ -33,18 +34,30 @@ pub(super) fn leave(
         places.retain(|id| *id != from);
         places
     };
-    let mut places: Vec<(NetnsId, IpAddr)> =
-        others(next).into_iter().map(|id| (id, next)).collect();
-    if places.is_empty() && next != destination {
+    // By a device that leads outside it is gone, whoever here has such an address; a bridge
+    // with such a port has others as well.
+    let links = facts.links_of(from);
+    let out = links.iter().find(|l| Some(l.index) == route.oif);
+    let leads_outside = out.is_some_and(|out| leads_outside(out, &links));
+    let is_bridge = out.is_some_and(|out| out.kind == LinkKind::Bridge);
+    let mut places: Vec<(NetnsId, IpAddr)> = Vec::new();
+    if !leads_outside || is_bridge {
+        places = others(next).into_iter().map(|id| (id, next)).collect();
+    }
+    if places.is_empty() && next != destination && !leads_outside {
         places = others(destination).into_iter().map(|id| (id, destination)).collect();
     }
     if places.is_empty() {
         let to = To { proto: packet.proto, address: destination, port: packet.dport };
+        let mut way = way;
+        walk.goes_out(&mut way, &packet, None);
         return vec![way.arrive(off_node(facts, from, to, route), None)];
     }
     let several = places.len() > 1;
     let mut arrivals = Vec::new();
     for (netns, address) in &places {
+        let mut way = way.clone();
+        walk.goes_out(&mut way, &packet, Some(*netns));
         let mut packet = packet.clone();
         packet.netns = *netns;
         packet.source = seen_source(walk, from, &packet, route);
@@ -59,7 +72,7 @@ pub(super) fn leave(
         let addresses = facts.addresses_of(*netns);
         let on = addresses.iter().find(|a| a.address == *address).map(|a| a.ifindex);
         packet.iif = on.map(|index| walk.nic(*netns, index));
-        arrivals.extend(walk.external(way.clone(), packet));
+        arrivals.extend(walk.external(way, packet));
     }
     // Of several with that address, those where nothing listens have it by accident.
     if several && arrivals.iter().any(|a| a.stop.is_none()) {
@@ -95,8 +108,9 @@ impl Walk<'_, '_> {
     }
 
     /// A packet is for this namespace: the socket that takes it.
-    pub(super) fn deliver(&self, way: Way, packet: Packet) -> Vec<Arrival> {
+    pub(super) fn deliver(&self, mut way: Way, packet: Packet) -> Vec<Arrival> {
         let facts = self.facts;
+        self.is_looked_up(&mut way, packet.netns);
         let (address, port) = packet.tproxy.unwrap_or((packet.destination, packet.dport));
         let asked = (packet.proto, Port(port));
         let sockets = match &packet.iif {
@@ -116,13 +130,17 @@ impl Walk<'_, '_> {
         }
         let mut arrivals = Vec::new();
         for socket in &sockets {
+            let mut way = way.clone();
+            let holder =
+                facts.owners(&[socket.inode].into()).of(socket.inode).first().map(|o| o.pid);
+            self.is_taken_by(&mut way, socket, holder);
             let paths = follow(facts, socket, &mut self.visited.borrow_mut());
             arrivals.extend(paths.into_iter().map(|path| {
                 let kind = match path.end.ending {
                     Ending::Nothing => Some(StopKind::Nothing),
                     // A forwarder takes it, and can't pass it on.
                     Ending::Stopped => Some(StopKind::NoWay),
-                    _ => None,
+                    _ => path.end.stop.filter(|stop| *stop == StopKind::Unknown),
                 };
                 let why = path.end.why.clone().unwrap_or_default();
                 let stop = kind.map(|kind| Stop { kind, why, fix: None });

@@ -1,8 +1,8 @@
 //! Which of several possible ways of one connection decides whether it arrives, and what
 //! it depends on: the data behind what [`super::judge()`] says.
 
-use super::{Arrival, Stop, StopKind};
-use crate::model::{Cause, Condition, Ending};
+use super::{Arrival, Stop, StopKind, judge};
+use crate::model::{Cause, Condition, Ending, InTheWay};
 
 /// What decides whether a connection arrives.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -11,12 +11,17 @@ pub(in crate::resolve) enum Decisive<'a> {
     Lands(&'a [Condition]),
     /// It leaves this node.
     Leaves,
+    /// Something on its way was not evaluated, besides what the ways depend on.
+    NotEvaluated(&'a InTheWay, &'a [Arrival]),
     /// It is stopped, under these conditions.
     Stops(&'a Stop, &'a [Condition]),
 }
 
 /// What decides among all ways that one connection may take.
 pub(in crate::resolve) fn decisive(arrivals: &[Arrival]) -> Decisive<'_> {
+    if let Some(what) = judge::doubt(arrivals) {
+        return Decisive::NotEvaluated(what, arrivals);
+    }
     let stops: Vec<(&Arrival, &Stop)> =
         arrivals.iter().filter_map(|a| Some((a, a.stop.as_ref()?))).collect();
     let lands = arrivals.len() - stops.len();
@@ -41,6 +46,7 @@ impl Decisive<'_> {
     /// The cause, of which `words` tell.
     pub(in crate::resolve) fn cause(&self, words: String) -> Cause {
         match self {
+            Self::NotEvaluated(what, _) => Cause::NotEvaluated(Box::new((*what).clone())),
             Self::Leaves => Cause::LeavesNode(words),
             Self::Lands([]) => Cause::Said(words),
             Self::Stops(stop, []) => Cause::Stopped { kind: stop.kind, words },
@@ -52,6 +58,15 @@ impl Decisive<'_> {
     pub(in crate::resolve) fn conditions(&self) -> Vec<Condition> {
         match self {
             Self::Leaves => Vec::new(),
+            Self::NotEvaluated(_, arrivals) => {
+                let mut all = Vec::new();
+                for one in arrivals.iter().flat_map(|a| a.unsure.iter().map(InTheWay::condition)) {
+                    if !all.contains(&one) {
+                        all.push(one);
+                    }
+                }
+                all
+            }
             Self::Lands(depends) | Self::Stops(_, depends) => depends.to_vec(),
         }
     }
@@ -97,6 +112,7 @@ mod tests {
                     assert!(depends.iter().all(|d| why.contains(&d.text)), "{why:?} {depends:?}");
                     assert_eq!(depends.is_empty(), !why.contains(" if "), "{why:?}");
                 }
+                Decisive::NotEvaluated(what, _) => panic!("{what} is on none of them"),
                 Decisive::Leaves => assert_eq!(judge(&arrivals).arrives, None),
                 Decisive::Lands(depends) => assert_eq!((why.as_str(), depends.len()), ("", 0)),
             }

@@ -214,8 +214,9 @@ pub(in crate::resolve) struct WayKey {
 
 pub(in crate::resolve) fn way_key(path: &Path) -> WayKey {
     let step = |(at, hop): (usize, &crate::model::Hop)| {
-        // The first one is what was asked for: any address will do.
-        let endpoint = if at == 0 { None } else { hop.endpoint.address };
+        // Of rules the first one is what was asked for: any address will do.
+        let asked = at == 0 && hop.socket.is_none();
+        let endpoint = if asked { None } else { hop.endpoint.address };
         (hop.kind, hop.netns.as_ref().map(|n| n.id), endpoint, hop.endpoint.port, hop.proto)
     };
     let first = path.hops.first().and_then(|hop| hop.endpoint.address);

@@ -1,7 +1,7 @@
 //! What several possible ways of one connection say together.
 
 use super::{Arrival, Stop, StopKind};
-use crate::model::{Advice, Condition, ConditionCode, Ending};
+use crate::model::{Advice, Condition, ConditionCode, Ending, InTheWay};
 
 /// Whether a connection arrives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +15,27 @@ pub(in crate::resolve) struct Judgement {
 
 /// Judges all ways that one connection may take.
 pub(in crate::resolve) fn judge(arrivals: &[Arrival]) -> Judgement {
+    match doubt(arrivals) {
+        Some(what) => Judgement { arrives: None, why: Some(what.decides()), fix: what.advice() },
+        None => of_ways(arrivals),
+    }
+}
+
+/// What makes unsure what the ways of one connection say, though they were all followed to
+/// their end: something on one that was not evaluated. What can only stop a packet does not
+/// matter on a way that gets nowhere.
+pub(super) fn doubt(arrivals: &[Arrival]) -> Option<&InTheWay> {
+    let of_one = |a: &'_ Arrival| {
+        let stops = a.stop.is_some();
+        a.unsure.iter().position(|what| !stops || !what.only_stops())
+    };
+    let found = arrivals.iter().find_map(|a| a.unsure.get(of_one(a)?))?;
+    // What is not known anyhow has a reason of its own.
+    of_ways(arrivals).arrives.is_some().then_some(found)
+}
+
+/// The same, if all was evaluated.
+fn of_ways(arrivals: &[Arrival]) -> Judgement {
     let stops: Vec<(&Arrival, &Stop)> =
         arrivals.iter().filter_map(|a| Some((a, a.stop.as_ref()?))).collect();
     let lands = arrivals.len() - stops.len();
@@ -105,6 +126,37 @@ mod tests {
         assert_eq!(judge(&[some.clone(), others]).arrives, Some(true));
         some.depends[0].code = ConditionCode::Rule;
         assert_eq!(judge(&[some, lands(Ending::Process)]).arrives, None);
+    }
+
+    #[test]
+    fn what_was_not_evaluated_makes_yes_and_no_unsure_and_only_stopping_yes_alone() {
+        use crate::model::{Attachment, CgroupHook, CgroupProgram, DeviceHook, Program};
+        let program = || Program { id: Some(12), name: "drop".to_owned(), balancer: None };
+        let what = Attachment::Program(program());
+        let xdp = InTheWay::OnDevice { device: "up0".to_owned(), at: DeviceHook::Xdp, what };
+        let at = CgroupHook::Ingress;
+        let filter = InTheWay::OnCgroup(CgroupProgram { at, cgroup: None, program: program() });
+        let with = |mut arrival: Arrival, what: &InTheWay| {
+            arrival.unsure.push(what.clone());
+            [arrival]
+        };
+        let served = || lands(Ending::Process);
+        let shut = || stopped(StopKind::Dropped, &[]);
+        for (arrivals, arrives) in [
+            (with(served(), &xdp), None),
+            (with(shut(), &xdp), None),
+            (with(served(), &filter), None),
+            (with(shut(), &filter), Some(false)),
+        ] {
+            let judgement = judge(&arrivals);
+            assert_eq!(judgement.arrives, arrives, "{arrivals:?}");
+            let why = judgement.why.unwrap_or_default();
+            assert_eq!(why.contains("(id 12)"), arrives.is_none(), "{why}");
+            assert_eq!(judgement.fix.is_some(), arrives.is_none());
+        }
+        // A better reason stays.
+        let unknown = with(stopped(StopKind::Unknown, &[]), &xdp);
+        assert_eq!(judge(&unknown).why.as_deref(), Some("Unknown"));
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod decisive;
 mod differential;
 mod found;
 mod hops;
+mod in_the_way;
 mod judge;
 mod send;
 mod senders;
@@ -29,7 +30,7 @@ use super::from_node;
 use super::walk::Visited;
 use crate::model::{
     Advice, Balancer, BaseChain, Condition, End, Family, Frontend, Gap, GapKind, GapSource, Hop,
-    Impact, NetSettings, NetnsId, Path, Proto, Ruleset, Service,
+    Impact, InTheWay, NetSettings, NetnsId, Path, Pid, Proto, Ruleset, Service,
 };
 
 pub(super) use crate::model::StopKind;
@@ -38,7 +39,7 @@ pub(super) use found::{
     Entry, WayKey, attempt, is_taken, may_take, of_namespace, paths, to_address, way_key,
 };
 pub(super) use judge::{Judgement, judge};
-pub(super) use send::{from_elsewhere, from_process, loopback};
+pub(super) use send::{from_elsewhere, from_process, from_this_process, loopback};
 pub(super) use senders::{Sender, behind_others, beside, passing_through};
 
 /// Where a connection is sent to.
@@ -59,6 +60,8 @@ pub(super) struct Arrival {
     pub(super) probability: f64,
     /// What it takes for this to happen.
     pub(super) depends: Vec<Condition>,
+    /// What it met on its way that was not evaluated, so that it may end otherwise.
+    pub(super) unsure: Vec<InTheWay>,
     /// What may send single clients elsewhere.
     pub(super) notes: Vec<String>,
     /// Why it gets nowhere; `None` when something takes it.
@@ -87,6 +90,7 @@ struct Way {
     entered: Vec<NetnsId>,
     probability: f64,
     depends: Vec<Condition>,
+    unsure: Vec<InTheWay>,
     notes: Vec<String>,
     /// The Kubernetes service that led here: the last one.
     service: Option<Service>,
@@ -99,6 +103,7 @@ impl Way {
             entered: Vec::new(),
             probability: 1.0,
             depends: Vec::new(),
+            unsure: Vec::new(),
             notes: Vec::new(),
             service: None,
         }
@@ -135,6 +140,12 @@ impl Way {
     fn arrive(self, path: Path, stop: Option<Stop>) -> Arrival {
         let mut hops = self.hops;
         hops.extend(path.hops);
+        // What a forwarder's own connection depends on, this one does, too.
+        let mut unsure = self.unsure;
+        unsure.extend(path.unsure);
+        let is_told = |one: &Condition| unsure.iter().any(|what| what.condition() == *one);
+        let mut depends = self.depends;
+        depends.extend(path.conditions.into_iter().filter(|one| !is_told(one)));
         let mut end = path.end;
         end.service = end.service.or(self.service);
         end.stop = end.stop.or(stop.as_ref().map(|stop| stop.kind));
@@ -142,7 +153,8 @@ impl Way {
             hops,
             end,
             probability: self.probability,
-            depends: self.depends,
+            depends,
+            unsure,
             notes: self.notes,
             stop,
             more: 0,
@@ -214,14 +226,23 @@ pub(super) fn forwards(facts: &Facts<'_>, netns: NetnsId, ipv6: bool) -> Option<
 struct Walk<'a, 'f> {
     facts: &'a Facts<'f>,
     visited: &'a RefCell<&'a mut Visited>,
+    /// The process that connects, where it is known which.
+    sender: Option<Pid>,
 }
 
 /// An arrival as a path of the answer: what it depends on is said at its first step.
 pub(super) fn to_path(arrival: Arrival) -> Path {
-    let conditions = arrival.depends.clone();
-    let mut path = Path { hops: arrival.hops, end: arrival.end, conditions, ..Path::default() };
-    if let Some(hop) = path.hops.first_mut().filter(|_| !arrival.depends.is_empty()) {
-        hop.detail.push_str(&format!(", if {}", judge::list(&arrival.depends)));
+    let mut conditions = arrival.depends;
+    conditions.extend(arrival.unsure.iter().map(InTheWay::condition));
+    let mut path = Path {
+        hops: arrival.hops,
+        end: arrival.end,
+        conditions,
+        unsure: arrival.unsure,
+        ..Path::default()
+    };
+    if let Some(hop) = path.hops.first_mut().filter(|_| !path.conditions.is_empty()) {
+        hop.detail.push_str(&format!(", if {}", judge::list(&path.conditions)));
     }
     path
 }

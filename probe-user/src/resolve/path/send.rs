@@ -10,7 +10,7 @@ use super::stage::Part::{BeforeIpvs, BehindIpvs};
 use super::stage::{self, Going};
 use super::{Arrival, MAX_DEPTH, StopKind, To, Walk, Way, cross, forwards, settings};
 use crate::model::{
-    Advice, Command, End, FixKind, Hook, LOOPBACK4, NetnsId, RouteFound, RouteKind, RouteQuery,
+    Advice, Command, End, FixKind, Hook, LOOPBACK4, NetnsId, Pid, RouteFound, RouteKind, RouteQuery,
 };
 use crate::resolve::facts::Facts;
 use crate::resolve::walk::Visited;
@@ -22,7 +22,19 @@ pub(in crate::resolve) fn from_process(
     to: To,
     visited: &mut Visited,
 ) -> Vec<Arrival> {
-    let walk = Walk { facts, visited: &RefCell::new(visited) };
+    let walk = Walk { facts, visited: &RefCell::new(visited), sender: None };
+    walk.local(Way::begin(), netns, to)
+}
+
+/// The same of a process that is known.
+pub(in crate::resolve) fn from_this_process(
+    facts: &Facts<'_>,
+    netns: NetnsId,
+    sender: Option<Pid>,
+    to: To,
+    visited: &mut Visited,
+) -> Vec<Arrival> {
+    let walk = Walk { facts, visited: &RefCell::new(visited), sender };
     walk.local(Way::begin(), netns, to)
 }
 
@@ -35,7 +47,7 @@ pub(in crate::resolve) fn from_elsewhere(
     to: To,
 ) -> Vec<Arrival> {
     let mut visited = Visited::new();
-    let walk = Walk { facts, visited: &RefCell::new(&mut visited) };
+    let walk = Walk { facts, visited: &RefCell::new(&mut visited), sender: None };
     walk.external(Way::begin(), packet(netns, source, to, Some(iif), None))
 }
 
@@ -58,7 +70,8 @@ impl Walk<'_, '_> {
     }
 
     /// A process of a namespace connects.
-    pub(super) fn local(&self, way: Way, netns: NetnsId, to: To) -> Vec<Arrival> {
+    pub(super) fn local(&self, mut way: Way, netns: NetnsId, to: To) -> Vec<Arrival> {
+        self.connects(&mut way, to);
         match self.socket_balanced(&way, netns, to) {
             Some(arrivals) => arrivals,
             None => self.local_unbalanced(way, netns, to),
@@ -66,7 +79,8 @@ impl Walk<'_, '_> {
     }
 
     /// The same, past what takes connections before there is a packet.
-    pub(super) fn local_unbalanced(&self, way: Way, netns: NetnsId, to: To) -> Vec<Arrival> {
+    pub(super) fn local_unbalanced(&self, mut way: Way, netns: NetnsId, to: To) -> Vec<Arrival> {
+        self.rules_unread(&mut way, netns);
         let route = self.route(netns, to.address, 0);
         let Some(route) = route else {
             return vec![
@@ -129,6 +143,8 @@ impl Walk<'_, '_> {
             let why = "too many steps: routes or rules may lead in a circle";
             return vec![way.stop(StopKind::Unknown, why)];
         }
+        self.rules_unread(&mut way, packet.netns);
+        self.comes_in(&mut way, &packet);
         if let Some(arrivals) = self.device_balanced(&way, &packet) {
             return arrivals;
         }
@@ -189,7 +205,8 @@ impl Walk<'_, '_> {
             }
             stage::pass(self.facts, Hook::Forward, going, &mut ended)
         };
-        for (way, packet) in stage::pass(self.facts, Hook::Postrouting, going, &mut ended) {
+        let going = stage::pass(self.facts, Hook::Postrouting, going, &mut ended);
+        for (way, packet) in stage::pass(self.facts, Hook::Egress, going, &mut ended) {
             ended.extend(cross::leave(self, way, packet, &route));
         }
         ended
@@ -198,11 +215,16 @@ impl Walk<'_, '_> {
     /// Over the loopback device and in again, without a second NAT.
     pub(super) fn looped(&self, going: Vec<Going>, ended: &mut Vec<Arrival>) -> Vec<Going> {
         let out = stage::pass(self.facts, Hook::Postrouting, going, ended);
-        let back = |(way, mut packet): Going| {
+        let out = stage::pass(self.facts, Hook::Egress, out, ended);
+        let back = |(mut way, mut packet): Going| {
             packet.iif = packet.oif.take();
+            if let Some(nic) = &packet.iif {
+                self.loops(&mut way, packet.netns, nic);
+            }
             (way, packet)
         };
         let back = out.into_iter().map(back).collect();
+        let back = stage::pass(self.facts, Hook::Ingress, back, ended);
         stage::pass(self.facts, Hook::Prerouting, back, ended)
     }
 

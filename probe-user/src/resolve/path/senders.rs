@@ -91,8 +91,11 @@ pub(in crate::resolve) fn to_one_address(
     let addresses = facts.addresses_of(netns);
     let links = facts.links_of(netns);
     let mut all = vec![Sender::process(Vantage::Node)];
-    let own = addresses.iter().find(|a| a.address == address);
-    all.extend(own.and_then(|own| from_outside(facts, &links, own)));
+    match addresses.iter().find(|a| a.address == address) {
+        Some(own) => all.extend(from_outside(facts, &links, own)),
+        // A service's, for one, which others send to this node.
+        None => all.extend(passing_through(facts, netns, address)),
+    }
     all.extend(inner_devices(facts, netns, &links, address));
     all
 }

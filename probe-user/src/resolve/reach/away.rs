@@ -108,7 +108,7 @@ fn inside(
     }
     let addresses: Vec<IpAddr> = direct.iter().filter_map(|r| Some(r.address?.ip())).collect();
     if direct.is_empty() {
-        reach.push(entry(Vantage::Node, None, None, Cause::NoLink(name.clone())));
+        shut.unlinked(&name);
     }
     reach.extend(direct);
     for address in &addresses {

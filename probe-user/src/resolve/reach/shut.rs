@@ -9,6 +9,7 @@ use crate::model::{
     Published, Reach, Service, Socket, Vantage,
 };
 use crate::resolve::facts::{Facts, container_name};
+use crate::resolve::few::few;
 use crate::resolve::owner;
 
 /// The listeners of other namespaces that are shut for somebody.
@@ -17,6 +18,8 @@ pub(super) struct Shut {
     open: Vec<(NetnsId, Proto, Port)>,
     loopback: Vec<Inside>,
     unpublished: Vec<Inside>,
+    /// Names of those that no link leads to.
+    unlinked: Vec<String>,
 }
 
 /// One of them.
@@ -35,7 +38,12 @@ impl Shut {
     pub(super) fn new(paths: &[Path]) -> Self {
         let sockets = paths.iter().filter_map(|path| path.hops.first()?.socket.as_ref());
         let open = sockets.filter(|s| !s.is_loopback()).map(|s| (s.netns, s.proto, s.port));
-        Self { open: open.collect(), loopback: Vec::new(), unpublished: Vec::new() }
+        Self {
+            open: open.collect(),
+            loopback: Vec::new(),
+            unpublished: Vec::new(),
+            unlinked: Vec::new(),
+        }
     }
 
     /// Bound to the loopback of its own namespace. That says nothing where
@@ -88,9 +96,20 @@ impl Shut {
         });
     }
 
+    /// No address of it that the own namespace has a link to.
+    pub(super) fn unlinked(&mut self, name: &str) {
+        if self.unlinked.iter().all(|known| known != name) {
+            self.unlinked.push(name.to_owned());
+        }
+    }
+
     /// One statement for each vantage and reason.
     pub(super) fn finish(self) -> Vec<Reach> {
         let mut reach = Vec::new();
+        if !self.unlinked.is_empty() {
+            let cause = Cause::NoLink(few(self.unlinked.iter().map(String::as_str)));
+            reach.push(super::entry(Vantage::Node, None, None, cause));
+        }
         for from in [Vantage::Loopback, Vantage::Node, Vantage::Outside, Vantage::Containers] {
             let of = |all: &'_ [Inside]| -> Vec<usize> {
                 (0..all.len()).filter(|at| all[*at].from.contains(&from)).collect()

@@ -44,6 +44,10 @@ counted! {
         processes(pids: &[Pid]) -> Read<Vec<Process>>;
         cgroup_path(id: u64) -> Read<Option<CgroupPath>>;
     }
+    Attachments {
+        attached(netns: &[NetnsId]) -> Read<Vec<Attached>>;
+        cgroup_programs(of: &CgroupOf) -> Read<Option<Vec<CgroupProgram>>>;
+    }
     Netfilter {
         rulesets(netns: &[NetnsId]) -> Read<Vec<Ruleset>>;
         chain(chain: &ChainId) -> Read<Option<Arc<[Rule]>>>;

@@ -152,6 +152,8 @@ words! {
         IpSet,
         /// Rules for frames in a bridge.
         BridgeRules,
+        /// Programs and filters that are attached to devices and cgroups.
+        Attached,
         /// A load balancer that is no rule.
         Balancer,
         /// Services with the same port.
@@ -284,6 +286,8 @@ words! {
         Depends,
         /// It leaves this node.
         LeavesNode,
+        /// Something is in the way that was not evaluated, or could not be read.
+        NotEvaluated,
         /// Something else.
         Other,
     }
@@ -304,6 +308,12 @@ words! {
         Route,
         /// There are more than are told.
         Several,
+        /// A program or filter that is attached to a device or cgroup lets it pass.
+        Program,
+        /// Rules for the frames in a bridge let it pass.
+        BridgeRules,
+        /// What could not be read lets it pass.
+        NotRead,
     }
 }
 

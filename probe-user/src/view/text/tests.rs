@@ -141,6 +141,7 @@ fn the_headline_names_each_place_once() {
     for (address, last) in [("10.99.7.2", 28081), ("0.0.0.0", 28081)] {
         let hops = vec![listener("127.0.0.1", 80, 1), to(), listener(address, last, 2)];
         let line = headline(Path {
+            unsure: Vec::new(),
             conditions: Vec::new(),
             hops,
             end: end(Ending::Process, vec![python()]),
@@ -151,6 +152,7 @@ fn the_headline_names_each_place_once() {
     }
     let hops = vec![listener("127.0.0.1", 80, 1), to()];
     let line = headline(Path {
+        unsure: Vec::new(),
         conditions: Vec::new(),
         hops,
         end: end(Ending::Unknown, Vec::new()),
@@ -162,6 +164,7 @@ fn the_headline_names_each_place_once() {
     let hops = vec![listener("127.0.0.1", 80, 1), back, listener("127.0.0.1", 80, 1)];
     let socat = fixtures::process(12, None, &["socat"]);
     let line = headline(Path {
+        unsure: Vec::new(),
         conditions: Vec::new(),
         hops,
         end: end(Ending::Unknown, vec![socat]),

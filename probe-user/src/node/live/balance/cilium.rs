@@ -11,7 +11,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -80,6 +80,23 @@ impl LiveNode {
         all
     }
 
+    /// The ids of all maps in the directories that those of services are in.
+    pub(super) fn ids_of_cilium_maps(&self) -> BTreeSet<u32> {
+        let mut ids = BTreeSet::new();
+        let mut looked = BTreeSet::new();
+        for (task, bpffs) in &self.found().0.bpffs {
+            if looked.contains(&bpffs.device) {
+                continue;
+            }
+            let Ok(directory) = self.globals(task, bpffs) else { continue };
+            looked.insert(bpffs.device);
+            if let Some(directory) = directory.filter(|d| has_services(d.as_fd())) {
+                ids.extend(ids_in(directory.as_fd()));
+            }
+        }
+        ids
+    }
+
     /// Opens the directory of the maps in a bpffs. `None` when there is none, or somebody
     /// else than root could have put something into it.
     fn globals(&self, task: &str, bpffs: &Bpffs) -> Result<Option<OwnedFd>, Unreadable> {
@@ -126,7 +143,7 @@ fn shown(bpffs: &Bpffs) -> PathBuf {
 }
 
 /// Reads what is pinned in a directory.
-fn read(netns: NetnsId, directory: &Path, fd: std::os::fd::BorrowedFd<'_>) -> Read<Vec<Frontend>> {
+fn read(netns: NetnsId, directory: &Path, fd: BorrowedFd<'_>) -> Read<Vec<Frontend>> {
     let mut all: Read<Vec<Frontend>> = Read::default();
     for (services, versions) in FAMILIES {
         let open = |name: &str, fits: Fits| {
@@ -162,15 +179,50 @@ fn read(netns: NetnsId, directory: &Path, fd: std::os::fd::BorrowedFd<'_>) -> Re
     all
 }
 
+/// How many pinned maps are looked at: an agent has a few for each endpoint.
+const MOST_MAPS: usize = 20_000;
+
+/// Whether a directory has a map of services.
+fn has_services(directory: BorrowedFd<'_>) -> bool {
+    FAMILIES.iter().any(|(services, _)| matches!(pin(directory, *services), Ok(Some(_))))
+}
+
+/// The ids of the maps that are pinned in a directory.
+fn ids_in(directory: BorrowedFd<'_>) -> BTreeSet<u32> {
+    let mut ids = BTreeSet::new();
+    // Opened anew: a descriptor that only names a directory can't be read.
+    let Ok(listing) = procs::open_dir(directory, c".") else { return ids };
+    let mut left = MOST_MAPS;
+    let add = |name: &std::ffi::CStr| {
+        if left > 0
+            && let Ok(Some(pin)) = pin(directory, name)
+        {
+            left -= 1;
+            // Programs and links may be pinned there, too.
+            ids.extend(maps::id_of(pin.as_fd()).ok());
+        }
+    };
+    let _so_far = procs::each_name(listing, add);
+    ids
+}
+
 /// Whether a map with keys and values of these sizes can be read.
 type Fits = fn(usize, usize) -> bool;
 
 /// The entries of a map. `None` when nothing is pinned under this name.
-fn entries(
-    directory: std::os::fd::BorrowedFd<'_>,
-    name: &str,
-    fits: Fits,
-) -> io::Result<Option<Entries>> {
+fn entries(directory: BorrowedFd<'_>, name: &str, fits: Fits) -> io::Result<Option<Entries>> {
+    let Some(pin) = pin(directory, name)? else { return Ok(None) };
+    let map = Map::open(pin.as_fd())?;
+    if !fits(map.key_size, map.value_size) {
+        let (key, value) = (map.key_size, map.value_size);
+        let what = format!("entries of {key} and {value} bytes are of a version that is not known");
+        return Err(io::Error::other(what));
+    }
+    map.entries().map(Some)
+}
+
+/// Opens what is pinned under a name, by root alone. `None` when nothing is.
+fn pin(directory: BorrowedFd<'_>, name: impl rustix::path::Arg) -> io::Result<Option<OwnedFd>> {
     // Another file system can be mounted on the name: it is not looked at.
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let within = ResolveFlags::NO_XDEV | ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
@@ -185,13 +237,7 @@ fn entries(
     if !maps::is_trusted(&pin) {
         return Err(io::Error::other("somebody else than root can write to it"));
     }
-    let map = Map::open(pin.as_fd())?;
-    if !fits(map.key_size, map.value_size) {
-        let (key, value) = (map.key_size, map.value_size);
-        let what = format!("entries of {key} and {value} bytes are of a version that is not known");
-        return Err(io::Error::other(what));
-    }
-    map.entries().map(Some)
+    Ok(Some(pin))
 }
 
 fn gap(path: &str, error: &io::Error) -> Gap {

@@ -4,6 +4,7 @@ mod cilium;
 mod ipvs;
 
 use std::cell::OnceCell;
+use std::collections::BTreeSet;
 
 #[cfg(feature = "fuzzing")]
 pub(super) use ipvs::fuzz as fuzz_ipvs;
@@ -19,11 +20,13 @@ pub(super) struct Balance {
     has_ipvs: OnceCell<bool>,
     /// Of every namespace: whoever looks for the maps finds all of them.
     cilium: OnceCell<Read<Vec<Frontend>>>,
+    /// The maps that Cilium pins beside those.
+    cilium_maps: OnceCell<BTreeSet<u32>>,
 }
 
 impl LoadBalancers for LiveNode {
     fn frontends(&self, netns: &[NetnsId]) -> Read<Vec<Frontend>> {
-        let cilium = self.balance.cilium.get_or_init(|| self.read_cilium());
+        let cilium = self.cilium();
         let wanted = cilium.value.iter().filter(|frontend| netns.contains(&frontend.netns));
         let mut all: Read<Vec<Frontend>> =
             Read { value: wanted.cloned().collect(), gaps: cilium.gaps.clone() };
@@ -36,6 +39,21 @@ impl LoadBalancers for LiveNode {
             all.value.extend(of_kernel.take(&mut all.gaps));
         }
         all
+    }
+}
+
+impl LiveNode {
+    fn cilium(&self) -> &Read<Vec<Frontend>> {
+        self.balance.cilium.get_or_init(|| self.read_cilium())
+    }
+
+    /// The ids of all maps that Cilium pins where its services and backends were read, whole:
+    /// a program that works with one of them is Cilium's.
+    pub(super) fn cilium_maps(&self) -> &BTreeSet<u32> {
+        self.balance.cilium_maps.get_or_init(|| match self.cilium() {
+            read if read.gaps.is_empty() && !read.value.is_empty() => self.ids_of_cilium_maps(),
+            _ => BTreeSet::new(),
+        })
     }
 }
 

@@ -86,10 +86,10 @@ struct ObjGet {
 }
 
 #[repr(C)]
-struct InfoOf {
-    fd: u32,
-    length: u32,
-    info: u64,
+pub(super) struct InfoOf {
+    pub(super) fd: u32,
+    pub(super) length: u32,
+    pub(super) info: u64,
 }
 
 /// The begin of `struct bpf_map_info`.
@@ -138,24 +138,37 @@ pub(in crate::node::live) fn is_bpffs(fd: impl AsFd) -> bool {
     super::place::is_bpffs(fd)
 }
 
+/// Opens the map that is pinned where `pin`, opened with `O_PATH`, leads; an error where
+/// something else is.
+fn open(pin: BorrowedFd<'_>) -> io::Result<(OwnedFd, MapInfo)> {
+    let path = std::ffi::CString::new(format!("/proc/self/fd/{}", pin.as_raw_fd()))?;
+    let mut get = ObjGet { path: path.as_ptr() as u64, fd: 0, flags: READ_ONLY };
+    #[expect(unsafe_code, reason = "bpf(2) takes addresses")]
+    // SAFETY: the path ends with a NUL and outlives the call; nothing is written there.
+    let fd = unsafe { bpf(OBJ_GET, &mut get) }?;
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    #[expect(unsafe_code, reason = "the descriptor comes as a number")]
+    // SAFETY: the kernel has just made this descriptor, and nothing else knows it.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mut info = MapInfo::default();
+    let length = u32::try_from(size_of::<MapInfo>()).map_err(io::Error::other)?;
+    let number = number(&fd)?;
+    #[expect(unsafe_code, reason = "bpf(2) takes addresses")]
+    // SAFETY: `info` is as long as `length` says, and only this function has it.
+    unsafe { bpf(INFO, &mut InfoOf { fd: number, length, info: (&raw mut info) as u64 }) }?;
+    Ok((fd, info))
+}
+
+/// The id of the map of any type that is pinned where `pin`, opened with `O_PATH`, leads; an
+/// error where something else is.
+pub(in crate::node::live) fn id_of(pin: BorrowedFd<'_>) -> io::Result<u32> {
+    open(pin).map(|(_, info)| info.id)
+}
+
 impl Map {
     /// Opens the map that is pinned where `pin`, opened with `O_PATH`, leads.
     pub(in crate::node::live) fn open(pin: BorrowedFd<'_>) -> io::Result<Self> {
-        let path = std::ffi::CString::new(format!("/proc/self/fd/{}", pin.as_raw_fd()))?;
-        let mut get = ObjGet { path: path.as_ptr() as u64, fd: 0, flags: READ_ONLY };
-        #[expect(unsafe_code, reason = "bpf(2) takes addresses")]
-        // SAFETY: the path ends with a NUL and outlives the call; nothing is written there.
-        let fd = unsafe { bpf(OBJ_GET, &mut get) }?;
-        let fd = i32::try_from(fd).map_err(io::Error::other)?;
-        #[expect(unsafe_code, reason = "the descriptor comes as a number")]
-        // SAFETY: the kernel has just made this descriptor, and nothing else knows it.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        let mut info = MapInfo::default();
-        let length = u32::try_from(size_of::<MapInfo>()).map_err(io::Error::other)?;
-        let number = number(&fd)?;
-        #[expect(unsafe_code, reason = "bpf(2) takes addresses")]
-        // SAFETY: `info` is as long as `length` says, and only this function has it.
-        unsafe { bpf(INFO, &mut InfoOf { fd: number, length, info: (&raw mut info) as u64 }) }?;
+        let (fd, info) = self::open(pin)?;
         if !HASHES.contains(&info.kind) || info.key_size == 0 || info.value_size == 0 {
             return Err(io::Error::other(format!("it is no hash, but of type {}", info.kind)));
         }
@@ -274,7 +287,8 @@ impl Map {
     }
 }
 
-fn number(fd: &OwnedFd) -> io::Result<u32> {
+/// A descriptor as the kernel takes it.
+pub(super) fn number(fd: &impl AsRawFd) -> io::Result<u32> {
     u32::try_from(fd.as_raw_fd()).map_err(io::Error::other)
 }
 
@@ -286,7 +300,7 @@ fn number(fd: &OwnedFd) -> io::Result<u32> {
 /// writes, as long as what it writes and borrowed by nobody else. For keys and values that is
 /// as long as the map of `ask` has them, times the count for batches.
 #[expect(unsafe_code, reason = "the library keeps this call to itself")]
-unsafe fn bpf<T>(command: libc::c_long, ask: &mut T) -> io::Result<libc::c_long> {
+pub(super) unsafe fn bpf<T>(command: libc::c_long, ask: &mut T) -> io::Result<libc::c_long> {
     // SAFETY: `ask` is as long as is said; for what its members lead to, the caller answers.
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(ask), size_of::<T>()) };

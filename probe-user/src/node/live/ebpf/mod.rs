@@ -10,6 +10,7 @@ pub(in crate::node::live) mod maps;
 mod object;
 mod pin;
 mod place;
+pub(in crate::node::live) mod programs;
 mod read;
 mod records;
 mod translate;

@@ -8,8 +8,9 @@ use std::net::IpAddr;
 
 use super::*;
 use crate::model::{
-    Accepted, Ancestor, Gap, GapKind, GapSource, Impact, LinkKind, Network, Observed, Owner, Pod,
-    PodRef, Port, Proto, Published, Runtime, SocketState, StartTime, Teller, ToldBy, Watched,
+    Accepted, Ancestor, Attachment, CgroupHook, DeviceHook, Gap, GapKind, GapSource, Impact,
+    LinkKind, Network, Observed, Owner, Pod, PodRef, Port, Program, Proto, Published, Runtime,
+    SocketState, StartTime, Teller, ToldBy, Watched,
 };
 
 pub(super) const HOST: NetnsId = NetnsId::Inode(4_026_531_833);
@@ -68,6 +69,10 @@ fn process(pid: Pid, cmdline: &str, cgroup: &str) -> Process {
         cgroup: Some(CgroupPath(cgroup.to_owned())),
         ancestors: vec![Ancestor { pid: 1, comm: "systemd".to_owned() }],
     }
+}
+
+fn bpf_program(name: &str) -> Program {
+    Program { id: Some(12), name: name.to_owned(), balancer: None }
 }
 
 fn reference() -> ContainerRef {
@@ -274,6 +279,25 @@ pub(super) fn recording() -> Recording {
         rulesets: vec![Asked { asked: both(), read: Read::whole(Vec::new()) }].into(),
         frontends: vec![Asked { asked: both(), read: Read::whole(Vec::new()) }].into(),
         settings: vec![Asked { asked: both(), read: Read::whole(Vec::new()) }].into(),
+        attached: vec![Asked {
+            asked: both(),
+            read: Read::whole(vec![Attached {
+                netns: NODE,
+                ifindex: Some(2),
+                at: DeviceHook::Xdp,
+                what: Attachment::Program(bpf_program("zq7xdp")),
+            }]),
+        }]
+        .into(),
+        cgroup_programs: vec![Asked {
+            asked: CgroupOf::Id(901),
+            read: Read::whole(Some(vec![CgroupProgram {
+                at: CgroupHook::Ingress,
+                cgroup: Some(CgroupPath("/zq7lxc/zq7.service".to_owned())),
+                program: bpf_program("sd_fw_ingress"),
+            }])),
+        }]
+        .into(),
         container: vec![Asked {
             asked: InContainer { chain: vec![reference()], pid: 30 },
             read: partial(Some(container()), Impact::Name),

@@ -83,6 +83,7 @@ fn no_secret_is_left() {
         same,
         [
             "address",
+            "at",
             "capabilities",
             "cgroup",
             "cmdline",

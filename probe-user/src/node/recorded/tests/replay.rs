@@ -3,8 +3,8 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::model::{GapKind, PortRange};
 use crate::node::{
-    LoadBalancers as _, Netfilter as _, Node, Observed as _, Processes as _, Runtimes as _,
-    Sockets as _, Topology as _,
+    Attachments as _, LoadBalancers as _, Netfilter as _, Node, Observed as _, Processes as _,
+    Runtimes as _, Sockets as _, Topology as _,
 };
 
 fn ports(first: u16, last: u16) -> SocketFilter {
@@ -184,4 +184,21 @@ fn what_was_not_watched_leaves_no_trace_in_a_recording() {
     let replayed = Recorded::new(serde_json::from_str(&text).unwrap());
     assert_eq!(replayed.observed(), Read::default());
     assert_eq!(Recorder::new(&replayed).recording().facts.observed, None);
+}
+
+#[test]
+fn what_was_attached_is_told_and_a_recording_without_any_is_older() {
+    let node = Recorded::new(recording());
+    let read = node.attached(&[NODE]);
+    assert_eq!((read.value.len(), read.gaps.len()), (1, 0));
+    let programs = node.cgroup_programs(&CgroupOf::Id(901)).value.unwrap();
+    assert_eq!(programs[0].program.name, "sd_fw_ingress");
+    let other = node.cgroup_programs(&CgroupOf::ROOT);
+    assert_eq!((other.value.as_ref(), unrecorded(&other)), (None, vec![Impact::Reach]));
+    let mut older = recording();
+    older.facts.attached.clear();
+    older.facts.cgroup_programs.clear();
+    let older = Recorded::new(older);
+    assert_eq!(older.attached(&[NODE]), Read::default());
+    assert_eq!(older.cgroup_programs(&CgroupOf::ROOT), Read::default());
 }

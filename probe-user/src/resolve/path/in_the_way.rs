@@ -1,0 +1,251 @@
+//! What a packet meets on its way that is seen, and not evaluated: programs and filters on the
+//! devices that it passes, programs of the cgroups at both ends, rules for the frames in a
+//! bridge, and whatever of all this could not be read.
+//!
+//! It does not change the way that is followed: it makes the way's end unsure
+//! ([`Arrival::unsure`](super::Arrival)).
+
+use whereis_port_rules::{Nic, Packet};
+
+use super::{To, Walk, Way, ruleset};
+use crate::model::{
+    Attached, CgroupHook, CgroupOf, DeviceHook, Family, Gap, GapKind, Hook, InTheWay, Link,
+    LinkKind, NetnsId, Pid, Proto, Socket,
+};
+use crate::resolve::facts::Facts;
+
+/// How deep devices lie below each other: a bridge on a bond on VLANs.
+const DEPTH: usize = 8;
+/// How many things on one way are told.
+const TOLD: usize = 8;
+
+/// A device of a namespace.
+type Device = (NetnsId, u32);
+
+impl Way {
+    /// Notes something, once.
+    fn meet(&mut self, what: InTheWay) {
+        if self.unsure.len() < TOLD && !self.unsure.contains(&what) {
+            self.unsure.push(what);
+        }
+    }
+}
+
+/// Whether a fact could not be read, though it was asked for: a recording that was made
+/// before such facts were read says that for all of them together.
+fn is_unread(gaps: &[Gap]) -> bool {
+    gaps.iter().any(|gap| gap.source.kind != GapKind::Recording)
+}
+
+impl Walk<'_, '_> {
+    /// A packet meets the rules of a namespace: perhaps they are not known.
+    pub(super) fn rules_unread(&self, way: &mut Way, netns: NetnsId) {
+        let read = self.facts.world.rulesets(&[netns]);
+        if is_unread(&read.gaps) {
+            way.meet(InTheWay::UnreadRules(self.facts.netns_ref(netns)));
+        }
+    }
+
+    /// A packet comes into its namespace by a device.
+    pub(super) fn comes_in(&self, way: &mut Way, packet: &Packet) {
+        let Some(nic) = &packet.iif else { return };
+        for device in self.below(packet.netns, nic.index, self.sender_of(packet)) {
+            self.meet_at(way, device, |at| {
+                use DeviceHook::{NetkitPeer, NetkitPrimary, TcIngress, TcxIngress, Xdp};
+                // What runs for a netkit device is asked of one of both ends alone.
+                matches!(at, Xdp | TcIngress | TcxIngress | NetkitPeer | NetkitPrimary)
+            });
+        }
+        self.meet_bridge(way, packet.netns, nic, &[Hook::Prerouting, Hook::Input]);
+    }
+
+    /// A packet leaves its namespace by a device, for another namespace where that is known.
+    pub(super) fn goes_out(&self, way: &mut Way, packet: &Packet, to: Option<NetnsId>) {
+        let Some(nic) = &packet.oif else { return };
+        for device in self.below(packet.netns, nic.index, to) {
+            self.meet_at(way, device, |at| {
+                use DeviceHook::{NetkitPeer, NetkitPrimary, TcEgress, TcxEgress};
+                matches!(at, TcEgress | TcxEgress | NetkitPeer | NetkitPrimary)
+            });
+        }
+        self.meet_bridge(way, packet.netns, nic, &[Hook::Output, Hook::Postrouting]);
+        if let Some(to) = to {
+            self.crosses_bridge(way, packet.netns, nic, to);
+        }
+    }
+
+    /// A bridge of a third namespace joins both.
+    fn crosses_bridge(&self, way: &mut Way, from: NetnsId, nic: &Nic, to: NetnsId) {
+        let links = self.facts.links_of(from);
+        let out = links.iter().find(|l| l.index == nic.index);
+        let peer = out.and_then(|l| Some((l.peer_netns.filter(|host| *host != to)?, l.peer?)));
+        let Some((host, index)) = peer else { return };
+        let links = self.facts.links_of(host);
+        let bridge = links.iter().find(|l| l.index == index).and_then(|l| l.master);
+        let Some(bridge) = bridge else { return };
+        use DeviceHook::{TcEgress, TcIngress, TcxEgress, TcxIngress, Xdp};
+        self.meet_at(way, (host, index), |at| matches!(at, Xdp | TcIngress | TcxIngress));
+        let leads = |l: &&Link| l.master == Some(bridge) && l.peer_netns == Some(to);
+        for port in links.iter().filter(leads) {
+            self.meet_at(way, (host, port.index), |at| matches!(at, TcEgress | TcxEgress));
+        }
+        let hooks = [Hook::Prerouting, Hook::Forward, Hook::Postrouting];
+        self.meet_bridge(way, host, &self.nic(host, bridge), &hooks);
+    }
+
+    /// A packet goes over the loopback device of its namespace.
+    pub(super) fn loops(&self, way: &mut Way, netns: NetnsId, nic: &Nic) {
+        self.meet_at(way, (netns, nic.index), |at| at != DeviceHook::SkLookup);
+    }
+
+    /// A packet gets to the choice of its socket.
+    pub(super) fn is_looked_up(&self, way: &mut Way, netns: NetnsId) {
+        for one in self.attached(way, netns).iter().filter(|one| one.ifindex.is_none()) {
+            way.meet(InTheWay::OnDevice {
+                device: self.facts.netns_ref(netns).to_string(),
+                at: one.at,
+                what: one.what.clone(),
+            });
+        }
+    }
+
+    /// A process connects: its cgroup's programs, or, of whoever connects, those of all.
+    pub(super) fn connects(&self, way: &mut Way, to: To) {
+        let of = self.sender.map_or(CgroupOf::ROOT, CgroupOf::Process);
+        let ipv6 = to.address.is_ipv6();
+        let is_on_it = |at| match at {
+            CgroupHook::Ingress | CgroupHook::Egress | CgroupHook::SockCreate => true,
+            CgroupHook::Connect4 => !ipv6,
+            CgroupHook::Connect6 => ipv6,
+            CgroupHook::Sendmsg4 => !ipv6 && to.proto == Proto::Udp,
+            CgroupHook::Sendmsg6 => ipv6 && to.proto == Proto::Udp,
+        };
+        self.meet_in_cgroup(way, of, is_on_it);
+    }
+
+    /// A socket takes a packet, and answers: what its cgroup has to say to both.
+    pub(super) fn is_taken_by(&self, way: &mut Way, socket: &Socket, holder: Option<Pid>) {
+        let by_holder = || holder.map(CgroupOf::Process);
+        let Some(of) = socket.cgroup_id.map(CgroupOf::Id).or_else(by_holder) else { return };
+        let is_on_it = |at| matches!(at, CgroupHook::Ingress | CgroupHook::Egress);
+        self.meet_in_cgroup(way, of, is_on_it);
+    }
+
+    fn meet_in_cgroup(&self, way: &mut Way, of: CgroupOf, is_on_it: impl Fn(CgroupHook) -> bool) {
+        let read = self.facts.world.cgroup_programs(of);
+        if is_unread(&read.gaps) {
+            way.meet(InTheWay::UnreadCgroups);
+        }
+        let all = self.facts.take(read);
+        let known = |one: &&crate::model::CgroupProgram| one.program.balancer.is_some();
+        for one in all.iter().flat_map(|all| all.iter()).filter(|one| is_on_it(one.at)) {
+            if !known(&one) {
+                way.meet(InTheWay::OnCgroup(one.clone()));
+            }
+        }
+    }
+
+    /// What is attached in a namespace.
+    fn attached(&self, way: &mut Way, netns: NetnsId) -> std::rc::Rc<[Attached]> {
+        let read = self.facts.world.attached(&[netns]);
+        if is_unread(&read.gaps) {
+            way.meet(InTheWay::UnreadDevices(self.facts.netns_ref(netns)));
+        }
+        self.facts.take(read)
+    }
+
+    /// Notes what is attached to a device at these places.
+    fn meet_at(&self, way: &mut Way, (netns, index): Device, at: impl Fn(DeviceHook) -> bool) {
+        let all = self.attached(way, netns);
+        for one in all.iter().filter(|one| one.ifindex == Some(index) && at(one.at)) {
+            if one.is_known() {
+                continue;
+            }
+            let device = self.nic(netns, index).name.to_string();
+            way.meet(InTheWay::OnDevice { device, at: one.at, what: one.what.clone() });
+        }
+    }
+
+    /// Notes rules for the frames of a bridge, at hooks that have any.
+    fn meet_bridge(&self, way: &mut Way, netns: NetnsId, nic: &Nic, hooks: &[Hook]) {
+        let links = self.facts.links_of(netns);
+        let is_it = |l: &Link| l.index == nic.index && l.kind == LinkKind::Bridge;
+        if links.iter().any(is_it) && has_bridge_rules(self.facts, netns, hooks) {
+            let netns = self.facts.netns_ref(netns);
+            way.meet(InTheWay::BridgeRules { device: nic.name.to_string(), netns });
+        }
+    }
+
+    /// The namespace that a packet came from, where its address tells it.
+    fn sender_of(&self, packet: &Packet) -> Option<NetnsId> {
+        let whereis_port_rules::Sender::Address(address) = packet.source else { return None };
+        let all = self.facts.all_addresses();
+        let of = all.iter().find(|a| a.address == address && a.netns != packet.netns);
+        of.map(|a| a.netns)
+    }
+
+    /// A device, and those that its packets pass below it: the ports of a bridge or bond, of
+    /// which it is the one that leads to `other`, where that is known, and the device under a
+    /// VLAN or macvlan.
+    fn below(&self, netns: NetnsId, index: u32, other: Option<NetnsId>) -> Vec<Device> {
+        let mut all = vec![(netns, index)];
+        let mut edge = all.clone();
+        for _ in 0..DEPTH {
+            let mut next: Vec<Device> = Vec::new();
+            for (netns, index) in edge {
+                let links = self.facts.links_of(netns);
+                let Some(link) = links.iter().find(|l| l.index == index) else { continue };
+                next.extend(under(link, &links, other));
+            }
+            next.retain(|device| !all.contains(device));
+            next.sort_unstable();
+            next.dedup();
+            if next.is_empty() {
+                break;
+            }
+            all.extend(&next);
+            edge = next;
+        }
+        all
+    }
+}
+
+/// The devices right under one.
+fn under(link: &Link, links: &[Link], other: Option<NetnsId>) -> Vec<Device> {
+    let ports: Vec<&Link> = links.iter().filter(|l| l.master == Some(link.index)).collect();
+    let of = |ports: Vec<&Link>| ports.iter().map(|l| (l.netns, l.index)).collect();
+    if link.kind == LinkKind::Bridge {
+        let leads: Vec<&Link> =
+            ports.iter().copied().filter(|l| other.is_some() && l.peer_netns == other).collect();
+        if !leads.is_empty() {
+            return of(leads);
+        }
+        // From outside: not by those that lead to a namespace of this node.
+        let outer: Vec<&Link> =
+            ports.iter().copied().filter(|l| other.is_none() && l.peer_netns.is_none()).collect();
+        return of(if outer.is_empty() { ports } else { outer });
+    }
+    if !ports.is_empty() {
+        return of(ports);
+    }
+    match (&link.kind, link.peer) {
+        // The other end is no device below.
+        (LinkKind::Veth, _) | (_, None) => Vec::new(),
+        (LinkKind::Other(kind), _) if kind == "netkit" => Vec::new(),
+        (_, Some(index)) => vec![(link.peer_netns.unwrap_or(link.netns), index)],
+    }
+}
+
+/// Whether a namespace has rules for frames in bridges, at these hooks.
+fn has_bridge_rules(facts: &Facts<'_>, netns: NetnsId, hooks: &[Hook]) -> bool {
+    let Some(rules) = ruleset(facts, netns) else { return false };
+    let mut chains = rules
+        .base_chains
+        .iter()
+        .filter(|c| c.id.table.family == Family::Bridge && hooks.contains(&c.hook));
+    chains.any(|chain| {
+        let rules = facts.take(facts.world.chain(&chain.id));
+        // An empty chain that lets all pass does nothing.
+        !chain.accepts || rules.is_none_or(|rules| !rules.is_empty())
+    })
+}
