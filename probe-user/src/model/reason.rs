@@ -23,6 +23,8 @@ pub enum StopKind {
     NotForwarding,
     /// A loopback address on a wire, which the kernel refuses.
     LoopbackOnWire,
+    /// The reverse path filter drops it: an answer would not leave by where it came in.
+    ReversePath,
     /// The kernel does not let it pass for another reason.
     NoWay,
     /// It is not known what becomes of it.
@@ -205,6 +207,8 @@ pub enum CauseCode {
     NotForwarding,
     /// The kernel refuses a loopback address on a wire.
     LoopbackOnWire,
+    /// The reverse path filter drops it.
+    ReversePath,
     /// The kernel does not let it pass for another reason.
     NoWay,
     /// It could not be followed to its end.
@@ -229,6 +233,7 @@ impl From<StopKind> for CauseCode {
             StopKind::NoRoute => Self::NoRoute,
             StopKind::NotForwarding => Self::NotForwarding,
             StopKind::LoopbackOnWire => Self::LoopbackOnWire,
+            StopKind::ReversePath => Self::ReversePath,
             StopKind::NoWay => Self::NoWay,
             StopKind::Unknown => Self::NotFollowed,
         }

@@ -13,10 +13,10 @@ use std::sync::Arc;
 
 use crate::model::{
     Address, Attached, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId, Container,
-    ContainerRef, Element, Flow, FlowFilter, Frontend, Gap, Host, IpSet, IpSetId, KernelPort,
-    KubeAsk, KubeContext, KubeObjects, Link, NetSettings, Netns, NetnsId, Owners, Pid, Process,
-    Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter,
-    SocketInode, TlsAsk, Watched,
+    ContainerRef, Element, Flow, FlowFilter, Frontend, Gap, Host, InputFound, InputQuery, IpSet,
+    IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, NetSettings, Netns, NetnsId,
+    Owners, Pid, PolicyRule, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set,
+    SetId, Socket, SocketFilter, SocketInode, TlsAsk, Watched,
 };
 use crate::node::Node;
 
@@ -101,6 +101,7 @@ struct Known {
     rulesets: OfNetns<Ruleset>,
     frontends: OfNetns<Frontend>,
     settings: OfNetns<NetSettings>,
+    policy_rules: OfNetns<PolicyRule>,
     attached: OfNetns<Attached>,
     cgroup_programs: Table<CgroupOf, Option<Rc<[CgroupProgram]>>>,
     chains: Table<ChainId, Option<Arc<[Rule]>>>,
@@ -108,6 +109,7 @@ struct Known {
     set_elements: Table<SetId, Option<Arc<[Element]>>>,
     ip_sets: Table<IpSetId, Option<Arc<IpSet>>>,
     route: Table<RouteQuery, Option<RouteFound>>,
+    input_route: Table<InputQuery, Option<InputFound>>,
     container: Table<(Vec<ContainerRef>, Pid), Option<Rc<Container>>>,
     containers: OnceCell<Fact<Rc<[Container]>>>,
     cgroup_paths: Table<u64, Option<CgroupPath>>,
@@ -153,6 +155,7 @@ impl<'a> World<'a> {
         rulesets: Ruleset,
         frontends: Frontend,
         settings: NetSettings,
+        policy_rules: PolicyRule,
         attached: Attached,
     }
 
@@ -215,6 +218,10 @@ impl<'a> World<'a> {
 
     pub(super) fn route(&self, query: &RouteQuery) -> Fact<Option<RouteFound>> {
         self.known.route.get(query, || self.node.route(query))
+    }
+
+    pub(super) fn input_route(&self, query: &InputQuery) -> Fact<Option<InputFound>> {
+        self.known.input_route.get(query, || self.node.input_route(query))
     }
 
     /// The container at the end of a chain.

@@ -58,9 +58,10 @@ pub use self::kube::{KubeCache, KubeOptions, check_kube, kube_client, kube_repor
 use super::{Clusters, Observed, Prefetch, Processes, Reports, Runtimes, Sockets, Topology};
 use crate::model::{
     Address, Certificate, CgroupPath, Connections, Container, ContainerRef, Flow, FlowFilter, Gap,
-    GapKind, GapSource, Host, Impact, KernelPort, KubeAsk, KubeContext, KubeObjects, Link,
-    LinkKind, NetSettings, Netns, NetnsId, Owners, Pid, PortRange, Process, Read, Route,
-    RouteFound, RouteQuery, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
+    GapKind, GapSource, Host, Impact, InputFound, InputQuery, KernelPort, KubeAsk, KubeContext,
+    KubeObjects, Link, LinkKind, NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule, PortRange,
+    Process, Read, Route, RouteFound, RouteQuery, Socket, SocketFilter, SocketInode, SourceReport,
+    TlsAsk, Watched,
 };
 pub use clock::local_offset;
 use containers::Containers;
@@ -462,6 +463,14 @@ impl Topology for LiveNode {
 
     fn route(&self, query: &RouteQuery) -> Read<Option<RouteFound>> {
         self.route_of(query)
+    }
+
+    fn input_route(&self, query: &InputQuery) -> Read<Option<InputFound>> {
+        self.input_route_of(query)
+    }
+
+    fn policy_rules(&self, netns: &[NetnsId]) -> Read<Vec<PolicyRule>> {
+        self.policies_of(netns)
     }
 
     fn settings(&self, netns: &[NetnsId]) -> Read<Vec<NetSettings>> {

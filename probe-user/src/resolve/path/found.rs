@@ -221,7 +221,7 @@ fn is_usable(address: &Address, links: &[Link]) -> bool {
 
 /// Whether what comes in by an interface is from this node: a bridge, one end of a pair
 /// whose other end is in a namespace that is known, or in this one.
-fn is_inner(link: &Link, links: &[Link]) -> bool {
+pub(super) fn is_inner(link: &Link, links: &[Link]) -> bool {
     let joined = |other: &Link| Some(other.index) == link.peer && other.peer == Some(link.index);
     match link.kind {
         LinkKind::Bridge => true,

@@ -7,6 +7,7 @@
 //!                                  └─▶ FORWARD ──▶ POSTROUTING ──▶ the next namespace
 //! ```
 
+mod back;
 mod balance;
 mod cross;
 mod decisive;
@@ -126,6 +127,7 @@ impl Way {
             | StopKind::NoRoute
             | StopKind::NotForwarding
             | StopKind::LoopbackOnWire
+            | StopKind::ReversePath
             | StopKind::NoWay => crate::model::Ending::Stopped,
         };
         end.why.get_or_insert_with(|| why.clone());
@@ -217,6 +219,8 @@ struct Walk<'a, 'f> {
     visited: &'a RefCell<&'a mut Visited>,
     /// The process that connects, where it is known which.
     sender: Option<Pid>,
+    /// Whether the sender stands for all that are where it is.
+    anybody: bool,
 }
 
 /// An arrival as a path of the answer: what it depends on is said at its first step.

@@ -32,6 +32,8 @@ counted! {
         addresses(netns: &[NetnsId]) -> Read<Vec<Address>>;
         routes(netns: &[NetnsId]) -> Read<Vec<Route>>;
         route(query: &RouteQuery) -> Read<Option<RouteFound>>;
+        input_route(query: &InputQuery) -> Read<Option<InputFound>>;
+        policy_rules(netns: &[NetnsId]) -> Read<Vec<PolicyRule>>;
         settings(netns: &[NetnsId]) -> Read<Vec<NetSettings>>;
     }
     Sockets {

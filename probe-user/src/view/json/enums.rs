@@ -276,6 +276,8 @@ words! {
         NotForwarding,
         /// The kernel refuses a loopback address on a wire.
         LoopbackOnWire,
+        /// The reverse path filter drops it: an answer would not leave by where it came in.
+        ReversePath,
         /// The kernel does not let it pass for another reason.
         NoWay,
         /// It could not be followed to its end.
