@@ -76,6 +76,20 @@ impl PolicyRule {
     }
 }
 
+/// A route by which a namespace takes packets as its own (type `local`), in any table: for an
+/// address of an interface, or for a whole network that none has ("AnyIP").
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalRoute {
+    /// The namespace.
+    pub netns: NetnsId,
+    /// The network.
+    pub destination: IpAddr,
+    /// Prefix length in bits.
+    pub prefix: u8,
+    /// The table that it is in; 255 is `local`, which comes first.
+    pub table: u32,
+}
+
 /// The reverse path filter of a device (`net.ipv4.conf.*.rp_filter`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReversePath {

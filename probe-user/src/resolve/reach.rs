@@ -1,6 +1,7 @@
 //! From where a port can be reached: what bind addresses, published ports and routes
 //! tell, checked against what becomes of a connection from there (see [`tried`]).
 
+mod anyip;
 mod shut;
 mod tried;
 
@@ -235,6 +236,11 @@ fn here(facts: &Facts<'_>, socket: &Socket, path: &Path) -> Vec<Reach> {
         ));
     }
     if own.is_empty() {
+        let by_route = anyip::of(facts, socket);
+        if !by_route.is_empty() {
+            reach.extend(by_route);
+            return reach;
+        }
         reach.push(entry(Vantage::Outside, None, Some(false), no_address(socket, &all)));
         return reach;
     }
@@ -471,9 +477,13 @@ fn direct(facts: &Facts<'_>, socket: &Socket) -> Vec<IpAddr> {
             first.is_some_and(|netns| netns.id == socket.netns)
         })
     };
+    // One that no interface has may be taken by a route.
+    let bound = socket.effective_address();
+    let by_route = (!theirs.iter().any(|a| a.address == bound)).then_some(bound);
     theirs
         .iter()
         .map(|a| a.address)
+        .chain(by_route)
         .filter(|a| usable(*a) && socket.match_rank(*a).is_some())
         .take(TRIED)
         .filter(gets_there)

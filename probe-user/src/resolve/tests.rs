@@ -9,10 +9,10 @@ use crate::model::{
     CgroupPath, CgroupProgram, ChainId, Connections, Container, ContainerRef, Element, Ending,
     Flow, FlowFilter, Frontend, Gap, GapKind, GapSource, HopKind, Host, Impact, InputFound,
     InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LinkKind,
-    NetSettings, Netns, NetnsId, Network, Owner, Owners, Pid, PolicyRule, Port, PortRange, Process,
-    Proto, Published, Query, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Runtime, Scope,
-    Set, SetId, Socket, SocketFilter, SocketInode, SocketState, SourceReport, StartTime, Teller,
-    TlsAsk, ToldBy, Vantage, Verdict, Watched,
+    LocalRoute, NetSettings, Netns, NetnsId, Network, Owner, Owners, Pid, PolicyRule, Port,
+    PortRange, Process, Proto, Published, Query, Read, Route, RouteFound, RouteQuery, Rule,
+    Ruleset, Runtime, Scope, Set, SetId, Socket, SocketFilter, SocketInode, SocketState,
+    SourceReport, StartTime, Teller, TlsAsk, ToldBy, Vantage, Verdict, Watched,
 };
 use crate::node::{
     Attachments, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Node, Observed,
@@ -55,6 +55,7 @@ struct TestNode {
     certificates: certificate::Shown,
     settings: Vec<NetSettings>,
     policies: Vec<PolicyRule>,
+    local_routes: Vec<LocalRoute>,
     inputs: std::collections::HashMap<InputQuery, InputFound>,
     attached: Read<Vec<Attached>>,
     cgroup_programs: BTreeMap<CgroupOf, Vec<CgroupProgram>>,
@@ -112,6 +113,7 @@ impl TestNode {
             certificates: certificate::Shown::default(),
             settings: Vec::new(),
             policies: Vec::new(),
+            local_routes: Vec::new(),
             inputs: std::collections::HashMap::new(),
             attached: Read::default(),
             cgroup_programs: BTreeMap::new(),
@@ -265,6 +267,9 @@ impl Topology for TestNode {
     }
     fn input_route(&self, query: &InputQuery) -> Read<Option<InputFound>> {
         Read::whole(self.inputs.get(query).cloned())
+    }
+    fn local_routes(&self, netns: &[NetnsId]) -> Read<Vec<LocalRoute>> {
+        of(&self.local_routes, netns, |route| route.netns)
     }
     fn policy_rules(&self, netns: &[NetnsId]) -> Read<Vec<PolicyRule>> {
         of(&self.policies, netns, |rule| rule.netns)

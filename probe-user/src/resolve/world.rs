@@ -14,9 +14,9 @@ use std::sync::Arc;
 use crate::model::{
     Address, Attached, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId, Container,
     ContainerRef, Element, Flow, FlowFilter, Frontend, Gap, Host, InputFound, InputQuery, IpSet,
-    IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, NetSettings, Netns, NetnsId,
-    Owners, Pid, PolicyRule, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set,
-    SetId, Socket, SocketFilter, SocketInode, TlsAsk, Watched,
+    IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute, NetSettings, Netns,
+    NetnsId, Owners, Pid, PolicyRule, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset,
+    Set, SetId, Socket, SocketFilter, SocketInode, TlsAsk, Watched,
 };
 use crate::node::Node;
 
@@ -102,6 +102,7 @@ struct Known {
     frontends: OfNetns<Frontend>,
     settings: OfNetns<NetSettings>,
     policy_rules: OfNetns<PolicyRule>,
+    local_routes: OfNetns<LocalRoute>,
     attached: OfNetns<Attached>,
     cgroup_programs: Table<CgroupOf, Option<Rc<[CgroupProgram]>>>,
     chains: Table<ChainId, Option<Arc<[Rule]>>>,
@@ -156,6 +157,7 @@ impl<'a> World<'a> {
         frontends: Frontend,
         settings: NetSettings,
         policy_rules: PolicyRule,
+        local_routes: LocalRoute,
         attached: Attached,
     }
 

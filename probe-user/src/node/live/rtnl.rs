@@ -29,8 +29,8 @@ use rtnetlink::RouteMessageBuilder;
 use super::enter::{Door, Pool, Refused};
 use super::netlink::{Message, Netlink, ROUTE, Request};
 use crate::model::{
-    Address, InputFound, InputQuery, Link, LinkKind, NetnsId, PolicyRule, Route, RouteFound,
-    RouteKind,
+    Address, InputFound, InputQuery, Link, LinkKind, LocalRoute, NetnsId, PolicyRule, Route,
+    RouteFound, RouteKind,
 };
 
 /// How many answers a dump may have: whoever has a namespace can fill its tables.
@@ -186,8 +186,8 @@ impl Rtnl {
         })
     }
 
-    /// The unicast routes of the main table.
-    pub(super) fn routes(&mut self, netns: NetnsId) -> io::Result<Vec<Route>> {
+    /// The unicast routes of the main table, and the local ones of all.
+    pub(super) fn routes(&mut self, netns: NetnsId) -> io::Result<Vec<Routed>> {
         let mut routes = Vec::new();
         for question in [
             RouteMessageBuilder::<Ipv4Addr>::new().build(),
@@ -195,7 +195,7 @@ impl Rtnl {
         ] {
             let question = RouteNetlinkMessage::GetRoute(question);
             routes.extend(self.dump(&question, |answer| match answer {
-                RouteNetlinkMessage::NewRoute(message) => route(netns, &message),
+                RouteNetlinkMessage::NewRoute(message) => routed(netns, &message),
                 _ => None,
             })?);
         }
@@ -453,6 +453,38 @@ fn address(netns: NetnsId, message: &AddressMessage) -> Option<Address> {
     })
 }
 
+/// A route that is of use here.
+#[derive(Debug, Clone)]
+pub(super) enum Routed {
+    Unicast(Route),
+    Local(LocalRoute),
+}
+
+fn routed(netns: NetnsId, message: &RouteMessage) -> Option<Routed> {
+    if message.header.kind != RouteType::Local {
+        return route(netns, message).map(Routed::Unicast);
+    }
+    let header = &message.header;
+    let mut found = LocalRoute {
+        netns,
+        destination: match header.address_family {
+            AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
+            AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
+            _ => return None,
+        },
+        prefix: header.destination_prefix_length,
+        table: header.table.into(),
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(a) => found.destination = ip(a)?,
+            RouteAttribute::Table(table) => found.table = *table,
+            _ => {}
+        }
+    }
+    Some(Routed::Local(found))
+}
+
 fn route(netns: NetnsId, message: &RouteMessage) -> Option<Route> {
     let header = &message.header;
     if header.table != RouteHeader::RT_TABLE_MAIN || header.kind != RouteType::Unicast {
@@ -534,7 +566,7 @@ pub(super) fn fuzz(bytes: &[u8]) {
             RouteNetlinkMessage::NewLink(message) => drop(link(id, &message, &HashMap::new())),
             RouteNetlinkMessage::NewAddress(message) => drop(address(id, &message)),
             RouteNetlinkMessage::NewRoute(message) => {
-                drop((route(id, &message), decision(&message)));
+                drop((routed(id, &message), decision(&message)));
             }
             RouteNetlinkMessage::NewRule(message) => drop(policy(id, &message)),
             _ => {}
@@ -562,6 +594,13 @@ mod tests {
     #[test]
     fn routes_are_read_without_local_and_broadcast_ones() {
         for route in Rtnl::open().unwrap().routes(HERE).unwrap() {
+            let route = match route {
+                Routed::Unicast(route) => route,
+                Routed::Local(local) => {
+                    assert!(local.prefix > 0 || local.table != 255, "{local:?}");
+                    continue;
+                }
+            };
             assert!(!route.destination.is_loopback(), "{route:?}");
             assert!(route.ifindex.is_some(), "{route:?}");
         }

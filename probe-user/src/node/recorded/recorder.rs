@@ -9,9 +9,10 @@ use super::{ElementOf, Facts, FlowsOf, InContainer, Recording, SocketsOf};
 use crate::model::{
     Address, Attached, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId,
     Connections, Container, ContainerRef, Element, Flow, FlowFilter, Frontend, Host, InputFound,
-    InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, NetSettings,
-    Netns, NetnsId, Owners, Pid, PolicyRule, Process, Read, Route, RouteFound, RouteQuery, Rule,
-    Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
+    InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute,
+    NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule, Process, Read, Route, RouteFound,
+    RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk,
+    Watched,
 };
 use crate::node::{
     Attachments, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Node, Observed,
@@ -112,6 +113,10 @@ impl Topology for Recorder<'_> {
 
     fn input_route(&self, query: &InputQuery) -> Read<Option<InputFound>> {
         keep!(self.input_routes, *query, self.node.input_route(query))
+    }
+
+    fn local_routes(&self, netns: &[NetnsId]) -> Read<Vec<LocalRoute>> {
+        keep!(self.local_routes, netns.to_vec(), self.node.local_routes(netns))
     }
 
     fn policy_rules(&self, netns: &[NetnsId]) -> Read<Vec<PolicyRule>> {

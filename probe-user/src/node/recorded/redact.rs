@@ -126,6 +126,9 @@ impl Names {
             route.destination = self.ip(route.destination);
             route.gateway = route.gateway.map(|gateway| self.ip(gateway));
         }
+        for route in facts.local_routes.iter_mut().flat_map(|a| &mut a.read.value) {
+            route.destination = self.ip(route.destination);
+        }
         for rule in facts.policy_rules.iter_mut().flat_map(|a| &mut a.read.value) {
             rule.from = rule.from.map(|(network, prefix)| (self.ip(network), prefix));
             replace_some(&mut rule.iif, |name| self.interface(name));

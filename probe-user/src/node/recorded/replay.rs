@@ -10,9 +10,9 @@ use crate::model::{
     Address, Attached, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId,
     Connections, Container, ContainerRef, Element, Flow, FlowFilter, Frontend, Gap, GapKind, Host,
     Impact, InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects,
-    Link, NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule, Process, Read, Route, RouteFound,
-    RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk,
-    Watched,
+    Link, LocalRoute, NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule, Process, Read, Route,
+    RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode,
+    SourceReport, TlsAsk, Watched,
 };
 use crate::node::{
     Attachments, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Observed, Prefetch,
@@ -144,6 +144,15 @@ impl Topology for Recorded {
     fn input_route(&self, query: &InputQuery) -> Read<Option<InputFound>> {
         // Likewise.
         self.recording.facts.input_routes.get(query).cloned().unwrap_or_default()
+    }
+
+    fn local_routes(&self, netns: &[NetnsId]) -> Read<Vec<LocalRoute>> {
+        let asks = &self.recording.facts.local_routes;
+        if asks.is_empty() {
+            return Read::default();
+        }
+        let missing = (Impact::Reach, "the local routes of some namespaces were");
+        of_netns(asks, netns, |route| route.netns, missing)
     }
 
     fn policy_rules(&self, netns: &[NetnsId]) -> Read<Vec<PolicyRule>> {

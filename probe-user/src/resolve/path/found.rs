@@ -9,7 +9,7 @@ use whereis_port_rules::{Nic, Sender};
 use super::{Arrival, StopKind, To, from_elsewhere, from_process, ruleset, send};
 use crate::model::{
     Address, BaseChain, ChainKind, Ending, Endpoint, Gap, GapKind, Hook, HopKind, Impact, Link,
-    LinkKind, NetnsId, Path, Pid, Port, Proto,
+    LinkKind, LocalRoute, NetnsId, Path, Pid, Port, Proto, RouteKind, RouteQuery,
 };
 use crate::resolve::facts::Facts;
 use crate::resolve::walk::Visited;
@@ -176,13 +176,38 @@ pub(in crate::resolve) fn to_own_address(
     to: To,
 ) -> Option<Vec<Arrival>> {
     let addresses = facts.addresses_of(netns);
-    let address = addresses.iter().find(|a| a.address == to.address)?;
     let links = facts.links_of(netns);
+    let Some(address) = addresses.iter().find(|a| a.address == to.address) else {
+        local_route(facts, netns, to.address)?;
+        let link = default_way_in(facts, netns, &links, to.address)?;
+        return Some(from_elsewhere(facts, netns, nic(link), Sender::Elsewhere, to));
+    };
     let link = links.iter().find(|l| l.index == address.ifindex)?;
     let source =
         if is_inner(link, &links) { neighbour(facts, netns, address) } else { Sender::Elsewhere };
     let link = way_in(facts, link, &links, to.address)?;
     Some(from_elsewhere(facts, netns, nic(link), source, to))
+}
+
+/// The local route by which a namespace takes packets to an address that no interface of it
+/// has, if the kernel routes them so.
+pub(in crate::resolve) fn local_route(
+    facts: &Facts<'_>,
+    netns: NetnsId,
+    address: IpAddr,
+) -> Option<LocalRoute> {
+    let address = address.to_canonical();
+    let on_interface = || facts.addresses_of(netns).iter().any(|a| a.address == address);
+    if address.is_loopback() || address.is_unspecified() || on_interface() {
+        return None;
+    }
+    let covers =
+        |l: &&LocalRoute| whereis_port_rules::route::covers(l.destination, l.prefix, address);
+    let all = facts.take(facts.world.local_routes(&[netns]));
+    let route = all.iter().filter(covers).max_by_key(|l| l.prefix)?.clone();
+    let query = RouteQuery { netns, to: address, mark: 0 };
+    let found = crate::resolve::route::decide(facts, &query)?;
+    (found.kind == RouteKind::Local).then_some(route)
 }
 
 /// The interface by which packets from outside to an address come in: the one that has
@@ -194,18 +219,31 @@ fn way_in<'l>(
     links: &'l [Link],
     address: IpAddr,
 ) -> Option<&'l Link> {
-    let leads_in = |l: &Link| {
-        l.kind != LinkKind::Loopback && !matches!(&l.kind, LinkKind::Other(kind) if kind == "dummy")
-    };
     if leads_in(has) {
         return Some(has);
     }
-    let routes = facts.take(facts.world.routes(&[has.netns]));
+    default_way_in(facts, has.netns, links, address)
+}
+
+/// The interface of the default route, else any other that leads in.
+fn default_way_in<'l>(
+    facts: &Facts<'_>,
+    netns: NetnsId,
+    links: &'l [Link],
+    address: IpAddr,
+) -> Option<&'l Link> {
+    let routes = facts.take(facts.world.routes(&[netns]));
     let default =
         routes.iter().find(|r| r.prefix == 0 && r.destination.is_ipv6() == address.is_ipv6());
     let by_default = links.iter().find(|l| default.is_some_and(|r| r.ifindex == Some(l.index)));
     let others = || links.iter().filter(|l| l.up && leads_in(l));
     by_default.or_else(|| others().find(|l| !is_inner(l, links))).or_else(|| others().next())
+}
+
+/// Whether packets come in by an interface.
+fn leads_in(link: &Link) -> bool {
+    link.kind != LinkKind::Loopback
+        && !matches!(&link.kind, LinkKind::Other(kind) if kind == "dummy")
 }
 
 /// Addresses worth trying: not loopback's, not link-local ones, and up. Those of

@@ -36,8 +36,8 @@ use crate::model::{
 pub(super) use crate::model::StopKind;
 pub(super) use decisive::decisive;
 pub(super) use found::{
-    Entry, From, WayKey, is_taken, may_take, of_namespace, paths, to_address, to_own_address,
-    way_key,
+    Entry, From, WayKey, is_taken, local_route, may_take, of_namespace, paths, to_address,
+    to_own_address, way_key,
 };
 pub(super) use judge::{Judgement, judge};
 pub(super) use send::{from_elsewhere, from_process, from_this_process, loopback};

@@ -107,3 +107,28 @@ fn of_a_sender_that_is_known_the_kernel_decides() {
     assert_eq!((reachable, code), (Some(false), CauseCode::ReversePath), "{why}");
     assert!(why.contains("reverse path filter of up1 (rp_filter is 1)"), "{why}");
 }
+
+#[test]
+fn a_local_route_takes_packets_to_an_address_that_no_interface_has() {
+    let node = |table| {
+        let mut node = host(0).tcp(HOST, "203.0.113.8:8080").held_by(11, HOST, "cdn");
+        node.local_routes.push(crate::model::LocalRoute {
+            netns: HOST,
+            destination: "203.0.113.0".parse().unwrap(),
+            prefix: 24,
+            table,
+        });
+        node.ask("8080")
+    };
+    let answer = node(255);
+    let at = || Some("203.0.113.8:8080".to_owned());
+    for from in [Vantage::Node, Vantage::Outside] {
+        assert_eq!(reachable(&answer, from), [(Some(true), at())]);
+    }
+    let outside = answer.reach.iter().find(|r| r.from == Vantage::Outside).unwrap();
+    assert_eq!(outside.why.cause.code(), CauseCode::LocalRoute);
+    assert!(outside.why.to_string().ends_with("of those who route that here"), "{outside:?}");
+    // Another table may be for packets with a mark alone.
+    let answer = node(100);
+    assert!(answer.reach.iter().all(|r| r.reachable != Some(true)), "{:?}", answer.reach);
+}

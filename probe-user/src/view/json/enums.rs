@@ -284,6 +284,8 @@ words! {
         NotFollowed,
         /// It depends on what is not known: `conditions` says on what, where rules ask it.
         Depends,
+        /// A local route makes the namespace take packets to an address that no interface has.
+        LocalRoute,
         /// It leaves this node.
         LeavesNode,
         /// Something is in the way that was not evaluated, or could not be read.

@@ -291,6 +291,16 @@ pub(super) fn recording() -> Recording {
             }]),
         }]
         .into(),
+        local_routes: vec![Asked {
+            asked: both(),
+            read: Read::whole(vec![LocalRoute {
+                netns: HOST,
+                destination: ip("203.0.113.0"),
+                prefix: 24,
+                table: 255,
+            }]),
+        }]
+        .into(),
         policy_rules: vec![Asked {
             asked: both(),
             read: Read::whole(vec![PolicyRule {
