@@ -25,5 +25,7 @@ mod node;
 mod plain;
 #[path = "paths/podman.rs"]
 mod podman;
+#[path = "paths/way_back.rs"]
+mod way_back;
 #[path = "paths/ways.rs"]
 mod ways;

@@ -144,18 +144,26 @@ impl Lab {
     /// # Errors
     /// When `ip` fails.
     pub fn lan(&self, machines: &[(&Netns, &[&str])]) -> Result<()> {
-        let wire = self.netns("wire")?;
+        self.lan_by("eth0", machines)
+    }
+
+    /// The same of network cards with another name: a second wire.
+    ///
+    /// # Errors
+    /// When `ip` fails.
+    pub fn lan_by(&self, card: &str, machines: &[(&Netns, &[&str])]) -> Result<()> {
+        let wire = self.netns(&format!("wire-{card}"))?;
         wire.ip(&["link", "add", "wire", "type", "veth", "peer", "name", "end"])?;
         for side in ["wire", "end"] {
             wire.ip(&["link", "set", side, "up"])?;
         }
         for (netns, addresses) in machines {
-            let to = ["link", "add", "link", "wire", "name", "eth0", "netns", &netns.name];
+            let to = ["link", "add", "link", "wire", "name", card, "netns", &netns.name];
             wire.ip(&[&to[..], &["type", "macvlan", "mode", "bridge"]].concat())?;
             for address in *addresses {
-                netns.address("eth0", address)?;
+                netns.address(card, address)?;
             }
-            netns.ip(&["link", "set", "eth0", "up"])?;
+            netns.ip(&["link", "set", card, "up"])?;
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::node::{Case, LOOPBACK, Node, case};
 
 /// What the tool says of reaching an address from a vantage.
-fn said(run: &Run, from: &str, to: SocketAddr) -> Result<Value> {
+pub(crate) fn said(run: &Run, from: &str, to: SocketAddr) -> Result<Value> {
     let all = run.answer()?["reachable"].as_array().context("no reach")?;
     let (to, same) = (to.to_string(), |entry: &&Value| entry["from"] == from);
     let entry = all.iter().filter(same).find(|entry| entry["address"] == to.as_str());

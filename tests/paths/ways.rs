@@ -89,3 +89,50 @@ fn what_a_transparent_proxy_takes_is_filtered() -> Test {
     node.lab.iptables(node.host(), Backend::Nft, &rules)?;
     node.check(&port.to_string(), &[case("containers", node.gateway(), &["timeout"])])
 }
+
+#[test]
+fn a_listener_at_an_address_that_only_a_local_route_takes() -> Test {
+    lab::root_or_skip!();
+    let mut node = Node::new()?;
+    let (port, other) = (lab::unused_port()?, lab::unused_port()?);
+    let n = node.number();
+    let (address, v6) = (Ipv4Addr::new(10, n, 200, 8), format!("fd00:{n}:200::8"));
+    node.host().ip(&["route", "add", "local", &format!("10.{n}.200.0/24"), "dev", "lo"])?;
+    node.host().ip(&["-6", "route", "add", "local", &format!("fd00:{n}:200::/64"), "dev", "lo"])?;
+    node.outside.ip(&["-6", "route", "add", "default", "via", &format!("fd00:{n}::1")])?;
+    node.serve_here("web", &format!("tcp {address}:{port}"))?;
+    // IPv6 binds to addresses of interfaces only, unless it is told.
+    node.host().sysctl("ipv6/ip_nonlocal_bind", "1")?;
+    node.serve_here("web6", &format!("tcp [{v6}]:{other}"))?;
+    let (port, other) = (port.to_string(), other.to_string());
+    node.check(&port, &[case("node", address, &["web"]), case("outside", address, &["web"])])?;
+    node.check(&format!("{address}:{port}"), &[case("outside", address, &["web"])])?;
+    let v6: std::net::IpAddr = v6.parse()?;
+    node.check(&other, &[case("node", v6, &["web6"]), case("outside", v6, &["web6"])])?;
+    let run = node.lab.whereis(&[&port])?;
+    let said = crate::in_the_way::said(&run, "outside", (address, port.parse()?).into())?;
+    anyhow::ensure!(said["code"] == "local_route", "{said}");
+    // Without the route it is an address that nobody takes.
+    node.host().ip(&["route", "del", "local", &format!("10.{n}.200.0/24"), "dev", "lo"])?;
+    let run = node.lab.whereis(&[&port])?;
+    let all = run.answer()?["reachable"].to_string();
+    anyhow::ensure!(!all.contains("true"), "{all}");
+    Ok(())
+}
+
+#[test]
+fn a_table_for_marked_packets_takes_no_others() -> Test {
+    lab::root_or_skip!();
+    let mut node = Node::new()?;
+    let port = lab::unused_port()?;
+    let address = Ipv4Addr::new(10, node.number(), 200, 8);
+    // As for a transparent proxy.
+    node.host().ip(&["route", "add", "local", "0.0.0.0/0", "dev", "lo", "table", "100"])?;
+    node.host().ip(&["rule", "add", "fwmark", "1", "lookup", "100"])?;
+    node.host().sysctl("ipv4/ip_nonlocal_bind", "1")?;
+    node.serve_here("web", &format!("tcp {address}:{port}"))?;
+    let run = node.lab.whereis(&[&port.to_string()])?;
+    let all = run.answer()?["reachable"].to_string();
+    anyhow::ensure!(!all.contains("true"), "{all}");
+    Ok(())
+}

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{NetnsId, NetnsRef, Port, PortRange, Proto};
+use super::{NetnsId, NetnsRef, Port, PortRange, Proto, ReversePath};
 
 /// A connection that is tracked in a namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -106,4 +106,7 @@ pub struct NetSettings {
     pub route_localnet: Vec<String>,
     /// `net.bridge.bridge-nf-call-iptables`; `None` without br_netfilter.
     pub bridge_calls_iptables: Option<bool>,
+    /// The devices whose reverse path filter is on; `None` when that was not read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reverse_path: Option<Vec<ReversePath>>,
 }

@@ -25,6 +25,7 @@ mod reason;
 mod socket;
 mod tls;
 mod watched;
+mod ways;
 
 pub use advice::{Advice, Command, FixKind, Piece};
 pub use answer::{
@@ -60,6 +61,7 @@ pub use socket::{Connections, Port, PortRange, Socket, SocketFilter, SocketState
 pub use tls::{Certificate, CertificateName, Served, TlsAsk, Validity};
 pub use watched::{Accepted, Observed, Watched};
 pub(crate) use watched::{counted, spoken_ms};
+pub use ways::{InputFound, InputQuery, LocalRoute, PolicyRule, ReversePath};
 // Packet rules, and what of a namespace they ask for, are the evaluator's words.
 pub use whereis_port_rules::{
     Address, Backend, Base, BaseChain, BitOp, Bytes, ChainId, ChainKind, CmpOp, Condition,

@@ -23,6 +23,8 @@ pub enum StopKind {
     NotForwarding,
     /// A loopback address on a wire, which the kernel refuses.
     LoopbackOnWire,
+    /// The reverse path filter drops it: an answer would not leave by where it came in.
+    ReversePath,
     /// The kernel does not let it pass for another reason.
     NoWay,
     /// It is not known what becomes of it.
@@ -153,6 +155,15 @@ pub enum Cause {
     },
     /// It depends on what is not known, in words.
     Depends(String),
+    /// A local route makes the namespace take packets to this network.
+    LocalRoute {
+        /// The network.
+        network: IpAddr,
+        /// Its prefix length.
+        prefix: u8,
+        /// Whether others have to have a route that leads here.
+        needs_route: bool,
+    },
     /// It leaves this node, in words.
     LeavesNode(String),
     /// Something is in the way that was not evaluated.
@@ -216,12 +227,16 @@ pub enum CauseCode {
     NotForwarding,
     /// The kernel refuses a loopback address on a wire.
     LoopbackOnWire,
+    /// The reverse path filter drops it.
+    ReversePath,
     /// The kernel does not let it pass for another reason.
     NoWay,
     /// It could not be followed to its end.
     NotFollowed,
     /// It depends on what is not known: `conditions` says on what, where rules ask it.
     Depends,
+    /// A local route makes the namespace take packets to an address that no interface has.
+    LocalRoute,
     /// It leaves this node.
     LeavesNode,
     /// Something is in the way that was not evaluated, or could not be read.
@@ -240,6 +255,7 @@ impl From<StopKind> for CauseCode {
             StopKind::NoRoute => Self::NoRoute,
             StopKind::NotForwarding => Self::NotForwarding,
             StopKind::LoopbackOnWire => Self::LoopbackOnWire,
+            StopKind::ReversePath => Self::ReversePath,
             StopKind::NoWay => Self::NoWay,
             StopKind::Unknown => Self::NotFollowed,
         }
@@ -272,6 +288,7 @@ impl Cause {
             Self::TakenByRules(_) => CauseCode::TakenByRules,
             Self::Stopped { kind, .. } => (*kind).into(),
             Self::Depends(_) => CauseCode::Depends,
+            Self::LocalRoute { .. } => CauseCode::LocalRoute,
             Self::LeavesNode(_) => CauseCode::LeavesNode,
             Self::NotEvaluated(_) => CauseCode::NotEvaluated,
             Self::Said(_) => CauseCode::Other,
@@ -335,6 +352,10 @@ impl fmt::Display for Cause {
             Self::Published { container, at, inner, proto, elsewhere } => {
                 write!(f, "container {container} publishes {at}->{inner}/{proto}")?;
                 if *elsewhere { write!(f, ", on {} only", at.ip()) } else { Ok(()) }
+            }
+            Self::LocalRoute { network, prefix, needs_route } => {
+                write!(f, "a local route for {network}/{prefix} takes it")?;
+                if *needs_route { f.write_str(", of those who route that here") } else { Ok(()) }
             }
             Self::NotEvaluated(what) => f.write_str(&what.decides()),
             Self::NoRule => f.write_str("no rule takes it from there, and nothing listens"),

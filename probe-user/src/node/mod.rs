@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use crate::model::{
     Address, Attached, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId,
-    Connections, Container, ContainerRef, Element, Flow, FlowFilter, Frontend, Host, IpSet,
-    IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, NetSettings, Netns, NetnsId,
-    Owners, Pid, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket,
-    SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
+    Connections, Container, ContainerRef, Element, Flow, FlowFilter, Frontend, Host, InputFound,
+    InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute,
+    NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule, Process, Read, Route, RouteFound,
+    RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk,
+    Watched,
 };
 
 #[cfg(feature = "fuzzing")]
@@ -51,6 +52,16 @@ pub trait Topology {
 
     /// Which way a packet takes that a process of a namespace sends.
     fn route(&self, query: &RouteQuery) -> Read<Option<RouteFound>>;
+
+    /// The local routes of these namespaces, of all tables.
+    fn local_routes(&self, netns: &[NetnsId]) -> Read<Vec<LocalRoute>>;
+
+    /// What becomes of a packet that comes into a namespace, as far as routing decides it;
+    /// `None` when that can't be told.
+    fn input_route(&self, query: &InputQuery) -> Read<Option<InputFound>>;
+
+    /// The rules of policy routing of these namespaces.
+    fn policy_rules(&self, netns: &[NetnsId]) -> Read<Vec<PolicyRule>>;
 
     /// What these namespaces forward.
     fn settings(&self, netns: &[NetnsId]) -> Read<Vec<NetSettings>>;

@@ -1,6 +1,7 @@
 //! From where a port can be reached. Each statement is what became of a connection that was
 //! tried on the facts: from each sender that they tell of, to each address it may use.
 
+mod anyip;
 mod away;
 mod outcome;
 mod shut;
@@ -161,7 +162,10 @@ fn here(
     let everywhere = firsts.iter().any(|hop| {
         hop.socket.is_some() || hop.endpoint.address.is_none_or(|address| address.is_unspecified())
     });
-    let outcomes = tries.outcomes(proto, port.0, everywhere && !firsts.is_empty());
+    let by_route = anyip::addresses(facts, &sockets);
+    tries.add(proto, port.0, &by_route);
+    let mut outcomes = tries.outcomes(proto, port.0, everywhere && !firsts.is_empty());
+    by_route.iter().for_each(|address| anyip::name(facts, *address, port, &mut outcomes));
     let takes = |outcome: &Outcome| outcome.taken != Taken::Not;
     if sockets.is_empty() && !outcomes.iter().any(takes) {
         return Vec::new();

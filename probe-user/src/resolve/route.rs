@@ -5,6 +5,9 @@ use whereis_port_rules::route;
 use super::facts::Facts;
 use crate::model::{RouteFound, RouteKind, RouteQuery};
 
+/// `RT_TABLE_LOCAL`.
+pub(super) const LOCAL_TABLE: u32 = 255;
+
 /// The way a packet takes: as the kernel decided it, or, where that was not asked for,
 /// by the addresses and the main table.
 pub(super) fn decide(facts: &Facts<'_>, query: &RouteQuery) -> Option<RouteFound> {
@@ -27,6 +30,19 @@ pub(super) fn decide(facts: &Facts<'_>, query: &RouteQuery) -> Option<RouteFound
         return Some(RouteFound {
             kind: RouteKind::Local,
             oif: lo.map(|l| l.index),
+            gateway: None,
+            source: Some(to),
+        });
+    }
+    // In the table that comes first; another one may be for packets with a mark alone.
+    let locals = facts.take(facts.world.local_routes(&[query.netns]));
+    let takes = |l: &crate::model::LocalRoute| {
+        l.table == LOCAL_TABLE && route::covers(l.destination, l.prefix, to)
+    };
+    if locals.iter().any(takes) {
+        return Some(RouteFound {
+            kind: RouteKind::Local,
+            oif: None,
             gateway: None,
             source: Some(to),
         });

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use crate::model::{
     Address, Ancestor, Answer, Attached, Bytes, Capability, CauseCode, Certificate, CgroupOf,
     CgroupPath, CgroupProgram, ChainId, Connections, Container, ContainerRef, Element, Ending,
-    Flow, FlowFilter, Frontend, Gap, GapKind, GapSource, HopKind, Host, Impact, IpSet, IpSetId,
-    KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LinkKind, NetSettings, Netns, NetnsId,
-    Network, Owner, Owners, Pid, Port, PortRange, Process, Proto, Published, Query, Read, Route,
-    RouteFound, RouteQuery, Rule, Ruleset, Runtime, Scope, Set, SetId, Socket, SocketFilter,
-    SocketInode, SocketState, SourceReport, StartTime, Teller, TlsAsk, ToldBy, Vantage, Verdict,
-    Watched,
+    Flow, FlowFilter, Frontend, Gap, GapKind, GapSource, HopKind, Host, Impact, InputFound,
+    InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LinkKind,
+    LocalRoute, NetSettings, Netns, NetnsId, Network, Owner, Owners, Pid, PolicyRule, Port,
+    PortRange, Process, Proto, Published, Query, Read, Route, RouteFound, RouteQuery, Rule,
+    Ruleset, Runtime, Scope, Set, SetId, Socket, SocketFilter, SocketInode, SocketState,
+    SourceReport, StartTime, Teller, TlsAsk, ToldBy, Vantage, Verdict, Watched,
 };
 use crate::node::{
     Attachments, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Node, Observed,
@@ -29,6 +29,7 @@ mod kube;
 mod namespaces;
 mod observed;
 mod paths;
+mod way_back;
 
 const HOST: NetnsId = NetnsId::Inode(100);
 const A: NetnsId = NetnsId::Inode(200);
@@ -52,6 +53,10 @@ struct TestNode {
     frontends: Vec<Frontend>,
     apis: Vec<kube::Api>,
     certificates: certificate::Shown,
+    settings: Vec<NetSettings>,
+    policies: Vec<PolicyRule>,
+    local_routes: Vec<LocalRoute>,
+    inputs: std::collections::HashMap<InputQuery, InputFound>,
     attached: Read<Vec<Attached>>,
     cgroup_programs: BTreeMap<CgroupOf, Vec<CgroupProgram>>,
     rulesets: Vec<Ruleset>,
@@ -112,6 +117,10 @@ impl TestNode {
             frontends: Vec::new(),
             apis: Vec::new(),
             certificates: certificate::Shown::default(),
+            settings: Vec::new(),
+            policies: Vec::new(),
+            local_routes: Vec::new(),
+            inputs: std::collections::HashMap::new(),
             attached: Read::default(),
             cgroup_programs: BTreeMap::new(),
             rulesets: Vec::new(),
@@ -259,8 +268,17 @@ impl Topology for TestNode {
     fn route(&self, _: &RouteQuery) -> Read<Option<RouteFound>> {
         Read::default()
     }
-    fn settings(&self, _: &[NetnsId]) -> Read<Vec<NetSettings>> {
-        Read::default()
+    fn input_route(&self, query: &InputQuery) -> Read<Option<InputFound>> {
+        Read::whole(self.inputs.get(query).cloned())
+    }
+    fn local_routes(&self, netns: &[NetnsId]) -> Read<Vec<LocalRoute>> {
+        of(&self.local_routes, netns, |route| route.netns)
+    }
+    fn policy_rules(&self, netns: &[NetnsId]) -> Read<Vec<PolicyRule>> {
+        of(&self.policies, netns, |rule| rule.netns)
+    }
+    fn settings(&self, netns: &[NetnsId]) -> Read<Vec<NetSettings>> {
+        of(&self.settings, netns, |settings| settings.netns)
     }
 }
 

@@ -16,10 +16,10 @@ use std::sync::Arc;
 
 use crate::model::{
     Address, Attached, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId, Container,
-    ContainerRef, Element, Flow, FlowFilter, Frontend, Gap, Host, IpSet, IpSetId, KernelPort,
-    KubeAsk, KubeContext, KubeObjects, Link, NetSettings, Netns, NetnsId, Owners, Pid, Process,
-    Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter,
-    SocketInode, TlsAsk, Watched,
+    ContainerRef, Element, Flow, FlowFilter, Frontend, Gap, Host, InputFound, InputQuery, IpSet,
+    IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute, NetSettings, Netns,
+    NetnsId, Owners, Pid, PolicyRule, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset,
+    Set, SetId, Socket, SocketFilter, SocketInode, TlsAsk, Watched,
 };
 use crate::node::Node;
 
@@ -104,6 +104,8 @@ struct Known {
     rulesets: OfNetns<Ruleset>,
     frontends: OfNetns<Frontend>,
     settings: OfNetns<NetSettings>,
+    policy_rules: OfNetns<PolicyRule>,
+    local_routes: OfNetns<LocalRoute>,
     attached: OfNetns<Attached>,
     cgroup_programs: Table<CgroupOf, Option<Rc<[CgroupProgram]>>>,
     chains: Table<ChainId, Option<Arc<[Rule]>>>,
@@ -111,6 +113,7 @@ struct Known {
     set_elements: Table<SetId, Option<Arc<[Element]>>>,
     ip_sets: Table<IpSetId, Option<Arc<IpSet>>>,
     route: Table<RouteQuery, Option<RouteFound>>,
+    input_route: Table<InputQuery, Option<InputFound>>,
     container: Table<(Vec<ContainerRef>, Pid), Option<Rc<Container>>>,
     containers: OnceCell<Fact<Rc<[Container]>>>,
     cgroup_paths: Table<u64, Option<CgroupPath>>,
@@ -183,6 +186,8 @@ impl<'a> World<'a> {
         frontends: Frontend, by |one| (one.netns, one.address, one.port, one.proto, one.mark);
         settings: NetSettings, by |one| one.netns;
         attached: Attached;
+        policy_rules: PolicyRule;
+        local_routes: LocalRoute;
     }
 
     /// Says which sockets will be asked for, so that a slow source can begin.
@@ -247,6 +252,10 @@ impl<'a> World<'a> {
 
     pub(super) fn route(&self, query: &RouteQuery) -> Fact<Option<RouteFound>> {
         self.known.route.get(query, || self.node.route(query))
+    }
+
+    pub(super) fn input_route(&self, query: &InputQuery) -> Fact<Option<InputFound>> {
+        self.known.input_route.get(query, || self.node.input_route(query))
     }
 
     /// The container at the end of a chain.

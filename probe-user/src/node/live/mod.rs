@@ -58,9 +58,10 @@ pub use self::kube::{KubeCache, KubeOptions, check_kube, kube_client, kube_repor
 use super::{Clusters, Observed, Prefetch, Processes, Reports, Runtimes, Sockets, Topology};
 use crate::model::{
     Address, Certificate, CgroupPath, Connections, Container, ContainerRef, Flow, FlowFilter, Gap,
-    GapKind, GapSource, Host, Impact, KernelPort, KubeAsk, KubeContext, KubeObjects, Link,
-    LinkKind, NetSettings, Netns, NetnsId, Owners, Pid, PortRange, Process, Read, Route,
-    RouteFound, RouteQuery, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
+    GapKind, GapSource, Host, Impact, InputFound, InputQuery, KernelPort, KubeAsk, KubeContext,
+    KubeObjects, Link, LinkKind, LocalRoute, NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule,
+    PortRange, Process, Read, Route, RouteFound, RouteQuery, Socket, SocketFilter, SocketInode,
+    SourceReport, TlsAsk, Watched,
 };
 pub use clock::local_offset;
 use containers::Containers;
@@ -101,7 +102,7 @@ pub struct LiveNode {
     rtnls: rtnl::Rtnls,
     links: Memo<Link>,
     addresses: Memo<Address>,
-    routes: Memo<Route>,
+    routes: Memo<rtnl::Routed>,
     kernel_ports: Memo<KernelPort>,
     connections: RefCell<HashMap<NetnsId, Vec<Connections>>>,
     flows: RefCell<HashMap<FlowFilter, Rc<Memo<Flow>>>>,
@@ -283,6 +284,13 @@ impl LiveNode {
         read.collect()
     }
 
+    /// Both kinds of route are in one dump.
+    fn all_routes(&self, netns: &[NetnsId]) -> Read<Vec<rtnl::Routed>> {
+        self.by_rtnl("rtnetlink routes", GapKind::Routes, &self.routes, netns, |id, rtnl| {
+            rtnl.routes(id)
+        })
+    }
+
     /// Adds what a read took and gave to the source's report.
     fn log(&self, name: &'static str, since: Instant, gaps: &[Gap], detail: String) {
         let mut sources = self.sources.borrow_mut();
@@ -455,13 +463,31 @@ impl Topology for LiveNode {
     }
 
     fn routes(&self, netns: &[NetnsId]) -> Read<Vec<Route>> {
-        self.by_rtnl("rtnetlink routes", GapKind::Routes, &self.routes, netns, |id, rtnl| {
-            rtnl.routes(id)
-        })
+        let unicast = |route| match route {
+            rtnl::Routed::Unicast(route) => Some(route),
+            rtnl::Routed::Local(_) => None,
+        };
+        self.all_routes(netns).map(|all| all.into_iter().filter_map(unicast).collect())
+    }
+
+    fn local_routes(&self, netns: &[NetnsId]) -> Read<Vec<LocalRoute>> {
+        let local = |route| match route {
+            rtnl::Routed::Local(route) => Some(route),
+            rtnl::Routed::Unicast(_) => None,
+        };
+        self.all_routes(netns).map(|all| all.into_iter().filter_map(local).collect())
     }
 
     fn route(&self, query: &RouteQuery) -> Read<Option<RouteFound>> {
         self.route_of(query)
+    }
+
+    fn input_route(&self, query: &InputQuery) -> Read<Option<InputFound>> {
+        self.input_route_of(query)
+    }
+
+    fn policy_rules(&self, netns: &[NetnsId]) -> Read<Vec<PolicyRule>> {
+        self.policies_of(netns)
     }
 
     fn settings(&self, netns: &[NetnsId]) -> Read<Vec<NetSettings>> {

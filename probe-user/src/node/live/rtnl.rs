@@ -21,13 +21,17 @@ use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use rtnetlink::RouteMessageBuilder;
 
 use super::enter::{Door, Pool, Refused};
 use super::netlink::{Message, Netlink, ROUTE, Request};
-use crate::model::{Address, Link, LinkKind, NetnsId, Route, RouteFound, RouteKind};
+use crate::model::{
+    Address, InputFound, InputQuery, Link, LinkKind, LocalRoute, NetnsId, PolicyRule, Route,
+    RouteFound, RouteKind,
+};
 
 /// How many answers a dump may have: whoever has a namespace can fill its tables.
 const MOST: usize = 250_000;
@@ -182,8 +186,8 @@ impl Rtnl {
         })
     }
 
-    /// The unicast routes of the main table.
-    pub(super) fn routes(&mut self, netns: NetnsId) -> io::Result<Vec<Route>> {
+    /// The unicast routes of the main table, and the local ones of all.
+    pub(super) fn routes(&mut self, netns: NetnsId) -> io::Result<Vec<Routed>> {
         let mut routes = Vec::new();
         for question in [
             RouteMessageBuilder::<Ipv4Addr>::new().build(),
@@ -191,7 +195,7 @@ impl Rtnl {
         ] {
             let question = RouteNetlinkMessage::GetRoute(question);
             routes.extend(self.dump(&question, |answer| match answer {
-                RouteNetlinkMessage::NewRoute(message) => route(netns, &message),
+                RouteNetlinkMessage::NewRoute(message) => routed(netns, &message),
                 _ => None,
             })?);
         }
@@ -208,16 +212,48 @@ impl Rtnl {
                 RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(to, 128).build()
             }
         };
-        // What the builder sets is for adding routes.
-        message.header.table = 0;
-        message.header.protocol = RouteProtocol::Unspec;
-        message.header.scope = RouteScope::Universe;
-        message.header.kind = RouteType::Unspec;
+        as_question(&mut message);
         if mark != 0 {
             message.attributes.push(RouteAttribute::Mark(mark));
         }
+        self.decided(message)
+    }
+
+    /// The kernel's decision for a packet that comes in. One whose source it refuses is told by
+    /// `EXDEV`, since Linux 6.14 by `EINVAL`, like a route that throws packets away: `query` has
+    /// a destination for which there is none.
+    pub(super) fn input_route(&mut self, query: &InputQuery) -> io::Result<InputFound> {
+        let mut message = match (query.to, query.from) {
+            (IpAddr::V4(to), IpAddr::V4(from)) => {
+                let of = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(to, 32);
+                of.source_prefix(from, 32).build()
+            }
+            (IpAddr::V6(to), IpAddr::V6(from)) => {
+                let of = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(to, 128);
+                of.source_prefix(from, 128).build()
+            }
+            _ => return Err(io::Error::other("addresses of two versions of IP")),
+        };
+        as_question(&mut message);
+        message.attributes.push(RouteAttribute::Iif(query.iif));
+        if query.mark != 0 {
+            message.attributes.push(RouteAttribute::Mark(query.mark));
+        }
+        match self.decided(message) {
+            Ok(found) if found.kind == RouteKind::Blackhole && query.to.is_ipv4() => {
+                Ok(InputFound::SourceRefused)
+            }
+            Ok(found) => Ok(InputFound::Routed(found)),
+            Err(error) if error.raw_os_error() == Some(libc::EXDEV) => {
+                Ok(InputFound::SourceRefused)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn decided(&mut self, question: RouteMessage) -> io::Result<RouteFound> {
         let nowhere = |kind| RouteFound { kind, oif: None, gateway: None, source: None };
-        match self.get(&RouteNetlinkMessage::GetRoute(message)) {
+        match self.get(&RouteNetlinkMessage::GetRoute(question)) {
             Ok(Some(RouteNetlinkMessage::NewRoute(message))) => Ok(decision(&message)),
             Ok(_) => Ok(nowhere(RouteKind::None)),
             Err(error) => match error.raw_os_error() {
@@ -229,6 +265,34 @@ impl Rtnl {
             },
         }
     }
+
+    /// The rules of policy routing, of both versions of IP.
+    pub(super) fn policies(&mut self, netns: NetnsId) -> io::Result<Vec<PolicyRule>> {
+        let mut rules = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut message = RuleMessage::default();
+            message.header.family = family;
+            let dump = self.dump(&RouteNetlinkMessage::GetRule(message), |answer| match answer {
+                RouteNetlinkMessage::NewRule(message) => policy(netns, &message),
+                _ => None,
+            });
+            match dump {
+                Ok(some) => rules.extend(some),
+                // A kernel without policy routing has no rules.
+                Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(rules)
+    }
+}
+
+/// What the library's builder sets is for adding routes.
+fn as_question(message: &mut RouteMessage) {
+    message.header.table = 0;
+    message.header.protocol = RouteProtocol::Unspec;
+    message.header.scope = RouteScope::Universe;
+    message.header.kind = RouteType::Unspec;
 }
 
 /// What of a question comes behind the header.
@@ -389,6 +453,38 @@ fn address(netns: NetnsId, message: &AddressMessage) -> Option<Address> {
     })
 }
 
+/// A route that is of use here.
+#[derive(Debug, Clone)]
+pub(super) enum Routed {
+    Unicast(Route),
+    Local(LocalRoute),
+}
+
+fn routed(netns: NetnsId, message: &RouteMessage) -> Option<Routed> {
+    if message.header.kind != RouteType::Local {
+        return route(netns, message).map(Routed::Unicast);
+    }
+    let header = &message.header;
+    let mut found = LocalRoute {
+        netns,
+        destination: match header.address_family {
+            AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
+            AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
+            _ => return None,
+        },
+        prefix: header.destination_prefix_length,
+        table: header.table.into(),
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(a) => found.destination = ip(a)?,
+            RouteAttribute::Table(table) => found.table = *table,
+            _ => {}
+        }
+    }
+    Some(Routed::Local(found))
+}
+
 fn route(netns: NetnsId, message: &RouteMessage) -> Option<Route> {
     let header = &message.header;
     if header.table != RouteHeader::RT_TABLE_MAIN || header.kind != RouteType::Unicast {
@@ -416,6 +512,44 @@ fn route(netns: NetnsId, message: &RouteMessage) -> Option<Route> {
     Some(route)
 }
 
+/// A rule of policy routing. What it asks that is not known here counts as more.
+fn policy(netns: NetnsId, message: &RuleMessage) -> Option<PolicyRule> {
+    let header = &message.header;
+    let ipv6 = match header.family {
+        AddressFamily::Inet => false,
+        AddressFamily::Inet6 => true,
+        _ => return None,
+    };
+    let leads = header.action == RuleAction::ToTable;
+    let mut rule = PolicyRule {
+        netns,
+        ipv6,
+        priority: 0,
+        inverted: header.flags.contains(RuleFlags::Invert),
+        from: None,
+        iif: None,
+        uids: None,
+        more: header.dst_len != 0 || header.tos != 0,
+        table: leads.then_some(header.table.into()),
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            RuleAttribute::Priority(priority) => rule.priority = *priority,
+            RuleAttribute::Table(table) => rule.table = leads.then_some(*table),
+            RuleAttribute::Source(from) => rule.from = Some((*from, header.src_len)),
+            RuleAttribute::Iifname(name) => rule.iif = Some(name.clone()),
+            RuleAttribute::UidRange(range) => rule.uids = Some((range.start, range.end)),
+            // Who made it, and what of its table does not count: of the tables that every
+            // namespace has there is nothing that it asks of a packet.
+            RuleAttribute::Protocol(_) => {}
+            RuleAttribute::SuppressPrefixLen(u32::MAX)
+            | RuleAttribute::SuppressIfGroup(u32::MAX) => {}
+            _ => rule.more = true,
+        }
+    }
+    Some(rule)
+}
+
 fn ip(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(a) => Some((*a).into()),
@@ -432,8 +566,9 @@ pub(super) fn fuzz(bytes: &[u8]) {
             RouteNetlinkMessage::NewLink(message) => drop(link(id, &message, &HashMap::new())),
             RouteNetlinkMessage::NewAddress(message) => drop(address(id, &message)),
             RouteNetlinkMessage::NewRoute(message) => {
-                drop((route(id, &message), decision(&message)));
+                drop((routed(id, &message), decision(&message)));
             }
+            RouteNetlinkMessage::NewRule(message) => drop(policy(id, &message)),
             _ => {}
         }
     }
@@ -459,6 +594,13 @@ mod tests {
     #[test]
     fn routes_are_read_without_local_and_broadcast_ones() {
         for route in Rtnl::open().unwrap().routes(HERE).unwrap() {
+            let route = match route {
+                Routed::Unicast(route) => route,
+                Routed::Local(local) => {
+                    assert!(local.prefix > 0 || local.table != 255, "{local:?}");
+                    continue;
+                }
+            };
             assert!(!route.destination.is_loopback(), "{route:?}");
             assert!(route.ifindex.is_some(), "{route:?}");
         }

@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use super::{LiveNode, Memo, files, gaps, procs};
 use crate::model::{
-    Gap, GapKind, GapSource, Impact, NetSettings, NetnsId, Read, RouteFound, RouteQuery,
+    Gap, GapKind, GapSource, Impact, InputFound, InputQuery, NetSettings, NetnsId, PolicyRule,
+    Read, ReversePath, RouteFound, RouteQuery,
 };
 
 const SOURCE: &str = "routing decisions";
@@ -16,6 +17,8 @@ const SOURCE: &str = "routing decisions";
 #[derive(Debug, Default)]
 pub(super) struct Ways {
     known: RefCell<HashMap<RouteQuery, Option<RouteFound>>>,
+    inputs: RefCell<HashMap<InputQuery, Read<Option<InputFound>>>>,
+    policies: Memo<PolicyRule>,
     pub(super) settings: Memo<NetSettings>,
 }
 
@@ -49,6 +52,36 @@ impl LiveNode {
         }
     }
 
+    pub(super) fn input_route_of(&self, query: &InputQuery) -> Read<Option<InputFound>> {
+        if let Some(known) = self.ways.inputs.borrow().get(query) {
+            return known.clone();
+        }
+        let since = Instant::now();
+        let doors = self.doors([query.netns]);
+        let found = self.rtnls.each(&self.pool, &doors, |_, rtnl| rtnl.input_route(query)).pop();
+        let read = match found {
+            Some(Ok(Ok(found))) => Ok(Some(found)),
+            Some(Ok(Err(error))) => Err(error.to_string()),
+            Some(Err(refused)) => Err(gaps::reason(refused)),
+            None => Ok(None),
+        };
+        let source = || GapSource::new(GapKind::Routes, format!("netns {}", query.netns));
+        let read = match read {
+            Ok(found) => Read::whole(found),
+            Err(why) => Read::partial(None, Gap::new(Impact::Reach, source(), why)),
+        };
+        self.log(SOURCE, since, &read.gaps, String::new());
+        self.ways.inputs.borrow_mut().insert(*query, read.clone());
+        read
+    }
+
+    pub(super) fn policies_of(&self, netns: &[NetnsId]) -> Read<Vec<PolicyRule>> {
+        let policies = &self.ways.policies;
+        self.by_rtnl("routing rules", GapKind::Routes, policies, netns, |id, rtnl| {
+            rtnl.policies(id)
+        })
+    }
+
     pub(super) fn settings_inside(&self, netns: &[NetnsId]) -> Read<Vec<NetSettings>> {
         self.inside("network settings", Impact::Reach, &self.ways.settings, netns, |door| {
             Read::whole(vec![settings(door.id)])
@@ -65,12 +98,13 @@ fn settings(netns: NetnsId) -> NetSettings {
         let add = |name: &CStr| interfaces.push(name.to_string_lossy().into_owned());
         let _so_far = procs::each_name(directory, add);
     }
-    let mut route_localnet: Vec<String> = interfaces
-        .into_iter()
-        .filter(|name| !["all", "default", ".", ".."].contains(&name.as_str()))
+    interfaces.retain(|name| !["all", "default", ".", ".."].contains(&name.as_str()));
+    interfaces.sort_unstable();
+    let route_localnet: Vec<String> = interfaces
+        .iter()
         .filter(|name| flag(&format!("{IPV4_CONF}/{name}/route_localnet")) == Some(true))
+        .cloned()
         .collect();
-    route_localnet.sort_unstable();
     NetSettings {
         netns,
         forward4: flag("/proc/sys/net/ipv4/ip_forward"),
@@ -78,7 +112,22 @@ fn settings(netns: NetnsId) -> NetSettings {
         route_localnet_all: flag(&format!("{IPV4_CONF}/all/route_localnet")),
         route_localnet,
         bridge_calls_iptables: flag("/proc/sys/net/bridge/bridge-nf-call-iptables"),
+        reverse_path: reverse_path(interfaces),
     }
+}
+
+/// The devices whose reverse path filter is on. What is set for all counts where it is more.
+fn reverse_path(interfaces: Vec<String>) -> Option<Vec<ReversePath>> {
+    let mode = |name: &str| {
+        let text = files::text(format!("{IPV4_CONF}/{name}/rp_filter"), files::SMALL).ok()?;
+        text.trim().parse::<u8>().ok()
+    };
+    let all = mode("all")?;
+    let of = |device: String| {
+        let mode = mode(&device)?.max(all);
+        (mode > 0).then_some(ReversePath { device, mode })
+    };
+    Some(interfaces.into_iter().filter_map(of).collect())
 }
 
 const IPV4_CONF: &str = "/proc/sys/net/ipv4/conf";
@@ -102,6 +151,66 @@ mod tests {
         // A network that is set aside for documents: there is none, or it leads out.
         let far = ask("192.0.2.77");
         assert!(matches!(far.kind, RouteKind::Unicast | RouteKind::None), "{far:?}");
+    }
+
+    #[test]
+    fn rules_of_policy_routing_and_what_they_do_to_what_comes_in() {
+        use super::super::conntrack::Lab;
+        if !Lab::can_be_made() {
+            return;
+        }
+        let lab = Lab::new();
+        let id = lab.door.id;
+        let ip = |args: &'static str| {
+            let args: Vec<&'static str> = args.split(' ').collect();
+            lab.command("ip", &args, "");
+        };
+        let usual = LiveNode::new().unwrap().policies_of(&[id]);
+        assert!(usual.value.iter().all(PolicyRule::is_usual), "{usual:?}");
+        assert!(usual.value.iter().any(|rule| rule.ipv6) && usual.gaps.is_empty());
+        ip("link add br0 type bridge");
+        ip("link set br0 up");
+        ip("addr add 10.9.0.1/24 dev br0");
+        ip("rule add priority 7 from 10.8.0.0/16 iif br0 uidrange 1000-2000 lookup 100");
+        ip("-6 rule add priority 8 not fwmark 1 prohibit");
+        let node = LiveNode::new().unwrap();
+        let all = node.policies_of(&[id]).value;
+        let new: Vec<&PolicyRule> = all.iter().filter(|rule| !rule.is_usual()).collect();
+        let network = (std::net::IpAddr::from([10, 8, 0, 0]), 16);
+        let named = PolicyRule {
+            netns: id,
+            ipv6: false,
+            priority: 7,
+            inverted: false,
+            from: Some(network),
+            iif: Some("br0".to_owned()),
+            uids: Some((1000, 2000)),
+            more: false,
+            table: Some(100),
+        };
+        let marked = PolicyRule {
+            ipv6: true,
+            priority: 8,
+            inverted: true,
+            from: None,
+            iif: None,
+            uids: None,
+            more: true,
+            table: None,
+            ..named.clone()
+        };
+        assert_eq!(new, [&named, &marked]);
+        let links = node.by_rtnl("", GapKind::Links, &RefCell::default(), &[id], |id, rtnl| {
+            rtnl.links(id, &[])
+        });
+        let iif = links.value.iter().find(|l| l.name == "br0").unwrap().index;
+        let ask = |from: &str| {
+            let (to, from) = ("10.9.0.1".parse().unwrap(), from.parse().unwrap());
+            let query = InputQuery { netns: id, to, from, iif, mark: 0 };
+            node.input_route_of(&query).value.unwrap()
+        };
+        assert!(matches!(ask("10.9.0.2"), InputFound::Routed(r) if r.kind == RouteKind::Local));
+        assert_eq!(ask("224.0.0.1"), InputFound::SourceRefused, "that is nobody's");
     }
 
     #[test]

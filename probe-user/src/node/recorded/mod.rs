@@ -59,10 +59,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     Address, Attached, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId, Container,
-    ContainerRef, Element, Flow, FlowFilter, Frontend, Gap, Host, IpSet, IpSetId, KernelPort,
-    KubeAsk, KubeContext, KubeObjects, Link, NetSettings, Netns, NetnsId, Owners, Pid, Process,
-    Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter,
-    SocketInode, SourceReport, TlsAsk, Watched,
+    ContainerRef, Element, Flow, FlowFilter, Frontend, Gap, Host, InputFound, InputQuery, IpSet,
+    IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute, NetSettings, Netns,
+    NetnsId, Owners, Pid, PolicyRule, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset,
+    Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
 };
 
 pub use everything::read_everything;
@@ -202,6 +202,15 @@ facts! {
     /// Ways that packets take.
     #[serde(default, skip_serializing_if = "Table::is_empty")]
     route: Table<RouteQuery, Option<RouteFound>>,
+    /// Ways that packets take which come in.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    input_routes: Table<InputQuery, Option<InputFound>>,
+    /// Local routes.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    local_routes: Table<Vec<NetnsId>, Vec<LocalRoute>>,
+    /// Rules of policy routing.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    policy_rules: Table<Vec<NetnsId>, Vec<PolicyRule>>,
     /// What namespaces forward.
     #[serde(default, skip_serializing_if = "Table::is_empty")]
     settings: Table<Vec<NetnsId>, Vec<NetSettings>>,

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use super::{ElementOf, Facts, FlowsOf, InContainer, Recording, SocketsOf};
 use crate::model::{
     Address, Attached, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId,
-    Connections, Container, ContainerRef, Element, Flow, FlowFilter, Frontend, Host, IpSet,
-    IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, NetSettings, Netns, NetnsId,
-    Owners, Pid, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket,
-    SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
+    Connections, Container, ContainerRef, Element, Flow, FlowFilter, Frontend, Host, InputFound,
+    InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute,
+    NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule, Process, Read, Route, RouteFound,
+    RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk,
+    Watched,
 };
 use crate::node::{
     Attachments, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Node, Observed,
@@ -108,6 +109,18 @@ impl Topology for Recorder<'_> {
 
     fn route(&self, query: &RouteQuery) -> Read<Option<RouteFound>> {
         keep!(self.route, *query, self.node.route(query))
+    }
+
+    fn input_route(&self, query: &InputQuery) -> Read<Option<InputFound>> {
+        keep!(self.input_routes, *query, self.node.input_route(query))
+    }
+
+    fn local_routes(&self, netns: &[NetnsId]) -> Read<Vec<LocalRoute>> {
+        keep!(self.local_routes, netns.to_vec(), self.node.local_routes(netns))
+    }
+
+    fn policy_rules(&self, netns: &[NetnsId]) -> Read<Vec<PolicyRule>> {
+        keep!(self.policy_rules, netns.to_vec(), self.node.policy_rules(netns))
     }
 }
 

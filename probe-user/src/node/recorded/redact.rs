@@ -50,6 +50,7 @@ fn without_rules(facts: &mut Facts) {
     facts.frontends.retain(|asked| asked.read.value.is_empty());
     facts.flows.clear();
     facts.route.clear();
+    facts.input_routes.clear();
 }
 
 /// Every process of a recording.
@@ -125,9 +126,19 @@ impl Names {
             route.destination = self.ip(route.destination);
             route.gateway = route.gateway.map(|gateway| self.ip(gateway));
         }
+        for route in facts.local_routes.iter_mut().flat_map(|a| &mut a.read.value) {
+            route.destination = self.ip(route.destination);
+        }
+        for rule in facts.policy_rules.iter_mut().flat_map(|a| &mut a.read.value) {
+            rule.from = rule.from.map(|(network, prefix)| (self.ip(network), prefix));
+            replace_some(&mut rule.iif, |name| self.interface(name));
+        }
         for settings in facts.settings.iter_mut().flat_map(|a| &mut a.read.value) {
             for name in &mut settings.route_localnet {
                 replace(name, |name| self.interface(name));
+            }
+            for one in settings.reverse_path.iter_mut().flatten() {
+                replace(&mut one.device, |name| self.interface(name));
             }
         }
         for attached in facts.attached.iter_mut().flat_map(|a| &mut a.read.value) {

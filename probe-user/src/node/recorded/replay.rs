@@ -9,9 +9,10 @@ use super::{Asked, ElementOf, FlowsOf, InContainer, Recording};
 use crate::model::{
     Address, Attached, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId,
     Connections, Container, ContainerRef, Element, Flow, FlowFilter, Frontend, Gap, GapKind, Host,
-    Impact, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, NetSettings,
-    Netns, NetnsId, Owners, Pid, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set,
-    SetId, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
+    Impact, InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects,
+    Link, LocalRoute, NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule, Process, Read, Route,
+    RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode,
+    SourceReport, TlsAsk, Watched,
 };
 use crate::node::{
     Attachments, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Observed, Prefetch,
@@ -138,6 +139,29 @@ impl Topology for Recorded {
     fn route(&self, query: &RouteQuery) -> Read<Option<RouteFound>> {
         // Without an answer the main table tells, which is recorded, too.
         self.recording.facts.route.get(query).cloned().unwrap_or_default()
+    }
+
+    fn input_route(&self, query: &InputQuery) -> Read<Option<InputFound>> {
+        // Likewise.
+        self.recording.facts.input_routes.get(query).cloned().unwrap_or_default()
+    }
+
+    fn local_routes(&self, netns: &[NetnsId]) -> Read<Vec<LocalRoute>> {
+        let asks = &self.recording.facts.local_routes;
+        if asks.is_empty() {
+            return Read::default();
+        }
+        let missing = (Impact::Reach, "the local routes of some namespaces were");
+        of_netns(asks, netns, |route| route.netns, missing)
+    }
+
+    fn policy_rules(&self, netns: &[NetnsId]) -> Read<Vec<PolicyRule>> {
+        let asks = &self.recording.facts.policy_rules;
+        if asks.is_empty() {
+            return Read::default();
+        }
+        let missing = (Impact::Reach, "the routing rules of some namespaces were");
+        of_netns(asks, netns, |rule| rule.netns, missing)
     }
 }
 

@@ -98,6 +98,7 @@ fn landings(arrival: &Arrival, world: &World, one: Try) -> Vec<Landing> {
             StopKind::NoRoute
             | StopKind::NotForwarding
             | StopKind::LoopbackOnWire
+            | StopKind::ReversePath
             | StopKind::NoWay => vec![Landing::Silent, Landing::Refused],
             StopKind::Unknown => vec![Landing::Unknown],
         };

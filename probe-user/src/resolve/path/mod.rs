@@ -7,6 +7,7 @@
 //!                                  └─▶ FORWARD ──▶ POSTROUTING ──▶ the next namespace
 //! ```
 
+mod back;
 mod balance;
 mod cross;
 mod decisive;
@@ -40,7 +41,7 @@ pub(super) use found::{
 };
 pub(super) use judge::{Judgement, judge};
 pub(super) use send::{from_elsewhere, from_process, from_this_process, loopback};
-pub(super) use senders::{Sender, behind_others, beside, passing_through};
+pub(super) use senders::{Sender, behind_others, beside, local_route, passing_through};
 
 /// Where a connection is sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -129,6 +130,7 @@ impl Way {
             | StopKind::NoRoute
             | StopKind::NotForwarding
             | StopKind::LoopbackOnWire
+            | StopKind::ReversePath
             | StopKind::NoWay => crate::model::Ending::Stopped,
         };
         end.why.get_or_insert_with(|| why.clone());
@@ -228,6 +230,8 @@ struct Walk<'a, 'f> {
     visited: &'a RefCell<&'a mut Visited>,
     /// The process that connects, where it is known which.
     sender: Option<Pid>,
+    /// Whether the sender stands for all that are where it is.
+    anybody: bool,
 }
 
 /// An arrival as a path of the answer: what it depends on is said at its first step.

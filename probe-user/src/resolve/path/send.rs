@@ -22,7 +22,7 @@ pub(in crate::resolve) fn from_process(
     to: To,
     visited: &mut Visited,
 ) -> Vec<Arrival> {
-    let walk = Walk { facts, visited: &RefCell::new(visited), sender: None };
+    let walk = Walk { facts, visited: &RefCell::new(visited), sender: None, anybody: false };
     walk.local(Way::begin(), netns, to)
 }
 
@@ -34,7 +34,7 @@ pub(in crate::resolve) fn from_this_process(
     to: To,
     visited: &mut Visited,
 ) -> Vec<Arrival> {
-    let walk = Walk { facts, visited: &RefCell::new(visited), sender };
+    let walk = Walk { facts, visited: &RefCell::new(visited), sender, anybody: false };
     walk.local(Way::begin(), netns, to)
 }
 
@@ -47,7 +47,7 @@ pub(in crate::resolve) fn from_elsewhere(
     to: To,
 ) -> Vec<Arrival> {
     let mut visited = Visited::new();
-    let walk = Walk { facts, visited: &RefCell::new(&mut visited), sender: None };
+    let walk = Walk { facts, visited: &RefCell::new(&mut visited), sender: None, anybody: true };
     walk.external(Way::begin(), packet(netns, source, to, Some(iif), None))
 }
 
@@ -160,9 +160,9 @@ impl Walk<'_, '_> {
     }
 
     /// Behind the first hook: routed to this namespace, or on.
-    fn sent(&self, way: Way, mut packet: Packet, to: To, output: bool) -> Vec<Arrival> {
+    fn sent(&self, mut way: Way, mut packet: Packet, to: To, output: bool) -> Vec<Arrival> {
         let netns = packet.netns;
-        let Some(route) = self.route(netns, packet.destination, packet.mark) else {
+        let Some(mut route) = self.route(netns, packet.destination, packet.mark) else {
             let why = format!("the route to {} is not known", packet.destination);
             return vec![way.stop(StopKind::Unknown, why)];
         };
@@ -175,6 +175,17 @@ impl Walk<'_, '_> {
             return vec![way.stop_with(StopKind::LoopbackOnWire, why, Some(fix), end)];
         }
         let mut ended = Vec::new();
+        let stays = || self.not_forwarding(netns, to.address.is_ipv6()).is_some();
+        if !output && (route.kind == RouteKind::Local || !stays()) {
+            match self.admit(way, &packet, &mut route, &mut ended) {
+                Some(admitted) => way = admitted,
+                None => return ended,
+            }
+            if let Some(stop) = no_way(&route, packet.destination) {
+                ended.push(way.stop(StopKind::NoRoute, stop));
+                return ended;
+            }
+        }
         packet.oif = route.oif.map(|index| self.nic(netns, index));
         let going = vec![(way, packet)];
         if route.kind == RouteKind::Local {
@@ -201,7 +212,8 @@ impl Walk<'_, '_> {
                     let end = End::default();
                     way.stop_with(StopKind::NotForwarding, why.clone(), Some(fix.clone()), end)
                 };
-                return going.into_iter().map(refuse).collect();
+                ended.extend(going.into_iter().map(refuse));
+                return ended;
             }
             stage::pass(self.facts, Hook::Forward, going, &mut ended)
         };

@@ -7,7 +7,10 @@ use whereis_port_rules::Nic;
 use whereis_port_rules::route::covers;
 
 use super::send;
-use crate::model::{Address, Gap, GapKind, Impact, Link, LinkKind, NetnsId, Vantage};
+use crate::model::{
+    Address, Gap, GapKind, Impact, Link, LinkKind, LocalRoute, NetnsId, RouteKind, RouteQuery,
+    Vantage,
+};
 use crate::resolve::facts::Facts;
 
 /// How many addresses of one namespace are tried.
@@ -213,6 +216,26 @@ fn inner_devices(
     all
 }
 
+/// The local route by which a namespace takes packets to an address that no interface of it
+/// has, if the kernel routes them so.
+pub(in crate::resolve) fn local_route(
+    facts: &Facts<'_>,
+    netns: NetnsId,
+    address: IpAddr,
+) -> Option<LocalRoute> {
+    let address = address.to_canonical();
+    let on_interface = || facts.addresses_of(netns).iter().any(|a| a.address == address);
+    if address.is_loopback() || address.is_unspecified() || on_interface() {
+        return None;
+    }
+    let takes = |l: &&LocalRoute| covers(l.destination, l.prefix, address);
+    let all = facts.take(facts.world.local_routes(&[netns]));
+    let route = all.iter().filter(takes).max_by_key(|l| l.prefix)?.clone();
+    let query = RouteQuery { netns, to: address, mark: 0 };
+    let found = crate::resolve::route::decide(facts, &query)?;
+    (found.kind == RouteKind::Local).then_some(route)
+}
+
 /// Addresses worth trying: not loopback's, not link-local ones, and up. Those of
 /// kube-proxy's dummy interface are of services, not of the node.
 fn is_usable(address: &Address, links: &[Link]) -> bool {
@@ -240,6 +263,11 @@ pub(in crate::resolve) fn leads_outside(link: &Link, links: &[Link]) -> bool {
             .any(|port| leads_in(port) && !is_pair(port, links) && !is_tap(port)),
         _ => leads_in(link) && !is_pair(link, links),
     }
+}
+
+/// Whether only containers of this node are behind an interface.
+pub(super) fn is_inner(link: &Link, links: &[Link]) -> bool {
+    has_inner(link, links) && !leads_outside(link, links)
 }
 
 /// Whether containers of this node may be behind an interface.

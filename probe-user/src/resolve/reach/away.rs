@@ -128,7 +128,11 @@ fn direct(facts: &Facts<'_>, tries: &mut Tries<'_, '_>, socket: &Socket, name: &
     let theirs = facts.addresses_of(socket.netns);
     let mut found = Vec::new();
     let fits = |a: &IpAddr| usable(*a) && socket.match_rank(*a).is_some();
-    for address in theirs.iter().map(|a| a.address).filter(fits).take(TRIED) {
+    // One that no interface has may be taken by a route.
+    let bound = socket.effective_address();
+    let by_route = (!theirs.iter().any(|a| a.address == bound)).then_some(bound);
+    let all = theirs.iter().map(|a| a.address).chain(by_route);
+    for address in all.filter(fits).take(TRIED) {
         let to = To { proto: socket.proto, address, port: socket.port.0 };
         let tried = path::attempt(facts, own, Sender::process(Vantage::Node), to);
         // Where no link leads there, what was tried is somebody else with that address.

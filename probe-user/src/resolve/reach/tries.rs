@@ -1,6 +1,7 @@
 //! The connections that were tried, each once.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use whereis_port_rules::Nic;
@@ -8,7 +9,7 @@ use whereis_port_rules::Nic;
 use super::outcome::{self, Outcome};
 use crate::model::{NetnsId, Path, Proto, Reach};
 use crate::resolve::facts::Facts;
-use crate::resolve::path::{self, Entry};
+use crate::resolve::path::{self, Entry, To};
 use crate::resolve::ruled::Tried;
 
 /// Connections to ports at addresses of the own namespace, or through it.
@@ -43,6 +44,19 @@ impl<'a, 'f> Tries<'a, 'f> {
             self.asked.insert((proto, port), all.into());
         }
         self.asked.get(&(proto, port)).cloned().unwrap_or_default()
+    }
+
+    /// Tries more addresses than those of interfaces.
+    pub(super) fn add(&mut self, proto: Proto, port: u16, addresses: &[IpAddr]) {
+        for address in addresses {
+            let known = self.asked.entry((proto, port)).or_default();
+            if known.iter().any(|entry| entry.to.address == *address) {
+                continue;
+            }
+            let to = To { proto, address: *address, port };
+            let more = path::to_address(self.facts, self.facts.host.own_netns, to);
+            *known = known.iter().cloned().chain(more).collect();
+        }
     }
 
     /// What became of each: senders of one place are told apart where that is not the same

@@ -32,6 +32,9 @@ counted! {
         addresses(netns: &[NetnsId]) -> Read<Vec<Address>>;
         routes(netns: &[NetnsId]) -> Read<Vec<Route>>;
         route(query: &RouteQuery) -> Read<Option<RouteFound>>;
+        input_route(query: &InputQuery) -> Read<Option<InputFound>>;
+        local_routes(netns: &[NetnsId]) -> Read<Vec<LocalRoute>>;
+        policy_rules(netns: &[NetnsId]) -> Read<Vec<PolicyRule>>;
         settings(netns: &[NetnsId]) -> Read<Vec<NetSettings>>;
     }
     Sockets {

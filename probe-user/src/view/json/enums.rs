@@ -278,12 +278,16 @@ words! {
         NotForwarding,
         /// The kernel refuses a loopback address on a wire.
         LoopbackOnWire,
+        /// The reverse path filter drops it: an answer would not leave by where it came in.
+        ReversePath,
         /// The kernel does not let it pass for another reason.
         NoWay,
         /// It could not be followed to its end.
         NotFollowed,
         /// It depends on what is not known: `conditions` says on what, where rules ask it.
         Depends,
+        /// A local route makes the namespace take packets to an address that no interface has.
+        LocalRoute,
         /// It leaves this node.
         LeavesNode,
         /// Something is in the way that was not evaluated, or could not be read.

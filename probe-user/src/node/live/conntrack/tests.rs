@@ -56,7 +56,7 @@ impl Lab {
         result.recv().expect("the order panicked")
     }
 
-    pub(super) fn command(
+    pub(in super::super) fn command(
         &self,
         program: &'static str,
         arguments: &[&'static str],

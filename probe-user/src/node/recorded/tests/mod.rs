@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use super::*;
 use crate::model::{
     Accepted, Ancestor, Attachment, CgroupHook, DeviceHook, Gap, GapKind, GapSource, Impact,
-    LinkKind, Network, Observed, Owner, Pod, PodRef, Port, Program, Proto, Published, Runtime,
-    SocketState, StartTime, Teller, ToldBy, Watched,
+    LinkKind, Network, Observed, Owner, Pod, PodRef, Port, Program, Proto, Published, ReversePath,
+    Runtime, SocketState, StartTime, Teller, ToldBy, Watched,
 };
 
 pub(super) const HOST: NetnsId = NetnsId::Inode(4_026_531_833);
@@ -278,7 +278,44 @@ pub(super) fn recording() -> Recording {
         unseen: Some(partial((), Impact::Port)),
         rulesets: vec![Asked { asked: both(), read: Read::whole(Vec::new()) }].into(),
         frontends: vec![Asked { asked: both(), read: Read::whole(Vec::new()) }].into(),
-        settings: vec![Asked { asked: both(), read: Read::whole(Vec::new()) }].into(),
+        settings: vec![Asked {
+            asked: both(),
+            read: Read::whole(vec![NetSettings {
+                netns: NODE,
+                forward4: Some(true),
+                forward6: Some(false),
+                route_localnet_all: Some(false),
+                route_localnet: vec!["zq7wan".to_owned()],
+                bridge_calls_iptables: None,
+                reverse_path: Some(vec![ReversePath { device: "zq7wan".to_owned(), mode: 1 }]),
+            }]),
+        }]
+        .into(),
+        local_routes: vec![Asked {
+            asked: both(),
+            read: Read::whole(vec![LocalRoute {
+                netns: HOST,
+                destination: ip("203.0.113.0"),
+                prefix: 24,
+                table: 255,
+            }]),
+        }]
+        .into(),
+        policy_rules: vec![Asked {
+            asked: both(),
+            read: Read::whole(vec![PolicyRule {
+                netns: HOST,
+                ipv6: false,
+                priority: 7,
+                inverted: false,
+                from: Some((ip("203.0.113.0"), 24)),
+                iif: Some("zq7wan".to_owned()),
+                uids: None,
+                more: false,
+                table: Some(100),
+            }]),
+        }]
+        .into(),
         attached: vec![Asked {
             asked: both(),
             read: Read::whole(vec![Attached {

@@ -1,0 +1,101 @@
+//! Which way packets take that come into a namespace, and what decides besides the routes.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{NetnsId, RouteFound};
+
+/// A packet that comes into a namespace by a device, before it is routed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputQuery {
+    /// The namespace.
+    pub netns: NetnsId,
+    /// Where to.
+    pub to: IpAddr,
+    /// Its source address.
+    pub from: IpAddr,
+    /// The device, by its index.
+    pub iif: u32,
+    /// Its mark.
+    pub mark: u32,
+}
+
+/// What the kernel does with it, policy routing by source and device included.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InputFound {
+    /// It is routed, if only to nowhere.
+    Routed(RouteFound),
+    /// It is dropped for its source address: the reverse path filter, or an address that is
+    /// the namespace's own (`fib_validate_source`, net/ipv4/fib_frontend.c).
+    SourceRefused,
+}
+
+/// A rule of policy routing (`ip rule`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyRule {
+    /// The namespace.
+    pub netns: NetnsId,
+    /// Whether it is for IPv6, else for IPv4.
+    pub ipv6: bool,
+    /// Its place: the lowest comes first.
+    pub priority: u32,
+    /// Whether it holds for all that it does not name.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub inverted: bool,
+    /// The network of the source, with its prefix length.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<(IpAddr, u8)>,
+    /// The name of the device that a packet comes in by. Untrusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iif: Option<String>,
+    /// The users who send, both ends included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uids: Option<(u32, u32)>,
+    /// Whether it asks anything else: destination, mark, ports, protocol, VRF.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
+    /// The table that it leads to; `None` for another action, and 254 for the main one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<u32>,
+}
+
+impl PolicyRule {
+    /// Whether it is one that every namespace has: to the tables `local`, `main` and `default`,
+    /// for all packets.
+    pub fn is_usual(&self) -> bool {
+        let asks = self.inverted || self.more;
+        let asks = asks || self.from.is_some() || self.iif.is_some() || self.uids.is_some();
+        !asks
+            && matches!(
+                (self.priority, self.table),
+                (0, Some(255)) | (32766, Some(254)) | (_, Some(253))
+            )
+    }
+}
+
+/// A route by which a namespace takes packets as its own (type `local`), in any table: for an
+/// address of an interface, or for a whole network that none has ("AnyIP").
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalRoute {
+    /// The namespace.
+    pub netns: NetnsId,
+    /// The network.
+    pub destination: IpAddr,
+    /// Prefix length in bits.
+    pub prefix: u8,
+    /// The table that it is in; 255 is `local`, which comes first.
+    pub table: u32,
+}
+
+/// The reverse path filter of a device (`net.ipv4.conf.*.rp_filter`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReversePath {
+    /// The device. Untrusted.
+    pub device: String,
+    /// 1: the way back has to be by the same device. 2: there has to be one. The greater of
+    /// what is set for the device and for all.
+    pub mode: u8,
+}

@@ -1,0 +1,223 @@
+//! The way back: whether routing takes a packet that comes in, for where it comes from.
+//!
+//! The kernel's reverse path filter drops what comes in by a device that an answer would not
+//! leave by (strict), or whose sender no route leads to (loose). Policy routing may choose
+//! another route by the source or by the device. Where the sender's address is known, the
+//! kernel decides; else it is a condition.
+
+use whereis_port_rules::{Nic, Packet, Sender};
+
+use super::{Arrival, StopKind, Walk, Way, senders, settings};
+use crate::model::{
+    Advice, Command, Condition, ConditionCode, End, FixKind, InputFound, InputQuery, NetnsId,
+    Route, RouteFound,
+};
+
+/// How many more addresses of a sender are tried.
+const ADDRESSES: usize = 8;
+/// How many networks a condition names.
+const NAMED: usize = 3;
+
+/// What `rp_filter` is set to for a way back by the same device.
+const STRICT: u8 = 1;
+
+impl Walk<'_, '_> {
+    /// What routing makes of a packet that came in, whose destination `route` leads to. Where it
+    /// is dropped for its source, that way ends. `None` when all do.
+    pub(super) fn admit(
+        &self,
+        mut way: Way,
+        packet: &Packet,
+        route: &mut RouteFound,
+        ended: &mut Vec<Arrival>,
+    ) -> Option<Way> {
+        let Some(iif) = &packet.iif else { return Some(way) };
+        let Sender::Address(from) = packet.source else {
+            return self.admit_anybody(way, packet, iif, ended);
+        };
+        match self.input(packet, iif, from) {
+            None => {}
+            Some(InputFound::Routed(found)) => {
+                let same = found.oif == route.oif;
+                let source = found.source.or(route.source.filter(|_| same));
+                *route = RouteFound { source, ..found };
+            }
+            Some(InputFound::SourceRefused) => {
+                ended.push(self.refused(way, packet, iif, from));
+                return None;
+            }
+        }
+        // Whoever is there may send from any of its addresses.
+        let filters = || self.reverse_path(packet.netns, iif).is_some();
+        if self.anybody && way.entered.len() == 1 && filters() {
+            let of = |address: &std::net::IpAddr| Condition {
+                code: ConditionCode::Client,
+                text: format!("the client's address is {address}"),
+            };
+            for address in self.beside(packet, from) {
+                if self.input(packet, iif, address) == Some(InputFound::SourceRefused) {
+                    let mut other = way.clone();
+                    other.depends.push(of(&address));
+                    ended.push(self.refused(other, packet, iif, address));
+                    let not = Condition {
+                        code: ConditionCode::OtherClient,
+                        text: format!("the client's address is not {address}"),
+                    };
+                    way.depends.push(not);
+                }
+            }
+        }
+        Some(way)
+    }
+
+    fn input(&self, packet: &Packet, iif: &Nic, from: std::net::IpAddr) -> Option<InputFound> {
+        if from.is_ipv6() != packet.destination.is_ipv6() {
+            return None;
+        }
+        let query = InputQuery {
+            netns: packet.netns,
+            to: packet.destination,
+            from,
+            iif: iif.index,
+            mark: packet.mark,
+        };
+        self.facts.take(self.facts.world.input_route(&query))
+    }
+
+    /// The other addresses of the namespace that has one.
+    fn beside(&self, packet: &Packet, from: std::net::IpAddr) -> Vec<std::net::IpAddr> {
+        let all = self.facts.all_addresses();
+        let Some(sender) = all.iter().find(|a| a.address == from && a.netns != packet.netns) else {
+            return Vec::new();
+        };
+        let is_other = |a: &&crate::model::Address| {
+            a.netns == sender.netns && a.address != from && !a.address.is_loopback()
+        };
+        let same = |a: &crate::model::Address| a.address.is_ipv6() == from.is_ipv6();
+        let others = all.iter().filter(is_other).filter(|a| same(a));
+        others.map(|a| a.address).take(ADDRESSES).collect()
+    }
+
+    /// A way that ends since the kernel takes nothing from this address by this device.
+    fn refused(&self, way: Way, packet: &Packet, iif: &Nic, from: std::net::IpAddr) -> Arrival {
+        let Some(mode) = self.reverse_path(packet.netns, iif) else {
+            let why = format!(
+                "{} takes nothing from {from}: it is this namespace's own address, or no host's",
+                iif.name
+            );
+            return way.stop(StopKind::NoWay, why);
+        };
+        let back = self.route(packet.netns, from, 0).and_then(|route| route.oif);
+        let back = match back.filter(|oif| *oif != iif.index) {
+            Some(oif) => {
+                format!("packets to {from} leave by {}", self.nic(packet.netns, oif).name)
+            }
+            None => format!("no route leads back to {from}"),
+        };
+        let why = format!("{}: {back}", filter(iif, mode));
+        way.stop_with(StopKind::ReversePath, why, Some(loosen(iif, mode)), End::default())
+    }
+
+    /// The reverse path filter of a device, if it is on.
+    fn reverse_path(&self, netns: NetnsId, iif: &Nic) -> Option<u8> {
+        let settings = settings(self.facts, netns)?;
+        let of = settings.reverse_path?.into_iter().find(|one| one.device == *iif.name)?;
+        Some(of.mode)
+    }
+
+    /// Of a sender whose address is not known.
+    fn admit_anybody(
+        &self,
+        mut way: Way,
+        packet: &Packet,
+        iif: &Nic,
+        ended: &mut Vec<Arrival>,
+    ) -> Option<Way> {
+        // IPv6 has no such filter but by rules.
+        let mode = match packet.destination.is_ipv4() {
+            true => self.reverse_path(packet.netns, iif),
+            false => None,
+        };
+        let links = self.facts.links_of(packet.netns);
+        let is_inner = |index| {
+            links.iter().find(|l| l.index == index).is_some_and(|l| senders::is_inner(l, &links))
+        };
+        // Who is behind a bridge is on its network.
+        let Some(mode) = mode.filter(|_| !is_inner(iif.index)) else { return Some(way) };
+        let routes = self.facts.take(self.facts.world.routes(&[packet.netns]));
+        let policies = self.facts.take(self.facts.world.policy_rules(&[packet.netns]));
+        let by_policy = policies.iter().any(|rule| !rule.ipv6 && !rule.is_usual());
+        let v4 = || routes.iter().filter(|r| r.destination.is_ipv4());
+        let default = v4().find(|r| r.prefix == 0);
+        let by_others: Vec<&Route> = v4()
+            .filter(|r| r.prefix > 0 && r.ifindex != Some(iif.index))
+            .filter(|r| r.ifindex.is_none_or(|index| !is_inner(index)))
+            .collect();
+        let is_default = default.is_some_and(|r| r.ifindex == Some(iif.index)) && !by_policy;
+        let client = |code, text: String| Condition { code, text };
+        let (passes, stops) = match mode {
+            STRICT if is_default && by_others.is_empty() => return Some(way),
+            STRICT if is_default => {
+                let networks = named(&by_others);
+                (
+                    client(
+                        ConditionCode::OtherClient,
+                        format!("the client's address is not {networks}"),
+                    ),
+                    client(ConditionCode::Client, format!("the client's address is {networks}")),
+                )
+            }
+            STRICT => {
+                let text =
+                    |not| format!("the client's address is{not} routed back by {}", iif.name);
+                (
+                    client(ConditionCode::Client, text("")),
+                    client(ConditionCode::OtherClient, text(" not")),
+                )
+            }
+            _ if default.is_some() => return Some(way),
+            _ => (
+                client(
+                    ConditionCode::Client,
+                    "a route leads back to the client's address".to_owned(),
+                ),
+                client(
+                    ConditionCode::OtherClient,
+                    "no route leads back to the client's address".to_owned(),
+                ),
+            ),
+        };
+        let mut other = way.clone();
+        other.depends.push(stops);
+        let fix = Some(loosen(iif, mode));
+        ended.push(other.stop_with(StopKind::ReversePath, filter(iif, mode), fix, End::default()));
+        way.depends.push(passes);
+        Some(way)
+    }
+}
+
+fn filter(iif: &Nic, mode: u8) -> String {
+    format!("dropped by the reverse path filter of {} (rp_filter is {mode})", iif.name)
+}
+
+/// What makes the filter take it.
+fn loosen(iif: &Nic, mode: u8) -> Advice {
+    let route = Advice::from(format!("add a route back to the client by {}", iif.name));
+    let route = route.of(FixKind::Other);
+    if mode != STRICT {
+        return route;
+    }
+    let set = Command::new("sysctl -w").arg(format!("net/ipv4/conf/{}/rp_filter=2", iif.name));
+    route.words(", or: ").command(set).of(FixKind::SetSysctl)
+}
+
+/// `in 192.168.77.0/24 or 10.0.0.0/8`.
+fn named(routes: &[&Route]) -> String {
+    let networks = routes.iter().take(NAMED).map(|r| format!("{}/{}", r.destination, r.prefix));
+    let mut text = networks.collect::<Vec<_>>().join(" or ");
+    let more = routes.len().saturating_sub(NAMED);
+    if more > 0 {
+        text.push_str(&format!(" or {more} more networks that other devices lead to"));
+    }
+    format!("in {text}")
+}
