@@ -10,9 +10,9 @@ use std::sync::Arc;
 use crate::model::{
     Address, Bytes, Certificate, CgroupPath, ChainId, Connections, Container, ContainerRef,
     Element, Flow, FlowFilter, Frontend, Host, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext,
-    KubeObjects, Link, NetSettings, Netns, NetnsId, Owners, Pid, Process, Read, Route, RouteFound,
-    RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk,
-    Watched,
+    KubeObjects, Link, NetSettings, Netns, NetnsId, Owners, Pid, PortFacts, PortSocket, Process,
+    Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter,
+    SocketInode, SourceReport, TlsAsk, Watched,
 };
 
 #[cfg(feature = "fuzzing")]
@@ -54,6 +54,10 @@ pub trait Topology {
 
     /// What these namespaces forward.
     fn settings(&self, netns: &[NetnsId]) -> Read<Vec<NetSettings>>;
+
+    /// What in these namespaces decides who may have a port, and what the kernel counts of
+    /// their listeners.
+    fn port_facts(&self, netns: &[NetnsId]) -> Read<Vec<PortFacts>>;
 }
 
 /// Who listens, and who holds that.
@@ -61,6 +65,12 @@ pub trait Sockets {
     /// Listening TCP and bound, unconnected UDP sockets of these namespaces that
     /// pass `filter`.
     fn sockets(&self, netns: &[NetnsId], filter: &SocketFilter) -> Read<Vec<Socket>>;
+
+    /// Every socket of these namespaces that has a port and passes `filter`, whatever its
+    /// state: listeners, connections, what is left of them, and what is merely bound. What
+    /// could not be read keeps nobody from saying who listens: its impact is
+    /// [`Impact::Bind`](crate::model::Impact::Bind).
+    fn port_sockets(&self, netns: &[NetnsId], filter: &SocketFilter) -> Read<Vec<PortSocket>>;
 
     /// Who holds these sockets.
     fn owners(&self, inodes: &BTreeSet<SocketInode>) -> Read<Owners>;

@@ -1,16 +1,19 @@
 //! From facts and a question to an answer. No I/O, no clock, and it can't fail:
 //! what is missing becomes a gap of the answer.
 
+mod bind;
 mod budget;
 mod certificate;
 mod cluster;
 mod component;
+mod conflict;
 mod event;
 mod facts;
 mod few;
 mod flows;
 mod forward;
 mod from_node;
+mod held;
 mod kube;
 mod learn;
 mod list;
@@ -121,6 +124,7 @@ fn answer_from(facts: &Facts<'_>, query: &Query, wanted: &dyn Fn(&Path) -> bool)
     paths.retain(wanted);
     facts.say_cut(Impact::Port);
     let verdict = verdict(facts, &paths);
+    let (held, more_held) = held::of(facts, query, &paths);
     let mut reach = reach::of(facts, &mut paths, &tried);
     facts.say_cut(Impact::Reach);
     kube::complete(&joined, &paths, &mut reach);
@@ -131,12 +135,18 @@ fn answer_from(facts: &Facts<'_>, query: &Query, wanted: &dyn Fn(&Path) -> bool)
         // no rule takes.
         gaps.retain(|gap| gap.impact != Impact::Name || facts.is_of_api(gap));
     }
+    if verdict != Verdict::NotFound {
+        // Only "surely nothing" needs to know of everything that could hold the port.
+        gaps.retain(|gap| gap.impact != Impact::Bind);
+    }
     Answer {
         query: query.clone(),
         verdict,
         paths,
         more: facts.unshown(),
         reach,
+        held,
+        more_held,
         flows: None,
         gaps,
         findings: joined.findings,

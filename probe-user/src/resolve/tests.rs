@@ -9,9 +9,9 @@ use crate::model::{
     Connections, Container, ContainerRef, Element, Ending, Flow, FlowFilter, Frontend, Gap,
     GapKind, GapSource, HopKind, Host, Impact, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext,
     KubeObjects, Link, LinkKind, NetSettings, Netns, NetnsId, Network, Owner, Owners, Pid, Port,
-    PortRange, Process, Proto, Published, Query, Read, Route, RouteFound, RouteQuery, Rule,
-    Ruleset, Runtime, Scope, Set, SetId, Socket, SocketFilter, SocketInode, SocketState,
-    SourceReport, StartTime, Teller, TlsAsk, ToldBy, Vantage, Verdict, Watched,
+    PortFacts, PortRange, PortSocket, Process, Proto, Published, Query, Read, Route, RouteFound,
+    RouteQuery, Rule, Ruleset, Runtime, Scope, Set, SetId, Socket, SocketFilter, SocketInode,
+    SocketState, SourceReport, StartTime, Teller, TlsAsk, ToldBy, Vantage, Verdict, Watched,
 };
 use crate::node::{
     Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Node, Observed, Prefetch, Processes,
@@ -23,6 +23,7 @@ mod calls;
 mod certificate;
 mod cluster;
 mod event;
+mod held;
 mod kube;
 mod namespaces;
 mod observed;
@@ -38,6 +39,11 @@ struct TestNode {
     host: Host,
     netns: Vec<Netns>,
     sockets: Vec<Socket>,
+    /// Those that are no listeners.
+    port_sockets: Vec<PortSocket>,
+    port_facts: Vec<PortFacts>,
+    /// Of what is no listener.
+    port_gaps: Vec<Gap>,
     owners: Owners,
     processes: Vec<Process>,
     links: Vec<Link>,
@@ -90,6 +96,9 @@ impl TestNode {
             host,
             netns: vec![netns(HOST, None)],
             sockets: Vec::new(),
+            port_sockets: Vec::new(),
+            port_facts: Vec::new(),
+            port_gaps: Vec::new(),
             owners: Owners::default(),
             processes: Vec::new(),
             links: Vec::new(),
@@ -165,6 +174,7 @@ impl TestNode {
             uid: 0,
             ifindex: None,
             cgroup_id: None,
+            queue: None,
         });
         self
     }
@@ -253,6 +263,9 @@ impl Topology for TestNode {
     fn settings(&self, _: &[NetnsId]) -> Read<Vec<NetSettings>> {
         Read::default()
     }
+    fn port_facts(&self, netns: &[NetnsId]) -> Read<Vec<PortFacts>> {
+        of(&self.port_facts, netns, |f| f.netns)
+    }
 }
 
 impl Sockets for TestNode {
@@ -260,6 +273,13 @@ impl Sockets for TestNode {
         let mut read = of(&self.sockets, netns, |s| s.netns);
         read.value.retain(|s| filter.matches(s));
         read
+    }
+    fn port_sockets(&self, netns: &[NetnsId], filter: &SocketFilter) -> Read<Vec<PortSocket>> {
+        let listener = |s: &Socket| PortSocket { socket: s.clone(), peer: None, expires_ms: None };
+        let mut all: Vec<PortSocket> = self.sockets.iter().map(listener).collect();
+        all.extend(self.port_sockets.iter().cloned());
+        all.retain(|s| netns.contains(&s.socket.netns) && filter.matches(&s.socket));
+        Read { value: all, gaps: self.port_gaps.clone() }
     }
     fn owners(&self, inodes: &BTreeSet<SocketInode>) -> Read<Owners> {
         let mut owners = self.owners.clone();

@@ -14,8 +14,9 @@ use std::sync::Arc;
 use crate::model::{
     Address, Bytes, Certificate, CgroupPath, ChainId, Container, ContainerRef, Element, Flow,
     FlowFilter, Frontend, Gap, Host, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects,
-    Link, NetSettings, Netns, NetnsId, Owners, Pid, Process, Read, Route, RouteFound, RouteQuery,
-    Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, TlsAsk, Watched,
+    Link, NetSettings, Netns, NetnsId, Owners, Pid, PortFacts, PortSocket, Process, Read, Route,
+    RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, TlsAsk,
+    Watched,
 };
 use crate::node::Node;
 
@@ -90,6 +91,8 @@ impl<T: Clone> OfNetns<T> {
 #[derive(Default)]
 struct Known {
     sockets: Table<(Vec<NetnsId>, SocketFilter), Rc<[Socket]>>,
+    port_sockets: Table<(Vec<NetnsId>, SocketFilter), Rc<[PortSocket]>>,
+    port_facts: OfNetns<PortFacts>,
     owners: Table<BTreeSet<SocketInode>, Rc<Owners>>,
     processes: Table<Vec<Pid>, Rc<[Process]>>,
     links: OfNetns<Link>,
@@ -150,6 +153,7 @@ impl<'a> World<'a> {
         rulesets: Ruleset,
         frontends: Frontend,
         settings: NetSettings,
+        port_facts: PortFacts,
     }
 
     /// Says which sockets will be asked for, so that a slow source can begin.
@@ -165,6 +169,15 @@ impl<'a> World<'a> {
     pub(super) fn sockets(&self, netns: &[NetnsId], filter: &SocketFilter) -> Fact<Rc<[Socket]>> {
         let asked = (netns.to_vec(), *filter);
         self.known.sockets.get(&asked, || self.node.sockets(netns, filter).map(Rc::from))
+    }
+
+    pub(super) fn port_sockets(
+        &self,
+        netns: &[NetnsId],
+        filter: &SocketFilter,
+    ) -> Fact<Rc<[PortSocket]>> {
+        let asked = (netns.to_vec(), *filter);
+        self.known.port_sockets.get(&asked, || self.node.port_sockets(netns, filter).map(Rc::from))
     }
 
     /// In the order that [`Owners::of`] needs.

@@ -14,6 +14,7 @@ pub mod tui;
 
 #[cfg(test)]
 mod fixtures;
+mod held;
 mod layout;
 pub(crate) mod shell;
 mod words;

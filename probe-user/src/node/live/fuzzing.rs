@@ -3,7 +3,7 @@
 use crate::model::{NetnsId, Proto};
 
 use super::{
-    balance, btf, conntrack, containers, cri, ebpf, files, kube, mounts, netlink as framing,
+    balance, btf, conntrack, containers, cri, ebpf, files, kube, mounts, netlink as framing, ports,
     process, procnet, procs, rtnl, rules, sockdiag, tls,
 };
 
@@ -60,7 +60,9 @@ pub(crate) fn proc(bytes: &[u8]) {
     mounts::interesting(bytes, 16);
     procs::parse_start_time(bytes);
     files::arguments(bytes);
-    process::fuzz(&String::from_utf8_lossy(bytes));
+    let text = String::from_utf8_lossy(bytes);
+    process::fuzz(&text);
+    ports::fuzz(&text);
     for proto in Proto::ALL {
         let _ = procnet::parse(bytes, NetnsId::Inode(1), proto);
     }

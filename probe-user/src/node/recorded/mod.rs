@@ -13,6 +13,7 @@ macro_rules! of_netns {
             addresses: Address, Reach, "the addresses of some namespaces were";
             routes: Route, Reach, "the routes of some namespaces were";
             settings: NetSettings, Reach, "what some namespaces forward was";
+            port_facts: PortFacts, Bind, "who may have a port in some namespaces was";
         }
     };
     ($make:ident, Sockets) => {
@@ -60,8 +61,9 @@ use serde::{Deserialize, Serialize};
 use crate::model::{
     Address, Bytes, Certificate, CgroupPath, ChainId, Container, ContainerRef, Element, Flow,
     FlowFilter, Frontend, Gap, Host, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects,
-    Link, NetSettings, Netns, NetnsId, Owners, Pid, Process, Read, Route, RouteFound, RouteQuery,
-    Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
+    Link, NetSettings, Netns, NetnsId, Owners, Pid, PortFacts, PortSocket, Process, Read, Route,
+    RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode,
+    SourceReport, TlsAsk, Watched,
 };
 
 pub use everything::read_everything;
@@ -204,6 +206,12 @@ facts! {
     /// What namespaces forward.
     #[serde(default, skip_serializing_if = "Table::is_empty")]
     settings: Table<Vec<NetnsId>, Vec<NetSettings>>,
+    /// Sockets in any state. Older recordings have none.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    port_sockets: Table<SocketsOf, Vec<PortSocket>>,
+    /// What decides who may have a port. Older recordings have none.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    port_facts: Table<Vec<NetnsId>, Vec<PortFacts>>,
     /// The contexts of kubeconfig files; `None` when they were not asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     kube_contexts: Option<Read<Vec<KubeContext>>>,

@@ -9,9 +9,9 @@ use super::{ElementOf, Facts, FlowsOf, InContainer, Recording, SocketsOf};
 use crate::model::{
     Address, Bytes, Certificate, CgroupPath, ChainId, Connections, Container, ContainerRef,
     Element, Flow, FlowFilter, Frontend, Host, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext,
-    KubeObjects, Link, NetSettings, Netns, NetnsId, Owners, Pid, Process, Read, Route, RouteFound,
-    RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk,
-    Watched,
+    KubeObjects, Link, NetSettings, Netns, NetnsId, Owners, Pid, PortFacts, PortSocket, Process,
+    Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter,
+    SocketInode, SourceReport, TlsAsk, Watched,
 };
 use crate::node::{
     Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Node, Observed, Prefetch, Processes,
@@ -117,6 +117,11 @@ impl Sockets for Recorder<'_> {
     fn sockets(&self, netns: &[NetnsId], filter: &SocketFilter) -> Read<Vec<Socket>> {
         let asked = SocketsOf { netns: netns.to_vec(), filter: filter.to_owned() };
         keep!(self.sockets, asked, self.node.sockets(netns, filter))
+    }
+
+    fn port_sockets(&self, netns: &[NetnsId], filter: &SocketFilter) -> Read<Vec<PortSocket>> {
+        let asked = SocketsOf { netns: netns.to_vec(), filter: filter.to_owned() };
+        keep!(self.port_sockets, asked, self.node.port_sockets(netns, filter))
     }
 
     fn owners(&self, inodes: &BTreeSet<SocketInode>) -> Read<Owners> {

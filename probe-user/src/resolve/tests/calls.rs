@@ -33,9 +33,11 @@ counted! {
         routes(netns: &[NetnsId]) -> Read<Vec<Route>>;
         route(query: &RouteQuery) -> Read<Option<RouteFound>>;
         settings(netns: &[NetnsId]) -> Read<Vec<NetSettings>>;
+        port_facts(netns: &[NetnsId]) -> Read<Vec<PortFacts>>;
     }
     Sockets {
         sockets(netns: &[NetnsId], filter: &SocketFilter) -> Read<Vec<Socket>>;
+        port_sockets(netns: &[NetnsId], filter: &SocketFilter) -> Read<Vec<PortSocket>>;
         owners(inodes: &BTreeSet<SocketInode>) -> Read<Owners>;
         kernel_ports(netns: &[NetnsId]) -> Read<Vec<KernelPort>>;
         connections(netns: &[NetnsId]) -> Vec<Connections>;

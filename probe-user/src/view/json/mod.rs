@@ -8,6 +8,7 @@ mod enums;
 mod event;
 mod fleet;
 mod flows;
+mod held;
 mod list;
 mod owner;
 
@@ -26,6 +27,7 @@ pub use enums::*;
 pub use event::*;
 pub use fleet::*;
 pub use flows::*;
+pub use held::*;
 pub use list::*;
 pub use owner::*;
 

@@ -84,12 +84,14 @@ fn one(page: &mut Page<'_>, answer: &Answer, host: &Host, verbose: bool, sources
     contexts(page, &answer.paths);
     let notes = !answer.reach.is_empty()
         || !answer.findings.is_empty()
+        || !answer.held.is_empty()
         || flows.is_some()
         || !answer.gaps.is_empty();
     if !roots.is_empty() && notes {
         page.line("");
     }
     notes::reach(page, &answer.reach);
+    notes::held(page, answer, host, verbose);
     notes::findings(page, &answer.findings);
     if let Some(flows) = flows {
         flows::write(page, flows);
