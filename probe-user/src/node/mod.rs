@@ -8,11 +8,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::model::{
-    Address, Bytes, Certificate, CgroupPath, ChainId, Connections, Container, ContainerRef,
-    Element, Flow, FlowFilter, Frontend, Host, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext,
-    KubeObjects, Link, NetSettings, Netns, NetnsId, Owners, Pid, PortFacts, PortSocket, Process,
-    Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter,
-    SocketInode, SourceReport, TlsAsk, Watched,
+    Address, BindAsk, BindError, Bytes, Certificate, CgroupPath, ChainId, Connections, Container,
+    ContainerRef, Element, Flow, FlowFilter, Frontend, Host, IpSet, IpSetId, KernelPort, KubeAsk,
+    KubeContext, KubeObjects, Link, NetSettings, Netns, NetnsId, Owners, Pid, PortFacts,
+    PortSocket, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket,
+    SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
 };
 
 #[cfg(feature = "fuzzing")]
@@ -155,6 +155,13 @@ pub trait Listeners {
     fn certificates(&self, asks: &[TlsAsk]) -> Vec<Read<Option<Certificate>>>;
 }
 
+/// What is tried, because nothing tells of it for sure.
+pub trait Attempts {
+    /// Binds such a socket in its namespace and closes it at once: nothing listens, and nothing
+    /// is sent. What the kernel said; `None` when it could not be tried.
+    fn try_bind(&self, ask: &BindAsk) -> Read<Option<Result<(), BindError>>>;
+}
+
 /// What was seen while somebody watched.
 pub trait Observed {
     /// What watching this node told of where its listeners lead; `None` when it
@@ -196,6 +203,7 @@ pub trait Node:
     + Runtimes
     + Clusters
     + Listeners
+    + Attempts
     + Observed
     + Reports
     + Prefetch
@@ -212,6 +220,7 @@ impl<N> Node for N where
         + Runtimes
         + Clusters
         + Listeners
+        + Attempts
         + Observed
         + Reports
         + Prefetch

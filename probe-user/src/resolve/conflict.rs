@@ -21,12 +21,20 @@ pub(super) fn conflict(asked: &BindAsk, other: &PortSocket) -> Option<bool> {
     }
     match overlap(asked, other) {
         Some(false) => Some(false),
-        overlap => match (refused(asked, other), overlap) {
-            (Some(false), _) => Some(false),
-            (refused, Some(true)) => refused,
-            _ => None,
-        },
+        Some(true) => refused(asked, other).filter(|_| !is_remembered(asked, other)),
+        None => None,
     }
+}
+
+/// Whether the kernel may let `asked` pass without a look at `other`: TCP remembers of a port the
+/// user and address that it last let pass with SO_REUSEPORT, without the device, and compares
+/// as if IPv6 were IPv4 (`sk_reuseport_match`).
+fn is_remembered(asked: &BindAsk, other: &PortSocket) -> bool {
+    let for_ipv4 = BindAsk { address: std::net::Ipv4Addr::UNSPECIFIED.into(), ..*asked };
+    let is_dual = asked.address.is_unspecified() && asked.address.is_ipv6() && !asked.v6only;
+    asked.proto == Proto::Tcp
+        && asked.reuse_port
+        && (other.socket.ifindex.is_some() || is_dual && overlap(&for_ipv4, other) != Some(true))
 }
 
 /// A request for a connection has no port of its own: it is its listener's.

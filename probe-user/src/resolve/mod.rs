@@ -35,6 +35,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+pub use bind::{BindQuestion, bind};
 pub use certificate::add as add_certificates;
 pub use event::{concerns, trace, unnamed};
 pub use flows::add as add_flows;
@@ -194,6 +195,30 @@ fn places_of(facts: &Facts<'_>, address: IpAddr) -> Vec<NetnsId> {
         places = facts.all_netns().into_iter().filter(takes).collect();
     }
     places
+}
+
+/// The namespace that somebody means: by the name that answers show, or its inode number.
+fn find_netns(facts: &Facts<'_>, wanted: &str) -> Result<NetnsId, String> {
+    let all = facts.all_netns();
+    let named: Vec<_> = all.iter().map(|id| facts.netns_ref(*id)).collect();
+    let is_meant = |netns: &&crate::model::NetnsRef| {
+        let inode = netns.id.inode().map(|inode| inode.to_string());
+        netns.name.as_ref().is_some_and(|name| name.is(wanted)) || inode.as_deref() == Some(wanted)
+    };
+    let meant: Vec<NetnsId> = named.iter().filter(is_meant).map(|netns| netns.id).collect();
+    match meant.as_slice() {
+        [one] => Ok(*one),
+        [] => {
+            let names = few::few(named.iter().filter(|netns| netns.name.is_some()));
+            Err(format!(
+                "no network namespace {wanted:?} is visible; there is {names}, or an inode number"
+            ))
+        }
+        several => {
+            let inodes = few::few(several);
+            Err(format!("several network namespaces are called {wanted:?}: ask by inode: {inodes}"))
+        }
+    }
 }
 
 /// Says of an address that no namespace has that something may take it all the same.

@@ -5,19 +5,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::{
-    Address, Ancestor, Answer, Bytes, Capability, CauseCode, Certificate, CgroupPath, ChainId,
-    Connections, Container, ContainerRef, Element, Ending, Flow, FlowFilter, Frontend, Gap,
-    GapKind, GapSource, HopKind, Host, Impact, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext,
-    KubeObjects, Link, LinkKind, NetSettings, Netns, NetnsId, Network, Owner, Owners, Pid, Port,
-    PortFacts, PortRange, PortSocket, Process, Proto, Published, Query, Read, Route, RouteFound,
-    RouteQuery, Rule, Ruleset, Runtime, Scope, Set, SetId, Socket, SocketFilter, SocketInode,
-    SocketState, SourceReport, StartTime, Teller, TlsAsk, ToldBy, Vantage, Verdict, Watched,
+    Address, Ancestor, Answer, BindAsk, BindError, Bytes, Capability, CauseCode, Certificate,
+    CgroupPath, ChainId, Connections, Container, ContainerRef, Element, Ending, Flow, FlowFilter,
+    Frontend, Gap, GapKind, GapSource, HopKind, Host, Impact, IpSet, IpSetId, KernelPort, KubeAsk,
+    KubeContext, KubeObjects, Link, LinkKind, NetSettings, Netns, NetnsId, Network, Owner, Owners,
+    Pid, Port, PortFacts, PortRange, PortSocket, Process, Proto, Published, Query, Read, Route,
+    RouteFound, RouteQuery, Rule, Ruleset, Runtime, Scope, Set, SetId, Socket, SocketFilter,
+    SocketInode, SocketState, SourceReport, StartTime, Teller, TlsAsk, ToldBy, Vantage, Verdict,
+    Watched,
 };
 use crate::node::{
-    Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Node, Observed, Prefetch, Processes,
-    Reports, Runtimes, Sockets, Topology,
+    Attempts, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Node, Observed, Prefetch,
+    Processes, Reports, Runtimes, Sockets, Topology,
 };
 
+mod bind;
 mod budget;
 mod calls;
 mod certificate;
@@ -359,6 +361,12 @@ impl Clusters for TestNode {
 impl Listeners for TestNode {
     fn certificates(&self, asks: &[TlsAsk]) -> Vec<Read<Option<Certificate>>> {
         self.certificates.ask(asks)
+    }
+}
+
+impl Attempts for TestNode {
+    fn try_bind(&self, _: &BindAsk) -> Read<Option<Result<(), BindError>>> {
+        Read::default()
     }
 }
 

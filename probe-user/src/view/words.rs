@@ -46,6 +46,7 @@ pub(super) fn capability(capability: Capability) -> &'static str {
         Capability::CapSysAdmin => "CAP_SYS_ADMIN",
         Capability::CapNetAdmin => "CAP_NET_ADMIN",
         Capability::CapDacReadSearch => "CAP_DAC_READ_SEARCH",
+        Capability::CapNetBindService => "CAP_NET_BIND_SERVICE",
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod asking;
 mod balance;
+mod bind;
 mod btf;
 mod cgroups;
 mod clock;

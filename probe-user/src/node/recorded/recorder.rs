@@ -7,15 +7,15 @@ use std::sync::Arc;
 
 use super::{ElementOf, Facts, FlowsOf, InContainer, Recording, SocketsOf};
 use crate::model::{
-    Address, Bytes, Certificate, CgroupPath, ChainId, Connections, Container, ContainerRef,
-    Element, Flow, FlowFilter, Frontend, Host, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext,
-    KubeObjects, Link, NetSettings, Netns, NetnsId, Owners, Pid, PortFacts, PortSocket, Process,
-    Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter,
-    SocketInode, SourceReport, TlsAsk, Watched,
+    Address, BindAsk, BindError, Bytes, Certificate, CgroupPath, ChainId, Connections, Container,
+    ContainerRef, Element, Flow, FlowFilter, Frontend, Host, IpSet, IpSetId, KernelPort, KubeAsk,
+    KubeContext, KubeObjects, Link, NetSettings, Netns, NetnsId, Owners, Pid, PortFacts,
+    PortSocket, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket,
+    SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
 };
 use crate::node::{
-    Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Node, Observed, Prefetch, Processes,
-    Reports, Runtimes, Sockets, Topology,
+    Attempts, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Node, Observed, Prefetch,
+    Processes, Reports, Runtimes, Sockets, Topology,
 };
 
 /// Passes every read on to another node and keeps what it gave.
@@ -191,6 +191,13 @@ impl Listeners for Recorder<'_> {
     fn certificates(&self, asks: &[TlsAsk]) -> Vec<Read<Option<Certificate>>> {
         let reads = self.node.certificates(asks);
         asks.iter().zip(reads).map(|(ask, read)| keep!(self.certificates, *ask, read)).collect()
+    }
+}
+
+impl Attempts for Recorder<'_> {
+    // What would happen to another try is not known.
+    fn try_bind(&self, ask: &BindAsk) -> Read<Option<Result<(), BindError>>> {
+        self.node.try_bind(ask)
     }
 }
 

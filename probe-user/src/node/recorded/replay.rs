@@ -7,15 +7,15 @@ use std::sync::Arc;
 use super::names::is_id;
 use super::{Asked, ElementOf, FlowsOf, InContainer, Recording, SocketsOf};
 use crate::model::{
-    Address, Bytes, Certificate, CgroupPath, ChainId, Connections, Container, ContainerRef,
-    Element, Flow, FlowFilter, Frontend, Gap, GapKind, Host, Impact, IpSet, IpSetId, KernelPort,
-    KubeAsk, KubeContext, KubeObjects, Link, NetSettings, Netns, NetnsId, Owners, Pid, PortFacts,
-    PortSocket, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket,
-    SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
+    Address, BindAsk, BindError, Bytes, Certificate, CgroupPath, ChainId, Connections, Container,
+    ContainerRef, Element, Flow, FlowFilter, Frontend, Gap, GapKind, Host, Impact, IpSet, IpSetId,
+    KernelPort, KubeAsk, KubeContext, KubeObjects, Link, NetSettings, Netns, NetnsId, Owners, Pid,
+    PortFacts, PortSocket, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId,
+    Socket, SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
 };
 use crate::node::{
-    Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Observed, Prefetch, Processes,
-    Reports, Runtimes, Sockets, Topology,
+    Attempts, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Observed, Prefetch,
+    Processes, Reports, Runtimes, Sockets, Topology,
 };
 
 /// Answers from a recording. The same question as was asked then gets the same
@@ -321,6 +321,13 @@ impl Listeners for Recorded {
             ),
         };
         asks.iter().map(answer).collect()
+    }
+}
+
+impl Attempts for Recorded {
+    fn try_bind(&self, _: &BindAsk) -> Read<Option<Result<(), BindError>>> {
+        let gap = Gap::new(Impact::Bind, GapKind::Recording, "nothing can be tried on a recording");
+        Read::partial(None, gap)
     }
 }
 

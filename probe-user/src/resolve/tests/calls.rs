@@ -71,6 +71,9 @@ counted! {
     Listeners {
         certificates(asks: &[TlsAsk]) -> Vec<Read<Option<Certificate>>>;
     }
+    Attempts {
+        try_bind(ask: &BindAsk) -> Read<Option<Result<(), BindError>>>;
+    }
     Observed {
         observed() -> Read<Option<Watched>>;
     }

@@ -19,7 +19,7 @@ pub(super) fn write(page: &mut Page<'_>, answer: &Answer, host: &Host, sources: 
     };
     let statement = page.style.text(&statement);
     page.paragraph("", "    ", Some(Ink::Strong), &format!("{query}: {statement}"));
-    page.entry("  ", ("next:", 6, Ink::Label), &next);
+    page.entry("  ", ("next:", 6, Ink::Label), &page.style.text(&next));
 }
 
 /// Nothing leads to what somebody wanted to know all ports of.
@@ -93,7 +93,13 @@ fn surely(answer: &Answer, host: &Host) -> String {
 
 fn not_found_next(answer: &Answer) -> String {
     match answer.query.scope {
-        _ if !answer.held.is_empty() => "`whereis-port list` shows what does listen".to_owned(),
+        _ if !answer.held.is_empty() => {
+            let ask = match answer.query.ports.first == answer.query.ports.last {
+                true => answer.query.text.clone(),
+                false => "PORT".to_owned(),
+            };
+            format!("`whereis-port bind {ask}` says who could be bound to it all the same")
+        }
         Scope::Everywhere => "`whereis-port list` shows what does listen. If a container or service should be behind this port: is it running, and is the port published on this node?".to_owned(),
         Scope::Address(_) => format!(
             "`whereis-port {}` looks on every address and in every namespace; `whereis-port list` shows what does listen",
