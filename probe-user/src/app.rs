@@ -1,5 +1,6 @@
 //! Puts the parts together: arguments, a node, answers, a view, an exit status.
 
+mod bind;
 mod fleet;
 mod learning;
 mod logs;
@@ -143,6 +144,10 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Some(Command::Unpin) => unpin(&mut out)?,
         Some(Command::List(args)) => {
             on_node(&cli.global, None, |node| list(node, &cli.global, args, &mut out))?
+        }
+        Some(Command::Bind(args)) => {
+            let questions = bind::questions(&cli.global, args)?;
+            on_node(&cli.global, None, |node| bind::run(node, &cli.global, &questions, &mut out))?
         }
         Some(Command::Trace(args)) => trace::run(&cli.global, args, &mut out)?,
         None if subject.is_some() => on_node(&cli.global, None, |node| {

@@ -1,5 +1,6 @@
 //! The command line: flags as typed, and questions as understood.
 
+mod bind;
 mod fleet;
 mod target;
 mod trace;
@@ -14,6 +15,7 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use crate::model::Subject;
 use crate::view::ColorChoice;
 
+pub use bind::{BindArgs, Reuse};
 pub use fleet::{CalledAs, FleetArgs, FleetCommand, called_as, complete, parse_plugin};
 pub use target::{BadTarget, parse_target};
 pub use trace::TraceArgs;
@@ -34,6 +36,7 @@ Examples:
   whereis-port 6443 --tls            also the certificate that is served there
   whereis-port list -t --container web
   whereis-port trace 8080            listeners on port 8080 as they come and go
+  whereis-port bind 8080             could a server have this port, and if not, why
   whereis-port cluster 30518         the same question to every node of a Kubernetes cluster
   whereis-port --record node.json list    everything, to answer from elsewhere
   whereis-port --replay node.json 30518
@@ -310,6 +313,9 @@ pub enum Command {
     /// Watch listeners come and go, with who did it, as it happens
     #[command(after_help = trace::HELP)]
     Trace(TraceArgs),
+    /// Say whether a server could be bound to a port, and if not, what is in its way
+    #[command(after_help = bind::HELP)]
+    Bind(BindArgs),
     /// Ask every node of a Kubernetes cluster, through agents
     #[command(after_help = fleet::HELP)]
     Cluster(FleetArgs),

@@ -30,6 +30,7 @@ fn the_help_teaches() {
     insta::assert_snapshot!("help-short", run(&["-h"]));
     insta::assert_snapshot!("help-list", run(&["list", "--help"]));
     insta::assert_snapshot!("help-trace", run(&["trace", "--help"]));
+    insta::assert_snapshot!("help-bind", run(&["bind", "--help"]));
 }
 
 #[test]

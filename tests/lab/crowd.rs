@@ -42,7 +42,8 @@ impl Random {
         Ok(Self(seed))
     }
 
-    fn below(&mut self, limit: u64) -> u64 {
+    /// A number below `limit`.
+    pub fn below(&mut self, limit: u64) -> u64 {
         // xorshift64*
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -50,7 +51,11 @@ impl Random {
         (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % limit
     }
 
-    fn pick<'a, T>(&mut self, from: &'a [T]) -> Result<&'a T> {
+    /// One of these.
+    ///
+    /// # Errors
+    /// When there are none.
+    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> Result<&'a T> {
         let index = usize::try_from(self.below(from.len().max(1) as u64))?;
         from.get(index).context("nothing to pick from")
     }

@@ -124,6 +124,8 @@ pub enum FixKind {
     SetSysctl,
     /// Set an interface up.
     SetLinkUp,
+    /// Make what has a port give it up, or wait until it does.
+    FreePort,
     /// Ask somewhere else.
     AskElsewhere,
     /// Look at something that says more.

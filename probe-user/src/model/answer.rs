@@ -6,7 +6,7 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Advice, Cluster, Condition, Container, ContainerRef, Evidence, Flows, Gap, InTheWay,
+    Advice, Cluster, Condition, Container, ContainerRef, Evidence, Flows, Gap, Held, InTheWay,
     KubeContext, NetnsId, Pod, Port, Process, Proto, Query, Served, Service, Socket, StopKind,
     ToldBy, Why,
 };
@@ -29,6 +29,10 @@ pub struct Answer {
     /// Where facts of this node and what a Kubernetes API says differ, and what else is
     /// worth saying of the port as a whole.
     pub findings: Vec<Finding>,
+    /// What has the port without listening on it, where nothing listens.
+    pub held: Vec<Held>,
+    /// How many kinds of holders more there are than those.
+    pub more_held: usize,
     /// The connections that conntrack knows; `None` when they were not read.
     pub flows: Option<Flows>,
     /// What could not be read, and what that could hide.

@@ -21,6 +21,9 @@ pub enum Impact {
     Way,
     /// Which connections are open now.
     Flow,
+    /// Whether something has a port without listening on it, so that nobody else can be bound
+    /// to it.
+    Bind,
 }
 
 /// A fact that could not be read.

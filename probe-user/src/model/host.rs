@@ -45,6 +45,8 @@ pub enum Capability {
     CapNetAdmin,
     /// Read files of other users.
     CapDacReadSearch,
+    /// Bind privileged ports. Nothing is read with it.
+    CapNetBindService,
 }
 
 impl Host {

@@ -8,6 +8,7 @@ mod advice;
 mod answer;
 mod attached;
 mod balance;
+mod bind;
 mod cgroup;
 mod container;
 mod event;
@@ -15,6 +16,7 @@ mod evidence;
 mod flow;
 mod gap;
 mod gap_source;
+mod held;
 mod host;
 mod kube;
 mod net;
@@ -36,6 +38,7 @@ pub use attached::{
     Attached, Attachment, CgroupHook, CgroupOf, CgroupProgram, DeviceHook, InTheWay, Program,
 };
 pub use balance::{Balancer, Frontend, FrontendKind, FrontendScope, Server};
+pub use bind::{Bind, BindAsk, BindError, BindNote};
 pub use cgroup::{CgroupPath, ContainerRef, PodRef, parse_proc_cgroup};
 pub use container::{
     Cluster, Container, Network, Pod, Published, Runtime, Service, is_manifest_hash,
@@ -45,6 +48,7 @@ pub use evidence::{Evidence, EvidenceSource, Teller, ToldBy};
 pub use flow::{Flow, FlowFilter, Flows, FlowsTo, NetSettings};
 pub use gap::{Gap, Impact, Read, SourceReport};
 pub use gap_source::{GapKind, GapSource};
+pub use held::{Held, HeldAs, PortFacts, PortSocket};
 pub use host::{Capability, Host};
 pub use kube::{
     ContainerSort, ContextId, KubeAsk, KubeContainer, KubeContainerPort, KubeContext, KubeEndpoint,
@@ -57,7 +61,7 @@ pub use process::{Ancestor, Process, StartTime};
 pub use query::{Query, Scope, Subject};
 pub use reason::{Cause, CauseCode, StopKind, Why};
 pub(crate) use socket::LOOPBACK4;
-pub use socket::{Connections, Port, PortRange, Socket, SocketFilter, SocketState};
+pub use socket::{AcceptQueue, Connections, Port, PortRange, Socket, SocketFilter, SocketState};
 pub use tls::{Certificate, CertificateName, Served, TlsAsk, Validity};
 pub use watched::{Accepted, Observed, Watched};
 pub(crate) use watched::{counted, spoken_ms};

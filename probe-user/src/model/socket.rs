@@ -52,6 +52,33 @@ pub enum SocketState {
     Listen,
     /// UDP bound to a port and not connected: takes packets from any peer.
     Unconnected,
+    /// TCP bound to a port, and neither listening nor connected.
+    Bound,
+    /// TCP that is being connected from here.
+    SynSent,
+    /// TCP that is being connected to here.
+    SynReceived,
+    /// TCP with a connection; UDP with a peer, which it takes packets from alone.
+    Established,
+    /// TCP closed here, the other side has not said that it knows.
+    FinWait1,
+    /// TCP closed here, and not yet by the other side.
+    FinWait2,
+    /// TCP closed by both, this side first: the kernel remembers it for a minute.
+    TimeWait,
+    /// TCP closed by the other side, and not yet by the process here.
+    CloseWait,
+    /// TCP closed by both, the other side first and not yet acknowledged.
+    LastAck,
+    /// TCP closed by both at the same time.
+    Closing,
+}
+
+impl SocketState {
+    /// Whether it takes what anybody sends: a listener.
+    pub fn is_listener(self) -> bool {
+        matches!(self, Self::Listen | Self::Unconnected)
+    }
 }
 
 /// One listening or bound socket, from sock_diag or `/proc/PID/net`.
@@ -80,6 +107,28 @@ pub struct Socket {
     /// The cgroup v2 id of the task that created the socket
     /// (`INET_DIAG_CGROUP_ID`, Linux 5.8).
     pub cgroup_id: Option<u64>,
+    /// The connections that wait to be accepted, of TCP that listens. `None` for all else,
+    /// and where nothing that was read tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<AcceptQueue>,
+}
+
+/// Connections of a listener that are made, and that no process has accepted yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct AcceptQueue {
+    /// How many there are (`sk_ack_backlog`; `Recv-Q` of ss).
+    pub waiting: u32,
+    /// How many `listen` allowed, cut at `net.core.somaxconn` (`sk_max_ack_backlog`; `Send-Q`
+    /// of ss).
+    pub limit: u32,
+}
+
+impl AcceptQueue {
+    /// Whether new connections are dropped: the kernel takes one more than the limit
+    /// (`sk_acceptq_is_full`).
+    pub fn is_full(self) -> bool {
+        self.waiting > self.limit
+    }
 }
 
 impl Socket {

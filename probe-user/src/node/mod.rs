@@ -8,12 +8,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::model::{
-    Address, Attached, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId,
-    Connections, Container, ContainerRef, Element, Flow, FlowFilter, Frontend, Host, InputFound,
-    InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute,
-    NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule, Process, Read, Route, RouteFound,
-    RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk,
-    Watched,
+    Address, Attached, BindAsk, BindError, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram,
+    ChainId, Connections, Container, ContainerRef, Element, Flow, FlowFilter, Frontend, Host,
+    InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link,
+    LocalRoute, NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule, PortFacts, PortSocket,
+    Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter,
+    SocketInode, SourceReport, TlsAsk, Watched,
 };
 
 #[cfg(feature = "fuzzing")]
@@ -65,6 +65,10 @@ pub trait Topology {
 
     /// What these namespaces forward.
     fn settings(&self, netns: &[NetnsId]) -> Read<Vec<NetSettings>>;
+
+    /// What in these namespaces decides who may have a port, and what the kernel counts of
+    /// their listeners.
+    fn port_facts(&self, netns: &[NetnsId]) -> Read<Vec<PortFacts>>;
 }
 
 /// Who listens, and who holds that.
@@ -72,6 +76,12 @@ pub trait Sockets {
     /// Listening TCP and bound, unconnected UDP sockets of these namespaces that
     /// pass `filter`.
     fn sockets(&self, netns: &[NetnsId], filter: &SocketFilter) -> Read<Vec<Socket>>;
+
+    /// Every socket of these namespaces that has a port and passes `filter`, whatever its
+    /// state: listeners, connections, what is left of them, and what is merely bound. What
+    /// could not be read keeps nobody from saying who listens: its impact is
+    /// [`Impact::Bind`](crate::model::Impact::Bind).
+    fn port_sockets(&self, netns: &[NetnsId], filter: &SocketFilter) -> Read<Vec<PortSocket>>;
 
     /// Who holds these sockets.
     fn owners(&self, inodes: &BTreeSet<SocketInode>) -> Read<Owners>;
@@ -167,6 +177,13 @@ pub trait Listeners {
     fn certificates(&self, asks: &[TlsAsk]) -> Vec<Read<Option<Certificate>>>;
 }
 
+/// What is tried, because nothing tells of it for sure.
+pub trait Attempts {
+    /// Binds such a socket in its namespace and closes it at once: nothing listens, and nothing
+    /// is sent. What the kernel said; `None` when it could not be tried.
+    fn try_bind(&self, ask: &BindAsk) -> Read<Option<Result<(), BindError>>>;
+}
+
 /// What was seen while somebody watched.
 pub trait Observed {
     /// What watching this node told of where its listeners lead; `None` when it
@@ -209,6 +226,7 @@ pub trait Node:
     + Runtimes
     + Clusters
     + Listeners
+    + Attempts
     + Observed
     + Reports
     + Prefetch
@@ -226,6 +244,7 @@ impl<N> Node for N where
         + Runtimes
         + Clusters
         + Listeners
+        + Attempts
         + Observed
         + Reports
         + Prefetch

@@ -1,16 +1,19 @@
 //! From facts and a question to an answer. No I/O, no clock, and it can't fail:
 //! what is missing becomes a gap of the answer.
 
+mod bind;
 mod budget;
 mod certificate;
 mod cluster;
 mod component;
+mod conflict;
 mod event;
 mod facts;
 mod few;
 mod flows;
 mod forward;
 mod from_node;
+mod held;
 mod kube;
 mod learn;
 mod list;
@@ -32,6 +35,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+pub use bind::{BindQuestion, bind};
 pub use certificate::add as add_certificates;
 pub use event::{concerns, trace, unnamed};
 pub use flows::add as add_flows;
@@ -121,6 +125,7 @@ fn answer_from(facts: &Facts<'_>, query: &Query, wanted: &dyn Fn(&Path) -> bool)
     paths.retain(wanted);
     facts.say_cut(Impact::Port);
     let verdict = verdict(facts, &paths);
+    let (held, more_held) = held::of(facts, query, &paths);
     let mut reach = reach::of(facts, &mut paths, &tried);
     facts.say_cut(Impact::Reach);
     kube::complete(&joined, &paths, &mut reach);
@@ -131,12 +136,18 @@ fn answer_from(facts: &Facts<'_>, query: &Query, wanted: &dyn Fn(&Path) -> bool)
         // no rule takes.
         gaps.retain(|gap| gap.impact != Impact::Name || facts.is_of_api(gap));
     }
+    if verdict != Verdict::NotFound {
+        // Only "surely nothing" needs to know of everything that could hold the port.
+        gaps.retain(|gap| gap.impact != Impact::Bind);
+    }
     Answer {
         query: query.clone(),
         verdict,
         paths,
         more: facts.unshown(),
         reach,
+        held,
+        more_held,
         flows: None,
         gaps,
         findings: joined.findings,
@@ -184,6 +195,30 @@ fn places_of(facts: &Facts<'_>, address: IpAddr) -> Vec<NetnsId> {
         places = facts.all_netns().into_iter().filter(takes).collect();
     }
     places
+}
+
+/// The namespace that somebody means: by the name that answers show, or its inode number.
+fn find_netns(facts: &Facts<'_>, wanted: &str) -> Result<NetnsId, String> {
+    let all = facts.all_netns();
+    let named: Vec<_> = all.iter().map(|id| facts.netns_ref(*id)).collect();
+    let is_meant = |netns: &&crate::model::NetnsRef| {
+        let inode = netns.id.inode().map(|inode| inode.to_string());
+        netns.name.as_ref().is_some_and(|name| name.is(wanted)) || inode.as_deref() == Some(wanted)
+    };
+    let meant: Vec<NetnsId> = named.iter().filter(is_meant).map(|netns| netns.id).collect();
+    match meant.as_slice() {
+        [one] => Ok(*one),
+        [] => {
+            let names = few::few(named.iter().filter(|netns| netns.name.is_some()));
+            Err(format!(
+                "no network namespace {wanted:?} is visible; there is {names}, or an inode number"
+            ))
+        }
+        several => {
+            let inodes = few::few(several);
+            Err(format!("several network namespaces are called {wanted:?}: ask by inode: {inodes}"))
+        }
+    }
 }
 
 /// Says of an address that no namespace has that something may take it all the same.

@@ -5,25 +5,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::{
-    Address, Ancestor, Answer, Attached, Bytes, Capability, CauseCode, Certificate, CgroupOf,
-    CgroupPath, CgroupProgram, ChainId, Connections, Container, ContainerRef, Element, Ending,
-    Flow, FlowFilter, Frontend, Gap, GapKind, GapSource, HopKind, Host, Impact, InputFound,
-    InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LinkKind,
-    LocalRoute, NetSettings, Netns, NetnsId, Network, Owner, Owners, Pid, PolicyRule, Port,
-    PortRange, Process, Proto, Published, Query, Read, Route, RouteFound, RouteQuery, Rule,
-    Ruleset, Runtime, Scope, Set, SetId, Socket, SocketFilter, SocketInode, SocketState,
-    SourceReport, StartTime, Teller, TlsAsk, ToldBy, Vantage, Verdict, Watched,
+    Address, Ancestor, Answer, Attached, BindAsk, BindError, Bytes, Capability, CauseCode,
+    Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId, Connections, Container,
+    ContainerRef, Element, Ending, Flow, FlowFilter, Frontend, Gap, GapKind, GapSource, HopKind,
+    Host, Impact, InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext,
+    KubeObjects, Link, LinkKind, LocalRoute, NetSettings, Netns, NetnsId, Network, Owner, Owners,
+    Pid, PolicyRule, Port, PortFacts, PortRange, PortSocket, Process, Proto, Published, Query,
+    Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Runtime, Scope, Set, SetId, Socket,
+    SocketFilter, SocketInode, SocketState, SourceReport, StartTime, Teller, TlsAsk, ToldBy,
+    Vantage, Verdict, Watched,
 };
 use crate::node::{
-    Attachments, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Node, Observed,
-    Prefetch, Processes, Reports, Runtimes, Sockets, Topology,
+    Attachments, Attempts, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Node,
+    Observed, Prefetch, Processes, Reports, Runtimes, Sockets, Topology,
 };
 
+mod bind;
 mod budget;
 mod calls;
 mod certificate;
 mod cluster;
 mod event;
+mod held;
 mod in_the_way;
 mod kube;
 mod namespaces;
@@ -41,6 +44,11 @@ struct TestNode {
     host: Host,
     netns: Vec<Netns>,
     sockets: Vec<Socket>,
+    /// Those that are no listeners.
+    port_sockets: Vec<PortSocket>,
+    port_facts: Vec<PortFacts>,
+    /// Of what is no listener.
+    port_gaps: Vec<Gap>,
     owners: Owners,
     processes: Vec<Process>,
     links: Vec<Link>,
@@ -105,6 +113,9 @@ impl TestNode {
             host,
             netns: vec![netns(HOST, None)],
             sockets: Vec::new(),
+            port_sockets: Vec::new(),
+            port_facts: Vec::new(),
+            port_gaps: Vec::new(),
             owners: Owners::default(),
             processes: Vec::new(),
             links: vec![device(1, "lo", LinkKind::Loopback), device(2, "eth0", LinkKind::Device)],
@@ -183,6 +194,7 @@ impl TestNode {
             uid: 0,
             ifindex: None,
             cgroup_id: None,
+            queue: None,
         });
         self
     }
@@ -280,6 +292,9 @@ impl Topology for TestNode {
     fn settings(&self, netns: &[NetnsId]) -> Read<Vec<NetSettings>> {
         of(&self.settings, netns, |settings| settings.netns)
     }
+    fn port_facts(&self, netns: &[NetnsId]) -> Read<Vec<PortFacts>> {
+        of(&self.port_facts, netns, |f| f.netns)
+    }
 }
 
 impl Sockets for TestNode {
@@ -287,6 +302,13 @@ impl Sockets for TestNode {
         let mut read = of(&self.sockets, netns, |s| s.netns);
         read.value.retain(|s| filter.matches(s));
         read
+    }
+    fn port_sockets(&self, netns: &[NetnsId], filter: &SocketFilter) -> Read<Vec<PortSocket>> {
+        let listener = |s: &Socket| PortSocket { socket: s.clone(), peer: None, expires_ms: None };
+        let mut all: Vec<PortSocket> = self.sockets.iter().map(listener).collect();
+        all.extend(self.port_sockets.iter().cloned());
+        all.retain(|s| netns.contains(&s.socket.netns) && filter.matches(&s.socket));
+        Read { value: all, gaps: self.port_gaps.clone() }
     }
     fn owners(&self, inodes: &BTreeSet<SocketInode>) -> Read<Owners> {
         let mut owners = self.owners.clone();
@@ -376,6 +398,12 @@ impl Clusters for TestNode {
 impl Listeners for TestNode {
     fn certificates(&self, asks: &[TlsAsk]) -> Vec<Read<Option<Certificate>>> {
         self.certificates.ask(asks)
+    }
+}
+
+impl Attempts for TestNode {
+    fn try_bind(&self, _: &BindAsk) -> Read<Option<Result<(), BindError>>> {
+        Read::default()
     }
 }
 

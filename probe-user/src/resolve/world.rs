@@ -18,8 +18,8 @@ use crate::model::{
     Address, Attached, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId, Container,
     ContainerRef, Element, Flow, FlowFilter, Frontend, Gap, Host, InputFound, InputQuery, IpSet,
     IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute, NetSettings, Netns,
-    NetnsId, Owners, Pid, PolicyRule, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset,
-    Set, SetId, Socket, SocketFilter, SocketInode, TlsAsk, Watched,
+    NetnsId, Owners, Pid, PolicyRule, PortFacts, PortSocket, Process, Read, Route, RouteFound,
+    RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, TlsAsk, Watched,
 };
 use crate::node::Node;
 
@@ -94,6 +94,8 @@ impl<T: Clone> OfNetns<T> {
 #[derive(Default)]
 struct Known {
     sockets: Table<(Vec<NetnsId>, SocketFilter), Rc<[Socket]>>,
+    port_sockets: Table<(Vec<NetnsId>, SocketFilter), Rc<[PortSocket]>>,
+    port_facts: OfNetns<PortFacts>,
     owners: Table<BTreeSet<SocketInode>, Rc<Owners>>,
     processes: Table<Vec<Pid>, Rc<[Process]>>,
     links: OfNetns<Link>,
@@ -188,6 +190,7 @@ impl<'a> World<'a> {
         attached: Attached;
         policy_rules: PolicyRule;
         local_routes: LocalRoute;
+        port_facts: PortFacts, by |one| one.netns;
     }
 
     /// Says which sockets will be asked for, so that a slow source can begin.
@@ -205,6 +208,15 @@ impl<'a> World<'a> {
         let key = |one: &Socket| (one.netns, one.proto, one.port, one.address, one.inode);
         let read = || self.node.sockets(netns, filter).map(|all| sorted(all, key));
         self.known.sockets.get(&asked, read)
+    }
+
+    pub(super) fn port_sockets(
+        &self,
+        netns: &[NetnsId],
+        filter: &SocketFilter,
+    ) -> Fact<Rc<[PortSocket]>> {
+        let asked = (netns.to_vec(), *filter);
+        self.known.port_sockets.get(&asked, || self.node.port_sockets(netns, filter).map(Rc::from))
     }
 
     /// In the order that [`Owners::of`] needs.

@@ -1,6 +1,7 @@
 //! Showing answers: text, JSON, tables. Pure: data in, text out. Everything
 //! that came from outside is made safe here, by [`sanitize`], and only here.
 
+pub mod bind;
 pub mod doctor;
 pub mod fleet;
 pub mod install;
@@ -14,6 +15,7 @@ pub mod tui;
 
 #[cfg(test)]
 mod fixtures;
+mod held;
 mod layout;
 pub(crate) mod shell;
 mod words;

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::style::Style;
-use crate::model::{Capability, Cluster, Container, Ending, HopKind, Host, Vantage};
+use crate::model::{Capability, Cluster, Container, Ending, HopKind, Host, SocketState, Vantage};
 
 /// Every capability that a remedy may name.
 const CAPABILITIES: [Capability; 4] = [
@@ -46,6 +46,7 @@ pub(super) fn capability(capability: Capability) -> &'static str {
         Capability::CapSysAdmin => "CAP_SYS_ADMIN",
         Capability::CapNetAdmin => "CAP_NET_ADMIN",
         Capability::CapDacReadSearch => "CAP_DAC_READ_SEARCH",
+        Capability::CapNetBindService => "CAP_NET_BIND_SERVICE",
     }
 }
 
@@ -58,6 +59,24 @@ pub(super) fn hop(kind: HopKind) -> &'static str {
         HopKind::Service => "service",
         HopKind::Kernel => "kernel",
         HopKind::OffNode => "off node",
+    }
+}
+
+/// A socket's state, by the kernel's name for it.
+pub(super) fn socket_state(state: SocketState) -> &'static str {
+    match state {
+        SocketState::Listen => "LISTEN",
+        SocketState::Unconnected => "UNCONN",
+        SocketState::Bound => "BOUND",
+        SocketState::SynSent => "SYN_SENT",
+        SocketState::SynReceived => "SYN_RECV",
+        SocketState::Established => "ESTABLISHED",
+        SocketState::FinWait1 => "FIN_WAIT1",
+        SocketState::FinWait2 => "FIN_WAIT2",
+        SocketState::TimeWait => "TIME_WAIT",
+        SocketState::CloseWait => "CLOSE_WAIT",
+        SocketState::LastAck => "LAST_ACK",
+        SocketState::Closing => "CLOSING",
     }
 }
 

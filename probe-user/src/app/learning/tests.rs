@@ -49,6 +49,7 @@ fn proxy() -> Learner {
         uid: 0,
         ifindex: None,
         cgroup_id: None,
+        queue: None,
     };
     let holder = Owner { inode: 1, pid: 5, start: StartTime(7), tid: None, fd: 3 };
     Learner::new(&[socket], &Owners { holders: vec![holder], ..Owners::default() })

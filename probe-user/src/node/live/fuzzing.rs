@@ -4,7 +4,7 @@ use crate::model::{NetnsId, Proto};
 
 use super::{
     attached, balance, btf, conntrack, containers, cri, ebpf, files, kube, mounts,
-    netlink as framing, process, procnet, procs, rtnl, rules, sockdiag, tls,
+    netlink as framing, ports, process, procnet, procs, rtnl, rules, sockdiag, tls,
 };
 
 pub(crate) use rules::fuzzing::{ip_set, legacy_table, nf_tables, nf_tables_expressions, xtables};
@@ -61,7 +61,9 @@ pub(crate) fn proc(bytes: &[u8]) {
     mounts::interesting(bytes, 16);
     procs::parse_start_time(bytes);
     files::arguments(bytes);
-    process::fuzz(&String::from_utf8_lossy(bytes));
+    let text = String::from_utf8_lossy(bytes);
+    process::fuzz(&text);
+    ports::fuzz(&text);
     for proto in Proto::ALL {
         let _ = procnet::parse(bytes, NetnsId::Inode(1), proto);
     }

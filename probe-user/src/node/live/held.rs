@@ -5,7 +5,6 @@
 //! path of that mount, and `/` once it is gone.
 
 use std::ffi::CStr;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
@@ -19,7 +18,8 @@ use super::safefs::Unreadable;
 const FIRST: u64 = 0xEFFF_FFF0;
 
 /// The network namespace that a descriptor was opened on through a mount that
-/// is gone. `process` is the directory of a process, `path` that of `table`.
+/// is gone, so that it points to `/`. `process` is the directory of a process, `path` that of
+/// `table`.
 ///
 /// # Errors
 /// When nobody could say what the descriptor leads to.
@@ -30,11 +30,6 @@ pub(super) fn detached(
     table: &OwnedFd,
     name: &CStr,
 ) -> Result<Option<u64>, Unreadable> {
-    let mut buffer = [MaybeUninit::uninit(); 8];
-    let target = rustix::fs::readlinkat_raw(table, name, &mut buffer);
-    if !target.is_ok_and(|(target, _)| *target == *b"/") {
-        return Ok(None);
-    }
     let info = format!("{}info/{}", path.to_string_lossy(), name.to_string_lossy());
     let info = files::read(process, info, files::SMALL).unwrap_or_default().bytes;
     if !may_be_namespace(&info) {

@@ -61,6 +61,7 @@ fn capabilities() -> Vec<Capability> {
         (CapabilitySet::SYS_ADMIN, Capability::CapSysAdmin),
         (CapabilitySet::NET_ADMIN, Capability::CapNetAdmin),
         (CapabilitySet::DAC_READ_SEARCH, Capability::CapDacReadSearch),
+        (CapabilitySet::NET_BIND_SERVICE, Capability::CapNetBindService),
     ]
     .into_iter()
     .filter(|(bit, _)| effective.contains(*bit))

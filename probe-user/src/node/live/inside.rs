@@ -8,7 +8,9 @@ use super::enter::{Door, Refused};
 use super::gaps::read_or_gap;
 use super::rtnl::Rtnl;
 use super::{LiveNode, Memo, gaps, owners, procnet};
-use crate::model::{Gap, GapKind, GapSource, Impact, NetnsId, Read, Socket, SocketFilter};
+use crate::model::{
+    Gap, GapKind, GapSource, Impact, NetnsId, PortSocket, Read, Socket, SocketFilter,
+};
 
 impl LiveNode {
     /// Reads something of each namespace from inside it, once. What a vanished
@@ -102,7 +104,7 @@ impl LiveNode {
         })
     }
 
-    /// The sockets of a namespace that can't be entered, or whose kernel lacks
+    /// The listeners of a namespace that can't be entered, or whose kernel lacks
     /// sock_diag, from the tables of a process or thread in it. `Err` says why
     /// there are none to read.
     pub(super) fn sockets_by_proc(
@@ -111,6 +113,18 @@ impl LiveNode {
         filter: &SocketFilter,
         why: &str,
     ) -> Result<Read<Vec<Socket>>, String> {
+        let sockets = self.port_sockets_by_proc(id, filter, why)?;
+        let listeners = sockets.into_iter().map(|s| s.socket).filter(|s| s.state.is_listener());
+        Ok(Read::whole(listeners.collect()))
+    }
+
+    /// The same of sockets in whatever state.
+    pub(super) fn port_sockets_by_proc(
+        &self,
+        id: NetnsId,
+        filter: &SocketFilter,
+        why: &str,
+    ) -> Result<Vec<PortSocket>, String> {
         let found = &self.found().0;
         let mut last = why.to_owned();
         for task in found.tasks.get(&id).into_iter().flatten() {
@@ -126,7 +140,7 @@ impl LiveNode {
                         "fallback for netns {id} ({why}): v6only and bound device not told"
                     );
                     self.log("/proc/PID/net", since, &[], detail);
-                    return Ok(Read::whole(sockets));
+                    return Ok(sockets);
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => last = format!("/proc/{task}/net: {error}"),

@@ -1,14 +1,16 @@
 //! What a reading of the socket iterator says, in the model's words. Pure.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use probe_common::{AF_INET6, Filter, OtherRecord, SocketRecord, TCP, UDP, state};
 
 use super::ebpf::Reading;
 use super::netns::Place;
+use super::sockdiag;
 use crate::model::{
-    NetnsId, Owner, Pid, Port, PortRange, Proto, Socket, SocketFilter, SocketState, StartTime,
+    NetnsId, Owner, Pid, Port, PortRange, PortSocket, Proto, Socket, SocketFilter, SocketState,
+    StartTime,
 };
 
 /// The iterator's filter for what is asked. `others`: whether other sockets are
@@ -24,6 +26,11 @@ pub(super) fn filter(asked: &SocketFilter, others: bool) -> Filter {
             | if others { Filter::WANT_OTHERS } else { 0 },
         ..Filter::ALL
     }
+}
+
+/// The same for sockets in every state.
+pub(super) fn filter_of_ports(asked: &SocketFilter) -> Filter {
+    Filter { states: u16::MAX, ..filter(asked, false) }
 }
 
 /// Brings the records of one socket together, which the functions below rely on.
@@ -46,13 +53,30 @@ pub(super) fn sockets(reading: &Reading) -> HashMap<u32, Vec<Socket>> {
 }
 
 fn socket(record: &SocketRecord) -> Option<Socket> {
-    let (proto, state) = match (record.protocol, record.state) {
-        (TCP, state::LISTEN) => (Proto::Tcp, SocketState::Listen),
-        (UDP, state::CLOSE) => (Proto::Udp, SocketState::Unconnected),
+    port_socket(record).map(|found| found.socket).filter(|socket| socket.state.is_listener())
+}
+
+/// Every socket of a sorted reading, each once, whatever its state.
+pub(super) fn port_sockets(reading: &Reading) -> Vec<PortSocket> {
+    let each = reading.sockets.chunk_by(|a, b| a.inode == b.inode);
+    each.filter_map(|of_one| of_one.iter().find_map(port_socket)).collect()
+}
+
+fn port_socket(record: &SocketRecord) -> Option<PortSocket> {
+    let proto = match record.protocol {
+        TCP => Proto::Tcp,
+        UDP => Proto::Udp,
         _ => return None,
     };
+    let state = sockdiag::state(proto, record.state)?;
+    let peer = SocketAddr::new(address(record.family, record.remote), record.remote_port);
+    let socket = bound(record, proto, state);
+    Some(PortSocket { socket, peer: (peer.port() != 0).then_some(peer), expires_ms: None })
+}
+
+fn bound(record: &SocketRecord, proto: Proto, state: SocketState) -> Socket {
     let v6 = record.family == AF_INET6;
-    Some(Socket {
+    Socket {
         netns: NetnsId::Inode(record.netns.into()),
         proto,
         state,
@@ -63,7 +87,8 @@ fn socket(record: &SocketRecord) -> Option<Socket> {
         uid: record.uid,
         ifindex: (record.ifindex != 0).then_some(record.ifindex),
         cgroup_id: (record.cgroup != 0).then_some(record.cgroup),
-    })
+        queue: None,
+    }
 }
 
 /// An address of a record.
@@ -283,7 +308,10 @@ mod tests {
         let closed = SocketRecord { state: state::CLOSE, ..record(1, 1, 2, 2, 3) };
         let udp =
             SocketRecord { protocol: UDP, state: state::ESTABLISHED, ..record(2, 1, 2, 2, 4) };
-        assert!(sockets(&reading(vec![closed, udp])).is_empty());
+        let reading = reading(vec![closed, udp]);
+        assert!(sockets(&reading).is_empty());
+        let states: Vec<_> = port_sockets(&reading).iter().map(|s| s.socket.state).collect();
+        assert_eq!(states, [SocketState::Bound, SocketState::Established]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod asking;
 mod attached;
 mod balance;
+mod bind;
 mod btf;
 mod cgroups;
 mod clock;
@@ -27,6 +28,7 @@ mod nat;
 mod netlink;
 mod netns;
 mod owners;
+mod ports;
 mod probes;
 mod process;
 mod procnet;
@@ -60,8 +62,8 @@ use crate::model::{
     Address, Certificate, CgroupPath, Connections, Container, ContainerRef, Flow, FlowFilter, Gap,
     GapKind, GapSource, Host, Impact, InputFound, InputQuery, KernelPort, KubeAsk, KubeContext,
     KubeObjects, Link, LinkKind, LocalRoute, NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule,
-    PortRange, Process, Read, Route, RouteFound, RouteQuery, Socket, SocketFilter, SocketInode,
-    SourceReport, TlsAsk, Watched,
+    PortFacts, PortRange, PortSocket, Process, Read, Route, RouteFound, RouteQuery, Socket,
+    SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
 };
 pub use clock::local_offset;
 use containers::Containers;
@@ -104,6 +106,10 @@ pub struct LiveNode {
     addresses: Memo<Address>,
     routes: Memo<rtnl::Routed>,
     kernel_ports: Memo<KernelPort>,
+    port_sockets: RefCell<Vec<ports::PortsRead>>,
+    port_facts: Memo<PortFacts>,
+    /// Sockets whose holders the probe was not asked for.
+    unprobed: RefCell<BTreeSet<SocketInode>>,
     connections: RefCell<HashMap<NetnsId, Vec<Connections>>>,
     flows: RefCell<HashMap<FlowFilter, Rc<Memo<Flow>>>>,
     rules: rules::Rules,
@@ -180,6 +186,9 @@ impl LiveNode {
             addresses: RefCell::default(),
             routes: RefCell::default(),
             kernel_ports: RefCell::default(),
+            port_sockets: RefCell::default(),
+            port_facts: RefCell::default(),
+            unprobed: RefCell::default(),
             connections: RefCell::default(),
             flows: RefCell::default(),
             rules: rules::Rules::default(),
@@ -406,15 +415,24 @@ impl LiveNode {
         let known = self.sockets.borrow();
         let socket = |inode| {
             let read = known.iter().filter_map(|r| r.read.as_ref().ok());
-            read.flat_map(|read| &read.value).find(move |s: &&Socket| s.inode == inode)
+            let mut sockets = read.flat_map(|read| &read.value);
+            let listener = sockets.find(|s: &&Socket| s.inode == inode).cloned();
+            listener.or_else(|| self.known_port_socket(inode).map(|found| found.socket))
         };
-        let has_closed = |socket: &&Socket| {
+        let has_closed = |socket: &Socket| {
             let ports = Some(PortRange::one(socket.port));
             let filter = SocketFilter { proto: Some(socket.proto), ports };
             let doors = self.doors([socket.netns]);
-            let again = self.pool.in_each(&doors, move |door| sockdiag::dump(door.id, &filter));
+            let (inode, is_listener) = (socket.inode, socket.state.is_listener());
+            let again = self.pool.in_each(&doors, move |door| -> io::Result<bool> {
+                if is_listener {
+                    return Ok(sockdiag::dump(door.id, &filter)?.iter().any(|s| s.inode == inode));
+                }
+                let (now, cut) = sockdiag::dump_of_ports(door.id, &filter)?;
+                Ok(cut || now.iter().any(|s| s.socket.inode == inode))
+            });
             // Only a read that worked proves anything.
-            matches!(again.first(), Some(Ok(Ok(now))) if now.iter().all(|s| s.inode != socket.inode))
+            matches!(again.first(), Some(Ok(Ok(false))))
         };
         let looked_at = unowned.filter_map(socket).take(SECOND_LOOKS);
         looked_at.filter(has_closed).map(|socket| socket.inode).collect()
@@ -493,6 +511,10 @@ impl Topology for LiveNode {
     fn settings(&self, netns: &[NetnsId]) -> Read<Vec<NetSettings>> {
         self.settings_inside(netns)
     }
+
+    fn port_facts(&self, netns: &[NetnsId]) -> Read<Vec<PortFacts>> {
+        self.port_facts_inside(netns)
+    }
 }
 
 impl Sockets for LiveNode {
@@ -532,7 +554,18 @@ impl Sockets for LiveNode {
             let since = Instant::now();
             let mut memo = self.owners.borrow_mut();
             let scanned = if self.is_probed() {
-                self.owners_probed(&missing)
+                let unprobed = self.unprobed.borrow();
+                let (left, probed): (BTreeSet<_>, BTreeSet<_>) =
+                    missing.iter().partition(|inode| unprobed.contains(inode));
+                self.owners_probed(&probed).and_then(|mut owners| {
+                    if !left.is_empty() {
+                        let scanned = owners::scan(&self.proc, &left)?;
+                        owners.holders.extend(scanned.holders);
+                        owners.denied = scanned.denied;
+                        owners.denied_total = scanned.denied_total;
+                    }
+                    Ok(owners)
+                })
             } else {
                 owners::scan(&self.proc, &missing).map_err(io::Error::from)
             };
@@ -589,6 +622,10 @@ impl Sockets for LiveNode {
             }
             read
         })
+    }
+
+    fn port_sockets(&self, netns: &[NetnsId], filter: &SocketFilter) -> Read<Vec<PortSocket>> {
+        self.port_sockets_of(netns, filter)
     }
 
     fn connections(&self, netns: &[NetnsId]) -> Vec<Connections> {

@@ -11,7 +11,8 @@ use rustix::io::{Errno, Result};
 use super::files;
 use super::held;
 use super::procs::{
-    cores, each_number, inode_link, is_gone, open_dir, other_threads, pids, start_time, stat_field,
+    cores, each_number, is_gone, open_dir, other_threads, pids, read_inode_link, start_time,
+    stat_field,
 };
 use super::reader::Reader;
 use super::safefs::Unreadable;
@@ -181,12 +182,14 @@ fn table(
     let mut found = HashMap::new();
     let mut denied = None;
     each_number(&table, |number, name| {
-        match inode_link(&table, name, wanted.prefix) {
+        let mut root = false;
+        match read_inode_link(&table, name, wanted.prefix, |target| root = *target == *b"/") {
             Ok(Some(inode)) if wanted.contains(inode) => {
                 let lowest = found.entry(inode).or_insert(number);
                 *lowest = number.min(*lowest);
             }
-            Ok(None) => {
+            // Where a mount was that is gone.
+            Ok(None) if root => {
                 if let Inodes::Except { reader, untold, .. } = &wanted.inodes {
                     match held::detached(reader, process, path, &table, name) {
                         Ok(Some(inode)) if wanted.contains(inode) => {

@@ -10,10 +10,15 @@ use procfs::FromBufReadSI;
 use procfs::net::{TcpNetEntries, TcpState, UdpNetEntries, UdpState};
 
 use super::files;
-use crate::model::{NetnsId, Port, Proto, Socket, SocketFilter, SocketState};
+use crate::model::{NetnsId, Port, PortSocket, Proto, Socket, SocketFilter, SocketState};
 
-/// Reads the tables below `net`, which is `/proc/PID/net` of a process in `netns`.
-pub(super) fn read(net: &Path, netns: NetnsId, filter: &SocketFilter) -> io::Result<Vec<Socket>> {
+/// Reads the tables below `net`, which is `/proc/PID/net` of a process in `netns`: every socket
+/// that passes `filter`, whatever its state. TCP that is merely bound is in no table.
+pub(super) fn read(
+    net: &Path,
+    netns: NetnsId,
+    filter: &SocketFilter,
+) -> io::Result<Vec<PortSocket>> {
     let mut sockets = Vec::new();
     for proto in Proto::ALL.into_iter().filter(|p| filter.proto.is_none_or(|f| f == *p)) {
         let names = match proto {
@@ -30,42 +35,73 @@ pub(super) fn read(net: &Path, netns: NetnsId, filter: &SocketFilter) -> io::Res
             }
         }
     }
-    sockets.retain(|s| filter.matches(s));
+    sockets.retain(|s: &PortSocket| filter.matches(&s.socket));
     Ok(sockets)
 }
 
-/// The listening or unconnected sockets of one table.
-pub(super) fn parse(text: impl BufRead, netns: NetnsId, proto: Proto) -> io::Result<Vec<Socket>> {
+/// The sockets of one table that have a port.
+pub(super) fn parse(
+    text: impl BufRead,
+    netns: NetnsId,
+    proto: Proto,
+) -> io::Result<Vec<PortSocket>> {
     let bad =
         |error: procfs::ProcError| io::Error::new(io::ErrorKind::InvalidData, error.to_string());
-    let socket = |local: SocketAddr, uid, inode, state| Socket {
-        netns,
-        proto,
-        state,
-        address: local.ip(),
-        port: Port(local.port()),
-        v6only: None,
-        inode,
-        uid,
-        ifindex: None,
-        cgroup_id: None,
+    let socket = |local: SocketAddr, remote: SocketAddr, uid, inode, state| PortSocket {
+        socket: Socket {
+            netns,
+            proto,
+            state,
+            address: local.ip(),
+            port: Port(local.port()),
+            v6only: None,
+            inode,
+            uid,
+            ifindex: None,
+            cgroup_id: None,
+            queue: None,
+        },
+        peer: (remote.port() != 0).then_some(remote),
+        expires_ms: None,
     };
-    Ok(match proto {
+    let mut sockets: Vec<PortSocket> = match proto {
         Proto::Tcp => TcpNetEntries::from_buf_read(text, procfs::current_system_info())
             .map_err(bad)?
             .0
             .into_iter()
-            .filter(|e| e.state == TcpState::Listen)
-            .map(|e| socket(e.local_address, e.uid, e.inode, SocketState::Listen))
+            .map(|e| socket(e.local_address, e.remote_address, e.uid, e.inode, tcp(&e.state)))
             .collect(),
         Proto::Udp => UdpNetEntries::from_buf_read(text, procfs::current_system_info())
             .map_err(bad)?
             .0
             .into_iter()
-            .filter(|e| e.state == UdpState::Close && e.local_address.port() != 0)
-            .map(|e| socket(e.local_address, e.uid, e.inode, SocketState::Unconnected))
+            .map(|e| {
+                let state = match e.state {
+                    UdpState::Established => SocketState::Established,
+                    UdpState::Close => SocketState::Unconnected,
+                };
+                socket(e.local_address, e.remote_address, e.uid, e.inode, state)
+            })
             .collect(),
-    })
+    };
+    sockets.retain(|s| s.socket.port.0 != 0);
+    Ok(sockets)
+}
+
+fn tcp(state: &TcpState) -> SocketState {
+    match state {
+        TcpState::Established => SocketState::Established,
+        TcpState::SynSent => SocketState::SynSent,
+        TcpState::SynRecv | TcpState::NewSynRecv => SocketState::SynReceived,
+        TcpState::FinWait1 => SocketState::FinWait1,
+        TcpState::FinWait2 => SocketState::FinWait2,
+        TcpState::TimeWait => SocketState::TimeWait,
+        TcpState::Close => SocketState::Bound,
+        TcpState::CloseWait => SocketState::CloseWait,
+        TcpState::LastAck => SocketState::LastAck,
+        TcpState::Listen => SocketState::Listen,
+        TcpState::Closing => SocketState::Closing,
+    }
 }
 
 #[cfg(test)]
@@ -80,8 +116,8 @@ mod tests {
     fn check(proto: Proto, line: &str, expected: Option<(&str, u64)>) {
         let text = format!("{HEADER}{line}\n");
         let found = parse(text.as_bytes(), NetnsId::Inode(1), proto).unwrap();
-        let found =
-            found.first().map(|s| (SocketAddr::new(s.address, s.port.0).to_string(), s.inode));
+        let found = found.iter().map(|s| &s.socket).find(|s| s.state.is_listener());
+        let found = found.map(|s| (SocketAddr::new(s.address, s.port.0).to_string(), s.inode));
         assert_eq!(found, expected.map(|(a, i)| (a.to_owned(), i)), "{line}");
     }
 
@@ -97,6 +133,15 @@ mod tests {
             "   1: 0100007F:192B 0100007F:B36C 01 00000000:00000000 00:00000000 00000000     0        0 114820 1 ffff888103e1a800 20 4 30 10 -1",
             None,
         );
+    }
+
+    #[test]
+    fn a_connection_is_told_with_its_other_end() {
+        let line = "   1: 0100007F:192B 0100007F:B36C 08 00000000:00000000 00:00000000 00000000     0        0 114820 1 ffff888103e1a800 20 4 30 10 -1";
+        let text = format!("{HEADER}{line}\n");
+        let found = parse(text.as_bytes(), NetnsId::Inode(1), Proto::Tcp).unwrap();
+        assert_eq!(found[0].socket.state, SocketState::CloseWait);
+        assert_eq!(found[0].peer.unwrap().to_string(), "127.0.0.1:45932");
     }
 
     #[test]
@@ -143,7 +188,7 @@ mod tests {
         let diag = super::super::sockdiag::dump(here, &filter).unwrap();
         let key = |s: &Socket| (s.address, s.port, s.inode, s.uid);
         assert_eq!(
-            text.iter().map(key).collect::<Vec<_>>(),
+            text.iter().map(|s| key(&s.socket)).collect::<Vec<_>>(),
             diag.iter().map(key).collect::<Vec<_>>()
         );
         assert_eq!(text.len(), 1);

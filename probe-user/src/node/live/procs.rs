@@ -101,8 +101,19 @@ pub(super) fn inode_link(
     name: impl rustix::path::Arg,
     prefix: &[u8],
 ) -> Result<Option<u64>> {
+    read_inode_link(dir, name, prefix, |_| {})
+}
+
+/// The same; `look` sees what the link points to, cut at 64 bytes.
+pub(super) fn read_inode_link(
+    dir: impl AsFd,
+    name: impl rustix::path::Arg,
+    prefix: &[u8],
+    look: impl FnOnce(&[u8]),
+) -> Result<Option<u64>> {
     let mut buffer = [MaybeUninit::uninit(); 64];
     let (target, _) = rustix::fs::readlinkat_raw(dir, name, &mut buffer)?;
+    look(target);
     Ok(parse_inode(target, prefix))
 }
 

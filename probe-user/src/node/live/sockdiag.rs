@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use netlink_packet_core::NetlinkSerializable as _;
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
@@ -14,15 +14,29 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::netlink::{Attributes, Netlink, Request, SOCK_DIAG};
 use crate::model::{
-    Connections, NetnsId, Port, PortRange, Proto, Socket, SocketFilter, SocketState,
+    AcceptQueue, Connections, NetnsId, Port, PortRange, PortSocket, Proto, Socket, SocketFilter,
+    SocketState,
 };
 
 /// How many sockets of one namespace are taken in.
 const MOST: usize = 1_000_000;
 /// The most that one answer may have, in bytes: so many sockets with all that is said of them.
 const BYTES: usize = 256 << 20;
+/// How many sockets that have one of the ports that are asked for are taken in, whatever their
+/// state: one port of a server can have many thousands of connections.
+const MOST_OF_PORTS: usize = 4096;
+/// The same, of every port.
+const MOST_OF_ALL: usize = 10_000;
 /// The message of both a question and its answers.
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
+/// The older question, for TCP of both IP versions at once: one walk through the tables in
+/// place of two.
+const TCPDIAG_GETSOCK: u16 = 18;
+/// Every state that the kernel has, `TCP_BOUND_INACTIVE` of Linux 6.8 included: without it the
+/// table of what is merely bound is left out. Older kernels pass over the bit.
+const EVERY_STATE: u32 = 0x3ffe;
+/// `idiag_timer` of what the kernel alone remembers: `idiag_expires` is its rest then.
+const TIME_WAIT_TIMER: u8 = 3;
 /// `INET_DIAG_SKV6ONLY`.
 const V6ONLY: u16 = 11;
 /// `INET_DIAG_CGROUP_ID` (Linux 5.8).
@@ -57,13 +71,84 @@ pub(super) fn dump_some(
             let request = request(proto, family, filter.ports)?;
             let most = MOST - sockets.len();
             let all = netlink.collect(&request, most, |message| {
-                let socket = convert(netns, proto, message.body)?;
-                filter.ports.is_none_or(|range| range.contains(socket.port)).then_some(socket)
+                let socket = convert(netns, proto, message.body)?.socket;
+                let wanted = filter.ports.is_none_or(|range| range.contains(socket.port));
+                (wanted && socket.state.is_listener()).then_some(socket)
             });
             sockets.extend(all.map_err(unsupported)?);
         }
     }
     Ok(sockets)
+}
+
+/// Every socket that passes `filter`, whatever its state, and whether there are more than are
+/// taken in. TCP that is merely bound is among them since Linux 6.8.
+pub(super) fn dump_of_ports(
+    netns: NetnsId,
+    filter: &SocketFilter,
+) -> io::Result<(Vec<PortSocket>, bool)> {
+    let most = if filter.ports.is_some() { MOST_OF_PORTS } else { MOST_OF_ALL };
+    let mut sockets: Vec<PortSocket> = Vec::new();
+    for proto in Proto::ALL.into_iter().filter(|p| filter.proto.is_none_or(|f| f == *p)) {
+        let requests = match proto {
+            Proto::Tcp => vec![both_versions(filter.ports)?],
+            Proto::Udp => [c::AF_INET, c::AF_INET6]
+                .into_iter()
+                .map(|family| request_states(proto, family, filter.ports, StateFlags::all()))
+                .collect::<io::Result<_>>()?,
+        };
+        for request in requests {
+            // What is left of an answer that was too long is not to be in the next one's way.
+            let mut netlink = Netlink::open(SOCK_DIAG, BYTES)?;
+            let mut cut = false;
+            let read = netlink.ask(&request, |message| {
+                let socket = convert(netns, proto, message.body)
+                    .filter(|s| filter.ports.is_none_or(|range| range.contains(s.socket.port)));
+                cut = socket.is_some() && sockets.len() >= most;
+                sockets.extend(socket.filter(|_| !cut));
+                !cut
+            });
+            match read {
+                Ok(_) => {}
+                // Connections come and go all the time: those that stayed are there.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(unsupported(error)),
+            }
+            if cut {
+                return Ok((sockets, true));
+            }
+        }
+    }
+    Ok((sockets, false))
+}
+
+/// The older question for TCP of both versions, in every state (`struct inet_diag_req`).
+fn both_versions(ports: Option<PortRange>) -> io::Result<Request> {
+    let one = ports.filter(|range| range.first == range.last);
+    let header = OldRequest {
+        family: c::AF_INET,
+        lengths: [0; 3],
+        source_port: one.map_or([0; 2], |range| range.first.0.to_be_bytes()),
+        rest: [0; 38],
+        cookie: [u32::MAX; 2],
+        states: EVERY_STATE,
+        tables: 0,
+    };
+    with_range(Request::dump(TCPDIAG_GETSOCK, header.as_bytes()), ports)
+}
+
+/// `struct inet_diag_req`, include/uapi/linux/inet_diag.h. The port is in network byte order.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, IntoBytes, Immutable)]
+struct OldRequest {
+    family: u8,
+    lengths: [u8; 3],
+    source_port: [u8; 2],
+    /// The other port, both addresses, and the interface: none of them.
+    rest: [u8; 38],
+    cookie: [u32; 2],
+    states: u32,
+    tables: u32,
 }
 
 /// The kernel has no handler for a protocol, or no sock_diag.
@@ -84,7 +169,7 @@ pub(super) fn established(netns: NetnsId) -> io::Result<Vec<Connections>> {
     for family in [c::AF_INET, c::AF_INET6] {
         let request = request_states(Proto::Tcp, family, None, StateFlags::ESTABLISHED)?;
         let read = netlink.ask(&request, |message| {
-            if let Some(socket) = convert(netns, Proto::Tcp, message.body) {
+            if let Some(PortSocket { socket, .. }) = convert(netns, Proto::Tcp, message.body) {
                 *counts.entry((socket.address.to_canonical(), socket.port)).or_default() += 1;
             }
             true
@@ -135,7 +220,11 @@ fn request_states(
     });
     let mut header = vec![0; message.buffer_len()];
     message.serialize(&mut header);
-    let request = Request::dump(SOCK_DIAG_BY_FAMILY, &header);
+    with_range(Request::dump(SOCK_DIAG_BY_FAMILY, &header), ports)
+}
+
+/// The same question of a range of ports, which byte code tells.
+fn with_range(request: Request, ports: Option<PortRange>) -> io::Result<Request> {
     match ports.filter(|r| r.first != r.last) {
         Some(range) => request.with(REQ_BYTECODE, &range_filter(range)),
         None => Ok(request),
@@ -178,8 +267,29 @@ struct InetDiag {
     inode: u32,
 }
 
+/// The state by its number (include/net/tcp_states.h); `None` for one that is not known.
+pub(super) fn state(proto: Proto, number: u8) -> Option<SocketState> {
+    Some(match (proto, number) {
+        (_, 1) => SocketState::Established,
+        (Proto::Udp, 7) => SocketState::Unconnected,
+        (Proto::Udp, _) => return None,
+        (Proto::Tcp, 2) => SocketState::SynSent,
+        // What is not a socket yet is told as SYN_RECV by the kernel, and of older ones as 12.
+        (Proto::Tcp, 3 | 12) => SocketState::SynReceived,
+        (Proto::Tcp, 4) => SocketState::FinWait1,
+        (Proto::Tcp, 5) => SocketState::FinWait2,
+        (Proto::Tcp, 6) => SocketState::TimeWait,
+        (Proto::Tcp, 7 | 13) => SocketState::Bound,
+        (Proto::Tcp, 8) => SocketState::CloseWait,
+        (Proto::Tcp, 9) => SocketState::LastAck,
+        (Proto::Tcp, 10) => SocketState::Listen,
+        (Proto::Tcp, 11) => SocketState::Closing,
+        (Proto::Tcp, _) => return None,
+    })
+}
+
 /// A response as a fact; `None` for what is not bound to a port.
-fn convert(netns: NetnsId, proto: Proto, response: &[u8]) -> Option<Socket> {
+fn convert(netns: NetnsId, proto: Proto, response: &[u8]) -> Option<PortSocket> {
     let (head, attributes) = InetDiag::read_from_prefix(response).ok()?;
     let port = u16::from_be_bytes(head.source_port);
     if port == 0 {
@@ -195,21 +305,30 @@ fn convert(netns: NetnsId, proto: Proto, response: &[u8]) -> Option<Socket> {
         }
     }
     let v6 = head.family == c::AF_INET6;
-    let [a, b, c, d, ..] = head.source;
-    Some(Socket {
+    let address = |bytes: [u8; 16]| -> IpAddr {
+        let [a, b, c, d, ..] = bytes;
+        if v6 { bytes.into() } else { Ipv4Addr::new(a, b, c, d).into() }
+    };
+    let state = state(proto, head.state)?;
+    let peer = u16::from_be_bytes(head.destination_port);
+    let queue = AcceptQueue { waiting: head.receive_queue, limit: head.send_queue };
+    let socket = Socket {
         netns,
         proto,
-        state: match proto {
-            Proto::Tcp => SocketState::Listen,
-            Proto::Udp => SocketState::Unconnected,
-        },
-        address: if v6 { head.source.into() } else { Ipv4Addr::new(a, b, c, d).into() },
+        state,
+        address: address(head.source),
         port: Port(port),
         v6only: v6only.filter(|_| v6),
         inode: u64::from(head.inode),
         uid: head.uid,
         ifindex: (head.interface != 0).then_some(head.interface),
         cgroup_id,
+        queue: (state == SocketState::Listen).then_some(queue),
+    };
+    Some(PortSocket {
+        socket,
+        peer: (peer != 0).then(|| SocketAddr::new(address(head.destination), peer)),
+        expires_ms: (head.timer == TIME_WAIT_TIMER).then_some(head.expires),
     })
 }
 
@@ -279,7 +398,7 @@ mod tests {
         // The kernel alone must have filtered: ask it without our own check.
         let request = request(Proto::Tcp, c::AF_INET, Some(range)).unwrap();
         let mut netlink = Netlink::open(SOCK_DIAG, BYTES).unwrap();
-        let port = |socket: Socket| socket.port.0;
+        let port = |found: PortSocket| found.socket.port.0;
         let seen = netlink
             .collect(&request, MOST, |message| convert(HERE, Proto::Tcp, message.body).map(port))
             .unwrap();
@@ -319,7 +438,7 @@ mod tests {
             interface: 3,
             cookie: [1, 0],
             expires: 0,
-            receive_queue: 0,
+            receive_queue: 2,
             send_queue: 128,
             uid: 33,
             inode: 777,
@@ -341,12 +460,18 @@ mod tests {
         v4[..4].copy_from_slice(&[10, 0, 0, 9]);
         // Another attribute in front, and one that only IPv6 has a use for.
         let bytes = answer(2, v4, &[(8, &[0]), (V6ONLY, &[1]), (CGROUP_ID, &77u64.to_ne_bytes())]);
-        let socket = convert(HERE, Proto::Tcp, &bytes).unwrap();
+        let PortSocket { socket, peer, expires_ms } = convert(HERE, Proto::Tcp, &bytes).unwrap();
+        assert_eq!((peer, expires_ms), (None, None));
+        assert_eq!(socket.queue, Some(AcceptQueue { waiting: 2, limit: 128 }));
         assert_eq!(socket.address, Ipv4Addr::new(10, 0, 0, 9));
         assert_eq!((socket.port, socket.inode, socket.uid), (Port(443), 777, 33));
         assert_eq!((socket.v6only, socket.cgroup_id, socket.ifindex), (None, Some(77), Some(3)));
         let v6 = std::net::Ipv6Addr::LOCALHOST.octets();
-        let socket = convert(HERE, Proto::Udp, &answer(10, v6, &[(V6ONLY, &[1])])).unwrap();
+        let mut bytes = answer(10, v6, &[(V6ONLY, &[1])]);
+        // UDP knows the states ESTABLISHED and CLOSE alone.
+        assert_eq!(convert(HERE, Proto::Udp, &bytes), None);
+        bytes[1] = 7;
+        let socket = convert(HERE, Proto::Udp, &bytes).unwrap().socket;
         assert_eq!(socket.address, std::net::Ipv6Addr::LOCALHOST);
         assert_eq!((socket.v6only, socket.cgroup_id), (Some(true), None));
         assert_eq!(socket.state, SocketState::Unconnected);
@@ -359,6 +484,6 @@ mod tests {
             let read = convert(HERE, Proto::Tcp, &bytes[..length]);
             assert_eq!(read.is_some(), length >= 72, "{length}");
         }
-        assert_eq!(convert(HERE, Proto::Tcp, &bytes).unwrap().cgroup_id, None);
+        assert_eq!(convert(HERE, Proto::Tcp, &bytes).unwrap().socket.cgroup_id, None);
     }
 }

@@ -17,8 +17,8 @@ use super::joined::{self, Counts, Holder};
 use super::netns::Place;
 use super::{LiveNode, SocketsRead, files, gaps, owners, procs, sockdiag};
 use crate::model::{
-    Gap, GapKind, GapSource, Impact, NetnsId, Owner, Owners, Pid, PortRange, Process, Read, Socket,
-    SocketFilter, SocketInode,
+    Gap, GapKind, GapSource, Impact, NetnsId, Owner, Owners, Pid, PortRange, PortSocket, Process,
+    Read, Socket, SocketFilter, SocketInode,
 };
 
 /// How many open files the kernel has to have before loading the iterator for one
@@ -247,6 +247,27 @@ impl LiveNode {
                 self.log(name, since, &[gap], "not used".to_owned());
             }
         }
+    }
+
+    /// Sockets in every state, by the probe if it can be read without loading anything; with
+    /// them their holders become known.
+    pub(super) fn probe_ports(&self, filter: &SocketFilter) -> Option<Vec<PortSocket>> {
+        let since = Instant::now();
+        let probe = self.probe.get_or_init(Probe::find);
+        let mut reading = probe.sockets(&joined::filter_of_ports(filter))?.ok()?;
+        joined::sort(&mut reading);
+        let sockets = joined::port_sockets(&reading);
+        // No listener is to be missed by who asks what this reading is of: it has no counts.
+        let mut probed = self.sorted(filter, &reading);
+        probed.counts.clear();
+        self.log(
+            probe.sockets_name(),
+            since,
+            &[],
+            format!("{} sockets in any state", sockets.len()),
+        );
+        self.probed.borrow_mut().push(probed);
+        Some(sockets)
     }
 
     fn sorted(&self, filter: &SocketFilter, reading: &Reading) -> Probed {

@@ -16,7 +16,9 @@ pub fn read_everything(node: &dyn Node) {
     let netns: Vec<_> = namespaces.iter().map(|n| n.id).collect();
 
     let sockets = node.sockets(&netns, &SocketFilter::ALL).value;
-    let inodes = sockets.iter().map(|s| s.inode).filter(|inode| *inode != 0).collect();
+    let others = node.port_sockets(&netns, &SocketFilter::ALL).value;
+    let inodes = sockets.iter().chain(others.iter().map(|found| &found.socket)).map(|s| s.inode);
+    let inodes = inodes.filter(|inode| *inode != 0).collect();
     let owners = node.owners(&inodes).value;
     let held: BTreeSet<_> = owners.holders.iter().map(|o| o.inode).collect();
     for id in sockets
@@ -55,6 +57,7 @@ pub fn read_everything(node: &dyn Node) {
     for of in cgroups.chain([CgroupOf::ROOT]).collect::<BTreeSet<_>>() {
         let _ = node.cgroup_programs(&of);
     }
+    let _ = node.port_facts(&netns);
     let _ = node.frontends(&netns);
     let _ = node.unseen();
     read_rules(node, &netns);

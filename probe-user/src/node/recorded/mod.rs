@@ -13,6 +13,7 @@ macro_rules! of_netns {
             addresses: Address, Reach, "the addresses of some namespaces were";
             routes: Route, Reach, "the routes of some namespaces were";
             settings: NetSettings, Reach, "what some namespaces forward was";
+            port_facts: PortFacts, Bind, "who may have a port in some namespaces was";
         }
     };
     ($make:ident, Sockets) => {
@@ -61,8 +62,9 @@ use crate::model::{
     Address, Attached, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId, Container,
     ContainerRef, Element, Flow, FlowFilter, Frontend, Gap, Host, InputFound, InputQuery, IpSet,
     IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute, NetSettings, Netns,
-    NetnsId, Owners, Pid, PolicyRule, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset,
-    Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
+    NetnsId, Owners, Pid, PolicyRule, PortFacts, PortSocket, Process, Read, Route, RouteFound,
+    RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk,
+    Watched,
 };
 
 pub use everything::read_everything;
@@ -220,6 +222,12 @@ facts! {
     /// Programs of cgroups.
     #[serde(default, skip_serializing_if = "Table::is_empty")]
     cgroup_programs: Table<CgroupOf, Option<Vec<CgroupProgram>>>,
+    /// Sockets in any state. Older recordings have none.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    port_sockets: Table<SocketsOf, Vec<PortSocket>>,
+    /// What decides who may have a port. Older recordings have none.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    port_facts: Table<Vec<NetnsId>, Vec<PortFacts>>,
     /// The contexts of kubeconfig files; `None` when they were not asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     kube_contexts: Option<Read<Vec<KubeContext>>>,

@@ -7,16 +7,16 @@ use std::sync::Arc;
 
 use super::{ElementOf, Facts, FlowsOf, InContainer, Recording, SocketsOf};
 use crate::model::{
-    Address, Attached, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId,
-    Connections, Container, ContainerRef, Element, Flow, FlowFilter, Frontend, Host, InputFound,
-    InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute,
-    NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule, Process, Read, Route, RouteFound,
-    RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk,
-    Watched,
+    Address, Attached, BindAsk, BindError, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram,
+    ChainId, Connections, Container, ContainerRef, Element, Flow, FlowFilter, Frontend, Host,
+    InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link,
+    LocalRoute, NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule, PortFacts, PortSocket,
+    Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter,
+    SocketInode, SourceReport, TlsAsk, Watched,
 };
 use crate::node::{
-    Attachments, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Node, Observed,
-    Prefetch, Processes, Reports, Runtimes, Sockets, Topology,
+    Attachments, Attempts, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Node,
+    Observed, Prefetch, Processes, Reports, Runtimes, Sockets, Topology,
 };
 
 /// Passes every read on to another node and keeps what it gave.
@@ -132,6 +132,11 @@ impl Sockets for Recorder<'_> {
         keep!(self.sockets, asked, self.node.sockets(netns, filter))
     }
 
+    fn port_sockets(&self, netns: &[NetnsId], filter: &SocketFilter) -> Read<Vec<PortSocket>> {
+        let asked = SocketsOf { netns: netns.to_vec(), filter: filter.to_owned() };
+        keep!(self.port_sockets, asked, self.node.port_sockets(netns, filter))
+    }
+
     fn owners(&self, inodes: &BTreeSet<SocketInode>) -> Read<Owners> {
         keep!(self.owners, inodes.clone(), self.node.owners(inodes))
     }
@@ -209,6 +214,13 @@ impl Listeners for Recorder<'_> {
     fn certificates(&self, asks: &[TlsAsk]) -> Vec<Read<Option<Certificate>>> {
         let reads = self.node.certificates(asks);
         asks.iter().zip(reads).map(|(ask, read)| keep!(self.certificates, *ask, read)).collect()
+    }
+}
+
+impl Attempts for Recorder<'_> {
+    // What would happen to another try is not known.
+    fn try_bind(&self, ask: &BindAsk) -> Read<Option<Result<(), BindError>>> {
+        self.node.try_bind(ask)
     }
 }
 

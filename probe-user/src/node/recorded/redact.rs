@@ -113,6 +113,12 @@ impl Names {
         for socket in facts.sockets.iter_mut().flat_map(|a| &mut a.read.value) {
             socket.address = self.ip(socket.address);
         }
+        for found in facts.port_sockets.iter_mut().flat_map(|a| &mut a.read.value) {
+            found.socket.address = self.ip(found.socket.address);
+            if let Some(peer) = &mut found.peer {
+                peer.set_ip(self.ip(peer.ip()));
+            }
+        }
         for link in facts.links.iter_mut().flat_map(|a| &mut a.read.value) {
             replace(&mut link.name, |name| self.interface(name));
             if let LinkKind::Other(kind) = &mut link.kind {

@@ -5,18 +5,18 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use super::names::is_id;
-use super::{Asked, ElementOf, FlowsOf, InContainer, Recording};
+use super::{Asked, ElementOf, FlowsOf, InContainer, Recording, SocketsOf};
 use crate::model::{
-    Address, Attached, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId,
-    Connections, Container, ContainerRef, Element, Flow, FlowFilter, Frontend, Gap, GapKind, Host,
-    Impact, InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects,
-    Link, LocalRoute, NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule, Process, Read, Route,
-    RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode,
-    SourceReport, TlsAsk, Watched,
+    Address, Attached, BindAsk, BindError, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram,
+    ChainId, Connections, Container, ContainerRef, Element, Flow, FlowFilter, Frontend, Gap,
+    GapKind, Host, Impact, InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk,
+    KubeContext, KubeObjects, Link, LocalRoute, NetSettings, Netns, NetnsId, Owners, Pid,
+    PolicyRule, PortFacts, PortSocket, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset,
+    Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
 };
 use crate::node::{
-    Attachments, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Observed, Prefetch,
-    Processes, Reports, Runtimes, Sockets, Topology,
+    Attachments, Attempts, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Observed,
+    Prefetch, Processes, Reports, Runtimes, Sockets, Topology,
 };
 
 /// Answers from a recording. The same question as was asked then gets the same
@@ -100,6 +100,25 @@ fn of_netns<T: Clone>(
     gather(wanted, &asks, key, || unrecorded(missing.0, missing.1))
 }
 
+/// The same for sockets: of the same filter, or of one that asked for more.
+fn of_filter<T: Clone>(
+    known: &[Asked<SocketsOf, Vec<T>>],
+    netns: &[NetnsId],
+    filter: &SocketFilter,
+    key: impl Fn(&T) -> NetnsId,
+    missing: impl FnOnce() -> Gap,
+) -> Read<Vec<T>> {
+    let asks = |fits: &dyn Fn(&SocketFilter) -> bool| -> Vec<_> {
+        let fitting = known.iter().filter(|a| fits(&a.asked.filter));
+        fitting.map(|a| (a.asked.netns.as_slice(), &a.read)).collect()
+    };
+    let same = asks(&|recorded| recorded == filter);
+    if let Some((_, read)) = same.iter().find(|(asked, _)| *asked == netns) {
+        return (*read).clone();
+    }
+    gather(netns, &asks(&|recorded| recorded.covers(filter)), key, missing)
+}
+
 /// Methods that answer about namespaces.
 macro_rules! answer_of_netns {
     ($($fact:ident: $of:ty, $impact:ident, $missing:literal;)*) => {
@@ -170,17 +189,17 @@ impl Sockets for Recorded {
 
     fn sockets(&self, netns: &[NetnsId], filter: &SocketFilter) -> Read<Vec<Socket>> {
         let missing = || unrecorded(Impact::Port, "the sockets of some ports or namespaces were");
-        let asks = |fits: &dyn Fn(&SocketFilter) -> bool| -> Vec<_> {
-            let fitting = self.recording.facts.sockets.iter().filter(|a| fits(&a.asked.filter));
-            fitting.map(|a| (a.asked.netns.as_slice(), &a.read)).collect()
-        };
-        let same = asks(&|recorded| recorded == filter);
-        if let Some((_, read)) = same.iter().find(|(asked, _)| *asked == netns) {
-            return (*read).clone();
-        }
-        let mut read =
-            gather(netns, &asks(&|recorded| recorded.covers(filter)), |s| s.netns, missing);
+        let known = &self.recording.facts.sockets;
+        let mut read = of_filter(known, netns, filter, |s| s.netns, missing);
         read.value.retain(|socket| filter.matches(socket));
+        read
+    }
+
+    fn port_sockets(&self, netns: &[NetnsId], filter: &SocketFilter) -> Read<Vec<PortSocket>> {
+        let missing = || unrecorded(Impact::Bind, "sockets that do not listen were");
+        let known = &self.recording.facts.port_sockets;
+        let mut read = of_filter(known, netns, filter, |s| s.socket.netns, missing);
+        read.value.retain(|found| filter.matches(&found.socket));
         read
     }
 
@@ -349,6 +368,13 @@ impl Listeners for Recorded {
             ),
         };
         asks.iter().map(answer).collect()
+    }
+}
+
+impl Attempts for Recorded {
+    fn try_bind(&self, _: &BindAsk) -> Read<Option<Result<(), BindError>>> {
+        let gap = Gap::new(Impact::Bind, GapKind::Recording, "nothing can be tried on a recording");
+        Read::partial(None, gap)
     }
 }
 

@@ -190,6 +190,8 @@ fn only_the_protocol_that_all_paths_have_is_looked_for() {
             })
             .collect(),
         more: 0,
+        held: Vec::new(),
+        more_held: 0,
         reach: Vec::new(),
         flows: None,
         gaps: Vec::new(),

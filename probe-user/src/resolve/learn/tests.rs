@@ -21,6 +21,7 @@ fn listener(inode: u64, at: &str) -> Socket {
         uid: 0,
         ifindex: None,
         cgroup_id: None,
+        queue: None,
     }
 }
 

@@ -241,6 +241,7 @@ mod tests {
             uid: 0,
             ifindex: None,
             cgroup_id: None,
+            queue: None,
         };
         let listener = ListRow { socket: Some(socket), taken_by: None, ..taken(80) };
         let mut rows = vec![listener.clone()];

@@ -251,6 +251,7 @@ fn stand_in(facts: &Facts<'_>, netns: NetnsId, first: &Hop) -> (Socket, End) {
         uid: 0,
         ifindex: None,
         cgroup_id: None,
+        queue: None,
     };
     let containers = facts.containers_of(netns).to_vec();
     let cluster = containers.iter().rev().find_map(Container::cluster);

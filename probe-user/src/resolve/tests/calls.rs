@@ -36,9 +36,11 @@ counted! {
         local_routes(netns: &[NetnsId]) -> Read<Vec<LocalRoute>>;
         policy_rules(netns: &[NetnsId]) -> Read<Vec<PolicyRule>>;
         settings(netns: &[NetnsId]) -> Read<Vec<NetSettings>>;
+        port_facts(netns: &[NetnsId]) -> Read<Vec<PortFacts>>;
     }
     Sockets {
         sockets(netns: &[NetnsId], filter: &SocketFilter) -> Read<Vec<Socket>>;
+        port_sockets(netns: &[NetnsId], filter: &SocketFilter) -> Read<Vec<PortSocket>>;
         owners(inodes: &BTreeSet<SocketInode>) -> Read<Owners>;
         kernel_ports(netns: &[NetnsId]) -> Read<Vec<KernelPort>>;
         connections(netns: &[NetnsId]) -> Vec<Connections>;
@@ -75,6 +77,9 @@ counted! {
     }
     Listeners {
         certificates(asks: &[TlsAsk]) -> Vec<Read<Option<Certificate>>>;
+    }
+    Attempts {
+        try_bind(ask: &BindAsk) -> Read<Option<Result<(), BindError>>>;
     }
     Observed {
         observed() -> Read<Option<Watched>>;

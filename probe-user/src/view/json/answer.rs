@@ -11,8 +11,8 @@ use crate::view::shell;
 
 use super::{
     CauseCode, Certificate, Cluster, Component, ConditionCode, Container, Ending, EvidenceCode,
-    FixKind, Flows, GapKind, HopKind, Impact, Pod, Process, Proto, Service, SocketState, Vantage,
-    Verdict,
+    FixKind, Flows, GapKind, Held, HopKind, Impact, Pod, Process, Proto, Service, SocketState,
+    Vantage, Verdict,
 };
 
 /// The node, and the rights it was read with.
@@ -90,6 +90,10 @@ pub struct Answer<'a> {
     /// Where facts of this node and what a Kubernetes API says differ, and what else is worth
     /// saying of the port as a whole.
     pub findings: Vec<Finding<'a>>,
+    /// What has the port without listening on it, in namespaces where nothing listens there.
+    pub held: Vec<Held<'a>>,
+    /// How many kinds of holders more there are than those in `held`.
+    pub more_held: usize,
     /// The connections that conntrack knows now; null when they were not read: of
     /// a range of ports they are read with `--flows` only.
     pub flows: Option<Flows<'a>>,
@@ -106,6 +110,8 @@ impl<'a> From<&'a model::Answer> for Answer<'a> {
             more_paths: answer.more,
             reachable: answer.reach.iter().map(Into::into).collect(),
             findings: answer.findings.iter().map(Into::into).collect(),
+            held: answer.held.iter().map(Into::into).collect(),
+            more_held: answer.more_held,
             flows: answer.flows.as_ref().map(Into::into),
             gaps: answer.gaps.iter().map(Into::into).collect(),
         }

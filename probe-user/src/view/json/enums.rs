@@ -112,6 +112,8 @@ words! {
         Way,
         /// Which connections are open now.
         Flow,
+        /// What has a port without listening on it, so that nobody else can be bound there.
+        Bind,
     }
 }
 
@@ -214,6 +216,8 @@ words! {
         SetSysctl,
         /// Set an interface up.
         SetLinkUp,
+        /// Make what has a port give it up, or wait until it does.
+        FreePort,
         /// Ask somewhere else.
         AskElsewhere,
         /// Look at something that says more.
@@ -328,6 +332,53 @@ words! {
         Listen,
         /// UDP, bound and not connected.
         Unconnected,
+        /// TCP, bound and neither listening nor connected.
+        Bound,
+        /// TCP that is being connected from here.
+        SynSent,
+        /// TCP that is being connected to here.
+        SynReceived,
+        /// TCP with a connection; UDP with a peer.
+        Established,
+        /// TCP closed here, the other side has not said that it knows.
+        FinWait1,
+        /// TCP closed here, and not yet by the other side.
+        FinWait2,
+        /// TCP closed by both, this side first: the kernel remembers it for a minute.
+        TimeWait,
+        /// TCP closed by the other side, and not yet by the process here.
+        CloseWait,
+        /// TCP closed by both, the other side first and not yet acknowledged.
+        LastAck,
+        /// TCP closed by both at the same time.
+        Closing,
+    }
+}
+
+words! {
+    /// What a socket has its port for.
+    HeldAs = HeldAs {
+        /// It listens (TCP), or takes packets from anybody (UDP), at another address than was
+        /// asked for.
+        Listener,
+        /// TCP that was bound, and neither listens nor is connected.
+        Bound,
+        /// This end of a connection that was made from here.
+        Outgoing,
+        /// The same, as far as the ports tell.
+        LikelyOutgoing,
+        /// A connection to here that was accepted, as far as the ports tell.
+        LikelyAccepted,
+        /// A connection of which it is not known who made it.
+        Connection,
+        /// UDP with a peer.
+        ConnectedUdp,
+        /// A connection that has ended, and that the kernel remembers for a while.
+        TimeWait,
+        /// A connection that its process has closed, and whose end the kernel waits for.
+        Closing,
+        /// A connection that is being made, or that nobody has accepted.
+        Unaccepted,
     }
 }
 

@@ -3,11 +3,13 @@
 //! and change only with [`SCHEMA_VERSION`].
 
 mod answer;
+mod bind;
 mod certificate;
 mod enums;
 mod event;
 mod fleet;
 mod flows;
+mod held;
 mod list;
 mod owner;
 
@@ -21,11 +23,13 @@ use serde_json::json;
 use crate::model;
 
 pub use answer::*;
+pub use bind::*;
 pub use certificate::*;
 pub use enums::*;
 pub use event::*;
 pub use fleet::*;
 pub use flows::*;
+pub use held::*;
 pub use list::*;
 pub use owner::*;
 
@@ -105,7 +109,7 @@ pub fn write(document: &impl Serialize, out: &mut impl Write) -> io::Result<()> 
     out.write_all(b"\n")
 }
 
-/// The JSON schema (2020-12) of the three documents, and of the lines of `trace`, `cluster` and
+/// The JSON schema (2020-12) of the documents, and of the lines of `trace`, `cluster` and
 /// `list --ndjson`.
 pub fn schema() -> String {
     // As written, not as read: a field that may be null is still always there.
@@ -114,6 +118,7 @@ pub fn schema() -> String {
         generator.subschema_for::<AnswersDocument<'_>>(),
         generator.subschema_for::<ListDocument<'_>>(),
         generator.subschema_for::<DoctorDocument<'_>>(),
+        generator.subschema_for::<BindsDocument<'_>>(),
         generator.subschema_for::<StartLine<'_>>(),
         generator.subschema_for::<EventLine<'_>>(),
         generator.subschema_for::<LostLine>(),
@@ -132,7 +137,7 @@ pub fn schema() -> String {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "whereis-port",
         "description": format!(
-            "What whereis-port prints with --json: answers, a list, or doctor's report; with trace, cluster and list --ndjson each line is one object with a type. Schema version {SCHEMA_VERSION}."
+            "What whereis-port prints with --json: answers, a list, doctor's report, or what becomes of a bind; with trace, cluster and list --ndjson each line is one object with a type. Schema version {SCHEMA_VERSION}."
         ),
         "oneOf": documents,
         "$defs": generator.definitions(),

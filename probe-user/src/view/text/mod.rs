@@ -20,7 +20,7 @@ mod shared;
 mod tree;
 mod verdict;
 
-use crate::model::{Answer, Host, KubeContext, Listing, Path, SourceReport, Verdict};
+use crate::model::{Answer, Gap, Host, KubeContext, Listing, Path, SourceReport, Verdict};
 
 use super::doctor;
 use super::layout::Page;
@@ -84,12 +84,14 @@ fn one(page: &mut Page<'_>, answer: &Answer, host: &Host, verbose: bool, sources
     contexts(page, &answer.paths);
     let notes = !answer.reach.is_empty()
         || !answer.findings.is_empty()
+        || !answer.held.is_empty()
         || flows.is_some()
         || !answer.gaps.is_empty();
     if !roots.is_empty() && notes {
         page.line("");
     }
     notes::reach(page, &answer.reach);
+    notes::held(page, answer, host, verbose);
     notes::findings(page, &answer.findings);
     if let Some(flows) = flows {
         flows::write(page, flows);
@@ -129,6 +131,17 @@ fn taken_from(page: &mut Page<'_>, root: &tree::Node<'_>) {
         places => format!("connections from {}", places.join(", ")),
     };
     page.entry("    ", ("takes", end::LABEL, Ink::Dim), &text);
+}
+
+/// Writes what could not be read.
+pub(super) fn gaps(
+    page: &mut Page<'_>,
+    gaps: &[Gap],
+    host: &Host,
+    verdict: Verdict,
+    verbose: bool,
+) {
+    notes::gaps(page, gaps, notes::About { host, verdict, unowned: true, verbose });
 }
 
 /// Writes the gaps of a list.

@@ -4,7 +4,9 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use crate::model::{Advice, End, Ending, Finding, Gap, Host, Impact, Reach, Vantage, Verdict};
+use crate::model::{
+    Advice, Answer, End, Ending, Finding, Gap, Host, Impact, Reach, Vantage, Verdict,
+};
 use crate::view::layout::{Page, width};
 use crate::view::style::Ink;
 use crate::view::words;
@@ -12,6 +14,8 @@ use crate::view::words;
 pub(super) const INDENT: &str = "  ";
 /// Columns for the labels.
 pub(super) const LABEL: usize = 21;
+/// How many holders of a port are told of without `-v`.
+const HELD: usize = 8;
 /// How many sources that fail in the same way are named without `-v`.
 const NAMED: usize = 3;
 
@@ -151,6 +155,33 @@ fn few(names: &[String]) -> String {
     text
 }
 
+/// What has the port without listening on it.
+pub(super) fn held(page: &mut Page<'_>, answer: &Answer, host: &Host, verbose: bool) {
+    let style = page.style;
+    let shown = if verbose { answer.held.len() } else { answer.held.len().min(HELD) };
+    for held in answer.held.iter().take(shown) {
+        let mut text = style.text(&crate::view::held::sentence(held));
+        if answer.query.ports.first != answer.query.ports.last || answer.query.proto.is_none() {
+            text = format!("{}/{}: {text}", held.socket.socket.port, held.socket.socket.proto);
+        }
+        if held.netns.id != host.own_netns {
+            text = format!("in netns {}: {text}", style.netns(&held.netns));
+        }
+        if let Some(fix) = &held.fix {
+            let _ = write!(text, "; fix: {}", style.advice(fix));
+        }
+        page.entry(INDENT, ("held:", LABEL, Ink::Warn), &text);
+    }
+    if answer.held.len() > shown {
+        let text = format!("and {} more (-v shows them)", answer.held.len() - shown);
+        page.entry(INDENT, ("held:", LABEL, Ink::Warn), &text);
+    }
+    if answer.more_held > 0 {
+        let text = format!("and {} more: ask for fewer ports", answer.more_held);
+        page.entry(INDENT, ("held:", LABEL, Ink::Warn), &text);
+    }
+}
+
 /// What was noticed, why it is so, and what would mend it.
 pub(super) fn findings(page: &mut Page<'_>, findings: &[Finding]) {
     for finding in findings {
@@ -240,5 +271,6 @@ fn hidden(impact: Impact, about: About<'_>) -> &'static str {
         Impact::Reach => "from where it can be reached",
         Impact::Way => "where connections lead",
         Impact::Flow => "which connections are open",
+        Impact::Bind => "whether something has it without listening",
     }
 }

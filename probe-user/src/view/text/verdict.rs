@@ -12,13 +12,14 @@ pub(super) fn write(page: &mut Page<'_>, answer: &Answer, host: &Host, sources: 
         return;
     }
     let (statement, next) = if answer.verdict == Verdict::NotFound {
-        (not_found(&what, &answer.query.scope, namespaces(sources)), not_found_next(answer))
+        let statement = not_found(&what, &answer.query.scope, namespaces(sources));
+        (format!("{statement}, {}", surely(answer, host)), not_found_next(answer))
     } else {
         (unknown(&what, answer), unknown_next(&query, answer, host))
     };
     let statement = page.style.text(&statement);
     page.paragraph("", "    ", Some(Ink::Strong), &format!("{query}: {statement}"));
-    page.entry("  ", ("next:", 6, Ink::Label), &next);
+    page.entry("  ", ("next:", 6, Ink::Label), &page.style.text(&next));
 }
 
 /// Nothing leads to what somebody wanted to know all ports of.
@@ -64,20 +65,41 @@ fn not_found(what: &str, scope: &Scope, namespaces: Option<usize>) -> String {
     };
     match scope {
         Scope::Everywhere => {
-            format!(
-                "nothing listens on {what} in {namespaces}, and all that could hold it was readable"
-            )
+            format!("nothing listens on {what} in {namespaces}")
         }
         Scope::Address(address) => {
-            format!(
-                "nothing takes packets to {address}, {what}, and all that could hold it was readable"
-            )
+            format!("nothing takes packets to {address}, {what}")
         }
     }
 }
 
+/// Whether somebody could be bound there: nobody listens is not all that is to be said.
+fn surely(answer: &Answer, host: &Host) -> String {
+    let here = answer.held.iter().filter(|held| held.netns.id == host.own_netns);
+    if here.clone().any(|held| held.blocks == Some(true)) {
+        return "but it is taken: a bind fails".to_owned();
+    }
+    if here.count() > 0 {
+        return "but something has it: whether a bind works is not known".to_owned();
+    }
+    if let Some(first) = answer.held.first() {
+        return format!("but it is taken in netns {}", first.netns);
+    }
+    if answer.gaps.iter().any(|gap| gap.impact == Impact::Bind) {
+        return "and all that could listen was readable".to_owned();
+    }
+    "and all that could hold it was readable".to_owned()
+}
+
 fn not_found_next(answer: &Answer) -> String {
     match answer.query.scope {
+        _ if !answer.held.is_empty() => {
+            let ask = match answer.query.ports.first == answer.query.ports.last {
+                true => answer.query.text.clone(),
+                false => "PORT".to_owned(),
+            };
+            format!("`whereis-port bind {ask}` says who could be bound to it all the same")
+        }
         Scope::Everywhere => "`whereis-port list` shows what does listen. If a container or service should be behind this port: is it running, and is the port published on this node?".to_owned(),
         Scope::Address(_) => format!(
             "`whereis-port {}` looks on every address and in every namespace; `whereis-port list` shows what does listen",

@@ -49,6 +49,7 @@ fn socket(netns: NetnsId, address: &str, port: u16, inode: u64) -> Socket {
         uid: 0,
         ifindex: None,
         cgroup_id: Some(900 + inode),
+        queue: None,
     }
 }
 

@@ -19,6 +19,7 @@ fn socket(netns: NetnsId, port: u16, inode: u64) -> Socket {
         uid: 0,
         ifindex: None,
         cgroup_id: None,
+        queue: None,
     }
 }
 
