@@ -9,8 +9,8 @@ use crate::model::{
     CgroupPath, CgroupProgram, ChainId, Connections, Container, ContainerRef, Element, Ending,
     Flow, FlowFilter, Frontend, Gap, GapKind, GapSource, HopKind, Host, Impact, InputFound,
     InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LinkKind,
-    LocalRoute, NetSettings, Netns, NetnsId, Network, Owner, Owners, Pid, PolicyRule, Port,
-    PortRange, Process, Proto, Published, Query, Read, Route, RouteFound, RouteQuery, Rule,
+    LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Network, Owner, Owners, Pid, PolicyRule,
+    Port, PortRange, Process, Proto, Published, Query, Read, Route, RouteFound, RouteQuery, Rule,
     Ruleset, Runtime, Scope, Set, SetId, Socket, SocketFilter, SocketInode, SocketState,
     SourceReport, StartTime, Teller, TlsAsk, ToldBy, Vantage, Verdict, Watched,
 };
@@ -27,6 +27,7 @@ mod event;
 mod in_the_way;
 mod kube;
 mod namespaces;
+mod neighbours;
 mod observed;
 mod paths;
 mod way_back;
@@ -56,6 +57,7 @@ struct TestNode {
     settings: Vec<NetSettings>,
     policies: Vec<PolicyRule>,
     local_routes: Vec<LocalRoute>,
+    neighbours: Vec<Neighbour>,
     inputs: std::collections::HashMap<InputQuery, InputFound>,
     attached: Read<Vec<Attached>>,
     cgroup_programs: BTreeMap<CgroupOf, Vec<CgroupProgram>>,
@@ -114,6 +116,7 @@ impl TestNode {
             settings: Vec::new(),
             policies: Vec::new(),
             local_routes: Vec::new(),
+            neighbours: Vec::new(),
             inputs: std::collections::HashMap::new(),
             attached: Read::default(),
             cgroup_programs: BTreeMap::new(),
@@ -267,6 +270,9 @@ impl Topology for TestNode {
     }
     fn input_route(&self, query: &InputQuery) -> Read<Option<InputFound>> {
         Read::whole(self.inputs.get(query).cloned())
+    }
+    fn neighbours(&self, netns: &[NetnsId]) -> Read<Vec<Neighbour>> {
+        of(&self.neighbours, netns, |one| one.netns)
     }
     fn local_routes(&self, netns: &[NetnsId]) -> Read<Vec<LocalRoute>> {
         of(&self.local_routes, netns, |route| route.netns)

@@ -14,9 +14,9 @@ use std::sync::Arc;
 use crate::model::{
     Address, Attached, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId, Container,
     ContainerRef, Element, Flow, FlowFilter, Frontend, Gap, Host, InputFound, InputQuery, IpSet,
-    IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute, NetSettings, Netns,
-    NetnsId, Owners, Pid, PolicyRule, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset,
-    Set, SetId, Socket, SocketFilter, SocketInode, TlsAsk, Watched,
+    IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute, Neighbour,
+    NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule, Process, Read, Route, RouteFound,
+    RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, TlsAsk, Watched,
 };
 use crate::node::Node;
 
@@ -103,6 +103,7 @@ struct Known {
     settings: OfNetns<NetSettings>,
     policy_rules: OfNetns<PolicyRule>,
     local_routes: OfNetns<LocalRoute>,
+    neighbours: OfNetns<Neighbour>,
     attached: OfNetns<Attached>,
     cgroup_programs: Table<CgroupOf, Option<Rc<[CgroupProgram]>>>,
     chains: Table<ChainId, Option<Arc<[Rule]>>>,
@@ -158,6 +159,7 @@ impl<'a> World<'a> {
         settings: NetSettings,
         policy_rules: PolicyRule,
         local_routes: LocalRoute,
+        neighbours: Neighbour,
         attached: Attached,
     }
 
