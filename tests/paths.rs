@@ -15,6 +15,8 @@ mod in_the_way;
 mod ipvs;
 #[path = "paths/kube.rs"]
 mod kube;
+#[path = "paths/neighbours.rs"]
+mod neighbours;
 #[path = "paths/nested.rs"]
 mod nested;
 #[path = "paths/nft.rs"]

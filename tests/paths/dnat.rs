@@ -37,7 +37,12 @@ fn docker_rules(port: u16, to: &str, network: &str, with_proxy: bool) -> String 
 }
 
 /// The real docker-proxy, as dockerd starts it.
-fn docker_proxy(node: &Node, port: u16, to: Ipv4Addr, to_port: u16) -> anyhow::Result<Proc> {
+pub(crate) fn docker_proxy(
+    node: &Node,
+    port: u16,
+    to: Ipv4Addr,
+    to_port: u16,
+) -> anyhow::Result<Proc> {
     let command = format!(
         "exec 3>/dev/null docker-proxy -proto tcp -host-ip 0.0.0.0 -host-port {port} \
          -container-ip {to} -container-port {to_port}"

@@ -215,6 +215,8 @@ pub struct End {
     pub why: Option<String>,
     /// What stops what is sent there, if something does.
     pub stop: Option<StopKind>,
+    /// What would help then, where it is known.
+    pub fix: Option<Advice>,
     /// All processes that hold the listener, the likely acceptor first.
     pub processes: Vec<Process>,
     /// The containers it is in, outermost first. What only the cgroup tells has

@@ -109,4 +109,8 @@ pub struct NetSettings {
     /// The devices whose reverse path filter is on; `None` when that was not read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reverse_path: Option<Vec<ReversePath>>,
+    /// The names of the devices on which it answers for addresses that it leads to
+    /// (`net.ipv4.conf.*.proxy_arp`); `None` when that was not read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_arp: Option<Vec<String>>,
 }

@@ -64,6 +64,8 @@ pub enum GapKind {
     Addresses,
     /// Routes.
     Routes,
+    /// Who has addresses on the links of a namespace.
+    Neighbours,
     /// Ports that the kernel itself holds.
     KernelPorts,
     /// What the kernel forwards.
@@ -128,6 +130,7 @@ impl GapKind {
             Self::Links => ("links", "links of "),
             Self::Addresses => ("addresses", "addresses of "),
             Self::Routes => ("routes", "routes of "),
+            Self::Neighbours => ("neighbours", "neighbours of "),
             Self::KernelPorts => ("generic netlink", "generic netlink of "),
             Self::Settings => ("network settings", "network settings of "),
             Self::PacketRules => ("packet rules", "packet rules of "),

@@ -65,7 +65,9 @@ pub use socket::{AcceptQueue, Connections, Port, PortRange, Socket, SocketFilter
 pub use tls::{Certificate, CertificateName, Served, TlsAsk, Validity};
 pub use watched::{Accepted, Observed, Watched};
 pub(crate) use watched::{counted, spoken_ms};
-pub use ways::{InputFound, InputQuery, LocalRoute, PolicyRule, ReversePath};
+pub use ways::{
+    InputFound, InputQuery, LocalRoute, Neighbour, NeighbourState, PolicyRule, ReversePath,
+};
 // Packet rules, and what of a namespace they ask for, are the evaluator's words.
 pub use whereis_port_rules::{
     Address, Backend, Base, BaseChain, BitOp, Bytes, ChainId, ChainKind, CmpOp, Condition,

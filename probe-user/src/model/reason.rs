@@ -25,6 +25,8 @@ pub enum StopKind {
     LoopbackOnWire,
     /// The reverse path filter drops it: an answer would not leave by where it came in.
     ReversePath,
+    /// Nobody on the link has the address.
+    NoNeighbour,
     /// The kernel does not let it pass for another reason.
     NoWay,
     /// It is not known what becomes of it.
@@ -229,6 +231,8 @@ pub enum CauseCode {
     LoopbackOnWire,
     /// The reverse path filter drops it.
     ReversePath,
+    /// Nobody on the link has the address.
+    NoNeighbour,
     /// The kernel does not let it pass for another reason.
     NoWay,
     /// It could not be followed to its end.
@@ -256,6 +260,7 @@ impl From<StopKind> for CauseCode {
             StopKind::NotForwarding => Self::NotForwarding,
             StopKind::LoopbackOnWire => Self::LoopbackOnWire,
             StopKind::ReversePath => Self::ReversePath,
+            StopKind::NoNeighbour => Self::NoNeighbour,
             StopKind::NoWay => Self::NoWay,
             StopKind::Unknown => Self::NotFollowed,
         }

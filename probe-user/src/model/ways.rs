@@ -90,6 +90,34 @@ pub struct LocalRoute {
     pub table: u32,
 }
 
+/// What a namespace knows of who has an address on one of its links (`ip neigh`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Neighbour {
+    /// The namespace.
+    pub netns: NetnsId,
+    /// The device.
+    pub ifindex: u32,
+    /// The address.
+    pub address: IpAddr,
+    /// What is known.
+    pub state: NeighbourState,
+}
+
+/// What is known of a neighbour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NeighbourState {
+    /// Somebody answered for the address, if not just now (`REACHABLE`, `STALE`, `DELAY`,
+    /// `PROBE`).
+    Answered,
+    /// Nobody did when it was last looked for, or has yet (`FAILED`, `INCOMPLETE`).
+    Unanswered,
+    /// It was set, and nobody is asked (`PERMANENT`, `NOARP`).
+    Set,
+    /// This namespace answers for it in the place of another (`NTF_PROXY`).
+    Proxied,
+}
+
 /// The reverse path filter of a device (`net.ipv4.conf.*.rp_filter`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReversePath {

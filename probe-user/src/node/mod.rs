@@ -11,9 +11,9 @@ use crate::model::{
     Address, Attached, BindAsk, BindError, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram,
     ChainId, Connections, Container, ContainerRef, Element, Flow, FlowFilter, Frontend, Host,
     InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link,
-    LocalRoute, NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule, PortFacts, PortSocket,
-    Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter,
-    SocketInode, SourceReport, TlsAsk, Watched,
+    LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule, PortFacts,
+    PortSocket, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket,
+    SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
 };
 
 #[cfg(feature = "fuzzing")]
@@ -52,6 +52,9 @@ pub trait Topology {
 
     /// Which way a packet takes that a process of a namespace sends.
     fn route(&self, query: &RouteQuery) -> Read<Option<RouteFound>>;
+
+    /// Whom these namespaces know on their links, and for whom they answer there.
+    fn neighbours(&self, netns: &[NetnsId]) -> Read<Vec<Neighbour>>;
 
     /// The local routes of these namespaces, of all tables.
     fn local_routes(&self, netns: &[NetnsId]) -> Read<Vec<LocalRoute>>;

@@ -9,11 +9,11 @@ use crate::model::{
     Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId, Connections, Container,
     ContainerRef, Element, Ending, Flow, FlowFilter, Frontend, Gap, GapKind, GapSource, HopKind,
     Host, Impact, InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext,
-    KubeObjects, Link, LinkKind, LocalRoute, NetSettings, Netns, NetnsId, Network, Owner, Owners,
-    Pid, PolicyRule, Port, PortFacts, PortRange, PortSocket, Process, Proto, Published, Query,
-    Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Runtime, Scope, Set, SetId, Socket,
-    SocketFilter, SocketInode, SocketState, SourceReport, StartTime, Teller, TlsAsk, ToldBy,
-    Vantage, Verdict, Watched,
+    KubeObjects, Link, LinkKind, LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Network,
+    Owner, Owners, Pid, PolicyRule, Port, PortFacts, PortRange, PortSocket, Process, Proto,
+    Published, Query, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Runtime, Scope, Set,
+    SetId, Socket, SocketFilter, SocketInode, SocketState, SourceReport, StartTime, Teller, TlsAsk,
+    ToldBy, Vantage, Verdict, Watched,
 };
 use crate::node::{
     Attachments, Attempts, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Node,
@@ -30,6 +30,7 @@ mod held;
 mod in_the_way;
 mod kube;
 mod namespaces;
+mod neighbours;
 mod observed;
 mod paths;
 mod way_back;
@@ -64,6 +65,7 @@ struct TestNode {
     settings: Vec<NetSettings>,
     policies: Vec<PolicyRule>,
     local_routes: Vec<LocalRoute>,
+    neighbours: Vec<Neighbour>,
     inputs: std::collections::HashMap<InputQuery, InputFound>,
     attached: Read<Vec<Attached>>,
     cgroup_programs: BTreeMap<CgroupOf, Vec<CgroupProgram>>,
@@ -131,6 +133,7 @@ impl TestNode {
             settings: Vec::new(),
             policies: Vec::new(),
             local_routes: Vec::new(),
+            neighbours: Vec::new(),
             inputs: std::collections::HashMap::new(),
             attached: Read::default(),
             cgroup_programs: BTreeMap::new(),
@@ -282,6 +285,9 @@ impl Topology for TestNode {
     }
     fn input_route(&self, query: &InputQuery) -> Read<Option<InputFound>> {
         Read::whole(self.inputs.get(query).cloned())
+    }
+    fn neighbours(&self, netns: &[NetnsId]) -> Read<Vec<Neighbour>> {
+        of(&self.neighbours, netns, |one| one.netns)
     }
     fn local_routes(&self, netns: &[NetnsId]) -> Read<Vec<LocalRoute>> {
         of(&self.local_routes, netns, |route| route.netns)

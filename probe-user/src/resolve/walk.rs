@@ -10,8 +10,8 @@ use super::owner;
 use super::path::{self, To};
 use super::published::{published_beyond, publisher};
 use crate::model::{
-    End, Ending, Endpoint, Evidence, EvidenceSource, Hop, HopKind, NetnsId, Path, Pid, Port,
-    Process, Proto, RouteFound, Socket,
+    Advice, Command, End, Ending, Endpoint, Evidence, EvidenceSource, FixKind, Hop, HopKind,
+    NetnsId, Path, Pid, Port, Process, Proto, RouteFound, Socket, StopKind,
 };
 
 /// How many forwards in a row are followed. Real chains have two or three.
@@ -169,6 +169,13 @@ fn through(
         return vec![Path { hops: vec![hop], end, ..Path::default() }];
     };
     let mut paths = arrive(facts, (place, Some(process.pid)), address, port, proto, visited);
+    if forward.kind == forward::DOCKER_PROXY {
+        for path in &mut paths {
+            if path.end.stop == Some(StopKind::NoNeighbour) {
+                path.end.fix = Some(left_over(process));
+            }
+        }
+    }
     let published = publisher(facts, socket, address, port, &paths);
     if let Some((container, evidence)) = published {
         hop.evidence.push(evidence);
@@ -185,6 +192,17 @@ fn through(
     }
     lead_by(hop, &mut paths);
     paths
+}
+
+/// What mends a docker-proxy whose container is gone: Docker starts one for each port that
+/// a container publishes, and ends it with that.
+fn left_over(process: &Process) -> Advice {
+    let end = Command::new("kill").arg(process.pid.to_string());
+    Advice::from(
+        "docker-proxy is left over from a container that is gone: restart Docker, or end it: ",
+    )
+    .command(end)
+    .of(FixKind::Start)
 }
 
 /// What comes after a process that was seen to connect to there.

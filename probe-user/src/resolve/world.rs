@@ -17,9 +17,10 @@ use std::sync::Arc;
 use crate::model::{
     Address, Attached, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId, Container,
     ContainerRef, Element, Flow, FlowFilter, Frontend, Gap, Host, InputFound, InputQuery, IpSet,
-    IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute, NetSettings, Netns,
-    NetnsId, Owners, Pid, PolicyRule, PortFacts, PortSocket, Process, Read, Route, RouteFound,
-    RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, TlsAsk, Watched,
+    IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute, Neighbour,
+    NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule, PortFacts, PortSocket, Process, Read,
+    Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode,
+    TlsAsk, Watched,
 };
 use crate::node::Node;
 
@@ -108,6 +109,7 @@ struct Known {
     settings: OfNetns<NetSettings>,
     policy_rules: OfNetns<PolicyRule>,
     local_routes: OfNetns<LocalRoute>,
+    neighbours: OfNetns<Neighbour>,
     attached: OfNetns<Attached>,
     cgroup_programs: Table<CgroupOf, Option<Rc<[CgroupProgram]>>>,
     chains: Table<ChainId, Option<Arc<[Rule]>>>,
@@ -191,6 +193,7 @@ impl<'a> World<'a> {
         policy_rules: PolicyRule;
         local_routes: LocalRoute;
         port_facts: PortFacts, by |one| one.netns;
+        neighbours: Neighbour;
     }
 
     /// Says which sockets will be asked for, so that a slow source can begin.

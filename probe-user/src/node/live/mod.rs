@@ -61,9 +61,9 @@ use super::{Clusters, Observed, Prefetch, Processes, Reports, Runtimes, Sockets,
 use crate::model::{
     Address, Certificate, CgroupPath, Connections, Container, ContainerRef, Flow, FlowFilter, Gap,
     GapKind, GapSource, Host, Impact, InputFound, InputQuery, KernelPort, KubeAsk, KubeContext,
-    KubeObjects, Link, LinkKind, LocalRoute, NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule,
-    PortFacts, PortRange, PortSocket, Process, Read, Route, RouteFound, RouteQuery, Socket,
-    SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
+    KubeObjects, Link, LinkKind, LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Owners, Pid,
+    PolicyRule, PortFacts, PortRange, PortSocket, Process, Read, Route, RouteFound, RouteQuery,
+    Socket, SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
 };
 pub use clock::local_offset;
 use containers::Containers;
@@ -486,6 +486,10 @@ impl Topology for LiveNode {
             rtnl::Routed::Local(_) => None,
         };
         self.all_routes(netns).map(|all| all.into_iter().filter_map(unicast).collect())
+    }
+
+    fn neighbours(&self, netns: &[NetnsId]) -> Read<Vec<Neighbour>> {
+        self.neighbours_of(netns)
     }
 
     fn local_routes(&self, netns: &[NetnsId]) -> Read<Vec<LocalRoute>> {

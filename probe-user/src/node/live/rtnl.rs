@@ -17,6 +17,9 @@ use netlink_packet_route::link::{
     InfoBareUdp, InfoData, InfoGeneve, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo,
     LinkLayerType, LinkMessage,
 };
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState as Nud,
+};
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -29,8 +32,8 @@ use rtnetlink::RouteMessageBuilder;
 use super::enter::{Door, Pool, Refused};
 use super::netlink::{Message, Netlink, ROUTE, Request};
 use crate::model::{
-    Address, InputFound, InputQuery, Link, LinkKind, LocalRoute, NetnsId, PolicyRule, Route,
-    RouteFound, RouteKind,
+    Address, InputFound, InputQuery, Link, LinkKind, LocalRoute, Neighbour, NeighbourState,
+    NetnsId, PolicyRule, Route, RouteFound, RouteKind,
 };
 
 /// How many answers a dump may have: whoever has a namespace can fill its tables.
@@ -264,6 +267,21 @@ impl Rtnl {
                 _ => Err(error),
             },
         }
+    }
+
+    /// Who is known on the links, and for whom this namespace answers there.
+    pub(super) fn neighbours(&mut self, netns: NetnsId) -> io::Result<Vec<Neighbour>> {
+        let mut all = Vec::new();
+        for flags in [NeighbourFlags::empty(), NeighbourFlags::Proxy] {
+            let mut message = NeighbourMessage::default();
+            message.header.flags = flags;
+            let question = RouteNetlinkMessage::GetNeighbour(message);
+            all.extend(self.dump(&question, |answer| match answer {
+                RouteNetlinkMessage::NewNeighbour(message) => neighbour(netns, &message),
+                _ => None,
+            })?);
+        }
+        Ok(all)
     }
 
     /// The rules of policy routing, of both versions of IP.
@@ -512,6 +530,24 @@ fn route(netns: NetnsId, message: &RouteMessage) -> Option<Route> {
     Some(route)
 }
 
+fn neighbour(netns: NetnsId, message: &NeighbourMessage) -> Option<Neighbour> {
+    let header = &message.header;
+    let address = message.attributes.iter().find_map(|a| match a {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(a)) => Some(IpAddr::V4(*a)),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(a)) => Some(IpAddr::V6(*a)),
+        _ => None,
+    })?;
+    let state = match header.state {
+        _ if header.flags.contains(NeighbourFlags::Proxy) => NeighbourState::Proxied,
+        Nud::Incomplete | Nud::Failed => NeighbourState::Unanswered,
+        Nud::Reachable | Nud::Stale | Nud::Delay | Nud::Probe => NeighbourState::Answered,
+        Nud::None => return None,
+        // What is not known may have an answer.
+        _ => NeighbourState::Set,
+    };
+    Some(Neighbour { netns, ifindex: header.ifindex, address, state })
+}
+
 /// A rule of policy routing. What it asks that is not known here counts as more.
 fn policy(netns: NetnsId, message: &RuleMessage) -> Option<PolicyRule> {
     let header = &message.header;
@@ -569,6 +605,7 @@ pub(super) fn fuzz(bytes: &[u8]) {
                 drop((routed(id, &message), decision(&message)));
             }
             RouteNetlinkMessage::NewRule(message) => drop(policy(id, &message)),
+            RouteNetlinkMessage::NewNeighbour(message) => drop(neighbour(id, &message)),
             _ => {}
         }
     }

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use super::{LiveNode, Memo, files, gaps, procs};
 use crate::model::{
-    Gap, GapKind, GapSource, Impact, InputFound, InputQuery, NetSettings, NetnsId, PolicyRule,
-    Read, ReversePath, RouteFound, RouteQuery,
+    Gap, GapKind, GapSource, Impact, InputFound, InputQuery, Neighbour, NetSettings, NetnsId,
+    PolicyRule, Read, ReversePath, RouteFound, RouteQuery,
 };
 
 const SOURCE: &str = "routing decisions";
@@ -19,6 +19,7 @@ pub(super) struct Ways {
     known: RefCell<HashMap<RouteQuery, Option<RouteFound>>>,
     inputs: RefCell<HashMap<InputQuery, Read<Option<InputFound>>>>,
     policies: Memo<PolicyRule>,
+    neighbours: Memo<Neighbour>,
     pub(super) settings: Memo<NetSettings>,
 }
 
@@ -82,6 +83,13 @@ impl LiveNode {
         })
     }
 
+    pub(super) fn neighbours_of(&self, netns: &[NetnsId]) -> Read<Vec<Neighbour>> {
+        let known = &self.ways.neighbours;
+        self.by_rtnl("neighbours", GapKind::Neighbours, known, netns, |id, rtnl| {
+            rtnl.neighbours(id)
+        })
+    }
+
     pub(super) fn settings_inside(&self, netns: &[NetnsId]) -> Read<Vec<NetSettings>> {
         self.inside("network settings", Impact::Reach, &self.ways.settings, netns, |door| {
             Read::whole(vec![settings(door.id)])
@@ -112,8 +120,21 @@ fn settings(netns: NetnsId) -> NetSettings {
         route_localnet_all: flag(&format!("{IPV4_CONF}/all/route_localnet")),
         route_localnet,
         bridge_calls_iptables: flag("/proc/sys/net/bridge/bridge-nf-call-iptables"),
+        proxy_arp: proxy_arp(&interfaces),
         reverse_path: reverse_path(interfaces),
     }
+}
+
+/// The devices on which it answers for others. What is set for all counts for each.
+fn proxy_arp(interfaces: &[String]) -> Option<Vec<String>> {
+    let is_on = |name: &str| {
+        let set = |what: &str| files::text(format!("{IPV4_CONF}/{name}/{what}"), files::SMALL);
+        let set = |what| set(what).ok().map(|text| text.trim() != "0");
+        Some(set("proxy_arp")? || set("proxy_arp_pvlan")?)
+    };
+    let all = is_on("all")?;
+    let on = |name: &&String| all || is_on(name) == Some(true);
+    Some(interfaces.iter().filter(on).cloned().collect())
 }
 
 /// The devices whose reverse path filter is on. What is set for all counts where it is more.

@@ -52,6 +52,7 @@ pub fn read_everything(node: &dyn Node) {
     let _ = node.settings(&netns);
     let _ = node.policy_rules(&netns);
     let _ = node.local_routes(&netns);
+    let _ = node.neighbours(&netns);
     let _ = node.attached(&netns);
     let cgroups = sockets.iter().filter_map(|s| s.cgroup_id).map(CgroupOf::Id);
     for of in cgroups.chain([CgroupOf::ROOT]).collect::<BTreeSet<_>>() {

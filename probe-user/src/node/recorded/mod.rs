@@ -61,10 +61,10 @@ use serde::{Deserialize, Serialize};
 use crate::model::{
     Address, Attached, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId, Container,
     ContainerRef, Element, Flow, FlowFilter, Frontend, Gap, Host, InputFound, InputQuery, IpSet,
-    IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute, NetSettings, Netns,
-    NetnsId, Owners, Pid, PolicyRule, PortFacts, PortSocket, Process, Read, Route, RouteFound,
-    RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk,
-    Watched,
+    IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute, Neighbour,
+    NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule, PortFacts, PortSocket, Process, Read,
+    Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode,
+    SourceReport, TlsAsk, Watched,
 };
 
 pub use everything::read_everything;
@@ -207,6 +207,9 @@ facts! {
     /// Ways that packets take which come in.
     #[serde(default, skip_serializing_if = "Table::is_empty")]
     input_routes: Table<InputQuery, Option<InputFound>>,
+    /// Neighbours.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    neighbours: Table<Vec<NetnsId>, Vec<Neighbour>>,
     /// Local routes.
     #[serde(default, skip_serializing_if = "Table::is_empty")]
     local_routes: Table<Vec<NetnsId>, Vec<LocalRoute>>,

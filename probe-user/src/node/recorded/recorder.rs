@@ -10,9 +10,9 @@ use crate::model::{
     Address, Attached, BindAsk, BindError, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram,
     ChainId, Connections, Container, ContainerRef, Element, Flow, FlowFilter, Frontend, Host,
     InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link,
-    LocalRoute, NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule, PortFacts, PortSocket,
-    Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter,
-    SocketInode, SourceReport, TlsAsk, Watched,
+    LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule, PortFacts,
+    PortSocket, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket,
+    SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
 };
 use crate::node::{
     Attachments, Attempts, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Node,
@@ -113,6 +113,10 @@ impl Topology for Recorder<'_> {
 
     fn input_route(&self, query: &InputQuery) -> Read<Option<InputFound>> {
         keep!(self.input_routes, *query, self.node.input_route(query))
+    }
+
+    fn neighbours(&self, netns: &[NetnsId]) -> Read<Vec<Neighbour>> {
+        keep!(self.neighbours, netns.to_vec(), self.node.neighbours(netns))
     }
 
     fn local_routes(&self, netns: &[NetnsId]) -> Read<Vec<LocalRoute>> {

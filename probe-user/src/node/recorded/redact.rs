@@ -132,6 +132,9 @@ impl Names {
             route.destination = self.ip(route.destination);
             route.gateway = route.gateway.map(|gateway| self.ip(gateway));
         }
+        for one in facts.neighbours.iter_mut().flat_map(|a| &mut a.read.value) {
+            one.address = self.ip(one.address);
+        }
         for route in facts.local_routes.iter_mut().flat_map(|a| &mut a.read.value) {
             route.destination = self.ip(route.destination);
         }
@@ -141,6 +144,9 @@ impl Names {
         }
         for settings in facts.settings.iter_mut().flat_map(|a| &mut a.read.value) {
             for name in &mut settings.route_localnet {
+                replace(name, |name| self.interface(name));
+            }
+            for name in settings.proxy_arp.iter_mut().flatten() {
                 replace(name, |name| self.interface(name));
             }
             for one in settings.reverse_path.iter_mut().flatten() {

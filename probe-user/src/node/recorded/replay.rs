@@ -10,9 +10,9 @@ use crate::model::{
     Address, Attached, BindAsk, BindError, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram,
     ChainId, Connections, Container, ContainerRef, Element, Flow, FlowFilter, Frontend, Gap,
     GapKind, Host, Impact, InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk,
-    KubeContext, KubeObjects, Link, LocalRoute, NetSettings, Netns, NetnsId, Owners, Pid,
-    PolicyRule, PortFacts, PortSocket, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset,
-    Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
+    KubeContext, KubeObjects, Link, LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Owners,
+    Pid, PolicyRule, PortFacts, PortSocket, Process, Read, Route, RouteFound, RouteQuery, Rule,
+    Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
 };
 use crate::node::{
     Attachments, Attempts, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Observed,
@@ -163,6 +163,15 @@ impl Topology for Recorded {
     fn input_route(&self, query: &InputQuery) -> Read<Option<InputFound>> {
         // Likewise.
         self.recording.facts.input_routes.get(query).cloned().unwrap_or_default()
+    }
+
+    fn neighbours(&self, netns: &[NetnsId]) -> Read<Vec<Neighbour>> {
+        let asks = &self.recording.facts.neighbours;
+        if asks.is_empty() {
+            return Read::default();
+        }
+        let missing = (Impact::Reach, "the neighbours of some namespaces were");
+        of_netns(asks, netns, |one| one.netns, missing)
     }
 
     fn local_routes(&self, netns: &[NetnsId]) -> Read<Vec<LocalRoute>> {

@@ -35,6 +35,9 @@ pub struct Forward {
     pub quote: String,
 }
 
+/// The kind of Docker's proxies for published ports.
+pub(super) const DOCKER_PROXY: &str = "docker-proxy";
+
 /// The far end of a forward.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
@@ -199,7 +202,7 @@ fn recognise(argv: &[String]) -> Option<(&str, Line)> {
             }
             return recognise(inner);
         }
-        "docker-proxy" => docker::proxy("docker-proxy", args)?,
+        DOCKER_PROXY => docker::proxy(DOCKER_PROXY, args)?,
         "rootlesskit-docker-proxy" => docker::proxy("rootlesskit-docker-proxy", args)?,
         "vpnkit-expose-port" => docker::proxy("vpnkit-expose-port", args)?,
         "pasta" | "pasta.avx2" => pasta::pasta(args),

@@ -42,6 +42,17 @@ impl Walk<'_, '_> {
                 let source = found.source.or(route.source.filter(|_| same));
                 *route = RouteFound { source, ..found };
             }
+            // Among those that the sender stands for may be the server itself, and nothing
+            // gives it another address.
+            Some(InputFound::SourceRefused) if self.anybody && self.is_own(packet.netns, from) => {
+                let (mut other, is) = (way.clone(), |not| {
+                    format!("the client's address is{not} {from}, which is the server's own")
+                });
+                other.depends.push(Condition { code: ConditionCode::Client, text: is("") });
+                ended.push(self.refused(other, packet, iif, from));
+                let not = Condition { code: ConditionCode::OtherClient, text: is(" not") };
+                way.depends.push(not);
+            }
             Some(InputFound::SourceRefused) => {
                 ended.push(self.refused(way, packet, iif, from));
                 return None;
@@ -84,6 +95,10 @@ impl Walk<'_, '_> {
         self.facts.take(self.facts.world.input_route(&query))
     }
 
+    fn is_own(&self, netns: NetnsId, address: std::net::IpAddr) -> bool {
+        self.facts.addresses_of(netns).iter().any(|a| a.address == address)
+    }
+
     /// The other addresses of the namespace that has one.
     fn beside(&self, packet: &Packet, from: std::net::IpAddr) -> Vec<std::net::IpAddr> {
         let all = self.facts.all_addresses();
@@ -100,7 +115,8 @@ impl Walk<'_, '_> {
 
     /// A way that ends since the kernel takes nothing from this address by this device.
     fn refused(&self, way: Way, packet: &Packet, iif: &Nic, from: std::net::IpAddr) -> Arrival {
-        let Some(mode) = self.reverse_path(packet.netns, iif) else {
+        let mode = self.reverse_path(packet.netns, iif);
+        let Some(mode) = mode.filter(|_| !self.is_own(packet.netns, from)) else {
             let why = format!(
                 "{} takes nothing from {from}: it is this namespace's own address, or no host's",
                 iif.name

@@ -161,6 +161,11 @@ impl Walk<'_, '_> {
         };
         let mut packet = packet.clone();
         packet.original.get_or_insert((to.address, to.port));
+        // Cilium gives a pod that gets to itself another address (`IPV4_LOOPBACK`).
+        if frontend.balancer == Balancer::Cilium && packet.source == Sender::Address(server.to.ip())
+        {
+            packet.source = Sender::Elsewhere;
+        }
         let Some(route) = self.route(netns, server.to.ip(), packet.mark) else {
             let why = format!("the route to {} is not known", server.to.ip());
             return vec![way.stop(StopKind::Unknown, why)];

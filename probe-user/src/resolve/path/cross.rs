@@ -4,11 +4,16 @@ use std::net::IpAddr;
 
 use whereis_port_rules::{Packet, SeenAs, Sender};
 
+use super::neighbours::Neighbours;
 use super::senders::leads_outside;
 use super::{Arrival, Stop, StopKind, To, Walk, Way};
-use crate::model::{Container, Ending, Link, LinkKind, NetnsId, Port, RouteFound};
+use crate::model::{Container, Ending, Link, LinkKind, NetnsId, Port, RouteFound, RouteKind};
 use crate::resolve::place::{at_address, by_device, locate};
 use crate::resolve::walk::{follow, nothing, off_node};
+
+/// A namespace that a packet comes into, the address there that it is sent to, and by which
+/// interface, where that does not follow from the address.
+type Place = (NetnsId, IpAddr, Option<u32>);
 
 /// A packet leaves a namespace by an interface.
 pub(super) fn leave(
@@ -40,22 +45,45 @@ pub(super) fn leave(
     let out = links.iter().find(|l| Some(l.index) == route.oif);
     let leads_outside = out.is_some_and(|out| leads_outside(out, &links));
     let is_bridge = out.is_some_and(|out| out.kind == LinkKind::Bridge);
-    let mut places: Vec<(NetnsId, IpAddr)> = Vec::new();
+    let having = |address| others(address).into_iter().map(move |id| (id, address, None));
+    let mut places: Vec<Place> = Vec::new();
     if !leads_outside || is_bridge {
-        places = others(next).into_iter().map(|id| (id, next)).collect();
+        places = having(next).collect();
     }
     if places.is_empty() && next != destination && !leads_outside {
-        places = others(destination).into_iter().map(|id| (id, destination)).collect();
+        places = having(destination).collect();
+    }
+    let mut unanswered = None;
+    if let (true, Some(oif)) = (places.is_empty() && route.kind == RouteKind::Unicast, &packet.oif)
+    {
+        match walk.neighbours((from, oif.index), next) {
+            Neighbours::At(ends) => {
+                places = ends.into_iter().map(|(id, index)| (id, next, Some(index))).collect();
+            }
+            Neighbours::Nobody => {
+                let why = format!(
+                    "nobody on {} has {next}: all that are joined to it are seen",
+                    oif.name
+                );
+                return vec![way.stop(StopKind::NoNeighbour, why)];
+            }
+            Neighbours::Unknown { unanswered: true } => unanswered = Some(next),
+            Neighbours::Unknown { unanswered: false } => {}
+        }
     }
     if places.is_empty() {
         let to = To { proto: packet.proto, address: destination, port: packet.dport };
         let mut way = way;
         walk.goes_out(&mut way, &packet, None);
-        return vec![way.arrive(off_node(facts, from, to, route), None)];
+        let mut path = off_node(facts, from, to, route);
+        if let (Some(next), Some(why)) = (unanswered, &mut path.end.why) {
+            why.push_str(&format!("; nobody answered for {next} when it was last looked for"));
+        }
+        return vec![way.arrive(path, None)];
     }
     let several = places.len() > 1;
     let mut arrivals = Vec::new();
-    for (netns, address) in &places {
+    for (netns, address, by) in &places {
         let mut way = way.clone();
         walk.goes_out(&mut way, &packet, Some(*netns));
         let mut packet = packet.clone();
@@ -71,7 +99,7 @@ pub(super) fn leave(
         packet.oif = None;
         let addresses = facts.addresses_of(*netns);
         let on = addresses.iter().find(|a| a.address == *address).map(|a| a.ifindex);
-        packet.iif = on.map(|index| walk.nic(*netns, index));
+        packet.iif = on.or(*by).map(|index| walk.nic(*netns, index));
         arrivals.extend(walk.external(way, packet));
     }
     // Of several with that address, those where nothing listens have it by accident.
@@ -139,11 +167,16 @@ impl Walk<'_, '_> {
                 let kind = match path.end.ending {
                     Ending::Nothing => Some(StopKind::Nothing),
                     // A forwarder takes it, and can't pass it on.
-                    Ending::Stopped => Some(StopKind::NoWay),
+                    Ending::Stopped => path
+                        .end
+                        .stop
+                        .filter(|stop| *stop == StopKind::NoNeighbour)
+                        .or(Some(StopKind::NoWay)),
                     _ => path.end.stop.filter(|stop| *stop == StopKind::Unknown),
                 };
                 let why = path.end.why.clone().unwrap_or_default();
-                let stop = kind.map(|kind| Stop { kind, why, fix: None });
+                let fix = path.end.fix.clone();
+                let stop = kind.map(|kind| Stop { kind, why, fix });
                 way.clone().arrive(path, stop)
             }));
         }

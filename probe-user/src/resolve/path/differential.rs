@@ -99,6 +99,7 @@ fn landings(arrival: &Arrival, world: &World, one: Try) -> Vec<Landing> {
             | StopKind::NotForwarding
             | StopKind::LoopbackOnWire
             | StopKind::ReversePath
+            | StopKind::NoNeighbour
             | StopKind::NoWay => vec![Landing::Silent, Landing::Refused],
             StopKind::Unknown => vec![Landing::Unknown],
         };

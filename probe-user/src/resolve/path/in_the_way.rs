@@ -33,7 +33,7 @@ impl Way {
 
 /// Whether a fact could not be read, though it was asked for: a recording that was made
 /// before such facts were read says that for all of them together.
-fn is_unread(gaps: &[Gap]) -> bool {
+pub(super) fn is_unread(gaps: &[Gap]) -> bool {
     gaps.iter().any(|gap| gap.source.kind != GapKind::Recording)
 }
 

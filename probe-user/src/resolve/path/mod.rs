@@ -17,6 +17,7 @@ mod found;
 mod hops;
 mod in_the_way;
 mod judge;
+mod neighbours;
 mod send;
 mod senders;
 mod stage;
@@ -131,6 +132,7 @@ impl Way {
             | StopKind::NotForwarding
             | StopKind::LoopbackOnWire
             | StopKind::ReversePath
+            | StopKind::NoNeighbour
             | StopKind::NoWay => crate::model::Ending::Stopped,
         };
         end.why.get_or_insert_with(|| why.clone());
@@ -176,6 +178,7 @@ pub(super) struct Memo {
     frontends: Known<(NetnsId, Balancer), Rc<[Frontend]>>,
     pub(super) rules: from_node::Memo,
     stages: stage::Memo,
+    neighbours: Known<((NetnsId, u32), IpAddr), neighbours::Neighbours>,
 }
 
 /// The ruleset of a namespace; `None` when it has none.

@@ -33,6 +33,7 @@ counted! {
         routes(netns: &[NetnsId]) -> Read<Vec<Route>>;
         route(query: &RouteQuery) -> Read<Option<RouteFound>>;
         input_route(query: &InputQuery) -> Read<Option<InputFound>>;
+        neighbours(netns: &[NetnsId]) -> Read<Vec<Neighbour>>;
         local_routes(netns: &[NetnsId]) -> Read<Vec<LocalRoute>>;
         policy_rules(netns: &[NetnsId]) -> Read<Vec<PolicyRule>>;
         settings(netns: &[NetnsId]) -> Read<Vec<NetSettings>>;

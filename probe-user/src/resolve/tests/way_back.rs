@@ -31,6 +31,7 @@ fn host(mode: u8) -> TestNode {
         route_localnet_all: Some(false),
         route_localnet: Vec::new(),
         bridge_calls_iptables: None,
+        proxy_arp: Some(Vec::new()),
         reverse_path: Some(vec![on("up0"), on("up1")]),
     });
     node

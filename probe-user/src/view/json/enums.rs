@@ -144,6 +144,8 @@ words! {
         Addresses,
         /// Routes.
         Routes,
+        /// Who has addresses on the links of a namespace.
+        Neighbours,
         /// Ports that the kernel itself holds.
         KernelPorts,
         /// What the kernel forwards.
@@ -284,6 +286,8 @@ words! {
         LoopbackOnWire,
         /// The reverse path filter drops it: an answer would not leave by where it came in.
         ReversePath,
+        /// Nobody on the link has the address.
+        NoNeighbour,
         /// The kernel does not let it pass for another reason.
         NoWay,
         /// It could not be followed to its end.

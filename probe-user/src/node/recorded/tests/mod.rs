@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use super::*;
 use crate::model::{
     Accepted, Ancestor, Attachment, CgroupHook, DeviceHook, Gap, GapKind, GapSource, Impact,
-    LinkKind, Network, Observed, Owner, Pod, PodRef, Port, Program, Proto, Published, ReversePath,
-    Runtime, SocketState, StartTime, Teller, ToldBy, Watched,
+    LinkKind, NeighbourState, Network, Observed, Owner, Pod, PodRef, Port, Program, Proto,
+    Published, ReversePath, Runtime, SocketState, StartTime, Teller, ToldBy, Watched,
 };
 
 pub(super) const HOST: NetnsId = NetnsId::Inode(4_026_531_833);
@@ -288,7 +288,18 @@ pub(super) fn recording() -> Recording {
                 route_localnet_all: Some(false),
                 route_localnet: vec!["zq7wan".to_owned()],
                 bridge_calls_iptables: None,
+                proxy_arp: Some(vec!["zq7wan".to_owned()]),
                 reverse_path: Some(vec![ReversePath { device: "zq7wan".to_owned(), mode: 1 }]),
+            }]),
+        }]
+        .into(),
+        neighbours: vec![Asked {
+            asked: both(),
+            read: Read::whole(vec![Neighbour {
+                netns: HOST,
+                ifindex: 2,
+                address: ip("203.0.113.78"),
+                state: NeighbourState::Unanswered,
             }]),
         }]
         .into(),

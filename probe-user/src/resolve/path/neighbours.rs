@@ -1,0 +1,191 @@
+//! Who is on a link: whether an address that a packet leaves for is anybody's.
+//!
+//! The ports of a bridge, and both ends of a device pair, lead to namespaces that are seen. When
+//! all do, and no more is joined to them, the link has no other members: an address that none
+//! of these takes is nobody's.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use super::in_the_way::is_unread;
+use super::{Walk, found, settings};
+use crate::model::{Link, LinkKind, NeighbourState, NetnsId};
+
+/// How many devices of one link are looked at.
+const DEVICES: usize = 4096;
+
+/// A device of a namespace.
+type Device = (NetnsId, u32);
+
+/// Who answers for an address on a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Neighbours {
+    /// These namespaces, by these devices.
+    At(Vec<Device>),
+    /// All that are on the link are seen, and none has it.
+    Nobody,
+    /// It can't be told. Nobody did when it was last looked for, perhaps.
+    Unknown {
+        /// Whether the kernel has noted that.
+        unanswered: bool,
+    },
+}
+
+impl Walk<'_, '_> {
+    /// Who answers for an address on the link of a device.
+    pub(super) fn neighbours(&self, device: Device, address: IpAddr) -> Neighbours {
+        let memo = &self.facts.memo.neighbours;
+        if let Some(known) = memo.borrow().get(&(device, address)) {
+            return known.clone();
+        }
+        let found = self.find_neighbours(device, address);
+        memo.borrow_mut().insert((device, address), found.clone());
+        found
+    }
+
+    fn find_neighbours(&self, device: Device, address: IpAddr) -> Neighbours {
+        let (netns, index) = device;
+        let known = self.facts.take(self.facts.world.neighbours(&[netns]));
+        let is_it = |n: &&crate::model::Neighbour| n.ifindex == index && n.address == address;
+        let state = known.iter().find(is_it).map(|n| n.state);
+        let unknown = Neighbours::Unknown { unanswered: state == Some(NeighbourState::Unanswered) };
+        let Some(ends) = self.ends_of_link(device, address.is_ipv6()) else { return unknown };
+        // All at once, for there may be hundreds.
+        let ids: Vec<NetnsId> = ends.iter().map(|end| end.0).collect();
+        let (_, _, _) = (
+            self.facts.world.local_routes(&ids),
+            self.facts.world.settings(&ids),
+            self.facts.world.neighbours(&ids),
+        );
+        let mut at = Vec::new();
+        for end in ends {
+            let takes = || super::local_route(self.facts, end.0, address).is_some();
+            let has = self.facts.addresses_of(end.0).iter().any(|a| a.address == address);
+            if has || takes() {
+                at.push(end);
+            } else if self.answers_for_others(end, address) {
+                return unknown;
+            }
+        }
+        match state {
+            _ if !at.is_empty() => Neighbours::At(at),
+            // Somebody is there, whoever that is.
+            Some(NeighbourState::Answered | NeighbourState::Set) => unknown,
+            _ => Neighbours::Nobody,
+        }
+    }
+
+    /// Whether a namespace may answer for an address that it does not have.
+    fn answers_for_others(&self, (netns, index): Device, address: IpAddr) -> bool {
+        let known = self.facts.take(self.facts.world.neighbours(&[netns]));
+        let proxied =
+            known.iter().any(|n| n.address == address && n.state == NeighbourState::Proxied);
+        let device = self.nic(netns, index).name;
+        let proxies = settings(self.facts, netns).and_then(|settings| settings.proxy_arp);
+        proxied || proxies.is_none_or(|all| all.iter().any(|name| **name == *device))
+    }
+
+    /// The devices with which a link ends elsewhere; `None` when not all of it can be seen.
+    fn ends_of_link(&self, start: Device, ipv6: bool) -> Option<Vec<Device>> {
+        let own = self.facts.links_of(start.0);
+        let first = own.iter().find(|l| l.index == start.1)?;
+        if !matches!(first.kind, LinkKind::Bridge | LinkKind::Veth) {
+            return None;
+        }
+        // Namespaces that can't be read may be joined to it.
+        let all = self.facts.world.links(&self.facts.all_netns());
+        let unread = is_unread(&all.gaps);
+        let link = Links { all: self.facts.take(all) };
+        if unread {
+            return None;
+        }
+        let mut ends = Vec::new();
+        let mut seen: HashSet<Device> = HashSet::from([start]);
+        let mut ports: Vec<&Link> = match first.kind {
+            LinkKind::Bridge => self.plain(&link, first).then(|| link.ports(first))?,
+            LinkKind::Veth if first.master.is_none() => vec![first],
+            _ => return None,
+        };
+        while let Some(port) = ports.pop() {
+            if seen.len() > DEVICES || !self.plain(&link, port) {
+                return None;
+            }
+            let peer = link.peer(port)?;
+            if !self.plain(&link, peer) {
+                return None;
+            }
+            let end = match peer.master {
+                None => peer,
+                Some(master) => {
+                    let bridge = link.of((peer.netns, master))?;
+                    if bridge.kind != LinkKind::Bridge || !self.plain(&link, bridge) {
+                        return None;
+                    }
+                    if !seen.insert((bridge.netns, bridge.index)) {
+                        continue;
+                    }
+                    let is_other = |l: &&Link| l.index != peer.index;
+                    ports.extend(link.ports(bridge).into_iter().filter(is_other));
+                    bridge
+                }
+            };
+            let addresses = self.facts.addresses_of(end.netns);
+            let of_end =
+                |a: &&crate::model::Address| a.ifindex == end.index && a.address.is_ipv6() == ipv6;
+            // Without an address of its own a program may answer in the kernel's place, as
+            // gVisor's does. A bridge needs none.
+            if addresses.iter().any(|a| of_end(&a)) || end.kind == LinkKind::Bridge {
+                ends.push((end.netns, end.index));
+            } else if end.up {
+                return None;
+            }
+        }
+        Some(ends)
+    }
+
+    /// Whether nothing is attached to a device, and no other one stands on it: a program, a
+    /// filter or a macvlan may lead elsewhere.
+    fn plain(&self, links: &Links, link: &Link) -> bool {
+        let attached = self.facts.world.attached(&[link.netns]);
+        let is_on_it = |one: &crate::model::Attached| one.ifindex == Some(link.index);
+        !is_unread(&attached.gaps)
+            && !attached.value.iter().any(is_on_it)
+            && !links.all.iter().any(|other| stands_on(other, link))
+    }
+}
+
+fn stands_on(upper: &Link, lower: &Link) -> bool {
+    let is_pair = upper.kind == LinkKind::Veth;
+    let netns = upper.peer_netns.unwrap_or(upper.netns);
+    !is_pair && upper.peer == Some(lower.index) && netns == lower.netns
+}
+
+/// Every link of every namespace.
+struct Links {
+    all: Rc<[Link]>,
+}
+
+impl Links {
+    fn of(&self, (netns, index): Device) -> Option<&Link> {
+        self.all.iter().find(|l| l.netns == netns && l.index == index)
+    }
+
+    fn ports(&self, bridge: &Link) -> Vec<&Link> {
+        let is_port = |l: &&Link| l.netns == bridge.netns && l.master == Some(bridge.index);
+        self.all.iter().filter(is_port).collect()
+    }
+
+    /// The other end of a device pair, where it is seen.
+    fn peer(&self, link: &Link) -> Option<&Link> {
+        if link.kind != LinkKind::Veth {
+            return None;
+        }
+        let peer = self.of((link.peer_netns.unwrap_or(link.netns), link.peer?))?;
+        // Without a namespace it may be in one that is not seen.
+        let joined = peer.kind == LinkKind::Veth
+            && peer.peer == Some(link.index)
+            && peer.peer_netns.unwrap_or(peer.netns) == link.netns;
+        joined.then_some(peer)
+    }
+}
