@@ -64,6 +64,7 @@ use crate::model::{
     Read, Route, RouteFound, RouteQuery, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk,
     Watched,
 };
+pub use bind::{HeldPort, hold_port};
 pub use clock::local_offset;
 use containers::Containers;
 pub use ebpf::{Kept, Pinned, group_id, pin, unpin};
