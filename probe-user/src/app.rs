@@ -2,11 +2,13 @@
 
 mod bind;
 mod fleet;
+mod free;
 mod learning;
 mod logs;
 mod trace;
 #[allow(clippy::disallowed_methods, reason = "it opens its own files, and has threads of its own")]
 mod tui;
+mod wait;
 
 use std::io::{self, IsTerminal, Write};
 use std::mem::ManuallyDrop;
@@ -148,6 +150,11 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Some(Command::Bind(args)) => {
             let questions = bind::questions(&cli.global, args)?;
             on_node(&cli.global, None, |node| bind::run(node, &cli.global, &questions, &mut out))?
+        }
+        Some(Command::Wait(args)) => wait::run(&cli.global, args, &mut out)?,
+        Some(Command::Free(args)) => {
+            let range = free::range(&cli.global, args)?;
+            on_node(&cli.global, None, |node| free::run(node, &cli.global, args, &range, &mut out))?
         }
         Some(Command::Trace(args)) => trace::run(&cli.global, args, &mut out)?,
         None if subject.is_some() => on_node(&cli.global, None, |node| {

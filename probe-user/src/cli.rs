@@ -5,6 +5,7 @@ mod fleet;
 mod target;
 mod trace;
 mod tui;
+mod wait;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,6 +21,7 @@ pub use fleet::{CalledAs, FleetArgs, FleetCommand, called_as, complete, parse_pl
 pub use target::{BadTarget, parse_target};
 pub use trace::TraceArgs;
 pub use tui::{ConfigCommand, TuiArgs};
+pub use wait::{FreeArgs, Until, WaitArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -37,6 +39,8 @@ Examples:
   whereis-port list -t --container web
   whereis-port trace 8080            listeners on port 8080 as they come and go
   whereis-port bind 8080             could a server have this port, and if not, why
+  whereis-port wait 8080             until something listens on it
+  whereis-port free -n 2             ports that nothing has or wants
   whereis-port cluster 30518         the same question to every node of a Kubernetes cluster
   whereis-port --record node.json list    everything, to answer from elsewhere
   whereis-port --replay node.json 30518
@@ -284,7 +288,8 @@ pub struct Global {
 
     /// How long optional reading may take in all (500ms, 5s, 1m): names from container runtimes and
     /// APIs, rules of other network namespaces; what is left out then is said; 2s if not given.
-    /// With `cluster`, how long one node may take; 10s if not given
+    /// With `cluster`, how long one node may take; 10s if not given. With `wait`, how long to
+    /// wait; 30s if not given
     #[arg(long, global = true, value_name = "TIME", value_parser = trace::positive)]
     pub timeout: Option<Duration>,
 
@@ -316,6 +321,12 @@ pub enum Command {
     /// Say whether a server could be bound to a port, and if not, what is in its way
     #[command(after_help = bind::HELP)]
     Bind(BindArgs),
+    /// Wait until a port is served, free or reachable
+    #[command(after_help = wait::WAIT_HELP)]
+    Wait(WaitArgs),
+    /// Find ports that a server could have, and that nothing else is known to want
+    #[command(after_help = wait::FREE_HELP)]
+    Free(FreeArgs),
     /// Ask every node of a Kubernetes cluster, through agents
     #[command(after_help = fleet::HELP)]
     Cluster(FleetArgs),

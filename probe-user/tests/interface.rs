@@ -31,6 +31,8 @@ fn the_help_teaches() {
     insta::assert_snapshot!("help-list", run(&["list", "--help"]));
     insta::assert_snapshot!("help-trace", run(&["trace", "--help"]));
     insta::assert_snapshot!("help-bind", run(&["bind", "--help"]));
+    insta::assert_snapshot!("help-wait", run(&["wait", "--help"]));
+    insta::assert_snapshot!("help-free", run(&["free", "--help"]));
 }
 
 #[test]

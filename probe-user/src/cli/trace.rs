@@ -11,7 +11,8 @@ use crate::model::EventKind;
 pub(super) const HELP: &str = "\
 Examples:
   whereis-port trace                              listeners as they come and go, anywhere
-  whereis-port trace 8080 -e listen -n 1          wait until a listener comes up on port 8080
+  whereis-port trace 8080 -e listen -n 1          until a listener comes up on port 8080; `wait` also
+                                                  ends when one is there already
   whereis-port trace 5432 --events connect        who connects to port 5432
   whereis-port trace --json --duration 10s | jq 'select(.type == \"event\")'
 

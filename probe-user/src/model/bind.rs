@@ -161,3 +161,43 @@ pub enum BindNote {
     /// It depends on options of the other socket, which no source tells.
     OptionsNotKnown,
 }
+
+/// Ports that a server could have, and that nothing else is known to want.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FreePorts {
+    /// Where they were looked for.
+    pub range: PortRange,
+    /// For which protocol; `None` for both.
+    pub proto: Option<Proto>,
+    /// In which namespace.
+    pub netns: NetnsRef,
+    /// The lowest ones, as many as were asked for, or fewer.
+    pub ports: Vec<Port>,
+    /// How many were passed over, and why: each for the first reason that there is.
+    pub passed: Vec<(Passed, usize)>,
+    /// What could not be read.
+    pub gaps: Vec<Gap>,
+}
+
+/// Why a port is not proposed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Passed {
+    /// The kernel gives it to whoever asks for none.
+    Ephemeral,
+    /// It is reserved for somebody.
+    Reserved,
+    /// It is of those that Kubernetes takes for Services.
+    NodePort,
+    /// It needs a capability that is not there.
+    Privileged,
+    /// A socket has it, in whatever state.
+    InUse,
+    /// A container publishes it.
+    Published,
+    /// Packet rules or a balancer take it.
+    TakenByRules,
+    /// Whether it is free is not known.
+    NotKnown,
+    /// It was found to be taken when it was to be held.
+    Lost,
+}

@@ -38,7 +38,7 @@ pub use attached::{
     Attached, Attachment, CgroupHook, CgroupOf, CgroupProgram, DeviceHook, InTheWay, Program,
 };
 pub use balance::{Balancer, Frontend, FrontendKind, FrontendScope, Server};
-pub use bind::{Bind, BindAsk, BindError, BindNote};
+pub use bind::{Bind, BindAsk, BindError, BindNote, FreePorts, Passed};
 pub use cgroup::{CgroupPath, ContainerRef, PodRef, parse_proc_cgroup};
 pub use container::{
     Cluster, Container, Network, Pod, Published, Runtime, Service, is_manifest_hash,

@@ -52,19 +52,35 @@ pub fn bind(node: &dyn Node, question: &BindQuestion) -> Result<Vec<Bind>, Strin
         None => facts.host.own_netns,
     };
     let ifindex = question.device.as_ref().map(|name| device(&facts, netns, name)).transpose()?;
+    let mut binds = predict(&facts, question, netns, ifindex, true);
+    for bind in binds.iter_mut().filter(|_| question.attempt) {
+        let read = node.try_bind(&bind.ask);
+        bind.tried = read.value;
+        bind.gaps.extend(read.gaps);
+    }
+    Ok(binds)
+}
+
+/// What becomes of it, for each protocol, by the kernel's rules; with `rules`, also which packet
+/// rules take the port.
+pub(super) fn predict(
+    facts: &Facts<'_>,
+    question: &BindQuestion,
+    netns: NetnsId,
+    ifindex: Option<u32>,
+    rules: bool,
+) -> Vec<Bind> {
     let protos = Proto::ALL.into_iter().filter(|p| question.query.proto.is_none_or(|q| q == *p));
     let one = |proto| {
         let facts = facts.again();
         let ask = ask(&facts, question, netns, ifindex, proto);
         let mut bind = of(&facts, &question.query, ask);
-        if question.attempt {
-            let read = node.try_bind(&bind.ask);
-            bind.tried = read.value;
-            bind.gaps.extend(read.gaps);
+        if rules && bind.predicted != Some(false) {
+            bind.notes.extend(taken(&facts, &question.query, &bind.ask));
         }
         bind
     };
-    Ok(protos.map(one).collect())
+    protos.map(one).collect()
 }
 
 fn device(facts: &Facts<'_>, netns: NetnsId, name: &str) -> Result<u32, String> {
@@ -151,9 +167,6 @@ fn of(facts: &Facts<'_>, query: &Query, ask: BindAsk) -> Bind {
     let (held, more_held) = held::gather(facts, &in_the_way, &blocks);
     alternatives(facts, &ask, &sockets, free, &mut notes);
     worth_knowing(&ask, &settings, &mut notes);
-    if predicted != Some(false) {
-        notes.extend(taken(facts, query, &ask));
-    }
     let fix = fix(&ask, &notes, &held);
     let mut gaps = facts.gaps();
     gaps.retain(|gap| match gap.impact {

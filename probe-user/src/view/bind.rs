@@ -85,6 +85,18 @@ pub(crate) fn statement(bind: &Bind) -> String {
     }
 }
 
+/// What becomes of it and why, in one line without its place. Untrusted.
+pub(crate) fn in_short(bind: &Bind) -> String {
+    if let Some(first) = bind.held.first() {
+        return format!("{}: {}", bind.ask.proto, held::sentence(first));
+    }
+    match bind.works() {
+        Some(true) => "a bind works".to_owned(),
+        Some(false) => bind.error.map_or_else(|| "a bind fails".to_owned(), words),
+        None => "it is not known whether a bind works".to_owned(),
+    }
+}
+
 fn words(error: BindError) -> String {
     let what = match error {
         BindError::InUse => "the address is in use",

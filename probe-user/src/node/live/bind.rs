@@ -1,7 +1,9 @@
 //! Binding a socket, to see whether it works. It is closed at once: nothing listens, and nothing
 //! is sent.
 
-use std::net::{IpAddr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use rustix::io::Errno;
@@ -9,8 +11,34 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use rustix::process::Uid;
 
 use super::{LiveNode, gaps};
-use crate::model::{BindAsk, BindError, Gap, GapKind, GapSource, Impact, Proto, Read};
+use crate::model::{
+    BindAsk, BindError, Gap, GapKind, GapSource, Impact, NetnsId, Port, Proto, Read,
+};
 use crate::node::Attempts;
+
+/// A port of the own namespace that nobody else can have while this lives: a socket is bound to
+/// it at all addresses, and neither listens nor sends.
+#[derive(Debug)]
+pub struct HeldPort(#[expect(dead_code, reason = "it is held, and that is all")] OwnedFd);
+
+/// Holds a port.
+///
+/// # Errors
+/// What the kernel says when it can't be had.
+pub fn hold_port(proto: Proto, port: Port) -> io::Result<HeldPort> {
+    // The namespace is that of the thread, whatever it is called.
+    let all = |address: IpAddr| BindAsk::server(NetnsId::Inode(0), proto, address, port);
+    let six = bound(&all(Ipv6Addr::UNSPECIFIED.into()));
+    let socket = match six {
+        Ok(Err(Errno::AFNOSUPPORT)) => bound(&all(Ipv4Addr::UNSPECIFIED.into())),
+        six => six,
+    };
+    match socket {
+        Ok(Ok(socket)) => Ok(HeldPort(socket)),
+        Ok(Err(errno)) => Err(errno.into()),
+        Err((what, errno)) => Err(io::Error::other(format!("{what}: {errno}"))),
+    }
+}
 
 /// Why a socket could not even be made as it was asked for.
 type Untried = (&'static str, Errno);
@@ -56,6 +84,11 @@ fn as_user(ask: &BindAsk) -> Result<Result<(), Errno>, Untried> {
 }
 
 fn attempt(ask: &BindAsk) -> Result<Result<(), Errno>, Untried> {
+    bound(ask).map(|said| said.map(drop))
+}
+
+/// Such a socket, bound.
+fn bound(ask: &BindAsk) -> Result<Result<OwnedFd, Errno>, Untried> {
     let address = match ask.address.to_canonical() {
         IpAddr::V6(_) => ask.address,
         four => four,
@@ -83,12 +116,13 @@ fn attempt(ask: &BindAsk) -> Result<Result<(), Errno>, Untried> {
     if let Some(index) = ask.ifindex {
         set("binding to the interface", to_device(&socket, index))?;
     }
-    Ok(rustix::net::bind(&socket, &SocketAddr::new(address, ask.port.0)))
+    let done = rustix::net::bind(&socket, &SocketAddr::new(address, ask.port.0));
+    Ok(done.map(|()| socket))
 }
 
 /// `SO_BINDTOIFINDEX` (Linux 5.1).
 #[expect(unsafe_code, reason = "rustix has no such option")]
-fn to_device(socket: &std::os::fd::OwnedFd, index: u32) -> Result<(), Errno> {
+fn to_device(socket: &OwnedFd, index: u32) -> Result<(), Errno> {
     use std::os::fd::AsRawFd as _;
     let index = i32::try_from(index).map_err(|_| Errno::INVAL)?;
     let size = libc::socklen_t::try_from(size_of_val(&index)).map_err(|_| Errno::INVAL)?;
@@ -123,7 +157,6 @@ fn error(errno: Errno) -> BindError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Port;
 
     #[test]
     fn a_bind_is_tried_and_leaves_nothing() {

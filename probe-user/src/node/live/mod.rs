@@ -65,6 +65,7 @@ use crate::model::{
     PolicyRule, PortFacts, PortRange, PortSocket, Process, Read, Route, RouteFound, RouteQuery,
     Socket, SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
 };
+pub use bind::{HeldPort, hold_port};
 pub use clock::local_offset;
 use containers::Containers;
 pub use ebpf::{Kept, Pinned, group_id, pin, unpin};

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use super::in_the_way::is_unread;
-use super::{Walk, found, settings};
+use super::{Walk, settings};
 use crate::model::{Link, LinkKind, NeighbourState, NetnsId};
 
 /// How many devices of one link are looked at.

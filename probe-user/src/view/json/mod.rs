@@ -12,6 +12,7 @@ mod flows;
 mod held;
 mod list;
 mod owner;
+mod wait;
 
 use std::io::{self, Write};
 
@@ -32,6 +33,7 @@ pub use flows::*;
 pub use held::*;
 pub use list::*;
 pub use owner::*;
+pub use wait::*;
 
 use super::sanitize::SafeJson;
 
@@ -119,6 +121,8 @@ pub fn schema() -> String {
         generator.subschema_for::<ListDocument<'_>>(),
         generator.subschema_for::<DoctorDocument<'_>>(),
         generator.subschema_for::<BindsDocument<'_>>(),
+        generator.subschema_for::<WaitDocument<'_>>(),
+        generator.subschema_for::<FreeDocument<'_>>(),
         generator.subschema_for::<StartLine<'_>>(),
         generator.subschema_for::<EventLine<'_>>(),
         generator.subschema_for::<LostLine>(),
@@ -137,7 +141,7 @@ pub fn schema() -> String {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "whereis-port",
         "description": format!(
-            "What whereis-port prints with --json: answers, a list, doctor's report, or what becomes of a bind; with trace, cluster and list --ndjson each line is one object with a type. Schema version {SCHEMA_VERSION}."
+            "What whereis-port prints with --json: answers, a list, doctor's report, or what bind, wait and free say; with trace, cluster and list --ndjson each line is one object with a type. Schema version {SCHEMA_VERSION}."
         ),
         "oneOf": documents,
         "$defs": generator.definitions(),

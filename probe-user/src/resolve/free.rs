@@ -1,0 +1,138 @@
+//! Ports that a server could have now, and that nothing else is known to want.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::bind::{self, BindQuestion};
+use super::facts::Facts;
+use super::held;
+use super::list::{ListFilter, within};
+use super::owner::NODE_PORTS;
+use crate::model::{
+    BindNote, FreePorts, Gap, GapKind, Impact, Passed, Port, PortRange, Proto, Query, Scope,
+    SocketFilter,
+};
+use crate::node::Node;
+
+/// How many ports are looked at closely beyond those that are wanted: each is a question of its
+/// own.
+const CLOSELY: usize = 256;
+
+/// Finds the lowest `count` such ports of a range in the tool's namespace, for a protocol or for
+/// both. Those of `lost` are none.
+pub fn free_ports(
+    node: &dyn Node,
+    range: PortRange,
+    proto: Option<Proto>,
+    count: usize,
+    lost: &BTreeSet<Port>,
+) -> FreePorts {
+    let facts = Facts::new(node);
+    let netns = facts.host.own_netns;
+    let settings = held::port_facts(&facts, netns);
+    let filter = SocketFilter { proto, ports: Some(range) };
+    let sockets = facts.take(facts.world.port_sockets(&[netns], &filter));
+    let in_use: BTreeSet<Port> = sockets.iter().map(|found| found.socket.port).collect();
+    let containers = facts.take(facts.world.containers());
+    let published: BTreeSet<Port> = containers
+        .iter()
+        .flat_map(|container| &container.ports)
+        .filter(|published| proto.is_none_or(|proto| proto == published.proto))
+        .filter_map(|published| published.host_port)
+        .collect();
+    let rows =
+        within(&facts.again(), &ListFilter { proto, ports: Some(range), ..ListFilter::default() });
+    let taken: BTreeSet<Port> =
+        rows.rows.iter().filter(|row| row.netns.id == netns).map(|row| row.port).collect();
+    // Rules that take very many ports are in no list: each port has to be tried.
+    let unlisted = rows.gaps.iter().any(|gap| gap.source.kind == GapKind::PacketRules);
+    let mut passed: BTreeMap<Passed, usize> = BTreeMap::new();
+    let mut gaps: Vec<Gap> = Vec::new();
+    let mut ports = Vec::new();
+    let mut looked = 0;
+    for port in (range.first.0..=range.last.0).map(Port) {
+        if ports.len() >= count || looked >= count + CLOSELY {
+            break;
+        }
+        let why = if settings.is_reserved(port) == Some(true) {
+            Some(Passed::Reserved)
+        } else if settings.ephemeral.is_some_and(|range| range.contains(port)) {
+            Some(Passed::Ephemeral)
+        } else if NODE_PORTS.contains(&port.0) {
+            Some(Passed::NodePort)
+        } else if in_use.contains(&port) {
+            Some(Passed::InUse)
+        } else if published.contains(&port) {
+            Some(Passed::Published)
+        } else if taken.contains(&port) {
+            Some(Passed::TakenByRules)
+        } else if lost.contains(&port) {
+            Some(Passed::Lost)
+        } else {
+            looked += 1;
+            closely(&facts, port, proto, unlisted, &mut gaps)
+        };
+        match why {
+            Some(why) => *passed.entry(why).or_default() += 1,
+            None => ports.push(port),
+        }
+    }
+    if settings.ephemeral.is_none() {
+        gaps.extend(facts.gaps().into_iter().filter(|gap| gap.impact == Impact::Bind));
+    }
+    FreePorts {
+        range,
+        proto,
+        netns: facts.netns_ref(netns),
+        ports,
+        passed: passed.into_iter().collect(),
+        gaps,
+    }
+}
+
+/// Whether a server could have the port, by all that decides it; why not, otherwise.
+fn closely(
+    facts: &Facts<'_>,
+    port: Port,
+    proto: Option<Proto>,
+    rules: bool,
+    gaps: &mut Vec<Gap>,
+) -> Option<Passed> {
+    let question = BindQuestion {
+        query: Query {
+            text: port.to_string(),
+            ports: PortRange::one(port),
+            proto,
+            scope: Scope::Everywhere,
+            subject: None,
+        },
+        netns: None,
+        uid: None,
+        reuse_addr: false,
+        reuse_port: false,
+        v6only: false,
+        device: None,
+        attempt: false,
+    };
+    for bind in bind::predict(facts, &question, facts.host.own_netns, None, rules) {
+        let has = |is: fn(&BindNote) -> bool| bind.notes.iter().any(is);
+        match bind.predicted {
+            Some(true) if has(|note| matches!(note, BindNote::TakenByRules(_))) => {
+                return Some(Passed::TakenByRules);
+            }
+            Some(true) => {}
+            Some(false) if has(|note| matches!(note, BindNote::Privileged(_))) => {
+                return Some(Passed::Privileged);
+            }
+            Some(false) => return Some(Passed::InUse),
+            None => {
+                for gap in bind.gaps {
+                    if !gaps.contains(&gap) {
+                        gaps.push(gap);
+                    }
+                }
+                return Some(Passed::NotKnown);
+            }
+        }
+    }
+    None
+}
