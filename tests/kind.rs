@@ -37,10 +37,13 @@ impl Asked {
         self.run.paths()
     }
 
-    /// From where, with which address, whether.
+    /// From where, with which address, whether; without those that need a route over the node.
     fn reach(&self, from: &str) -> Result<Vec<(&str, Option<bool>)>> {
         let all = self.run.answer()?["reachable"].as_array().context("no reachability")?;
-        let of = all.iter().filter(|entry| entry["from"] == from);
+        let of = all.iter().filter(|entry| {
+            let mut conditions = entry["conditions"].as_array().into_iter().flatten();
+            entry["from"] == from && !conditions.any(|one| one["code"] == "route")
+        });
         Ok(of
             .map(|e| (e["address"].as_str().unwrap_or_default(), e["reachable"].as_bool()))
             .collect())
