@@ -67,6 +67,8 @@ pub enum Cause {
         /// Whether it could be read that IPv4 is among them, or not.
         versions_known: bool,
     },
+    /// Bound to all addresses of IPv6, and to none of IPv4.
+    BoundToAllIpv6,
     /// Bound to an address.
     BoundTo(IpAddr),
     /// Bound to an address, and this is another one.
@@ -148,6 +150,19 @@ pub enum Cause {
     LeavesNode(String),
     /// Said by somebody else, in words.
     Said(String),
+    /// It gets to a listener that takes no more: its queue is full.
+    QueueFull {
+        /// Whose, as a hop tells it.
+        who: String,
+        /// How many wait.
+        waiting: u32,
+        /// How many were allowed.
+        limit: u32,
+    },
+    /// It gets to a listener whose process, told as by a hop, is stopped.
+    OwnerStopped(String),
+    /// It gets to a listener whose process, told as by a hop, is frozen.
+    OwnerFrozen(String),
 }
 
 /// The causes, without what is special to one.
@@ -211,6 +226,12 @@ pub enum CauseCode {
     Depends,
     /// It leaves this node.
     LeavesNode,
+    /// The listener's queue is full.
+    QueueFull,
+    /// The listener's process is stopped.
+    OwnerStopped,
+    /// The listener's process is frozen.
+    OwnerFrozen,
     /// Something else.
     Other,
 }
@@ -235,7 +256,7 @@ impl Cause {
     /// Which one, without what is special to this one.
     pub fn code(&self) -> CauseCode {
         match self {
-            Self::BoundToAll { .. } => CauseCode::BoundToAll,
+            Self::BoundToAll { .. } | Self::BoundToAllIpv6 => CauseCode::BoundToAll,
             Self::BoundTo(_) => CauseCode::BoundToAddress,
             Self::BoundElsewhere(_) => CauseCode::BoundElsewhere,
             Self::BoundToInterface(_) => CauseCode::BoundToInterface,
@@ -258,6 +279,9 @@ impl Cause {
             Self::Depends(_) => CauseCode::Depends,
             Self::LeavesNode(_) => CauseCode::LeavesNode,
             Self::Said(_) => CauseCode::Other,
+            Self::QueueFull { .. } => CauseCode::QueueFull,
+            Self::OwnerStopped(_) => CauseCode::OwnerStopped,
+            Self::OwnerFrozen(_) => CauseCode::OwnerFrozen,
         }
     }
 }
@@ -269,6 +293,7 @@ impl fmt::Display for Cause {
             Self::BoundToAll { versions_known: false } => f.write_str(
                 "bound to all addresses; whether IPv4 is among them could not be read",
             ),
+            Self::BoundToAllIpv6 => f.write_str("bound to all IPv6 addresses, and to none of IPv4"),
             Self::BoundTo(address) => write!(f, "bound to {address}"),
             Self::BoundElsewhere(address) => write!(f, "bound to {address} only"),
             Self::BoundToInterface(name) => write!(f, "bound to the interface {name} only"),
@@ -316,6 +341,16 @@ impl fmt::Display for Cause {
             }
             Self::NoRule => f.write_str("no rule takes it from there, and nothing listens"),
             Self::OnlyInApi { node } => write!(f, "no rule or load balancer of {node} takes it"),
+            Self::QueueFull { who, waiting, limit } => write!(
+                f,
+                "it gets to {who}, where {waiting} connections wait to be accepted and the queue (limit {limit}) is full: new ones are dropped until some are accepted"
+            ),
+            Self::OwnerStopped(who) => {
+                write!(f, "it gets to {who}, which is stopped: nobody answers until it goes on")
+            }
+            Self::OwnerFrozen(who) => {
+                write!(f, "it gets to {who}, which is frozen: nobody answers until it goes on")
+            }
             Self::TakenByRules(words)
             | Self::Stopped { words, .. }
             | Self::Depends(words)

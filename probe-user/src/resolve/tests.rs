@@ -25,6 +25,7 @@ mod calls;
 mod certificate;
 mod cluster;
 mod event;
+mod health;
 mod held;
 mod kube;
 mod namespaces;
@@ -207,6 +208,7 @@ impl TestNode {
                 netns: Some(netns),
                 cgroup: None,
                 ancestors: Vec::new(),
+                health: crate::model::ProcessHealth::default(),
             });
         }
         self

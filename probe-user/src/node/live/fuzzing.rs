@@ -3,8 +3,8 @@
 use crate::model::{NetnsId, Proto};
 
 use super::{
-    balance, btf, conntrack, containers, cri, ebpf, files, kube, mounts, netlink as framing, ports,
-    process, procnet, procs, rtnl, rules, sockdiag, tls,
+    balance, btf, conntrack, containers, cri, ebpf, files, freezer, kube, mounts,
+    netlink as framing, ports, process, procnet, procs, rtnl, rules, sockdiag, tls,
 };
 
 pub(crate) use rules::fuzzing::{ip_set, legacy_table, nf_tables, nf_tables_expressions, xtables};
@@ -63,6 +63,7 @@ pub(crate) fn proc(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     process::fuzz(&text);
     ports::fuzz(&text);
+    freezer::fuzz(&text);
     for proto in Proto::ALL {
         let _ = procnet::parse(bytes, NetnsId::Inode(1), proto);
     }
