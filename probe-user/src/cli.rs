@@ -389,7 +389,8 @@ pub struct ListArgs {
     #[arg(long, value_name = "NAME", help_heading = "Filters")]
     pub process: Option<String>,
     /// Sort by a column: port, proto, address, process, pid, container, netns, target, user, uid,
-    /// pod, cluster, unit, image, inode, cmdline, service, component or files; `:desc` reverses
+    /// pod, cluster, unit, image, inode, cmdline, service, component, files, queue or health;
+    /// `:desc` reverses
     #[arg(short, long, value_name = "COL[:desc]", help_heading = "Output")]
     pub sort: Option<String>,
     /// The form of the output; a table when nothing is said

@@ -209,6 +209,7 @@ mod tests {
             more: 0,
             reach: Vec::new(),
             findings: Vec::new(),
+            drops: Vec::new(),
             held: Vec::new(),
             more_held: 0,
             flows: None,

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Advice, Cluster, Condition, Container, ContainerRef, Evidence, Flows, Gap, Held, InTheWay,
-    KubeContext, NetnsId, Pod, Port, Process, Proto, Query, Served, Service, Socket, StopKind,
-    ToldBy, Why,
+    KubeContext, ListenDrops, NetnsId, Pod, Port, Process, Proto, Query, Served, Service, Socket,
+    StopKind, ToldBy, Why,
 };
 
 /// The answer to one question.
@@ -29,6 +29,8 @@ pub struct Answer {
     /// Where facts of this node and what a Kubernetes API says differ, and what else is
     /// worth saying of the port as a whole.
     pub findings: Vec<Finding>,
+    /// What the listeners of each namespace on these paths did not take.
+    pub drops: Vec<ListenDrops>,
     /// What has the port without listening on it, where nothing listens.
     pub held: Vec<Held>,
     /// How many kinds of holders more there are than those.
@@ -42,6 +44,8 @@ pub struct Answer {
 /// Something that was noticed: a Service that the API has and this node's rules don't.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
+    /// What kind of thing.
+    pub code: FindingCode,
     /// What, in one sentence without a final stop. Untrusted where it quotes.
     pub what: String,
     /// The likely cause.
@@ -50,6 +54,29 @@ pub struct Finding {
     pub fix: Option<Advice>,
     /// How it is known.
     pub evidence: Vec<Evidence>,
+}
+
+/// The kinds of things that are noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FindingCode {
+    /// This node and a Kubernetes API differ, or an API says more.
+    Kubernetes,
+    /// The queue of a listener is full.
+    QueueFull,
+    /// Who should accept was stopped by a signal.
+    OwnerStopped,
+    /// Who should accept was stopped by a debugger.
+    OwnerTraced,
+    /// Who should accept is frozen.
+    OwnerFrozen,
+    /// The first thread of who accepts has ended.
+    LeaderEnded,
+    /// The program of who accepts was removed or replaced.
+    ProgramDeleted,
+    /// Several sockets share the port.
+    PortShared,
+    /// A listener on all addresses leaves IPv4 alone.
+    Ipv6Only,
 }
 
 /// Whether something is behind the port.

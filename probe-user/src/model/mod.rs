@@ -16,6 +16,7 @@ mod evidence;
 mod flow;
 mod gap;
 mod gap_source;
+mod health;
 mod held;
 mod host;
 mod kube;
@@ -31,8 +32,8 @@ mod ways;
 
 pub use advice::{Advice, Command, FixKind, Piece};
 pub use answer::{
-    Answer, Component, End, Ending, Endpoint, Finding, Hop, HopKind, ListRow, Listing, NetnsName,
-    NetnsRef, Path, Reach, Vantage, Verdict,
+    Answer, Component, End, Ending, Endpoint, Finding, FindingCode, Hop, HopKind, ListRow, Listing,
+    NetnsName, NetnsRef, Path, Reach, Vantage, Verdict,
 };
 pub use attached::{
     Attached, Attachment, CgroupHook, CgroupOf, CgroupProgram, DeviceHook, InTheWay, Program,
@@ -48,6 +49,7 @@ pub use evidence::{Evidence, EvidenceSource, Teller, ToldBy};
 pub use flow::{Flow, FlowFilter, Flows, FlowsTo, NetSettings};
 pub use gap::{Gap, Impact, Read, SourceReport};
 pub use gap_source::{GapKind, GapSource};
+pub use health::{Ailment, ListenDrops, ProcessHealth, ProcessState};
 pub use held::{Held, HeldAs, PortFacts, PortSocket};
 pub use host::{Capability, Host};
 pub use kube::{

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CgroupPath, NetnsId, Pid};
+use super::{CgroupPath, NetnsId, Pid, ProcessHealth};
 
 /// Start time of a process in clock ticks since boot (field 22 of
 /// `/proc/PID/stat`). With the PID it names one process for good.
@@ -46,6 +46,9 @@ pub struct Process {
     pub cgroup: Option<CgroupPath>,
     /// Its parents, nearest first, up to init.
     pub ancestors: Vec<Ancestor>,
+    /// Whether it runs, as far as that is known.
+    #[serde(default, skip_serializing_if = "ProcessHealth::is_unknown")]
+    pub health: ProcessHealth,
 }
 
 impl Process {

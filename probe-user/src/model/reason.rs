@@ -71,6 +71,8 @@ pub enum Cause {
         /// Whether it could be read that IPv4 is among them, or not.
         versions_known: bool,
     },
+    /// Bound to all addresses of IPv6, and to none of IPv4.
+    BoundToAllIpv6,
     /// Bound to an address.
     BoundTo(IpAddr),
     /// Bound to an address, and this is another one.
@@ -172,6 +174,19 @@ pub enum Cause {
     NotEvaluated(Box<InTheWay>),
     /// Said by somebody else, in words.
     Said(String),
+    /// It gets to a listener that takes no more: its queue is full.
+    QueueFull {
+        /// Whose, as a hop tells it.
+        who: String,
+        /// How many wait.
+        waiting: u32,
+        /// How many were allowed.
+        limit: u32,
+    },
+    /// It gets to a listener whose process, told as by a hop, is stopped.
+    OwnerStopped(String),
+    /// It gets to a listener whose process, told as by a hop, is frozen.
+    OwnerFrozen(String),
 }
 
 /// The causes, without what is special to one.
@@ -245,6 +260,12 @@ pub enum CauseCode {
     LeavesNode,
     /// Something is in the way that was not evaluated, or could not be read.
     NotEvaluated,
+    /// The listener's queue is full.
+    QueueFull,
+    /// The listener's process is stopped.
+    OwnerStopped,
+    /// The listener's process is frozen.
+    OwnerFrozen,
     /// Something else.
     Other,
 }
@@ -271,7 +292,7 @@ impl Cause {
     /// Which one, without what is special to this one.
     pub fn code(&self) -> CauseCode {
         match self {
-            Self::BoundToAll { .. } => CauseCode::BoundToAll,
+            Self::BoundToAll { .. } | Self::BoundToAllIpv6 => CauseCode::BoundToAll,
             Self::BoundTo(_) => CauseCode::BoundToAddress,
             Self::BoundElsewhere(_) => CauseCode::BoundElsewhere,
             Self::BoundToInterface(_) => CauseCode::BoundToInterface,
@@ -297,6 +318,9 @@ impl Cause {
             Self::LeavesNode(_) => CauseCode::LeavesNode,
             Self::NotEvaluated(_) => CauseCode::NotEvaluated,
             Self::Said(_) => CauseCode::Other,
+            Self::QueueFull { .. } => CauseCode::QueueFull,
+            Self::OwnerStopped(_) => CauseCode::OwnerStopped,
+            Self::OwnerFrozen(_) => CauseCode::OwnerFrozen,
         }
     }
 }
@@ -308,6 +332,7 @@ impl fmt::Display for Cause {
             Self::BoundToAll { versions_known: false } => f.write_str(
                 "bound to all addresses; whether IPv4 is among them could not be read",
             ),
+            Self::BoundToAllIpv6 => f.write_str("bound to all IPv6 addresses, and to none of IPv4"),
             Self::BoundTo(address) => write!(f, "bound to {address}"),
             Self::BoundElsewhere(address) => write!(f, "bound to {address} only"),
             Self::BoundToInterface(name) => write!(f, "bound to the interface {name} only"),
@@ -365,6 +390,16 @@ impl fmt::Display for Cause {
             Self::NotEvaluated(what) => f.write_str(&what.decides()),
             Self::NoRule => f.write_str("no rule takes it from there, and nothing listens"),
             Self::OnlyInApi { node } => write!(f, "no rule or load balancer of {node} takes it"),
+            Self::QueueFull { who, waiting, limit } => write!(
+                f,
+                "it gets to {who}, where {waiting} connections wait to be accepted and the queue (limit {limit}) is full: new ones are dropped until some are accepted"
+            ),
+            Self::OwnerStopped(who) => {
+                write!(f, "it gets to {who}, which is stopped: nobody answers until it goes on")
+            }
+            Self::OwnerFrozen(who) => {
+                write!(f, "it gets to {who}, which is frozen: nobody answers until it goes on")
+            }
             Self::TakenByRules(words)
             | Self::Stopped { words, .. }
             | Self::Depends(words)

@@ -14,6 +14,7 @@ mod flows;
 mod forward;
 mod free;
 mod from_node;
+mod health;
 mod held;
 mod kube;
 mod learn;
@@ -131,6 +132,9 @@ fn answer_from(facts: &Facts<'_>, query: &Query, wanted: &dyn Fn(&Path) -> bool)
     let mut reach = reach::of(facts, &mut paths, &tried);
     facts.say_cut(Impact::Reach);
     kube::complete(&joined, &paths, &mut reach);
+    let mut findings = health::check(facts, &paths, &mut reach);
+    findings.extend(joined.findings.iter().cloned());
+    let drops = health::drops(facts, &paths);
     let mut gaps = facts.gaps();
     gaps.retain(|gap| !joined.fills(gap));
     if paths.is_empty() {
@@ -148,11 +152,12 @@ fn answer_from(facts: &Facts<'_>, query: &Query, wanted: &dyn Fn(&Path) -> bool)
         paths,
         more: facts.unshown(),
         reach,
+        drops,
         held,
         more_held,
         flows: None,
         gaps,
-        findings: joined.findings,
+        findings,
     }
 }
 

@@ -71,6 +71,7 @@ pub fn reverse(node: &dyn Node, subject: &Subject) -> Vec<Answer> {
             verdict: if unknown { Verdict::Unknown } else { Verdict::NotFound },
             paths: Vec::new(),
             more: 0,
+            drops: Vec::new(),
             held: Vec::new(),
             more_held: 0,
             reach: Vec::new(),

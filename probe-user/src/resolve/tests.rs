@@ -26,6 +26,7 @@ mod calls;
 mod certificate;
 mod cluster;
 mod event;
+mod health;
 mod held;
 mod in_the_way;
 mod kube;
@@ -228,6 +229,7 @@ impl TestNode {
                 netns: Some(netns),
                 cgroup: None,
                 ancestors: Vec::new(),
+                health: crate::model::ProcessHealth::default(),
             });
         }
         self

@@ -3,7 +3,7 @@
 use crate::model::{NetnsId, Proto};
 
 use super::{
-    attached, balance, btf, conntrack, containers, cri, ebpf, files, kube, mounts,
+    attached, balance, btf, conntrack, containers, cri, ebpf, files, freezer, kube, mounts,
     netlink as framing, ports, process, procnet, procs, rtnl, rules, sockdiag, tls,
 };
 
@@ -64,6 +64,7 @@ pub(crate) fn proc(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     process::fuzz(&text);
     ports::fuzz(&text);
+    freezer::fuzz(&text);
     for proto in Proto::ALL {
         let _ = procnet::parse(bytes, NetnsId::Inode(1), proto);
     }

@@ -13,6 +13,7 @@ mod cri;
 mod ebpf;
 mod enter;
 mod files;
+mod freezer;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod gaps;

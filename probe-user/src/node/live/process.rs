@@ -1,6 +1,6 @@
 //! What is known of a process, through procfs.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -9,12 +9,14 @@ use procfs::FromRead;
 use procfs::process::Stat;
 
 use super::files::{self, ARGUMENTS, Beginning, SMALL};
+use super::freezer::Freezers;
 use super::procs::{inode_link, open_dir};
 use super::program;
 use super::reader::Reader;
 use super::safefs::Unreadable;
 use crate::model::{
-    Ancestor, Gap, GapKind, GapSource, Impact, NetnsId, Pid, Process, StartTime, parse_proc_cgroup,
+    Ancestor, Gap, GapKind, GapSource, Impact, NetnsId, Pid, Process, ProcessHealth, ProcessState,
+    StartTime, parse_proc_cgroup,
 };
 
 /// How far up the parents are followed: a loop is impossible, but processes
@@ -33,6 +35,7 @@ pub(super) struct Processes {
     own_userns: Option<u64>,
     parents: RefCell<HashMap<Pid, (Ancestor, Pid)>>,
     reader: Reader,
+    freezers: OnceCell<Freezers>,
     /// Processes whose command line was not read, and why.
     silent: RefCell<HashMap<Pid, Unreadable>>,
 }
@@ -47,6 +50,7 @@ impl Processes {
             own_userns,
             parents: RefCell::default(),
             reader,
+            freezers: OnceCell::new(),
             silent: RefCell::default(),
         }
     }
@@ -59,21 +63,32 @@ impl Processes {
         let dir = dir.as_fd();
         let stat = read_stat(dir)?;
         let (uid, nspid) = ids(&read_text(dir, c"status")?, pid)?;
+        let (own_word, names) = program::is_own_word(&self.reader, dir, uid);
+        let exe = link(dir, c"exe");
+        let cgroup = read_text(dir, c"cgroup");
+        let health = ProcessHealth {
+            state: state(&stat),
+            frozen: cgroup
+                .as_deref()
+                .and_then(|text| self.freezers.get_or_init(Freezers::find).is_frozen(text)),
+            program_deleted: exe.as_deref().zip(names).map(|(exe, names)| is_deleted(exe, names)),
+        };
         Some(Process {
             pid,
             start: StartTime(stat.starttime),
             started_at: self.boot.map(|(boot, hz)| boot + stat.starttime / hz.max(1)),
             comm: stat.comm,
             cmdline: self.arguments(dir, pid),
-            exe: link(dir, c"exe"),
+            exe,
             cwd: link(dir, c"cwd"),
             uid,
-            own_word: program::is_own_word(&self.reader, dir, uid),
+            own_word,
             user: self.user(dir, uid),
             nspid,
             netns: inode_link(dir, c"ns/net", b"net:").ok().flatten().map(NetnsId::Inode),
-            cgroup: read_text(dir, c"cgroup").as_deref().and_then(parse_proc_cgroup),
+            cgroup: cgroup.as_deref().and_then(parse_proc_cgroup),
             ancestors: self.ancestors(u32::try_from(stat.ppid).unwrap_or(0)),
+            health,
         })
     }
 
@@ -134,6 +149,23 @@ impl Processes {
         }
         ancestors
     }
+}
+
+/// Whether a process runs: the state is that of its first thread, and signals stop all.
+fn state(stat: &Stat) -> Option<ProcessState> {
+    match stat.state {
+        'R' | 'S' | 'D' | 'I' | 'P' | 'W' | 'K' => Some(ProcessState::Running),
+        'T' => Some(ProcessState::Stopped),
+        't' => Some(ProcessState::Traced),
+        'Z' if stat.num_threads > 1 => Some(ProcessState::LeaderEnded),
+        _ => None,
+    }
+}
+
+/// Whether the file that a process runs is gone from where it was. The kernel says so behind its
+/// path, which anybody may call a file; but then it has a name. One in memory never had one.
+fn is_deleted(exe: &str, names: u32) -> bool {
+    names == 0 && exe.ends_with(" (deleted)") && !exe.starts_with("/memfd:")
 }
 
 fn read_stat(dir: BorrowedFd<'_>) -> Option<Stat> {
@@ -212,6 +244,39 @@ mod tests {
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
                 - process.started_at.unwrap();
         assert!(age < 3600, "started {age} s ago");
+    }
+
+    #[test]
+    fn a_program_is_deleted_when_it_has_no_name_left() {
+        for (exe, names, expected) in [
+            ("/usr/bin/x (deleted)", 0, true),
+            ("/usr/bin/x (deleted)", 1, false),
+            ("/usr/bin/x", 0, false),
+            ("/memfd:x (deleted)", 0, false),
+        ] {
+            assert_eq!(is_deleted(exe, names), expected, "{exe} {names}");
+        }
+    }
+
+    #[test]
+    fn a_process_that_is_stopped_is_told_as_such() {
+        use rustix::process::{Pid, Signal, kill_process};
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = Pid::from_raw(child.id() as i32).unwrap();
+        let processes = processes();
+        let state = || processes.read(child.id()).unwrap().health.state;
+        let until = |wanted| {
+            while state() != Some(wanted) {
+                std::thread::yield_now();
+            }
+        };
+        until(ProcessState::Running);
+        kill_process(pid, Signal::STOP).unwrap();
+        until(ProcessState::Stopped);
+        kill_process(pid, Signal::CONT).unwrap();
+        until(ProcessState::Running);
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

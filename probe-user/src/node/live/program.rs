@@ -29,27 +29,34 @@ pub(super) fn owner_and_mode(
 /// The owner and the mode of the file that the process runs whose directory in procfs is
 /// `dir`. It may lie on a file system that need not answer.
 pub(super) fn exe(reader: &Reader, dir: BorrowedFd<'_>) -> Result<(u32, u32), Unreadable> {
+    look(reader, dir).map(|(owner, mode, _)| (owner, mode))
+}
+
+/// The same, and how many names the file has.
+fn look(reader: &Reader, dir: BorrowedFd<'_>) -> Result<(u32, u32, u32), Unreadable> {
     let inode = rustix::fs::fstat(dir)?.st_ino;
     let whose = Whose::process(dir).part(&inode.to_string());
     let (_, stat) = reader.follow(dir, c"exe", &whose)?;
     match FileType::from_raw_mode(stat.mode) {
         // Whoever is in root's group is as good as root.
-        FileType::RegularFile if stat.gid == 0 => Ok((stat.uid, stat.mode & !0o020)),
-        FileType::RegularFile => Ok((stat.uid, stat.mode)),
+        FileType::RegularFile if stat.gid == 0 => Ok((stat.uid, stat.mode & !0o020, stat.nlink)),
+        FileType::RegularFile => Ok((stat.uid, stat.mode, stat.nlink)),
         _ => Err(Unreadable::WrongKind("regular file")),
     }
 }
 
 /// Whether another user than root can have written what runs in the process whose
-/// directory in procfs is `dir`, and whose user is `uid`.
-pub(super) fn is_own_word(reader: &Reader, dir: BorrowedFd<'_>, uid: u32) -> bool {
-    match exe(reader, dir) {
-        Ok((_, mode)) if mode & 0o022 != 0 => true,
-        Ok((owner, _)) => owner != 0 && !is_root_of_roots_namespace(dir, owner),
+/// directory in procfs is `dir`, and whose user is `uid`; and how many names the file has.
+pub(super) fn is_own_word(reader: &Reader, dir: BorrowedFd<'_>, uid: u32) -> (bool, Option<u32>) {
+    match look(reader, dir) {
+        Ok((_, mode, names)) if mode & 0o022 != 0 => (true, Some(names)),
+        Ok((owner, _, names)) => {
+            (owner != 0 && !is_root_of_roots_namespace(dir, owner), Some(names))
+        }
         // Somebody serves it who does not answer: surely not root.
-        Err(Unreadable::Silent(_) | Unreadable::LeftOut(_)) => true,
+        Err(Unreadable::Silent(_) | Unreadable::LeftOut(_)) => (true, None),
         // Kernel threads, and what others are not shown: the user is what is left.
-        Err(_) => uid != 0,
+        Err(_) => (uid != 0, None),
     }
 }
 
@@ -101,11 +108,12 @@ mod tests {
                 std::os::unix::fs::chown(&program, None, Some(group)).unwrap();
             }
             std::fs::set_permissions(&program, PermissionsExt::from_mode(mode)).unwrap();
-            let told = is_own_word(&reader, proc.as_fd(), 0);
+            let (told, names) = is_own_word(&reader, proc.as_fd(), 0);
+            assert_eq!(names, Some(1));
             assert_eq!(told, is_others || !is_root, "{group} {mode:o}");
         }
         std::fs::remove_file(dir.path().join("exe")).unwrap();
-        let is_own = |uid| is_own_word(&reader, proc.as_fd(), uid);
+        let is_own = |uid| is_own_word(&reader, proc.as_fd(), uid).0;
         assert!(!is_own(0) && is_own(65534));
     }
 

@@ -374,6 +374,7 @@ impl LiveNode {
             netns: holder.netns,
             cgroup: None,
             ancestors: Vec::new(),
+            health: crate::model::ProcessHealth::default(),
         })
     }
 

@@ -21,6 +21,7 @@ fn process(command: &str) -> Process {
         netns: None,
         cgroup: None,
         ancestors: Vec::new(),
+        health: crate::model::ProcessHealth::default(),
     }
 }
 

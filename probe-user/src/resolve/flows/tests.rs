@@ -190,6 +190,7 @@ fn only_the_protocol_that_all_paths_have_is_looked_for() {
             })
             .collect(),
         more: 0,
+        drops: Vec::new(),
         held: Vec::new(),
         more_held: 0,
         reach: Vec::new(),

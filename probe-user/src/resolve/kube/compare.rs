@@ -9,8 +9,8 @@ use super::exposed;
 use super::names::{is_of, pod_of, told};
 use super::{Cluster, service_of};
 use crate::model::{
-    Advice, Command, Ending, Evidence, EvidenceSource, Finding, FixKind, HopKind, KubeEndpoint,
-    KubeEndpoints, KubeService, KubeServicePort, ObjectName, Path, Port, Query,
+    Advice, Command, Ending, Evidence, EvidenceSource, Finding, FindingCode, FixKind, HopKind,
+    KubeEndpoint, KubeEndpoints, KubeService, KubeServicePort, ObjectName, Path, Port, Query,
 };
 
 /// What to look at where the rules of kube-proxy are not what they should be.
@@ -38,6 +38,7 @@ pub(super) fn add(cluster: &Cluster, query: &Query, paths: &[Path], findings: &m
 /// Rules lead to a Service that does not exist.
 fn absent(cluster: &Cluster, name: &ObjectName) -> Finding {
     Finding {
+        code: FindingCode::Kubernetes,
         what: format!("rules of this node lead to Service {name}, which the API does not have"),
         cause: Some(
             "it was deleted, and kube-proxy does not run here any more or lags behind".to_owned(),
@@ -64,6 +65,7 @@ fn of_service(
     let evidence = || vec![Evidence::new(EvidenceSource::KubernetesApi, told(cluster, service))];
     if serving.is_empty() {
         findings.push(Finding {
+            code: FindingCode::Kubernetes,
             what: format!("Service {} has no endpoint that is ready", service.name),
             cause: Some(why_none(service, &endpoints)),
             fix: Some(Advice::from(look(service)).of(FixKind::Inspect)),
@@ -77,6 +79,7 @@ fn of_service(
         let nodes: BTreeSet<&str> = serving.iter().filter_map(|e| e.node.as_deref()).collect();
         let nodes: Vec<String> = nodes.into_iter().map(str::to_owned).collect();
         findings.push(Finding {
+            code: FindingCode::Kubernetes,
             what: format!(
                 "Service {} has externalTrafficPolicy Local and no ready endpoint on this node; {} has",
                 service.name,
@@ -128,6 +131,7 @@ fn of_service(
         }
         if !parts.is_empty() {
             findings.push(Finding {
+                code: FindingCode::Kubernetes,
                 what: format!(
                     "rules and API differ about Service {} port {}: {}",
                     service.name,
@@ -237,6 +241,7 @@ fn unserved(cluster: &Cluster, path: &Path) -> Option<Finding> {
         format!("its containers declare {}", few(declared))
     };
     Some(Finding {
+        code: FindingCode::Kubernetes,
         what: format!(
             "Service {name} leads to port {port} of Pod {}, where nothing listens",
             pod.name

@@ -6,7 +6,8 @@ use super::super::facts::Facts;
 use super::super::few::{NAMED, few};
 use super::site::host_of;
 use crate::model::{
-    Advice, Finding, FixKind, Gap, GapKind, GapSource, Impact, KubeContext, NetnsId, Path, Proto,
+    Advice, Finding, FindingCode, FixKind, Gap, GapKind, GapSource, Impact, KubeContext, NetnsId,
+    Path, Proto,
 };
 
 /// Adds to each path the contexts whose server it is, and says of those whose server is
@@ -37,6 +38,7 @@ pub(super) fn add(
             if let Some(other) = other {
                 told += 1;
                 findings.push(Finding {
+                    code: FindingCode::Kubernetes,
                     what: format!(
                         "context {} names this port as its server, but {} has it: {}",
                         context.name, other.name, other.role

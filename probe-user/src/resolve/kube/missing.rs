@@ -10,8 +10,8 @@ use super::names::{named, told};
 use super::{Cluster, Joined, begins_in, is_everywhere};
 use crate::model::{
     Advice, Balancer, Cause, ChainId, Command, Container, End, Ending, Endpoint, Evidence,
-    EvidenceSource, Finding, FixKind, Gap, GapKind, GapSource, Hop, HopKind, Impact, KubeService,
-    NetnsId, Path, Proto, Published, Query, Reach, Service, SetId, Vantage,
+    EvidenceSource, Finding, FindingCode, FixKind, Gap, GapKind, GapSource, Hop, HopKind, Impact,
+    KubeService, NetnsId, Path, Proto, Published, Query, Reach, Service, SetId, Vantage,
 };
 
 /// Adds a path that ends in nothing for each NodePort which the API has and no rule of its
@@ -50,6 +50,7 @@ pub(super) fn add(
     if !untold.is_empty() {
         let count = untold.len();
         joined.findings.push(Finding {
+            code: FindingCode::Kubernetes,
             what: format!("{count} more ports of Services are in the API: {}", few(untold)),
             cause: None,
             fix: None,
@@ -93,6 +94,7 @@ fn node_port(
             Advice::from("ask on a node of it, or: ").command(nodes.args("get nodes -o wide"));
         let fix = fix.of(FixKind::AskElsewhere);
         joined.findings.push(Finding {
+            code: FindingCode::Kubernetes,
             what: format!(
                 "{what} of context {}; this machine is no node of that cluster",
                 cluster.site.context.name
@@ -114,6 +116,7 @@ fn node_port(
         let unread = facts.has_gap(hides_rules);
         if unread {
             joined.findings.push(Finding {
+                code: FindingCode::Kubernetes,
                 what: format!("{what}; whether rules of {node_name} take it could not be read"),
                 cause: None,
                 fix: None,
@@ -125,6 +128,7 @@ fn node_port(
         let only_in_api = Cause::OnlyInApi { node: node_name };
         let why = only_in_api.to_string();
         joined.findings.push(Finding {
+            code: FindingCode::Kubernetes,
             what: format!("{what}, and {why}"),
             cause: Some(cause),
             fix: fix.clone(),
@@ -210,6 +214,7 @@ fn in_container(
         fix = fix.and("; or ", recreate.of(FixKind::Publish));
     }
     Finding {
+        code: FindingCode::Kubernetes,
         what: format!(
             "{what} of context {}: it opens on node {name}, which is a container whose network can't be \
              seen from here, and doesn't publish it",
@@ -284,6 +289,7 @@ fn has_node_ports(facts: &Facts<'_>, netns: NetnsId) -> bool {
 
 fn health_check(cluster: &Cluster, service: &KubeService, one: Exposed<'_>) -> Finding {
     Finding {
+        code: FindingCode::Kubernetes,
         what: format!(
             "{} is the health check port of Service {}: load balancers ask there whether a node has an \
              endpoint of it",

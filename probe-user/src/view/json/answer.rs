@@ -11,8 +11,8 @@ use crate::view::shell;
 
 use super::{
     CauseCode, Certificate, Cluster, Component, ConditionCode, Container, Ending, EvidenceCode,
-    FixKind, Flows, GapKind, Held, HopKind, Impact, Pod, Process, Proto, Service, SocketState,
-    Vantage, Verdict,
+    FindingCode, FixKind, Flows, GapKind, Held, HopKind, Impact, Pod, Process, Proto, Service,
+    SocketState, Vantage, Verdict,
 };
 
 /// The node, and the rights it was read with.
@@ -90,6 +90,9 @@ pub struct Answer<'a> {
     /// Where facts of this node and what a Kubernetes API says differ, and what else is worth
     /// saying of the port as a whole.
     pub findings: Vec<Finding<'a>>,
+    /// How many connections listeners did not take, in each namespace with a TCP listener on these
+    /// paths, since it was made.
+    pub listen_drops: Vec<ListenDrops<'a>>,
     /// What has the port without listening on it, in namespaces where nothing listens there.
     pub held: Vec<Held<'a>>,
     /// How many kinds of holders more there are than those in `held`.
@@ -110,6 +113,7 @@ impl<'a> From<&'a model::Answer> for Answer<'a> {
             more_paths: answer.more,
             reachable: answer.reach.iter().map(Into::into).collect(),
             findings: answer.findings.iter().map(Into::into).collect(),
+            listen_drops: answer.drops.iter().map(Into::into).collect(),
             held: answer.held.iter().map(Into::into).collect(),
             more_held: answer.more_held,
             flows: answer.flows.as_ref().map(Into::into),
@@ -121,6 +125,8 @@ impl<'a> From<&'a model::Answer> for Answer<'a> {
 /// Something that was noticed: a Service that the API has and this node's rules don't.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Finding<'a> {
+    /// What kind of thing.
+    pub code: FindingCode,
     /// What, in one sentence.
     pub what: &'a str,
     /// The likely cause.
@@ -134,11 +140,29 @@ pub struct Finding<'a> {
 impl<'a> From<&'a model::Finding> for Finding<'a> {
     fn from(finding: &'a model::Finding) -> Self {
         Self {
+            code: finding.code.into(),
             what: &finding.what,
             cause: finding.cause.as_deref(),
             fix: finding.fix.as_ref().map(Into::into),
             evidence: finding.evidence.iter().map(Into::into).collect(),
         }
+    }
+}
+
+/// How many connections the listeners of a namespace did not take since it was made.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct ListenDrops<'a> {
+    /// The namespace.
+    pub netns: Netns<'a>,
+    /// Because a listener's queue was full; null when not known.
+    pub overflows: Option<u64>,
+    /// For any reason, the former included; null when not known.
+    pub drops: Option<u64>,
+}
+
+impl<'a> From<&'a model::ListenDrops> for ListenDrops<'a> {
+    fn from(drops: &'a model::ListenDrops) -> Self {
+        Self { netns: (&drops.netns).into(), overflows: drops.overflows, drops: drops.drops }
     }
 }
 
@@ -293,6 +317,10 @@ pub struct Socket {
     pub cgroup_id: Option<u64>,
     /// Its state.
     pub state: SocketState,
+    /// How many connections wait to be accepted, of TCP that listens; null where not read.
+    pub accept_queue: Option<u32>,
+    /// How many the listener allows to wait: one more is taken, and then they are dropped.
+    pub accept_queue_limit: Option<u32>,
 }
 
 impl From<&model::Socket> for Socket {
@@ -304,6 +332,8 @@ impl From<&model::Socket> for Socket {
             bound_device_index: socket.ifindex,
             cgroup_id: socket.cgroup_id,
             state: socket.state.into(),
+            accept_queue: socket.queue.map(|queue| queue.waiting),
+            accept_queue_limit: socket.queue.map(|queue| queue.limit),
         }
     }
 }

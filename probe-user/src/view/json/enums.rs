@@ -300,8 +300,52 @@ words! {
         LeavesNode,
         /// Something is in the way that was not evaluated, or could not be read.
         NotEvaluated,
+        /// The listener's queue is full.
+        QueueFull,
+        /// The listener's process is stopped.
+        OwnerStopped,
+        /// The listener's process is frozen.
+        OwnerFrozen,
         /// Something else.
         Other,
+    }
+}
+
+words! {
+    /// What is noticed.
+    FindingCode = FindingCode {
+        /// This node and a Kubernetes API differ, or an API says more.
+        Kubernetes,
+        /// The queue of a listener is full.
+        QueueFull,
+        /// Who should accept was stopped by a signal.
+        OwnerStopped,
+        /// Who should accept was stopped by a debugger.
+        OwnerTraced,
+        /// Who should accept is frozen.
+        OwnerFrozen,
+        /// The first thread of who accepts has ended.
+        LeaderEnded,
+        /// The program of who accepts was removed or replaced.
+        ProgramDeleted,
+        /// Several sockets share the port.
+        PortShared,
+        /// A listener on all addresses leaves IPv4 alone.
+        Ipv6Only,
+    }
+}
+
+words! {
+    /// Whether a process runs.
+    ProcessState = ProcessState {
+        /// It does, or could.
+        Running,
+        /// It was stopped by a signal.
+        Stopped,
+        /// A debugger stopped it.
+        Traced,
+        /// Its first thread has ended, and others go on.
+        LeaderEnded,
     }
 }
 

@@ -145,6 +145,10 @@ pub struct Listener<'a> {
     pub socket_inode: u64,
     /// The user id of who made it; null without a socket.
     pub uid: Option<u32>,
+    /// How many connections wait to be accepted, of TCP that listens; null where not read.
+    pub accept_queue: Option<u32>,
+    /// How many the listener allows to wait: one more is taken, and then they are dropped.
+    pub accept_queue_limit: Option<u32>,
     /// That user's name, when the process that likely accepts runs as that user.
     pub user: Option<&'a str>,
     /// What kind of owner.
@@ -447,6 +451,8 @@ impl<'a> Tables<'a> {
             v6only: socket.and_then(|s| s.v6only),
             socket_inode: socket.map_or(0, |s| s.inode),
             uid: socket.map(|s| s.uid),
+            accept_queue: socket.and_then(|s| s.queue).map(|queue| queue.waiting),
+            accept_queue_limit: socket.and_then(|s| s.queue).map(|queue| queue.limit),
             // A process may hold a socket that another user made.
             user: holders
                 .process

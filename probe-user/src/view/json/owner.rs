@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::model;
 
-use super::Proto;
+use super::{ProcessState, Proto};
 
 /// What stands for the value of a label that holds a secret.
 const REDACTED: &str = "(redacted)";
@@ -50,6 +50,12 @@ pub struct Process<'a> {
     pub netns_inode: Option<u64>,
     /// Its parents, nearest first.
     pub ancestors: Vec<Ancestor<'a>>,
+    /// Whether it runs; null where not known.
+    pub state: Option<ProcessState>,
+    /// Whether its cgroup is frozen; null where not known.
+    pub frozen: Option<bool>,
+    /// Whether the file that it runs was removed or replaced since; null where not known.
+    pub program_deleted: Option<bool>,
 }
 
 impl<'a> From<&'a model::Process> for Process<'a> {
@@ -70,6 +76,9 @@ impl<'a> From<&'a model::Process> for Process<'a> {
             cgroup: process.cgroup.as_ref().map(|c| c.0.as_str()),
             netns_inode: process.netns.and_then(model::NetnsId::inode),
             ancestors: process.ancestors.iter().map(Into::into).collect(),
+            state: process.health.state.map(Into::into),
+            frozen: process.health.frozen,
+            program_deleted: process.health.program_deleted,
         }
     }
 }

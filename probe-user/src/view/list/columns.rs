@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use crate::model::{Ending, ListRow, NetnsName};
+use crate::model::{Ailment, Ending, ListRow, NetnsName};
 use crate::view::style::Style;
 use crate::view::words;
 
@@ -36,6 +36,8 @@ pub(in crate::view) enum Column {
     Service,
     Component,
     Files,
+    Queue,
+    Health,
 }
 
 /// The columns of `table`.
@@ -51,7 +53,7 @@ pub(in crate::view) const TABLE: [Column; 8] = [
 ];
 
 /// The columns of `wide`.
-pub(in crate::view) const WIDE: [Column; 19] = [
+pub(in crate::view) const WIDE: [Column; 21] = [
     Column::Port,
     Column::Proto,
     Column::Address,
@@ -71,6 +73,8 @@ pub(in crate::view) const WIDE: [Column; 19] = [
     Column::Service,
     Column::Component,
     Column::Files,
+    Column::Queue,
+    Column::Health,
 ];
 
 impl Column {
@@ -96,6 +100,8 @@ impl Column {
             Self::Service => "SERVICE",
             Self::Component => "COMPONENT",
             Self::Files => "FILES",
+            Self::Queue => "QUEUE",
+            Self::Health => "HEALTH",
         }
     }
 
@@ -225,6 +231,16 @@ impl Column {
                     .map(|(option, path)| format!("{}={}", text(option), text(path)))
                     .collect();
                 files.join(" ").into()
+            }
+            Self::Queue => {
+                let queue = row.socket.as_ref()?.queue?;
+                format!("{}/{}", queue.waiting, queue.limit).into()
+            }
+            Self::Health => {
+                let ailments = Ailment::of(row.socket.as_ref()?, &end.processes);
+                ailments.first()?;
+                let words: Vec<&str> = ailments.into_iter().map(Ailment::as_str).collect();
+                words.join(", ").into()
             }
             Self::Service => {
                 let service = row.service.as_ref()?;

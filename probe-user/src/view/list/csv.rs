@@ -13,7 +13,7 @@ use crate::view::style::Style;
 use super::columns::Column;
 
 /// The columns, with stable names. New ones are added at the end.
-const HEADER: [&str; 30] = [
+const HEADER: [&str; 33] = [
     "port",
     "proto",
     "address",
@@ -44,6 +44,9 @@ const HEADER: [&str; 30] = [
     "service",
     "component",
     "files",
+    "accept_queue",
+    "accept_queue_limit",
+    "health",
 ];
 
 /// Writes the listeners as CSV. What there is none of is an empty cell, but for
@@ -67,6 +70,7 @@ pub fn csv(listing: &Listing, headers: bool, mut out: impl Write) -> io::Result<
         let targets = row.target.iter().chain(&row.others).map(|e| style.endpoint(e));
         let targets: Vec<String> = targets.collect();
         let socket = row.socket.as_ref();
+        let queue = socket.and_then(|socket| socket.queue);
         let record: [Cow<'_, str>; HEADER.len()] = [
             cell(Column::Port),
             cell(Column::Proto),
@@ -107,6 +111,9 @@ pub fn csv(listing: &Listing, headers: bool, mut out: impl Write) -> io::Result<
             cell(Column::Service),
             cell(Column::Component),
             cell(Column::Files),
+            queue.map(|queue| queue.waiting.to_string()).unwrap_or_default().into(),
+            queue.map(|queue| queue.limit.to_string()).unwrap_or_default().into(),
+            cell(Column::Health),
         ];
         line.clear();
         for cell in &record {

@@ -108,6 +108,10 @@ pub(super) fn write(
     let shown = if verbose { others.len() } else { others.len().min(OWNERS) };
     for process in others.iter().take(shown) {
         page.entry(indent, ("also", LABEL, Ink::Label), &name(style, process, netns, host));
+        // Those that were forked off have that of the first.
+        if end.processes.first().is_some_and(|first| first.cmdline != process.cmdline) {
+            arguments(page, indent, process, verbose);
+        }
     }
     if others.len() > shown {
         page.entry(
@@ -205,13 +209,7 @@ fn name(style: &Style, process: &Process, netns: Option<NetnsId>, host: &Host) -
 fn owner(page: &mut Page<'_>, indent: &str, process: &Process, verbose: bool) {
     let style = page.style;
     let label = |text: &'static str| (text, LABEL, Ink::Label);
-    if !process.cmdline.is_empty() {
-        let command = style.text(&command(&process.cmdline));
-        let room = page.room(width(indent) + LABEL);
-        let command =
-            if verbose { command } else { shorten(&command, room, style.glyphs().ellipsis) };
-        page.entry(indent, label("command"), &command);
-    }
+    arguments(page, indent, process, verbose);
     if verbose {
         for (name, value) in [("exe", &process.exe), ("directory", &process.cwd)] {
             if let Some(value) = value {
@@ -231,6 +229,18 @@ fn owner(page: &mut Page<'_>, indent: &str, process: &Process, verbose: bool) {
         let arrow = style.glyphs().back;
         page.entry(indent, label("parents"), &parents.join(&format!(" {arrow} ")));
     }
+}
+
+/// Its command line.
+fn arguments(page: &mut Page<'_>, indent: &str, process: &Process, verbose: bool) {
+    if process.cmdline.is_empty() {
+        return;
+    }
+    let style = page.style;
+    let command = style.text(&command(&process.cmdline));
+    let room = page.room(width(indent) + LABEL);
+    let command = if verbose { command } else { shorten(&command, room, style.glyphs().ellipsis) };
+    page.entry(indent, ("command", LABEL, Ink::Label), &command);
 }
 
 /// The arguments as a shell would take them.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::model::{Container, End, Ending, Hop, HopKind, Host, NetnsName, NetnsRef};
+use crate::model::{Container, End, Ending, Hop, HopKind, Host, NetnsName, NetnsRef, Socket};
 use crate::view::layout::Page;
 use crate::view::style::{Ink, Style};
 use crate::view::words;
@@ -128,7 +128,9 @@ fn is_arrival(before: &Hop, hop: &Hop) -> bool {
 fn is_circle(hops: &[&Hop]) -> bool {
     let Some((last, before)) = hops.split_last() else { return false };
     let Some(socket) = &last.socket else { return false };
-    before.iter().any(|hop| hop.socket.as_ref() == Some(socket))
+    // Read at different times, how many wait in its queue may differ.
+    let same = |other: &Socket| Socket { queue: socket.queue, ..other.clone() } == *socket;
+    before.iter().any(|hop| hop.socket.as_ref().is_some_and(same))
 }
 
 fn last(style: &Style, hops: &[&Hop], end: &End) -> String {

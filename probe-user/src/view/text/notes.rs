@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use crate::model::{
-    Advice, Answer, End, Ending, Finding, Gap, Host, Impact, Reach, Vantage, Verdict,
+    Advice, Answer, End, Ending, Finding, FindingCode, Gap, Host, Impact, Reach, Vantage, Verdict,
 };
 use crate::view::layout::{Page, width};
 use crate::view::style::Ink;
@@ -184,7 +184,8 @@ pub(super) fn held(page: &mut Page<'_>, answer: &Answer, host: &Host, verbose: b
 
 /// What was noticed, why it is so, and what would mend it.
 pub(super) fn findings(page: &mut Page<'_>, findings: &[Finding]) {
-    for finding in findings {
+    // That sockets share a port is said where they are.
+    for finding in findings.iter().filter(|finding| finding.code != FindingCode::PortShared) {
         let style = page.style;
         let mut text = style.text(&finding.what);
         if let Some(cause) = &finding.cause {

@@ -49,7 +49,7 @@ fn is_shared_hop(one: &Hop, other: &Hop) -> bool {
         && other.kind == HopKind::Listener
         && (&one.netns, &one.endpoint, one.proto) == (&other.netns, &other.endpoint, other.proto)
         && a.inode != b.inode
-        && *a == Socket { inode: a.inode, cgroup_id: a.cgroup_id, ..b.clone() }
+        && *a == Socket { inode: a.inode, cgroup_id: a.cgroup_id, queue: a.queue, ..b.clone() }
 }
 
 /// One path for a group of them.
@@ -85,7 +85,13 @@ fn one(group: &[&Path], style: &Style, verbose: bool) -> Option<Path> {
     let option =
         if hop.proto == Proto::Udp { "SO_REUSEPORT or SO_REUSEADDR" } else { "SO_REUSEPORT" };
     let inodes = inodes.get(..shown).unwrap_or_default().join(", ");
-    let note = format!("{} sockets share this port ({option}): inodes {inodes}{more}", group.len());
+    let count = group.len();
+    // UDP by the older option goes to one of them alone.
+    let each = match hop.proto {
+        Proto::Tcp => format!(", each takes about 1 of {count} connections"),
+        Proto::Udp => String::new(),
+    };
+    let note = format!("{count} sockets share this port ({option}){each}: inodes {inodes}{more}");
     for other in group.iter().skip(1).filter_map(|path| path.hops.first()) {
         for evidence in &other.evidence {
             if !hop.evidence.contains(evidence) {

@@ -79,6 +79,7 @@ impl Lab {
                 .into_iter()
                 .map(|pid| Ancestor { pid, comm: String::new() })
                 .collect(),
+            health: crate::model::ProcessHealth::default(),
         }
     }
 

@@ -69,6 +69,7 @@ fn process(pid: Pid, cmdline: &str, cgroup: &str) -> Process {
         netns: Some(HOST),
         cgroup: Some(CgroupPath(cgroup.to_owned())),
         ancestors: vec![Ancestor { pid: 1, comm: "systemd".to_owned() }],
+        health: crate::model::ProcessHealth::default(),
     }
 }
 
