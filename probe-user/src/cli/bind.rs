@@ -51,7 +51,7 @@ pub struct BindArgs {
         default_missing_value = "addr"
     )]
     pub reuse: Option<Reuse>,
-    /// Without IPv4, where the address is [::] (IPV6_V6ONLY)
+    /// Without IPv4, where the address is :: (IPV6_V6ONLY)
     #[arg(long)]
     pub ipv6_only: bool,
     /// Bound to this interface (SO_BINDTODEVICE)
