@@ -10,6 +10,7 @@ mod attached;
 mod balance;
 mod bind;
 mod cgroup;
+mod connect;
 mod container;
 mod event;
 mod evidence;
@@ -32,8 +33,8 @@ mod ways;
 
 pub use advice::{Advice, Command, FixKind, Piece};
 pub use answer::{
-    Answer, Component, End, Ending, Endpoint, Finding, FindingCode, Hop, HopKind, ListRow, Listing,
-    NetnsName, NetnsRef, Path, Reach, Vantage, Verdict,
+    Answer, AskedSender, Component, End, Ending, Endpoint, Finding, FindingCode, Hop, HopKind,
+    ListRow, Listing, NetnsName, NetnsRef, Path, Reach, Vantage, Verdict,
 };
 pub use attached::{
     Attached, Attachment, CgroupHook, CgroupOf, CgroupProgram, DeviceHook, InTheWay, Program,
@@ -41,6 +42,7 @@ pub use attached::{
 pub use balance::{Balancer, Frontend, FrontendKind, FrontendScope, Server};
 pub use bind::{Bind, BindAsk, BindError, BindNote, FreePorts, Passed};
 pub use cgroup::{CgroupPath, ContainerRef, PodRef, parse_proc_cgroup};
+pub use connect::{ConnectAsk, Connected};
 pub use container::{
     Cluster, Container, Network, Pod, Published, Runtime, Service, is_manifest_hash,
 };
@@ -59,8 +61,8 @@ pub use kube::{
 };
 pub use net::{KernelPort, Netns};
 pub use owner::{Owner, Owners};
-pub use process::{Ancestor, Process, StartTime};
-pub use query::{Query, Scope, Subject};
+pub use process::{Ancestor, FsIds, Process, StartTime};
+pub use query::{Origin, Query, Scope, Subject};
 pub use reason::{Cause, CauseCode, StopKind, Why};
 pub(crate) use socket::LOOPBACK4;
 pub use socket::{AcceptQueue, Connections, Port, PortRange, Socket, SocketFilter, SocketState};

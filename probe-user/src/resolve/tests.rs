@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use crate::model::{
     Address, Ancestor, Answer, Attached, BindAsk, BindError, Bytes, Capability, CauseCode,
-    Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId, Connections, Container,
-    ContainerRef, Element, Ending, Flow, FlowFilter, Frontend, Gap, GapKind, GapSource, HopKind,
-    Host, Impact, InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext,
-    KubeObjects, Link, LinkKind, LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Network,
-    Owner, Owners, Pid, PolicyRule, Port, PortFacts, PortRange, PortSocket, Process, Proto,
-    Published, Query, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Runtime, Scope, Set,
-    SetId, Socket, SocketFilter, SocketInode, SocketState, SourceReport, StartTime, Teller, TlsAsk,
-    ToldBy, Vantage, Verdict, Watched,
+    Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId, ConnectAsk, Connected, Connections,
+    Container, ContainerRef, Element, Ending, Flow, FlowFilter, Frontend, Gap, GapKind, GapSource,
+    HopKind, Host, Impact, InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk,
+    KubeContext, KubeObjects, Link, LinkKind, LocalRoute, Neighbour, NetSettings, Netns, NetnsId,
+    Network, Owner, Owners, Pid, PolicyRule, Port, PortFacts, PortRange, PortSocket, Process,
+    Proto, Published, Query, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Runtime, Scope,
+    Set, SetId, Socket, SocketFilter, SocketInode, SocketState, SourceReport, StartTime, Teller,
+    TlsAsk, ToldBy, Vantage, Verdict, Watched,
 };
 use crate::node::{
     Attachments, Attempts, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Node,
@@ -223,6 +223,7 @@ impl TestNode {
                 exe: None,
                 cwd: None,
                 uid: 0,
+                fs: None,
                 own_word: false,
                 user: None,
                 nspid: vec![pid],
@@ -410,6 +411,10 @@ impl Listeners for TestNode {
 }
 
 impl Attempts for TestNode {
+    fn try_connect(&self, asks: &[ConnectAsk]) -> Read<Vec<Connected>> {
+        Read::whole(vec![Connected::NotTried; asks.len()])
+    }
+
     fn try_bind(&self, _: &BindAsk) -> Read<Option<Result<(), BindError>>> {
         Read::default()
     }

@@ -7,6 +7,7 @@ mod bind;
 mod btf;
 mod cgroups;
 mod clock;
+mod connect;
 mod conntrack;
 mod containers;
 mod cri;

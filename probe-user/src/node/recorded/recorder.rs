@@ -8,11 +8,11 @@ use std::sync::Arc;
 use super::{ElementOf, Facts, FlowsOf, InContainer, Recording, SocketsOf};
 use crate::model::{
     Address, Attached, BindAsk, BindError, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram,
-    ChainId, Connections, Container, ContainerRef, Element, Flow, FlowFilter, Frontend, Host,
-    InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link,
-    LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule, PortFacts,
-    PortSocket, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket,
-    SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
+    ChainId, ConnectAsk, Connected, Connections, Container, ContainerRef, Element, Flow,
+    FlowFilter, Frontend, Host, InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk,
+    KubeContext, KubeObjects, Link, LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Owners,
+    Pid, PolicyRule, PortFacts, PortSocket, Process, Read, Route, RouteFound, RouteQuery, Rule,
+    Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
 };
 use crate::node::{
     Attachments, Attempts, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Node,
@@ -223,6 +223,10 @@ impl Listeners for Recorder<'_> {
 
 impl Attempts for Recorder<'_> {
     // What would happen to another try is not known.
+    fn try_connect(&self, asks: &[ConnectAsk]) -> Read<Vec<Connected>> {
+        self.node.try_connect(asks)
+    }
+
     fn try_bind(&self, ask: &BindAsk) -> Read<Option<Result<(), BindError>>> {
         self.node.try_bind(ask)
     }

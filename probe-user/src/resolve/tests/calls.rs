@@ -80,6 +80,7 @@ counted! {
         certificates(asks: &[TlsAsk]) -> Vec<Read<Option<Certificate>>>;
     }
     Attempts {
+        try_connect(asks: &[ConnectAsk]) -> Read<Vec<Connected>>;
         try_bind(ask: &BindAsk) -> Read<Option<Result<(), BindError>>>;
     }
     Observed {
