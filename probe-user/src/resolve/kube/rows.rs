@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::super::facts::Facts;
 use super::exposed::{self, At};
 use super::{request, site};
-use crate::model::{Gap, HopKind, KubeService, KubeWish, ListRow, Listing, Service};
+use crate::model::{Gap, HopKind, KubeService, KubeWish, ListRow, Listing, Proto, Service};
 use crate::node::Node;
 
 /// Names the services of rows, by one question for all services to each API that has a
@@ -29,6 +29,15 @@ pub fn name_services(node: &dyn Node, listing: &mut Listing) {
             let of_node = row.address.is_unspecified()
                 || addresses.iter().any(|a| a.netns == row.netns.id && a.address == row.address);
             row.service = services().find_map(|service| named(service, row, of_node));
+            // Cilium did not tell protocols before 1.17: the row's is a guess.
+            let other = if row.proto == Proto::Tcp { Proto::Udp } else { Proto::Tcp };
+            if row.service.is_none() && row.taken_by.as_deref() == Some("Cilium") {
+                let guess = std::mem::replace(&mut row.proto, other);
+                row.service = services().find_map(|service| named(service, row, of_node));
+                if row.service.is_none() {
+                    row.proto = guess;
+                }
+            }
         }
     }
     let gaps = facts.gaps().into_iter().filter(|gap| !listing.gaps.contains(gap));

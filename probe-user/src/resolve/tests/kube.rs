@@ -218,6 +218,7 @@ fn node_port(mut node: TestNode, to: &[&str]) -> TestNode {
         affinity: None,
         id: Some(1),
         proxy_port: None,
+        sources: None,
         flags: Vec::new(),
         backends: to
             .iter()
