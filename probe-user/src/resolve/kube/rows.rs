@@ -1,10 +1,8 @@
 //! Names for the rows of a list that a load balancer has without one: IPVS and Cilium know
 //! addresses only.
 
-use std::net::IpAddr;
-
 use super::super::facts::Facts;
-use super::exposed::{self, At};
+use super::exposed;
 use super::{request, site};
 use crate::model::{Gap, HopKind, KubeService, KubeWish, ListRow, Listing, Proto, Service};
 use crate::node::Node;
@@ -51,19 +49,7 @@ fn is_unnamed(row: &ListRow) -> bool {
 
 /// The service, if a row is one of its ports.
 fn named(service: &KubeService, row: &ListRow, of_node: bool) -> Option<Service> {
-    let is_its = |address: &IpAddr| *address == row.address.to_canonical();
-    let has_address = service.cluster_ips.iter().any(is_its)
-        || service.external_ips.iter().any(is_its)
-        || service.load_balancer_ips.iter().any(is_its);
-    let port = exposed::of(service).into_iter().find(|exposed| {
-        let here = match exposed.at {
-            At::Address => has_address,
-            // A node's address may be an external one of a Service, too.
-            At::Node => of_node && !has_address,
-            At::HealthCheck => false,
-        };
-        here && exposed.proto == Some(row.proto) && exposed.port == row.port
-    })?;
+    let port = exposed::at(service, (row.address, of_node), row.proto, row.port)?;
     Some(Service {
         namespace: service.name.namespace.clone(),
         name: service.name.name.clone(),

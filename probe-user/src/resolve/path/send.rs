@@ -97,7 +97,9 @@ impl Walk<'_, '_> {
         };
         let source = source.map_or(Sender::Elsewhere, Sender::Address);
         let oif = route.oif.map(|index| self.nic(netns, index));
-        let packet = packet(netns, source, to, None, oif);
+        let mut packet = packet(netns, source, to, None, oif);
+        // A proxy's own connections are often those that a rule leaves alone.
+        packet.uid = self.sender.and_then(|pid| self.facts.process(pid)).map(|process| process.uid);
         let mut ended = Vec::new();
         let going = vec![(way, packet)];
         let balances = self.has_virtual_servers(netns);
