@@ -3,10 +3,13 @@
 //! The maps are made as Cilium's agent makes them. Its programs are not there, so nothing
 //! is connected here: what is compared is what the tool says.
 
+#[path = "cilium/real.rs"]
+mod real;
+
 use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, ensure};
-use lab::{Lab, Mounts, Netns, Proc, Run, Test};
+use lab::{Attached, Lab, Mounts, Netns, Place, Proc, Run, Test};
 use serde_json::Value;
 
 const GLOBALS: &str = "/sys/fs/bpf/tc/globals";
@@ -18,8 +21,10 @@ const NODE_PORT: u16 = 30_077;
 const HOST_PORT: u16 = 20_977;
 const EMPTY: u16 = 30_078;
 const INNER_PORT: u16 = 30_079;
-/// Flags: a NodePort's entry for an address of the node, with source ranges.
-const EXACT: u8 = 0x02 | 0x40 | 0x80;
+/// Flags: a NodePort's entry for an address of the node.
+const EXACT: u8 = 0x02 | 0x40;
+/// Where the agent pins the links of socket LB.
+const SOCKET_LB: &str = "/sys/fs/bpf/cilium/socketlb/links/cgroup";
 
 type Entry = (Vec<u8>, Vec<u8>);
 
@@ -72,9 +77,11 @@ fn backend(id: u32, address: Ipv4Addr, port: u16) -> Entry {
     (id.to_ne_bytes().to_vec(), value)
 }
 
-/// Pins what the agent of a node with these addresses would.
-fn pin(mounts: &Mounts) -> Test {
-    mounts.sh(&format!("mkdir -p {GLOBALS}"))?;
+/// Pins what the agent of a node with these addresses would, and attaches a program with the
+/// map of services to the device.
+fn pin(node: &Node, mounts: &Mounts) -> Result<Attached> {
+    mounts.sh(&format!("mkdir -p {GLOBALS} {SOCKET_LB}"))?;
+    mounts.pin_connect(&format!("{SOCKET_LB}/cil_sock4_connect"), node.lab.cgroup(), false)?;
     let any = Ipv4Addr::UNSPECIFIED;
     let services = [
         service(any, NODE_PORT, 0x02, 11, &[5]),
@@ -85,7 +92,9 @@ fn pin(mounts: &Mounts) -> Test {
     ];
     mounts.pin_map(&format!("{GLOBALS}/cilium_lb4_services_v2"), &services.concat())?;
     let backends = [backend(5, POD, INNER)];
-    mounts.pin_map(&format!("{GLOBALS}/cilium_lb4_backends_v3"), &backends)
+    mounts.pin_map(&format!("{GLOBALS}/cilium_lb4_backends_v3"), &backends)?;
+    let services = mounts.seen_from_outside(&format!("{GLOBALS}/cilium_lb4_services_v2"));
+    node.lab.host().attach_with(Place::TcxIngress("eth0"), 0, &services)
 }
 
 /// Whether a port can be reached from a vantage at an address of the node, and why.
@@ -105,7 +114,7 @@ fn a_node_port_leads_to_the_pod() -> Test {
     // Where nothing is pinned there is nothing.
     let before = node.ask(&mounts, &[&NODE_PORT.to_string()])?;
     ensure!(before.paths_in(node.lab.host())?.is_empty(), "{}", before.stdout);
-    pin(&mounts)?;
+    let _program = pin(&node, &mounts)?;
 
     let run = node.ask(&mounts, &[&NODE_PORT.to_string()])?;
     let paths = run.paths_in(node.lab.host())?;
@@ -127,7 +136,7 @@ fn a_node_port_leads_to_the_pod() -> Test {
     }
 
     let text = node.lab.tool().inside(&mounts).args(&["-v", &NODE_PORT.to_string()]).run()?.stdout;
-    for word in ["NodePort", "Cilium (eBPF)", "service 11", "service 12", "flags source-range"] {
+    for word in ["NodePort", "Cilium (eBPF)", "service 11", "service 12"] {
         ensure!(text.contains(word), "no {word:?} in {text}");
     }
     Ok(())
@@ -138,7 +147,7 @@ fn an_entry_for_all_addresses_is_for_local_processes_alone() -> Test {
     lab::root_or_skip!();
     let node = Node::new()?;
     let mounts = node.lab.bpffs()?;
-    pin(&mounts)?;
+    let _program = pin(&node, &mounts)?;
     let run = node.ask(&mounts, &[&HOST_PORT.to_string()])?;
     let said = |vantage, address| reach(&run, vantage, address, HOST_PORT);
     let (reached, why) = said("loopback", Ipv4Addr::LOCALHOST)?.context("loopback")?;
@@ -156,7 +165,7 @@ fn a_service_without_backends_is_said_to_have_none() -> Test {
     lab::root_or_skip!();
     let node = Node::new()?;
     let mounts = node.lab.bpffs()?;
-    pin(&mounts)?;
+    let _program = pin(&node, &mounts)?;
     let run = node.ask(&mounts, &[&EMPTY.to_string()])?;
     ensure!(run.stdout.contains("has no backends"), "{}", run.stdout);
     for (vantage, address) in [("loopback", Ipv4Addr::LOCALHOST), ("outside", NODE)] {
@@ -178,7 +187,8 @@ fn a_node_that_is_a_container_has_its_own() -> Test {
     lab::root_or_skip!();
     let node = Node::new()?;
     let inner = node.lab.mounts_of(&node.pod, "mount -t bpf -o mode=755 bpf /sys/fs/bpf")?;
-    inner.sh(&format!("mkdir -p {GLOBALS}"))?;
+    inner.sh(&format!("mkdir -p {GLOBALS} {SOCKET_LB}"))?;
+    inner.pin_connect(&format!("{SOCKET_LB}/cil_sock4_connect"), node.lab.cgroup(), false)?;
     let services = service(POD, INNER_PORT, EXACT, 12, &[5]);
     inner.pin_map(&format!("{GLOBALS}/cilium_lb4_services_v2"), &services)?;
     let backends = [backend(5, POD, INNER)];
@@ -197,7 +207,7 @@ fn who_may_not_read_the_maps_is_told_what_would_help() -> Test {
     lab::root_or_skip!();
     let node = Node::new()?;
     let mounts = node.lab.bpffs()?;
-    pin(&mounts)?;
+    let _program = pin(&node, &mounts)?;
     let user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"];
     let port = NODE_PORT.to_string();
     let run = node.lab.tool().inside(&mounts).through(&user).args(&["--json", &port]).run()?;

@@ -67,11 +67,27 @@ impl Netns {
     /// # Errors
     /// When the kernel does not have such a place.
     pub fn attach(&self, place: Place<'_>, gives: i32) -> Result<Attached> {
-        within(self, || attach(place, gives).with_context(|| format!("{place:?}")))
+        within(self, || attach(place, gives, None).with_context(|| format!("{place:?}")))
+    }
+
+    /// The same of a program that works with the map that is pinned at `map`.
+    ///
+    /// # Errors
+    /// When the kernel does not have such a place, or there is no such map.
+    pub fn attach_with(&self, place: Place<'_>, gives: i32, map: &Path) -> Result<Attached> {
+        within(self, || attach(place, gives, Some(map)).with_context(|| format!("{place:?}")))
     }
 }
 
-fn attach(place: Place<'_>, gives: i32) -> Result<Attached> {
+/// `struct { pathname, bpf_fd, file_flags }`.
+#[repr(C)]
+struct Get {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+fn attach(place: Place<'_>, gives: i32, map: Option<&Path>) -> Result<Attached> {
     let device = |name| -> Result<u32> {
         let any = rustix::net::socket(
             rustix::net::AddressFamily::INET,
@@ -97,15 +113,28 @@ fn attach(place: Place<'_>, gives: i32) -> Result<Attached> {
         Place::CgroupConnect4(path) => (18, 10, opened(path)?),
         Place::SkLookup => (30, 36, opened(Path::new("/proc/thread-self/ns/net"))?),
     };
-    // r0 = gives; exit
-    let mut code = vec![0xb7_u8, 0, 0, 0];
+    let map = match map {
+        Some(path) => {
+            let path = std::ffi::CString::new(path.display().to_string())?;
+            Some(bpf(7, &mut Get { path: path.as_ptr() as u64, fd: 0, flags: 0 })?)
+        }
+        None => None,
+    };
+    // r1 = the map, of two instructions; r0 = gives; exit
+    let mut code = Vec::new();
+    if let Some(map) = &map {
+        code.extend([0x18_u8, 0x11, 0, 0]);
+        code.extend(map.as_raw_fd().to_ne_bytes());
+        code.extend([0; 8]);
+    }
+    code.extend([0xb7, 0, 0, 0]);
     code.extend(gives.to_ne_bytes());
     code.extend([0x95, 0, 0, 0, 0, 0, 0, 0]);
     let mut name = [0; 16];
     name[..7].copy_from_slice(b"wp_test");
     let mut load = Load {
         kind,
-        count: 2,
+        count: u32::try_from(code.len() / 8)?,
         program: code.as_ptr() as u64,
         license: c"GPL".as_ptr() as u64,
         name,

@@ -73,13 +73,43 @@ impl Mounts {
     /// # Errors
     /// When the kernel does not let it be made, or nothing can be pinned there.
     pub fn pin_map(&self, path: &str, entries: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
+        self.pin("pin-map", path, entries)
+    }
+
+    /// The same of a trie of prefixes.
+    ///
+    /// # Errors
+    /// As [`Self::pin_map`].
+    pub fn pin_trie(&self, path: &str, entries: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
+        self.pin("pin-trie", path, entries)
+    }
+
+    fn pin(&self, what: &str, path: &str, entries: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
         let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let mut args = vec![what.to_owned(), path.to_owned()];
+        args.extend(entries.iter().map(|(k, v)| format!("{}:{}", hex(k), hex(v))));
+        self.helper(&args)
+    }
+
+    /// Pins a link of a program to a cgroup, for `connect()` to IPv4 or IPv6.
+    ///
+    /// # Errors
+    /// When the kernel does not let it be made, or nothing can be pinned there.
+    pub fn pin_connect(&self, path: &str, cgroup: &std::path::Path, ipv6: bool) -> Result<()> {
+        let at = if ipv6 { "11" } else { "10" };
+        let cgroup = cgroup.display().to_string();
+        self.helper(&["pin-link".to_owned(), path.to_owned(), cgroup, at.to_owned()])
+    }
+
+    fn helper(&self, args: &[String]) -> Result<()> {
         let door = self.door();
-        let (program, args) = door.split_first().context("no door")?;
-        let mut command = Command::new(program);
-        command.args(args).arg(helper()?).args(["pin-map", path]);
-        command.args(entries.iter().map(|(k, v)| format!("{}:{}", hex(k), hex(v))));
-        checked(&mut command).map(drop)
+        let (program, before) = door.split_first().context("no door")?;
+        checked(Command::new(program).args(before).arg(helper()?).args(args)).map(drop)
+    }
+
+    /// What is at a path in there, as it is called outside.
+    pub fn seen_from_outside(&self, path: &str) -> std::path::PathBuf {
+        format!("/proc/{}/root{path}", self.keeper.pid).into()
     }
 
     /// Runs a script in there, and gives what it prints.

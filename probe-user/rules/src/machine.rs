@@ -621,6 +621,9 @@ fn matched(source: &dyn Source, branch: &mut Branch, place: Place<'_>, one: &XtM
         Holds::Maybe(Missing::Detail(_)) if let XtMatch::Unknown { name, .. } = one => {
             Does::If(place.question(&format!("match {name}")))
         }
+        Holds::Maybe(Missing::Detail(_)) if matches!(one, XtMatch::Socket { .. }) => {
+            Does::If(place.question("match socket"))
+        }
         holds => ask(place, holds),
     }
 }

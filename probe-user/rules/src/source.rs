@@ -42,6 +42,12 @@ pub trait Source {
     /// The first address of an interface, which REDIRECT at prerouting sends to.
     fn first_address(&self, netns: NetnsId, ifindex: u32, ipv6: bool) -> Option<IpAddr>;
 
+    /// Whether any socket of a namespace that could take a new connection has `IP_TRANSPARENT`;
+    /// `None` when that is not known.
+    fn has_transparent(&self, _netns: NetnsId) -> Option<bool> {
+        None
+    }
+
     /// Takes so many steps from what the question has; `false` when they are used up: what
     /// becomes of the packets is [`Fate::Unknown`](crate::Fate::Unknown) then. A step is about
     /// what running one simple rule takes. Without a limit, rules that somebody wrote for

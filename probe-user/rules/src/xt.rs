@@ -147,6 +147,10 @@ pub(super) fn holds(
                 false => owner,
             }
         }
+        XtMatch::Socket { transparent } => {
+            let none = *transparent && source.has_transparent(packet.netns) == Some(false);
+            if none { Holds::No } else { Holds::Maybe(Missing::Detail("which socket takes it")) }
+        }
         XtMatch::Unknown { .. } => Holds::Maybe(Missing::Detail("a match that is not understood")),
     }
 }

@@ -159,6 +159,12 @@ pub enum InTheWay {
     UnreadDevices(NetnsRef),
     /// The programs of cgroups could not be read.
     UnreadCgroups,
+    /// Whether Cilium translates `connect()` in a namespace could not be read.
+    UnreadSocketLb(NetnsRef),
+    /// A proxy of Cilium, on this port, that chooses where connections go.
+    Proxy(u16),
+    /// The policy of an endpoint of Cilium: who is let in is not known.
+    Policy(u16),
 }
 
 impl InTheWay {
@@ -174,23 +180,28 @@ impl InTheWay {
                 | CgroupHook::Sendmsg4
                 | CgroupHook::Sendmsg6 => false,
             },
-            Self::OnDevice { what: Attachment::Qdisc(_), .. } => true,
+            Self::OnDevice { what: Attachment::Qdisc(_), .. } | Self::Policy(_) => true,
             Self::OnDevice { .. }
             | Self::BridgeRules { .. }
             | Self::UnreadRules(_)
             | Self::UnreadDevices(_)
-            | Self::UnreadCgroups => false,
+            | Self::UnreadCgroups
+            | Self::UnreadSocketLb(_)
+            | Self::Proxy(_) => false,
         }
     }
 
     /// What has to be so for a packet to go the way that was followed.
     pub fn condition(&self) -> Condition {
         let code = match self {
-            Self::OnDevice { .. } | Self::OnCgroup(_) => ConditionCode::Program,
-            Self::BridgeRules { .. } => ConditionCode::BridgeRules,
-            Self::UnreadRules(_) | Self::UnreadDevices(_) | Self::UnreadCgroups => {
-                ConditionCode::NotRead
+            Self::OnDevice { .. } | Self::OnCgroup(_) | Self::Proxy(_) | Self::Policy(_) => {
+                ConditionCode::Program
             }
+            Self::BridgeRules { .. } => ConditionCode::BridgeRules,
+            Self::UnreadRules(_)
+            | Self::UnreadDevices(_)
+            | Self::UnreadCgroups
+            | Self::UnreadSocketLb(_) => ConditionCode::NotRead,
         };
         Condition {
             code,
@@ -203,6 +214,13 @@ impl InTheWay {
         match self {
             Self::OnDevice { .. } | Self::OnCgroup(_) => {
                 format!("{self} decides, and is not evaluated")
+            }
+            Self::Proxy(_) => format!("{self} decides where it goes"),
+            Self::Policy(_) => format!("{self} decides by the client's identity"),
+            Self::UnreadSocketLb(netns) => {
+                format!(
+                    "whether Cilium translates connect() in {netns} (socket LB) could not be read"
+                )
             }
             Self::BridgeRules { .. } => format!("{self} are not evaluated"),
             Self::UnreadRules(netns) => format!(
@@ -218,7 +236,7 @@ impl InTheWay {
     }
 
     fn is_one(&self) -> bool {
-        matches!(self, Self::OnDevice { .. } | Self::OnCgroup(_))
+        matches!(self, Self::OnDevice { .. } | Self::OnCgroup(_) | Self::Proxy(_) | Self::Policy(_))
     }
 
     /// What would tell more.
@@ -243,7 +261,11 @@ impl InTheWay {
             Self::UnreadRules(_) => {
                 Some(Advice::from("run as root, or with CAP_NET_ADMIN").of(FixKind::Inspect))
             }
-            Self::UnreadDevices(_) | Self::UnreadCgroups => Some(
+            Self::Proxy(_) => see(Command::new("cilium-dbg status --all-redirects")),
+            Self::Policy(endpoint) => {
+                see(Command::new("cilium-dbg bpf policy get").arg(endpoint.to_string()))
+            }
+            Self::UnreadDevices(_) | Self::UnreadCgroups | Self::UnreadSocketLb(_) => Some(
                 Advice::from("run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN")
                     .of(FixKind::Inspect),
             ),
@@ -328,6 +350,12 @@ impl fmt::Display for InTheWay {
                 f,
                 "programs on the devices of {netns}, of which it could not be read whether there are any,"
             ),
+            Self::UnreadSocketLb(netns) => write!(
+                f,
+                "programs of Cilium for connect() in {netns}, of which it could not be read whether there are any,"
+            ),
+            Self::Proxy(port) => write!(f, "Cilium's proxy on port {port}"),
+            Self::Policy(endpoint) => write!(f, "Cilium's policy of endpoint {endpoint}"),
             Self::UnreadCgroups => f.write_str(
                 "programs of cgroups, of which it could not be read whether there are any,",
             ),

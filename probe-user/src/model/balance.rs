@@ -35,6 +35,9 @@ pub struct Frontend {
     pub id: Option<u32>,
     /// The port of the local proxy that serves it instead of backends (Cilium L7).
     pub proxy_port: Option<u16>,
+    /// Which clients from outside it takes, where not all (`loadBalancerSourceRanges`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sources: Option<SourceRanges>,
     /// The other flags that are set, for people: `local`, `source-range`, `dsr`,
     /// `not-routable`.
     pub flags: Vec<String>,
@@ -44,6 +47,15 @@ pub struct Frontend {
     pub name: Option<String>,
     /// Where it was read, for the evidence.
     pub source: String,
+}
+
+/// Clients that are told apart by their address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceRanges {
+    /// Whether these are kept out; else all others are.
+    pub deny: bool,
+    /// Addresses, each with the length of its prefix in bits.
+    pub ranges: Vec<(IpAddr, u8)>,
 }
 
 /// Who balances.

@@ -262,6 +262,22 @@ pub struct KubeContainer {
     pub ready: bool,
     /// The ports that it declares.
     pub ports: Vec<KubeContainerPort>,
+    /// Whether it runs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub running: bool,
+    /// Why it waits to be started: `CrashLoopBackOff`, `ImagePullBackOff`. Untrusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<String>,
+    /// With what it ended when it ran last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// How often it was started again.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub restarts: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// The sorts of container in a pod.

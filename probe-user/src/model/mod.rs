@@ -10,6 +10,7 @@ mod attached;
 mod balance;
 mod bind;
 mod cgroup;
+mod cilium;
 mod connect;
 mod container;
 mod event;
@@ -39,9 +40,10 @@ pub use answer::{
 pub use attached::{
     Attached, Attachment, CgroupHook, CgroupOf, CgroupProgram, DeviceHook, InTheWay, Program,
 };
-pub use balance::{Balancer, Frontend, FrontendKind, FrontendScope, Server};
+pub use balance::{Balancer, Frontend, FrontendKind, FrontendScope, Server, SourceRanges};
 pub use bind::{Bind, BindAsk, BindError, BindNote, FreePorts, Passed};
 pub use cgroup::{CgroupPath, ContainerRef, PodRef, parse_proc_cgroup};
+pub use cilium::{Cilium, CiliumEndpoint, CiliumIdentity, CiliumPolicy, CiliumPolicyOf, SocketLb};
 pub use connect::{ConnectAsk, Connected};
 pub use container::{
     Cluster, Container, Network, Pod, Published, Runtime, Service, is_manifest_hash,
@@ -59,7 +61,7 @@ pub use kube::{
     KubeEndpointPort, KubeEndpoints, KubeNode, KubeObjects, KubePod, KubeService, KubeServicePort,
     KubeWish, ObjectName, ServiceKind,
 };
-pub use net::{KernelPort, Netns};
+pub use net::{KernelPort, Netns, Transparent};
 pub use owner::{Owner, Owners};
 pub use process::{Ancestor, FsIds, Process, StartTime};
 pub use query::{Origin, Query, Scope, Subject};

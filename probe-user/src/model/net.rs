@@ -38,6 +38,16 @@ impl Netns {
     pub const MEMBERS: usize = 8;
 }
 
+/// Whether a namespace has sockets that take packets to foreign addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transparent {
+    /// The namespace.
+    pub netns: NetnsId,
+    /// Whether any listener, or socket of UDP, has `IP_TRANSPARENT`; `None` where the kernel
+    /// does not tell (before Linux 5.9).
+    pub any: Option<bool>,
+}
+
 /// A port that the kernel itself holds, with what holds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelPort {

@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use crate::model::{
     Address, Attached, BindAsk, BindError, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram,
-    ChainId, ConnectAsk, Connected, Connections, Container, ContainerRef, Element, Flow,
-    FlowFilter, Frontend, Host, InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk,
-    KubeContext, KubeObjects, Link, LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Owners,
-    Pid, PolicyRule, PortFacts, PortSocket, Process, Read, Route, RouteFound, RouteQuery, Rule,
-    Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
+    ChainId, Cilium, CiliumPolicy, CiliumPolicyOf, ConnectAsk, Connected, Connections, Container,
+    ContainerRef, Element, Flow, FlowFilter, Frontend, Host, InputFound, InputQuery, IpSet,
+    IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute, Neighbour,
+    NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule, PortFacts, PortSocket, Process, Read,
+    Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode,
+    SourceReport, TlsAsk, Transparent, Watched,
 };
 
 #[cfg(feature = "fuzzing")]
@@ -89,6 +90,9 @@ pub trait Sockets {
     /// Who holds these sockets.
     fn owners(&self, inodes: &BTreeSet<SocketInode>) -> Read<Owners>;
 
+    /// Whether these namespaces have transparent sockets.
+    fn transparent(&self, netns: &[NetnsId]) -> Read<Vec<Transparent>>;
+
     /// Ports the kernel holds in these namespaces that links do not tell of
     /// (WireGuard, L2TP, FOU, NFS, lockd).
     fn kernel_ports(&self, netns: &[NetnsId]) -> Read<Vec<KernelPort>>;
@@ -150,6 +154,12 @@ pub trait Conntrack {
 pub trait LoadBalancers {
     /// What the load balancers of these namespaces take: IPVS, Cilium.
     fn frontends(&self, netns: &[NetnsId]) -> Read<Vec<Frontend>>;
+
+    /// What else there is of Cilium's datapath in these namespaces.
+    fn cilium(&self, netns: &[NetnsId]) -> Read<Vec<Cilium>>;
+
+    /// What an endpoint of Cilium lets in and out. `None` when it has no policy map.
+    fn cilium_policy(&self, of: &CiliumPolicyOf) -> Read<Option<Arc<[CiliumPolicy]>>>;
 }
 
 /// Container runtimes.

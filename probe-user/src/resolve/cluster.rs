@@ -2,9 +2,14 @@
 //! arguments of the components themselves, and by the files that a distribution keeps on
 //! its own nodes.
 
+use std::collections::BTreeSet;
+
 use super::component;
 use super::facts::Facts;
-use crate::model::{Cluster, Evidence, EvidenceSource, Path, Process};
+use crate::model::{
+    Cluster, Evidence, EvidenceSource, HopKind, ListRow, NetnsId, Path, Port, PortRange, Process,
+    Proto, SocketFilter,
+};
 
 #[cfg(test)]
 mod tests;
@@ -52,7 +57,7 @@ pub(super) fn name(facts: &Facts<'_>, paths: &mut [Path]) {
         }
         path.end.component = found;
         if path.end.cluster.is_none()
-            && let Some(cluster) = of(facts, path)
+            && let Some(cluster) = of(facts, path).or_else(|| of_service(facts, path))
         {
             path.end
                 .evidence
@@ -72,14 +77,69 @@ fn of(facts: &Facts<'_>, path: &Path) -> Option<Cluster> {
     // Inside of a container the machine's name and files are another's. A pod of the node
     // itself is no such container.
     if path.end.containers.iter().all(|container| container.pod.is_some()) {
-        here(facts, &mut cluster);
+        let netns = path.hops.iter().rev().find_map(|hop| hop.netns.as_ref())?.id;
+        here(facts, netns, &mut cluster);
     }
     Some(cluster)
 }
 
+/// The cluster of a node whose rules or balancer take a port for a Service, by the controller
+/// manager that runs beside them: it is told the cluster's name.
+fn of_service(facts: &Facts<'_>, path: &Path) -> Option<Cluster> {
+    let first = path.hops.first()?;
+    let netns = first.netns.as_ref()?.id;
+    if first.kind != HopKind::Service && path.end.service.is_none() {
+        return None;
+    }
+    let manager = holder(facts, netns, CONTROLLER_MANAGER)?;
+    let mut cluster = by_arguments(&manager).filter(|cluster| !cluster.name.is_empty())?;
+    cluster.source.push_str(" of the kube-controller-manager there");
+    // What it runs on says nothing of where the path ends.
+    (cluster.role, cluster.node) = (None, None);
+    Some(cluster)
+}
+
+/// The ports of the kubelet and of kube-controller-manager.
+const KUBELET: Port = Port(10250);
+const CONTROLLER_MANAGER: Port = Port(10257);
+
+/// Root's process that listens on a port of a namespace.
+fn holder(facts: &Facts<'_>, netns: NetnsId, port: Port) -> Option<Process> {
+    let filter = SocketFilter { proto: Some(Proto::Tcp), ports: Some(PortRange::one(port)) };
+    // A name that can't be told is not missed.
+    let sockets = facts.world.sockets(&[netns], &filter).value;
+    let inode = sockets.first()?.inode;
+    let owners = facts.world.owners(&[inode].into()).value;
+    let pid = owners.of(inode).first()?.pid;
+    let process = facts.world.processes(&[pid]).value.first()?.clone();
+    (process.uid == 0 && !process.own_word).then_some(process)
+}
+
+/// Which rows are of the cluster with this name, by the arguments of its components: these, and
+/// the ports of Services in the namespaces that they are in.
+pub(super) fn rows_of(rows: &[&ListRow], name: &str) -> BTreeSet<usize> {
+    let is_of = |row: &ListRow| {
+        let confirmed = row.component.as_ref().is_some_and(|component| component.confirmed);
+        let roots = row.end.processes.iter().filter(|p| p.uid == 0 && !p.own_word);
+        confirmed && roots.filter_map(by_arguments).any(|cluster: Cluster| cluster.name == name)
+    };
+    let named: BTreeSet<NetnsId> =
+        rows.iter().filter(|row| is_of(row)).map(|row| row.netns.id).collect();
+    let of_service = |row: &ListRow| named.contains(&row.netns.id) && row.kind == HopKind::Service;
+    let all = rows.iter().enumerate();
+    all.filter(|(_, row)| is_of(row) || of_service(row)).map(|(at, _)| at).collect()
+}
+
 /// What this machine's own name and files add to a cluster that it is a node of.
-fn here(facts: &Facts<'_>, cluster: &mut Cluster) {
-    let node = cluster.node.get_or_insert_with(|| facts.host.hostname.clone());
+fn here(facts: &Facts<'_>, netns: NetnsId, cluster: &mut Cluster) {
+    if cluster.node.is_none() {
+        cluster.node = node_of(facts, netns);
+    }
+    // The files are those of the machine's own node.
+    if netns != facts.host.host_netns.unwrap_or(facts.host.own_netns) {
+        return;
+    }
+    let node = cluster.node.as_deref().unwrap_or_default();
     if node == DOCKER_DESKTOP && matches!(cluster.distribution.as_str(), "kubeadm" | "kubernetes") {
         DOCKER_DESKTOP.clone_into(&mut cluster.name);
         DOCKER_DESKTOP.clone_into(&mut cluster.distribution);
@@ -102,6 +162,16 @@ fn here(facts: &Facts<'_>, cluster: &mut Cluster) {
         cluster.name.clone_from(&context.cluster);
         cluster.source.push_str(&format!(", its name by {}", context.file));
     }
+}
+
+/// The name of the node that a namespace is: what its kubelet is told, else that of the machine
+/// for its own namespace.
+fn node_of(facts: &Facts<'_>, netns: NetnsId) -> Option<String> {
+    let kubelet = holder(facts, netns, KUBELET).filter(|process| process.name() == "kubelet");
+    let told = kubelet.as_ref().and_then(|kubelet| option(&kubelet.cmdline, "hostname-override"));
+    let told = told.filter(|name| !name.is_empty()).map(str::to_owned);
+    let is_machine = netns == facts.host.host_netns.unwrap_or(facts.host.own_netns);
+    told.or_else(|| is_machine.then(|| facts.host.hostname.clone()))
 }
 
 /// What the program and arguments of a component say of its cluster. The name is empty

@@ -7,8 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use super::facts::Facts;
 use super::few::few;
 use crate::model::{
-    Answer, Evidence, EvidenceSource, Flow, FlowFilter, Flows, FlowsTo, Gap, HopKind, NetnsId,
-    Path, Proto, Query, Scope,
+    Answer, Balancer, Evidence, EvidenceSource, Flow, FlowFilter, Flows, FlowsTo, Gap, GapKind,
+    HopKind, Impact, NetnsId, Path, Proto, Query, Scope,
 };
 use crate::node::Node;
 
@@ -33,11 +33,23 @@ pub fn add(node: &dyn Node, answer: &mut Answer, each: bool) {
     // That a count, which nobody asked for, is missing altogether is no news.
     let told = each || !read.value.is_empty();
     let unread = !read.gaps.is_empty() && read.value.is_empty();
+    let untold = cilium_tracks(&facts, &places);
+    if each && untold {
+        answer.gaps.push(
+            Gap::new(
+                Impact::Flow,
+                GapKind::Connections,
+                "Cilium keeps those that it translates in maps of its own, which are not read",
+            )
+            .remedy("ask its agent: cilium-dbg bpf ct list global"),
+        );
+    }
     if told {
         let new: Vec<Gap> = read.gaps.into_iter().filter(|g| !answer.gaps.contains(g)).collect();
         answer.gaps.extend(new);
     }
-    if unread {
+    // That there are none is said only where all are told.
+    if unread || untold && read.value.is_empty() {
         return;
     }
     let mut flows = read.value;
@@ -58,6 +70,12 @@ pub fn add(node: &dyn Node, answer: &mut Answer, each: bool) {
         summary.each = Some(named.collect());
     }
     answer.flows = Some(summary);
+}
+
+/// Whether Cilium translates connections of these namespaces: conntrack does not know them.
+fn cilium_tracks(facts: &Facts<'_>, places: &[NetnsId]) -> bool {
+    let frontends = facts.world.frontends(places).value;
+    frontends.iter().any(|one| one.balancer == Balancer::Cilium)
 }
 
 /// Says of what rules and balancers take whether connections go there now.

@@ -96,6 +96,10 @@ impl Source for FromNode<'_, '_> {
         self.facts.take(self.facts.world.ip_set(set))
     }
 
+    fn has_transparent(&self, netns: NetnsId) -> Option<bool> {
+        self.facts.take(self.facts.world.transparent(&[netns])).first()?.any
+    }
+
     fn spend(&self, steps: usize) -> bool {
         self.facts.budget.spend(&self.share, u64::try_from(steps).unwrap_or(u64::MAX))
     }

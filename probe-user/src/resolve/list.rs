@@ -1,6 +1,7 @@
 //! Every listener of the node, one row each, and every port that only rules or load
 //! balancers take.
 
+mod cilium;
 mod taken;
 
 use std::collections::{BTreeSet, HashMap};

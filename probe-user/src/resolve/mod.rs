@@ -124,7 +124,7 @@ fn answer_from(facts: &Facts<'_>, query: &Query, wanted: &dyn Fn(&Path) -> bool)
         facts.owners(&inodes);
     }
     let mut paths: Vec<Path> = sockets.iter().flat_map(|s| walk::from_socket(facts, s)).collect();
-    let tried = ruled::try_all(facts, query, &sockets);
+    let mut tried = ruled::try_all(facts, query, &sockets);
     paths.extend(ruled::paths(facts, &tried));
     if paths.is_empty() {
         paths = kernel_only(facts, query);
@@ -133,7 +133,9 @@ fn answer_from(facts: &Facts<'_>, query: &Query, wanted: &dyn Fn(&Path) -> bool)
         paths = published_only(facts, query);
     }
     if paths.is_empty() {
-        paths = ruled::services(facts, query);
+        let services = ruled::services(facts, query);
+        paths = ruled::paths(facts, &services);
+        tried.extend(services);
     }
     if let Scope::Address(address) = query.scope
         && paths.is_empty()

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 use super::facts::Facts;
 use super::list::within as list_within;
-use super::{ListFilter, answer_within, kube};
+use super::{ListFilter, answer_within, cluster, kube};
 use crate::model::{
     Answer, Cluster, Container, End, Endpoint, Impact, ListRow, NetnsId, Path, Port, PortRange,
     Proto, Query, Scope, Service, SocketInode, Subject, Verdict,
@@ -32,6 +32,9 @@ pub fn reverse(node: &dyn Node, subject: &Subject) -> Vec<Answer> {
     let rows: Vec<&ListRow> = listing.rows.iter().collect();
     let mut leads: BTreeSet<usize> =
         rows.iter().enumerate().filter(|(_, row)| own(row)).map(|(at, _)| at).collect();
+    if let Subject::Cluster(name) = subject {
+        leads.extend(cluster::rows_of(&rows, name));
+    }
     let inodes: BTreeSet<SocketInode> =
         leads.iter().filter_map(|at| rows[*at].socket.as_ref()).map(|s| s.inode).collect();
     follow_back(&facts, &rows, &known.places, &mut leads);

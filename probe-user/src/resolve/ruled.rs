@@ -1,6 +1,8 @@
 //! Ports that rules and load balancers take, in every namespace: with a socket
 //! behind them or without one.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use whereis_port_rules::ports;
@@ -9,7 +11,8 @@ use super::facts::Facts;
 use super::from_node::{self, FromNode};
 use super::path::{self, Entry, To};
 use crate::model::{
-    Gap, GapKind, GapSource, Impact, NetnsId, Path, Port, Proto, Query, Scope, Socket,
+    Balancer, Ending, Frontend, Gap, GapKind, GapSource, Impact, NetnsId, Path, Port, Proto, Query,
+    Scope, Socket,
 };
 
 /// How many ports of a range are tried one by one; of a wider range only those that
@@ -58,6 +61,9 @@ pub(super) fn try_all(facts: &Facts<'_>, query: &Query, sockets: &[Socket]) -> V
             }
             entries.extend(found);
         }
+        if query.proto.is_none() {
+            leave_out_guesses(facts, netns, &mut entries);
+        }
         tried.push(Tried { netns, entries });
     }
     indifferent.dedup();
@@ -74,6 +80,29 @@ pub(super) fn try_all(facts: &Facts<'_>, query: &Query, sockets: &[Socket]) -> V
         ));
     }
     tried
+}
+
+/// Leaves out connections by a protocol that only an entry for all of them takes, where
+/// nothing on this node serves it behind, and something by the other one: Cilium did not tell
+/// protocols before 1.17.
+fn leave_out_guesses(facts: &Facts<'_>, netns: NetnsId, entries: &mut Vec<Entry>) {
+    let frontends = facts.take(facts.world.frontends(&[netns]));
+    let of_cilium = || frontends.iter().filter(|f| f.balancer == Balancer::Cilium);
+    let ports: BTreeSet<u16> = of_cilium().filter(|f| f.proto.is_none()).map(|f| f.port).collect();
+    for port in ports {
+        let of = |proto| move |e: &&Entry| (e.to.proto, e.to.port) == (proto, port);
+        let serves = |proto| {
+            let mut all = entries.iter().filter(of(proto)).flat_map(|e| &e.arrivals);
+            all.any(|a| a.stop.is_none() && a.end.ending != Ending::Elsewhere)
+        };
+        let [tcp, udp] = [serves(Proto::Tcp), serves(Proto::Udp)];
+        let guess = match (tcp, udp) {
+            (true, true) => continue,
+            (false, true) => Proto::Tcp,
+            (_, false) => Proto::Udp,
+        };
+        entries.retain(|e| !of(guess)(&e));
+    }
 }
 
 /// Whether a question is about an address of this very namespace.
@@ -193,12 +222,23 @@ pub(super) fn paths(facts: &Facts<'_>, tried: &[Tried]) -> Vec<Path> {
     paths
 }
 
+/// The addresses at which balancers that are no rules have a port, in order.
+fn balanced_at(facts: &Facts<'_>, netns: NetnsId, proto: Proto, port: u16) -> Vec<IpAddr> {
+    let frontends = facts.take(facts.world.frontends(&[netns]));
+    let has = |f: &&Frontend| {
+        f.port == port && f.mark.is_none() && f.proto.is_none_or(|number| number == proto.number())
+    };
+    let all = frontends.iter().filter(has).filter_map(|f| f.address);
+    let all: BTreeSet<IpAddr> = all.filter(|address| !address.is_unspecified()).collect();
+    all.into_iter().collect()
+}
+
 /// How many addresses of services are followed.
 const SERVICES: usize = 8;
 
-/// Services that have the port at an address of their own: asked for only when nothing
-/// of a node's own takes it.
-pub(super) fn services(facts: &Facts<'_>, query: &Query) -> Vec<Path> {
+/// Connections to services that have the port at an address of their own: tried only when
+/// nothing of a node's own takes it.
+pub(super) fn services(facts: &Facts<'_>, query: &Query) -> Vec<Tried> {
     if query.scope != Scope::Everywhere || query.ports.first != query.ports.last {
         return Vec::new();
     }
@@ -207,16 +247,26 @@ pub(super) fn services(facts: &Facts<'_>, query: &Query) -> Vec<Path> {
     let mut tried = Vec::new();
     let mut left = 0;
     for netns in facts.all_netns() {
-        let Some(ruleset) = path::ruleset(facts, netns) else { continue };
-        let here = from_node::here(facts, netns);
+        let ruleset = path::ruleset(facts, netns);
+        let mut entries = Vec::new();
         for proto in protos() {
-            let source = FromNode::new(facts, netns);
-            let all = ports::addresses(&source, &ruleset, &here, proto, port);
+            let mut all = balanced_at(facts, netns, proto, port);
+            if let Some(ruleset) = &ruleset {
+                let here = from_node::here(facts, netns);
+                let source = FromNode::new(facts, netns);
+                all.extend(ports::addresses(&source, ruleset, &here, proto, port));
+            }
             left += all.len().saturating_sub(SERVICES);
             for address in all.into_iter().take(SERVICES) {
-                let entries = path::to_address(facts, netns, To { proto, address, port });
-                tried.push(Tried { netns, entries });
+                entries.extend(path::to_address(facts, netns, To { proto, address, port }));
             }
+        }
+        if query.proto.is_none() {
+            leave_out_guesses(facts, netns, &mut entries);
+        }
+        // The ways of one address after those of another.
+        for of_one in entries.chunk_by(|a, b| a.to == b.to) {
+            tried.push(Tried { netns, entries: of_one.to_vec() });
         }
     }
     if left > 0 {
@@ -226,5 +276,5 @@ pub(super) fn services(facts: &Facts<'_>, query: &Query) -> Vec<Path> {
             format!("{left} more have it at an address of their own, and are not followed"),
         ));
     }
-    paths(facts, &tried)
+    tried
 }

@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use crate::model::{
     Address, Ancestor, Answer, Attached, BindAsk, BindError, Bytes, Capability, CauseCode,
-    Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId, ConnectAsk, Connected, Connections,
-    Container, ContainerRef, Element, Ending, Flow, FlowFilter, Frontend, Gap, GapKind, GapSource,
-    HopKind, Host, Impact, InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk,
-    KubeContext, KubeObjects, Link, LinkKind, LocalRoute, Neighbour, NetSettings, Netns, NetnsId,
-    Network, Owner, Owners, Pid, PolicyRule, Port, PortFacts, PortRange, PortSocket, Process,
-    Proto, Published, Query, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Runtime, Scope,
-    Set, SetId, Socket, SocketFilter, SocketInode, SocketState, SourceReport, StartTime, Teller,
-    TlsAsk, ToldBy, Vantage, Verdict, Watched,
+    Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId, Cilium, CiliumPolicy,
+    CiliumPolicyOf, ConnectAsk, Connected, Connections, Container, ContainerRef, Element, Ending,
+    Flow, FlowFilter, Frontend, Gap, GapKind, GapSource, HopKind, Host, Impact, InputFound,
+    InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LinkKind,
+    LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Network, Owner, Owners, Pid, PolicyRule,
+    Port, PortFacts, PortRange, PortSocket, Process, Proto, Published, Query, Read, Route,
+    RouteFound, RouteQuery, Rule, Ruleset, Runtime, Scope, Set, SetId, Socket, SocketFilter,
+    SocketInode, SocketState, SourceReport, StartTime, Teller, TlsAsk, ToldBy, Transparent,
+    Vantage, Verdict, Watched,
 };
 use crate::node::{
     Attachments, Attempts, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Node,
@@ -61,6 +62,7 @@ struct TestNode {
     gaps: Vec<Gap>,
     watched: Option<Watched>,
     frontends: Vec<Frontend>,
+    cilium: Vec<Cilium>,
     apis: Vec<kube::Api>,
     certificates: certificate::Shown,
     settings: Vec<NetSettings>,
@@ -129,6 +131,7 @@ impl TestNode {
             gaps: Vec::new(),
             watched: None,
             frontends: Vec::new(),
+            cilium: Vec::new(),
             apis: Vec::new(),
             certificates: certificate::Shown::default(),
             settings: Vec::new(),
@@ -327,6 +330,9 @@ impl Sockets for TestNode {
     fn kernel_ports(&self, netns: &[NetnsId]) -> Read<Vec<KernelPort>> {
         of(&self.kernel_ports, netns, |p| p.netns)
     }
+    fn transparent(&self, netns: &[NetnsId]) -> Read<Vec<Transparent>> {
+        Read::whole(netns.iter().map(|id| Transparent { netns: *id, any: None }).collect())
+    }
     fn connections(&self, _: &[NetnsId]) -> Vec<Connections> {
         Vec::new()
     }
@@ -382,6 +388,12 @@ impl Conntrack for TestNode {
 impl LoadBalancers for TestNode {
     fn frontends(&self, netns: &[NetnsId]) -> Read<Vec<Frontend>> {
         of(&self.frontends, netns, |f| f.netns)
+    }
+    fn cilium(&self, netns: &[NetnsId]) -> Read<Vec<Cilium>> {
+        of(&self.cilium, netns, |f| f.netns)
+    }
+    fn cilium_policy(&self, _: &CiliumPolicyOf) -> Read<Option<Arc<[CiliumPolicy]>>> {
+        Read::default()
     }
 }
 

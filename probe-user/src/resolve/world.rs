@@ -15,12 +15,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::model::{
-    Address, Attached, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId, Container,
-    ContainerRef, Element, Flow, FlowFilter, Frontend, Gap, Host, InputFound, InputQuery, IpSet,
-    IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute, Neighbour,
-    NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule, PortFacts, PortSocket, Process, Read,
-    Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode,
-    TlsAsk, Watched,
+    Address, Attached, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId, Cilium,
+    CiliumPolicy, CiliumPolicyOf, Container, ContainerRef, Element, Flow, FlowFilter, Frontend,
+    Gap, Host, InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext,
+    KubeObjects, Link, LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule,
+    PortFacts, PortSocket, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId,
+    Socket, SocketFilter, SocketInode, TlsAsk, Transparent, Watched,
 };
 use crate::node::Node;
 
@@ -104,8 +104,11 @@ struct Known {
     every_address: OnceCell<Fact<Rc<[Address]>>>,
     routes: OfNetns<Route>,
     kernel_ports: OfNetns<KernelPort>,
+    transparent: OfNetns<Transparent>,
     rulesets: OfNetns<Ruleset>,
     frontends: OfNetns<Frontend>,
+    cilium: OfNetns<Cilium>,
+    cilium_policies: Table<CiliumPolicyOf, Option<Arc<[CiliumPolicy]>>>,
     settings: OfNetns<NetSettings>,
     policy_rules: OfNetns<PolicyRule>,
     local_routes: OfNetns<LocalRoute>,
@@ -185,9 +188,11 @@ impl<'a> World<'a> {
         links: Link;
         addresses: Address;
         routes: Route;
+        transparent: Transparent;
         kernel_ports: KernelPort, by |one| (one.netns, one.proto, one.port, one.what.clone());
         rulesets: Ruleset, by |one| one.netns;
         frontends: Frontend, by |one| (one.netns, one.address, one.port, one.proto, one.mark);
+        cilium: Cilium, by |one| one.netns;
         settings: NetSettings, by |one| one.netns;
         attached: Attached;
         policy_rules: PolicyRule;
@@ -298,6 +303,10 @@ impl<'a> World<'a> {
     pub(super) fn cgroup_programs(&self, of: CgroupOf) -> Fact<Option<Rc<[CgroupProgram]>>> {
         let read = || self.node.cgroup_programs(&of).map(|all| all.map(Rc::from));
         self.known.cgroup_programs.get(&of, read)
+    }
+
+    pub(super) fn cilium_policy(&self, of: CiliumPolicyOf) -> Fact<Option<Arc<[CiliumPolicy]>>> {
+        self.known.cilium_policies.get(&of, || self.node.cilium_policy(&of))
     }
 
     pub(super) fn unseen(&self) -> Fact<()> {

@@ -9,6 +9,8 @@
 //! lab-helper proxy  ADDRESS FILE --imitate ARGV…
 //! lab-helper knock  ADDRESS
 //! lab-helper pin-map PATH KEY:VALUE…
+//! lab-helper pin-trie PATH KEY:VALUE…
+//! lab-helper pin-link PATH CGROUP ATTACH_TYPE
 //! lab-helper fuse POINT FILE
 //! lab-helper stretch NAME BYTES
 //! lab-helper binds COUNT DIR
@@ -44,7 +46,9 @@ fn main() -> Result<()> {
         "burst" => listen::burst(rest),
         "proxy" => proxy::proxy(rest),
         "knock" => proxy::knock(rest),
-        "pin-map" => maps::pin(rest),
+        "pin-map" => maps::pin(maps::HASH, rest),
+        "pin-trie" => maps::pin(maps::TRIE, rest),
+        "pin-link" => maps::pin_link(rest),
         "fuse" => hostile::fuse(rest),
         "stretch" => hostile::stretch(rest),
         "binds" => hostile::binds(rest),

@@ -9,10 +9,16 @@ const CREATE: libc::c_long = 0;
 const UPDATE: libc::c_long = 2;
 const PIN: libc::c_long = 6;
 
-/// Makes a hash with entries that are given as `KEY:VALUE`, both in hexadecimal digits,
+const LOAD: libc::c_long = 5;
+const LINK: libc::c_long = 28;
+/// Types of maps, with the flags that they are made with.
+pub(crate) const HASH: (u32, u32) = (1, 0);
+pub(crate) const TRIE: (u32, u32) = (11, 1);
+
+/// Makes a map with entries that are given as `KEY:VALUE`, both in hexadecimal digits,
 /// and pins it.
-pub(crate) fn pin(args: &[String]) -> Result<()> {
-    let [path, entries @ ..] = args else { bail!("pin-map takes a path and entries") };
+pub(crate) fn pin((kind, flags): (u32, u32), args: &[String]) -> Result<()> {
+    let [path, entries @ ..] = args else { bail!("a map takes a path and entries") };
     let entry = |text: &String| {
         let (key, value) = text.split_once(':').context("an entry is KEY:VALUE")?;
         Ok((bytes(key)?, bytes(value)?))
@@ -20,8 +26,8 @@ pub(crate) fn pin(args: &[String]) -> Result<()> {
     let entries = entries.iter().map(entry).collect::<Result<Vec<_>>>()?;
     let (key, value) = entries.first().context("a map without entries has no sizes")?;
     let count = u32::try_from(entries.len())?;
-    // A hash: `struct { map_type, key_size, value_size, max_entries }`.
-    let create = [1, u32::try_from(key.len())?, u32::try_from(value.len())?, count];
+    // `struct { map_type, key_size, value_size, max_entries, map_flags }`.
+    let create = [kind, u32::try_from(key.len())?, u32::try_from(value.len())?, count, flags];
     let map = bpf(CREATE, &create)?;
     for (k, v) in &entries {
         if (k.len(), v.len()) != (key.len(), value.len()) {
@@ -29,11 +35,39 @@ pub(crate) fn pin(args: &[String]) -> Result<()> {
         }
         bpf(UPDATE, &[u64::try_from(map)?, k.as_ptr() as u64, v.as_ptr() as u64, 0])?;
     }
-    let path = CString::new(path.as_str())?;
+    pin_at(path, map)
+}
+
+/// Links a program that lets everything pass to a cgroup, and pins the link.
+pub(crate) fn pin_link(args: &[String]) -> Result<()> {
+    let [path, cgroup, at] = args else { bail!("pin-link takes a path, a cgroup and a type") };
+    let at: u32 = at.parse()?;
+    // r0 = 1; exit
+    let code: [u8; 16] = [0xb7, 0, 0, 0, 1, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
+    // `struct { prog_type, insn_cnt, insns, license, … expected_attach_type }`.
+    let mut load = [0u32; 18];
+    load[..2].copy_from_slice(&[18, 2]);
+    let mut address = |at: usize, to: u64| {
+        let bytes = to.to_ne_bytes();
+        let half = |from| u32::from_ne_bytes([0, 1, 2, 3].map(|n: usize| bytes[from + n]));
+        load[at..at + 2].copy_from_slice(&[half(0), half(4)]);
+    };
+    address(2, code.as_ptr() as u64);
+    address(4, c"GPL".as_ptr() as u64);
+    load[17] = at;
+    let program = u32::try_from(bpf(LOAD, &load)?)?;
+    let group = std::fs::File::open(cgroup).with_context(|| cgroup.clone())?;
+    let target = u32::try_from(std::os::fd::AsRawFd::as_raw_fd(&group))?;
+    let link = bpf(LINK, &[program, target, at, 0])?;
+    pin_at(path, link)
+}
+
+fn pin_at(path: &str, fd: libc::c_long) -> Result<()> {
+    let path = CString::new(path)?;
     // The descriptor is in the lower half of the second member, wherever that is.
     let mut members = [0u8; 16];
     members[..8].copy_from_slice(&(path.as_ptr() as u64).to_ne_bytes());
-    members[8..12].copy_from_slice(&u32::try_from(map)?.to_ne_bytes());
+    members[8..12].copy_from_slice(&u32::try_from(fd)?.to_ne_bytes());
     bpf(PIN, &members)?;
     // The descriptor is closed at the end of this process, which is now.
     Ok(())

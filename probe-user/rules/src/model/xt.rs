@@ -186,6 +186,11 @@ pub enum XtMatch {
         /// Whether anything else is tested: then it may hold or not.
         other: bool,
     },
+    /// `socket`: a socket of the namespace takes the packet.
+    Socket {
+        /// `--transparent`: one that has `IP_TRANSPARENT`.
+        transparent: bool,
+    },
     /// One that is not modelled: may hold or not.
     Unknown {
         /// Its name. Untrusted.

@@ -52,6 +52,10 @@ impl Source for Limited<'_> {
         self.snapshot.ip_set(set)
     }
 
+    fn has_transparent(&self, netns: NetnsId) -> Option<bool> {
+        self.snapshot.has_transparent(netns)
+    }
+
     fn route(&self, query: &RouteQuery) -> Option<RouteFound> {
         // So are addresses and routes.
         let count = self.snapshot.addresses.len() + self.snapshot.routes.len();

@@ -40,6 +40,8 @@ struct World {
     tables: Vec<Table>,
     sets: HashMap<SetId, (Set, Arc<[Element]>)>,
     ip_sets: Vec<IpSet>,
+    /// Whether any socket is transparent.
+    transparent: Option<bool>,
     /// How many steps may be taken, and how many were.
     limit: Option<usize>,
     spent: std::cell::Cell<usize>,
@@ -77,6 +79,9 @@ impl Source for World {
     fn spend(&self, steps: usize) -> bool {
         self.spent.set(self.spent.get() + steps);
         self.limit.is_none_or(|limit| self.spent.get() <= limit)
+    }
+    fn has_transparent(&self, _: NetnsId) -> Option<bool> {
+        self.transparent
     }
     fn first_address(&self, _: NetnsId, ifindex: u32, ipv6: bool) -> Option<IpAddr> {
         (ifindex == eth0().index).then(|| ip(if ipv6 { HOST6 } else { HOST }))

@@ -245,6 +245,18 @@ fn what_is_not_understood_may_hold() {
     assert_eq!(is(physdev, packet()), open("match physdev"));
 }
 
+#[test]
+fn no_transparent_socket_takes_what_there_is_none_of() {
+    let with = |any, transparent| {
+        let world = World { transparent: any, ..World::default() };
+        is_with(world, Hook::Prerouting, XtMatch::Socket { transparent }, packet())
+    };
+    assert_eq!(with(Some(false), true), No);
+    assert_eq!(with(Some(true), true), open("match socket"));
+    assert_eq!(with(None, true), open("match socket"));
+    assert_eq!(with(Some(false), false), open("match socket"));
+}
+
 /// A member with an address in CIDR notation and a port, as far as they are there.
 fn member(net: &str, tcp_port: Option<u16>, nomatch: bool) -> IpSetMember {
     let address = net.split_once('/').map(|(a, len)| (ip(a), len.parse().unwrap()));

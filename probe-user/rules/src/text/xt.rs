@@ -106,6 +106,8 @@ pub(super) fn condition(one: &XtMatch, proto: Option<&str>) -> Option<String> {
             }
             return joined(parts);
         }
+        XtMatch::Socket { transparent: true } => "(match socket --transparent)".to_owned(),
+        XtMatch::Socket { transparent: false } => "(match socket)".to_owned(),
         XtMatch::Unknown { name, revision: _ } => format!("(match {name})"),
     })
 }

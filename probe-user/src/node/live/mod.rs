@@ -65,7 +65,7 @@ use crate::model::{
     GapKind, GapSource, Host, Impact, InputFound, InputQuery, KernelPort, KubeAsk, KubeContext,
     KubeObjects, Link, LinkKind, LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Owners, Pid,
     PolicyRule, PortFacts, PortRange, PortSocket, Process, Read, Route, RouteFound, RouteQuery,
-    Socket, SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
+    Socket, SocketFilter, SocketInode, SourceReport, TlsAsk, Transparent, Watched,
 };
 pub use bind::{HeldPort, hold_port};
 pub use clock::local_offset;
@@ -109,6 +109,7 @@ pub struct LiveNode {
     addresses: Memo<Address>,
     routes: Memo<rtnl::Routed>,
     kernel_ports: Memo<KernelPort>,
+    transparent: Memo<Transparent>,
     port_sockets: RefCell<Vec<ports::PortsRead>>,
     port_facts: Memo<PortFacts>,
     /// Sockets whose holders the probe was not asked for.
@@ -189,6 +190,7 @@ impl LiveNode {
             addresses: RefCell::default(),
             routes: RefCell::default(),
             kernel_ports: RefCell::default(),
+            transparent: RefCell::default(),
             port_sockets: RefCell::default(),
             port_facts: RefCell::default(),
             unprobed: RefCell::default(),
@@ -613,6 +615,15 @@ impl Sockets for LiveNode {
             gone: memo.owners.gone.iter().copied().filter(|inode| inodes.contains(inode)).collect(),
         };
         Read { value, gaps: memo.gaps.clone() }
+    }
+
+    fn transparent(&self, netns: &[NetnsId]) -> Read<Vec<Transparent>> {
+        self.inside("transparent sockets", Impact::Reach, &self.transparent, netns, |door| {
+            let source = GapSource::new(GapKind::Sockets, format!("netns {}", door.id));
+            let any = sockdiag::has_transparent();
+            let read = any.map(|any| vec![Transparent { netns: door.id, any }]);
+            read_or_gap(read, Impact::Reach, source)
+        })
     }
 
     fn kernel_ports(&self, netns: &[NetnsId]) -> Read<Vec<KernelPort>> {

@@ -41,6 +41,8 @@ const TIME_WAIT_TIMER: u8 = 3;
 const V6ONLY: u16 = 11;
 /// `INET_DIAG_CGROUP_ID` (Linux 5.8).
 const CGROUP_ID: u16 = 21;
+/// `INET_DIAG_SOCKOPT` (Linux 5.9).
+const SOCKOPT: u16 = 22;
 /// `INET_DIAG_REQ_BYTECODE`.
 const REQ_BYTECODE: u16 = 1;
 /// `INET_DIAG_BC_S_GE` and `INET_DIAG_BC_S_LE`: source port at least, at most.
@@ -120,6 +122,43 @@ pub(super) fn dump_of_ports(
         }
     }
     Ok((sockets, false))
+}
+
+/// Whether any socket that could take a new connection has `IP_TRANSPARENT`; `None` where the
+/// kernel does not tell (before Linux 5.9).
+pub(super) fn has_transparent() -> io::Result<Option<bool>> {
+    let mut netlink = Netlink::open(SOCK_DIAG, BYTES)?;
+    let mut told = Some(false);
+    for proto in Proto::ALL {
+        for family in [c::AF_INET, c::AF_INET6] {
+            let read = netlink.ask(&request(proto, family, None)?, |message| {
+                told = match (told, is_transparent(message.body)) {
+                    (Some(true), _) | (_, Some(true)) => Some(true),
+                    (told, is) => told.and(is),
+                };
+                told != Some(true)
+            });
+            match read.map_err(unsupported) {
+                Ok(_) => {}
+                // There are none of what the kernel does not have.
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
+                Err(error) => return Err(error),
+            }
+            if told == Some(true) {
+                return Ok(told);
+            }
+        }
+    }
+    Ok(told)
+}
+
+/// The bit of `IP_TRANSPARENT` in `struct inet_diag_sockopt`.
+fn is_transparent(response: &[u8]) -> Option<bool> {
+    const TRANSPARENT: u8 = if cfg!(target_endian = "little") { 0x20 } else { 0x04 };
+    let (_, attributes) = InetDiag::read_from_prefix(response).ok()?;
+    let mut all = Attributes(attributes);
+    let (_, value) = all.find(|(kind, _)| *kind == SOCKOPT)?;
+    value.first().map(|bits| bits & TRANSPARENT != 0)
 }
 
 /// The older question for TCP of both versions, in every state (`struct inet_diag_req`).

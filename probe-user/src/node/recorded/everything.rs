@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::super::Node;
 use crate::model::{
-    CgroupOf, ChainId, Expr, IpSetId, NetnsId, Pid, RuleVerdict, Ruleset, SetId, SocketFilter,
-    XtMatch,
+    CgroupOf, ChainId, CiliumPolicyOf, Expr, IpSetId, NetnsId, Pid, RuleVerdict, Ruleset, SetId,
+    SocketFilter, XtMatch,
 };
 
 /// Asks `node` for every fact. A recording made of it answers later what nobody
@@ -49,6 +49,7 @@ pub fn read_everything(node: &dyn Node) {
     let _ = node.addresses(&netns);
     let _ = node.routes(&netns);
     let _ = node.kernel_ports(&netns);
+    let _ = node.transparent(&netns);
     let _ = node.settings(&netns);
     let _ = node.policy_rules(&netns);
     let _ = node.local_routes(&netns);
@@ -60,6 +61,12 @@ pub fn read_everything(node: &dyn Node) {
     }
     let _ = node.port_facts(&netns);
     let _ = node.frontends(&netns);
+    for cilium in node.cilium(&netns).value {
+        for one in cilium.endpoints.iter().filter(|one| one.id != 0) {
+            let of = CiliumPolicyOf { netns: cilium.netns, endpoint: one.id };
+            let _ = node.cilium_policy(&of);
+        }
+    }
     let _ = node.unseen();
     read_rules(node, &netns);
 }

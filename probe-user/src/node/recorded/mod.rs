@@ -17,13 +17,19 @@ macro_rules! of_netns {
         }
     };
     ($make:ident, Sockets) => {
-        $make! { kernel_ports: KernelPort, Owner, "the kernel's own ports in some namespaces were"; }
+        $make! {
+            kernel_ports: KernelPort, Owner, "the kernel's own ports in some namespaces were";
+            transparent: Transparent, Reach, "whether some namespaces have transparent sockets was";
+        }
     };
     ($make:ident, Netfilter) => {
         $make! { rulesets: Ruleset, Port, "the packet rules of some namespaces were"; }
     };
     ($make:ident, LoadBalancers) => {
-        $make! { frontends: Frontend, Port, "the load balancers of some namespaces were"; }
+        $make! {
+            frontends: Frontend, Port, "the load balancers of some namespaces were";
+            cilium: Cilium, Reach, "Cilium's datapath in some namespaces was";
+        }
     };
 }
 
@@ -36,6 +42,12 @@ macro_rules! of_key {
             set_elements, set_elements: SetId, Arc<[Element]>,
                 "the elements of a set of packet rules were";
             ip_set, ip_sets: IpSetId, IpSet, "an ipset was";
+        }
+    };
+    ($make:ident, LoadBalancers) => {
+        $make! {
+            cilium_policy, cilium_policies: CiliumPolicyOf, Arc<[CiliumPolicy]>,
+                "the policy of an endpoint of Cilium was";
         }
     };
 }
@@ -59,12 +71,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Address, Attached, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId, Container,
-    ContainerRef, Element, Flow, FlowFilter, Frontend, Gap, Host, InputFound, InputQuery, IpSet,
-    IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute, Neighbour,
-    NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule, PortFacts, PortSocket, Process, Read,
-    Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode,
-    SourceReport, TlsAsk, Watched,
+    Address, Attached, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId, Cilium,
+    CiliumPolicy, CiliumPolicyOf, Container, ContainerRef, Element, Flow, FlowFilter, Frontend,
+    Gap, Host, InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext,
+    KubeObjects, Link, LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule,
+    PortFacts, PortSocket, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId,
+    Socket, SocketFilter, SocketInode, SourceReport, TlsAsk, Transparent, Watched,
 };
 
 pub use everything::read_everything;
@@ -171,6 +183,9 @@ facts! {
     /// Ports that the kernel holds.
     #[serde(default)]
     kernel_ports: Table<Vec<NetnsId>, Vec<KernelPort>>,
+    /// Whether namespaces have transparent sockets. Older recordings do not tell.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    transparent: Table<Vec<NetnsId>, Vec<Transparent>>,
     /// Recordings once had whether there are rules, and not the rules.
     #[serde(default, skip_serializing)]
     nat: Ignored,
@@ -198,6 +213,12 @@ facts! {
     /// What load balancers take.
     #[serde(default, skip_serializing_if = "Table::is_empty")]
     frontends: Table<Vec<NetnsId>, Vec<Frontend>>,
+    /// Cilium's datapath. Older recordings have none.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    cilium: Table<Vec<NetnsId>, Vec<Cilium>>,
+    /// Policies of Cilium's endpoints. Older recordings have none.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    cilium_policies: Table<CiliumPolicyOf, Option<Arc<[CiliumPolicy]>>>,
     /// Connections.
     #[serde(default, skip_serializing_if = "Table::is_empty")]
     flows: Table<FlowsOf, Vec<Flow>>,

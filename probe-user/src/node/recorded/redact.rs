@@ -48,6 +48,8 @@ fn without_rules(facts: &mut Facts) {
     facts.set_element.clear();
     facts.ip_sets.clear();
     facts.frontends.retain(|asked| asked.read.value.is_empty());
+    facts.cilium.retain(|asked| asked.read.value.is_empty());
+    facts.cilium_policies.clear();
     facts.flows.clear();
     facts.route.clear();
     facts.input_routes.clear();

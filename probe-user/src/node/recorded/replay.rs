@@ -8,12 +8,12 @@ use super::names::is_id;
 use super::{Asked, ElementOf, FlowsOf, InContainer, Recording, SocketsOf};
 use crate::model::{
     Address, Attached, BindAsk, BindError, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram,
-    ChainId, ConnectAsk, Connected, Connections, Container, ContainerRef, Element, Flow,
-    FlowFilter, Frontend, Gap, GapKind, Host, Impact, InputFound, InputQuery, IpSet, IpSetId,
-    KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute, Neighbour, NetSettings, Netns,
-    NetnsId, Owners, Pid, PolicyRule, PortFacts, PortSocket, Process, Read, Route, RouteFound,
-    RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk,
-    Watched,
+    ChainId, Cilium, CiliumPolicy, CiliumPolicyOf, ConnectAsk, Connected, Connections, Container,
+    ContainerRef, Element, Flow, FlowFilter, Frontend, Gap, GapKind, Host, Impact, InputFound,
+    InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute,
+    Neighbour, NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule, PortFacts, PortSocket,
+    Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter,
+    SocketInode, SourceReport, TlsAsk, Transparent, Watched,
 };
 use crate::node::{
     Attachments, Attempts, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Observed,
@@ -322,6 +322,7 @@ impl Conntrack for Recorded {
 
 impl LoadBalancers for Recorded {
     of_netns!(answer_of_netns, LoadBalancers);
+    of_key!(answer_of_key, LoadBalancers);
 }
 
 impl Runtimes for Recorded {

@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::super::few::{NAMED, few};
-use super::exposed;
+use super::exposed::{self, At};
 use super::names::{is_of, pod_of, told};
-use super::{Cluster, service_of};
+use super::{Cluster, is_everywhere, service_of};
 use crate::model::{
-    Advice, Command, Ending, Evidence, EvidenceSource, Finding, FindingCode, FixKind, HopKind,
-    KubeEndpoint, KubeEndpoints, KubeService, KubeServicePort, ObjectName, Path, Port, Query,
+    Advice, Command, ContainerSort, Ending, Evidence, EvidenceSource, Finding, FindingCode,
+    FixKind, HopKind, KubeContainer, KubeEndpoint, KubeEndpoints, KubePod, KubeService,
+    KubeServicePort, ObjectName, Path, Port, Query,
 };
 
 /// What to look at where the rules of kube-proxy are not what they should be.
@@ -26,13 +27,25 @@ pub(super) fn add(cluster: &Cluster, query: &Query, paths: &[Path], findings: &m
         }
     }
     for service in &cluster.services {
-        if cluster.endpoints_of.contains(&service.name) {
+        if cluster.endpoints_of.contains(&service.name) && is_asked(service, query, paths) {
             of_service(cluster, service, query, paths, findings);
         }
     }
     for path in paths {
         findings.extend(unserved(cluster, path));
     }
+}
+
+/// Whether the question is about a Service: a path leads there, it has the port on every node,
+/// or it is all that could have it. That its own address has such a port is no news otherwise.
+fn is_asked(service: &KubeService, query: &Query, paths: &[Path]) -> bool {
+    let has = |at: At| {
+        let mut all = exposed::of(service).into_iter();
+        all.any(|one| one.at == at && query.ports.contains(one.port))
+    };
+    paths.iter().any(|path| is_of(path, &service.name))
+        || has(At::Node) && is_everywhere(query)
+        || has(At::Address) && paths.is_empty()
 }
 
 /// Rules lead to a Service that does not exist.
@@ -67,7 +80,7 @@ fn of_service(
         findings.push(Finding {
             code: FindingCode::Kubernetes,
             what: format!("Service {} has no endpoint that is ready", service.name),
-            cause: Some(why_none(service, &endpoints)),
+            cause: Some(why_none(cluster, service, &endpoints)),
             fix: Some(Advice::from(look(service)).of(FixKind::Inspect)),
             evidence: evidence(),
         });
@@ -185,16 +198,27 @@ fn taking<'a>(endpoints: &[&'a KubeEndpoint]) -> Vec<&'a KubeEndpoint> {
     endpoints.iter().filter(|e| e.serving && e.terminating).copied().collect()
 }
 
-fn why_none(service: &KubeService, endpoints: &[&KubeEndpoint]) -> String {
+fn why_none(cluster: &Cluster, service: &KubeService, endpoints: &[&KubeEndpoint]) -> String {
     if endpoints.is_empty() {
-        return if service.selector.is_empty() {
-            "it has no selector, and nobody made endpoints for it".to_owned()
-        } else {
-            format!("no running pod matches its selector {}", few(selector(service)))
+        if service.selector.is_empty() {
+            return "it has no selector, and nobody made endpoints for it".to_owned();
+        }
+        let named = service.ports.iter().filter(|port| port.target.parse::<u16>().is_err());
+        let named: Vec<&str> = named.map(|port| port.target.as_str()).collect();
+        let lacks = match named.as_slice() {
+            [] => String::new(),
+            names => format!(", or those that do declare no port named {}", few(names)),
         };
+        return format!("no running pod matches its selector {}{lacks}", few(selector(service)));
     }
     let name = |e: &&KubeEndpoint| {
-        let what = if e.terminating { "ending" } else { "not ready" };
+        let pod = e.pod.as_ref().and_then(|name| cluster.pods.iter().find(|p| p.name == *name));
+        let trouble = pod.and_then(trouble);
+        let what = match (e.terminating, trouble) {
+            (true, _) => "ending".to_owned(),
+            (false, Some(trouble)) => format!("not ready ({trouble})"),
+            (false, None) => "not ready".to_owned(),
+        };
         let name = match (&e.pod, e.addresses.first()) {
             (Some(pod), _) => pod.to_string(),
             (None, Some(address)) => address.to_string(),
@@ -203,6 +227,28 @@ fn why_none(service: &KubeService, endpoints: &[&KubeEndpoint]) -> String {
         format!("{name} is {what}")
     };
     few(endpoints.iter().map(name))
+}
+
+/// What keeps a pod from being ready: `container web: CrashLoopBackOff, exit code 1, 5 restarts`.
+fn trouble(pod: &KubePod) -> Option<String> {
+    let waits = |c: &&KubeContainer| c.waiting.is_some();
+    let runs = |c: &&KubeContainer| !c.ready && c.running && c.sort == ContainerSort::Main;
+    let one = pod.containers.iter().find(waits).or_else(|| pod.containers.iter().find(runs))?;
+    let mut text = format!("container {}: ", one.name);
+    match &one.waiting {
+        Some(reason) => text.push_str(reason),
+        // The kubelet says so of what has passed its probe.
+        None => text.push_str("it runs, and a probe of it has not succeeded"),
+    }
+    if let Some(code) = one.exit_code.filter(|_| one.waiting.is_some()) {
+        text.push_str(&format!(", exit code {code}"));
+    }
+    match one.restarts {
+        0 => {}
+        1 => text.push_str(", 1 restart"),
+        n => text.push_str(&format!(", {n} restarts")),
+    }
+    Some(text)
 }
 
 fn selector(service: &KubeService) -> impl Iterator<Item = String> {

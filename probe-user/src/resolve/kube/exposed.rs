@@ -1,5 +1,7 @@
 //! The ports at which a Service can be reached.
 
+use std::net::IpAddr;
+
 use crate::model::{KubePod, KubeService, KubeServicePort, Port, Proto};
 
 /// One port of a Service, and where it is.
@@ -48,6 +50,29 @@ pub(super) fn of(service: &KubeService) -> Vec<Exposed<'_>> {
         all.push(Exposed { at: At::HealthCheck, proto: Some(Proto::Tcp), port, of: None });
     }
     all
+}
+
+/// The Service's port that is at an address, if it is one of its own or, with a NodePort, of
+/// a node.
+pub(super) fn at<'a>(
+    service: &'a KubeService,
+    (address, of_node): (IpAddr, bool),
+    proto: Proto,
+    port: Port,
+) -> Option<Exposed<'a>> {
+    let is_its = |one: &IpAddr| *one == address.to_canonical();
+    let has_address = service.cluster_ips.iter().any(is_its)
+        || service.external_ips.iter().any(is_its)
+        || service.load_balancer_ips.iter().any(is_its);
+    of(service).into_iter().find(|exposed| {
+        let here = match exposed.at {
+            At::Address => has_address,
+            // A node's address may be an external one of a Service, too.
+            At::Node => of_node && !has_address,
+            At::HealthCheck => false,
+        };
+        here && exposed.proto == Some(proto) && exposed.port == port
+    })
 }
 
 /// The Service's port that is reached by `port`: by its NodePort first.

@@ -11,7 +11,8 @@ use super::{Cluster, Joined, begins_in, is_everywhere};
 use crate::model::{
     Advice, Balancer, Cause, ChainId, Command, Container, End, Ending, Endpoint, Evidence,
     EvidenceSource, Finding, FindingCode, FixKind, Gap, GapKind, GapSource, Hop, HopKind, Impact,
-    KubeService, NetnsId, Path, Proto, Published, Query, Reach, Service, SetId, Vantage,
+    KubeService, NetnsId, Path, Port, PortRange, Proto, Published, Query, Reach, Service, SetId,
+    SocketFilter, Vantage,
 };
 
 /// Adds a path that ends in nothing for each NodePort which the API has and no rule of its
@@ -263,6 +264,11 @@ fn cause(facts: &Facts<'_>, netns: NetnsId) -> (String, Option<Advice>) {
                      leave out this node's addresses";
         return (cause.to_owned(), Some(logs));
     }
+    if has_node_ports(facts, netns) && runs_kube_proxy(facts, netns) == Some(false) {
+        let cause = "kube-proxy does not seem to run on this node: nothing listens on its health port 10256, \
+                     and the rules that are here are those that it left";
+        return (cause.to_owned(), Some(logs));
+    }
     if has_node_ports(facts, netns) {
         let cause = "kube-proxy has rules for other NodePorts here and none for this one: it lags behind, \
                      its nodePortAddresses leave this node out, or the Service is labelled for another proxy \
@@ -272,6 +278,15 @@ fn cause(facts: &Facts<'_>, netns: NetnsId) -> (String, Option<Advice>) {
     let cause = "there is no rule of kube-proxy for any NodePort here: it does not run on this node, or \
                  can't reach the API";
     (cause.to_owned(), Some(logs))
+}
+
+/// Whether something listens on kube-proxy's health port in a namespace; `None` when that could
+/// not be read.
+fn runs_kube_proxy(facts: &Facts<'_>, netns: NetnsId) -> Option<bool> {
+    let port = PortRange::one(Port(10256));
+    let filter = SocketFilter { proto: Some(Proto::Tcp), ports: Some(port) };
+    let read = facts.world.sockets(&[netns], &filter);
+    (!read.value.is_empty() || read.gaps.is_empty()).then_some(!read.value.is_empty())
 }
 
 /// Whether kube-proxy has rules for any NodePort in a namespace. What each of them takes is

@@ -179,6 +179,7 @@ fn ask(facts: &Facts<'_>, site: Site, query: &Query, paths: &[Path]) -> Cluster 
     let mut named: BTreeSet<ObjectName> = ours.iter().filter_map(|p| service_of(p)).collect();
     let unexplained = ours.is_empty()
         || ours.iter().any(|p| p.end.service.is_none() && (p.end.pod.is_some() || is_idle(p)))
+        || ours.iter().any(|p| names::is_unnamed_frontend(p))
         || named.is_empty() && super::owner::NODE_PORTS.contains(&query.ports.first.0);
     let mut wishes: Vec<KubeWish> = if unexplained {
         vec![KubeWish::Services]
@@ -228,7 +229,27 @@ fn ask(facts: &Facts<'_>, site: Site, query: &Query, paths: &[Path]) -> Cluster 
         }
         cluster.endpoints.extend_from_slice(&said.endpoints);
     }
+    for (_, said) in request(facts, &cluster.site, unready(&cluster)) {
+        cluster.pods.extend_from_slice(&said.pods);
+    }
     cluster
+}
+
+/// The pods that keep Services from having an endpoint that is ready: what keeps these is
+/// theirs to say.
+fn unready(cluster: &Cluster) -> Vec<KubeWish> {
+    let known = |name: &ObjectName| cluster.pods.iter().any(|pod| pod.name == *name);
+    let mut names: BTreeSet<ObjectName> = BTreeSet::new();
+    for service in &cluster.services {
+        let slices = cluster.endpoints.iter().filter(|slice| slice.service == service.name);
+        let all: Vec<_> = slices.flat_map(|slice| &slice.endpoints).collect();
+        if all.iter().any(|endpoint| endpoint.ready || endpoint.terminating) {
+            continue;
+        }
+        names.extend(all.into_iter().filter_map(|endpoint| endpoint.pod.clone()));
+    }
+    names.retain(|name| !known(name));
+    names.into_iter().take(super::few::NAMED).map(KubeWish::Pod).collect()
 }
 
 /// Asks one API, and gives what it answered; what it did not is a gap.

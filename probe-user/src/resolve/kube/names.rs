@@ -54,7 +54,8 @@ pub(super) fn pod_of<'a>(cluster: &'a Cluster, path: &Path) -> Option<&'a KubePo
                 Some(uid) => has_uid(uid) || has_container,
                 None => {
                     has_container
-                        || known.name.as_ref() == Some(&pod.name.name)
+                        || cluster.site.proves(path)
+                            && known.name.as_ref() == Some(&pod.name.name)
                             && known.namespace.as_ref() == Some(&pod.name.namespace)
                 }
             }
@@ -155,6 +156,11 @@ fn name_service(cluster: &Cluster, path: &mut Path) {
             .push(Evidence::new(EvidenceSource::KubernetesApi, told(cluster, service)));
         return;
     }
+    if is_unnamed_frontend(path) {
+        // It is one Service's own, whoever else selects the pod behind it.
+        name_frontend(cluster, path);
+        return;
+    }
     let Some(pod) = pod_of(cluster, path) else { return };
     let last = path.hops.last().and_then(|hop| hop.endpoint.port);
     let Some(port) = last else { return };
@@ -173,6 +179,34 @@ fn name_service(cluster: &Cluster, path: &mut Path) {
         name: service.name.name.clone(),
         port: of.map(exposed::name),
     });
+    path.end.evidence.push(Evidence::new(EvidenceSource::KubernetesApi, detail));
+}
+
+/// Whether a path begins with a frontend of a balancer that has no name for it: IPVS, Cilium.
+pub(super) fn is_unnamed_frontend(path: &Path) -> bool {
+    path.end.service.is_none()
+        && path.hops.first().is_some_and(|hop| hop.kind == HopKind::Service && hop.socket.is_none())
+}
+
+/// Names a frontend by its address, port and protocol, which no two Services share.
+fn name_frontend(cluster: &Cluster, path: &mut Path) {
+    let Some(first) = path.hops.first_mut() else { return };
+    let (Some(address), Some(port)) = (first.endpoint.address, first.endpoint.port) else { return };
+    // What is at no address of a Service is at the node's.
+    let found = cluster.services.iter().find_map(|service| {
+        Some((service, exposed::at(service, (address, true), first.proto, port)?))
+    });
+    let Some((service, at)) = found else { return };
+    // `NodePort, Cilium (eBPF)`
+    if let Some((kind, by)) = first.detail.split_once(", ") {
+        first.detail = format!("{kind} of Service {}, {by}", service.name);
+    }
+    path.end.service = Some(Service {
+        namespace: service.name.namespace.clone(),
+        name: service.name.name.clone(),
+        port: at.of.map(exposed::name),
+    });
+    let detail = told(cluster, service);
     path.end.evidence.push(Evidence::new(EvidenceSource::KubernetesApi, detail));
 }
 
@@ -203,8 +237,10 @@ pub(super) fn told(cluster: &Cluster, service: &KubeService) -> String {
 fn name_cluster(cluster: &Cluster, path: &mut Path) {
     let node = cluster.site.node_of(path);
     let off_node = path.hops.last().is_some_and(|hop| hop.kind == HopKind::OffNode);
-    let in_it =
-        path.end.pod.is_some() || path.end.service.is_some() || path.end.component.is_some();
+    // A pod of another cluster may have the same name: its UID is that of one alone.
+    let is_its = cluster.site.proves(path) || pod_of(cluster, path).is_some();
+    let in_it = is_its
+        && (path.end.pod.is_some() || path.end.service.is_some() || path.end.component.is_some());
     match &mut path.end.cluster {
         Some(known) => {
             if let Some(node) = node.filter(|_| known.node.is_none() && !off_node) {

@@ -1,12 +1,10 @@
 //! Names for the rows of a list that a load balancer has without one: IPVS and Cilium know
 //! addresses only.
 
-use std::net::IpAddr;
-
 use super::super::facts::Facts;
-use super::exposed::{self, At};
+use super::exposed;
 use super::{request, site};
-use crate::model::{Gap, HopKind, KubeService, KubeWish, ListRow, Listing, Service};
+use crate::model::{Gap, HopKind, KubeService, KubeWish, ListRow, Listing, Proto, Service};
 use crate::node::Node;
 
 /// Names the services of rows, by one question for all services to each API that has a
@@ -29,6 +27,15 @@ pub fn name_services(node: &dyn Node, listing: &mut Listing) {
             let of_node = row.address.is_unspecified()
                 || addresses.iter().any(|a| a.netns == row.netns.id && a.address == row.address);
             row.service = services().find_map(|service| named(service, row, of_node));
+            // Cilium did not tell protocols before 1.17: the row's is a guess.
+            let other = if row.proto == Proto::Tcp { Proto::Udp } else { Proto::Tcp };
+            if row.service.is_none() && row.taken_by.as_deref() == Some("Cilium") {
+                let guess = std::mem::replace(&mut row.proto, other);
+                row.service = services().find_map(|service| named(service, row, of_node));
+                if row.service.is_none() {
+                    row.proto = guess;
+                }
+            }
         }
     }
     let gaps = facts.gaps().into_iter().filter(|gap| !listing.gaps.contains(gap));
@@ -42,19 +49,7 @@ fn is_unnamed(row: &ListRow) -> bool {
 
 /// The service, if a row is one of its ports.
 fn named(service: &KubeService, row: &ListRow, of_node: bool) -> Option<Service> {
-    let is_its = |address: &IpAddr| *address == row.address.to_canonical();
-    let has_address = service.cluster_ips.iter().any(is_its)
-        || service.external_ips.iter().any(is_its)
-        || service.load_balancer_ips.iter().any(is_its);
-    let port = exposed::of(service).into_iter().find(|exposed| {
-        let here = match exposed.at {
-            At::Address => has_address,
-            // A node's address may be an external one of a Service, too.
-            At::Node => of_node && !has_address,
-            At::HealthCheck => false,
-        };
-        here && exposed.proto == Some(row.proto) && exposed.port == row.port
-    })?;
+    let port = exposed::at(service, (row.address, of_node), row.proto, row.port)?;
     Some(Service {
         namespace: service.name.namespace.clone(),
         name: service.name.name.clone(),

@@ -1,5 +1,6 @@
 //! Which clusters have a node on this machine, and which namespaces are their nodes'.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::super::facts::Facts;
@@ -19,6 +20,11 @@ pub(super) struct Site {
     pub(super) nodes: Vec<KubeNode>,
     /// Their network namespaces, in the order of `nodes`.
     pub(super) netns: Vec<NetnsId>,
+    /// Namespaces that are joined to others by their devices, and to none of these nodes': what
+    /// is in there is of another node, or of no cluster.
+    foreign: BTreeSet<NetnsId>,
+    /// Those that are joined to one of them: the pods' that are here.
+    joined: BTreeSet<NetnsId>,
     /// The ids of the containers that they are; `None` for the machine itself.
     containers: Vec<Option<String>>,
     /// A node that is a container of this machine, whose namespace can't be seen from here.
@@ -49,6 +55,8 @@ pub(super) fn of(facts: &Facts<'_>, contexts: &[KubeContext]) -> Vec<Site> {
             context: context.clone(),
             nodes: Vec::new(),
             netns: Vec::new(),
+            foreign: BTreeSet::new(),
+            joined: BTreeSet::new(),
             containers: Vec::new(),
             unseen: None,
         };
@@ -76,10 +84,41 @@ pub(super) fn of(facts: &Facts<'_>, contexts: &[KubeContext]) -> Vec<Site> {
             sites.push(site);
         }
     }
+    if sites.iter().any(|site| !site.netns.is_empty()) {
+        let pairs = joined(facts);
+        sites.iter_mut().for_each(|site| site.tell_apart(&pairs));
+    }
     sites
 }
 
+/// Which namespaces devices join, both ways.
+fn joined(facts: &Facts<'_>) -> BTreeSet<(NetnsId, NetnsId)> {
+    let all = facts.take(facts.world.links(&facts.all_netns()));
+    let pairs = all.iter().filter_map(|link| Some((link.netns, link.peer_netns?)));
+    pairs.filter(|(a, b)| a != b).flat_map(|(a, b)| [(a, b), (b, a)]).collect()
+}
+
 impl Site {
+    fn tell_apart(&mut self, pairs: &BTreeSet<(NetnsId, NetnsId)>) {
+        let is_node = |netns: &NetnsId| self.netns.contains(netns);
+        let to_node = pairs.iter().filter(|(_, to)| is_node(to)).map(|(from, _)| *from);
+        let joined: BTreeSet<NetnsId> = to_node.filter(|netns| !is_node(netns)).collect();
+        let all = pairs.iter().map(|(from, _)| *from);
+        self.foreign = all.filter(|netns| !is_node(netns) && !joined.contains(netns)).collect();
+        self.joined = joined;
+    }
+
+    /// Whether the devices or containers on a path's way prove that it is of a node of this
+    /// cluster: what is not proven so may be, and needs the word of the API.
+    pub(super) fn proves(&self, path: &Path) -> bool {
+        let outer = path.end.containers.first().map(|outer| &outer.id);
+        let in_node = self.containers.iter().flatten().any(|node| Some(node) == outer);
+        let hops = path.hops.iter().filter_map(|hop| hop.netns.as_ref());
+        let passes = hops.map(|netns| netns.id).any(|netns| self.netns.contains(&netns));
+        let last = path.hops.iter().rev().find_map(|hop| hop.netns.as_ref());
+        in_node || passes || last.is_some_and(|netns| self.joined.contains(&netns.id))
+    }
+
     /// Whether a path belongs to this cluster: it goes through one of its nodes, or ends in
     /// a container of one.
     pub(super) fn has(&self, path: &Path) -> bool {
@@ -89,6 +128,12 @@ impl Site {
             // A pod's container on the machine itself is inside no other.
             Some(_) | None => None,
         };
+        let last = path.hops.iter().rev().find_map(|hop| hop.netns.as_ref());
+        // On the machine itself there may be nodes of several clusters.
+        let is_foreign = |netns: NetnsId| self.foreign.contains(&netns);
+        if outer.is_none() && last.is_some_and(|netns| is_foreign(netns.id)) {
+            return false;
+        }
         let ends_in = |container: &Option<String>| container.as_ref() == outer;
         if (end.pod.is_some() || outer.is_some()) && self.containers.iter().any(ends_in) {
             return true;
@@ -98,7 +143,6 @@ impl Site {
             return false;
         }
         let through = |netns: NetnsId| self.netns.contains(&netns);
-        let last = path.hops.iter().rev().find_map(|hop| hop.netns.as_ref());
         last.is_some_and(|netns| through(netns.id))
             || super::begins_in(path).is_some_and(through) && end.containers.is_empty()
     }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use whereis_port_rules::ports::{self, Taken};
 
-use super::ListFilter;
+use super::{ListFilter, cilium};
 use crate::model::{
     Balancer, End, Ending, Endpoint, Frontend, FrontendKind, HopKind, ListRow, NetnsId, Port,
     Proto, RouteKind, RouteQuery, Service,
@@ -40,7 +40,15 @@ pub(super) fn add(
         }
     }
     let frontends = facts.take(facts.world.frontends(places));
-    new.extend(frontends.iter().filter_map(|frontend| of_balancer(facts, frontend)));
+    let mut balanced: Vec<ListRow> = Vec::new();
+    for frontend in frontends.iter() {
+        for proto in protos_of(facts, frontend, rows) {
+            if let Some(row) = of_balancer(facts, frontend, proto) {
+                cilium::add_row(&mut balanced, frontend, row);
+            }
+        }
+    }
+    new.extend(balanced);
     new.retain(|row| {
         filter.proto.is_none_or(|proto| proto == row.proto)
             && filter.ports.is_none_or(|ports| ports.contains(row.port))
@@ -109,14 +117,23 @@ fn of_rules(facts: &Facts<'_>, netns: NetnsId, taken: Taken) -> ListRow {
     )
 }
 
-/// A balancer's frontend on one of the namespace's addresses, if it is one.
-fn of_balancer(facts: &Facts<'_>, frontend: &Frontend) -> Option<ListRow> {
-    let address = frontend.address?;
-    let proto = match frontend.proto {
-        Some(17) => Proto::Udp,
-        Some(6) | None => Proto::Tcp,
-        Some(_) => return None,
-    };
+/// The protocols that a frontend takes. Where its balancer does not tell, those that its
+/// backends on this node serve.
+fn protos_of(facts: &Facts<'_>, frontend: &Frontend, rows: &[ListRow]) -> Vec<Proto> {
+    match frontend.proto {
+        Some(number) => Proto::ALL.into_iter().filter(|p| p.number() == number).collect(),
+        None => {
+            let serves = |proto: &Proto| cilium::serves(facts, frontend, *proto, rows);
+            let all: Vec<Proto> = Proto::ALL.into_iter().filter(serves).collect();
+            if all.is_empty() { vec![Proto::Tcp] } else { all }
+        }
+    }
+}
+
+/// A balancer's frontend on one of the namespace's addresses, or on one that others reach
+/// through it.
+fn of_balancer(facts: &Facts<'_>, frontend: &Frontend, proto: Proto) -> Option<ListRow> {
+    let address = cilium::address_of(frontend)?;
     // Addresses of services are on a dummy interface with IPVS: they are no ports of
     // the node.
     let links = facts.links_of(frontend.netns);
@@ -128,7 +145,7 @@ fn of_balancer(facts: &Facts<'_>, frontend: &Frontend) -> Option<ListRow> {
     if frontend.port == 0
         || of_service
         || frontend.kind == Some(FrontendKind::ClusterIp)
-        || !address.is_unspecified() && !is_own()
+        || !cilium::is_exposed(frontend) && !address.is_unspecified() && !is_own()
     {
         return None;
     }

@@ -1,11 +1,11 @@
 //! Load balancers that are no rules: where they stand in a packet's way.
 //!
-//! Cilium rewrites a connect() of a local process before there is any packet, and a
-//! packet from outside at the device, before netfilter. IPVS takes what netfilter's
+//! Where Cilium stands is said in [`super::cilium`]. IPVS takes what netfilter's
 //! INPUT let through, and what a local process sends at OUTPUT, behind NAT and before
 //! the filters. It sends the packet to a server as if a process here had.
 
-use std::net::{IpAddr, SocketAddr};
+use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use whereis_port_rules::{Packet, Sender};
@@ -13,58 +13,74 @@ use whereis_port_rules::{Packet, Sender};
 use super::{Arrival, StopKind, To, Walk, Way, cross, hops, stage};
 use crate::model::{
     Advice, Balancer, End, Endpoint, Evidence, EvidenceSource, FixKind, Frontend, FrontendKind,
-    FrontendScope, Hook, Hop, HopKind, NetnsId, Port, Proto, RouteFound, RouteKind, Server,
-    Service,
+    FrontendScope, Hook, Hop, HopKind, NetnsId, Port, RouteFound, RouteKind, Server, Service,
 };
 use crate::resolve::budget::WAY;
 
+/// The frontends of a balancer, by their ports.
+pub(super) struct Frontends {
+    all: Rc<[Frontend]>,
+    by_port: HashMap<u16, Vec<usize>>,
+    marked: Vec<usize>,
+}
+
+impl Frontends {
+    fn new(all: Rc<[Frontend]>, balancer: Balancer) -> Self {
+        let mut by_port: HashMap<u16, Vec<usize>> = HashMap::new();
+        let mut marked = Vec::new();
+        for (at, one) in all.iter().enumerate().filter(|(_, one)| one.balancer == balancer) {
+            match one.mark {
+                Some(_) => marked.push(at),
+                None => by_port.entry(one.port).or_default().push(at),
+            }
+        }
+        Self { all, by_port, marked }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_port.is_empty() && self.marked.is_empty()
+    }
+
+    fn marked(&self) -> impl Iterator<Item = &Frontend> {
+        self.marked.iter().filter_map(|at| self.all.get(*at))
+    }
+
+    /// Those with a port.
+    pub(super) fn at(&self, port: u16) -> impl Iterator<Item = &Frontend> {
+        self.by_port.get(&port).into_iter().flatten().filter_map(|at| self.all.get(*at))
+    }
+
+    /// The frontend that takes a connection: that of its protocol first, and of the right scope.
+    pub(super) fn pick(&self, to: To, scope: FrontendScope) -> Option<&Frontend> {
+        let rank = |f: &&Frontend| {
+            let of_scope = f.scope == Some(scope);
+            let takes = f.address == Some(to.address)
+                && f.proto.is_none_or(|proto| proto == to.proto.number())
+                && (of_scope || f.scope.is_none());
+            takes.then_some((f.proto.is_some(), of_scope))
+        };
+        let mut best: Option<&Frontend> = None;
+        for one in self.at(to.port).filter(|one| rank(one).is_some()) {
+            // The first of equals.
+            if best.is_none_or(|best| rank(&one) > rank(&best)) {
+                best = Some(one);
+            }
+        }
+        best
+    }
+}
+
 impl Walk<'_, '_> {
-    fn frontends(&self, netns: NetnsId, balancer: Balancer) -> Rc<[Frontend]> {
+    /// What a balancer of a namespace takes.
+    pub(super) fn frontends(&self, netns: NetnsId, balancer: Balancer) -> Rc<Frontends> {
         let mut memo = self.facts.memo.frontends.borrow_mut();
         let read = || {
             let all = self.facts.take(self.facts.world.frontends(&[netns]));
-            all.iter().filter(|f| f.balancer == balancer).cloned().collect()
+            Rc::new(Frontends::new(all, balancer))
         };
         let all = Rc::clone(memo.entry((netns, balancer)).or_insert_with(read));
-        // They are gone through one by one.
-        let share = self.facts.budget.of(netns);
-        self.facts.budget.spend(&share, u64::try_from(all.len()).unwrap_or(u64::MAX));
+        self.facts.budget.spend(&self.facts.budget.of(netns), 1);
         all
-    }
-
-    /// Cilium at connect(): the exact address, else the entry that stands for every
-    /// address of the node.
-    pub(super) fn socket_balanced(
-        &self,
-        way: &Way,
-        netns: NetnsId,
-        to: To,
-    ) -> Option<Vec<Arrival>> {
-        let all = self.frontends(netns, Balancer::Cilium);
-        let exact = || pick(&all, to, FrontendScope::Internal);
-        let wildcard = || {
-            let any = if to.address.is_ipv6() {
-                IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED)
-            } else {
-                IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)
-            };
-            let local = self.route(netns, to.address, 0)?.kind == RouteKind::Local;
-            let of_node = |f: &&Frontend| {
-                matches!(f.kind, Some(FrontendKind::NodePort | FrontendKind::HostPort))
-            };
-            pick(&all, To { address: any, ..to }, FrontendScope::Internal)
-                .filter(|f| local && of_node(f))
-        };
-        let frontend = exact().or_else(wildcard)?;
-        Some(self.balanced(way, netns, to, frontend, None))
-    }
-
-    /// Cilium at the device: only the exact address.
-    pub(super) fn device_balanced(&self, way: &Way, packet: &Packet) -> Option<Vec<Arrival>> {
-        let all = self.frontends(packet.netns, Balancer::Cilium);
-        let to = To { proto: packet.proto, address: packet.destination, port: packet.dport };
-        let frontend = pick(&all, to, FrontendScope::External)?;
-        Some(self.balanced(way, packet.netns, to, frontend, Some(packet)))
     }
 
     /// Whether IPVS takes anything of a namespace.
@@ -78,15 +94,15 @@ impl Walk<'_, '_> {
         let to = To { proto: packet.proto, address: packet.destination, port: packet.dport };
         let of_family =
             |f: &Frontend| f.address.is_none_or(|a| a.is_ipv6() == to.address.is_ipv6());
-        let marked = all.iter().find(|f| f.mark == Some(packet.mark) && of_family(f));
-        let any_port = || pick(&all, To { port: 0, ..to }, FrontendScope::Internal);
+        let marked = all.marked().find(|f| f.mark == Some(packet.mark) && of_family(f));
+        let any_port = || all.pick(To { port: 0, ..to }, FrontendScope::Internal);
         let frontend =
-            marked.or_else(|| pick(&all, to, FrontendScope::Internal)).or_else(any_port)?;
+            marked.or_else(|| all.pick(to, FrontendScope::Internal)).or_else(any_port)?;
         Some(self.balanced(way, packet.netns, to, frontend, Some(packet)))
     }
 
     /// One way for each server that takes new connections.
-    fn balanced(
+    pub(super) fn balanced(
         &self,
         way: &Way,
         netns: NetnsId,
@@ -230,7 +246,7 @@ impl Walk<'_, '_> {
         ended
     }
 
-    fn frontend_hop(&self, netns: NetnsId, to: To, frontend: &Frontend) -> Hop {
+    pub(super) fn frontend_hop(&self, netns: NetnsId, to: To, frontend: &Frontend) -> Hop {
         let by = match frontend.balancer {
             Balancer::Ipvs => "IPVS",
             Balancer::Cilium => "Cilium (eBPF)",
@@ -273,7 +289,7 @@ impl Walk<'_, '_> {
     }
 }
 
-fn evidence(frontend: &Frontend) -> Evidence {
+pub(super) fn evidence(frontend: &Frontend) -> Evidence {
     let source = match frontend.balancer {
         Balancer::Ipvs => EvidenceSource::Ipvs,
         Balancer::Cilium => EvidenceSource::Cilium,
@@ -326,23 +342,6 @@ fn target(frontend: &Frontend, server: &Server, to: To) -> SocketAddr {
     SocketAddr::new(server.to.ip(), port)
 }
 
-/// The frontend that takes a connection, that of the right scope first.
-fn pick(all: &[Frontend], to: To, scope: FrontendScope) -> Option<&Frontend> {
-    let number = match to.proto {
-        Proto::Tcp => 6,
-        Proto::Udp => 17,
-    };
-    let takes = |f: &&Frontend| {
-        f.mark.is_none()
-            && f.address == Some(to.address)
-            && f.port == to.port
-            && f.proto.is_none_or(|proto| proto == number)
-    };
-    let fits: Vec<&Frontend> = all.iter().filter(takes).collect();
-    let scoped = fits.iter().find(|f| f.scope == Some(scope));
-    scoped.or_else(|| fits.iter().find(|f| f.scope.is_none())).copied()
-}
-
 /// The name of a service as a balancer tells it: `namespace/name:port`.
 fn service(name: &str) -> Option<Service> {
     let (namespace, rest) = name.split_once('/')?;
@@ -356,6 +355,7 @@ fn service(name: &str) -> Option<Service> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Proto;
 
     fn server(to: &str, weight: u32) -> Server {
         Server {
@@ -382,6 +382,7 @@ mod tests {
             affinity: None,
             id: None,
             proxy_port: None,
+            sources: None,
             flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
             backends,
             name: None,
@@ -422,8 +423,12 @@ mod tests {
         let to = To { proto: Proto::Tcp, address: [0, 0, 0, 0].into(), port: 0 };
         let mut marked = virtual_server("rr", &[], Vec::new());
         (marked.address, marked.port, marked.proto) = (Some(to.address), 0, None);
-        assert!(pick(std::slice::from_ref(&marked), to, FrontendScope::Internal).is_some());
+        let takes = |one: &Frontend| {
+            let all = Frontends::new(Rc::from(vec![one.clone()]), Balancer::Ipvs);
+            all.pick(to, FrontendScope::Internal).is_some()
+        };
+        assert!(takes(&marked));
         marked.mark = Some(1);
-        assert!(pick(&[marked], to, FrontendScope::Internal).is_none());
+        assert!(!takes(&marked));
     }
 }

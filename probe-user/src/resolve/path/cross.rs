@@ -22,6 +22,19 @@ pub(super) fn leave(
     packet: Packet,
     route: &RouteFound,
 ) -> Vec<Arrival> {
+    let mut ended = Vec::new();
+    if let Some(way) = walk.admitted_by_policy(way, &packet, route, &mut ended) {
+        ended.extend(leave_admitted(walk, way, packet, route));
+    }
+    ended
+}
+
+fn leave_admitted(
+    walk: &Walk<'_, '_>,
+    way: Way,
+    packet: Packet,
+    route: &RouteFound,
+) -> Vec<Arrival> {
     let facts = walk.facts;
     let from = packet.netns;
     let destination = packet.destination;
@@ -110,7 +123,12 @@ pub(super) fn leave(
 }
 
 /// Whom the next namespace sees as the sender.
-fn seen_source(walk: &Walk<'_, '_>, from: NetnsId, packet: &Packet, route: &RouteFound) -> Sender {
+pub(super) fn seen_source(
+    walk: &Walk<'_, '_>,
+    from: NetnsId,
+    packet: &Packet,
+    route: &RouteFound,
+) -> Sender {
     match packet.seen_as {
         Some(SeenAs::Address(address)) => Sender::Address(address),
         Some(SeenAs::Masqueraded) => {
@@ -151,6 +169,7 @@ impl Walk<'_, '_> {
         if sockets.is_empty() {
             let mut path = nothing(facts, packet.netns, address, Port(port), packet.proto, false);
             path.end.containers = facts.containers_of(packet.netns).to_vec();
+            path.end.pod = path.end.containers.iter().rev().find_map(|c| c.pod.clone());
             path.end.cluster = path.end.containers.iter().rev().find_map(Container::cluster);
             let why = path.end.why.clone().unwrap_or_default();
             let stop = Stop { kind: StopKind::Nothing, why, fix: None };

@@ -9,6 +9,7 @@
 
 mod back;
 mod balance;
+mod cilium;
 mod cross;
 mod decisive;
 #[cfg(test)]
@@ -31,7 +32,7 @@ use super::facts::Facts;
 use super::from_node;
 use super::walk::Visited;
 use crate::model::{
-    Advice, Balancer, BaseChain, Condition, End, Family, Frontend, Gap, GapKind, GapSource, Hop,
+    Advice, Balancer, BaseChain, Cilium, Condition, End, Family, Gap, GapKind, GapSource, Hop,
     Impact, InTheWay, NetSettings, NetnsId, Path, Pid, Proto, Ruleset, Service,
 };
 
@@ -177,7 +178,8 @@ const MAX_DEPTH: usize = 8;
 #[derive(Default)]
 pub(super) struct Memo {
     rulesets: Known<NetnsId, Option<Rc<Ruleset>>>,
-    frontends: Known<(NetnsId, Balancer), Rc<[Frontend]>>,
+    frontends: Known<(NetnsId, Balancer), Rc<balance::Frontends>>,
+    cilium: Known<NetnsId, Option<Rc<Cilium>>>,
     pub(super) rules: from_node::Memo,
     stages: stage::Memo,
     neighbours: Known<((NetnsId, u32), IpAddr), neighbours::Neighbours>,

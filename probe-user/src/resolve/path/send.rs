@@ -157,6 +157,11 @@ impl Walk<'_, '_> {
         if let Some(arrivals) = self.device_balanced(&way, &packet) {
             return arrivals;
         }
+        self.unbalanced(way, packet)
+    }
+
+    /// The same, past what takes packets before there are any rules.
+    pub(super) fn unbalanced(&self, way: Way, packet: Packet) -> Vec<Arrival> {
         let to = To { proto: packet.proto, address: packet.destination, port: packet.dport };
         let mut ended = Vec::new();
         let going = stage::pass(self.facts, Hook::Ingress, vec![(way, packet)], &mut ended);

@@ -295,15 +295,23 @@ pub(super) fn is_inner(link: &Link, links: &[Link]) -> bool {
     has_inner(link, links) && !leads_outside(link, links)
 }
 
-/// Whether containers of this node may be behind an interface.
+/// Whether containers of this node may be behind an interface. Behind a pair of which the
+/// other end is here, and no bridge's, is nobody.
 fn has_inner(link: &Link, links: &[Link]) -> bool {
-    link.kind == LinkKind::Bridge || is_pair(link, links)
+    let ends_here =
+        |other: &Link| link.peer_netns.is_none() && joined(link, other) && other.master.is_none();
+    link.kind == LinkKind::Bridge || is_pair(link, links) && !links.iter().any(ends_here)
 }
 
 /// One end of a pair whose other end is in a namespace that is known, or in this one.
 fn is_pair(link: &Link, links: &[Link]) -> bool {
-    let joined = |other: &Link| Some(other.index) == link.peer && other.peer == Some(link.index);
-    link.kind == LinkKind::Veth && (link.peer_netns.is_some() || links.iter().any(joined))
+    let here = |other: &Link| joined(link, other);
+    link.kind == LinkKind::Veth && (link.peer_netns.is_some() || links.iter().any(here))
+}
+
+/// Two ends of one pair.
+fn joined(link: &Link, other: &Link) -> bool {
+    Some(other.index) == link.peer && other.peer == Some(link.index)
 }
 
 /// A virtual machine's.

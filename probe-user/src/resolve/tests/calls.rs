@@ -44,6 +44,7 @@ counted! {
         port_sockets(netns: &[NetnsId], filter: &SocketFilter) -> Read<Vec<PortSocket>>;
         owners(inodes: &BTreeSet<SocketInode>) -> Read<Owners>;
         kernel_ports(netns: &[NetnsId]) -> Read<Vec<KernelPort>>;
+        transparent(netns: &[NetnsId]) -> Read<Vec<Transparent>>;
         connections(netns: &[NetnsId]) -> Vec<Connections>;
     }
     Processes {
@@ -67,6 +68,8 @@ counted! {
     }
     LoadBalancers {
         frontends(netns: &[NetnsId]) -> Read<Vec<Frontend>>;
+        cilium(netns: &[NetnsId]) -> Read<Vec<Cilium>>;
+        cilium_policy(of: &CiliumPolicyOf) -> Read<Option<Arc<[CiliumPolicy]>>>;
     }
     Runtimes {
         container(chain: &[ContainerRef], pid: Pid) -> Read<Option<Container>>;

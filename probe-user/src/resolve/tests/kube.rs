@@ -179,6 +179,10 @@ fn pod(name: &str, uid: &str, address: &str) -> KubePod {
                 host_port: None,
                 host_ip: None,
             }],
+            running: true,
+            waiting: None,
+            exit_code: None,
+            restarts: 0,
         }],
     }
 }
@@ -218,6 +222,7 @@ fn node_port(mut node: TestNode, to: &[&str]) -> TestNode {
         affinity: None,
         id: Some(1),
         proxy_port: None,
+        sources: None,
         flags: Vec::new(),
         backends: to
             .iter()
@@ -749,4 +754,131 @@ fn an_api_that_is_down_takes_no_row_from_a_list() {
     crate::resolve::name_services(&node, &mut listing);
     assert_eq!(listing.rows, before);
     assert!(listing.gaps.iter().any(|gap| gap.reason == "down"), "{:?}", listing.gaps);
+}
+
+#[test]
+fn a_frontend_is_named_by_its_address_and_port_and_not_by_who_selects_the_pod() {
+    let mut other = web();
+    other.name.name = "another".to_owned();
+    other.cluster_ips = vec!["10.96.0.81".parse().unwrap()];
+    other.ports[0].node_port = None;
+    // Somebody made the endpoints of this one by hand.
+    let mut without_selector = web();
+    without_selector.selector.clear();
+    let api = || {
+        let api = local().service(other.clone()).service(without_selector.clone());
+        api.pod(pod("web-7", POD_UID, "10.42.0.7"))
+    };
+    let node = || with_pod(TestNode::new(), "").veth(HOST, B).route(HOST, "10.42.0.0", 16);
+    let unnamed = || {
+        let mut node = node_port(served(node(), api()), &["10.42.0.7:8080"]);
+        node.frontends.iter_mut().for_each(|frontend| frontend.name = None);
+        node
+    };
+    let answer = unnamed().ask("30080");
+    let path = &answer.paths[0];
+    let service = path.end.service.as_ref().map(|service| service.name.as_str());
+    assert_eq!(service, Some("web"), "{:?}", answer.paths);
+    assert!(path.hops[0].detail.starts_with("NodePort of Service default/web, Cilium"));
+    let of = |name: &str| reverse(&unnamed(), Subject::Service(None, name.to_owned()));
+    assert!(
+        texts(&of("web")).iter().any(|text| text.starts_with("30080")),
+        "{:?}",
+        texts(&of("web"))
+    );
+    assert!(!texts(&of("another")).iter().any(|text| text.starts_with("30080")));
+}
+
+#[test]
+fn a_pod_of_another_node_of_this_machine_gets_nothing_from_this_cluster() {
+    const C: NetnsId = NetnsId::Inode(4026532999);
+    let mut other = pod("web-7", "another-uid", "10.42.0.7");
+    other.containers[0].id = Some("another".to_owned());
+    let api = || local().service(web()).pod(other.clone());
+    // Joined to a namespace that is no node of the cluster.
+    let node = with_pod(TestNode::new(), "").namespace(C, "other-node").veth(C, B);
+    let end = served(node, api()).ask("8080").paths[0].end.clone();
+    assert_eq!((end.cluster, end.service), (None, None));
+    // Joined to nothing that is known: only its UID could tell.
+    let end = served(with_pod(TestNode::new(), ""), api()).ask("8080").paths[0].end.clone();
+    assert_eq!(end.cluster, None);
+    // Joined to the node itself.
+    let node = with_pod(TestNode::new(), "").veth(HOST, B);
+    let end = served(node, api()).ask("8080").paths[0].end.clone();
+    assert!(end.cluster.is_some());
+}
+
+#[test]
+fn what_keeps_a_pod_from_being_ready_is_said() {
+    let mut crash = pod("web-7", POD_UID, "10.42.0.7");
+    let container = &mut crash.containers[0];
+    (container.ready, container.running) = (false, false);
+    container.waiting = Some("CrashLoopBackOff".to_owned());
+    (container.exit_code, container.restarts) = (Some(1), 5);
+    let cause = |pod: KubePod| {
+        let api = local().service(web()).endpoints(&[("10.42.0.7", "node", false)]).pod(pod);
+        let answer = node_port(served(TestNode::new(), api), &[]).ask("30080");
+        let causes = answer.findings.iter().filter_map(|finding| finding.cause.clone());
+        causes.collect::<Vec<String>>().join(" ")
+    };
+    let said = cause(crash.clone());
+    assert!(said.contains("container web: CrashLoopBackOff, exit code 1, 5 restarts"), "{said}");
+    let container = &mut crash.containers[0];
+    (container.waiting, container.running, container.restarts) = (None, true, 0);
+    let said = cause(crash);
+    assert!(said.contains("container web: it runs, and a probe of it has not succeeded"), "{said}");
+}
+
+#[test]
+fn a_service_that_only_has_such_a_port_is_not_noticed() {
+    let node = |port: u16| {
+        let mut other = web();
+        other.name.name = "web".to_owned();
+        other.ports[0].node_port = None;
+        other.ports[0].port = Port(port);
+        let api = local().service(other).endpoints(&[("10.42.0.9", "node", false)]);
+        let node = with_pod(TestNode::new(), "").veth(HOST, B);
+        let mut db = pod("db-7", POD_UID, "10.42.0.7");
+        db.labels.clear();
+        served(node, api.pod(db))
+    };
+    assert_eq!(findings(&node(8080).ask("8080")), [] as [&str; 0]);
+}
+
+/// A node with the controller manager of `cluster2`, beside a NodePort.
+fn managed() -> TestNode {
+    let manager = "/usr/bin/kube-controller-manager --cluster-name=cluster2";
+    let node = TestNode::new().tcp(HOST, "0.0.0.0:10257").held_by(10, HOST, manager);
+    node_port(node, &["10.42.0.7:8080"])
+}
+
+#[test]
+fn a_node_port_is_of_the_cluster_that_the_controller_manager_beside_it_is_told() {
+    let answer = managed().ask("30080");
+    let cluster = answer.paths[0].end.cluster.clone().unwrap();
+    assert_eq!(cluster.name, "cluster2");
+    assert!(cluster.source.contains("--cluster-name"), "{}", cluster.source);
+    let answers = reverse(&managed(), Subject::Cluster("cluster2".to_owned()));
+    let texts = texts(&answers);
+    for port in ["10257", "30080"] {
+        assert!(texts.iter().any(|text| text.starts_with(port)), "{texts:?}");
+    }
+}
+
+#[test]
+fn a_node_is_called_as_its_own_kubelet_is_told_and_not_like_this_machine() {
+    let manager = "/usr/bin/kube-controller-manager --cluster-name=cluster2";
+    let node = TestNode::new().namespace(A, "cilnode").tcp(A, "0.0.0.0:10257");
+    let bare = node.held_by(10, A, manager);
+    let name = |node: &TestNode| node.ask("10257").paths[0].end.cluster.clone().unwrap().node;
+    assert_eq!(name(&bare), None);
+    let kubelet = "/usr/bin/kubelet --hostname-override=cilnode";
+    let with = bare.tcp(A, "0.0.0.0:10250").held_by(11, A, kubelet);
+    assert_eq!(name(&with).as_deref(), Some("cilnode"));
+    assert!(name(&managed_alone()).is_some());
+}
+
+fn managed_alone() -> TestNode {
+    let manager = "/usr/bin/kube-controller-manager --cluster-name=cluster2";
+    TestNode::new().tcp(HOST, "0.0.0.0:10257").held_by(10, HOST, manager)
 }

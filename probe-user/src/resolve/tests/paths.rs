@@ -55,6 +55,7 @@ fn service(balancer: Balancer, at: &str, servers: &[(&str, u32)]) -> Frontend {
         affinity: None,
         id: None,
         proxy_port: None,
+        sources: None,
         flags: Vec::new(),
         backends: servers.iter().map(server).collect(),
         name: None,

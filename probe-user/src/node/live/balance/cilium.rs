@@ -5,6 +5,7 @@
 //! that is one look into one directory.
 
 mod assemble;
+mod datapath;
 mod parse;
 #[cfg(test)]
 mod tests;
@@ -13,12 +14,16 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, makedev};
 use rustix::io::Errno;
 
-use crate::model::{Frontend, Gap, GapKind, GapSource, Impact, NetnsId, Read};
+use crate::model::{
+    CgroupHook, Cilium, CiliumEndpoint, CiliumIdentity, CiliumPolicy, CiliumPolicyOf, Frontend,
+    Gap, GapKind, GapSource, Impact, NetnsId, Read, SocketLb,
+};
 use crate::node::live::ebpf::maps::{self, Entries, Map};
 use crate::node::live::mounts::Bpffs;
 use crate::node::live::reader::Stat;
@@ -28,6 +33,17 @@ use crate::node::live::{LiveNode, files, procs};
 const SOURCE: &str = "Cilium's maps";
 /// Where the agent pins its maps, in whichever bpffs.
 const GLOBALS: &str = "/tc/globals";
+/// Where it pins the links of socket LB; the directory is there and empty without it (1.14).
+const SOCKET_LB: &str = "/cilium/socketlb/links/cgroup";
+/// The links there, with the calls that they translate.
+const SOCKET_LINKS: [(&str, u32, CgroupHook); 4] = [
+    ("cil_sock4_connect", 10, CgroupHook::Connect4),
+    ("cil_sock6_connect", 11, CgroupHook::Connect6),
+    ("cil_sock4_sendmsg", 14, CgroupHook::Sendmsg4),
+    ("cil_sock6_sendmsg", 15, CgroupHook::Sendmsg6),
+];
+/// The map of identities, the newest first.
+const IDENTITIES: [&str; 2] = ["cilium_ipcache_v2", "cilium_ipcache"];
 /// The maps of services, and those of their backends: the newest first. While an agent
 /// is updated there may be two of these, of which one is not filled yet.
 const FAMILIES: [(&str, [&str; 3]); 2] = [
@@ -43,23 +59,35 @@ const FAMILIES: [(&str, [&str; 3]); 2] = [
 /// What tells of Cilium to those who may not look into the bpffs.
 const SIGNS: [&str; 2] = ["/sys/class/net/cilium_host", "/run/cilium"];
 
+/// Where a Cilium pins its maps.
+#[derive(Debug)]
+pub(super) struct Place {
+    netns: NetnsId,
+    /// The directory, as it is called where it is mounted.
+    shown: PathBuf,
+    maps: OwnedFd,
+    /// That of socket LB's links, if it is there.
+    socket_lb: Option<OwnedFd>,
+}
+
 impl LiveNode {
-    /// Every frontend of every Cilium that can be seen.
-    pub(super) fn read_cilium(&self) -> Read<Vec<Frontend>> {
-        let since = Instant::now();
-        let mut all: Read<Vec<Frontend>> = Read::default();
+    /// Where each Cilium that can be seen pins its maps.
+    fn cilium_places(&self) -> &Read<Vec<Place>> {
+        self.balance.cilium_places.get_or_init(|| self.find_cilium_places())
+    }
+
+    fn find_cilium_places(&self) -> Read<Vec<Place>> {
+        let mut all: Read<Vec<Place>> = Read::default();
         let mut looked = BTreeSet::new();
-        let mut directories = 0;
         for (task, bpffs) in &self.found().0.bpffs {
             if looked.contains(&bpffs.device) {
                 continue;
             }
-            match self.globals(task, bpffs) {
-                Ok(Some(directory)) => {
+            match self.pins(task, bpffs, GLOBALS) {
+                Ok(Some(maps)) => {
                     let Some(netns) = self.network_of(task) else { continue };
-                    directories += 1;
-                    let read = read(netns, &shown(bpffs), directory.as_fd());
-                    all.value.extend(read.take(&mut all.gaps));
+                    let socket_lb = self.pins(task, bpffs, SOCKET_LB).ok().flatten();
+                    all.value.push(Place { netns, shown: shown(bpffs), maps, socket_lb });
                 }
                 Ok(None) => {}
                 // Covered by another mount, or gone: perhaps another process sees it.
@@ -73,34 +101,77 @@ impl LiveNode {
             }
             looked.insert(bpffs.device);
         }
-        if directories > 0 || !all.gaps.is_empty() {
+        all
+    }
+
+    /// Every frontend of every Cilium that can be seen.
+    pub(super) fn read_cilium(&self) -> Read<Vec<Frontend>> {
+        let since = Instant::now();
+        let places = self.cilium_places();
+        let mut all = Read { value: Vec::new(), gaps: places.gaps.clone() };
+        for place in &places.value {
+            let read = read(place.netns, &place.shown, place.maps.as_fd());
+            all.value.extend(read.take(&mut all.gaps));
+        }
+        if !places.value.is_empty() || !all.gaps.is_empty() {
             let detail = format!("{} frontends", all.value.len());
             self.log(SOURCE, since, &all.gaps, detail);
         }
         all
     }
 
-    /// The ids of all maps in the directories that those of services are in.
-    pub(super) fn ids_of_cilium_maps(&self) -> BTreeSet<u32> {
-        let mut ids = BTreeSet::new();
-        let mut looked = BTreeSet::new();
-        for (task, bpffs) in &self.found().0.bpffs {
-            if looked.contains(&bpffs.device) {
-                continue;
-            }
-            let Ok(directory) = self.globals(task, bpffs) else { continue };
-            looked.insert(bpffs.device);
-            if let Some(directory) = directory.filter(|d| has_services(d.as_fd())) {
-                ids.extend(ids_in(directory.as_fd()));
-            }
+    /// What else there is of the datapath of a namespace.
+    pub(super) fn read_cilium_datapath(&self, netns: NetnsId) -> Read<Vec<Cilium>> {
+        let places = self.cilium_places();
+        let mut all: Read<Vec<Cilium>> = Read { value: Vec::new(), gaps: places.gaps.clone() };
+        for place in places.value.iter().filter(|place| place.netns == netns) {
+            let since = Instant::now();
+            let read = datapath_of(place);
+            self.log("Cilium's endpoints", since, &read.gaps, String::new());
+            all.value.push(read.take(&mut all.gaps));
         }
-        ids
+        all
     }
 
-    /// Opens the directory of the maps in a bpffs. `None` when there is none, or somebody
-    /// else than root could have put something into it.
-    fn globals(&self, task: &str, bpffs: &Bpffs) -> Result<Option<OwnedFd>, Unreadable> {
-        let Ok(rest) = Path::new(GLOBALS).strip_prefix(&bpffs.root) else { return Ok(None) };
+    /// An endpoint's policy. `None` when it has none.
+    pub(super) fn read_cilium_policy(
+        &self,
+        of: CiliumPolicyOf,
+    ) -> Read<Option<Arc<[CiliumPolicy]>>> {
+        let places = self.cilium_places();
+        let endpoint = of.endpoint;
+        let mut all = Read { value: None, gaps: places.gaps.clone() };
+        for place in places.value.iter().filter(|place| place.netns == of.netns) {
+            let names =
+                [format!("cilium_policy_v2_{endpoint:05}"), format!("cilium_policy_{endpoint:05}")];
+            for name in names {
+                match entries(place.maps.as_fd(), &name, datapath::knows_policies) {
+                    Ok(Some(entries)) => {
+                        all.value = Some(entries.iter().filter_map(datapath::policy).collect());
+                        return all;
+                    }
+                    Ok(None) => {}
+                    Err(error) => {
+                        all.gaps
+                            .push(beside(&place.shown.join(name).display().to_string(), &error));
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    /// The ids of all maps in the directories that those of services are in.
+    pub(super) fn ids_of_cilium_maps(&self) -> BTreeSet<u32> {
+        let places = self.cilium_places().value.iter();
+        let with_services = places.filter(|place| has_services(place.maps.as_fd()));
+        with_services.flat_map(|place| ids_in(place.maps.as_fd())).collect()
+    }
+
+    /// Opens a directory of pins in a bpffs. `None` when there is none, or somebody else than
+    /// root could have put something into it.
+    fn pins(&self, task: &str, bpffs: &Bpffs, path: &str) -> Result<Option<OwnedFd>, Unreadable> {
+        let Ok(rest) = Path::new(path).strip_prefix(&bpffs.root) else { return Ok(None) };
         let root = self.reader.root_of(&self.root.join(task))?;
         let is_it = |stat: Stat| stat.dev == makedev(bpffs.device.0, bpffs.device.1);
         let (point, stat) = root.look(&bpffs.point)?;
@@ -174,9 +245,73 @@ fn read(netns: NetnsId, directory: &Path, fd: BorrowedFd<'_>) -> Read<Vec<Fronte
             all.gaps.push(gap(&directory.display().to_string(), &error));
         }
         let source = directory.join(services).display().to_string();
-        all.value.extend(assemble::frontends(netns, &source, &entries, &backends));
+        let mut found = assemble::frontends(netns, &source, &entries, &backends);
+        if assemble::asks_sources(&found) {
+            let ranges = services.replace("services_v2", "source_range");
+            match open(&ranges, datapath::knows_ranges) {
+                Ok(Some(entries)) => assemble::add_sources(&mut found, &entries),
+                Ok(None) => {}
+                Err(gap) => all.gaps.push(gap),
+            }
+        }
+        all.value.extend(found);
     }
     all
+}
+
+/// Reads what there is besides services.
+fn datapath_of(place: &Place) -> Read<Cilium> {
+    let mut gaps = Vec::new();
+    let fd = place.maps.as_fd();
+    let mut open = |name: &str, fits: Fits| {
+        entries(fd, name, fits).unwrap_or_else(|error| {
+            gaps.push(beside(&place.shown.join(name).display().to_string(), &error));
+            None
+        })
+    };
+    let endpoints = open("cilium_lxc", datapath::knows_endpoints);
+    let mut identities = None;
+    for name in IDENTITIES {
+        // While an agent is updated the newer one may not be filled yet.
+        let found: Option<Vec<CiliumIdentity>> = open(name, datapath::knows_identities)
+            .map(|entries| entries.iter().filter_map(datapath::identity).collect());
+        identities = found.or(identities);
+        if identities.as_ref().is_some_and(|all| !all.is_empty()) {
+            break;
+        }
+    }
+    let endpoints = endpoints.iter().flat_map(Entries::iter).filter_map(datapath::endpoint);
+    let mut endpoints: Vec<CiliumEndpoint> = endpoints.collect();
+    endpoints.sort_by_key(|one| (one.address, one.id));
+    let socket_lb = place.socket_lb.as_ref().and_then(|links| match socket_links(links.as_fd()) {
+        Ok(links) => Some(links),
+        Err(error) => {
+            gaps.push(beside("socket LB", &error));
+            None
+        }
+    });
+    let cilium = Cilium { netns: place.netns, socket_lb, endpoints, identities };
+    Read { value: cilium, gaps }
+}
+
+/// The links of socket LB.
+fn socket_links(directory: BorrowedFd<'_>) -> io::Result<Vec<SocketLb>> {
+    let mut all = Vec::new();
+    for (name, attach_type, at) in SOCKET_LINKS {
+        let Some(pin) = pin(directory, name)? else { continue };
+        match maps::cgroup_link(pin.as_fd())? {
+            Some((cgroup, program, found)) if found == attach_type => {
+                all.push(SocketLb { at, cgroup, program });
+            }
+            _ => return Err(io::Error::other(format!("{name} is no such link"))),
+        }
+    }
+    Ok(all)
+}
+
+/// A gap of what does not hide a port.
+fn beside(path: &str, error: &io::Error) -> Gap {
+    Gap { impact: Impact::Reach, ..gap(path, error) }
 }
 
 /// How many pinned maps are looked at: an agent has a few for each endpoint.

@@ -180,6 +180,7 @@ fn empty(netns: NetnsId, source: &str) -> Frontend {
         affinity: None,
         id: None,
         proxy_port: None,
+        sources: None,
         flags: Vec::new(),
         backends: Vec::new(),
         name: None,

@@ -11,6 +11,8 @@ const BATCH: u32 = 4096;
 /// `BPF_MAP_TYPE_HASH` and `BPF_MAP_TYPE_LRU_HASH`. Only of these a value is as long as
 /// the kernel says: maps per CPU have one for each of them.
 const HASHES: [u32; 2] = [1, 9];
+/// `BPF_MAP_TYPE_LPM_TRIE`.
+const LPM_TRIE: u32 = 11;
 /// The longest keys and values that are read.
 const MAX_SIZE: u32 = 4096;
 
@@ -26,7 +28,7 @@ const READ_ONLY: u32 = 1 << 3;
 /// it was not meant to be seen.
 const ENOTSUPP: i32 = 524;
 
-/// A hash that was pinned.
+/// A hash, or a trie of prefixes, that was pinned.
 #[derive(Debug)]
 pub(in crate::node::live) struct Map {
     fd: OwnedFd,
@@ -165,11 +167,52 @@ pub(in crate::node::live) fn id_of(pin: BorrowedFd<'_>) -> io::Result<u32> {
     open(pin).map(|(_, info)| info.id)
 }
 
+/// `BPF_LINK_TYPE_CGROUP`.
+const CGROUP_LINK: u32 = 3;
+
+/// The begin of `struct bpf_link_info`, with what a link to a cgroup has.
+#[repr(C)]
+#[derive(Default)]
+struct LinkInfo {
+    kind: u32,
+    id: u32,
+    program: u32,
+    pad: u32,
+    cgroup: u64,
+    attach_type: u32,
+    end: u32,
+}
+
+/// The cgroup v2, the program's id and the `enum bpf_attach_type` of the link that is pinned where `pin`, opened
+/// with `O_PATH`, leads; `None` where it is a link of another kind.
+pub(in crate::node::live) fn cgroup_link(
+    pin: BorrowedFd<'_>,
+) -> io::Result<Option<(u64, u32, u32)>> {
+    let path = std::ffi::CString::new(format!("/proc/self/fd/{}", pin.as_raw_fd()))?;
+    // The kernel gives links for reading and writing alone; nothing is written.
+    let mut get = ObjGet { path: path.as_ptr() as u64, fd: 0, flags: 0 };
+    #[expect(unsafe_code, reason = "bpf(2) takes addresses")]
+    // SAFETY: the path ends with a NUL and outlives the call; nothing is written there.
+    let fd = unsafe { bpf(OBJ_GET, &mut get) }?;
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    #[expect(unsafe_code, reason = "the descriptor comes as a number")]
+    // SAFETY: the kernel has just made this descriptor, and nothing else knows it.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mut info = LinkInfo::default();
+    let length = u32::try_from(size_of::<LinkInfo>()).map_err(io::Error::other)?;
+    let number = number(&fd)?;
+    #[expect(unsafe_code, reason = "bpf(2) takes addresses")]
+    // SAFETY: `info` is as long as `length` says, and only this function has it.
+    unsafe { bpf(INFO, &mut InfoOf { fd: number, length, info: (&raw mut info) as u64 }) }?;
+    Ok((info.kind == CGROUP_LINK).then_some((info.cgroup, info.program, info.attach_type)))
+}
+
 impl Map {
     /// Opens the map that is pinned where `pin`, opened with `O_PATH`, leads.
     pub(in crate::node::live) fn open(pin: BorrowedFd<'_>) -> io::Result<Self> {
         let (fd, info) = self::open(pin)?;
-        if !HASHES.contains(&info.kind) || info.key_size == 0 || info.value_size == 0 {
+        let known = HASHES.contains(&info.kind) || info.kind == LPM_TRIE;
+        if !known || info.key_size == 0 || info.value_size == 0 {
             return Err(io::Error::other(format!("it is no hash, but of type {}", info.kind)));
         }
         if info.key_size > MAX_SIZE || info.value_size > MAX_SIZE {
@@ -196,13 +239,14 @@ impl Map {
     fn in_batches(&self) -> io::Result<Entries> {
         let mut entries = self.nothing();
         let mut room = BATCH;
-        let (mut from, mut to) = (None, 0u64);
+        // The place to go on from: four bytes of hashes, a key of all others.
+        let (mut from, mut to) = (None, vec![0u8; self.key_size.max(8)]);
         loop {
             let mut keys = vec![0u8; room as usize * self.key_size];
             let mut values = vec![0u8; room as usize * self.value_size];
             let mut ask = Batch {
-                from: from.as_ref().map_or(0, |from: &u64| std::ptr::from_ref(from) as u64),
-                to: (&raw mut to) as u64,
+                from: from.as_ref().map_or(0, |from: &Vec<u8>| from.as_ptr() as u64),
+                to: to.as_mut_ptr() as u64,
                 keys: keys.as_mut_ptr() as u64,
                 values: values.as_mut_ptr() as u64,
                 count: room,
@@ -212,7 +256,7 @@ impl Map {
             };
             #[expect(unsafe_code, reason = "bpf(2) takes addresses")]
             // SAFETY: `keys` and `values` have room for as many entries of this map as `count`
-            // says. Of hashes, which alone are opened, the place to go on from is four bytes.
+            // says, and so have `from` and `to` for the place to go on from.
             let looked_up = unsafe { bpf(LOOKUP_BATCH, &mut ask) };
             let at_end = match looked_up {
                 Ok(_) => false,
@@ -236,7 +280,7 @@ impl Map {
             if at_end {
                 return Ok(entries);
             }
-            from = Some(to);
+            from = Some(to.clone());
         }
     }
 
@@ -328,12 +372,31 @@ pub(in crate::node::live) mod making {
         sizes: (usize, usize),
         entries: &[(Vec<u8>, Vec<u8>)],
     ) -> io::Result<()> {
+        pin_kind(path, 1, sizes, entries)
+    }
+
+    /// The same with a trie of prefixes.
+    pub(in crate::node::live) fn pin_trie(
+        path: &std::path::Path,
+        sizes: (usize, usize),
+        entries: &[(Vec<u8>, Vec<u8>)],
+    ) -> io::Result<()> {
+        pin_kind(path, LPM_TRIE, sizes, entries)
+    }
+
+    fn pin_kind(
+        path: &std::path::Path,
+        kind: u32,
+        sizes: (usize, usize),
+        entries: &[(Vec<u8>, Vec<u8>)],
+    ) -> io::Result<()> {
         let (key_size, value_size) = (sizes.0 as u32, sizes.1 as u32);
         let max_entries = entries.len().max(1) as u32;
         #[expect(unsafe_code, reason = "bpf(2) takes addresses")]
         // SAFETY: there is no address in it.
         let fd = unsafe {
-            bpf(0, &mut Create { kind: 1, key_size, value_size, max_entries, flags: 0 })
+            let flags = u32::from(kind == LPM_TRIE);
+            bpf(0, &mut Create { kind, key_size, value_size, max_entries, flags })
         }?;
         let number = fd as u32;
         #[expect(unsafe_code, reason = "the descriptor comes as a number")]
@@ -400,6 +463,17 @@ mod tests {
                 let read = read.unwrap();
                 let mut read: Vec<_> = read.iter().map(|(k, v)| (k.to_vec(), v.to_vec())).collect();
                 read.sort_by_key(|(k, _)| u32::from_ne_bytes(k.as_slice().try_into().unwrap()));
+                assert!(read == made, "{} entries", read.len());
+            }
+            // A trie, by prefixes of 32 bits.
+            let entry = |n: u32| ([32u32.to_ne_bytes(), n.to_be_bytes()].concat(), vec![n as u8]);
+            let made: Vec<_> = (0..9_000).map(entry).collect();
+            making::pin_trie(&dir.join("trie"), (8, 1), &made).unwrap();
+            let map = open(&dir.join("trie")).unwrap();
+            for read in [map.one_by_one(), map.entries()] {
+                let read = read.unwrap();
+                let mut read: Vec<_> = read.iter().map(|(k, v)| (k.to_vec(), v.to_vec())).collect();
+                read.sort();
                 assert!(read == made, "{} entries", read.len());
             }
             making::pin(&dir.join("empty"), (4, 3), &[]).unwrap();

@@ -409,6 +409,32 @@ struct ContainerStatus {
     #[serde(rename = "containerID")]
     container_id: Option<String>,
     ready: bool,
+    #[serde(rename = "restartCount")]
+    restart_count: i64,
+    state: ContainerState,
+    #[serde(rename = "lastState")]
+    last_state: ContainerState,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ContainerState {
+    waiting: Option<Waiting>,
+    running: Option<serde::de::IgnoredAny>,
+    terminated: Option<Terminated>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Waiting {
+    reason: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Terminated {
+    #[serde(rename = "exitCode")]
+    exit_code: Option<i32>,
 }
 
 impl Pod {
@@ -467,6 +493,13 @@ impl Container {
             image: self.image.filter(|image| !image.is_empty()),
             ready: status.is_some_and(|status| status.ready),
             ports: self.ports.into_iter().filter_map(declared).collect(),
+            running: status.is_some_and(|status| status.state.running.is_some()),
+            waiting: status.and_then(|s| s.state.waiting.as_ref()?.reason.clone()),
+            exit_code: status.and_then(|s| {
+                let ended = s.state.terminated.as_ref().or(s.last_state.terminated.as_ref());
+                ended?.exit_code
+            }),
+            restarts: status.map_or(0, |s| u32::try_from(s.restart_count).unwrap_or(0)),
         }
     }
 }
@@ -558,6 +591,24 @@ pub(in super::super) fn fuzz(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_container_that_does_not_stay_says_why() {
+        let pod = serde_json::json!({
+            "spec": {"containers": [{"name": "crash"}, {"name": "web"}]},
+            "status": {"containerStatuses": [
+                {"name": "crash", "restartCount": 5, "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+                 "lastState": {"terminated": {"exitCode": 1, "reason": "Error"}}},
+                {"name": "web", "ready": false, "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}},
+            ]},
+        });
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        let all = pod.into_model().containers;
+        let [crash, web] = all.as_slice() else { panic!("{all:?}") };
+        assert_eq!(crash.waiting.as_deref(), Some("CrashLoopBackOff"));
+        assert_eq!((crash.exit_code, crash.restarts, crash.running), (Some(1), 5, false));
+        assert_eq!((web.running, web.ready, web.waiting.as_deref()), (true, false, None));
+    }
 
     #[test]
     fn containers_have_their_sort_and_the_id_of_their_own_status() {

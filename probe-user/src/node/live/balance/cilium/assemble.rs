@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
+use super::datapath;
 use super::parse::{self, Backend, ServiceKey, ServiceValue};
-use crate::model::{Balancer, Frontend, FrontendScope, NetnsId, Server};
+use crate::model::{Balancer, Frontend, FrontendScope, NetnsId, Server, SourceRanges};
 use crate::node::live::ebpf::maps::Entries;
 
 /// The backends of one family by their ids.
@@ -38,7 +39,7 @@ pub(super) fn frontends(
         let slots = all.range(first..=last);
         let server = |(at, slot): (&ServiceKey, &ServiceValue)| {
             let backend = backends.get(&slot.backend())?;
-            Some(server(*backend, slot, at.slot <= service.count))
+            Some(server(*backend, slot, service, at.slot))
         };
         let backends = slots.filter_map(server).collect();
         one(netns, source, *key, service, backends)
@@ -46,15 +47,39 @@ pub(super) fn frontends(
     services.map(frontend).collect()
 }
 
-fn server(backend: Backend, slot: &ServiceValue, is_counted: bool) -> Server {
-    let quarantined = || slot.is_quarantined().then(|| "quarantined".to_owned());
+fn server(backend: Backend, slot: &ServiceValue, service: &ServiceValue, at: u16) -> Server {
+    let is_counted = at <= service.count;
+    let behind = !is_counted && at <= service.count.saturating_add(service.quarantined);
+    let is_quarantined = slot.is_quarantined_in(service) || behind;
+    let quarantined = || is_quarantined.then(|| "quarantined".to_owned());
     Server {
         to: backend.to,
         weight: None,
-        active: is_counted && backend.is_usable() && !slot.is_quarantined(),
+        active: is_counted && backend.is_usable() && !is_quarantined,
         state: backend.state().or_else(quarantined),
         method: None,
         connections: None,
+    }
+}
+
+/// Whether any of these frontends looks at clients' addresses.
+pub(super) fn asks_sources(frontends: &[Frontend]) -> bool {
+    frontends.iter().any(|one| one.sources.is_some())
+}
+
+/// Adds the ranges of clients to the frontends that look at them.
+pub(super) fn add_sources(frontends: &mut [Frontend], entries: &Entries) {
+    let mut ranges: HashMap<u32, Vec<(IpAddr, u8)>> = HashMap::new();
+    for (key, _) in entries.iter() {
+        if let Some((id, range)) = datapath::source_range(key) {
+            ranges.entry(id.into()).or_default().push(range);
+        }
+    }
+    ranges.values_mut().for_each(|ranges| ranges.sort_unstable());
+    for one in frontends {
+        if let (Some(sources), Some(id)) = (&mut one.sources, one.id) {
+            sources.ranges = ranges.get(&id).cloned().unwrap_or_default();
+        }
     }
 }
 
@@ -86,6 +111,7 @@ fn one(
         affinity: service.affinity(),
         id: (service.id != 0).then_some(service.id.into()),
         proxy_port: service.proxy_port(),
+        sources: service.refused_sources().map(|deny| SourceRanges { deny, ranges: Vec::new() }),
         flags,
         backends,
         name: None,

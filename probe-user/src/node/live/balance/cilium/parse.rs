@@ -31,6 +31,8 @@ pub(super) struct ServiceValue {
     pub(super) id: u16,
     flags: u8,
     flags2: u8,
+    /// How many slots behind those are quarantined (1.18).
+    pub(super) quarantined: u16,
 }
 
 /// What a backend's id stands for.
@@ -55,7 +57,8 @@ const L7: u8 = 0x04;
 const LOOPBACK: u8 = 0x08;
 const INTERNAL_LOCAL: u8 = 0x10;
 const TWO_SCOPES: u8 = 0x20;
-/// In a slot: quarantined. In a service: its source ranges are those that are refused.
+/// In a slot: quarantined, before 1.18. In a service: its source ranges are those that are
+/// refused; since 1.18 its slots have the service's own flags.
 const QUARANTINED: u8 = 0x40;
 const DSR: u8 = 0x80;
 
@@ -84,13 +87,14 @@ pub(super) fn service_key(bytes: &[u8]) -> Option<ServiceKey> {
 
 /// `lb4_service` or `lb6_service`.
 pub(super) fn service_value(bytes: &[u8]) -> Option<ServiceValue> {
-    let [u0, u1, u2, u3, c0, c1, i0, i1, flags, flags2, _, _] = *bytes else { return None };
+    let [u0, u1, u2, u3, c0, c1, i0, i1, flags, flags2, q0, q1] = *bytes else { return None };
     Some(ServiceValue {
         union: u32::from_ne_bytes([u0, u1, u2, u3]),
         count: u16::from_ne_bytes([c0, c1]),
         id: u16::from_be_bytes([i0, i1]),
         flags,
         flags2,
+        quarantined: u16::from_ne_bytes([q0, q1]),
     })
 }
 
@@ -136,8 +140,13 @@ impl ServiceValue {
     }
 
     /// Whether a slot's backend is not used, for the checks of its health.
-    pub(super) fn is_quarantined(&self) -> bool {
-        self.flags2 & QUARANTINED != 0
+    pub(super) fn is_quarantined_in(&self, service: &Self) -> bool {
+        self.flags2 & QUARANTINED != 0 && service.refused_sources() != Some(true)
+    }
+
+    /// Whether source ranges are checked, and those that are known refused.
+    pub(super) fn refused_sources(&self) -> Option<bool> {
+        (self.flags & SOURCE_RANGE != 0).then_some(self.flags2 & QUARANTINED != 0)
     }
 
     /// Whether clients inside and outside of the cluster have entries of their own.
@@ -187,7 +196,7 @@ impl ServiceValue {
             (INTERNAL_LOCAL, "internal-local"),
             (QUARANTINED, "source-range-deny"),
             (NAT_46_64, "nat46x64"),
-            (LOOPBACK, "loopback"),
+            (LOOPBACK, if self.flags & HOST_PORT != 0 { "loopback" } else { "delegated" }),
             (DSR, "dsr"),
         ];
         let first = first.iter().filter(|(flag, _)| self.flags & flag != 0);

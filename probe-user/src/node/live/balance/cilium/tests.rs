@@ -137,6 +137,9 @@ fn kinds_scopes_and_what_flags_say() {
     assert_eq!(words([0x40, 0x20]), [] as [&str; 0]);
     assert_eq!(words([0xc4, 0x90]), ["local", "source-range", "internal-local", "dsr"]);
     assert_eq!(words([0x00, 0x40]), ["source-range-deny", "not-routable"]);
+    // The same bit is something else on what is no host port.
+    assert_eq!(words([0x48, 0x08]), ["loopback"]);
+    assert_eq!(words([0x42, 0x08]), ["delegated"]);
     // Bits that nobody knows yet keep nothing from being read.
     assert_eq!(words([0xff, 0xff]).len(), 7);
 }
@@ -221,6 +224,107 @@ fn two_scopes_no_backends_and_marks_that_drop_the_rest() {
     let scopes: Vec<_> = found.iter().map(|f| (f.scope, f.backends.len())).collect();
     let expected = [(Some(FrontendScope::External), 0), (Some(FrontendScope::Internal), 1)];
     assert_eq!(scopes, expected);
+}
+
+#[test]
+fn quarantined_slots_are_marked_before_1_18_and_counted_since() {
+    let servers_of = |service: Made, quarantined: u8, slots: [u8; 2]| {
+        let mut entries = service.with(&[5, 6]);
+        entries[0].1[10] = quarantined;
+        for (slot, flags) in entries[1..].iter_mut().zip(slots) {
+            slot.1[8..10].copy_from_slice(&[service.flags[0], flags]);
+        }
+        let backends = vec![backend(3, 5, "10.0.1.5", 80, 0), backend(3, 6, "10.0.1.6", 80, 0)];
+        let maps = [("cilium_lb4_services_v2", entries), ("cilium_lb4_backends_v3", backends)];
+        let found = whole(&maps)?;
+        let states: Vec<_> =
+            found[0].backends.iter().map(|s| (s.active, s.state.clone())).collect();
+        Some(states)
+    };
+    let active = (true, None);
+    let quarantined = (false, Some("quarantined".to_owned()));
+    // Of 1.14: a slot is marked.
+    let old = Made { count: 2, ..MADE };
+    let Some(found) = servers_of(old, 0, [0, 0x40]) else { return };
+    assert_eq!(found, [active.clone(), quarantined.clone()]);
+    // Of 1.19: slots have the flags of a service whose source ranges refuse.
+    let new = Made { count: 2, flags: [0xe0, 0x40], ..MADE };
+    assert_eq!(servers_of(new, 0, [0x40, 0x40]), Some(vec![active.clone(), active.clone()]));
+    let new = Made { count: 1, flags: [0xe0, 0x40], ..MADE };
+    assert_eq!(servers_of(new, 1, [0x40, 0x40]), Some(vec![active, quarantined]));
+}
+
+#[test]
+fn source_ranges_are_those_of_the_service() {
+    let entry = |prefix: u32, id: u16, at: [u8; 4]| {
+        let key = [&prefix.to_ne_bytes()[..], &id.to_be_bytes(), &[0, 0], &at].concat();
+        (key, vec![0])
+    };
+    let allow = Made { id: 53, flags: [0xe0, 0], ..MADE };
+    let deny = Made { address: "10.96.0.2", id: 54, flags: [0xe0, 0x40], ..MADE };
+    let all = Made { address: "10.96.0.3", id: 55, flags: [0x60, 0], ..MADE };
+    let mut found = Vec::new();
+    let there = making::with_bpffs(|dir| {
+        let services = [allow.with(&[]), deny.with(&[]), all.with(&[])].concat();
+        making::pin(&dir.join("cilium_lb4_services_v2"), (12, 12), &services).unwrap();
+        let ranges = [entry(64, 53, [172, 31, 251, 20]), entry(40, 54, [10, 0, 0, 0])];
+        making::pin_trie(&dir.join("cilium_lb4_source_range"), (12, 1), &ranges).unwrap();
+        let fd = rustix::fs::open(dir, OFlags::PATH, Mode::empty()).unwrap();
+        let read = read(NETNS, Path::new("/bpf"), fd.as_fd());
+        assert_eq!(read.gaps, []);
+        found = read.value;
+    });
+    assert!(there || !rustix::process::geteuid().is_root());
+    let sources: Vec<_> = found.iter().map(|one| one.sources.clone()).collect();
+    let ranges = |deny, address: &str, prefix| {
+        Some(crate::model::SourceRanges { deny, ranges: vec![(address.parse().unwrap(), prefix)] })
+    };
+    if there {
+        assert_eq!(
+            sources,
+            [ranges(false, "172.31.251.20", 32), ranges(true, "10.0.0.0", 8), None]
+        );
+    }
+}
+
+#[test]
+fn endpoints_identities_and_policies_as_the_maps_have_them() {
+    let bytes = |hex: &str| -> Vec<u8> {
+        let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+        (0..hex.len()).step_by(2).map(byte).collect()
+    };
+    // Of a real node with Cilium 1.14.
+    let key = bytes("0af5006500000000000000000000000001000000");
+    let value = bytes("0f00000000005400000000000000000000000000");
+    let endpoint = datapath::endpoint((&key, &value)).unwrap();
+    assert_eq!(endpoint.address, "10.245.0.101".parse::<IpAddr>().unwrap());
+    assert_eq!((endpoint.ifindex, endpoint.id), (15, 84));
+    let key = bytes("40000000000000010af50065000000000000000000000000");
+    let found = datapath::identity((&key, &bytes("93e800000000000000000000"))).unwrap();
+    assert_eq!((found.prefix, found.identity), (32, 0xe893));
+    let key = bytes("200000000000000100000000000000000000000000000000");
+    let found = datapath::identity((&key, &bytes("020000000000000000000000"))).unwrap();
+    assert_eq!((found.prefix, found.identity), (0, 2));
+    // A rule from a prefix to 8080, and whoever to whatever.
+    let value = bytes("000006000000000000000000000000000000000000000000");
+    let rule = datapath::policy((&bytes("400000000100000100061f90"), &value)).unwrap();
+    assert_eq!((rule.identity, rule.proto, rule.port), (0x0100_0001, 6, 8080));
+    assert_eq!((rule.prefix, rule.egress, rule.deny, rule.auth), (24, false, false, false));
+    let all = datapath::policy((&bytes("280000000000000000000000"), &value)).unwrap();
+    assert_eq!((all.identity, all.prefix), (0, 0));
+    // Of the second version: a proxy, a refusal, and what comes first.
+    let value = bytes("271101000100000000000000");
+    let second = datapath::policy((&bytes("400000000000000000061f90"), &value)).unwrap();
+    assert_eq!((second.proxy, second.deny, second.precedence), (10001, true, 1));
+    // A hash, of 1.13: identity, port, protocol, direction.
+    let value = bytes("000000000000000000000000000000000000000000000000");
+    let old = datapath::policy((&bytes("050000001f900600"), &value)).unwrap();
+    assert_eq!((old.identity, old.port, old.proto, old.prefix), (5, 8080, 6, 24));
+    for length in 0..32 {
+        let cut = vec![0xff; length];
+        let _ = (datapath::endpoint((&cut, &cut)), datapath::identity((&cut, &cut)));
+        let _ = (datapath::policy((&cut, &cut)), datapath::source_range(&cut));
+    }
 }
 
 #[test]

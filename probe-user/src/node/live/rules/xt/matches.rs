@@ -75,6 +75,9 @@ pub(super) fn parse(name: &str, revision: u8, blob: Blob<'_>) -> Option<XtMatch>
                 invert: blob.bool(9)?,
             })
         }
+        // The first revision looks at no options; `XT_SOCKET_TRANSPARENT` of the others.
+        ("socket", 0) => Some(XtMatch::Socket { transparent: false }),
+        ("socket", 1..=3) => Some(XtMatch::Socket { transparent: blob.u8(0)? & 1 != 0 }),
         ("set", 1..=4) => set(revision, blob),
         ("iprange", 1) => {
             let flags = blob.u8(64)?;
