@@ -2,6 +2,7 @@
 
 mod bind;
 mod fleet;
+mod names;
 mod target;
 mod trace;
 mod tui;
@@ -18,6 +19,7 @@ use crate::view::ColorChoice;
 
 pub use bind::{BindArgs, Reuse};
 pub use fleet::{CalledAs, FleetArgs, FleetCommand, called_as, complete, parse_plugin};
+pub use names::Names;
 pub use target::{BadTarget, parse_target};
 pub use trace::TraceArgs;
 pub use tui::{ConfigCommand, TuiArgs};
@@ -32,6 +34,7 @@ Examples:
   whereis-port '[::1]:8080/tcp'      the same for IPv6, in brackets
   whereis-port 8000-8010             a range
   whereis-port https                 a name of /etc/services
+  whereis-port http://localhost:3000/ a URL; a name of /etc/hosts at each of its addresses
   whereis-port --json 6443 | jq -r '.answers[].paths[].end.process.name'
   whereis-port 8080 --watch 5s       also where a proxy on it leads, learnt from its traffic
   whereis-port 8080 --flows          also every connection on it, and who serves each
@@ -110,7 +113,7 @@ pub struct Cli {
     #[arg(
         value_name = "TARGET",
         allow_negative_numbers = true,
-        help = "PORT, PORT/PROTO, ADDR:PORT[/PROTO], [V6]:PORT, FIRST-LAST, or a service name"
+        help = "PORT, PORT/PROTO, ADDR:PORT[/PROTO], [V6]:PORT, HOST:PORT, FIRST-LAST, A,B, a URL, or a service name"
     )]
     pub targets: Vec<String>,
 
@@ -178,6 +181,14 @@ pub struct SubjectArgs {
         conflicts_with = "targets"
     )]
     pub pid: Option<u32>,
+    /// Every port that leads to a process or container with this name
+    #[arg(
+        long,
+        value_name = "NAME",
+        help_heading = "Ask for all ports of something",
+        conflicts_with = "targets"
+    )]
+    pub name: Option<String>,
     /// Every port of a cluster's nodes and pods on this machine
     #[arg(
         long,
@@ -191,7 +202,7 @@ pub struct SubjectArgs {
 impl SubjectArgs {
     /// Whether anything was asked for.
     pub fn is_given(&self) -> bool {
-        let names = [&self.service, &self.pod, &self.container, &self.cluster];
+        let names = [&self.service, &self.pod, &self.container, &self.cluster, &self.name];
         names.iter().any(|name| name.is_some()) || self.pid.is_some()
     }
 
@@ -233,6 +244,8 @@ impl SubjectArgs {
             Subject::Process(pid)
         } else if let Some(text) = &self.cluster {
             Subject::Cluster(plain("--cluster", text)?)
+        } else if let Some(text) = &self.name {
+            Subject::Name(plain("--name", text)?)
         } else {
             return Ok(None);
         };

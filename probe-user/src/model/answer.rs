@@ -77,6 +77,10 @@ pub enum FindingCode {
     PortShared,
     /// A listener on all addresses leaves IPv4 alone.
     Ipv6Only,
+    /// Nothing listens where connections lead, but something has the port at another address.
+    OtherAddress,
+    /// Nothing has the port in the namespace where connections lead, but others there.
+    OtherPort,
 }
 
 /// Whether something is behind the port.
@@ -244,6 +248,8 @@ pub struct End {
     pub stop: Option<StopKind>,
     /// What would help then, where it is known.
     pub fix: Option<Advice>,
+    /// The place where nothing listens, when it ends so.
+    pub unserved: Option<Unserved>,
     /// All processes that hold the listener, the likely acceptor first.
     pub processes: Vec<Process>,
     /// The containers it is in, outermost first. What only the cgroup tells has
@@ -265,6 +271,17 @@ pub struct End {
     pub devices: Vec<String>,
     /// How the container, pod and cluster are known.
     pub evidence: Vec<Evidence>,
+}
+
+/// A place where nothing takes what is sent there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Unserved {
+    /// The namespace that it arrives in.
+    pub netns: NetnsId,
+    /// The protocol.
+    pub proto: Proto,
+    /// The address and port that it arrives at.
+    pub at: SocketAddr,
 }
 
 /// A part of Kubernetes or of what runs around it: its API server, etcd, a CNI's agent.

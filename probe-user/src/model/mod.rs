@@ -33,7 +33,7 @@ mod ways;
 pub use advice::{Advice, Command, FixKind, Piece};
 pub use answer::{
     Answer, Component, End, Ending, Endpoint, Finding, FindingCode, Hop, HopKind, ListRow, Listing,
-    NetnsName, NetnsRef, Path, Reach, Vantage, Verdict,
+    NetnsName, NetnsRef, Path, Reach, Unserved, Vantage, Verdict,
 };
 pub use attached::{
     Attached, Attachment, CgroupHook, CgroupOf, CgroupProgram, DeviceHook, InTheWay, Program,
@@ -60,7 +60,7 @@ pub use kube::{
 pub use net::{KernelPort, Netns};
 pub use owner::{Owner, Owners};
 pub use process::{Ancestor, Process, StartTime};
-pub use query::{Query, Scope, Subject};
+pub use query::{Named, Query, Scope, Subject};
 pub use reason::{Cause, CauseCode, StopKind, Why};
 pub(crate) use socket::LOOPBACK4;
 pub use socket::{AcceptQueue, Connections, Port, PortRange, Socket, SocketFilter, SocketState};

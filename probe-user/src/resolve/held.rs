@@ -7,7 +7,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use super::bind;
 use super::facts::{Facts, container_name};
 use super::owner;
-use super::places_of;
+use super::places_asked;
 use crate::model::{
     Advice, BindAsk, Command, Container, End, Ending, Evidence, EvidenceSource, FixKind, Held,
     HeldAs, NetnsId, Owners, Path, Pid, Port, PortFacts, PortRange, PortSocket, Proto, Query,
@@ -41,7 +41,7 @@ pub(super) fn of(facts: &Facts<'_>, query: &Query, paths: &[Path]) -> (Vec<Held>
         Scope::Address(address) if address.is_unspecified() || address.is_loopback() => {
             vec![facts.host.own_netns]
         }
-        Scope::Address(address) => places_of(facts, address.to_canonical()),
+        Scope::Address(address) => places_asked(facts, query, address.to_canonical()),
     };
     places.retain(|netns| paths.is_empty() || near(netns) && !listens(netns));
     if places.is_empty() {

@@ -256,7 +256,7 @@ impl TestNode {
 }
 
 fn query(target: &str) -> Query {
-    crate::cli::parse_target(target, "").unwrap()
+    crate::cli::parse_target(target, &crate::cli::Names::default()).unwrap().remove(0)
 }
 
 fn of<T: Clone>(all: &[T], netns: &[NetnsId], place: impl Fn(&T) -> NetnsId) -> Read<Vec<T>> {
@@ -1075,6 +1075,8 @@ fn a_range_and_a_protocol_limit_the_answer() {
         ports: PortRange::one(Port(1)),
         proto: None,
         scope: Scope::Everywhere,
+        zone: None,
+        name: None,
         subject: None,
     };
     assert_eq!(super::answer(&node, &unused).verdict, Verdict::NotFound);

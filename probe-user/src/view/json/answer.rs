@@ -179,6 +179,10 @@ pub struct Query<'a> {
     pub proto: Option<Proto>,
     /// The address; null for all.
     pub address: Option<IpAddr>,
+    /// The interface that stood behind it: `eth0` of `fe80::1%eth0`.
+    pub zone: Option<&'a str>,
+    /// The name that was asked for in place of the address.
+    pub name: Option<Named<'a>>,
     /// What the port has to lead to, of a question for all ports of something:
     /// `container web`; null otherwise.
     pub subject: Option<String>,
@@ -195,7 +199,36 @@ impl<'a> From<&'a model::Query> for Query<'a> {
                 model::Scope::Everywhere => None,
                 model::Scope::Address(address) => Some(address),
             },
+            zone: query.zone.as_deref(),
+            name: query.name.as_ref().map(Into::into),
             subject: query.subject.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+/// A name of a host, and which of its addresses an answer is about.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Named<'a> {
+    /// The name.
+    pub name: &'a str,
+    /// Which of its addresses this is, from 1: an answer for each follows the one before.
+    pub number: usize,
+    /// How many addresses it has.
+    pub addresses: usize,
+    /// Whether they are tried in this order; false where that is not known.
+    pub in_order: bool,
+    /// Where it says so: `/etc/hosts`.
+    pub source: &'a str,
+}
+
+impl<'a> From<&'a model::Named> for Named<'a> {
+    fn from(named: &'a model::Named) -> Self {
+        Self {
+            name: &named.name,
+            number: named.at + 1,
+            addresses: named.of,
+            in_order: named.ordered,
+            source: &named.source,
         }
     }
 }

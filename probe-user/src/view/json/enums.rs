@@ -332,6 +332,11 @@ words! {
         PortShared,
         /// A listener on all addresses leaves IPv4 alone.
         Ipv6Only,
+        /// Nothing listens where connections lead, but something has the port at another
+        /// address.
+        OtherAddress,
+        /// Nothing has the port in the namespace where connections lead, but others there.
+        OtherPort,
     }
 }
 

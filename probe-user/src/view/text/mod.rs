@@ -20,7 +20,7 @@ mod shared;
 mod tree;
 mod verdict;
 
-use crate::model::{Answer, Gap, Host, KubeContext, Listing, Path, SourceReport, Verdict};
+use crate::model::{Answer, Gap, Host, KubeContext, Listing, Path, Scope, SourceReport, Verdict};
 
 use super::doctor;
 use super::layout::Page;
@@ -41,6 +41,7 @@ pub fn answers(
         if at > 0 {
             page.line("");
         }
+        named(&mut page, answer, answers.get(at..).unwrap_or_default());
         one(&mut page, answer, host, verbose, sources);
     }
     if verbose && !sources.is_empty() {
@@ -49,6 +50,26 @@ pub fn answers(
         doctor::sources(&mut page, sources, host);
     }
     page.finish()
+}
+
+/// What a name stands for, before the first of its answers.
+fn named(page: &mut Page<'_>, answer: &Answer, from_here: &[Answer]) {
+    let Some(name) = answer.query.name.as_ref().filter(|name| name.at == 0) else { return };
+    let address = |answer: &Answer| match answer.query.scope {
+        Scope::Address(address) => Some(address.to_string()),
+        Scope::Everywhere => None,
+    };
+    let all: Vec<String> = from_here.iter().take(name.of).filter_map(address).collect();
+    let style = page.style;
+    let list = match all.as_slice() {
+        [first, rest @ ..] if name.ordered && !rest.is_empty() => {
+            format!("{first}, which is tried first, and {}", rest.join(", "))
+        }
+        all => all.join(", "),
+    };
+    let text = format!("{} is {list} ({})", style.text(&name.name), style.text(&name.source));
+    page.paragraph("", "    ", None, &text);
+    page.line("");
 }
 
 /// One answer: its verdict when nothing was found, its trees, its notes.
