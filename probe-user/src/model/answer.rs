@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Advice, Cluster, Condition, Container, ContainerRef, Evidence, Flows, Gap, Held, InTheWay,
-    KubeContext, ListenDrops, NetnsId, Pod, Port, Process, Proto, Query, Served, Service, Socket,
-    StopKind, ToldBy, Why,
+    KubeContext, ListenDrops, NetnsId, Origin, Pod, Port, Process, Proto, Query, Served, Service,
+    Session, Socket, SocketUnit, StopKind, ToldBy, Why,
 };
 
 /// The answer to one question.
@@ -267,6 +267,12 @@ pub struct End {
     pub certificate: Option<Served>,
     /// The systemd unit or scope.
     pub unit: Option<String>,
+    /// The socket units of systemd that the listener can be of.
+    pub socket_units: Vec<SocketUnit>,
+    /// What the files around the first process say of it.
+    pub origin: Option<Origin>,
+    /// The login or job that it was started from.
+    pub session: Option<Session>,
     /// The devices that the port is of, when the kernel holds it. Untrusted.
     pub devices: Vec<String>,
     /// How the container, pod and cluster are known.

@@ -21,6 +21,7 @@ mod held;
 mod host;
 mod kube;
 mod net;
+mod origin;
 mod owner;
 mod process;
 mod query;
@@ -40,7 +41,7 @@ pub use attached::{
 };
 pub use balance::{Balancer, Frontend, FrontendKind, FrontendScope, Server};
 pub use bind::{Bind, BindAsk, BindError, BindNote, FreePorts, Passed};
-pub use cgroup::{CgroupPath, ContainerRef, PodRef, parse_proc_cgroup};
+pub use cgroup::{CgroupPath, ContainerRef, ManagedUnit, PodRef, parse_proc_cgroup};
 pub use container::{
     Cluster, Container, Network, Pod, Published, Runtime, Service, is_manifest_hash,
 };
@@ -58,6 +59,10 @@ pub use kube::{
     KubeWish, ObjectName, ServiceKind,
 };
 pub use net::{KernelPort, Netns};
+pub use origin::{
+    Listens, Origin, Package, PackageManager, Repository, Session, SessionKind, SocketUnit,
+    apk_owner, checked_out,
+};
 pub use owner::{Owner, Owners};
 pub use process::{Ancestor, Process, StartTime};
 pub use query::{Named, Query, Scope, Subject};

@@ -11,9 +11,9 @@ use crate::model::{
     Address, Attached, BindAsk, BindError, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram,
     ChainId, Connections, Container, ContainerRef, Element, Flow, FlowFilter, Frontend, Host,
     InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link,
-    LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule, PortFacts,
+    LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Origin, Owners, Pid, PolicyRule, PortFacts,
     PortSocket, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket,
-    SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
+    SocketFilter, SocketInode, SocketUnit, SourceReport, TlsAsk, Watched,
 };
 
 #[cfg(feature = "fuzzing")]
@@ -105,6 +105,13 @@ pub trait Processes {
 
     /// The path of a cgroup v2 by its id.
     fn cgroup_path(&self, id: u64) -> Read<Option<CgroupPath>>;
+
+    /// What the files around a process say of it: its package, and the repository that it
+    /// works in. `None` where that is not readable; nothing depends on it.
+    fn origin(&self, pid: Pid) -> Read<Option<Origin>>;
+
+    /// The socket units of the system, by their files.
+    fn socket_units(&self) -> Read<Vec<SocketUnit>>;
 }
 
 /// Programs and filters that the kernel runs for packets and sockets, and that are no rules.

@@ -8,6 +8,7 @@ use super::bind;
 use super::facts::{Facts, container_name};
 use super::owner;
 use super::places_asked;
+use super::turn;
 use crate::model::{
     Advice, BindAsk, Command, Container, End, Ending, Evidence, EvidenceSource, FixKind, Held,
     HeldAs, NetnsId, Owners, Path, Pid, Port, PortFacts, PortRange, PortSocket, Proto, Query,
@@ -169,6 +170,7 @@ fn end(facts: &Facts<'_>, found: &PortSocket, role: HeldAs, owners: &Owners) -> 
         let detail = format!("/proc/{}/fd/{} is socket:[{}]", owner.pid, owner.fd, socket.inode);
         end.evidence.push(Evidence::new(EvidenceSource::Descriptors, detail));
     }
+    turn::by_unit(facts, &mut end, socket);
     end
 }
 
@@ -253,7 +255,7 @@ fn fix(
     settings: &PortFacts,
 ) -> Option<Advice> {
     let free = |advice: Advice| advice.of(FixKind::FreePort);
-    let stop = || stop(end).map(free);
+    let stop = || turn::stop(end).map(free);
     match role {
         HeldAs::TimeWait | HeldAs::Closing => {
             let wait = match found.expires_ms {
@@ -279,12 +281,6 @@ fn fix(
         }),
         HeldAs::Listener | HeldAs::Unaccepted => stop(),
     }
-}
-
-/// How the holder is ended. Printed, never run.
-fn stop(end: &End) -> Option<Advice> {
-    let process = end.processes.first()?;
-    Some(Advice::from("end it: ").command(Command::new("kill").arg(process.pid.to_string())))
 }
 
 /// What makes the kernel give the port to nobody who asks for none.

@@ -29,6 +29,7 @@ mod reach;
 mod reverse;
 mod route;
 mod ruled;
+mod turn;
 mod walk;
 mod world;
 
@@ -137,6 +138,7 @@ fn answer_from(facts: &Facts<'_>, query: &Query, wanted: &dyn Fn(&Path) -> bool)
     findings.extend(beside::check(facts, query, &paths));
     findings.extend(joined.findings.iter().cloned());
     let drops = health::drops(facts, &paths);
+    turn::complete(facts, &mut paths);
     let mut gaps = facts.gaps();
     gaps.retain(|gap| !joined.fills(gap));
     if paths.is_empty() {

@@ -10,10 +10,10 @@ use crate::model::{
     ContainerRef, Element, Ending, Flow, FlowFilter, Frontend, Gap, GapKind, GapSource, HopKind,
     Host, Impact, InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext,
     KubeObjects, Link, LinkKind, LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Network,
-    Owner, Owners, Pid, PolicyRule, Port, PortFacts, PortRange, PortSocket, Process, Proto,
+    Origin, Owner, Owners, Pid, PolicyRule, Port, PortFacts, PortRange, PortSocket, Process, Proto,
     Published, Query, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Runtime, Scope, Set,
-    SetId, Socket, SocketFilter, SocketInode, SocketState, SourceReport, StartTime, Teller, TlsAsk,
-    ToldBy, Vantage, Verdict, Watched,
+    SetId, Socket, SocketFilter, SocketInode, SocketState, SocketUnit, SourceReport, StartTime,
+    Teller, TlsAsk, ToldBy, Vantage, Verdict, Watched,
 };
 use crate::node::{
     Attachments, Attempts, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Node,
@@ -337,6 +337,12 @@ impl Processes for TestNode {
     }
     fn cgroup_path(&self, _: u64) -> Read<Option<CgroupPath>> {
         Read::whole(None)
+    }
+    fn origin(&self, _: Pid) -> Read<Option<Origin>> {
+        Read::whole(None)
+    }
+    fn socket_units(&self) -> Read<Vec<SocketUnit>> {
+        Read::default()
     }
 }
 

@@ -18,9 +18,9 @@ use crate::model::{
     Address, Attached, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId, Container,
     ContainerRef, Element, Flow, FlowFilter, Frontend, Gap, Host, InputFound, InputQuery, IpSet,
     IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute, Neighbour,
-    NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule, PortFacts, PortSocket, Process, Read,
-    Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode,
-    TlsAsk, Watched,
+    NetSettings, Netns, NetnsId, Origin, Owners, Pid, PolicyRule, PortFacts, PortSocket, Process,
+    Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter,
+    SocketInode, SocketUnit, TlsAsk, Watched,
 };
 use crate::node::Node;
 
@@ -121,6 +121,8 @@ struct Known {
     container: Table<(Vec<ContainerRef>, Pid), Option<Rc<Container>>>,
     containers: OnceCell<Fact<Rc<[Container]>>>,
     cgroup_paths: Table<u64, Option<CgroupPath>>,
+    origins: Table<Pid, Option<Origin>>,
+    socket_units: OnceCell<Fact<Rc<[SocketUnit]>>>,
     unseen: OnceCell<Fact<()>>,
     kube_contexts: OnceCell<Fact<Rc<[KubeContext]>>>,
     kube: Table<KubeAsk, Rc<KubeObjects>>,
@@ -292,6 +294,16 @@ impl<'a> World<'a> {
 
     pub(super) fn cgroup_path(&self, id: u64) -> Fact<Option<CgroupPath>> {
         self.known.cgroup_paths.get(&id, || self.node.cgroup_path(id))
+    }
+
+    pub(super) fn origin(&self, pid: Pid) -> Fact<Option<Origin>> {
+        self.known.origins.get(&pid, || self.node.origin(pid))
+    }
+
+    pub(super) fn socket_units(&self) -> Fact<Rc<[SocketUnit]>> {
+        let name = |unit: &SocketUnit| unit.name.clone();
+        let read = || self.node.socket_units().map(|all| sorted(all, name)).into();
+        self.known.socket_units.get_or_init(read).clone()
     }
 
     /// The programs that take effect in a cgroup.

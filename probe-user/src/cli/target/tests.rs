@@ -42,7 +42,7 @@ fn check(target: &str, expected: &str) {
         .collect();
     assert_eq!(all.join(" "), expected, "{target}");
     if let [one] = queries.as_slice() {
-        assert_eq!(one.text, target);
+        assert_eq!(one.text, target.trim());
     }
 }
 

@@ -28,6 +28,7 @@ mod mounts;
 mod nat;
 mod netlink;
 mod netns;
+mod origin;
 mod owners;
 mod ports;
 mod probes;
@@ -62,9 +63,9 @@ use super::{Clusters, Observed, Prefetch, Processes, Reports, Runtimes, Sockets,
 use crate::model::{
     Address, Certificate, CgroupPath, Connections, Container, ContainerRef, Flow, FlowFilter, Gap,
     GapKind, GapSource, Host, Impact, InputFound, InputQuery, KernelPort, KubeAsk, KubeContext,
-    KubeObjects, Link, LinkKind, LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Owners, Pid,
-    PolicyRule, PortFacts, PortRange, PortSocket, Process, Read, Route, RouteFound, RouteQuery,
-    Socket, SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
+    KubeObjects, Link, LinkKind, LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Origin,
+    Owners, Pid, PolicyRule, PortFacts, PortRange, PortSocket, Process, Read, Route, RouteFound,
+    RouteQuery, Socket, SocketFilter, SocketInode, SocketUnit, SourceReport, TlsAsk, Watched,
 };
 pub use bind::{HeldPort, hold_port};
 pub use clock::local_offset;
@@ -663,6 +664,21 @@ impl Processes for LiveNode {
                 Err(why) => Read::partial(None, Gap::new(Impact::Owner, GapKind::Cgroup, why)),
             })
             .clone()
+    }
+
+    fn origin(&self, pid: Pid) -> Read<Option<Origin>> {
+        let since = Instant::now();
+        let read = self.origin_of(pid);
+        self.log("packages and repositories", since, &read.gaps, "by process".to_owned());
+        read
+    }
+
+    fn socket_units(&self) -> Read<Vec<SocketUnit>> {
+        let since = Instant::now();
+        let read = self.units_of_sockets();
+        let detail = format!("{} socket units", read.value.len());
+        self.log("unit files", since, &read.gaps, detail);
+        read
     }
 }
 

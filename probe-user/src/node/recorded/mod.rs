@@ -62,9 +62,9 @@ use crate::model::{
     Address, Attached, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId, Container,
     ContainerRef, Element, Flow, FlowFilter, Frontend, Gap, Host, InputFound, InputQuery, IpSet,
     IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute, Neighbour,
-    NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule, PortFacts, PortSocket, Process, Read,
-    Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode,
-    SourceReport, TlsAsk, Watched,
+    NetSettings, Netns, NetnsId, Origin, Owners, Pid, PolicyRule, PortFacts, PortSocket, Process,
+    Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter,
+    SocketInode, SocketUnit, SourceReport, TlsAsk, Watched,
 };
 
 pub use everything::read_everything;
@@ -249,6 +249,12 @@ facts! {
     /// Paths of cgroups, by id.
     #[serde(default)]
     cgroup_paths: Table<u64, Option<CgroupPath>>,
+    /// What the files around processes say.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    origins: Table<Pid, Option<Origin>>,
+    /// Socket units; `None` when they were not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    socket_units: Option<Read<Vec<SocketUnit>>>,
     /// What watching told; `None` when nobody watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     observed: Option<Read<Option<Watched>>>,

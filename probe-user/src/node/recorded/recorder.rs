@@ -10,9 +10,9 @@ use crate::model::{
     Address, Attached, BindAsk, BindError, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram,
     ChainId, Connections, Container, ContainerRef, Element, Flow, FlowFilter, Frontend, Host,
     InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link,
-    LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule, PortFacts,
+    LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Origin, Owners, Pid, PolicyRule, PortFacts,
     PortSocket, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket,
-    SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
+    SocketFilter, SocketInode, SocketUnit, SourceReport, TlsAsk, Watched,
 };
 use crate::node::{
     Attachments, Attempts, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Node,
@@ -158,6 +158,14 @@ impl Processes for Recorder<'_> {
 
     fn cgroup_path(&self, id: u64) -> Read<Option<CgroupPath>> {
         keep!(self.cgroup_paths, id, self.node.cgroup_path(id))
+    }
+
+    fn origin(&self, pid: Pid) -> Read<Option<Origin>> {
+        keep!(self.origins, pid, self.node.origin(pid))
+    }
+
+    fn socket_units(&self) -> Read<Vec<SocketUnit>> {
+        self.once(|facts| &mut facts.socket_units, |node| node.socket_units())
     }
 }
 

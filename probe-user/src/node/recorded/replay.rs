@@ -10,9 +10,10 @@ use crate::model::{
     Address, Attached, BindAsk, BindError, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram,
     ChainId, Connections, Container, ContainerRef, Element, Flow, FlowFilter, Frontend, Gap,
     GapKind, Host, Impact, InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk,
-    KubeContext, KubeObjects, Link, LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Owners,
-    Pid, PolicyRule, PortFacts, PortSocket, Process, Read, Route, RouteFound, RouteQuery, Rule,
-    Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
+    KubeContext, KubeObjects, Link, LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Origin,
+    Owners, Pid, PolicyRule, PortFacts, PortSocket, Process, Read, Route, RouteFound, RouteQuery,
+    Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SocketUnit, SourceReport, TlsAsk,
+    Watched,
 };
 use crate::node::{
     Attachments, Attempts, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Observed,
@@ -252,6 +253,15 @@ impl Processes for Recorded {
     fn cgroup_path(&self, id: u64) -> Read<Option<CgroupPath>> {
         let known = self.recording.facts.cgroup_paths.get(&id).cloned();
         known.unwrap_or_else(|| nothing(Impact::Name, "the path of a cgroup was"))
+    }
+
+    // Nothing depends on these: what was not recorded is not told.
+    fn origin(&self, pid: Pid) -> Read<Option<Origin>> {
+        self.recording.facts.origins.get(&pid).cloned().unwrap_or_default()
+    }
+
+    fn socket_units(&self) -> Read<Vec<SocketUnit>> {
+        self.recording.facts.socket_units.clone().unwrap_or_default()
     }
 }
 

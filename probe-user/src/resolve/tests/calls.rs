@@ -49,6 +49,8 @@ counted! {
     Processes {
         processes(pids: &[Pid]) -> Read<Vec<Process>>;
         cgroup_path(id: u64) -> Read<Option<CgroupPath>>;
+        origin(pid: Pid) -> Read<Option<Origin>>;
+        socket_units() -> Read<Vec<SocketUnit>>;
     }
     Attachments {
         attached(netns: &[NetnsId]) -> Read<Vec<Attached>>;

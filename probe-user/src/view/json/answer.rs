@@ -11,8 +11,8 @@ use crate::view::shell;
 
 use super::{
     CauseCode, Certificate, Cluster, Component, ConditionCode, Container, Ending, EvidenceCode,
-    FindingCode, FixKind, Flows, GapKind, Held, HopKind, Impact, Pod, Process, Proto, Service,
-    SocketState, Vantage, Verdict,
+    FindingCode, FixKind, Flows, GapKind, Held, HopKind, Impact, Package, Pod, Process, Proto,
+    Repository, Service, Session, SocketState, SocketUnit, Vantage, Verdict,
 };
 
 /// The node, and the rights it was read with.
@@ -422,6 +422,15 @@ pub struct End<'a> {
     pub certificate: Option<Certificate<'a>>,
     /// The systemd unit or scope.
     pub unit: Option<&'a str>,
+    /// The socket units of systemd that the listener can be of, by their files: several where
+    /// that is not to be told.
+    pub socket_units: Vec<SocketUnit<'a>>,
+    /// The package that has the executable of `process`; null where no package manager has.
+    pub package: Option<Package<'a>>,
+    /// The git repository that the working directory of `process` is in.
+    pub repository: Option<Repository<'a>>,
+    /// The login or job that `process` was started from.
+    pub session: Option<Session<'a>>,
     /// How the container, pod and cluster are known.
     pub evidence: Vec<Evidence<'a>>,
 }
@@ -442,6 +451,10 @@ impl<'a> From<&'a model::End> for End<'a> {
             component: end.component.as_ref().map(Into::into),
             certificate: end.certificate.as_ref().map(Into::into),
             unit: end.unit.as_deref(),
+            socket_units: end.socket_units.iter().map(Into::into).collect(),
+            package: end.origin.as_ref().and_then(|o| o.package.as_ref()).map(Into::into),
+            repository: end.origin.as_ref().and_then(|o| o.repository.as_ref()).map(Into::into),
+            session: end.session.as_ref().map(Into::into),
             evidence: end.evidence.iter().map(Into::into).collect(),
         }
     }

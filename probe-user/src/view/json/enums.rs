@@ -341,6 +341,28 @@ words! {
 }
 
 words! {
+    /// The package managers.
+    PackageManager = PackageManager {
+        /// Debian's and Ubuntu's.
+        Dpkg,
+        /// Alpine's.
+        Apk,
+        /// That of Fedora, Red Hat and SUSE.
+        Rpm,
+    }
+}
+
+words! {
+    /// The kinds of sessions.
+    SessionKind = SessionKind {
+        /// Somebody who is logged in by SSH.
+        Ssh,
+        /// A job that runs at a time.
+        Cron,
+    }
+}
+
+words! {
     /// Whether a process runs.
     ProcessState = ProcessState {
         /// It does, or could.

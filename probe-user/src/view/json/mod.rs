@@ -11,6 +11,7 @@ mod fleet;
 mod flows;
 mod held;
 mod list;
+mod origin;
 mod owner;
 mod wait;
 
@@ -32,6 +33,7 @@ pub use fleet::*;
 pub use flows::*;
 pub use held::*;
 pub use list::*;
+pub use origin::*;
 pub use owner::*;
 pub use wait::*;
 
