@@ -170,6 +170,7 @@ fn a_listener_of_systemds_is_that_of_its_socket_unit() -> Test {
     let held = &run.json["binds"][0]["held"][0];
     let stop = serde_json::json!(["systemctl", "stop", "wp.socket", "wp-web.service"]);
     ensure!(held["fix"]["command"] == stop, "{held}");
+    ensure!(held["text"].to_string().contains("systemd, pid 1, of wp.socket"), "{held}");
     // Not at this address: no unit's.
     let run = ask(&["28148/tcp"])?;
     ensure!(end(&run)?["socket_units"] == serde_json::json!([]), "{}", run.stdout);

@@ -168,6 +168,10 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         None if cli.targets.is_empty() => on_node(&cli.global, None, |node| {
             list(node, &cli.global, &ListArgs::default(), &mut out)
         })?,
+        None if cli.targets.iter().any(|target| cli::unix_target(target).is_some()) => {
+            let names = unix_targets(cli)?;
+            on_node(&cli.global, None, |node| unix(node, &cli.global, &names, &mut out))?
+        }
         None => {
             let queries = queries(&cli.global, &cli.targets)?;
             on_node(&cli.global, cli.watch, |node| ask(node, cli, &queries, &mut out))?
@@ -265,6 +269,70 @@ fn save(recorder: &Recorder<'_>, path: &Path, redact: bool) -> Result<(), Failur
         node::redact(&mut recording);
     }
     recording.save(path).map_err(|error| Failure::Tool(error.to_string()))
+}
+
+/// The UNIX sockets that are asked for: they are a question of their own.
+fn unix_targets(cli: &Cli) -> Result<Vec<String>, Failure> {
+    if cli.flows || cli.tls || cli.watch.is_some() {
+        let why = "--flows, --tls and --watch are about ports: leave them out";
+        return Err(Failure::Usage(why.to_owned()));
+    }
+    let one = |target: &String| {
+        cli::unix_target(target).ok_or_else(|| {
+            Failure::Usage(format!("{target:?} is no path: ask for ports and for paths apart"))
+        })
+    };
+    cli.targets.iter().map(one).collect()
+}
+
+/// Answers who listens on UNIX sockets.
+fn unix(
+    node: &dyn Node,
+    global: &Global,
+    names: &[String],
+    out: &mut impl Write,
+) -> Result<Exit, Failure> {
+    let answers: Vec<_> = names.iter().map(|name| resolve::unix(node, name)).collect();
+    let host = node.host().value;
+    let sources = node.sources();
+    if global.json {
+        view::json::write(&view::json::unix(&answers, &host, &sources), out)?;
+    } else {
+        let text = view::unix::answers(&answers, &host, &style(global), global.verbose > 0);
+        out.write_all(text.as_bytes())?;
+    }
+    Ok(Exit::of(answers.iter().map(|answer| answer.verdict)))
+}
+
+/// Lists what has no port.
+fn list_others(
+    node: &dyn Node,
+    global: &Global,
+    args: &ListArgs,
+    out: &mut impl Write,
+) -> Result<Exit, Failure> {
+    let (rows, gaps) = resolve::list_others(node, !args.all_sockets);
+    let host = node.host().value;
+    match list_output(global, args)? {
+        ListOutput::Json => {
+            let sources = node.sources();
+            view::json::write(&view::json::sockets(&rows, &gaps, &host, &sources), out)?;
+        }
+        ListOutput::Table | ListOutput::Wide => {
+            let text = view::unix::table(&rows, &gaps, &host, &style(global));
+            out.write_all(text.as_bytes())?;
+        }
+        ListOutput::Ndjson | ListOutput::Csv => {
+            let why = "sockets without ports are listed as a table or as JSON: -o table, --json";
+            return Err(Failure::Usage(why.to_owned()));
+        }
+    }
+    let verdict = match (rows.is_empty(), gaps.is_empty()) {
+        (false, _) => Verdict::Found,
+        (true, true) => Verdict::NotFound,
+        (true, false) => Verdict::Unknown,
+    };
+    Ok(Exit::of([verdict]))
 }
 
 /// Understands all targets before anything is read.
@@ -402,6 +470,9 @@ fn list(
     args: &ListArgs,
     out: &mut impl Write,
 ) -> Result<Exit, Failure> {
+    if args.unix || args.all_sockets {
+        return list_others(node, global, args, out);
+    }
     let filter = ListFilter {
         proto: match (args.tcp, args.udp) {
             (true, false) => Some(Proto::Tcp),

@@ -20,7 +20,7 @@ use crate::view::ColorChoice;
 pub use bind::{BindArgs, Reuse};
 pub use fleet::{CalledAs, FleetArgs, FleetCommand, called_as, complete, parse_plugin};
 pub use names::Names;
-pub use target::{BadTarget, parse_target};
+pub use target::{BadTarget, parse_target, unix_target};
 pub use trace::TraceArgs;
 pub use tui::{ConfigCommand, TuiArgs};
 pub use wait::{FreeArgs, Until, WaitArgs};
@@ -35,6 +35,7 @@ Examples:
   whereis-port 8000-8010             a range
   whereis-port https                 a name of /etc/services
   whereis-port http://localhost:3000/ a URL; a name of /etc/hosts at each of its addresses
+  whereis-port /run/docker.sock      who listens on a UNIX socket; @NAME for an abstract one
   whereis-port --json 6443 | jq -r '.answers[].paths[].end.process.name'
   whereis-port 8080 --watch 5s       also where a proxy on it leads, learnt from its traffic
   whereis-port 8080 --flows          also every connection on it, and who serves each
@@ -389,6 +390,21 @@ pub struct ListArgs {
     /// IPv6 (dual-stack sockets included)
     #[arg(short = '6', long, help_heading = "Filters")]
     pub ipv6: bool,
+    /// UNIX sockets that take connections or messages, in place of ports
+    #[arg(
+        short = 'x',
+        long,
+        help_heading = "Filters",
+        conflicts_with_all = ["tcp", "udp", "ipv4", "ipv6", "netns", "pid", "container", "process", "sort", "ndjson"]
+    )]
+    pub unix: bool,
+    /// The same, and raw and packet sockets: they see what is sent to any port
+    #[arg(
+        long,
+        help_heading = "Filters",
+        conflicts_with_all = ["tcp", "udp", "ipv4", "ipv6", "netns", "pid", "container", "process", "sort", "ndjson"]
+    )]
+    pub all_sockets: bool,
     /// Only this network namespace, by name or inode number
     #[arg(long, value_name = "NETNS", help_heading = "Filters")]
     pub netns: Option<String>,

@@ -35,12 +35,21 @@ pub fn parse_target(target: &str, names: &Names) -> Result<Vec<Query>, BadTarget
     })
 }
 
+/// The UNIX socket that a target names: a whole path, or an abstract name behind `@`.
+pub fn unix_target(target: &str) -> Option<String> {
+    let target = target.trim();
+    let name = target.strip_prefix("unix://").or(target.strip_prefix("unix:")).unwrap_or(target);
+    // Abstract names have dashes and slashes; one that looks like an address of mail is none.
+    let is_name = name.starts_with('/') || name.len() > 1 && name.starts_with('@');
+    is_name.then(|| name.to_owned())
+}
+
 fn understand(target: &str, names: &Names) -> Result<Vec<Query>, String> {
     if let Some((scheme, rest)) = target.split_once("://") {
         return url(target, scheme, rest, names);
     }
     if target.contains('/') && looks_like_path(target) {
-        return Err("it looks like a path".to_owned());
+        return Err("it looks like a path: of a socket, write all of it, from / on".to_owned());
     }
     // As `docker ps` writes it: what is published, and the port inside.
     if let Some((outer, inner)) = target.split_once("->") {
@@ -182,7 +191,7 @@ fn usual_port(scheme: &str) -> Option<u16> {
 fn url(target: &str, scheme: &str, rest: &str, names: &Names) -> Result<Vec<Query>, String> {
     let scheme = scheme.to_ascii_lowercase();
     if matches!(scheme.as_str(), "unix" | "file") {
-        return Err("it looks like a path".to_owned());
+        return Err("it looks like a path: of a socket, write all of it, from / on".to_owned());
     }
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let authority = rest.get(..end).unwrap_or_default();

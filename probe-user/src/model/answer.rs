@@ -77,6 +77,8 @@ pub enum FindingCode {
     PortShared,
     /// A listener on all addresses leaves IPv4 alone.
     Ipv6Only,
+    /// A child that runs another program has the listener as well.
+    Inherited,
     /// Nothing listens where connections lead, but something has the port at another address.
     OtherAddress,
     /// Nothing has the port in the namespace where connections lead, but others there.

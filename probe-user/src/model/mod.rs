@@ -22,6 +22,7 @@ mod host;
 mod kube;
 mod net;
 mod origin;
+mod other;
 mod owner;
 mod process;
 mod query;
@@ -62,6 +63,9 @@ pub use net::{KernelPort, Netns};
 pub use origin::{
     Listens, Origin, Package, PackageManager, Repository, Session, SessionKind, SocketUnit,
     apk_owner, checked_out,
+};
+pub use other::{
+    FileId, OtherKind, OtherPlace, OtherSocket, SocketFile, UnixAnswer, UnixClient, UnixListener,
 };
 pub use owner::{Owner, Owners};
 pub use process::{Ancestor, Process, StartTime};

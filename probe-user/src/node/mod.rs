@@ -11,9 +11,10 @@ use crate::model::{
     Address, Attached, BindAsk, BindError, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram,
     ChainId, Connections, Container, ContainerRef, Element, Flow, FlowFilter, Frontend, Host,
     InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link,
-    LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Origin, Owners, Pid, PolicyRule, PortFacts,
-    PortSocket, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket,
-    SocketFilter, SocketInode, SocketUnit, SourceReport, TlsAsk, Watched,
+    LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Origin, OtherSocket, Owners, Pid,
+    PolicyRule, PortFacts, PortSocket, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset,
+    Set, SetId, Socket, SocketFile, SocketFilter, SocketInode, SocketUnit, SourceReport, TlsAsk,
+    Watched,
 };
 
 #[cfg(feature = "fuzzing")]
@@ -88,6 +89,13 @@ pub trait Sockets {
 
     /// Who holds these sockets.
     fn owners(&self, inodes: &BTreeSet<SocketInode>) -> Read<Owners>;
+
+    /// The sockets of these namespaces that have no port: UNIX sockets that have a name or are
+    /// connected with one that has, and those that see packets as they are.
+    fn other_sockets(&self, netns: &[NetnsId]) -> Read<Vec<OtherSocket>>;
+
+    /// What is at a path, as the tool sees it.
+    fn socket_file(&self, path: &str) -> SocketFile;
 
     /// Ports the kernel holds in these namespaces that links do not tell of
     /// (WireGuard, L2TP, FOU, NFS, lockd).

@@ -208,8 +208,10 @@ fn advice(place: Unserved, socket: &Socket) -> Advice {
 /// Nothing has the port in a pod or container: what else is there?
 fn other_ports(facts: &Facts<'_>, place: Unserved, end: Option<&End>) -> Option<Finding> {
     let home = place.netns == facts.host.own_netns || Some(place.netns) == facts.host.host_netns;
+    // A cluster's node has ports of many others.
+    let is_node = end.is_some_and(|end| end.cluster.is_some() && end.pod.is_none());
     // Of UDP nothing tells a server's port from a client's.
-    if home || place.proto != Proto::Tcp {
+    if home || is_node || place.proto != Proto::Tcp {
         return None;
     }
     let to = place.at.ip();

@@ -30,6 +30,7 @@ mod reverse;
 mod route;
 mod ruled;
 mod turn;
+mod unix;
 mod walk;
 mod world;
 
@@ -50,6 +51,7 @@ pub use kube::{name_services, read as read_kube};
 pub use learn::{Learner, WINDOW};
 pub use list::{ListFilter, list};
 pub use reverse::reverse;
+pub use unix::{list_others, unix};
 
 use crate::model::{
     Answer, Capability, Command, Container, Ending, Gap, GapKind, GapSource, Impact, KernelPort,

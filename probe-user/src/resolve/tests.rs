@@ -10,10 +10,10 @@ use crate::model::{
     ContainerRef, Element, Ending, Flow, FlowFilter, Frontend, Gap, GapKind, GapSource, HopKind,
     Host, Impact, InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext,
     KubeObjects, Link, LinkKind, LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Network,
-    Origin, Owner, Owners, Pid, PolicyRule, Port, PortFacts, PortRange, PortSocket, Process, Proto,
-    Published, Query, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Runtime, Scope, Set,
-    SetId, Socket, SocketFilter, SocketInode, SocketState, SocketUnit, SourceReport, StartTime,
-    Teller, TlsAsk, ToldBy, Vantage, Verdict, Watched,
+    Origin, OtherSocket, Owner, Owners, Pid, PolicyRule, Port, PortFacts, PortRange, PortSocket,
+    Process, Proto, Published, Query, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Runtime,
+    Scope, Set, SetId, Socket, SocketFile, SocketFilter, SocketInode, SocketState, SocketUnit,
+    SourceReport, StartTime, Teller, TlsAsk, ToldBy, Vantage, Verdict, Watched,
 };
 use crate::node::{
     Attachments, Attempts, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Node,
@@ -325,6 +325,12 @@ impl Sockets for TestNode {
     }
     fn kernel_ports(&self, netns: &[NetnsId]) -> Read<Vec<KernelPort>> {
         of(&self.kernel_ports, netns, |p| p.netns)
+    }
+    fn other_sockets(&self, _: &[NetnsId]) -> Read<Vec<OtherSocket>> {
+        Read::default()
+    }
+    fn socket_file(&self, _: &str) -> SocketFile {
+        SocketFile::Missing
     }
     fn connections(&self, _: &[NetnsId]) -> Vec<Connections> {
         Vec::new()

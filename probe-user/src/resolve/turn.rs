@@ -41,7 +41,7 @@ pub(super) fn by_unit(facts: &Facts<'_>, end: &mut End, socket: &Socket) {
 }
 
 /// Whether a process is the service manager of the PID namespace that is seen.
-fn is_systemd(process: &Process) -> bool {
+pub(super) fn is_systemd(process: &Process) -> bool {
     process.pid == 1 && process.uid == 0 && !process.own_word && process.name() == "systemd"
 }
 
@@ -80,8 +80,12 @@ pub(super) fn stop(end: &End) -> Option<Advice> {
         (_, [_, _, ..]) => None,
         (_, []) => of_unit(end, process),
     };
-    let kill = || Command::new("kill").arg(process.pid.to_string()).into();
-    Some(Advice::from("end it: ").and("", by_owner.unwrap_or_else(kill)))
+    Some(by_owner.map_or_else(|| kill(process), |stop| Advice::from("end it: ").and("", stop)))
+}
+
+/// By a signal to the process.
+pub(super) fn kill(process: &Process) -> Advice {
+    Advice::from("end it: ").command(Command::new("kill").arg(process.pid.to_string()))
 }
 
 fn of_pod(end: &End, pod: &Pod) -> Option<Advice> {
@@ -123,7 +127,8 @@ fn of_pod(end: &End, pod: &Pod) -> Option<Advice> {
     })
 }
 
-fn of_container(container: &Container, process: &Process) -> Option<Advice> {
+/// How a container is stopped, by what made it.
+pub(super) fn of_container(container: &Container, process: &Process) -> Option<Advice> {
     if let Some(service) = container.swarm_service() {
         return Some(Command::new("docker service scale").name(format!("{service}=0")).into());
     }

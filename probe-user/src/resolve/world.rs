@@ -18,9 +18,9 @@ use crate::model::{
     Address, Attached, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId, Container,
     ContainerRef, Element, Flow, FlowFilter, Frontend, Gap, Host, InputFound, InputQuery, IpSet,
     IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute, Neighbour,
-    NetSettings, Netns, NetnsId, Origin, Owners, Pid, PolicyRule, PortFacts, PortSocket, Process,
-    Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter,
-    SocketInode, SocketUnit, TlsAsk, Watched,
+    NetSettings, Netns, NetnsId, Origin, OtherSocket, Owners, Pid, PolicyRule, PortFacts,
+    PortSocket, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket,
+    SocketFilter, SocketInode, SocketUnit, TlsAsk, Watched,
 };
 use crate::node::Node;
 
@@ -104,6 +104,7 @@ struct Known {
     every_address: OnceCell<Fact<Rc<[Address]>>>,
     routes: OfNetns<Route>,
     kernel_ports: OfNetns<KernelPort>,
+    other_sockets: OfNetns<OtherSocket>,
     rulesets: OfNetns<Ruleset>,
     frontends: OfNetns<Frontend>,
     settings: OfNetns<NetSettings>,
@@ -188,6 +189,7 @@ impl<'a> World<'a> {
         addresses: Address;
         routes: Route;
         kernel_ports: KernelPort, by |one| (one.netns, one.proto, one.port, one.what.clone());
+        other_sockets: OtherSocket, by |one| (one.netns, one.kind, one.inode);
         rulesets: Ruleset, by |one| one.netns;
         frontends: Frontend, by |one| (one.netns, one.address, one.port, one.proto, one.mark);
         settings: NetSettings, by |one| one.netns;

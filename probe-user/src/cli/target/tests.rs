@@ -164,6 +164,22 @@ fn what_is_no_port_is_named_with_the_reason() {
 }
 
 #[test]
+fn a_path_or_an_abstract_name_is_a_unix_socket() {
+    let of = |target| unix_target(target);
+    assert_eq!(of("/run/docker.sock").as_deref(), Some("/run/docker.sock"));
+    assert_eq!(of("unix:///run/docker.sock").as_deref(), Some("/run/docker.sock"));
+    assert_eq!(of("unix:/run/x").as_deref(), Some("/run/x"));
+    assert_eq!(of("@/tmp/x-1").as_deref(), Some("@/tmp/x-1"));
+    for other in ["80", "run/x", "./x.sock", "@", "file:///run/x", "unix://", "80/tcp", "me@host"] {
+        assert_eq!(of(other), None, "{other}");
+    }
+    for target in ["./x.sock", "file:///run/x", "~/x"] {
+        let error = parse_target(target, &names()).unwrap_err().to_string();
+        assert!(error.contains("looks like a path"), "{error}");
+    }
+}
+
+#[test]
 fn a_password_is_not_repeated() {
     let error = parse_target("redis://me:secret@nowhere.example", &names()).unwrap_err();
     assert!(!error.to_string().contains("secret"), "{error}");

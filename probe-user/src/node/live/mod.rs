@@ -29,6 +29,7 @@ mod nat;
 mod netlink;
 mod netns;
 mod origin;
+mod other;
 mod owners;
 mod ports;
 mod probes;
@@ -64,8 +65,9 @@ use crate::model::{
     Address, Certificate, CgroupPath, Connections, Container, ContainerRef, Flow, FlowFilter, Gap,
     GapKind, GapSource, Host, Impact, InputFound, InputQuery, KernelPort, KubeAsk, KubeContext,
     KubeObjects, Link, LinkKind, LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Origin,
-    Owners, Pid, PolicyRule, PortFacts, PortRange, PortSocket, Process, Read, Route, RouteFound,
-    RouteQuery, Socket, SocketFilter, SocketInode, SocketUnit, SourceReport, TlsAsk, Watched,
+    OtherSocket, Owners, Pid, PolicyRule, PortFacts, PortRange, PortSocket, Process, Read, Route,
+    RouteFound, RouteQuery, Socket, SocketFile, SocketFilter, SocketInode, SocketUnit,
+    SourceReport, TlsAsk, Watched,
 };
 pub use bind::{HeldPort, hold_port};
 pub use clock::local_offset;
@@ -109,6 +111,7 @@ pub struct LiveNode {
     addresses: Memo<Address>,
     routes: Memo<rtnl::Routed>,
     kernel_ports: Memo<KernelPort>,
+    other_sockets: Memo<OtherSocket>,
     port_sockets: RefCell<Vec<ports::PortsRead>>,
     port_facts: Memo<PortFacts>,
     /// Sockets whose holders the probe was not asked for.
@@ -189,6 +192,7 @@ impl LiveNode {
             addresses: RefCell::default(),
             routes: RefCell::default(),
             kernel_ports: RefCell::default(),
+            other_sockets: RefCell::default(),
             port_sockets: RefCell::default(),
             port_facts: RefCell::default(),
             unprobed: RefCell::default(),
@@ -629,6 +633,14 @@ impl Sockets for LiveNode {
             }
             read
         })
+    }
+
+    fn other_sockets(&self, netns: &[NetnsId]) -> Read<Vec<OtherSocket>> {
+        self.other_sockets_inside(netns)
+    }
+
+    fn socket_file(&self, path: &str) -> SocketFile {
+        self.file_of_socket(path)
     }
 
     fn port_sockets(&self, netns: &[NetnsId], filter: &SocketFilter) -> Read<Vec<PortSocket>> {

@@ -17,7 +17,10 @@ macro_rules! of_netns {
         }
     };
     ($make:ident, Sockets) => {
-        $make! { kernel_ports: KernelPort, Owner, "the kernel's own ports in some namespaces were"; }
+        $make! {
+            kernel_ports: KernelPort, Owner, "the kernel's own ports in some namespaces were";
+            other_sockets: OtherSocket, Owner, "sockets without ports of some namespaces were";
+        }
     };
     ($make:ident, Netfilter) => {
         $make! { rulesets: Ruleset, Port, "the packet rules of some namespaces were"; }
@@ -62,9 +65,9 @@ use crate::model::{
     Address, Attached, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId, Container,
     ContainerRef, Element, Flow, FlowFilter, Frontend, Gap, Host, InputFound, InputQuery, IpSet,
     IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute, Neighbour,
-    NetSettings, Netns, NetnsId, Origin, Owners, Pid, PolicyRule, PortFacts, PortSocket, Process,
-    Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter,
-    SocketInode, SocketUnit, SourceReport, TlsAsk, Watched,
+    NetSettings, Netns, NetnsId, Origin, OtherSocket, Owners, Pid, PolicyRule, PortFacts,
+    PortSocket, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket,
+    SocketFile, SocketFilter, SocketInode, SocketUnit, SourceReport, TlsAsk, Watched,
 };
 
 pub use everything::read_everything;
@@ -228,6 +231,12 @@ facts! {
     /// Sockets in any state. Older recordings have none.
     #[serde(default, skip_serializing_if = "Table::is_empty")]
     port_sockets: Table<SocketsOf, Vec<PortSocket>>,
+    /// Sockets without ports.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    other_sockets: Table<Vec<NetnsId>, Vec<OtherSocket>>,
+    /// What is at paths of sockets.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    socket_files: Table<String, SocketFile>,
     /// What decides who may have a port. Older recordings have none.
     #[serde(default, skip_serializing_if = "Table::is_empty")]
     port_facts: Table<Vec<NetnsId>, Vec<PortFacts>>,

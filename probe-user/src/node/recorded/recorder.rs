@@ -10,9 +10,10 @@ use crate::model::{
     Address, Attached, BindAsk, BindError, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram,
     ChainId, Connections, Container, ContainerRef, Element, Flow, FlowFilter, Frontend, Host,
     InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link,
-    LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Origin, Owners, Pid, PolicyRule, PortFacts,
-    PortSocket, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket,
-    SocketFilter, SocketInode, SocketUnit, SourceReport, TlsAsk, Watched,
+    LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Origin, OtherSocket, Owners, Pid,
+    PolicyRule, PortFacts, PortSocket, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset,
+    Set, SetId, Socket, SocketFile, SocketFilter, SocketInode, SocketUnit, SourceReport, TlsAsk,
+    Watched,
 };
 use crate::node::{
     Attachments, Attempts, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Node,
@@ -143,6 +144,12 @@ impl Sockets for Recorder<'_> {
 
     fn owners(&self, inodes: &BTreeSet<SocketInode>) -> Read<Owners> {
         keep!(self.owners, inodes.clone(), self.node.owners(inodes))
+    }
+
+    fn socket_file(&self, path: &str) -> SocketFile {
+        let found = self.node.socket_file(path);
+        self.facts().socket_files.keep(path.to_owned(), Read::whole(found.clone()));
+        found
     }
 
     // They are not recorded.

@@ -9,8 +9,8 @@ use super::names::{Kind, Names};
 use super::scrub::program;
 use super::{Facts, Recording};
 use crate::model::{
-    Attachment, CgroupPath, Command, Container, ContainerRef, LinkKind, Listens, Pod, Process,
-    SourceReport,
+    Attachment, CgroupPath, Command, Container, ContainerRef, LinkKind, Listens, OtherPlace, Pod,
+    Process, SocketFile, SourceReport,
 };
 
 /// Replaces the names of hosts, users, containers, images, networks, pods,
@@ -118,6 +118,20 @@ impl Names {
             found.socket.address = self.ip(found.socket.address);
             if let Some(peer) = &mut found.peer {
                 peer.set_ip(self.ip(peer.ip()));
+            }
+        }
+        for socket in facts.other_sockets.iter_mut().flat_map(|a| &mut a.read.value) {
+            match &mut socket.at {
+                OtherPlace::Path(path, _) => replace(path, |path| self.path(path)),
+                OtherPlace::Abstract(name) => replace(name, |name| self.path(name)),
+                OtherPlace::Protocol(_, address) => *address = address.map(|ip| self.ip(ip)),
+                OtherPlace::Device(..) => {}
+            }
+        }
+        for asked in facts.socket_files.iter_mut() {
+            replace(&mut asked.asked, |path| self.path(path));
+            if let SocketFile::Unknown(why) = &mut asked.read.value {
+                replace(why, |why| self.message(why));
             }
         }
         for link in facts.links.iter_mut().flat_map(|a| &mut a.read.value) {

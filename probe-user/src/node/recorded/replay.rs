@@ -11,9 +11,9 @@ use crate::model::{
     ChainId, Connections, Container, ContainerRef, Element, Flow, FlowFilter, Frontend, Gap,
     GapKind, Host, Impact, InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk,
     KubeContext, KubeObjects, Link, LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Origin,
-    Owners, Pid, PolicyRule, PortFacts, PortSocket, Process, Read, Route, RouteFound, RouteQuery,
-    Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SocketUnit, SourceReport, TlsAsk,
-    Watched,
+    OtherSocket, Owners, Pid, PolicyRule, PortFacts, PortSocket, Process, Read, Route, RouteFound,
+    RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFile, SocketFilter, SocketInode,
+    SocketUnit, SourceReport, TlsAsk, Watched,
 };
 use crate::node::{
     Attachments, Attempts, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Observed,
@@ -235,6 +235,14 @@ impl Sockets for Recorded {
             all.gaps.push(unrecorded(Impact::Owner, "the owners of some sockets were"));
         }
         all
+    }
+
+    fn socket_file(&self, path: &str) -> SocketFile {
+        let known = self.recording.facts.socket_files.get(&path.to_owned());
+        known.map_or_else(
+            || SocketFile::Unknown("it was not looked at when this was recorded".to_owned()),
+            |read| read.value.clone(),
+        )
     }
 
     fn connections(&self, _: &[NetnsId]) -> Vec<Connections> {

@@ -44,6 +44,8 @@ counted! {
         port_sockets(netns: &[NetnsId], filter: &SocketFilter) -> Read<Vec<PortSocket>>;
         owners(inodes: &BTreeSet<SocketInode>) -> Read<Owners>;
         kernel_ports(netns: &[NetnsId]) -> Read<Vec<KernelPort>>;
+        other_sockets(netns: &[NetnsId]) -> Read<Vec<OtherSocket>>;
+        socket_file(path: &str) -> SocketFile;
         connections(netns: &[NetnsId]) -> Vec<Connections>;
     }
     Processes {

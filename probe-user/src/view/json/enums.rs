@@ -332,11 +332,29 @@ words! {
         PortShared,
         /// A listener on all addresses leaves IPv4 alone.
         Ipv6Only,
+        /// A child that runs another program has the listener as well.
+        Inherited,
         /// Nothing listens where connections lead, but something has the port at another
         /// address.
         OtherAddress,
         /// Nothing has the port in the namespace where connections lead, but others there.
         OtherPort,
+    }
+}
+
+words! {
+    /// The kinds of sockets that have no port.
+    OtherKind = OtherKind {
+        /// UNIX, of connections that are streams.
+        UnixStream,
+        /// UNIX, of connections that keep messages apart.
+        UnixSeqpacket,
+        /// UNIX, of messages.
+        UnixDatagram,
+        /// Sees every packet of an IP protocol.
+        Raw,
+        /// Sees every packet of a device.
+        Packet,
     }
 }
 

@@ -13,6 +13,7 @@ mod held;
 mod list;
 mod origin;
 mod owner;
+mod unix;
 mod wait;
 
 use std::io::{self, Write};
@@ -35,6 +36,7 @@ pub use held::*;
 pub use list::*;
 pub use origin::*;
 pub use owner::*;
+pub use unix::*;
 pub use wait::*;
 
 use super::sanitize::SafeJson;
@@ -124,6 +126,8 @@ pub fn schema() -> String {
         generator.subschema_for::<DoctorDocument<'_>>(),
         generator.subschema_for::<BindsDocument<'_>>(),
         generator.subschema_for::<WaitDocument<'_>>(),
+        generator.subschema_for::<UnixDocument<'_>>(),
+        generator.subschema_for::<SocketsDocument<'_>>(),
         generator.subschema_for::<FreeDocument<'_>>(),
         generator.subschema_for::<StartLine<'_>>(),
         generator.subschema_for::<EventLine<'_>>(),

@@ -12,7 +12,7 @@ use crate::view::words;
 use super::certificate;
 
 /// Columns for the labels.
-pub(super) const LABEL: usize = 11;
+pub(in crate::view) const LABEL: usize = 11;
 /// How many further owners are listed without `-v`.
 const OWNERS: usize = 8;
 

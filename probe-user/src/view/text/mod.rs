@@ -20,7 +20,10 @@ mod shared;
 mod tree;
 mod verdict;
 
-use crate::model::{Answer, Gap, Host, KubeContext, Listing, Path, Scope, SourceReport, Verdict};
+use crate::model::{
+    Answer, End, Endpoint, Gap, Hop, HopKind, Host, KubeContext, Listing, Path, Proto, Scope,
+    SourceReport, Verdict,
+};
 
 use super::doctor;
 use super::layout::Page;
@@ -152,6 +155,23 @@ fn taken_from(page: &mut Page<'_>, root: &tree::Node<'_>) {
         places => format!("connections from {}", places.join(", ")),
     };
     page.entry("    ", ("takes", end::LABEL, Ink::Dim), &text);
+}
+
+pub(super) use end::LABEL;
+
+/// Writes what is known of who has something that is no step of a way.
+pub(super) fn end(page: &mut Page<'_>, indent: &str, end: &End, host: &Host, verbose: bool) {
+    let hop = Hop {
+        kind: HopKind::Listener,
+        netns: None,
+        endpoint: Endpoint { address: None, name: None, port: None },
+        proto: Proto::Tcp,
+        detail: String::new(),
+        share: None,
+        socket: None,
+        evidence: Vec::new(),
+    };
+    end::write(page, indent, end, &hop, host, verbose);
 }
 
 /// Writes what could not be read.
