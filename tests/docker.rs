@@ -328,3 +328,29 @@ fn the_daemons_resolver_in_a_container_belongs_to_dockerd() -> Test {
     ensure!(resolver.container().is_none(), "dockerd is in no container: {}", resolver.0);
     Ok(())
 }
+
+#[test]
+fn who_holds_a_published_port_is_stopped_as_it_was_started() -> Test {
+    lab::docker_or_skip!();
+    let docker = Docker::shared()?;
+    let compose = "--label com.docker.compose.project=shop --label com.docker.compose.service=api";
+    let options = format!("{compose} -p 127.0.0.1:21131:80");
+    let _api = docker.run("shop-api-1", &options, "listen tcp [::]:80")?;
+    let _plain = docker.run("alone", "-p 127.0.0.1:21132:80", "listen tcp [::]:80")?;
+    let run = docker.lab().whereis(&["21131/tcp"])?;
+    let container = &run.is_found()?.path_in(docker.lab().host())?.end()["container"];
+    let named = serde_json::json!({ "project": "shop", "service": "api" });
+    ensure!(container["compose"] == named, "{container}");
+    let text = docker.lab().tool().arg("21131/tcp").run()?.stdout;
+    ensure!(text.contains("compose shop, service api"), "{text}");
+    // The port is held by docker-proxy; not that, nor all of Docker, is to be ended.
+    for (port, stop) in [
+        ("21131", &["docker", "compose", "-p", "shop", "stop", "api"][..]),
+        ("21132", &["docker", "stop", "alone"]),
+    ] {
+        let run = docker.lab().whereis(&["bind", &format!("127.0.0.1:{port}/tcp")])?;
+        let held = &run.json["binds"][0]["held"][0];
+        ensure!(held["fix"]["command"] == serde_json::json!(stop), "{}", run.stdout);
+    }
+    Ok(())
+}

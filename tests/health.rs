@@ -236,3 +236,21 @@ fn a_forwarder_that_is_stopped_is_noticed_on_the_way() -> Test {
     kill_process(pid, Signal::CONT)?;
     Ok(())
 }
+
+#[test]
+fn a_child_with_another_program_that_has_the_listener_is_noticed() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let listener = within(lab.host(), || Ok(std::net::TcpListener::bind("127.0.0.1:28013")?))?;
+    ensure!(noticed(&lab.whereis(&["28013/tcp"])?)?.is_empty());
+    rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::empty())?;
+    let child = std::process::Command::new("sleep").arg("100").spawn();
+    rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::CLOEXEC)?;
+    let mut child = child?;
+    let run = lab.whereis(&["28013/tcp"]);
+    child.kill()?;
+    child.wait()?;
+    let run = run?;
+    ensure!(noticed(&run)?.contains(&"inherited"), "{}", run.stdout);
+    Ok(())
+}

@@ -108,6 +108,19 @@ fn fill(node: &KubeletNode) -> Test {
             ]}),
         ),
         pod(
+            "inward",
+            &json!({"containers": [
+                container("main", "listen tcp 127.0.0.1:8092", &json!({})),
+                container("side", "listen tcp 0.0.0.0:8093", &json!({})),
+            ]}),
+        ),
+        service("inward", "inward", &json!({"ports": [{"port": 8092, "nodePort": 30092}]})),
+        service(
+            "wrong",
+            "inward",
+            &json!({"ports": [{"port": 80, "targetPort": 8094, "nodePort": 30094}]}),
+        ),
+        pod(
             "several",
             &json!({
                 "initContainers": [{
@@ -123,7 +136,7 @@ fn fill(node: &KubeletNode) -> Test {
     ] {
         cluster.apply(&object)?;
     }
-    for name in ["names", "hosted", "several", "fixed-node1"] {
+    for name in ["names", "hosted", "several", "inward", "fixed-node1"] {
         node.wait_pod(&format!("/api/v1/namespaces/default/pods/{name}"))?;
     }
     node.wait("two replicas", |node| {
@@ -131,7 +144,13 @@ fn fill(node: &KubeletNode) -> Test {
         ensure!(status["status"]["readyReplicas"] == 2, "{}", status["status"]);
         Ok(())
     })?;
-    for text in ["default/local:http", "default/names", "default/empty:http has no endpoints"] {
+    for text in [
+        "default/local:http",
+        "default/names",
+        "default/inward",
+        "default/wrong",
+        "default/empty:http has no endpoints",
+    ] {
         cluster.wait_rules(text)?;
     }
     for (name, _) in replicas(node)? {
@@ -232,6 +251,35 @@ fn a_udp_node_port_leads_to_its_pod() -> Test {
         ensure!(end["pod"]["name"] == "names" && end["container"]["name"] == "dns", "{end}");
     }
     ensure!(lands(node.lab().host(), "udp", 30053)? == at("names"));
+    Ok(())
+}
+
+#[test]
+fn a_pod_that_listens_elsewhere_is_told_with_what_it_listens_on() -> Test {
+    lab::kube_or_skip!();
+    let node = node()?;
+    for (port, code, says, fix) in [
+        ("30092", "other_address", "listens on 127.0.0.1:8092 only", "let it listen on 0.0.0.0"),
+        (
+            "30094",
+            "other_port",
+            "listens on 0.0.0.0:8093",
+            "let Service default/wrong lead to port 8093",
+        ),
+    ] {
+        node.wait("its endpoint", |node| {
+            let run = node.lab().whereis(&[&format!("{port}/tcp"), "--no-kube"])?;
+            ensure!(run.json["answers"][0]["findings"][0]["code"] == code, "{}", run.stdout);
+            Ok(())
+        })?;
+        for run in both_ways(node, &format!("{port}/tcp"))? {
+            let findings = run.answer()?["findings"].as_array().context("no findings")?.clone();
+            let found = findings.iter().find(|f| f["code"] == code).context("not noticed")?;
+            let what = found["what"].as_str().context("no words")?;
+            ensure!(what.contains(says) && what.contains("lab-helper, pid"), "{what}");
+            ensure!(found["fix"]["text"].as_str().is_some_and(|f| f.contains(fix)), "{found}");
+        }
+    }
     Ok(())
 }
 

@@ -182,8 +182,12 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         None if cli.targets.is_empty() => on_node(&cli.global, None, |node| {
             list(node, &cli.global, &ListArgs::default(), &mut out)
         })?,
+        None if cli.targets.iter().any(|target| cli::unix_target(target).is_some()) => {
+            let names = unix_targets(cli)?;
+            on_node(&cli.global, None, |node| unix(node, &cli.global, &names, &mut out))?
+        }
         None => {
-            let queries = queries(&cli.targets)?;
+            let queries = queries(&cli.global, &cli.targets)?;
             on_node(&cli.global, cli.watch, |node| ask(node, cli, &queries, &mut out))?
         }
     };
@@ -281,8 +285,72 @@ fn save(recorder: &Recorder<'_>, path: &Path, redact: bool) -> Result<(), Failur
     recording.save(path).map_err(|error| Failure::Tool(error.to_string()))
 }
 
+/// The UNIX sockets that are asked for: they are a question of their own.
+fn unix_targets(cli: &Cli) -> Result<Vec<String>, Failure> {
+    if cli.flows || cli.tls || cli.watch.is_some() {
+        let why = "--flows, --tls and --watch are about ports: leave them out";
+        return Err(Failure::Usage(why.to_owned()));
+    }
+    let one = |target: &String| {
+        cli::unix_target(target).ok_or_else(|| {
+            Failure::Usage(format!("{target:?} is no path: ask for ports and for paths apart"))
+        })
+    };
+    cli.targets.iter().map(one).collect()
+}
+
+/// Answers who listens on UNIX sockets.
+fn unix(
+    node: &dyn Node,
+    global: &Global,
+    names: &[String],
+    out: &mut impl Write,
+) -> Result<Exit, Failure> {
+    let answers: Vec<_> = names.iter().map(|name| resolve::unix(node, name)).collect();
+    let host = node.host().value;
+    let sources = node.sources();
+    if global.json {
+        view::json::write(&view::json::unix(&answers, &host, &sources), out)?;
+    } else {
+        let text = view::unix::answers(&answers, &host, &style(global), global.verbose > 0);
+        out.write_all(text.as_bytes())?;
+    }
+    Ok(Exit::of(answers.iter().map(|answer| answer.verdict)))
+}
+
+/// Lists what has no port.
+fn list_others(
+    node: &dyn Node,
+    global: &Global,
+    args: &ListArgs,
+    out: &mut impl Write,
+) -> Result<Exit, Failure> {
+    let (rows, gaps) = resolve::list_others(node, !args.all_sockets);
+    let host = node.host().value;
+    match list_output(global, args)? {
+        ListOutput::Json => {
+            let sources = node.sources();
+            view::json::write(&view::json::sockets(&rows, &gaps, &host, &sources), out)?;
+        }
+        ListOutput::Table | ListOutput::Wide => {
+            let text = view::unix::table(&rows, &gaps, &host, &style(global));
+            out.write_all(text.as_bytes())?;
+        }
+        ListOutput::Ndjson | ListOutput::Csv => {
+            let why = "sockets without ports are listed as a table or as JSON: -o table, --json";
+            return Err(Failure::Usage(why.to_owned()));
+        }
+    }
+    let verdict = match (rows.is_empty(), gaps.is_empty()) {
+        (false, _) => Verdict::Found,
+        (true, true) => Verdict::NotFound,
+        (true, false) => Verdict::Unknown,
+    };
+    Ok(Exit::of([verdict]))
+}
+
 /// Understands all targets before anything is read.
-fn queries(targets: &[String]) -> Result<Vec<Query>, Failure> {
+fn queries(global: &Global, targets: &[String]) -> Result<Vec<Query>, Failure> {
     let commands = Cli::command();
     if let Some(name) = targets.iter().find(|target| commands.find_subcommand(target).is_some()) {
         return Err(Failure::Usage(format!(
@@ -293,14 +361,50 @@ fn queries(targets: &[String]) -> Result<Vec<Query>, Failure> {
     if let Some(message) = targets.iter().find_map(|target| cli::of_command(target)) {
         return Err(Failure::Usage(message));
     }
-    // Only a name needs the file; without it every name is unknown.
-    let services = if targets.iter().any(|t| t.bytes().any(|b| b.is_ascii_alphabetic())) {
-        node::system_text("/etc/services")
+    // Only names need files.
+    let names = if targets.iter().any(|t| t.bytes().any(|b| b.is_ascii_alphabetic())) {
+        names(global)
     } else {
-        String::new()
+        cli::Names::default()
     };
-    let parsed = targets.iter().map(|target| cli::parse_target(target, &services));
-    parsed.collect::<Result<_, _>>().map_err(|error| Failure::Usage(error.to_string()))
+    let parsed = targets.iter().map(|target| cli::parse_target(target, &names));
+    let parsed: Result<Vec<Vec<Query>>, _> = parsed.collect();
+    Ok(parsed.map_err(|error| Failure::Usage(error.to_string()))?.into_iter().flatten().collect())
+}
+
+/// What names mean here; names of hosts only where it is this node that is asked.
+fn names(global: &Global) -> cli::Names {
+    let here = global.replay.is_none();
+    let loopback = format!("{:032x}", 1);
+    cli::Names {
+        services: node::system_text("/etc/services"),
+        hosts: here.then(|| node::system_text("/etc/hosts")),
+        order: if here { node::system_text("/etc/gai.conf") } else { String::new() },
+        ipv6_loopback: !here
+            || node::system_text("/proc/self/net/if_inet6")
+                .lines()
+                .any(|l| l.starts_with(&loopback)),
+    }
+}
+
+/// Whether an interface that was named with an address is one of this namespace. If not, those
+/// that there are.
+fn has_zones(node: &dyn Node, queries: &[Query]) -> Result<(), Failure> {
+    let mut zones = queries.iter().filter_map(|query| query.zone.as_ref()).peekable();
+    if zones.peek().is_none() {
+        return Ok(());
+    }
+    let links = node.links(&[node.host().value.own_netns]);
+    let is_there = |zone: &String| links.value.iter().any(|link| link.name == *zone);
+    match zones.find(|zone| links.gaps.is_empty() && !is_there(zone)) {
+        None => Ok(()),
+        Some(zone) => {
+            let names: Vec<&str> =
+                links.value.iter().take(NETNS_NAMED).map(|link| link.name.as_str()).collect();
+            let names = names.join(", ");
+            Err(Failure::Usage(format!("no interface {zone:?} is here: there is {names}, …")))
+        }
+    }
 }
 
 fn ask(
@@ -309,9 +413,10 @@ fn ask(
     queries: &[Query],
     out: &mut impl Write,
 ) -> Result<Exit, Failure> {
+    has_zones(node, queries)?;
     let answer = |query| {
         let mut answer = match (&cli.from, &cli.netns) {
-            (Some(origin), _) => resolve::answer_for(node, query, origin)?,
+            (Some(sender), _) => resolve::answer_for(node, query, sender)?,
             (None, Some(netns)) => resolve::answer_in(node, query, netns)?,
             (None, None) => resolve::answer(node, query),
         };
@@ -369,7 +474,26 @@ fn show(
     if answers.iter().flat_map(|answer| &answer.reach).any(Reach::is_refuted) {
         return Ok(Exit::Refuted);
     }
-    Ok(Exit::of(answers.iter().map(|answer| answer.verdict)))
+    Ok(Exit::of(verdicts(answers)))
+}
+
+/// The verdict of each question: a name of several addresses is found where one of them is.
+fn verdicts(answers: &[Answer]) -> Vec<Verdict> {
+    let mut all: Vec<Verdict> = Vec::new();
+    for answer in answers {
+        let goes_on = answer.query.name.as_ref().is_some_and(|name| name.at > 0);
+        match all.last_mut().filter(|_| goes_on) {
+            Some(known) => {
+                *known = match (*known, answer.verdict) {
+                    (Verdict::Found, _) | (_, Verdict::Found) => Verdict::Found,
+                    (Verdict::Unknown, _) | (_, Verdict::Unknown) => Verdict::Unknown,
+                    (Verdict::NotFound, Verdict::NotFound) => Verdict::NotFound,
+                };
+            }
+            None => all.push(answer.verdict),
+        }
+    }
+    all
 }
 
 fn list(
@@ -378,6 +502,9 @@ fn list(
     args: &ListArgs,
     out: &mut impl Write,
 ) -> Result<Exit, Failure> {
+    if args.unix || args.all_sockets {
+        return list_others(node, global, args, out);
+    }
     let filter = ListFilter {
         proto: match (args.tcp, args.udp) {
             (true, false) => Some(Proto::Tcp),

@@ -2,7 +2,8 @@
 
 mod bind;
 mod fleet;
-mod origin;
+mod names;
+mod sender;
 mod target;
 mod trace;
 mod tui;
@@ -14,13 +15,14 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue};
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::model::{Origin, Subject};
+use crate::model::{SenderName, Subject};
 use crate::view::ColorChoice;
 
 pub use bind::{BindArgs, Reuse};
 pub use fleet::{CalledAs, FleetArgs, FleetCommand, called_as, complete, parse_plugin};
-pub use origin::parse_origin;
-pub use target::{BadTarget, parse_target};
+pub use names::Names;
+pub use sender::parse_sender;
+pub use target::{BadTarget, parse_target, unix_target};
 pub use trace::TraceArgs;
 pub use tui::{ConfigCommand, TuiArgs};
 pub use wait::{FreeArgs, Until, WaitArgs};
@@ -34,6 +36,8 @@ Examples:
   whereis-port '[::1]:8080/tcp'      the same for IPv6, in brackets
   whereis-port 8000-8010             a range
   whereis-port https                 a name of /etc/services
+  whereis-port http://localhost:3000/ a URL; a name of /etc/hosts at each of its addresses
+  whereis-port /run/docker.sock      who listens on a UNIX socket; @NAME for an abstract one
   whereis-port --json 6443 | jq -r '.answers[].paths[].end.process.name'
   whereis-port 8080 --watch 5s       also where a proxy on it leads, learnt from its traffic
   whereis-port 8080 --flows          also every connection on it, and who serves each
@@ -115,7 +119,7 @@ pub struct Cli {
     #[arg(
         value_name = "TARGET",
         allow_negative_numbers = true,
-        help = "PORT, PORT/PROTO, ADDR:PORT[/PROTO], [V6]:PORT, FIRST-LAST, or a service name"
+        help = "PORT, PORT/PROTO, ADDR:PORT[/PROTO], [V6]:PORT, HOST:PORT, FIRST-LAST, A,B, a URL, or a service name"
     )]
     pub targets: Vec<String>,
 
@@ -140,8 +144,8 @@ pub struct Cli {
     /// Ask for one sender alone: does it get through, by which way, and if not, which rule or
     /// route stops it. pod:NAMESPACE/NAME, container:NAME, pid:N, netns:NAME, an ADDRESS (here or
     /// elsewhere, by the device that the route to it uses), or a DEVICE that connections come in by
-    #[arg(long, value_name = "SENDER", value_parser = parse_origin)]
-    pub from: Option<Origin>,
+    #[arg(long, value_name = "SENDER", value_parser = parse_sender)]
+    pub from: Option<SenderName>,
 
     /// Only what begins in this network namespace, by name or inode number
     #[arg(long, value_name = "NETNS", conflicts_with = "from")]
@@ -202,6 +206,14 @@ pub struct SubjectArgs {
         conflicts_with = "targets"
     )]
     pub pid: Option<u32>,
+    /// Every port that leads to a process or container with this name
+    #[arg(
+        long,
+        value_name = "NAME",
+        help_heading = "Ask for all ports of something",
+        conflicts_with = "targets"
+    )]
+    pub name: Option<String>,
     /// Every port of a cluster's nodes and pods on this machine
     #[arg(
         long,
@@ -215,7 +227,7 @@ pub struct SubjectArgs {
 impl SubjectArgs {
     /// Whether anything was asked for.
     pub fn is_given(&self) -> bool {
-        let names = [&self.service, &self.pod, &self.container, &self.cluster];
+        let names = [&self.service, &self.pod, &self.container, &self.cluster, &self.name];
         names.iter().any(|name| name.is_some()) || self.pid.is_some()
     }
 
@@ -257,6 +269,8 @@ impl SubjectArgs {
             Subject::Process(pid)
         } else if let Some(text) = &self.cluster {
             Subject::Cluster(plain("--cluster", text)?)
+        } else if let Some(text) = &self.name {
+            Subject::Name(plain("--name", text)?)
         } else {
             return Ok(None);
         };
@@ -400,6 +414,21 @@ pub struct ListArgs {
     /// IPv6 (dual-stack sockets included)
     #[arg(short = '6', long, help_heading = "Filters")]
     pub ipv6: bool,
+    /// UNIX sockets that take connections or messages, in place of ports
+    #[arg(
+        short = 'x',
+        long,
+        help_heading = "Filters",
+        conflicts_with_all = ["tcp", "udp", "ipv4", "ipv6", "netns", "pid", "container", "process", "sort", "ndjson"]
+    )]
+    pub unix: bool,
+    /// The same, and raw and packet sockets: they see what is sent to any port
+    #[arg(
+        long,
+        help_heading = "Filters",
+        conflicts_with_all = ["tcp", "udp", "ipv4", "ipv6", "netns", "pid", "container", "process", "sort", "ndjson"]
+    )]
+    pub all_sockets: bool,
     /// Only this network namespace, by name or inode number
     #[arg(long, value_name = "NETNS", help_heading = "Filters")]
     pub netns: Option<String>,

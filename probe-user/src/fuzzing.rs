@@ -97,14 +97,21 @@ fn recordings(bytes: &[u8]) {
     let Ok(mut recording) = Recording::parse(bytes, Path::new("fuzz")) else { return };
     redact(&mut recording);
     let node = Recorded::new(recording);
-    if let Ok(query) = cli::parse_target("30518", "") {
+    for query in cli::parse_target("30518", &cli::Names::default()).into_iter().flatten() {
         resolve::answer(&node, &query);
     }
 }
 
-/// What somebody asks for, and `/etc/services`: the first line and the rest.
+/// What somebody asks for, and files of names: the first line and the rest.
 fn targets(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let (target, services) = text.split_once('\n').unwrap_or((&text, ""));
-    let _ = cli::parse_target(target, services);
+    let text = || services.to_owned();
+    let names = cli::Names {
+        services: text(),
+        hosts: Some(text()),
+        order: text(),
+        ipv6_loopback: services.len() % 2 == 0,
+    };
+    let _ = cli::parse_target(target, &names);
 }

@@ -33,7 +33,7 @@ pub(super) fn questions(global: &Global, args: &BindArgs) -> Result<Vec<BindQues
             attempt: args.attempt,
         })
     };
-    super::queries(&args.targets)?.into_iter().map(one).collect()
+    super::queries(global, &args.targets)?.into_iter().map(one).collect()
 }
 
 /// Answers them.

@@ -54,7 +54,13 @@ pub(super) fn run(
         ));
     }
     fleet::check_namespace(&args.namespace).map_err(Failure::Usage)?;
-    let queries = queries(&args.targets)?;
+    let queries = queries(global, &args.targets)?;
+    if let Some(query) = queries.iter().find(|query| query.zone.is_some()) {
+        return Err(Failure::Usage(format!(
+            "{:?} names an interface, which is of one node: leave it out",
+            query.text
+        )));
+    }
     let targets: Vec<String> = queries.iter().map(fleet::target).collect();
     if global.no_kube {
         return Err(Failure::Usage(

@@ -20,7 +20,10 @@ pub(super) fn range(global: &Global, args: &FreeArgs) -> Result<Query, Failure> 
         let why = "nothing can be held on a recording: leave --hold out";
         return Err(Failure::Usage(why.to_owned()));
     }
-    let query = super::queries(std::slice::from_ref(&args.range))?.remove(0);
+    let mut queries = super::queries(global, std::slice::from_ref(&args.range))?;
+    let Some(query) = queries.pop().filter(|_| queries.is_empty()) else {
+        return Err(Failure::Usage(format!("{:?} is several ranges: name one", args.range)));
+    };
     match query.scope {
         Scope::Everywhere => Ok(query),
         Scope::Address(_) => Err(Failure::Usage(format!(

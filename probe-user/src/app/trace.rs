@@ -41,7 +41,7 @@ pub(super) fn run(
             "trace watches this node as it runs: it can't use or write a recording".to_owned(),
         ));
     }
-    let queries = super::queries(&args.targets)?;
+    let queries = super::queries(global, &args.targets)?;
     let stop = stop_on_signals()?;
     let wanted = Wanted {
         kinds: args.events.clone(),
@@ -344,6 +344,8 @@ mod tests {
             ports: PortRange { first: Port(first), last: Port(last) },
             proto: None,
             scope: Scope::Everywhere,
+            zone: None,
+            name: None,
             subject: None,
         }
     }

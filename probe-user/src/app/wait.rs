@@ -27,7 +27,7 @@ pub(super) fn run(global: &Global, args: &WaitArgs, out: &mut impl Write) -> Res
             "wait looks at this node as it runs: it can't use or write a recording".to_owned(),
         ));
     }
-    let queries = super::queries(&args.targets)?;
+    let queries = super::queries(global, &args.targets)?;
     if let Some(range) = queries.iter().find(|query| query.ports.first != query.ports.last) {
         return Err(Failure::Usage(format!(
             "{:?} is several ports: name each that is waited for",
@@ -116,7 +116,23 @@ fn look(global: &Global, args: &WaitArgs, queries: &[Query]) -> Result<Vec<Waite
         Until::Listen => listens(&resolve::answer(&node, query), own),
         Until::Reachable => is_reachable(&resolve::answer(&node, query)),
     };
-    Ok(queries.iter().map(one).collect())
+    let mut waited: Vec<Waited> = Vec::new();
+    for query in queries {
+        let this = one(query);
+        let goes_on = query.name.as_ref().is_some_and(|name| name.at > 0);
+        match waited.last_mut().filter(|_| goes_on) {
+            // One of a name's addresses is enough, but for a server that is to have them all.
+            Some(known) => {
+                let wanted = args.until != Until::Free;
+                if this.is_so == Some(wanted) || known.is_so != Some(wanted) && this.is_so.is_none()
+                {
+                    *known = this;
+                }
+            }
+            None => waited.push(this),
+        }
+    }
+    Ok(waited)
 }
 
 fn is_free(node: &LiveNode, query: &Query) -> Waited {
@@ -203,6 +219,8 @@ mod tests {
                 ports: PortRange::one(Port(ports)),
                 proto: None,
                 scope,
+                zone: None,
+                name: None,
                 subject: None::<Subject>,
             },
             verdict,

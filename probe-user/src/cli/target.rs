@@ -1,8 +1,13 @@
-//! Questions as understood: `53/udp`, `[::1]:8080`, `8000-8010`, `https`.
+//! Questions as understood: `53/udp`, `[::1]:8080`, `8000-8010`, `https`, and what people copy
+//! from error messages, other tools and browsers.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::model::{Port, PortRange, Proto, Query, Scope};
+use super::names::Names;
+use crate::model::{Named, Port, PortRange, Proto, Query, Scope};
+
+/// How many ports and ranges one target may list.
+const LISTED: usize = 64;
 
 /// A target that is no question.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -12,61 +17,263 @@ pub struct BadTarget {
     reason: String,
 }
 
-/// Understands a target. `services` is the text of services(5).
+/// Understands a target: a question for each port or range that it lists, and for each address
+/// of a name.
 ///
 /// # Errors
 /// Says what is wrong with the target and, where it can, what was meant.
-pub fn parse_target(target: &str, services: &str) -> Result<Query, BadTarget> {
-    let bad = |reason: String| BadTarget { target: target.to_owned(), reason };
-    let (place, proto) = match target.rsplit_once('/') {
-        None => (target, None),
-        Some((place, "tcp" | "TCP")) => (place, Some(Proto::Tcp)),
-        Some((place, "udp" | "UDP")) => (place, Some(Proto::Udp)),
-        Some((_, other)) => return Err(bad(format!("unknown protocol {other:?}, use tcp or udp"))),
+pub fn parse_target(target: &str, names: &Names) -> Result<Vec<Query>, BadTarget> {
+    understand(target.trim(), names).map_err(|reason| BadTarget {
+        // What stands before an @ may be a password.
+        target: match target.split_once("://").and_then(|(_, rest)| rest.split_once('@')) {
+            Some((before, after)) if !before.contains('/') => {
+                format!("{}://…@{after}", target.split("://").next().unwrap_or_default())
+            }
+            _ => target.to_owned(),
+        },
+        reason,
+    })
+}
+
+/// The UNIX socket that a target names: a whole path, or an abstract name behind `@`.
+pub fn unix_target(target: &str) -> Option<String> {
+    let target = target.trim();
+    let name = target.strip_prefix("unix://").or(target.strip_prefix("unix:")).unwrap_or(target);
+    // Abstract names have dashes and slashes; one that looks like an address of mail is none.
+    let is_name = name.starts_with('/') || name.len() > 1 && name.starts_with('@');
+    is_name.then(|| name.to_owned())
+}
+
+fn understand(target: &str, names: &Names) -> Result<Vec<Query>, String> {
+    if let Some((scheme, rest)) = target.split_once("://") {
+        return url(target, scheme, rest, names);
+    }
+    if target.contains('/') && looks_like_path(target) {
+        return Err("it looks like a path: of a socket, write all of it, from / on".to_owned());
+    }
+    // As `docker ps` writes it: what is published, and the port inside.
+    if let Some((outer, inner)) = target.split_once("->") {
+        let proto = inner.rsplit_once('/').map_or("tcp", |(_, proto)| proto);
+        let outer = format!("{outer}/{proto}");
+        let (place, proto) = protocol(&outer)?;
+        return queries(target, place, proto, names);
+    }
+    let (place, proto) = protocol(target)?;
+    queries(target, place, proto, names)
+}
+
+/// What stands before the port, and the ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Parts<'a> {
+    host: Host<'a>,
+    zone: Option<&'a str>,
+    ports: &'a str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Host<'a> {
+    Any,
+    Address(IpAddr),
+    Name(&'a str),
+}
+
+/// The protocol, which is named in front or behind.
+fn protocol(target: &str) -> Result<(&str, Option<Proto>), String> {
+    let named = |word: &str| match word.to_ascii_lowercase().as_str() {
+        "tcp" => Some(Proto::Tcp),
+        "udp" => Some(Proto::Udp),
+        _ => None,
     };
-    let (scope, port) = split(place).map_err(bad)?;
-    let ports = ports(port, services, proto).map_err(bad)?;
-    // A service name can say the protocol too: only one that has it counts.
-    Ok(Query { text: target.to_owned(), ports, proto, scope, subject: None })
+    let (place, behind) = match target.rsplit_once('/') {
+        None => (target, None),
+        Some((place, word)) => match named(word) {
+            Some(proto) => (place, Some(proto)),
+            None if place.parse::<IpAddr>().is_ok() && word.parse::<u8>().is_ok() => {
+                return Err(format!("it looks like a network; ask for one address: {place}:PORT"));
+            }
+            None if named(place).is_some() => return protocol_first(place, word),
+            None => return Err(format!("unknown protocol {word:?}, use tcp or udp")),
+        },
+    };
+    match place.split_once(':').and_then(|(word, rest)| Some((named(word)?, rest))) {
+        Some((proto, _)) if behind.is_some_and(|behind| behind != proto) => {
+            Err("it names two protocols".to_owned())
+        }
+        Some((proto, rest)) => Ok((rest, Some(proto))),
+        None => Ok((place, behind)),
+    }
 }
 
-fn split(place: &str) -> Result<(Scope, &str), String> {
+/// `tcp/80`, as nmap and firewalls write it.
+fn protocol_first<'a>(word: &str, rest: &'a str) -> Result<(&'a str, Option<Proto>), String> {
+    let proto = Proto::ALL.into_iter().find(|p| p.as_str().eq_ignore_ascii_case(word));
+    Ok((rest, proto))
+}
+
+fn split(place: &str) -> Result<Parts<'_>, String> {
     if let Some(rest) = place.strip_prefix('[') {
-        let (address, port) =
+        let (address, ports) =
             rest.split_once("]:").ok_or("an address in brackets needs a port: [ADDRESS]:PORT")?;
+        let (address, zone) = zone(address)?;
         let address = address
-            .parse::<std::net::Ipv6Addr>()
+            .parse::<Ipv6Addr>()
             .map_err(|_| format!("{address:?} is not an IPv6 address"))?;
-        return Ok((Scope::Address(IpAddr::V6(address)), port));
+        return Ok(Parts { host: Host::Address(address.into()), zone, ports });
     }
+    // As netstat writes [::]:80.
+    if let Some(ports) = place.strip_prefix(":::").filter(|ports| !ports.contains(':')) {
+        return Ok(Parts { host: Host::Address(Ipv6Addr::UNSPECIFIED.into()), zone: None, ports });
+    }
+    let any = |ports| Ok(Parts { host: Host::Any, zone: None, ports });
     match place.rsplit_once(':') {
-        None => {
-            if place.parse::<std::net::Ipv4Addr>().is_ok() {
-                return Err(format!("the port is missing: {place}:PORT"));
-            }
-            Ok((Scope::Everywhere, place))
+        None if place.parse::<Ipv4Addr>().is_ok() => {
+            Err(format!("the port is missing: {place}:PORT"))
         }
-        Some(("", port)) => Ok((Scope::Everywhere, port)),
-        Some((address, port)) => {
-            if let Ok(v4) = address.parse::<std::net::Ipv4Addr>() {
-                return Ok((Scope::Address(v4.into()), port));
+        None => any(place),
+        Some(("" | "*", ports)) => any(ports),
+        Some((host, ports)) => {
+            let (bare, zone) = zone(host)?;
+            if let Ok(v4) = bare.parse::<Ipv4Addr>() {
+                return Ok(Parts { host: Host::Address(v4.into()), zone, ports });
             }
-            if address == "localhost" {
-                return Ok((Scope::Address(crate::model::LOOPBACK4), port));
+            if place.parse::<Ipv6Addr>().is_ok() || bare.parse::<Ipv6Addr>().is_ok() {
+                return Err(format!("an IPv6 address needs brackets: [{host}]:{ports}"));
             }
-            if place.parse::<std::net::Ipv6Addr>().is_ok()
-                || address.parse::<std::net::Ipv6Addr>().is_ok()
-            {
-                return Err(format!("an IPv6 address needs brackets: [{address}]:{port}"));
+            if host.bytes().all(|b| b.is_ascii_digit()) {
+                return Err(format!(
+                    "it looks like two ports; ask for one of them: {host} or {ports}"
+                ));
             }
-            Err(format!("{address:?} is not an IP address; names are not looked up"))
+            let is_dotted = host.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+            if is_dotted || zone.is_some() || host.contains(':') {
+                return Err(format!("{host:?} is not an IP address"));
+            }
+            Ok(Parts { host: Host::Name(host), zone: None, ports })
         }
     }
 }
 
-fn ports(text: &str, services: &str, proto: Option<Proto>) -> Result<PortRange, String> {
+/// An address and the interface that stands behind it.
+fn zone(address: &str) -> Result<(&str, Option<&str>), String> {
+    match address.split_once('%') {
+        None => Ok((address, None)),
+        // Interfaces have names of up to 15 bytes (IFNAMSIZ).
+        Some((_, zone)) if zone.is_empty() || zone.len() > 15 || zone.contains('/') => {
+            Err(format!("{zone:?} is no name of an interface"))
+        }
+        Some((address, zone)) => Ok((address, Some(zone))),
+    }
+}
+
+/// The port that a URL of this kind has when it names none.
+fn usual_port(scheme: &str) -> Option<u16> {
+    Some(match scheme {
+        "http" | "ws" => 80,
+        "https" | "wss" => 443,
+        "ftp" => 21,
+        "ssh" | "sftp" | "git+ssh" => 22,
+        "ldap" => 389,
+        "ldaps" => 636,
+        "mysql" | "mariadb" => 3306,
+        "postgres" | "postgresql" => 5432,
+        "redis" => 6379,
+        "mongodb" => 27017,
+        "amqp" => 5672,
+        "amqps" => 5671,
+        "nats" => 4222,
+        "mqtt" => 1883,
+        "mqtts" => 8883,
+        "git" => 9418,
+        _ => return None,
+    })
+}
+
+fn url(target: &str, scheme: &str, rest: &str, names: &Names) -> Result<Vec<Query>, String> {
+    let scheme = scheme.to_ascii_lowercase();
+    if matches!(scheme.as_str(), "unix" | "file") {
+        return Err("it looks like a path: of a socket, write all of it, from / on".to_owned());
+    }
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let authority = rest.get(..end).unwrap_or_default();
+    let place = authority.rsplit_once('@').map_or(authority, |(_, place)| place);
+    if place.is_empty() {
+        return Err("it looks like a URL without a host".to_owned());
+    }
+    let proto = if scheme == "udp" { Proto::Udp } else { Proto::Tcp };
+    let bare = place.rsplit_once(']').map_or(place, |(_, behind)| behind);
+    let place = match (bare.contains(':'), usual_port(&scheme)) {
+        (true, _) => place.to_owned(),
+        (false, Some(port)) => format!("{place}:{port}"),
+        (false, None) => match names.service(&scheme, Some(proto)) {
+            Some(port) => format!("{place}:{port}"),
+            None => return Err(format!("a URL of {scheme:?} has no usual port: name one")),
+        },
+    };
+    queries(target, &place, Some(proto), names)
+}
+
+/// A question for each port or range, and for each address.
+fn queries(
+    target: &str,
+    place: &str,
+    proto: Option<Proto>,
+    names: &Names,
+) -> Result<Vec<Query>, String> {
+    let parts = split(place)?;
+    let listed: Vec<&str> = parts.ports.split(',').collect();
+    if listed.len() > LISTED {
+        return Err(format!("it lists more than {LISTED} ports"));
+    }
+    let mut all = Vec::new();
+    for one in &listed {
+        let ports = ports(one.trim(), names, proto)?;
+        // Of a list each has an answer of its own.
+        let text = match listed.len() {
+            1 => target.to_owned(),
+            _ => {
+                let host = place.strip_suffix(parts.ports).unwrap_or_default();
+                let behind = proto.map_or_else(String::new, |proto| format!("/{proto}"));
+                format!("{host}{}{behind}", one.trim())
+            }
+        };
+        let query = |scope, name| Query {
+            text: text.clone(),
+            ports,
+            proto,
+            scope,
+            zone: parts.zone.map(str::to_owned),
+            name,
+            subject: None,
+        };
+        match parts.host {
+            Host::Any => all.push(query(Scope::Everywhere, None)),
+            Host::Address(address) => all.push(query(Scope::Address(address), None)),
+            Host::Name(name) => {
+                let known = names.addresses(name)?;
+                let of = known.addresses.len();
+                for (at, address) in known.addresses.into_iter().enumerate() {
+                    let name = name.to_owned();
+                    let (ordered, source) = (known.ordered, known.source.to_owned());
+                    let named = Named { name, at, of, ordered, source };
+                    all.push(query(Scope::Address(address), Some(named)));
+                }
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Whether something with a slash is rather a path than a port with its protocol.
+fn looks_like_path(target: &str) -> bool {
+    target.starts_with('/') || target.starts_with("./") || target.starts_with("~/")
+}
+
+fn ports(text: &str, names: &Names, proto: Option<Proto>) -> Result<PortRange, String> {
     if text.is_empty() {
         return Err("the port is missing".to_owned());
+    }
+    if text == "*" {
+        return Err("it stands for any port: `whereis-port list` shows them all".to_owned());
     }
     // A service name can hold a dash too, but begins with no digit and no dash.
     let numeric = text.bytes().all(|b| b.is_ascii_digit() || b == b'-');
@@ -82,14 +289,25 @@ fn ports(text: &str, services: &str, proto: Option<Proto>) -> Result<PortRange, 
         }
         return Ok(PortRange::one(number(text)?));
     }
-    service(text, services, proto).map(PortRange::one).ok_or_else(|| {
-        let of = proto.map_or_else(String::new, |p| format!(" for {p}"));
-        let meant = super::command_like(text)
-            .map_or_else(String::new, |name| format!("; did you mean the command `{name}`?"));
-        format!(
-            "no number from 1 to 65535, and no service of that name{of} in /etc/services{meant}"
-        )
-    })
+    names.service(text, proto).map(PortRange::one).ok_or_else(|| no_port(text, proto, names))
+}
+
+/// What something looks like that is no port.
+fn no_port(text: &str, proto: Option<Proto>, names: &Names) -> String {
+    let of = proto.map_or_else(String::new, |p| format!(" for {p}"));
+    let no = format!("no number from 1 to 65535, and no service of that name{of} in /etc/services");
+    if let Some(name) = super::command_like(text) {
+        return format!("{no}; did you mean the command `{name}`?");
+    }
+    let is_host = text.contains('.') || names.addresses(text).is_ok();
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    if is_host && text.bytes().all(plain) {
+        return format!("{no}; it looks like the name of a host, without a port: {text}:PORT");
+    }
+    if text.bytes().all(plain) {
+        return format!("{no}; of a process or container: --name {text}");
+    }
+    no
 }
 
 fn number(text: &str) -> Result<Port, String> {
@@ -99,19 +317,6 @@ fn number(text: &str) -> Result<Port, String> {
         return Err(out_of_range());
     }
     text.parse().ok().filter(|p| *p != 0).map(Port).ok_or_else(out_of_range)
-}
-
-/// The port of a service name or alias, from the text of services(5).
-fn service(name: &str, services: &str, proto: Option<Proto>) -> Option<Port> {
-    services.lines().find_map(|line| {
-        let line = line.split('#').next().unwrap_or_default();
-        let mut words = line.split_whitespace();
-        let official = words.next()?;
-        let (port, protocol) = words.next()?.split_once('/')?;
-        let known = Proto::ALL.into_iter().find(|p| p.as_str() == protocol)?;
-        let named = official == name || words.any(|alias| alias == name);
-        (named && proto.is_none_or(|p| p == known)).then(|| port.parse().ok().map(Port))?
-    })
 }
 
 /// How many letters differ: left out, put in, exchanged with another, or with
@@ -143,92 +348,4 @@ pub(super) fn distance(one: &str, other: &str) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SERVICES: &str = "\
-# comment
-ssh             22/tcp                          # SSH
-domain          53/tcp
-domain          53/udp
-http            80/tcp          www             # WorldWideWeb HTTP
-bootps          67/udp
-z3950           210/tcp         wais
-iso-tsap        102/tcp         tsap
-sctponly        9999/sctp
-broken
-";
-
-    fn check(target: &str, expected: (u16, u16, Option<Proto>, Option<&str>)) {
-        let query = parse_target(target, SERVICES).unwrap();
-        let address = match query.scope {
-            Scope::Everywhere => None,
-            Scope::Address(a) => Some(a.to_string()),
-        };
-        let found = (query.ports.first.0, query.ports.last.0, query.proto, address.as_deref());
-        assert_eq!(found, expected, "{target}");
-        assert_eq!(query.text, target);
-    }
-
-    #[test]
-    fn every_form_is_understood() {
-        use Proto::{Tcp, Udp};
-        check("30518", (30518, 30518, None, None));
-        check(":30518", (30518, 30518, None, None));
-        check("53/udp", (53, 53, Some(Udp), None));
-        check("8000-8010", (8000, 8010, None, None));
-        check("8000-8010/tcp", (8000, 8010, Some(Tcp), None));
-        check("127.0.0.1:80", (80, 80, None, Some("127.0.0.1")));
-        check("localhost:80/tcp", (80, 80, Some(Tcp), Some("127.0.0.1")));
-        check("[::1]:80/udp", (80, 80, Some(Udp), Some("::1")));
-        check("0.0.0.0:80", (80, 80, None, Some("0.0.0.0")));
-        check("ssh", (22, 22, None, None));
-        check("www", (80, 80, None, None));
-        check("iso-tsap", (102, 102, None, None));
-        check("bootps/udp", (67, 67, Some(Udp), None));
-        check("10.0.0.1:http", (80, 80, None, Some("10.0.0.1")));
-        check("65535", (65535, 65535, None, None));
-    }
-
-    #[test]
-    fn what_is_no_port_is_named_with_the_reason() {
-        for (target, part) in [
-            ("0", "out of range"),
-            ("65536", "out of range"),
-            ("99999999999999999999", "out of range"),
-            ("-1", "out of range"),
-            ("1-0", "out of range"),
-            ("9000-8000", "use 8000-9000"),
-            ("80/sctpx", "sctpx"),
-            ("80/", "unknown protocol"),
-            ("::1:80", "[::1]:80"),
-            ("fe80::1", "brackets"),
-            ("[::1]", "needs a port"),
-            ("[::1]80", "needs a port"),
-            ("[1.2.3.4]:80", "not an IPv6 address"),
-            ("1.2.3.4", "port is missing"),
-            ("1.2.3.4:", "port is missing"),
-            ("1.2.3:80", "not an IP address"),
-            ("example.org:80", "not looked up"),
-            ("nosuch", "no service"),
-            ("bootps/tcp", "for tcp"),
-            ("", "port is missing"),
-            ("sctponly", "no service"),
-            ("lsit", "did you mean the command `list`?"),
-            ("docter", "did you mean the command `doctor`?"),
-        ] {
-            let error = parse_target(target, SERVICES).unwrap_err().to_string();
-            assert!(error.contains(part), "{target}: {error}");
-            assert!(error.contains(&format!("{target:?}")), "{target}: {error}");
-        }
-    }
-
-    #[test]
-    fn letters_that_differ_are_counted() {
-        for (one, other, expected) in
-            [("list", "list", 0), ("lsit", "list", 1), ("lis", "list", 1), ("", "man", 3)]
-        {
-            assert_eq!(distance(one, other), expected, "{one} {other}");
-        }
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
 //! What is one thing, and what stands out.
 
 use super::*;
-use crate::cli::parse_target;
+use crate::cli::{Names, parse_target};
 use crate::fleet::{Failure, FailureKind, NodeAnswer, Report};
 
 fn service_way(address: &str, pod: Option<&str>) -> Way {
@@ -34,7 +34,7 @@ fn failed(node: &str) -> Report {
 }
 
 fn merged(reports: Vec<Report>) -> Merged {
-    let query = parse_target("30518", "").unwrap();
+    let query = parse_target("30518", &Names::default()).unwrap().remove(0);
     merge(&Fleet { reports, nodes_unknown: None }, &[query]).remove(0)
 }
 
@@ -126,7 +126,7 @@ fn surely_nothing_needs_every_node() {
     assert_eq!(merged(vec![]).verdict, Verdict::Unknown);
     let found = found("a", vec![service_way("10.0.0.1:80", None)]);
     assert_eq!(merged(vec![found, failed("b")]).verdict, Verdict::Found);
-    let query = parse_target("1", "").unwrap();
+    let query = parse_target("1", &Names::default()).unwrap().remove(0);
     let no_list = Some(Failure::new(FailureKind::Forbidden, "no"));
     let fleet = Fleet { reports: vec![nothing("a")], nodes_unknown: no_list };
     assert_eq!(merge(&fleet, &[query])[0].verdict, Verdict::Unknown);

@@ -71,11 +71,12 @@ pub fn target(query: &Query) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::parse_target;
+    use crate::cli::{Names, parse_target};
 
     #[test]
     fn a_target_is_understood_by_the_agent_as_it_was_here() {
-        let services = "https 443/tcp\n";
+        let services = "https 443/tcp\n".to_owned();
+        let names = Names { services, ..Names::default() };
         for (typed, sent) in [
             ("30518", "30518"),
             ("https/tcp", "443/tcp"),
@@ -84,9 +85,9 @@ mod tests {
             ("[::1]:80/tcp", "[::1]:80/tcp"),
             ("0.0.0.0:80", "0.0.0.0:80"),
         ] {
-            let query = parse_target(typed, services).unwrap();
+            let query = parse_target(typed, &names).unwrap().remove(0);
             assert_eq!(target(&query), sent);
-            let again = parse_target(sent, "").unwrap();
+            let again = parse_target(sent, &Names::default()).unwrap().remove(0);
             assert_eq!(
                 (again.ports, again.proto, again.scope),
                 (query.ports, query.proto, query.scope)

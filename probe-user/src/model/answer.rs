@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Advice, Cluster, Condition, Connected, Container, ContainerRef, Evidence, Flows, Gap, Held,
-    InTheWay, KubeContext, ListenDrops, NetnsId, Pid, Pod, Port, Process, Proto, Query, Served,
-    Service, Socket, StopKind, ToldBy, Why,
+    InTheWay, KubeContext, ListenDrops, NetnsId, Origin, Pid, Pod, Port, Process, Proto, Query,
+    Served, Service, Session, Socket, SocketUnit, StopKind, ToldBy, Why,
 };
 
 /// The answer to one question.
@@ -94,6 +94,12 @@ pub enum FindingCode {
     PortShared,
     /// A listener on all addresses leaves IPv4 alone.
     Ipv6Only,
+    /// A child that runs another program has the listener as well.
+    Inherited,
+    /// Nothing listens where connections lead, but something has the port at another address.
+    OtherAddress,
+    /// Nothing has the port in the namespace where connections lead, but others there.
+    OtherPort,
 }
 
 /// Whether something is behind the port.
@@ -261,6 +267,8 @@ pub struct End {
     pub stop: Option<StopKind>,
     /// What would help then, where it is known.
     pub fix: Option<Advice>,
+    /// The place where nothing listens, when it ends so.
+    pub unserved: Option<Unserved>,
     /// All processes that hold the listener, the likely acceptor first.
     pub processes: Vec<Process>,
     /// The containers it is in, outermost first. What only the cgroup tells has
@@ -278,10 +286,27 @@ pub struct End {
     pub certificate: Option<Served>,
     /// The systemd unit or scope.
     pub unit: Option<String>,
+    /// The socket units of systemd that the listener can be of.
+    pub socket_units: Vec<SocketUnit>,
+    /// What the files around the first process say of it.
+    pub origin: Option<Origin>,
+    /// The login or job that it was started from.
+    pub session: Option<Session>,
     /// The devices that the port is of, when the kernel holds it. Untrusted.
     pub devices: Vec<String>,
     /// How the container, pod and cluster are known.
     pub evidence: Vec<Evidence>,
+}
+
+/// A place where nothing takes what is sent there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Unserved {
+    /// The namespace that it arrives in.
+    pub netns: NetnsId,
+    /// The protocol.
+    pub proto: Proto,
+    /// The address and port that it arrives at.
+    pub at: SocketAddr,
 }
 
 /// A part of Kubernetes or of what runs around it: its API server, etcd, a CNI's agent.

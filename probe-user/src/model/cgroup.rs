@@ -44,6 +44,15 @@ const PREFIXES: [(&str, Runtime); 6] = [
     ("nerdctl", Runtime::Nerdctl),
 ];
 
+/// A unit, and whose service manager runs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManagedUnit {
+    /// Its name.
+    pub name: String,
+    /// The user; `None` for the manager of the system.
+    pub user: Option<u32>,
+}
+
 /// What one component of a path is.
 enum Part<'a> {
     /// A container.
@@ -97,6 +106,30 @@ impl CgroupPath {
     /// is given when it is a unit of the container's own systemd.
     pub fn unit(&self) -> Option<String> {
         self.walk().1
+    }
+
+    /// The unit that a service manager made this cgroup for. Below a unit's own cgroup any name
+    /// is that of who runs in there, so that the first one counts; below that of a user's
+    /// manager, the first one of theirs.
+    pub fn managed_unit(&self) -> Option<ManagedUnit> {
+        let parts = self.parts();
+        let mut parts = parts.iter().copied();
+        // systemd makes its own units in slices only.
+        let mut first = |needs_slice: bool| {
+            let mut in_slice = !needs_slice;
+            let part = parts.find(|part| {
+                let is_slice = part.ends_with(".slice");
+                in_slice |= is_slice;
+                !is_slice
+            })?;
+            unit_name(part).filter(|_| in_slice)
+        };
+        let name = first(true)?;
+        let user = name.strip_prefix("user@").and_then(|rest| rest.strip_suffix(".service"));
+        match user.and_then(|uid| uid.parse().ok()) {
+            Some(uid) => Some(ManagedUnit { name: first(false)?, user: Some(uid) }),
+            None => Some(ManagedUnit { name, user: None }),
+        }
     }
 
     fn walk(&self) -> (Vec<ContainerRef>, Option<String>) {

@@ -89,6 +89,30 @@ pub struct Container {
 }
 
 impl Container {
+    fn label(&self, label: &str) -> Option<&str> {
+        self.labels.get(label).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// The Compose project and its service that it is of. podman-compose sets its own labels,
+    /// and Docker's.
+    pub fn compose(&self) -> Option<(&str, &str)> {
+        let of = |prefix: &str| {
+            let label = |name: &str| self.label(&format!("{prefix}.compose.{name}"));
+            Some((label("project")?, label("service")?))
+        };
+        of("com.docker").or_else(|| of("io.podman"))
+    }
+
+    /// The service of a swarm that it is a task of.
+    pub fn swarm_service(&self) -> Option<&str> {
+        self.label("com.docker.swarm.service.name")
+    }
+
+    /// The systemd unit that runs it, as Podman's units and quadlets say.
+    pub fn systemd_unit(&self) -> Option<&str> {
+        self.label("PODMAN_SYSTEMD_UNIT").filter(|_| self.runtime == Runtime::Podman)
+    }
+
     /// The cluster its labels name: kind, k3d, minikube and Talos label their
     /// node containers.
     pub fn cluster(&self) -> Option<Cluster> {

@@ -23,6 +23,8 @@ mod held;
 mod host;
 mod kube;
 mod net;
+mod origin;
+mod other;
 mod owner;
 mod process;
 mod query;
@@ -35,14 +37,14 @@ mod ways;
 pub use advice::{Advice, Command, FixKind, Piece};
 pub use answer::{
     Answer, AskedSender, Component, End, Ending, Endpoint, Finding, FindingCode, Hop, HopKind,
-    ListRow, Listing, NetnsName, NetnsRef, Path, Reach, Vantage, Verdict,
+    ListRow, Listing, NetnsName, NetnsRef, Path, Reach, Unserved, Vantage, Verdict,
 };
 pub use attached::{
     Attached, Attachment, CgroupHook, CgroupOf, CgroupProgram, DeviceHook, InTheWay, Program,
 };
 pub use balance::{Balancer, Frontend, FrontendKind, FrontendScope, Server, SourceRanges};
 pub use bind::{Bind, BindAsk, BindError, BindNote, FreePorts, Passed};
-pub use cgroup::{CgroupPath, ContainerRef, PodRef, parse_proc_cgroup};
+pub use cgroup::{CgroupPath, ContainerRef, ManagedUnit, PodRef, parse_proc_cgroup};
 pub use cilium::{Cilium, CiliumEndpoint, CiliumIdentity, CiliumPolicy, CiliumPolicyOf, SocketLb};
 pub use connect::{ConnectAsk, Connected};
 pub use container::{
@@ -62,9 +64,16 @@ pub use kube::{
     KubeWish, ObjectName, ServiceKind,
 };
 pub use net::{KernelPort, Netns, Transparent};
+pub use origin::{
+    Listens, Origin, Package, PackageManager, Repository, Session, SessionKind, SocketUnit,
+    apk_owner, checked_out,
+};
+pub use other::{
+    FileId, OtherKind, OtherPlace, OtherSocket, SocketFile, UnixAnswer, UnixClient, UnixListener,
+};
 pub use owner::{Owner, Owners};
 pub use process::{Ancestor, FsIds, Process, StartTime};
-pub use query::{Origin, Query, Scope, Subject};
+pub use query::{Named, Query, Scope, SenderName, Subject};
 pub use reason::{Cause, CauseCode, StopKind, Why};
 pub(crate) use socket::LOOPBACK4;
 pub use socket::{AcceptQueue, Connections, Port, PortRange, Socket, SocketFilter, SocketState};

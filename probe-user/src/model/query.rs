@@ -18,9 +18,30 @@ pub struct Query {
     pub proto: Option<Proto>,
     /// Where.
     pub scope: Scope,
+    /// The interface here that the address is of, where one was named behind `%`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// The name that was asked for in place of the address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Named>,
     /// What the port has to lead to: of a question the other way round.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Subject>,
+}
+
+/// A name of a host, and which of its addresses a question is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Named {
+    /// The name, as it was typed.
+    pub name: String,
+    /// Which of them it is, from 0.
+    pub at: usize,
+    /// How many there are: a question for each follows the one before.
+    pub of: usize,
+    /// Whether they are tried in this order.
+    pub ordered: bool,
+    /// Where it says so.
+    pub source: String,
 }
 
 /// What somebody wants to know all ports of.
@@ -37,6 +58,8 @@ pub enum Subject {
     Service(Option<String>, String),
     /// Everything of a cluster.
     Cluster(String),
+    /// Processes and containers with this name.
+    Name(String),
 }
 
 impl Subject {
@@ -48,6 +71,7 @@ impl Subject {
             Self::Pod(..) => "pod",
             Self::Service(..) => "service",
             Self::Cluster(_) => "cluster",
+            Self::Name(_) => "name",
         }
     }
 }
@@ -63,13 +87,14 @@ impl fmt::Display for Subject {
             Self::Pod(namespace, name) => write!(f, "pod {}{name}", slash(namespace)),
             Self::Service(namespace, name) => write!(f, "service {}{name}", slash(namespace)),
             Self::Cluster(name) => write!(f, "cluster {name}"),
+            Self::Name(name) => write!(f, "a process or container named {name}"),
         }
     }
 }
 
 /// Who connects, as somebody asks for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
+pub enum SenderName {
     /// A process, in the tool's PID namespace.
     Process(Pid),
     /// A container by its name, or the beginning of its id.

@@ -12,9 +12,9 @@ use crate::model::{
     ChainId, Cilium, CiliumPolicy, CiliumPolicyOf, ConnectAsk, Connected, Connections, Container,
     ContainerRef, Element, Flow, FlowFilter, Frontend, Host, InputFound, InputQuery, IpSet,
     IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute, Neighbour,
-    NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule, PortFacts, PortSocket, Process, Read,
-    Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode,
-    SourceReport, TlsAsk, Transparent, Watched,
+    NetSettings, Netns, NetnsId, Origin, OtherSocket, Owners, Pid, PolicyRule, PortFacts,
+    PortSocket, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket,
+    SocketFile, SocketFilter, SocketInode, SocketUnit, SourceReport, TlsAsk, Transparent, Watched,
 };
 
 #[cfg(feature = "fuzzing")]
@@ -92,6 +92,12 @@ pub trait Sockets {
 
     /// Whether these namespaces have transparent sockets.
     fn transparent(&self, netns: &[NetnsId]) -> Read<Vec<Transparent>>;
+    /// The sockets of these namespaces that have no port: UNIX sockets that have a name or are
+    /// connected with one that has, and those that see packets as they are.
+    fn other_sockets(&self, netns: &[NetnsId]) -> Read<Vec<OtherSocket>>;
+
+    /// What is at a path, as the tool sees it.
+    fn socket_file(&self, path: &str) -> SocketFile;
 
     /// Ports the kernel holds in these namespaces that links do not tell of
     /// (WireGuard, L2TP, FOU, NFS, lockd).
@@ -109,6 +115,13 @@ pub trait Processes {
 
     /// The path of a cgroup v2 by its id.
     fn cgroup_path(&self, id: u64) -> Read<Option<CgroupPath>>;
+
+    /// What the files around a process say of it: its package, and the repository that it
+    /// works in. `None` where that is not readable; nothing depends on it.
+    fn origin(&self, pid: Pid) -> Read<Option<Origin>>;
+
+    /// The socket units of the system, by their files.
+    fn socket_units(&self) -> Read<Vec<SocketUnit>>;
 }
 
 /// Programs and filters that the kernel runs for packets and sockets, and that are no rules.

@@ -103,6 +103,8 @@ fn closely(
             ports: PortRange::one(port),
             proto,
             scope: Scope::Everywhere,
+            zone: None,
+            name: None,
             subject: None,
         },
         netns: None,

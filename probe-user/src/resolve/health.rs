@@ -24,6 +24,9 @@ pub(super) fn check(facts: &Facts<'_>, paths: &[Path], reach: &mut [Reach]) -> V
             for ailment in Ailment::of(socket, &processes) {
                 add(finding(facts, ailment, hop, socket, &processes));
             }
+            if let Some(finding) = inherited(socket, &processes) {
+                add(finding);
+            }
         }
     }
     shared(paths).into_iter().for_each(&mut add);
@@ -157,6 +160,43 @@ fn finding(
         _ => Evidence::new(EvidenceSource::Process, format!("/proc/{pid}")),
     };
     Finding { code, what, cause, fix, evidence: vec![evidence] }
+}
+
+/// A child of a holder that runs another program and has the listener, too: most often it was
+/// meant for the parent alone. Service managers start others with their sockets on purpose.
+fn inherited(socket: &Socket, processes: &[Process]) -> Option<Finding> {
+    let manages = |process: &Process| process.pid == 1 || process.name() == "systemd";
+    let of = |child: &Process| {
+        let parent = processes.iter().find(|parent| {
+            child.ancestors.iter().any(|ancestor| ancestor.pid == parent.pid)
+                && parent.exe.is_some()
+                && child.exe.is_some()
+                && parent.exe != child.exe
+        })?;
+        (!manages(parent)).then_some(parent)
+    };
+    let (child, parent) = processes.iter().find_map(|child| Some((child, of(child)?)))?;
+    let at = std::net::SocketAddr::new(socket.address, socket.port.0);
+    let name = |process: &Process| format!("{}, pid {}", process.name(), process.pid);
+    let what = format!(
+        "{}, which was started by {}, has {at} as well and runs another program: whether it ever accepts is not known, and the port stays taken as long as it lives",
+        name(child),
+        name(parent)
+    );
+    let fix = Advice::from("let the parent open its socket with SOCK_CLOEXEC").of(FixKind::Start);
+    Some(Finding {
+        code: FindingCode::Inherited,
+        what,
+        cause: Some("the descriptor was inherited".to_owned()),
+        fix: Some(fix),
+        evidence: vec![Evidence::new(
+            EvidenceSource::Descriptors,
+            format!(
+                "/proc/{}/fd and /proc/{}/fd hold socket:[{}]",
+                parent.pid, child.pid, socket.inode
+            ),
+        )],
+    })
 }
 
 /// Sockets that the kernel chooses between for each connection.

@@ -6,12 +6,14 @@ use std::net::{Ipv6Addr, SocketAddr};
 
 use super::bind;
 use super::facts::{Facts, container_name};
+use super::forward;
 use super::owner;
-use super::places_of;
+use super::places_asked;
+use super::turn;
 use crate::model::{
     Advice, BindAsk, Command, Container, End, Ending, Evidence, EvidenceSource, FixKind, Held,
-    HeldAs, NetnsId, Owners, Path, Pid, Port, PortFacts, PortRange, PortSocket, Proto, Query,
-    Runtime, Scope, SocketFilter, SocketInode, SocketState,
+    HeldAs, NetnsId, Owners, Path, Pid, Port, PortFacts, PortRange, PortSocket, Process, Proto,
+    Query, Scope, SocketFilter, SocketInode, SocketState,
 };
 
 /// How many kinds of holders are told of.
@@ -41,7 +43,7 @@ pub(super) fn of(facts: &Facts<'_>, query: &Query, paths: &[Path]) -> (Vec<Held>
         Scope::Address(address) if address.is_unspecified() || address.is_loopback() => {
             vec![facts.host.own_netns]
         }
-        Scope::Address(address) => places_of(facts, address.to_canonical()),
+        Scope::Address(address) => places_asked(facts, query, address.to_canonical()),
     };
     places.retain(|netns| paths.is_empty() || near(netns) && !listens(netns));
     if places.is_empty() {
@@ -169,6 +171,7 @@ fn end(facts: &Facts<'_>, found: &PortSocket, role: HeldAs, owners: &Owners) -> 
         let detail = format!("/proc/{}/fd/{} is socket:[{}]", owner.pid, owner.fd, socket.inode);
         end.evidence.push(Evidence::new(EvidenceSource::Descriptors, detail));
     }
+    turn::by_unit(facts, &mut end, socket);
     end
 }
 
@@ -253,7 +256,11 @@ fn fix(
     settings: &PortFacts,
 ) -> Option<Advice> {
     let free = |advice: Advice| advice.of(FixKind::FreePort);
-    let stop = || stop(end).map(free);
+    let stop = || match end.processes.first().filter(|process| is_proxy(process, found)) {
+        // What is in its unit, or started by it, is the engine: not all of that is to end.
+        Some(proxy) => published(facts, found, end).or_else(|| Some(turn::kill(proxy))).map(free),
+        None => turn::stop(end).map(free),
+    };
     match role {
         HeldAs::TimeWait | HeldAs::Closing => {
             let wait = match found.expires_ms {
@@ -279,12 +286,6 @@ fn fix(
         }),
         HeldAs::Listener | HeldAs::Unaccepted => stop(),
     }
-}
-
-/// How the holder is ended. Printed, never run.
-fn stop(end: &End) -> Option<Advice> {
-    let process = end.processes.first()?;
-    Some(Advice::from("end it: ").command(Command::new("kill").arg(process.pid.to_string())))
 }
 
 /// What makes the kernel give the port to nobody who asks for none.
@@ -326,13 +327,14 @@ fn published(facts: &Facts<'_>, found: &PortSocket, end: &End) -> Option<Advice>
     };
     let containers = facts.take(facts.world.containers());
     let container = containers.iter().find(publishes)?;
-    let stop = match container.runtime {
-        Runtime::Docker => "docker stop",
-        Runtime::Podman => "podman stop",
-        Runtime::Nerdctl => "nerdctl stop",
-        _ => return None,
-    };
-    let name = container_name(container);
-    let about = Advice::from("it keeps the port for container ").name(name.clone());
-    Some(about.words(", which publishes it: ").command(Command::new(stop).name(name)))
+    let stop = turn::of_container(container, end.processes.first()?)?;
+    let about = Advice::from("it keeps the port for container ").name(container_name(container));
+    Some(about.and(", which publishes it: ", stop))
+}
+
+/// Whether a holder is the proxy that an engine starts for each port that is published.
+fn is_proxy(process: &Process, found: &PortSocket) -> bool {
+    !process.own_word
+        && forward::is_its_program(process)
+        && forward::of(process, &found.socket).is_some_and(|f| f.kind == forward::DOCKER_PROXY)
 }

@@ -1,6 +1,7 @@
 //! From facts and a question to an answer. No I/O, no clock, and it can't fail:
 //! what is missing becomes a gap of the answer.
 
+mod beside;
 mod bind;
 mod budget;
 mod certificate;
@@ -30,6 +31,8 @@ mod route;
 mod ruled;
 mod sender;
 mod tried;
+mod turn;
+mod unix;
 mod walk;
 mod world;
 
@@ -52,6 +55,7 @@ pub use list::{ListFilter, list};
 pub use reverse::reverse;
 pub use sender::answer_for;
 pub use tried::add_tried;
+pub use unix::{list_others, unix};
 
 use crate::model::{
     Answer, Capability, Command, Container, Ending, Gap, GapKind, GapSource, Impact, KernelPort,
@@ -152,8 +156,10 @@ fn answer_from(facts: &Facts<'_>, query: &Query, wanted: &dyn Fn(&Path) -> bool)
     facts.say_cut(Impact::Reach);
     kube::complete(&joined, &paths, &mut reach);
     let mut findings = health::check(facts, &paths, &mut reach);
+    findings.extend(beside::check(facts, query, &paths));
     findings.extend(joined.findings.iter().cloned());
     let drops = health::drops(facts, &paths);
+    turn::complete(facts, &mut paths);
     let mut gaps = facts.gaps();
     gaps.retain(|gap| !joined.fills(gap));
     if paths.is_empty() {
@@ -187,20 +193,40 @@ fn matching(facts: &Facts<'_>, query: &Query) -> Vec<Socket> {
     let filter = query.filter();
     let places: Vec<NetnsId> = match query.scope {
         Scope::Everywhere => facts.all_netns(),
-        Scope::Address(address) => places_of(facts, address.to_canonical()),
+        Scope::Address(address) => places_asked(facts, query, address.to_canonical()),
     };
     let mut sockets = facts.take(facts.world.sockets(&places, &filter)).to_vec();
     if let Scope::Address(address) = query.scope {
+        if let Some(zone) = &query.zone {
+            let links = facts.links_of(facts.host.own_netns);
+            let index = links.iter().find(|link| link.name == *zone).map(|link| link.index);
+            sockets.retain(|s| s.ifindex.is_none() || s.ifindex == index);
+        }
         sockets = nearest(sockets, address);
         // Every namespace has a loopback; a connection from here means this
         // one's, and only when nothing is there the others' are of interest.
         let here = |s: &Socket| s.netns == facts.host.own_netns;
-        if address.to_canonical().is_loopback() && sockets.iter().any(here) {
+        let to = address.to_canonical();
+        if (to.is_loopback() || to.is_unspecified()) && sockets.iter().any(here) {
             sockets.retain(here);
         }
     }
     facts.sort(&mut sockets);
     sockets
+}
+
+/// The namespaces that a question about an address is about: with an interface, the own one
+/// alone.
+fn places_asked(facts: &Facts<'_>, query: &Query, address: IpAddr) -> Vec<NetnsId> {
+    let Some(zone) = &query.zone else { return places_of(facts, address) };
+    let own = facts.host.own_netns;
+    let links = facts.links_of(own);
+    let index = links.iter().find(|link| link.name == *zone).map(|link| link.index);
+    let all = facts.addresses_of(own);
+    // An address of a link alone is one of this interface, or of nobody here.
+    let is_narrow = matches!(address, IpAddr::V6(a) if a.is_unicast_link_local());
+    let has = all.iter().any(|a| a.address == address && Some(a.ifindex) == index);
+    if has || !is_narrow { vec![own] } else { Vec::new() }
 }
 
 /// The namespaces that take packets to an address.
@@ -266,9 +292,6 @@ fn unheld(facts: &Facts<'_>, address: IpAddr) {
 /// Of each namespace, protocol and port only the sockets that would get a
 /// packet to the address.
 fn nearest(sockets: Vec<Socket>, address: IpAddr) -> Vec<Socket> {
-    if address.is_unspecified() {
-        return sockets.into_iter().filter(|s| s.address == address).collect();
-    }
     let mut groups: std::collections::BTreeMap<_, Vec<Socket>> = std::collections::BTreeMap::new();
     for socket in sockets {
         groups.entry((socket.netns, socket.proto, socket.port)).or_default().push(socket);

@@ -67,7 +67,7 @@ pub(super) fn of(facts: &Facts<'_>, paths: &mut [Path], tried: &[Tried]) -> Vec<
 /// What became of the connections that one sender made: where something takes them, or, where
 /// nothing does, what was tried. `asked` tells whether these addresses were asked for.
 pub(super) fn of_sender(facts: &Facts<'_>, entries: &[Entry], asked: bool) -> Vec<Reach> {
-    let tried = entries.iter().map(|one| (one, outcome::of(one, None)));
+    let tried = entries.iter().map(|one| (one, outcome::of(facts, one, None)));
     let mut outcomes: Vec<(&Entry, Outcome)> = tried.collect();
     let port = |entry: &Entry| (Port(entry.to.port), entry.to.proto);
     if !asked {

@@ -52,6 +52,8 @@ pub fn reverse(node: &dyn Node, subject: &Subject) -> Vec<Answer> {
             ports: PortRange::one(port),
             proto: Some(proto),
             scope: Scope::Everywhere,
+            zone: None,
+            name: None,
             subject: Some(subject.clone()),
         })
         .chain(known.addresses.iter().map(|at| at_address(*at, subject)))
@@ -70,6 +72,8 @@ pub fn reverse(node: &dyn Node, subject: &Subject) -> Vec<Answer> {
                 ports: PortRange { first: Port(1), last: Port(u16::MAX) },
                 proto: None,
                 scope: Scope::Everywhere,
+                zone: None,
+                name: None,
                 subject: Some(subject.clone()),
             },
             verdict: if unknown { Verdict::Unknown } else { Verdict::NotFound },
@@ -93,6 +97,8 @@ fn at_address((address, port, proto): (IpAddr, Port, Proto), subject: &Subject) 
         ports: PortRange::one(port),
         proto: Some(proto),
         scope: Scope::Address(address),
+        zone: None,
+        name: None,
         subject: Some(subject.clone()),
     }
 }
@@ -145,6 +151,10 @@ fn is_end(subject: &Subject, end: &End) -> bool {
                 && namespace.as_ref().is_none_or(|wanted| pod.namespace.as_ref() == Some(wanted))
         }),
         Subject::Service(..) => is_service(subject, end.service.as_ref()),
+        Subject::Name(name) => {
+            end.processes.iter().any(|process| process.name() == name)
+                || end.containers.iter().any(|c| c.name.as_ref() == Some(name))
+        }
         Subject::Cluster(name) => {
             let named = |cluster: &Cluster| cluster.name == *name;
             end.cluster.as_ref().is_some_and(named)

@@ -35,6 +35,7 @@ pub(super) fn try_all(facts: &Facts<'_>, query: &Query, sockets: &[Socket]) -> V
             vec![facts.host.own_netns]
         }
         Scope::Address(address) if address.is_unspecified() => Vec::new(),
+        Scope::Address(_) if query.zone.is_some() => vec![facts.host.own_netns],
         _ => all,
     };
     path::read_rulesets(facts, &all);

@@ -8,8 +8,8 @@ use super::few::few;
 use super::path::{self, Entry, Sender, To};
 use super::{answer_from, cluster, find_netns, health, kube, place, published, reach};
 use crate::model::{
-    Answer, AskedSender, Container, Gap, GapKind, Impact, Link, LinkKind, NetnsId, Origin, Path,
-    Pid, Proto, Query, RouteKind, RouteQuery, Scope, Vantage, Verdict,
+    Answer, AskedSender, Container, Gap, GapKind, Impact, Link, LinkKind, NetnsId, Path, Pid,
+    Proto, Query, RouteKind, RouteQuery, Scope, SenderName, Vantage, Verdict,
 };
 use crate::node::Node;
 use whereis_port_rules::Sender as Source;
@@ -31,13 +31,13 @@ struct Found {
 ///
 /// # Errors
 /// What is wrong with the sender: nobody is called so, or it can't be told what is meant.
-pub fn answer_for(node: &dyn Node, query: &Query, origin: &Origin) -> Result<Answer, String> {
+pub fn answer_for(node: &dyn Node, query: &Query, name: &SenderName) -> Result<Answer, String> {
     let facts = Facts::new(node);
     let (first, last) = (query.ports.first.0, query.ports.last.0);
     if last - first >= PORTS {
         return Err(format!("--from asks of at most {PORTS} ports at once"));
     }
-    let found = find(&facts, origin)?;
+    let found = find(&facts, name)?;
     facts.world.prefetch_sockets(&query.filter());
     let anyway = answer_from(&facts, query, &|_| true);
     // What kept the other answer from being complete is no matter of this one.
@@ -167,16 +167,16 @@ fn ways(entries: &[Entry]) -> Vec<Path> {
 }
 
 /// Finds who is meant.
-fn find(facts: &Facts<'_>, origin: &Origin) -> Result<Found, String> {
-    match origin {
-        Origin::Process(pid) => of_process(facts, *pid),
-        Origin::Container(name) => {
+fn find(facts: &Facts<'_>, name: &SenderName) -> Result<Found, String> {
+    match name {
+        SenderName::Process(pid) => of_process(facts, *pid),
+        SenderName::Container(name) => {
             let all = facts.take(facts.world.containers());
             let meant: Vec<&Container> =
                 all.iter().filter(|c| super::reverse::is_container(c, name)).collect();
             of_container(facts, &format!("container {name:?}"), &meant, &all)
         }
-        Origin::Pod(namespace, name) => {
+        SenderName::Pod(namespace, name) => {
             let all = facts.take(facts.world.containers());
             let is_it = |c: &&Container| {
                 let pod = c.pod.as_ref().filter(|pod| pod.name.as_ref() == Some(name));
@@ -198,13 +198,13 @@ fn find(facts: &Facts<'_>, origin: &Origin) -> Result<Found, String> {
             meant.truncate(1);
             of_container(facts, &format!("pod {name:?}"), &meant, &all)
         }
-        Origin::Netns(name) => {
+        SenderName::Netns(name) => {
             let netns = find_netns(facts, name)?;
             let text = format!("netns {}", facts.netns_ref(netns));
             Ok(anybody(facts, netns, text))
         }
-        Origin::Address(address) => of_address(facts, address.to_canonical()),
-        Origin::Device(name) => of_device(facts, name),
+        SenderName::Address(address) => of_address(facts, address.to_canonical()),
+        SenderName::Device(name) => of_device(facts, name),
     }
 }
 

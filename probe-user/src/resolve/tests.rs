@@ -10,11 +10,11 @@ use crate::model::{
     CiliumPolicyOf, ConnectAsk, Connected, Connections, Container, ContainerRef, Element, Ending,
     Flow, FlowFilter, Frontend, Gap, GapKind, GapSource, HopKind, Host, Impact, InputFound,
     InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LinkKind,
-    LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Network, Owner, Owners, Pid, PolicyRule,
-    Port, PortFacts, PortRange, PortSocket, Process, Proto, Published, Query, Read, Route,
-    RouteFound, RouteQuery, Rule, Ruleset, Runtime, Scope, Set, SetId, Socket, SocketFilter,
-    SocketInode, SocketState, SourceReport, StartTime, Teller, TlsAsk, ToldBy, Transparent,
-    Vantage, Verdict, Watched,
+    LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Network, Origin, OtherSocket, Owner,
+    Owners, Pid, PolicyRule, Port, PortFacts, PortRange, PortSocket, Process, Proto, Published,
+    Query, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Runtime, Scope, Set, SetId, Socket,
+    SocketFile, SocketFilter, SocketInode, SocketState, SocketUnit, SourceReport, StartTime,
+    Teller, TlsAsk, ToldBy, Transparent, Vantage, Verdict, Watched,
 };
 use crate::node::{
     Attachments, Attempts, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Node,
@@ -260,7 +260,7 @@ impl TestNode {
 }
 
 fn query(target: &str) -> Query {
-    crate::cli::parse_target(target, "").unwrap()
+    crate::cli::parse_target(target, &crate::cli::Names::default()).unwrap().remove(0)
 }
 
 fn of<T: Clone>(all: &[T], netns: &[NetnsId], place: impl Fn(&T) -> NetnsId) -> Read<Vec<T>> {
@@ -333,6 +333,12 @@ impl Sockets for TestNode {
     fn transparent(&self, netns: &[NetnsId]) -> Read<Vec<Transparent>> {
         Read::whole(netns.iter().map(|id| Transparent { netns: *id, any: None }).collect())
     }
+    fn other_sockets(&self, _: &[NetnsId]) -> Read<Vec<OtherSocket>> {
+        Read::default()
+    }
+    fn socket_file(&self, _: &str) -> SocketFile {
+        SocketFile::Missing
+    }
     fn connections(&self, _: &[NetnsId]) -> Vec<Connections> {
         Vec::new()
     }
@@ -344,6 +350,12 @@ impl Processes for TestNode {
     }
     fn cgroup_path(&self, _: u64) -> Read<Option<CgroupPath>> {
         Read::whole(None)
+    }
+    fn origin(&self, _: Pid) -> Read<Option<Origin>> {
+        Read::whole(None)
+    }
+    fn socket_units(&self) -> Read<Vec<SocketUnit>> {
+        Read::default()
     }
 }
 
@@ -1092,6 +1104,8 @@ fn a_range_and_a_protocol_limit_the_answer() {
         ports: PortRange::one(Port(1)),
         proto: None,
         scope: Scope::Everywhere,
+        zone: None,
+        name: None,
         subject: None,
     };
     assert_eq!(super::answer(&node, &unused).verdict, Verdict::NotFound);

@@ -11,7 +11,7 @@ use super::path::{self, To};
 use super::published::{published_beyond, publisher};
 use crate::model::{
     Advice, Command, End, Ending, Endpoint, Evidence, EvidenceSource, FixKind, Hop, HopKind,
-    NetnsId, Path, Pid, Port, Process, Proto, RouteFound, Socket, StopKind,
+    NetnsId, Path, Pid, Port, Process, Proto, RouteFound, Socket, StopKind, Unserved,
 };
 
 /// How many forwards in a row are followed. Real chains have two or three.
@@ -336,7 +336,12 @@ pub(super) fn nothing(
     }
     Path {
         hops: Vec::new(),
-        end: End { ending: Ending::Nothing, why: Some(why), ..End::default() },
+        end: End {
+            ending: Ending::Nothing,
+            why: Some(why),
+            unserved: Some(Unserved { netns: place, proto, at: (address, port.0).into() }),
+            ..End::default()
+        },
         ..Path::default()
     }
 }

@@ -18,9 +18,10 @@ use crate::model::{
     Address, Attached, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId, Cilium,
     CiliumPolicy, CiliumPolicyOf, Container, ContainerRef, Element, Flow, FlowFilter, Frontend,
     Gap, Host, InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext,
-    KubeObjects, Link, LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule,
-    PortFacts, PortSocket, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId,
-    Socket, SocketFilter, SocketInode, TlsAsk, Transparent, Watched,
+    KubeObjects, Link, LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Origin, OtherSocket,
+    Owners, Pid, PolicyRule, PortFacts, PortSocket, Process, Read, Route, RouteFound, RouteQuery,
+    Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SocketUnit, TlsAsk, Transparent,
+    Watched,
 };
 use crate::node::Node;
 
@@ -105,6 +106,7 @@ struct Known {
     routes: OfNetns<Route>,
     kernel_ports: OfNetns<KernelPort>,
     transparent: OfNetns<Transparent>,
+    other_sockets: OfNetns<OtherSocket>,
     rulesets: OfNetns<Ruleset>,
     frontends: OfNetns<Frontend>,
     cilium: OfNetns<Cilium>,
@@ -124,6 +126,8 @@ struct Known {
     container: Table<(Vec<ContainerRef>, Pid), Option<Rc<Container>>>,
     containers: OnceCell<Fact<Rc<[Container]>>>,
     cgroup_paths: Table<u64, Option<CgroupPath>>,
+    origins: Table<Pid, Option<Origin>>,
+    socket_units: OnceCell<Fact<Rc<[SocketUnit]>>>,
     unseen: OnceCell<Fact<()>>,
     kube_contexts: OnceCell<Fact<Rc<[KubeContext]>>>,
     kube: Table<KubeAsk, Rc<KubeObjects>>,
@@ -190,6 +194,7 @@ impl<'a> World<'a> {
         routes: Route;
         transparent: Transparent;
         kernel_ports: KernelPort, by |one| (one.netns, one.proto, one.port, one.what.clone());
+        other_sockets: OtherSocket, by |one| (one.netns, one.kind, one.inode);
         rulesets: Ruleset, by |one| one.netns;
         frontends: Frontend, by |one| (one.netns, one.address, one.port, one.proto, one.mark);
         cilium: Cilium, by |one| one.netns;
@@ -297,6 +302,16 @@ impl<'a> World<'a> {
 
     pub(super) fn cgroup_path(&self, id: u64) -> Fact<Option<CgroupPath>> {
         self.known.cgroup_paths.get(&id, || self.node.cgroup_path(id))
+    }
+
+    pub(super) fn origin(&self, pid: Pid) -> Fact<Option<Origin>> {
+        self.known.origins.get(&pid, || self.node.origin(pid))
+    }
+
+    pub(super) fn socket_units(&self) -> Fact<Rc<[SocketUnit]>> {
+        let name = |unit: &SocketUnit| unit.name.clone();
+        let read = || self.node.socket_units().map(|all| sorted(all, name)).into();
+        self.known.socket_units.get_or_init(read).clone()
     }
 
     /// The programs that take effect in a cgroup.

@@ -250,7 +250,7 @@ fn names(backend: &Backend) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::parse_target;
+    use crate::cli::{Names, parse_target};
     use crate::fleet::{FailureKind, NodeAnswer, Report, Said, merge};
     use crate::model::{Proto, Service};
 
@@ -286,7 +286,7 @@ mod tests {
 
     fn shown(reports: Vec<Report>) -> String {
         let fleet = Fleet { reports, nodes_unknown: None };
-        let queries = [parse_target("30518", "").unwrap()];
+        let queries = parse_target("30518", &Names::default()).unwrap();
         let merged = merge(&fleet, &queries);
         text(&fleet, &merged, &Style::PLAIN, false)
     }

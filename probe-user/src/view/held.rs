@@ -30,7 +30,12 @@ pub(crate) fn who(held: &Held) -> String {
     let end = &held.end;
     let mut text = match (end.processes.as_slice(), end.ending) {
         ([process], _) => {
-            format!("{}, pid {}{},", process.name(), process.pid, process.inside())
+            let unit = match (end.socket_units.as_slice(), &end.unit) {
+                ([unit], _) => Some(&unit.name),
+                (_, unit) => unit.as_ref().filter(|unit| unit.ends_with(".service")),
+            };
+            let of = unit.map_or_else(String::new, |unit| format!(", of {unit}"));
+            format!("{}, pid {}{}{of},", process.name(), process.pid, process.inside())
         }
         ([process, others @ ..], _) => format!(
             "{}, pid {}{} and {} more,",

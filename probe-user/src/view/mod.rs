@@ -12,6 +12,7 @@ pub mod style;
 pub mod text;
 pub mod trace;
 pub mod tui;
+pub mod unix;
 pub mod wait;
 
 #[cfg(test)]

@@ -76,6 +76,8 @@ pub(super) fn answer(source: &Source, question: &Question) -> Result<Answered, S
         ports: PortRange::one(question.port),
         proto: question.proto,
         scope: Scope::Everywhere,
+        zone: None,
+        name: None,
         subject: None,
     };
     let mut answer = match &question.row {

@@ -29,6 +29,8 @@ mod mounts;
 mod nat;
 mod netlink;
 mod netns;
+mod origin;
+mod other;
 mod owners;
 mod ports;
 mod probes;
@@ -63,9 +65,10 @@ use super::{Clusters, Observed, Prefetch, Processes, Reports, Runtimes, Sockets,
 use crate::model::{
     Address, Certificate, CgroupPath, Connections, Container, ContainerRef, Flow, FlowFilter, Gap,
     GapKind, GapSource, Host, Impact, InputFound, InputQuery, KernelPort, KubeAsk, KubeContext,
-    KubeObjects, Link, LinkKind, LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Owners, Pid,
-    PolicyRule, PortFacts, PortRange, PortSocket, Process, Read, Route, RouteFound, RouteQuery,
-    Socket, SocketFilter, SocketInode, SourceReport, TlsAsk, Transparent, Watched,
+    KubeObjects, Link, LinkKind, LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Origin,
+    OtherSocket, Owners, Pid, PolicyRule, PortFacts, PortRange, PortSocket, Process, Read, Route,
+    RouteFound, RouteQuery, Socket, SocketFile, SocketFilter, SocketInode, SocketUnit,
+    SourceReport, TlsAsk, Transparent, Watched,
 };
 pub use bind::{HeldPort, hold_port};
 pub use clock::local_offset;
@@ -110,6 +113,7 @@ pub struct LiveNode {
     routes: Memo<rtnl::Routed>,
     kernel_ports: Memo<KernelPort>,
     transparent: Memo<Transparent>,
+    other_sockets: Memo<OtherSocket>,
     port_sockets: RefCell<Vec<ports::PortsRead>>,
     port_facts: Memo<PortFacts>,
     /// Sockets whose holders the probe was not asked for.
@@ -191,6 +195,7 @@ impl LiveNode {
             routes: RefCell::default(),
             kernel_ports: RefCell::default(),
             transparent: RefCell::default(),
+            other_sockets: RefCell::default(),
             port_sockets: RefCell::default(),
             port_facts: RefCell::default(),
             unprobed: RefCell::default(),
@@ -642,6 +647,14 @@ impl Sockets for LiveNode {
         })
     }
 
+    fn other_sockets(&self, netns: &[NetnsId]) -> Read<Vec<OtherSocket>> {
+        self.other_sockets_inside(netns)
+    }
+
+    fn socket_file(&self, path: &str) -> SocketFile {
+        self.file_of_socket(path)
+    }
+
     fn port_sockets(&self, netns: &[NetnsId], filter: &SocketFilter) -> Read<Vec<PortSocket>> {
         self.port_sockets_of(netns, filter)
     }
@@ -675,6 +688,21 @@ impl Processes for LiveNode {
                 Err(why) => Read::partial(None, Gap::new(Impact::Owner, GapKind::Cgroup, why)),
             })
             .clone()
+    }
+
+    fn origin(&self, pid: Pid) -> Read<Option<Origin>> {
+        let since = Instant::now();
+        let read = self.origin_of(pid);
+        self.log("packages and repositories", since, &read.gaps, "by process".to_owned());
+        read
+    }
+
+    fn socket_units(&self) -> Read<Vec<SocketUnit>> {
+        let since = Instant::now();
+        let read = self.units_of_sockets();
+        let detail = format!("{} socket units", read.value.len());
+        self.log("unit files", since, &read.gaps, detail);
+        read
     }
 }
 

@@ -155,6 +155,45 @@ impl Root {
         Ok(names)
     }
 
+    /// The name of the first regular file in directory `rel` whose name ends with `suffix` and
+    /// that has one of these lines. Those with `hint` in their names are looked at first. What
+    /// takes more than so many bytes, or too long, is given up.
+    pub(super) fn find_line(
+        &self,
+        rel: &Path,
+        (suffix, hint): (&[u8], &[u8]),
+        lines: &[&[u8]],
+        max_bytes: usize,
+    ) -> Result<Option<OsString>, Unreadable> {
+        /// How many files there may be.
+        const ENTRIES: usize = 50_000;
+        /// How long all of it may take: whoever waits for it does so longer.
+        const LONG: Duration = Duration::from_millis(300);
+        let since = std::time::Instant::now();
+        let mut names = self.list(rel, ENTRIES)?;
+        names.retain(|name| name.as_bytes().ends_with(suffix));
+        let is_likely = |name: &OsString| {
+            !hint.is_empty() && name.as_bytes().windows(hint.len()).any(|part| part == hint)
+        };
+        names.sort_by_cached_key(|name| (!is_likely(name), name.clone()));
+        let mut left = max_bytes;
+        for name in names {
+            if since.elapsed() > LONG {
+                return Err(Unreadable::Failed(format!("more than {} ms", LONG.as_millis())));
+            }
+            // One that is larger than all others together is none of them.
+            let Ok(text) = self.read(&rel.join(&name), left) else { continue };
+            if text.split(|b| *b == b'\n').any(|line| lines.contains(&line)) {
+                return Ok(Some(name));
+            }
+            left = left.saturating_sub(text.len());
+            if left == 0 {
+                return Err(Unreadable::TooBig(max_bytes));
+            }
+        }
+        Ok(None)
+    }
+
     /// The socket `rel` itself, opened with O_PATH. Connecting to it by
     /// `/proc/self/fd/N` reaches exactly this socket, whatever happens to the
     /// path meanwhile and however long the path is.

@@ -45,6 +45,7 @@ pub fn read_everything(node: &dyn Node) {
         }
     }
 
+    let _ = node.socket_units();
     let _ = node.links(&netns);
     let _ = node.addresses(&netns);
     let _ = node.routes(&netns);

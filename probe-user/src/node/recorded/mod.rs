@@ -20,6 +20,7 @@ macro_rules! of_netns {
         $make! {
             kernel_ports: KernelPort, Owner, "the kernel's own ports in some namespaces were";
             transparent: Transparent, Reach, "whether some namespaces have transparent sockets was";
+            other_sockets: OtherSocket, Owner, "sockets without ports of some namespaces were";
         }
     };
     ($make:ident, Netfilter) => {
@@ -74,9 +75,10 @@ use crate::model::{
     Address, Attached, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId, Cilium,
     CiliumPolicy, CiliumPolicyOf, Container, ContainerRef, Element, Flow, FlowFilter, Frontend,
     Gap, Host, InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext,
-    KubeObjects, Link, LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule,
-    PortFacts, PortSocket, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId,
-    Socket, SocketFilter, SocketInode, SourceReport, TlsAsk, Transparent, Watched,
+    KubeObjects, Link, LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Origin, OtherSocket,
+    Owners, Pid, PolicyRule, PortFacts, PortSocket, Process, Read, Route, RouteFound, RouteQuery,
+    Rule, Ruleset, Set, SetId, Socket, SocketFile, SocketFilter, SocketInode, SocketUnit,
+    SourceReport, TlsAsk, Transparent, Watched,
 };
 
 pub use everything::read_everything;
@@ -249,6 +251,12 @@ facts! {
     /// Sockets in any state. Older recordings have none.
     #[serde(default, skip_serializing_if = "Table::is_empty")]
     port_sockets: Table<SocketsOf, Vec<PortSocket>>,
+    /// Sockets without ports.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    other_sockets: Table<Vec<NetnsId>, Vec<OtherSocket>>,
+    /// What is at paths of sockets.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    socket_files: Table<String, SocketFile>,
     /// What decides who may have a port. Older recordings have none.
     #[serde(default, skip_serializing_if = "Table::is_empty")]
     port_facts: Table<Vec<NetnsId>, Vec<PortFacts>>,
@@ -270,6 +278,12 @@ facts! {
     /// Paths of cgroups, by id.
     #[serde(default)]
     cgroup_paths: Table<u64, Option<CgroupPath>>,
+    /// What the files around processes say.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    origins: Table<Pid, Option<Origin>>,
+    /// Socket units; `None` when they were not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    socket_units: Option<Read<Vec<SocketUnit>>>,
     /// What watching told; `None` when nobody watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     observed: Option<Read<Option<Watched>>>,

@@ -11,9 +11,9 @@ use crate::model::{
     ChainId, Cilium, CiliumPolicy, CiliumPolicyOf, ConnectAsk, Connected, Connections, Container,
     ContainerRef, Element, Flow, FlowFilter, Frontend, Host, InputFound, InputQuery, IpSet,
     IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute, Neighbour,
-    NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule, PortFacts, PortSocket, Process, Read,
-    Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode,
-    SourceReport, TlsAsk, Transparent, Watched,
+    NetSettings, Netns, NetnsId, Origin, OtherSocket, Owners, Pid, PolicyRule, PortFacts,
+    PortSocket, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket,
+    SocketFile, SocketFilter, SocketInode, SocketUnit, SourceReport, TlsAsk, Transparent, Watched,
 };
 use crate::node::{
     Attachments, Attempts, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Node,
@@ -146,6 +146,12 @@ impl Sockets for Recorder<'_> {
         keep!(self.owners, inodes.clone(), self.node.owners(inodes))
     }
 
+    fn socket_file(&self, path: &str) -> SocketFile {
+        let found = self.node.socket_file(path);
+        self.facts().socket_files.keep(path.to_owned(), Read::whole(found.clone()));
+        found
+    }
+
     // They are not recorded.
     fn connections(&self, netns: &[NetnsId]) -> Vec<Connections> {
         self.node.connections(netns)
@@ -159,6 +165,14 @@ impl Processes for Recorder<'_> {
 
     fn cgroup_path(&self, id: u64) -> Read<Option<CgroupPath>> {
         keep!(self.cgroup_paths, id, self.node.cgroup_path(id))
+    }
+
+    fn origin(&self, pid: Pid) -> Read<Option<Origin>> {
+        keep!(self.origins, pid, self.node.origin(pid))
+    }
+
+    fn socket_units(&self) -> Read<Vec<SocketUnit>> {
+        self.once(|facts| &mut facts.socket_units, |node| node.socket_units())
     }
 }
 

@@ -9,7 +9,8 @@ use super::names::{Kind, Names};
 use super::scrub::program;
 use super::{Facts, Recording};
 use crate::model::{
-    Attachment, CgroupPath, Command, Container, ContainerRef, LinkKind, Pod, Process, SourceReport,
+    Attachment, CgroupPath, Command, Container, ContainerRef, LinkKind, Listens, OtherPlace, Pod,
+    Process, SocketFile, SourceReport,
 };
 
 /// Replaces the names of hosts, users, containers, images, networks, pods,
@@ -121,6 +122,20 @@ impl Names {
                 peer.set_ip(self.ip(peer.ip()));
             }
         }
+        for socket in facts.other_sockets.iter_mut().flat_map(|a| &mut a.read.value) {
+            match &mut socket.at {
+                OtherPlace::Path(path, _) => replace(path, |path| self.path(path)),
+                OtherPlace::Abstract(name) => replace(name, |name| self.path(name)),
+                OtherPlace::Protocol(_, address) => *address = address.map(|ip| self.ip(ip)),
+                OtherPlace::Device(..) => {}
+            }
+        }
+        for asked in facts.socket_files.iter_mut() {
+            replace(&mut asked.asked, |path| self.path(path));
+            if let SocketFile::Unknown(why) = &mut asked.read.value {
+                replace(why, |why| self.message(why));
+            }
+        }
         for link in facts.links.iter_mut().flat_map(|a| &mut a.read.value) {
             replace(&mut link.name, |name| self.interface(name));
             if let LinkKind::Other(kind) = &mut link.kind {
@@ -187,6 +202,28 @@ impl Names {
             replace_some(&mut process.cwd, |cwd| self.path(cwd));
             self.cgroup_path(process.cgroup.as_mut());
             process.ancestors.iter_mut().for_each(|a| replace(&mut a.comm, program));
+        }
+        for origin in facts.origins.iter_mut().filter_map(|a| a.read.value.as_mut()) {
+            if let Some(package) = &mut origin.package {
+                replace_some(&mut package.name, program);
+                replace_some(&mut package.why, |why| self.message(why));
+            }
+            if let Some(repository) = &mut origin.repository {
+                replace(&mut repository.directory, |path| self.path(path));
+                replace_some(&mut repository.branch, |name| self.name(Kind::Name, name));
+                replace_some(&mut repository.commit, |id| self.id(id));
+            }
+        }
+        for unit in facts.socket_units.iter_mut().flat_map(|read| &mut read.value) {
+            replace(&mut unit.name, |name| self.cgroup(name));
+            replace(&mut unit.service, |name| self.cgroup(name));
+            replace(&mut unit.file, |path| self.path(path));
+            for listens in &mut unit.listens {
+                match listens {
+                    Listens::Port(_, address, _) => *address = address.map(|ip| self.ip(ip)),
+                    Listens::Path(path) => replace(path, |path| self.path(path)),
+                }
+            }
         }
         for asked in facts.cgroup_paths.iter_mut() {
             self.cgroup_path(asked.read.value.as_mut());

@@ -11,9 +11,10 @@ use crate::model::{
     ChainId, Cilium, CiliumPolicy, CiliumPolicyOf, ConnectAsk, Connected, Connections, Container,
     ContainerRef, Element, Flow, FlowFilter, Frontend, Gap, GapKind, Host, Impact, InputFound,
     InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute,
-    Neighbour, NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule, PortFacts, PortSocket,
-    Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter,
-    SocketInode, SourceReport, TlsAsk, Transparent, Watched,
+    Neighbour, NetSettings, Netns, NetnsId, Origin, OtherSocket, Owners, Pid, PolicyRule,
+    PortFacts, PortSocket, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId,
+    Socket, SocketFile, SocketFilter, SocketInode, SocketUnit, SourceReport, TlsAsk, Transparent,
+    Watched,
 };
 use crate::node::{
     Attachments, Attempts, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Observed,
@@ -237,6 +238,14 @@ impl Sockets for Recorded {
         all
     }
 
+    fn socket_file(&self, path: &str) -> SocketFile {
+        let known = self.recording.facts.socket_files.get(&path.to_owned());
+        known.map_or_else(
+            || SocketFile::Unknown("it was not looked at when this was recorded".to_owned()),
+            |read| read.value.clone(),
+        )
+    }
+
     fn connections(&self, _: &[NetnsId]) -> Vec<Connections> {
         Vec::new()
     }
@@ -253,6 +262,15 @@ impl Processes for Recorded {
     fn cgroup_path(&self, id: u64) -> Read<Option<CgroupPath>> {
         let known = self.recording.facts.cgroup_paths.get(&id).cloned();
         known.unwrap_or_else(|| nothing(Impact::Name, "the path of a cgroup was"))
+    }
+
+    // Nothing depends on these: what was not recorded is not told.
+    fn origin(&self, pid: Pid) -> Read<Option<Origin>> {
+        self.recording.facts.origins.get(&pid).cloned().unwrap_or_default()
+    }
+
+    fn socket_units(&self) -> Read<Vec<SocketUnit>> {
+        self.recording.facts.socket_units.clone().unwrap_or_default()
     }
 }
 

@@ -103,6 +103,8 @@ fn a_question_for_an_address_is_about_that_address() {
         ports: PortRange::one(Port(8080)),
         proto: None,
         scope: Scope::Address(address.parse().unwrap()),
+        zone: None,
+        name: None,
         subject: None,
     };
     let flow = published("192.0.2.10:1", A);
@@ -176,6 +178,8 @@ fn only_the_protocol_that_all_paths_have_is_looked_for() {
             ports: PortRange::one(Port(53)),
             proto: None,
             scope: Scope::Everywhere,
+            zone: None,
+            name: None,
             subject: None,
         },
         verdict: crate::model::Verdict::Found,

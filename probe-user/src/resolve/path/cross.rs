@@ -171,6 +171,7 @@ impl Walk<'_, '_> {
             path.end.containers = facts.containers_of(packet.netns).to_vec();
             path.end.pod = path.end.containers.iter().rev().find_map(|c| c.pod.clone());
             path.end.cluster = path.end.containers.iter().rev().find_map(Container::cluster);
+            path.end.pod = path.end.containers.iter().rev().find_map(|c| c.pod.clone());
             let why = path.end.why.clone().unwrap_or_default();
             let stop = Stop { kind: StopKind::Nothing, why, fix: None };
             return vec![way.arrive(path, Some(stop))];

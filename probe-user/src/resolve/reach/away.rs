@@ -137,7 +137,7 @@ fn direct(facts: &Facts<'_>, tries: &mut Tries<'_, '_>, socket: &Socket, name: &
         let tried = path::attempt(facts, own, Sender::process(Vantage::Node), to);
         // Where no link leads there, what was tried is somebody else with that address.
         if tried.arrivals.iter().any(|arrival| comes_to(arrival, socket.netns)) {
-            found.push(outcome::of(&tried, Some(Cause::Routed(name.to_owned()))).reach);
+            found.push(outcome::of(facts, &tried, Some(Cause::Routed(name.to_owned()))).reach);
             tries.keep(tried);
         }
         if found.len() == NAMED {
@@ -168,7 +168,7 @@ fn by_route(facts: &Facts<'_>, netns: NetnsId, to: To, name: &str) -> Option<Rea
     }
     let by = device.unwrap_or_default();
     let named = Cause::ForwardedHere { name: name.to_owned(), by };
-    let mut reach = outcome::of(&tried, Some(named)).reach;
+    let mut reach = outcome::of(facts, &tried, Some(named)).reach;
     // That it is shut by this way, too, is no more than that nothing publishes it.
     if reach.reachable == Some(false) {
         return None;
@@ -224,7 +224,7 @@ fn by_network(
         .into_iter()
         .map(|sender| {
             let tried = path::attempt(facts, place, sender, to);
-            let outcome = outcome::of(&tried, Some(named.clone()));
+            let outcome = outcome::of(facts, &tried, Some(named.clone()));
             tries.keep(tried);
             outcome
         })
@@ -306,7 +306,7 @@ fn of_published(
             if !ip.is_unspecified() && ip != address {
                 continue;
             }
-            let outcome = outcome::of(tried, Some(says(false)));
+            let outcome = outcome::of(tries.facts, tried, Some(says(false)));
             let mut one = outcome.reach;
             untaken &= outcome.taken == Taken::Not;
             match one.reachable {

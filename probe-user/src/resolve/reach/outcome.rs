@@ -6,6 +6,8 @@ use whereis_port_rules::Nic;
 
 use super::{at, shut};
 use crate::model::{Cause, End, Hop, HopKind, NetnsId, Port, Reach, StopKind};
+use crate::resolve::beside;
+use crate::resolve::facts::Facts;
 use crate::resolve::path::{self, Arrival, Entry, Judgement};
 
 /// How many targets one line names.
@@ -29,7 +31,7 @@ pub(super) struct Outcome {
 }
 
 /// Judges a connection. `named` says why it is open, where that is not what takes it.
-pub(super) fn of(tried: &Entry, named: Option<Cause>) -> Outcome {
+pub(super) fn of(facts: &Facts<'_>, tried: &Entry, named: Option<Cause>) -> Outcome {
     let arrivals = &tried.arrivals;
     let Judgement { arrives, why, fix } = path::judge(arrivals);
     let decisive = path::decisive(arrivals);
@@ -57,13 +59,14 @@ pub(super) fn of(tried: &Entry, named: Option<Cause>) -> Outcome {
         Some(false) if is_refused(arrivals) => match dead(arrivals) {
             Some(end) => {
                 reach.why = Cause::NothingBehind.into();
-                reach.fix = Some(shut::dead_fix(port, end));
+                reach.fix = Some(shut::dead_fix(facts, port, end));
             }
             None if arrivals.iter().all(|a| a.hops.is_empty()) => taken = Taken::Not,
             None => {
                 let end = arrivals.first().map(|a| &a.end);
                 let published = end.filter(|end| shut::is_published(port, end));
-                reach.fix = published.map(|end| shut::dead_fix(port, end));
+                let beside = || beside::fix(facts, end?.unserved?);
+                reach.fix = published.map(|end| shut::dead_fix(facts, port, end)).or_else(beside);
                 reach.why = decisive.cause(why.unwrap_or_default()).into();
             }
         },

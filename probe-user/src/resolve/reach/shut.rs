@@ -8,6 +8,7 @@ use crate::model::{
     Advice, Cause, Command, Container, End, FixKind, NetnsId, ObjectName, Path, Port, Proto,
     Published, Reach, Service, Socket, Vantage,
 };
+use crate::resolve::beside;
 use crate::resolve::facts::{Facts, container_name};
 use crate::resolve::few::few;
 use crate::resolve::owner;
@@ -287,7 +288,10 @@ pub(super) fn is_published(port: Port, end: &End) -> bool {
 }
 
 /// What gives a published port something to lead to.
-pub(super) fn dead_fix(port: Port, end: &End) -> Advice {
+pub(super) fn dead_fix(facts: &Facts<'_>, port: Port, end: &End) -> Advice {
+    if let Some(fix) = end.unserved.and_then(|place| beside::fix(facts, place)) {
+        return fix;
+    }
     let publishes = |p: &&Published| p.host_port == Some(port);
     let inner = end.containers.iter().find_map(|c| c.ports.iter().find(publishes));
     match (&end.cluster, inner.map(|p| p.container_port)) {

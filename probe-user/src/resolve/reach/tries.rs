@@ -14,7 +14,7 @@ use crate::resolve::ruled::Tried;
 
 /// Connections to ports at addresses of the own namespace, or through it.
 pub(super) struct Tries<'a, 'f> {
-    facts: &'a Facts<'f>,
+    pub(super) facts: &'a Facts<'f>,
     asked: HashMap<(Proto, u16), Rc<[Entry]>>,
     /// Those of which every address was tried.
     everywhere: HashSet<(Proto, u16)>,
@@ -63,7 +63,8 @@ impl<'a, 'f> Tries<'a, 'f> {
     /// for all of them.
     pub(super) fn outcomes(&mut self, proto: Proto, port: u16, everywhere: bool) -> Vec<Outcome> {
         let entries = self.of(proto, port, everywhere);
-        let mut all: Vec<Outcome> = entries.iter().map(|entry| outcome::of(entry, None)).collect();
+        let mut all: Vec<Outcome> =
+            entries.iter().map(|entry| outcome::of(self.facts, entry, None)).collect();
         tell_apart(self.facts, &mut all);
         all
     }

@@ -45,11 +45,15 @@ counted! {
         owners(inodes: &BTreeSet<SocketInode>) -> Read<Owners>;
         kernel_ports(netns: &[NetnsId]) -> Read<Vec<KernelPort>>;
         transparent(netns: &[NetnsId]) -> Read<Vec<Transparent>>;
+        other_sockets(netns: &[NetnsId]) -> Read<Vec<OtherSocket>>;
+        socket_file(path: &str) -> SocketFile;
         connections(netns: &[NetnsId]) -> Vec<Connections>;
     }
     Processes {
         processes(pids: &[Pid]) -> Read<Vec<Process>>;
         cgroup_path(id: u64) -> Read<Option<CgroupPath>>;
+        origin(pid: Pid) -> Read<Option<Origin>>;
+        socket_units() -> Read<Vec<SocketUnit>>;
     }
     Attachments {
         attached(netns: &[NetnsId]) -> Read<Vec<Attached>>;

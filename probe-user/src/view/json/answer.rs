@@ -11,8 +11,8 @@ use crate::view::shell;
 
 use super::{
     CauseCode, Certificate, Cluster, Component, ConditionCode, Connected, Container, Ending,
-    EvidenceCode, FindingCode, FixKind, Flows, GapKind, Held, HopKind, Impact, Pod, Process, Proto,
-    Service, SocketState, Vantage, Verdict,
+    EvidenceCode, FindingCode, FixKind, Flows, GapKind, Held, HopKind, Impact, Package, Pod,
+    Process, Proto, Repository, Service, Session, SocketState, SocketUnit, Vantage, Verdict,
 };
 
 /// The node, and the rights it was read with.
@@ -209,6 +209,10 @@ pub struct Query<'a> {
     pub proto: Option<Proto>,
     /// The address; null for all.
     pub address: Option<IpAddr>,
+    /// The interface that stood behind it: `eth0` of `fe80::1%eth0`.
+    pub zone: Option<&'a str>,
+    /// The name that was asked for in place of the address.
+    pub name: Option<Named<'a>>,
     /// What the port has to lead to, of a question for all ports of something:
     /// `container web`; null otherwise.
     pub subject: Option<String>,
@@ -225,7 +229,36 @@ impl<'a> From<&'a model::Query> for Query<'a> {
                 model::Scope::Everywhere => None,
                 model::Scope::Address(address) => Some(address),
             },
+            zone: query.zone.as_deref(),
+            name: query.name.as_ref().map(Into::into),
             subject: query.subject.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+/// A name of a host, and which of its addresses an answer is about.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Named<'a> {
+    /// The name.
+    pub name: &'a str,
+    /// Which of its addresses this is, from 1: an answer for each follows the one before.
+    pub number: usize,
+    /// How many addresses it has.
+    pub addresses: usize,
+    /// Whether they are tried in this order; false where that is not known.
+    pub in_order: bool,
+    /// Where it says so: `/etc/hosts`.
+    pub source: &'a str,
+}
+
+impl<'a> From<&'a model::Named> for Named<'a> {
+    fn from(named: &'a model::Named) -> Self {
+        Self {
+            name: &named.name,
+            number: named.at + 1,
+            addresses: named.of,
+            in_order: named.ordered,
+            source: &named.source,
         }
     }
 }
@@ -419,6 +452,15 @@ pub struct End<'a> {
     pub certificate: Option<Certificate<'a>>,
     /// The systemd unit or scope.
     pub unit: Option<&'a str>,
+    /// The socket units of systemd that the listener can be of, by their files: several where
+    /// that is not to be told.
+    pub socket_units: Vec<SocketUnit<'a>>,
+    /// The package that has the executable of `process`; null where no package manager has.
+    pub package: Option<Package<'a>>,
+    /// The git repository that the working directory of `process` is in.
+    pub repository: Option<Repository<'a>>,
+    /// The login or job that `process` was started from.
+    pub session: Option<Session<'a>>,
     /// How the container, pod and cluster are known.
     pub evidence: Vec<Evidence<'a>>,
 }
@@ -439,6 +481,10 @@ impl<'a> From<&'a model::End> for End<'a> {
             component: end.component.as_ref().map(Into::into),
             certificate: end.certificate.as_ref().map(Into::into),
             unit: end.unit.as_deref(),
+            socket_units: end.socket_units.iter().map(Into::into).collect(),
+            package: end.origin.as_ref().and_then(|o| o.package.as_ref()).map(Into::into),
+            repository: end.origin.as_ref().and_then(|o| o.repository.as_ref()).map(Into::into),
+            session: end.session.as_ref().map(Into::into),
             evidence: end.evidence.iter().map(Into::into).collect(),
         }
     }

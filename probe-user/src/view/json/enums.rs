@@ -350,6 +350,51 @@ words! {
         PortShared,
         /// A listener on all addresses leaves IPv4 alone.
         Ipv6Only,
+        /// A child that runs another program has the listener as well.
+        Inherited,
+        /// Nothing listens where connections lead, but something has the port at another
+        /// address.
+        OtherAddress,
+        /// Nothing has the port in the namespace where connections lead, but others there.
+        OtherPort,
+    }
+}
+
+words! {
+    /// The kinds of sockets that have no port.
+    OtherKind = OtherKind {
+        /// UNIX, of connections that are streams.
+        UnixStream,
+        /// UNIX, of connections that keep messages apart.
+        UnixSeqpacket,
+        /// UNIX, of messages.
+        UnixDatagram,
+        /// Sees every packet of an IP protocol.
+        Raw,
+        /// Sees every packet of a device.
+        Packet,
+    }
+}
+
+words! {
+    /// The package managers.
+    PackageManager = PackageManager {
+        /// Debian's and Ubuntu's.
+        Dpkg,
+        /// Alpine's.
+        Apk,
+        /// That of Fedora, Red Hat and SUSE.
+        Rpm,
+    }
+}
+
+words! {
+    /// The kinds of sessions.
+    SessionKind = SessionKind {
+        /// Somebody who is logged in by SSH.
+        Ssh,
+        /// A job that runs at a time.
+        Cron,
     }
 }
 

@@ -11,7 +11,9 @@ mod fleet;
 mod flows;
 mod held;
 mod list;
+mod origin;
 mod owner;
+mod unix;
 mod wait;
 
 use std::io::{self, Write};
@@ -32,7 +34,9 @@ pub use fleet::*;
 pub use flows::*;
 pub use held::*;
 pub use list::*;
+pub use origin::*;
 pub use owner::*;
+pub use unix::*;
 pub use wait::*;
 
 use super::sanitize::SafeJson;
@@ -122,6 +126,8 @@ pub fn schema() -> String {
         generator.subschema_for::<DoctorDocument<'_>>(),
         generator.subschema_for::<BindsDocument<'_>>(),
         generator.subschema_for::<WaitDocument<'_>>(),
+        generator.subschema_for::<UnixDocument<'_>>(),
+        generator.subschema_for::<SocketsDocument<'_>>(),
         generator.subschema_for::<FreeDocument<'_>>(),
         generator.subschema_for::<StartLine<'_>>(),
         generator.subschema_for::<EventLine<'_>>(),

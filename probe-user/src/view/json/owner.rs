@@ -112,6 +112,12 @@ pub struct Container<'a> {
     pub image: Option<&'a str>,
     /// Its labels. Values of labels that hold secrets are redacted.
     pub labels: BTreeMap<&'a str, &'a str>,
+    /// The Compose project and service that it is of.
+    pub compose: Option<Compose<'a>>,
+    /// The service of a swarm that it is a task of.
+    pub swarm_service: Option<&'a str>,
+    /// The systemd unit that runs it, of Podman's units and quadlets.
+    pub systemd_unit: Option<&'a str>,
     /// The networks it is attached to.
     pub networks: Vec<Network<'a>>,
     /// The ports it publishes or exposes.
@@ -137,6 +143,9 @@ impl<'a> From<&'a model::Container> for Container<'a> {
             name: container.name.as_deref(),
             image: container.image.as_deref(),
             labels: container.labels.iter().map(|(k, v)| (k.as_str(), label_value(k, v))).collect(),
+            compose: container.compose().map(|(project, service)| Compose { project, service }),
+            swarm_service: container.swarm_service(),
+            systemd_unit: container.systemd_unit(),
             networks: container.networks.iter().map(Into::into).collect(),
             ports: container.ports.iter().map(Into::into).collect(),
             network_mode: container.network_mode.as_deref(),
@@ -146,6 +155,15 @@ impl<'a> From<&'a model::Container> for Container<'a> {
             via: container.via.to_string(),
         }
     }
+}
+
+/// A service of a Compose project.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Compose<'a> {
+    /// The project.
+    pub project: &'a str,
+    /// The service.
+    pub service: &'a str,
 }
 
 /// The sorts of container in a pod.

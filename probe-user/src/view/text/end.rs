@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use crate::model::{Container, ContainerSort, End, Ending, Hop, Host, NetnsId, Process};
+use crate::model::{
+    Container, ContainerSort, End, Ending, Hop, Host, NetnsId, Process, SessionKind,
+};
 use crate::view::layout::{Page, shorten, width};
 use crate::view::style::{Ink, Style};
 use crate::view::words;
@@ -10,7 +12,7 @@ use crate::view::words;
 use super::certificate;
 
 /// Columns for the labels.
-pub(super) const LABEL: usize = 11;
+pub(in crate::view) const LABEL: usize = 11;
 /// How many further owners are listed without `-v`.
 const OWNERS: usize = 8;
 
@@ -123,6 +125,7 @@ pub(super) fn write(
     if let Some(unit) = &end.unit {
         page.entry(indent, ("unit", LABEL, Ink::Label), &style.text(unit));
     }
+    turn_to(page, indent, end, verbose);
     evidence(page, indent, end, hop, verbose);
 }
 
@@ -164,6 +167,16 @@ fn container(style: &Style, container: &Container) -> String {
     let _ = write!(text, " {dot} {}", container.runtime);
     if let Some(image) = &container.image {
         let _ = write!(text, " {dot} image {}", style.text(image));
+    }
+    if let Some((project, service)) = container.compose() {
+        let (project, service) = (style.text(project), style.text(service));
+        let _ = write!(text, " {dot} compose {project}, service {service}");
+    }
+    if let Some(service) = container.swarm_service() {
+        let _ = write!(text, " {dot} swarm service {}", style.text(service));
+    }
+    if let Some(unit) = container.systemd_unit() {
+        let _ = write!(text, " {dot} unit {}", style.text(unit));
     }
     for network in &container.networks {
         let _ = write!(text, " {dot} network {}", style.text(&network.name));
@@ -262,6 +275,48 @@ fn ago(seconds: u64) -> String {
         120..7200 => format!("{} min", seconds / 60),
         7200..172_800 => format!("{} h", seconds / 3600),
         _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+/// Who can be turned to, where that says more than the process's name.
+fn turn_to(page: &mut Page<'_>, indent: &str, end: &End, verbose: bool) {
+    let style = page.style;
+    let mut entry = |label: &str, text: &str| page.entry(indent, (label, LABEL, Ink::Label), text);
+    for unit in &end.socket_units {
+        let (name, service) = (style.text(&unit.name), style.text(&unit.service));
+        let file = if verbose { format!(", by {}", style.text(&unit.file)) } else { String::new() };
+        entry("socket", &format!("{name}, which starts {service}{file}"));
+    }
+    let process = end.processes.first().map_or("", |process| process.name());
+    if let Some(origin) = &end.origin {
+        if let Some(package) = &origin.package {
+            let manager = package.manager.as_str();
+            match (&package.name, &package.why) {
+                (Some(name), _) if verbose || name != process => {
+                    entry("package", &format!("{} ({manager})", style.text(name)));
+                }
+                (None, Some(why)) if verbose => {
+                    entry("package", &format!("not known: {}", style.text(why)));
+                }
+                _ => {}
+            }
+        }
+        if let Some(repository) = &origin.repository {
+            let at = match (&repository.branch, &repository.commit) {
+                (Some(branch), _) => format!(", branch {}", style.text(branch)),
+                (None, Some(commit)) => format!(", commit {}", style.text(commit)),
+                (None, None) => String::new(),
+            };
+            entry("project", &format!("{} (git{at})", style.text(&repository.directory)));
+        }
+    }
+    if let Some(session) = &end.session {
+        let kind = match session.kind {
+            SessionKind::Ssh => "a login by SSH",
+            SessionKind::Cron => "a job of cron",
+        };
+        let program = style.text(&session.program);
+        entry("started by", &format!("{kind}: {program}, pid {}", session.pid));
     }
 }
 

@@ -24,7 +24,8 @@ mod verdict;
 use std::collections::BTreeSet;
 
 use crate::model::{
-    Answer, Gap, Host, KubeContext, Listing, NetnsId, Path, Reach, SourceReport, Verdict,
+    Answer, End, Endpoint, Gap, Hop, HopKind, Host, KubeContext, Listing, NetnsId, Path, Proto,
+    Reach, Scope, SourceReport, Verdict,
 };
 
 use super::doctor;
@@ -57,6 +58,7 @@ pub fn answers(
         if at > 0 {
             page.line("");
         }
+        named(&mut page, answer, answers.get(at..).unwrap_or_default());
         one(&mut page, answer, host, detail, sources);
     }
     if verbose && !sources.is_empty() {
@@ -65,6 +67,26 @@ pub fn answers(
         doctor::sources(&mut page, sources, host);
     }
     page.finish()
+}
+
+/// What a name stands for, before the first of its answers.
+fn named(page: &mut Page<'_>, answer: &Answer, from_here: &[Answer]) {
+    let Some(name) = answer.query.name.as_ref().filter(|name| name.at == 0) else { return };
+    let address = |answer: &Answer| match answer.query.scope {
+        Scope::Address(address) => Some(address.to_string()),
+        Scope::Everywhere => None,
+    };
+    let all: Vec<String> = from_here.iter().take(name.of).filter_map(address).collect();
+    let style = page.style;
+    let list = match all.as_slice() {
+        [first, rest @ ..] if name.ordered && !rest.is_empty() => {
+            format!("{first}, which is tried first, and {}", rest.join(", "))
+        }
+        all => all.join(", "),
+    };
+    let text = format!("{} is {list} ({})", style.text(&name.name), style.text(&name.source));
+    page.paragraph("", "    ", None, &text);
+    page.line("");
 }
 
 /// One answer: its verdict when nothing was found, its trees, its notes.
@@ -201,6 +223,23 @@ fn taken_from(page: &mut Page<'_>, root: &tree::Node<'_>) {
         places => format!("connections from {}", places.join(", ")),
     };
     page.entry("    ", ("takes", end::LABEL, Ink::Dim), &text);
+}
+
+pub(super) use end::LABEL;
+
+/// Writes what is known of who has something that is no step of a way.
+pub(super) fn end(page: &mut Page<'_>, indent: &str, end: &End, host: &Host, verbose: bool) {
+    let hop = Hop {
+        kind: HopKind::Listener,
+        netns: None,
+        endpoint: Endpoint { address: None, name: None, port: None },
+        proto: Proto::Tcp,
+        detail: String::new(),
+        share: None,
+        socket: None,
+        evidence: Vec::new(),
+    };
+    end::write(page, indent, end, &hop, host, verbose);
 }
 
 /// Writes what could not be read.

@@ -12,7 +12,11 @@ pub(super) fn write(page: &mut Page<'_>, answer: &Answer, host: &Host, sources: 
         return;
     }
     let (statement, next) = if answer.verdict == Verdict::NotFound {
-        let statement = not_found(&what, &answer.query.scope, namespaces(sources));
+        let statement = not_found(
+            &what,
+            (&answer.query.scope, answer.query.zone.as_deref()),
+            namespaces(sources),
+        );
         (format!("{statement}, {}", surely(answer, host)), not_found_next(answer))
     } else {
         (unknown(&what, answer), unknown_next(&query, answer, host))
@@ -37,6 +41,7 @@ fn of_subject(page: &mut Page<'_>, answer: &Answer, subject: &Subject) {
         Subject::Container(_) => "`whereis-port list` has the containers that listen; docker ps and crictl ps those that run".to_owned(),
         Subject::Pod(..) => "kubectl get pods -A -o wide shows where it runs; ask on that node".to_owned(),
         Subject::Service(..) => "kubectl get svc,endpointslices -A shows whether it exists and who serves it".to_owned(),
+        Subject::Name(_) => "a name has to be whole: `whereis-port list --process PART` and `--container PART` look for a part of it".to_owned(),
         Subject::Cluster(_) => "`whereis-port list -o wide` names the clusters that are seen here".to_owned(),
     };
     page.entry("  ", ("next:", 6, Ink::Label), &next);
@@ -57,7 +62,11 @@ fn subject(answer: &Answer) -> String {
     }
 }
 
-fn not_found(what: &str, scope: &Scope, namespaces: Option<usize>) -> String {
+fn not_found(
+    what: &str,
+    (scope, zone): (&Scope, Option<&str>),
+    namespaces: Option<usize>,
+) -> String {
     let namespaces = match namespaces {
         Some(1) => "the one network namespace of this node".to_owned(),
         Some(n) => format!("any of the {n} network namespaces of this node"),
@@ -67,8 +76,13 @@ fn not_found(what: &str, scope: &Scope, namespaces: Option<usize>) -> String {
         Scope::Everywhere => {
             format!("nothing listens on {what} in {namespaces}")
         }
+        Scope::Address(address) if address.is_unspecified() => {
+            let all = if address.is_ipv6() { "all addresses" } else { "all IPv4 addresses" };
+            format!("nothing listens on {what} at {all} ({address})")
+        }
         Scope::Address(address) => {
-            format!("nothing takes packets to {address}, {what}")
+            let zone = zone.map_or_else(String::new, |zone| format!("%{zone}"));
+            format!("nothing takes packets to {address}{zone}, {what}")
         }
     }
 }

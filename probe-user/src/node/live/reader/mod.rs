@@ -17,7 +17,7 @@ mod wire;
 use std::collections::BTreeSet;
 use std::ffi::{CStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -373,6 +373,29 @@ impl Tree {
     /// The names in directory `rel`. One with more than `max_entries` is refused.
     pub(super) fn list(&self, rel: &Path, max_entries: usize) -> Result<Vec<OsString>, Unreadable> {
         Ok(wire::decode_names(&self.ask(Op::List, max_entries, rel)?.content))
+    }
+
+    /// The name of the first file in directory `rel` whose name ends with `suffix` and that has
+    /// one of these lines. Those with `hint` in their names are looked at first, and no more
+    /// than so many bytes in all.
+    pub(super) fn find_line(
+        &self,
+        rel: &Path,
+        suffix: &str,
+        hint: &str,
+        lines: [&str; 2],
+        max_bytes: usize,
+    ) -> Result<Option<String>, Unreadable> {
+        let words = [rel.as_os_str().as_bytes(), suffix.as_bytes(), hint.as_bytes()];
+        let words = words.into_iter().chain(lines.map(str::as_bytes));
+        if words.clone().any(|word| word.contains(&0)) {
+            return Ok(None);
+        }
+        let names: Vec<OsString> =
+            words.map(|word| std::ffi::OsStr::from_bytes(word).to_owned()).collect();
+        let request = OsString::from_vec(wire::encode_names(&names));
+        let found = self.ask(Op::FindLine, max_bytes, Path::new(&request))?.content;
+        Ok(Some(String::from_utf8_lossy(&found).into_owned()).filter(|name| !name.is_empty()))
     }
 
     /// What is at a mount point, which no link leads to, opened with O_PATH. Of a file system

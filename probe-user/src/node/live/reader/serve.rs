@@ -1,6 +1,7 @@
 //! The side of the helper process: it does one request after another, and may hang in any of
 //! them.
 
+use std::ffi::OsString;
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -75,6 +76,17 @@ fn work(request: &Request, beside: Option<OwnedFd>) -> Done {
             found(rustix::fs::openat(at, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
         }
         Op::Proc => Ok((files::read(at, path, limit)?.bytes, None)),
+        Op::FindLine => {
+            let words = wire::decode_names(request.path.as_encoded_bytes());
+            let [dir, suffix, hint, lines @ ..] = words.as_slice() else {
+                return Err(Unreadable::Failed("nothing to look for".to_owned()));
+            };
+            let lines: Vec<&[u8]> = lines.iter().map(|line| line.as_encoded_bytes()).collect();
+            let (suffix, hint) = (suffix.as_encoded_bytes(), hint.as_encoded_bytes());
+            let root = Root::from(at);
+            let found = root.find_line(Path::new(dir), (suffix, hint), &lines, limit)?;
+            Ok((found.map(OsString::into_encoded_bytes).unwrap_or_default(), None))
+        }
     }
 }
 

@@ -43,10 +43,12 @@ pub(super) enum Op {
     Follow,
     /// The beginning of a file of procfs.
     Proc,
+    /// The name of the first file in a directory that has one of two lines.
+    FindLine,
 }
 
 impl Op {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Open,
         Self::Read,
         Self::ReadOwned,
@@ -57,6 +59,7 @@ impl Op {
         Self::Connect,
         Self::Follow,
         Self::Proc,
+        Self::FindLine,
     ];
 }
 

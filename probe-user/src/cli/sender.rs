@@ -2,14 +2,14 @@
 
 use std::net::IpAddr;
 
-use crate::model::Origin;
+use crate::model::SenderName;
 
 /// Understands `pod:NAMESPACE/NAME`, `container:NAME`, `pid:N`, `netns:NAME`, an address, or the
 /// name of a device.
 ///
 /// # Errors
 /// Says what is wrong, and what can be written.
-pub fn parse_origin(text: &str) -> Result<Origin, String> {
+pub fn parse_sender(text: &str) -> Result<SenderName, String> {
     let text = text.trim();
     let name = |what: &str, name: &str| match name.trim() {
         "" => Err(format!("{what} needs a name: {what}:NAME")),
@@ -19,19 +19,19 @@ pub fn parse_origin(text: &str) -> Result<Origin, String> {
         match kind {
             "pod" => {
                 return match rest.split_once('/') {
-                    None => Ok(Origin::Pod(None, name("pod", rest)?)),
+                    None => Ok(SenderName::Pod(None, name("pod", rest)?)),
                     Some((namespace, pod)) if !pod.contains('/') => {
-                        Ok(Origin::Pod(Some(name("pod", namespace)?), name("pod", pod)?))
+                        Ok(SenderName::Pod(Some(name("pod", namespace)?), name("pod", pod)?))
                     }
                     Some(_) => Err(format!("{rest:?} is no pod: write pod:NAMESPACE/NAME")),
                 };
             }
-            "container" => return Ok(Origin::Container(name(kind, rest)?)),
-            "netns" => return Ok(Origin::Netns(name(kind, rest)?)),
+            "container" => return Ok(SenderName::Container(name(kind, rest)?)),
+            "netns" => return Ok(SenderName::Netns(name(kind, rest)?)),
             "pid" => {
                 let pid = rest.parse().ok().filter(|pid| *pid != 0);
                 return pid
-                    .map(Origin::Process)
+                    .map(SenderName::Process)
                     .ok_or_else(|| format!("{rest:?} is no process id: write pid:1234"));
             }
             _ => {}
@@ -39,7 +39,7 @@ pub fn parse_origin(text: &str) -> Result<Origin, String> {
     }
     let address = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     if let Ok(address) = address.parse::<IpAddr>() {
-        return Ok(Origin::Address(address));
+        return Ok(SenderName::Address(address));
     }
     // IFNAMSIZ with its NUL; the kernel refuses these characters.
     let is_device = |text: &str| {
@@ -48,7 +48,7 @@ pub fn parse_origin(text: &str) -> Result<Origin, String> {
             && !text.contains(|c: char| c.is_whitespace() || matches!(c, '/' | ':'))
     };
     if is_device(text) {
-        return Ok(Origin::Device(text.to_owned()));
+        return Ok(SenderName::Device(text.to_owned()));
     }
     Err(format!(
         "{text:?} is no sender: write pod:NAMESPACE/NAME, container:NAME, pid:N, netns:NAME, an address, or the name of a device"
@@ -62,21 +62,21 @@ mod tests {
     #[test]
     fn senders_are_understood_or_refused_with_a_hint() {
         let pod =
-            |ns: Option<&str>, name: &str| Origin::Pod(ns.map(str::to_owned), name.to_owned());
+            |ns: Option<&str>, name: &str| SenderName::Pod(ns.map(str::to_owned), name.to_owned());
         for (text, origin) in [
             ("pod:shop/cart-1", pod(Some("shop"), "cart-1")),
             ("pod:cart-1", pod(None, "cart-1")),
-            ("container:web", Origin::Container("web".to_owned())),
-            ("pid:12", Origin::Process(12)),
-            ("netns:blue", Origin::Netns("blue".to_owned())),
-            ("192.0.2.7", Origin::Address("192.0.2.7".parse().unwrap())),
-            ("[2001:db8::1]", Origin::Address("2001:db8::1".parse().unwrap())),
-            ("eth0.100", Origin::Device("eth0.100".to_owned())),
+            ("container:web", SenderName::Container("web".to_owned())),
+            ("pid:12", SenderName::Process(12)),
+            ("netns:blue", SenderName::Netns("blue".to_owned())),
+            ("192.0.2.7", SenderName::Address("192.0.2.7".parse().unwrap())),
+            ("[2001:db8::1]", SenderName::Address("2001:db8::1".parse().unwrap())),
+            ("eth0.100", SenderName::Device("eth0.100".to_owned())),
         ] {
-            assert_eq!(parse_origin(text), Ok(origin), "{text}");
+            assert_eq!(parse_sender(text), Ok(origin), "{text}");
         }
         for text in ["", "pod:", "pod:a/b/c", "pid:x", "pid:0", "netns:", "a b", "service:web"] {
-            let error = parse_origin(text).unwrap_err();
+            let error = parse_sender(text).unwrap_err();
             assert!(error.contains("write") || error.contains("needs a name"), "{text}: {error}");
         }
     }
