@@ -77,6 +77,8 @@ pub enum FindingCode {
     PortShared,
     /// A listener on all addresses leaves IPv4 alone.
     Ipv6Only,
+    /// A container is told to publish the port, and does not.
+    WouldPublish,
 }
 
 /// Whether something is behind the port.
@@ -411,6 +413,7 @@ impl Container {
             via: ToldBy::default(),
             sandbox: false,
             sort: None,
+            state: None,
         }
     }
 }

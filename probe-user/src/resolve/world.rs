@@ -19,8 +19,8 @@ use crate::model::{
     ContainerRef, Element, Flow, FlowFilter, Frontend, Gap, Host, InputFound, InputQuery, IpSet,
     IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute, Neighbour,
     NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule, PortFacts, PortSocket, Process, Read,
-    Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode,
-    TlsAsk, Watched,
+    Relay, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter,
+    SocketInode, TlsAsk, Watched,
 };
 use crate::node::Node;
 
@@ -120,6 +120,8 @@ struct Known {
     input_route: Table<InputQuery, Option<InputFound>>,
     container: Table<(Vec<ContainerRef>, Pid), Option<Rc<Container>>>,
     containers: OnceCell<Fact<Rc<[Container]>>>,
+    relays: Table<Pid, Rc<Relay>>,
+    unpublished: OnceCell<Fact<Rc<[Container]>>>,
     cgroup_paths: Table<u64, Option<CgroupPath>>,
     unseen: OnceCell<Fact<()>>,
     kube_contexts: OnceCell<Fact<Rc<[KubeContext]>>>,
@@ -288,6 +290,18 @@ impl<'a> World<'a> {
         let id = |one: &Container| (one.runtime, one.id.clone());
         let read = || self.node.containers().map(|all| sorted(all, id)).into();
         self.known.containers.get_or_init(read).clone()
+    }
+
+    /// Containers that are told to publish ports and do not.
+    pub(super) fn unpublished(&self) -> Fact<Rc<[Container]>> {
+        let id = |one: &Container| (one.runtime, one.id.clone());
+        let read = || self.node.unpublished().map(|all| sorted(all, id)).into();
+        self.known.unpublished.get_or_init(read).clone()
+    }
+
+    /// What a forwarder shows beyond its arguments.
+    pub(super) fn relay(&self, pid: Pid) -> Fact<Rc<Relay>> {
+        self.known.relays.get(&pid, || self.node.relay(pid).map(Rc::new))
     }
 
     pub(super) fn cgroup_path(&self, id: u64) -> Fact<Option<CgroupPath>> {

@@ -24,6 +24,7 @@ mod inside;
 mod joined;
 #[allow(clippy::disallowed_methods, reason = "its files are read by `kube/files.rs`, with limits")]
 mod kube;
+mod monitors;
 mod mounts;
 mod nat;
 mod netlink;
@@ -63,8 +64,8 @@ use crate::model::{
     Address, Certificate, CgroupPath, Connections, Container, ContainerRef, Flow, FlowFilter, Gap,
     GapKind, GapSource, Host, Impact, InputFound, InputQuery, KernelPort, KubeAsk, KubeContext,
     KubeObjects, Link, LinkKind, LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Owners, Pid,
-    PolicyRule, PortFacts, PortRange, PortSocket, Process, Read, Route, RouteFound, RouteQuery,
-    Socket, SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
+    PolicyRule, PortFacts, PortRange, PortSocket, Process, Read, Relay, Route, RouteFound,
+    RouteQuery, Socket, SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
 };
 pub use bind::{HeldPort, hold_port};
 pub use clock::local_offset;
@@ -385,8 +386,10 @@ impl LiveNode {
     }
 
     fn processes_reader(&self) -> &process::Processes {
-        self.processes
-            .get_or_init(|| process::Processes::new(Rc::clone(&self.proc), self.reader.clone()))
+        self.processes.get_or_init(|| {
+            let monitors = self.containers.monitors().clone();
+            process::Processes::new(Rc::clone(&self.proc), self.reader.clone(), monitors)
+        })
     }
 
     fn process(&self, pid: Pid) -> Option<Process> {
@@ -684,6 +687,22 @@ impl Runtimes for LiveNode {
             &read.gaps,
             format!("{} containers", read.value.len()),
         );
+        read
+    }
+
+    fn unpublished(&self) -> Read<Vec<Container>> {
+        let since = Instant::now();
+        let read = self.containers.unpublished();
+        let detail = format!("{} that publish nothing", read.value.len());
+        self.log("container runtimes", since, &read.gaps, detail);
+        read
+    }
+
+    fn relay(&self, pid: Pid) -> Read<Relay> {
+        let Some(process) = self.process(pid) else { return Read::default() };
+        let since = Instant::now();
+        let read = self.containers.relay(&process);
+        self.log("container runtimes", since, &read.gaps, "a forwarder".to_owned());
         read
     }
 }

@@ -373,6 +373,7 @@ impl LiveNode {
             nspid: vec![pid],
             netns: holder.netns,
             cgroup: None,
+            monitored: None,
             ancestors: Vec::new(),
             health: crate::model::ProcessHealth::default(),
         })

@@ -63,8 +63,8 @@ use crate::model::{
     ContainerRef, Element, Flow, FlowFilter, Frontend, Gap, Host, InputFound, InputQuery, IpSet,
     IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute, Neighbour,
     NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule, PortFacts, PortSocket, Process, Read,
-    Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode,
-    SourceReport, TlsAsk, Watched,
+    Relay, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter,
+    SocketInode, SourceReport, TlsAsk, Watched,
 };
 
 pub use everything::read_everything;
@@ -246,6 +246,13 @@ facts! {
     /// All containers; `None` when they were not asked for.
     #[serde(default)]
     containers: Option<Read<Vec<Container>>>,
+    /// Containers that publish nothing, though they are told to; `None` when they were not
+    /// asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unpublished: Option<Read<Vec<Container>>>,
+    /// What forwarders show. Older recordings have none.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    relays: Table<Pid, Relay>,
     /// Paths of cgroups, by id.
     #[serde(default)]
     cgroup_paths: Table<u64, Option<CgroupPath>>,

@@ -11,8 +11,8 @@ use crate::model::{
     ChainId, Connections, Container, ContainerRef, Element, Flow, FlowFilter, Frontend, Host,
     InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link,
     LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Owners, Pid, PolicyRule, PortFacts,
-    PortSocket, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket,
-    SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
+    PortSocket, Process, Read, Relay, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId,
+    Socket, SocketFilter, SocketInode, SourceReport, TlsAsk, Watched,
 };
 use crate::node::{
     Attachments, Attempts, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Node,
@@ -200,6 +200,14 @@ impl Runtimes for Recorder<'_> {
 
     fn containers(&self) -> Read<Vec<Container>> {
         self.once(|facts| &mut facts.containers, |node| node.containers())
+    }
+
+    fn unpublished(&self) -> Read<Vec<Container>> {
+        self.once(|facts| &mut facts.unpublished, |node| node.unpublished())
+    }
+
+    fn relay(&self, pid: Pid) -> Read<Relay> {
+        keep!(self.relays, pid, self.node.relay(pid))
     }
 }
 

@@ -165,6 +165,9 @@ fn container(style: &Style, container: &Container) -> String {
     if let Some(image) = &container.image {
         let _ = write!(text, " {dot} image {}", style.text(image));
     }
+    for (what, name) in container.belongs_to() {
+        let _ = write!(text, " {dot} {what} {}", style.text(&name));
+    }
     for network in &container.networks {
         let _ = write!(text, " {dot} network {}", style.text(&network.name));
         for address in &network.addresses {
