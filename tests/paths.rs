@@ -29,6 +29,8 @@ mod node;
 mod plain;
 #[path = "paths/podman.rs"]
 mod podman;
+#[path = "paths/rootless.rs"]
+mod rootless;
 #[path = "paths/way_back.rs"]
 mod way_back;
 #[path = "paths/ways.rs"]

@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use anyhow::Result;
-use lab::{Container, Docker, Netns, Test};
+use anyhow::{Result, ensure};
+use lab::{Container, Docker, Landing, Netns, Test};
 
 use crate::node::{Case, Check, LOOPBACK, Server, case, number};
 
@@ -52,6 +52,48 @@ impl Host {
         Ok(())
     }
 
+    /// Whether a published port is one answer, and one row for each address that a socket of
+    /// the host has, and both tell the container.
+    fn is_one(&self, port: u16, name: &str) -> Test {
+        let lab = self.docker.lab();
+        let run = lab.whereis(&[&format!("{port}/tcp")])?;
+        let paths = run.paths_in(lab.host())?;
+        ensure!(paths.first().and_then(|path| path.container()) == Some(name), "{}", run.stdout);
+        ensure!(paths.iter().all(|path| path.hops()[0]["kind"] == "dnat"), "{}", run.stdout);
+        let target = self.is_one_row(port, name)?;
+        ensure!(target["port"] == 80, "{target}");
+        Ok(())
+    }
+
+    /// Where the only row of a published port of the host leads, which tells the container.
+    fn is_one_row(&self, port: u16, name: &str) -> Result<serde_json::Value> {
+        let list = self.docker.lab().whereis(&["list", "--container", name])?;
+        let rows = list.listeners()?;
+        let rows: Vec<_> = rows.iter().filter(|row| row.0["port"] == port).collect();
+        let [row] = rows[..] else { anyhow::bail!("not one row: {}", list.stdout) };
+        ensure!(row.container() == Some(name), "{}", row.0);
+        Ok(row.0["target"].clone())
+    }
+
+    /// Where a connection from outside lands, as soon as one does.
+    fn wait_for(&self, port: u16) -> Result<Landing> {
+        let mut landed = Landing::Refused;
+        for _ in 0..100 {
+            landed = self.outside.connect("tcp", (self.ip(), port).into())?;
+            if landed.server().is_some() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        Ok(landed)
+    }
+
+    /// What the tool says to people of a port, from the host.
+    fn text(&self, question: &str) -> Result<String> {
+        let tool = self.docker.lab().tool().args(&["--color", "never", question]);
+        Ok(tool.run()?.stdout)
+    }
+
     fn check(&self, port: u16, cases: &[Case<'_>]) -> Test {
         let check = Check {
             lab: self.docker.lab(),
@@ -90,6 +132,10 @@ fn ports_that_docker_publishes_with_its_proxy() -> Test {
                 case("containers", host.gateway(), name),
             ],
         )?;
+        let list = host.docker.lab().whereis(&["list", "--container", name[0]])?;
+        let rows = list.listeners()?;
+        let listed = rows.iter().filter(|row| row.0["port"] == port);
+        ensure!(listed.count() == 2, "one for each docker-proxy: {}", list.stdout);
     }
     host.check(
         inner,
@@ -129,6 +175,7 @@ fn ports_that_docker_publishes_without_its_proxy() -> Test {
             port,
             &[case("loopback", LOOPBACK, name), case("node", ip, name), case("outside", ip, name)],
         )?;
+        host.is_one(port, name[0])?;
     }
     host.check(
         inner,
@@ -137,7 +184,23 @@ fn ports_that_docker_publishes_without_its_proxy() -> Test {
             case("node", ip, &["refused"]),
             case("outside", ip, &["refused"]),
         ],
-    )
+    )?;
+    // Without its rule the port's connections land on a socket of dockerd, which only reserves
+    // it: the kernel accepts them, and nobody else.
+    let lab = host.docker.lab();
+    lab.nft(lab.host(), "flush chain ip nat DOCKER")?;
+    host.check(
+        all,
+        &[
+            case("loopback", LOOPBACK, &["timeout"]),
+            case("node", ip, &["timeout"]),
+            case("outside", ip, &["timeout"]),
+        ],
+    )?;
+    let text = host.text(&all.to_string())?;
+    ensure!(text.contains("never answered: the port is only reserved for container all"), "{text}");
+    host.is_one_row(all, "all")?;
+    Ok(())
 }
 
 #[test]
@@ -236,4 +299,71 @@ fn a_container_on_an_internal_network_is_reached_from_this_host_only() -> Test {
             case("outside", host.ip(), &["refused"]),
         ],
     )
+}
+
+/// Fixes are tried: what is proposed is done, and the port is reached.
+#[test]
+fn where_a_p_does_nothing_it_is_not_proposed() -> Test {
+    lab::docker_or_skip!();
+    let host = Host::new(&[])?;
+    let [own, inner, shared, port] = [(); 4].map(|()| lab::unused_port());
+    let (own, inner, shared, port) = (own?, inner?, shared?, port?);
+    let number = host.number;
+
+    // An address of its own on the network of the others.
+    let subnet = format!("10.{number}.0.0/24");
+    let range = format!("10.{number}.0.64/27");
+    let create = ["network", "create", "--driver", "macvlan", "--opt", "parent=eth0"];
+    host.docker
+        .cli(&[&create[..], &["--subnet", &subnet, "--ip-range", &range, "wire"]].concat())?;
+    let mac = host.docker.run(
+        "mac",
+        "--network wire",
+        &format!("listen tcp 0.0.0.0:{own} --answer mac"),
+    )?;
+    let address: Ipv4Addr = mac.address(&host.docker)?.parse()?;
+    let text = host.text(&own.to_string())?;
+    let proposed = format!("connect to {address}:{own}");
+    ensure!(!text.contains(" -p "), "{text}");
+    if text.contains("not reachable from:  other machines") {
+        ensure!(text.contains(&proposed), "{text}");
+    }
+    let landed = host.outside.connect("tcp", (address, own).into())?;
+    ensure!(landed.server() == Some("mac"), "{landed}");
+
+    // An internal network.
+    host.docker.cli(&["network", "create", "--internal", "back"])?;
+    let listen = format!("listen tcp 0.0.0.0:{inner} --answer hidden");
+    host.docker.run("hidden", &format!("--network back -p {port}:{inner}"), &listen)?;
+    let text = host.text(&inner.to_string())?;
+    let proposed = "recreate container hidden on a network that publishes ports";
+    ensure!(text.contains(proposed), "{text}");
+    // It was made with -p, which does nothing there. With another network it has an effect.
+    let text = host.text(&port.to_string())?;
+    ensure!(text.contains("hidden is told to publish") && text.contains("is internal"), "{text}");
+    ensure!(text.contains("docker network connect bridge hidden"), "{text}");
+    host.docker.cli(&["network", "connect", "bridge", "hidden"])?;
+    let landed = host.outside.connect("tcp", (host.ip(), port).into())?;
+    ensure!(landed.server() == Some("hidden"), "{landed}");
+    host.docker.cli(&["rm", "--force", "hidden"])?;
+    host.docker.run("hidden", &format!("-p {port}:{inner}"), &listen)?;
+    let landed = host.wait_for(port)?;
+    ensure!(landed.server() == Some("hidden"), "{landed}");
+
+    // One that does not run would have the port again.
+    host.docker.cli(&["stop", "--time", "0", "hidden"])?;
+    let text = host.text(&port.to_string())?;
+    ensure!(text.contains("docker start hidden") && text.contains("exited"), "{text}");
+    host.docker.cli(&["start", "hidden"])?;
+    let landed = host.wait_for(port)?;
+    ensure!(landed.server() == Some("hidden"), "{landed}");
+
+    // The network of another container: that one has to be made anew.
+    host.docker.idle("first", "")?;
+    let listen = format!("listen tcp 0.0.0.0:{shared} --answer second");
+    host.docker.run("second", "--network container:first", &listen)?;
+    let text = host.text(&shared.to_string())?;
+    ensure!(text.contains("recreate container first with -p"), "{text}");
+    ensure!(!text.contains("recreate container second"), "{text}");
+    Ok(())
 }

@@ -367,7 +367,9 @@ impl Check<'_> {
         let mut ends = BTreeSet::new();
         for path in run.paths()? {
             let vantages = path.0["from"].as_array().context("a path without `from`")?;
-            if vantages.iter().any(|v| v == from) {
+            // What only reserves the port takes connections, and answers none.
+            let answers = path.end()["code"] != "only_reserved";
+            if answers && vantages.iter().any(|v| v == from) {
                 ends.extend(path.pid());
             }
         }

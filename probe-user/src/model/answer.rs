@@ -100,6 +100,8 @@ pub enum FindingCode {
     OtherAddress,
     /// Nothing has the port in the namespace where connections lead, but others there.
     OtherPort,
+    /// A container is told to publish the port, and does not.
+    WouldPublish,
 }
 
 /// Whether something is behind the port.
@@ -478,6 +480,7 @@ impl Container {
             via: ToldBy::default(),
             sandbox: false,
             sort: None,
+            state: None,
         }
     }
 }

@@ -84,6 +84,9 @@ pub struct Container {
     /// Which sort of its pod's containers it is. Only the API says: to a runtime all are alike.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sort: Option<ContainerSort>,
+    /// Its state, as its runtime calls it (`exited`, `paused`), where it was asked for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
     /// Who said all this: `Docker API`, `Podman API`, `state file /var/lib/…`.
     pub via: ToldBy,
 }
@@ -135,6 +138,13 @@ impl Container {
     }
 }
 
+impl Container {
+    /// Whether a swarm made it for a service: its ports are the service's.
+    pub fn is_swarm_task(&self) -> bool {
+        self.labels.contains_key("com.docker.swarm.service.id")
+    }
+}
+
 /// A network that a container is attached to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
@@ -142,6 +152,24 @@ pub struct Network {
     pub name: String,
     /// The container's addresses there.
     pub addresses: Vec<IpAddr>,
+    /// Its driver, as the engine calls it (`bridge`, `macvlan`), where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
+    /// Whether the engine lets nothing in or out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub internal: bool,
+}
+
+impl Network {
+    /// A network of which nothing more is known.
+    pub fn new(name: impl Into<String>, addresses: Vec<IpAddr>) -> Self {
+        Self { name: name.into(), addresses, driver: None, internal: false }
+    }
+
+    /// Whether the engine publishes no ports of containers on it.
+    pub fn publishes_nothing(&self) -> bool {
+        self.internal || matches!(self.driver.as_deref(), Some("macvlan" | "ipvlan" | "null"))
+    }
 }
 
 /// A port that a container publishes on its host, or only exposes.

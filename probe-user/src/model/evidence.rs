@@ -137,6 +137,8 @@ pub enum Teller {
     StateFile,
     /// The arguments of conmon, which watches over it.
     Conmon,
+    /// The API of a forwarder: rootlesskit's, slirp4netns's.
+    Forwarder,
     /// Somebody else.
     Other,
 }
@@ -151,6 +153,7 @@ impl Teller {
             Self::Cri => "CRI",
             Self::StateFile => "state file",
             Self::Conmon => "conmon's command line",
+            Self::Forwarder => "forwarder's API",
             Self::Other => "container runtime",
         }
     }

@@ -29,6 +29,7 @@ mod owner;
 mod process;
 mod query;
 mod reason;
+mod relay;
 mod socket;
 mod tls;
 mod watched;
@@ -72,9 +73,10 @@ pub use other::{
     FileId, OtherKind, OtherPlace, OtherSocket, SocketFile, UnixAnswer, UnixClient, UnixListener,
 };
 pub use owner::{Owner, Owners};
-pub use process::{Ancestor, FsIds, Process, StartTime};
+pub use process::{Ancestor, FsIds, Monitored, Process, StartTime};
 pub use query::{Named, Query, Scope, SenderName, Subject};
 pub use reason::{Cause, CauseCode, StopKind, Why};
+pub use relay::{Forwarded, Relay};
 pub(crate) use socket::LOOPBACK4;
 pub use socket::{AcceptQueue, Connections, Port, PortRange, Socket, SocketFilter, SocketState};
 pub use tls::{Certificate, CertificateName, Served, TlsAsk, Validity};

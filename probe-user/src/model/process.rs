@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CgroupPath, NetnsId, Pid, ProcessHealth};
+use super::{CgroupPath, ContainerRef, NetnsId, Pid, ProcessHealth};
 
 /// Start time of a process in clock ticks since boot (field 22 of
 /// `/proc/PID/stat`). With the PID it names one process for good.
@@ -47,6 +47,9 @@ pub struct Process {
     pub netns: Option<NetnsId>,
     /// The best cgroup path (v2, else the `name=systemd`, else any v1 line).
     pub cgroup: Option<CgroupPath>,
+    /// The container that it is in, where its cgroup is in none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monitored: Option<Monitored>,
     /// Its parents, nearest first, up to init.
     pub ancestors: Vec<Ancestor>,
     /// Whether it runs, as far as that is known.
@@ -54,7 +57,28 @@ pub struct Process {
     pub health: ProcessHealth,
 }
 
+/// A container as the process says that watches over it: conmon, or a shim of containerd.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Monitored {
+    /// The container.
+    pub container: ContainerRef,
+    /// Who says so, by its arguments.
+    pub by: Pid,
+    /// The user of that one: nobody else's word is it.
+    pub uid: u32,
+}
+
 impl Process {
+    /// The containers that it is in, outermost first: by its cgroup, else by who watches
+    /// over it.
+    pub fn containers(&self) -> Vec<ContainerRef> {
+        let chain = self.cgroup.as_ref().map(CgroupPath::containers).unwrap_or_default();
+        match &self.monitored {
+            Some(monitored) if chain.is_empty() => vec![monitored.container.clone()],
+            _ => chain,
+        }
+    }
+
     /// The name people know it by: the last part of `argv[0]` when `comm` is
     /// that name cut at 15 bytes, else `comm`.
     pub fn name(&self) -> &str {

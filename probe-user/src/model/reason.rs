@@ -29,6 +29,8 @@ pub enum StopKind {
     NoNeighbour,
     /// The kernel does not let it pass for another reason.
     NoWay,
+    /// A socket takes it that only reserves the port: nobody accepts.
+    Reserved,
     /// It is not known what becomes of it.
     Unknown,
 }
@@ -250,6 +252,8 @@ pub enum CauseCode {
     NoNeighbour,
     /// The kernel does not let it pass for another reason.
     NoWay,
+    /// A socket takes it that only reserves the port: nobody answers.
+    OnlyReserved,
     /// It could not be followed to its end.
     NotFollowed,
     /// It depends on what is not known: `conditions` says on what, where rules ask it.
@@ -283,6 +287,7 @@ impl From<StopKind> for CauseCode {
             StopKind::ReversePath => Self::ReversePath,
             StopKind::NoNeighbour => Self::NoNeighbour,
             StopKind::NoWay => Self::NoWay,
+            StopKind::Reserved => Self::OnlyReserved,
             StopKind::Unknown => Self::NotFollowed,
         }
     }

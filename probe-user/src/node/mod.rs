@@ -13,8 +13,9 @@ use crate::model::{
     ContainerRef, Element, Flow, FlowFilter, Frontend, Host, InputFound, InputQuery, IpSet,
     IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute, Neighbour,
     NetSettings, Netns, NetnsId, Origin, OtherSocket, Owners, Pid, PolicyRule, PortFacts,
-    PortSocket, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket,
-    SocketFile, SocketFilter, SocketInode, SocketUnit, SourceReport, TlsAsk, Transparent, Watched,
+    PortSocket, Process, Read, Relay, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId,
+    Socket, SocketFile, SocketFilter, SocketInode, SocketUnit, SourceReport, TlsAsk, Transparent,
+    Watched,
 };
 
 #[cfg(feature = "fuzzing")]
@@ -183,6 +184,13 @@ pub trait Runtimes {
 
     /// Every container that the runtimes of this node know of.
     fn containers(&self) -> Read<Vec<Container>>;
+
+    /// Containers that are told to publish ports and do not, with these ports alone: those that
+    /// do not run, and those on networks that publish none.
+    fn unpublished(&self) -> Read<Vec<Container>>;
+
+    /// What a process that forwards ports shows beyond its arguments.
+    fn relay(&self, pid: Pid) -> Read<Relay>;
 }
 
 /// Kubernetes APIs.

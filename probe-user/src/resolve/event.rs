@@ -102,10 +102,10 @@ fn containers(facts: &Facts<'_>, traced: &mut Traced) {
     if let Some((process, cgroup)) =
         traced.process.as_ref().and_then(|p| Some((p, p.cgroup.as_ref()?)))
     {
-        let chain = cgroup.containers();
+        let chain = process.containers();
         traced.containers = facts.containers(&chain, process.pid);
         traced.unit = cgroup.unit().filter(|_| chain.is_empty());
-        if !chain.is_empty() {
+        if !cgroup.containers().is_empty() {
             let detail = format!("pid {} is in {}", process.pid, cgroup.0);
             traced.evidence.push(Evidence::new(EvidenceSource::Cgroup, detail));
         }

@@ -11,6 +11,7 @@ use crate::model::{
 };
 use crate::node::Node;
 use crate::resolve::budget::Budget;
+use crate::resolve::forward;
 use crate::resolve::world::{Fact, World};
 
 /// How many namespaces a gap names.
@@ -229,9 +230,10 @@ impl<'a> Facts<'a> {
         }
         let chain = || {
             let netns = self.netns.iter().find(|n| n.id == id)?;
-            let process = self.process(*netns.members.first()?)?;
-            let mut containers =
-                self.containers(&process.cgroup.as_ref()?.containers(), process.pid);
+            // A thread of rootlessport is in the namespace that it forwards into.
+            let mut members = netns.members.iter().filter_map(|pid| self.process(*pid));
+            let process = members.find(|process| !forward::is_forwarder(process))?;
+            let mut containers = self.containers(&process.containers(), process.pid);
             // The network of a container with its host's network is that of the
             // container around it, if there is one.
             while containers.last()?.network_mode.as_deref() == Some("host") {

@@ -11,6 +11,9 @@ use super::component;
 use super::facts::{Facts, container_name};
 use super::forward;
 use super::owner;
+use super::published;
+use super::relay;
+use super::reserved;
 use crate::model::{
     End, Ending, Endpoint, HopKind, Impact, ListRow, Listing, NetnsId, Owners, Pid, PortRange,
     Process, Proto, Socket, SocketFilter, SocketInode, StartTime,
@@ -60,6 +63,9 @@ pub(super) fn within(facts: &Facts<'_>, filter: &ListFilter) -> Listing {
     facts.sort(&mut sockets);
     let mut rows = rows(facts, sockets);
     taken::add(facts, &places, filter, &mut rows);
+    for row in &mut rows {
+        published::name_row(facts, row);
+    }
     let mut rows: Vec<ListRow> = rows.into_iter().filter(|row| passes(row, filter)).collect();
     for row in &mut rows {
         row.component = component::of_row(row);
@@ -80,9 +86,21 @@ fn rows(facts: &Facts<'_>, sockets: Vec<Socket>) -> Vec<ListRow> {
     for socket in sockets {
         let netns = facts.netns_ref(socket.netns);
         for one in &*ends(facts, &socket, &owners, &mut known) {
-            let (target, target_detail) =
-                if one.forwards { target(&socket, &one.end).unzip() } else { (None, None) };
-            let kernel = one.end.ending == Ending::Kernel;
+            let mut end = Rc::clone(&one.end);
+            let (mut target, mut target_detail) = (None, None);
+            if one.forwards {
+                if let Some(found) = leads_to(facts, &socket, &end) {
+                    (target, target_detail) = (Some(found.to), Some(found.detail));
+                    if let Some(place) = found.place {
+                        published::name(facts, place, None, &mut end);
+                    }
+                }
+            } else if reserved::may_be(&end) {
+                let mut marked = (*end).clone();
+                reserved::mark(facts, &socket, &mut marked);
+                end = Rc::new(marked);
+            }
+            let kernel = end.ending == Ending::Kernel;
             rows.push(ListRow {
                 netns: netns.clone(),
                 kind: if kernel { HopKind::Kernel } else { HopKind::Listener },
@@ -92,7 +110,7 @@ fn rows(facts: &Facts<'_>, sockets: Vec<Socket>) -> Vec<ListRow> {
                 socket: Some(socket.clone()),
                 taken_by: None,
                 service: None,
-                end: Rc::clone(&one.end),
+                end,
                 component: None,
                 target,
                 others: Vec::new(),
@@ -151,11 +169,23 @@ fn forwarders(end: &End) -> impl Iterator<Item = &Process> {
     end.processes.iter().filter(|p| forward::is_its_program(p) && forward::is_forwarder(p))
 }
 
-/// Where a forwarder's row leads, as its command line says.
-fn target(socket: &Socket, end: &End) -> Option<(Endpoint, String)> {
+/// Where a forwarder's row leads.
+struct LeadsTo {
+    to: Endpoint,
+    detail: String,
+    /// The namespace that it leads into, where the forwarder shows it.
+    place: Option<NetnsId>,
+}
+
+/// Where a forwarder's row leads, as its command line says, or what it shows beyond that.
+fn leads_to(facts: &Facts<'_>, socket: &Socket, end: &End) -> Option<LeadsTo> {
     let found = forwarders(end).find_map(|p| Some((p, forward::of(p, socket)?)));
     let (process, forward) = found?;
-    Some((forward.target.endpoint().0, forward::words(process, &forward)))
+    let lead = relay::of(facts, socket, process, &forward);
+    let place = lead.as_ref().map(|lead| lead.place);
+    let said = lead.filter(|lead| lead.to.is_some()).map(|lead| lead.endpoint());
+    let to = said.unwrap_or_else(|| forward.target.endpoint().0);
+    Some(LeadsTo { to, detail: forward::words(process, &forward), place })
 }
 
 fn passes(row: &ListRow, filter: &ListFilter) -> bool {

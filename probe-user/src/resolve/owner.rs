@@ -7,7 +7,7 @@ use super::facts::Facts;
 use crate::model::{
     Capability, CgroupPath, Container, ContainerRef, End, Ending, Endpoint, Evidence,
     EvidenceSource, Gap, GapKind, GapSource, Hop, HopKind, Impact, KernelPort, Link, LinkKind,
-    Owners, Path, Process, Proto, Socket,
+    Monitored, Owners, Path, Process, Proto, Socket,
 };
 
 /// The range that Kubernetes takes ports of NodePort services from by default.
@@ -54,7 +54,7 @@ pub(super) fn held_by(facts: &Facts<'_>, socket: &Socket, owners: &Owners) -> Ve
     }
     let mut groups: Vec<(Vec<ContainerRef>, Vec<Process>)> = Vec::new();
     for process in processes {
-        let chain = chain(process.cgroup.as_ref());
+        let chain = process.containers();
         match groups.iter_mut().find(|(c, _)| *c == chain) {
             Some((_, group)) => group.push(process),
             None => groups.push((chain, vec![process])),
@@ -63,16 +63,22 @@ pub(super) fn held_by(facts: &Facts<'_>, socket: &Socket, owners: &Owners) -> Ve
     groups.into_iter().map(|(chain, group)| owned(facts, socket, &chain, group)).collect()
 }
 
-fn chain(cgroup: Option<&CgroupPath>) -> Vec<ContainerRef> {
-    cgroup.map(CgroupPath::containers).unwrap_or_default()
-}
-
 fn owned(facts: &Facts<'_>, socket: &Socket, chain: &[ContainerRef], group: Vec<Process>) -> End {
     let processes = likely_acceptor_first(group);
     let mut end = End { ending: Ending::Process, ..End::default() };
     if let Some(first) = processes.first() {
         end.containers = facts.containers(chain, first.pid);
-        if !chain.is_empty() {
+        if let Some(Monitored { container, by, .. }) =
+            first.monitored.as_ref().filter(|one| chain.contains(&one.container))
+        {
+            let id: String = container.id.chars().take(12).collect();
+            let monitor = first.ancestors.iter().find(|ancestor| ancestor.pid == *by);
+            let comm = monitor.map_or("", |monitor| monitor.comm.as_str());
+            end.evidence.push(Evidence::new(
+                EvidenceSource::Process,
+                format!("its parent {comm} (pid {by}) was started for container {id}"),
+            ));
+        } else if !chain.is_empty() {
             let path = first.cgroup.as_ref().map_or("", |c| c.0.as_str());
             end.evidence.push(Evidence::new(
                 EvidenceSource::Cgroup,
@@ -238,7 +244,7 @@ fn hint(facts: &Facts<'_>, socket: &Socket, end: &mut End) {
         // Only when all visible members agree: one that differs proves that
         // membership says nothing here.
         let members = facts.take(facts.world.processes(&netns.members));
-        let chains: Vec<_> = members.iter().map(|p| chain(p.cgroup.as_ref())).collect();
+        let chains: Vec<_> = members.iter().map(Process::containers).collect();
         if let Some(first) = chains.first().filter(|first| !first.is_empty())
             && chains.iter().all(|c| c == first)
         {

@@ -2,13 +2,15 @@
 //! in that it tells of.
 
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 
 use super::facts::{Facts, container_name};
 use super::place::{at_address, locate};
 use super::walk::{follow, nothing};
 use crate::model::{
-    Capability, Container, End, Ending, Endpoint, Evidence, EvidenceSource, Hop, HopKind, NetnsId,
-    Path, Port, Published, Socket,
+    Advice, Capability, Command, Container, End, Ending, Endpoint, Evidence, EvidenceSource,
+    Finding, FindingCode, FixKind, Hop, HopKind, ListRow, NetnsId, Network, Path, Port, Proto,
+    Published, Query, Runtime, Socket,
 };
 
 /// The container that publishes the forwarder's listener as this target, with
@@ -24,7 +26,7 @@ pub(super) fn publisher(
     let matches = |c: &Container| {
         let published =
             c.ports.iter().find(|p| publishes(p, socket) && p.container_port == port)?;
-        Some((c.clone(), Evidence::new(told(c), says(c, published))))
+        Some((c.clone(), evidence(c, published)))
     };
     let on_path = paths.iter().flat_map(|p| &p.end.containers).find_map(matches);
     on_path.or_else(|| {
@@ -32,6 +34,11 @@ pub(super) fn publisher(
         let all = dead.then(|| facts.take(facts.world.containers()))?;
         all.iter().filter(|c| has_address(c, address)).find_map(matches)
     })
+}
+
+/// That a runtime says so.
+pub(super) fn evidence(container: &Container, published: &Published) -> Evidence {
+    Evidence::new(told(container), says(container, published))
 }
 
 /// Who told of a container, as a source.
@@ -50,12 +57,135 @@ fn says(container: &Container, published: &Published) -> String {
     format!("container {name} publishes {host}{}/{}", published.container_port, published.proto)
 }
 
+/// Names in a row of a list the container that publishes its port: what leads into a container
+/// is that container's.
+pub(super) fn name_row(facts: &Facts<'_>, row: &mut ListRow) {
+    let is_forward = row.kind == HopKind::Listener && row.target.is_some();
+    if !row.end.containers.is_empty() || !is_forward && row.kind != HopKind::Dnat {
+        return;
+    }
+    let Some(target) = &row.target else { return };
+    let Some(address) = target.address.filter(|a| !a.is_loopback() && !a.is_unspecified()) else {
+        return;
+    };
+    let netns = row.netns.id;
+    if let [place] = locate(facts, netns, address)[..]
+        && place != netns
+        // Of a namespace that only what is around it names, nothing new is known.
+        && facts.containers_of(place).len() > facts.containers_of(netns).len()
+    {
+        let port = target.port;
+        name(facts, place, Some((row.proto, row.port, address, port)), &mut row.end);
+    }
+}
+
+/// Names the container in a namespace that a published port leads into. Several may share it:
+/// then the one that publishes the port (`row`: protocol, host's port, target).
+pub(super) fn name(
+    facts: &Facts<'_>,
+    place: NetnsId,
+    row: Option<(Proto, Port, IpAddr, Option<Port>)>,
+    end: &mut Rc<End>,
+) {
+    let inside = facts.containers_of(place);
+    let Some(one) = inside.last() else { return };
+    let publishes = |container: &&Container| {
+        row.is_some_and(|(proto, port, address, inner)| {
+            let is = |p: &Published| {
+                (p.proto, p.host_port) == (proto, Some(port))
+                    && inner.is_none_or(|inner| inner == p.container_port)
+            };
+            container.parents == one.parents
+                && has_address(container, address)
+                && container.ports.iter().any(is)
+        })
+    };
+    // The containers of a pod have one network: which of them it is stays open. Podman's are
+    // published by one of them.
+    let in_pod = one.pod.is_some() && one.runtime != Runtime::Podman;
+    let known = match in_pod {
+        true => None,
+        false => facts.take(facts.world.containers()).iter().find(publishes).cloned(),
+    };
+    let container = known.as_ref().unwrap_or(one);
+    let mut named = End { pod: container.pod.clone(), ..(**end).clone() };
+    if !in_pod {
+        named.containers = inside[..inside.len() - 1].to_vec();
+        named.containers.push(container.clone());
+        named.cluster = named.containers.iter().rev().find_map(Container::cluster);
+    }
+    *end = Rc::new(named);
+}
+
+/// How many containers are named that would publish a port.
+const WOULD: usize = 4;
+
+/// Of a port that nothing has: containers that are told to publish it, and why they do not.
+pub(super) fn would(facts: &Facts<'_>, query: &Query, paths: &[Path]) -> Vec<Finding> {
+    if !paths.is_empty() || query.subject.is_some() {
+        return Vec::new();
+    }
+    let wanted = |p: &&Published| {
+        query.proto.is_none_or(|proto| proto == p.proto)
+            && p.host_port.is_some_and(|port| query.ports.contains(port))
+    };
+    let all = facts.take(facts.world.unpublished());
+    let found = all.iter().filter_map(|one| Some((one, one.ports.iter().find(wanted)?)));
+    found.filter_map(|(container, port)| would_publish(container, port)).take(WOULD).collect()
+}
+
+fn would_publish(container: &Container, published: &Published) -> Option<Finding> {
+    let name = container_name(container);
+    let program = container.runtime.as_str();
+    let running = matches!(container.state.as_deref(), None | Some("running"));
+    let (cause, fix) = match (running, container.network_mode.as_deref()) {
+        (false, _) => {
+            let state = container.state.clone().unwrap_or_default();
+            let start = Command::new(program).args("start").name(&name);
+            (format!("it is {state}"), Some(Advice::from(start).of(FixKind::Start)))
+        }
+        (true, Some("host")) => {
+            let cause = "its network is the host's, where ports are not published: it listens \
+                         there on the ports of its own choice";
+            (cause.to_owned(), None)
+        }
+        (true, _) => {
+            let shut = |n: &Network| match &n.driver {
+                _ if n.internal => format!("{} is internal", n.name),
+                Some(driver) => format!("{} is of {driver}", n.name),
+                None => n.name.clone(),
+            };
+            let networks = super::few::few(container.networks.iter().map(shut));
+            let connect = Command::new(program).args("network connect bridge").name(&name);
+            let all_shut = container.networks.iter().all(Network::publishes_nothing);
+            if container.networks.is_empty() || !all_shut {
+                return None;
+            }
+            let cause = format!("no network of it publishes ports: {networks}");
+            let advice = Advice::from("put it on a network that does, as well: ").command(connect);
+            let is_docker = container.runtime == Runtime::Docker;
+            (cause, is_docker.then(|| advice.of(FixKind::Publish)))
+        }
+    };
+    let host = match (published.host_ip, published.host_port) {
+        (Some(ip), Some(port)) => SocketAddr::new(ip, port.0).to_string(),
+        (_, port) => port.map_or_else(String::new, |port| port.to_string()),
+    };
+    let (inner, proto) = (published.container_port, published.proto);
+    Some(Finding {
+        code: FindingCode::WouldPublish,
+        what: format!("container {name} is told to publish {host}->{inner}/{proto}, and does not"),
+        cause: Some(cause),
+        fix,
+        evidence: vec![Evidence::new(told(container), format!("container {name}"))],
+    })
+}
+
 /// The namespace of a container's first process, if that process, which the
 /// runtime named, is really in the container.
 pub(super) fn home(facts: &Facts<'_>, container: &Container) -> Option<NetnsId> {
     let process = facts.process(container.pid?)?;
-    let chain = process.cgroup.as_ref()?.containers();
-    chain.iter().any(|c| c.id == container.id).then_some(process.netns)?
+    process.containers().iter().any(|c| c.id == container.id).then_some(process.netns)?
 }
 
 fn has_address(container: &Container, address: IpAddr) -> bool {
@@ -63,7 +193,7 @@ fn has_address(container: &Container, address: IpAddr) -> bool {
 }
 
 /// Whether a published port is this listener.
-fn publishes(published: &Published, socket: &Socket) -> bool {
+pub(super) fn publishes(published: &Published, socket: &Socket) -> bool {
     published.proto == socket.proto
         && published.host_port == Some(socket.port)
         && published.host_ip.is_none_or(|ip| ip == socket.effective_address())
@@ -120,7 +250,7 @@ pub(super) fn into_container(
         proto: published.proto,
         detail: format!("published by container {name}"),
         socket: None,
-        evidence: vec![Evidence::new(told(container), says(container, published))],
+        evidence: vec![evidence(container, published)],
         share: None,
     };
     // Its namespace is entered only when it is surely the container's.

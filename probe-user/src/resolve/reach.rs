@@ -125,7 +125,7 @@ fn of_port(
             }
         }
     }
-    others.extend(shut.finish());
+    others.extend(shut.finish(facts));
     settle(&own, &mut others);
     own.into_iter().chain(others).collect()
 }

@@ -12,9 +12,9 @@ use crate::model::{
     InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LinkKind,
     LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Network, Origin, OtherSocket, Owner,
     Owners, Pid, PolicyRule, Port, PortFacts, PortRange, PortSocket, Process, Proto, Published,
-    Query, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Runtime, Scope, Set, SetId, Socket,
-    SocketFile, SocketFilter, SocketInode, SocketState, SocketUnit, SourceReport, StartTime,
-    Teller, TlsAsk, ToldBy, Transparent, Vantage, Verdict, Watched,
+    Query, Read, Relay, Route, RouteFound, RouteQuery, Rule, Ruleset, Runtime, Scope, Set, SetId,
+    Socket, SocketFile, SocketFilter, SocketInode, SocketState, SocketUnit, SourceReport,
+    StartTime, Teller, TlsAsk, ToldBy, Transparent, Vantage, Verdict, Watched,
 };
 use crate::node::{
     Attachments, Attempts, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Node,
@@ -59,6 +59,8 @@ struct TestNode {
     routes: Vec<Route>,
     kernel_ports: Vec<KernelPort>,
     containers: Vec<Container>,
+    relays: BTreeMap<Pid, Relay>,
+    unpublished: Vec<Container>,
     gaps: Vec<Gap>,
     watched: Option<Watched>,
     frontends: Vec<Frontend>,
@@ -128,6 +130,8 @@ impl TestNode {
             routes: Vec::new(),
             kernel_ports: Vec::new(),
             containers: Vec::new(),
+            relays: BTreeMap::new(),
+            unpublished: Vec::new(),
             gaps: Vec::new(),
             watched: None,
             frontends: Vec::new(),
@@ -232,6 +236,7 @@ impl TestNode {
                 nspid: vec![pid],
                 netns: Some(netns),
                 cgroup: None,
+                monitored: None,
                 ancestors: Vec::new(),
                 health: crate::model::ProcessHealth::default(),
             });
@@ -417,6 +422,12 @@ impl Runtimes for TestNode {
     fn containers(&self) -> Read<Vec<Container>> {
         Read::whole(self.containers.clone())
     }
+    fn unpublished(&self) -> Read<Vec<Container>> {
+        Read::whole(self.unpublished.clone())
+    }
+    fn relay(&self, pid: Pid) -> Read<Relay> {
+        Read::whole(self.relays.get(&pid).cloned().unwrap_or_default())
+    }
 }
 
 impl Clusters for TestNode {
@@ -500,10 +511,7 @@ fn kind_node() -> TestNode {
         })
         .container(ID, "cluster2-control-plane", |c| {
             c.labels.insert("io.x-k8s.kind.cluster".to_owned(), "cluster2".to_owned());
-            c.networks.push(Network {
-                name: "kind".to_owned(),
-                addresses: vec!["172.18.0.4".parse().unwrap()],
-            });
+            c.networks.push(Network::new("kind", vec!["172.18.0.4".parse().unwrap()]));
             c.ports.push(Published {
                 proto: Proto::Tcp,
                 container_port: Port(6443),

@@ -8,7 +8,10 @@ use super::forward::{self, Forward, Target};
 use super::observed::{self, Seen, Way};
 use super::owner;
 use super::path::{self, To};
+use super::place::at_address;
 use super::published::{published_beyond, publisher};
+use super::relay;
+use super::reserved;
 use crate::model::{
     Advice, Command, End, Ending, Endpoint, Evidence, EvidenceSource, FixKind, Hop, HopKind,
     NetnsId, Path, Pid, Port, Process, Proto, RouteFound, Socket, StopKind, Unserved,
@@ -30,6 +33,7 @@ pub(super) fn follow(facts: &Facts<'_>, socket: &Socket, visited: &mut Visited) 
     let mut paths = Vec::new();
     for mut end in ends {
         let hop = listener(facts, socket, &end);
+        reserved::mark(facts, socket, &mut end);
         let forward = end.processes.iter().find_map(|process| {
             let found = forward::of(process, socket)?;
             Some((process.clone(), found))
@@ -143,7 +147,11 @@ fn through(
     visited: &mut Visited,
 ) -> Vec<Path> {
     let from = process.netns.unwrap_or(socket.netns);
-    let (endpoint, proto, place) = target(facts, process, forward, from);
+    let lead = relay::of(facts, socket, process, forward);
+    let (endpoint, proto, place) = match &lead {
+        Some(lead) => (lead.endpoint(), lead.proto, Some(lead.place)),
+        None => target(facts, socket, process, forward, from),
+    };
     let mut hop = Hop {
         kind: HopKind::Forward,
         netns: place.map(|id| facts.netns_ref(id)),
@@ -154,6 +162,7 @@ fn through(
         evidence: vec![Evidence::new(EvidenceSource::CommandLine, forward.quote.clone())],
         share: None,
     };
+    hop.evidence.extend(lead.iter().flat_map(|lead| lead.evidence.iter().cloned()));
     if process.own_word {
         let detail = format!("pid {} runs a program that is not root's: its own word", process.pid);
         hop.evidence.push(Evidence::new(EvidenceSource::Process, detail));
@@ -163,12 +172,23 @@ fn through(
     }
     let (Some(place), Some(address), Some(port)) = (place, hop.endpoint.address, hop.endpoint.port)
     else {
-        let why = elsewhere(&forward.target);
+        let mut why = elsewhere(&forward.target);
         // The forwarder stays visible as the last process that is known.
-        let end = End { ending: Ending::Elsewhere, why: Some(why), ..forwarder };
+        let mut end = End { ending: Ending::Elsewhere, ..forwarder };
+        if let Some(place) = place {
+            why = format!("it leads into network namespace {}; {why}", facts.netns_ref(place));
+            let inside = facts.containers_of(place);
+            if end.containers.is_empty() {
+                end.containers = inside.to_vec();
+            }
+        }
+        end.why = Some(why);
         return vec![Path { hops: vec![hop], end, ..Path::default() }];
     };
     let mut paths = arrive(facts, (place, Some(process.pid)), address, port, proto, visited);
+    if lead.is_some() && facts.links_of(place).is_empty() {
+        past_the_door(facts, (place, address, port, proto), &mut paths, visited);
+    }
     if forward.kind == forward::DOCKER_PROXY {
         for path in &mut paths {
             if path.end.stop == Some(StopKind::NoNeighbour) {
@@ -192,6 +212,32 @@ fn through(
     }
     lead_by(hop, &mut paths);
     paths
+}
+
+/// What comes after a forwarder into a namespace that can't be entered, where its sockets can
+/// be read all the same: routes are not known there, and rules stay in the way.
+fn past_the_door(
+    facts: &Facts<'_>,
+    (place, address, port, proto): (NetnsId, IpAddr, Port, Proto),
+    paths: &mut [Path],
+    visited: &mut Visited,
+) {
+    let sockets = at_address(facts, place, address, port, proto);
+    let beyond = sockets.first().and_then(|s| follow(facts, s, visited).into_iter().next());
+    for path in paths {
+        path.end = match &beyond {
+            Some(beyond) => {
+                path.hops.extend(beyond.hops.iter().cloned());
+                beyond.end.clone()
+            }
+            None => {
+                let name = facts.netns_ref(place);
+                let why = format!("network namespace {name} can't be entered from here");
+                let containers = facts.containers_of(place).to_vec();
+                End { ending: Ending::Elsewhere, why: Some(why), containers, ..End::default() }
+            }
+        };
+    }
 }
 
 /// What mends a docker-proxy whose container is gone: Docker starts one for each port that
@@ -237,11 +283,15 @@ fn lead_by(mut hop: Hop, paths: &mut [Path]) {
 /// it is an address at all.
 fn target(
     facts: &Facts<'_>,
+    socket: &Socket,
     process: &Process,
     forward: &Forward,
     from: NetnsId,
 ) -> (Endpoint, Proto, Option<NetnsId>) {
-    let (mut endpoint, proto) = forward.target.endpoint();
+    let (mut endpoint, mut proto) = forward.target.endpoint();
+    if matches!(forward.target, Target::Unsaid(_)) {
+        proto = socket.proto;
+    }
     let place = match &forward.target {
         Target::Address(..) => Some(from),
         Target::InNetns(path, address, port, _) => {
@@ -260,8 +310,8 @@ fn target(
 /// The namespace that a forwarder names by a path. The path counts in the
 /// forwarder's own mount and PID namespaces: one inside a container says nothing
 /// out here, and one that pins several namespaces says nothing certain.
-fn named_netns(facts: &Facts<'_>, process: &Process, path: &str) -> Option<NetnsId> {
-    let inside = process.cgroup.as_ref().is_some_and(|c| !c.containers().is_empty());
+pub(super) fn named_netns(facts: &Facts<'_>, process: &Process, path: &str) -> Option<NetnsId> {
+    let inside = !process.containers().is_empty();
     if inside || process.nspid.len() > 1 {
         return None;
     }

@@ -19,9 +19,9 @@ use crate::model::{
     CiliumPolicy, CiliumPolicyOf, Container, ContainerRef, Element, Flow, FlowFilter, Frontend,
     Gap, Host, InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext,
     KubeObjects, Link, LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Origin, OtherSocket,
-    Owners, Pid, PolicyRule, PortFacts, PortSocket, Process, Read, Route, RouteFound, RouteQuery,
-    Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SocketUnit, TlsAsk, Transparent,
-    Watched,
+    Owners, Pid, PolicyRule, PortFacts, PortSocket, Process, Read, Relay, Route, RouteFound,
+    RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SocketUnit, TlsAsk,
+    Transparent, Watched,
 };
 use crate::node::Node;
 
@@ -125,6 +125,8 @@ struct Known {
     input_route: Table<InputQuery, Option<InputFound>>,
     container: Table<(Vec<ContainerRef>, Pid), Option<Rc<Container>>>,
     containers: OnceCell<Fact<Rc<[Container]>>>,
+    relays: Table<Pid, Rc<Relay>>,
+    unpublished: OnceCell<Fact<Rc<[Container]>>>,
     cgroup_paths: Table<u64, Option<CgroupPath>>,
     origins: Table<Pid, Option<Origin>>,
     socket_units: OnceCell<Fact<Rc<[SocketUnit]>>>,
@@ -298,6 +300,18 @@ impl<'a> World<'a> {
         let id = |one: &Container| (one.runtime, one.id.clone());
         let read = || self.node.containers().map(|all| sorted(all, id)).into();
         self.known.containers.get_or_init(read).clone()
+    }
+
+    /// Containers that are told to publish ports and do not.
+    pub(super) fn unpublished(&self) -> Fact<Rc<[Container]>> {
+        let id = |one: &Container| (one.runtime, one.id.clone());
+        let read = || self.node.unpublished().map(|all| sorted(all, id)).into();
+        self.known.unpublished.get_or_init(read).clone()
+    }
+
+    /// What a forwarder shows beyond its arguments.
+    pub(super) fn relay(&self, pid: Pid) -> Fact<Rc<Relay>> {
+        self.known.relays.get(&pid, || self.node.relay(pid).map(Rc::new))
     }
 
     pub(super) fn cgroup_path(&self, id: u64) -> Fact<Option<CgroupPath>> {

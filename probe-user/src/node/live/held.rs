@@ -10,6 +10,7 @@ use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 
 use super::files;
+use super::procs::{each_number, open_dir, read_inode_link};
 use super::reader::{Reader, Whose};
 use super::safefs::Unreadable;
 
@@ -50,6 +51,40 @@ pub(super) fn detached(
     let again = format!("/proc/self/fd/{}", fd.as_raw_fd());
     let opened = rustix::fs::open(again, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     Ok(opened.ok().filter(|fd| kind(fd) == libc::CLONE_NEWNET).map(|_| stat.ino))
+}
+
+/// How many descriptors of a process are looked at, and how many namespaces of it count.
+const DESCRIPTORS: usize = 4096;
+const NAMESPACES: usize = 64;
+
+/// The network namespaces that a process has descriptors of, and why there may be more.
+/// Reading the links is not enough: of a namespace that was opened through a mount they have
+/// the mount's path, in whatever mount namespace that was.
+pub(super) fn of_process(
+    reader: &Reader,
+    process: BorrowedFd<'_>,
+) -> (Vec<u64>, Option<Unreadable>) {
+    let mut found = Vec::new();
+    let mut untold = None;
+    let Ok(table) = open_dir(process, c"fd") else { return (found, untold) };
+    let mut left = DESCRIPTORS;
+    // One that ends meanwhile has what was found.
+    let _ended = each_number(open_dir(&table, c".").as_ref().unwrap_or(&table), |_, name| {
+        let mut is_path = false;
+        match read_inode_link(&table, name, b"net:", |target| is_path = target.starts_with(b"/")) {
+            Ok(Some(inode)) => found.push(inode),
+            Ok(None) if is_path => match detached(reader, process, c"fd", &table, name) {
+                Ok(inode) => found.extend(inode),
+                Err(error) => untold = Some(error),
+            },
+            _ => {}
+        }
+        left -= 1;
+        left > 0 && found.len() < NAMESPACES && untold.is_none()
+    });
+    found.sort_unstable();
+    found.dedup();
+    (found, untold)
 }
 
 /// Whether `/proc/PID/fdinfo/N` has an inode that a namespace can have. Before

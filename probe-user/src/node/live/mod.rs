@@ -25,6 +25,7 @@ mod inside;
 mod joined;
 #[allow(clippy::disallowed_methods, reason = "its files are read by `kube/files.rs`, with limits")]
 mod kube;
+mod monitors;
 mod mounts;
 mod nat;
 mod netlink;
@@ -66,8 +67,8 @@ use crate::model::{
     Address, Certificate, CgroupPath, Connections, Container, ContainerRef, Flow, FlowFilter, Gap,
     GapKind, GapSource, Host, Impact, InputFound, InputQuery, KernelPort, KubeAsk, KubeContext,
     KubeObjects, Link, LinkKind, LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Origin,
-    OtherSocket, Owners, Pid, PolicyRule, PortFacts, PortRange, PortSocket, Process, Read, Route,
-    RouteFound, RouteQuery, Socket, SocketFile, SocketFilter, SocketInode, SocketUnit,
+    OtherSocket, Owners, Pid, PolicyRule, PortFacts, PortRange, PortSocket, Process, Read, Relay,
+    Route, RouteFound, RouteQuery, Socket, SocketFile, SocketFilter, SocketInode, SocketUnit,
     SourceReport, TlsAsk, Transparent, Watched,
 };
 pub use bind::{HeldPort, hold_port};
@@ -393,8 +394,10 @@ impl LiveNode {
     }
 
     fn processes_reader(&self) -> &process::Processes {
-        self.processes
-            .get_or_init(|| process::Processes::new(Rc::clone(&self.proc), self.reader.clone()))
+        self.processes.get_or_init(|| {
+            let monitors = self.containers.monitors().clone();
+            process::Processes::new(Rc::clone(&self.proc), self.reader.clone(), monitors)
+        })
     }
 
     fn process(&self, pid: Pid) -> Option<Process> {
@@ -724,6 +727,22 @@ impl Runtimes for LiveNode {
             &read.gaps,
             format!("{} containers", read.value.len()),
         );
+        read
+    }
+
+    fn unpublished(&self) -> Read<Vec<Container>> {
+        let since = Instant::now();
+        let read = self.containers.unpublished();
+        let detail = format!("{} that publish nothing", read.value.len());
+        self.log("container runtimes", since, &read.gaps, detail);
+        read
+    }
+
+    fn relay(&self, pid: Pid) -> Read<Relay> {
+        let Some(process) = self.process(pid) else { return Read::default() };
+        let since = Instant::now();
+        let read = self.containers.relay(&process);
+        self.log("container runtimes", since, &read.gaps, "a forwarder".to_owned());
         read
     }
 }

@@ -10,6 +10,7 @@ use procfs::process::Stat;
 
 use super::files::{self, ARGUMENTS, Beginning, SMALL};
 use super::freezer::Freezers;
+use super::monitors::Monitors;
 use super::procs::{inode_link, open_dir};
 use super::program;
 use super::reader::Reader;
@@ -35,13 +36,14 @@ pub(super) struct Processes {
     own_userns: Option<u64>,
     parents: RefCell<HashMap<Pid, (Ancestor, Pid)>>,
     reader: Reader,
+    monitors: Monitors,
     freezers: OnceCell<Freezers>,
     /// Processes whose command line was not read, and why.
     silent: RefCell<HashMap<Pid, Unreadable>>,
 }
 
 impl Processes {
-    pub(super) fn new(proc: Rc<OwnedFd>, reader: Reader) -> Self {
+    pub(super) fn new(proc: Rc<OwnedFd>, reader: Reader, monitors: Monitors) -> Self {
         let own_userns = inode_link(&*proc, c"self/ns/user", b"user:").ok().flatten();
         Self {
             proc,
@@ -50,6 +52,7 @@ impl Processes {
             own_userns,
             parents: RefCell::default(),
             reader,
+            monitors,
             freezers: OnceCell::new(),
             silent: RefCell::default(),
         }
@@ -66,11 +69,13 @@ impl Processes {
         let (own_word, names) = program::is_own_word(&self.reader, dir, uid);
         let exe = link(dir, c"exe");
         let cgroup = read_text(dir, c"cgroup");
+        let frozen = cgroup
+            .as_deref()
+            .and_then(|text| self.freezers.get_or_init(Freezers::find).is_frozen(text));
+        let cgroup = cgroup.as_deref().and_then(parse_proc_cgroup);
         let health = ProcessHealth {
             state: state(&stat),
-            frozen: cgroup
-                .as_deref()
-                .and_then(|text| self.freezers.get_or_init(Freezers::find).is_frozen(text)),
+            frozen,
             program_deleted: exe.as_deref().zip(names).map(|(exe, names)| is_deleted(exe, names)),
         };
         Some(Process {
@@ -87,7 +92,11 @@ impl Processes {
             user: self.user(dir, uid),
             nspid,
             netns: inode_link(dir, c"ns/net", b"net:").ok().flatten().map(NetnsId::Inode),
-            cgroup: cgroup.as_deref().and_then(parse_proc_cgroup),
+            monitored: match &cgroup {
+                Some(path) if !path.containers().is_empty() => None,
+                _ => self.monitors.of(pid),
+            },
+            cgroup,
             ancestors: self.ancestors(u32::try_from(stat.ppid).unwrap_or(0)),
             health,
         })
@@ -240,7 +249,8 @@ mod tests {
 
     fn processes() -> Processes {
         let proc = super::super::procs::open_root(std::path::Path::new("/proc")).unwrap();
-        Processes::new(Rc::new(proc), Reader::default())
+        let monitors = Monitors::new(std::path::Path::new("/proc"), Reader::default());
+        Processes::new(Rc::new(proc), Reader::default(), monitors)
     }
 
     #[test]

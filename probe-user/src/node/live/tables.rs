@@ -374,6 +374,7 @@ impl LiveNode {
             nspid: vec![pid],
             netns: holder.netns,
             cgroup: None,
+            monitored: None,
             ancestors: Vec::new(),
             health: crate::model::ProcessHealth::default(),
         })

@@ -31,6 +31,7 @@ pub fn read_everything(node: &dyn Node) {
     }
 
     let containers = node.containers().value;
+    let _ = node.unpublished();
     // Not only the owners: the processes that live in a namespace name it, and
     // those that could not be read are candidates for what nobody seems to own.
     let mut pids: BTreeSet<Pid> = owners.holders.iter().map(|o| o.pid).collect();
@@ -39,7 +40,10 @@ pub fn read_everything(node: &dyn Node) {
     pids.extend(containers.iter().filter_map(|c| c.pid));
     let pids: Vec<_> = pids.into_iter().collect();
     for process in node.processes(&pids).value {
-        let chain = process.cgroup.map(|path| path.containers()).unwrap_or_default();
+        if crate::resolve::telling_words(&process.cmdline).is_some() {
+            let _ = node.relay(process.pid);
+        }
+        let chain = process.containers();
         if !chain.is_empty() {
             let _ = node.container(&chain, process.pid);
         }

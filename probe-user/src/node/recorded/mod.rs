@@ -76,9 +76,9 @@ use crate::model::{
     CiliumPolicy, CiliumPolicyOf, Container, ContainerRef, Element, Flow, FlowFilter, Frontend,
     Gap, Host, InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext,
     KubeObjects, Link, LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Origin, OtherSocket,
-    Owners, Pid, PolicyRule, PortFacts, PortSocket, Process, Read, Route, RouteFound, RouteQuery,
-    Rule, Ruleset, Set, SetId, Socket, SocketFile, SocketFilter, SocketInode, SocketUnit,
-    SourceReport, TlsAsk, Transparent, Watched,
+    Owners, Pid, PolicyRule, PortFacts, PortSocket, Process, Read, Relay, Route, RouteFound,
+    RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFile, SocketFilter, SocketInode,
+    SocketUnit, SourceReport, TlsAsk, Transparent, Watched,
 };
 
 pub use everything::read_everything;
@@ -275,6 +275,13 @@ facts! {
     /// All containers; `None` when they were not asked for.
     #[serde(default)]
     containers: Option<Read<Vec<Container>>>,
+    /// Containers that publish nothing, though they are told to; `None` when they were not
+    /// asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unpublished: Option<Read<Vec<Container>>>,
+    /// What forwarders show. Older recordings have none.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    relays: Table<Pid, Relay>,
     /// Paths of cgroups, by id.
     #[serde(default)]
     cgroup_paths: Table<u64, Option<CgroupPath>>,

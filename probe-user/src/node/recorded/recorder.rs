@@ -12,8 +12,9 @@ use crate::model::{
     ContainerRef, Element, Flow, FlowFilter, Frontend, Host, InputFound, InputQuery, IpSet,
     IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute, Neighbour,
     NetSettings, Netns, NetnsId, Origin, OtherSocket, Owners, Pid, PolicyRule, PortFacts,
-    PortSocket, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket,
-    SocketFile, SocketFilter, SocketInode, SocketUnit, SourceReport, TlsAsk, Transparent, Watched,
+    PortSocket, Process, Read, Relay, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId,
+    Socket, SocketFile, SocketFilter, SocketInode, SocketUnit, SourceReport, TlsAsk, Transparent,
+    Watched,
 };
 use crate::node::{
     Attachments, Attempts, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Node,
@@ -216,6 +217,14 @@ impl Runtimes for Recorder<'_> {
 
     fn containers(&self) -> Read<Vec<Container>> {
         self.once(|facts| &mut facts.containers, |node| node.containers())
+    }
+
+    fn unpublished(&self) -> Read<Vec<Container>> {
+        self.once(|facts| &mut facts.unpublished, |node| node.unpublished())
+    }
+
+    fn relay(&self, pid: Pid) -> Read<Relay> {
+        keep!(self.relays, pid, self.node.relay(pid))
     }
 }
 

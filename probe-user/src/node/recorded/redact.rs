@@ -64,6 +64,9 @@ fn processes(facts: &mut Facts) -> impl Iterator<Item = &mut Process> {
 /// Every container of a recording.
 fn containers(facts: &mut Facts) -> impl Iterator<Item = &mut Container> {
     let listed = facts.containers.iter_mut().flat_map(|read| &mut read.value);
+    let relayed = facts.relays.iter_mut().flat_map(|a| &mut a.read.value.containers);
+    let unpublished = facts.unpublished.iter_mut().flat_map(|read| &mut read.value);
+    let listed = listed.chain(relayed).chain(unpublished);
     listed.chain(facts.container.iter_mut().filter_map(|a| a.read.value.as_mut()))
 }
 
@@ -201,6 +204,7 @@ impl Names {
             replace_some(&mut process.exe, |exe| self.program_path(exe));
             replace_some(&mut process.cwd, |cwd| self.path(cwd));
             self.cgroup_path(process.cgroup.as_mut());
+            process.monitored.iter_mut().for_each(|one| self.reference(&mut one.container));
             process.ancestors.iter_mut().for_each(|a| replace(&mut a.comm, program));
         }
         for origin in facts.origins.iter_mut().filter_map(|a| a.read.value.as_mut()) {
@@ -255,6 +259,13 @@ impl Names {
         }
         for container in containers(facts) {
             self.container(container);
+        }
+        for relay in facts.relays.iter_mut().map(|asked| &mut asked.read.value) {
+            replace_some(&mut relay.socket, |path| self.path(path));
+            for forwarded in &mut relay.forwards {
+                forwarded.host_ip = forwarded.host_ip.map(|ip| self.ip(ip));
+                forwarded.to = forwarded.to.map(|ip| self.ip(ip));
+            }
         }
     }
 

@@ -12,9 +12,9 @@ use crate::model::{
     ContainerRef, Element, Flow, FlowFilter, Frontend, Gap, GapKind, Host, Impact, InputFound,
     InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute,
     Neighbour, NetSettings, Netns, NetnsId, Origin, OtherSocket, Owners, Pid, PolicyRule,
-    PortFacts, PortSocket, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId,
-    Socket, SocketFile, SocketFilter, SocketInode, SocketUnit, SourceReport, TlsAsk, Transparent,
-    Watched,
+    PortFacts, PortSocket, Process, Read, Relay, Route, RouteFound, RouteQuery, Rule, Ruleset, Set,
+    SetId, Socket, SocketFile, SocketFilter, SocketInode, SocketUnit, SourceReport, TlsAsk,
+    Transparent, Watched,
 };
 use crate::node::{
     Attachments, Attempts, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Observed,
@@ -365,6 +365,21 @@ impl Runtimes for Recorded {
     fn containers(&self) -> Read<Vec<Container>> {
         let read = self.recording.facts.containers.clone();
         read.unwrap_or_else(|| nothing(Impact::Name, "the list of containers was"))
+    }
+
+    fn unpublished(&self) -> Read<Vec<Container>> {
+        // A hint, which is not missed in recordings that are older.
+        self.recording.facts.unpublished.clone().unwrap_or_default()
+    }
+
+    fn relay(&self, pid: Pid) -> Read<Relay> {
+        let asks = &self.recording.facts.relays;
+        match asks.get(&pid) {
+            Some(same) => same.clone(),
+            // It was made before they were read.
+            None if asks.is_empty() => Read::default(),
+            None => nothing(Impact::Way, "what a forwarder shows was"),
+        }
     }
 }
 

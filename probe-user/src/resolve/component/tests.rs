@@ -21,6 +21,7 @@ fn process(command: &str) -> Process {
         nspid: vec![7],
         netns: None,
         cgroup: None,
+        monitored: None,
         ancestors: Vec::new(),
         health: crate::model::ProcessHealth::default(),
     }

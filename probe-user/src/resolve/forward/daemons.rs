@@ -3,21 +3,31 @@
 use crate::model::{Pid, PortRange, Proto};
 
 use super::text::{self, Bind};
-use super::{Line, Mapping, Target, Word};
+use super::{Line, Mapping, ROOTLESSKIT, ROOTLESSPORT, SLIRP4NETNS, Target, Word};
 
 /// Recognises by the program's file name.
 pub(super) fn recognise(name: &str, args: &[String]) -> Option<Line> {
     Some(match name {
         "rootlesskit" => {
-            Line::unsaid("rootlesskit", "its forwards are only told by its API socket", args)
+            Line::unsaid(ROOTLESSKIT, "its forwards are only told by its API socket", args)
         }
         "rootlessport" | "rootlessport-child" => {
             // Its configuration comes on standard input; the arguments, if any,
             // are the parent's own.
-            Line::unsaid("rootlessport", "its forwards are only told by podman", args)
+            Line::unsaid(
+                ROOTLESSPORT,
+                "its forwards are only told by podman's API, which its user starts with systemctl --user start podman.socket",
+                args,
+            )
         }
         "slirp4netns" => {
-            Line::unsaid("slirp4netns", "its forwards are only told by its API socket", args)
+            let mut line =
+                Line::unsaid(SLIRP4NETNS, "its forwards are only told by its API socket", args);
+            if let Some(path) = slirp_netns_of(args) {
+                line.words =
+                    vec![Word::keep("--netns-type=path"), Word::path(&path), Word::keep("tap0")];
+            }
+            line
         }
         "gvproxy" => Line::unsaid("gvproxy", "its forwards are only told by its API socket", args),
         "systemd-socket-proxyd" => socket_proxyd(args)?,
@@ -25,6 +35,23 @@ pub(super) fn recognise(name: &str, args: &[String]) -> Option<Line> {
         "cilium" => cilium(args)?,
         _ => return None,
     })
+}
+
+/// The namespace that slirp4netns serves, as a path: `slirp4netns [OPTIONS] PID|PATH TAP`.
+pub(in super::super) fn slirp_netns(argv: &[String]) -> Option<String> {
+    slirp_netns_of(argv.get(1..)?)
+}
+
+fn slirp_netns_of(args: &[String]) -> Option<String> {
+    let [.., netns, tap] = args else { return None };
+    if netns.starts_with('-') || tap.starts_with('-') {
+        return None;
+    }
+    let is_pid = !netns.is_empty() && netns.bytes().all(|b| b.is_ascii_digit());
+    match is_pid {
+        true => Some(format!("/proc/{netns}/ns/net")),
+        false => netns.starts_with('/').then(|| netns.clone()),
+    }
 }
 
 /// Newer versions of `cilium hubble port-forward` and `cilium hubble ui` forward

@@ -22,6 +22,7 @@ use crate::model::{Endpoint, Port, PortRange, Process, Proto, Socket};
 
 use text::{Bind, file_name};
 
+pub(super) use daemons::slirp_netns;
 pub(crate) use words::{Piece, Word};
 
 /// Where a forwarder's command line says that a listener leads.
@@ -37,6 +38,12 @@ pub struct Forward {
 
 /// The kind of Docker's proxies for published ports.
 pub(super) const DOCKER_PROXY: &str = "docker-proxy";
+
+/// The kinds that show more than their arguments say.
+pub(super) const PASTA: &str = "pasta";
+pub(super) const ROOTLESSPORT: &str = "rootlessport";
+pub(super) const ROOTLESSKIT: &str = "rootlesskit";
+pub(super) const SLIRP4NETNS: &str = "slirp4netns";
 
 /// The far end of a forward.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use crate::model::{Port, PortRange, Proto};
 
 use super::text::{self, Bind};
-use super::{Line, Mapping, Target, Word};
+use super::{Line, Mapping, PASTA, Target, Word};
 
 /// The options that take a value as the next word when they have none after `=`.
 const VALUED: [&str; 52] = [
@@ -74,7 +74,7 @@ pub(super) fn pasta(args: &[String]) -> Line {
         None => Target::Unsaid("the namespace that pasta made for its command"),
     };
     // What pasta does by itself when told nothing is to follow the namespace.
-    let mut line = said.line("pasta", "auto", target);
+    let mut line = said.line(PASTA, "auto", target);
     if let Some(path) = &path {
         line.words.extend([Word::keep("--netns"), Word::path(path)]);
         line.mappings.iter_mut().for_each(|m| m.quote = format!("{} --netns {path}", m.quote));

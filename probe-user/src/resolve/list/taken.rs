@@ -10,7 +10,7 @@ use whereis_port_rules::ports::{self, Taken};
 use super::{ListFilter, cilium};
 use crate::model::{
     Balancer, End, Ending, Endpoint, Frontend, FrontendKind, HopKind, ListRow, NetnsId, Port,
-    Proto, RouteKind, RouteQuery, Service,
+    Proto, RouteKind, RouteQuery, Service, StopKind,
 };
 use crate::resolve::facts::Facts;
 use crate::resolve::from_node::{self, FromNode};
@@ -75,14 +75,20 @@ fn merge(rows: &mut Vec<ListRow>, new: Vec<ListRow>) {
         let mut stands = false;
         for at in same.into_iter().flatten() {
             let Some(row) = rows.get_mut(*at) else { continue };
+            let reserves = row.end.stop == Some(StopKind::Reserved);
             let leads = row.target.is_some() && row.target == taken.target;
             let whole = row.address.is_unspecified() || row.address == taken.address;
-            if leads && whole && row.socket.is_some() {
+            if let Some(socket) = row.socket.as_ref().filter(|_| whole && (leads || reserves)) {
+                let both = socket.is_wildcard() && socket.v6only == Some(false);
+                stands |= both || row.address.is_ipv4() == taken.address.is_ipv4();
+                if reserves && row.target.is_none() {
+                    row.target.clone_from(&taken.target);
+                    row.target_detail.clone_from(&taken.target_detail);
+                }
                 row.taken_by.clone_from(&taken.taken_by);
                 row.service.clone_from(&taken.service);
                 row.others.clone_from(&taken.others);
                 row.more = taken.more;
-                stands |= row.address.is_ipv4() == taken.address.is_ipv4();
             }
         }
         if !stands {

@@ -192,7 +192,10 @@ impl Walk<'_, '_> {
                         .stop
                         .filter(|stop| *stop == StopKind::NoNeighbour)
                         .or(Some(StopKind::NoWay)),
-                    _ => path.end.stop.filter(|stop| *stop == StopKind::Unknown),
+                    _ => path
+                        .end
+                        .stop
+                        .filter(|stop| matches!(stop, StopKind::Unknown | StopKind::Reserved)),
                 };
                 let why = path.end.why.clone().unwrap_or_default();
                 let fix = path.end.fix.clone();

@@ -100,7 +100,8 @@ fn landings(arrival: &Arrival, world: &World, one: Try) -> Vec<Landing> {
             | StopKind::LoopbackOnWire
             | StopKind::ReversePath
             | StopKind::NoNeighbour
-            | StopKind::NoWay => vec![Landing::Silent, Landing::Refused],
+            | StopKind::NoWay
+            | StopKind::Reserved => vec![Landing::Silent, Landing::Refused],
             StopKind::Unknown => vec![Landing::Unknown],
         };
     }

@@ -136,7 +136,8 @@ impl Way {
             | StopKind::LoopbackOnWire
             | StopKind::ReversePath
             | StopKind::NoNeighbour
-            | StopKind::NoWay => crate::model::Ending::Stopped,
+            | StopKind::NoWay
+            | StopKind::Reserved => crate::model::Ending::Stopped,
         };
         end.why.get_or_insert_with(|| why.clone());
         end.stop = Some(kind);

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use whereis_port_rules::{Nic, Packet, Sender};
+use whereis_port_rules::{Nic, Packet, SeenAs, Sender};
 
 use super::stage::Part::{BeforeIpvs, BehindIpvs};
 use super::stage::{self, Going};
@@ -297,17 +297,42 @@ impl Walk<'_, '_> {
         let settings = settings(self.facts, packet.netns)?;
         let allowed = settings.route_localnet_all != Some(false)
             || settings.route_localnet.iter().any(|name| **name == *nic.name);
+        let elsewhere = "connect to another address of this node";
+        if !allowed && output && !self.masquerades(packet, &nic) {
+            // Letting it out is not enough.
+            return Some((
+                format!(
+                    "{what} {} (net.ipv4.conf.{}.route_localnet is 0), and no rule masquerades it",
+                    nic.name, nic.name
+                ),
+                Advice::from(elsewhere).of(FixKind::ConnectElsewhere),
+            ));
+        }
         (!allowed).then(|| {
             // With slashes, a name may have points in it.
             let set = Command::new("sysctl -w")
                 .arg(format!("net/ipv4/conf/{}/route_localnet=1", nic.name));
             (
                 format!("{what} {} (net.ipv4.conf.{}.route_localnet is 0)", nic.name, nic.name),
-                Advice::from("connect to another address of this node, or: ")
+                Advice::from(format!("{elsewhere}, or: "))
                     .command(set)
                     .of(FixKind::ConnectElsewhere),
             )
         })
+    }
+
+    /// Whether rules would give a packet another source if it left by a device.
+    fn masquerades(&self, packet: &Packet, nic: &Nic) -> bool {
+        let mut packet = packet.clone();
+        packet.oif = Some(nic.clone());
+        let going = vec![(Way::begin(), packet)];
+        let passed = stage::pass(self.facts, Hook::Postrouting, going, &mut Vec::new());
+        let is_seen_otherwise = |(_, packet): &Going| match packet.seen_as {
+            Some(SeenAs::Masqueraded) => true,
+            Some(SeenAs::Address(address)) => !address.is_loopback(),
+            Some(SeenAs::Itself) | None => false,
+        };
+        !passed.is_empty() && passed.iter().all(is_seen_otherwise)
     }
 }
 

@@ -338,8 +338,12 @@ fn neighbour(
         let is_bare = facts.take(facts.world.attached(&[a.netns])).is_empty();
         (has_route(facts, a.netns, to), is_bare)
     };
+    let near: Vec<&Address> = all.iter().filter(near).take(NEIGHBOURS).collect();
+    let places: Vec<NetnsId> = near.iter().map(|a| a.netns).collect();
+    // All at once; each is asked for again below.
+    facts.take(facts.world.attached(&places));
     let mut best: Option<(&Address, (bool, bool))> = None;
-    for one in all.iter().filter(near).take(NEIGHBOURS) {
+    for one in near {
         let this = weight(one);
         if best.is_none_or(|(_, known)| known < this) {
             best = Some((one, this));

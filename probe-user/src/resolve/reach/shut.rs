@@ -12,6 +12,7 @@ use crate::resolve::beside;
 use crate::resolve::facts::{Facts, container_name};
 use crate::resolve::few::few;
 use crate::resolve::owner;
+use crate::resolve::publish::{self, How};
 
 /// The listeners of other namespaces that are shut for somebody.
 pub(super) struct Shut {
@@ -105,7 +106,7 @@ impl Shut {
     }
 
     /// One statement for each vantage and reason.
-    pub(super) fn finish(self) -> Vec<Reach> {
+    pub(super) fn finish(self, facts: &Facts<'_>) -> Vec<Reach> {
         let mut reach = Vec::new();
         if !self.unlinked.is_empty() {
             let cause = Cause::NoLink(few(self.unlinked.iter().map(String::as_str)));
@@ -131,7 +132,7 @@ impl Shut {
                     names: names(&unpublished),
                     ports: each(unpublished.iter().map(|one| one.socket.port)),
                 };
-                say(cause, unpublished_fix(&unpublished, from));
+                say(cause, unpublished_fix(facts, &unpublished, from));
             }
         }
         reach
@@ -163,7 +164,7 @@ fn join(all: impl Iterator<Item = String>, word: &str) -> String {
     }
 }
 
-fn unpublished_fix(all: &[&Inside], from: Vantage) -> Option<Advice> {
+fn unpublished_fix(facts: &Facts<'_>, all: &[&Inside], from: Vantage) -> Option<Advice> {
     let mut ways = Advice::new();
     let direct = join(all.iter().filter_map(|one| Some(one.best?.to_string())), "or");
     if from == Vantage::Loopback && !direct.is_empty() {
@@ -174,7 +175,7 @@ fn unpublished_fix(all: &[&Inside], from: Vantage) -> Option<Advice> {
     {
         ways = ways.and(OR, Advice::from(command).of(FixKind::PortForward));
     }
-    ways = publish(all).into_iter().fold(ways, |ways, way| ways.and(OR, way));
+    ways = publish(facts, all, from).into_iter().fold(ways, |ways, way| ways.and(OR, way));
     (!ways.is_empty()).then_some(ways)
 }
 
@@ -204,7 +205,7 @@ fn tunnel(one: &Inside) -> Option<Command> {
 }
 
 /// How to publish the ports of these listeners on the host.
-fn publish(all: &[&Inside]) -> Vec<Advice> {
+fn publish(facts: &Facts<'_>, all: &[&Inside], from: Vantage) -> Vec<Advice> {
     let mut ways = Vec::new();
     let port = join(all.iter().map(|one| one.socket.port.to_string()), "and");
     let of = |distribution: &str| -> Vec<String> {
@@ -233,15 +234,25 @@ fn publish(all: &[&Inside]) -> Vec<Advice> {
     let plain = |one: &&&Inside| {
         one.end.cluster.is_none() && one.end.pod.is_none() && one.end.containers.len() == 1
     };
-    let containers = all.iter().filter(plain).flat_map(|one| &one.end.containers);
-    let containers: BTreeSet<String> = containers.map(container_name).collect();
+    let mut containers = BTreeSet::new();
+    let mut others = Vec::new();
+    for one in all.iter().filter(plain) {
+        for container in &one.end.containers {
+            match publish::how(facts, one.socket.netns, container, one.socket.port, from) {
+                How::Recreate(name) => _ = containers.insert(name),
+                How::Other(advice) if !others.contains(&advice) => others.push(advice),
+                How::Other(_) | How::Nothing => {}
+            }
+        }
+    }
     let containers: Vec<String> = containers.into_iter().collect();
     if !containers.is_empty() {
         let word = if containers.len() > 1 { "containers" } else { "container" };
         let recreate = Advice::from(format!("recreate {word} ")).names(&containers, "and");
         ways.push(recreate.words(format!(" with -p HOSTPORT:{port}")));
     }
-    ways.into_iter().map(|way: Advice| way.of(FixKind::Publish)).collect()
+    let ways = ways.into_iter().map(|way: Advice| way.of(FixKind::Publish));
+    ways.chain(others).collect()
 }
 
 /// What opens a port of this host that is bound to its loopback.

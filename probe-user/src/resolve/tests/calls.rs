@@ -78,6 +78,8 @@ counted! {
     Runtimes {
         container(chain: &[ContainerRef], pid: Pid) -> Read<Option<Container>>;
         containers() -> Read<Vec<Container>>;
+        unpublished() -> Read<Vec<Container>>;
+        relay(pid: Pid) -> Read<Relay>;
     }
     Clusters {
         kube_contexts() -> Read<Vec<KubeContext>>;

@@ -585,7 +585,7 @@ fn a_node_port_of_a_node_out_of_sight_is_told_by_its_api() {
         let mut node = TestNode::new().container(ID, "cluster1-control-plane", |c| {
             c.labels.insert("io.x-k8s.kind.cluster".to_owned(), "cluster1".to_owned());
             let addresses = vec![address.parse().unwrap()];
-            c.networks.push(crate::model::Network { name: "kind".to_owned(), addresses });
+            c.networks.push(crate::model::Network::new("kind", addresses));
             if published {
                 c.ports.push(Published {
                     host_ip: None,

@@ -8,6 +8,7 @@ use crate::model::{
 fn process(cgroup: &str) -> Process {
     Process {
         fs: None,
+        monitored: None,
         pid: 812,
         start: StartTime(1),
         started_at: None,
@@ -28,6 +29,7 @@ fn process(cgroup: &str) -> Process {
 
 fn container(runtime: Runtime, labels: &[(&str, &str)]) -> Container {
     Container {
+        state: None,
         runtime,
         id: "0123456789abcdef".repeat(4),
         name: Some("web".to_owned()),

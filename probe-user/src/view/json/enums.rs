@@ -308,6 +308,8 @@ words! {
         NoNeighbour,
         /// The kernel does not let it pass for another reason.
         NoWay,
+        /// A socket takes it that only reserves the port: nobody answers.
+        OnlyReserved,
         /// It could not be followed to its end.
         NotFollowed,
         /// It depends on what is not known: `conditions` says on what, where rules ask it.
@@ -357,6 +359,8 @@ words! {
         OtherAddress,
         /// Nothing has the port in the namespace where connections lead, but others there.
         OtherPort,
+        /// A container is told to publish the port, and does not.
+        WouldPublish,
     }
 }
 
@@ -567,6 +571,8 @@ pub enum EvidenceCode {
     StateFile,
     /// The arguments of conmon, which watches over a container.
     Conmon,
+    /// The API of a forwarder: rootlesskit's, slirp4netns's.
+    Forwarder,
     /// Another runtime of a container.
     Runtime,
     /// Interfaces, addresses and routes.
@@ -606,6 +612,7 @@ impl From<&model::EvidenceSource> for EvidenceCode {
             model::EvidenceSource::Told(model::Teller::Cri) => Self::Cri,
             model::EvidenceSource::Told(model::Teller::StateFile) => Self::StateFile,
             model::EvidenceSource::Told(model::Teller::Conmon) => Self::Conmon,
+            model::EvidenceSource::Told(model::Teller::Forwarder) => Self::Forwarder,
             model::EvidenceSource::Told(model::Teller::Other) => Self::Runtime,
             model::EvidenceSource::Rtnetlink => Self::Rtnetlink,
             model::EvidenceSource::KernelPort(_) => Self::KernelPort,

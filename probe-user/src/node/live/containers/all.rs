@@ -4,7 +4,12 @@ use std::collections::{HashMap, HashSet};
 
 use super::asked::is_api;
 use super::{Containers, Key, State, docker, ids};
+use bollard::models::ContainerSummary;
+
 use crate::model::{Container, Read};
+
+/// How many containers of a daemon are asked for what they are told to publish.
+const INSPECTED: usize = 48;
 
 impl Containers {
     /// Every container that a daemon lists, or that a process runs in.
@@ -31,6 +36,39 @@ impl Containers {
         state.all.insert(all).clone()
     }
 
+    /// Containers of the system's own daemons that are told to publish ports and do not.
+    pub(in super::super) fn unpublished(&self) -> Read<Vec<Container>> {
+        let mut state = self.state();
+        if let Some(known) = &state.unpublished {
+            return known.clone();
+        }
+        let mut read = Read::<Vec<Container>>::default();
+        self.find_daemons(&mut state);
+        self.look_up_sockets(&mut state, &[], &self.procs.someone_here(0), is_api);
+        let mut budget = state.budget(self.limits);
+        for daemon in state.daemons().filter(|d| d.is_the_systems()) {
+            // Who does not answer has a gap where names are asked for.
+            let Ok(listed) = daemon.ask(&mut budget, docker::Client::list_all) else { continue };
+            let publishes = |summary: &ContainerSummary| {
+                let ports = summary.ports.iter().flatten();
+                ports.into_iter().any(|port| port.public_port.is_some())
+            };
+            // The newest come first.
+            let none = listed.into_iter().filter(|summary| !publishes(summary));
+            for id in none.filter_map(|summary| summary.id).take(INSPECTED) {
+                let asked = daemon.ask(&mut budget, |client, hello| client.inspect(hello, &id));
+                let Ok(answer) = asked else { continue };
+                if let Some(mut container) = docker::unpublished(daemon.runtime, answer) {
+                    container.via = daemon.name();
+                    daemon.tell_networks(&mut budget, &mut container);
+                    read.value.push(container);
+                }
+            }
+        }
+        state.budget = Some(budget);
+        state.unpublished.insert(read).clone()
+    }
+
     /// What the system's own daemons list. Others can invent containers: those of
     /// theirs that really run are found by [`Self::sweep`].
     fn list(&self, state: &mut State, all: &mut Read<Vec<Container>>) {
@@ -46,6 +84,8 @@ impl Containers {
             for summary in listed {
                 let mut container = docker::from_summary(daemon.runtime, summary);
                 container.via = daemon.name();
+                container.pod = daemon.pod_of(&mut budget, &container.id);
+                daemon.tell_networks(&mut budget, &mut container);
                 if !all.value.iter().any(|known| known.id == container.id) {
                     all.value.push(container);
                 }
@@ -76,6 +116,16 @@ impl Containers {
                     let ancestors = self.procs.ancestors(pid);
                     let read = self.look_up(state, chain, pid, &ancestors);
                     if let Some(container) = read.take(&mut all.gaps) {
+                        // Of its own user's containers a daemon has told already.
+                        let same = |known: &Container| {
+                            (&known.id, &known.parents, &known.via)
+                                == (&container.id, &container.parents, &container.via)
+                        };
+                        if let Some(at) = all.value.iter().position(same) {
+                            all.value[at].pid = all.value[at].pid.or(container.pid);
+                            known.insert(key, at);
+                            continue;
+                        }
                         known.insert(key, all.value.len());
                         all.value.push(container);
                     }

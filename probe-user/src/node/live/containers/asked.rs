@@ -129,7 +129,9 @@ impl Containers {
                         continue;
                     }
                     container.via = daemon.name();
-                    container.pod = pod(target, &container);
+                    let of_podman = daemon.pod_of(budget, &container.id);
+                    container.pod = pod(target, &container).or(of_podman);
+                    daemon.tell_networks(budget, &mut container);
                     return Some(container);
                 }
                 Err(Failure::NotFound) => {}

@@ -1,5 +1,6 @@
 //! Where Docker and Podman listen, and for which containers each may speak.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::Instant;
 
@@ -10,7 +11,9 @@ use super::docker::{Client, Failure, Hello, Limits};
 use super::procs::Procs;
 use super::same;
 use super::trust::{Judge, Who};
-use crate::model::{ContainerRef, Gap, GapKind, GapSource, Impact, Runtime, Teller, ToldBy};
+use crate::model::{
+    Container, ContainerRef, Gap, GapKind, GapSource, Impact, Pod, Runtime, Teller, ToldBy,
+};
 
 /// How often a daemon may fail to answer before it is not asked any more.
 pub(super) const STRIKES: u8 = 3;
@@ -35,6 +38,10 @@ pub(super) struct Daemon {
     down: Option<Failure>,
     strikes: u8,
     asked: bool,
+    /// The pods of Podman's containers, by the ids of these.
+    pods: Option<HashMap<String, Pod>>,
+    /// The driver of each network, and whether it is internal.
+    networks: Option<HashMap<String, (Option<String>, bool)>>,
 }
 
 impl Daemon {
@@ -61,6 +68,8 @@ impl Daemon {
             down: None,
             strikes: 0,
             asked: false,
+            pods: None,
+            networks: None,
         }
     }
 
@@ -132,6 +141,41 @@ impl Daemon {
         }
         self.hello = hello;
         answer
+    }
+
+    /// The pod that a container is in, as Podman says.
+    pub(super) fn pod_of(&mut self, budget: &mut Budget, id: &str) -> Option<Pod> {
+        if self.runtime != Runtime::Podman {
+            return None;
+        }
+        if self.pods.is_none() {
+            // Without an answer there are none: older ones have another API.
+            let told = self.ask(budget, Client::pods).unwrap_or_default();
+            self.pods = Some(told.into_iter().collect());
+        }
+        self.pods.as_ref()?.get(id).cloned()
+    }
+
+    /// Adds what kind of networks a container is on.
+    pub(super) fn tell_networks(&mut self, budget: &mut Budget, container: &mut Container) {
+        if container.networks.is_empty() {
+            return;
+        }
+        if self.networks.is_none() {
+            // It is a help, and not missed.
+            let told = self.ask(budget, Client::networks).unwrap_or_default();
+            let each = told.into_iter().filter_map(|network| {
+                Some((network.name?, (network.driver, network.internal == Some(true))))
+            });
+            self.networks = Some(each.collect());
+        }
+        for network in &mut container.networks {
+            let known = self.networks.as_ref().and_then(|known| known.get(&network.name));
+            if let Some((driver, internal)) = known {
+                network.driver.clone_from(driver);
+                network.internal = *internal;
+            }
+        }
     }
 
     /// The gap that a failed question leaves.

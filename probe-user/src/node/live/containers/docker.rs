@@ -8,16 +8,18 @@ mod facts;
 use std::io;
 
 use bollard::models::{ContainerInspectResponse, ContainerSummary, SystemVersion};
+use bollard::query_parameters::ListContainersOptionsBuilder;
 use bollard::{BollardRequest, ClientVersion, Docker};
 use hyper::header::{HOST, HeaderValue};
 use hyper::rt::Executor as _;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
-pub(super) use self::facts::{described, from_inspect, from_summary};
+pub(super) use self::facts::{described, from_inspect, from_summary, unpublished};
 use super::super::asking::{Connections, Peer, Tokio, shortened};
 pub(super) use super::super::asking::{Failure, Limits};
 use super::super::reader::Socket;
+use super::exchange::{PODS, Pods, exchange, pods};
 use super::trust::Judge;
 use crate::model::Runtime;
 use crate::parse_error::told;
@@ -61,6 +63,33 @@ impl Client {
         hello: Option<Hello>,
     ) -> (Option<Hello>, Result<Vec<ContainerSummary>, Failure>) {
         self.ask(hello, async |docker| docker.list_containers(None).await)
+    }
+
+    /// Asks for every container, also of those that do not run.
+    pub(super) fn list_all(
+        &self,
+        hello: Option<Hello>,
+    ) -> (Option<Hello>, Result<Vec<ContainerSummary>, Failure>) {
+        let all = ListContainersOptionsBuilder::new().all(true).build();
+        self.ask(hello, async |docker| docker.list_containers(Some(all)).await)
+    }
+
+    /// Asks for the networks that containers can be on.
+    pub(super) fn networks(
+        &self,
+        hello: Option<Hello>,
+    ) -> (Option<Hello>, Result<Vec<bollard::models::Network>, Failure>) {
+        self.ask(hello, async |docker| docker.list_networks(None).await)
+    }
+
+    /// Asks Podman for the pods that its containers are in.
+    pub(super) fn pods(&self, hello: Option<Hello>) -> (Option<Hello>, Result<Pods, Failure>) {
+        let answer = self.tokio.ask(self.limits, async |connections| {
+            let is_meant = |peer| self.judge.as_ref().map_or(Ok(()), |judge| judge.check(peer));
+            exchange(&self.socket, &connections, self.limits.bytes, is_meant, PODS).await
+        });
+        let unclear = || Failure::Garbage("it is not in the form that is expected".to_owned());
+        (hello, answer.and_then(|answer| pods(&answer).ok_or_else(unclear)))
     }
 
     fn ask<T>(

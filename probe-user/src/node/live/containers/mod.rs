@@ -9,8 +9,10 @@ mod asked;
 mod daemons;
 mod differ;
 mod docker;
+mod exchange;
 mod files;
 mod procs;
+mod relay;
 mod running;
 mod runtimes;
 mod statefiles;
@@ -28,9 +30,11 @@ use self::running::Running;
 use self::runtimes::Listener;
 use self::trust::Who;
 use super::asking::Budget;
+use super::monitors::Monitors;
 use super::reader::Reader;
 use crate::model::{
-    Container, ContainerRef, Gap, GapKind, GapSource, Impact, Pid, Pod, Process, Read, Runtime,
+    Container, ContainerRef, Gap, GapKind, GapSource, Impact, Pid, Pod, Process, Read, Relay,
+    Runtime,
 };
 
 /// The containers of this node. Each daemon is looked up once and each container
@@ -62,6 +66,8 @@ struct State {
     unreachable: Vec<Gap>,
     known: HashMap<Key, Read<Option<Container>>>,
     all: Option<Read<Vec<Container>>>,
+    relays: HashMap<Pid, Read<Relay>>,
+    unpublished: Option<Read<Vec<Container>>>,
 }
 
 impl State {
@@ -106,6 +112,11 @@ impl Containers {
             limits: Limits::USUAL,
             state: Mutex::default(),
         }
+    }
+
+    /// Who watches over which containers.
+    pub(super) fn monitors(&self) -> &Monitors {
+        self.procs.monitors()
     }
 
     /// All optional reading may take so long: one question to a daemon takes a part of it,
@@ -208,7 +219,11 @@ impl Containers {
     }
 
     fn key(&self, chain: &[ContainerRef], pid: Pid) -> Key {
-        Key { ids: ids(chain), maker: self.procs.maker(&self.root, pid).filter(|uid| *uid != 0) }
+        let maker = self.procs.maker(&self.root, pid).or_else(|| {
+            let in_none = self.procs.cgroup(pid).is_none_or(|path| path.containers().is_empty());
+            in_none.then(|| self.procs.monitors().of(pid)).flatten().map(|monitored| monitored.uid)
+        });
+        Key { ids: ids(chain), maker: maker.filter(|uid| *uid != 0) }
     }
 
     /// What whoever may speak for the container says of it.

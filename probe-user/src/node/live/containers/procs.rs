@@ -8,6 +8,7 @@ use rustix::fs::CWD;
 
 use super::super::asking::Tokio;
 use super::super::files::{self, ARGUMENTS, SMALL};
+use super::super::monitors::Monitors;
 use super::super::program;
 use super::super::reader::{Reader, Tree};
 use super::super::safefs::Unreadable;
@@ -20,13 +21,15 @@ pub(super) struct Procs {
     proc: PathBuf,
     reader: Reader,
     tokio: Tokio,
+    monitors: Monitors,
     own_userns: OnceLock<Option<String>>,
 }
 
 impl Procs {
     pub(super) fn new(proc: &Path, reader: Reader) -> Self {
+        let monitors = Monitors::new(proc, reader.clone());
         let (proc, tokio) = (proc.to_owned(), Tokio::default());
-        Self { proc, reader, tokio, own_userns: OnceLock::new() }
+        Self { proc, reader, tokio, monitors, own_userns: OnceLock::new() }
     }
 
     /// What reads where others have a say.
@@ -46,7 +49,16 @@ impl Procs {
 
     /// The containers a process is in, outermost first. `None` when it is gone.
     pub(super) fn chain(&self, pid: Pid) -> Option<Vec<ContainerRef>> {
-        Some(self.cgroup(pid)?.containers())
+        let chain = self.cgroup(pid)?.containers();
+        if !chain.is_empty() {
+            return Some(chain);
+        }
+        Some(self.monitors.of(pid).map(|monitored| monitored.container).into_iter().collect())
+    }
+
+    /// Who watches over which containers.
+    pub(super) fn monitors(&self) -> &Monitors {
+        &self.monitors
     }
 
     /// The cgroup that a process is in.
@@ -119,6 +131,16 @@ impl Procs {
         let ids = status.lines().find_map(|l| l.strip_prefix("NSpid:")).unwrap_or("");
         let ids: Vec<&str> = ids.split_whitespace().collect();
         ids.len() > 1 && ids.last() == Some(&"1")
+    }
+
+    /// Its directory in procfs.
+    pub(super) fn dir(&self, pid: Pid) -> PathBuf {
+        self.proc.join(pid.to_string())
+    }
+
+    /// Its network namespace.
+    pub(super) fn netns(&self, pid: Pid) -> Option<u64> {
+        procs::inode_link(CWD, self.of(pid, "ns/net"), b"net:").ok().flatten()
     }
 
     /// Its working directory, as its own mount namespace names it.

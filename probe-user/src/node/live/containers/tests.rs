@@ -76,6 +76,7 @@ impl Lab {
             nspid: vec![pid, 1],
             netns: None,
             cgroup: Some(CgroupPath(cgroup.to_owned())),
+            monitored: None,
             ancestors: ancestors
                 .into_iter()
                 .map(|pid| Ancestor { pid, comm: String::new() })

@@ -147,7 +147,7 @@ impl Place {
                 port.host_ip = None;
             }
         } else if !self.addresses.is_empty() {
-            let network = Network { name: "pod".to_owned(), addresses: self.addresses };
+            let network = Network::new("pod", self.addresses);
             container.networks.push(network);
         }
     }
@@ -198,6 +198,7 @@ fn blank(runtime: Runtime, id: String) -> Container {
         pod: None,
         sandbox: false,
         sort: None,
+        state: None,
         via: ToldBy::default(),
     }
 }

@@ -69,6 +69,7 @@ fn process(pid: Pid, cmdline: &str, cgroup: &str) -> Process {
         nspid: vec![pid],
         netns: Some(HOST),
         cgroup: Some(CgroupPath(cgroup.to_owned())),
+        monitored: None,
         ancestors: vec![Ancestor { pid: 1, comm: "systemd".to_owned() }],
         health: crate::model::ProcessHealth::default(),
     }
@@ -99,7 +100,7 @@ fn container() -> Container {
         name: Some("zq7cluster-control-plane".to_owned()),
         image: Some("registry.zq7.example/node:v1.20.2".to_owned()),
         labels: labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
-        networks: vec![Network { name: "zq7net".to_owned(), addresses: vec![ip("172.18.0.4")] }],
+        networks: vec![Network::new("zq7net", vec![ip("172.18.0.4")])],
         ports: vec![Published {
             proto: Proto::Tcp,
             container_port: Port(6443),
@@ -121,6 +122,7 @@ fn container() -> Container {
         ),
         sandbox: false,
         sort: None,
+        state: None,
     }
 }
 

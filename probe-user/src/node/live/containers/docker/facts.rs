@@ -76,7 +76,43 @@ pub(in super::super) fn described(
         via: ToldBy::default(),
         sandbox: false,
         sort: None,
+        state: None,
     }
+}
+
+/// A container as inspecting it tells, with those ports alone that it is told to publish and
+/// does not. `None` without any.
+pub(in super::super) fn unpublished(
+    runtime: Runtime,
+    answer: ContainerInspectResponse,
+) -> Option<Container> {
+    let bindings = answer.host_config.as_ref()?.port_bindings.clone().unwrap_or_default();
+    let state = answer.state.as_ref().and_then(|state| state.status);
+    let mut container = from_inspect(runtime, answer);
+    let mut wanted = Vec::new();
+    for (key, bindings) in bindings {
+        let Some((proto, container_port)) = port_key(&key) else { continue };
+        for binding in bindings.unwrap_or_default() {
+            // Without a number, or with 0, the runtime chooses one as it starts it.
+            let host_port = binding.host_port.and_then(|p| p.parse().ok()).and_then(port);
+            let host_ip = binding.host_ip.and_then(|ip| ip.parse().ok());
+            if host_port.is_some() {
+                wanted.push(Published { proto, container_port, host_port, host_ip });
+            }
+        }
+    }
+    let has = |one: &Published| {
+        let same = |p: &&Published| {
+            (p.proto, p.container_port, p.host_port)
+                == (one.proto, one.container_port, one.host_port)
+        };
+        container.ports.iter().any(|p| same(&p))
+    };
+    wanted.retain(|one| !has(one));
+    wanted.sort();
+    container.ports = wanted;
+    container.state = state.map(|state| state.to_string());
+    (!container.ports.is_empty()).then_some(container)
 }
 
 /// A container as the list of all tells: like [`from_inspect`], without the PID.
@@ -114,6 +150,7 @@ pub(in super::super) fn from_summary(runtime: Runtime, answer: ContainerSummary)
         via: ToldBy::default(),
         sandbox: false,
         sort: None,
+        state: None,
     }
 }
 
@@ -128,6 +165,8 @@ fn networks(attached: Option<HashMap<String, EndpointSettings>>) -> Vec<Network>
                 .flatten()
                 .filter_map(|address| address.parse().ok())
                 .collect(),
+            driver: None,
+            internal: false,
         })
         .collect();
     networks.sort_by(|a, b| a.name.cmp(&b.name));

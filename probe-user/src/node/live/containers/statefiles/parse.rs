@@ -28,6 +28,7 @@ pub(super) fn blank(target: &ContainerRef, via: ToldBy) -> Container {
         via,
         sandbox: false,
         sort: None,
+        state: None,
     }
 }
 
@@ -238,7 +239,7 @@ impl Bundle {
             serde_json::from_str(&list("nerdctl/networks")).unwrap_or_default();
         container.network_mode = networks.first().cloned();
         container.networks =
-            networks.into_iter().map(|name| Network { name, addresses: Vec::new() }).collect();
+            networks.into_iter().map(|name| Network::new(name, Vec::new())).collect();
     }
 }
 
