@@ -20,9 +20,10 @@ use clap::{CommandFactory, Parser};
 
 use crate::cli::{self, Cli, Command, Global, ListArgs, ListOutput};
 use crate::exit::Exit;
-use crate::model::{Answer, Impact, Listing, NetnsName, Proto, Query, Subject, Verdict};
+use crate::model::{Answer, Impact, Listing, NetnsName, Proto, Query, Reach, Subject, Verdict};
 use crate::node::{self, KubeOptions, LiveNode, Node, Recorded, Recorder};
 use crate::resolve::{self, ListFilter};
+use crate::view::text::Detail;
 use crate::view::{self, Style};
 
 /// How many names of namespaces a message has.
@@ -115,6 +116,19 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
     }
     if cli.tls && (cli.command.is_some() || (cli.targets.is_empty() && !cli.subject.is_given())) {
         return Err(Failure::Usage(cli::TLS_BELONGS.to_owned()));
+    }
+    let of_question = [
+        ("--all", cli.all),
+        ("--netns", cli.netns.is_some()),
+        ("--from", cli.from.is_some()),
+        ("--try", cli.attempt),
+    ];
+    if let Some((option, _)) = of_question.iter().find(|(_, given)| *given)
+        && (cli.command.is_some() || cli.targets.is_empty())
+    {
+        return Err(Failure::Usage(format!(
+            "{option} in front belongs to a question: whereis-port 8080 {option} …"
+        )));
     }
     let subject = cli.subject.subject().map_err(Failure::Usage)?;
     if let Some(subject) = subject.as_ref().filter(|_| cli.command.is_some()) {
@@ -401,15 +415,25 @@ fn ask(
 ) -> Result<Exit, Failure> {
     has_zones(node, queries)?;
     let answer = |query| {
-        let mut answer = resolve::answer(node, query);
-        resolve::add_flows(node, &mut answer, cli.flows);
-        answer
+        let mut answer = match (&cli.from, &cli.netns) {
+            (Some(origin), _) => resolve::answer_for(node, query, origin)?,
+            (None, Some(netns)) => resolve::answer_in(node, query, netns)?,
+            (None, None) => resolve::answer(node, query),
+        };
+        if cli.from.is_none() {
+            resolve::add_flows(node, &mut answer, cli.flows);
+        }
+        if cli.attempt {
+            resolve::add_tried(node, &mut answer);
+        }
+        Ok(answer)
     };
-    let mut answers: Vec<_> = queries.iter().map(answer).collect();
+    let answers: Result<Vec<_>, _> = queries.iter().map(answer).collect();
+    let mut answers = answers.map_err(Failure::Usage)?;
     if cli.tls {
         resolve::add_certificates(node, &mut answers);
     }
-    show(node, &cli.global, &answers, out)
+    show(node, &cli.global, cli.all || cli.netns.is_some(), &answers, out)
 }
 
 /// Answers which ports lead to `subject`.
@@ -424,12 +448,13 @@ fn behind(
     if tls {
         resolve::add_certificates(node, &mut answers);
     }
-    show(node, global, &answers, out)
+    show(node, global, true, &answers, out)
 }
 
 fn show(
     node: &dyn Node,
     global: &Global,
+    all: bool,
     answers: &[Answer],
     out: &mut impl Write,
 ) -> Result<Exit, Failure> {
@@ -438,9 +463,16 @@ fn show(
     if global.json {
         view::json::write(&view::json::answers(answers, &host, &sources), out)?;
     } else {
-        let text =
-            view::text::answers(answers, &host, &style(global), global.verbose > 0, &sources);
+        let detail = match (global.verbose > 0, all) {
+            (true, _) => Detail::Verbose,
+            (false, true) => Detail::Everywhere,
+            (false, false) => Detail::Usual,
+        };
+        let text = view::text::answers(answers, &host, &style(global), detail, &sources);
         out.write_all(text.as_bytes())?;
+    }
+    if answers.iter().flat_map(|answer| &answer.reach).any(Reach::is_refuted) {
+        return Ok(Exit::Refuted);
     }
     Ok(Exit::of(verdicts(answers)))
 }

@@ -3,6 +3,7 @@
 mod bind;
 mod fleet;
 mod names;
+mod origin;
 mod target;
 mod trace;
 mod tui;
@@ -14,12 +15,13 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue};
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::model::Subject;
+use crate::model::{Origin, Subject};
 use crate::view::ColorChoice;
 
 pub use bind::{BindArgs, Reuse};
 pub use fleet::{CalledAs, FleetArgs, FleetCommand, called_as, complete, parse_plugin};
 pub use names::Names;
+pub use origin::parse_origin;
 pub use target::{BadTarget, parse_target, unix_target};
 pub use trace::TraceArgs;
 pub use tui::{ConfigCommand, TuiArgs};
@@ -39,6 +41,7 @@ Examples:
   whereis-port --json 6443 | jq -r '.answers[].paths[].end.process.name'
   whereis-port 8080 --watch 5s       also where a proxy on it leads, learnt from its traffic
   whereis-port 8080 --flows          also every connection on it, and who serves each
+  whereis-port 5432 --from pod:shop/cart  does that pod reach it, and if not, what stops it
   whereis-port 6443 --tls            also the certificate that is served there
   whereis-port list -t --container web
   whereis-port trace 8080            listeners on port 8080 as they come and go
@@ -53,6 +56,8 @@ Exit status:
   0  found                 1  surely nothing there
   2  bad usage or input    3  not found, but something could not be read (it is said what)
   4  the tool itself failed
+  5  with --try: a connection that was really made shows that the answer is wrong
+  With --from: 0 the sender gets through, 1 it does not, 3 it is not known.
   (doctor: 0 all sources readable, 3 some are not; trace: 0 at least one event)
 
 What an answer says of rules: `if` and `depends on` name what a rule asks that can't be
@@ -135,6 +140,25 @@ pub struct Cli {
     /// each; without it they are counted only, and only for a single port
     #[arg(long)]
     pub flows: bool,
+
+    /// Ask for one sender alone: does it get through, by which way, and if not, which rule or
+    /// route stops it. pod:NAMESPACE/NAME, container:NAME, pid:N, netns:NAME, an ADDRESS (here or
+    /// elsewhere, by the device that the route to it uses), or a DEVICE that connections come in by
+    #[arg(long, value_name = "SENDER", value_parser = parse_origin)]
+    pub from: Option<Origin>,
+
+    /// Only what begins in this network namespace, by name or inode number
+    #[arg(long, value_name = "NETNS", conflicts_with = "from")]
+    pub netns: Option<String>,
+
+    /// Show every network namespace that has the port whole, not only this one
+    #[arg(long)]
+    pub all: bool,
+
+    /// Really connect from every sender of this node that the answer tells of (TCP, a second at
+    /// most, nothing is sent), and show it beside what was concluded; exit status 5 if they differ
+    #[arg(long = "try", conflicts_with = "replay")]
+    pub attempt: bool,
 
     /// Begin TLS with each listener at the end of a path, and show its certificate: for whom,
     /// by whom, until when; nothing is sent beyond the handshake

@@ -21,6 +21,8 @@ pub enum Exit {
     Unknown = 3,
     /// The tool itself failed.
     Failed = 4,
+    /// A connection that was really made shows that an answer is wrong.
+    Refuted = 5,
 }
 
 impl Exit {

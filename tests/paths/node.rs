@@ -23,7 +23,7 @@ pub(crate) struct Node {
     pub(crate) servers: Vec<Server>,
     pub(crate) lab: Lab,
     pub(crate) outside: Netns,
-    pods: Vec<Netns>,
+    pub(crate) pods: Vec<Netns>,
     /// The second number of all its addresses: tests run side by side, and the
     /// tool sees the namespaces of all.
     number: u8,
@@ -101,6 +101,11 @@ impl Node {
     /// The host's address, which others know.
     pub(crate) fn ip(&self) -> Ipv4Addr {
         Ipv4Addr::new(10, self.number, 0, 1)
+    }
+
+    /// The other machine's address.
+    pub(crate) fn outside_ip(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, self.number, 0, 2)
     }
 
     /// The bridge's address, by which pods know the host.
@@ -245,10 +250,18 @@ impl Check<'_> {
             happened.push(Happened { case, to, landed });
         }
         ensure!(problems.is_empty(), "{problems}{}", self.rules());
-        let run = self.lab.tool().netns(self.here).args(&["--json", question]).run()?;
+        let run = self.lab.tool().netns(self.here).args(&["--json", "--try", question]).run()?;
+        if run.code == Some(5) {
+            writeln!(problems, "what was tried is not what was said: {}", brief(&run))?;
+        }
         for Happened { case, to, landed } in &happened {
             if let Err(problem) = self.agree(&run, case.from, *to, landed) {
                 writeln!(problems, "from {} to {to}: {problem:#}", case.from)?;
+            }
+        }
+        for one in happened.iter().filter(|one| one.case.from == "containers") {
+            if let Err(problem) = self.agree_from(one, proto) {
+                writeln!(problems, "--from a container to {}: {problem:#}", one.to)?;
             }
         }
         if let Err(problem) = self.promised(&run, &happened) {
@@ -259,6 +272,21 @@ impl Check<'_> {
             shown.run().map(|run| run.stdout).unwrap_or_default()
         };
         ensure!(problems.is_empty(), "{problems}\n{}\n{}", shown(), brief(&run));
+        Ok(())
+    }
+
+    /// Whether the tool says of one container what really happens to its connections.
+    fn agree_from(&self, happened: &Happened<'_>, proto: &str) -> Test {
+        let netns = self.containers.context("no container")?;
+        let (from, to) = (format!("netns:{}", netns.inode), format!("{}/{proto}", happened.to));
+        let asked = ["--json", "--from", &from, &to];
+        let run = self.lab.tool().netns(self.here).args(&asked).run()?;
+        let verdict = run.answer()?["verdict"].as_str().unwrap_or_default();
+        let wrong = match happened.landed.iter().any(|landing| landing.server().is_some()) {
+            true => "not_found",
+            false => "found",
+        };
+        ensure!(verdict != wrong, "{verdict}: {}", run.stdout);
         Ok(())
     }
 

@@ -98,7 +98,10 @@ fn meta(packet: &Packet, key: &MetaKey) -> Bits {
             Some(uid) => Bits::whole(&uid.to_ne_bytes()),
             None => Bits::unknown(4, Missing::User),
         },
-        MetaKey::Skgid => Bits::unknown(4, Missing::User),
+        MetaKey::Skgid => match packet.gid {
+            Some(gid) => Bits::whole(&gid.to_ne_bytes()),
+            None => Bits::unknown(4, Missing::User),
+        },
         MetaKey::Prandom => Bits::unknown(4, Missing::Random),
         MetaKey::Protocol => Bits::whole(&if ipv6 { 0x86dd_u16 } else { 0x0800 }.to_be_bytes()),
         MetaKey::Pkttype => match &packet.iif {

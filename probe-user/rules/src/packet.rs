@@ -53,6 +53,8 @@ pub struct Packet {
     pub ct_mark: u32,
     /// The user id of the sending process; `None` when not known or not local.
     pub uid: Option<u32>,
+    /// Its group id, likewise.
+    pub gid: Option<u32>,
     /// Whether conntrack, and so NAT, is kept away from it.
     pub untracked: bool,
     /// Where it was sent to before DNAT, once that is decided: DNAT changes a
@@ -83,6 +85,7 @@ impl Packet {
             mark: 0,
             ct_mark: 0,
             uid: None,
+            gid: None,
             untracked: false,
             original: None,
             seen_as: None,

@@ -133,19 +133,18 @@ pub(super) fn holds(
             });
             of_source.and(Holds::from(of_destination))
         }
-        XtMatch::Owner { uid, other } => {
-            let user = match (uid, packet.uid) {
+        XtMatch::Owner { uid, gid, other } => {
+            let is = |wanted: &Option<(u32, u32, bool)>, id: Option<u32>| match (wanted, id) {
                 (None, _) => Holds::Yes,
                 // No socket of this node sent it.
                 (Some((_, _, invert)), _) if packet.iif.is_some() => Holds::from(*invert),
-                (Some((a, b, invert)), Some(uid)) => {
-                    Holds::from((*a..=*b).contains(&uid) != *invert)
-                }
+                (Some((a, b, invert)), Some(id)) => Holds::from((*a..=*b).contains(&id) != *invert),
                 (Some(_), None) => Holds::Maybe(Missing::User),
             };
+            let owner = is(uid, packet.uid).and(is(gid, packet.gid));
             match other {
-                true => user.and(Holds::Maybe(Missing::Detail("who sent it"))),
-                false => user,
+                true => owner.and(Holds::Maybe(Missing::Detail("who sent it"))),
+                false => owner,
             }
         }
         XtMatch::Unknown { .. } => Holds::Maybe(Missing::Detail("a match that is not understood")),

@@ -213,6 +213,7 @@ mod tests {
 
     fn answer(verdict: Verdict, scope: Scope, ports: u16) -> Answer {
         Answer {
+            sender: None,
             query: Query {
                 text: "80".to_owned(),
                 ports: PortRange::one(Port(ports)),

@@ -119,6 +119,10 @@ pub fn parse_plugin(args: impl Iterator<Item = std::ffi::OsString>) -> Result<Cl
     let matches = plugin().try_get_matches_from(args)?;
     let Plugin { fleet, global } = Plugin::from_arg_matches(&matches)?;
     Ok(Cli {
+        from: None,
+        netns: None,
+        all: false,
+        attempt: false,
         targets: Vec::new(),
         global,
         subject: SubjectArgs::default(),

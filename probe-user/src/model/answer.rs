@@ -6,9 +6,9 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Advice, Cluster, Condition, Container, ContainerRef, Evidence, Flows, Gap, Held, InTheWay,
-    KubeContext, ListenDrops, NetnsId, Origin, Pod, Port, Process, Proto, Query, Served, Service,
-    Session, Socket, SocketUnit, StopKind, ToldBy, Why,
+    Advice, Cluster, Condition, Connected, Container, ContainerRef, Evidence, Flows, Gap, Held,
+    InTheWay, KubeContext, ListenDrops, NetnsId, Pid, Pod, Port, Process, Proto, Provenance, Query,
+    Served, Service, Session, Socket, SocketUnit, StopKind, ToldBy, Why,
 };
 
 /// The answer to one question.
@@ -16,7 +16,9 @@ use super::{
 pub struct Answer {
     /// The question.
     pub query: Query,
-    /// Whether anything was found.
+    /// Who connects, of a question about one sender.
+    pub sender: Option<AskedSender>,
+    /// Whether anything was found; of a question about one sender, whether it gets through.
     pub verdict: Verdict,
     /// Every way from a port that was asked for to what serves it: the tool's
     /// own namespace first, then the host's, then the others.
@@ -39,6 +41,21 @@ pub struct Answer {
     pub flows: Option<Flows>,
     /// What could not be read, and what that could hide.
     pub gaps: Vec<Gap>,
+}
+
+/// The sender of a question about one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AskedSender {
+    /// Who it is, for people. Untrusted.
+    pub name: String,
+    /// The namespace of who connects; `None` for another machine.
+    pub netns: Option<NetnsRef>,
+    /// The process that is taken to connect, where one is meant.
+    pub process: Option<Pid>,
+    /// The device of the tool's namespace that the connections come in by.
+    pub device: Option<String>,
+    /// The address, where one was given.
+    pub address: Option<IpAddr>,
 }
 
 /// Something that was noticed: a Service that the API has and this node's rules don't.
@@ -272,7 +289,7 @@ pub struct End {
     /// The socket units of systemd that the listener can be of.
     pub socket_units: Vec<SocketUnit>,
     /// What the files around the first process say of it.
-    pub origin: Option<Origin>,
+    pub provenance: Option<Provenance>,
     /// The login or job that it was started from.
     pub session: Option<Session>,
     /// The devices that the port is of, when the kernel holds it. Untrusted.
@@ -336,6 +353,8 @@ pub enum Ending {
 /// From where a port can be reached, and why, or why not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reach {
+    /// The namespace whose port it is said of; `None` where it is said of several.
+    pub netns: Option<NetnsRef>,
     /// From where.
     pub from: Vantage,
     /// Which of those there, by their devices or namespaces, where not all get the same. Empty
@@ -351,9 +370,32 @@ pub struct Reach {
     pub conditions: Vec<Condition>,
     /// What would make it reachable.
     pub fix: Option<Advice>,
+    /// The namespace in which a process stands for the sender; `None` for another machine.
+    pub source: Option<NetnsId>,
+    /// Whether a listener takes the connection on its way, whatever becomes of it then: a proxy
+    /// without anything behind it.
+    pub accepted: bool,
+    /// What became of a connection that was really made, where one was.
+    pub tried: Option<Connected>,
 }
 
 impl Reach {
+    /// Whether two statements tell people the same, of whatever namespace's port and by whichever
+    /// process it could be tried.
+    pub fn tells_the_same(&self, other: &Self) -> bool {
+        let of = |one: &Self| (one.from, one.address, one.reachable);
+        of(self) == of(other)
+            && (&self.by, &self.why, &self.conditions, &self.fix)
+                == (&other.by, &other.why, &other.conditions, &other.fix)
+    }
+
+    /// Whether a connection that was really made shows that this is wrong.
+    pub fn is_refuted(&self) -> bool {
+        let is_taken = self.accepted && self.tried == Some(Connected::Open);
+        let refuted = |(tried, said): (Connected, bool)| tried.contradicts(said);
+        !is_taken && self.tried.zip(self.reachable).is_some_and(refuted)
+    }
+
     /// Whether it takes a route over this node, which other machines may have or not.
     pub fn needs_route(&self) -> bool {
         self.conditions.iter().any(|one| one.code == super::ConditionCode::Route)

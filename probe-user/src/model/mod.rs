@@ -10,6 +10,7 @@ mod attached;
 mod balance;
 mod bind;
 mod cgroup;
+mod connect;
 mod container;
 mod event;
 mod evidence;
@@ -21,10 +22,10 @@ mod held;
 mod host;
 mod kube;
 mod net;
-mod origin;
 mod other;
 mod owner;
 mod process;
+mod provenance;
 mod query;
 mod reason;
 mod socket;
@@ -34,8 +35,8 @@ mod ways;
 
 pub use advice::{Advice, Command, FixKind, Piece};
 pub use answer::{
-    Answer, Component, End, Ending, Endpoint, Finding, FindingCode, Hop, HopKind, ListRow, Listing,
-    NetnsName, NetnsRef, Path, Reach, Unserved, Vantage, Verdict,
+    Answer, AskedSender, Component, End, Ending, Endpoint, Finding, FindingCode, Hop, HopKind,
+    ListRow, Listing, NetnsName, NetnsRef, Path, Reach, Unserved, Vantage, Verdict,
 };
 pub use attached::{
     Attached, Attachment, CgroupHook, CgroupOf, CgroupProgram, DeviceHook, InTheWay, Program,
@@ -43,6 +44,7 @@ pub use attached::{
 pub use balance::{Balancer, Frontend, FrontendKind, FrontendScope, Server};
 pub use bind::{Bind, BindAsk, BindError, BindNote, FreePorts, Passed};
 pub use cgroup::{CgroupPath, ContainerRef, ManagedUnit, PodRef, parse_proc_cgroup};
+pub use connect::{ConnectAsk, Connected};
 pub use container::{
     Cluster, Container, Network, Pod, Published, Runtime, Service, is_manifest_hash,
 };
@@ -60,16 +62,16 @@ pub use kube::{
     KubeWish, ObjectName, ServiceKind,
 };
 pub use net::{KernelPort, Netns};
-pub use origin::{
-    Listens, Origin, Package, PackageManager, Repository, Session, SessionKind, SocketUnit,
-    apk_owner, checked_out,
-};
 pub use other::{
     FileId, OtherKind, OtherPlace, OtherSocket, SocketFile, UnixAnswer, UnixClient, UnixListener,
 };
 pub use owner::{Owner, Owners};
-pub use process::{Ancestor, Process, StartTime};
-pub use query::{Named, Query, Scope, Subject};
+pub use process::{Ancestor, FsIds, Process, StartTime};
+pub use provenance::{
+    Listens, Package, PackageManager, Provenance, Repository, Session, SessionKind, SocketUnit,
+    apk_owner, checked_out,
+};
+pub use query::{Named, Origin, Query, Scope, Subject};
 pub use reason::{Cause, CauseCode, StopKind, Why};
 pub(crate) use socket::LOOPBACK4;
 pub use socket::{AcceptQueue, Connections, Port, PortRange, Socket, SocketFilter, SocketState};

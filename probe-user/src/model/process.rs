@@ -30,6 +30,9 @@ pub struct Process {
     pub cwd: Option<String>,
     /// Real user id.
     pub uid: u32,
+    /// The ids that its sockets get; `None` where they were not read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fs: Option<FsIds>,
     /// Whether its program is one that another user than root can have written: then its
     /// name and arguments are no more than what that user says.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -75,6 +78,17 @@ impl Process {
     pub fn inner_pid(&self) -> Option<Pid> {
         self.nspid.last().copied().filter(|_| self.nspid.len() > 1)
     }
+}
+
+/// The user and the group of what a process makes (`fsuid` and `fsgid` of its first thread): the
+/// kernel gives them to its sockets, and rules ask for them. As the tool's user namespace counts
+/// them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FsIds {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
 }
 
 /// A parent of a process.

@@ -92,6 +92,23 @@ impl fmt::Display for Subject {
     }
 }
 
+/// Who connects, as somebody asks for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// A process, in the tool's PID namespace.
+    Process(Pid),
+    /// A container by its name, or the beginning of its id.
+    Container(String),
+    /// A Kubernetes pod; without a namespace that of any.
+    Pod(Option<String>, String),
+    /// A network namespace, by the name that answers show or its inode number.
+    Netns(String),
+    /// Whoever has an address, here or elsewhere.
+    Address(IpAddr),
+    /// Whoever sends by a device of the tool's namespace.
+    Device(String),
+}
+
 /// Where a port is looked for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

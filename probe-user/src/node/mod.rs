@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use crate::model::{
     Address, Attached, BindAsk, BindError, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram,
-    ChainId, Connections, Container, ContainerRef, Element, Flow, FlowFilter, Frontend, Host,
-    InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link,
-    LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Origin, OtherSocket, Owners, Pid,
-    PolicyRule, PortFacts, PortSocket, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset,
-    Set, SetId, Socket, SocketFile, SocketFilter, SocketInode, SocketUnit, SourceReport, TlsAsk,
-    Watched,
+    ChainId, ConnectAsk, Connected, Connections, Container, ContainerRef, Element, Flow,
+    FlowFilter, Frontend, Host, InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk,
+    KubeContext, KubeObjects, Link, LocalRoute, Neighbour, NetSettings, Netns, NetnsId,
+    OtherSocket, Owners, Pid, PolicyRule, PortFacts, PortSocket, Process, Provenance, Read, Route,
+    RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFile, SocketFilter,
+    SocketInode, SocketUnit, SourceReport, TlsAsk, Watched,
 };
 
 #[cfg(feature = "fuzzing")]
@@ -116,7 +116,7 @@ pub trait Processes {
 
     /// What the files around a process say of it: its package, and the repository that it
     /// works in. `None` where that is not readable; nothing depends on it.
-    fn origin(&self, pid: Pid) -> Read<Option<Origin>>;
+    fn provenance(&self, pid: Pid) -> Read<Option<Provenance>>;
 
     /// The socket units of the system, by their files.
     fn socket_units(&self) -> Read<Vec<SocketUnit>>;
@@ -200,6 +200,10 @@ pub trait Attempts {
     /// Binds such a socket in its namespace and closes it at once: nothing listens, and nothing
     /// is sent. What the kernel said; `None` when it could not be tried.
     fn try_bind(&self, ask: &BindAsk) -> Read<Option<Result<(), BindError>>>;
+
+    /// Makes TCP connections, sends nothing, and closes them: what became of each, in the order of
+    /// `asks`. It takes a second at most for each namespace.
+    fn try_connect(&self, asks: &[ConnectAsk]) -> Read<Vec<Connected>>;
 }
 
 /// What was seen while somebody watched.

@@ -29,6 +29,8 @@ mod reach;
 mod reverse;
 mod route;
 mod ruled;
+mod sender;
+mod tried;
 mod turn;
 mod unix;
 mod walk;
@@ -51,6 +53,8 @@ pub use kube::{name_services, read as read_kube};
 pub use learn::{Learner, WINDOW};
 pub use list::{ListFilter, list};
 pub use reverse::reverse;
+pub use sender::answer_for;
+pub use tried::add_tried;
 pub use unix::{list_others, unix};
 
 use crate::model::{
@@ -91,6 +95,19 @@ pub fn answer_at(node: &dyn Node, query: &Query, netns: NetnsId, address: IpAddr
         }
     }
     answer
+}
+
+/// The same, of one namespace, by the name that answers show or its inode number.
+///
+/// # Errors
+/// That no namespace is called so, or several are.
+pub fn answer_in(node: &dyn Node, query: &Query, netns: &str) -> Result<Answer, String> {
+    let facts = Facts::new(node);
+    let netns = find_netns(&facts, netns)?;
+    let here = |path: &Path| {
+        path.hops.first().and_then(|hop| hop.netns.as_ref()).is_some_and(|place| place.id == netns)
+    };
+    Ok(answer_within(&facts.again(), query, &here))
 }
 
 /// The same, of those paths only that are wanted.
@@ -154,6 +171,7 @@ fn answer_from(facts: &Facts<'_>, query: &Query, wanted: &dyn Fn(&Path) -> bool)
     }
     Answer {
         query: query.clone(),
+        sender: None,
         verdict,
         paths,
         more: facts.unshown(),

@@ -10,6 +10,7 @@ mod tries;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::facts::Facts;
+use super::path::Entry;
 use super::ruled::Tried;
 use crate::model::{
     Address, Advice, Cause, CauseCode, Command, FixKind, Hop, HopKind, LOOPBACK4, LinkKind, Path,
@@ -63,6 +64,39 @@ pub(super) fn of(facts: &Facts<'_>, paths: &mut [Path], tried: &[Tried]) -> Vec<
     reach
 }
 
+/// What became of the connections that one sender made: where something takes them, or, where
+/// nothing does, what was tried. `asked` tells whether these addresses were asked for.
+pub(super) fn of_sender(facts: &Facts<'_>, entries: &[Entry], asked: bool) -> Vec<Reach> {
+    let tried = entries.iter().map(|one| (one, outcome::of(facts, one, None)));
+    let mut outcomes: Vec<(&Entry, Outcome)> = tried.collect();
+    let port = |entry: &Entry| (Port(entry.to.port), entry.to.proto);
+    if !asked {
+        // Of many addresses those count at which something takes it, or stops it on its way; else
+        // those that the sender has a route to.
+        let no_route = |o: &Outcome| o.reach.why.cause.code() == CauseCode::NoRoute;
+        let weight = |o: &Outcome| match o.taken {
+            Taken::Somehow if no_route(o) => 0,
+            Taken::Not => 1,
+            Taken::Somehow => 2,
+        };
+        let most = outcomes.iter().map(|(_, outcome)| weight(outcome)).max();
+        outcomes.retain(|(_, outcome)| Some(weight(outcome)) == most);
+    }
+    let several = outcomes.iter().any(|(one, _)| port(one) != port(outcomes[0].0));
+    let mut reach: Vec<Reach> = Vec::new();
+    for (entry, outcome) in outcomes {
+        let mut one = outcome.reach;
+        one.netns = Some(facts.netns_ref(entry.netns));
+        one.why.of = several.then(|| port(entry));
+        let like = |r: &&Reach| (r.reachable, &r.why) == (one.reachable, &one.why);
+        if reach.iter().filter(like).count() < ADDRESSES {
+            reach.push(one);
+        }
+    }
+    reach.sort_by_key(|r| r.reachable != Some(true));
+    reach
+}
+
 /// The reachability of one port of one protocol: at the addresses of the own namespace, and
 /// inside of others.
 fn of_port(
@@ -72,14 +106,19 @@ fn of_port(
     port: Option<Port>,
     proto: Proto,
 ) -> Vec<Reach> {
-    let own = port.map_or_else(Vec::new, |port| here(facts, tries, group, port, proto));
+    let mut own = port.map_or_else(Vec::new, |port| here(facts, tries, group, port, proto));
+    let place = facts.netns_ref(facts.host.own_netns);
+    own.iter_mut().for_each(|reach| reach.netns = Some(place.clone()));
     let mut shut = Shut::new(group);
     let mut others: Vec<Reach> = Vec::new();
     for path in group {
-        for entry in away::of(facts, tries, path, &mut shut) {
+        let place = path.hops.first().and_then(|hop| hop.netns.clone());
+        for mut entry in away::of(facts, tries, path, &mut shut) {
+            entry.netns.clone_from(&place);
             let same = |r: &Reach| r.address.is_some() && r.address == entry.address;
             let known = |r: &Reach| {
-                *r == entry || same(r) && (r.from, r.reachable) == (entry.from, entry.reachable)
+                r.tells_the_same(&entry)
+                    || same(r) && (r.from, r.reachable) == (entry.from, entry.reachable)
             };
             if !own.iter().chain(&others).any(known) {
                 others.push(entry);
@@ -126,6 +165,7 @@ fn entry(
     cause: Cause,
 ) -> Reach {
     Reach {
+        netns: None,
         from,
         by: Vec::new(),
         address,
@@ -133,6 +173,9 @@ fn entry(
         why: cause.into(),
         conditions: Vec::new(),
         fix: None,
+        source: None,
+        accepted: false,
+        tried: None,
     }
 }
 
@@ -203,7 +246,9 @@ fn fold(
         let one = outcome.reach;
         let like =
             |r: &&Reach| (r.from, r.reachable, &r.why) == (one.from, one.reachable, &one.why);
-        if list.iter().filter(like).count() < ADDRESSES && !list.contains(&one) {
+        if list.iter().filter(like).count() < ADDRESSES
+            && !list.iter().any(|known| known.tells_the_same(&one))
+        {
             list.push(one);
         }
     }
@@ -221,7 +266,7 @@ fn fold(
         }
         reach.push(one);
     }
-    reach.dedup();
+    reach.dedup_by(|a, b| a.tells_the_same(b));
     reach
 }
 

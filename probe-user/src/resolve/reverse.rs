@@ -63,6 +63,7 @@ pub fn reverse(node: &dyn Node, subject: &Subject) -> Vec<Answer> {
         gaps.extend(facts.gaps().into_iter().filter(|gap| !gaps.contains(gap)).collect::<Vec<_>>());
         let unknown = gaps.iter().any(|gap| gap.impact <= Impact::Name);
         answers.push(Answer {
+            sender: None,
             query: Query {
                 text: subject.to_string(),
                 ports: PortRange { first: Port(1), last: Port(u16::MAX) },
@@ -159,7 +160,7 @@ fn is_end(subject: &Subject, end: &End) -> bool {
     }
 }
 
-fn is_container(container: &Container, wanted: &str) -> bool {
+pub(super) fn is_container(container: &Container, wanted: &str) -> bool {
     /// The shortest beginning of an id that is taken for one.
     const ID: usize = 4;
     container.name.as_deref() == Some(wanted)

@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use crate::model::{
     Address, Ancestor, Answer, Attached, BindAsk, BindError, Bytes, Capability, CauseCode,
-    Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId, Connections, Container,
-    ContainerRef, Element, Ending, Flow, FlowFilter, Frontend, Gap, GapKind, GapSource, HopKind,
-    Host, Impact, InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext,
-    KubeObjects, Link, LinkKind, LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Network,
-    Origin, OtherSocket, Owner, Owners, Pid, PolicyRule, Port, PortFacts, PortRange, PortSocket,
-    Process, Proto, Published, Query, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Runtime,
-    Scope, Set, SetId, Socket, SocketFile, SocketFilter, SocketInode, SocketState, SocketUnit,
-    SourceReport, StartTime, Teller, TlsAsk, ToldBy, Vantage, Verdict, Watched,
+    Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId, ConnectAsk, Connected, Connections,
+    Container, ContainerRef, Element, Ending, Flow, FlowFilter, Frontend, Gap, GapKind, GapSource,
+    HopKind, Host, Impact, InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk,
+    KubeContext, KubeObjects, Link, LinkKind, LocalRoute, Neighbour, NetSettings, Netns, NetnsId,
+    Network, OtherSocket, Owner, Owners, Pid, PolicyRule, Port, PortFacts, PortRange, PortSocket,
+    Process, Proto, Provenance, Published, Query, Read, Route, RouteFound, RouteQuery, Rule,
+    Ruleset, Runtime, Scope, Set, SetId, Socket, SocketFile, SocketFilter, SocketInode,
+    SocketState, SocketUnit, SourceReport, StartTime, Teller, TlsAsk, ToldBy, Vantage, Verdict,
+    Watched,
 };
 use crate::node::{
     Attachments, Attempts, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Node,
@@ -223,6 +224,7 @@ impl TestNode {
                 exe: None,
                 cwd: None,
                 uid: 0,
+                fs: None,
                 own_word: false,
                 user: None,
                 nspid: vec![pid],
@@ -344,7 +346,7 @@ impl Processes for TestNode {
     fn cgroup_path(&self, _: u64) -> Read<Option<CgroupPath>> {
         Read::whole(None)
     }
-    fn origin(&self, _: Pid) -> Read<Option<Origin>> {
+    fn provenance(&self, _: Pid) -> Read<Option<Provenance>> {
         Read::whole(None)
     }
     fn socket_units(&self) -> Read<Vec<SocketUnit>> {
@@ -422,6 +424,10 @@ impl Listeners for TestNode {
 }
 
 impl Attempts for TestNode {
+    fn try_connect(&self, asks: &[ConnectAsk]) -> Read<Vec<Connected>> {
+        Read::whole(vec![Connected::NotTried; asks.len()])
+    }
+
     fn try_bind(&self, _: &BindAsk) -> Read<Option<Result<(), BindError>>> {
         Read::default()
     }

@@ -316,7 +316,7 @@ fn arrive(
         one => one,
     };
     let to = To { proto, address, port: port.0 };
-    let arrivals = path::from_this_process(facts, from, by, to, visited);
+    let arrivals = path::from_process(facts, from, by, to, visited);
     arrivals.into_iter().map(path::to_path).collect()
 }
 

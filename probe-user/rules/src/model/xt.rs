@@ -176,10 +176,13 @@ pub enum XtMatch {
         /// The same of the destination.
         destination: Option<(IpAddr, IpAddr, bool)>,
     },
-    /// `owner`: user ids.
+    /// `owner`: user and group ids.
     Owner {
         /// First and last user id, and whether it must lie outside.
         uid: Option<(u32, u32, bool)>,
+        /// The same of the group.
+        #[serde(default)]
+        gid: Option<(u32, u32, bool)>,
         /// Whether anything else is tested: then it may hold or not.
         other: bool,
     },

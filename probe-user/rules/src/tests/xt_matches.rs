@@ -229,7 +229,7 @@ fn iprange_and_owner() {
     let to =
         |invert| XtMatch::Iprange { source: None, destination: Some((ip(HOST), ip(HOST), invert)) };
     assert_eq!((is(to(false), packet()), is(to(true), packet())), (Yes, No));
-    let owner = |invert| XtMatch::Owner { uid: Some((0, 99, invert)), other: false };
+    let owner = |invert| XtMatch::Owner { uid: Some((0, 99, invert)), gid: None, other: false };
     let by = |uid| Packet { uid, ..local("192.0.2.99:80") };
     assert_eq!(at(Hook::Output, owner(false), by(Some(99))), Yes);
     assert_eq!(at(Hook::Output, owner(false), by(Some(100))), No);

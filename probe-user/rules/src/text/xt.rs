@@ -92,11 +92,14 @@ pub(super) fn condition(one: &XtMatch, proto: Option<&str>) -> Option<String> {
             }
             return joined(parts);
         }
-        XtMatch::Owner { uid, other } => {
+        XtMatch::Owner { uid, gid, other } => {
             let mut parts = Vec::new();
-            if let Some((first, last, invert)) = uid {
-                let uid = if first == last { first.to_string() } else { format!("{first}-{last}") };
-                parts.push(format!("meta skuid {}{uid}", not(*invert)));
+            for (name, wanted) in [("skuid", uid), ("skgid", gid)] {
+                if let Some((first, last, invert)) = wanted {
+                    let id =
+                        if first == last { first.to_string() } else { format!("{first}-{last}") };
+                    parts.push(format!("meta {name} {}{id}", not(*invert)));
+                }
             }
             if *other {
                 parts.push("(match owner)".to_owned());

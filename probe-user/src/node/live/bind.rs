@@ -12,7 +12,8 @@ use rustix::process::Uid;
 
 use super::{LiveNode, gaps};
 use crate::model::{
-    BindAsk, BindError, Gap, GapKind, GapSource, Impact, NetnsId, Port, Proto, Read,
+    BindAsk, BindError, ConnectAsk, Connected, Gap, GapKind, GapSource, Impact, NetnsId, Port,
+    Proto, Read,
 };
 use crate::node::Attempts;
 
@@ -44,6 +45,10 @@ pub fn hold_port(proto: Proto, port: Port) -> io::Result<HeldPort> {
 type Untried = (&'static str, Errno);
 
 impl Attempts for LiveNode {
+    fn try_connect(&self, asks: &[ConnectAsk]) -> Read<Vec<Connected>> {
+        self.connect_all(asks)
+    }
+
     fn try_bind(&self, ask: &BindAsk) -> Read<Option<Result<(), BindError>>> {
         let since = Instant::now();
         let (doors, asked) = (self.doors([ask.netns]), *ask);

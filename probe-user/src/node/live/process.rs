@@ -15,8 +15,8 @@ use super::program;
 use super::reader::Reader;
 use super::safefs::Unreadable;
 use crate::model::{
-    Ancestor, Gap, GapKind, GapSource, Impact, NetnsId, Pid, Process, ProcessHealth, ProcessState,
-    StartTime, parse_proc_cgroup,
+    Ancestor, FsIds, Gap, GapKind, GapSource, Impact, NetnsId, Pid, Process, ProcessHealth,
+    ProcessState, StartTime, parse_proc_cgroup,
 };
 
 /// How far up the parents are followed: a loop is impossible, but processes
@@ -62,7 +62,7 @@ impl Processes {
         let dir = open_dir(&*self.proc, pid.to_string()).ok()?;
         let dir = dir.as_fd();
         let stat = read_stat(dir)?;
-        let (uid, nspid) = ids(&read_text(dir, c"status")?, pid)?;
+        let Ids { uid, fs, nspid } = ids(&read_text(dir, c"status")?, pid)?;
         let (own_word, names) = program::is_own_word(&self.reader, dir, uid);
         let exe = link(dir, c"exe");
         let cgroup = read_text(dir, c"cgroup");
@@ -82,6 +82,7 @@ impl Processes {
             exe,
             cwd: link(dir, c"cwd"),
             uid,
+            fs,
             own_word,
             user: self.user(dir, uid),
             nspid,
@@ -181,16 +182,28 @@ fn link(dir: BorrowedFd<'_>, name: &std::ffi::CStr) -> Option<String> {
     Some(super::procs::link(dir, name).ok()?.to_string_lossy().into_owned())
 }
 
-/// From the text of `/proc/PID/status` the real user id, and the process's ids in
-/// each PID namespace. Before Linux 4.1 there is only the outer one.
-fn ids(status: &str, pid: Pid) -> Option<(u32, Vec<Pid>)> {
+/// The ids of a process.
+#[derive(Debug, PartialEq)]
+struct Ids {
+    /// The real user.
+    uid: u32,
+    fs: Option<FsIds>,
+    /// Its own in each PID namespace.
+    nspid: Vec<Pid>,
+}
+
+/// The ids in the text of `/proc/PID/status`. Before Linux 4.1 there is only the outer PID.
+fn ids(status: &str, pid: Pid) -> Option<Ids> {
     let fields = |name| {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        Some(line.split_ascii_whitespace().filter_map(|id| id.parse().ok()))
+        Some(line.split_ascii_whitespace().filter_map(|id| id.parse::<u32>().ok()))
     };
+    // Real, effective, saved, and for files.
     let uid = fields("Uid:")?.next()?;
+    let of_files = |name| fields(name)?.nth(3);
+    let fs = of_files("Uid:").zip(of_files("Gid:")).map(|(uid, gid)| FsIds { uid, gid });
     let nspid: Vec<Pid> = fields("NSpid:").into_iter().flatten().collect();
-    Some((uid, if nspid.is_empty() { vec![pid] } else { nspid }))
+    Some(Ids { uid, fs, nspid: if nspid.is_empty() { vec![pid] } else { nspid } })
 }
 
 /// When the machine booted, in seconds since the epoch, and ticks per second.
@@ -299,9 +312,11 @@ mod tests {
     #[test]
     fn ids_are_read_from_the_status() {
         // A name can't have a newline: the kernel escapes it.
-        let status = "Name:\tUid: 7\nNgid:\t0\nPid:\t20\nUid:\t33\t34\t34\t34\nNSpid:\t20\t1\nVmPeak:\t4 kB\n";
-        assert_eq!(ids(status, 20), Some((33, vec![20, 1])));
-        assert_eq!(ids("Uid:\t0\t0\t0\t0\n", 5), Some((0, vec![5])));
+        let status = "Name:\tUid: 7\nNgid:\t0\nPid:\t20\nUid:\t33\t34\t34\t35\nGid:\t33\t34\t34\t36\nNSpid:\t20\t1\nVmPeak:\t4 kB\n";
+        let fs = Some(FsIds { uid: 35, gid: 36 });
+        assert_eq!(ids(status, 20), Some(Ids { uid: 33, fs, nspid: vec![20, 1] }));
+        let old = Ids { uid: 0, fs: None, nspid: vec![5] };
+        assert_eq!(ids("Uid:\t0\t0\t0\t0\n", 5), Some(old));
         assert_eq!(ids("Name:\tx\n", 5), None);
     }
 }

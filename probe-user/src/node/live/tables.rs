@@ -367,6 +367,7 @@ impl LiveNode {
             exe: None,
             cwd: None,
             uid: holder.uid?,
+            fs: None,
             // Nothing of its program is known.
             own_word: holder.uid != Some(0),
             user: None,

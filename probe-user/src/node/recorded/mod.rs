@@ -65,8 +65,8 @@ use crate::model::{
     Address, Attached, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId, Container,
     ContainerRef, Element, Flow, FlowFilter, Frontend, Gap, Host, InputFound, InputQuery, IpSet,
     IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute, Neighbour,
-    NetSettings, Netns, NetnsId, Origin, OtherSocket, Owners, Pid, PolicyRule, PortFacts,
-    PortSocket, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket,
+    NetSettings, Netns, NetnsId, OtherSocket, Owners, Pid, PolicyRule, PortFacts, PortSocket,
+    Process, Provenance, Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket,
     SocketFile, SocketFilter, SocketInode, SocketUnit, SourceReport, TlsAsk, Watched,
 };
 
@@ -260,7 +260,7 @@ facts! {
     cgroup_paths: Table<u64, Option<CgroupPath>>,
     /// What the files around processes say.
     #[serde(default, skip_serializing_if = "Table::is_empty")]
-    origins: Table<Pid, Option<Origin>>,
+    provenances: Table<Pid, Option<Provenance>>,
     /// Socket units; `None` when they were not asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     socket_units: Option<Read<Vec<SocketUnit>>>,

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use super::{ElementOf, Facts, FlowsOf, InContainer, Recording, SocketsOf};
 use crate::model::{
     Address, Attached, BindAsk, BindError, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram,
-    ChainId, Connections, Container, ContainerRef, Element, Flow, FlowFilter, Frontend, Host,
-    InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link,
-    LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Origin, OtherSocket, Owners, Pid,
-    PolicyRule, PortFacts, PortSocket, Process, Read, Route, RouteFound, RouteQuery, Rule, Ruleset,
-    Set, SetId, Socket, SocketFile, SocketFilter, SocketInode, SocketUnit, SourceReport, TlsAsk,
-    Watched,
+    ChainId, ConnectAsk, Connected, Connections, Container, ContainerRef, Element, Flow,
+    FlowFilter, Frontend, Host, InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk,
+    KubeContext, KubeObjects, Link, LocalRoute, Neighbour, NetSettings, Netns, NetnsId,
+    OtherSocket, Owners, Pid, PolicyRule, PortFacts, PortSocket, Process, Provenance, Read, Route,
+    RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFile, SocketFilter,
+    SocketInode, SocketUnit, SourceReport, TlsAsk, Watched,
 };
 use crate::node::{
     Attachments, Attempts, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Node,
@@ -167,8 +167,8 @@ impl Processes for Recorder<'_> {
         keep!(self.cgroup_paths, id, self.node.cgroup_path(id))
     }
 
-    fn origin(&self, pid: Pid) -> Read<Option<Origin>> {
-        keep!(self.origins, pid, self.node.origin(pid))
+    fn provenance(&self, pid: Pid) -> Read<Option<Provenance>> {
+        keep!(self.provenances, pid, self.node.provenance(pid))
     }
 
     fn socket_units(&self) -> Read<Vec<SocketUnit>> {
@@ -238,6 +238,10 @@ impl Listeners for Recorder<'_> {
 
 impl Attempts for Recorder<'_> {
     // What would happen to another try is not known.
+    fn try_connect(&self, asks: &[ConnectAsk]) -> Read<Vec<Connected>> {
+        self.node.try_connect(asks)
+    }
+
     fn try_bind(&self, ask: &BindAsk) -> Read<Option<Result<(), BindError>>> {
         self.node.try_bind(ask)
     }

@@ -8,12 +8,12 @@ use super::names::is_id;
 use super::{Asked, ElementOf, FlowsOf, InContainer, Recording, SocketsOf};
 use crate::model::{
     Address, Attached, BindAsk, BindError, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram,
-    ChainId, Connections, Container, ContainerRef, Element, Flow, FlowFilter, Frontend, Gap,
-    GapKind, Host, Impact, InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk,
-    KubeContext, KubeObjects, Link, LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Origin,
-    OtherSocket, Owners, Pid, PolicyRule, PortFacts, PortSocket, Process, Read, Route, RouteFound,
-    RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFile, SocketFilter, SocketInode,
-    SocketUnit, SourceReport, TlsAsk, Watched,
+    ChainId, ConnectAsk, Connected, Connections, Container, ContainerRef, Element, Flow,
+    FlowFilter, Frontend, Gap, GapKind, Host, Impact, InputFound, InputQuery, IpSet, IpSetId,
+    KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute, Neighbour, NetSettings, Netns,
+    NetnsId, OtherSocket, Owners, Pid, PolicyRule, PortFacts, PortSocket, Process, Provenance,
+    Read, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFile,
+    SocketFilter, SocketInode, SocketUnit, SourceReport, TlsAsk, Watched,
 };
 use crate::node::{
     Attachments, Attempts, Clusters, Conntrack, Listeners, LoadBalancers, Netfilter, Observed,
@@ -264,8 +264,8 @@ impl Processes for Recorded {
     }
 
     // Nothing depends on these: what was not recorded is not told.
-    fn origin(&self, pid: Pid) -> Read<Option<Origin>> {
-        self.recording.facts.origins.get(&pid).cloned().unwrap_or_default()
+    fn provenance(&self, pid: Pid) -> Read<Option<Provenance>> {
+        self.recording.facts.provenances.get(&pid).cloned().unwrap_or_default()
     }
 
     fn socket_units(&self) -> Read<Vec<SocketUnit>> {
@@ -399,6 +399,10 @@ impl Listeners for Recorded {
 }
 
 impl Attempts for Recorded {
+    fn try_connect(&self, asks: &[ConnectAsk]) -> Read<Vec<Connected>> {
+        Read::whole(vec![Connected::NotTried; asks.len()])
+    }
+
     fn try_bind(&self, _: &BindAsk) -> Read<Option<Result<(), BindError>>> {
         let gap = Gap::new(Impact::Bind, GapKind::Recording, "nothing can be tried on a recording");
         Read::partial(None, gap)

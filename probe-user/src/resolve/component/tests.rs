@@ -15,6 +15,7 @@ fn process(command: &str) -> Process {
         cmdline,
         cwd: None,
         uid: 0,
+        fs: None,
         own_word: false,
         user: None,
         nspid: vec![7],

@@ -172,6 +172,7 @@ fn only_the_protocol_that_all_paths_have_is_looked_for() {
         evidence: Vec::new(),
     };
     let answer = |protos: &[Proto]| Answer {
+        sender: None,
         query: Query {
             text: "53".to_owned(),
             ports: PortRange::one(Port(53)),

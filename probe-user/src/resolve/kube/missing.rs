@@ -137,6 +137,7 @@ fn node_port(
         if *netns == facts.host.own_netns {
             let all = [Vantage::Loopback, Vantage::Node, Vantage::Outside, Vantage::Containers];
             let closed = |from| Reach {
+                netns: Some(place.clone()),
                 from,
                 by: Vec::new(),
                 address: None,
@@ -144,6 +145,9 @@ fn node_port(
                 why: only_in_api.clone().into(),
                 conditions: Vec::new(),
                 fix: fix.clone(),
+                source: None,
+                accepted: false,
+                tried: None,
             };
             joined.reach.extend(all.map(closed));
         }

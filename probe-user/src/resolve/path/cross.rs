@@ -95,7 +95,7 @@ pub(super) fn leave(
         packet.mark = 0;
         packet.ct_mark = 0;
         packet.untracked = false;
-        packet.uid = None;
+        (packet.uid, packet.gid) = (None, None);
         packet.oif = None;
         let addresses = facts.addresses_of(*netns);
         let on = addresses.iter().find(|a| a.address == *address).map(|a| a.ifindex);

@@ -79,9 +79,9 @@ fn predicted(facts: &Facts<'_>, world: &World, one: Try) -> BTreeSet<Landing> {
         let iif = Nic { index: world.uplink, name: "v0".into() };
         let client = if address.is_ipv6() { of_ipv6(CLIENT) } else { CLIENT };
         let client = Sender::Address(client.parse().unwrap());
-        from_elsewhere(facts, world.host.id, iif, client, to)
+        from_elsewhere(facts, world.host.id, (iif, client, None), to)
     } else {
-        from_process(facts, world.host.id, to, &mut Visited::new())
+        from_process(facts, world.host.id, None, to, &mut Visited::new())
     };
     arrivals.iter().flat_map(|arrival| landings(arrival, world, one)).collect()
 }

@@ -76,8 +76,11 @@ pub(in crate::resolve) fn attempt(
     to: To,
 ) -> Entry {
     let arrivals = match &sender.by {
-        Some((nic, source)) => from_elsewhere(facts, netns, nic.clone(), *source, to),
-        None => from_process(facts, netns, to, &mut Visited::new()),
+        Some(_) if sender.of.is_some_and(|of| !senders::has_route(facts, of, to.address)) => {
+            super::no_route(to.address)
+        }
+        Some((nic, source)) => from_elsewhere(facts, netns, (nic.clone(), *source, sender.of), to),
+        None => from_process(facts, netns, sender.process, to, &mut Visited::new()),
     };
     Entry { netns, sender, to, arrivals }
 }

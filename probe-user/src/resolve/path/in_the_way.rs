@@ -93,6 +93,17 @@ impl Walk<'_, '_> {
         self.meet_bridge(way, host, &self.nic(host, bridge), &hooks);
     }
 
+    /// What is attached at the devices of who sends a packet: it sees that, and the answer.
+    pub(super) fn sends(&self, way: &mut Way, netns: NetnsId) {
+        let all = self.attached(way, netns);
+        for one in all.iter().filter(|one| !one.is_known() && one.at != DeviceHook::SkLookup) {
+            if let Some(index) = one.ifindex {
+                let device = self.nic(netns, index).name.to_string();
+                way.meet(InTheWay::OnDevice { device, at: one.at, what: one.what.clone() });
+            }
+        }
+    }
+
     /// A packet goes over the loopback device of its namespace.
     pub(super) fn loops(&self, way: &mut Way, netns: NetnsId, nic: &Nic) {
         self.meet_at(way, (netns, nic.index), |at| at != DeviceHook::SkLookup);

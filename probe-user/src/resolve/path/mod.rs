@@ -41,8 +41,10 @@ pub(super) use found::{
     Entry, WayKey, attempt, is_taken, may_take, of_namespace, paths, to_address, way_key,
 };
 pub(super) use judge::{Judgement, judge};
-pub(super) use send::{from_elsewhere, from_process, from_this_process, loopback};
-pub(super) use senders::{Sender, behind_others, beside, local_route, passing_through};
+pub(super) use send::{from_elsewhere, from_process, loopback};
+pub(super) use senders::{
+    Sender, behind_others, beside, leads_outside, local_route, passing_through, usable_addresses,
+};
 
 /// Where a connection is sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -235,6 +237,11 @@ struct Walk<'a, 'f> {
     sender: Option<Pid>,
     /// Whether the sender stands for all that are where it is.
     anybody: bool,
+}
+
+/// Nothing is sent: who would send it has no route there.
+fn no_route(to: IpAddr) -> Vec<Arrival> {
+    vec![Way::begin().stop(StopKind::NoRoute, format!("no route leads to {to} from there"))]
 }
 
 /// An arrival as a path of the answer: what it depends on is said at its first step.

@@ -10,24 +10,15 @@ use super::stage::Part::{BeforeIpvs, BehindIpvs};
 use super::stage::{self, Going};
 use super::{Arrival, MAX_DEPTH, StopKind, To, Walk, Way, cross, forwards, settings};
 use crate::model::{
-    Advice, Command, End, FixKind, Hook, LOOPBACK4, NetnsId, Pid, RouteFound, RouteKind, RouteQuery,
+    Advice, Command, End, FixKind, FsIds, Hook, LOOPBACK4, NetnsId, Pid, RouteFound, RouteKind,
+    RouteQuery,
 };
 use crate::resolve::facts::Facts;
 use crate::resolve::walk::Visited;
 
-/// What happens to a connection that a process of `netns` makes.
+/// What happens to a connection that a process of `netns` makes: `sender`, where it is known
+/// which.
 pub(in crate::resolve) fn from_process(
-    facts: &Facts<'_>,
-    netns: NetnsId,
-    to: To,
-    visited: &mut Visited,
-) -> Vec<Arrival> {
-    let walk = Walk { facts, visited: &RefCell::new(visited), sender: None, anybody: false };
-    walk.local(Way::begin(), netns, to)
-}
-
-/// The same of a process that is known.
-pub(in crate::resolve) fn from_this_process(
     facts: &Facts<'_>,
     netns: NetnsId,
     sender: Option<Pid>,
@@ -38,17 +29,21 @@ pub(in crate::resolve) fn from_this_process(
     walk.local(Way::begin(), netns, to)
 }
 
-/// What happens to a connection that comes into `netns` by an interface.
+/// What happens to a connection that comes into `netns` by an interface, from the namespace `of`
+/// where that is one of this node.
 pub(in crate::resolve) fn from_elsewhere(
     facts: &Facts<'_>,
     netns: NetnsId,
-    iif: Nic,
-    source: Sender,
+    (iif, source, of): (Nic, Sender, Option<NetnsId>),
     to: To,
 ) -> Vec<Arrival> {
     let mut visited = Visited::new();
     let walk = Walk { facts, visited: &RefCell::new(&mut visited), sender: None, anybody: true };
-    walk.external(Way::begin(), packet(netns, source, to, Some(iif), None))
+    let mut way = Way::begin();
+    if let Some(of) = of.filter(|of| *of != netns) {
+        walk.sends(&mut way, of);
+    }
+    walk.external(way, packet(netns, source, to, Some(iif), None))
 }
 
 fn packet(netns: NetnsId, source: Sender, to: To, iif: Option<Nic>, oif: Option<Nic>) -> Packet {
@@ -97,7 +92,10 @@ impl Walk<'_, '_> {
         };
         let source = source.map_or(Sender::Elsewhere, Sender::Address);
         let oif = route.oif.map(|index| self.nic(netns, index));
-        let packet = packet(netns, source, to, None, oif);
+        let mut packet = packet(netns, source, to, None, oif);
+        if let Some(ids) = self.socket_ids(netns) {
+            (packet.uid, packet.gid) = (Some(ids.uid), Some(ids.gid));
+        }
         let mut ended = Vec::new();
         let going = vec![(way, packet)];
         let balances = self.has_virtual_servers(netns);
@@ -124,6 +122,17 @@ impl Walk<'_, '_> {
             }
         }
         ended
+    }
+
+    /// The user and group of the process that connects, as rules of a namespace count them: those
+    /// of its user namespace.
+    fn socket_ids(&self, netns: NetnsId) -> Option<FsIds> {
+        let process = self.facts.process(self.sender?)?;
+        let users = |id: NetnsId| self.facts.netns.iter().find(|n| n.id == id)?.user_ns;
+        let same = self.facts.host.init_pid_ns
+            && users(netns).is_some()
+            && users(netns) == self.facts.host.host_netns.and_then(users);
+        process.fs.filter(|_| same && process.netns == Some(netns))
     }
 
     /// Why a packet whose destination changed at output can't go there.

@@ -8,7 +8,7 @@ use whereis_port_rules::route::covers;
 
 use super::send;
 use crate::model::{
-    Address, Gap, GapKind, Impact, Link, LinkKind, LocalRoute, NetnsId, RouteKind, RouteQuery,
+    Address, Gap, GapKind, Impact, Link, LinkKind, LocalRoute, NetnsId, Pid, RouteKind, RouteQuery,
     Vantage,
 };
 use crate::resolve::facts::Facts;
@@ -21,6 +21,9 @@ const DEVICES: usize = 32;
 /// Whom a packet comes from, as rules and routes see it.
 pub(in crate::resolve) type Source = whereis_port_rules::Sender;
 
+/// Somebody who is not of this node.
+const ELSEWHERE: (Source, Option<NetnsId>) = (Source::Elsewhere, None);
+
 /// Somebody who connects.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::resolve) struct Sender {
@@ -28,16 +31,30 @@ pub(in crate::resolve) struct Sender {
     pub(in crate::resolve) from: Vantage,
     /// The device that the packet comes in by, and whose it is; `None` for a process.
     pub(in crate::resolve) by: Option<(Nic, Source)>,
+    /// The namespace of who is behind that device, where it is one of this node's.
+    pub(in crate::resolve) of: Option<NetnsId>,
+    /// Which process, where one is meant.
+    pub(in crate::resolve) process: Option<Pid>,
 }
 
 impl Sender {
     /// A process of the namespace.
     pub(in crate::resolve) fn process(from: Vantage) -> Self {
-        Self { from, by: None }
+        Self { from, by: None, of: None, process: None }
     }
 
-    fn behind(from: Vantage, link: &Link, source: Source) -> Self {
-        Self { from, by: Some((nic(link), source)) }
+    /// Somebody behind a device of the namespace.
+    pub(in crate::resolve) fn behind(
+        from: Vantage,
+        link: &Link,
+        (source, of): (Source, Option<NetnsId>),
+    ) -> Self {
+        Self { from, by: Some((nic(link), source)), of, process: None }
+    }
+
+    /// The namespace in which a process stands for it, of a connection to or through `netns`.
+    pub(in crate::resolve) fn source(&self, netns: NetnsId) -> Option<NetnsId> {
+        if self.by.is_some() { self.of } else { Some(netns) }
     }
 }
 
@@ -112,7 +129,7 @@ fn from_outside(facts: &Facts<'_>, links: &[Link], address: &Address) -> Option<
         _ if leads_in(has) => return None,
         _ => way_in(facts, has.netns, links, address.address)?,
     };
-    Some(Sender::behind(Vantage::Outside, by, Source::Elsewhere))
+    Some(Sender::behind(Vantage::Outside, by, ELSEWHERE))
 }
 
 /// The device by which other machines reach a namespace: that of the default route, else
@@ -139,14 +156,14 @@ pub(in crate::resolve) fn passing_through(
 ) -> Option<Sender> {
     let links = facts.links_of(netns);
     let by = way_in(facts, netns, &links, address).filter(|link| leads_outside(link, &links))?;
-    Some(Sender::behind(Vantage::Outside, by, Source::Elsewhere))
+    Some(Sender::behind(Vantage::Outside, by, ELSEWHERE))
 }
 
 /// Somebody on the network of an address, who needs no router.
 pub(in crate::resolve) fn beside(facts: &Facts<'_>, link: &Link, address: IpAddr) -> Sender {
     let addresses = facts.addresses_of(link.netns);
     let of = addresses.iter().find(|a| a.address == address);
-    let source = of.map_or(Source::Elsewhere, |of| neighbour(facts, link.netns, of));
+    let source = of.map_or(ELSEWHERE, |of| neighbour(facts, link.netns, of, address));
     Sender::behind(Vantage::Containers, link, source)
 }
 
@@ -179,7 +196,8 @@ fn inner_devices(
 ) -> Vec<Sender> {
     let addresses = facts.addresses_of(netns);
     let of = |link: &Link| {
-        let theirs = addresses.iter().filter(|a| a.ifindex == link.index);
+        // Nobody gets further with a link-local address.
+        let theirs = addresses.iter().filter(|a| a.ifindex == link.index && is_usable(a, links));
         theirs.filter(|a| a.address.is_ipv6() == address.is_ipv6()).cloned().collect::<Vec<_>>()
     };
     let has = addresses.iter().find(|a| a.address == address);
@@ -195,7 +213,7 @@ fn inner_devices(
         let of = of(link);
         let near = of.iter().find(|a| a.address == address).or(of.first());
         let source = match (near, link.peer_netns) {
-            (Some(near), _) => neighbour(facts, netns, near),
+            (Some(near), _) => neighbour(facts, netns, near, address),
             (None, Some(peer)) => resident(facts, peer, address.is_ipv6()),
             // A bridge without an address routes nothing.
             (None, None) => continue,
@@ -234,6 +252,13 @@ pub(in crate::resolve) fn local_route(
     let query = RouteQuery { netns, to: address, mark: 0 };
     let found = crate::resolve::route::decide(facts, &query)?;
     (found.kind == RouteKind::Local).then_some(route)
+}
+
+/// The addresses of a namespace that somebody may use from elsewhere.
+pub(in crate::resolve) fn usable_addresses(facts: &Facts<'_>, netns: NetnsId) -> Vec<IpAddr> {
+    let links = facts.links_of(netns);
+    let addresses = facts.addresses_of(netns);
+    addresses.iter().filter(|a| is_usable(a, &links)).map(|a| a.address).collect()
 }
 
 /// Addresses worth trying: not loopback's, not link-local ones, and up. Those of
@@ -286,19 +311,56 @@ fn is_tap(link: &Link) -> bool {
     matches!(&link.kind, LinkKind::Other(kind) if kind == "tun")
 }
 
-/// Some container on the network of an address.
-fn neighbour(facts: &Facts<'_>, netns: NetnsId, of: &Address) -> Source {
+/// How many on a network are looked at.
+const NEIGHBOURS: usize = 8;
+
+/// Some container on the network of an address, and its namespace: one that has a route to where
+/// it connects, and at whose devices nothing is attached, which would be its own matter.
+fn neighbour(
+    facts: &Facts<'_>,
+    netns: NetnsId,
+    of: &Address,
+    to: IpAddr,
+) -> (Source, Option<NetnsId>) {
     let all = facts.all_addresses();
     let near = |a: &&Address| {
         a.netns != netns && a.address != of.address && covers(of.address, of.prefix, a.address)
     };
-    all.iter().find(near).map_or(Source::Elsewhere, |a| Source::Address(a.address))
+    let weight = |a: &Address| {
+        let is_bare = facts.take(facts.world.attached(&[a.netns])).is_empty();
+        (has_route(facts, a.netns, to), is_bare)
+    };
+    let mut best: Option<(&Address, (bool, bool))> = None;
+    for one in all.iter().filter(near).take(NEIGHBOURS) {
+        let this = weight(one);
+        if best.is_none_or(|(_, known)| known < this) {
+            best = Some((one, this));
+        }
+        if this == (true, true) {
+            break;
+        }
+    }
+    best.map_or(ELSEWHERE, |(a, _)| (Source::Address(a.address), Some(a.netns)))
+}
+
+/// Whether a namespace may have a route to an address: surely not only where all that tells of
+/// it was read.
+pub(super) fn has_route(facts: &Facts<'_>, netns: NetnsId, to: IpAddr) -> bool {
+    let read = facts.world.routes(&[netns]);
+    if !read.gaps.is_empty() || whereis_port_rules::route::lookup(read.value.iter(), to).is_some() {
+        return true;
+    }
+    let query = RouteQuery { netns, to, mark: 0 };
+    let found = crate::resolve::route::decide(facts, &query);
+    found.is_none_or(|route| matches!(route.kind, RouteKind::Unicast | RouteKind::Local))
 }
 
 /// Somebody in a namespace.
-fn resident(facts: &Facts<'_>, netns: NetnsId, ipv6: bool) -> Source {
+fn resident(facts: &Facts<'_>, netns: NetnsId, ipv6: bool) -> (Source, Option<NetnsId>) {
     let addresses = facts.addresses_of(netns);
     let links = facts.links_of(netns);
     let fits = |a: &&Address| a.address.is_ipv6() == ipv6 && is_usable(a, &links);
-    addresses.iter().find(fits).map_or(Source::Elsewhere, |a| Source::Address(a.address))
+    let source =
+        addresses.iter().find(fits).map_or(Source::Elsewhere, |a| Source::Address(a.address));
+    (source, Some(netns))
 }

@@ -36,6 +36,7 @@ pub(super) fn of(facts: &Facts<'_>, tried: &Entry, named: Option<Cause>) -> Outc
     let Judgement { arrives, why, fix } = path::judge(arrivals);
     let decisive = path::decisive(arrivals);
     let mut reach = Reach {
+        netns: None,
         from: tried.sender.from,
         by: Vec::new(),
         address: Some(at(tried.to.address, tried.to.port)),
@@ -43,6 +44,9 @@ pub(super) fn of(facts: &Facts<'_>, tried: &Entry, named: Option<Cause>) -> Outc
         why: Cause::NoRule.into(),
         conditions: decisive.conditions(),
         fix,
+        source: source(tried),
+        accepted: arrivals.iter().any(|a| a.hops.iter().any(|hop| hop.socket.is_some())),
+        tried: None,
     };
     let mut taken = Taken::Somehow;
     let port = Port(tried.to.port);
@@ -70,6 +74,14 @@ pub(super) fn of(facts: &Facts<'_>, tried: &Entry, named: Option<Cause>) -> Outc
     }
     let devices = tried.sender.by.iter().map(|(nic, _)| (tried.netns, nic.clone())).collect();
     Outcome { reach, taken, devices }
+}
+
+/// Where a process stands for the sender: not where it would come back to itself, which is not
+/// what others get.
+fn source(tried: &Entry) -> Option<NetnsId> {
+    let source = tried.sender.source(tried.netns)?;
+    let comes_back = |a: &Arrival| a.entered.contains(&source);
+    (tried.sender.by.is_none() || !tried.arrivals.iter().any(comes_back)).then_some(source)
 }
 
 /// Whether nothing listens wherever it goes.

@@ -116,11 +116,7 @@ impl Shut {
                 (0..all.len()).filter(|at| all[*at].from.contains(&from)).collect()
             };
             let mut say = |cause: Cause, fix: Option<Advice>| {
-                let why = cause.into();
-                let conditions = Vec::new();
-                let reachable = Some(false);
-                let (address, by) = (None, Vec::new());
-                reach.push(Reach { from, by, address, reachable, why, conditions, fix });
+                reach.push(Reach { fix, ..super::entry(from, None, Some(false), cause) });
             };
             let loopback: Vec<&Inside> =
                 of(&self.loopback).into_iter().map(|at| &self.loopback[at]).collect();

@@ -106,7 +106,7 @@ pub(super) fn tell_apart(facts: &Facts<'_>, all: &mut Vec<Outcome>) {
     let place = |r: &Reach| (r.from, r.address);
     let mut kept: Vec<Outcome> = Vec::with_capacity(all.len());
     for outcome in all.drain(..) {
-        match kept.iter_mut().find(|known| known.reach == outcome.reach) {
+        match kept.iter_mut().find(|known| known.reach.tells_the_same(&outcome.reach)) {
             Some(known) => known.devices.extend(outcome.devices),
             None => kept.push(outcome),
         }

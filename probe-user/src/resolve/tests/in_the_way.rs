@@ -24,7 +24,10 @@ fn host() -> TestNode {
     let port =
         Link { peer: Some(9), peer_netns: Some(A), ..link(PORT, "v0", LinkKind::Veth, Some(BR0)) };
     node.links.push(port);
-    node.address(HOST, "172.18.0.1").last_address(BR0).address(A, "172.18.0.2")
+    node.address(HOST, "172.18.0.1")
+        .last_address(BR0)
+        .address(A, "172.18.0.2")
+        .route(A, "0.0.0.0", 0)
 }
 
 impl TestNode {

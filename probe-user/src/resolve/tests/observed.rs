@@ -252,7 +252,13 @@ fn text_and_json_show_what_was_seen_and_how_often() {
     let answers = [node.ask("8080")];
     let style =
         crate::view::Style::detect(crate::view::ColorChoice::Never, false, |_| None, Some(200));
-    let text = crate::view::text::answers(&answers, &node.host, &style, false, &[]);
+    let text = crate::view::text::answers(
+        &answers,
+        &node.host,
+        &style,
+        crate::view::text::Detail::Usual,
+        &[],
+    );
     let line = text.lines().find(|line| line.contains("forward")).unwrap();
     assert!(line.contains("10.0.0.5:80"), "{text}");
     assert!(line.contains("observed, 12 of 14"), "{text}");

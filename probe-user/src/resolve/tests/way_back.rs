@@ -88,6 +88,7 @@ fn of_a_sender_that_is_not_known_the_way_back_is_a_condition() {
 fn of_a_sender_that_is_known_the_kernel_decides() {
     let node = |refused: bool| {
         let mut node = host(1).namespace(A, "web").address(A, "198.51.100.2").veth(HOST, A);
+        node = node.route(A, "198.51.100.0", 24);
         node.links.iter_mut().find(|l| l.index == 3).unwrap().peer_netns = Some(A);
         node.links.iter_mut().find(|l| l.index == 3).unwrap().kind = LinkKind::Veth;
         let query = InputQuery {

@@ -16,6 +16,7 @@ fn process(cgroup: &str) -> Process {
         cwd: None,
         uid: 0,
         own_word: false,
+        fs: None,
         user: Some("me".to_owned()),
         nspid: vec![812],
         netns: None,

@@ -10,9 +10,9 @@ use crate::model;
 use crate::view::shell;
 
 use super::{
-    CauseCode, Certificate, Cluster, Component, ConditionCode, Container, Ending, EvidenceCode,
-    FindingCode, FixKind, Flows, GapKind, Held, HopKind, Impact, Package, Pod, Process, Proto,
-    Repository, Service, Session, SocketState, SocketUnit, Vantage, Verdict,
+    CauseCode, Certificate, Cluster, Component, ConditionCode, Connected, Container, Ending,
+    EvidenceCode, FindingCode, FixKind, Flows, GapKind, Held, HopKind, Impact, Package, Pod,
+    Process, Proto, Repository, Service, Session, SocketState, SocketUnit, Vantage, Verdict,
 };
 
 /// The node, and the rights it was read with.
@@ -78,7 +78,9 @@ impl<'a> From<&'a model::NetnsRef> for Netns<'a> {
 pub struct Answer<'a> {
     /// The question.
     pub query: Query<'a>,
-    /// Whether something is behind the port.
+    /// Who connects, of a question with `--from`; null of others.
+    pub sender: Option<Sender<'a>>,
+    /// Whether something is behind the port; with `--from`, whether that sender gets through to it.
     pub verdict: Verdict,
     /// Every way from a port that was asked for to what serves it.
     pub paths: Vec<Path<'a>>,
@@ -108,6 +110,7 @@ impl<'a> From<&'a model::Answer> for Answer<'a> {
     fn from(answer: &'a model::Answer) -> Self {
         Self {
             query: (&answer.query).into(),
+            sender: answer.sender.as_ref().map(Into::into),
             verdict: answer.verdict.into(),
             paths: answer.paths.iter().map(Into::into).collect(),
             more_paths: answer.more,
@@ -118,6 +121,33 @@ impl<'a> From<&'a model::Answer> for Answer<'a> {
             more_held: answer.more_held,
             flows: answer.flows.as_ref().map(Into::into),
             gaps: answer.gaps.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+/// The sender of a question with `--from`.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Sender<'a> {
+    /// Who it is, for people.
+    pub name: &'a str,
+    /// The network namespace of who connects; null for another machine.
+    pub netns: Option<Netns<'a>>,
+    /// The process that is taken to connect; null where none is meant.
+    pub pid: Option<u32>,
+    /// The device of the tool's namespace that the connections come in by; null for a process.
+    pub device: Option<&'a str>,
+    /// The address, where one was given.
+    pub address: Option<IpAddr>,
+}
+
+impl<'a> From<&'a model::AskedSender> for Sender<'a> {
+    fn from(sender: &'a model::AskedSender) -> Self {
+        Self {
+            name: &sender.name,
+            netns: sender.netns.as_ref().map(Into::into),
+            pid: sender.process,
+            device: sender.device.as_deref(),
+            address: sender.address,
         }
     }
 }
@@ -452,8 +482,8 @@ impl<'a> From<&'a model::End> for End<'a> {
             certificate: end.certificate.as_ref().map(Into::into),
             unit: end.unit.as_deref(),
             socket_units: end.socket_units.iter().map(Into::into).collect(),
-            package: end.origin.as_ref().and_then(|o| o.package.as_ref()).map(Into::into),
-            repository: end.origin.as_ref().and_then(|o| o.repository.as_ref()).map(Into::into),
+            package: end.provenance.as_ref().and_then(|o| o.package.as_ref()).map(Into::into),
+            repository: end.provenance.as_ref().and_then(|o| o.repository.as_ref()).map(Into::into),
             session: end.session.as_ref().map(Into::into),
             evidence: end.evidence.iter().map(Into::into).collect(),
         }
@@ -463,6 +493,9 @@ impl<'a> From<&'a model::End> for End<'a> {
 /// From where a port can be reached, and why, or why not.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Reach<'a> {
+    /// The network namespace whose port it is said of: the tool's own first; null where it is
+    /// said of several.
+    pub netns: Option<Netns<'a>>,
     /// From where.
     pub from: Vantage,
     /// Which of those there, by their devices or network namespaces, where not all get the
@@ -480,11 +513,14 @@ pub struct Reach<'a> {
     pub conditions: Vec<Condition<'a>>,
     /// What would make it reachable.
     pub fix: Option<Advice<'a>>,
+    /// What became of a connection that was really made, with `--try`; null where none was.
+    pub tried: Option<Connected>,
 }
 
 impl<'a> From<&'a model::Reach> for Reach<'a> {
     fn from(reach: &'a model::Reach) -> Self {
         Self {
+            netns: reach.netns.as_ref().map(Into::into),
             from: reach.from.into(),
             by: &reach.by,
             address: reach.address.map(|address| address.to_string()),
@@ -493,6 +529,7 @@ impl<'a> From<&'a model::Reach> for Reach<'a> {
             code: reach.why.cause.code().into(),
             conditions: reach.conditions.iter().map(Into::into).collect(),
             fix: reach.fix.as_ref().map(Into::into),
+            tried: reach.tried.map(Into::into),
         }
     }
 }

@@ -44,6 +44,24 @@ words! {
 }
 
 words! {
+    /// What became of a connection that was really made.
+    Connected = Connected {
+        /// It was made, and stayed.
+        Open,
+        /// It was made, and the other end closed or reset it at once.
+        ClosedAtOnce,
+        /// Refused.
+        Refused,
+        /// Nobody answered in a second.
+        TimedOut,
+        /// No way leads there.
+        Unreachable,
+        /// It was not tried: over UDP, from another machine, or for want of rights.
+        NotTried,
+    }
+}
+
+words! {
     /// The kinds of step.
     HopKind = HopKind {
         /// A socket.

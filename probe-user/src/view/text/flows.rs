@@ -107,13 +107,13 @@ fn server(flow: &Flow) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::answers;
+    use super::super::{Detail, answers};
     use crate::model::{Answer, FlowsTo};
     use crate::view::Style;
     use crate::view::fixtures::{connected, host};
 
     fn lines(answer: Answer) -> Vec<String> {
-        let text = answers(&[answer], &host(), &Style::PLAIN, false, &[]);
+        let text = answers(&[answer], &host(), &Style::PLAIN, Detail::Usual, &[]);
         let from = text.lines().skip_while(|line| !line.contains("flows now:"));
         from.map(|line| line.trim_start().to_owned()).collect()
     }

@@ -1,8 +1,11 @@
 //! The one line that says it all: port, address, what is behind it.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use crate::model::{Container, End, Ending, Hop, HopKind, Host, NetnsName, NetnsRef, Socket};
+use crate::model::{
+    Answer, Container, End, Ending, Hop, HopKind, Host, NetnsName, NetnsRef, Socket, Verdict,
+};
 use crate::view::layout::Page;
 use crate::view::style::{Ink, Style};
 use crate::view::words;
@@ -63,6 +66,28 @@ pub(super) fn write(page: &mut Page<'_>, root: &Node<'_>, host: &Host) {
         }
     }
     headline(page, &line);
+}
+
+/// Whether one sender gets through.
+pub(super) fn of_sender(page: &mut Page<'_>, answer: &Answer, who: &str) {
+    let is = match answer.verdict {
+        Verdict::Found => "reachable",
+        Verdict::NotFound => "not reachable",
+        Verdict::Unknown => "not known to be reachable",
+    };
+    let text = page.style.text(&answer.query.text);
+    page.paragraph("", "    ", Some(Ink::Strong), &format!("{text} from {who}: {is}"));
+}
+
+/// Where a port is that is not in the tool's own namespace.
+pub(super) fn elsewhere(page: &mut Page<'_>, answer: &Answer, roots: &[&Node<'_>]) {
+    let places: BTreeSet<_> =
+        roots.iter().filter_map(|root| Some(root.hop.netns.as_ref()?.id)).collect();
+    let text = page.style.text(&answer.query.text);
+    headline(
+        page,
+        &format!("{text}: nothing here, but inside {} other network namespaces", places.len()),
+    );
 }
 
 /// Writes the line with its double spaces, which set its parts apart, kept

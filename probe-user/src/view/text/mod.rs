@@ -12,6 +12,7 @@
 //! ```
 
 mod certificate;
+mod elsewhere;
 mod end;
 mod flows;
 mod headline;
@@ -20,9 +21,11 @@ mod shared;
 mod tree;
 mod verdict;
 
+use std::collections::BTreeSet;
+
 use crate::model::{
-    Answer, End, Endpoint, Gap, Hop, HopKind, Host, KubeContext, Listing, Path, Proto, Scope,
-    SourceReport, Verdict,
+    Answer, End, Endpoint, Gap, Hop, HopKind, Host, KubeContext, Listing, NetnsId, Path, Proto,
+    Reach, Scope, SourceReport, Verdict,
 };
 
 use super::doctor;
@@ -30,22 +33,33 @@ use super::layout::Page;
 use super::style::{Ink, Style};
 use super::words;
 
-/// The text for some answers, separated by empty lines. With `verbose`, also
-/// what exactly each piece of evidence was, and what was read.
+/// How much an answer tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// The port where it was asked for, and in few lines the same port elsewhere.
+    Usual,
+    /// Every namespace that has the port.
+    Everywhere,
+    /// That, what exactly each piece of evidence was, and what was read.
+    Verbose,
+}
+
+/// The text for some answers, separated by empty lines.
 pub fn answers(
     answers: &[Answer],
     host: &Host,
     style: &Style,
-    verbose: bool,
+    detail: Detail,
     sources: &[SourceReport],
 ) -> String {
+    let verbose = detail == Detail::Verbose;
     let mut page = Page::new(style);
     for (at, answer) in answers.iter().enumerate() {
         if at > 0 {
             page.line("");
         }
         named(&mut page, answer, answers.get(at..).unwrap_or_default());
-        one(&mut page, answer, host, verbose, sources);
+        one(&mut page, answer, host, detail, sources);
     }
     if verbose && !sources.is_empty() {
         page.line("");
@@ -76,8 +90,19 @@ fn named(page: &mut Page<'_>, answer: &Answer, from_here: &[Answer]) {
 }
 
 /// One answer: its verdict when nothing was found, its trees, its notes.
-fn one(page: &mut Page<'_>, answer: &Answer, host: &Host, verbose: bool, sources: &[SourceReport]) {
-    if answer.verdict != Verdict::Found {
+fn one(
+    page: &mut Page<'_>,
+    answer: &Answer,
+    host: &Host,
+    detail: Detail,
+    sources: &[SourceReport],
+) {
+    let verbose = detail == Detail::Verbose;
+    let who = answer.sender.as_ref().map(|sender| page.style.text(&sender.name));
+    if let Some(who) = &who {
+        headline::of_sender(page, answer, who);
+        page.line("");
+    } else if answer.verdict != Verdict::Found {
         verdict::write(page, answer, host, sources);
         if !answer.paths.is_empty() {
             page.line("");
@@ -85,10 +110,11 @@ fn one(page: &mut Page<'_>, answer: &Answer, host: &Host, verbose: bool, sources
     }
     let paths = shared::merge(&answer.paths, page.style, verbose);
     let roots = tree::grow(&paths);
+    let (shown, folded) = fold(&roots, answer, host, detail);
     // Who takes a connection may depend on where it comes from.
-    let differ = roots.iter().any(|root| root.from != roots[0].from);
-    let mut writer = tree::Writer::new(page.style, host, verbose, &roots);
-    for (at, root) in roots.iter().enumerate() {
+    let differ = shown.iter().any(|root| root.from != shown[0].from);
+    let mut writer = tree::Writer::new(page.style, host, verbose, &shown);
+    for (at, root) in shown.iter().enumerate() {
         if at > 0 {
             page.line("");
         }
@@ -99,6 +125,9 @@ fn one(page: &mut Page<'_>, answer: &Answer, host: &Host, verbose: bool, sources
             taken_from(page, root);
         }
     }
+    if shown.is_empty() && !folded.is_empty() {
+        headline::elsewhere(page, answer, &folded);
+    }
     if answer.more > 0 && !roots.is_empty() {
         let way = if answer.more == 1 { "way" } else { "ways" };
         page.line("");
@@ -106,7 +135,9 @@ fn one(page: &mut Page<'_>, answer: &Answer, host: &Host, verbose: bool, sources
     }
     let flows = answer.flows.as_ref().filter(|flows| flows::says(flows));
     contexts(page, &answer.paths);
-    let notes = !answer.reach.is_empty()
+    let reach: Vec<&Reach> = answer.reach.iter().filter(|r| is_told(r, &folded, host)).collect();
+    let notes = !reach.is_empty()
+        || !folded.is_empty()
         || !answer.findings.is_empty()
         || !answer.held.is_empty()
         || flows.is_some()
@@ -114,15 +145,52 @@ fn one(page: &mut Page<'_>, answer: &Answer, host: &Host, verbose: bool, sources
     if !roots.is_empty() && notes {
         page.line("");
     }
-    notes::reach(page, &answer.reach);
+    notes::reach(page, &reach, who.as_deref());
+    notes::tried(page, answer, who.as_deref());
     notes::held(page, answer, host, verbose);
     notes::findings(page, &answer.findings);
     if let Some(flows) = flows {
         flows::write(page, flows);
     }
+    if !folded.is_empty() {
+        elsewhere::write(page, answer, &folded);
+    }
     let unowned = answer.paths.iter().any(|path| notes::is_unowned(&path.end));
     let about = notes::About { host, verdict: answer.verdict, unowned, verbose };
     notes::gaps(page, &answer.gaps, about);
+}
+
+/// The trees that are shown whole, and those of other namespaces, which are told in a few
+/// lines: the port there is another one.
+fn fold<'n, 'a>(
+    roots: &'n [tree::Node<'a>],
+    answer: &Answer,
+    host: &Host,
+    detail: Detail,
+) -> (Vec<&'n tree::Node<'a>>, Vec<&'n tree::Node<'a>>) {
+    let is_here = |root: &&tree::Node<'_>| {
+        root.hop.netns.as_ref().is_none_or(|netns| netns.id == host.own_netns)
+    };
+    // What somebody asks by its name or its address may be anywhere.
+    let asked = answer.query.subject.is_some() || answer.sender.is_some();
+    if detail != Detail::Usual || asked {
+        return (roots.iter().collect(), Vec::new());
+    }
+    let (here, others): (Vec<_>, Vec<_>) = roots.iter().partition(is_here);
+    let places: BTreeSet<NetnsId> =
+        others.iter().filter_map(|root| Some(root.hop.netns.as_ref()?.id)).collect();
+    if here.is_empty() && places.len() <= elsewhere::WHOLE {
+        return (others, Vec::new());
+    }
+    (here, others)
+}
+
+/// Whether a statement is about what is shown whole.
+fn is_told(reach: &Reach, folded: &[&tree::Node<'_>], host: &Host) -> bool {
+    if folded.is_empty() {
+        return true;
+    }
+    reach.netns.as_ref().is_some_and(|netns| netns.id == host.own_netns)
 }
 
 /// Which kubeconfig contexts lead here.

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use crate::model::{
-    Advice, Answer, End, Ending, Finding, FindingCode, Gap, Host, Impact, Reach, Vantage, Verdict,
+    Advice, Answer, Connected, End, Ending, Finding, FindingCode, Gap, Host, Impact, Reach,
+    Vantage, Verdict,
 };
 use crate::view::layout::{Page, width};
 use crate::view::style::Ink;
@@ -33,8 +34,9 @@ struct Statement<'a> {
     fix: Option<&'a Advice>,
 }
 
-/// From where, and from where not, and what would help.
-pub(super) fn reach(page: &mut Page<'_>, reach: &[Reach]) {
+/// From where, and from where not, and what would help. `who` is the only one that was asked
+/// for.
+pub(super) fn reach(page: &mut Page<'_>, reach: &[&Reach], who: Option<&str>) {
     let statements = statements(reach);
     let place = |s: &Statement<'_>| (s.reachable, s.from.clone(), s.by.to_vec(), s.routed);
     let mut at = 0;
@@ -43,14 +45,15 @@ pub(super) fn reach(page: &mut Page<'_>, reach: &[Reach]) {
         let alike = statements[at..].iter().take_while(|s| place(s) == place(first));
         let group: Vec<&Statement<'_>> = alike.collect();
         at += group.len();
-        write(page, &group);
+        write(page, &group, who);
     }
 }
 
 /// Reachable first, then not, then what is not known; equal reasons together.
-fn statements(reach: &[Reach]) -> Vec<Statement<'_>> {
+fn statements<'a>(reach: &[&'a Reach]) -> Vec<Statement<'a>> {
     let order = [Some(true), Some(false), None];
-    let ordered = order.iter().flat_map(|o| reach.iter().filter(move |r| r.reachable == *o));
+    let ordered =
+        order.iter().flat_map(|o| reach.iter().copied().filter(move |r| r.reachable == *o));
     let mut statements: Vec<Statement<'_>> = Vec::new();
     for one in ordered {
         let why = one.why.to_string();
@@ -93,7 +96,7 @@ fn fits(statement: &Statement<'_>, one: &Reach) -> bool {
     }
 }
 
-fn write(page: &mut Page<'_>, group: &[&Statement<'_>]) {
+fn write(page: &mut Page<'_>, group: &[&Statement<'_>], who: Option<&str>) {
     let style = page.style;
     let Some(first) = group.first() else { return };
     let (label, ink) = match first.reachable {
@@ -115,7 +118,7 @@ fn write(page: &mut Page<'_>, group: &[&Statement<'_>]) {
     let has_addresses = group.iter().all(|statement| !statement.addresses.is_empty());
     let word = if has_addresses { words::vantage_at } else { words::vantage };
     let places: Vec<&str> = first.from.iter().map(|from| word(*from)).collect();
-    let mut text = places.join(", ");
+    let mut text = who.map_or_else(|| places.join(", "), str::to_owned);
     if first.routed {
         text.push_str(" with a route over this node");
     }
@@ -146,11 +149,56 @@ fn write(page: &mut Page<'_>, group: &[&Statement<'_>]) {
     }
 }
 
+/// What became of connections that were really made, what is wrong first.
+pub(super) fn tried(page: &mut Page<'_>, answer: &Answer, who: Option<&str>) {
+    let all = answer.reach.iter().filter(|one| one.tried.is_some());
+    let wrong: Vec<&Reach> = all.clone().filter(|one| one.is_refuted()).collect();
+    let place = |one: &Reach| match (who, one.address) {
+        (Some(who), _) => who.to_owned(),
+        (None, Some(_)) => words::vantage_at(one.from).to_owned(),
+        (None, None) => words::vantage(one.from).to_owned(),
+    };
+    for one in &wrong {
+        let (Some(tried), Some(address)) = (one.tried, one.address) else { continue };
+        let said = if one.reachable == Some(true) { "reachable" } else { "not reachable" };
+        let text = format!(
+            "a connection from {} to {address}: {tried}, though it is said to be {said}. This is a \
+             fault of whereis-port: please report it with a recording, made by whereis-port \
+             --record node.json --redact {}",
+            page.style.text(&place(one)),
+            page.style.text(&answer.query.text),
+        );
+        page.entry(INDENT, ("WRONG:", LABEL, Ink::Warn), &text);
+    }
+    let mut groups: Vec<(Connected, Vec<String>)> = Vec::new();
+    for one in all.filter(|one| !one.is_refuted()) {
+        let Some(tried) = one.tried else { continue };
+        let mut name = page.style.text(&place(one));
+        if let (Some(address), true) = (one.address, tried != Connected::NotTried) {
+            name = format!("{address} from {name}");
+        }
+        match groups.iter_mut().find(|(known, _)| *known == tried) {
+            Some((_, names)) if names.contains(&name) => {}
+            Some((_, names)) => names.push(name),
+            None => groups.push((tried, vec![name])),
+        }
+    }
+    groups.sort_by_key(|(tried, _)| *tried == Connected::NotTried);
+    for (tried, names) in groups {
+        let text = format!("{}: {tried}", few_of(&names, HELD));
+        page.entry(INDENT, ("tried:", LABEL, Ink::Label), &text);
+    }
+}
+
 /// Some of these names, and how many more there are.
 fn few(names: &[String]) -> String {
-    let mut text = names.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
-    if names.len() > NAMED {
-        let _ = write!(text, " and {} more", names.len() - NAMED);
+    few_of(names, NAMED)
+}
+
+fn few_of(names: &[String], shown: usize) -> String {
+    let mut text = names.iter().take(shown).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if names.len() > shown {
+        let _ = write!(text, " and {} more", names.len() - shown);
     }
     text
 }

@@ -4,14 +4,18 @@ use crate::view::fixtures::{self, host, sources, user_host};
 use crate::view::layout::width;
 use crate::view::style::Style;
 
-use super::answers;
+use super::{Detail, answers};
+
+fn detail(verbose: bool) -> Detail {
+    if verbose { Detail::Verbose } else { Detail::Usual }
+}
 
 fn at(width: usize) -> Style {
     Style { width: Some(width), ..Style::PLAIN }
 }
 
 fn show(answer: Answer, host: &Host, style: &Style, verbose: bool) -> String {
-    answers(&[answer], host, style, verbose, &sources())
+    answers(&[answer], host, style, detail(verbose), &sources())
 }
 
 /// The text without colours.
@@ -104,7 +108,7 @@ fn a_user_is_told_to_ask_as_root() {
 fn not_found_is_said_with_how_much_was_looked_at() {
     let text = show(fixtures::not_found(), &host(), &Style::PLAIN, false);
     assert!(text.contains("any of the 3 network namespaces"), "{text}");
-    let text = answers(&[fixtures::not_found()], &host(), &Style::PLAIN, false, &[]);
+    let text = answers(&[fixtures::not_found()], &host(), &Style::PLAIN, Detail::Usual, &[]);
     assert!(text.contains("any network namespace"), "{text}");
 }
 
@@ -206,7 +210,7 @@ fn sockets_that_share_a_port_are_one_block() {
 #[test]
 fn several_answers_are_apart() {
     let both = [fixtures::vxlan(), fixtures::not_found()];
-    let text = answers(&both, &host(), &Style::PLAIN, false, &sources());
+    let text = answers(&both, &host(), &Style::PLAIN, Detail::Usual, &sources());
     assert!(text.contains("\n\n30518/tcp: nothing"), "{text}");
     assert!(text.ends_with('\n') && !text.ends_with("\n\n"));
 }
@@ -236,8 +240,13 @@ fn lines_fit_the_terminal() {
     for (answer, host, sources) in cases {
         for columns in (40..140).step_by(3) {
             for verbose in [false, true] {
-                let text =
-                    answers(std::slice::from_ref(&answer), &host, &at(columns), verbose, &sources);
+                let text = answers(
+                    std::slice::from_ref(&answer),
+                    &host,
+                    &at(columns),
+                    detail(verbose),
+                    &sources,
+                );
                 for line in text.lines() {
                     assert!(width(line) <= columns, "{columns}: {} {line:?}\n{text}", width(line));
                 }
@@ -254,8 +263,13 @@ fn hostile_text_never_reaches_the_terminal() {
             for color in [false, true] {
                 for unicode in [false, true] {
                     let style = Style { color, width, unicode };
-                    let text =
-                        answers(std::slice::from_ref(&answer), &host, &style, verbose, &sources);
+                    let text = answers(
+                        std::slice::from_ref(&answer),
+                        &host,
+                        &style,
+                        detail(verbose),
+                        &sources,
+                    );
                     let plain = if color { without_colour(&text) } else { text };
                     let bad = plain.chars().find(|c| *c != '\n' && is_unsafe(*c));
                     assert_eq!(bad, None, "{plain:?}");
@@ -268,5 +282,8 @@ fn hostile_text_never_reaches_the_terminal() {
 #[test]
 fn hostile_names() {
     let (answer, host, sources) = fixtures::hostile();
-    insta::assert_snapshot!("hostile_120", answers(&[answer], &host, &at(120), false, &sources));
+    insta::assert_snapshot!(
+        "hostile_120",
+        answers(&[answer], &host, &at(120), Detail::Usual, &sources)
+    );
 }

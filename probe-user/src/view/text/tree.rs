@@ -106,7 +106,7 @@ const INDENT: &str = "  ";
 
 impl<'a> Writer<'a> {
     /// A writer for the trees `roots`: columns are aligned over all of them.
-    pub(super) fn new(style: &Style, host: &'a Host, verbose: bool, roots: &[Node<'a>]) -> Self {
+    pub(super) fn new(style: &Style, host: &'a Host, verbose: bool, roots: &[&Node<'a>]) -> Self {
         let mut writer =
             Self { host, verbose, seen: Vec::new(), roots: Vec::new(), endpoint: 0, detail: 0 };
         let mut widths = Vec::new();

@@ -70,6 +70,7 @@ impl Lab {
             exe: None,
             cwd: None,
             uid: 0,
+            fs: None,
             own_word: false,
             user: None,
             nspid: vec![pid, 1],

@@ -63,6 +63,7 @@ fn process(pid: Pid, cmdline: &str, cgroup: &str) -> Process {
         exe: Some("/home/zq7alice/bin/program (deleted)".to_owned()),
         cwd: Some("/srv/zq7project".to_owned()),
         uid: 1000,
+        fs: None,
         own_word: false,
         user: Some("zq7alice".to_owned()),
         nspid: vec![pid],

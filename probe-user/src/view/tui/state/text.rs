@@ -33,7 +33,8 @@ impl State {
         let style = self.style_of(width);
         let Answered { answer, host, .. } = &**answered;
         let answers = std::slice::from_ref(answer);
-        let text = text::answers(answers, host, &style, self.evidence, &[]);
+        let detail = if self.evidence { text::Detail::Verbose } else { text::Detail::Usual };
+        let text = text::answers(answers, host, &style, detail, &[]);
         let text = ansi::folded(&text, width);
         let anchors = anchors(answered, &text, &style);
         self.path.set(ansi::lines(&text, &self.theme), anchors);
@@ -106,7 +107,13 @@ impl State {
                     return ("path.txt".to_owned(), String::new());
                 };
                 let answer = std::slice::from_ref(&answered.answer);
-                let text = text::answers(answer, &answered.host, &plain, true, &answered.sources);
+                let text = text::answers(
+                    answer,
+                    &answered.host,
+                    &plain,
+                    text::Detail::Verbose,
+                    &answered.sources,
+                );
                 let question = &answered.question;
                 let proto = question.proto.map(|proto| format!("-{proto}")).unwrap_or_default();
                 (format!("{}{proto}.txt", question.port), text)

@@ -87,9 +87,13 @@ pub(super) fn parse(name: &str, revision: u8, blob: Blob<'_>) -> Option<XtMatch>
         ("owner", 1) => {
             let (tests, invert) = (blob.u8(16)?, blob.u8(17)?);
             let uid = (blob.u32(0)?, blob.u32(4)?, invert & 1 != 0);
+            let gid = (blob.u32(8)?, blob.u32(12)?, invert & 2 != 0);
+            // With supplementary groups (8) more than the one group counts.
+            let by_group = tests & 2 != 0 && tests & 8 == 0;
             Some(XtMatch::Owner {
                 uid: Some(uid).filter(|_| tests & 1 != 0),
-                other: tests & !1 != 0,
+                gid: Some(gid).filter(|_| by_group),
+                other: tests & !3 != 0,
             })
         }
         _ => None,

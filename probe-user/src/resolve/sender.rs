@@ -1,0 +1,338 @@
+//! A question about one sender: whether it gets through to a port, and by which way.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use super::facts::{Facts, container_name};
+use super::few::few;
+use super::path::{self, Entry, Sender, To};
+use super::{answer_from, cluster, find_netns, health, kube, place, published, reach};
+use crate::model::{
+    Answer, AskedSender, Container, Gap, GapKind, Impact, Link, LinkKind, NetnsId, Origin, Path,
+    Pid, Proto, Query, RouteKind, RouteQuery, Scope, Vantage, Verdict,
+};
+use crate::node::Node;
+use whereis_port_rules::Sender as Source;
+
+/// How many addresses are tried.
+const ADDRESSES: usize = 64;
+/// From so many ports on they are not tried one by one.
+const PORTS: u16 = 16;
+
+/// Somebody who was found.
+struct Found {
+    /// Whose connection it is, or through which namespace it comes.
+    netns: NetnsId,
+    sender: Sender,
+    asked: AskedSender,
+}
+
+/// Answers what becomes of connections that one sender makes to the ports of a question.
+///
+/// # Errors
+/// What is wrong with the sender: nobody is called so, or it can't be told what is meant.
+pub fn answer_for(node: &dyn Node, query: &Query, origin: &Origin) -> Result<Answer, String> {
+    let facts = Facts::new(node);
+    let (first, last) = (query.ports.first.0, query.ports.last.0);
+    if last - first >= PORTS {
+        return Err(format!("--from asks of at most {PORTS} ports at once"));
+    }
+    let found = find(&facts, origin)?;
+    facts.world.prefetch_sockets(&query.filter());
+    let anyway = answer_from(&facts, query, &|_| true);
+    // What kept the other answer from being complete is no matter of this one.
+    let facts = facts.again();
+    let mut entries = Vec::new();
+    let protos = Proto::ALL.into_iter().filter(|p| query.proto.is_none_or(|asked| asked == *p));
+    for (proto, port) in protos.flat_map(|proto| (first..=last).map(move |port| (proto, port))) {
+        for address in destinations(&facts, &found, query, &anyway.paths) {
+            let to = To { proto, address, port };
+            let sender = Sender { from: vantage(&facts, &found, address), ..found.sender.clone() };
+            entries.push(path::attempt(&facts, found.netns, sender, to));
+        }
+    }
+    let asked = matches!(query.scope, Scope::Address(_));
+    let mut paths = ways(&entries);
+    cluster::name(&facts, &mut paths);
+    let known: HashSet<path::WayKey> = paths.iter().map(path::way_key).collect();
+    let joined = kube::join(&facts, query, &mut paths);
+    paths.retain(|path| known.contains(&path::way_key(path)));
+    let mut reach = reach::of_sender(&facts, &entries, asked);
+    let mut findings = health::check(&facts, &paths, &mut reach);
+    findings.extend(joined.findings);
+    let verdict = if reach.iter().any(|r| r.reachable == Some(true)) {
+        Verdict::Found
+    } else if reach.iter().any(|r| r.reachable.is_none()) || reach.is_empty() {
+        Verdict::Unknown
+    } else {
+        Verdict::NotFound
+    };
+    facts.say_cut(Impact::Reach);
+    let mut gaps = facts.gaps();
+    gaps.retain(|gap| gap.impact != Impact::Bind);
+    Ok(Answer {
+        query: query.clone(),
+        sender: Some(found.asked),
+        verdict,
+        drops: health::drops(&facts, &paths),
+        paths,
+        more: facts.unshown(),
+        reach,
+        held: Vec::new(),
+        more_held: 0,
+        flows: None,
+        gaps,
+        findings,
+    })
+}
+
+/// Where a sender is, seen from the tool's namespace.
+fn vantage(facts: &Facts<'_>, found: &Found, to: IpAddr) -> Vantage {
+    match &found.sender.by {
+        Some(_) => found.sender.from,
+        None if found.netns != facts.host.own_netns => Vantage::Containers,
+        None if to.is_loopback() => Vantage::Loopback,
+        None => Vantage::Node,
+    }
+}
+
+/// The addresses that are tried: the one that was asked for; or the sender's own, the node's,
+/// and those at which somebody has the port, as far as the sender has a route there.
+fn destinations(facts: &Facts<'_>, found: &Found, query: &Query, paths: &[Path]) -> Vec<IpAddr> {
+    if let Scope::Address(address) = query.scope {
+        return vec![address.to_canonical()];
+    }
+    let mut all: Vec<IpAddr> = Vec::new();
+    let mut add = |address: IpAddr| {
+        if !all.contains(&address) {
+            all.push(address);
+        }
+    };
+    let usable = |netns| path::usable_addresses(facts, netns);
+    let own = facts.host.own_netns;
+    if found.sender.by.is_none() {
+        let theirs = facts.addresses_of(found.netns);
+        let loopback =
+            |a: &&crate::model::Address| a.address == path::loopback(a.address.is_ipv6());
+        theirs.iter().filter(loopback).for_each(|a| add(a.address));
+        usable(found.netns).into_iter().for_each(&mut add);
+    }
+    usable(own).into_iter().for_each(&mut add);
+    // Other machines are asked of this node's addresses alone: what else they would send here is
+    // a matter of their routes.
+    let is_process = found.sender.by.is_none();
+    for hop in paths.iter().filter_map(|path| path.hops.first()).filter(|_| is_process) {
+        let Some(netns) = hop.netns.as_ref().map(|netns| netns.id) else { continue };
+        match hop.endpoint.address {
+            Some(address) if !address.is_unspecified() && !address.is_loopback() => add(address),
+            Some(address) if address.is_loopback() => {}
+            _ if netns != own && netns != found.netns => {
+                usable(netns)
+                    .into_iter()
+                    .filter(|a| leads(facts, found.netns, *a))
+                    .for_each(&mut add);
+            }
+            _ => {}
+        }
+    }
+    if all.len() > ADDRESSES {
+        let left = all.len() - ADDRESSES;
+        facts.gap(Gap::new(
+            Impact::Reach,
+            GapKind::Addresses,
+            format!("{left} more addresses were not tried: ask for one, as ADDRESS:PORT"),
+        ));
+        all.truncate(ADDRESSES);
+    }
+    all
+}
+
+/// Whether a namespace has a route to an address of another one.
+fn leads(facts: &Facts<'_>, netns: NetnsId, to: IpAddr) -> bool {
+    let query = RouteQuery { netns, to, mark: 0 };
+    super::route::decide(facts, &query).is_some_and(|found| found.kind == RouteKind::Unicast)
+}
+
+/// Each way that the connections take, once.
+fn ways(entries: &[Entry]) -> Vec<Path> {
+    let mut known = HashSet::new();
+    let mut paths = Vec::new();
+    for arrival in entries.iter().flat_map(|entry| &entry.arrivals) {
+        let path = path::to_path(arrival.clone());
+        if !path.hops.is_empty() && known.insert(path::way_key(&path)) {
+            paths.push(path);
+        }
+    }
+    paths
+}
+
+/// Finds who is meant.
+fn find(facts: &Facts<'_>, origin: &Origin) -> Result<Found, String> {
+    match origin {
+        Origin::Process(pid) => of_process(facts, *pid),
+        Origin::Container(name) => {
+            let all = facts.take(facts.world.containers());
+            let meant: Vec<&Container> =
+                all.iter().filter(|c| super::reverse::is_container(c, name)).collect();
+            of_container(facts, &format!("container {name:?}"), &meant, &all)
+        }
+        Origin::Pod(namespace, name) => {
+            let all = facts.take(facts.world.containers());
+            let is_it = |c: &&Container| {
+                let pod = c.pod.as_ref().filter(|pod| pod.name.as_ref() == Some(name));
+                pod.is_some_and(|pod| {
+                    namespace.is_none() || pod.namespace.as_ref() == namespace.as_ref()
+                })
+            };
+            let mut meant: Vec<&Container> = all.iter().filter(is_it).collect();
+            let pods: HashSet<_> =
+                meant.iter().filter_map(|c| c.pod.as_ref()?.namespace.as_ref()).collect();
+            if pods.len() > 1 {
+                return Err(format!(
+                    "pods of several namespaces are called {name:?}: write pod:NAMESPACE/{name}, with one of {}",
+                    few(&pods)
+                ));
+            }
+            // What its containers have in common is theirs; the first stands for all.
+            meant.sort_by_key(|c| (c.sandbox, c.name.clone()));
+            meant.truncate(1);
+            of_container(facts, &format!("pod {name:?}"), &meant, &all)
+        }
+        Origin::Netns(name) => {
+            let netns = find_netns(facts, name)?;
+            let text = format!("netns {}", facts.netns_ref(netns));
+            Ok(anybody(facts, netns, text))
+        }
+        Origin::Address(address) => of_address(facts, address.to_canonical()),
+        Origin::Device(name) => of_device(facts, name),
+    }
+}
+
+/// Some process of a namespace.
+fn anybody(facts: &Facts<'_>, netns: NetnsId, name: String) -> Found {
+    let asked = AskedSender {
+        name,
+        netns: Some(facts.netns_ref(netns)),
+        process: None,
+        device: None,
+        address: None,
+    };
+    Found { netns, sender: Sender::process(Vantage::Node), asked }
+}
+
+fn of_process(facts: &Facts<'_>, pid: Pid) -> Result<Found, String> {
+    let process = facts
+        .process(pid)
+        .ok_or_else(|| format!("there is no process {pid}, or it can't be read: ps -fp {pid}"))?;
+    let name = format!("{}, pid {pid}", process.name());
+    let netns = process.netns.ok_or_else(|| {
+        format!(
+            "the network namespace of {name} can't be read: ask as root, or with CAP_SYS_PTRACE"
+        )
+    })?;
+    let mut found = anybody(facts, netns, name);
+    found.sender.process = Some(pid);
+    found.asked.process = Some(pid);
+    Ok(found)
+}
+
+fn of_container(
+    facts: &Facts<'_>,
+    what: &str,
+    meant: &[&Container],
+    all: &[Container],
+) -> Result<Found, String> {
+    let container = match meant {
+        [one] => *one,
+        [] => {
+            let names = all.iter().map(container_name).collect::<std::collections::BTreeSet<_>>();
+            let there = match names.len() {
+                0 => "no container runtime tells of any here".to_owned(),
+                _ => format!("there is {}", few(&names)),
+            };
+            return Err(format!(
+                "no {what} is known on this node: {there}; or use pid:N or netns:NAME"
+            ));
+        }
+        several => {
+            let ids: Vec<&str> = several.iter().map(|c| c.id.get(..12).unwrap_or(&c.id)).collect();
+            return Err(format!("{what} is several: ask by id: {}", few(ids)));
+        }
+    };
+    let netns = published::home(facts, container).ok_or_else(|| {
+        format!("where {what} runs is not known: its first process is not visible from here, or it does not run")
+    })?;
+    let name = match container
+        .pod
+        .as_ref()
+        .and_then(|pod| Some((pod.namespace.as_ref()?, pod.name.as_ref()?)))
+    {
+        Some((namespace, name)) => format!("pod {namespace}/{name}"),
+        None => format!("container {}", container_name(container)),
+    };
+    let mut found = anybody(facts, netns, name);
+    found.sender.process = container.pid;
+    found.asked.process = container.pid;
+    Ok(found)
+}
+
+/// Who has an address: a namespace of this node, or somebody beyond it.
+fn of_address(facts: &Facts<'_>, address: IpAddr) -> Result<Found, String> {
+    let own = facts.host.own_netns;
+    if address.is_loopback() || facts.addresses_of(own).iter().any(|a| a.address == address) {
+        let mut found = anybody(facts, own, format!("this host ({address})"));
+        found.asked.address = Some(address);
+        return Ok(found);
+    }
+    let query = RouteQuery { netns: own, to: address, mark: 0 };
+    let route = super::route::decide(facts, &query);
+    let oif = route.filter(|r| r.kind == RouteKind::Unicast).and_then(|r| r.oif);
+    let links = facts.links_of(own);
+    let link = links.iter().find(|l| Some(l.index) == oif);
+    // Behind a device that leads outside is another machine, whoever here has that address.
+    let outside =
+        link.is_some_and(|l| path::leads_outside(l, &links) && l.kind != LinkKind::Bridge);
+    let near = if outside { Vec::new() } else { place::locate(facts, own, address) };
+    if let Some(netns) = near.first() {
+        let name = format!("{address} (netns {})", facts.netns_ref(*netns));
+        let mut found = anybody(facts, *netns, name);
+        found.asked.address = Some(address);
+        return Ok(found);
+    }
+    let Some(link) = link else {
+        return Err(format!(
+            "no route leads to {address}, so by which device it sends is not known: use the name of a device"
+        ));
+    };
+    Ok(behind(facts, link, Source::Address(address), format!("{address} by {}", link.name)))
+}
+
+/// Whoever sends by a device of the tool's namespace.
+fn behind(facts: &Facts<'_>, link: &Link, source: Source, name: String) -> Found {
+    let links = facts.links_of(link.netns);
+    let from =
+        if path::leads_outside(link, &links) { Vantage::Outside } else { Vantage::Containers };
+    let address = match source {
+        Source::Address(address) => Some(address),
+        Source::Elsewhere => None,
+    };
+    let device = Some(link.name.clone());
+    let asked = AskedSender { name, netns: None, process: None, device, address };
+    Found { netns: link.netns, sender: Sender::behind(from, link, (source, None)), asked }
+}
+
+fn of_device(facts: &Facts<'_>, name: &str) -> Result<Found, String> {
+    let own = facts.host.own_netns;
+    let links = facts.links_of(own);
+    let Some(link) = links.iter().find(|l| l.name == name) else {
+        let names = links.iter().map(|l| &l.name).collect::<Vec<_>>();
+        return Err(format!(
+            "nobody is called {name:?}: write pod:NAMESPACE/NAME, container:NAME, pid:N, netns:NAME, an address, or a device of this namespace ({})",
+            few(names)
+        ));
+    };
+    if link.kind == LinkKind::Loopback {
+        return Ok(anybody(facts, own, "this host".to_owned()));
+    }
+    Ok(behind(facts, link, Source::Elsewhere, format!("whoever sends by {name}")))
+}

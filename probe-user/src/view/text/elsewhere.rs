@@ -1,0 +1,206 @@
+//! The same port in other network namespaces: it is another one, so it is told in a few
+//! lines, with what is alike put together.
+
+use std::collections::BTreeSet;
+
+use crate::model::{Answer, Command, Container, End, Ending, Hop, NetnsId, Pod, Reach, Vantage};
+use crate::view::layout::Page;
+use crate::view::style::{Ink, Style};
+
+use super::notes;
+use super::tree::Node;
+
+/// How many kinds are told of.
+const KINDS: usize = 8;
+/// How many namespaces of one kind are named.
+const NAMED: usize = 3;
+/// How many namespaces are shown whole where the tool's own does not have the port.
+pub(super) const WHOLE: usize = 3;
+
+/// What is alike.
+struct Group<'a> {
+    /// What it is, without which one.
+    kind: String,
+    /// The same of the only one.
+    one: String,
+    /// Whether it is no process that serves it.
+    differs: bool,
+    places: Vec<&'a Hop>,
+}
+
+/// Writes the roots in a few lines, and who reaches them.
+pub(super) fn write(page: &mut Page<'_>, answer: &Answer, roots: &[&Node<'_>]) {
+    let style = page.style;
+    let ports = !same(roots.iter().map(|root| (root.hop.endpoint.port, root.hop.proto)));
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for root in roots {
+        let Some((_, end)) = root.leaves().into_iter().next() else { continue };
+        let port = match root.hop.endpoint.port {
+            Some(port) if ports => format!("{port}/{}: ", root.hop.proto),
+            _ => String::new(),
+        };
+        let kind = format!("{port}{}", kind(style, end));
+        let one = format!("{port}{}", only(style, root.hop, end));
+        let differs = end.ending != Ending::Process;
+        let like = |g: &&mut Group<'_>| (&g.kind, g.differs) == (&kind, differs);
+        match groups.iter_mut().find(like) {
+            Some(group) => group.places.push(root.hop),
+            None => groups.push(Group { kind, one, differs, places: vec![root.hop] }),
+        }
+    }
+    // What is not like the most comes first.
+    groups.sort_by_key(|group| (!group.differs, std::cmp::Reverse(group.places.len())));
+    let more = groups.len().saturating_sub(KINDS);
+    for (at, group) in groups.iter().take(KINDS).enumerate() {
+        let mut names: Vec<String> = Vec::new();
+        for netns in group.places.iter().filter_map(|hop| hop.netns.as_ref()) {
+            let name = style.text(&netns.to_string());
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        let text = match names.as_slice() {
+            [] => group.one.clone(),
+            [name] => format!("{}, in netns {name}", group.one),
+            _ => format!("{} × {}, in netns {}", names.len(), group.kind, few(&names)),
+        };
+        let label = if at == 0 { "elsewhere:" } else { "" };
+        page.entry(notes::INDENT, (label, notes::LABEL, Ink::Label), &text);
+    }
+    let mut last = String::new();
+    if more > 0 {
+        last = format!("and {more} other kinds. ");
+    }
+    for (from, who) in
+        [(Vantage::Node, "This host reaches"), (Vantage::Outside, "Other machines reach")]
+    {
+        let open = open_to(&answer.reach, roots, from);
+        if !open.is_empty() {
+            let which = if groups.len() == 1 && groups[0].places.len() == 1 {
+                "it".to_owned()
+            } else {
+                names_of(style, roots, &open)
+            };
+            last.push_str(&format!("{who} {which}; "));
+        }
+    }
+    let name = roots.iter().find_map(|root| root.hop.netns.as_ref()).map(ToString::to_string);
+    let netns = Command::new("--netns").arg(name.unwrap_or_default());
+    last.push_str(&format!("{} shows one of them whole, --all shows all", style.command(&netns)));
+    page.entry(notes::INDENT, ("", notes::LABEL, Ink::Label), &last);
+}
+
+fn same<T: PartialEq>(mut all: impl Iterator<Item = T>) -> bool {
+    let Some(first) = all.next() else { return true };
+    all.all(|one| one == first)
+}
+
+/// Those of the roots' namespaces that somebody surely reaches.
+fn open_to(reach: &[Reach], roots: &[&Node<'_>], from: Vantage) -> BTreeSet<NetnsId> {
+    let places: BTreeSet<NetnsId> =
+        roots.iter().filter_map(|root| Some(root.hop.netns.as_ref()?.id)).collect();
+    let open = |r: &&Reach| r.from == from && r.reachable == Some(true) && !r.needs_route();
+    let ids = reach.iter().filter(open).filter_map(|r| Some(r.netns.as_ref()?.id));
+    ids.filter(|id| places.contains(id)).collect()
+}
+
+fn names_of(style: &Style, roots: &[&Node<'_>], of: &BTreeSet<NetnsId>) -> String {
+    let mut names: Vec<String> = Vec::new();
+    let mut all = BTreeSet::new();
+    for netns in roots.iter().filter_map(|root| root.hop.netns.as_ref()) {
+        if all.insert(netns.id) && of.contains(&netns.id) {
+            names.push(style.text(&netns.to_string()));
+        }
+    }
+    if of.len() == all.len() { "each of them".to_owned() } else { few(&names) }
+}
+
+/// Some of the names, and how many more there are.
+fn few(names: &[String]) -> String {
+    let text = names.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => text,
+        more => format!("{text} and {more} more"),
+    }
+}
+
+/// What is behind it, by what made it and by its program, whichever of these it is.
+fn kind(style: &Style, end: &End) -> String {
+    let program = match (end.ending, end.processes.first()) {
+        (Ending::Process, Some(process)) => style.text(process.name()),
+        (Ending::Process, None) => "a process".to_owned(),
+        (Ending::Kernel, _) => "the kernel".to_owned(),
+        (Ending::Nothing, _) => "nothing behind it".to_owned(),
+        (Ending::Stopped, _) => "stopped on the way".to_owned(),
+        (Ending::Elsewhere, _) => "a way beyond this node".to_owned(),
+        (Ending::OutsidePidNamespace | Ending::NotReadable | Ending::Unknown, _) => {
+            "owner not known".to_owned()
+        }
+    };
+    match workload(end) {
+        Some(workload) => format!("{program} ({})", style.text(&workload)),
+        None => program,
+    }
+}
+
+/// The same of one alone.
+fn only(style: &Style, hop: &Hop, end: &End) -> String {
+    let place = style.endpoint(&hop.endpoint);
+    let Some(process) = end.processes.first() else {
+        return format!("{} at {place}", kind(style, end));
+    };
+    let of = match workload(end) {
+        Some(workload) => format!(" ({})", style.text(&workload)),
+        None => String::new(),
+    };
+    format!("{}, pid {}{of} at {place}", style.text(process.name()), process.pid)
+}
+
+/// What made a container: the workload of its pod, the service of Compose or a swarm, or its
+/// image. Untrusted.
+fn workload(end: &End) -> Option<String> {
+    let inner = end.containers.last();
+    if let Some(name) = end.pod.as_ref().and_then(of_pod) {
+        return Some(format!("pods of {name}"));
+    }
+    let inner = inner?;
+    let label = |key: &str| inner.labels.get(key).map(String::as_str);
+    if let (Some(project), Some(service)) =
+        (label("com.docker.compose.project"), label("com.docker.compose.service"))
+    {
+        return Some(format!("service {service} of Compose project {project}"));
+    }
+    if let Some(service) = label("com.docker.swarm.service.name") {
+        return Some(format!("swarm service {service}"));
+    }
+    image(inner)
+}
+
+fn image(container: &Container) -> Option<String> {
+    container.image.as_ref().map(|image| format!("image {image}"))
+}
+
+/// `namespace/name` of what made a pod: without what tells its pods apart.
+fn of_pod(pod: &Pod) -> Option<String> {
+    let (namespace, name) = (pod.namespace.as_ref()?, pod.name.as_ref()?);
+    let label = |key: &str| pod.labels.get(key).map(String::as_str);
+    match pod.owner.as_ref().and_then(|owner| owner.split_once('/')) {
+        Some(("ReplicaSet", set)) => {
+            let deployment = set.rsplit_once('-').map_or(set, |(name, _)| name);
+            return Some(format!("{namespace}/{deployment}"));
+        }
+        Some((_, owner)) => return Some(format!("{namespace}/{owner}")),
+        None => {}
+    }
+    // A ReplicaSet's pods end in its hash and five characters, a DaemonSet's in these alone,
+    // a StatefulSet's in a number.
+    let stem = |name: &str| name.rsplit_once('-').map(|(stem, _)| stem.to_owned());
+    let workload = if let Some(hash) = label("pod-template-hash") {
+        stem(name).and_then(|stem| Some(stem.strip_suffix(hash)?.strip_suffix('-')?.to_owned()))
+    } else if label("controller-revision-hash").is_some() {
+        stem(name)
+    } else {
+        None
+    };
+    Some(format!("{namespace}/{}", workload.as_deref().unwrap_or(name)))
+}
