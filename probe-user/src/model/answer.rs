@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Advice, Cluster, Condition, Connected, Container, ContainerRef, Evidence, Flows, Gap, Held,
-    InTheWay, KubeContext, ListenDrops, NetnsId, Origin, Pid, Pod, Port, Process, Proto, Query,
+    InTheWay, KubeContext, ListenDrops, NetnsId, Pid, Pod, Port, Process, Proto, Provenance, Query,
     Served, Service, Session, Socket, SocketUnit, StopKind, ToldBy, Why,
 };
 
@@ -291,7 +291,7 @@ pub struct End {
     /// The socket units of systemd that the listener can be of.
     pub socket_units: Vec<SocketUnit>,
     /// What the files around the first process say of it.
-    pub origin: Option<Origin>,
+    pub provenance: Option<Provenance>,
     /// The login or job that it was started from.
     pub session: Option<Session>,
     /// The devices that the port is of, when the kernel holds it. Untrusted.

@@ -23,10 +23,10 @@ mod held;
 mod host;
 mod kube;
 mod net;
-mod origin;
 mod other;
 mod owner;
 mod process;
+mod provenance;
 mod query;
 mod reason;
 mod relay;
@@ -65,15 +65,15 @@ pub use kube::{
     KubeWish, ObjectName, ServiceKind,
 };
 pub use net::{KernelPort, Netns, Transparent};
-pub use origin::{
-    Listens, Origin, Package, PackageManager, Repository, Session, SessionKind, SocketUnit,
-    apk_owner, checked_out,
-};
 pub use other::{
     FileId, OtherKind, OtherPlace, OtherSocket, SocketFile, UnixAnswer, UnixClient, UnixListener,
 };
 pub use owner::{Owner, Owners};
 pub use process::{Ancestor, FsIds, Monitored, Process, StartTime};
+pub use provenance::{
+    Listens, Package, PackageManager, Provenance, Repository, Session, SessionKind, SocketUnit,
+    apk_owner, checked_out,
+};
 pub use query::{Named, Query, Scope, SenderName, Subject};
 pub use reason::{Cause, CauseCode, StopKind, Why};
 pub use relay::{Forwarded, Relay};

@@ -12,8 +12,8 @@ use crate::model::{
     ChainId, Cilium, CiliumPolicy, CiliumPolicyOf, ConnectAsk, Connected, Connections, Container,
     ContainerRef, Element, Flow, FlowFilter, Frontend, Host, InputFound, InputQuery, IpSet,
     IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute, Neighbour,
-    NetSettings, Netns, NetnsId, Origin, OtherSocket, Owners, Pid, PolicyRule, PortFacts,
-    PortSocket, Process, Read, Relay, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId,
+    NetSettings, Netns, NetnsId, OtherSocket, Owners, Pid, PolicyRule, PortFacts, PortSocket,
+    Process, Provenance, Read, Relay, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId,
     Socket, SocketFile, SocketFilter, SocketInode, SocketUnit, SourceReport, TlsAsk, Transparent,
     Watched,
 };
@@ -119,7 +119,7 @@ pub trait Processes {
 
     /// What the files around a process say of it: its package, and the repository that it
     /// works in. `None` where that is not readable; nothing depends on it.
-    fn origin(&self, pid: Pid) -> Read<Option<Origin>>;
+    fn provenance(&self, pid: Pid) -> Read<Option<Provenance>>;
 
     /// The socket units of the system, by their files.
     fn socket_units(&self) -> Read<Vec<SocketUnit>>;

@@ -10,8 +10,8 @@ use crate::model::{
     CiliumPolicyOf, ConnectAsk, Connected, Connections, Container, ContainerRef, Element, Ending,
     Flow, FlowFilter, Frontend, Gap, GapKind, GapSource, HopKind, Host, Impact, InputFound,
     InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LinkKind,
-    LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Network, Origin, OtherSocket, Owner,
-    Owners, Pid, PolicyRule, Port, PortFacts, PortRange, PortSocket, Process, Proto, Published,
+    LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Network, OtherSocket, Owner, Owners, Pid,
+    PolicyRule, Port, PortFacts, PortRange, PortSocket, Process, Proto, Provenance, Published,
     Query, Read, Relay, Route, RouteFound, RouteQuery, Rule, Ruleset, Runtime, Scope, Set, SetId,
     Socket, SocketFile, SocketFilter, SocketInode, SocketState, SocketUnit, SourceReport,
     StartTime, Teller, TlsAsk, ToldBy, Transparent, Vantage, Verdict, Watched,
@@ -356,7 +356,7 @@ impl Processes for TestNode {
     fn cgroup_path(&self, _: u64) -> Read<Option<CgroupPath>> {
         Read::whole(None)
     }
-    fn origin(&self, _: Pid) -> Read<Option<Origin>> {
+    fn provenance(&self, _: Pid) -> Read<Option<Provenance>> {
         Read::whole(None)
     }
     fn socket_units(&self) -> Read<Vec<SocketUnit>> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::facts::{Facts, container_name};
 use crate::model::{
-    Advice, Command, Container, End, ManagedUnit, Origin, Path, Pid, Pod, Process, Runtime,
+    Advice, Command, Container, End, ManagedUnit, Path, Pid, Pod, Process, Provenance, Runtime,
     Session, SessionKind, Socket,
 };
 
@@ -16,7 +16,7 @@ const PARENTS: usize = 16;
 
 /// Adds to each end who can be turned to.
 pub(super) fn complete(facts: &Facts<'_>, paths: &mut [Path]) {
-    let mut known: BTreeMap<Pid, Option<Origin>> = BTreeMap::new();
+    let mut known: BTreeMap<Pid, Option<Provenance>> = BTreeMap::new();
     for path in paths {
         let socket = path.hops.iter().rev().find_map(|hop| hop.socket.clone());
         let Some(pid) = path.end.processes.first().map(|process| process.pid) else { continue };
@@ -25,8 +25,8 @@ pub(super) fn complete(facts: &Facts<'_>, paths: &mut [Path]) {
         }
         path.end.session = session(facts, &path.end);
         if known.len() < PROCESSES || known.contains_key(&pid) {
-            let read = || facts.take(facts.world.origin(pid));
-            path.end.origin.clone_from(known.entry(pid).or_insert_with(read));
+            let read = || facts.take(facts.world.provenance(pid));
+            path.end.provenance.clone_from(known.entry(pid).or_insert_with(read));
         }
     }
 }

@@ -18,8 +18,8 @@ use crate::model::{
     Address, Attached, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId, Cilium,
     CiliumPolicy, CiliumPolicyOf, Container, ContainerRef, Element, Flow, FlowFilter, Frontend,
     Gap, Host, InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext,
-    KubeObjects, Link, LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Origin, OtherSocket,
-    Owners, Pid, PolicyRule, PortFacts, PortSocket, Process, Read, Relay, Route, RouteFound,
+    KubeObjects, Link, LocalRoute, Neighbour, NetSettings, Netns, NetnsId, OtherSocket, Owners,
+    Pid, PolicyRule, PortFacts, PortSocket, Process, Provenance, Read, Relay, Route, RouteFound,
     RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFilter, SocketInode, SocketUnit, TlsAsk,
     Transparent, Watched,
 };
@@ -128,7 +128,7 @@ struct Known {
     relays: Table<Pid, Rc<Relay>>,
     unpublished: OnceCell<Fact<Rc<[Container]>>>,
     cgroup_paths: Table<u64, Option<CgroupPath>>,
-    origins: Table<Pid, Option<Origin>>,
+    provenances: Table<Pid, Option<Provenance>>,
     socket_units: OnceCell<Fact<Rc<[SocketUnit]>>>,
     unseen: OnceCell<Fact<()>>,
     kube_contexts: OnceCell<Fact<Rc<[KubeContext]>>>,
@@ -318,8 +318,8 @@ impl<'a> World<'a> {
         self.known.cgroup_paths.get(&id, || self.node.cgroup_path(id))
     }
 
-    pub(super) fn origin(&self, pid: Pid) -> Fact<Option<Origin>> {
-        self.known.origins.get(&pid, || self.node.origin(pid))
+    pub(super) fn provenance(&self, pid: Pid) -> Fact<Option<Provenance>> {
+        self.known.provenances.get(&pid, || self.node.provenance(pid))
     }
 
     pub(super) fn socket_units(&self) -> Fact<Rc<[SocketUnit]>> {

@@ -30,7 +30,6 @@ mod mounts;
 mod nat;
 mod netlink;
 mod netns;
-mod origin;
 mod other;
 mod owners;
 mod ports;
@@ -39,6 +38,7 @@ mod process;
 mod procnet;
 mod procs;
 mod program;
+mod provenance;
 mod pulse;
 mod reader;
 mod rights;
@@ -66,8 +66,8 @@ use super::{Clusters, Observed, Prefetch, Processes, Reports, Runtimes, Sockets,
 use crate::model::{
     Address, Certificate, CgroupPath, Connections, Container, ContainerRef, Flow, FlowFilter, Gap,
     GapKind, GapSource, Host, Impact, InputFound, InputQuery, KernelPort, KubeAsk, KubeContext,
-    KubeObjects, Link, LinkKind, LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Origin,
-    OtherSocket, Owners, Pid, PolicyRule, PortFacts, PortRange, PortSocket, Process, Read, Relay,
+    KubeObjects, Link, LinkKind, LocalRoute, Neighbour, NetSettings, Netns, NetnsId, OtherSocket,
+    Owners, Pid, PolicyRule, PortFacts, PortRange, PortSocket, Process, Provenance, Read, Relay,
     Route, RouteFound, RouteQuery, Socket, SocketFile, SocketFilter, SocketInode, SocketUnit,
     SourceReport, TlsAsk, Transparent, Watched,
 };
@@ -693,9 +693,9 @@ impl Processes for LiveNode {
             .clone()
     }
 
-    fn origin(&self, pid: Pid) -> Read<Option<Origin>> {
+    fn provenance(&self, pid: Pid) -> Read<Option<Provenance>> {
         let since = Instant::now();
-        let read = self.origin_of(pid);
+        let read = self.provenance_of(pid);
         self.log("packages and repositories", since, &read.gaps, "by process".to_owned());
         read
     }

@@ -75,8 +75,8 @@ use crate::model::{
     Address, Attached, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram, ChainId, Cilium,
     CiliumPolicy, CiliumPolicyOf, Container, ContainerRef, Element, Flow, FlowFilter, Frontend,
     Gap, Host, InputFound, InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext,
-    KubeObjects, Link, LocalRoute, Neighbour, NetSettings, Netns, NetnsId, Origin, OtherSocket,
-    Owners, Pid, PolicyRule, PortFacts, PortSocket, Process, Read, Relay, Route, RouteFound,
+    KubeObjects, Link, LocalRoute, Neighbour, NetSettings, Netns, NetnsId, OtherSocket, Owners,
+    Pid, PolicyRule, PortFacts, PortSocket, Process, Provenance, Read, Relay, Route, RouteFound,
     RouteQuery, Rule, Ruleset, Set, SetId, Socket, SocketFile, SocketFilter, SocketInode,
     SocketUnit, SourceReport, TlsAsk, Transparent, Watched,
 };
@@ -287,7 +287,7 @@ facts! {
     cgroup_paths: Table<u64, Option<CgroupPath>>,
     /// What the files around processes say.
     #[serde(default, skip_serializing_if = "Table::is_empty")]
-    origins: Table<Pid, Option<Origin>>,
+    provenances: Table<Pid, Option<Provenance>>,
     /// Socket units; `None` when they were not asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     socket_units: Option<Read<Vec<SocketUnit>>>,

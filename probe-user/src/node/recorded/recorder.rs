@@ -11,8 +11,8 @@ use crate::model::{
     ChainId, Cilium, CiliumPolicy, CiliumPolicyOf, ConnectAsk, Connected, Connections, Container,
     ContainerRef, Element, Flow, FlowFilter, Frontend, Host, InputFound, InputQuery, IpSet,
     IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute, Neighbour,
-    NetSettings, Netns, NetnsId, Origin, OtherSocket, Owners, Pid, PolicyRule, PortFacts,
-    PortSocket, Process, Read, Relay, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId,
+    NetSettings, Netns, NetnsId, OtherSocket, Owners, Pid, PolicyRule, PortFacts, PortSocket,
+    Process, Provenance, Read, Relay, Route, RouteFound, RouteQuery, Rule, Ruleset, Set, SetId,
     Socket, SocketFile, SocketFilter, SocketInode, SocketUnit, SourceReport, TlsAsk, Transparent,
     Watched,
 };
@@ -168,8 +168,8 @@ impl Processes for Recorder<'_> {
         keep!(self.cgroup_paths, id, self.node.cgroup_path(id))
     }
 
-    fn origin(&self, pid: Pid) -> Read<Option<Origin>> {
-        keep!(self.origins, pid, self.node.origin(pid))
+    fn provenance(&self, pid: Pid) -> Read<Option<Provenance>> {
+        keep!(self.provenances, pid, self.node.provenance(pid))
     }
 
     fn socket_units(&self) -> Read<Vec<SocketUnit>> {

@@ -207,12 +207,12 @@ impl Names {
             process.monitored.iter_mut().for_each(|one| self.reference(&mut one.container));
             process.ancestors.iter_mut().for_each(|a| replace(&mut a.comm, program));
         }
-        for origin in facts.origins.iter_mut().filter_map(|a| a.read.value.as_mut()) {
-            if let Some(package) = &mut origin.package {
+        for found in facts.provenances.iter_mut().filter_map(|a| a.read.value.as_mut()) {
+            if let Some(package) = &mut found.package {
                 replace_some(&mut package.name, program);
                 replace_some(&mut package.why, |why| self.message(why));
             }
-            if let Some(repository) = &mut origin.repository {
+            if let Some(repository) = &mut found.repository {
                 replace(&mut repository.directory, |path| self.path(path));
                 replace_some(&mut repository.branch, |name| self.name(Kind::Name, name));
                 replace_some(&mut repository.commit, |id| self.id(id));

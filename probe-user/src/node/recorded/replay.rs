@@ -11,9 +11,9 @@ use crate::model::{
     ChainId, Cilium, CiliumPolicy, CiliumPolicyOf, ConnectAsk, Connected, Connections, Container,
     ContainerRef, Element, Flow, FlowFilter, Frontend, Gap, GapKind, Host, Impact, InputFound,
     InputQuery, IpSet, IpSetId, KernelPort, KubeAsk, KubeContext, KubeObjects, Link, LocalRoute,
-    Neighbour, NetSettings, Netns, NetnsId, Origin, OtherSocket, Owners, Pid, PolicyRule,
-    PortFacts, PortSocket, Process, Read, Relay, Route, RouteFound, RouteQuery, Rule, Ruleset, Set,
-    SetId, Socket, SocketFile, SocketFilter, SocketInode, SocketUnit, SourceReport, TlsAsk,
+    Neighbour, NetSettings, Netns, NetnsId, OtherSocket, Owners, Pid, PolicyRule, PortFacts,
+    PortSocket, Process, Provenance, Read, Relay, Route, RouteFound, RouteQuery, Rule, Ruleset,
+    Set, SetId, Socket, SocketFile, SocketFilter, SocketInode, SocketUnit, SourceReport, TlsAsk,
     Transparent, Watched,
 };
 use crate::node::{
@@ -265,8 +265,8 @@ impl Processes for Recorded {
     }
 
     // Nothing depends on these: what was not recorded is not told.
-    fn origin(&self, pid: Pid) -> Read<Option<Origin>> {
-        self.recording.facts.origins.get(&pid).cloned().unwrap_or_default()
+    fn provenance(&self, pid: Pid) -> Read<Option<Provenance>> {
+        self.recording.facts.provenances.get(&pid).cloned().unwrap_or_default()
     }
 
     fn socket_units(&self) -> Read<Vec<SocketUnit>> {

@@ -7,7 +7,6 @@ use crate::model::{
 
 fn process(cgroup: &str) -> Process {
     Process {
-        fs: None,
         monitored: None,
         pid: 812,
         start: StartTime(1),
@@ -18,6 +17,7 @@ fn process(cgroup: &str) -> Process {
         cwd: None,
         uid: 0,
         own_word: false,
+        fs: None,
         user: Some("me".to_owned()),
         nspid: vec![812],
         netns: None,

@@ -482,8 +482,8 @@ impl<'a> From<&'a model::End> for End<'a> {
             certificate: end.certificate.as_ref().map(Into::into),
             unit: end.unit.as_deref(),
             socket_units: end.socket_units.iter().map(Into::into).collect(),
-            package: end.origin.as_ref().and_then(|o| o.package.as_ref()).map(Into::into),
-            repository: end.origin.as_ref().and_then(|o| o.repository.as_ref()).map(Into::into),
+            package: end.provenance.as_ref().and_then(|o| o.package.as_ref()).map(Into::into),
+            repository: end.provenance.as_ref().and_then(|o| o.repository.as_ref()).map(Into::into),
             session: end.session.as_ref().map(Into::into),
             evidence: end.evidence.iter().map(Into::into).collect(),
         }

@@ -11,8 +11,8 @@ mod fleet;
 mod flows;
 mod held;
 mod list;
-mod origin;
 mod owner;
+mod provenance;
 mod unix;
 mod wait;
 
@@ -34,8 +34,8 @@ pub use fleet::*;
 pub use flows::*;
 pub use held::*;
 pub use list::*;
-pub use origin::*;
 pub use owner::*;
+pub use provenance::*;
 pub use unix::*;
 pub use wait::*;
 

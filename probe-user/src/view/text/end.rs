@@ -288,8 +288,8 @@ fn turn_to(page: &mut Page<'_>, indent: &str, end: &End, verbose: bool) {
         entry("socket", &format!("{name}, which starts {service}{file}"));
     }
     let process = end.processes.first().map_or("", |process| process.name());
-    if let Some(origin) = &end.origin {
-        if let Some(package) = &origin.package {
+    if let Some(found) = &end.provenance {
+        if let Some(package) = &found.package {
             let manager = package.manager.as_str();
             match (&package.name, &package.why) {
                 (Some(name), _) if verbose || name != process => {
@@ -301,7 +301,7 @@ fn turn_to(page: &mut Page<'_>, indent: &str, end: &End, verbose: bool) {
                 _ => {}
             }
         }
-        if let Some(repository) = &origin.repository {
+        if let Some(repository) = &found.repository {
             let at = match (&repository.branch, &repository.commit) {
                 (Some(branch), _) => format!(", branch {}", style.text(branch)),
                 (None, Some(commit)) => format!(", commit {}", style.text(commit)),

@@ -8,7 +8,7 @@ use super::{Pid, Port, Proto, Socket};
 
 /// What the files around a process say of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Origin {
+pub struct Provenance {
     /// Whose its executable is; `None` where no package manager has a say in it.
     pub package: Option<Package>,
     /// The git repository that its working directory is in.

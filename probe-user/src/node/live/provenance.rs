@@ -7,7 +7,7 @@ use super::LiveNode;
 use super::reader::Tree;
 use super::safefs::Unreadable;
 use crate::model::{
-    Origin, Package, PackageManager, Pid, Process, Read, Repository, SocketUnit, apk_owner,
+    Package, PackageManager, Pid, Process, Provenance, Read, Repository, SocketUnit, apk_owner,
     checked_out,
 };
 
@@ -43,17 +43,17 @@ const UNIT_DIRECTORIES: [&str; 9] = [
 
 impl LiveNode {
     /// What the files around a process say of it.
-    pub(super) fn origin_of(&self, pid: Pid) -> Read<Option<Origin>> {
+    pub(super) fn provenance_of(&self, pid: Pid) -> Read<Option<Provenance>> {
         let Some(process) = self.process(pid) else { return Read::default() };
         let Some(_reading) = self.timeout.begin() else { return Read::default() };
         let root = self.root.join(pid.to_string());
         // What is not readable is not told: nothing depends on it.
         let Ok(tree) = self.reader.root_of(&root) else { return Read::default() };
-        let origin = Origin {
+        let found = Provenance {
             package: package(&tree.part("packages"), &process),
             repository: process.cwd.as_deref().and_then(|cwd| repository(&tree.part("git"), cwd)),
         };
-        Read::whole(Some(origin))
+        Read::whole(Some(found))
     }
 
     /// The socket units of this system, by their files.
