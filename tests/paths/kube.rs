@@ -324,3 +324,30 @@ fn a_policy_is_named_beside_the_rule_that_stops_the_rest() -> Test {
     }
     Ok(())
 }
+
+#[test]
+fn a_proxys_own_connection_goes_past_the_rule_that_leaves_its_user_alone() -> Test {
+    lab::root_or_skip!();
+    const PROXY: u32 = 61_337;
+    let mut node = Node::new()?;
+    let (port, app) = (lab::unused_port()?, lab::unused_port()?);
+    let ip = node.ip();
+    node.serve_here("app", &format!("tcp {ip}:{app}"))?;
+    let argv = ["socat", &format!("TCP-LISTEN:{port},fork"), &format!("TCP:{ip}:{app}")];
+    let listens = format!("tcp 0.0.0.0:{port}");
+    let _proxy = node.lab.listen_like_a_user(node.host(), PROXY, &listens, &argv)?;
+    // As a mesh's sidecar: all but its own goes through it.
+    let rules = format!(
+        "*nat\n:ISTIO_OUTPUT - [0:0]\n-A OUTPUT -p tcp -d {ip} --dport {app} -j ISTIO_OUTPUT\n\
+         -A ISTIO_OUTPUT -m owner --uid-owner {PROXY} -j RETURN\n\
+         -A ISTIO_OUTPUT -p tcp -j REDIRECT --to-ports {port}\nCOMMIT\n"
+    );
+    node.lab.iptables(node.host(), Backend::Nft, &rules)?;
+    let run = node.lab.whereis(&[&format!("{port}/tcp")])?;
+    let paths = run.paths_in(node.host())?;
+    let [path] = paths.as_slice() else { anyhow::bail!("{}", run.stdout) };
+    let last = path.steps().last().cloned().unwrap_or_default();
+    ensure!(last.contains(&format!("{ip}:{app}")), "{:?}", path.steps());
+    ensure!(!run.stdout.contains("the user who connects"), "{}", run.stdout);
+    Ok(())
+}
