@@ -182,7 +182,7 @@ fn rules_and_api_that_differ_are_told() -> Test {
     let found = findings(&run);
     ensure!(found[0].contains("NodePort 30091/tcp in the API, and no rule"), "{found:?}");
     let cause = run.json["answers"][0]["findings"][0]["cause"].as_str().unwrap_or_default();
-    ensure!(cause.contains("rules for other NodePorts"), "{cause}");
+    ensure!(cause.contains("kube-proxy does not seem to run on this node"), "{cause}");
     // Rules of a Service that is gone.
     cluster.kubectl(&["delete", "service", "old"])?;
     let run = cluster.whereis(&["30090/tcp"])?;

@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use anyhow::{Context as _, ensure};
 use lab::kube::{Endpoint, NftShape, Proxy, Service, Shape};
 use lab::{Backend, Test};
 
@@ -272,4 +273,81 @@ fn node_ports_of_nftables_mode_on_all_addresses() -> Test {
             case("outside", node.ip(), WEB),
         ],
     )
+}
+
+/// A pod behind a port, and the chains that a plug-in writes for a policy which lets in one
+/// address: in FORWARD, and what stops the rest.
+fn limited(backend: Backend, chains: &str, said: &str) -> Test {
+    let mut node = Node::new()?;
+    let (port, inner) = (lab::unused_port()?, lab::unused_port()?);
+    let ip = node.serve_in_pod("web", inner)?;
+    let nat = format!(
+        "*nat\n-A PREROUTING -p tcp --dport {port} -j DNAT --to-destination {ip}:{inner}\nCOMMIT\n"
+    );
+    let chains = chains.replace("POD", &ip.to_string()).replace("PORT", &inner.to_string());
+    node.lab.iptables(node.host(), backend, &(nat + &chains))?;
+    let run = node.lab.whereis(&[&port.to_string()])?;
+    let all = run.answer()?["reachable"].as_array().cloned().unwrap_or_default();
+    let outside = all.iter().find(|one| one["from"] == "outside").context("nothing is said")?;
+    let why = outside["why"].as_str().unwrap_or_default();
+    // Who the client is decides.
+    ensure!(outside["reachable"].is_null() && why.contains(said), "{why}");
+    Ok(())
+}
+
+#[test]
+fn a_policy_is_named_beside_the_rule_that_stops_the_rest() -> Test {
+    lab::root_or_skip!();
+    for backend in Backend::ALL {
+        let calico = "*filter\n:cali-FORWARD - [0:0]\n:cali-tw-web - [0:0]\n:cali-pi-web - [0:0]\n\
+            -A FORWARD -m comment --comment \"cali:wUHhoiAYhphO9Mso\" -j cali-FORWARD\n\
+            -A cali-FORWARD -d POD -g cali-tw-web\n\
+            -A cali-tw-web -j MARK --set-xmark 0x0/0x10000\n\
+            -A cali-tw-web -m comment --comment \"cali:9d0Hk\" -j cali-pi-web\n\
+            -A cali-tw-web -m mark --mark 0x10000/0x10000 -j RETURN\n\
+            -A cali-tw-web -m comment --comment \"Drop if no policies passed packet\" -j DROP\n\
+            -A cali-pi-web -s 203.0.113.7/32 -p tcp -m comment --comment \"cali:xYz\" -m comment \
+            --comment \"Policy default/knp.default.allow-web ingress\" -m tcp --dport PORT -j MARK \
+            --set-xmark 0x10000/0x10000\nCOMMIT\n";
+        let said =
+            "NetworkPolicy (Calico) default/knp.default.allow-web lets in ip saddr 203.0.113.7";
+        limited(backend, calico, said)?;
+        let router = "*filter\n:KUBE-POD-FW-WEB - [0:0]\n:KUBE-NWPLCY-WEB - [0:0]\n\
+            -A FORWARD -d POD -j KUBE-POD-FW-WEB\n\
+            -A KUBE-POD-FW-WEB -m comment --comment \"run through nw policy allow-web\" -j KUBE-NWPLCY-WEB\n\
+            -A KUBE-POD-FW-WEB -m mark ! --mark 0x10000/0x10000 -j DROP\n\
+            -A KUBE-NWPLCY-WEB -s 203.0.113.7/32 -m comment --comment \"rule to ACCEPT traffic from \
+            source pods to dest pods selected by policy name allow-web namespace default\" -j MARK \
+            --set-xmark 0x10000/0x10000\nCOMMIT\n";
+        let said = "NetworkPolicy (kube-router) default/allow-web lets in ip saddr 203.0.113.7";
+        limited(backend, router, said)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_proxys_own_connection_goes_past_the_rule_that_leaves_its_user_alone() -> Test {
+    lab::root_or_skip!();
+    const PROXY: u32 = 61_337;
+    let mut node = Node::new()?;
+    let (port, app) = (lab::unused_port()?, lab::unused_port()?);
+    let ip = node.ip();
+    node.serve_here("app", &format!("tcp {ip}:{app}"))?;
+    let argv = ["socat", &format!("TCP-LISTEN:{port},fork"), &format!("TCP:{ip}:{app}")];
+    let listens = format!("tcp 0.0.0.0:{port}");
+    let _proxy = node.lab.listen_like_a_user(node.host(), PROXY, &listens, &argv)?;
+    // As a mesh's sidecar: all but its own goes through it.
+    let rules = format!(
+        "*nat\n:ISTIO_OUTPUT - [0:0]\n-A OUTPUT -p tcp -d {ip} --dport {app} -j ISTIO_OUTPUT\n\
+         -A ISTIO_OUTPUT -m owner --uid-owner {PROXY} -j RETURN\n\
+         -A ISTIO_OUTPUT -p tcp -j REDIRECT --to-ports {port}\nCOMMIT\n"
+    );
+    node.lab.iptables(node.host(), Backend::Nft, &rules)?;
+    let run = node.lab.whereis(&[&format!("{port}/tcp")])?;
+    let paths = run.paths_in(node.host())?;
+    let [path] = paths.as_slice() else { anyhow::bail!("{}", run.stdout) };
+    let last = path.steps().last().cloned().unwrap_or_default();
+    ensure!(last.contains(&format!("{ip}:{app}")), "{:?}", path.steps());
+    ensure!(!run.stdout.contains("the user who connects"), "{}", run.stdout);
+    Ok(())
 }

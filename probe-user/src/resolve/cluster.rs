@@ -93,7 +93,7 @@ fn of_service(facts: &Facts<'_>, path: &Path) -> Option<Cluster> {
     }
     let manager = holder(facts, netns, CONTROLLER_MANAGER)?;
     let mut cluster = by_arguments(&manager).filter(|cluster| !cluster.name.is_empty())?;
-    cluster.source.push_str(" of the kube-controller-manager there");
+    cluster.source.push_str(", on the node of its rules");
     // What it runs on says nothing of where the path ends.
     (cluster.role, cluster.node) = (None, None);
     Some(cluster)

@@ -245,6 +245,7 @@ fn name_cluster(cluster: &Cluster, path: &mut Path) {
         Some(known) => {
             if let Some(node) = node.filter(|_| known.node.is_none() && !off_node) {
                 known.node = Some(node.name.clone());
+                known.role = known.role.take().or_else(|| node.roles.first().cloned());
             }
             if known.name.is_empty() && !off_node {
                 known.name = named(cluster, None).name;

@@ -19,6 +19,7 @@ mod hops;
 mod in_the_way;
 mod judge;
 mod neighbours;
+mod policy;
 mod send;
 mod senders;
 mod stage;

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use whereis_port_rules::dialect::{self, Meaning};
 use whereis_port_rules::{Fate, Outcome, Packet, SeenAs, traverse};
 
-use super::{Arrival, StopKind, Way, hops, ruleset};
+use super::{Arrival, StopKind, Way, hops, policy, ruleset};
 use crate::model::{
     Advice, BaseChain, ChainKind, Command, Container, End, FixKind, Hook, NetnsId, Rejection,
     Ruleset, Service,
@@ -122,7 +122,7 @@ pub(super) fn pass_part(
             }
             match outcome.fate {
                 Fate::Passes => passed.push(through(facts, &way, &packet, outcome)),
-                _ => ended.push(stopped(&way, outcome)),
+                _ => ended.push(stopped(facts, &way, outcome)),
             }
         }
     }
@@ -165,7 +165,7 @@ fn through(facts: &Facts<'_>, way: &Way, before: &Packet, outcome: &Outcome) -> 
     (way, outcome.packet.clone())
 }
 
-fn stopped(way: &Way, outcome: &Outcome) -> Arrival {
+fn stopped(facts: &Facts<'_>, way: &Way, outcome: &Outcome) -> Arrival {
     let way = branch(way, outcome);
     let meaning = dialect::meaning(&outcome.trail);
     let rule = hops::deciding_rule(outcome);
@@ -205,6 +205,10 @@ fn stopped(way: &Way, outcome: &Outcome) -> Arrival {
         Fate::Queued => (StopKind::Unknown, format!("a program in user space decides: {rule}")),
         Fate::Unknown | Fate::Passes => (StopKind::Unknown, TOO_MANY.to_owned()),
     };
+    let by_policy = matches!(kind, StopKind::Dropped | StopKind::Rejected)
+        .then(|| policy::words(facts, &outcome.trail.last()?.chain))
+        .flatten();
+    let why = by_policy.map_or(why.clone(), |words| format!("{why}; {words}"));
     let mut arrival = way.stop_with(kind, why, None, end);
     arrival.more = outcome.more;
     arrival

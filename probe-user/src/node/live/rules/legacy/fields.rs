@@ -36,7 +36,8 @@ pub(super) fn rule(number: u64, entry: &Entry<'_>, index: &Index, ipv6: bool) ->
         };
         match xt::match_of(&String::from_utf8_lossy(name), revision, ipv6, data) {
             MatchInfo::Match(test) => exprs.push(Expr::Match(test.into())),
-            MatchInfo::Comment(text) => comment = comment.or(Some(text)),
+            // Of several the last one, as of nf_tables: the first is often a number.
+            MatchInfo::Comment(text) => comment = Some(text),
         }
     }
     exprs.extend(target(entry, index, ipv6));

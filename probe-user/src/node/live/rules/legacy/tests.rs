@@ -333,7 +333,7 @@ fn comments_and_counters_are_the_rules() {
         assert_eq!(rules[0].comment.as_deref(), Some("web: \u{e9}"));
         let [Expr::Target(target)] = &rules[0].exprs[2..] else { panic!("{rules:?}") };
         assert!(matches!(**target, XtTarget::Redirect(_)));
-        assert_eq!(rules[1].comment.as_deref(), Some("x"));
+        assert_eq!(rules[1].comment.as_deref(), Some("y"));
         assert_eq!(rules[1].exprs.len(), 2);
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.send_to(b"x", "127.0.0.1:9").unwrap();
