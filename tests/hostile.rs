@@ -162,3 +162,16 @@ fn without_any_thread_there_is_an_answer() -> Test {
     }
     Ok(())
 }
+
+#[test]
+fn a_path_that_is_asked_for_on_a_file_system_that_does_not_answer() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let fuse = lab.fuse("stat /mnt/s > /dev/null")?;
+    fuse.silence()?;
+    let run = lab.tool().inside(&fuse.mounts).args(&["--json", "/mnt/s"]).run()?;
+    let answer = &run.json["unix"][0];
+    ensure!(answer["file"] == "unknown" && answer["stale"] == false, "{}", run.stdout);
+    ensure!(answer["verdict"] == "unknown" && run.code == Some(3), "{:?} {answer}", run.code);
+    Ok(())
+}
