@@ -9,6 +9,8 @@ mod cni;
 mod dnat;
 #[path = "paths/docker.rs"]
 mod docker;
+#[path = "paths/engines.rs"]
+mod engines;
 #[path = "paths/from.rs"]
 mod from;
 #[path = "paths/in_the_way.rs"]

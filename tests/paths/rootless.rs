@@ -39,7 +39,7 @@ const AS_USER: &str = r#"
         CONTAINERS_CONF="$dir/podman.conf" DIR="$dir" "$@"
 "#;
 
-/// Two containers, one with ports by rootlessport, and one with a namespace that pasta is told
+/// Three containers, one with ports by rootlessport, one in a pod, and one with a namespace that pasta is told
 /// to serve as Podman 5 tells it; then waits for a word to start the API.
 const PODMAN: &str = r#"
     set -e
@@ -51,7 +51,10 @@ const PODMAN: &str = r#"
         /bin/lab-helper listen tcp 0.0.0.0:80 udp 0.0.0.0:53 --answer rs1
     podman run --detach --name ps1 $limits --network none --rootfs "$DIR/home/image" \
         /bin/lab-helper listen tcp 0.0.0.0:80 --answer ps1
-    for name in rs1 ps1; do
+    podman pod create --name lab-pod --publish "$4:80"
+    podman run --detach --name pod1 $limits --pod lab-pod --rootfs "$DIR/home/image2" \
+        /bin/lab-helper listen tcp 0.0.0.0:80 --answer pod1
+    for name in rs1 ps1 pod1; do
         podman inspect $name --format '{{.State.Pid}}' >"$DIR/home/$name.pid"
     done
     netns=$XDG_RUNTIME_DIR/netns/netns-11111111-2222-3333-4444-555555555555
@@ -85,11 +88,11 @@ fn start(node: &Node, script: &str, args: &[&str]) -> Result<lab::Proc> {
         std::fs::write(lab.dir().join("podman.conf"), conf)?;
         std::fs::create_dir_all(lab.dir().join("home"))?;
         let image = lab.dir().join("image");
-        let copied = std::process::Command::new("cp")
-            .arg("-a")
-            .args([&image, &lab.dir().join("home/image")])
-            .status()?;
-        ensure!(copied.success(), "copying {}", image.display());
+        for copy in ["home/image", "home/image2"] {
+            let mut cp = std::process::Command::new("cp");
+            let copied = cp.arg("-a").args([&image, &lab.dir().join(copy)]).status()?;
+            ensure!(copied.success(), "copying {}", image.display());
+        }
     }
     let script = format!("exec 2>\"$DIR/home/log\"\n{script}");
     let mut argv = vec!["unshare", "-m", "--propagation", "private", "sh", "-c", AS_USER, "sh"];
@@ -133,13 +136,14 @@ fn wait_to_answer(netns: &Netns, proto: &str, to: std::net::SocketAddr) -> Test 
 #[test]
 fn ports_of_a_users_podman_end_in_the_container() -> Test {
     lab::rules_or_skip!();
-    if missing(&["podman", "slirp4netns", "pasta", "newuidmap", "runc", "busybox"]) {
+    let catatonit = "catatonit";
+    if missing(&["podman", "slirp4netns", "pasta", "newuidmap", "runc", "busybox", catatonit]) {
         return Ok(());
     }
     let mut node = Node::new()?;
     let (tcp, udp, pasta) = (lab::unused_port()?, lab::unused_port()?, lab::unused_port()?);
-    let ports = [tcp, udp, pasta].map(|port| port.to_string());
-    let mut user = start(&node, PODMAN, &[&ports[0], &ports[1], &ports[2]])?;
+    let ports = [tcp, udp, pasta, lab::unused_port()?].map(|port| port.to_string());
+    let mut user = start(&node, PODMAN, &[&ports[0], &ports[1], &ports[2], &ports[3]])?;
     wait_for(&node, &mut user, "home/ready")?;
     let (rs1, ps1) = (served(&mut node, "rs1")?, served(&mut node, "ps1")?);
     let host = node.host().clone();
@@ -192,6 +196,18 @@ fn ports_of_a_users_podman_end_in_the_container() -> Test {
     // The same as that user, who has no other right.
     let tool = node.lab.tool().uid(UID).args(&["--json", &ports[0]]);
     named(&tool.run()?, "tcp")?;
+    // A pod has a name, and is found by it.
+    let pod1 = served(&mut node, "pod1")?;
+    node.check(&ports[3], &[case("loopback", LOOPBACK, &["pod1"])])?;
+    let run = node.lab.whereis(&[&ports[3]])?;
+    let path = run.path_in(&host)?;
+    ensure!(path.pid() == Some(pod1.into()), "{}", path.0);
+    ensure!(path.end()["pod"]["name"] == "lab-pod", "{}", path.0);
+    let run = node.lab.whereis(&["--pod", "lab-pod"])?;
+    let asked: Vec<_> = run.json["answers"].as_array().into_iter().flatten().collect();
+    let published: u64 = ports[3].parse()?;
+    let is_it = |one: &&serde_json::Value| one["query"]["first_port"] == published;
+    ensure!(asked.iter().any(is_it), "{}", run.stdout);
     let list = node.lab.whereis(&["list", "--container", "rs1"])?;
     let rows = list.listeners()?;
     let listed = rows.iter().filter(|row| row.netns() == Some(host.inode));
@@ -295,5 +311,25 @@ fn a_port_of_rootlesskit_ends_in_its_namespace() -> Test {
     let tool = node.lab.tool().uid(UID).args(&["--json", &ports[0]]);
     let run = tool.run()?;
     ensure!(run.path_in(&host)?.pid() == Some(pid.into()), "{}", run.stdout);
+    Ok(())
+}
+
+#[test]
+fn a_forwarder_that_names_a_socket_of_another_is_not_believed() -> Test {
+    lab::root_or_skip!();
+    let lab = lab::Lab::new()?;
+    let (port, state) = (lab::unused_port()?, lab.dir().join("state"));
+    std::fs::create_dir_all(&state)?;
+    let _silent = lab.silent_in("silent", &state, 1)?;
+    std::os::unix::fs::symlink(state.join("0"), state.join("api.sock"))?;
+    let option = format!("--state-dir={}", state.display());
+    let argv = ["rootlesskit", option.as_str(), "sh"];
+    let liar = lab.listen_like_a_user(lab.host(), UID, &format!("tcp 0.0.0.0:{port}"), &argv)?;
+    let run = lab.whereis(&[&port.to_string()])?;
+    ensure!(run.took < std::time::Duration::from_secs(10), "it took {:?}", run.took);
+    let path = run.path_in(lab.host())?;
+    ensure!(path.ending() == "elsewhere", "{}", path.0);
+    ensure!(path.pid() == Some(liar.pid.into()), "{}", path.0);
+    ensure!(run.gap_text().contains("another process listens there"), "{}", run.gap_text());
     Ok(())
 }

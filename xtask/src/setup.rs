@@ -35,6 +35,11 @@ const NEEDS: &[Need] = &[
     Need { program: "podman", package: "podman", why: "publishes ports in its own way" },
     Need { program: "/usr/lib/podman/netavark", package: "netavark", why: "is podman's network" },
     Need { program: "/usr/lib/podman/aardvark-dns", package: "aardvark-dns", why: "names for it" },
+    Need {
+        program: "catatonit",
+        package: "catatonit",
+        why: "holds the namespaces of podman's pods",
+    },
     Need { program: "pasta", package: "passt", why: "forwards ports of rootless containers" },
     Need { program: "slirp4netns", package: "slirp4netns", why: "does it as well" },
     Need { program: "rootlesskit", package: "rootlesskit", why: "does it for rootless Docker" },

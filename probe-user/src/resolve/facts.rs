@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use crate::model::{
     Address, Container, ContainerRef, Gap, GapKind, GapSource, Host, Impact, Link, Netns, NetnsId,
-    NetnsName, NetnsRef, ObjectName, Owners, Pid, Process, Socket, SocketInode, Watched,
+    NetnsName, NetnsRef, ObjectName, Owners, Pid, Process, Runtime, Socket, SocketInode, Watched,
 };
 use crate::node::Node;
 use crate::resolve::budget::Budget;
@@ -269,6 +269,8 @@ impl<'a> Facts<'a> {
 fn network_name(container: &Container) -> String {
     match container.pod.as_ref().map(|pod| (&pod.namespace, &pod.name)) {
         Some((Some(namespace), Some(name))) => format!("{namespace}/{name}"),
+        // Podman's pods are in no namespace of names.
+        Some((None, Some(name))) if container.runtime == Runtime::Podman => name.clone(),
         _ => container_name(container),
     }
 }

@@ -149,9 +149,12 @@ impl Containers {
 
     pub(super) fn find_daemons(&self, state: &mut State) {
         if state.usual.is_none() {
-            let (host, gaps) = (self.docker_host.as_deref(), &mut state.unreachable);
-            let (procs, root) = (&self.procs, &self.root);
-            let daemons = daemons::at_usual_places(procs, root, host, self.limits, gaps);
+            let (procs, root, gaps) = (&self.procs, &self.root, &mut state.unreachable);
+            let host = self.docker_host.clone().or_else(|| {
+                let root = procs.reader().open(root, Whose::own(root)).ok()?;
+                self.context.host(&root)
+            });
+            let daemons = daemons::at_usual_places(procs, root, host.as_deref(), self.limits, gaps);
             let listeners = runtimes::at_usual_places(procs, root, self.limits, gaps);
             state.usual = Some((daemons, listeners));
         }

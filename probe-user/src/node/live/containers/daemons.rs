@@ -197,7 +197,7 @@ impl Daemon {
 }
 
 /// Daemons at the usual places of the tool's own mount namespace, whose root is
-/// `root`; `docker_host` is `$DOCKER_HOST`.
+/// `root`; `docker_host` is `$DOCKER_HOST`, or that of the context in use.
 pub(super) fn at_usual_places(
     procs: &Procs,
     root: &Path,
@@ -248,7 +248,7 @@ pub(super) fn at_usual_places(
                     GapSource::new(GapKind::Runtime, format!("Docker API ({path})")),
                     error.to_string(),
                 )
-                .remedy("correct DOCKER_HOST"),
+                .remedy("correct DOCKER_HOST, or the context of Docker"),
             ),
             Err(error) => {
                 gaps.push(Gap::new(

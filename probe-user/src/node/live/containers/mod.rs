@@ -6,6 +6,7 @@
 
 mod all;
 mod asked;
+mod contexts;
 mod daemons;
 mod differ;
 mod docker;
@@ -45,6 +46,7 @@ pub(super) struct Containers {
     /// The root of the tool's own mount namespace.
     root: PathBuf,
     docker_host: Option<String>,
+    context: contexts::Chosen,
     limits: Limits,
     state: Mutex<State>,
 }
@@ -109,6 +111,7 @@ impl Containers {
             procs: Procs::new(proc, reader),
             root: PathBuf::from("/"),
             docker_host: std::env::var("DOCKER_HOST").ok(),
+            context: contexts::Chosen::by_environment(),
             limits: Limits::USUAL,
             state: Mutex::default(),
         }

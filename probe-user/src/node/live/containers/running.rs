@@ -21,6 +21,9 @@ const SOCKETS_OF_THE_MACHINE: usize = 64;
 /// The largest configuration file of containerd that is read, in bytes.
 const MAX_CONFIG: usize = 256 * 1024;
 
+/// How many files of a directory of them.
+const CONFIGS: usize = 64;
+
 /// In what way a daemon can be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -106,8 +109,15 @@ pub(super) fn running(procs: &Procs) -> Vec<Running> {
 }
 
 /// A configuration file of a daemon outside of all containers: one inside could
-/// let its reader wait.
+/// let its reader wait. Of a directory, with a slash at its end, all that are in it.
 fn config(procs: &Procs, pid: Pid, path: &Path) -> Option<String> {
+    if path.to_string_lossy().ends_with('/') {
+        let mut names = procs.root(pid).ok()?.list(path, CONFIGS).ok()?;
+        names.retain(|name| Path::new(name).extension().is_some_and(|end| end == "conf"));
+        names.sort();
+        let texts = names.iter().filter_map(|name| config(procs, pid, &path.join(name)));
+        return Some(texts.collect::<Vec<_>>().join("\n"));
+    }
     let content = procs.root(pid).ok()?.read(path, MAX_CONFIG).ok()?;
     Some(String::from_utf8_lossy(&content).into_owned())
 }
@@ -177,7 +187,16 @@ fn cri(comm: &str, argv: &[String], config: impl Fn(&Path) -> Option<String>) ->
             said
         }
         "crio" => {
-            let sockets = or(given(&["--listen"]), &["/var/run/crio/crio.sock"]);
+            let mut sockets = given(&["--listen"]);
+            if sockets.is_empty() {
+                let file = or(given(&["-c", "--config"]), &["/etc/crio/crio.conf"]);
+                let more = or(given(&["-d", "--config-dir"]), &["/etc/crio/crio.conf.d"]);
+                // What is read later counts more.
+                let texts = file.into_iter().chain(more.iter().map(|dir| format!("{dir}/")));
+                let said = texts.filter_map(|path| config(Path::new(&path)));
+                sockets = said.filter_map(|text| crio_config(&text)).last().into_iter().collect();
+            }
+            let sockets = or(sockets, &["/var/run/crio/crio.sock"]);
             Said { sockets, ..Said::default() }
         }
         "cri-dockerd" => {
@@ -201,10 +220,33 @@ fn cri(comm: &str, argv: &[String], config: impl Fn(&Path) -> Option<String>) ->
     Some(said)
 }
 
+/// Where CRI-O's configuration says that it listens: `listen` of its section `crio.api`.
+fn crio_config(text: &str) -> Option<String> {
+    let of_api = |(section, key, value): (&str, &str, &str)| {
+        (section == "[crio.api]" && key == "listen").then(|| value.to_owned())
+    };
+    let found = settings(text).into_iter().rev().find_map(of_api);
+    let plain = found.map(|path| path.strip_prefix("unix://").map(str::to_owned).unwrap_or(path));
+    plain.filter(|path| path.starts_with('/'))
+}
+
 /// The two settings of containerd's `config.toml` that say where things are:
 /// `state`, and `address` of its section `grpc`.
 fn containerd_config(text: &str) -> Said {
     let mut said = Said::default();
+    for (section, key, value) in settings(text) {
+        match (section, key) {
+            ("", "state") => said.states.push(value.to_owned()),
+            ("[grpc]", "address") => said.sockets.push(value.to_owned()),
+            _ => {}
+        }
+    }
+    said
+}
+
+/// The texts in a file of TOML: section, key and value.
+fn settings(text: &str) -> Vec<(&str, &str, &str)> {
+    let mut all = Vec::new();
     let mut section = "";
     for line in text.lines().map(str::trim) {
         if line.starts_with('[') {
@@ -215,13 +257,9 @@ fn containerd_config(text: &str) -> Said {
         let quote = value.chars().next().filter(|c| matches!(c, '"' | '\''));
         let Some(quote) = quote else { continue };
         let Some((value, _)) = value[1..].split_once(quote) else { continue };
-        match (section, key.trim()) {
-            ("", "state") => said.states.push(value.to_owned()),
-            ("[grpc]", "address") => said.sockets.push(value.to_owned()),
-            _ => {}
-        }
+        all.push((section, key.trim(), value));
     }
-    said
+    all
 }
 
 #[cfg(feature = "fuzzing")]
@@ -301,6 +339,28 @@ mod tests {
         ] {
             assert_eq!(cri_sockets(line)[0], socket, "{line}");
         }
+    }
+
+    #[test]
+    fn crios_configuration_says_where_it_listens_and_the_last_word_counts() {
+        let sockets = |line: &str| {
+            let read = |path: &Path| match path.to_str().unwrap() {
+                "/etc/crio/crio.conf" => Some("[crio]\n[crio.api]\nlisten = \"/a.sock\"\n"),
+                "/etc/crio/crio.conf.d/" => {
+                    Some("[crio.api]\n# listen = \"/no\"\nlisten = '/b.sock'\n")
+                }
+                "/x.conf" => Some("[crio.metrics]\nlisten = \"/no\"\n"),
+                _ => None,
+            };
+            cri("crio", &argv(line), |path| read(path).map(str::to_owned)).unwrap().sockets
+        };
+        assert_eq!(sockets("crio"), ["/b.sock"]);
+        assert_eq!(sockets("crio -d /none"), ["/a.sock"]);
+        assert_eq!(
+            sockets("crio --config /x.conf --config-dir /none"),
+            ["/var/run/crio/crio.sock"]
+        );
+        assert_eq!(sockets("crio --listen /c.sock"), ["/c.sock"]);
     }
 
     #[test]

@@ -33,6 +33,7 @@ impl Lab {
         let mut containers = Containers::new(&dir.path().join("proc"), Reader::default());
         containers.root = dir.path().join("host");
         containers.docker_host = None;
+        containers.context = contexts::Chosen::default();
         // A slow test machine is no hung daemon.
         containers.limits.time = Duration::from_secs(20);
         Self { dir, containers }
