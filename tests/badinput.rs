@@ -60,7 +60,7 @@ fn a_question_and_a_command_at_once() -> Test {
 fn an_option_of_the_list_without_the_list() -> Test {
     check(&["80", "-o", "csv"], &["-o", "`list`"])?;
     check(&["80", "-6"], &["-6", "`list`"])?;
-    check(&["80", "--netns", "host"], &["--netns", "`list`"])?;
+    check(&["--netns", "host", "list"], &["--netns", "question"])?;
     check(&["doctor", "-t"], &["-t", "`list`"])
 }
 
