@@ -33,6 +33,8 @@ mod plain;
 mod podman;
 #[path = "paths/rootless.rs"]
 mod rootless;
+#[path = "paths/topologies.rs"]
+mod topologies;
 #[path = "paths/way_back.rs"]
 mod way_back;
 #[path = "paths/ways.rs"]

@@ -32,6 +32,16 @@ fn a_recording_gives_the_answer_of_the_node() -> Test {
     let replayed = lab.tool().netns(&web).args(&["--json", "--replay", file, "21401"]).run()?;
     let replayed_paths: Vec<&Value> =
         replayed.is_found()?.paths_in(lab.host())?.iter().map(|path| path.0).collect();
+    // What needs the files of each process is read for a question, and not for a list.
+    let without_files = |paths: &[&Value]| -> Vec<Value> {
+        let mut paths: Vec<Value> = paths.iter().map(|path| (*path).clone()).collect();
+        for end in paths.iter_mut().filter_map(|path| path["end"].as_object_mut()) {
+            end.remove("repository");
+            end.remove("package");
+        }
+        paths
+    };
+    let (live_paths, replayed_paths) = (without_files(&live_paths), without_files(&replayed_paths));
     ensure!(live_paths == replayed_paths, "{live_paths:#?}\n{replayed_paths:#?}");
 
     let again = lab.whereis(&["--replay", file, "21401"])?;

@@ -55,6 +55,9 @@ impl LiveNode {
     }
 }
 
+/// How many are tried a second time.
+const AGAIN: usize = 4;
+
 /// What a connection has come to.
 enum State {
     Begun(OwnedFd),
@@ -62,8 +65,27 @@ enum State {
     Done(Connected),
 }
 
-/// Connects from the namespace of this thread.
+/// Connects from the namespace of this thread. Where one port answers some and not others, its
+/// queue may have been full of the former: those are tried once more, each alone.
 fn each(to: &[SocketAddr]) -> Vec<Connected> {
+    let mut said = at_once(to);
+    let answered: Vec<u16> = to
+        .iter()
+        .zip(&said)
+        .filter(|(_, one)| matches!(one, Connected::Open | Connected::ClosedAtOnce))
+        .map(|(to, _)| to.port())
+        .collect();
+    let silent = |(to, one): (&SocketAddr, &Connected)| {
+        *one == Connected::TimedOut && answered.contains(&to.port())
+    };
+    let again: Vec<usize> = (0..to.len()).filter(|at| silent((&to[*at], &said[*at]))).collect();
+    for at in again.into_iter().take(AGAIN) {
+        said[at] = at_once(&to[at..=at]).pop().unwrap_or(Connected::NotTried);
+    }
+    said
+}
+
+fn at_once(to: &[SocketAddr]) -> Vec<Connected> {
     let mut states: Vec<State> = to.iter().map(begin).collect();
     let is_begun = |state: &State| matches!(state, State::Begun(_));
     wait(&mut states, LIMIT, PollFlags::OUT, is_begun, |fd| match sockopt::socket_error(&fd) {

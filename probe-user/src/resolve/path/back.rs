@@ -18,6 +18,10 @@ const ADDRESSES: usize = 8;
 /// How many networks a condition names.
 const NAMED: usize = 3;
 
+/// Addresses that stand for those of any other machine (RFC 5737, RFC 3849).
+const ANYWHERE4: std::net::Ipv4Addr = std::net::Ipv4Addr::new(198, 51, 100, 1);
+const ANYWHERE6: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+
 /// What `rp_filter` is set to for a way back by the same device.
 const STRICT: u8 = 1;
 
@@ -79,6 +83,35 @@ impl Walk<'_, '_> {
             }
         }
         Some(way)
+    }
+
+    /// Why an answer to a packet that came in gets nowhere, if it surely does not: the namespace
+    /// has no route to who sent it. Other machines may be on a network of the first namespace
+    /// that they come into; behind that they are beyond a gateway.
+    pub(super) fn no_way_back(&self, way: &Way, packet: &Packet) -> Option<String> {
+        let netns = packet.netns;
+        packet.iif.as_ref().filter(|nic| &*nic.name != "lo")?;
+        let routes = self.facts.take(self.facts.world.routes(&[netns]));
+        let ipv6 = packet.destination.is_ipv6();
+        let of_version = |r: &&crate::model::Route| r.destination.is_ipv6() == ipv6;
+        // One that has addresses has routes to their networks: without any, they were not read.
+        routes.iter().find(of_version)?;
+        let name = || self.facts.netns_ref(netns);
+        match packet.source {
+            Sender::Address(from) if from.is_ipv6() == ipv6 && !from.is_loopback() => {
+                (!senders::has_route(self.facts, netns, from)).then(|| {
+                    format!("its answer gets nowhere: no route of {} leads back to {from}", name())
+                })
+            }
+            Sender::Elsewhere if way.entered.len() > 1 => {
+                let by_gateway = routes.iter().filter(of_version).any(|r| r.gateway.is_some());
+                let somewhere = if ipv6 { ANYWHERE6.into() } else { ANYWHERE4.into() };
+                (!by_gateway && !senders::has_route(self.facts, netns, somewhere)).then(|| {
+                    format!("its answer gets nowhere: {} has no route to other networks", name())
+                })
+            }
+            _ => None,
+        }
     }
 
     fn input(&self, packet: &Packet, iif: &Nic, from: std::net::IpAddr) -> Option<InputFound> {

@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
-use whereis_port_rules::{Packet, SeenAs, Sender};
+use whereis_port_rules::{Nic, Packet, SeenAs, Sender};
 
 use super::neighbours::Neighbours;
 use super::senders::leads_outside;
-use super::{Arrival, Stop, StopKind, To, Walk, Way};
-use crate::model::{Container, Ending, Link, LinkKind, NetnsId, Port, RouteFound, RouteKind};
+use super::{Arrival, Stop, StopKind, To, Walk, Way, settings, stage};
+use crate::model::{Container, Ending, Hook, Link, LinkKind, NetnsId, Port, RouteFound, RouteKind};
 use crate::resolve::place::{at_address, by_device, locate};
 use crate::resolve::walk::{follow, nothing, off_node};
 
@@ -15,13 +15,23 @@ use crate::resolve::walk::{follow, nothing, off_node};
 /// interface, where that does not follow from the address.
 type Place = (NetnsId, IpAddr, Option<u32>);
 
-/// A packet leaves a namespace by an interface.
+/// A packet leaves a namespace by an interface. What goes over a bridge of another one passes the
+/// rules there, if that is set so (`br_netfilter`).
 pub(super) fn leave(
     walk: &Walk<'_, '_>,
     way: Way,
     packet: Packet,
     route: &RouteFound,
 ) -> Vec<Arrival> {
+    let next = route.gateway.unwrap_or(packet.destination);
+    let mut ended = Vec::new();
+    for way in walk.over_bridge(way, &packet, route.oif, next, &mut ended) {
+        ended.extend(arrive_next(walk, way, packet.clone(), route));
+    }
+    ended
+}
+
+fn arrive_next(walk: &Walk<'_, '_>, way: Way, packet: Packet, route: &RouteFound) -> Vec<Arrival> {
     let mut ended = Vec::new();
     if let Some(way) = walk.admitted_by_policy(way, &packet, route, &mut ended) {
         ended.extend(leave_admitted(walk, way, packet, route));
@@ -140,6 +150,50 @@ pub(super) fn seen_source(
 }
 
 impl Walk<'_, '_> {
+    /// What the rules of a bridge's namespace make of a packet between two of its ports: one of
+    /// them is the peer of `device`, where the packet is now. The rules for packets that are
+    /// forwarded see the bridge as the device at both ends.
+    pub(super) fn over_bridge(
+        &self,
+        way: Way,
+        packet: &Packet,
+        device: Option<u32>,
+        next: IpAddr,
+        ended: &mut Vec<Arrival>,
+    ) -> Vec<Way> {
+        let Some((netns, nic)) = self.filtering_bridge(packet.netns, device, next) else {
+            return vec![way];
+        };
+        let mut bridged = packet.clone();
+        bridged.netns = netns;
+        (bridged.iif, bridged.oif) = (Some(nic.clone()), Some(nic));
+        (bridged.uid, bridged.gid, bridged.mark, bridged.ct_mark) = (None, None, 0, 0);
+        (bridged.original, bridged.seen_as, bridged.tproxy) = (None, None, None);
+        let passed = stage::pass(self.facts, Hook::Forward, vec![(way, bridged)], ended);
+        passed.into_iter().map(|(way, _)| way).collect()
+    }
+
+    /// The bridge that a device's peer is a port of, in a namespace whose rules see what goes over
+    /// bridges, unless that namespace has the next hop itself.
+    fn filtering_bridge(
+        &self,
+        netns: NetnsId,
+        device: Option<u32>,
+        next: IpAddr,
+    ) -> Option<(NetnsId, Nic)> {
+        let facts = self.facts;
+        let links = facts.links_of(netns);
+        let link = links.iter().find(|l| Some(l.index) == device)?;
+        let place = link.peer_netns.filter(|place| *place != netns)?;
+        let theirs = facts.links_of(place);
+        let port = theirs.iter().find(|l| Some(l.index) == link.peer)?;
+        let is_bridge = |l: &&Link| Some(l.index) == port.master && l.kind == LinkKind::Bridge;
+        let bridge = theirs.iter().find(is_bridge)?;
+        let is_theirs = facts.addresses_of(place).iter().any(|a| a.address == next);
+        let filters = settings(facts, place)?.bridge_calls_iptables == Some(true);
+        (filters && !is_theirs).then(|| (place, self.nic(place, bridge.index)))
+    }
+
     /// The device that a socket sees a packet come in by: what a host sends to itself goes over
     /// loopback, and counts as come in by the device that has the address (`rt_iif` of IPv4,
     /// `IP6CB(skb)->iif`).
@@ -156,6 +210,9 @@ impl Walk<'_, '_> {
     /// A packet is for this namespace: the socket that takes it.
     pub(super) fn deliver(&self, mut way: Way, packet: Packet) -> Vec<Arrival> {
         let facts = self.facts;
+        if let Some(why) = self.no_way_back(&way, &packet) {
+            return vec![way.stop(StopKind::NoWay, why)];
+        }
         self.is_looked_up(&mut way, packet.netns);
         let (address, port) = packet.tproxy.unwrap_or((packet.destination, packet.dport));
         let asked = (packet.proto, Port(port));

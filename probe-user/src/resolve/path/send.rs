@@ -43,7 +43,13 @@ pub(in crate::resolve) fn from_elsewhere(
     if let Some(of) = of.filter(|of| *of != netns) {
         walk.sends(&mut way, of);
     }
-    walk.external(way, packet(netns, source, to, Some(iif), None))
+    let device = Some(iif.index);
+    let packet = packet(netns, source, to, Some(iif), None);
+    let mut ended = Vec::new();
+    for way in walk.over_bridge(way, &packet, device, to.address, &mut ended) {
+        ended.extend(walk.external(way, packet.clone()));
+    }
+    ended
 }
 
 fn packet(netns: NetnsId, source: Sender, to: To, iif: Option<Nic>, oif: Option<Nic>) -> Packet {

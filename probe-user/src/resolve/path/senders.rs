@@ -163,7 +163,8 @@ pub(in crate::resolve) fn passing_through(
 pub(in crate::resolve) fn beside(facts: &Facts<'_>, link: &Link, address: IpAddr) -> Sender {
     let addresses = facts.addresses_of(link.netns);
     let of = addresses.iter().find(|a| a.address == address);
-    let source = of.map_or(ELSEWHERE, |of| neighbour(facts, link.netns, of, address));
+    let source =
+        of.map_or(ELSEWHERE, |of| neighbour(facts, (link.netns, link.peer_netns), of, address));
     Sender::behind(Vantage::Containers, link, source)
 }
 
@@ -213,7 +214,7 @@ fn inner_devices(
         let of = of(link);
         let near = of.iter().find(|a| a.address == address).or(of.first());
         let source = match (near, link.peer_netns) {
-            (Some(near), _) => neighbour(facts, netns, near, address),
+            (Some(near), _) => neighbour(facts, (netns, None), near, address),
             (None, Some(peer)) => resident(facts, peer, address.is_ipv6()),
             // A bridge without an address routes nothing.
             (None, None) => continue,
@@ -323,27 +324,27 @@ fn is_tap(link: &Link) -> bool {
 const NEIGHBOURS: usize = 8;
 
 /// Some container on the network of an address, and its namespace: one that has a route to where
-/// it connects, and at whose devices nothing is attached, which would be its own matter.
+/// it connects, and at whose devices nothing is attached, which would be its own matter. Not the
+/// namespace of the bridge, which is at it without a port.
 fn neighbour(
     facts: &Facts<'_>,
-    netns: NetnsId,
+    (netns, bridge): (NetnsId, Option<NetnsId>),
     of: &Address,
     to: IpAddr,
 ) -> (Source, Option<NetnsId>) {
     let all = facts.all_addresses();
     let near = |a: &&Address| {
-        a.netns != netns && a.address != of.address && covers(of.address, of.prefix, a.address)
+        a.netns != netns
+            && Some(a.netns) != bridge
+            && a.address != of.address
+            && covers(of.address, of.prefix, a.address)
     };
     let weight = |a: &Address| {
         let is_bare = facts.take(facts.world.attached(&[a.netns])).is_empty();
         (has_route(facts, a.netns, to), is_bare)
     };
-    let near: Vec<&Address> = all.iter().filter(near).take(NEIGHBOURS).collect();
-    let places: Vec<NetnsId> = near.iter().map(|a| a.netns).collect();
-    // All at once; each is asked for again below.
-    facts.take(facts.world.attached(&places));
     let mut best: Option<(&Address, (bool, bool))> = None;
-    for one in near {
+    for one in all.iter().filter(near).take(NEIGHBOURS) {
         let this = weight(one);
         if best.is_none_or(|(_, known)| known < this) {
             best = Some((one, this));
