@@ -42,11 +42,6 @@ const SUITES: &[Suite] = &[
     Suite::file("trace"),
     Suite::file("probe"),
     Suite::file("learn"),
-    Suite::file("held"),
-    Suite::file("bind"),
-    Suite::file("wait"),
-    Suite::file("health"),
-    Suite::file("beside"),
     Suite { name: "ipvs", target: ("test", "paths"), filters: &["ipvs::"] },
     // Only when it is asked for. Docker, podman and CNI plugins are not there.
     Suite {
