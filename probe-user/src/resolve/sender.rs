@@ -39,13 +39,19 @@ pub fn answer_for(node: &dyn Node, query: &Query, name: &SenderName) -> Result<A
     }
     let found = find(&facts, name)?;
     facts.world.prefetch_sockets(&query.filter());
-    let anyway = answer_from(&facts, query, &|_| true);
-    // What kept the other answer from being complete is no matter of this one.
+    // Who has the port anyway is asked only where that tells of more addresses. What keeps that
+    // answer from being complete is no matter of this one.
+    let paths = match query.scope {
+        Scope::Everywhere if found.sender.by.is_none() => {
+            answer_from(&facts, query, &|_| true).paths
+        }
+        _ => Vec::new(),
+    };
     let facts = facts.again();
     let mut entries = Vec::new();
     let protos = Proto::ALL.into_iter().filter(|p| query.proto.is_none_or(|asked| asked == *p));
     for (proto, port) in protos.flat_map(|proto| (first..=last).map(move |port| (proto, port))) {
-        for address in destinations(&facts, &found, query, &anyway.paths) {
+        for address in destinations(&facts, &found, query, &paths) {
             let to = To { proto, address, port };
             let sender = Sender { from: vantage(&facts, &found, address), ..found.sender.clone() };
             entries.push(path::attempt(&facts, found.netns, sender, to));
@@ -120,8 +126,7 @@ fn destinations(facts: &Facts<'_>, found: &Found, query: &Query, paths: &[Path])
     usable(own).into_iter().for_each(&mut add);
     // Other machines are asked of this node's addresses alone: what else they would send here is
     // a matter of their routes.
-    let is_process = found.sender.by.is_none();
-    for hop in paths.iter().filter_map(|path| path.hops.first()).filter(|_| is_process) {
+    for hop in paths.iter().filter_map(|path| path.hops.first()) {
         let Some(netns) = hop.netns.as_ref().map(|netns| netns.id) else { continue };
         match hop.endpoint.address {
             Some(address) if !address.is_unspecified() && !address.is_loopback() => add(address),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use whereis_port_rules::{Nic, Packet, SeenAs, Sender};
 
 use super::neighbours::Neighbours;
-use super::senders::leads_outside;
+use super::senders::{bridge_behind, leads_outside};
 use super::{Arrival, Stop, StopKind, To, Walk, Way, settings, stage};
 use crate::model::{Container, Ending, Hook, Link, LinkKind, NetnsId, Port, RouteFound, RouteKind};
 use crate::resolve::place::{at_address, by_device, locate};
@@ -185,10 +185,7 @@ impl Walk<'_, '_> {
         let links = facts.links_of(netns);
         let link = links.iter().find(|l| Some(l.index) == device)?;
         let place = link.peer_netns.filter(|place| *place != netns)?;
-        let theirs = facts.links_of(place);
-        let port = theirs.iter().find(|l| Some(l.index) == link.peer)?;
-        let is_bridge = |l: &&Link| Some(l.index) == port.master && l.kind == LinkKind::Bridge;
-        let bridge = theirs.iter().find(is_bridge)?;
+        let bridge = bridge_behind(facts, link)?;
         let is_theirs = facts.addresses_of(place).iter().any(|a| a.address == next);
         let filters = settings(facts, place)?.bridge_calls_iptables == Some(true);
         (filters && !is_theirs).then(|| (place, self.nic(place, bridge.index)))

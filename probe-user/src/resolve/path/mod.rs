@@ -45,7 +45,8 @@ pub(super) use found::{
 pub(super) use judge::{Judgement, judge};
 pub(super) use send::{from_elsewhere, from_process, loopback};
 pub(super) use senders::{
-    Sender, behind_others, beside, leads_outside, local_route, passing_through, usable_addresses,
+    Sender, behind_others, beside, bridge_behind, leads_outside, local_route, passing_through,
+    usable_addresses,
 };
 
 /// Where a connection is sent to.

@@ -279,6 +279,14 @@ fn leads_in(link: &Link) -> bool {
         && !matches!(&link.kind, LinkKind::Other(kind) if kind == "dummy")
 }
 
+/// The bridge that the other end of a device pair is a port of, in the namespace where that is.
+pub(in crate::resolve) fn bridge_behind(facts: &Facts<'_>, link: &Link) -> Option<Link> {
+    let theirs = facts.links_of(link.peer_netns?);
+    let port = theirs.iter().find(|l| Some(l.index) == link.peer)?;
+    let is_it = |l: &&Link| Some(l.index) == port.master && l.kind == LinkKind::Bridge;
+    theirs.iter().find(is_it).cloned()
+}
+
 /// Whether somebody who is not of this node may be behind an interface: it is no bridge, or
 /// one with such a port, and no end of a pair whose other end is known.
 pub(in crate::resolve) fn leads_outside(link: &Link, links: &[Link]) -> bool {

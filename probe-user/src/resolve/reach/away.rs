@@ -8,8 +8,8 @@ use super::shut::{self, Shut};
 use super::tries::Tries;
 use super::{ADDRESSES, at, entry, fix, usable};
 use crate::model::{
-    Cause, Condition, ConditionCode, Container, End, Hop, HopKind, Link, LinkKind, NetnsId, Path,
-    Port, Proto, Published, Reach, Socket, SocketState, Vantage,
+    Cause, Condition, ConditionCode, Container, End, Hop, HopKind, NetnsId, Path, Port, Proto,
+    Published, Reach, Socket, SocketState, Vantage,
 };
 use crate::resolve::facts::{Facts, container_name};
 use crate::resolve::few::few;
@@ -195,12 +195,7 @@ fn by_network(
     let Some((link, peer)) = link.and_then(|link| Some((link, link.peer_netns?))) else {
         return Vec::new();
     };
-    let theirs = facts.links_of(peer);
-    let port = theirs.iter().find(|l| Some(l.index) == link.peer);
-    let bridge = port.and_then(|port| {
-        let is_it = |l: &&Link| Some(l.index) == port.master && l.kind == LinkKind::Bridge;
-        theirs.iter().find(is_it)
-    });
+    let bridge = path::bridge_behind(facts, link);
     let networks: Vec<&str> =
         end.containers.iter().rev().flat_map(|c| &c.networks).map(|n| n.name.as_str()).collect();
     let (place, senders, named) = match bridge {

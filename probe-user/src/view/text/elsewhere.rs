@@ -12,8 +12,6 @@ use super::tree::Node;
 
 /// How many kinds are told of.
 const KINDS: usize = 8;
-/// How many namespaces of one kind are named.
-const NAMED: usize = 3;
 /// How many namespaces are shown whole where the tool's own does not have the port.
 pub(super) const WHOLE: usize = 3;
 
@@ -62,7 +60,7 @@ pub(super) fn write(page: &mut Page<'_>, answer: &Answer, roots: &[&Node<'_>]) {
         let text = match names.as_slice() {
             [] => group.one.clone(),
             [name] => format!("{}, in netns {name}", group.one),
-            _ => format!("{} × {}, in netns {}", names.len(), group.kind, few(&names)),
+            _ => format!("{} × {}, in netns {}", names.len(), group.kind, notes::few(&names)),
         };
         let label = if at == 0 { "elsewhere:" } else { "" };
         page.entry(notes::INDENT, (label, notes::LABEL, Ink::Label), &text);
@@ -112,16 +110,7 @@ fn names_of(style: &Style, roots: &[&Node<'_>], of: &BTreeSet<NetnsId>) -> Strin
             names.push(style.text(&netns.to_string()));
         }
     }
-    if of.len() == all.len() { "each of them".to_owned() } else { few(&names) }
-}
-
-/// Some of the names, and how many more there are.
-fn few(names: &[String]) -> String {
-    let text = names.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(NAMED) {
-        0 => text,
-        more => format!("{text} and {more} more"),
-    }
+    if of.len() == all.len() { "each of them".to_owned() } else { notes::few(&names) }
 }
 
 /// What is behind it, by what made it and by its program, whichever of these it is.
@@ -164,13 +153,10 @@ fn workload(end: &End) -> Option<String> {
         return Some(format!("pods of {name}"));
     }
     let inner = inner?;
-    let label = |key: &str| inner.labels.get(key).map(String::as_str);
-    if let (Some(project), Some(service)) =
-        (label("com.docker.compose.project"), label("com.docker.compose.service"))
-    {
+    if let Some((project, service)) = inner.compose() {
         return Some(format!("service {service} of Compose project {project}"));
     }
-    if let Some(service) = label("com.docker.swarm.service.name") {
+    if let Some(service) = inner.swarm_service() {
         return Some(format!("swarm service {service}"));
     }
     image(inner)

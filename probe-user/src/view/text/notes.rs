@@ -191,7 +191,7 @@ pub(super) fn tried(page: &mut Page<'_>, answer: &Answer, who: Option<&str>) {
 }
 
 /// Some of these names, and how many more there are.
-fn few(names: &[String]) -> String {
+pub(super) fn few(names: &[String]) -> String {
     few_of(names, NAMED)
 }
 
