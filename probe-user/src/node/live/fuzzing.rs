@@ -4,7 +4,7 @@ use crate::model::{NetnsId, Proto};
 
 use super::{
     attached, balance, btf, conntrack, containers, cri, ebpf, files, freezer, kube, mounts,
-    netlink as framing, ports, process, procnet, procs, rtnl, rules, sockdiag, tls,
+    netlink as framing, other, ports, process, procnet, procs, rtnl, rules, sockdiag, tls,
 };
 
 pub(crate) use rules::fuzzing::{ip_set, legacy_table, nf_tables, nf_tables_expressions, xtables};
@@ -19,9 +19,10 @@ pub(crate) fn ipvs(bytes: &[u8]) {
     balance::fuzz_ipvs(bytes);
 }
 
-/// Answers of `sock_diag`.
+/// Answers of `sock_diag`, and the tables of sockets without ports.
 pub(crate) fn sock_diag(bytes: &[u8]) {
     sockdiag::fuzz(bytes);
+    other::fuzz(bytes);
 }
 
 /// Messages of connection tracking.
