@@ -5,6 +5,8 @@
 
 #[path = "paths/cni.rs"]
 mod cni;
+#[path = "paths/destinations.rs"]
+mod destinations;
 #[path = "paths/dnat.rs"]
 mod dnat;
 #[path = "paths/docker.rs"]

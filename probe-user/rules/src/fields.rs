@@ -46,7 +46,21 @@ pub(super) fn value(source: &dyn Source, packet: &Packet, tracked: Tracked, fiel
         Field::Header { base, offset, len } => header(packet, *base, *offset, *len),
         Field::Meta(key) => meta(packet, key),
         Field::Ct { key, reply } => ct(packet, tracked, *key, *reply),
-        Field::Fib { present: true, .. } => Bits::unknown(1, Missing::Detail("the route back")),
+        Field::Fib { present, result, saddr: true, iif, oif: false, mark }
+            if *result != FibResult::AddrType =>
+        {
+            let mark = if *mark { packet.mark } else { 0 };
+            let back = goes_back(source, packet, *iif, mark);
+            match (back, &packet.iif) {
+                (Some(is), _) if *present => Bits::whole(&[u8::from(is)]),
+                (Some(true), Some(nic)) if *iif && *result == FibResult::Oif => {
+                    Bits::whole(&nic.index.to_ne_bytes())
+                }
+                (Some(false), _) if *result == FibResult::Oif => Bits::whole(&[0; 4]),
+                _ => Bits::unknown(if *present { 1 } else { 4 }, Missing::Detail(BACK)),
+            }
+        }
+        Field::Fib { present: true, .. } => Bits::unknown(1, Missing::Detail(BACK)),
         Field::Fib { result, saddr, iif, oif, .. } => {
             fib(source, packet, *result, *saddr, *iif || *oif)
         }
@@ -104,10 +118,8 @@ fn meta(packet: &Packet, key: &MetaKey) -> Bits {
         },
         MetaKey::Prandom => Bits::unknown(4, Missing::Random),
         MetaKey::Protocol => Bits::whole(&if ipv6 { 0x86dd_u16 } else { 0x0800 }.to_be_bytes()),
-        MetaKey::Pkttype => match &packet.iif {
-            Some(nic) if &*nic.name != "lo" => Bits::whole(&[0]),
-            _ => Bits::unknown(1, Missing::Detail("the packet's type")),
-        },
+        // To this host, also at output and by loopback: nothing here is to a group.
+        MetaKey::Pkttype => Bits::whole(&[0]),
         MetaKey::Other(_) => Bits::unknown(16, Missing::Detail("a property of the packet")),
     }
 }
@@ -289,6 +301,40 @@ pub(super) fn address_type(
     })
 }
 
+const BACK: &str = "the route back";
+
+/// Addresses that stand for those of any other machine (RFC 5737, RFC 3849).
+const ANYWHERE4: std::net::Ipv4Addr = std::net::Ipv4Addr::new(198, 51, 100, 1);
+const ANYWHERE6: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+
+/// Whether an answer to who sent a packet has a route, by the interface that the packet came in
+/// by if that is asked: what filters of the reverse path ask (`nft_fib4_eval`, `rpfilter_mt`).
+/// What comes in by loopback always has.
+pub(super) fn goes_back(
+    source: &dyn Source,
+    packet: &Packet,
+    by_interface: bool,
+    mark: u32,
+) -> Option<bool> {
+    let iif = packet.iif.as_ref()?;
+    if &*iif.name == "lo" {
+        return Some(true);
+    }
+    let to = match packet.source {
+        Sender::Address(from) => from,
+        Sender::Elsewhere if packet.destination.is_ipv6() => ANYWHERE6.into(),
+        Sender::Elsewhere => ANYWHERE4.into(),
+    };
+    let found = source.route(&RouteQuery { netns: packet.netns, to, mark })?;
+    let is_known = matches!(packet.source, Sender::Address(_));
+    match found.kind {
+        RouteKind::Unicast if !by_interface || found.oif == Some(iif.index) => Some(true),
+        // One of several next hops may be another's.
+        RouteKind::Unicast => None,
+        _ => is_known.then_some(false),
+    }
+}
+
 /// What the routing tables say.
 fn fib(
     source: &dyn Source,
@@ -297,7 +343,7 @@ fn fib(
     saddr: bool,
     by_interface: bool,
 ) -> Bits {
-    let unknown = Missing::Detail("the route back");
+    let unknown = Missing::Detail(BACK);
     match result {
         FibResult::AddrType => match address_type(source, packet, saddr) {
             // Whether that interface has the address is another question.

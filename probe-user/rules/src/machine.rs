@@ -85,7 +85,7 @@ impl Place<'_> {
     /// Whether something that this rule asks holds.
     pub(super) fn question(&self, what: &str) -> Question {
         let handle = self.rule().map_or(0, |rule| rule.handle);
-        Question::Rule { what: what.into(), handle, chain: self.id.clone() }
+        Question::Rule { what: what.into(), handle, at: self.at, chain: self.id.clone() }
     }
 }
 
@@ -410,7 +410,14 @@ fn act(
             None => Does::Ends(Ended::Unknown),
         },
         Action::Nat(nat) => translated(source, branch, place, nat),
-        Action::Tproxy { address, port } => {
+        // Without a transparent socket the rule of nf_tables does nothing. That of iptables drops
+        // the packet, which is for who delivers it.
+        Action::Tproxy { drops: false, .. }
+            if source.has_transparent(branch.packet.netns) == Some(false) =>
+        {
+            Does::Ends(Ended::Next)
+        }
+        Action::Tproxy { address, port, .. } => {
             let leaves_port = port.is_none();
             let to = match address {
                 Some(term) => of(source, branch, term, |bits| address_of(bits, branch.ipv6())),

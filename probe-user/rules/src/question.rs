@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::value::Missing;
-use crate::model::{Bytes, ChainId, Condition, ConditionCode, SetId};
+use crate::model::{Backend, Bytes, ChainId, Condition, ConditionCode, SetId};
 
 /// A question with the answer yes or no.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -22,8 +22,9 @@ pub(super) enum Question {
     Recent { list: Box<str>, seconds: u32 },
     /// Whether it is an element of a map.
     Element { what: Missing, key: Bytes, map: SetId },
-    /// Whether a part of a rule holds, in words. Untrusted where it quotes.
-    Rule { what: Box<str>, handle: u64, chain: ChainId },
+    /// Whether a part of a rule holds, in words, of the one at a place of its chain. Untrusted
+    /// where it quotes.
+    Rule { what: Box<str>, handle: u64, at: usize, chain: ChainId },
     /// Whether tables of equal priority are in this order.
     Order { first: ChainId, last: ChainId },
     /// Whether one of so many conditions holds, such as this one.
@@ -104,9 +105,13 @@ impl fmt::Display for Assumption {
             Question::Element { what, key, map: SetId { table, name } } => {
                 write!(f, "{} {is} {key:?} in map {name} of {table}", words(*what))
             }
-            Question::Rule { what, handle, chain: ChainId { table, name } } => {
+            Question::Rule { what, handle, at, chain: ChainId { table, name } } => {
                 let not = if self.holds { "" } else { "not: " };
-                write!(f, "{not}{what} (rule {handle} of {table} chain {name})")
+                write!(f, "{not}{what} (rule {} of {table} chain {name}", at + 1)?;
+                match table.backend {
+                    Backend::Nft => write!(f, ", handle {handle})"),
+                    Backend::Legacy => f.write_str(")"),
+                }
             }
             Question::Order { first, last } => {
                 let chain = |c: &ChainId| format!("{} chain {}", c.table, c.name);
@@ -145,9 +150,9 @@ mod tests {
         let name = "x is y".into();
         let table = TableId { netns, backend: Backend::Nft, family: Family::Ip, name };
         let chain = ChainId { table, name: "the client's address is ".into() };
-        let question = Question::Rule { what: "match a is b".into(), handle: 1, chain };
+        let question = Question::Rule { what: "match a is b".into(), handle: 7, at: 0, chain };
         let no = Assumption { question: Arc::new(question), holds: false };
         assert_eq!(no.condition().code, ConditionCode::Rule);
-        assert!(no.to_string().starts_with("not: match a is b (rule 1"), "{no}");
+        assert!(no.to_string().starts_with("not: match a is b (rule 1 of"), "{no}");
     }
 }

@@ -426,6 +426,14 @@ fn depends(test: &Test, field: &dyn Fn(&Field) -> bool) -> bool {
     let source = Field::Saddr { ipv6: false, len: 4 };
     let destination = Field::Daddr { ipv6: false, len: 4 };
     let (sport, dport) = (Field::Sport, Field::Dport);
+    let back = Field::Fib {
+        result: FibResult::Oif,
+        saddr: true,
+        iif: true,
+        oif: false,
+        mark: false,
+        present: true,
+    };
     let original = |key| {
         field(&Field::Ct { key, reply: Some(false) })
             || field(&Field::Ct { key, reply: Some(true) })
@@ -440,6 +448,7 @@ fn depends(test: &Test, field: &dyn Fn(&Field) -> bool) -> bool {
             XtMatch::Multiport { .. } => field(&dport),
             XtMatch::Addrtype { source: types, .. } => *types != 0 && field(&source),
             XtMatch::Iprange { .. } => field(&source) || field(&destination),
+            XtMatch::Rpfilter { .. } => field(&back),
             XtMatch::Set { .. } => field(&source) || field(&destination) || field(&dport),
             XtMatch::Conntrack { .. } => {
                 original(CtKey::Src) || original(CtKey::Dst) || original(CtKey::ProtoDst)

@@ -151,6 +151,16 @@ pub(super) fn holds(
             let none = *transparent && source.has_transparent(packet.netns) == Some(false);
             if none { Holds::No } else { Holds::Maybe(Missing::Detail("which socket takes it")) }
         }
+        XtMatch::Rpfilter { loose, mark, accept_local, invert } => {
+            let mark = if *mark { packet.mark } else { 0 };
+            match fields::goes_back(source, packet, !*loose, mark) {
+                Some(true) => Holds::from(!*invert),
+                Some(false) if !*accept_local => Holds::from(*invert),
+                _ => Holds::Maybe(Missing::Detail("the route back")),
+            }
+        }
+        // Nothing here is to a group.
+        XtMatch::Pkttype { kind, invert } => Holds::from((*kind == 0) != *invert),
         XtMatch::Unknown { .. } => Holds::Maybe(Missing::Detail("a match that is not understood")),
     }
 }

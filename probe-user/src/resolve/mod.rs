@@ -131,7 +131,7 @@ fn answer_from(facts: &Facts<'_>, query: &Query, wanted: &dyn Fn(&Path) -> bool)
         facts.owners(&inodes);
     }
     let mut paths: Vec<Path> = sockets.iter().flat_map(|s| walk::from_socket(facts, s)).collect();
-    let mut tried = ruled::try_all(facts, query, &sockets);
+    let (mut tried, indifferent) = ruled::try_all(facts, query, &sockets);
     paths.extend(ruled::paths(facts, &tried));
     if paths.is_empty() {
         paths = kernel_only(facts, query);
@@ -147,7 +147,10 @@ fn answer_from(facts: &Facts<'_>, query: &Query, wanted: &dyn Fn(&Path) -> bool)
     if let Scope::Address(address) = query.scope
         && paths.is_empty()
     {
-        unheld(facts, address.to_canonical());
+        unheld(facts, query, address.to_canonical());
+    }
+    if paths.is_empty() {
+        ruled::say_indifferent(facts, &indifferent);
     }
     cluster::name(facts, &mut paths);
     let joined = kube::join(facts, query, &mut paths);
@@ -155,7 +158,7 @@ fn answer_from(facts: &Facts<'_>, query: &Query, wanted: &dyn Fn(&Path) -> bool)
     facts.say_cut(Impact::Port);
     let verdict = verdict(facts, &paths);
     let (held, more_held) = held::of(facts, query, &paths);
-    let mut reach = reach::of(facts, &mut paths, &tried);
+    let mut reach = reach::of(facts, &query.scope, &mut paths, &tried);
     facts.say_cut(Impact::Reach);
     kube::complete(&joined, &paths, &mut reach);
     let would = published::would(facts, query, &paths);
@@ -232,7 +235,8 @@ fn places_asked(facts: &Facts<'_>, query: &Query, address: IpAddr) -> Vec<NetnsI
     // An address of a link alone is one of this interface, or of nobody here.
     let is_narrow = matches!(address, IpAddr::V6(a) if a.is_unicast_link_local());
     let has = all.iter().any(|a| a.address == address && Some(a.ifindex) == index);
-    if has || !is_narrow { vec![own] } else { Vec::new() }
+    // Or of somebody of this node on that link.
+    if has || !is_narrow { vec![own] } else { place::locate(facts, own, address) }
 }
 
 /// The namespaces that take packets to an address.
@@ -281,9 +285,15 @@ fn find_netns(facts: &Facts<'_>, wanted: &str) -> Result<NetnsId, String> {
 }
 
 /// Says of an address that no namespace has that something may take it all the same.
-fn unheld(facts: &Facts<'_>, address: IpAddr) {
-    let everywhere = places_of(facts, address).is_empty();
-    if everywhere {
+fn unheld(facts: &Facts<'_>, query: &Query, address: IpAddr) {
+    let nowhere = places_asked(facts, query, address).is_empty();
+    if let (Some(zone), true) = (&query.zone, nowhere) {
+        facts.gap(Gap::new(
+            Impact::Port,
+            GapKind::Addresses,
+            format!("{zone} has no address {address} here: who has it on that link is not known"),
+        ));
+    } else if nowhere {
         facts.gap(Gap::new(
             Impact::Port,
             GapKind::Addresses,

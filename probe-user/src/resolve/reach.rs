@@ -10,11 +10,11 @@ mod tries;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::facts::Facts;
-use super::path::Entry;
+use super::path::{self, Entry, To};
 use super::ruled::Tried;
 use crate::model::{
-    Address, Advice, Cause, CauseCode, Command, FixKind, Hop, HopKind, LOOPBACK4, LinkKind, Path,
-    Port, Proto, Reach, Socket, Vantage,
+    Address, Advice, Cause, CauseCode, Command, FixKind, Hop, HopKind, LOOPBACK4, Link, LinkKind,
+    NetnsId, Path, Port, PortRange, Proto, Reach, Scope, Socket, SocketFilter, Vantage,
 };
 use outcome::{Outcome, Taken};
 use shut::Shut;
@@ -25,8 +25,20 @@ const ADDRESSES: usize = 8;
 
 /// The reachability of everything that was found. With several ports or
 /// protocols each is told apart: what holds for TCP need not hold for UDP.
-pub(super) fn of(facts: &Facts<'_>, paths: &mut [Path], tried: &[Tried]) -> Vec<Reach> {
+pub(super) fn of(
+    facts: &Facts<'_>,
+    scope: &Scope,
+    paths: &mut [Path],
+    tried: &[Tried],
+) -> Vec<Reach> {
     let mut tries = Tries::new(facts, tried);
+    let own = facts.host.own_netns;
+    let asked = match scope {
+        Scope::Address(asked) if is_address_of(facts, own, asked.to_canonical()) => {
+            Some(asked.to_canonical())
+        }
+        _ => None,
+    };
     let mut ports: Vec<(Option<Port>, Proto)> = Vec::new();
     for first in paths.iter().filter_map(|path| path.hops.first()) {
         let port = (first.endpoint.port, first.proto);
@@ -40,12 +52,18 @@ pub(super) fn of(facts: &Facts<'_>, paths: &mut [Path], tried: &[Tried]) -> Vec<
             p.hops.first().is_some_and(|h| (h.endpoint.port, h.proto) == (*port, *proto))
         };
         let group: Vec<Path> = paths.iter().filter(is_it).cloned().collect();
+        if let (Some(port), Some(asked)) = (port, asked) {
+            tries.add(*proto, port.0, &[asked]);
+        }
         for mut entry in of_port(facts, &mut tries, &group, *port, *proto) {
             if let (true, Some(port)) = (ports.len() > 1, port) {
                 entry.why.of = Some((*port, *proto));
             }
             reach.push(entry);
         }
+    }
+    if let Some(asked) = asked {
+        only_asked(facts, asked, &mut reach);
     }
     reach.sort_by_key(|r: &Reach| (r.from, r.reachable != Some(true)));
     tries.mark(paths);
@@ -64,10 +82,30 @@ pub(super) fn of(facts: &Facts<'_>, paths: &mut [Path], tried: &[Tried]) -> Vec<
     reach
 }
 
+/// Of a question about an address of the own namespace: not what others of its addresses lead
+/// to, which may be somebody else's.
+fn only_asked(facts: &Facts<'_>, asked: IpAddr, reach: &mut Vec<Reach>) {
+    let own = facts.host.own_netns;
+    let is_other = |r: &Reach| match r.address {
+        Some(address) => address.ip() != asked && is_address_of(facts, own, address.ip()),
+        // Nobody else means this loopback.
+        None => asked.is_loopback() && r.reachable.is_none(),
+    };
+    reach.retain(|r| !is_other(r));
+}
+
+fn is_address_of(facts: &Facts<'_>, netns: NetnsId, address: IpAddr) -> bool {
+    address.is_loopback() || facts.addresses_of(netns).iter().any(|one| one.address == address)
+}
+
 /// What became of the connections that one sender made: where something takes them, or, where
 /// nothing does, what was tried. `asked` tells whether these addresses were asked for.
 pub(super) fn of_sender(facts: &Facts<'_>, entries: &[Entry], asked: bool) -> Vec<Reach> {
-    let tried = entries.iter().map(|one| (one, outcome::of(facts, one, None)));
+    let tried = entries.iter().map(|one| {
+        let mut outcome = outcome::of(facts, one, None);
+        outcome.of_one_client(one);
+        (one, outcome)
+    });
     let mut outcomes: Vec<(&Entry, Outcome)> = tried.collect();
     let port = |entry: &Entry| (Port(entry.to.port), entry.to.proto);
     if !asked {
@@ -86,6 +124,9 @@ pub(super) fn of_sender(facts: &Facts<'_>, entries: &[Entry], asked: bool) -> Ve
     let mut reach: Vec<Reach> = Vec::new();
     for (entry, outcome) in outcomes {
         let mut one = outcome.reach;
+        if outcome.taken == Taken::Not {
+            one.why = nobody(facts, &holders(facts, entry).iter().collect::<Vec<_>>()).into();
+        }
         one.netns = Some(facts.netns_ref(entry.netns));
         one.why.of = several.then(|| port(entry));
         let like = |r: &&Reach| (r.reachable, &r.why) == (one.reachable, &one.why);
@@ -95,6 +136,21 @@ pub(super) fn of_sender(facts: &Facts<'_>, entries: &[Entry], asked: bool) -> Ve
     }
     reach.sort_by_key(|r| r.reachable != Some(true));
     reach
+}
+
+/// What holds the port where a connection goes to, and does not take it.
+fn holders(facts: &Facts<'_>, entry: &Entry) -> Vec<Socket> {
+    let To { proto, address, port } = entry.to;
+    let mut places: Vec<NetnsId> =
+        facts.all_addresses().iter().filter(|a| a.address == address).map(|a| a.netns).collect();
+    if address.is_loopback() || places.contains(&entry.netns) {
+        places = vec![entry.netns];
+    }
+    let filter = SocketFilter { proto: Some(proto), ports: Some(PortRange::one(Port(port))) };
+    match places.as_slice() {
+        [one] => facts.take(facts.world.sockets(&[*one], &filter)).to_vec(),
+        _ => Vec::new(),
+    }
 }
 
 /// The reachability of one port of one protocol: at the addresses of the own namespace, and
@@ -207,6 +263,7 @@ fn here(
     });
     let by_route = anyip::addresses(facts, &sockets);
     tries.add(proto, port.0, &by_route);
+    tries.add(proto, port.0, &bound_apart(facts, &sockets));
     let mut outcomes = tries.outcomes(proto, port.0, everywhere && !firsts.is_empty());
     by_route.iter().for_each(|address| anyip::name(facts, *address, port, &mut outcomes));
     let takes = |outcome: &Outcome| outcome.taken != Taken::Not;
@@ -219,6 +276,17 @@ fn here(
         add_untried(facts, &sockets, &mut reach);
     }
     reach
+}
+
+/// The addresses that sockets are bound to and that nobody uses who does not mean just them:
+/// others of loopback's (127.0.0.53), link-local ones, those of an interface that is down.
+fn bound_apart(facts: &Facts<'_>, sockets: &[&Socket]) -> Vec<IpAddr> {
+    let own = facts.host.own_netns;
+    let usual = path::usable_addresses(facts, own);
+    let is_own = |a: &IpAddr| is_address_of(facts, own, *a);
+    let is_usual = |a: &IpAddr| *a == path::loopback(a.is_ipv6()) || usual.contains(a);
+    let bound = sockets.iter().map(|s| s.effective_address());
+    bound.filter(|a| is_own(a) && !is_usual(a)).collect()
 }
 
 /// Why nothing takes a connection to a port that something else of the namespace holds.
@@ -253,7 +321,13 @@ fn fold(
         }
     }
     for mut one in untaken {
+        let other = reach.iter().find(|r| r.from == one.from && r.by != one.by);
         if reach.iter().any(|r| r.from == one.from) {
+            // What others of that place get there is not what these do.
+            if other.is_some_and(|r| r.address == one.address) {
+                one.why = nobody(sockets).into();
+                reach.push(one);
+            }
             continue;
         }
         one.why = nobody(sockets).into();
@@ -321,10 +395,12 @@ fn add_untried(facts: &Facts<'_>, sockets: &[&Socket], reach: &mut Vec<Reach>) {
         return;
     }
     if missing(reach, Vantage::Outside) {
-        let usable = |a: &&Address| usable(a.address);
+        let usable = |a: &&Address| usable(a.address) || a.address == bound;
         let links = facts.links_of(first.netns);
+        // One that is bound to takes packets by other interfaces as well.
         let up = |a: &Address| {
-            links.iter().all(|l| l.index != a.ifindex || l.up && l.kind != LinkKind::Loopback)
+            let leads = |l: &Link| l.up && l.kind != LinkKind::Loopback || a.address == bound;
+            links.iter().all(|l| l.index != a.ifindex || leads(l))
         };
         let takes = |a: &Address| first.match_rank(a.address).is_some() && up(a);
         let one = if all.iter().filter(usable).any(takes) {

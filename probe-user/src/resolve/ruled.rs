@@ -26,8 +26,12 @@ pub(super) struct Tried {
 }
 
 /// Tries the ports of the question in every namespace where something but a socket
-/// could take them.
-pub(super) fn try_all(facts: &Facts<'_>, query: &Query, sockets: &[Socket]) -> Vec<Tried> {
+/// could take them; and which namespaces take them only because they take nearly every port.
+pub(super) fn try_all(
+    facts: &Facts<'_>,
+    query: &Query,
+    sockets: &[Socket],
+) -> (Vec<Tried>, Vec<NetnsId>) {
     let all = facts.all_netns();
     let all: Vec<NetnsId> = match query.scope {
         // Every namespace has a loopback of its own; a connection means this one's.
@@ -68,6 +72,11 @@ pub(super) fn try_all(facts: &Facts<'_>, query: &Query, sockets: &[Socket]) -> V
         tried.push(Tried { netns, entries });
     }
     indifferent.dedup();
+    (tried, indifferent)
+}
+
+/// Says of namespaces that they take nearly every port, where nothing else is told of one.
+pub(super) fn say_indifferent(facts: &Facts<'_>, indifferent: &[NetnsId]) {
     if let Some(first) = indifferent.first() {
         let name = facts.netns_ref(*first);
         let others = match indifferent.len() - 1 {
@@ -80,7 +89,6 @@ pub(super) fn try_all(facts: &Facts<'_>, query: &Query, sockets: &[Socket]) -> V
             "they take nearly every port, whoever has it: that is not told of each",
         ));
     }
-    tried
 }
 
 /// Leaves out connections by a protocol that only an entry for all of them takes, where

@@ -38,6 +38,11 @@ pub fn answer_for(node: &dyn Node, query: &Query, name: &SenderName) -> Result<A
         return Err(format!("--from asks of at most {PORTS} ports at once"));
     }
     let found = find(&facts, name)?;
+    if let (Some(from), Scope::Address(to)) = (found.asked.address, &query.scope)
+        && from.is_ipv6() != to.to_canonical().is_ipv6()
+    {
+        return Err(format!("{from} and {to} are not of one version of IP: nobody connects so"));
+    }
     facts.world.prefetch_sockets(&query.filter());
     // Who has the port anyway is asked only where that tells of more addresses. What keeps that
     // answer from being complete is no matter of this one.
@@ -102,8 +107,9 @@ fn vantage(facts: &Facts<'_>, found: &Found, to: IpAddr) -> Vantage {
     }
 }
 
-/// The addresses that are tried: the one that was asked for; or the sender's own, the node's,
-/// and those at which somebody has the port, as far as the sender has a route there.
+/// The addresses that are tried: the one that was asked for; or those of the tool's namespace, and
+/// where nobody there has the port, those at which others have it, as far as the sender has a
+/// route there.
 fn destinations(facts: &Facts<'_>, found: &Found, query: &Query, paths: &[Path]) -> Vec<IpAddr> {
     if let Scope::Address(address) = query.scope {
         return vec![address.to_canonical()];
@@ -116,22 +122,29 @@ fn destinations(facts: &Facts<'_>, found: &Found, query: &Query, paths: &[Path])
     };
     let usable = |netns| path::usable_addresses(facts, netns);
     let own = facts.host.own_netns;
-    if found.sender.by.is_none() {
-        let theirs = facts.addresses_of(found.netns);
+    let is_own_process = found.sender.by.is_none() && found.netns == own;
+    if is_own_process {
+        let theirs = facts.addresses_of(own);
         let loopback =
             |a: &&crate::model::Address| a.address == path::loopback(a.address.is_ipv6());
         theirs.iter().filter(loopback).for_each(|a| add(a.address));
-        usable(found.netns).into_iter().for_each(&mut add);
     }
     usable(own).into_iter().for_each(&mut add);
+    let hops = || {
+        let firsts = paths.iter().filter_map(|path| path.hops.first());
+        firsts.filter_map(|hop| Some((hop, hop.netns.as_ref()?.id)))
+    };
+    // Who has the port here is meant, and not who has one of that number elsewhere; least of
+    // all the sender itself.
+    let is_here = hops().any(|(_, netns)| netns == own);
+    let meant = |netns: NetnsId| netns == own || !is_here && netns != found.netns;
     // Other machines are asked of this node's addresses alone: what else they would send here is
     // a matter of their routes.
-    for hop in paths.iter().filter_map(|path| path.hops.first()) {
-        let Some(netns) = hop.netns.as_ref().map(|netns| netns.id) else { continue };
+    for (hop, netns) in hops().filter(|(_, netns)| meant(*netns)) {
         match hop.endpoint.address {
-            Some(address) if !address.is_unspecified() && !address.is_loopback() => add(address),
-            Some(address) if address.is_loopback() => {}
-            _ if netns != own && netns != found.netns => {
+            Some(address) if address.is_loopback() && !is_own_process => {}
+            Some(address) if !address.is_unspecified() => add(address),
+            _ if netns != own => {
                 usable(netns)
                     .into_iter()
                     .filter(|a| leads(facts, found.netns, *a))
@@ -139,6 +152,9 @@ fn destinations(facts: &Facts<'_>, found: &Found, query: &Query, paths: &[Path])
             }
             _ => {}
         }
+    }
+    if let Some(from) = found.asked.address {
+        all.retain(|to| to.is_ipv6() == from.is_ipv6());
     }
     if all.len() > ADDRESSES {
         let left = all.len() - ADDRESSES;

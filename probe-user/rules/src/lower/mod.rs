@@ -176,6 +176,8 @@ pub(super) enum Action {
     Tproxy {
         address: Option<Term>,
         port: Option<Term>,
+        /// Without such a socket the packet is dropped; else the rule does nothing.
+        drops: bool,
     },
     Reject(Rejection),
     /// Accepts, as NAT does: what was done before decides.
@@ -348,6 +350,7 @@ impl Lowering {
             Expr::Tproxy { address, port } => Action::Tproxy {
                 address: address.map(|reg| self.read(reg)),
                 port: port.map(|reg| self.read(reg)),
+                drops: false,
             },
             Expr::Reject(how) => Action::Reject(*how),
             Expr::Notrack => Action::Notrack,

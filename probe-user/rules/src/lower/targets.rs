@@ -25,6 +25,7 @@ pub(super) fn lower(lowering: &mut Lowering, target: &XtTarget) -> Action {
             lowering.ops.push(Op::Do(Action::Tproxy {
                 address: address.map(|address| Term::Constant(Bytes::from(address))),
                 port: port.map(port_term),
+                drops: true,
             }));
             lowering.act(set_mark(*mark));
             Action::Settle

@@ -191,6 +191,24 @@ pub enum XtMatch {
         /// `--transparent`: one that has `IP_TRANSPARENT`.
         transparent: bool,
     },
+    /// `rpfilter`: an answer to who sent it would leave by where it came in.
+    Rpfilter {
+        /// `--loose`: or by any other interface.
+        loose: bool,
+        /// `--validmark`: routed with the packet's mark.
+        mark: bool,
+        /// `--accept-local`: one from an own address counts as well.
+        accept_local: bool,
+        /// `--invert`.
+        invert: bool,
+    },
+    /// `pkttype`: whom the link layer sent it to (`PACKET_HOST` 0, `PACKET_BROADCAST` 1, ...).
+    Pkttype {
+        /// The type.
+        kind: u32,
+        /// The rule asks for the opposite.
+        invert: bool,
+    },
     /// One that is not modelled: may hold or not.
     Unknown {
         /// Its name. Untrusted.

@@ -257,6 +257,33 @@ fn no_transparent_socket_takes_what_there_is_none_of() {
     assert_eq!(with(Some(false), false), open("match socket"));
 }
 
+#[test]
+fn the_reverse_path_is_that_of_the_route_to_the_sender() {
+    let is = |loose, invert, from: Sender, nic: Nic| {
+        let mut packet = packet();
+        (packet.source, packet.iif) = (from, Some(nic));
+        let one = XtMatch::Rpfilter { loose, mark: false, accept_local: false, invert };
+        is_with(World::default(), Hook::Prerouting, one, packet)
+    };
+    let (near, own) = (Sender::Address(ip("10.244.0.5")), Sender::Address(ip(HOST)));
+    assert_eq!(is(false, false, near, bridge()), Yes);
+    assert_eq!(is(false, true, near, bridge()), No);
+    // Another next hop of the route could be this one.
+    assert_eq!(is(false, true, near, eth0()), open("the route back"));
+    assert_eq!(is(true, true, near, eth0()), No);
+    assert_eq!(is(false, true, own, eth0()), Yes);
+    // Other machines come in where the route to them leads.
+    assert_eq!(is(false, true, Sender::Elsewhere, eth0()), No);
+    assert_eq!(is(false, true, own, Nic { index: 1, name: "lo".into() }), No);
+}
+
+#[test]
+fn nothing_is_sent_to_a_group() {
+    let is = |kind, invert| is(XtMatch::Pkttype { kind, invert }, packet());
+    assert_eq!([is(0, false), is(1, false), is(2, false)], [Yes, No, No]);
+    assert_eq!([is(0, true), is(1, true)], [No, Yes]);
+}
+
 /// A member with an address in CIDR notation and a port, as far as they are there.
 fn member(net: &str, tcp_port: Option<u16>, nomatch: bool) -> IpSetMember {
     let address = net.split_once('/').map(|(a, len)| (ip(a), len.parse().unwrap()));

@@ -142,7 +142,7 @@ impl Program {
                 None => "redirect".to_owned(),
             },
             Action::Masquerade => "masquerade".to_owned(),
-            Action::Tproxy { address, port } => self.tproxy(address.as_ref(), port.as_ref()),
+            Action::Tproxy { address, port, .. } => self.tproxy(address.as_ref(), port.as_ref()),
             Action::Reject(rejection) => reject(*rejection),
             Action::Notrack => "notrack".to_owned(),
             Action::Nothing(Some(name)) => name.to_lowercase(),

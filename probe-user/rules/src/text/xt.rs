@@ -106,6 +106,22 @@ pub(super) fn condition(one: &XtMatch, proto: Option<&str>) -> Option<String> {
             }
             return joined(parts);
         }
+        XtMatch::Rpfilter { loose, invert, .. } => {
+            format!(
+                "rpfilter{}{}",
+                if *loose { " --loose" } else { "" },
+                if *invert { " --invert" } else { "" }
+            )
+        }
+        XtMatch::Pkttype { kind, invert } => {
+            let name = match kind {
+                0 => "unicast".to_owned(),
+                1 => "broadcast".to_owned(),
+                2 => "multicast".to_owned(),
+                other => other.to_string(),
+            };
+            format!("pkttype {}{name}", not(*invert))
+        }
         XtMatch::Socket { transparent: true } => "(match socket --transparent)".to_owned(),
         XtMatch::Socket { transparent: false } => "(match socket)".to_owned(),
         XtMatch::Unknown { name, revision: _ } => format!("(match {name})"),

@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader, NetlinkSerializable};
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{
     InfoBareUdp, InfoData, InfoGeneve, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo,
     LinkLayerType, LinkMessage,
@@ -460,6 +460,13 @@ fn address(netns: NetnsId, message: &AddressMessage) -> Option<Address> {
             // On a point-to-point link IFA_ADDRESS is the peer's.
             AddressAttribute::Address(a) => of_link = Some(*a),
             AddressAttribute::Local(a) => local = Some(*a),
+            // Not in use, or not yet: somebody else has it, or may have it.
+            AddressAttribute::Flags(flags)
+                if flags.intersects(AddressFlags::Dadfailed | AddressFlags::Tentative)
+                    && !flags.contains(AddressFlags::Optimistic) =>
+            {
+                return None;
+            }
             _ => {}
         }
     }

@@ -48,18 +48,22 @@ struct Address<'a> {
     /// All that stands between the keyword and the options.
     rest: &'a str,
     bind: Option<&'a str>,
+    /// Of a namespace that it is opened in (socat 1.8).
+    netns: Option<&'a str>,
 }
 
 impl<'a> Address<'a> {
     fn from(text: &'a str) -> Self {
         let mut parts = text.split(',');
         let address = parts.next().unwrap_or_default();
-        let bind = parts.find_map(|option| {
-            let (name, value) = option.split_once('=')?;
-            name.eq_ignore_ascii_case("bind").then_some(value)
-        });
+        let options: Vec<(&str, &str)> = parts.filter_map(|part| part.split_once('=')).collect();
+        let option = |wanted: &str| {
+            let mut all = options.iter().filter(|(name, _)| name.eq_ignore_ascii_case(wanted));
+            all.next_back().map(|(_, value)| *value)
+        };
+        let (bind, netns) = (option("bind"), option("netns"));
         let (keyword, rest) = address.split_once(':').unwrap_or((address, ""));
-        Self { keyword: keyword.to_ascii_uppercase(), rest, bind }
+        Self { keyword: keyword.to_ascii_uppercase(), rest, bind, netns }
     }
 
     /// The protocol, the address and the port it listens on.
@@ -105,6 +109,18 @@ impl<'a> Address<'a> {
         let unsaid = Target::Unsaid("an address that was not understood");
         let Some((host, port)) = text::host_port(self.rest) else { return unsaid };
         let Some(port) = text::port_or_service(port) else { return unsaid };
+        if let Some(netns) = self.netns {
+            let path = match netns.contains('/') {
+                true => netns.to_owned(),
+                false => format!("/run/netns/{netns}"),
+            };
+            return match text::target(host, port, proto) {
+                Some(Target::Address(ip, port, proto)) => {
+                    Target::InNetns(path, Some(ip), port, proto)
+                }
+                _ => unsaid,
+            };
+        }
         if host == "localhost" && self.keyword.contains('6') {
             return Target::Address(IpAddr::V6(Ipv6Addr::LOCALHOST), port, proto);
         }
@@ -127,6 +143,12 @@ impl<'a> Address<'a> {
                 let (host, port) = text::host_port(self.rest).unwrap_or_default();
                 let word = Word::keep(format_args!("{}:", self.keyword));
                 word.then_bracketed(host).then(format_args!(":{port}"))
+            }
+            Target::InNetns(path, ..) => {
+                let (host, port) = text::host_port(self.rest).unwrap_or_default();
+                let word = Word::keep(format_args!("{}:", self.keyword));
+                let word = word.then_bracketed(host).then(format_args!(":{port}"));
+                word.then(",netns=").then_path(path)
             }
             Target::Unix(path) => match path.strip_prefix('@') {
                 Some(name) => Word::keep("ABSTRACT-CONNECT:").then_path(name),

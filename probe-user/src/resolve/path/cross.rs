@@ -7,7 +7,10 @@ use whereis_port_rules::{Nic, Packet, SeenAs, Sender};
 use super::neighbours::Neighbours;
 use super::senders::{bridge_behind, leads_outside};
 use super::{Arrival, Stop, StopKind, To, Walk, Way, settings, stage};
-use crate::model::{Container, Ending, Hook, Link, LinkKind, NetnsId, Port, RouteFound, RouteKind};
+use crate::model::{
+    Condition, ConditionCode, Container, Ending, Hook, Link, LinkKind, NetnsId, Port, RouteFound,
+    RouteKind,
+};
 use crate::resolve::place::{at_address, by_device, locate};
 use crate::resolve::walk::{follow, nothing, off_node};
 
@@ -70,15 +73,8 @@ fn leave_admitted(
     let is_bridge = out.is_some_and(|out| out.kind == LinkKind::Bridge);
     let having = |address| others(address).into_iter().map(move |id| (id, address, None));
     let mut places: Vec<Place> = Vec::new();
-    if !leads_outside || is_bridge {
-        places = having(next).collect();
-    }
-    if places.is_empty() && next != destination && !leads_outside {
-        places = having(destination).collect();
-    }
     let mut unanswered = None;
-    if let (true, Some(oif)) = (places.is_empty() && route.kind == RouteKind::Unicast, &packet.oif)
-    {
+    if let (RouteKind::Unicast, Some(oif)) = (route.kind, &packet.oif) {
         match walk.neighbours((from, oif.index), next) {
             Neighbours::At(ends) => {
                 places = ends.into_iter().map(|(id, index)| (id, next, Some(index))).collect();
@@ -90,9 +86,22 @@ fn leave_admitted(
                 );
                 return vec![way.stop(StopKind::NoNeighbour, why)];
             }
-            Neighbours::Unknown { unanswered: true } => unanswered = Some(next),
-            Neighbours::Unknown { unanswered: false } => {}
+            Neighbours::Stranger => {
+                let why = format!(
+                    "who has {next} on {} is not known: none of those that are joined to it has, and somebody answered when it was last looked for",
+                    oif.name
+                );
+                return vec![way.stop(StopKind::Unknown, why)];
+            }
+            Neighbours::Unknown { unanswered: is } => unanswered = is.then_some(next),
         }
+    }
+    // Where not all of a link is seen, whoever has the address near by.
+    if places.is_empty() && (!leads_outside || is_bridge) {
+        places = having(next).collect();
+    }
+    if places.is_empty() && next != destination && !leads_outside {
+        places = having(destination).collect();
     }
     if places.is_empty() {
         let to = To { proto: packet.proto, address: destination, port: packet.dport };
@@ -108,6 +117,11 @@ fn leave_admitted(
     let mut arrivals = Vec::new();
     for (netns, address, by) in &places {
         let mut way = way.clone();
+        if several {
+            let place = facts.netns_ref(*netns);
+            let text = format!("{place} is who answers for {address}, which others have, too");
+            way.depends.push(Condition { code: ConditionCode::Neighbour, text });
+        }
         walk.goes_out(&mut way, &packet, Some(*netns));
         let mut packet = packet.clone();
         packet.netns = *netns;
@@ -124,10 +138,6 @@ fn leave_admitted(
         let on = addresses.iter().find(|a| a.address == *address).map(|a| a.ifindex);
         packet.iif = on.or(*by).map(|index| walk.nic(*netns, index));
         arrivals.extend(walk.external(way, packet));
-    }
-    // Of several with that address, those where nothing listens have it by accident.
-    if several && arrivals.iter().any(|a| a.stop.is_none()) {
-        arrivals.retain(|a| a.stop.as_ref().is_none_or(|s| s.kind != StopKind::Nothing));
     }
     arrivals
 }
@@ -204,11 +214,20 @@ impl Walk<'_, '_> {
         addresses.iter().find(|a| a.address == address).map_or(device, |a| a.ifindex)
     }
 
+    fn no_transparent(&self, netns: NetnsId) -> bool {
+        let read = self.facts.take(self.facts.world.transparent(&[netns]));
+        read.first().is_some_and(|told| told.any == Some(false))
+    }
+
     /// A packet is for this namespace: the socket that takes it.
     pub(super) fn deliver(&self, mut way: Way, packet: Packet) -> Vec<Arrival> {
         let facts = self.facts;
         if let Some(why) = self.no_way_back(&way, &packet) {
             return vec![way.stop(StopKind::NoWay, why)];
+        }
+        if packet.tproxy.is_some() && self.no_transparent(packet.netns) {
+            let why = "no socket here is transparent (IP_TRANSPARENT), and TPROXY gives packets to no other";
+            return vec![way.stop(StopKind::Dropped, why)];
         }
         self.is_looked_up(&mut way, packet.netns);
         let (address, port) = packet.tproxy.unwrap_or((packet.destination, packet.dport));

@@ -176,7 +176,7 @@ fn random_rules_do_what_the_kernel_does() {
         return;
     }
     let required = std::env::var_os("WHEREIS_PORT_REQUIRE_LAB").is_some();
-    let many = number("WHEREIS_PORT_RULESETS").unwrap_or(if required { 1200 } else { 100 });
+    let many = number("WHEREIS_PORT_RULESETS").unwrap_or(if required { 5000 } else { 100 });
     let seeds: Vec<u64> = match number("WHEREIS_PORT_SEED") {
         Some(seed) => vec![seed],
         None => (0..many).collect(),

@@ -76,7 +76,10 @@ pub(in crate::resolve) fn attempt(
     to: To,
 ) -> Entry {
     let arrivals = match &sender.by {
-        Some(_) if sender.of.is_some_and(|of| !senders::has_route(facts, of, to.address)) => {
+        Some(_)
+            if !senders::is_link_local(to.address)
+                && sender.of.is_some_and(|of| !senders::has_route(facts, of, to.address)) =>
+        {
             super::no_route(to.address)
         }
         Some((nic, source)) => from_elsewhere(facts, netns, (nic.clone(), *source, sender.of), to),

@@ -88,7 +88,7 @@ fn of_ways(arrivals: &[Arrival]) -> Judgement {
 }
 
 /// All of them, in words.
-pub(super) fn list(depends: &[Condition]) -> String {
+pub(in crate::resolve) fn list(depends: &[Condition]) -> String {
     let words: Vec<&str> = depends.iter().map(|one| one.text.as_str()).collect();
     words.join(", and ")
 }

@@ -42,7 +42,7 @@ pub(super) use decisive::decisive;
 pub(super) use found::{
     Entry, WayKey, attempt, is_taken, may_take, of_namespace, paths, to_address, way_key,
 };
-pub(super) use judge::{Judgement, judge};
+pub(super) use judge::{Judgement, judge, list};
 pub(super) use send::{from_elsewhere, from_process, loopback};
 pub(super) use senders::{
     Sender, behind_others, beside, bridge_behind, leads_outside, local_route, passing_through,

@@ -25,6 +25,8 @@ pub(super) enum Neighbours {
     At(Vec<Device>),
     /// All that are on the link are seen, and none has it.
     Nobody,
+    /// The same, but somebody is noted to have answered, or is set to be there.
+    Stranger,
     /// It can't be told. Nobody did when it was last looked for, perhaps.
     Unknown {
         /// Whether the kernel has noted that.
@@ -50,7 +52,17 @@ impl Walk<'_, '_> {
         let is_it = |n: &&crate::model::Neighbour| n.ifindex == index && n.address == address;
         let state = known.iter().find(is_it).map(|n| n.state);
         let unknown = Neighbours::Unknown { unanswered: state == Some(NeighbourState::Unanswered) };
-        let Some(ends) = self.ends_of_link(device, address.is_ipv6()) else { return unknown };
+        let ipv6 = address.is_ipv6();
+        let Some(ends) = self.ends_of_link(device, ipv6) else { return unknown };
+        // Whose address it is answers; with IPv6 only by the device that has it.
+        let has = |end: &Device| {
+            let all = self.facts.addresses_of(end.0);
+            all.iter().any(|a| a.address == address && (!ipv6 || a.ifindex == end.1))
+        };
+        let at: Vec<Device> = ends.iter().copied().filter(has).collect();
+        if !at.is_empty() {
+            return Neighbours::At(at);
+        }
         // All at once, for there may be hundreds.
         let ids: Vec<NetnsId> = ends.iter().map(|end| end.0).collect();
         let (_, _, _) = (
@@ -60,9 +72,7 @@ impl Walk<'_, '_> {
         );
         let mut at = Vec::new();
         for end in ends {
-            let takes = || super::local_route(self.facts, end.0, address).is_some();
-            let has = self.facts.addresses_of(end.0).iter().any(|a| a.address == address);
-            if has || takes() {
+            if super::local_route(self.facts, end.0, address).is_some() {
                 at.push(end);
             } else if self.answers_for_others(end, address) {
                 return unknown;
@@ -70,8 +80,7 @@ impl Walk<'_, '_> {
         }
         match state {
             _ if !at.is_empty() => Neighbours::At(at),
-            // Somebody is there, whoever that is.
-            Some(NeighbourState::Answered | NeighbourState::Set) => unknown,
+            Some(NeighbourState::Answered | NeighbourState::Set) => Neighbours::Stranger,
             _ => Neighbours::Nobody,
         }
     }
@@ -108,10 +117,17 @@ impl Walk<'_, '_> {
             _ => return None,
         };
         while let Some(port) = ports.pop() {
+            // Nothing gets through a pair of which one end is down.
+            if !port.up {
+                continue;
+            }
             if seen.len() > DEVICES || !self.plain(&link, port) {
                 return None;
             }
             let peer = link.peer(port)?;
+            if !peer.up {
+                continue;
+            }
             if !self.plain(&link, peer) {
                 return None;
             }
@@ -122,7 +138,7 @@ impl Walk<'_, '_> {
                     if bridge.kind != LinkKind::Bridge || !self.plain(&link, bridge) {
                         return None;
                     }
-                    if !seen.insert((bridge.netns, bridge.index)) {
+                    if !bridge.up || !seen.insert((bridge.netns, bridge.index)) {
                         continue;
                     }
                     let is_other = |l: &&Link| l.index != peer.index;
@@ -137,7 +153,7 @@ impl Walk<'_, '_> {
             // gVisor's does. A bridge needs none.
             if addresses.iter().any(|a| of_end(&a)) || end.kind == LinkKind::Bridge {
                 ends.push((end.netns, end.index));
-            } else if end.up {
+            } else {
                 return None;
             }
         }

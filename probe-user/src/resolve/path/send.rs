@@ -10,8 +10,8 @@ use super::stage::Part::{BeforeIpvs, BehindIpvs};
 use super::stage::{self, Going};
 use super::{Arrival, MAX_DEPTH, StopKind, To, Walk, Way, cross, forwards, settings};
 use crate::model::{
-    Advice, Command, End, FixKind, FsIds, Hook, LOOPBACK4, NetnsId, Pid, RouteFound, RouteKind,
-    RouteQuery,
+    Advice, Command, End, FixKind, FsIds, Hook, LOOPBACK4, LinkKind, NetnsId, Pid, RouteFound,
+    RouteKind, RouteQuery,
 };
 use crate::resolve::facts::Facts;
 use crate::resolve::walk::Visited;
@@ -91,6 +91,11 @@ impl Walk<'_, '_> {
         if let Some(stop) = no_way(&route, to.address) {
             return vec![way.stop(StopKind::NoRoute, stop)];
         }
+        if route.kind == RouteKind::Local && self.is_loopback_down(netns) {
+            let up = Advice::from(Command::new("ip link set lo up")).of(FixKind::SetLinkUp);
+            let why = "the loopback interface, which it would go by, is down";
+            return vec![way.stop_with(StopKind::NoRoute, why, Some(up), End::default())];
+        }
         let source = match route.kind {
             // 127.0.0.1 to all of 127.0.0.0/8, for one.
             RouteKind::Local => route.source.or(Some(to.address)),
@@ -128,6 +133,11 @@ impl Walk<'_, '_> {
             }
         }
         ended
+    }
+
+    fn is_loopback_down(&self, netns: NetnsId) -> bool {
+        let links = self.facts.links_of(netns);
+        links.iter().any(|link| link.kind == LinkKind::Loopback && !link.up)
     }
 
     /// The user and group of the process that connects, as rules of a namespace count them: those
@@ -230,7 +240,7 @@ impl Walk<'_, '_> {
             if let Some((why, fix)) = self.not_forwarding(netns, to.address.is_ipv6()) {
                 let refuse = |(way, _): Going| {
                     let end = End::default();
-                    way.stop_with(StopKind::NotForwarding, why.clone(), Some(fix.clone()), end)
+                    way.stop_with(StopKind::NotForwarding, why.clone(), fix.clone(), end)
                 };
                 ended.extend(going.into_iter().map(refuse));
                 return ended;
@@ -261,15 +271,20 @@ impl Walk<'_, '_> {
     }
 
     /// Whether the kernel refuses to forward.
-    fn not_forwarding(&self, netns: NetnsId, ipv6: bool) -> Option<(String, Advice)> {
+    fn not_forwarding(&self, netns: NetnsId, ipv6: bool) -> Option<(String, Option<Advice>)> {
         let off = forwards(self.facts, netns, ipv6) == Some(false);
         let name = if ipv6 { "net.ipv6.conf.all.forwarding" } else { "net.ipv4.ip_forward" };
-        off.then(|| {
-            let set = Command::new("sysctl -w").arg(format!("{name}=1"));
-            (
-                format!("{name} is 0: this node does not forward"),
-                Advice::from(set).of(FixKind::SetSysctl),
-            )
+        let is_own = netns == self.facts.host.own_netns;
+        off.then(|| match is_own {
+            true => {
+                let set = Command::new("sysctl -w").arg(format!("{name}=1"));
+                let fix = Advice::from(set).of(FixKind::SetSysctl);
+                (format!("{name} is 0: this node does not forward"), Some(fix))
+            }
+            false => {
+                let place = self.facts.netns_ref(netns);
+                (format!("{name} is 0 in {place}: it does not forward"), None)
+            }
         })
     }
 

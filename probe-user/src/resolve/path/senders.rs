@@ -15,6 +15,8 @@ use crate::resolve::facts::Facts;
 
 /// How many addresses of one namespace are tried.
 const ADDRESSES: usize = 64;
+/// With how many networks of containers each is tried with the others' addresses of this node.
+const NETWORKS: usize = 4;
 /// From behind how many devices with containers of its own each is tried.
 const DEVICES: usize = 32;
 
@@ -206,9 +208,13 @@ fn inner_devices(
         has.and_then(|a| links.iter().find(|l| l.index == a.ifindex && has_inner(l, links)));
     let mut all = Vec::new();
     let mut left = 0;
-    for link in links.iter().filter(|l| l.up && l.master.is_none() && has_inner(l, links)) {
-        // Of several networks each asks for its own address.
-        if on_inner.is_some_and(|own| own.index != link.index) {
+    let inner = |l: &&Link| l.up && l.master.is_none() && has_inner(l, links);
+    let many = links.iter().filter(inner).count() > NETWORKS;
+    for link in links.iter().filter(inner) {
+        // Of many networks each asks for its own address only; of a few, for what it has a route
+        // to.
+        let is_other = on_inner.is_some_and(|own| own.index != link.index);
+        if is_other && (many || is_link_local(address)) {
             continue;
         }
         let of = of(link);
@@ -219,6 +225,9 @@ fn inner_devices(
             // A bridge without an address routes nothing.
             (None, None) => continue,
         };
+        if is_other && source.1.is_some_and(|of| !has_route(facts, of, address)) {
+            continue;
+        }
         if all.len() < DEVICES {
             all.push(Sender::behind(Vantage::Containers, link, source));
         } else {
@@ -262,13 +271,18 @@ pub(in crate::resolve) fn usable_addresses(facts: &Facts<'_>, netns: NetnsId) ->
     addresses.iter().filter(|a| is_usable(a, &links)).map(|a| a.address).collect()
 }
 
+/// Whether an address is one of a link alone.
+pub(super) fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(a) => a.is_link_local(),
+        IpAddr::V6(a) => a.is_unicast_link_local(),
+    }
+}
+
 /// Addresses worth trying: not loopback's, not link-local ones, and up. Those of
 /// kube-proxy's dummy interface are of services, not of the node.
 fn is_usable(address: &Address, links: &[Link]) -> bool {
-    let local = match address.address {
-        IpAddr::V4(a) => a.is_loopback() || a.is_link_local(),
-        IpAddr::V6(a) => a.is_loopback() || a.is_unicast_link_local(),
-    };
+    let local = address.address.is_loopback() || is_link_local(address.address);
     let link = links.iter().find(|l| l.index == address.ifindex);
     !local && link.is_none_or(|l| l.up && l.name != "kube-ipvs0")
 }

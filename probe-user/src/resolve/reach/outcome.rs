@@ -30,6 +30,26 @@ pub(super) struct Outcome {
     pub(super) devices: Vec<(NetnsId, Nic)>,
 }
 
+impl Outcome {
+    /// Of one sender, and not of all who may be at its place: what stops some of these may stop
+    /// this one.
+    pub(super) fn of_one_client(&mut self, tried: &Entry) {
+        let stops = |a: &&Arrival| a.stop.is_some() && !a.depends.is_empty();
+        if self.reach.reachable != Some(true) {
+            return;
+        }
+        if let Some((first, stop)) =
+            tried.arrivals.iter().find(stops).and_then(|a| Some((a, a.stop.as_ref()?)))
+        {
+            let words = format!("{} if {}", stop.why, path::list(&first.depends));
+            self.reach.reachable = None;
+            self.reach.why = Cause::Stopped { kind: stop.kind, words }.into();
+            self.reach.conditions.clone_from(&first.depends);
+            self.reach.fix.clone_from(&stop.fix);
+        }
+    }
+}
+
 /// Judges a connection. `named` says why it is open, where that is not what takes it.
 pub(super) fn of(facts: &Facts<'_>, tried: &Entry, named: Option<Cause>) -> Outcome {
     let arrivals = &tried.arrivals;

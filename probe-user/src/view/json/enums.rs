@@ -429,6 +429,8 @@ words! {
         Order,
         /// The client has a route over this node.
         Route,
+        /// Of several who have the address of the next hop this one answers.
+        Neighbour,
         /// There are more than are told.
         Several,
         /// A program or filter that is attached to a device or cgroup lets it pass.

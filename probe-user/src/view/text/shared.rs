@@ -86,10 +86,11 @@ fn one(group: &[&Path], style: &Style, verbose: bool) -> Option<Path> {
         if hop.proto == Proto::Udp { "SO_REUSEPORT or SO_REUSEADDR" } else { "SO_REUSEPORT" };
     let inodes = inodes.get(..shown).unwrap_or_default().join(", ");
     let count = group.len();
-    // UDP by the older option goes to one of them alone.
     let each = match hop.proto {
-        Proto::Tcp => format!(", each takes about 1 of {count} connections"),
-        Proto::Udp => String::new(),
+        Proto::Tcp => {
+            format!(", each takes about 1 of {count} connections unless a program chooses")
+        }
+        Proto::Udp => ", with the latter the one that was bound last takes all".to_owned(),
     };
     let note = format!("{count} sockets share this port ({option}){each}: inodes {inodes}{more}");
     for other in group.iter().skip(1).filter_map(|path| path.hops.first()) {

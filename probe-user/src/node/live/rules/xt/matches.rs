@@ -78,6 +78,16 @@ pub(super) fn parse(name: &str, revision: u8, blob: Blob<'_>) -> Option<XtMatch>
         // The first revision looks at no options; `XT_SOCKET_TRANSPARENT` of the others.
         ("socket", 0) => Some(XtMatch::Socket { transparent: false }),
         ("socket", 1..=3) => Some(XtMatch::Socket { transparent: blob.u8(0)? & 1 != 0 }),
+        ("rpfilter", 0) => {
+            let flags = blob.u8(0)?;
+            Some(XtMatch::Rpfilter {
+                loose: flags & 1 != 0,
+                mark: flags & 2 != 0,
+                accept_local: flags & 4 != 0,
+                invert: flags & 8 != 0,
+            })
+        }
+        ("pkttype", 0) => Some(XtMatch::Pkttype { kind: blob.u32(0)?, invert: blob.u32(4)? != 0 }),
         ("set", 1..=4) => set(revision, blob),
         ("iprange", 1) => {
             let flags = blob.u8(64)?;

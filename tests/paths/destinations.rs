@@ -1,0 +1,213 @@
+//! Where senders connect to: addresses that only this listener has, links that are down, and the
+//! same address twice.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use anyhow::{Context as _, Result, ensure};
+use lab::{Backend, Landing, Netns, Test};
+use serde_json::Value;
+
+use crate::in_the_way::said;
+use crate::node::{LOOPBACK, Node, case};
+
+/// What `--from` says of one connection: whether it gets through, and the whole answer.
+fn from(node: &Node, sender: &Netns, to: SocketAddr) -> Result<(Option<i32>, Value)> {
+    let args = ["--json", "--from", &format!("netns:{}", sender.name), &format!("{to}/tcp")];
+    let run = node.lab.tool().netns(node.host()).args(&args).run()?;
+    Ok((run.code, run.answer()?.clone()))
+}
+
+fn why(entry: &Value) -> &str {
+    entry["why"].as_str().unwrap_or_default()
+}
+
+#[test]
+fn a_listener_at_another_loopback_address_is_reached_there() -> Test {
+    lab::root_or_skip!();
+    let mut node = Node::new()?;
+    let port = lab::unused_port()?;
+    let stub = Ipv4Addr::new(127, 0, 0, 53);
+    node.serve_here("stub", &format!("tcp {stub}:{port}"))?;
+    node.check(
+        &port.to_string(),
+        &[case("loopback", stub, &["stub"]), case("outside", node.ip(), &["refused"])],
+    )?;
+    let (code, _) = from(&node, node.host(), (stub, port).into())?;
+    ensure!(code == Some(0), "{code:?}");
+    let args = ["--json", "--from", &format!("netns:{}", node.host().name), &port.to_string()];
+    let run = node.lab.tool().netns(node.host()).args(&args).run()?;
+    ensure!(run.code == Some(0), "{}", run.stdout);
+    Ok(())
+}
+
+#[test]
+fn nothing_gets_through_a_loopback_that_is_down() -> Test {
+    lab::root_or_skip!();
+    let mut node = Node::new()?;
+    let pod = node.add_pod()?;
+    let port = lab::unused_port()?;
+    node.serve(&pod, "web", &format!("tcp 0.0.0.0:{port}"))?;
+    pod.ip(&["link", "set", "lo", "down"])?;
+    for address in [LOOPBACK, node.pod_ip(0)] {
+        let to = SocketAddr::from((address, port));
+        let landed = pod.connect("tcp", to)?;
+        ensure!(!matches!(landed, Landing::At(_)), "THE LAB: {to}: {landed}");
+        let args = ["--json", "--from", &format!("netns:{}", pod.name), &format!("{to}/tcp")];
+        let run = node.lab.tool().netns(&pod).args(&args).run()?;
+        ensure!(run.code == Some(1), "{}", run.stdout);
+        let said = &run.answer()?["reachable"][0];
+        ensure!(why(said).contains("loopback interface"), "{said}");
+        ensure!(said["fix"]["command"] == serde_json::json!(["ip", "link", "set", "lo", "up"]));
+    }
+    Ok(())
+}
+
+#[test]
+fn an_address_keeps_its_listener_when_its_interface_goes_down() -> Test {
+    lab::root_or_skip!();
+    let mut node = Node::new()?;
+    let port = lab::unused_port()?;
+    let n = node.number();
+    let address = Ipv4Addr::new(10, n, 77, 1);
+    node.host().ip(&["link", "add", "idle", "type", "veth", "peer", "name", "idle2"])?;
+    node.host().address("idle", &format!("{address}/24"))?;
+    node.host().ip(&["link", "set", "idle", "up"])?;
+    node.host().ip(&["link", "set", "idle", "down"])?;
+    node.serve_here("web", &format!("tcp {address}:{port}"))?;
+    node.check(&port.to_string(), &[case("node", address, &["web"])])
+}
+
+/// Filters that ask whether an answer would leave by where the packet came in: what firewalld
+/// and NixOS have by default.
+#[test]
+fn a_rule_for_the_reverse_path_lets_those_in_who_have_one() -> Test {
+    lab::root_or_skip!();
+    let check = |node: &Node, port: u16| -> Test {
+        for netns in [&node.outside, node.host()] {
+            let landed = netns.connect("tcp", (node.ip(), port).into())?;
+            ensure!(landed == Landing::At("web".to_owned()), "THE LAB: {landed}");
+        }
+        let run = node.lab.whereis(&[&port.to_string()])?;
+        for vantage in ["node", "outside"] {
+            let entry = said(&run, vantage, (node.ip(), port).into())?;
+            ensure!(entry["reachable"] == true, "{vantage}: {entry}");
+            let conditions = entry["conditions"].as_array().context("no conditions")?;
+            ensure!(conditions.is_empty(), "{vantage}: {entry}");
+        }
+        Ok(())
+    };
+    let served = || -> Result<(Node, u16)> {
+        let mut node = Node::new()?;
+        let port = lab::unused_port()?;
+        node.serve_here("web", &format!("tcp 0.0.0.0:{port}"))?;
+        Ok((node, port))
+    };
+    let (node, port) = served()?;
+    node.lab.nft(
+        node.host(),
+        "table inet f { chain p { type filter hook prerouting priority -300;\n\
+         meta pkttype { broadcast, multicast } drop\n\
+         fib saddr . mark . iif oif missing drop\n}\n}",
+    )?;
+    check(&node, port)?;
+    for backend in Backend::ALL {
+        let (node, port) = served()?;
+        let rules = "*mangle\n:PREROUTING ACCEPT\n:INPUT ACCEPT\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\n\
+                     :POSTROUTING ACCEPT\n\
+                     -A PREROUTING -m pkttype --pkt-type broadcast -j DROP\n\
+                     -A PREROUTING -m rpfilter --validmark --invert -j DROP\nCOMMIT\n";
+        node.lab.iptables(node.host(), backend, rules)?;
+        check(&node, port).with_context(|| backend.name())?;
+    }
+    Ok(())
+}
+
+#[test]
+fn nobody_is_behind_a_port_of_a_bridge_that_is_down() -> Test {
+    lab::root_or_skip!();
+    let mut node = Node::new()?;
+    let port = lab::unused_port()?;
+    let ip = node.serve_in_pod("web", port)?;
+    let to = SocketAddr::from((ip, port));
+    let (code, _) = from(&node, node.host(), to)?;
+    ensure!(code == Some(0), "{code:?}");
+    for (netns, device) in [(node.host(), "veth0"), (&node.pods[0], "eth0")] {
+        netns.ip(&["link", "set", device, "down"])?;
+        node.host().ip(&["neigh", "flush", "all"])?;
+        let landed = node.host().connect("tcp", to)?;
+        ensure!(!matches!(landed, Landing::At(_)), "THE LAB: {device} is down: {landed}");
+        let (code, answer) = from(&node, node.host(), to)?;
+        ensure!(code == Some(1), "{device} is down: {answer}");
+        let said = &answer["reachable"][0];
+        ensure!(why(said).contains("nobody on br0 has"), "{said}");
+        netns.ip(&["link", "set", device, "up"])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn of_two_with_one_address_it_is_not_told_who_answers() -> Test {
+    lab::root_or_skip!();
+    let mut node = Node::new()?;
+    let port = lab::unused_port()?;
+    let ip = node.serve_in_pod("first", port)?;
+    node.serve_in_pod("second", port)?;
+    node.pods[1].address("eth0", &format!("{ip}/24"))?;
+    let (code, answer) = from(&node, node.host(), (ip, port).into())?;
+    let ends = answer["paths"].as_array().context("no paths")?;
+    ensure!(code == Some(0) && ends.len() == 2, "exit {code:?}: {answer}");
+    let conditions = ends.iter().flat_map(|path| path["conditions"].as_array()).flatten();
+    ensure!(conditions.filter(|one| one["code"] == "neighbour").count() == 2, "{answer}");
+    Ok(())
+}
+
+#[test]
+fn containers_of_several_bridges_are_told_apart_at_every_address_of_the_host() -> Test {
+    lab::root_or_skip!();
+    let mut node = Node::new()?;
+    let port = lab::unused_port()?;
+    node.serve_here("web", &format!("tcp 0.0.0.0:{port}"))?;
+    let first = node.add_pod()?;
+    let n = node.number();
+    node.lab.bridge(node.host(), "br1", &format!("10.{n}.9.1/24"))?;
+    let second = node.lab.netns("second")?;
+    node.host().ip(&[
+        "link",
+        "add",
+        "other",
+        "type",
+        "veth",
+        "peer",
+        "name",
+        "eth0",
+        "netns",
+        &second.name,
+    ])?;
+    node.host().ip(&["link", "set", "other", "master", "br1", "up"])?;
+    second.address("eth0", &format!("10.{n}.9.2/24"))?;
+    second.ip(&["link", "set", "eth0", "up"])?;
+    second.ip(&["route", "add", "default", "via", &format!("10.{n}.9.1")])?;
+    let rule = format!(
+        "table ip f {{ chain i {{ type filter hook input priority 0;\n\
+         iifname br1 tcp dport {port} drop\n}}\n}}"
+    );
+    node.lab.nft(node.host(), &rule)?;
+    let run = node.lab.whereis(&[&port.to_string()])?;
+    let all = run.answer()?["reachable"].as_array().context("no reach")?;
+    for address in [node.ip(), node.gateway()] {
+        let to = SocketAddr::from((IpAddr::from(address), port));
+        for (pod, bridge, open) in [(&first, "br0", true), (&second, "br1", false)] {
+            let landed = pod.connect("tcp", to)?;
+            ensure!(matches!(landed, Landing::At(_)) == open, "THE LAB: {bridge}: {landed}");
+            let is_it = |r: &&Value| {
+                let by = r["by"].as_array();
+                r["from"] == "containers"
+                    && r["address"] == to.to_string().as_str()
+                    && by.is_some_and(|by| by.iter().any(|name| name == bridge))
+            };
+            let entry = all.iter().find(is_it).with_context(|| format!("{bridge}: {all:#?}"))?;
+            ensure!(entry["reachable"] == open, "{entry}");
+        }
+    }
+    Ok(())
+}
