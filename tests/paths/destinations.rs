@@ -211,3 +211,108 @@ fn containers_of_several_bridges_are_told_apart_at_every_address_of_the_host() -
     }
     Ok(())
 }
+
+#[test]
+fn nothing_gets_from_one_isolated_port_of_a_bridge_to_another() -> Test {
+    lab::root_or_skip!();
+    let mut node = Node::new()?;
+    let port = lab::unused_port()?;
+    let ip = node.serve_in_pod("web", port)?;
+    let other = node.add_pod()?;
+    let to = SocketAddr::from((ip, port));
+    for device in ["veth0", "veth1"] {
+        node.host().ip(&["link", "set", device, "type", "bridge_slave", "isolated", "on"])?;
+    }
+    for (sender, open) in [(node.host(), true), (&other, false)] {
+        let landed = sender.connect("tcp", to)?;
+        ensure!(matches!(landed, Landing::At(_)) == open, "THE LAB: {}: {landed}", sender.name);
+        let (code, answer) = from(&node, sender, to)?;
+        ensure!(code == Some(i32::from(!open)), "{}: {answer}", sender.name);
+        let said = &answer["reachable"][0];
+        ensure!(open || why(said).contains("isolated"), "{said}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_ipsec_and_rules_for_arp_do_is_not_evaluated_and_said() -> Test {
+    lab::root_or_skip!();
+    let mut node = Node::new()?;
+    let port = lab::unused_port()?;
+    node.serve_here("web", &format!("tcp 0.0.0.0:{port}"))?;
+    let to = SocketAddr::from((node.ip(), port));
+    let unknown = |code: &str| -> Test {
+        let run = node.lab.whereis(&[&port.to_string()])?;
+        let entry = said(&run, "outside", to)?;
+        ensure!(entry["reachable"].is_null(), "{entry}");
+        let conditions = entry["conditions"].as_array().context("no conditions")?;
+        ensure!(conditions.iter().any(|one| one["code"] == code), "{entry}");
+        // Who stays in the host meets neither.
+        ensure!(said(&run, "node", to)?["reachable"] == true, "{}", run.stdout);
+        Ok(())
+    };
+    node.lab.nft(
+        node.host(),
+        "table arp f { chain i { type filter hook input priority 0; policy drop; }\n}",
+    )?;
+    unknown("arp_rules")?;
+    node.lab.nft(node.host(), "flush ruleset")?;
+    let policy = ["xfrm", "policy", "add", "dir", "in", "src", "0.0.0.0/0", "action", "block"];
+    if node.host().ip(&policy).is_err() {
+        eprintln!("NOT TESTED: this kernel has no IPsec policies");
+        return Ok(());
+    }
+    unknown("ipsec")
+}
+
+#[test]
+fn a_listener_of_a_group_is_not_said_to_be_shut() -> Test {
+    lab::root_or_skip!();
+    let mut node = Node::new()?;
+    let port = lab::unused_port()?;
+    let network = Ipv4Addr::new(10, node.number(), 0, 255);
+    node.serve_here("mdns", &format!("udp {network}:{port}"))?;
+    let run = node.lab.whereis(&[&format!("{port}/udp")])?;
+    let all = run.answer()?["reachable"].as_array().context("no reach")?;
+    ensure!(!all.is_empty(), "{}", run.stdout);
+    for entry in all {
+        ensure!(entry["reachable"].is_null() && entry["code"] == "bound_to_group", "{entry}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_device_may_forward_where_the_others_do_not() -> Test {
+    lab::root_or_skip!();
+    let mut node = Node::new()?;
+    let port = lab::unused_port()?;
+    let n = node.number();
+    let pod = node.add_pod()?;
+    node.host().address("br0", &format!("fd00:{n}:1::1/64"))?;
+    pod.address("eth0", &format!("fd00:{n}:1::2/64"))?;
+    pod.ip(&["-6", "route", "add", "default", "via", &format!("fd00:{n}:1::1")])?;
+    node.outside.ip(&["-6", "route", "add", "default", "via", &format!("fd00:{n}::1")])?;
+    node.serve(&pod, "web", &format!("tcp [::]:{port}"))?;
+    let to = SocketAddr::new(format!("fd00:{n}:1::2").parse()?, port);
+    node.host().sysctl("ipv6/conf/all/forwarding", "0")?;
+    let by_card = || -> Result<(Option<i32>, Value)> {
+        let args = ["--json", "--from", "eth0", &format!("{to}/tcp")];
+        let run = node.lab.tool().netns(node.host()).args(&args).run()?;
+        Ok((run.code, run.answer()?.clone()))
+    };
+    let (code, answer) = by_card()?;
+    ensure!(code == Some(1) && why(&answer["reachable"][0]).contains("forwarding"), "{answer}");
+    for device in ["eth0", "br0"] {
+        if node.host().sysctl(&format!("ipv6/conf/{device}/force_forwarding"), "1").is_err() {
+            eprintln!("NOT TESTED: this kernel has no force_forwarding (Linux 6.17)");
+            return Ok(());
+        }
+    }
+    // Link-local addresses that were given a moment ago are not used at once.
+    let web = Landing::At("web".to_owned());
+    let mut tries = (0..5).map(|_| node.outside.connect("tcp", to));
+    ensure!(tries.any(|landed| landed.is_ok_and(|landed| landed == web)), "THE LAB: no way");
+    let (code, answer) = by_card()?;
+    ensure!(code == Some(0), "{answer}");
+    Ok(())
+}

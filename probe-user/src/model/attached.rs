@@ -153,6 +153,10 @@ pub enum InTheWay {
         /// Its namespace.
         netns: NetnsRef,
     },
+    /// Rules for what asks who has an address (ARP), in a namespace.
+    ArpRules(NetnsRef),
+    /// IPsec policies of a namespace.
+    IpsecPolicies(NetnsRef),
     /// Packet rules that could not be read.
     UnreadRules(NetnsRef),
     /// What is attached to the devices of a namespace could not be read.
@@ -180,7 +184,10 @@ impl InTheWay {
                 | CgroupHook::Sendmsg4
                 | CgroupHook::Sendmsg6 => false,
             },
-            Self::OnDevice { what: Attachment::Qdisc(_), .. } | Self::Policy(_) => true,
+            Self::OnDevice { what: Attachment::Qdisc(_), .. }
+            | Self::Policy(_)
+            | Self::ArpRules(_)
+            | Self::IpsecPolicies(_) => true,
             Self::OnDevice { .. }
             | Self::BridgeRules { .. }
             | Self::UnreadRules(_)
@@ -198,6 +205,8 @@ impl InTheWay {
                 ConditionCode::Program
             }
             Self::BridgeRules { .. } => ConditionCode::BridgeRules,
+            Self::ArpRules(_) => ConditionCode::ArpRules,
+            Self::IpsecPolicies(_) => ConditionCode::Ipsec,
             Self::UnreadRules(_)
             | Self::UnreadDevices(_)
             | Self::UnreadCgroups
@@ -222,7 +231,9 @@ impl InTheWay {
                     "whether Cilium translates connect() in {netns} (socket LB) could not be read"
                 )
             }
-            Self::BridgeRules { .. } => format!("{self} are not evaluated"),
+            Self::BridgeRules { .. } | Self::ArpRules(_) | Self::IpsecPolicies(_) => {
+                format!("{self} are not evaluated")
+            }
             Self::UnreadRules(netns) => format!(
                 "the packet rules of {netns} could not be read, and may stop it or send it elsewhere"
             ),
@@ -258,6 +269,8 @@ impl InTheWay {
             }
             Self::OnCgroup(one) => program(&one.program),
             Self::BridgeRules { .. } => see(Command::new("nft list ruleset bridge")),
+            Self::ArpRules(_) => see(Command::new("nft list ruleset arp")),
+            Self::IpsecPolicies(_) => see(Command::new("ip xfrm policy")),
             Self::UnreadRules(_) => {
                 Some(Advice::from("run as root, or with CAP_NET_ADMIN").of(FixKind::Inspect))
             }
@@ -343,6 +356,8 @@ impl fmt::Display for InTheWay {
             Self::BridgeRules { device, netns } => {
                 write!(f, "the rules for bridges of {netns}, which frames on {device} pass,")
             }
+            Self::ArpRules(netns) => write!(f, "the rules for ARP of {netns}"),
+            Self::IpsecPolicies(netns) => write!(f, "the IPsec policies of {netns}"),
             Self::UnreadRules(netns) => {
                 write!(f, "the packet rules of {netns}, which could not be read,")
             }

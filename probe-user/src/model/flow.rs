@@ -106,6 +106,13 @@ pub struct NetSettings {
     pub route_localnet: Vec<String>,
     /// `net.bridge.bridge-nf-call-iptables`; `None` without br_netfilter.
     pub bridge_calls_iptables: Option<bool>,
+    /// The devices that forward IPv6 although `forward6` is off
+    /// (`net.ipv6.conf.*.force_forwarding`, Linux 6.17); `None` where that was not read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub force_forward6: Option<Vec<String>>,
+    /// How many IPsec policies there are; `None` where that was not read, or could not be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipsec_policies: Option<u32>,
     /// The devices whose reverse path filter is on; `None` when that was not read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reverse_path: Option<Vec<ReversePath>>,

@@ -83,6 +83,12 @@ pub enum Cause {
     BoundToInterface(String),
     /// Bound to the interface with this index, which has no address for it.
     InterfaceWithoutAddress(u32),
+    /// Bound to the interface with this index, which is gone.
+    InterfaceGone(u32),
+    /// Bound to an address that the namespace does not have any more.
+    AddressGone(IpAddr),
+    /// Bound to the address of a group or to a broadcast address.
+    BoundToGroup(IpAddr),
     /// The namespace has no other address that is up; of IPv6 or IPv4 alone, or at all.
     NoOtherAddress {
         /// The version of IP, where there are addresses of the other one.
@@ -204,6 +210,8 @@ pub enum CauseCode {
     BoundToInterface,
     /// The namespace, or the interface that it is bound to, has no address for it.
     NoAddress,
+    /// Bound to the address of a group or to a broadcast address.
+    BoundToGroup,
     /// The loopback interface is down.
     LoopbackDown,
     /// All its addresses are for what is behind bridges and device pairs.
@@ -301,7 +309,11 @@ impl Cause {
             Self::BoundTo(_) => CauseCode::BoundToAddress,
             Self::BoundElsewhere(_) => CauseCode::BoundElsewhere,
             Self::BoundToInterface(_) => CauseCode::BoundToInterface,
-            Self::InterfaceWithoutAddress(_) | Self::NoOtherAddress { .. } => CauseCode::NoAddress,
+            Self::InterfaceWithoutAddress(_)
+            | Self::InterfaceGone(_)
+            | Self::AddressGone(_)
+            | Self::NoOtherAddress { .. } => CauseCode::NoAddress,
+            Self::BoundToGroup(_) => CauseCode::BoundToGroup,
             Self::LoopbackDown => CauseCode::LoopbackDown,
             Self::InnerAddressesOnly => CauseCode::InnerAddressesOnly,
             Self::NothingBehind => CauseCode::NothingListens,
@@ -344,6 +356,16 @@ impl fmt::Display for Cause {
             Self::InterfaceWithoutAddress(index) => write!(
                 f,
                 "bound to the interface with index {index} only, which has no address for it"
+            ),
+            Self::InterfaceGone(index) => {
+                write!(f, "bound to an interface that is gone (it had index {index})")
+            }
+            Self::AddressGone(address) => {
+                write!(f, "bound to {address}, which no interface here has any more")
+            }
+            Self::BoundToGroup(address) => write!(
+                f,
+                "bound to {address}: it gets what is sent to many there, where this host takes part"
             ),
             Self::NoOtherAddress { ipv6: None } => {
                 f.write_str("this namespace has no other address")

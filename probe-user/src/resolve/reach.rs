@@ -266,6 +266,10 @@ fn here(
     tries.add(proto, port.0, &bound_apart(facts, &sockets));
     let mut outcomes = tries.outcomes(proto, port.0, everywhere && !firsts.is_empty());
     by_route.iter().for_each(|address| anyip::name(facts, *address, port, &mut outcomes));
+    if let Some(group) = of_group(facts, &sockets) {
+        let of = |from| entry(from, None, None, Cause::BoundToGroup(group));
+        return [Vantage::Node, Vantage::Outside, Vantage::Containers].map(of).to_vec();
+    }
     let takes = |outcome: &Outcome| outcome.taken != Taken::Not;
     if sockets.is_empty() && !outcomes.iter().any(takes) {
         return Vec::new();
@@ -276,6 +280,28 @@ fn here(
         add_untried(facts, &sockets, &mut reach);
     }
     reach
+}
+
+/// The address of a group, or of all on a network, that all of these sockets are bound to.
+fn of_group(facts: &Facts<'_>, sockets: &[&Socket]) -> Option<IpAddr> {
+    let all = facts.addresses_of(sockets.first()?.netns);
+    let is_broadcast = |to: std::net::Ipv4Addr| {
+        let of = |a: &Address| match a.address {
+            IpAddr::V4(own) if a.prefix < 31 => {
+                let host = u32::MAX.checked_shr(a.prefix.into()).unwrap_or_default();
+                to.to_bits() == own.to_bits() | host
+            }
+            _ => false,
+        };
+        to.is_broadcast() || all.iter().any(of)
+    };
+    let is_group = |a: IpAddr| match a {
+        IpAddr::V4(a) => a.is_multicast() || is_broadcast(a),
+        IpAddr::V6(a) => a.is_multicast(),
+    };
+    let mut bound = sockets.iter().map(|s| s.effective_address());
+    let first = bound.next().filter(|a| is_group(*a))?;
+    bound.all(is_group).then_some(first)
 }
 
 /// The addresses that sockets are bound to and that nobody uses who does not mean just them:
@@ -292,12 +318,18 @@ fn bound_apart(facts: &Facts<'_>, sockets: &[&Socket]) -> Vec<IpAddr> {
 /// Why nothing takes a connection to a port that something else of the namespace holds.
 fn nobody(facts: &Facts<'_>, sockets: &[&Socket]) -> Cause {
     let Some(first) = sockets.first() else { return Cause::NoRule };
+    let bound = first.effective_address();
     let Some(index) = first.ifindex else {
-        return Cause::BoundElsewhere(first.effective_address());
+        let has = bound.is_unspecified()
+            || is_address_of(facts, first.netns, bound)
+            || path::local_route(facts, first.netns, bound).is_some();
+        return if has { Cause::BoundElsewhere(bound) } else { Cause::AddressGone(bound) };
     };
     let links = facts.links_of(first.netns);
-    let name = links.iter().find(|l| l.index == index).map_or("?", |l| l.name.as_str());
-    Cause::BoundToInterface(name.to_owned())
+    match links.iter().find(|l| l.index == index) {
+        Some(link) => Cause::BoundToInterface(link.name.clone()),
+        None => Cause::InterfaceGone(index),
+    }
 }
 
 /// One statement for what is the same: each address that is open, or shut by something on

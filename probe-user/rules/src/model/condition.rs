@@ -31,6 +31,10 @@ pub enum ConditionCode {
     Program,
     /// Rules for the frames in a bridge let it pass, likewise.
     BridgeRules,
+    /// Rules for ARP let it be found, likewise.
+    ArpRules,
+    /// IPsec policies let it pass, likewise.
+    Ipsec,
     /// What could not be read lets it pass, likewise.
     NotRead,
 }

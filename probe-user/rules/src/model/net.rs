@@ -57,6 +57,10 @@ pub struct Link {
     pub peer: Option<u32>,
     /// The namespace of that peer, when it is another one that is known.
     pub peer_netns: Option<NetnsId>,
+    /// Of a port of a bridge: it is isolated (`bridge link set ... isolated on`): nothing gets
+    /// from one such port to another.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub isolated: bool,
 }
 
 /// The kinds of interface that matter here.

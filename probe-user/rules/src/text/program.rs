@@ -8,7 +8,8 @@ use super::super::lower::{
 use super::values::{self, Kind};
 use super::xt;
 use crate::model::{
-    Base, BitOp, Bytes, ChainId, CmpOp, CtKey, FibResult, MetaKey, Rejection, Rule, Side, XtMatch,
+    Base, BitOp, Bytes, ChainId, CmpOp, CtKey, Family, FibResult, MetaKey, Rejection, Rule, Side,
+    XtMatch,
 };
 
 /// A condition in words.
@@ -30,6 +31,8 @@ pub(super) struct Program {
     proto: Option<String>,
     /// Numbers that were drawn.
     drawn: Vec<(Slot, String)>,
+    /// Whether the rule is of IPv4 alone.
+    ipv4: bool,
 }
 
 /// A value in words.
@@ -57,8 +60,9 @@ impl Said {
 
 impl Program {
     pub(super) fn of(chain: &ChainId, rule: &Rule) -> Self {
-        let mut program =
-            Self { conditions: Vec::new(), actions: Vec::new(), proto: None, drawn: Vec::new() };
+        let ipv4 = chain.table.family == Family::Ip;
+        let (conditions, actions, drawn) = (Vec::new(), Vec::new(), Vec::new());
+        let mut program = Self { conditions, actions, proto: None, drawn, ipv4 };
         for op in &lower(chain.table.family, rule) {
             program.op(op);
         }
@@ -98,6 +102,13 @@ impl Program {
         match test {
             Test::Compare { term: Term::Unknown, .. } => self.condition("(compare)".into(), false),
             Test::Range { term: Term::Unknown, .. } => self.condition("(range)".into(), false),
+            Test::Compare { term: Term::Field(field), op, value }
+                if let Field::Fib { present: true, .. } = field =>
+            {
+                let there = (*op == CmpOp::Eq) == value.0.iter().any(|byte| *byte != 0);
+                let what = if there { "exists" } else { "missing" };
+                self.condition(format!("{} {what}", self.field(field).text), false);
+            }
             Test::Compare { term, op, value } => self.compare(term, *op, value),
             Test::Range { term, invert, from, to } => {
                 let said = self.term(term);
@@ -251,6 +262,13 @@ impl Program {
             Field::Header { base: Base::Transport, offset: 13, len: 1 } => {
                 Said::new("tcp flags", Kind::Other)
             }
+            Field::Header { base: Base::Network, offset, len }
+                if let Some((.., name)) = IPV4.iter().find(|(o, l, _)| (o, l) == (offset, len))
+                    && self.ipv4 =>
+            {
+                let kind = if *len == 1 { Kind::Number } else { Kind::Port };
+                Said::new(format!("ip {name}"), kind)
+            }
             Field::Header { base, offset, len } => {
                 let place = format!("@{},{},{}", header(*base), offset * 8, len * 8);
                 Said::new(place, Kind::Other)
@@ -263,11 +281,11 @@ impl Program {
                     text.push_str(if is { word } else { "" });
                 }
                 let (what, kind) = match result {
-                    _ if *present => (" exists", Kind::Other),
                     FibResult::Oif => (" oif", Kind::Number),
                     FibResult::Oifname => (" oifname", Kind::Interface),
                     FibResult::AddrType => (" type", Kind::AddressType),
                 };
+                let kind = if *present { Kind::Other } else { kind };
                 Said::new(text + what, kind)
             }
             Field::Other { what, .. } => Said::new(what.to_string(), Kind::Other),
@@ -440,6 +458,79 @@ fn reject(rejection: Rejection) -> String {
     .to_owned()
 }
 
+/// What `nft` calls the keys of `meta`, by number (`enum nft_meta_keys`).
+const META: [&str; 37] = [
+    "length",
+    "protocol",
+    "priority",
+    "mark",
+    "iif",
+    "oif",
+    "iifname",
+    "oifname",
+    "iiftype",
+    "oiftype",
+    "skuid",
+    "skgid",
+    "nftrace",
+    "rtclassid",
+    "secmark",
+    "nfproto",
+    "l4proto",
+    "ibrname",
+    "obrname",
+    "pkttype",
+    "cpu",
+    "iifgroup",
+    "oifgroup",
+    "cgroup",
+    "random",
+    "secpath",
+    "iifkind",
+    "oifkind",
+    "ibrpvid",
+    "ibrvproto",
+    "time",
+    "day",
+    "hour",
+    "sdif",
+    "sdifname",
+    "broute",
+    "ibrhwaddr",
+];
+
+/// What `nft` calls the keys of `ct`, by number (`enum nft_ct_keys`).
+const CT: [&str; 24] = [
+    "state",
+    "direction",
+    "status",
+    "mark",
+    "secmark",
+    "expiration",
+    "helper",
+    "l3proto",
+    "saddr",
+    "daddr",
+    "protocol",
+    "proto-src",
+    "proto-dst",
+    "label",
+    "packets",
+    "bytes",
+    "avgpkt",
+    "zone",
+    "event",
+    "saddr",
+    "daddr",
+    "saddr",
+    "daddr",
+    "id",
+];
+
+/// What `nft` calls the fields of IPv4's header that rules ask for, by offset and length in bytes.
+const IPV4: [(u32, u32, &str); 5] =
+    [(1, 1, "dscp"), (2, 2, "length"), (4, 2, "id"), (6, 2, "frag-off"), (8, 1, "ttl")];
+
 fn meta(key: &MetaKey) -> Said {
     let (text, kind) = match key {
         MetaKey::Mark => ("meta mark", Kind::Mark),
@@ -454,7 +545,11 @@ fn meta(key: &MetaKey) -> Said {
         MetaKey::Prandom => ("meta random", Kind::Number),
         MetaKey::Protocol => ("meta protocol", Kind::Other),
         MetaKey::Pkttype => ("meta pkttype", Kind::Other),
-        MetaKey::Other(number) => return Said::new(format!("meta key {number}"), Kind::Other),
+        MetaKey::Other(number) => {
+            let name = usize::try_from(*number).ok().and_then(|n| META.get(n)).copied();
+            let text = name.map_or_else(|| format!("meta key {number}"), |n| format!("meta {n}"));
+            return Said::new(text, Kind::Other);
+        }
     };
     Said::new(text, kind)
 }
@@ -470,7 +565,11 @@ fn ct(key: CtKey, reply: Option<bool>) -> Said {
         CtKey::Protocol => ("protocol", Kind::Protocol),
         CtKey::ProtoSrc => ("proto-src", Kind::Port),
         CtKey::ProtoDst => ("proto-dst", Kind::Port),
-        CtKey::Other(number) => return Said::new(format!("ct key {number}"), Kind::Other),
+        CtKey::Other(number) => {
+            let name = usize::try_from(number).ok().and_then(|n| CT.get(n)).copied();
+            let text = name.map_or_else(|| format!("ct key {number}"), |n| format!("ct {n}"));
+            return Said::new(text, Kind::Other);
+        }
     };
     let direction = match reply {
         Some(true) => "reply ",

@@ -22,6 +22,7 @@ mod genl;
 mod held;
 mod host;
 mod inside;
+mod ipsec;
 mod joined;
 #[allow(clippy::disallowed_methods, reason = "its files are read by `kube/files.rs`, with limits")]
 mod kube;

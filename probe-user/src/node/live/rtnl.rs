@@ -14,8 +14,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader, NetlinkSerializable};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{
-    InfoBareUdp, InfoData, InfoGeneve, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo,
-    LinkLayerType, LinkMessage,
+    InfoBareUdp, InfoBridgePort, InfoData, InfoGeneve, InfoKind, InfoPortData, InfoVxlan,
+    LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState as Nud,
@@ -369,7 +369,22 @@ fn link(netns: NetnsId, message: &LinkMessage, peers: &HashMap<i32, NetnsId>) ->
         master,
         peer,
         peer_netns: peer_nsid(message).and_then(|id| peers.get(&id).copied()),
+        isolated: is_isolated(message),
     }
+}
+
+/// Whether a port of a bridge is isolated (Linux 4.18).
+fn is_isolated(message: &LinkMessage) -> bool {
+    let of_port = |info: &LinkInfo| match info {
+        LinkInfo::PortData(InfoPortData::BridgePort(all)) => {
+            all.iter().any(|one| matches!(one, InfoBridgePort::Isolated(true)))
+        }
+        _ => false,
+    };
+    message
+        .attributes
+        .iter()
+        .any(|a| matches!(a, LinkAttribute::LinkInfo(infos) if infos.iter().any(of_port)))
 }
 
 fn kind(message: &LinkMessage) -> LinkKind {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::ffi::CStr;
 use std::time::Instant;
 
-use super::{LiveNode, Memo, files, gaps, procs};
+use super::{LiveNode, Memo, files, gaps, ipsec, procs};
 use crate::model::{
     Gap, GapKind, GapSource, Impact, InputFound, InputQuery, Neighbour, NetSettings, NetnsId,
     PolicyRule, Read, ReversePath, RouteFound, RouteQuery,
@@ -113,10 +113,19 @@ fn settings(netns: NetnsId) -> NetSettings {
         .filter(|name| flag(&format!("{IPV4_CONF}/{name}/route_localnet")) == Some(true))
         .cloned()
         .collect();
+    let forward6 = flag("/proc/sys/net/ipv6/conf/all/forwarding");
+    // Asked only where it makes a difference.
+    let forces = |name: &&String| {
+        flag(&format!("/proc/sys/net/ipv6/conf/{name}/force_forwarding")) == Some(true)
+    };
+    let force_forward6 = (forward6 == Some(false))
+        .then(|| interfaces.iter().filter(forces).cloned().collect::<Vec<_>>());
     NetSettings {
         netns,
         forward4: flag("/proc/sys/net/ipv4/ip_forward"),
-        forward6: flag("/proc/sys/net/ipv6/conf/all/forwarding"),
+        forward6,
+        force_forward6,
+        ipsec_policies: ipsec::policies().ok(),
         route_localnet_all: flag(&format!("{IPV4_CONF}/all/route_localnet")),
         route_localnet,
         bridge_calls_iptables: flag("/proc/sys/net/bridge/bridge-nf-call-iptables"),

@@ -166,7 +166,8 @@ impl Names {
             for name in &mut settings.route_localnet {
                 replace(name, |name| self.interface(name));
             }
-            for name in settings.proxy_arp.iter_mut().flatten() {
+            let forced = settings.force_forward6.iter_mut().flatten();
+            for name in settings.proxy_arp.iter_mut().flatten().chain(forced) {
                 replace(name, |name| self.interface(name));
             }
             for one in settings.reverse_path.iter_mut().flatten() {

@@ -117,6 +117,10 @@ fn leave_admitted(
     let mut arrivals = Vec::new();
     for (netns, address, by) in &places {
         let mut way = way.clone();
+        if let Some(bridge) = walk.kept_apart(from, *netns) {
+            arrivals.push(way.stop(StopKind::NoWay, isolated(&bridge)));
+            continue;
+        }
         if several {
             let place = facts.netns_ref(*netns);
             let text = format!("{place} is who answers for {address}, which others have, too");
@@ -140,6 +144,11 @@ fn leave_admitted(
         arrivals.extend(walk.external(way, packet));
     }
     arrivals
+}
+
+/// Why nothing gets from one port of a bridge to another.
+pub(super) fn isolated(bridge: &str) -> String {
+    format!("both ports of {bridge} between them are isolated: `bridge -d link` shows it")
 }
 
 /// Whom the next namespace sees as the sender.
@@ -181,6 +190,26 @@ impl Walk<'_, '_> {
         (bridged.original, bridged.seen_as, bridged.tproxy) = (None, None, None);
         let passed = stage::pass(self.facts, Hook::Forward, vec![(way, bridged)], ended);
         passed.into_iter().map(|(way, _)| way).collect()
+    }
+
+    /// The bridge of which two namespaces are at ports that are isolated from each other.
+    pub(super) fn kept_apart(&self, one: NetnsId, other: NetnsId) -> Option<String> {
+        let ports = |netns: NetnsId| {
+            let links = self.facts.links_of(netns);
+            let port = |link: &Link| {
+                let theirs = self.facts.links_of(link.peer_netns?);
+                theirs.iter().find(|l| Some(l.index) == link.peer && l.isolated).cloned()
+            };
+            links.iter().filter_map(port).collect::<Vec<Link>>()
+        };
+        let of_other = ports(other);
+        let apart = ports(one).into_iter().find(|port| {
+            let same = |l: &Link| (l.netns, l.master) == (port.netns, port.master);
+            port.master.is_some() && of_other.iter().any(same)
+        })?;
+        let links = self.facts.links_of(apart.netns);
+        let bridge = links.iter().find(|l| Some(l.index) == apart.master);
+        Some(bridge.map_or_else(String::new, |bridge| bridge.name.clone()))
     }
 
     /// The bridge that a device's peer is a port of, in a namespace whose rules see what goes over

@@ -7,7 +7,7 @@
 
 use whereis_port_rules::{Nic, Packet};
 
-use super::{To, Walk, Way, ruleset};
+use super::{To, Walk, Way, ruleset, settings};
 use crate::model::{
     Attached, CgroupHook, CgroupOf, DeviceHook, Family, Gap, GapKind, Hook, InTheWay, Link,
     LinkKind, NetnsId, Pid, Proto, Socket,
@@ -57,6 +57,25 @@ impl Walk<'_, '_> {
             });
         }
         self.meet_bridge(way, packet.netns, nic, &[Hook::Prerouting, Hook::Input]);
+        self.meet_in_namespace(way, packet, nic);
+    }
+
+    /// What of a namespace meets every packet that comes in by a link, or leaves by one.
+    fn meet_in_namespace(&self, way: &mut Way, packet: &Packet, nic: &Nic) {
+        if &*nic.name == "lo" {
+            return;
+        }
+        let netns = packet.netns;
+        let place = || self.facts.netns_ref(netns);
+        if settings(self.facts, netns).is_some_and(|s| s.ipsec_policies.unwrap_or(0) > 0) {
+            way.meet(InTheWay::IpsecPolicies(place()));
+        }
+        let is_arp = |c: &crate::model::BaseChain| c.id.table.family == Family::Arp;
+        let asks = packet.destination.is_ipv4();
+        if asks && ruleset(self.facts, netns).is_some_and(|all| all.base_chains.iter().any(is_arp))
+        {
+            way.meet(InTheWay::ArpRules(place()));
+        }
     }
 
     /// A packet leaves its namespace by a device, for another namespace where that is known.
@@ -69,6 +88,7 @@ impl Walk<'_, '_> {
             });
         }
         self.meet_bridge(way, packet.netns, nic, &[Hook::Output, Hook::Postrouting]);
+        self.meet_in_namespace(way, packet, nic);
         if let Some(to) = to {
             self.crosses_bridge(way, packet.netns, nic, to);
         }

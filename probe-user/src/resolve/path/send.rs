@@ -41,6 +41,9 @@ pub(in crate::resolve) fn from_elsewhere(
     let walk = Walk { facts, visited: &RefCell::new(&mut visited), sender: None, anybody: true };
     let mut way = Way::begin();
     if let Some(of) = of.filter(|of| *of != netns) {
+        if let Some(bridge) = walk.kept_apart(of, netns) {
+            return vec![way.stop(StopKind::NoWay, cross::isolated(&bridge))];
+        }
         walk.sends(&mut way, of);
     }
     let device = Some(iif.index);
@@ -205,7 +208,8 @@ impl Walk<'_, '_> {
             return vec![way.stop_with(StopKind::LoopbackOnWire, why, Some(fix), end)];
         }
         let mut ended = Vec::new();
-        let stays = || self.not_forwarding(netns, to.address.is_ipv6()).is_some();
+        let iif = packet.iif.clone();
+        let stays = || self.not_forwarding(netns, to.address.is_ipv6(), iif.as_ref()).is_some();
         if !output && (route.kind == RouteKind::Local || !stays()) {
             match self.admit(way, &packet, &mut route, &mut ended) {
                 Some(admitted) => way = admitted,
@@ -237,7 +241,8 @@ impl Walk<'_, '_> {
         let going = if output {
             going
         } else {
-            if let Some((why, fix)) = self.not_forwarding(netns, to.address.is_ipv6()) {
+            if let Some((why, fix)) = self.not_forwarding(netns, to.address.is_ipv6(), iif.as_ref())
+            {
                 let refuse = |(way, _): Going| {
                     let end = End::default();
                     way.stop_with(StopKind::NotForwarding, why.clone(), fix.clone(), end)
@@ -271,8 +276,18 @@ impl Walk<'_, '_> {
     }
 
     /// Whether the kernel refuses to forward.
-    fn not_forwarding(&self, netns: NetnsId, ipv6: bool) -> Option<(String, Option<Advice>)> {
-        let off = forwards(self.facts, netns, ipv6) == Some(false);
+    fn not_forwarding(
+        &self,
+        netns: NetnsId,
+        ipv6: bool,
+        iif: Option<&Nic>,
+    ) -> Option<(String, Option<Advice>)> {
+        let forced = || {
+            let on = settings(self.facts, netns)?.force_forward6?;
+            Some(on.iter().any(|name| iif.is_some_and(|iif| *name == *iif.name)))
+        };
+        let off = forwards(self.facts, netns, ipv6) == Some(false)
+            && !(ipv6 && forced().unwrap_or_default());
         let name = if ipv6 { "net.ipv6.conf.all.forwarding" } else { "net.ipv4.ip_forward" };
         let is_own = netns == self.facts.host.own_netns;
         off.then(|| match is_own {

@@ -11,7 +11,17 @@ const PORT: u32 = 4;
 
 fn link(index: u32, name: &str, kind: LinkKind, master: Option<u32>) -> Link {
     let name = name.to_owned();
-    Link { netns: HOST, index, name, up: true, kind, master, peer: None, peer_netns: None }
+    Link {
+        netns: HOST,
+        index,
+        name,
+        up: true,
+        kind,
+        master,
+        peer: None,
+        peer_netns: None,
+        isolated: false,
+    }
 }
 
 /// A host with a device to the outside, and a bridge that has a port to a container.

@@ -12,6 +12,8 @@ fn settings(netns: NetnsId) -> NetSettings {
         forward6: Some(true),
         route_localnet_all: Some(false),
         route_localnet: Vec::new(),
+        force_forward6: None,
+        ipsec_policies: None,
         bridge_calls_iptables: None,
         reverse_path: None,
         proxy_arp: Some(Vec::new()),
@@ -20,7 +22,17 @@ fn settings(netns: NetnsId) -> NetSettings {
 
 fn link(netns: NetnsId, index: u32, kind: LinkKind) -> Link {
     let name = format!("dev{index}");
-    Link { netns, index, name, up: true, kind, master: None, peer: None, peer_netns: None }
+    Link {
+        netns,
+        index,
+        name,
+        up: true,
+        kind,
+        master: None,
+        peer: None,
+        peer_netns: None,
+        isolated: false,
+    }
 }
 
 /// A host whose bridge leads to one container, and a proxy to an address that it lacks.

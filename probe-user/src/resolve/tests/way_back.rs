@@ -19,6 +19,7 @@ fn host(mode: u8) -> TestNode {
             master: None,
             peer: None,
             peer_netns: None,
+            isolated: false,
         });
     }
     node.routes =
@@ -30,6 +31,8 @@ fn host(mode: u8) -> TestNode {
         forward6: Some(true),
         route_localnet_all: Some(false),
         route_localnet: Vec::new(),
+        force_forward6: None,
+        ipsec_policies: None,
         bridge_calls_iptables: None,
         proxy_arp: Some(Vec::new()),
         reverse_path: Some(vec![on("up0"), on("up1")]),

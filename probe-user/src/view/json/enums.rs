@@ -260,6 +260,8 @@ words! {
         BoundToInterface,
         /// The namespace, or the interface that it is bound to, has no address for it.
         NoAddress,
+        /// Bound to the address of a group or to a broadcast address.
+        BoundToGroup,
         /// The loopback interface is down.
         LoopbackDown,
         /// All its addresses are for what is behind bridges and device pairs.
@@ -437,6 +439,10 @@ words! {
         Program,
         /// Rules for the frames in a bridge let it pass.
         BridgeRules,
+        /// Rules for ARP let it be found.
+        ArpRules,
+        /// IPsec policies let it pass.
+        Ipsec,
         /// What could not be read lets it pass.
         NotRead,
     }

@@ -211,6 +211,7 @@ pub(super) fn recording() -> Recording {
         master: None,
         peer: None,
         peer_netns: None,
+        isolated: false,
     };
     let inodes = sockets.iter().map(|s| s.inode).collect();
     let facts = Facts {
@@ -291,6 +292,8 @@ pub(super) fn recording() -> Recording {
                 forward6: Some(false),
                 route_localnet_all: Some(false),
                 route_localnet: vec!["zq7wan".to_owned()],
+                force_forward6: None,
+                ipsec_policies: None,
                 bridge_calls_iptables: None,
                 proxy_arp: Some(vec!["zq7wan".to_owned()]),
                 reverse_path: Some(vec![ReversePath { device: "zq7wan".to_owned(), mode: 1 }]),
