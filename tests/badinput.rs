@@ -57,6 +57,18 @@ fn a_question_and_a_command_at_once() -> Test {
 }
 
 #[test]
+fn a_code_that_there_is_none_of() -> Test {
+    check(&["explain", "publishd"], &["no code is called", "publishd", "`whereis-port explain`"])?;
+    check(&["explain", "not_publish"], &["codes like it", "not_published"])
+}
+
+#[test]
+fn columns_that_there_are_none_of() -> Test {
+    check(&["list", "-O", "port,size"], &["unknown column", "size", "service"])?;
+    check(&["list", "-O", "port", "-o", "csv"], &["-O", "table"])
+}
+
+#[test]
 fn an_option_of_the_list_without_the_list() -> Test {
     check(&["80", "-o", "csv"], &["-o", "`list`"])?;
     check(&["80", "-6"], &["-6", "`list`"])?;

@@ -151,6 +151,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
             out.write_all(view::json::schema().as_bytes())?;
             Exit::Found
         }
+        Some(Command::Explain { code }) => explain(&cli.global, code.as_deref(), &mut out)?,
         Some(Command::Cluster(args)) => fleet::run(&cli.global, args, &mut out)?,
         Some(Command::Agent) => fleet::agent()?,
         Some(Command::Doctor) => {
@@ -523,6 +524,11 @@ fn list(
         process: args.process.clone(),
     };
     let output = list_output(global, args)?;
+    if args.columns.is_some() && !matches!(output, ListOutput::Table | ListOutput::Wide) {
+        return Err(Failure::Usage(
+            "-O chooses the columns of a table; JSON and CSV have them all".to_owned(),
+        ));
+    }
     let mut listing = ManuallyDrop::new(resolve::list(node, &filter));
     resolve::name_services(node, &mut listing);
     if let Some(name) = args.netns.as_ref().filter(|_| listing.rows.is_empty()) {
@@ -548,8 +554,9 @@ fn list(
             let options = view::list::TableOptions {
                 wide: output == ListOutput::Wide,
                 headers: !args.no_headers,
+                columns: args.columns.clone(),
             };
-            out.write_all(view::list::table(&listing, &host, &style(global), options).as_bytes())?;
+            out.write_all(view::list::table(&listing, &host, &style(global), &options).as_bytes())?;
         }
     }
     if global.verbose > 0 && !matches!(output, ListOutput::Json | ListOutput::Ndjson) {
@@ -634,6 +641,31 @@ fn doctor(node: &dyn Node, global: &Global, out: &mut impl Write) -> Result<Exit
     }
     let whole = sources.iter().all(|source| source.ok);
     Ok(if whole { Exit::Found } else { Exit::Unknown })
+}
+
+/// Explains a code, or lists all.
+fn explain(global: &Global, code: Option<&str>, out: &mut impl Write) -> Result<Exit, Failure> {
+    use view::explain;
+    let style = style(global);
+    let text = match code {
+        None => explain::list(&style),
+        Some(code) => {
+            let pages = explain::of(code);
+            if pages.is_empty() {
+                let like = explain::like(code);
+                let hint = match like.is_empty() {
+                    true => String::new(),
+                    false => format!("; codes like it: {}", like.join(", ")),
+                };
+                return Err(Failure::Usage(format!(
+                    "no code is called {code:?}{hint}; `whereis-port explain` lists them all"
+                )));
+            }
+            explain::text(&pages, &style)
+        }
+    };
+    out.write_all(text.as_bytes())?;
+    Ok(Exit::Found)
 }
 
 fn pin(group: Option<&str>, out: &mut impl Write) -> Result<Exit, Failure> {

@@ -373,6 +373,11 @@ pub enum Command {
     Agent,
     /// Say what can be read here, what can't, and what would give it
     Doctor,
+    /// Explain a code of the JSON: what it means, how it is concluded, how to check it by hand
+    Explain {
+        /// The code, such as `not_published`; without one every code is listed
+        code: Option<String>,
+    },
     /// Pin the socket iterator, so that later questions cost one read (root)
     #[command(after_help = PIN_HELP)]
     Pin {
@@ -443,9 +448,12 @@ pub struct ListArgs {
     pub process: Option<String>,
     /// Sort by a column: port, proto, address, process, pid, container, netns, target, user, uid,
     /// pod, cluster, unit, image, inode, cmdline, service, component, files, queue or health;
-    /// `:desc` reverses
+    /// `:desc` reverses; several with commas between them
     #[arg(short, long, value_name = "COL[:desc]", help_heading = "Output")]
     pub sort: Option<String>,
+    /// These columns of the table, in this order: port,service,pod,target; names as for --sort
+    #[arg(short = 'O', long, value_name = "COL,...", help_heading = "Output")]
+    pub columns: Option<crate::view::list::Chosen>,
     /// The form of the output; a table when nothing is said
     #[arg(short, long, value_name = "FORM", help_heading = "Output")]
     pub output: Option<ListOutput>,

@@ -3,6 +3,7 @@
 
 pub mod bind;
 pub mod doctor;
+pub mod explain;
 pub mod fleet;
 pub mod install;
 pub mod json;

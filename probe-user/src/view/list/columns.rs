@@ -41,12 +41,13 @@ pub(in crate::view) enum Column {
 }
 
 /// The columns of `table`.
-pub(in crate::view) const TABLE: [Column; 8] = [
+pub(in crate::view) const TABLE: [Column; 9] = [
     Column::Port,
     Column::Proto,
     Column::Address,
     Column::Process,
     Column::Pid,
+    Column::Service,
     Column::Container,
     Column::Netns,
     Column::Target,
@@ -78,6 +79,14 @@ pub(in crate::view) const WIDE: [Column; 21] = [
 ];
 
 impl Column {
+    /// The column with this name, in any case.
+    pub(in crate::view) fn named(name: &str) -> Result<Self, String> {
+        WIDE.into_iter().find(|c| c.title().eq_ignore_ascii_case(name)).ok_or_else(|| {
+            let known: Vec<String> = WIDE.iter().map(|c| c.title().to_lowercase()).collect();
+            format!("unknown column {name:?}: one of {}", known.join(", "))
+        })
+    }
+
     /// Its name, in upper case.
     pub(in crate::view) fn title(self) -> &'static str {
         match self {

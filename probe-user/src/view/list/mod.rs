@@ -21,12 +21,38 @@ pub use csv::csv;
 pub use sort::sort_rows;
 
 /// What a table has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableOptions {
     /// All columns, nothing shortened (`-o wide`).
     pub wide: bool,
     /// The first line, with the names of the columns.
     pub headers: bool,
+    /// These columns, in this order, and no others.
+    pub columns: Option<Chosen>,
+}
+
+/// Columns that somebody named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen(Vec<Column>);
+
+impl std::str::FromStr for Chosen {
+    type Err = String;
+
+    /// Names in any case, with commas between them.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let columns = names.map(Column::named).collect::<Result<Vec<Column>, String>>()?;
+        if columns.is_empty() {
+            return Err("no column is named".to_owned());
+        }
+        let mut twice = columns.iter().enumerate();
+        if let Some((_, column)) =
+            twice.find(|(at, column)| columns.get(..*at).is_some_and(|all| all.contains(column)))
+        {
+            return Err(format!("column {} is named twice", column.title().to_lowercase()));
+        }
+        Ok(Self(columns))
+    }
 }
 
 /// Columns between two cells.
@@ -39,19 +65,28 @@ const NARROWEST: usize = 8;
 /// A table that is wider than the terminal leaves out columns that no row has
 /// anything in, has its widest texts shortened, then leaves out the target, then
 /// the namespace; ports, addresses and process ids are always whole.
-pub fn table(listing: &Listing, host: &Host, style: &Style, options: TableOptions) -> String {
-    let all: &[Column] = if options.wide { &WIDE } else { &TABLE };
-    let cells = Cells::new(all, &listing.rows, style);
-    let mut columns = all.to_vec();
+pub fn table(listing: &Listing, host: &Host, style: &Style, options: &TableOptions) -> String {
+    // Which Service a port is of, where there is any.
+    let has_service = listing.rows.iter().any(|row| row.service.is_some());
+    let usual = || TABLE.into_iter().filter(|c| *c != Column::Service || has_service).collect();
+    let all: Vec<Column> = match &options.columns {
+        Some(chosen) => chosen.0.clone(),
+        None if options.wide => WIDE.to_vec(),
+        None => usual(),
+    };
+    let cells = Cells::new(&all, &listing.rows, style);
+    let mut columns = all.clone();
     let title = |column: Column| if options.headers { column.title() } else { "" };
     let limit = if options.wide { None } else { style.width };
+    let chosen = options.columns.is_some();
     let mut widths = loop {
         let natural = columns.iter().map(|c| cells.width(*c).max(width(title(*c))));
         let natural: Vec<usize> = natural.collect();
         let Some(limit) = limit else { break natural };
         let is_empty = |at: &usize| !listing.rows.is_empty() && cells.is_empty(columns[*at]);
         let is_wide = total(&natural) > limit;
-        let empty = (0..columns.len()).find(is_empty).filter(|_| is_wide);
+        // What somebody asked for stays.
+        let empty = (0..columns.len()).find(is_empty).filter(|_| is_wide && !chosen);
         if empty.is_none()
             && let Some(widths) = fit(&columns, natural.clone(), limit)
         {
@@ -62,7 +97,7 @@ pub fn table(listing: &Listing, host: &Host, style: &Style, options: TableOption
             let least = [Column::Target, Column::Netns];
             least.iter().find_map(|c| columns.iter().position(|known| known == c))
         };
-        let Some(at) = empty.or_else(least) else {
+        let Some(at) = empty.or_else(|| least().filter(|_| !chosen)) else {
             let least = |(width, column): (usize, &Column)| {
                 if column.is_text() { width.min(narrowest(*column)) } else { width }
             };

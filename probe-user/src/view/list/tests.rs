@@ -8,8 +8,8 @@ use crate::view::style::Style;
 
 use super::{TableOptions, csv, sort_rows, table};
 
-const TABLE: TableOptions = TableOptions { wide: false, headers: true };
-const WIDE: TableOptions = TableOptions { wide: true, headers: true };
+const TABLE: TableOptions = TableOptions { wide: false, headers: true, columns: None };
+const WIDE: TableOptions = TableOptions { wide: true, headers: true, columns: None };
 
 fn at(width: usize) -> Style {
     Style { width: Some(width), ..Style::PLAIN }
@@ -37,17 +37,17 @@ fn hostile() -> Listing {
 
 #[test]
 fn tables() {
-    insta::assert_snapshot!("table_80", table(&listing(), &host(), &at(80), TABLE));
-    insta::assert_snapshot!("table_120", table(&listing(), &host(), &at(120), TABLE));
-    insta::assert_snapshot!("table_pipe", table(&listing(), &user_host(), &Style::PLAIN, TABLE));
-    insta::assert_snapshot!("wide", table(&listing(), &host(), &at(80), WIDE));
+    insta::assert_snapshot!("table_80", table(&listing(), &host(), &at(80), &TABLE));
+    insta::assert_snapshot!("table_120", table(&listing(), &host(), &at(120), &TABLE));
+    insta::assert_snapshot!("table_pipe", table(&listing(), &user_host(), &Style::PLAIN, &TABLE));
+    insta::assert_snapshot!("wide", table(&listing(), &host(), &at(80), &WIDE));
     insta::assert_snapshot!("csv", as_csv(&listing()));
 }
 
 #[test]
 fn rows_fit_the_terminal_and_keep_port_and_address() {
     for columns in 76..150 {
-        let text = table(&listing(), &host(), &at(columns), TABLE);
+        let text = table(&listing(), &host(), &at(columns), &TABLE);
         for line in text.lines() {
             assert!(width(line) <= columns, "{columns}: {line:?}\n{text}");
         }
@@ -58,7 +58,7 @@ fn rows_fit_the_terminal_and_keep_port_and_address() {
 #[test]
 fn target_goes_first_and_then_the_namespace() {
     let heading = |columns| {
-        let text = table(&listing(), &host(), &at(columns), TABLE);
+        let text = table(&listing(), &host(), &at(columns), &TABLE);
         text.lines().next().unwrap().to_owned()
     };
     assert!(heading(130).contains("TARGET"));
@@ -82,7 +82,7 @@ fn an_unknown_owner_is_never_an_empty_cell() {
         let end = Rc::make_mut(&mut one.rows[0].end);
         end.ending = ending;
         end.processes.clear();
-        let text = table(&one, &user_host(), &Style::PLAIN, TABLE);
+        let text = table(&one, &user_host(), &Style::PLAIN, &TABLE);
         let row = text.lines().nth(1).unwrap();
         assert!(row.contains(mark), "{text}");
         assert!(
@@ -95,18 +95,18 @@ fn an_unknown_owner_is_never_an_empty_cell() {
 
 #[test]
 fn the_remedy_fits_the_rights() {
-    let root = table(&listing(), &host(), &Style::PLAIN, TABLE);
-    let user = table(&listing(), &user_host(), &Style::PLAIN, TABLE);
+    let root = table(&listing(), &host(), &Style::PLAIN, &TABLE);
+    let user = table(&listing(), &user_host(), &Style::PLAIN, &TABLE);
     assert!(
         !root.contains("run as root, or with") && user.contains("run as root, or with"),
         "{user}"
     );
     assert!(root.contains("although CAP_SYS_PTRACE is there"), "{root}");
     let less = Host { capabilities: Vec::new(), ..host() };
-    let less = table(&listing(), &less, &Style::PLAIN, TABLE);
+    let less = table(&listing(), &less, &Style::PLAIN, &TABLE);
     assert!(less.contains("CAP_SYS_PTRACE would give it"), "{less}");
     let inside = Host { init_pid_ns: false, ..host() };
-    assert!(table(&listing(), &inside, &Style::PLAIN, TABLE).contains("ask on the host itself"));
+    assert!(table(&listing(), &inside, &Style::PLAIN, &TABLE).contains("ask on the host itself"));
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn columns_without_anything_go_before_a_text_is_cut() {
         row.target = None;
     }
     let heading = |columns| {
-        let text = table(&plain, &host(), &at(columns), TABLE);
+        let text = table(&plain, &host(), &at(columns), &TABLE);
         text.lines().next().unwrap().to_owned()
     };
     assert!(heading(200).contains("CONTAINER") && heading(200).contains("TARGET"));
@@ -132,7 +132,7 @@ fn how_many_more_hold_it_is_never_cut() {
     let long = crate::model::Process { cmdline: vec!["x".repeat(60)], ..process };
     Rc::make_mut(&mut many.rows[0].end).processes = vec![long; 15];
     for columns in 76..120 {
-        let text = table(&many, &host(), &at(columns), TABLE);
+        let text = table(&many, &host(), &at(columns), &TABLE);
         assert!(text.contains("… (+14) "), "{columns}: {text}");
     }
 }
@@ -142,14 +142,14 @@ fn no_headers_and_nothing_to_explain() {
     let mut one = listing();
     one.rows.truncate(1);
     one.gaps.clear();
-    let text = table(&one, &host(), &Style::PLAIN, TableOptions { headers: false, ..TABLE });
+    let text = table(&one, &host(), &Style::PLAIN, &TableOptions { headers: false, ..TABLE });
     assert_eq!(text.lines().count(), 1, "{text}");
     assert!(text.starts_with("20971  tcp  127.0.0.1"), "{text}");
     let mut out = Vec::new();
     csv(&one, false, &mut out).unwrap();
     assert!(out.starts_with(b"20971,tcp,"));
     let empty = Listing::default();
-    assert_eq!(table(&empty, &host(), &Style::PLAIN, TABLE).lines().count(), 1);
+    assert_eq!(table(&empty, &host(), &Style::PLAIN, &TABLE).lines().count(), 1);
 }
 
 #[test]
@@ -172,6 +172,36 @@ fn rows_without_a_value_come_last_in_either_order() {
         let known: Vec<bool> = rows.iter().map(|r| !r.end.processes.is_empty()).collect();
         assert!(known.is_sorted_by(|a, b| a >= b), "{by}: {known:?}");
     }
+}
+
+#[test]
+fn sorting_by_several_columns() {
+    let of = |rows: &[crate::model::ListRow]| {
+        rows.iter().map(|r| (r.netns.id, std::cmp::Reverse(r.port))).collect::<Vec<_>>()
+    };
+    let mut rows = listing().rows;
+    sort_rows(&mut rows, "netns,port:desc").unwrap();
+    let mut together = of(&rows);
+    together.dedup_by_key(|(netns, _)| *netns);
+    let namespaces = of(&rows).iter().map(|(n, _)| *n).collect::<std::collections::BTreeSet<_>>();
+    assert_eq!(together.len(), namespaces.len(), "those of one namespace stand together");
+    let first = rows[0].netns.id;
+    let inside = of(&rows).into_iter().filter(|(netns, _)| *netns == first);
+    assert!(inside.collect::<Vec<_>>().is_sorted());
+    assert!(sort_rows(&mut rows, "port,size").unwrap_err().contains("\"size\""));
+}
+
+#[test]
+fn columns_that_are_chosen_are_the_table() {
+    let columns = |names: &str| Some(names.parse().unwrap());
+    let options = TableOptions { columns: columns("service, PORT,pod"), ..TABLE };
+    let text = table(&listing(), &host(), &at(40), &options);
+    let first = text.lines().next().unwrap();
+    let titles: Vec<&str> = first.split_whitespace().collect();
+    assert_eq!(titles, ["SERVICE", "PORT", "POD"]);
+    let wrong = |names: &str| names.parse::<super::Chosen>().unwrap_err();
+    assert!(wrong("port,size").contains("unknown column \"size\": one of port, "));
+    assert!(wrong("port,PORT").contains("twice") && wrong(",").contains("no column"));
 }
 
 #[test]
@@ -264,7 +294,12 @@ fn hostile_text_never_reaches_the_terminal() {
         for width in [None, Some(60), Some(120)] {
             for unicode in [false, true] {
                 let style = Style { color: false, width, unicode };
-                let text = table(&hostile(), &host(), &style, TableOptions { wide, headers: true });
+                let text = table(
+                    &hostile(),
+                    &host(),
+                    &style,
+                    &TableOptions { wide, headers: true, columns: None },
+                );
                 assert_eq!(text.chars().find(|c| *c != '\n' && is_unsafe(*c)), None, "{text:?}");
             }
         }
