@@ -3,6 +3,8 @@
 //! Each test builds a node, connects from every vantage, and compares. A test
 //! that fails with `THE LAB` has not come as far as the tool.
 
+#[path = "paths/answer.rs"]
+mod answer;
 #[path = "paths/cni.rs"]
 mod cni;
 #[path = "paths/destinations.rs"]
@@ -37,6 +39,8 @@ mod podman;
 mod rootless;
 #[path = "paths/topologies.rs"]
 mod topologies;
+#[path = "paths/uplink.rs"]
+mod uplink;
 #[path = "paths/way_back.rs"]
 mod way_back;
 #[path = "paths/ways.rs"]

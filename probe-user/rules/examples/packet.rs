@@ -147,7 +147,7 @@ impl Way<'_> {
     }
 
     fn route(&self, netns: NetnsId, to: IpAddr, mark: u32) -> Option<RouteFound> {
-        self.source.route(&RouteQuery { netns, to, mark })
+        self.source.route(&RouteQuery::new(netns, to, mark))
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::lower::Field;
 use super::value::{Bits, Missing};
 use super::{Nic, Packet, SeenAs, Sender, Source};
-use crate::model::{Base, CtKey, FibResult, MetaKey, Proto, RouteKind, RouteQuery};
+use crate::model::{Base, CtKey, FibResult, MetaKey, Proto, RouteKind, RouteOf, RouteQuery};
 
 /// Room for a name in a register (`IFNAMSIZ`).
 const NAME: usize = 16;
@@ -32,7 +32,7 @@ pub(super) fn value(source: &dyn Source, packet: &Packet, tracked: Tracked, fiel
     match field {
         // What nearly all rules of a large chain ask.
         Field::Dport => Bits::whole(&packet.dport.to_be_bytes()),
-        Field::Daddr { ipv6: of, len } if *of == ipv6 => {
+        Field::Daddr { ipv6: of, len } if *of == ipv6 && packet.to().is_some() => {
             address(packet.destination, usize::from(*len))
         }
         Field::Daddr { ipv6, len } => {
@@ -161,7 +161,9 @@ fn network(packet: &Packet, offset: usize) -> Header {
     let ipv6 = packet.destination.is_ipv6();
     let source_at = if ipv6 { 8 } else { 12 };
     let source_end = if ipv6 { 24 } else { 16 };
-    let missing = if (source_at..source_end).contains(&offset) {
+    let length = source_end - source_at;
+    let is_to = (source_end..source_end + length).contains(&offset) && packet.to().is_none();
+    let missing = if (source_at..source_end).contains(&offset) || is_to {
         Missing::ClientAddress
     } else {
         Missing::Detail("a field of the IP header")
@@ -172,14 +174,14 @@ fn network(packet: &Packet, offset: usize) -> Header {
         put(header, 0, &[0x60]);
         header.1[0] = 0xf0;
         put(header, 6, &[protocol(packet.proto)]);
-        put(header, 24, &octets(packet.destination));
+        packet.to().iter().for_each(|to| put(header, 24, &octets(*to)));
     } else {
         put(header, 0, &[0x45]);
         // No fragment; whether it may be made one is not known.
         put(header, 6, &[0, 0]);
         header.1[6] = 0xbf;
         put(header, 9, &[protocol(packet.proto)]);
-        put(header, 16, &octets(packet.destination));
+        packet.to().iter().for_each(|to| put(header, 16, &octets(*to)));
     }
     if let Sender::Address(source) = packet.source
         && source.is_ipv6() == ipv6
@@ -198,10 +200,14 @@ fn transport(packet: &Packet, offset: usize) -> Header {
     }
     put(&mut header, 2, &packet.dport.to_be_bytes());
     if packet.proto == Proto::Tcp {
-        // The first packet has SYN, and no other flag that counts.
-        put(&mut header, 13, &[2]);
+        put(&mut header, 13, &[tcp_flags(packet)]);
     }
     header
+}
+
+/// The first packet has SYN, its answer ACK as well, and no other flag that counts.
+pub(super) fn tcp_flags(packet: &Packet) -> u8 {
+    if packet.answer.is_some() { 0x12 } else { 2 }
 }
 
 /// What conntrack says of the packet's connection.
@@ -210,17 +216,22 @@ pub(super) enum Tracked {
     /// Not yet looked at: rules before conntrack.
     NotYet,
     Yes,
+    /// It was, and there is no such connection.
+    Invalid,
     No,
 }
 
+pub(super) const ESTABLISHED: u32 = 2;
 pub(super) const NEW: u32 = 8;
 const INVALID: u32 = 1;
 const UNTRACKED: u32 = 64;
 
 impl Tracked {
-    pub(super) fn state(self) -> u32 {
+    /// The state of a packet's connection (`NF_CT_STATE_*`).
+    pub(super) fn state(self, packet: &Packet) -> u32 {
         match self {
-            Self::NotYet => INVALID,
+            Self::NotYet | Self::Invalid => INVALID,
+            Self::Yes if packet.answer.is_some() => ESTABLISHED,
             Self::Yes => NEW,
             Self::No => UNTRACKED,
         }
@@ -229,16 +240,42 @@ impl Tracked {
 
 /// Whether the destination was translated.
 pub(super) fn has_dnat(packet: &Packet) -> bool {
+    if let Some(answer) = &packet.answer {
+        return answer.dnat;
+    }
     packet.original.is_some_and(|to| to != (packet.destination, packet.dport))
 }
 
 pub(super) fn has_snat(packet: &Packet) -> bool {
+    if let Some(answer) = &packet.answer {
+        return answer.snat;
+    }
     packet.seen_as.is_some_and(|seen| seen != SeenAs::Itself)
 }
 
 /// Where it was sent to before NAT.
 pub(super) fn original(packet: &Packet) -> (IpAddr, u16) {
-    packet.original.unwrap_or((packet.destination, packet.dport))
+    let asked = packet.answer.map(|answer| answer.asked);
+    asked.or(packet.original).unwrap_or((packet.destination, packet.dport))
+}
+
+/// Who sent a connection's first packet.
+pub(super) fn client(packet: &Packet) -> Sender {
+    packet.answer.map_or(packet.source, |answer| answer.client)
+}
+
+/// The port of the client, where it is known.
+pub(super) fn client_port(packet: &Packet) -> Option<u16> {
+    packet.sport.filter(|_| packet.answer.is_none())
+}
+
+/// Who answers, where that is known: behind DNAT.
+pub(super) fn server(packet: &Packet) -> Option<(IpAddr, u16)> {
+    match (packet.answer, packet.source) {
+        (None, _) => Some((packet.destination, packet.dport)),
+        (Some(_), Sender::Address(source)) => packet.sport.map(|port| (source, port)),
+        (Some(_), Sender::Elsewhere) => None,
+    }
 }
 
 /// Something about the connection.
@@ -246,8 +283,8 @@ fn ct(packet: &Packet, tracked: Tracked, key: CtKey, reply: Option<bool>) -> Bit
     let (dst, dport) = original(packet);
     let whole = |address: IpAddr| Bits::whole(&octets(address));
     match (key, reply.unwrap_or(false)) {
-        (CtKey::State, _) => Bits::whole(&tracked.state().to_ne_bytes()),
-        (CtKey::Direction, _) => Bits::whole(&[0]),
+        (CtKey::State, _) => Bits::whole(&tracked.state(packet).to_ne_bytes()),
+        (CtKey::Direction, _) => Bits::whole(&[u8::from(packet.answer.is_some())]),
         (CtKey::Status, _) => {
             let bits = u32::from(has_snat(packet)) << 4 | u32::from(has_dnat(packet)) << 5;
             let missing = Missing::Detail("the connection's status");
@@ -257,20 +294,22 @@ fn ct(packet: &Packet, tracked: Tracked, key: CtKey, reply: Option<bool>) -> Bit
         (CtKey::Protocol, _) => Bits::whole(&[protocol(packet.proto)]),
         (CtKey::Dst, false) => whole(dst),
         (CtKey::ProtoDst, false) => Bits::whole(&dport.to_be_bytes()),
-        (CtKey::Src, true) => whole(packet.destination),
-        (CtKey::ProtoSrc, true) => Bits::whole(&packet.dport.to_be_bytes()),
-        (CtKey::Src, false) => match packet.source {
+        (CtKey::Src, true) if let Some((address, _)) = server(packet) => whole(address),
+        (CtKey::ProtoSrc, true) if let Some((_, port)) = server(packet) => {
+            Bits::whole(&port.to_be_bytes())
+        }
+        (CtKey::Src, false) => match client(packet) {
             Sender::Address(source) => whole(source),
             Sender::Elsewhere => {
                 let len = if packet.destination.is_ipv6() { 16 } else { 4 };
                 Bits::unknown(len, Missing::ClientAddress)
             }
         },
-        (CtKey::ProtoSrc, false) => match packet.sport {
+        (CtKey::ProtoSrc, false) => match client_port(packet) {
             Some(port) => Bits::whole(&port.to_be_bytes()),
             None => Bits::unknown(2, Missing::ClientPort),
         },
-        (CtKey::Dst | CtKey::ProtoDst | CtKey::Other(_), _) => {
+        (CtKey::Src | CtKey::ProtoSrc | CtKey::Dst | CtKey::ProtoDst | CtKey::Other(_), _) => {
             Bits::unknown(16, Missing::Detail("a property of the connection"))
         }
     }
@@ -284,11 +323,14 @@ pub(super) fn address_type(
     of_source: bool,
 ) -> Option<RouteKind> {
     let address = match (of_source, packet.source) {
-        (false, _) => packet.destination,
+        (false, _) => match packet.to() {
+            Some(to) => to,
+            None => return Some(RouteKind::Unicast),
+        },
         (true, Sender::Address(address)) => address,
         (true, Sender::Elsewhere) => return Some(RouteKind::Unicast),
     };
-    let query = RouteQuery { netns: packet.netns, to: address, mark: 0 };
+    let query = RouteQuery::new(packet.netns, address, 0);
     let kind = source.route(&query)?.kind;
     Some(match kind {
         RouteKind::None if address.is_ipv6() => RouteKind::Unreachable,
@@ -325,7 +367,9 @@ pub(super) fn goes_back(
         Sender::Elsewhere if packet.destination.is_ipv6() => ANYWHERE6.into(),
         Sender::Elsewhere => ANYWHERE4.into(),
     };
-    let found = source.route(&RouteQuery { netns: packet.netns, to, mark })?;
+    // As if the answer came from where the packet goes.
+    let of = RouteOf { from: Some(packet.destination), ..RouteOf::default() };
+    let found = source.route(&RouteQuery { netns: packet.netns, to, mark, of })?;
     let is_known = matches!(packet.source, Sender::Address(_));
     match found.kind {
         RouteKind::Unicast if !by_interface || found.oif == Some(iif.index) => Some(true),

@@ -86,9 +86,11 @@ impl<'s> Traversal<'s> {
             for mut branch in going {
                 // A packet that comes in over loopback has its connection already.
                 let again = self.hook == Hook::Prerouting && branch.packet.original.is_some();
+                let known = branch.packet.answer.is_none_or(|answer| answer.known);
                 branch.tracked = match (early && !again, branch.packet.untracked) {
                     (_, true) => Tracked::No,
                     (true, false) => Tracked::NotYet,
+                    (false, false) if !known => Tracked::Invalid,
                     (false, false) => Tracked::Yes,
                 };
                 match &item {
@@ -122,7 +124,7 @@ impl<'s> Traversal<'s> {
         let packet = &branch.packet;
         let decided =
             if of_destination { packet.original.is_some() } else { packet.seen_as.is_some() };
-        if branch.packet.untracked || decided {
+        if branch.packet.untracked || decided || packet.answer.is_some() {
             next.push(branch);
             return;
         }

@@ -11,8 +11,8 @@
 //! limit) makes two branches, each with what it assumes; what is random makes one branch for
 //! each choice, with its probability. Nothing is assumed true or false silently.
 //!
-//! What is modelled are first packets of TCP and UDP connections at the hooks that IP packets
-//! pass. Rules for ARP and frames on a bridge are no part of that.
+//! What is modelled are first packets of TCP and UDP connections, and the answers to them, at the
+//! hooks that IP packets pass. Rules for ARP and frames on a bridge are no part of that.
 //!
 //! ```
 //! use std::net::IpAddr;
@@ -113,11 +113,11 @@ pub use model::{
     Address, Backend, Base, BaseChain, BitOp, Bytes, ChainId, ChainKind, CmpOp, Condition,
     ConditionCode, CtKey, Element, Expr, Family, FibResult, Hook, IpSet, IpSetId, IpSetMember,
     Link, LinkKind, MapsTo, MarkOp, MetaKey, NatKind, NatRange, NetnsId, Proto, Reg, Rejection,
-    Route, RouteFound, RouteKind, RouteQuery, Rule, Ruleset, Set, SetId, Side, Table, TableId,
-    Verdict, XtMatch, XtTarget, element_of,
+    Route, RouteFound, RouteKind, RouteOf, RouteQuery, Rule, Ruleset, Set, SetId, Side, Table,
+    TableId, Verdict, XtMatch, XtTarget, element_of,
 };
 pub use outcome::{Fate, Outcome, Step};
-pub use packet::{Nic, Packet, SeenAs, Sender};
+pub use packet::{Answer, Nic, Packet, SeenAs, Sender};
 pub use snapshot::{Limited, Snapshot};
 pub use source::Source;
 

@@ -601,7 +601,7 @@ fn is_of_this_node(source: &dyn Source, packet: &Packet, network: IpAddr, prefix
         return true;
     }
     let not_from_there = |to: IpAddr| {
-        let query = RouteQuery { netns: packet.netns, to, mark: 0 };
+        let query = RouteQuery::new(packet.netns, to, 0);
         let Some(route) = source.route(&query) else { return false };
         let here = packet.iif.as_ref().map(|nic| nic.index);
         match route.kind {

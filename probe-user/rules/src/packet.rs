@@ -25,7 +25,23 @@ pub enum Sender {
     Elsewhere,
 }
 
-/// The first packet of a connection, as far as it is known.
+/// What conntrack and NAT know of the connection of a packet that answers its first one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Answer {
+    /// Whether the first packet was tracked in this namespace: else an answer belongs to no
+    /// connection that is known there.
+    pub known: bool,
+    /// Who sent the first packet, as it came in.
+    pub client: Sender,
+    /// Where that was sent to.
+    pub asked: (IpAddr, u16),
+    /// Whether its destination was translated.
+    pub dnat: bool,
+    /// Whether its source was.
+    pub snat: bool,
+}
+
+/// The first packet of a connection, as far as it is known, or the [answer](Answer) to it.
 ///
 /// Made by [`Packet::new`]; what is known besides is set then. [`traverse`](crate::traverse)
 /// gives it back as it leaves a hook, for the next.
@@ -66,6 +82,9 @@ pub struct Packet {
     pub seen_as: Option<SeenAs>,
     /// The socket that TPROXY gave it to: address and port.
     pub tproxy: Option<(IpAddr, u16)>,
+    /// Set for what answers a first packet: of a connection that is established, to its client.
+    /// Chains of type nat are not for it, and a client that is not known has no address.
+    pub answer: Option<Answer>,
     /// What else it stands for; `None` for this one packet.
     pub(crate) wide: Option<Arc<Wide>>,
 }
@@ -90,6 +109,7 @@ impl Packet {
             original: None,
             seen_as: None,
             tproxy: None,
+            answer: None,
             wide: None,
         }
     }
@@ -104,4 +124,12 @@ pub enum SeenAs {
     Address(IpAddr),
     /// The address of the interface that it goes out by.
     Masqueraded,
+}
+
+impl Packet {
+    /// Where it goes, where that is known: not of an answer to somebody elsewhere.
+    pub fn to(&self) -> Option<IpAddr> {
+        let anybody = |answer: &Answer| answer.client == Sender::Elsewhere;
+        (!self.answer.as_ref().is_some_and(anybody)).then_some(self.destination)
+    }
 }

@@ -53,7 +53,8 @@ pub(super) fn holds(
             if packet.proto != Proto::Tcp {
                 return Holds::No;
             }
-            let syn = Holds::from((2 & flags.0 == flags.1) != *invert_flags);
+            let syn =
+                Holds::from((fields::tcp_flags(packet) & flags.0 == flags.1) != *invert_flags);
             let option = match option {
                 0 => Holds::Yes,
                 _ => Holds::Maybe(Missing::Detail("a TCP option")),
@@ -128,10 +129,14 @@ pub(super) fn holds(
                 }
                 (Sender::Elsewhere, Some(_)) => Holds::Maybe(Missing::ClientAddress),
             };
-            let of_destination = to.is_none_or(|(a, b, invert)| {
-                (a <= packet.destination && packet.destination <= b) != invert
-            });
-            of_source.and(Holds::from(of_destination))
+            let of_destination = match (packet.to(), to) {
+                (_, None) => Holds::Yes,
+                (Some(address), Some((a, b, invert))) => {
+                    Holds::from((*a <= address && address <= *b) != *invert)
+                }
+                (None, Some(_)) => Holds::Maybe(Missing::ClientAddress),
+            };
+            of_source.and(of_destination)
         }
         XtMatch::Owner { uid, gid, other } => {
             let is = |wanted: &Option<(u32, u32, bool)>, id: Option<u32>| match (wanted, id) {
@@ -185,7 +190,7 @@ fn is_of_type6(
 ) -> Holds {
     let asks = |kind| types & bit(kind) != 0;
     let address = match (of_source, packet.source) {
-        (false, _) => packet.destination,
+        (false, _) => packet.to().unwrap_or(std::net::Ipv6Addr::LOCALHOST.into()),
         (true, Sender::Address(address)) => address,
         // An address that others may have.
         (true, Sender::Elsewhere) => std::net::Ipv6Addr::LOCALHOST.into(),
@@ -241,7 +246,8 @@ fn conntrack(packet: &Packet, tracked: Tracked, one: &XtMatch) -> Holds {
     let mut all = Holds::Yes;
     if let Some((wanted, invert)) = states {
         let bit = match tracked {
-            Tracked::NotYet => 1,
+            Tracked::NotYet | Tracked::Invalid => 1,
+            Tracked::Yes if packet.answer.is_some() => 2,
             Tracked::Yes => 8,
             Tracked::No => 0x100,
         };
@@ -256,7 +262,7 @@ fn conntrack(packet: &Packet, tracked: Tracked, one: &XtMatch) -> Holds {
         return if states.is_some() { all } else { Holds::No };
     }
     let (dst, dport) = fields::original(packet);
-    let source = match packet.source {
+    let source = match fields::client(packet) {
         Sender::Address(address) => Some(address),
         Sender::Elsewhere => None,
     };
@@ -270,7 +276,7 @@ fn conntrack(packet: &Packet, tracked: Tracked, one: &XtMatch) -> Holds {
     all = all
         .and(address(source, orig_source))
         .and(address(Some(dst), orig_destination))
-        .and(address(Some(packet.destination), reply_source));
+        .and(address(fields::server(packet).map(|(address, _)| address), reply_source));
     if reply_destination.is_some() {
         all = all.and(Holds::Maybe(Missing::Detail("whom the server sees")));
     }
@@ -278,12 +284,13 @@ fn conntrack(packet: &Packet, tracked: Tracked, one: &XtMatch) -> Holds {
         None => Holds::Yes,
         Some((first, last, invert)) => port(is, (*first, *last), *invert),
     };
-    all = all.and(ports(packet.sport, orig_sport)).and(ports(Some(dport), orig_dport));
+    all =
+        all.and(ports(fields::client_port(packet), orig_sport)).and(ports(Some(dport), orig_dport));
     if let Some((number, invert)) = proto {
         let is = u16::from(fields::protocol(packet.proto));
         all = all.and(Holds::from((is == *number) != *invert));
     }
-    if *reply_direction == Some(true) {
+    if reply_direction.is_some_and(|reply| reply != packet.answer.is_some()) {
         return Holds::No;
     }
     if let Some((wanted, invert)) = status {
@@ -360,7 +367,7 @@ fn is_member(
     for (at, dimension) in dimensions(set).enumerate() {
         let of_source = sides.get(at).copied().unwrap_or(false);
         let address = match (of_source, packet.source) {
-            (false, _) => Some(packet.destination),
+            (false, _) => packet.to(),
             (true, Sender::Address(source)) => Some(source),
             (true, Sender::Elsewhere) => None,
         };

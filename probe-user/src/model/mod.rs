@@ -83,15 +83,16 @@ pub use tls::{Certificate, CertificateName, Served, TlsAsk, Validity};
 pub use watched::{Accepted, Observed, Watched};
 pub(crate) use watched::{counted, spoken_ms};
 pub use ways::{
-    InputFound, InputQuery, LocalRoute, Neighbour, NeighbourState, PolicyRule, ReversePath,
+    InputFound, InputQuery, LocalRoute, Neighbour, NeighbourState, PacketFlow, PolicyRule,
+    ReversePath,
 };
 // Packet rules, and what of a namespace they ask for, are the evaluator's words.
 pub use whereis_port_rules::{
     Address, Backend, Base, BaseChain, BitOp, Bytes, ChainId, ChainKind, CmpOp, Condition,
     ConditionCode, CtKey, Element, Expr, Family, FibResult, Hook, IpSet, IpSetId, IpSetMember,
     Link, LinkKind, MapsTo, MarkOp, MetaKey, NatKind, NatRange, NetnsId, Proto, Reg, Rejection,
-    Route, RouteFound, RouteKind, RouteQuery, Rule, Ruleset, Set, SetId, Side, Table, TableId,
-    Verdict as RuleVerdict, XtMatch, XtTarget, element_of,
+    Route, RouteFound, RouteKind, RouteOf, RouteQuery, Rule, Ruleset, Set, SetId, Side, Table,
+    TableId, Verdict as RuleVerdict, XtMatch, XtTarget, element_of,
 };
 
 /// A process id in the tool's own PID namespace.

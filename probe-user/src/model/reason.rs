@@ -129,6 +129,13 @@ pub enum Cause {
     SharedNetwork(String),
     /// On the same bridge, with this name.
     SharedBridge(String),
+    /// It has an address on the network that a device leads to.
+    OnNetworkOf {
+        /// The namespace.
+        name: String,
+        /// The device: a card, or the one below a macvlan or ipvlan.
+        device: String,
+    },
     /// Rules of a namespace take it at an address that no interface has.
     NotOnInterface {
         /// The address.
@@ -322,7 +329,9 @@ impl Cause {
             Self::Routed(_) => CauseCode::Routed,
             Self::ForwardedHere { .. } => CauseCode::ExposedByRoute,
             Self::NoLink(_) => CauseCode::NoLink,
-            Self::SharedNetwork(_) | Self::SharedBridge(_) => CauseCode::SharedNetwork,
+            Self::SharedNetwork(_) | Self::SharedBridge(_) | Self::OnNetworkOf { .. } => {
+                CauseCode::SharedNetwork
+            }
             Self::NotOnInterface { .. } => CauseCode::NotOnInterface,
             Self::Published { elsewhere: false, .. } => CauseCode::Published,
             Self::Published { elsewhere: true, .. } => CauseCode::PublishedElsewhere,
@@ -402,6 +411,9 @@ impl fmt::Display for Cause {
             }
             Self::SharedNetwork(networks) => write!(f, "containers on network {networks}"),
             Self::SharedBridge(name) => write!(f, "on the same bridge, {name}"),
+            Self::OnNetworkOf { name, device } => {
+                write!(f, "{name} has this address on the network of {device} itself")
+            }
             Self::NotOnInterface { address, name } => write!(
                 f,
                 "{address} is no address of an interface: rules of {name} take it, for its own processes and what passes through it"

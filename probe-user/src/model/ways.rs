@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{NetnsId, RouteFound};
+use super::{NetnsId, Proto, RouteFound};
 
 /// A packet that comes into a namespace by a device, before it is routed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -20,6 +20,21 @@ pub struct InputQuery {
     pub iif: u32,
     /// Its mark.
     pub mark: u32,
+    /// Its protocol and ports, where rules of policy routing ask for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flow: Option<PacketFlow>,
+}
+
+/// Protocol and ports of a packet. A port that is not known is any ephemeral one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PacketFlow {
+    /// The protocol.
+    pub proto: Proto,
+    /// The source port, host byte order.
+    pub sport: Option<u16>,
+    /// The destination port, host byte order.
+    pub dport: Option<u16>,
 }
 
 /// What the kernel does with it, policy routing by source and device included.
@@ -48,13 +63,16 @@ pub struct PolicyRule {
     /// The network of the source, with its prefix length.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<(IpAddr, u8)>,
+    /// The network of the destination, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<(IpAddr, u8)>,
     /// The name of the device that a packet comes in by. Untrusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iif: Option<String>,
     /// The users who send, both ends included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uids: Option<(u32, u32)>,
-    /// Whether it asks anything else: destination, mark, ports, protocol, VRF.
+    /// Whether it asks anything else: mark, ports, protocol, VRF.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub more: bool,
     /// The table that it leads to; `None` for another action, and 254 for the main one.
@@ -67,12 +85,30 @@ impl PolicyRule {
     /// for all packets.
     pub fn is_usual(&self) -> bool {
         let asks = self.inverted || self.more;
-        let asks = asks || self.from.is_some() || self.iif.is_some() || self.uids.is_some();
+        let asks = asks
+            || self.from.is_some()
+            || self.to.is_some()
+            || self.iif.is_some()
+            || self.uids.is_some();
         !asks
             && matches!(
                 (self.priority, self.table),
                 (0, Some(255)) | (32766, Some(254)) | (_, Some(253))
             )
+    }
+
+    /// Whether it may be for a packet from one address to another, as far as these are known, that
+    /// comes in by a device or is sent here.
+    pub fn may_take(&self, from: Option<IpAddr>, to: Option<IpAddr>, iif: Option<&str>) -> bool {
+        let within = |net: Option<(IpAddr, u8)>, is: Option<IpAddr>| match (net, is) {
+            (Some((net, prefix)), Some(is)) => whereis_port_rules::route::covers(net, prefix, is),
+            (Some(_), None) | (None, _) => true,
+        };
+        // What a host sends itself comes in by loopback.
+        let by = |name: &str| iif.unwrap_or("lo") == name;
+        let takes =
+            within(self.from, from) && within(self.to, to) && self.iif.as_deref().is_none_or(by);
+        takes || self.inverted
     }
 }
 

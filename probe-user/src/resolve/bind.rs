@@ -287,7 +287,7 @@ fn own4(facts: &Facts<'_>, ask: &BindAsk, address: Ipv4Addr, settings: &PortFact
     if vrf(facts, ask.netns, ask.ifindex).is_some() {
         return None;
     }
-    let query = RouteQuery { netns: ask.netns, to: address.into(), mark: 0 };
+    let query = RouteQuery::new(ask.netns, address.into(), 0);
     let is_own = match facts.take(facts.world.route(&query)).map(|route| route.kind) {
         Some(kind) => matches!(kind, RouteKind::Local | RouteKind::Broadcast),
         None => {

@@ -252,7 +252,7 @@ fn places_of(facts: &Facts<'_>, address: IpAddr) -> Vec<NetnsId> {
     if places.is_empty() {
         // A route can make a namespace take what no interface of it has.
         let takes = |netns: &NetnsId| {
-            let query = RouteQuery { netns: *netns, to: address, mark: 0 };
+            let query = RouteQuery::new(*netns, address, 0);
             facts.take(facts.world.route(&query)).is_some_and(|r| r.kind == RouteKind::Local)
         };
         places = facts.all_netns().into_iter().filter(takes).collect();

@@ -4,9 +4,7 @@
 use std::net::IpAddr;
 
 use super::facts::{Facts, container_name};
-use crate::model::{
-    Advice, Command, Container, FixKind, LinkKind, NetnsId, Network, Port, Vantage,
-};
+use crate::model::{Advice, Command, Container, FixKind, NetnsId, Network, Port, Vantage};
 
 /// What makes the port of a container known outside of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,8 +89,7 @@ fn otherwise(container: &Container, port: Port, where_: &str) -> How {
 /// The address of a namespace on a network of others, by macvlan or ipvlan.
 fn own_address(facts: &Facts<'_>, netns: NetnsId) -> Option<IpAddr> {
     let links = facts.links_of(netns);
-    let is_one = |kind: &LinkKind| matches!(kind, LinkKind::Other(kind) if kind == "macvlan" || kind == "ipvlan");
-    let link = links.iter().find(|link| is_one(&link.kind))?;
+    let link = links.iter().find(|link| super::path::is_upper(link))?;
     let addresses = facts.addresses_of(netns);
     addresses
         .iter()

@@ -2,8 +2,10 @@
 
 use whereis_port_rules::route;
 
+use std::net::IpAddr;
+
 use super::facts::Facts;
-use crate::model::{RouteFound, RouteKind, RouteQuery};
+use crate::model::{NetnsId, PolicyRule, RouteFound, RouteKind, RouteOf, RouteQuery};
 
 /// `RT_TABLE_LOCAL`.
 pub(super) const LOCAL_TABLE: u32 = 255;
@@ -11,8 +13,13 @@ pub(super) const LOCAL_TABLE: u32 = 255;
 /// The way a packet takes: as the kernel decided it, or, where that was not asked for,
 /// by the addresses and the main table.
 pub(super) fn decide(facts: &Facts<'_>, query: &RouteQuery) -> Option<RouteFound> {
+    let query = &as_asked(facts, query);
     if let Some(found) = facts.take(facts.world.route(query)) {
         return Some(found);
+    }
+    // The main table alone does not tell where rules of policy routing ask whose packet it is.
+    if query.of != RouteOf::default() {
+        return None;
     }
     let to = query.to.to_canonical();
     let addresses = facts.addresses_of(query.netns);
@@ -58,4 +65,59 @@ pub(super) fn decide(facts: &Facts<'_>, query: &RouteQuery) -> Option<RouteFound
         gateway: route.gateway,
         source,
     })
+}
+
+/// The rules of policy routing of a namespace that others do not have.
+pub(super) fn policies(facts: &Facts<'_>, netns: NetnsId, ipv6: bool) -> Vec<PolicyRule> {
+    let all = facts.take(facts.world.policy_rules(&[netns]));
+    all.iter().filter(|rule| rule.ipv6 == ipv6 && !rule.is_usual()).cloned().collect()
+}
+
+/// A question without what no rule of policy routing asks.
+fn as_asked(facts: &Facts<'_>, query: &RouteQuery) -> RouteQuery {
+    let mut query = *query;
+    if query.of == RouteOf::default() {
+        return query;
+    }
+    let rules = policies(facts, query.netns, query.to.is_ipv6());
+    let of = &mut query.of;
+    // The kernel sends nothing from an address that is not its own.
+    let is_own = |from: &IpAddr| {
+        from.is_loopback()
+            || facts.addresses_of(query.netns).iter().any(|a| a.address == *from)
+            || super::path::local_route(facts, query.netns, *from).is_some()
+    };
+    of.from = of.from.filter(|_| rules.iter().any(|rule| rule.from.is_some())).filter(is_own);
+    of.uid = of.uid.filter(|_| rules.iter().any(|rule| rule.uids.is_some()));
+    if !rules.iter().any(|rule| rule.more) {
+        (of.proto, of.sport, of.dport) = (None, None, None);
+    }
+    query
+}
+
+/// How many rules are named.
+const NAMED: usize = 3;
+
+/// The rules of policy routing that may be for such a packet, in words; `None` without any.
+pub(super) fn by_policy(
+    rules: &[PolicyRule],
+    (from, to): (Option<IpAddr>, Option<IpAddr>),
+    iif: Option<&str>,
+) -> Option<String> {
+    let may = |rule: &&PolicyRule| rule.may_take(from, to, iif);
+    let named: Vec<String> = rules.iter().filter(may).map(words).take(NAMED).collect();
+    (!named.is_empty()).then(|| format!("policy routing: {}", named.join(", ")))
+}
+
+/// `ip rule 100 (from 10.0.0.0/8 iif br0)`.
+pub(super) fn words(rule: &PolicyRule) -> String {
+    let mut asks: Vec<String> = Vec::new();
+    asks.extend(rule.inverted.then(|| "not".to_owned()));
+    asks.extend(rule.from.map(|(net, prefix)| format!("from {net}/{prefix}")));
+    asks.extend(rule.to.map(|(net, prefix)| format!("to {net}/{prefix}")));
+    asks.extend(rule.iif.as_ref().map(|name| format!("iif {name}")));
+    asks.extend(rule.uids.map(|(first, last)| format!("uidrange {first}-{last}")));
+    asks.extend(rule.more.then(|| "…".to_owned()));
+    let asks = if asks.is_empty() { "for all".to_owned() } else { asks.join(" ") };
+    format!("ip rule {} ({asks})", rule.priority)
 }

@@ -170,7 +170,7 @@ fn destinations(facts: &Facts<'_>, found: &Found, query: &Query, paths: &[Path])
 
 /// Whether a namespace has a route to an address of another one.
 fn leads(facts: &Facts<'_>, netns: NetnsId, to: IpAddr) -> bool {
-    let query = RouteQuery { netns, to, mark: 0 };
+    let query = RouteQuery::new(netns, to, 0);
     super::route::decide(facts, &query).is_some_and(|found| found.kind == RouteKind::Unicast)
 }
 
@@ -305,7 +305,7 @@ fn of_address(facts: &Facts<'_>, address: IpAddr) -> Result<Found, String> {
         found.asked.address = Some(address);
         return Ok(found);
     }
-    let query = RouteQuery { netns: own, to: address, mark: 0 };
+    let query = RouteQuery::new(own, address, 0);
     let route = super::route::decide(facts, &query);
     let oif = route.filter(|r| r.kind == RouteKind::Unicast).and_then(|r| r.oif);
     let links = facts.links_of(own);

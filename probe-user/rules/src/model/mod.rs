@@ -10,7 +10,9 @@ pub use condition::{Condition, ConditionCode};
 pub use expr::{
     Base, BitOp, Bytes, CmpOp, CtKey, Expr, FibResult, MetaKey, NatKind, Reg, Rejection, Verdict,
 };
-pub use net::{Address, Link, LinkKind, NetnsId, Proto, Route, RouteFound, RouteKind, RouteQuery};
+pub use net::{
+    Address, Link, LinkKind, NetnsId, Proto, Route, RouteFound, RouteKind, RouteOf, RouteQuery,
+};
 pub use ruleset::{
     Backend, BaseChain, ChainId, ChainKind, Element, Family, Hook, IpSet, IpSetId, IpSetMember,
     MapsTo, Rule, Ruleset, Set, SetId, Table, TableId, element_of,

@@ -174,6 +174,36 @@ pub struct RouteQuery {
     pub to: IpAddr,
     /// The packet's mark.
     pub mark: u32,
+    /// What else rules of policy routing may ask, where they do.
+    #[serde(flatten)]
+    pub of: RouteOf,
+}
+
+/// Whose packet is routed: what rules of policy routing ask besides destination and mark.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RouteOf {
+    /// Its source address; `None` before one is chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<IpAddr>,
+    /// The user who sends; `None` for root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// Its protocol.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proto: Option<Proto>,
+    /// Its source port, host byte order; `None` for any ephemeral port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sport: Option<u16>,
+    /// The port that it goes to, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dport: Option<u16>,
+}
+
+impl RouteQuery {
+    /// Which way a packet takes of which nothing else counts.
+    pub fn new(netns: NetnsId, to: IpAddr, mark: u32) -> Self {
+        Self { netns, to, mark, of: RouteOf::default() }
+    }
 }
 
 /// The way it takes, as the kernel decides it, policy routing included.

@@ -43,7 +43,7 @@ fn an_element_that_was_not_read_is_not_known() {
 fn without_steps_left_nothing_is_known() {
     let mut snapshot = Snapshot::new();
     snapshot.add_address(Address { netns: NETNS, ifindex: 2, address: ip("10.0.0.1"), prefix: 24 });
-    let query = RouteQuery { netns: NETNS, to: ip("10.0.0.1"), mark: 0 };
+    let query = RouteQuery::new(NETNS, ip("10.0.0.1"), 0);
     let limited = snapshot.limited(2);
     assert!(limited.route(&query).is_some() && !limited.is_used_up());
     assert!(!limited.spend(2) && limited.is_used_up());
@@ -69,7 +69,7 @@ fn routes_are_those_of_the_kernel_or_of_the_table() {
             "gaps":[]}}]"#,
     );
     let route = |snapshot: &Snapshot, to: &str| {
-        let found = snapshot.route(&RouteQuery { netns: NETNS, to: ip(to), mark: 0 });
+        let found = snapshot.route(&RouteQuery::new(NETNS, ip(to), 0));
         found.map(|found| (found.kind, found.oif))
     };
     assert_eq!(route(&snapshot, "10.0.0.1"), None);
@@ -85,7 +85,7 @@ fn routes_are_those_of_the_kernel_or_of_the_table() {
     assert_eq!(route(&snapshot, "10.0.0.2"), Some((RouteKind::Unicast, Some(2))));
     assert_eq!(route(&snapshot, "10.0.0.9"), Some((RouteKind::Prohibit, None)));
     assert_eq!(route(&snapshot, "10.0.1.2"), Some((RouteKind::None, None)));
-    let other = RouteQuery { netns: NetnsId::Inode(2), to: ip("10.0.0.1"), mark: 0 };
+    let other = RouteQuery::new(NetnsId::Inode(2), ip("10.0.0.1"), 0);
     assert_eq!(snapshot.route(&other), None);
     assert_eq!(snapshot.first_address(NETNS, 2, false), Some(ip("10.0.0.1")));
 }

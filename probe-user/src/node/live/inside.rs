@@ -198,7 +198,7 @@ mod tests {
         assert_eq!((node.routes(&all).value, node.kernel_ports(&all).value), (vec![], vec![]));
         for to in ["127.0.0.1", "127.0.0.2", "::1"] {
             let to = to.parse().unwrap();
-            let found = node.route(&RouteQuery { netns: id, to, mark: 0 }).value.unwrap();
+            let found = node.route(&RouteQuery::new(id, to, 0)).value.unwrap();
             assert_eq!(found.kind, RouteKind::Local);
         }
         assert_eq!(node.rtnls.begun(), 1);

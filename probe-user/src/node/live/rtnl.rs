@@ -33,7 +33,7 @@ use super::enter::{Door, Pool, Refused};
 use super::netlink::{Message, Netlink, ROUTE, Request};
 use crate::model::{
     Address, InputFound, InputQuery, Link, LinkKind, LocalRoute, Neighbour, NeighbourState,
-    NetnsId, PolicyRule, Route, RouteFound, RouteKind,
+    NetnsId, PacketFlow, PolicyRule, Route, RouteFound, RouteKind, RouteQuery,
 };
 
 /// How many answers a dump may have: whoever has a namespace can fill its tables.
@@ -206,18 +206,34 @@ impl Rtnl {
     }
 
     /// The kernel's decision for a packet that a process here sends.
-    pub(super) fn route(&mut self, to: IpAddr, mark: u32) -> io::Result<RouteFound> {
-        let mut message = match to {
-            IpAddr::V4(to) => {
-                RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(to, 32).build()
+    pub(super) fn route(&mut self, query: &RouteQuery) -> io::Result<RouteFound> {
+        let from = query.of.from.filter(|from| from.is_ipv6() == query.to.is_ipv6());
+        let mut message = match (query.to, from) {
+            (IpAddr::V4(to), from) => {
+                let of = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(to, 32);
+                match from {
+                    Some(IpAddr::V4(from)) => of.source_prefix(from, 32).build(),
+                    _ => of.build(),
+                }
             }
-            IpAddr::V6(to) => {
-                RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(to, 128).build()
+            (IpAddr::V6(to), from) => {
+                let of = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(to, 128);
+                match from {
+                    Some(IpAddr::V6(from)) => of.source_prefix(from, 128).build(),
+                    _ => of.build(),
+                }
             }
         };
         as_question(&mut message);
-        if mark != 0 {
-            message.attributes.push(RouteAttribute::Mark(mark));
+        if query.mark != 0 {
+            message.attributes.push(RouteAttribute::Mark(query.mark));
+        }
+        if let Some(uid) = query.of.uid {
+            message.attributes.push(RouteAttribute::Uid(uid));
+        }
+        if let Some(proto) = query.of.proto {
+            let flow = PacketFlow { proto, sport: query.of.sport, dport: query.of.dport };
+            message.attributes.extend(of_flow(&flow));
         }
         self.decided(message)
     }
@@ -242,6 +258,7 @@ impl Rtnl {
         if query.mark != 0 {
             message.attributes.push(RouteAttribute::Mark(query.mark));
         }
+        message.attributes.extend(query.flow.iter().flat_map(of_flow));
         match self.decided(message) {
             Ok(found) if found.kind == RouteKind::Blackhole && query.to.is_ipv4() => {
                 Ok(InputFound::SourceRefused)
@@ -303,6 +320,17 @@ impl Rtnl {
         }
         Ok(rules)
     }
+}
+
+/// Some port that the kernel gives to a client.
+const EPHEMERAL: u16 = 49_152;
+
+fn of_flow(flow: &PacketFlow) -> [RouteAttribute; 3] {
+    [
+        RouteAttribute::IpProto(flow.proto.number()),
+        RouteAttribute::Sport(flow.sport.unwrap_or(EPHEMERAL)),
+        RouteAttribute::Dport(flow.dport.unwrap_or(EPHEMERAL)),
+    ]
 }
 
 /// What the library's builder sets is for adding routes.
@@ -585,9 +613,10 @@ fn policy(netns: NetnsId, message: &RuleMessage) -> Option<PolicyRule> {
         priority: 0,
         inverted: header.flags.contains(RuleFlags::Invert),
         from: None,
+        to: None,
         iif: None,
         uids: None,
-        more: header.dst_len != 0 || header.tos != 0,
+        more: header.tos != 0,
         table: leads.then_some(header.table.into()),
     };
     for attribute in &message.attributes {
@@ -595,6 +624,7 @@ fn policy(netns: NetnsId, message: &RuleMessage) -> Option<PolicyRule> {
             RuleAttribute::Priority(priority) => rule.priority = *priority,
             RuleAttribute::Table(table) => rule.table = leads.then_some(*table),
             RuleAttribute::Source(from) => rule.from = Some((*from, header.src_len)),
+            RuleAttribute::Destination(to) => rule.to = Some((*to, header.dst_len)),
             RuleAttribute::Iifname(name) => rule.iif = Some(name.clone()),
             RuleAttribute::UidRange(range) => rule.uids = Some((range.start, range.end)),
             // Who made it, and what of its table does not count: of the tables that every

@@ -44,8 +44,7 @@ impl LiveNode {
 
     fn ask_route(&self, query: &RouteQuery) -> Result<Option<RouteFound>, String> {
         let doors = self.doors([query.netns]);
-        let found =
-            self.rtnls.each(&self.pool, &doors, |_, rtnl| rtnl.route(query.to, query.mark)).pop();
+        let found = self.rtnls.each(&self.pool, &doors, |_, rtnl| rtnl.route(query)).pop();
         match found {
             Some(Ok(found)) => found.map(Some).map_err(|error| error.to_string()),
             Some(Err(refused)) => Err(gaps::reason(refused)),
@@ -173,7 +172,7 @@ mod tests {
         let netns = node.found().0.own.unwrap();
         let ask = |to: &str| {
             let to = to.parse().unwrap();
-            node.route_of(&RouteQuery { netns, to, mark: 0 }).value.unwrap()
+            node.route_of(&RouteQuery::new(netns, to, 0)).value.unwrap()
         };
         let local = ask("127.0.0.1");
         assert_eq!(local.kind, RouteKind::Local);
@@ -213,6 +212,7 @@ mod tests {
             priority: 7,
             inverted: false,
             from: Some(network),
+            to: None,
             iif: Some("br0".to_owned()),
             uids: Some((1000, 2000)),
             more: false,
@@ -236,7 +236,7 @@ mod tests {
         let iif = links.value.iter().find(|l| l.name == "br0").unwrap().index;
         let ask = |from: &str| {
             let (to, from) = ("10.9.0.1".parse().unwrap(), from.parse().unwrap());
-            let query = InputQuery { netns: id, to, from, iif, mark: 0 };
+            let query = InputQuery { netns: id, to, from, iif, mark: 0, flow: None };
             node.input_route_of(&query).value.unwrap()
         };
         assert!(matches!(ask("10.9.0.2"), InputFound::Routed(r) if r.kind == RouteKind::Local));

@@ -160,6 +160,7 @@ impl Names {
         }
         for rule in facts.policy_rules.iter_mut().flat_map(|a| &mut a.read.value) {
             rule.from = rule.from.map(|(network, prefix)| (self.ip(network), prefix));
+            rule.to = rule.to.map(|(network, prefix)| (self.ip(network), prefix));
             replace_some(&mut rule.iif, |name| self.interface(name));
         }
         for settings in facts.settings.iter_mut().flat_map(|a| &mut a.read.value) {

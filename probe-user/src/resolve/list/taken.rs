@@ -146,7 +146,7 @@ fn of_balancer(facts: &Facts<'_>, frontend: &Frontend, proto: Proto) -> Option<L
     let dummy = links.iter().find(|l| l.name == "kube-ipvs0").map(|l| l.index);
     let addresses = facts.addresses_of(frontend.netns);
     let of_service = addresses.iter().any(|a| a.address == address && Some(a.ifindex) == dummy);
-    let query = RouteQuery { netns: frontend.netns, to: address, mark: 0 };
+    let query = RouteQuery::new(frontend.netns, address, 0);
     let is_own = || route::decide(facts, &query).is_some_and(|r| r.kind == RouteKind::Local);
     if frontend.port == 0
         || of_service

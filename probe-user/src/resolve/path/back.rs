@@ -10,8 +10,9 @@ use whereis_port_rules::{Nic, Packet, Sender};
 use super::{Arrival, StopKind, Walk, Way, senders, settings};
 use crate::model::{
     Advice, Command, Condition, ConditionCode, End, FixKind, InputFound, InputQuery, NetnsId,
-    Route, RouteFound,
+    PacketFlow, Route, RouteFound,
 };
+use crate::resolve::route;
 
 /// How many more addresses of a sender are tried.
 const ADDRESSES: usize = 8;
@@ -19,33 +20,33 @@ const ADDRESSES: usize = 8;
 const NAMED: usize = 3;
 
 /// Addresses that stand for those of any other machine (RFC 5737, RFC 3849).
-const ANYWHERE4: std::net::Ipv4Addr = std::net::Ipv4Addr::new(198, 51, 100, 1);
-const ANYWHERE6: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+pub(super) const ANYWHERE4: std::net::Ipv4Addr = std::net::Ipv4Addr::new(198, 51, 100, 1);
+pub(super) const ANYWHERE6: std::net::Ipv6Addr =
+    std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
 /// What `rp_filter` is set to for a way back by the same device.
 const STRICT: u8 = 1;
 
 impl Walk<'_, '_> {
-    /// What routing makes of a packet that came in, whose destination `route` leads to. Where it
-    /// is dropped for its source, that way ends. `None` when all do.
+    /// What routing makes of a packet that came in, whose destination `route` leads to: the ways
+    /// on. Where it is dropped for its source, that way ends.
     pub(super) fn admit(
         &self,
         mut way: Way,
         packet: &Packet,
-        route: &mut RouteFound,
+        mut route: RouteFound,
         ended: &mut Vec<Arrival>,
-    ) -> Option<Way> {
-        let Some(iif) = &packet.iif else { return Some(way) };
+    ) -> Vec<(Way, RouteFound)> {
+        let Some(iif) = &packet.iif else { return vec![(way, route)] };
         let Sender::Address(from) = packet.source else {
-            return self.admit_anybody(way, packet, iif, ended);
+            return match self.admit_anybody(way, packet, iif, ended) {
+                Some(way) => self.route_anybody(way, packet, iif, route),
+                None => Vec::new(),
+            };
         };
         match self.input(packet, iif, from) {
             None => {}
-            Some(InputFound::Routed(found)) => {
-                let same = found.oif == route.oif;
-                let source = found.source.or(route.source.filter(|_| same));
-                *route = RouteFound { source, ..found };
-            }
+            Some(InputFound::Routed(found)) => route = with_source(found, &route),
             // Among those that the sender stands for may be the server itself, and nothing
             // gives it another address.
             Some(InputFound::SourceRefused) if self.anybody && self.is_own(packet.netns, from) => {
@@ -59,7 +60,7 @@ impl Walk<'_, '_> {
             }
             Some(InputFound::SourceRefused) => {
                 ended.push(self.refused(way, packet, iif, from));
-                return None;
+                return Vec::new();
             }
         }
         // Whoever is there may send from any of its addresses.
@@ -82,7 +83,62 @@ impl Walk<'_, '_> {
                 }
             }
         }
-        Some(way)
+        vec![(way, route)]
+    }
+
+    /// The routes of a packet whose sender is not known: policy routing may ask for the source.
+    fn route_anybody(
+        &self,
+        mut way: Way,
+        packet: &Packet,
+        iif: &Nic,
+        route: RouteFound,
+    ) -> Vec<(Way, RouteFound)> {
+        let ipv6 = packet.destination.is_ipv6();
+        let rules = route::policies(self.facts, packet.netns, ipv6);
+        if rules.is_empty() {
+            return vec![(way, route)];
+        }
+        let of = |from| match self.input(packet, iif, from) {
+            Some(InputFound::Routed(found)) => Some(with_source(found, &route)),
+            Some(InputFound::SourceRefused) | None => None,
+        };
+        let main = of(self.anywhere(packet.netns, ipv6)).unwrap_or_else(|| route.clone());
+        let mut ways = Vec::new();
+        for rule in &rules {
+            let Some((network, prefix)) = rule.from.filter(|(_, prefix)| *prefix > 0) else {
+                continue;
+            };
+            let from = one_of(network, prefix);
+            let Some(found) = of(from).filter(|_| !self.is_own(packet.netns, from)) else {
+                continue;
+            };
+            if (found.kind, found.oif, found.gateway) == (main.kind, main.oif, main.gateway) {
+                continue;
+            }
+            let text = |not| {
+                let rule = route::words(rule);
+                format!("the client's address is{not} in {network}/{prefix}, by {rule}")
+            };
+            let mut other = way.clone();
+            other.depends.push(Condition { code: ConditionCode::Client, text: text("") });
+            ways.push((other, found));
+            let code = ConditionCode::OtherClient;
+            way.depends.push(Condition { code, text: text(" not") });
+        }
+        ways.insert(0, (way, main));
+        ways
+    }
+
+    /// An address that may be any other machine's.
+    pub(super) fn anywhere(&self, netns: NetnsId, ipv6: bool) -> std::net::IpAddr {
+        match ipv6 {
+            true => ANYWHERE6.into(),
+            false if self.is_own(netns, ANYWHERE4.into()) => {
+                std::net::Ipv4Addr::new(203, 0, 113, 77).into()
+            }
+            false => ANYWHERE4.into(),
+        }
     }
 
     /// Why an answer to a packet that came in gets nowhere, if it surely does not: the namespace
@@ -91,6 +147,10 @@ impl Walk<'_, '_> {
     pub(super) fn no_way_back(&self, way: &Way, packet: &Packet) -> Option<String> {
         let netns = packet.netns;
         packet.iif.as_ref().filter(|nic| &*nic.name != "lo")?;
+        // Routes by the source are asked for where the answer is sent.
+        if !route::policies(self.facts, netns, packet.destination.is_ipv6()).is_empty() {
+            return None;
+        }
         let routes = self.facts.take(self.facts.world.routes(&[netns]));
         let ipv6 = packet.destination.is_ipv6();
         let of_version = |r: &&crate::model::Route| r.destination.is_ipv6() == ipv6;
@@ -114,21 +174,35 @@ impl Walk<'_, '_> {
         }
     }
 
-    fn input(&self, packet: &Packet, iif: &Nic, from: std::net::IpAddr) -> Option<InputFound> {
-        if from.is_ipv6() != packet.destination.is_ipv6() {
+    pub(super) fn input(
+        &self,
+        packet: &Packet,
+        iif: &Nic,
+        from: std::net::IpAddr,
+    ) -> Option<InputFound> {
+        let ipv6 = packet.destination.is_ipv6();
+        if from.is_ipv6() != ipv6 {
             return None;
         }
+        let asks = |rule: &crate::model::PolicyRule| rule.more;
+        let by_flow = route::policies(self.facts, packet.netns, ipv6).iter().any(asks);
+        let flow = by_flow.then_some(PacketFlow {
+            proto: packet.proto,
+            sport: packet.sport,
+            dport: Some(packet.dport),
+        });
         let query = InputQuery {
             netns: packet.netns,
             to: packet.destination,
             from,
             iif: iif.index,
             mark: packet.mark,
+            flow,
         };
         self.facts.take(self.facts.world.input_route(&query))
     }
 
-    fn is_own(&self, netns: NetnsId, address: std::net::IpAddr) -> bool {
+    pub(super) fn is_own(&self, netns: NetnsId, address: std::net::IpAddr) -> bool {
         self.facts.addresses_of(netns).iter().any(|a| a.address == address)
     }
 
@@ -147,7 +221,13 @@ impl Walk<'_, '_> {
     }
 
     /// A way that ends since the kernel takes nothing from this address by this device.
-    fn refused(&self, way: Way, packet: &Packet, iif: &Nic, from: std::net::IpAddr) -> Arrival {
+    pub(super) fn refused(
+        &self,
+        way: Way,
+        packet: &Packet,
+        iif: &Nic,
+        from: std::net::IpAddr,
+    ) -> Arrival {
         let mode = self.reverse_path(packet.netns, iif);
         let Some(mode) = mode.filter(|_| !self.is_own(packet.netns, from)) else {
             let why = format!(
@@ -168,7 +248,7 @@ impl Walk<'_, '_> {
     }
 
     /// The reverse path filter of a device, if it is on.
-    fn reverse_path(&self, netns: NetnsId, iif: &Nic) -> Option<u8> {
+    pub(super) fn reverse_path(&self, netns: NetnsId, iif: &Nic) -> Option<u8> {
         let settings = settings(self.facts, netns)?;
         let of = settings.reverse_path?.into_iter().find(|one| one.device == *iif.name)?;
         Some(of.mode)
@@ -242,6 +322,26 @@ impl Walk<'_, '_> {
         ended.push(other.stop_with(StopKind::ReversePath, filter(iif, mode), fix, End::default()));
         way.depends.push(passes);
         Some(way)
+    }
+}
+
+/// A route with the source that a packet of this node would have there.
+fn with_source(found: RouteFound, route: &RouteFound) -> RouteFound {
+    let same = found.oif == route.oif;
+    let source = found.source.or(route.source.filter(|_| same));
+    RouteFound { source, ..found }
+}
+
+/// An address in a network, not its first one.
+fn one_of(network: std::net::IpAddr, prefix: u8) -> std::net::IpAddr {
+    match network {
+        std::net::IpAddr::V4(a) if prefix < 32 => {
+            std::net::Ipv4Addr::from_bits(a.to_bits() | 1).into()
+        }
+        std::net::IpAddr::V6(a) if prefix < 128 => {
+            std::net::Ipv6Addr::from_bits(a.to_bits() | 1).into()
+        }
+        one => one,
     }
 }
 

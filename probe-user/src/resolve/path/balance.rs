@@ -110,7 +110,7 @@ impl Walk<'_, '_> {
         frontend: &Frontend,
         packet: Option<&Packet>,
     ) -> Vec<Arrival> {
-        let mut way = way.clone();
+        let mut way = Way { legs: None, ..way.clone() };
         way.hops.push(self.frontend_hop(netns, to, frontend));
         way.service = frontend.name.as_deref().and_then(service).or(way.service);
         let serves = |b: &&Server| b.active && weight(frontend, b) > 0;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use whereis_port_rules::{Nic, Packet, SeenAs, Sender};
 
 use super::neighbours::Neighbours;
-use super::senders::{bridge_behind, leads_outside};
+use super::senders::{bridge_behind, is_ipvlan, is_upper, leads_outside};
 use super::{Arrival, Stop, StopKind, To, Walk, Way, settings, stage};
 use crate::model::{
     Condition, ConditionCode, Container, Ending, Hook, Link, LinkKind, NetnsId, Port, RouteFound,
@@ -32,6 +32,18 @@ pub(super) fn leave(
         ended.extend(arrive_next(walk, way, packet.clone(), route));
     }
     ended
+}
+
+/// The macvlan or ipvlan above a device that has an address, in whichever namespace.
+fn above(walk: &Walk<'_, '_>, lower: &Link, address: IpAddr) -> Option<Link> {
+    let facts = walk.facts;
+    let all = facts.all_addresses();
+    all.iter().filter(|a| a.address == address && a.netns != lower.netns).find_map(|a| {
+        let links = facts.links_of(a.netns);
+        let link = links.iter().find(|l| l.index == a.ifindex && is_upper(l) && l.up)?;
+        let is_above = link.peer == Some(lower.index) && link.peer_netns == Some(lower.netns);
+        is_above.then(|| link.clone())
+    })
 }
 
 fn arrive_next(walk: &Walk<'_, '_>, way: Way, packet: Packet, route: &RouteFound) -> Vec<Arrival> {
@@ -103,6 +115,17 @@ fn leave_admitted(
     if places.is_empty() && next != destination && !leads_outside {
         places = having(destination).collect();
     }
+    if let Some(upper) = out.filter(|_| places.is_empty()).and_then(|out| above(walk, out, next)) {
+        let (name, device) = (facts.netns_ref(upper.netns), &upper.name);
+        let kind = if is_ipvlan(&upper) { "ipvlan" } else { "macvlan" };
+        let why = format!(
+            "{next} is that of {device} in {name}, a {kind} above the device it leaves by: what this host sends there does not come to it"
+        );
+        let mut way = way;
+        // Where it would come to.
+        way.entered.push(upper.netns);
+        return vec![way.stop(StopKind::NoNeighbour, why)];
+    }
     if places.is_empty() {
         let to = To { proto: packet.proto, address: destination, port: packet.dport };
         let mut way = way;
@@ -127,6 +150,7 @@ fn leave_admitted(
             way.depends.push(Condition { code: ConditionCode::Neighbour, text });
         }
         walk.goes_out(&mut way, &packet, Some(*netns));
+        way.legs.iter_mut().for_each(|legs| legs.push(packet.clone()));
         let mut packet = packet.clone();
         packet.netns = *netns;
         packet.source = seen_source(walk, from, &packet, route);
@@ -214,7 +238,7 @@ impl Walk<'_, '_> {
 
     /// The bridge that a device's peer is a port of, in a namespace whose rules see what goes over
     /// bridges, unless that namespace has the next hop itself.
-    fn filtering_bridge(
+    pub(super) fn filtering_bridge(
         &self,
         netns: NetnsId,
         device: Option<u32>,
@@ -279,8 +303,8 @@ impl Walk<'_, '_> {
             return vec![way.arrive(path, Some(stop))];
         }
         let mut arrivals = Vec::new();
-        for socket in &sockets {
-            let mut way = way.clone();
+        for (way, socket) in self.answered(way, &packet, &sockets, &mut arrivals) {
+            let mut way = way;
             let holder =
                 facts.owners(&[socket.inode].into()).of(socket.inode).first().map(|o| o.pid);
             self.is_taken_by(&mut way, socket, holder);

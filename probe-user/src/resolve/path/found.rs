@@ -1,13 +1,16 @@
 //! Which of a namespace's ports rules and balancers take, and where they lead.
 
 use std::collections::hash_map::Entry as Slot;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
+
+use whereis_port_rules::Nic;
 
 use super::senders::{self, Sender};
 use super::{Arrival, StopKind, To, from_elsewhere, from_process, ruleset};
 use crate::model::{
-    BaseChain, ChainKind, Ending, Endpoint, Hook, HopKind, NetnsId, Path, Pid, Port, Proto,
+    BaseChain, ChainKind, Condition, ConditionCode, Ending, Endpoint, Hook, HopKind, NetnsId, Path,
+    Pid, Port, Proto,
 };
 use crate::resolve::facts::Facts;
 use crate::resolve::walk::Visited;
@@ -75,17 +78,55 @@ pub(in crate::resolve) fn attempt(
     sender: Sender,
     to: To,
 ) -> Entry {
-    let arrivals = match &sender.by {
-        Some(_)
+    let by = |(nic, source): (Nic, senders::Source), of: Option<NetnsId>| match of {
+        Some(of)
             if !senders::is_link_local(to.address)
-                && sender.of.is_some_and(|of| !senders::has_route(facts, of, to.address)) =>
+                && !senders::has_route(facts, of, to.address) =>
         {
             super::no_route(to.address)
         }
-        Some((nic, source)) => from_elsewhere(facts, netns, (nic.clone(), *source, sender.of), to),
+        of => from_elsewhere(facts, netns, (nic, source, of), to),
+    };
+    let arrivals = match &sender.by {
+        Some(known) => by(known.clone(), sender.of),
         None => from_process(facts, netns, sender.process, to, &mut Visited::new()),
     };
+    // Who stands for others of its network is told apart where it gets to itself.
+    if let (Some((nic, senders::Source::Address(own))), Some(of)) = (&sender.by, sender.of)
+        && arrivals.iter().any(|a| a.entered.contains(&of))
+        && let Some(other) = senders::another(facts, (netns, nic), (*own, of), to.address)
+    {
+        let others = by((nic.clone(), other.0), other.1);
+        let arrivals = with_hairpin(others, arrivals, *own);
+        let sender = Sender { by: Some((nic.clone(), other.0)), of: other.1, ..sender };
+        return Entry { netns, sender, to, arrivals };
+    }
     Entry { netns, sender, to, arrivals }
+}
+
+/// What others get, and what the server itself gets where that is something else.
+fn with_hairpin(mut others: Vec<Arrival>, own: Vec<Arrival>, address: IpAddr) -> Vec<Arrival> {
+    let kinds = |all: &[Arrival]| -> HashSet<Option<StopKind>> {
+        all.iter().map(|a| a.stop.as_ref().map(|stop| stop.kind)).collect()
+    };
+    if kinds(&others) == kinds(&own) {
+        return others;
+    }
+    let is = |not: &str, code| Condition {
+        code,
+        text: format!("the client's address is{not} {address}, which is the server's own"),
+    };
+    for one in &mut others {
+        one.depends.push(is(" not", ConditionCode::OtherClient));
+    }
+    let of_own = |mut one: Arrival| {
+        let own = is("", ConditionCode::Client);
+        one.depends.retain(|known| *known != own);
+        one.depends.push(own);
+        one
+    };
+    others.extend(own.into_iter().filter(|one| one.stop.is_some()).map(of_own));
+    others
 }
 
 /// Whether rules or a balancer of the first namespace took it.

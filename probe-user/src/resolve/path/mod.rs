@@ -7,6 +7,7 @@
 //!                                  └─▶ FORWARD ──▶ POSTROUTING ──▶ the next namespace
 //! ```
 
+mod answer;
 mod back;
 mod balance;
 mod cilium;
@@ -28,6 +29,8 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 
+use whereis_port_rules::Packet;
+
 use super::budget::Known;
 use super::facts::Facts;
 use super::from_node;
@@ -45,8 +48,8 @@ pub(super) use found::{
 pub(super) use judge::{Judgement, judge, list};
 pub(super) use send::{from_elsewhere, from_process, loopback};
 pub(super) use senders::{
-    Sender, behind_others, beside, bridge_behind, leads_outside, local_route, passing_through,
-    usable_addresses,
+    Sender, behind_others, beside, bridge_behind, card_below, is_ipvlan, is_upper, leads_outside,
+    local_route, passing_through, usable_addresses,
 };
 
 /// Where a connection is sent to.
@@ -101,6 +104,9 @@ struct Way {
     notes: Vec<String>,
     /// The Kubernetes service that led here: the last one.
     service: Option<Service>,
+    /// The packet as it left each namespace on its way, for the answer to it; `None` where
+    /// something other than rules and routes moved it on.
+    legs: Option<Vec<Packet>>,
 }
 
 impl Way {
@@ -113,6 +119,7 @@ impl Way {
             unsure: Vec::new(),
             notes: Vec::new(),
             service: None,
+            legs: Some(Vec::new()),
         }
     }
 

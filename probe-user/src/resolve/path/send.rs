@@ -10,10 +10,11 @@ use super::stage::Part::{BeforeIpvs, BehindIpvs};
 use super::stage::{self, Going};
 use super::{Arrival, MAX_DEPTH, StopKind, To, Walk, Way, cross, forwards, settings};
 use crate::model::{
-    Advice, Command, End, FixKind, FsIds, Hook, LOOPBACK4, LinkKind, NetnsId, Pid, RouteFound,
-    RouteKind, RouteQuery,
+    Advice, Command, Condition, End, FixKind, FsIds, Hook, LOOPBACK4, LinkKind, NetnsId, Pid,
+    RouteFound, RouteKind, RouteOf, RouteQuery,
 };
 use crate::resolve::facts::Facts;
+use crate::resolve::route;
 use crate::resolve::walk::Visited;
 
 /// What happens to a connection that a process of `netns` makes: `sender`, where it is known
@@ -64,7 +65,65 @@ fn packet(netns: NetnsId, source: Sender, to: To, iif: Option<Nic>, oif: Option<
 
 impl Walk<'_, '_> {
     pub(super) fn route(&self, netns: NetnsId, to: IpAddr, mark: u32) -> Option<RouteFound> {
-        crate::resolve::route::decide(self.facts, &RouteQuery { netns, to, mark })
+        route::decide(self.facts, &RouteQuery::new(netns, to, mark))
+    }
+
+    /// The route of a packet that this namespace sends, from an address where one is chosen.
+    pub(super) fn route_out(&self, packet: &Packet, from: Option<IpAddr>) -> Option<RouteFound> {
+        let of = RouteOf {
+            from,
+            uid: packet.uid,
+            proto: Some(packet.proto),
+            sport: packet.sport,
+            dport: Some(packet.dport),
+        };
+        let (netns, to, mark) = (packet.netns, packet.destination, packet.mark);
+        route::decide(self.facts, &RouteQuery { netns, to, mark, of })
+    }
+
+    /// The same of one that a process sends: of IPv4 the kernel asks once more when it has chosen
+    /// the source (`ip_route_connect`), of IPv6 only where it found nothing without it
+    /// (`ip6_dst_lookup_tail`).
+    fn route_of_process(&self, packet: &Packet) -> Option<RouteFound> {
+        let first = self.route_out(packet, None)?;
+        let again = packet.destination.is_ipv4() && no_way(&first, packet.destination).is_none();
+        match first.source.filter(|_| again && first.kind != RouteKind::Local) {
+            Some(from) => {
+                let second = self.route_out(packet, Some(from))?;
+                Some(RouteFound { source: Some(from), ..second })
+            }
+            None => Some(first),
+        }
+    }
+
+    /// The users whose packets take different routes, with what that assumes: those of whom
+    /// rules of policy routing ask, where it is not known who connects.
+    fn users(&self, packet: &Packet) -> Vec<(Option<u32>, Option<Condition>)> {
+        let one = vec![(packet.uid, None)];
+        let rules = route::policies(self.facts, packet.netns, packet.destination.is_ipv6());
+        let ranges: Vec<_> = rules.iter().filter_map(|r| Some((r, r.uids?))).take(USERS).collect();
+        if packet.uid.is_some() || ranges.is_empty() {
+            return one;
+        }
+        let by = |uid| {
+            let mut packet = packet.clone();
+            packet.uid = Some(uid);
+            self.route_of_process(&packet)
+        };
+        let named = |uid: &u32| ranges.iter().any(|(_, (a, b))| (a..=b).contains(&uid));
+        let other = [0, 65_534, 4_000_000_000].into_iter().find(|uid| !named(uid));
+        let mut all: Vec<(Option<u32>, Option<Condition>)> = Vec::new();
+        if let Some(other) = other {
+            let text = "it is sent by a user of whom no ip rule asks".to_owned();
+            all.push((Some(other), Some(Condition::of_rule(text))));
+        }
+        for (rule, (first, last)) in &ranges {
+            let text =
+                format!("it is sent by a user from {first} to {last}, by {}", route::words(rule));
+            all.push((Some(*first), Some(Condition::of_rule(text))));
+        }
+        let routes: Vec<_> = all.iter().filter_map(|(uid, _)| Some(by((*uid)?))).collect();
+        if routes.windows(2).all(|pair| pair[0] == pair[1]) { one } else { all }
     }
 
     pub(super) fn nic(&self, netns: NetnsId, index: u32) -> Nic {
@@ -85,13 +144,30 @@ impl Walk<'_, '_> {
     /// The same, past what takes connections before there is a packet.
     pub(super) fn local_unbalanced(&self, mut way: Way, netns: NetnsId, to: To) -> Vec<Arrival> {
         self.rules_unread(&mut way, netns);
-        let route = self.route(netns, to.address, 0);
-        let Some(route) = route else {
+        let mut packet = packet(netns, Sender::Elsewhere, to, None, None);
+        if let Some(ids) = self.socket_ids(netns) {
+            (packet.uid, packet.gid) = (Some(ids.uid), Some(ids.gid));
+        }
+        let mut all = Vec::new();
+        for (uid, condition) in self.users(&packet) {
+            let mut way = way.clone();
+            way.depends.extend(condition);
+            let mut packet = packet.clone();
+            packet.uid = uid;
+            all.extend(self.local_by(way, packet, to));
+        }
+        all
+    }
+
+    /// The same for one user.
+    fn local_by(&self, way: Way, mut packet: Packet, to: To) -> Vec<Arrival> {
+        let netns = packet.netns;
+        let Some(route) = self.route_of_process(&packet) else {
             return vec![
                 way.stop(StopKind::Unknown, format!("the route to {} is not known", to.address)),
             ];
         };
-        if let Some(stop) = no_way(&route, to.address) {
+        if let Some(stop) = self.no_way(&route, &packet, route.source) {
             return vec![way.stop(StopKind::NoRoute, stop)];
         }
         if route.kind == RouteKind::Local && self.is_loopback_down(netns) {
@@ -104,12 +180,8 @@ impl Walk<'_, '_> {
             RouteKind::Local => route.source.or(Some(to.address)),
             _ => route.source,
         };
-        let source = source.map_or(Sender::Elsewhere, Sender::Address);
-        let oif = route.oif.map(|index| self.nic(netns, index));
-        let mut packet = packet(netns, source, to, None, oif);
-        if let Some(ids) = self.socket_ids(netns) {
-            (packet.uid, packet.gid) = (Some(ids.uid), Some(ids.gid));
-        }
+        packet.source = source.map_or(Sender::Elsewhere, Sender::Address);
+        packet.oif = route.oif.map(|index| self.nic(netns, index));
         let mut ended = Vec::new();
         let going = vec![(way, packet)];
         let balances = self.has_virtual_servers(netns);
@@ -132,7 +204,9 @@ impl Walk<'_, '_> {
             let going = vec![(way, packet)];
             let behind = stage::pass_part(self.facts, Hook::Output, BehindIpvs, going, &mut ended);
             for (way, packet) in behind {
-                ended.extend(self.sent(way, packet, to, true));
+                let same = packet.destination == to.address && packet.mark == 0;
+                let route = if same { Some(route.clone()) } else { self.rerouted(&packet) };
+                ended.extend(self.sent(way, packet, to, (true, route)));
             }
         }
         ended
@@ -156,12 +230,33 @@ impl Walk<'_, '_> {
 
     /// Why a packet whose destination changed at output can't go there.
     fn not_rerouted(&self, packet: &Packet) -> Option<(StopKind, String, Option<Advice>)> {
-        let route = self.route(packet.netns, packet.destination, packet.mark)?;
-        if let Some(why) = no_way(&route, packet.destination) {
+        let route = self.rerouted(packet)?;
+        if let Some(why) = self.no_way(&route, packet, source_of(packet)) {
             return Some((StopKind::NoRoute, why, None));
         }
         let (why, fix) = self.martian(packet, &route, true)?;
         Some((StopKind::LoopbackOnWire, why, Some(fix)))
+    }
+
+    /// The route of a packet that rules changed behind the first decision (`ip_route_me_harder`).
+    fn rerouted(&self, packet: &Packet) -> Option<RouteFound> {
+        self.route_out(packet, source_of(packet))
+    }
+
+    /// Why a route leads nowhere, with the rules of policy routing that may be why.
+    pub(super) fn no_way(
+        &self,
+        route: &RouteFound,
+        packet: &Packet,
+        from: Option<IpAddr>,
+    ) -> Option<String> {
+        let why = no_way(route, packet.destination)?;
+        let rules = route::policies(self.facts, packet.netns, packet.destination.is_ipv6());
+        let iif = packet.iif.as_ref().map(|nic| &*nic.name);
+        Some(match route::by_policy(&rules, (from, packet.to()), iif) {
+            Some(rules) => format!("{why}, by {rules}"),
+            None => why,
+        })
     }
 
     /// A packet comes in by an interface.
@@ -187,19 +282,30 @@ impl Walk<'_, '_> {
         let going = stage::pass(self.facts, Hook::Prerouting, going, &mut ended);
         for (way, mut packet) in going {
             packet.original.get_or_insert((to.address, to.port));
-            ended.extend(self.sent(way, packet, to, false));
+            let route = self.route(packet.netns, packet.destination, packet.mark);
+            ended.extend(self.sent(way, packet, to, (false, route)));
         }
         ended
     }
 
     /// Behind the first hook: routed to this namespace, or on.
-    fn sent(&self, mut way: Way, mut packet: Packet, to: To, output: bool) -> Vec<Arrival> {
+    fn sent(
+        &self,
+        way: Way,
+        packet: Packet,
+        to: To,
+        (output, route): (bool, Option<RouteFound>),
+    ) -> Vec<Arrival> {
         let netns = packet.netns;
-        let Some(mut route) = self.route(netns, packet.destination, packet.mark) else {
+        let Some(route) = route else {
             let why = format!("the route to {} is not known", packet.destination);
             return vec![way.stop(StopKind::Unknown, why)];
         };
-        if let Some(stop) = no_way(&route, packet.destination) {
+        // What comes in by a device may have another one.
+        let by_policy =
+            || !route::policies(self.facts, netns, packet.destination.is_ipv6()).is_empty();
+        let stop = self.no_way(&route, &packet, source_of(&packet));
+        if let Some(stop) = stop.filter(|_| output || !by_policy()) {
             return vec![way.stop(StopKind::NoRoute, stop)];
         }
         if let Some(stop) = self.martian(&packet, &route, output) {
@@ -210,16 +316,31 @@ impl Walk<'_, '_> {
         let mut ended = Vec::new();
         let iif = packet.iif.clone();
         let stays = || self.not_forwarding(netns, to.address.is_ipv6(), iif.as_ref()).is_some();
-        if !output && (route.kind == RouteKind::Local || !stays()) {
-            match self.admit(way, &packet, &mut route, &mut ended) {
-                Some(admitted) => way = admitted,
-                None => return ended,
-            }
-            if let Some(stop) = no_way(&route, packet.destination) {
-                ended.push(way.stop(StopKind::NoRoute, stop));
-                return ended;
+        let ways = if !output && (route.kind == RouteKind::Local || !stays()) {
+            self.admit(way, &packet, route, &mut ended)
+        } else {
+            vec![(way, route)]
+        };
+        for (way, route) in ways {
+            match self.no_way(&route, &packet, source_of(&packet)) {
+                Some(stop) => ended.push(way.stop(StopKind::NoRoute, stop)),
+                None => ended.extend(self.sent_by(way, packet.clone(), to, (output, route))),
             }
         }
+        ended
+    }
+
+    /// The same by a route.
+    fn sent_by(
+        &self,
+        way: Way,
+        mut packet: Packet,
+        to: To,
+        (output, route): (bool, RouteFound),
+    ) -> Vec<Arrival> {
+        let netns = packet.netns;
+        let iif = packet.iif.clone();
+        let mut ended = Vec::new();
         packet.oif = route.oif.map(|index| self.nic(netns, index));
         let going = vec![(way, packet)];
         if route.kind == RouteKind::Local {
@@ -276,7 +397,7 @@ impl Walk<'_, '_> {
     }
 
     /// Whether the kernel refuses to forward.
-    fn not_forwarding(
+    pub(super) fn not_forwarding(
         &self,
         netns: NetnsId,
         ipv6: bool,
@@ -372,8 +493,19 @@ impl Walk<'_, '_> {
     }
 }
 
+/// How many ranges of users are told apart.
+const USERS: usize = 4;
+
+/// The source of a packet, where it is known.
+fn source_of(packet: &Packet) -> Option<IpAddr> {
+    match packet.source {
+        Sender::Address(source) => Some(source),
+        Sender::Elsewhere => None,
+    }
+}
+
 /// Why a route leads nowhere.
-fn no_way(route: &RouteFound, to: IpAddr) -> Option<String> {
+pub(super) fn no_way(route: &RouteFound, to: IpAddr) -> Option<String> {
     let why = match route.kind {
         RouteKind::None => "no route leads",
         RouteKind::Blackhole => "a blackhole route leads",

@@ -259,7 +259,7 @@ pub(in crate::resolve) fn local_route(
     let takes = |l: &&LocalRoute| covers(l.destination, l.prefix, address);
     let all = facts.take(facts.world.local_routes(&[netns]));
     let route = all.iter().filter(takes).max_by_key(|l| l.prefix)?.clone();
-    let query = RouteQuery { netns, to: address, mark: 0 };
+    let query = RouteQuery::new(netns, address, 0);
     let found = crate::resolve::route::decide(facts, &query)?;
     (found.kind == RouteKind::Local).then_some(route)
 }
@@ -311,6 +311,28 @@ pub(in crate::resolve) fn leads_outside(link: &Link, links: &[Link]) -> bool {
             .any(|port| leads_in(port) && !is_pair(port, links) && !is_tap(port)),
         _ => leads_in(link) && !is_pair(link, links),
     }
+}
+
+/// The card by which other machines get to an interface of a namespace without its host: the
+/// interface itself, or the one below a macvlan or ipvlan.
+pub(in crate::resolve) fn card_below(facts: &Facts<'_>, link: &Link) -> Option<Link> {
+    if link.kind == LinkKind::Device {
+        return Some(link.clone());
+    }
+    let below = is_upper(link).then_some(link.peer?)?;
+    let links = facts.links_of(link.peer_netns.unwrap_or(link.netns));
+    let lower = links.iter().find(|l| l.index == below && leads_outside(l, &links))?;
+    Some(lower.clone())
+}
+
+/// Whether an interface has addresses of its own on the network of the one below.
+pub(in crate::resolve) fn is_upper(link: &Link) -> bool {
+    is_ipvlan(link) || matches!(&link.kind, LinkKind::Other(kind) if kind == "macvlan")
+}
+
+/// Whether it shares the hardware address as well.
+pub(in crate::resolve) fn is_ipvlan(link: &Link) -> bool {
+    matches!(&link.kind, LinkKind::Other(kind) if kind == "ipvlan")
 }
 
 /// Whether only containers of this node are behind an interface.
@@ -378,6 +400,26 @@ fn neighbour(
     best.map_or(ELSEWHERE, |(a, _)| (Source::Address(a.address), Some(a.netns)))
 }
 
+/// Somebody else on the network of a device, where one is seen that has a route to where it
+/// connects.
+pub(super) fn another(
+    facts: &Facts<'_>,
+    (netns, by): (NetnsId, &Nic),
+    (own, of): (IpAddr, NetnsId),
+    to: IpAddr,
+) -> Option<(Source, Option<NetnsId>)> {
+    let addresses = facts.addresses_of(netns);
+    let network =
+        addresses.iter().find(|a| a.ifindex == by.index && covers(a.address, a.prefix, own))?;
+    let all = facts.all_addresses();
+    let others = all.iter().filter(|a| {
+        a.netns != netns && a.netns != of && covers(network.address, network.prefix, a.address)
+    });
+    let mut others = others.take(NEIGHBOURS);
+    let one = others.find(|a| has_route(facts, a.netns, to))?;
+    Some((Source::Address(one.address), Some(one.netns)))
+}
+
 /// Whether a namespace may have a route to an address: surely not only where all that tells of
 /// it was read.
 pub(super) fn has_route(facts: &Facts<'_>, netns: NetnsId, to: IpAddr) -> bool {
@@ -385,7 +427,7 @@ pub(super) fn has_route(facts: &Facts<'_>, netns: NetnsId, to: IpAddr) -> bool {
     if !read.gaps.is_empty() || whereis_port_rules::route::lookup(read.value.iter(), to).is_some() {
         return true;
     }
-    let query = RouteQuery { netns, to, mark: 0 };
+    let query = RouteQuery::new(netns, to, 0);
     let found = crate::resolve::route::decide(facts, &query);
     found.is_none_or(|route| matches!(route.kind, RouteKind::Unicast | RouteKind::Local))
 }

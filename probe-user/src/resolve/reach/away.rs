@@ -15,6 +15,7 @@ use crate::resolve::facts::{Facts, container_name};
 use crate::resolve::few::few;
 use crate::resolve::path::{self, Sender, To};
 use crate::resolve::published;
+use whereis_port_rules::Sender as Source;
 
 /// How many addresses of another namespace are tried.
 const TRIED: usize = 64;
@@ -102,15 +103,22 @@ fn inside(
         return reach;
     }
     let direct = direct(facts, tries, socket, &name);
+    let uplink = by_uplink(facts, socket, &name);
     let best = direct.iter().find(|r| r.reachable == Some(true)).and_then(|r| r.address);
     if !reach.iter().any(|r| r.from == Vantage::Loopback) {
-        shut.unpublished(socket, &name, (end, inner), best);
+        let mut from = vec![Vantage::Loopback, Vantage::Outside];
+        from.retain(|from| *from != Vantage::Outside || uplink.is_empty());
+        shut.unpublished(socket, &name, (end, inner), best, from);
     }
     let addresses: Vec<IpAddr> = direct.iter().filter_map(|r| Some(r.address?.ip())).collect();
     if direct.is_empty() {
         shut.unlinked(&name);
     }
     reach.extend(direct);
+    for (tried, one) in uplink {
+        tries.keep(tried);
+        reach.push(one);
+    }
     for address in &addresses {
         let to = To { proto: socket.proto, address: *address, port };
         reach.extend(by_route(facts, socket.netns, to, &name));
@@ -176,6 +184,35 @@ fn by_route(facts: &Facts<'_>, netns: NetnsId, to: To, name: &str) -> Option<Rea
     let text = format!("it has a route to {} over this node", to.address);
     reach.conditions.insert(0, Condition { code: ConditionCode::Route, text });
     Some(reach)
+}
+
+/// Another machine, to the addresses that a namespace has on the network of a card, by macvlan or
+/// ipvlan, or where the card is its own: nothing publishes them, and nothing needs to.
+fn by_uplink(facts: &Facts<'_>, socket: &Socket, name: &str) -> Vec<(path::Entry, Reach)> {
+    let links = facts.links_of(socket.netns);
+    let mut all = Vec::new();
+    for address in facts.addresses_of(socket.netns).iter() {
+        let fits = usable(address.address) && socket.match_rank(address.address).is_some();
+        let link = links.iter().find(|l| fits && l.up && l.index == address.ifindex);
+        let Some((link, lower)) = link.and_then(|l| Some((l, path::card_below(facts, l)?))) else {
+            continue;
+        };
+        let to = To { proto: socket.proto, address: address.address, port: socket.port.0 };
+        let sender = Sender::behind(Vantage::Outside, link, (Source::Elsewhere, None));
+        let tried = path::attempt(facts, socket.netns, sender, to);
+        let named = Cause::OnNetworkOf { name: name.to_owned(), device: lower.name.clone() };
+        let mut reach = outcome::of(facts, &tried, Some(named)).reach;
+        // In its mode L3 nobody is told whose the address is.
+        if path::is_ipvlan(link) {
+            let text = format!("it has a route to {} by this node, or the mode is L2", to.address);
+            reach.conditions.insert(0, Condition { code: ConditionCode::Route, text });
+        }
+        all.push((tried, reach));
+        if all.len() == NAMED {
+            break;
+        }
+    }
+    all
 }
 
 /// Somebody on the same bridge; or, where a pair leads to this node alone, behind another of

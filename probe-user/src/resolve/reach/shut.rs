@@ -75,6 +75,7 @@ impl Shut {
         name: &str,
         (end, inner): (&End, Option<Port>),
         best: Option<SocketAddr>,
+        from: Vec<Vantage>,
     ) {
         // A socket and rules that take the same port: the rules know more.
         let same = |one: &&mut Inside| {
@@ -91,7 +92,7 @@ impl Shut {
         self.unpublished.push(Inside {
             name: name.to_owned(),
             socket: socket.clone(),
-            from: vec![Vantage::Loopback, Vantage::Outside],
+            from,
             end: end.clone(),
             inner,
             best,

@@ -71,6 +71,7 @@ fn of_a_sender_that_is_not_known_the_way_back_is_a_condition() {
         priority: 100,
         inverted: false,
         from: Some(("10.0.0.0".parse().unwrap(), 8)),
+        to: None,
         iif: None,
         uids: None,
         more: false,
@@ -100,6 +101,7 @@ fn of_a_sender_that_is_known_the_kernel_decides() {
             from: "198.51.100.2".parse().unwrap(),
             iif: 3,
             mark: 0,
+            flow: None,
         };
         if refused {
             node.inputs.insert(query, InputFound::SourceRefused);

@@ -328,6 +328,7 @@ pub(super) fn recording() -> Recording {
                 priority: 7,
                 inverted: false,
                 from: Some((ip("203.0.113.0"), 24)),
+                to: None,
                 iif: Some("zq7wan".to_owned()),
                 uids: None,
                 more: false,

@@ -1,0 +1,591 @@
+//! The answer to a packet that was taken: back through every namespace that the packet passed,
+//! by its own routes, and through the rules there, as one of a connection that conntrack knows.
+//!
+//! ```text
+//! socket ──▶ OUTPUT ──▶ route ──▶ POSTROUTING ──▶ the namespace before
+//!   PREROUTING ──▶ route ──▶ FORWARD ──▶ POSTROUTING ──▶ … ──▶ INPUT, or who is outside
+//! ```
+//!
+//! NAT is undone where conntrack does it: of the destination right behind the rules that
+//! translate, of the source when it leaves.
+
+use std::net::IpAddr;
+
+use whereis_port_rules::{Answer, Nic, Packet, SeenAs, Sender};
+
+use super::neighbours::Neighbours;
+use super::stage::Part::{BeforeIpvs, BehindIpvs};
+use super::stage::{self, Going};
+use super::{Arrival, StopKind, Walk, Way, ruleset};
+use crate::model::{
+    BaseChain, ChainKind, Condition, ConditionCode, Hook, InputFound, NetnsId, RouteFound,
+    RouteKind, Socket,
+};
+use crate::resolve::route;
+
+/// Some port that the kernel gives to a client.
+const EPHEMERAL: u16 = 49_152;
+
+/// What becomes of an answer.
+struct Answered {
+    /// The ways on which it gets back.
+    back: Vec<Way>,
+    /// Those on which it does not.
+    lost: Vec<Arrival>,
+}
+
+/// An answer between two namespaces: the packet as it left, and its route.
+struct Left {
+    way: Way,
+    packet: Packet,
+    route: RouteFound,
+    /// Which of the namespaces it left, counted from the first.
+    at: usize,
+}
+
+impl Walk<'_, '_> {
+    /// The sockets that take a packet, each with the ways on which its answer gets back. Where it
+    /// does not, that way ends.
+    pub(super) fn answered<'s>(
+        &self,
+        way: Way,
+        packet: &Packet,
+        sockets: &'s [Socket],
+        ended: &mut Vec<Arrival>,
+    ) -> Vec<(Way, &'s Socket)> {
+        let legs = way.legs.clone().unwrap_or_default();
+        let by_program = |netns| self.cilium(netns).is_some();
+        let places = || legs.iter().map(|leg| leg.netns).chain([packet.netns]);
+        if way.legs.is_none() || packet.tproxy.is_some() || places().any(by_program) {
+            return sockets.iter().map(|socket| (way.clone(), socket)).collect();
+        }
+        let mut all = Vec::new();
+        for socket in sockets {
+            let answered = self.answer(&way, &legs, packet, socket);
+            all.extend(answered.back.into_iter().map(|way| (way, socket)));
+            ended.extend(answered.lost);
+        }
+        all
+    }
+
+    /// The answer to a client that is known, or to those who may be.
+    fn answer(&self, way: &Way, legs: &[Packet], packet: &Packet, socket: &Socket) -> Answered {
+        let first = legs.first().unwrap_or(packet);
+        let of = Legs { legs, packet };
+        if let Sender::Address(client) = first.source {
+            return self.answer_to(way, &of, client, socket);
+        }
+        let mut all: Vec<(Client, Answered)> = Vec::new();
+        for client in self.clients(first) {
+            let answered = self.answer_to(way, &of, client.address, socket);
+            all.push((client, answered));
+        }
+        // Whom the first namespace has no route to is none of its clients.
+        let is_served = |(_, one): &(Client, Answered)| !one.back.is_empty();
+        if all.iter().any(is_served) {
+            let reaches = |client: &Client| {
+                first.iif.is_none()
+                    || super::senders::has_route(self.facts, first.netns, client.address)
+            };
+            all.retain(|(client, one)| !one.back.is_empty() || reaches(client));
+        }
+        if all.iter().all(is_served) && all.iter().all(|(_, one)| one.lost.is_empty())
+            || all.iter().all(|(_, one)| one.back.is_empty())
+        {
+            let one = all.into_iter().next().map(|(_, one)| one);
+            return one.unwrap_or_else(|| Answered { back: vec![way.clone()], lost: Vec::new() });
+        }
+        let mut together = Answered { back: Vec::new(), lost: Vec::new() };
+        let mut shut: Vec<Condition> = Vec::new();
+        for (client, one) in &all {
+            if one.back.is_empty() {
+                shut.push(client.condition(false));
+            }
+        }
+        for (client, mut one) in all {
+            let is = client.condition(true);
+            for lost in &mut one.lost {
+                lost.depends.push(is.clone());
+            }
+            for back in &mut one.back {
+                back.depends.extend(shut.clone());
+            }
+            together.lost.extend(one.lost);
+            if together.back.is_empty() {
+                together.back = one.back;
+            }
+        }
+        together
+    }
+
+    /// Who may have sent a packet that came in from outside: somebody on the network of the device,
+    /// somebody behind a router, and those of whom rules of policy routing ask.
+    fn clients(&self, first: &Packet) -> Vec<Client> {
+        let ipv6 = first.destination.is_ipv6();
+        let netns = first.netns;
+        let mut all = vec![Client { address: self.anywhere(netns, ipv6), network: None }];
+        let iif = first.iif.as_ref().map(|nic| nic.index);
+        let addresses = self.facts.addresses_of(netns);
+        let on = addresses.iter().find(|a| {
+            Some(a.ifindex) == iif && a.address.is_ipv6() == ipv6 && !is_link_local(a.address)
+        });
+        if let Some(near) = on.and_then(|a| self.somebody(netns, a.address, a.prefix)) {
+            all.push(near);
+        }
+        for rule in route::policies(self.facts, netns, ipv6) {
+            if let Some((network, prefix)) = rule.to.filter(|(_, prefix)| *prefix > 0)
+                && let Some(one) = self.somebody(netns, network, prefix)
+            {
+                all.push(one);
+            }
+        }
+        all
+    }
+
+    /// Some address of a network that is not this namespace's own.
+    fn somebody(&self, netns: NetnsId, network: IpAddr, prefix: u8) -> Option<Client> {
+        let all: Vec<IpAddr> = match network {
+            IpAddr::V4(a) => {
+                let host = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
+                let base = a.to_bits() & !host;
+                let some = [host.saturating_sub(1), 1, 2, 0, host];
+                some.iter()
+                    .map(|n| std::net::Ipv4Addr::from_bits(base | (n & host)).into())
+                    .collect()
+            }
+            IpAddr::V6(a) => {
+                let host = u128::MAX.checked_shr(prefix.into()).unwrap_or(0);
+                let base = a.to_bits() & !host;
+                let some = [0xfffe_u128, 1, 2, 0];
+                some.iter()
+                    .map(|n| std::net::Ipv6Addr::from_bits(base | (n & host)).into())
+                    .collect()
+            }
+        };
+        let address = all.into_iter().find(|address| !self.is_own(netns, *address))?;
+        Some(Client { address, network: Some((network, prefix)) })
+    }
+
+    /// The answer to one client.
+    fn answer_to(&self, way: &Way, of: &Legs<'_>, client: IpAddr, socket: &Socket) -> Answered {
+        let mut answered = Answered { back: Vec::new(), lost: Vec::new() };
+        let mut going = self.leaves_server(way.clone(), of, client, socket, &mut answered);
+        while !going.is_empty() {
+            let mut next = Vec::new();
+            for left in going {
+                self.crosses_back(left, of, client, &mut answered, &mut next);
+            }
+            going = next;
+        }
+        for lost in &mut answered.lost {
+            is_of_answer(lost);
+        }
+        answered
+    }
+
+    /// Out of the namespace of the socket.
+    fn leaves_server(
+        &self,
+        way: Way,
+        of: &Legs<'_>,
+        client: IpAddr,
+        socket: &Socket,
+        answered: &mut Answered,
+    ) -> Vec<Left> {
+        let first = of.packet;
+        let netns = first.netns;
+        let mut packet = of.answer_in(first, client);
+        packet.uid = Some(socket.uid);
+        let to = packet.destination;
+        let is_loop = first.iif.as_ref().is_some_and(|nic| self.is_loopback(netns, nic));
+        if is_link_local(first.destination) || is_link_local(to) {
+            answered.back.push(way);
+            return Vec::new();
+        }
+        let found = self.route_out(&packet, Some(first.destination));
+        let Some(found) = found.filter(|found| self.is_known(netns, found, to)) else {
+            answered.back.push(way);
+            return Vec::new();
+        };
+        // Rules of packets ask for another user than routes do.
+        packet.uid = None;
+        if let Some(why) = self.no_way(&found, &packet, Some(first.destination)) {
+            answered.lost.push(nowhere(way, &why));
+            return Vec::new();
+        }
+        packet.oif = found.oif.map(|index| self.nic(netns, index));
+        let mark = packet.mark;
+        let mut ended = Vec::new();
+        let going = self.pass(Hook::Output, vec![(way, packet)], first, client, &mut ended);
+        let mut left = Vec::new();
+        for (way, mut packet) in going {
+            let mut route = found.clone();
+            let rerouted = packet.mark != mark && self.marks_reroute(netns);
+            let again = || self.route_out(&packet, Some(first.destination));
+            if let Some(again) = rerouted.then(again).flatten() {
+                if let Some(why) = self.no_way(&again, &packet, Some(first.destination)) {
+                    ended.push(nowhere(way, &why));
+                    continue;
+                }
+                packet.oif = again.oif.map(|index| self.nic(netns, index));
+                route = again;
+            }
+            for (way, packet) in
+                self.pass(Hook::Postrouting, vec![(way, packet)], first, client, &mut ended)
+            {
+                if is_loop || route.kind == RouteKind::Local {
+                    answered.back.extend(self.loops_back(way, packet, first, client, &mut ended));
+                } else {
+                    left.push(Left { way, packet, route: route.clone(), at: of.legs.len() });
+                }
+            }
+        }
+        answered.lost.extend(ended);
+        left
+    }
+
+    /// Over loopback, to a client in the same namespace.
+    fn loops_back(
+        &self,
+        way: Way,
+        mut packet: Packet,
+        first: &Packet,
+        client: IpAddr,
+        ended: &mut Vec<Arrival>,
+    ) -> Vec<Way> {
+        packet.iif = packet.oif.take();
+        packet.original = Some((packet.destination, packet.dport));
+        let back = self.pass(Hook::Prerouting, vec![(way, packet)], first, client, ended);
+        let back = self.pass(Hook::Input, back, first, client, ended);
+        back.into_iter().map(|(way, _)| way).collect()
+    }
+
+    /// From one namespace into the one that the packet came from, and through it.
+    fn crosses_back(
+        &self,
+        left: Left,
+        of: &Legs<'_>,
+        client: IpAddr,
+        answered: &mut Answered,
+        next: &mut Vec<Left>,
+    ) {
+        let Left { way, packet, route, at } = left;
+        let hop = route.gateway.unwrap_or(packet.destination);
+        let here = of.leg(at);
+        let same = here.iif.as_ref().map(|nic| nic.index) == route.oif;
+        let bridge = self.filtering_bridge(packet.netns, route.oif, hop);
+        if at == 0 {
+            // Who is outside, or behind a device of this namespace.
+            let Some((netns, nic)) = bridge.filter(|_| same) else {
+                answered.back.push(way);
+                return;
+            };
+            let over = self.over(way, packet, netns, &nic, answered);
+            answered.back.extend(over.into_iter().map(|(way, _)| way));
+            return;
+        }
+        // Who sent it may be on the same link, when it is not of the first namespace itself.
+        let sender = of.leg(0);
+        let straight = sender.iif.is_some() && sender.source == Sender::Address(hop);
+        let to = match (0..at).rev().find(|at| self.is_own(of.leg(*at).netns, hop)) {
+            Some(to) => Some(to),
+            None if straight => None,
+            // A gateway that is nobody's address, for which the other end answers.
+            None => match route.oif.map(|oif| self.neighbours((packet.netns, oif), hop)) {
+                Some(Neighbours::Nobody) => {
+                    let why = format!("nobody there has {hop}, where its route leads");
+                    answered.lost.push(nowhere(way, &why));
+                    return;
+                }
+                _ if same => Some(at - 1),
+                _ => {
+                    let device = packet.oif.as_ref().map_or("?", |nic| &*nic.name);
+                    let why = format!(
+                        "the answer leaves {} by {device} to {hop}, another way than it was asked, which is not followed",
+                        self.facts.netns_ref(packet.netns)
+                    );
+                    answered.lost.push(way.stop(StopKind::Unknown, why));
+                    return;
+                }
+            },
+        };
+        let passed = |at: usize| of.leg(at).netns;
+        // Past those that the packet went through: on one link with the client, or the one before.
+        let skipped = to.map_or(0, |to| to + 1)..at;
+        let translates = skipped.clone().rev().find(|at| {
+            let leg = of.leg(*at);
+            is_translated(leg) || is_seen_otherwise(leg)
+        });
+        let bridged =
+            bridge.as_ref().filter(|(netns, _)| skipped.clone().any(|at| passed(at) == *netns));
+        match (translates, bridged) {
+            // Its rules see what goes over the bridge, and so does its NAT.
+            (_, Some((netns, nic))) => {
+                let Some(at) = skipped.clone().find(|at| passed(*at) == *netns) else { return };
+                self.goes_through(way, &packet, of, (at, client), nic.clone(), answered, next);
+            }
+            (Some(by), None) => {
+                let name = self.facts.netns_ref(of.leg(by).netns);
+                let why = format!(
+                    "it goes straight to {hop}, past {name}, which translated the connection: no rule masquerades it"
+                );
+                answered.lost.push(nowhere(way, &why));
+            }
+            (None, None) => {
+                let others = match &bridge {
+                    Some((netns, nic)) => self.over(way, packet, *netns, nic, answered),
+                    None => vec![(way, packet)],
+                };
+                for (way, packet) in others {
+                    let Some(to) = to else {
+                        answered.back.push(way);
+                        continue;
+                    };
+                    let leg = of.leg(to);
+                    let addresses = self.facts.addresses_of(leg.netns);
+                    let has = addresses.iter().find(|a| a.address == hop).map(|a| a.ifindex);
+                    let has = has
+                        .filter(|index| !self.is_loopback(leg.netns, &self.nic(leg.netns, *index)));
+                    let by = has.or(leg.oif.as_ref().map(|nic| nic.index));
+                    let Some(by) = by.map(|index| self.nic(leg.netns, index)) else {
+                        answered.back.push(way);
+                        continue;
+                    };
+                    self.goes_through(way, &packet, of, (to, client), by, answered, next);
+                }
+            }
+        }
+    }
+
+    /// Over a bridge whose namespace's rules see that, and is not passed otherwise.
+    fn over(
+        &self,
+        way: Way,
+        packet: Packet,
+        netns: NetnsId,
+        nic: &Nic,
+        answered: &mut Answered,
+    ) -> Vec<Going> {
+        let mut bridged = packet.clone();
+        bridged.netns = netns;
+        (bridged.iif, bridged.oif) = (Some(nic.clone()), Some(nic.clone()));
+        (bridged.uid, bridged.gid, bridged.mark, bridged.ct_mark) = (None, None, 0, 0);
+        bridged.original = None;
+        let going = vec![(way, bridged)];
+        let passed = stage::pass(self.facts, Hook::Forward, going, &mut answered.lost);
+        passed.into_iter().map(|(way, _)| (way, packet.clone())).collect()
+    }
+
+    /// Through a namespace that the packet passed, or to the process that sent it.
+    #[expect(clippy::too_many_arguments, reason = "a step of the way, and what it adds to")]
+    fn goes_through(
+        &self,
+        way: Way,
+        came: &Packet,
+        of: &Legs<'_>,
+        (at, client): (usize, IpAddr),
+        iif: Nic,
+        answered: &mut Answered,
+        next: &mut Vec<Left>,
+    ) {
+        let leg = of.leg(at);
+        let netns = leg.netns;
+        let mut packet = of.answer_in(leg, client);
+        (packet.source, packet.sport) = (came.source, came.sport);
+        (packet.destination, packet.iif) = (came.destination, Some(iif.clone()));
+        let mut ended = Vec::new();
+        let going = stage::pass(self.facts, Hook::Ingress, vec![(way, packet)], &mut ended);
+        let going = self.pass(Hook::Prerouting, going, leg, client, &mut ended);
+        for (way, mut packet) in going {
+            if packet.untracked && (is_translated(leg) || is_seen_otherwise(leg)) {
+                let why = format!(
+                    "{} does not track it, so what was translated is not translated back",
+                    self.facts.netns_ref(netns)
+                );
+                ended.push(nowhere(way, &why));
+                continue;
+            }
+            let from = match packet.source {
+                Sender::Address(from) => from,
+                Sender::Elsewhere => packet.destination,
+            };
+            // Without these the route is that of any packet that goes there.
+            let ipv6 = from.is_ipv6();
+            let asks_source = !route::policies(self.facts, netns, ipv6).is_empty()
+                || self.reverse_path(netns, &iif).is_some()
+                || self.is_own(netns, from);
+            let input = || self.input(&packet, &iif, from);
+            let found = match asks_source.then(input).flatten() {
+                Some(InputFound::Routed(found)) => Some(found),
+                Some(InputFound::SourceRefused) => {
+                    ended.push(self.refused(way, &packet, &iif, from));
+                    continue;
+                }
+                None => self.route_out(&packet, None),
+            };
+            if leg.iif.is_none() {
+                let going = vec![(way, packet)];
+                let taken = self.pass(Hook::Input, going, leg, client, &mut ended);
+                answered.back.extend(taken.into_iter().map(|(way, _)| way));
+                continue;
+            }
+            let to = packet.destination;
+            let Some(found) = found.filter(|found| self.is_known(netns, found, to)) else {
+                answered.back.push(way);
+                continue;
+            };
+            if let Some(why) = self.no_way(&found, &packet, Some(from)) {
+                ended.push(nowhere(way, &why));
+                continue;
+            }
+            packet.oif = found.oif.map(|index| self.nic(netns, index));
+            let going = vec![(way, packet)];
+            let going = self.pass(Hook::Forward, going, leg, client, &mut ended);
+            for (way, packet) in self.pass(Hook::Postrouting, going, leg, client, &mut ended) {
+                next.push(Left { way, packet, route: found.clone(), at });
+            }
+        }
+        answered.lost.extend(ended);
+    }
+
+    /// A hook of a namespace, with what conntrack translates back there.
+    fn pass(
+        &self,
+        hook: Hook,
+        going: Vec<Going>,
+        leg: &Packet,
+        client: IpAddr,
+        ended: &mut Vec<Arrival>,
+    ) -> Vec<Going> {
+        let tracked = |packet: &Packet| !packet.untracked && !leg.untracked;
+        match hook {
+            Hook::Prerouting | Hook::Output if is_seen_otherwise(leg) => {
+                let going = stage::pass_part(self.facts, hook, BeforeIpvs, going, ended);
+                let back = |(way, mut packet): Going| {
+                    if tracked(&packet) {
+                        packet.destination = match leg.source {
+                            Sender::Address(source) => source,
+                            Sender::Elsewhere => client,
+                        };
+                    }
+                    (way, packet)
+                };
+                let going = going.into_iter().map(back).collect();
+                stage::pass_part(self.facts, hook, BehindIpvs, going, ended)
+            }
+            Hook::Postrouting => {
+                let going = stage::pass(self.facts, hook, going, ended);
+                let back = |(way, mut packet): Going| {
+                    if let Some((address, port)) = leg.original.filter(|_| tracked(&packet)) {
+                        packet.source = Sender::Address(address);
+                        packet.sport = Some(port);
+                    }
+                    (way, packet)
+                };
+                let going: Vec<Going> = going.into_iter().map(back).collect();
+                stage::pass(self.facts, Hook::Egress, going, ended)
+            }
+            hook => stage::pass(self.facts, hook, going, ended),
+        }
+    }
+
+    /// Whether a mark that is set at output makes the kernel choose another route.
+    fn marks_reroute(&self, netns: NetnsId) -> bool {
+        let is_one = |c: &BaseChain| c.hook == Hook::Output && c.kind == ChainKind::Route;
+        ruleset(self.facts, netns).is_some_and(|rules| rules.base_chains.iter().any(is_one))
+    }
+
+    /// Whether that there is no route is known: who has addresses has routes to their networks,
+    /// and without any they were not read.
+    fn is_known(&self, netns: NetnsId, found: &RouteFound, to: IpAddr) -> bool {
+        let routes = || self.facts.take(self.facts.world.routes(&[netns]));
+        found.kind != RouteKind::None
+            || routes().iter().any(|r| r.destination.is_ipv6() == to.is_ipv6())
+    }
+
+    fn is_loopback(&self, netns: NetnsId, nic: &Nic) -> bool {
+        let links = self.facts.links_of(netns);
+        let is_it = |l: &&crate::model::Link| l.index == nic.index;
+        links.iter().find(is_it).is_some_and(|l| l.kind == crate::model::LinkKind::Loopback)
+    }
+}
+
+/// The packet in each namespace that it passed, and where it was taken.
+struct Legs<'a> {
+    legs: &'a [Packet],
+    packet: &'a Packet,
+}
+
+impl Legs<'_> {
+    fn leg(&self, at: usize) -> &Packet {
+        self.legs.get(at).unwrap_or(self.packet)
+    }
+
+    /// The answer to a packet as it is in one namespace, before any hook.
+    fn answer_in(&self, leg: &Packet, client: IpAddr) -> Packet {
+        let to = match leg.source {
+            Sender::Address(source) => source,
+            Sender::Elsewhere => client,
+        };
+        let from = Sender::Address(leg.destination);
+        let mut packet = Packet::new(leg.netns, leg.proto, from, (to, EPHEMERAL).into());
+        packet.sport = Some(leg.dport);
+        packet.ct_mark = leg.ct_mark;
+        packet.answer = Some(Answer {
+            known: !leg.untracked,
+            client: leg.source,
+            asked: leg.original.unwrap_or((leg.destination, leg.dport)),
+            dnat: is_translated(leg),
+            snat: is_seen_otherwise(leg),
+        });
+        packet
+    }
+}
+
+/// Somebody who may be the client.
+struct Client {
+    address: IpAddr,
+    /// On this network; anywhere else without one.
+    network: Option<(IpAddr, u8)>,
+}
+
+impl Client {
+    fn condition(&self, is: bool) -> Condition {
+        let place = match self.network {
+            Some((network, prefix)) => format!("in the network of {network}/{prefix}"),
+            None => "beyond a router".to_owned(),
+        };
+        let code = if is { ConditionCode::Client } else { ConditionCode::OtherClient };
+        let not = if is { "" } else { " not" };
+        Condition { code, text: format!("the client is{not} {place}") }
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(a) if a.is_unicast_link_local())
+}
+
+fn is_translated(leg: &Packet) -> bool {
+    leg.original.is_some_and(|to| to != (leg.destination, leg.dport))
+}
+
+fn is_seen_otherwise(leg: &Packet) -> bool {
+    leg.seen_as.is_some_and(|seen| seen != SeenAs::Itself)
+}
+
+fn nowhere(way: Way, why: &str) -> Arrival {
+    way.stop(StopKind::NoWay, format!("its answer gets nowhere: {why}"))
+}
+
+/// Says of what stops an answer that it is one.
+fn is_of_answer(lost: &mut Arrival) {
+    let Some(stop) = lost.stop.as_mut().filter(|stop| stop.kind != StopKind::Unknown) else {
+        return;
+    };
+    if !stop.why.starts_with("its answer") {
+        let old = std::mem::take(&mut stop.why);
+        let said = old.starts_with("dropped") || old.starts_with("refused");
+        stop.why = format!("its answer{} {old}", if said { " is" } else { ":" });
+        lost.end.why = Some(stop.why.clone());
+    }
+}
