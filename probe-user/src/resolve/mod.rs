@@ -163,6 +163,7 @@ fn answer_from(facts: &Facts<'_>, query: &Query, wanted: &dyn Fn(&Path) -> bool)
     findings.extend(beside::check(facts, query, &paths));
     reserved::fold(&mut paths);
     findings.extend(would);
+    findings.extend(bind::refusers(facts, query, &paths));
     findings.extend(joined.findings.iter().cloned());
     let drops = health::drops(facts, &paths);
     turn::complete(facts, &mut paths);

@@ -202,8 +202,9 @@ fn inner_devices(
         theirs.filter(|a| a.address.is_ipv6() == address.is_ipv6()).cloned().collect::<Vec<_>>()
     };
     let has = addresses.iter().find(|a| a.address == address);
-    let on_inner =
-        has.and_then(|a| links.iter().find(|l| l.index == a.ifindex && has_inner(l, links)));
+    // What a pair leads to is a network like any other, and no bridge of containers' own.
+    let is_bridge = |l: &&Link| l.kind == LinkKind::Bridge && has_inner(l, links);
+    let on_inner = has.and_then(|a| links.iter().filter(is_bridge).find(|l| l.index == a.ifindex));
     let mut all = Vec::new();
     let mut left = 0;
     for link in links.iter().filter(|l| l.up && l.master.is_none() && has_inner(l, links)) {
