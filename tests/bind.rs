@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use lab::{Lab, Netns, Random, Run, Test, within};
+use lab::{Lab, Netns, Place, Random, Run, Test, within};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use serde_json::Value;
@@ -417,5 +417,83 @@ fn a_plain_user_gets_a_prediction_too() -> Test {
         .run()?;
     ensure!(only(&run)?["tried"].is_null() && run.gap_text().is_empty(), "{}", run.stdout);
     ensure!(run.stdout.contains("becoming that user"), "{}", run.stdout);
+    Ok(())
+}
+
+/// A program that refuses or allows to bind, at the cgroup that the tool is in or above it: what
+/// it does is not evaluated, so the answer is "not known", and names it. `--try` tells.
+#[test]
+fn a_program_of_a_cgroup_may_refuse_a_bind() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let cgroup = lab.cgroup().to_owned();
+    let four = "127.0.0.1:25990/tcp";
+    let six = "[::1]:25990/udp";
+    let is_open = |targets: &[&str], named: &str| -> Test {
+        for target in targets {
+            let run = lab.whereis(&["bind", target])?;
+            let bind = only(&run)?;
+            ensure!(run.code == Some(3) && bind["predicted"].is_null(), "{target}: {bind:#}");
+            ensure!(codes(bind) == ["bind_program"], "{target}: {bind:#}");
+            let text = bind["notes"][0]["text"].as_str().unwrap_or_default();
+            ensure!(text.contains(named), "{target}: {text}, not {named}");
+        }
+        Ok(())
+    };
+    let is_known = |target: &str| -> Test {
+        let run = lab.whereis(&["bind", target, "--try"])?;
+        ensure!(run.code == Some(0) && only(&run)?["predicted"] == true, "{}", run.stdout);
+        Ok(())
+    };
+    let refuses = match lab.host().attach(Place::CgroupBind4(&cgroup), 0) {
+        Ok(attached) => attached,
+        Err(error) => {
+            lab::skip(&format!("no program can be attached to a cgroup: {error:#}"));
+            return Ok(());
+        }
+    };
+    let named = format!("the cgroup bind4 program wp_test (id {}) on ", refuses.id);
+    is_open(&[four], &named)?;
+    is_known(six)?;
+    let run = lab.whereis(&["bind", four, "--try"])?;
+    ensure!(run.code == Some(1) && only(&run)?["error"] == "EPERM", "{}", run.stdout);
+    // Where nothing listens, "surely nothing" is not "a bind works".
+    let run = lab.whereis(&["25990"])?;
+    run.is_nothing()?;
+    let finding = &run.answer()?["findings"][0];
+    ensure!(finding["code"] == "bind_program", "{finding}");
+    ensure!(finding["what"].as_str().is_some_and(|what| what.contains(&named)), "{finding}");
+    drop(refuses);
+    let passes = lab.host().attach(Place::CgroupPostBind6(&cgroup), 1)?;
+    is_open(&[six], &format!("the cgroup post_bind6 program wp_test (id {}) on ", passes.id))?;
+    is_known(four)?;
+    let tried = lab.whereis(&["bind", six, "--try"])?;
+    ensure!(tried.code == Some(0) && only(&tried)?["predicted"].is_null(), "{}", tried.stdout);
+    drop(passes);
+    // That of a cgroup beside the own one is nobody's here.
+    let aside = cgroup.join("aside");
+    std::fs::create_dir(&aside)?;
+    let _refuses = lab.host().attach(Place::CgroupBind4(&aside), 0)?;
+    is_known(four)?;
+    is_known(six)
+}
+
+#[test]
+fn what_a_listener_accepted_is_told_with_it() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let _all = within(lab.host(), || {
+        let listener = std::net::TcpListener::bind("127.0.0.1:25991")?;
+        let client = std::net::TcpStream::connect("127.0.0.1:25991")?;
+        let waits = std::net::TcpStream::connect("127.0.0.1:25991")?;
+        let (served, _) = listener.accept()?;
+        Ok((listener, client, waits, served))
+    })?;
+    let run = lab.whereis(&["bind", "25991/tcp"])?;
+    let bind = only(&run)?;
+    let held = bind["held"].as_array().context("nothing has it")?;
+    ensure!(run.code == Some(1) && held.len() == 1 && held[0]["role"] == "listener", "{bind:#}");
+    let commands = bind["fix"]["commands"].as_array().context("no command")?;
+    ensure!(commands.len() == 1 && commands[0][0] == "kill", "{bind:#}");
     Ok(())
 }

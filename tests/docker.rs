@@ -354,3 +354,73 @@ fn who_holds_a_published_port_is_stopped_as_it_was_started() -> Test {
     }
     Ok(())
 }
+
+#[test]
+fn several_addresses_of_one_publish_are_one_answer() -> Test {
+    lab::docker_or_skip!();
+    let docker = Docker::shared()?;
+    for (name, port, options, places) in [
+        (
+            "two-addresses",
+            "21180",
+            "-p 127.0.0.1:21180:80 -p 10.213.0.1:21180:80",
+            ["127.0.0.1", "10.213.0.1"],
+        ),
+        ("both-families", "21181", "-p 21181:80", ["0.0.0.0", "[::]"]),
+    ] {
+        let web = docker.run(name, options, "listen tcp [::]:80")?;
+        let text = docker.lab().tool().arg(port).run()?.stdout;
+        let heads: Vec<&str> =
+            text.lines().filter(|line| line.starts_with(&format!("{port}/tcp"))).collect();
+        let [head] = heads[..] else { anyhow::bail!("{} answers:\n{text}", heads.len()) };
+        ensure!(places.iter().all(|place| head.contains(place)), "{head}");
+        ensure!(head.contains(&format!("{name} (docker)")), "{head}");
+        let table = docker.lab().tool().args(&["list", "-t", "--container", name]).run()?.stdout;
+        let rows: Vec<&str> = table.lines().filter(|line| line.contains(port)).collect();
+        let [row] = rows[..] else { anyhow::bail!("{} rows:\n{table}", rows.len()) };
+        ensure!(row.contains(name) && row.contains(", "), "{row}");
+        // A bridge leads to no other machine that is known, which is no "no" of the other address.
+        let run = docker.lab().whereis(&[port])?;
+        let reach = run.answer()?["reachable"].as_array().context("no statement")?;
+        let outside: Vec<&Value> = reach.iter().filter(|r| r["from"] == "outside").collect();
+        let known = outside.iter().any(|r| !r["reachable"].is_null());
+        ensure!(!outside.is_empty() && !known, "{outside:?}");
+        // In JSON each socket has its row, and each its container.
+        let json = docker.lab().whereis(&["list", "-t", "--container", name])?.json;
+        let listed = json["listeners"].as_array().context("no rows")?.iter();
+        let listed = listed.filter(|row| row["port"].as_u64() == port.parse().ok());
+        ensure!(listed.count() == 2, "{json}");
+        drop(web);
+    }
+    Ok(())
+}
+
+/// What is paused answers nobody, says so, and the command that is proposed lets it go on.
+#[test]
+fn a_paused_container_is_named_with_what_lets_it_go_on() -> Test {
+    lab::docker_or_skip!();
+    let docker = Docker::shared()?;
+    let _web = docker.run("on-pause", "-p 21182:80", "listen tcp [::]:80")?;
+    docker.cli(&["pause", "on-pause"])?;
+    let ask = || docker.lab().whereis(&["21182/tcp"]);
+    let run = ask()?;
+    let findings = run.answer()?["findings"].as_array().context("no findings")?;
+    ensure!(findings.len() == 1 && findings[0]["code"] == "owner_frozen", "{findings:?}");
+    let command: Vec<&str> = findings[0]["fix"]["command"]
+        .as_array()
+        .context("no command")?
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    ensure!(command == ["docker", "unpause", "on-pause"], "{command:?}");
+    let reachable = |run: &lab::Run| -> anyhow::Result<bool> {
+        let reach = run.answer()?["reachable"].as_array().context("no statement")?;
+        Ok(reach.iter().any(|one| one["reachable"] == true))
+    };
+    ensure!(!reachable(&run)?, "{}", run.json);
+    docker.cli(&command[1..])?;
+    let run = ask()?;
+    ensure!(reachable(&run)?, "{}", run.json);
+    ensure!(run.answer()?["findings"].as_array().is_some_and(Vec::is_empty), "{}", run.json);
+    Ok(())
+}

@@ -71,6 +71,8 @@ fn a_full_queue_is_not_reachable_for_sure() -> Test {
     ensure!(noticed(&run)? == ["queue_full"], "{}", run.stdout);
     let socket = &run.answer()?["paths"][0]["hops"][0]["socket"];
     ensure!(socket["accept_queue"] == 2 && socket["accept_queue_limit"] == 1, "{socket}");
+    // This listener's own, where that of the namespace is of all.
+    ensure!(socket["accept_drops"].as_u64().is_some_and(|drops| drops > 0), "{socket}");
     let drops = &run.answer()?["listen_drops"][0];
     ensure!(drops["netns"]["inode"] == lab.host().inode, "{drops}");
     ensure!(drops["overflows"].as_u64().is_some_and(|n| n > 0), "{drops}");
@@ -145,8 +147,18 @@ fn a_frozen_cgroup_answers_nobody() -> Test {
         std::thread::yield_now();
     }
     let run = lab.whereis(&["28004/tcp"]);
+    // That mounts another `/sys`, without cgroups.
+    let inside = ["netns", "exec", &lab.host().name];
+    let inside = std::process::Command::new("ip")
+        .args(inside)
+        .arg(lab::binary()?)
+        .args(["--json", "28004/tcp"])
+        .output();
     std::fs::write(group.join("cgroup.freeze"), "0")?;
     let run = run?;
+    let inside: Value = serde_json::from_slice(&inside?.stdout)?;
+    let answer = &inside["answers"][0];
+    ensure!(answer["findings"][0]["code"] == "owner_frozen", "{answer}");
     ensure!(process(&run)?["frozen"] == true, "{}", run.stdout);
     ensure!(loopback(&run)? == (None, "owner_frozen"), "{}", run.stdout);
     ensure!(noticed(&run)? == ["owner_frozen"], "{}", run.stdout);

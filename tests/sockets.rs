@@ -30,6 +30,48 @@ fn a_tcp_listener_and_its_process() -> Test {
     Ok(())
 }
 
+/// What the process holds is a socket of MPTCP, and what the kernel listens with one of TCP below
+/// it. Go's servers are such since 1.24.
+#[test]
+fn a_listener_of_mptcp_has_its_process() -> Test {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto};
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let to: std::net::SocketAddr = "127.0.0.1:20973".parse()?;
+    let sockets = lab::within(lab.host(), || {
+        let (family, flags) = (AddressFamily::INET, SocketFlags::CLOEXEC);
+        let new =
+            || rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::MPTCP));
+        let Ok(listener) = new() else { return Ok(None) };
+        rustix::net::bind(&listener, &to)?;
+        rustix::net::listen(&listener, 8)?;
+        let client = new()?;
+        rustix::net::connect(&client, &to)?;
+        let served = rustix::net::accept_with(&listener, flags)?;
+        Ok(Some((listener, client, served)))
+    })?;
+    let Some((listener, ..)) = &sockets else {
+        lab::skip("this kernel has no MPTCP, or net.mptcp.enabled is 0");
+        return Ok(());
+    };
+    let us = u64::from(std::process::id());
+    let run = lab.whereis(&["20973", "--try"])?;
+    let path = run.is_found()?.path_in(lab.host())?;
+    ensure!(path.steps() == ["listener 127.0.0.1:20973/tcp"], "{:?}", path.steps());
+    ensure!(path.pids() == [us], "{}", path.0);
+    let inode = rustix::fs::fstat(listener)?.st_ino;
+    ensure!(path.hops()[0]["socket"]["inode"] == inode, "{}", path.0);
+    let run = lab.whereis(&["bind", "20973/tcp", "--try"])?;
+    let held = &run.json["binds"][0]["held"][0]["end"]["process"]["pid"];
+    ensure!(run.code == Some(1) && *held == us, "{}", run.stdout);
+    // What is left when the listener is gone is still the process's.
+    drop(sockets.map(|(listener, client, served)| {
+        drop(listener);
+        (client, served)
+    }));
+    lab.whereis(&["20973/udp"])?.is_nothing()
+}
+
 #[test]
 fn protocols_are_told_apart() -> Test {
     lab::root_or_skip!();

@@ -23,6 +23,10 @@ pub enum Place<'a> {
     CgroupEgress(&'a Path),
     /// `connect()` in a cgroup to IPv4. 0 refuses.
     CgroupConnect4(&'a Path),
+    /// `bind()` in a cgroup to IPv4, before. 0 refuses.
+    CgroupBind4(&'a Path),
+    /// `bind()` in a cgroup to IPv6, afterwards. 0 refuses.
+    CgroupPostBind6(&'a Path),
     /// The choice of the socket in the namespace. 0 drops, 1 passes.
     SkLookup,
 }
@@ -111,6 +115,8 @@ fn attach(place: Place<'_>, gives: i32, map: Option<&Path>) -> Result<Attached> 
         Place::CgroupIngress(path) => (8, 0, opened(path)?),
         Place::CgroupEgress(path) => (8, 1, opened(path)?),
         Place::CgroupConnect4(path) => (18, 10, opened(path)?),
+        Place::CgroupBind4(path) => (18, 8, opened(path)?),
+        Place::CgroupPostBind6(path) => (9, 13, opened(path)?),
         Place::SkLookup => (30, 36, opened(Path::new("/proc/thread-self/ns/net"))?),
     };
     let map = match map {

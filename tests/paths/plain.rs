@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use anyhow::{Context as _, ensure};
-use lab::{Backend, Test};
+use lab::{Backend, Landing, Test};
 
 use crate::node::{LOOPBACK, Node, case, with_each};
 
@@ -187,4 +187,48 @@ fn a_port_of_a_container_that_nothing_publishes_is_exposed_by_a_route() -> Test 
         case("containers", ip, &["web"]),
     ];
     node.check(&port.to_string(), &shut)
+}
+
+/// A pair of devices leads to a network like any other: those behind a bridge use the address that
+/// is on it, too, and are told apart from who is at the other end.
+#[test]
+fn who_is_behind_a_bridge_uses_the_address_of_a_pair() -> Test {
+    lab::rules_or_skip!();
+    let mut node = Node::new()?;
+    node.add_pod()?;
+    let port = lab::unused_port()?;
+    node.serve_here("web", &format!("tcp 0.0.0.0:{port}"))?;
+    let side = node.lab.netns("side")?;
+    let at = |last: u8| format!("10.{}.9.{last}", node.number());
+    let to: IpAddr = at(1).parse()?;
+    let host = node.host();
+    let peer = ["type", "veth", "peer", "name", "pair1", "netns", &side.name];
+    host.ip(&[&["link", "add", "pair0"][..], &peer].concat())?;
+    for (netns, device, last) in [(host, "pair0", 1), (&side, "pair1", 2)] {
+        netns.ip(&["addr", "add", &format!("{}/24", at(last)), "dev", device])?;
+        netns.ip(&["link", "set", device, "up"])?;
+    }
+    node.lab.nft(
+        host,
+        &format!(
+            "table inet side {{ chain in {{ type filter hook input priority 0; \
+               iifname pair0 tcp dport {port} drop; }}\n }}"
+        ),
+    )?;
+    ensure!(side.connect("tcp", (to, port).into())? == Landing::TimedOut);
+    let pod = node.pods.first().context("no pod")?;
+    ensure!(pod.connect("tcp", (to, port).into())? == Landing::At("web".to_owned()));
+    let run = node.lab.whereis(&[&port.to_string()])?;
+    let reach = run.answer()?["reachable"].as_array().context("no statement")?;
+    let said = |reachable: bool| {
+        let is_it = |r: &&serde_json::Value| {
+            r["from"] == "containers"
+                && r["reachable"] == reachable
+                && r["address"].as_str().is_some_and(|address| address.starts_with(&at(1)))
+        };
+        reach.iter().find(is_it).map(|r| r["by"].to_string()).unwrap_or_default()
+    };
+    ensure!(said(true).contains("br0"), "{reach:?}");
+    ensure!(said(false).contains("side"), "{reach:?}");
+    Ok(())
 }

@@ -102,6 +102,8 @@ pub enum FindingCode {
     OtherPort,
     /// A container is told to publish the port, and does not.
     WouldPublish,
+    /// A program of a cgroup has a word in who may be bound to the port.
+    BindProgram,
 }
 
 /// Whether something is behind the port.

@@ -92,6 +92,8 @@ pub enum CgroupOf {
     Id(u64),
     /// The cgroup v2 that a process is in.
     Process(Pid),
+    /// The cgroup v2 that the tool is in.
+    Own,
 }
 
 impl CgroupOf {
@@ -110,8 +112,8 @@ pub struct CgroupProgram {
     pub program: Program,
 }
 
-/// Where programs of cgroups run that can keep a connection from being made. Others
-/// (`post_bind`, `getsockopt`, `sock_ops`, `device`, …) can't.
+/// Where programs of cgroups run that can keep a connection from being made, or a socket from
+/// being bound. Others (`getsockopt`, `sock_ops`, `device`, …) can't.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CgroupHook {
@@ -129,6 +131,32 @@ pub enum CgroupHook {
     Sendmsg4,
     /// `sendmsg()` of UDP to IPv6, without `connect()`.
     Sendmsg6,
+    /// `bind()` of an IPv4 socket, before the kernel looks at the port; it may choose another
+    /// address and port.
+    Bind4,
+    /// `bind()` of an IPv6 socket.
+    Bind6,
+    /// `bind()` of an IPv4 socket, when it has the port.
+    PostBind4,
+    /// `bind()` of an IPv6 socket, when it has the port.
+    PostBind6,
+}
+
+impl CgroupHook {
+    /// Whether a program there has a word in whether a socket of this version of IP is bound.
+    pub fn binds(self, ipv6: bool) -> bool {
+        match self {
+            Self::SockCreate => true,
+            Self::Bind4 | Self::PostBind4 => !ipv6,
+            Self::Bind6 | Self::PostBind6 => ipv6,
+            Self::Ingress
+            | Self::Egress
+            | Self::Connect4
+            | Self::Connect6
+            | Self::Sendmsg4
+            | Self::Sendmsg6 => false,
+        }
+    }
 }
 
 /// Something that is on a packet's way and was not evaluated, so that it is not known what
@@ -183,6 +211,10 @@ impl InTheWay {
                 | CgroupHook::Connect6
                 | CgroupHook::Sendmsg4
                 | CgroupHook::Sendmsg6 => false,
+                CgroupHook::Bind4
+                | CgroupHook::Bind6
+                | CgroupHook::PostBind4
+                | CgroupHook::PostBind6 => true,
             },
             Self::OnDevice { what: Attachment::Qdisc(_), .. }
             | Self::Policy(_)
@@ -323,6 +355,10 @@ impl fmt::Display for CgroupHook {
             Self::Connect6 => "connect6",
             Self::Sendmsg4 => "sendmsg4",
             Self::Sendmsg6 => "sendmsg6",
+            Self::Bind4 => "bind4",
+            Self::Bind6 => "bind6",
+            Self::PostBind4 => "post_bind4",
+            Self::PostBind6 => "post_bind6",
         })
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Advice, Gap, Held, NetnsId, NetnsRef, Port, PortRange, Proto};
+use super::{Advice, Gap, Held, InTheWay, NetnsId, NetnsRef, Port, PortRange, Proto};
 
 /// A socket that somebody would like to bind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -160,6 +160,11 @@ pub enum BindNote {
     TakenByRules(String),
     /// It depends on options of the other socket, which no source tells.
     OptionsNotKnown,
+    /// A program of the tool's own cgroup, or of one above it, has a word in it, and is not
+    /// evaluated.
+    Program(InTheWay),
+    /// Whether there are such programs could not be read.
+    ProgramsNotRead,
 }
 
 /// Ports that a server could have, and that nothing else is known to want.

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use super::Runtime;
+use super::runtimes::RUNTIMES;
 
 /// A cgroup path as the kernel prints it in `/proc/PID/cgroup`, relative to the
 /// reader's cgroup namespace. Untrusted below the first container.
@@ -32,17 +33,6 @@ pub struct PodRef {
     /// The UID with dashes; for a static pod the hash of its manifest.
     pub uid: String,
 }
-
-/// Names that runtimes put before an id, as in `docker-<id>.scope`, `crio-<id>`
-/// or `….slice:cri-containerd:<id>`.
-const PREFIXES: [(&str, Runtime); 6] = [
-    ("docker", Runtime::Docker),
-    ("cri-containerd", Runtime::Containerd),
-    ("crio", Runtime::CriO),
-    ("libpod", Runtime::Podman),
-    ("libpod-payload", Runtime::Podman),
-    ("nerdctl", Runtime::Nerdctl),
-];
 
 /// A unit, and whose service manager runs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,7 +164,7 @@ fn classify<'a>(parts: &[&'a str], at: usize, in_pod: bool) -> Part<'a> {
     }
     let stem = part.strip_suffix(".scope").unwrap_or(part);
     if let Some((prefix, id)) = stem.rsplit_once('-').filter(|(_, id)| is_id(id)) {
-        if matches!(prefix, "crio-conmon" | "libpod-conmon") {
+        if RUNTIMES.iter().any(|one| one.monitor_scopes.contains(&prefix)) {
             return Part::Monitor;
         }
         if let Some(runtime) = runtime_of(prefix) {
@@ -193,16 +183,18 @@ fn bare<'a>(parts: &[&'a str], at: usize, in_pod: bool) -> Part<'a> {
     if holds_libpod || above.last() == Some(&"libpod_parent") {
         return Part::Other;
     }
-    let runtime = match above.last().copied() {
-        Some("docker") => Runtime::Docker,
-        // BuildKit's build steps look like containers, but nobody can name them.
-        Some("buildkit") => return Part::Other,
-        _ if in_pod => Runtime::Containerd,
-        // `/<containerd namespace>/<id>`: nerdctl and ctr make these.
-        Some("default" | "k8s.io" | "moby") => Runtime::Containerd,
-        // Below `--cgroup-parent NAME` any runtime puts its bare ids.
-        _ => Runtime::Unknown,
+    let parent = above.last().copied();
+    // BuildKit's build steps look like containers, but nobody can name them.
+    if parent == Some("buildkit") {
+        return Part::Other;
+    }
+    let by_parent = || {
+        let parent = parent?;
+        RUNTIMES.iter().find(|one| one.parents.contains(&parent)).map(|one| one.runtime)
     };
+    // Below `--cgroup-parent NAME` any runtime puts its bare ids.
+    let otherwise = if in_pod { Runtime::Containerd } else { Runtime::Unknown };
+    let runtime = by_parent().unwrap_or(otherwise);
     Part::Container(runtime, parts[at].into())
 }
 
@@ -234,7 +226,7 @@ fn by_name<'a>(parts: &[&'a str], at: usize) -> Part<'a> {
 }
 
 fn runtime_of(prefix: &str) -> Option<Runtime> {
-    PREFIXES.iter().find(|(p, _)| *p == prefix).map(|(_, runtime)| *runtime)
+    RUNTIMES.iter().find(|one| one.scopes.contains(&prefix)).map(|one| one.runtime)
 }
 
 fn is_id(text: &str) -> bool {

@@ -33,16 +33,7 @@ pub enum Runtime {
 impl Runtime {
     /// The name as users write it.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Docker => "docker",
-            Self::Podman => "podman",
-            Self::Containerd => "containerd",
-            Self::Nerdctl => "nerdctl",
-            Self::CriO => "cri-o",
-            Self::Lxc => "lxc",
-            Self::Nspawn => "systemd-nspawn",
-            Self::Unknown => "unknown runtime",
-        }
+        self.described().name
     }
 }
 

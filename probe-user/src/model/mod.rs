@@ -30,6 +30,7 @@ mod provenance;
 mod query;
 mod reason;
 mod relay;
+mod runtimes;
 mod socket;
 mod tls;
 mod watched;
@@ -77,6 +78,7 @@ pub use provenance::{
 pub use query::{Named, Query, Scope, SenderName, Subject};
 pub use reason::{Cause, CauseCode, StopKind, Why};
 pub use relay::{Forwarded, Relay};
+pub use runtimes::{By, Daemon, Description, RUNTIMES, Speaks};
 pub(crate) use socket::LOOPBACK4;
 pub use socket::{AcceptQueue, Connections, Port, PortRange, Socket, SocketFilter, SocketState};
 pub use tls::{Certificate, CertificateName, Served, TlsAsk, Validity};

@@ -121,6 +121,10 @@ pub struct AcceptQueue {
     /// How many `listen` allowed, cut at `net.core.somaxconn` (`sk_max_ack_backlog`; `Send-Q`
     /// of ss).
     pub limit: u32,
+    /// How many connections this listener has dropped since it listens, for want of room or of
+    /// memory (`sk_drops`, `INET_DIAG_SKMEMINFO`; as `d` in `skmem` of ss). `None` where not told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drops: Option<u32>,
 }
 
 impl AcceptQueue {

@@ -11,9 +11,10 @@ use super::few;
 use super::held;
 use super::{answer_within, find_netns};
 use crate::model::{
-    Advice, Bind, BindAsk, BindError, BindNote, Capability, Command, FixKind, Held, HopKind,
-    Impact, LinkKind, NetnsId, PortFacts, PortRange, PortSocket, Proto, Query, RouteKind,
-    RouteQuery, Scope, SocketFilter,
+    Advice, Bind, BindAsk, BindError, BindNote, Capability, CgroupOf, CgroupProgram, Command,
+    Finding, FindingCode, FixKind, GapKind, Held, HopKind, Impact, InTheWay, LinkKind, NetnsId,
+    Path, PortFacts, PortRange, PortSocket, Proto, Query, RouteKind, RouteQuery, Scope,
+    SocketFilter,
 };
 use crate::node::Node;
 
@@ -76,7 +77,16 @@ pub(super) fn predict(
         let ask = ask(&facts, question, netns, ifindex, proto);
         let mut bind = of(&facts, &question.query, ask);
         if rules && bind.predicted != Some(false) {
-            bind.notes.extend(taken(&facts, &question.query, &bind.ask));
+            let taken = taken(&facts, &question.query, &bind.ask);
+            // A balancer's own program keeps others from what it serves, and from nothing else.
+            let of_balancer = programs(&facts, ask.address).into_iter().filter(is_known);
+            if !taken.is_empty() {
+                for program in of_balancer {
+                    bind.predicted = None;
+                    bind.notes.push(BindNote::Program(InTheWay::OnCgroup(program)));
+                }
+            }
+            bind.notes.extend(taken);
         }
         bind
     };
@@ -144,8 +154,13 @@ fn of(facts: &Facts<'_>, query: &Query, ask: BindAsk) -> Bind {
     let is_whole = read.gaps.is_empty();
     let sockets = facts.take(read);
     let free = free(facts, &ask, &sockets).or_whole(is_whole);
-    let checks =
-        [(address, BindError::Invalid), (allowed, BindError::Privileged), (free, BindError::InUse)];
+    let permitted = permitted(facts, &ask, &mut notes);
+    let checks = [
+        (address, BindError::Invalid),
+        (allowed, BindError::Privileged),
+        (free, BindError::InUse),
+        (permitted, BindError::NotPermitted),
+    ];
     let failing = checks.iter().find(|(works, _)| *works == Check::No);
     let error = failing.map(|(_, error)| match error {
         BindError::Invalid => refusal(&notes),
@@ -371,6 +386,65 @@ fn vrf(facts: &Facts<'_>, netns: NetnsId, ifindex: Option<u32>) -> Option<u32> {
     [Some(index), master].into_iter().flatten().find(|index| is_vrf(*index))
 }
 
+/// The programs that have a word in it when a socket of this kind of address is bound: of the
+/// cgroup that the tool is in, and of those above it. Who binds may be in another one.
+fn programs(facts: &Facts<'_>, address: IpAddr) -> Vec<CgroupProgram> {
+    let ipv6 = address.to_canonical().is_ipv6();
+    let all = facts.world.cgroup_programs(CgroupOf::Own).value;
+    all.iter().flat_map(|all| all.iter()).filter(|one| one.at.binds(ipv6)).cloned().collect()
+}
+
+fn is_known(program: &CgroupProgram) -> bool {
+    program.program.balancer.is_some()
+}
+
+/// Whether no program of a cgroup may refuse it. Kernel: `BPF_CGROUP_RUN_PROG_INET4_BIND_LOCK` and
+/// `…_POST_BIND` in `net/ipv4/af_inet.c`, the same of IPv6 in `net/ipv6/af_inet6.c`.
+fn permitted(facts: &Facts<'_>, ask: &BindAsk, notes: &mut Vec<BindNote>) -> Check {
+    let read = facts.world.cgroup_programs(CgroupOf::Own);
+    // An older recording says nothing of them.
+    if read.gaps.iter().any(|gap| gap.source.kind != GapKind::Recording) {
+        notes.push(BindNote::ProgramsNotRead);
+        return Check::Yes;
+    }
+    let mut all = programs(facts, ask.address);
+    all.retain(|one| !is_known(one));
+    let check = if all.is_empty() { Check::Yes } else { Check::Unknown };
+    notes.extend(all.into_iter().map(|one| BindNote::Program(InTheWay::OnCgroup(one))));
+    check
+}
+
+/// What may refuse a server where nothing has the port: "surely nothing" is not "a bind works".
+pub(super) fn refusers(facts: &Facts<'_>, query: &Query, paths: &[Path]) -> Vec<Finding> {
+    if !paths.is_empty() || query.subject.is_some() {
+        return Vec::new();
+    }
+    let address = match query.scope {
+        Scope::Address(address) => address,
+        Scope::Everywhere => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let mut all = programs(facts, address);
+    if query.scope == Scope::Everywhere {
+        for one in programs(facts, Ipv4Addr::UNSPECIFIED.into()) {
+            if !all.contains(&one) {
+                all.push(one);
+            }
+        }
+    }
+    all.retain(|one| !is_known(one));
+    let finding = |one: CgroupProgram| {
+        let what = InTheWay::OnCgroup(one);
+        Finding {
+            code: FindingCode::BindProgram,
+            what: format!("{what} may refuse a server that binds here, and is not evaluated"),
+            cause: None,
+            fix: what.advice(),
+            evidence: Vec::new(),
+        }
+    };
+    all.into_iter().take(few::NAMED).map(finding).collect()
+}
+
 /// Of what does not work for both versions of IP, what does for one.
 fn alternatives(
     facts: &Facts<'_>,
@@ -386,7 +460,8 @@ fn alternatives(
     let four = BindAsk { address: Ipv4Addr::UNSPECIFIED.into(), ..*ask };
     let six = BindAsk { v6only: true, ..*ask };
     for (ipv6, alone) in [(false, four), (true, six)] {
-        if free(facts, &alone, sockets) == Check::Yes {
+        let refused = programs(facts, alone.address).iter().any(|one| !is_known(one));
+        if !refused && free(facts, &alone, sockets) == Check::Yes {
             notes.push(BindNote::OnlyFor { ipv6 });
         }
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use super::facts::Facts;
 use super::held::port_facts;
+use super::turn;
 use crate::model::{
     AcceptQueue, Advice, Ailment, Cause, Command, Evidence, EvidenceSource, Finding, FindingCode,
     FixKind, Hop, HopKind, ListenDrops, NetnsId, Path, Port, Process, Proto, Reach, Socket,
@@ -22,7 +23,15 @@ pub(super) fn check(facts: &Facts<'_>, paths: &[Path], reach: &mut [Reach]) -> V
     for path in paths {
         for (hop, socket, processes) in listeners(facts, path) {
             for ailment in Ailment::of(socket, &processes) {
-                add(finding(facts, ailment, hop, socket, &processes));
+                let mut finding = finding(facts, ailment, hop, socket, &processes);
+                // The end knows its containers by name.
+                if ailment == Ailment::Frozen
+                    && let Some(first) = processes.first()
+                    && path.end.processes.contains(first)
+                {
+                    finding.fix = turn::go_on(&path.end.containers, first);
+                }
+                add(finding);
             }
             if let Some(finding) = inherited(socket, &processes) {
                 add(finding);
@@ -106,10 +115,11 @@ fn finding(
     let pid = first.map_or_else(|| "PID".to_owned(), |process| process.pid.to_string());
     let (code, what, cause, fix) = match ailment {
         Ailment::QueueFull => {
-            let AcceptQueue { waiting, limit } =
-                socket.queue.unwrap_or(AcceptQueue { waiting: 0, limit: 0 });
-            let dropped = match port_facts(facts, socket.netns).listen_overflows {
-                Some(dropped) if dropped > 0 => format!(
+            let AcceptQueue { waiting, limit, drops } =
+                socket.queue.unwrap_or(AcceptQueue { waiting: 0, limit: 0, drops: None });
+            let dropped = match (drops, port_facts(facts, socket.netns).listen_overflows) {
+                (Some(dropped), _) => format!("; {dropped} were dropped so far"),
+                (None, Some(dropped)) if dropped > 0 => format!(
                     "; {dropped} were dropped so in this namespace since it was made, of all its listeners"
                 ),
                 _ => String::new(),

@@ -99,7 +99,33 @@ pub(super) fn gather(
     }
     let more = groups.len().saturating_sub(MOST);
     let held = groups.into_iter().take(MOST);
-    (held.filter_map(|(key, group)| one(facts, key.role, &group, &owners, blocks)).collect(), more)
+    let held = held.filter_map(|(key, group)| one(facts, key.role, &group, &owners, blocks));
+    (of_listeners(held.collect()), more)
+}
+
+/// What a process accepted is told with its listener where that is in the way, too: both end with
+/// it. Of what others have of a listener that is there, it is not said that it was closed.
+fn of_listeners(all: Vec<Held>) -> Vec<Held> {
+    let place = |held: &Held| (held.netns.id, held.socket.socket.port, held.socket.socket.proto);
+    let pid = |held: &Held| held.end.processes.first().map(|process| process.pid);
+    let listens = |held: &&Held| held.role == HeldAs::Listener && held.blocks == Some(true);
+    let listeners: Vec<_> = all.iter().filter(listens).map(|l| (place(l), pid(l))).collect();
+    let told = |mut held: Held| {
+        let at = place(&held);
+        let here = || listeners.iter().filter(|(place, _)| *place == at);
+        match held.role {
+            _ if here().next().is_none() => Some(held),
+            HeldAs::Unaccepted => None,
+            HeldAs::LikelyAccepted | HeldAs::Connection => {
+                let own = pid(&held);
+                held.role = HeldAs::Connection;
+                let is_own = own.is_some() && here().any(|(_, listener)| *listener == own);
+                (!is_own).then_some(held)
+            }
+            _ => Some(held),
+        }
+    };
+    if listeners.is_empty() { all } else { all.into_iter().filter_map(told).collect() }
 }
 
 /// What makes sockets alike, in the order in which they are told.

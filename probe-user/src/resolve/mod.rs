@@ -166,6 +166,7 @@ fn answer_from(facts: &Facts<'_>, query: &Query, wanted: &dyn Fn(&Path) -> bool)
     findings.extend(beside::check(facts, query, &paths));
     reserved::fold(&mut paths);
     findings.extend(would);
+    findings.extend(bind::refusers(facts, query, &paths));
     findings.extend(joined.findings.iter().cloned());
     let drops = health::drops(facts, &paths);
     turn::complete(facts, &mut paths);
@@ -236,7 +237,12 @@ fn places_asked(facts: &Facts<'_>, query: &Query, address: IpAddr) -> Vec<NetnsI
     let is_narrow = matches!(address, IpAddr::V6(a) if a.is_unicast_link_local());
     let has = all.iter().any(|a| a.address == address && Some(a.ifindex) == index);
     // Or of somebody of this node on that link.
-    if has || !is_narrow { vec![own] } else { place::locate(facts, own, address) }
+    if has || !is_narrow {
+        return vec![own];
+    }
+    let mut others = place::locate(facts, own, address);
+    others.retain(|id| *id != own && index.is_some());
+    others
 }
 
 /// The namespaces that take packets to an address.

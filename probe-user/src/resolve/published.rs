@@ -141,8 +141,24 @@ fn would_publish(container: &Container, published: &Published) -> Option<Finding
     let (cause, fix) = match (running, container.network_mode.as_deref()) {
         (false, _) => {
             let state = container.state.clone().unwrap_or_default();
-            let start = Command::new(program).args("start").name(&name);
-            (format!("it is {state}"), Some(Advice::from(start).of(FixKind::Start)))
+            let fix = match state.as_str() {
+                // It is started again and again, and ends each time.
+                "restarting" => {
+                    let logs = Command::new(program).args("logs").name(&name);
+                    Some(Advice::from("see why it ends: ").command(logs).of(FixKind::Inspect))
+                }
+                // What is being taken away, or could not be, is not started again.
+                "removing" => None,
+                "dead" => {
+                    let remove = Command::new(program).args("rm -f").name(&name);
+                    Some(Advice::from(remove).of(FixKind::Start))
+                }
+                _ => {
+                    let start = Command::new(program).args("start").name(&name);
+                    Some(Advice::from(start).of(FixKind::Start))
+                }
+            };
+            (format!("it is {state}"), fix)
         }
         (true, Some("host")) => {
             let cause = "its network is the host's, where ports are not published: it listens \

@@ -277,7 +277,11 @@ fn here(
     let mut reach = fold(outcomes, &sockets, |sockets| nobody(facts, sockets));
     if let Some(first) = sockets.first() {
         add_hints(facts, first, group, &mut reach);
-        add_untried(facts, &sockets, &mut reach);
+        let is_ruled = |hop: &&Hop| {
+            let is_open = hop.endpoint.address.is_none_or(|address| !address.is_loopback());
+            matches!(hop.kind, HopKind::Dnat | HopKind::Service) && is_open
+        };
+        add_untried(facts, &sockets, firsts.iter().any(is_ruled), &mut reach);
     }
     reach
 }
@@ -398,9 +402,11 @@ fn add_hints(facts: &Facts<'_>, socket: &Socket, group: &[Path], reach: &mut [Re
     }
 }
 
-/// The places from which no connection could be tried, for want of an address.
-fn add_untried(facts: &Facts<'_>, sockets: &[&Socket], reach: &mut Vec<Reach>) {
-    let Some(first) = sockets.first() else { return };
+/// The places from which no connection could be tried, for want of an address. Of several sockets
+/// the one counts that is open to most; rules, with `ruled`, may take what no socket would.
+fn add_untried(facts: &Facts<'_>, sockets: &[&Socket], ruled: bool, reach: &mut Vec<Reach>) {
+    let is_open = |socket: &&&Socket| !socket.effective_address().is_loopback();
+    let Some(first) = sockets.iter().find(is_open).or(sockets.first()) else { return };
     let port = first.port.0;
     let bound = first.effective_address();
     let all = facts.addresses_of(first.netns);
@@ -417,7 +423,11 @@ fn add_untried(facts: &Facts<'_>, sockets: &[&Socket], reach: &mut Vec<Reach>) {
         // Whoever it is gets to no loopback but its own.
         for from in [Vantage::Node, Vantage::Outside, Vantage::Containers] {
             if missing(reach, from) {
-                let mut no = entry(from, None, Some(false), Cause::BoundElsewhere(bound));
+                let mut no = if ruled && from == Vantage::Outside {
+                    entry(from, None, None, Cause::InnerAddressesOnly)
+                } else {
+                    entry(from, None, Some(false), Cause::BoundElsewhere(bound))
+                };
                 if from == Vantage::Outside {
                     no.fix = reach.iter().find_map(|r| (r.from == from).then(|| r.fix.clone())?);
                 }

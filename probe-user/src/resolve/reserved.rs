@@ -9,8 +9,8 @@ use super::forward::is_its_program;
 use super::owner;
 use super::published;
 use crate::model::{
-    Container, ContainerRef, End, Evidence, EvidenceSource, HopKind, Path, Process, Runtime,
-    Socket, StopKind,
+    Container, ContainerRef, End, Evidence, EvidenceSource, HopKind, Path, Process, RUNTIMES,
+    Runtime, Socket, StopKind,
 };
 
 /// Says of an end that it only reserves the port, if it is so, and for which container.
@@ -36,8 +36,9 @@ pub(super) fn mark(facts: &Facts<'_>, socket: &Socket, end: &mut End) {
 
 /// Whether such an end may be one, for lists of thousands.
 pub(super) fn may_be(end: &End) -> bool {
-    let usual = ["conmon", "dockerd", "kube-proxy"];
-    end.processes.first().is_some_and(|process| usual.contains(&process.comm.as_str()))
+    let reserves = |comm: &str| RUNTIMES.iter().any(|one| one.reserves == Some(comm));
+    let may = |comm: &str| comm == "kube-proxy" || reserves(comm);
+    end.processes.first().is_some_and(|process| may(&process.comm))
 }
 
 /// Whom a port is reserved for.

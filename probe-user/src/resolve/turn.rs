@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use super::facts::{Facts, container_name};
 use crate::model::{
-    Advice, Command, Container, End, ManagedUnit, Path, Pid, Pod, Process, Provenance, Runtime,
-    Session, SessionKind, Socket,
+    Advice, By, Command, Container, End, FixKind, ManagedUnit, Path, Pid, Pod, Process, Provenance,
+    Runtime, Session, SessionKind, Socket,
 };
 
 /// Of how many processes the files are looked at.
@@ -144,17 +144,33 @@ pub(super) fn of_container(container: &Container, process: &Process) -> Option<A
     if let Some(unit) = container.systemd_unit() {
         return Some(of_manager(process, &[unit]));
     }
-    let name = container_name(container);
-    let command = match container.runtime {
-        Runtime::Docker => Command::new("docker stop").name(name),
-        Runtime::Podman => Command::new("podman stop").name(name),
-        Runtime::Nerdctl => Command::new("nerdctl stop").name(name),
-        Runtime::Containerd | Runtime::CriO => Command::new("crictl stop").name(&container.id),
-        Runtime::Nspawn => Command::new("machinectl terminate").name(name),
-        Runtime::Lxc => Command::new("lxc-stop -n").arg(name),
-        Runtime::Unknown => return None,
+    called(container.runtime.described().stop, container).map(Advice::from)
+}
+
+/// A command with what it calls a container by; `None` for one that it does not know.
+fn called(command: Option<(&'static str, By)>, container: &Container) -> Option<Command> {
+    let (words, by) = command?;
+    let command = Command::new(words);
+    match by {
+        By::Name => Some(command.name(container_name(container))),
+        By::Value => Some(command.arg(container_name(container))),
+        By::PodId => container.pod.is_some().then(|| command.arg(&container.id)),
+    }
+}
+
+/// How what froze a process lets it go on: the runtime of its only container, or else the manager
+/// of its unit. Of several containers, one in another, it is not known which one is frozen.
+pub(super) fn go_on(containers: &[Container], process: &Process) -> Option<Advice> {
+    let command = match containers {
+        [container] => called(container.runtime.described().go_on, container)?,
+        [] => {
+            let unit = process.cgroup.as_ref().and_then(managed)?;
+            let thaw = if unit.user.is_some() { "systemctl --user thaw" } else { "systemctl thaw" };
+            Command::new(thaw).name(unit.name)
+        }
+        [_, _, ..] => return None,
     };
-    Some(command.into())
+    Some(Advice::from(command).of(FixKind::Start))
 }
 
 fn of_unit(end: &End, process: &Process) -> Option<Advice> {

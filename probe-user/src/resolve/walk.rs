@@ -344,6 +344,7 @@ fn elsewhere(target: &Target) -> String {
         }
         Target::Unix(path) => format!("to the unix socket {path}"),
         Target::Remote { via, .. } => format!("resolved and connected by {via}"),
+        Target::Machine(_, _, what) => format!("inside a virtual machine: {what}"),
         Target::Unsaid(what) => {
             format!("it forwards, but its command line does not say where: {what}")
         }

@@ -155,6 +155,12 @@ pub(crate) fn note(bind: &Bind, note: &BindNote) -> String {
             "it depends on SO_REUSEADDR and SO_REUSEPORT of the other socket, which nothing tells: --try does"
                 .to_owned()
         }
+        BindNote::Program(one) => {
+            format!("{one} may refuse it, and is not evaluated: --try tells")
+        }
+        BindNote::ProgramsNotRead => {
+            "programs of the own cgroup that may refuse it could not be looked for".to_owned()
+        }
     }
 }
 

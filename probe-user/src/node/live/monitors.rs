@@ -71,7 +71,7 @@ impl Monitors {
         let dir = dir.as_fd();
         let comm = files::read(dir, c"comm", SMALL).ok()?.text();
         let comm = comm.trim_end();
-        if comm != "conmon" && !comm.starts_with("containerd-shim") {
+        if !Runtime::is_monitor(comm) {
             return None;
         }
         // What it starts itself, `podman container cleanup`, sees what it sees; a container

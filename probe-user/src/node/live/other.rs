@@ -157,7 +157,7 @@ fn convert(netns: NetnsId, response: &[u8]) -> Option<OtherSocket> {
             QUEUE => {
                 queue = number(value, 0)
                     .zip(number(value, 4))
-                    .map(|(waiting, limit)| AcceptQueue { waiting, limit });
+                    .map(|(waiting, limit)| AcceptQueue { waiting, limit, drops: None });
             }
             UID => uid = number(value, 0),
             _ => {}
@@ -293,7 +293,7 @@ mod tests {
         let socket = convert(HERE, &bytes).unwrap();
         assert_eq!(socket.at, OtherPlace::Abstract("abc".to_owned()));
         assert_eq!((socket.kind, socket.uid), (OtherKind::UnixSeqpacket, Some(33)));
-        assert_eq!(socket.queue, Some(AcceptQueue { waiting: 1, limit: 5 }));
+        assert_eq!(socket.queue, Some(AcceptQueue { waiting: 1, limit: 5, drops: None }));
         for length in 0..bytes.len() {
             convert(HERE, &bytes[..length]);
         }

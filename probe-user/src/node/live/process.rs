@@ -69,9 +69,9 @@ impl Processes {
         let (own_word, names) = program::is_own_word(&self.reader, dir, uid);
         let exe = link(dir, c"exe");
         let cgroup = read_text(dir, c"cgroup");
-        let frozen = cgroup
-            .as_deref()
-            .and_then(|text| self.freezers.get_or_init(Freezers::find).is_frozen(text));
+        let frozen = cgroup.as_deref().and_then(|text| {
+            self.freezers.get_or_init(|| Freezers::find(&self.reader)).is_frozen(text)
+        });
         let cgroup = cgroup.as_deref().and_then(parse_proc_cgroup);
         let health = ProcessHealth {
             state: state(&stat),

@@ -29,7 +29,6 @@ pub(super) fn recognise(name: &str, args: &[String]) -> Option<Line> {
             }
             line
         }
-        "gvproxy" => Line::unsaid("gvproxy", "its forwards are only told by its API socket", args),
         "systemd-socket-proxyd" => socket_proxyd(args)?,
         "incusd" | "lxd" => forkproxy(args)?,
         "cilium" => cilium(args)?,

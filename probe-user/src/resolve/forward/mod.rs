@@ -11,6 +11,7 @@ mod pasta;
 mod socat;
 mod ssh;
 mod text;
+mod vm;
 mod words;
 
 #[cfg(test)]
@@ -78,8 +79,10 @@ pub enum Target {
         /// The port there.
         port: Port,
     },
+    /// Into a virtual machine: to this port of it, where that is said, and what is known besides.
+    Machine(Option<Port>, Proto, &'static str),
     /// It forwards, but its command line does not say where
-    /// (`rootlessport`, `slirp4netns`, `gvproxy`, `ssh -D`). Holds what is known
+    /// (`rootlessport`, `slirp4netns`, `ssh -D`). Holds what is known
     /// instead, in lower case.
     Unsaid(&'static str),
 }
@@ -220,7 +223,7 @@ fn recognise(argv: &[String]) -> Option<(&str, Line)> {
             kubectl::kubectl(args)?
         }
         "k3s" | "k0s" | "microk8s" => kubectl::bundled(args)?,
-        _ => daemons::recognise(name, args)?,
+        _ => daemons::recognise(name, args).or_else(|| vm::recognise(name, args))?,
     };
     Some((name, line))
 }
@@ -280,6 +283,7 @@ impl Target {
             Self::Remote { via, host, port } => {
                 (named(format!("{host} via {via}"), Some(*port)), Proto::Tcp)
             }
+            Self::Machine(port, proto, _) => (named("virtual machine".to_owned(), *port), *proto),
             Self::Unsaid(_) => (Endpoint { address: None, name: None, port: None }, Proto::Tcp),
         }
     }

@@ -21,6 +21,10 @@ fn show(forward: Option<&Forward>) -> String {
         ),
         Target::Unix(path) => format!("unix {path}"),
         Target::Remote { via, host, port } => format!("{host}:{port} via {via}"),
+        Target::Machine(port, proto, _) => {
+            let port = port.map_or_else(|| "?".to_owned(), |port| port.to_string());
+            format!("machine {port}/{proto}")
+        }
         Target::Unsaid(_) => "unsaid".to_owned(),
     }
 }
@@ -108,12 +112,34 @@ fn rootless_engines_do_not_say() {
         "/usr/libexec/podman/rootlessport",
         "rootlessport-child",
         "slirp4netns --mtu 65520 -c -e 3 -r 4 --netns-type=path /run/user/1000/netns/netns-1 tap0",
-        "/usr/libexec/podman/gvproxy -listen vsock://:1024 -services unix:///tmp/s.sock",
     ] {
         check(line, &[("tcp 0.0.0.0:8080", "unsaid"), ("udp 127.0.0.1:53", "unsaid")]);
     }
     check("rootlessportly", &[("tcp 0.0.0.0:8080", "no")]);
-    check("/opt/gvproxy/web", &[("tcp 0.0.0.0:8080", "no")]);
+}
+
+#[test]
+fn virtual_machines() {
+    for line in [
+        "/usr/libexec/podman/gvproxy -listen vsock://:1024 -services unix:///tmp/s.sock",
+        "/opt/homebrew/bin/limactl hostagent --pidfile /l/ha.pid --socket /l/ha.sock default",
+    ] {
+        check(line, &[("tcp 0.0.0.0:8080", "machine ?/tcp")]);
+    }
+    for line in ["/opt/gvproxy/web", "limactl shell default", "qemu-system-arm -m 4G"] {
+        check(line, &[("tcp 0.0.0.0:8080", "no")]);
+    }
+    check(
+        "/usr/bin/qemu-system-x86_64 -m 4G -netdev user,id=n0,net=10.0.2.0/24,hostfwd=tcp:127.0.0.1:2222-:22,hostfwd=udp::53-10.0.2.15:5353 -nic user,hostfwd=::8080-:80 -drive file=x",
+        &[
+            ("tcp 127.0.0.1:2222", "machine 22/tcp"),
+            ("tcp 0.0.0.0:2222", "no"),
+            ("udp 0.0.0.0:53", "machine 5353/udp"),
+            ("tcp 0.0.0.0:8080", "machine 80/tcp"),
+            // Its display, or its monitor.
+            ("tcp 127.0.0.1:5900", "no"),
+        ],
+    );
 }
 
 #[test]
@@ -394,7 +420,7 @@ fn the_quote_is_bounded_and_tells_the_target() {
 /// Arguments put together from all that the recognisers look for, cut anywhere.
 #[test]
 fn no_command_line_panics() {
-    const PROGRAMS: [&str; 17] = [
+    const PROGRAMS: [&str; 19] = [
         "docker-proxy",
         "nsenter",
         "pasta",
@@ -409,11 +435,13 @@ fn no_command_line_panics() {
         "lxd",
         "rootlesskit",
         "gvproxy",
+        "limactl",
+        "qemu-system-x86_64",
         "ssh: [mux]",
         "",
         "/",
     ];
-    const PARTS: [&str; 56] = [
+    const PARTS: [&str; 59] = [
         "-",
         "--",
         "-L",
@@ -427,6 +455,9 @@ fn no_command_line_panics() {
         "-n",
         "-v",
         "port-forward",
+        "-netdev",
+        "user,hostfwd=tcp::",
+        "hostagent",
         "forkproxy",
         "kubectl",
         "docker-proxy",

@@ -54,7 +54,10 @@ pub(super) fn add(
             && filter.ports.is_none_or(|ports| ports.contains(row.port))
             && filter.ipv4.is_none_or(|ipv4| ipv4 == row.address.is_ipv4())
     });
-    merge(rows, new);
+    merge(rows, new, &|netns, ipv4| {
+        let addresses = facts.addresses_of(netns);
+        addresses.iter().map(|a| a.address).filter(|a| a.is_ipv4() == ipv4).collect()
+    });
     let order: HashMap<NetnsId, usize> =
         facts.all_netns().into_iter().enumerate().map(|(at, id)| (id, at)).collect();
     // Stable: sockets stay in their order.
@@ -64,8 +67,9 @@ pub(super) fn add(
     });
 }
 
-/// A listener that leads to the same place stands for the rule, as docker-proxy does.
-fn merge(rows: &mut Vec<ListRow>, new: Vec<ListRow>) {
+/// A listener that leads to the same place stands for the rule, as docker-proxy does; so do several
+/// that have all addresses of the namespace between them, which `own` tells of a version of IP.
+fn merge(rows: &mut Vec<ListRow>, new: Vec<ListRow>, own: &dyn Fn(NetnsId, bool) -> Vec<IpAddr>) {
     let mut listeners: HashMap<(NetnsId, Proto, Port), Vec<usize>> = HashMap::new();
     for (at, row) in rows.iter().enumerate() {
         listeners.entry((row.netns.id, row.proto, row.port)).or_default().push(at);
@@ -73,14 +77,19 @@ fn merge(rows: &mut Vec<ListRow>, new: Vec<ListRow>) {
     for taken in new {
         let same = listeners.get(&(taken.netns.id, taken.proto, taken.port));
         let mut stands = false;
+        let mut each: Vec<IpAddr> = Vec::new();
+        let everywhere = taken.address.is_unspecified();
         for at in same.into_iter().flatten() {
             let Some(row) = rows.get_mut(*at) else { continue };
             let reserves = row.end.stop == Some(StopKind::Reserved);
             let leads = row.target.is_some() && row.target == taken.target;
-            let whole = row.address.is_unspecified() || row.address == taken.address;
+            let one = everywhere && row.address.is_ipv4() == taken.address.is_ipv4();
+            let whole = row.address.is_unspecified() || row.address == taken.address || one;
             if let Some(socket) = row.socket.as_ref().filter(|_| whole && (leads || reserves)) {
                 let both = socket.is_wildcard() && socket.v6only == Some(false);
-                stands |= both || row.address.is_ipv4() == taken.address.is_ipv4();
+                let all = row.address.is_unspecified() || !everywhere;
+                stands |= both || all && row.address.is_ipv4() == taken.address.is_ipv4();
+                each.push(row.address);
                 if reserves && row.target.is_none() {
                     row.target.clone_from(&taken.target);
                     row.target_detail.clone_from(&taken.target_detail);
@@ -90,6 +99,10 @@ fn merge(rows: &mut Vec<ListRow>, new: Vec<ListRow>) {
                 row.others.clone_from(&taken.others);
                 row.more = taken.more;
             }
+        }
+        if !stands && everywhere && !each.is_empty() {
+            let all = own(taken.netns.id, taken.address.is_ipv4());
+            stands = !all.is_empty() && all.iter().all(|address| each.contains(address));
         }
         if !stands {
             rows.push(taken);
@@ -268,10 +281,25 @@ mod tests {
         };
         let listener = ListRow { socket: Some(socket), taken_by: None, ..taken(80) };
         let mut rows = vec![listener.clone()];
-        merge(&mut rows, vec![taken(80)]);
+        merge(&mut rows, vec![taken(80)], &|_, _| Vec::new());
         assert_eq!((rows.len(), rows[0].taken_by.as_deref()), (1, Some("Docker")));
         let mut rows = vec![listener];
-        merge(&mut rows, vec![taken(81)]);
+        merge(&mut rows, vec![taken(81)], &|_, _| Vec::new());
         assert_eq!((rows.len(), rows[0].taken_by.as_deref()), (2, None));
+        // One for each address that there is, or not for all.
+        let at = |address: &str| ListRow {
+            address: address.parse().unwrap(),
+            ..ListRow { socket: rows[0].socket.clone(), taken_by: None, ..taken(80) }
+        };
+        let both = vec![at("127.0.0.1"), at("10.0.0.1")];
+        let own = |addresses: &'static [&str]| {
+            move |_, _| addresses.iter().map(|a| a.parse().unwrap()).collect()
+        };
+        let mut rows = both.clone();
+        merge(&mut rows, vec![taken(80)], &own(&["127.0.0.1", "10.0.0.1"]));
+        assert_eq!(rows.len(), 2);
+        let mut rows = both;
+        merge(&mut rows, vec![taken(80)], &own(&["127.0.0.1", "10.0.0.1", "10.0.0.2"]));
+        assert_eq!(rows.len(), 3);
     }
 }

@@ -150,6 +150,10 @@ impl Walk<'_, '_> {
             CgroupHook::Connect6 => ipv6,
             CgroupHook::Sendmsg4 => !ipv6 && to.proto == Proto::Udp,
             CgroupHook::Sendmsg6 => ipv6 && to.proto == Proto::Udp,
+            CgroupHook::Bind4
+            | CgroupHook::Bind6
+            | CgroupHook::PostBind4
+            | CgroupHook::PostBind6 => false,
         };
         self.meet_in_cgroup(way, of, is_on_it);
     }

@@ -209,7 +209,9 @@ fn inner_devices(
     let mut all = Vec::new();
     let mut left = 0;
     let inner = |l: &&Link| l.up && l.master.is_none() && has_inner(l, links);
-    let many = links.iter().filter(inner).count() > NETWORKS;
+    // What a pair leads to is a network like any other, and no bridge of containers' own.
+    let on_bridge = on_inner.is_some_and(|own| own.kind == LinkKind::Bridge);
+    let many = on_bridge && links.iter().filter(inner).count() > NETWORKS;
     for link in links.iter().filter(inner) {
         // Of many networks each asks for its own address only; of a few, for what it has a route
         // to.

@@ -25,7 +25,7 @@ fn health(state: ProcessState) -> ProcessHealth {
 fn a_queue_is_full_when_more_wait_than_are_allowed() {
     for (waiting, limit, full) in [(2, 1, true), (1, 1, false), (0, 0, false), (1, 0, true)] {
         let mut node = serving();
-        node.sockets[0].queue = Some(AcceptQueue { waiting, limit });
+        node.sockets[0].queue = Some(AcceptQueue { waiting, limit, drops: None });
         let answer = node.ask("80");
         let said = from_here(&answer);
         assert!(said.iter().all(|(so, _)| so.is_none() == full), "{waiting} {limit}: {said:?}");
@@ -51,7 +51,7 @@ fn who_is_stopped_keeps_others_waiting_and_who_lost_a_thread_does_not() {
 fn another_namespace_says_nothing_of_the_own() {
     let inner = NetnsId::Inode(7);
     let mut node = serving().namespace(inner, "c").tcp(inner, "0.0.0.0:80");
-    node.sockets[1].queue = Some(AcceptQueue { waiting: 9, limit: 1 });
+    node.sockets[1].queue = Some(AcceptQueue { waiting: 9, limit: 1, drops: None });
     let answer = node.ask("80");
     assert_eq!(codes(&answer), [FindingCode::QueueFull]);
     let mut loopback = answer.reach.iter().filter(|r| r.from == Vantage::Loopback);

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::model::{
-    CgroupPath, Cluster, Listens, Piece, Port, Proto, SocketUnit, StartTime, Teller, ToldBy,
+    CgroupPath, Cluster, Listens, Piece, PodRef, Port, Proto, SocketUnit, StartTime, Teller, ToldBy,
 };
 
 fn process(cgroup: &str) -> Process {
@@ -123,13 +123,28 @@ fn a_container_is_stopped_by_what_made_it() {
         (Runtime::Docker, &swarm[..], "docker|service|scale|shop_web=0".to_owned()),
         (Runtime::Podman, &quadlet[..], "systemctl|stop|web.service".to_owned()),
         (Runtime::Podman, &[][..], "podman|stop|web".to_owned()),
-        (Runtime::Containerd, &[][..], format!("crictl|stop|{id}")),
+        // crictl knows those of pods alone.
+        (Runtime::Containerd, &[][..], "kill|812".to_owned()),
         (Runtime::Unknown, &[][..], "kill|812".to_owned()),
     ] {
         let mut end = end("/system.slice/docker.service");
         end.containers.push(container(runtime, labels));
         assert_eq!(told(&end), format!("end it: {expected}"));
     }
+    let mut end_of_pod = end("/system.slice/docker.service");
+    let mut in_pod = container(Runtime::Containerd, &[]);
+    in_pod.pod = Some(Pod::from(&PodRef { uid: "1".to_owned() }));
+    end_of_pod.containers.push(in_pod);
+    assert_eq!(told(&end_of_pod), format!("end it: crictl|stop|{id}"));
+    let go_on = |runtime| {
+        let advice = go_on(&[container(runtime, &[])], &end("/x.slice/web.service").processes[0]);
+        advice.map(|advice| {
+            advice.commands().map(|command| command.words().join(" ")).collect::<String>()
+        })
+    };
+    assert_eq!(go_on(Runtime::Podman).as_deref(), Some("podman unpause web"));
+    assert_eq!(go_on(Runtime::Lxc).as_deref(), Some("lxc-unfreeze -n web"));
+    assert_eq!(go_on(Runtime::CriO), None);
     // What is inside of a container is none of this system's services.
     let mut nested = end("/system.slice/docker.service");
     nested.containers = vec![container(Runtime::Docker, &[]), container(Runtime::Docker, &[])];

@@ -384,6 +384,8 @@ pub struct Socket {
     pub accept_queue: Option<u32>,
     /// How many the listener allows to wait: one more is taken, and then they are dropped.
     pub accept_queue_limit: Option<u32>,
+    /// How many connections this listener has dropped since it listens; null where not told.
+    pub accept_drops: Option<u32>,
 }
 
 impl From<&model::Socket> for Socket {
@@ -397,6 +399,7 @@ impl From<&model::Socket> for Socket {
             state: socket.state.into(),
             accept_queue: socket.queue.map(|queue| queue.waiting),
             accept_queue_limit: socket.queue.map(|queue| queue.limit),
+            accept_drops: socket.queue.and_then(|queue| queue.drops),
         }
     }
 }

@@ -99,6 +99,10 @@ pub enum BindNoteCode {
     TakenByRules,
     /// It depends on options of the other socket, which nothing tells.
     OptionsNotKnown,
+    /// A BPF program of the own cgroup may refuse it, and is not evaluated.
+    BindProgram,
+    /// Whether there is such a program could not be read.
+    BindProgramsNotRead,
 }
 
 impl From<&model::BindNote> for BindNoteCode {
@@ -116,6 +120,8 @@ impl From<&model::BindNote> for BindNoteCode {
             model::BindNote::OnlyFor { ipv6: true } => Self::Ipv6Works,
             model::BindNote::TakenByRules(_) => Self::TakenByRules,
             model::BindNote::OptionsNotKnown => Self::OptionsNotKnown,
+            model::BindNote::Program(_) => Self::BindProgram,
+            model::BindNote::ProgramsNotRead => Self::BindProgramsNotRead,
         }
     }
 }

@@ -363,6 +363,8 @@ words! {
         OtherPort,
         /// A container is told to publish the port, and does not.
         WouldPublish,
+        /// A BPF program of a cgroup has a word in who may be bound to the port.
+        BindProgram,
     }
 }
 

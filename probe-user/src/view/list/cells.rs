@@ -20,7 +20,8 @@ pub(super) struct Cells<'a> {
 }
 
 impl<'a> Cells<'a> {
-    pub(super) fn new(columns: &'a [Column], rows: &[ListRow], style: &Style) -> Self {
+    /// With one row for each group of them: what they have in common once, and all else together.
+    pub(super) fn new(columns: &'a [Column], rows: &[&[ListRow]], style: &Style) -> Self {
         let count = rows.len() * columns.len();
         let mut cells = Self {
             columns,
@@ -33,7 +34,18 @@ impl<'a> Cells<'a> {
             let summaries = cells.widths.iter_mut().zip(&mut cells.empty);
             for (column, (widest, empty)) in columns.iter().zip(summaries) {
                 let start = cells.text.len();
-                column.write(row, style, &mut cells.text);
+                for (at, one) in row.iter().enumerate() {
+                    let before = cells.text.len();
+                    if at > 0 {
+                        cells.text.push_str(", ");
+                    }
+                    let this = cells.text.len();
+                    column.write(one, style, &mut cells.text);
+                    let (known, new) = cells.text[start..].split_at(this - start);
+                    if at > 0 && known.split(", ").any(|known| known == new) {
+                        cells.text.truncate(before);
+                    }
+                }
                 let cell = &cells.text[start..];
                 let width = width(cell);
                 *widest = width.max(*widest);

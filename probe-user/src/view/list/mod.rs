@@ -8,7 +8,7 @@ mod sort;
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use crate::model::{Capability, Ending, Host, Listing};
+use crate::model::{Capability, Ending, Host, ListRow, Listing};
 
 use super::layout::{Page, shorten, width};
 use super::style::{Ink, Style};
@@ -57,6 +57,8 @@ impl std::str::FromStr for Chosen {
 
 /// Columns between two cells.
 const GAP: usize = 2;
+/// How many rows are told in one at most.
+const TOGETHER: usize = 4;
 /// What a column of text is not made narrower than.
 const NARROWEST: usize = 8;
 
@@ -74,7 +76,8 @@ pub fn table(listing: &Listing, host: &Host, style: &Style, options: &TableOptio
         None if options.wide => WIDE.to_vec(),
         None => usual(),
     };
-    let cells = Cells::new(&all, &listing.rows, style);
+    let groups = publishes(&listing.rows, options.wide);
+    let cells = Cells::new(&all, &groups, style);
     let mut columns = all.clone();
     let title = |column: Column| if options.headers { column.title() } else { "" };
     let limit = if options.wide { None } else { style.width };
@@ -116,13 +119,29 @@ pub fn table(listing: &Listing, host: &Host, style: &Style, options: &TableOptio
         line(&mut text, style, &columns, &widths, |c| (title(c), width(title(c))));
         page.line(&style.paint(Ink::Strong, text.trim_end()));
     }
-    for row in 0..listing.rows.len() {
+    for row in 0..groups.len() {
         text.clear();
         line(&mut text, style, &columns, &widths, |column| cells.get(row, column));
         page.line(&text);
     }
     legend(&mut page, listing, host);
     page.finish()
+}
+
+/// The rows, those together that are one published port at several addresses; with `each`, every
+/// one by itself. Together they have to follow each other.
+fn publishes(rows: &[ListRow], each: bool) -> Vec<&[ListRow]> {
+    let same = |one: &ListRow, other: &ListRow| {
+        let container =
+            |row: &ListRow| row.end.containers.last().map(|c| (c.runtime, c.id.clone()));
+        let target = |row: &ListRow| row.target.as_ref().map(|target| target.port);
+        !each
+            && (one.netns.id, one.port, one.proto) == (other.netns.id, other.port, other.proto)
+            && (target(one).is_some() && target(one) == target(other))
+            && (container(one).is_some() && container(one) == container(other))
+            && one.service == other.service
+    };
+    rows.chunk_by(same).flat_map(|group| group.chunks(TOGETHER)).collect()
 }
 
 /// How wide a line is.

@@ -15,15 +15,29 @@ use super::tree::Node;
 /// How many ends of one root are named.
 const NAMED: usize = 3;
 
-pub(super) fn write(page: &mut Page<'_>, root: &Node<'_>, host: &Host) {
+/// One line for trees that are one published port; else for the only one.
+pub(super) fn write(page: &mut Page<'_>, roots: &[&Node<'_>], host: &Host) {
+    let Some(root) = roots.first() else { return };
     let style = page.style;
     let hop = root.hop;
-    let place = match (&hop.endpoint.address, &hop.endpoint.name) {
-        (Some(std::net::IpAddr::V6(address)), _) => format!("[{address}]"),
-        (Some(address), _) => address.to_string(),
-        (None, Some(name)) => style.text(name),
-        (None, None) => "(address not known)".to_owned(),
+    let mut places: Vec<String> = Vec::new();
+    for root in roots {
+        let place = match (&root.hop.endpoint.address, &root.hop.endpoint.name) {
+            (Some(std::net::IpAddr::V6(address)), _) => format!("[{address}]"),
+            (Some(address), _) => address.to_string(),
+            (None, Some(name)) => style.text(name),
+            (None, None) => "(address not known)".to_owned(),
+        };
+        if !places.contains(&place) {
+            places.push(place);
+        }
+    }
+    let more = match places.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
     };
+    places.truncate(NAMED);
+    let place = format!("{}{more}", places.join(", "));
     let port = hop.endpoint.port.map_or_else(|| "?".to_owned(), |p| p.to_string());
     let mut line = format!("{port}/{}  {place}", hop.proto);
 

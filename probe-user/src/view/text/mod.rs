@@ -44,6 +44,9 @@ pub enum Detail {
     Verbose,
 }
 
+/// How many of the last trees a new one is compared with.
+const RECENT: usize = 16;
+
 /// The text for some answers, separated by empty lines.
 pub fn answers(
     answers: &[Answer],
@@ -114,15 +117,17 @@ fn one(
     // Who takes a connection may depend on where it comes from.
     let differ = shown.iter().any(|root| root.from != shown[0].from);
     let mut writer = tree::Writer::new(page.style, host, verbose, &shown);
-    for (at, root) in shown.iter().enumerate() {
+    for (at, one) in publishes(&shown).iter().enumerate() {
         if at > 0 {
             page.line("");
         }
-        headline::write(page, root, host);
+        headline::write(page, one, host);
         page.line("");
-        writer.write(page, root);
-        if differ {
-            taken_from(page, root);
+        for root in one {
+            writer.write(page, root);
+            if differ {
+                taken_from(page, root);
+            }
         }
     }
     if shown.is_empty() && !folded.is_empty() {
@@ -183,6 +188,34 @@ fn fold<'n, 'a>(
         return (others, Vec::new());
     }
     (here, others)
+}
+
+/// The trees, those together that are one published port: at several addresses, by a proxy for
+/// each and by rules, all of which lead to the same end in a container.
+fn publishes<'n, 'a>(roots: &[&'n tree::Node<'a>]) -> Vec<Vec<&'n tree::Node<'a>>> {
+    let end = |root: &tree::Node<'a>| match root.leaves().as_slice() {
+        [(hops, end)] if hops.len() > 1 && !end.containers.is_empty() => Some(*end),
+        _ => None,
+    };
+    let place = |root: &tree::Node<'_>| {
+        let hop = root.hop;
+        (hop.netns.as_ref().map(|netns| netns.id), hop.endpoint.port, hop.proto)
+    };
+    let mut all: Vec<Vec<&tree::Node<'_>>> = Vec::with_capacity(roots.len());
+    for root in roots.iter().copied() {
+        let this = end(root);
+        let same = |known: &&mut Vec<&tree::Node<'a>>| {
+            known.first().is_some_and(|first| {
+                this.is_some() && place(first) == place(root) && end(first) == this
+            })
+        };
+        // Those of one port come close behind each other.
+        match all.iter_mut().rev().take(RECENT).find(same) {
+            Some(known) => known.push(root),
+            None => all.push(vec![root]),
+        }
+    }
+    all
 }
 
 /// Whether a statement is about what is shown whole.

@@ -48,13 +48,17 @@ const TCX: [(AttachType, DeviceHook); 2] =
     [(AttachType(46), DeviceHook::TcxIngress), (AttachType(47), DeviceHook::TcxEgress)];
 const NETKIT: [(AttachType, DeviceHook); 2] =
     [(AttachType(54), DeviceHook::NetkitPrimary), (AttachType(55), DeviceHook::NetkitPeer)];
-/// What cgroups have that can keep a connection from being made.
-const OF_CGROUP: [(AttachType, CgroupHook); 7] = [
+/// What cgroups have that can keep a connection from being made, or a socket from being bound.
+const OF_CGROUP: [(AttachType, CgroupHook); 11] = [
     (AttachType(0), CgroupHook::Ingress),
     (AttachType(1), CgroupHook::Egress),
     (AttachType(2), CgroupHook::SockCreate),
+    (AttachType(8), CgroupHook::Bind4),
+    (AttachType(9), CgroupHook::Bind6),
     (AttachType(10), CgroupHook::Connect4),
     (AttachType(11), CgroupHook::Connect6),
+    (AttachType(12), CgroupHook::PostBind4),
+    (AttachType(13), CgroupHook::PostBind6),
     (AttachType(14), CgroupHook::Sendmsg4),
     (AttachType(15), CgroupHook::Sendmsg6),
 ];
@@ -120,7 +124,8 @@ impl LiveNode {
         let Some(tree) = self.cgroup_tree()? else { return Ok(Some(Vec::new())) };
         let cgroup = match of {
             CgroupOf::Id(id) => by_id(tree, id)?,
-            CgroupOf::Process(pid) => self.cgroup_of(tree, pid)?,
+            CgroupOf::Process(pid) => self.cgroup_of(tree, &pid.to_string())?,
+            CgroupOf::Own => self.cgroup_of(tree, "self")?,
         };
         let Some(cgroup) = cgroup else { return Ok(None) };
         let mut all = Vec::new();
@@ -185,8 +190,8 @@ impl LiveNode {
     }
 
     /// The cgroup v2 that a process is in.
-    fn cgroup_of(&self, tree: &Tree, pid: Pid) -> io::Result<Option<OwnedFd>> {
-        let text = match files::read(&*self.proc, format!("{pid}/cgroup"), files::SMALL) {
+    fn cgroup_of(&self, tree: &Tree, process: &str) -> io::Result<Option<OwnedFd>> {
+        let text = match files::read(&*self.proc, format!("{process}/cgroup"), files::SMALL) {
             Ok(text) => text.text(),
             // The process has ended, before it was opened or after.
             Err(Errno::NOENT | Errno::SRCH) => return Ok(None),

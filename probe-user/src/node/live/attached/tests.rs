@@ -59,7 +59,7 @@ fn programs_of_devices_are_found_in_their_namespace() {
 #[test]
 fn the_root_of_all_cgroups_and_that_of_a_process_can_be_asked() {
     let node = LiveNode::new().unwrap();
-    for of in [CgroupOf::ROOT, CgroupOf::Process(std::process::id())] {
+    for of in [CgroupOf::ROOT, CgroupOf::Process(std::process::id()), CgroupOf::Own] {
         let read = node.cgroup_programs(&of);
         assert!(read.value.is_some() || !read.gaps.is_empty(), "{of:?}: {read:?}");
     }

@@ -12,7 +12,7 @@ use super::procs::Procs;
 use super::same;
 use super::trust::{Judge, Who};
 use crate::model::{
-    Container, ContainerRef, Gap, GapKind, GapSource, Impact, Pod, Runtime, Teller, ToldBy,
+    Container, ContainerRef, Gap, GapKind, GapSource, Impact, Pod, Runtime, Speaks, Teller, ToldBy,
 };
 
 /// How often a daemon may fail to answer before it is not asked any more.
@@ -219,17 +219,19 @@ pub(super) fn at_usual_places(
     let mut places: Vec<(Tree, String, Runtime, Option<u32>)> = Vec::new();
     let machines = |path: &str, runtime| (root.part(path), path.to_owned(), runtime, None);
     places.extend(host.map(|path| machines(path, Runtime::Docker)));
-    places.push(machines("/var/run/docker.sock", Runtime::Docker));
-    places.push(machines("/run/podman/podman.sock", Runtime::Podman));
+    for (runtime, daemon) in Runtime::daemons(Speaks::Api) {
+        places.extend(daemon.sockets.iter().map(|path| machines(path, runtime)));
+    }
     let mut users = root.part("/run/user").list(Path::new("/run/user"), 4096).unwrap_or_default();
     users.sort();
     for user in users {
         let Some(uid) = user.to_str().and_then(|user| user.parse().ok()) else { continue };
         let directory = format!("/run/user/{uid}");
         let tree = root.part_of_others(&directory);
-        places.push((tree.clone(), format!("{directory}/docker.sock"), Runtime::Docker, Some(uid)));
-        let podman = format!("{directory}/podman/podman.sock");
-        places.push((tree, podman, Runtime::Podman, Some(uid)));
+        for (runtime, daemon) in Runtime::daemons(Speaks::Api) {
+            let each = |below| (tree.clone(), format!("{directory}/{below}"), runtime, Some(uid));
+            places.extend(daemon.user_sockets.iter().map(each));
+        }
     }
     for (root, path, runtime, uid) in places {
         let asked_for = host == Some(path.as_str());

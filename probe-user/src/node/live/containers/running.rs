@@ -1,12 +1,12 @@
 //! Which daemons run, in containers too, and where their command lines say that
 //! they listen.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::procs::{Procs, option_values};
 use super::same;
 use super::trust::Who;
-use crate::model::{ContainerRef, Pid, Runtime};
+use crate::model::{ContainerRef, Pid, Runtime, Speaks};
 
 /// How many daemons of one kind and user are taken from the process list, in one
 /// container or outside of all: anybody can start as many processes called
@@ -64,13 +64,12 @@ pub(super) fn running(procs: &Procs) -> Vec<Running> {
     let mut found: Vec<Running> = Vec::new();
     for pid in procs.all() {
         let comm = procs.comm(pid);
-        let kind = match comm.as_deref() {
-            Some("dockerd") => Kind::Api(Runtime::Docker),
-            Some("podman") => Kind::Api(Runtime::Podman),
-            Some("containerd" | "kubelet") => Kind::Cri(Runtime::Containerd),
-            Some("crio") => Kind::Cri(Runtime::CriO),
-            Some("cri-dockerd" | "k3s" | "k3s-server" | "k3s-agent") => Kind::Cri(Runtime::Docker),
-            _ => continue,
+        let Some((runtime, daemon)) = comm.as_deref().and_then(Runtime::of_program) else {
+            continue;
+        };
+        let kind = match daemon.speaks {
+            Speaks::Api => Kind::Api(runtime),
+            Speaks::Cri => Kind::Cri(runtime),
         };
         let (Some(chain), Some(who)) = (procs.chain(pid), procs.who(pid)) else { continue };
         if !procs.runs_what_others_cannot_write(pid, who.uid) {
@@ -78,13 +77,11 @@ pub(super) fn running(procs: &Procs) -> Vec<Running> {
         }
         let argv = procs.argv(pid);
         let is_the_hosts = chain.is_empty() && who.is_trusted_with_the_machine(procs.own_userns());
+        let at_host = is_the_hosts.then_some(pid);
+        let config = |path: &Path| config(procs, at_host?, path);
         let said = match kind {
-            Kind::Api(runtime) => api(runtime, &argv, who.uid),
-            Kind::Cri(_) => {
-                let at_host = is_the_hosts.then_some(pid);
-                let config = |path: &Path| config(procs, at_host?, path);
-                cri(comm.as_deref().unwrap_or_default(), &argv, config)
-            }
+            Kind::Api(runtime) => api(runtime, &argv, who.uid, config),
+            Kind::Cri(_) => cri(comm.as_deref().unwrap_or_default(), &argv, config),
         };
         let Some(Said { mut sockets, data_roots, states }) = said else { continue };
         let beside: Vec<usize> = (0..found.len())
@@ -109,13 +106,19 @@ pub(super) fn running(procs: &Procs) -> Vec<Running> {
 }
 
 /// A configuration file of a daemon outside of all containers: one inside could
-/// let its reader wait. Of a directory, with a slash at its end, all that are in it.
+/// let its reader wait. With a `*` in its name, all that are called so, one after the other.
 fn config(procs: &Procs, pid: Pid, path: &Path) -> Option<String> {
-    if path.to_string_lossy().ends_with('/') {
-        let mut names = procs.root(pid).ok()?.list(path, CONFIGS).ok()?;
-        names.retain(|name| Path::new(name).extension().is_some_and(|end| end == "conf"));
+    let name = path.file_name()?.to_str()?;
+    if let Some((begin, end)) = name.split_once('*') {
+        let dir = path.parent()?;
+        let is_so = |name: &str| {
+            name.len() >= begin.len() + end.len() && name.starts_with(begin) && name.ends_with(end)
+        };
+        let mut names = procs.root(pid).ok()?.list(dir, CONFIGS).ok()?;
+        // No name with a `*` itself: each is read once.
+        names.retain(|name| name.to_str().is_some_and(|name| is_so(name) && !name.contains('*')));
         names.sort();
-        let texts = names.iter().filter_map(|name| config(procs, pid, &path.join(name)));
+        let texts = names.iter().filter_map(|name| config(procs, pid, &dir.join(name)));
         return Some(texts.collect::<Vec<_>>().join("\n"));
     }
     let content = procs.root(pid).ok()?.read(path, MAX_CONFIG).ok()?;
@@ -124,7 +127,12 @@ fn config(procs: &Procs, pid: Pid, path: &Path) -> Option<String> {
 
 /// A daemon with Docker's API, by its command line. `None` when it is no daemon:
 /// `podman run`.
-fn api(runtime: Runtime, argv: &[String], uid: u32) -> Option<Said> {
+fn api(
+    runtime: Runtime,
+    argv: &[String],
+    uid: u32,
+    config: impl Fn(&Path) -> Option<String>,
+) -> Option<Said> {
     let unix = |text: &str| text.strip_prefix("unix://").map(str::to_owned);
     if runtime == Runtime::Podman {
         let at = argv.windows(2).position(|w| w[0] == "system" && w[1] == "service")?;
@@ -137,8 +145,14 @@ fn api(runtime: Runtime, argv: &[String], uid: u32) -> Option<Said> {
         }
         return Some(Said { sockets, ..Said::default() });
     }
-    let mut sockets: Vec<String> =
-        option_values(argv, &["-H", "--host"]).into_iter().filter_map(unix).collect();
+    let file = option_values(argv, &["--config-file"]).first().copied();
+    let text = config(Path::new(file.unwrap_or("/etc/docker/daemon.json")));
+    let written: DockerConfig =
+        text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    // It refuses to start with both.
+    let hosts = option_values(argv, &["-H", "--host"]).into_iter().map(str::to_owned);
+    let hosts = hosts.chain(written.hosts.unwrap_or_default());
+    let mut sockets: Vec<String> = hosts.filter_map(|host| unix(&host)).collect();
     // Also with `fd://`, where systemd opens the usual one, and with TCP alone:
     // then there is nothing at that place.
     if sockets.is_empty() {
@@ -148,8 +162,16 @@ fn api(runtime: Runtime, argv: &[String], uid: u32) -> Option<Said> {
         }
     }
     let data_roots = option_values(argv, &["--data-root", "-g", "--graph"]);
-    let data_roots = data_roots.into_iter().map(str::to_owned).collect();
+    let data_roots = data_roots.into_iter().map(str::to_owned).chain(written.data_root).collect();
     Some(Said { sockets, data_roots, ..Said::default() })
+}
+
+/// What of dockerd's `daemon.json` says where things are.
+#[derive(Debug, Default, serde::Deserialize)]
+struct DockerConfig {
+    hosts: Option<Vec<String>>,
+    #[serde(rename = "data-root")]
+    data_root: Option<String>,
 }
 
 /// A runtime of Kubernetes, or who uses one, by its name and command line.
@@ -172,7 +194,7 @@ fn cri(comm: &str, argv: &[String], config: impl Fn(&Path) -> Option<String>) ->
             };
             if said.sockets.is_empty() || said.states.is_empty() {
                 let files = or(given(&["-c", "--config"]), &["/etc/containerd/config.toml"]);
-                let text = files.first().and_then(|file| config(Path::new(file)));
+                let text = files.first().and_then(|file| containerd_text(file, &config));
                 let written = containerd_config(text.as_deref().unwrap_or_default());
                 said.sockets = match said.sockets.is_empty() {
                     true => written.sockets,
@@ -192,7 +214,7 @@ fn cri(comm: &str, argv: &[String], config: impl Fn(&Path) -> Option<String>) ->
                 let file = or(given(&["-c", "--config"]), &["/etc/crio/crio.conf"]);
                 let more = or(given(&["-d", "--config-dir"]), &["/etc/crio/crio.conf.d"]);
                 // What is read later counts more.
-                let texts = file.into_iter().chain(more.iter().map(|dir| format!("{dir}/")));
+                let texts = file.into_iter().chain(more.iter().map(|dir| format!("{dir}/*.conf")));
                 let said = texts.filter_map(|path| config(Path::new(&path)));
                 sockets = said.filter_map(|text| crio_config(&text)).last().into_iter().collect();
             }
@@ -230,17 +252,73 @@ fn crio_config(text: &str) -> Option<String> {
     plain.filter(|path| path.starts_with('/'))
 }
 
+/// The text of containerd's configuration with what it imports, which counts more and so comes
+/// first: a file name, or a pattern, below the directory of the file that names it.
+fn containerd_text(file: &str, config: &impl Fn(&Path) -> Option<String>) -> Option<String> {
+    let mut texts = vec![config(Path::new(file))?];
+    let mut known = vec![PathBuf::from(file)];
+    let mut at = 0;
+    while let (Some(text), Some(from)) = (texts.get(at), known.get(at)) {
+        let dir = from.parent().unwrap_or(Path::new("/"));
+        let named: Vec<PathBuf> = imports(text).into_iter().map(|name| dir.join(name)).collect();
+        for path in named {
+            if known.len() < CONFIGS
+                && !known.contains(&path)
+                && let Some(text) = config(&path)
+            {
+                known.push(path);
+                texts.push(text);
+            }
+        }
+        at += 1;
+    }
+    texts.reverse();
+    // What stands before the first section of each stays without one.
+    Some(texts.join("\n[]\n"))
+}
+
+/// What a configuration of containerd imports: a list of texts, which may go over several lines.
+fn imports(text: &str) -> Vec<&str> {
+    let mut lines = text.lines().map(str::trim).take_while(|line| !line.starts_with('['));
+    let is_it = |line: &str| {
+        line.strip_prefix("imports").is_some_and(|rest| rest.trim_start().starts_with('='))
+    };
+    let mut all = Vec::new();
+    let Some(first) = lines.by_ref().find(|line| is_it(line)) else { return all };
+    let more = text.lines().map(str::trim).skip_while(|line| *line != first).skip(1);
+    let begin = first.split_once('[').map_or("", |(_, list)| list);
+    for line in std::iter::once(begin).chain(more) {
+        let mut rest = line;
+        while let Some(at) = rest.find(['"', '\'', '#', ']']) {
+            let (mark, after) = rest[at..].split_at(1);
+            match mark {
+                "#" => break,
+                "]" => return all,
+                quote => {
+                    let Some((name, after)) = after.split_once(quote) else { return all };
+                    all.push(name);
+                    rest = after;
+                }
+            }
+        }
+    }
+    all
+}
+
 /// The two settings of containerd's `config.toml` that say where things are:
 /// `state`, and `address` of its section `grpc`.
 fn containerd_config(text: &str) -> Said {
     let mut said = Said::default();
     for (section, key, value) in settings(text) {
         match (section, key) {
-            ("", "state") => said.states.push(value.to_owned()),
+            ("" | "[]", "state") => said.states.push(value.to_owned()),
             ("[grpc]", "address") => said.sockets.push(value.to_owned()),
             _ => {}
         }
     }
+    // Of several files the first one counts.
+    said.states.truncate(1);
+    said.sockets.truncate(1);
     said
 }
 
@@ -267,7 +345,7 @@ pub(in super::super) fn fuzz(bytes: &[u8]) {
     let argv = crate::fuzzing::lines(bytes);
     let text = String::from_utf8_lossy(bytes);
     for runtime in [Runtime::Docker, Runtime::Podman] {
-        api(runtime, &argv, 0);
+        api(runtime, &argv, 0, |_| Some(text.clone().into_owned()));
     }
     for comm in ["containerd", "crio", "cri-dockerd", "kubelet", "k3s"] {
         cri(comm, &argv, |_| Some(text.clone().into_owned()));
@@ -283,7 +361,7 @@ mod tests {
     }
 
     fn sockets(runtime: Runtime, line: &str, uid: u32) -> Option<Vec<String>> {
-        api(runtime, &argv(line), uid).map(|said| said.sockets)
+        api(runtime, &argv(line), uid, |_| None).map(|said| said.sockets)
     }
 
     #[test]
@@ -292,6 +370,7 @@ mod tests {
             Runtime::Docker,
             &argv("dockerd -H fd:// --host=unix:///tmp/a.sock --host unix:///b --data-root /d"),
             0,
+            |_| None,
         )
         .unwrap();
         assert_eq!(said.sockets, ["/tmp/a.sock", "/b"]);
@@ -342,11 +421,32 @@ mod tests {
     }
 
     #[test]
+    fn dockerds_configuration_says_where_it_listens() {
+        let of = |line: &str, text: &'static str| {
+            let said = api(Runtime::Docker, &argv(line), 0, |path| {
+                (path == Path::new("/d.json")).then(|| text.to_owned())
+            });
+            let said = said.unwrap();
+            (said.sockets, said.data_roots)
+        };
+        let text = r#"{"hosts": ["tcp://127.0.0.1:2375", "unix:///x.sock"], "data-root": "/data"}"#;
+        let own = |socket: &str, roots: &[&str]| {
+            (vec![socket.to_owned()], roots.iter().map(|root| (*root).to_owned()).collect())
+        };
+        assert_eq!(of("dockerd --config-file /d.json", text), own("/x.sock", &["/data"]));
+        assert_eq!(of("dockerd", text), own("/var/run/docker.sock", &[]));
+        for broken in ["", "{", "[]", r#"{"hosts": 5}"#] {
+            let usual = own("/var/run/docker.sock", &[]);
+            assert_eq!(of("dockerd --config-file=/d.json", broken), usual, "{broken}");
+        }
+    }
+
+    #[test]
     fn crios_configuration_says_where_it_listens_and_the_last_word_counts() {
         let sockets = |line: &str| {
             let read = |path: &Path| match path.to_str().unwrap() {
                 "/etc/crio/crio.conf" => Some("[crio]\n[crio.api]\nlisten = \"/a.sock\"\n"),
-                "/etc/crio/crio.conf.d/" => {
+                "/etc/crio/crio.conf.d/*.conf" => {
                     Some("[crio.api]\n# listen = \"/no\"\nlisten = '/b.sock'\n")
                 }
                 "/x.conf" => Some("[crio.metrics]\nlisten = \"/no\"\n"),
@@ -377,6 +477,26 @@ mod tests {
         let line = "containerd -c /c.toml --address /a.sock --state /s";
         let said = cri("containerd", &argv(line), |_| Some(text.to_owned())).unwrap();
         assert_eq!((said.sockets, said.states), (vec!["/a.sock".into()], vec!["/s".into()]));
+        // Of what it imports, the last counts.
+        let said = cri("containerd", &argv("containerd"), |path| {
+            let text = match path.to_str().unwrap() {
+                "/etc/containerd/config.toml" => {
+                    "version = 3\nimports = [\"conf.d/*.toml\", # more\n '/x.toml']\n\
+                     state = \"/a\"\n[grpc]\naddress = \"/a.sock\"\n"
+                }
+                "/etc/containerd/conf.d/*.toml" => "[grpc]\naddress = \"/b.sock\"\n",
+                "/x.toml" => "imports = ['/x.toml', '/gone']\nstate = \"/c\"\n",
+                _ => return None,
+            };
+            Some(text.to_owned())
+        });
+        let said = said.unwrap();
+        assert_eq!((said.sockets, said.states), (vec!["/b.sock".into()], vec!["/c".into()]));
+        for broken in
+            ["imports", "imports =", "imports = [", "imports = ['", "[a]\nimports = ['b']"]
+        {
+            assert_eq!(imports(broken), [""; 0], "{broken}");
+        }
         for broken in ["[grpc", "=", "address =", "address = \"x", "state = \"é"] {
             assert_eq!(containerd_config(broken), Said::default(), "{broken}");
         }

@@ -12,21 +12,8 @@ use super::procs::Procs;
 use super::same;
 use super::trust::{Judge, Who};
 use crate::model::{
-    Container, ContainerRef, Gap, GapKind, GapSource, Impact, Runtime, Teller, ToldBy,
+    Container, ContainerRef, Gap, GapKind, GapSource, Impact, Runtime, Speaks, Teller, ToldBy,
 };
-
-/// Where runtimes listen that were not seen running: kubeadm's and kind's, k3s's
-/// and RKE2's, k0s's, MicroK8s's; CRI-O's; those for Docker.
-const USUAL: [&str; 8] = [
-    "/run/containerd/containerd.sock",
-    "/run/k3s/containerd/containerd.sock",
-    "/run/k0s/containerd.sock",
-    "/var/snap/microk8s/common/run/containerd.sock",
-    "/var/run/crio/crio.sock",
-    "/var/run/cri-dockerd.sock",
-    "/run/k3s/cri-dockerd/cri-dockerd.sock",
-    "/var/run/dockershim.sock",
-];
 
 /// How many containers are asked for one by one. A question about one port needs
 /// few; a list of everything is cheaper than many single questions.
@@ -191,11 +178,9 @@ impl Listener {
 /// Which runtime serves at a path.
 fn runtime_at(path: &str) -> Runtime {
     let name = path.rsplit('/').next().unwrap_or_default();
-    match () {
-        () if name.contains("crio") => Runtime::CriO,
-        () if name.contains("dockerd") || name.contains("dockershim") => Runtime::Docker,
-        () => Runtime::Containerd,
-    }
+    let mut all = Runtime::daemons(Speaks::Cri);
+    let found = all.find(|(_, daemon)| daemon.marks.iter().any(|mark| name.contains(mark)));
+    found.map_or(Runtime::Containerd, |(runtime, _)| runtime)
 }
 
 /// Runtimes at the usual places of the tool's own mount namespace, whose root is
@@ -210,7 +195,7 @@ pub(super) fn at_usual_places(
     // Without a root to open, that of Docker's sockets is a gap already.
     let Ok(root) = procs.reader().open(root, Whose::own(root)) else { return found };
     let mut unanswered = Unanswered::default();
-    for path in USUAL {
+    for path in Runtime::daemons(Speaks::Cri).flat_map(|(_, daemon)| daemon.sockets).copied() {
         match root.part(path).socket(Path::new(path)) {
             Ok(socket) => {
                 let listener = Listener::new(socket, path, None, limits, (procs, &[], None));

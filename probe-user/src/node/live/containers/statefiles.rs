@@ -24,23 +24,6 @@ use crate::parse_error::told;
 /// The largest file that is read, in bytes.
 const MAX_FILE: usize = 8 * 1024 * 1024;
 
-/// Where containerds keep the state of running containers: the system's, the
-/// one that dockerd starts, k3s's and RKE2's, k0s's, MicroK8s's, Talos's.
-const CONTAINERD_STATES: [&str; 6] = [
-    "/run/containerd",
-    "/run/docker/containerd/daemon",
-    "/run/k3s/containerd",
-    "/run/k0s/containerd",
-    "/var/snap/microk8s/common/run/containerd",
-    "/system/run/containerd",
-];
-
-/// Where CRI-O and Podman keep containers.
-const STORAGES: [&str; 2] = ["/run/containers/storage", "/var/lib/containers/storage"];
-
-/// Where Docker keeps containers, unless told otherwise.
-const DOCKER_ROOTS: [&str; 2] = ["/var/lib/docker", "/var/snap/docker/common/var-lib-docker"];
-
 /// The process that watches over a container: a containerd shim or conmon.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Monitor {
@@ -183,7 +166,7 @@ impl Reader<'_> {
             Ok(content) => roots.extend(data_root_in(&content)),
             Err(error) => self.waited(configured, error),
         }
-        roots.extend(DOCKER_ROOTS.map(PathBuf::from));
+        roots.extend(Runtime::Docker.described().states.iter().map(PathBuf::from));
         // The OCI bundle mounts files of the data directory into the container.
         if let Some((_, bundle)) = self.bundle(target, monitor) {
             roots.extend(bundle.data_root());
@@ -222,7 +205,7 @@ impl Reader<'_> {
             namespaces.push(namespace.into());
         }
         let told = self.told.states.iter().map(String::as_str);
-        for state in CONTAINERD_STATES.into_iter().chain(told) {
+        for state in Runtime::Containerd.described().states.iter().copied().chain(told) {
             let tasks = Path::new(state).join("io.containerd.runtime.v2.task");
             let mut names = namespaces.clone();
             if names.is_empty() {
@@ -304,7 +287,7 @@ impl Reader<'_> {
             let dir = bundle.map(Path::new).and_then(|b| b.parent()?.parent());
             stores.extend(dir.map(Path::to_owned));
         }
-        for storage in STORAGES {
+        for storage in Runtime::Podman.described().states {
             stores.push(Path::new(storage).join("overlay-containers"));
         }
         let mut container = blank(target, ToldBy::new(Teller::Conmon, ""));
