@@ -143,6 +143,48 @@ fn a_node_port_leads_to_the_pod() -> Test {
 }
 
 #[test]
+fn the_agent_names_the_services_of_its_frontends() -> Test {
+    lab::root_or_skip!();
+    let node = Node::new()?;
+    let mounts = node.lab.bpffs()?;
+    let _program = pin(&node, &mounts)?;
+    let frontend = |ip: Ipv4Addr, port: u16, name: &str, kind: &str| {
+        serde_json::json!({"spec": {
+            "id": 12, "frontend-address": {"ip": ip, "port": port, "protocol": "TCP"},
+            "flags": {"name": name, "namespace": "shop", "type": kind},
+        }})
+    };
+    let said = serde_json::json!([
+        frontend(NODE, NODE_PORT, "web", "NodePort"),
+        frontend(Ipv4Addr::UNSPECIFIED, HOST_PORT, "web-1/host-port/20977", "HostPort"),
+    ]);
+    let file = node.lab.dir().join("services.json");
+    std::fs::write(&file, said.to_string())?;
+    mounts.sh("mkdir -p /run/cilium")?;
+    let at = "/run/cilium/cilium.sock";
+    // Another process, whatever it listens at, names nothing.
+    let other = mounts.teller(&node.lab, node.lab.host(), ("agent", at), &file)?;
+    let named = |args: &[&str]| node.ask(&mounts, args).map(|run| run.stdout.contains("\"web\""));
+    ensure!(!named(&[&NODE_PORT.to_string()])?, "by another process");
+    drop(other);
+    mounts.sh(&format!("rm {at}"))?;
+    let _agent = mounts.teller(&node.lab, node.lab.host(), ("cilium-agent", at), &file)?;
+    let run = node.ask(&mounts, &[&NODE_PORT.to_string()])?;
+    let paths = run.paths_in(node.lab.host())?;
+    let of_service = |path: &lab::View<'_>| {
+        let service = &path.end()["service"];
+        service["namespace"] == "shop" && service["name"] == "web"
+    };
+    ensure!(!paths.is_empty() && paths.iter().all(of_service), "{}", run.stdout);
+    let run = node.ask(&mounts, &["--service", "shop/web"])?;
+    ensure!(run.stdout.contains(&format!("{NODE_PORT}/tcp")), "{}", run.stdout);
+    let run = node.ask(&mounts, &[&HOST_PORT.to_string()])?;
+    let of_pod = |path: &lab::View<'_>| path.end()["service"].is_null();
+    ensure!(run.paths_in(node.lab.host())?.iter().all(of_pod), "{}", run.stdout);
+    Ok(())
+}
+
+#[test]
 fn an_entry_for_all_addresses_is_for_local_processes_alone() -> Test {
     lab::root_or_skip!();
     let node = Node::new()?;

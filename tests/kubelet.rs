@@ -136,6 +136,13 @@ fn fill(node: &KubeletNode) -> Test {
     ] {
         cluster.apply(&object)?;
     }
+    for object in failing().into_iter().chain(exposed()) {
+        cluster.apply(&object)?;
+    }
+    for (name, address) in BALANCED {
+        let path = format!("/api/v1/namespaces/default/services/{name}");
+        cluster.set_status(&path, &json!({"loadBalancer": {"ingress": [{"ip": address}]}}))?;
+    }
     for name in ["names", "hosted", "several", "inward", "fixed-node1"] {
         node.wait_pod(&format!("/api/v1/namespaces/default/pods/{name}"))?;
     }
@@ -160,6 +167,80 @@ fn fill(node: &KubeletNode) -> Test {
         cluster.wait_rules(&format!("--to-destination {address}:8080"))?;
     }
     Ok(())
+}
+
+/// Services that lead to nobody, each for another reason.
+fn failing() -> Vec<Value> {
+    let leads = |name: &str, node_port: u16| {
+        let ports = json!([{"port": 80, "targetPort": 8080, "nodePort": node_port}]);
+        service(name, name, &json!({"ports": ports}))
+    };
+    let listen = "listen tcp 0.0.0.0:8080";
+    let probe = json!({"readinessProbe": {"httpGet": {"port": 8081, "path": "/healthz"}}});
+    let missing = json!({
+        "name": "main", "image": "127.0.0.1:1/missing:9", "imagePullPolicy": "IfNotPresent",
+    });
+    let ends = json!({
+        "name": "main", "image": POD_IMAGE, "imagePullPolicy": "Never",
+        "command": ["/bin/busybox", "false"],
+    });
+    let nowhere = json!({
+        "nodeSelector": {"disk": "none"}, "containers": [container("main", listen, &json!({}))],
+    });
+    vec![
+        pod("crash", &json!({"containers": [ends]})),
+        leads("crash", 30101),
+        pod("pull", &json!({"containers": [missing]})),
+        leads("pull", 30102),
+        pod("pending", &nowhere),
+        leads("pending", 30103),
+        pod("probe", &json!({"containers": [container("main", listen, &probe)]})),
+        leads("probe", 30104),
+        service(
+            "unnamed",
+            "web",
+            &json!({"ports": [{"port": 80, "targetPort": "metrics", "nodePort": 30105}]}),
+        ),
+    ]
+}
+
+/// Services whose address is a load balancer's.
+const BALANCED: [(&str, &str); 2] = [("lblocal", "203.0.113.22"), ("lbranges", "203.0.113.21")];
+
+/// Services that have ports at more than the node's addresses, or at none.
+fn exposed() -> Vec<Value> {
+    let http = |port: u16, node_port: u16| json!([{"name": "http", "port": port, "targetPort": "http", "nodePort": node_port}]);
+    vec![
+        service(
+            "lblocal",
+            "web",
+            &json!({
+                "type": "LoadBalancer", "externalTrafficPolicy": "Local",
+                "healthCheckNodePort": 30341, "ports": http(8084, 30112),
+            }),
+        ),
+        service(
+            "lbranges",
+            "web",
+            &json!({
+                "type": "LoadBalancer", "loadBalancerSourceRanges": ["10.9.0.0/16"],
+                "ports": http(8085, 30113),
+            }),
+        ),
+        service(
+            "extip",
+            "web",
+            &json!({
+                "type": "ClusterIP", "externalIPs": ["203.0.113.10"],
+                "ports": [{"name": "http", "port": 8086, "targetPort": "http"}],
+            }),
+        ),
+        json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "elsewhere", "namespace": "default"},
+            "spec": {"type": "ExternalName", "externalName": "db.example.com"},
+        }),
+    ]
 }
 
 /// The pods of the Deployment, and the ids of their containers.
@@ -280,6 +361,140 @@ fn a_pod_that_listens_elsewhere_is_told_with_what_it_listens_on() -> Test {
             ensure!(found["fix"]["text"].as_str().is_some_and(|f| f.contains(fix)), "{found}");
         }
     }
+    Ok(())
+}
+
+#[test]
+fn why_a_service_leads_to_nobody_is_named() -> Test {
+    lab::kube_or_skip!();
+    let node = node()?;
+    let selects = "no pod in namespace default has the labels of its selector: app=nobody";
+    for (port, says) in [
+        ("30081", &[selects][..]),
+        (
+            "30101",
+            &[
+                "default/crash is not ready (container main: CrashLoopBackOff, exit code 1",
+                "restart",
+            ],
+        ),
+        ("30102", &["default/pull is not ready (container main: ", "ImagePull", "missing:9"]),
+        ("30103", &["default/pending is on no node: 0/1 nodes are available"]),
+        ("30104", &["its readiness probe has not succeeded: HTTP GET :8081/healthz"]),
+        (
+            "30105",
+            &["targetPort is metrics, a name that no port of its pods has: they declare http 8080"],
+        ),
+    ] {
+        node.wait(says[0], |node| {
+            let run = node.cluster().whereis(&[&format!("{port}/tcp")])?;
+            let findings = run.answer()?["findings"].as_array().context("no findings")?.clone();
+            let causes = findings.iter().filter_map(|finding| finding["cause"].as_str());
+            let told = |cause: &str| says.iter().all(|part| cause.contains(part));
+            ensure!(causes.clone().any(told), "{port}: {findings:?}");
+            let all = run.answer()?["reachable"].as_array().context("no reachability")?.clone();
+            ensure!(!all.is_empty() && all.iter().all(|one| one["reachable"] == false), "{all:?}");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_port_forward_leads_to_the_pods_that_it_may_have_chosen() -> Test {
+    lab::kube_or_skip!();
+    let node = node()?;
+    let (cluster, host) = (node.cluster(), node.lab().host());
+    let web: BTreeSet<String> = replicas(node)?.into_iter().map(|(name, _)| name).collect();
+    let one = BTreeSet::from(["several".to_owned()]);
+    let mut kept = Vec::new();
+    for (object, ports, inner, wanted) in [
+        ("svc/web", "18080:80", "0.0.0.0:8080/tcp", &web),
+        ("deploy/web", "18081:8080", "0.0.0.0:8080/tcp", &web),
+        ("pod/several", "18082:8091", "0.0.0.0:8091/tcp", &one),
+    ] {
+        kept.push(cluster.start_kubectl(&["port-forward", object, ports])?);
+        let port = ports.split(':').next().unwrap_or_default();
+        node.wait(object, |_| {
+            let run = cluster.whereis(&[&format!("127.0.0.1:{port}")])?;
+            run.is_found()?;
+            let paths = run.paths()?;
+            let names = paths.iter().filter_map(|path| path.end()["pod"]["name"].as_str());
+            let names: BTreeSet<String> = names.map(str::to_owned).collect();
+            ensure!(names == *wanted, "{object}: {names:?}: {}", run.stdout);
+            for path in &paths {
+                let steps = path.steps();
+                let last = format!("listener {inner}");
+                ensure!(steps.len() == 3 && steps.last() == Some(&last), "{steps:?}");
+                ensure!(path.end()["cluster"]["name"] == "lab", "{}", path.end());
+            }
+            let all = run.answer()?["reachable"].as_array().context("no reachability")?;
+            let loopback = all.iter().find(|one| one["from"] == "loopback");
+            ensure!(loopback.is_some_and(|one| one["reachable"] == true), "{all:?}");
+            Ok(())
+        })?;
+    }
+    // Its arguments alone are no connection to an API.
+    let claims = ["kubectl", "port-forward", "svc/web", "18083:80"];
+    let _other = node.lab().listen_like(host, "tcp 127.0.0.1:18083", &claims)?;
+    let run = cluster.whereis(&["127.0.0.1:18083"])?;
+    let path = run.path_in(host)?;
+    ensure!(path.ending() == "elsewhere" && path.end()["pod"].is_null(), "{}", path.0);
+    Ok(())
+}
+
+#[test]
+fn a_health_check_port_is_that_of_its_service() -> Test {
+    lab::kube_or_skip!();
+    let node = node()?;
+    let run = node.cluster().whereis(&["30341/tcp"])?;
+    let path = run.path_in(node.lab().host())?;
+    let end = path.end();
+    ensure!(end["process"]["name"] == "kube-proxy" && end["service"]["name"] == "lblocal", "{end}");
+    // With and without the API: it is no port that kube-proxy only holds.
+    for run in both_ways(node, "30341/tcp")? {
+        let all = run.answer()?["reachable"].as_array().context("no reachability")?;
+        ensure!(!all.is_empty() && all.iter().all(|one| one["reachable"] == true), "{all:?}");
+    }
+    let run = node.cluster().whereis(&["--service", "default/lblocal"])?;
+    for text in ["30341/tcp", "30112/tcp", "203.0.113.22:8084/tcp"] {
+        ensure!(run.stdout.contains(text), "{text} is not in {}", run.stdout);
+    }
+    let list = node.cluster().whereis(&["list"])?;
+    let rows = list.json["listeners"].as_array().context("no rows")?;
+    let row = rows.iter().find(|row| row["port"] == 30341).context("no row")?;
+    ensure!(row["taken_by"].is_null(), "{row}");
+    Ok(())
+}
+
+#[test]
+fn ports_that_only_addresses_of_services_have_are_found() -> Test {
+    lab::kube_or_skip!();
+    let node = node()?;
+    let cluster = node.cluster();
+    let list = cluster.whereis(&["list"])?;
+    let rows = list.json["listeners"].as_array().context("no rows")?;
+    for (name, address, port) in [
+        ("extip", "203.0.113.10", 8086),
+        ("lblocal", "203.0.113.22", 8084),
+        ("lbranges", "203.0.113.21", 8085),
+    ] {
+        let run = cluster.whereis(&[&format!("{port}/tcp")])?;
+        run.is_found()?;
+        let paths = run.paths()?;
+        let at = |path: &View<'_>| {
+            path.hops().first().is_some_and(|hop| hop["address"] == address)
+                && path.end()["service"]["name"] == name
+        };
+        ensure!(paths.iter().any(at), "{address}:{port}: {}", run.stdout);
+        let row = |row: &&Value| row["port"] == port && row["address"] == address;
+        let row = rows.iter().find(row).with_context(|| format!("no row {address}:{port}"))?;
+        ensure!(row["service"]["name"] == name, "{row}");
+        let run = cluster.whereis(&["--service", &format!("default/{name}")])?;
+        ensure!(run.stdout.contains(&format!("{address}:{port}/tcp")), "{}", run.stdout);
+    }
+    let run = cluster.whereis(&["--service", "default/elsewhere"])?;
+    ensure!(run.stdout.contains("its name stands for db.example.com"), "{}", run.stdout);
     Ok(())
 }
 

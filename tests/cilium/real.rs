@@ -336,14 +336,14 @@ fn ports_of_services_are_found_by_port_and_listed_once() -> Test {
             .collect()
     };
     for (port, rows) in [
-        (30995, ("tcp", "0.0.0.0")),
-        (30525, ("tcp", "0.0.0.0")),
-        (30053, ("udp", "0.0.0.0")),
-        (18081, ("tcp", "127.0.0.1")),
-        (8082, ("tcp", "203.0.113.10")),
-        (8083, ("tcp", "203.0.113.20")),
+        (30995, &[("tcp", "0.0.0.0")][..]),
+        (30525, &[("tcp", "0.0.0.0")]),
+        (30053, &[("udp", "0.0.0.0")]),
+        (18081, &[("tcp", "127.0.0.1")]),
+        (8082, &[("tcp", "203.0.113.10")]),
+        (8083, &[("tcp", "203.0.113.20")]),
     ] {
-        ensure!(of(port) == [rows], "{port}: {:?}", of(port));
+        ensure!(of(port) == rows, "{port}: {:?}", of(port));
     }
     // Connections that Cilium tracks are not said to be none.
     let run = node.ask(&["--flows", "30520/tcp"])?;

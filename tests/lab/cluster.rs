@@ -258,6 +258,19 @@ impl Cluster {
         self.control.kubectl(&self.lab, args)
     }
 
+    /// Starts kubectl as the administrator: for what goes on, as `port-forward` does.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn start_kubectl(&self, args: &[&str]) -> Result<Proc> {
+        let kubectl = program("kubectl")?;
+        let kubeconfig = format!("--kubeconfig={}", self.kubeconfig().display());
+        let mut argv = vec![kubectl.to_str().context("path of kubectl")?];
+        argv.extend(args);
+        argv.push(&kubeconfig);
+        self.lab.spawn(self.lab.host(), &argv)
+    }
+
     /// Makes or changes objects.
     ///
     /// # Errors

@@ -107,6 +107,25 @@ impl Mounts {
         checked(Command::new(program).args(before).arg(helper()?).args(args)).map(drop)
     }
 
+    /// Starts a process with this name in there, in a network namespace of the lab, which tells
+    /// everybody at a socket what is in a file.
+    ///
+    /// # Errors
+    /// When it does not listen.
+    pub fn teller(
+        &self,
+        lab: &Lab,
+        netns: &Netns,
+        (name, socket): (&str, &str),
+        file: &std::path::Path,
+    ) -> Result<Proc> {
+        let mut argv = self.door();
+        argv.extend([helper()?.display().to_string(), "tell".to_owned(), name.to_owned()]);
+        argv.extend([socket.to_owned(), file.display().to_string()]);
+        let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
+        Proc::wait_ready(lab.command(netns, &argv)?)
+    }
+
     /// What is at a path in there, as it is called outside.
     pub fn seen_from_outside(&self, path: &str) -> std::path::PathBuf {
         format!("/proc/{}/root{path}", self.keeper.pid).into()

@@ -89,6 +89,13 @@ pub enum KubeWish {
     PodsAt(IpAddr),
     /// The Pods on a node.
     PodsOn(String),
+    /// The Pods of a namespace with these labels, at least.
+    PodsWith {
+        /// The Kubernetes namespace.
+        namespace: String,
+        /// The labels; with none it would be all Pods, and is not asked.
+        labels: BTreeMap<String, String>,
+    },
     /// Every Node.
     Nodes,
     /// One Node.
@@ -141,6 +148,9 @@ pub struct KubeService {
     /// Which pods it selects; empty for one without a selector, whose endpoints somebody
     /// else makes.
     pub selector: BTreeMap<String, String>,
+    /// The name that one of type ExternalName stands for. Untrusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_name: Option<String>,
 }
 
 /// The types of Service.
@@ -155,6 +165,11 @@ pub enum ServiceKind {
 }
 
 impl ServiceKind {
+    /// Whether it is a name only, without an address or port.
+    pub fn is_name(self) -> bool {
+        self == Self::ExternalName
+    }
+
     /// The name as Kubernetes writes it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -245,6 +260,9 @@ pub struct KubePod {
     pub owner: Option<String>,
     /// Its containers, of every sort.
     pub containers: Vec<KubeContainer>,
+    /// Why it is on no node, in the scheduler's words. Untrusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unscheduled: Option<String>,
 }
 
 /// A container of a Pod.
@@ -274,6 +292,9 @@ pub struct KubeContainer {
     /// How often it was started again.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub restarts: u32,
+    /// What is asked whether it is ready: `HTTP GET :8080/healthz`. Untrusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<String>,
 }
 
 fn is_zero(number: &u32) -> bool {

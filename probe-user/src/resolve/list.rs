@@ -95,7 +95,7 @@ fn rows(facts: &Facts<'_>, sockets: Vec<Socket>) -> Vec<ListRow> {
                         published::name(facts, place, None, &mut end);
                     }
                 }
-            } else if reserved::may_be(&end) {
+            } else if reserved::may_be(&end) && !reserved::is_of_kube_proxy(&end.processes) {
                 let mut marked = (*end).clone();
                 reserved::mark(facts, &socket, &mut marked);
                 end = Rc::new(marked);

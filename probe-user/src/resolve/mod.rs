@@ -163,11 +163,14 @@ fn answer_from(facts: &Facts<'_>, query: &Query, wanted: &dyn Fn(&Path) -> bool)
     kube::complete(&joined, &paths, &mut reach);
     let would = published::would(facts, query, &paths);
     let mut findings = health::check(facts, &paths, &mut reach);
-    findings.extend(beside::check(facts, query, &paths));
+    let beside = beside::check(facts, query, &paths);
+    let is_said = !beside.is_empty();
+    findings.extend(beside);
     reserved::fold(&mut paths);
     findings.extend(would);
     findings.extend(bind::refusers(facts, query, &paths));
     findings.extend(joined.findings.iter().cloned());
+    findings.extend(joined.unserved.iter().filter(|_| !is_said).cloned());
     let drops = health::drops(facts, &paths);
     turn::complete(facts, &mut paths);
     let mut gaps = facts.gaps();

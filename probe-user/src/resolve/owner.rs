@@ -95,16 +95,16 @@ fn owned(facts: &Facts<'_>, socket: &Socket, chain: &[ContainerRef], group: Vec<
         }
     }
     if is_node_port(socket, &processes) {
-        end.why = Some(
-            "kube-proxy before Kubernetes 1.24 holds the port of a NodePort service so that nobody else takes it; \
-             packets go by its NAT rules to the service's pods before they get to this socket"
-                .to_owned(),
-        );
+        end.why = Some(HOLDS_NODE_PORT.to_owned());
     }
     end.processes = processes;
     name(&mut end);
     end
 }
+
+/// Why kube-proxy listens at the port of a Service.
+pub(super) const HOLDS_NODE_PORT: &str = "kube-proxy before Kubernetes 1.24 holds the port of a NodePort service so \
+    that nobody else takes it; packets go by its NAT rules to the service's pods before they get to this socket";
 
 /// Pod and cluster from the containers.
 fn name(end: &mut End) {

@@ -4,34 +4,92 @@
 //! such sockets beside the rules that take the port. What lands on one all the same gets a
 //! connection of the kernel's, and no answer.
 
+use std::net::IpAddr;
+
+use whereis_port_rules::ports;
+
 use super::facts::{Facts, container_name};
 use super::forward::is_its_program;
+use super::from_node::{self, FromNode};
 use super::owner;
+use super::path;
 use super::published;
 use crate::model::{
-    Container, ContainerRef, End, Evidence, EvidenceSource, HopKind, Path, Process, RUNTIMES,
-    Runtime, Socket, StopKind,
+    Container, ContainerRef, End, Evidence, EvidenceSource, Frontend, HopKind, Path, Process,
+    RUNTIMES, Runtime, Socket, StopKind,
 };
 
 /// Says of an end that it only reserves the port, if it is so, and for which container.
 pub(super) fn mark(facts: &Facts<'_>, socket: &Socket, end: &mut End) {
+    if is_of_kube_proxy(&end.processes) {
+        mark_node_port(socket, end, is_taken(facts, socket));
+        return;
+    }
     let Some(reserved) = of(facts, socket, &end.processes) else { return };
     end.stop = Some(StopKind::Reserved);
-    let whom = match reserved {
-        For::NodePort => "a NodePort service".to_owned(),
-        For::Container(container, evidence) => {
-            let name = container_name(&container);
-            end.evidence.push(evidence);
-            end.pod.clone_from(&container.pod);
-            end.cluster = container.cluster();
-            end.containers = vec![*container];
-            format!("container {name}")
-        }
-    };
+    let (container, evidence) = reserved;
+    let name = container_name(&container);
+    end.evidence.push(evidence);
+    end.pod.clone_from(&container.pod);
+    end.cluster = container.cluster();
+    end.containers = vec![*container];
+    say(end, &format!("container {name}"));
+}
+
+fn say(end: &mut End, whom: &str) {
     let said = end.why.take().map_or_else(String::new, |why| format!("; {why}"));
     end.why = Some(format!(
         "accepted by the kernel, never answered: the port is only reserved for {whom}{said}"
     ));
+}
+
+/// Whether kube-proxy holds a socket, and nobody else. A name decides nothing alone: the program
+/// is root's.
+pub(super) fn is_of_kube_proxy(processes: &[Process]) -> bool {
+    !processes.is_empty() && processes.iter().all(|p| is(p, "kube-proxy"))
+}
+
+/// Says of a socket of kube-proxy what it is there for: what rules take it only reserves.
+/// `None` where it is not known what rules do with the port.
+pub(super) fn mark_node_port(socket: &Socket, end: &mut End, is_taken: Option<bool>) {
+    match is_taken {
+        Some(true) => {
+            end.stop = Some(StopKind::Reserved);
+            end.why = Some(owner::HOLDS_NODE_PORT.to_owned());
+            let is_node_port = owner::may_be_node_port(socket);
+            say(end, if is_node_port { "a NodePort service" } else { "a Service" });
+        }
+        Some(false) if owner::is_node_port(socket, &end.processes) => {
+            let why = "no rule takes this port: kube-proxy itself answers here, to load balancers that check \
+                       whether this node has an endpoint of a Service";
+            end.why = Some(why.to_owned());
+        }
+        _ => {}
+    }
+}
+
+/// Whether rules or a balancer take or refuse the port of a socket, before anything gets to it.
+fn is_taken(facts: &Facts<'_>, socket: &Socket) -> Option<bool> {
+    let (netns, proto, port) = (socket.netns, socket.proto, socket.port.0);
+    let at = |address: IpAddr| socket.address.is_unspecified() || socket.address == address;
+    let frontends = facts.take(facts.world.frontends(&[netns]));
+    let balances = |f: &Frontend| {
+        f.port == port
+            && f.proto.is_none_or(|number| number == proto.number())
+            && f.address.is_some_and(at)
+    };
+    if frontends.iter().any(balances) {
+        return Some(true);
+    }
+    let ruleset = path::ruleset(facts, netns)?;
+    let here = from_node::here(facts, netns);
+    let found = ports::taken_of(&FromNode::new(facts, netns), &ruleset, &here, proto, port);
+    let takes = |taken: &ports::Taken| taken.address.is_none_or(at);
+    match found.ports.iter().any(takes) {
+        true => Some(true),
+        // One that takes nearly all ports was not made for this one.
+        false => (found.unclear.is_none() && found.many.is_empty()).then_some(false),
+    }
 }
 
 /// Whether such an end may be one, for lists of thousands.
@@ -41,23 +99,19 @@ pub(super) fn may_be(end: &End) -> bool {
     end.processes.first().is_some_and(|process| may(&process.comm))
 }
 
-/// Whom a port is reserved for.
-enum For {
-    NodePort,
-    Container(Box<Container>, Evidence),
+fn is(process: &Process, name: &str) -> bool {
+    process.comm == name && !process.own_word && is_its_program(process)
 }
 
-/// Whether whoever holds the socket never accepts. A name decides nothing alone: the program is
-/// root's, and a container has to be the holder's.
-fn of(facts: &Facts<'_>, socket: &Socket, processes: &[Process]) -> Option<For> {
+/// The container that a port is reserved for, if whoever holds the socket never accepts: its
+/// program is root's, and the container is the holder's.
+fn of(
+    facts: &Facts<'_>,
+    socket: &Socket,
+    processes: &[Process],
+) -> Option<(Box<Container>, Evidence)> {
     let first = processes.first()?;
-    let all = |name: &str| {
-        let is = |p: &Process| p.comm == name && !p.own_word && is_its_program(p);
-        processes.iter().all(is)
-    };
-    if owner::is_node_port(socket, processes) && all("kube-proxy") {
-        return Some(For::NodePort);
-    }
+    let all = |name: &str| processes.iter().all(|process| is(process, name));
     if all("conmon") {
         let at = first.cmdline.iter().position(|a| a == "-c" || a == "--cid")?;
         let id = first.cmdline.get(at + 1)?;
@@ -73,7 +127,7 @@ fn of(facts: &Facts<'_>, socket: &Socket, processes: &[Process]) -> Option<For> 
         });
         let detail = format!("pid {}: conmon of container {}", first.pid, short(id));
         let evidence = Evidence::new(EvidenceSource::CommandLine, detail);
-        return Some(For::Container(Box::new(container), evidence));
+        return Some((Box::new(container), evidence));
     }
     if all("dockerd") {
         let known = facts.take(facts.world.containers());
@@ -86,7 +140,7 @@ fn of(facts: &Facts<'_>, socket: &Socket, processes: &[Process]) -> Option<For> 
         // Its own API and a swarm's ports are served.
         let (container, port) = found?;
         let evidence = published::evidence(container, port);
-        return Some(For::Container(Box::new(container.clone()), evidence));
+        return Some((Box::new(container.clone()), evidence));
     }
     None
 }

@@ -83,7 +83,7 @@ pub fn reverse(node: &dyn Node, subject: &Subject) -> Vec<Answer> {
             held: Vec::new(),
             more_held: 0,
             reach: Vec::new(),
-            findings: Vec::new(),
+            findings: known.findings.clone(),
             flows: None,
             gaps,
         });

@@ -71,6 +71,7 @@ pub fn answer_for(node: &dyn Node, query: &Query, name: &SenderName) -> Result<A
     let mut reach = reach::of_sender(&facts, &entries, asked);
     let mut findings = health::check(&facts, &paths, &mut reach);
     findings.extend(joined.findings);
+    findings.extend(joined.unserved);
     let verdict = if reach.iter().any(|r| r.reachable == Some(true)) {
         Verdict::Found
     } else if reach.iter().any(|r| r.reachable.is_none()) || reach.is_empty() {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::facts::{Facts, container_name};
 use super::forward::{self, Forward, Target};
+use super::kube;
 use super::observed::{self, Seen, Way};
 use super::owner;
 use super::path::{self, To};
@@ -147,6 +148,12 @@ fn through(
     visited: &mut Visited,
 ) -> Vec<Path> {
     let from = process.netns.unwrap_or(socket.netns);
+    let api = match &forward.target {
+        Target::Kubernetes { context, .. } | Target::KubernetesApi { context } => {
+            kube::connected(facts, process, context.as_deref())
+        }
+        _ => None,
+    };
     let lead = relay::of(facts, socket, process, forward);
     let (endpoint, proto, place) = match &lead {
         Some(lead) => (lead.endpoint(), lead.proto, Some(lead.place)),
@@ -167,6 +174,13 @@ fn through(
         let detail = format!("pid {} runs a program that is not root's: its own word", process.pid);
         hop.evidence.push(Evidence::new(EvidenceSource::Process, detail));
     }
+    if let Some(api) = &api {
+        hop.evidence.push(api.evidence.clone());
+        let paths = through_api(facts, &hop, (process, from), forward, api, visited);
+        if !paths.is_empty() {
+            return paths;
+        }
+    }
     if matches!(forward.target, Target::Address(..) | Target::InNetns(..) | Target::Host(..)) {
         observed::confirm(&mut hop, seen);
     }
@@ -183,6 +197,7 @@ fn through(
             }
         }
         end.why = Some(why);
+        end.cluster = end.cluster.or(api.map(|api| api.cluster()));
         return vec![Path { hops: vec![hop], end, ..Path::default() }];
     };
     let mut paths = arrive(facts, (place, Some(process.pid)), address, port, proto, visited);
@@ -212,6 +227,72 @@ fn through(
     }
     lead_by(hop, &mut paths);
     paths
+}
+
+/// What comes after kubectl, whose connection tells of which cluster the API is: that API, or
+/// the pods of which it chose one. Nothing where it is not known which these are.
+fn through_api(
+    facts: &Facts<'_>,
+    hop: &Hop,
+    (process, from): (&Process, NetnsId),
+    forward: &Forward,
+    api: &kube::Connected,
+    visited: &mut Visited,
+) -> Vec<Path> {
+    let Target::Kubernetes { object, namespace, port, .. } = &forward.target else {
+        let (address, port) = (api.to.ip(), Port(api.to.port()));
+        let endpoint = Endpoint { address: Some(address), name: None, port: Some(port) };
+        let by = (from, Some(process.pid));
+        let mut paths = arrive(facts, by, address, port, Proto::Tcp, visited);
+        lead_by(Hop { endpoint, ..hop.clone() }, &mut paths);
+        return paths;
+    };
+    let Some(chosen) = kube::chosen(facts, api, object, namespace.as_deref(), port) else {
+        return Vec::new();
+    };
+    let mut paths = Vec::new();
+    for pod in &chosen.pods {
+        let mut tails = match pod.netns {
+            Some(netns) => in_pod(facts, netns, pod.port, visited),
+            None => {
+                let node = pod.node.as_deref().unwrap_or("another node");
+                let why = format!("pod {} is on node {node}", pod.name);
+                let of = crate::model::Pod {
+                    namespace: Some(pod.name.namespace.clone()),
+                    name: Some(pod.name.name.clone()),
+                    node: pod.node.clone(),
+                    ..crate::model::Pod::default()
+                };
+                let end = End { ending: Ending::Elsewhere, why: Some(why), ..End::default() };
+                vec![Path { end: End { pod: Some(of), ..end }, ..Path::default() }]
+            }
+        };
+        for tail in &mut tails {
+            tail.end.service.clone_from(&chosen.service);
+            tail.end.cluster = tail.end.cluster.take().or_else(|| Some(api.cluster()));
+        }
+        let name = Some(format!("pod/{}", pod.name.name));
+        let mut hop =
+            Hop { endpoint: Endpoint { address: None, name, port: Some(pod.port) }, ..hop.clone() };
+        if chosen.total > 1 {
+            hop.detail.push_str(&format!(" to {object}: one of {} pods", chosen.total));
+        }
+        lead_by(hop, &mut tails);
+        paths.extend(tails);
+    }
+    paths
+}
+
+/// What takes a connection from inside of a pod to its own loopback, where runtimes connect
+/// for the API.
+fn in_pod(facts: &Facts<'_>, netns: NetnsId, port: Port, visited: &mut Visited) -> Vec<Path> {
+    for ipv6 in [false, true] {
+        let sockets = at_address(facts, netns, path::loopback(ipv6), port, Proto::Tcp);
+        if let Some(socket) = sockets.first() {
+            return follow(facts, socket, visited);
+        }
+    }
+    vec![nothing(facts, netns, path::loopback(false), port, Proto::Tcp, false)]
 }
 
 /// What comes after a forwarder into a namespace that can't be entered, where its sockets can
@@ -342,6 +423,11 @@ fn elsewhere(target: &Target) -> String {
             let context = context.as_ref().map_or_else(String::new, |c| format!(" of context {c}"));
             format!("through the Kubernetes API{context} to {object}")
         }
+        Target::KubernetesApi { context } => match context {
+            Some(context) => format!("to the Kubernetes API of context {context}"),
+            None => "to the Kubernetes API of a kubeconfig context; no connection is open that would tell which"
+                .to_owned(),
+        },
         Target::Unix(path) => format!("to the unix socket {path}"),
         Target::Remote { via, .. } => format!("resolved and connected by {via}"),
         Target::Machine(_, _, what) => format!("inside a virtual machine: {what}"),

@@ -15,6 +15,7 @@
 //! lab-helper stretch NAME BYTES
 //! lab-helper binds COUNT DIR
 //! lab-helper silent DIR COUNT
+//! lab-helper tell   NAME SOCKET FILE
 //! lab-helper reap   NAME
 //! ```
 
@@ -53,6 +54,7 @@ fn main() -> Result<()> {
         "stretch" => hostile::stretch(rest),
         "binds" => hostile::binds(rest),
         "silent" => silent::silent(rest),
+        "tell" => silent::tell(rest),
         "reap" => reap(rest),
         other => bail!("unknown command {other:?}"),
     }

@@ -102,14 +102,35 @@ const MAX_PORTS: usize = 1024;
 /// Every port of this namespace's addresses that rules translate, redirect or refuse
 /// for want of a backend. In the order of port, protocol and address.
 pub fn taken(source: &dyn Source, ruleset: &Ruleset, here: &Here) -> Found {
-    let mut search =
-        Search { source, ruleset, here, kept: BTreeMap::new(), found: Found::default() };
+    every(source, ruleset, here, &Proto::ALL, (1, u16::MAX))
+}
+
+/// The same of one port alone.
+pub fn taken_of(
+    source: &dyn Source,
+    ruleset: &Ruleset,
+    here: &Here,
+    proto: Proto,
+    port: u16,
+) -> Found {
+    every(source, ruleset, here, &[proto], (port, port))
+}
+
+fn every(
+    source: &dyn Source,
+    ruleset: &Ruleset,
+    here: &Here,
+    protos: &[Proto],
+    ports: (u16, u16),
+) -> Found {
+    let found = Found::default();
+    let mut search = Search { source, ruleset, here, ports, kept: BTreeMap::new(), found };
     for ipv6 in [false, true] {
         let takes = |chain: &&BaseChain| chain.id.table.family.takes(ipv6);
         if ruleset.base_chains.iter().any(|chain| takes(&chain)) {
-            for proto in Proto::ALL {
-                search.try_others(proto, ipv6);
-                search.try_own(proto, ipv6);
+            for proto in protos {
+                search.try_others(*proto, ipv6);
+                search.try_own(*proto, ipv6);
             }
         }
     }
@@ -128,43 +149,31 @@ pub fn addresses(
     proto: Proto,
     port: u16,
 ) -> Vec<IpAddr> {
+    let found = at_others(source, ruleset, here, &[proto], (port, port));
+    found.ports.into_iter().filter_map(|taken| taken.address).take(ADDRESSES).collect()
+}
+
+/// Every port of addresses that are not the namespace's which rules translate: those of
+/// services. Whole networks are none. In the order of port, protocol and address.
+pub fn services(source: &dyn Source, ruleset: &Ruleset, here: &Here) -> Found {
+    at_others(source, ruleset, here, &Proto::ALL, (1, u16::MAX))
+}
+
+fn at_others(
+    source: &dyn Source,
+    ruleset: &Ruleset,
+    here: &Here,
+    protos: &[Proto],
+    ports: (u16, u16),
+) -> Found {
     let found = Found::default();
-    let search = Search { source, ruleset, here, kept: BTreeMap::new(), found };
-    let mut all = BTreeSet::new();
+    let mut search = Search { source, ruleset, here, ports, kept: BTreeMap::new(), found };
     for ipv6 in [false, true] {
-        let is_one = |a: &&IpAddr| a.is_ipv6() == ipv6;
-        let Some(own) = here.addresses.iter().find(is_one) else { continue };
-        let every = if ipv6 { u128::MAX } else { u128::from(u32::MAX) };
-        let local = here.addresses.iter().filter(is_one).map(|a| (number(*a), number(*a)));
-        let local = Ranges::new(local.chain([loopback(ipv6).1]));
-        let (_, others) = Ranges::new([(0, every)]).split(&local);
-        let one = Ranges::ports([(port, port)]);
-        let packet = search.packet(proto, *own, others, Arc::clone(&here.devices)).with_ports(one);
-        let mine = Packet { source: Sender::Address(*own), ..packet.clone() };
-        let theirs =
-            here.devices.first().map(|device| Packet { iif: Some(device.clone()), ..packet });
-        let ways = theirs.map(|theirs| (Hook::Prerouting, theirs));
-        for (hook, mut packet) in ways.into_iter().chain([(Hook::Output, mine)]) {
-            if let Some(wide) = packet.wide.as_mut().map(Arc::make_mut) {
-                wide.from_itself = false;
-                if hook == Hook::Output {
-                    wide.devices = Arc::default();
-                }
-            }
-            for outcome in traverse(source, ruleset, hook, packet).iter().filter(|o| is_taken(o)) {
-                let wide = outcome.packet.wide.as_ref();
-                let addresses = wide.map(|wide| &wide.addresses);
-                let few = addresses.filter(|all| all.len() <= MAX_PORTS as u128);
-                let numbers = few.into_iter().flat_map(Ranges::iter);
-                all.extend(
-                    numbers
-                        .filter_map(|n| address(n, ipv6))
-                        .take(ADDRESSES.saturating_sub(all.len())),
-                );
-            }
+        for proto in protos {
+            search.try_services(*proto, ipv6);
         }
     }
-    all.into_iter().collect()
+    search.finish()
 }
 
 /// A port, protocol, address and IP version.
@@ -181,6 +190,8 @@ struct Search<'a> {
     source: &'a dyn Source,
     ruleset: &'a Ruleset,
     here: &'a Here,
+    /// The first and the last port that are asked for.
+    ports: (u16, u16),
     kept: BTreeMap<Key, Kept>,
     found: Found,
 }
@@ -221,17 +232,64 @@ impl Search<'_> {
         }
     }
 
+    /// Packets to all addresses but the namespace's, of its processes and of others.
+    fn try_services(&mut self, proto: Proto, ipv6: bool) {
+        let is_one = |a: &&IpAddr| a.is_ipv6() == ipv6;
+        let Some(own) = self.here.addresses.iter().find(is_one) else { return };
+        let every = if ipv6 { u128::MAX } else { u128::from(u32::MAX) };
+        let local = self.here.addresses.iter().filter(is_one).map(|a| (number(*a), number(*a)));
+        let local = Ranges::new(local.chain([loopback(ipv6).1]));
+        let (_, others) = Ranges::new([(0, every)]).split(&local);
+        let packet = self.packet(proto, *own, others, Arc::clone(&self.here.devices));
+        let mine = Packet { source: Sender::Address(*own), ..packet.clone() };
+        let theirs =
+            self.here.devices.first().map(|device| Packet { iif: Some(device.clone()), ..packet });
+        let ways = theirs.map(|theirs| (Hook::Prerouting, theirs));
+        for (hook, mut packet) in ways.into_iter().chain([(Hook::Output, mine)]) {
+            if let Some(wide) = packet.wide.as_mut().map(Arc::make_mut) {
+                wide.from_itself = false;
+                if hook == Hook::Output {
+                    wide.devices = Arc::default();
+                }
+            }
+            for outcome in traverse(self.source, self.ruleset, hook, packet) {
+                if is_taken(&outcome) {
+                    self.add_service(hook, &outcome, ipv6);
+                }
+            }
+        }
+    }
+
+    fn add_service(&mut self, pass: Hook, outcome: &Outcome, ipv6: bool) {
+        let packet = &outcome.packet;
+        let Some(wide) = &packet.wide else { return };
+        let most = MAX_PORTS as u128;
+        if wide.addresses.len() > most || wide.ports.len() > most {
+            return;
+        }
+        let meaning = dialect::meaning(&outcome.trail);
+        for address in wide.addresses.iter().filter_map(|n| address(n, ipv6)) {
+            for port in wide.ports.iter().filter_map(|port| u16::try_from(port).ok()) {
+                if !self.source.spend(1) {
+                    return;
+                }
+                let target = Some(target(packet, wide, port));
+                self.keep((port, packet.proto, Some(address), ipv6), pass, target, &meaning);
+            }
+        }
+    }
+
     /// The namespace's addresses of an IP version, without loopback's.
     fn own(&self, ipv6: bool) -> Vec<IpAddr> {
         let is_own = |a: &&IpAddr| a.is_ipv6() == ipv6 && !a.is_loopback();
         self.here.addresses.iter().filter(is_own).copied().collect()
     }
 
-    /// To every port of some addresses: of others by devices, without any by processes of
+    /// To every port that is asked for of some addresses: of others by devices, without any by processes of
     /// the namespace.
     fn packet(&self, proto: Proto, to: IpAddr, all: Ranges, devices: Arc<[Nic]>) -> Packet {
         let wide = Wide {
-            ports: Ranges::ports([(1, u16::MAX)]),
+            ports: Ranges::ports([self.ports]),
             addresses: all.clone(),
             from_itself: devices.is_empty(),
             devices,
@@ -239,8 +297,8 @@ impl Search<'_> {
             same_address: true,
             tproxy_port: false,
         };
-        let mut packet =
-            Packet::new(self.here.netns, proto, Sender::Elsewhere, SocketAddr::new(to, 1));
+        let first = SocketAddr::new(to, self.ports.0);
+        let mut packet = Packet::new(self.here.netns, proto, Sender::Elsewhere, first);
         packet.wide = Some(Arc::new(wide));
         // One of them stands for all.
         packet.with_addresses(all)

@@ -46,7 +46,11 @@ pub(super) fn answer(
             // The pods of other nodes were not listed.
             (!pods.is_empty()).then(|| of(KubeObjects { pods, ..KubeObjects::default() }))
         }
-        KubeWish::Services | KubeWish::Endpoints(_) | KubeWish::PodsOn(_) | KubeWish::Nodes => None,
+        KubeWish::Services
+        | KubeWish::Endpoints(_)
+        | KubeWish::PodsOn(_)
+        | KubeWish::PodsWith { .. }
+        | KubeWish::Nodes => None,
     }
 }
 
@@ -77,6 +81,7 @@ mod tests {
             health_check_node_port: None,
             ports: Vec::new(),
             selector: std::collections::BTreeMap::new(),
+            external_name: None,
         }
     }
 
@@ -92,6 +97,7 @@ mod tests {
             labels: std::collections::BTreeMap::new(),
             owner: None,
             containers: Vec::new(),
+            unscheduled: None,
         }
     }
 

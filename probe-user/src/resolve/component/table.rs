@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use super::arguments::Arguments;
-use crate::model::{End, Proto};
+use crate::model::{End, Proto, StopKind};
 
 type Role = (&'static str, &'static str);
 
@@ -89,6 +89,8 @@ pub(super) fn role(
                 Some(("kube-proxy", "metrics of kube-proxy"))
             } else if arguments.names("healthz-bind-address", port, 10256) {
                 Some(("kube-proxy", "health of kube-proxy, for load balancers"))
+            } else if end.stop == Some(StopKind::Reserved) {
+                Some(("kube-proxy", "holds the port of a Service"))
             } else if super::super::owner::NODE_PORTS.contains(&port) {
                 Some(("kube-proxy", "holds a NodePort, or is a Service's health check"))
             } else {

@@ -1,6 +1,6 @@
-//! `kubectl port-forward`, also as run by `cilium hubble port-forward`.
+//! `kubectl port-forward`, also as run by `cilium hubble port-forward`, and `kubectl proxy`.
 
-use crate::model::Port;
+use crate::model::{LOOPBACK4, Port};
 
 use super::text::{self, Bind};
 use super::{Line, Mapping, Target, Word};
@@ -38,6 +38,19 @@ const VALUED: [&str; 29] = [
     "user",
 ];
 const VALUED_TOO: [&str; 3] = ["username", "v", "vmodule"];
+/// Those of `proxy`.
+const OF_PROXY: [&str; 10] = [
+    "accept-hosts",
+    "accept-paths",
+    "api-prefix",
+    "keepalive",
+    "port",
+    "reject-methods",
+    "reject-paths",
+    "unix-socket",
+    "www",
+    "www-prefix",
+];
 
 /// The kinds of object that have pods to forward to.
 const KINDS: [&str; 24] = [
@@ -82,6 +95,9 @@ pub(super) fn bundled(args: &[String]) -> Option<Line> {
 /// anywhere.
 pub(super) fn kubectl(args: &[String]) -> Option<Line> {
     let said = Said::from(args)?;
+    if said.positional.first() == Some(&"proxy") {
+        return proxy(args, &said);
+    }
     let [verb, object, ports @ ..] = said.positional.as_slice() else { return None };
     if *verb != "port-forward" || object.is_empty() || ports.is_empty() {
         return None;
@@ -142,6 +158,34 @@ pub(super) fn kubectl(args: &[String]) -> Option<Line> {
     Some(Line { kind: "kubectl port-forward", mappings, words })
 }
 
+/// `kubectl proxy [--address ADDRESS] [--port PORT]`, which speaks to the API for others.
+fn proxy(args: &[String], said: &Said<'_>) -> Option<Line> {
+    // With a socket of a path it has no port.
+    if said.socket {
+        return None;
+    }
+    let port = match said.port {
+        None => Some(Port(8001)),
+        Some("0") => None,
+        Some(port) => Some(text::port(port)?),
+    };
+    let bind = said.addresses.first().map_or(Bind::Ip(LOOPBACK4), |a| Bind::from(a));
+    let target = Target::KubernetesApi { context: said.context.map(str::to_owned) };
+    let mut words = vec![Word::keep("proxy")];
+    if let Some(context) = said.context {
+        words.extend([Word::keep("--context"), Word::name(context)]);
+    }
+    if let Some(address) = said.addresses.first() {
+        words.extend([Word::keep("--address"), Word::host(address)]);
+    }
+    if let Some(port) = said.port {
+        words.extend([Word::keep("--port"), Word::keep(port)]);
+    }
+    let quote = text::quote(args.iter().map(String::as_str));
+    let mappings = vec![Mapping::tcp(bind, port, target, quote)];
+    Some(Line { kind: "kubectl proxy", mappings, words })
+}
+
 /// The port's word again, with the name that may be in it marked as one.
 fn port_word(spec: &str, local: Option<Port>, remote: &str) -> Word {
     let mut word = Word::default();
@@ -159,6 +203,9 @@ struct Said<'a> {
     context: Option<&'a str>,
     addresses: Vec<&'a str>,
     positional: Vec<&'a str>,
+    /// Of `proxy` alone.
+    port: Option<&'a str>,
+    socket: bool,
 }
 
 impl<'a> Said<'a> {
@@ -181,7 +228,9 @@ impl<'a> Said<'a> {
                 let mut chars = flag.chars();
                 let name = match chars.next() {
                     Some('n') => "namespace",
-                    Some('s' | 'v') => "",
+                    Some('p') => "port",
+                    Some('u') => "unix-socket",
+                    Some('s' | 'v' | 'w') => "",
                     _ => continue,
                 };
                 let glued = chars.as_str();
@@ -196,6 +245,8 @@ impl<'a> Said<'a> {
             match name {
                 "namespace" => said.namespace = Some(value).filter(|v| !v.is_empty()),
                 "context" => said.context = Some(value).filter(|v| !v.is_empty()),
+                "port" => said.port = Some(value),
+                "unix-socket" => said.socket = true,
                 "address" => said.addresses.extend(value.split(',').filter(|a| !a.is_empty())),
                 _ => {}
             }
@@ -205,5 +256,5 @@ impl<'a> Said<'a> {
 }
 
 fn takes_value(flag: &str) -> bool {
-    VALUED.contains(&flag) || VALUED_TOO.contains(&flag)
+    VALUED.contains(&flag) || VALUED_TOO.contains(&flag) || OF_PROXY.contains(&flag)
 }

@@ -68,6 +68,11 @@ pub enum Target {
         /// The port, a number or a name.
         port: String,
     },
+    /// The API of a cluster itself: `kubectl proxy`.
+    KubernetesApi {
+        /// The context, when said.
+        context: Option<String>,
+    },
     /// A unix socket's path, with `@` in front for an abstract one.
     Unix(String),
     /// Through another machine: `ssh -L` resolves its target there.
@@ -278,6 +283,9 @@ impl Target {
                 let number = port.parse().ok().map(Port);
                 let name = if number.is_none() { format!("{name}:{port}") } else { name };
                 (named(name, number), Proto::Tcp)
+            }
+            Self::KubernetesApi { .. } => {
+                (named("the Kubernetes API".to_owned(), None), Proto::Tcp)
             }
             Self::Unix(path) => (named(format!("unix:{path}"), None), Proto::Tcp),
             Self::Remote { via, host, port } => {

@@ -19,6 +19,9 @@ fn show(forward: Option<&Forward>) -> String {
             namespace.as_deref().unwrap_or("-"),
             context.as_deref().unwrap_or("-")
         ),
+        Target::KubernetesApi { context } => {
+            format!("api of {}", context.as_deref().unwrap_or("-"))
+        }
         Target::Unix(path) => format!("unix {path}"),
         Target::Remote { via, host, port } => format!("{host}:{port} via {via}"),
         Target::Machine(port, proto, _) => {
@@ -233,10 +236,17 @@ fn kubectl() {
         "oc port-forward widget.example.com/a 8080:80",
         &[("tcp [::1]:8080", "widget.example.com/a 80 in - of -")],
     );
+    check(
+        "kubectl --context kind-a proxy --port=8002",
+        &[("tcp 127.0.0.1:8002", "api of kind-a"), ("tcp 127.0.0.1:8001", "no")],
+    );
+    check("kubectl proxy -p 0 --address 0.0.0.0", &[("tcp 0.0.0.0:41234", "api of -")]);
+    check("kubectl proxy", &[("tcp 127.0.0.1:8001", "api of -"), ("tcp [::1]:8001", "no")]);
     for line in [
         "kubectl",
         "kubectl get pods",
         "kubectl proxy --port=8001",
+        "kubectl proxy --unix-socket /run/k.sock",
         "kubectl port-forward",
         "kubectl port-forward svc/x",
         "kubectl port-forward svc/ 80:80",

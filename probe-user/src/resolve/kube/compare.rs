@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use super::super::few::{NAMED, few};
 use super::exposed::{self, At};
-use super::names::{is_of, pod_of, told};
-use super::{Cluster, is_everywhere, service_of};
+use super::names::{is_of, is_running, pod_of, told};
+use super::{Cluster, Joined, is_everywhere, service_of};
 use crate::model::{
     Advice, Command, ContainerSort, Ending, Evidence, EvidenceSource, Finding, FindingCode,
     FixKind, HopKind, KubeContainer, KubeEndpoint, KubeEndpoints, KubePod, KubeService,
@@ -19,7 +19,8 @@ pub(super) const KUBE_PROXY: &str = "see whether kube-proxy runs here, and its l
     kubectl -n kube-system get pods -o wide | grep kube-proxy";
 
 /// Compares what paths and API say of each Service.
-pub(super) fn add(cluster: &Cluster, query: &Query, paths: &[Path], findings: &mut Vec<Finding>) {
+pub(super) fn add(cluster: &Cluster, query: &Query, paths: &[Path], joined: &mut Joined) {
+    let findings = &mut joined.findings;
     for name in &cluster.absent {
         let of: Vec<&Path> = paths.iter().filter(|path| is_of(path, name)).collect();
         if !of.is_empty() {
@@ -31,9 +32,7 @@ pub(super) fn add(cluster: &Cluster, query: &Query, paths: &[Path], findings: &m
             of_service(cluster, service, query, paths, findings);
         }
     }
-    for path in paths {
-        findings.extend(unserved(cluster, path));
-    }
+    joined.unserved.extend(paths.iter().filter_map(|path| unserved(cluster, path)));
 }
 
 /// Whether the question is about a Service: a path leads there, it has the port on every node,
@@ -85,6 +84,21 @@ fn of_service(
             evidence: evidence(),
         });
         return;
+    }
+    for port in asked(service, query, paths) {
+        if !slices.iter().any(|slice| exposed::has(slice, port)) {
+            findings.push(Finding {
+                code: FindingCode::Kubernetes,
+                what: format!(
+                    "Service {} has no endpoint for its port {}",
+                    service.name,
+                    exposed::name(port)
+                ),
+                cause: Some(lacking(cluster, service, port)),
+                fix: Some(Advice::from(look(service)).of(FixKind::Inspect)),
+                evidence: evidence(),
+            });
+        }
     }
     let here: BTreeSet<&str> = cluster.site.nodes.iter().map(|node| node.name.as_str()).collect();
     let local = |e: &&&KubeEndpoint| e.node.as_deref().is_some_and(|node| here.contains(node));
@@ -159,6 +173,56 @@ fn of_service(
     }
 }
 
+/// The ports of a Service that the question is about.
+fn asked<'a>(service: &'a KubeService, query: &Query, paths: &[Path]) -> Vec<&'a KubeServicePort> {
+    let begins = |port: Port| {
+        let mut firsts = paths.iter().filter(|path| is_of(path, &service.name));
+        firsts.any(|path| path.hops.first().and_then(|hop| hop.endpoint.port) == Some(port))
+    };
+    let all = exposed::of(service).into_iter();
+    let asked = all.filter(|one| query.ports.contains(one.port) || begins(one.port));
+    let asked = asked.filter(|one| query.proto.is_none_or(|proto| one.proto == Some(proto)));
+    let mut ports: Vec<&KubeServicePort> = Vec::new();
+    for port in asked.filter_map(|one| one.of) {
+        if !ports.contains(&port) {
+            ports.push(port);
+        }
+    }
+    ports
+}
+
+/// Why pods are ready, and none has a port that a Service leads to.
+fn lacking(cluster: &Cluster, service: &KubeService, port: &KubeServicePort) -> String {
+    let pods: Vec<&KubePod> = cluster.pods.iter().filter(|pod| is_selected(service, pod)).collect();
+    if port.target.parse::<u16>().is_ok() {
+        // Who makes endpoints by hand names their ports.
+        return "its endpoints have other ports".to_owned();
+    }
+    let declared: BTreeSet<String> = pods
+        .iter()
+        .flat_map(|pod| &pod.containers)
+        .flat_map(|container| &container.ports)
+        .map(|port| {
+            let name = port.name.as_ref().map_or_else(String::new, |name| format!("{name} "));
+            format!("{name}{}", port.port)
+        })
+        .collect();
+    let declares = match (pods.is_empty(), declared.is_empty()) {
+        (true, _) => String::new(),
+        (false, true) => ": they declare no port".to_owned(),
+        (false, false) => format!(": they declare {}", few(declared)),
+    };
+    format!("targetPort is {}, a name that no port of its pods has{declares}", port.target)
+}
+
+/// Whether a Service selects a pod.
+fn is_selected(service: &KubeService, pod: &KubePod) -> bool {
+    let has = |(key, value): (&String, &String)| pod.labels.get(key) == Some(value);
+    !service.selector.is_empty()
+        && service.name.namespace == pod.name.namespace
+        && service.selector.iter().all(has)
+}
+
 /// The ports of a Service that paths begin with.
 fn ports_of<'a>(
     service: &'a KubeService,
@@ -203,13 +267,7 @@ fn why_none(cluster: &Cluster, service: &KubeService, endpoints: &[&KubeEndpoint
         if service.selector.is_empty() {
             return "it has no selector, and nobody made endpoints for it".to_owned();
         }
-        let named = service.ports.iter().filter(|port| port.target.parse::<u16>().is_err());
-        let named: Vec<&str> = named.map(|port| port.target.as_str()).collect();
-        let lacks = match named.as_slice() {
-            [] => String::new(),
-            names => format!(", or those that do declare no port named {}", few(names)),
-        };
-        return format!("no running pod matches its selector {}{lacks}", few(selector(service)));
+        return why_no_pod(cluster, service);
     }
     let name = |e: &&KubeEndpoint| {
         let pod = e.pod.as_ref().and_then(|name| cluster.pods.iter().find(|p| p.name == *name));
@@ -229,18 +287,64 @@ fn why_none(cluster: &Cluster, service: &KubeService, endpoints: &[&KubeEndpoint
     few(endpoints.iter().map(name))
 }
 
+/// Why pods are no endpoints of a Service, or that there are none.
+fn why_no_pod(cluster: &Cluster, service: &KubeService) -> String {
+    let labels = few(selector(service));
+    let pods: Vec<&KubePod> = cluster.pods.iter().filter(|pod| is_selected(service, pod)).collect();
+    if pods.is_empty() && cluster.selected.contains(&service.name) {
+        let namespace = &service.name.namespace;
+        return format!("no pod in namespace {namespace} has the labels of its selector: {labels}");
+    }
+    if pods.is_empty() {
+        return format!("no running pod matches its selector {labels}");
+    }
+    let why = |pod: &&KubePod| {
+        let phase = pod.phase.as_deref().unwrap_or("of unknown phase");
+        let what = match (&pod.unscheduled, trouble(pod)) {
+            (Some(why), _) => format!("is on no node: {why}"),
+            (None, _) if !is_running(pod) => format!("has ended ({phase})"),
+            (None, Some(trouble)) => format!("is not ready ({trouble})"),
+            (None, None) if pod.ips.is_empty() => format!("has no address yet ({phase})"),
+            (None, None) => format!("is {phase}, and no endpoint yet"),
+        };
+        format!("{} {what}", pod.name)
+    };
+    few(pods.iter().map(why))
+}
+
 /// What keeps a pod from being ready: `container web: CrashLoopBackOff, exit code 1, 5 restarts`.
 fn trouble(pod: &KubePod) -> Option<String> {
     let waits = |c: &&KubeContainer| c.waiting.is_some();
     let runs = |c: &&KubeContainer| !c.ready && c.running && c.sort == ContainerSort::Main;
-    let one = pod.containers.iter().find(waits).or_else(|| pod.containers.iter().find(runs))?;
+    let ended = |c: &&KubeContainer| {
+        !c.ready && !c.running && c.exit_code.is_some() && c.sort == ContainerSort::Main
+    };
+    let mut all = [pod.containers.iter().find(waits), pod.containers.iter().find(ended)]
+        .into_iter()
+        .chain([pod.containers.iter().find(runs)]);
+    let one = all.find_map(|one| one)?;
     let mut text = format!("container {}: ", one.name);
     match &one.waiting {
         Some(reason) => text.push_str(reason),
+        None if !one.running => text.push_str("it has ended"),
         // The kubelet says so of what has passed its probe.
-        None => text.push_str("it runs, and a probe of it has not succeeded"),
+        None => match &one.probe {
+            Some(probe) => {
+                text.push_str(&format!(
+                    "it runs, and its readiness probe has not succeeded: {probe}"
+                ));
+            }
+            None => text.push_str("it runs, and a probe of it has not succeeded"),
+        },
     }
-    if let Some(code) = one.exit_code.filter(|_| one.waiting.is_some()) {
+    let image = one
+        .image
+        .as_deref()
+        .filter(|_| one.waiting.as_deref().is_some_and(|why| why.contains("Image")));
+    if let Some(image) = image {
+        text.push_str(&format!(", image {image}"));
+    }
+    if let Some(code) = one.exit_code.filter(|_| !one.running) {
         text.push_str(&format!(", exit code {code}"));
     }
     match one.restarts {

@@ -70,7 +70,7 @@ fn takes(facts: &Facts<'_>, netns: NetnsId, bound: Option<IpAddr>, host: IpAddr)
 }
 
 /// Address and port of a server, where it is no name that would have to be looked up.
-fn server(url: &str) -> Option<(IpAddr, u16)> {
+pub(super) fn server(url: &str) -> Option<(IpAddr, u16)> {
     let host = host_of(url)?;
     let address = match host {
         "localhost" => IpAddr::from([127, 0, 0, 1]),

@@ -1,8 +1,9 @@
 //! The ports at which a Service can be reached.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
-use crate::model::{KubePod, KubeService, KubeServicePort, Port, Proto};
+use crate::model::{KubeEndpoints, KubePod, KubeService, KubeServicePort, Port, Proto};
 
 /// One port of a Service, and where it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +76,53 @@ pub(super) fn at<'a>(
     })
 }
 
+/// The ports of many Services, by where they are.
+pub(super) struct Index<'a> {
+    at_address: HashMap<(IpAddr, Proto, Port), Of<'a>>,
+    at_node: HashMap<(Proto, Port), Of<'a>>,
+}
+
+/// A Service and its port.
+type Of<'a> = (&'a KubeService, Option<&'a KubeServicePort>);
+
+impl<'a> Index<'a> {
+    pub(super) fn new(services: impl Iterator<Item = &'a KubeService>) -> Self {
+        let (mut at_address, mut at_node) = (HashMap::new(), HashMap::new());
+        for service in services {
+            let own = service.cluster_ips.iter().chain(&service.external_ips);
+            let own: Vec<&IpAddr> = own.chain(&service.load_balancer_ips).collect();
+            for one in of(service) {
+                let Some(proto) = one.proto else { continue };
+                match one.at {
+                    At::Node => {
+                        at_node.entry((proto, one.port)).or_insert((service, one.of));
+                    }
+                    At::Address => {
+                        for address in &own {
+                            let key = (**address, proto, one.port);
+                            at_address.entry(key).or_insert((service, one.of));
+                        }
+                    }
+                    At::HealthCheck => {}
+                }
+            }
+        }
+        Self { at_address, at_node }
+    }
+
+    /// Whose port is at an address, which may be the node's.
+    pub(super) fn at(
+        &self,
+        address: IpAddr,
+        of_node: bool,
+        proto: Proto,
+        port: Port,
+    ) -> Option<Of<'a>> {
+        let own = self.at_address.get(&(address.to_canonical(), proto, port));
+        own.or_else(|| self.at_node.get(&(proto, port)).filter(|_| of_node)).copied()
+    }
+}
+
 /// The Service's port that is reached by `port`: by its NodePort first.
 pub(super) fn port_for(
     service: &KubeService,
@@ -118,6 +166,12 @@ pub(super) fn target(of: &KubeServicePort, pod: &KubePod) -> Option<Port> {
         p.name.as_deref() == Some(of.target.as_str()) && p.proto == of.proto
     };
     declared.into_iter().find(named).map(|port| port.port)
+}
+
+/// Whether a slice has a port of its Service: those of pods that lack a port of the name that
+/// the Service leads to are in a slice without it.
+pub(super) fn has(slice: &KubeEndpoints, port: &KubeServicePort) -> bool {
+    slice.ports.iter().any(|one| one.name == port.name && one.proto == port.proto)
 }
 
 /// A Service's port as people write it: its name, or its number.

@@ -6,8 +6,11 @@ use std::net::IpAddr;
 use super::super::facts::Facts;
 use super::exposed::{self, At};
 use super::request;
-use super::site;
-use crate::model::{End, KubePod, KubeService, KubeWish, ObjectName, Port, Proto, Subject};
+use super::site::{self, Site};
+use crate::model::{
+    End, Evidence, EvidenceSource, Finding, FindingCode, KubePod, KubeService, KubeWish,
+    ObjectName, Port, Proto, Subject,
+};
 
 /// Where a subject is, as far as APIs say.
 #[derive(Default)]
@@ -21,6 +24,8 @@ pub(in crate::resolve) struct Known {
     /// Endpoints of a Service without an address of its own: who asks for its name gets
     /// theirs.
     pub(in crate::resolve) endpoints: BTreeSet<(IpAddr, Port, Proto)>,
+    /// Why a Service has no port that leads there.
+    pub(in crate::resolve) findings: Vec<Finding>,
     /// UIDs and manifests' hashes of its pods.
     uids: BTreeSet<String>,
     /// Containers of its pods.
@@ -50,7 +55,10 @@ impl Known {
             };
             let mut services: Vec<KubeService> = Vec::new();
             let mut endpoints = Vec::new();
-            for (_, said) in request(facts, &site, wishes) {
+            for (wish, said) in request(facts, &site, wishes) {
+                if let (KubeWish::Service(name), []) = (&wish, said.services.as_slice()) {
+                    known.findings.push(noted(&site, format!("the API has no Service {name}")));
+                }
                 services.extend_from_slice(&said.services);
                 for slice in &said.endpoints {
                     for endpoint in &slice.endpoints {
@@ -69,6 +77,9 @@ impl Known {
                 }
             }
             services.iter().for_each(|service| known.service(service));
+            if let (Subject::Service(..), [service]) = (subject, services.as_slice()) {
+                known.findings.extend(portless(&site, service));
+            }
             // Of a Service, not of those that a pod is in.
             if services.iter().all(|service| service.cluster_ips.is_empty()) {
                 known.endpoints.extend(endpoints);
@@ -95,7 +106,7 @@ impl Known {
         for one in exposed::of(service) {
             let Some(proto) = one.proto else { continue };
             match one.at {
-                At::Node => {
+                At::Node | At::HealthCheck => {
                     self.ports.insert((one.port, proto));
                 }
                 At::Address => {
@@ -103,7 +114,6 @@ impl Known {
                     let all = own.chain(&service.load_balancer_ips);
                     self.addresses.extend(all.map(|address| (*address, one.port, proto)));
                 }
-                At::HealthCheck => {}
             }
         }
     }
@@ -113,6 +123,37 @@ impl Known {
         let uid = end.pod.as_ref().and_then(|pod| pod.uid.as_ref());
         uid.is_some_and(|uid| self.uids.contains(uid))
             || end.containers.iter().any(|c| self.containers.contains(&c.id))
+    }
+}
+
+/// Why a Service has no port on any node, if it has none.
+fn portless(site: &Site, service: &KubeService) -> Option<Finding> {
+    let name = &service.name;
+    if let Some(other) = service.external_name.as_ref().filter(|_| service.kind.is_name()) {
+        return Some(noted(
+            site,
+            format!(
+                "Service {name} is of type ExternalName: in the cluster its name stands for {other}, \
+                 which DNS looks up, and no port of a node leads there"
+            ),
+        ));
+    }
+    let has_address = exposed::of(service).iter().any(|one| one.at != At::HealthCheck);
+    (!has_address).then(|| {
+        let what = format!(
+            "Service {name} is headless: its name stands for the addresses of its endpoints"
+        );
+        noted(site, what)
+    })
+}
+
+fn noted(site: &Site, what: String) -> Finding {
+    Finding {
+        code: FindingCode::Kubernetes,
+        what,
+        cause: None,
+        fix: None,
+        evidence: vec![Evidence::new(EvidenceSource::KubernetesApi, site.source())],
     }
 }
 

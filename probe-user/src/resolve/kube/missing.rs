@@ -6,7 +6,7 @@ use super::super::few::{NAMED, few};
 use super::super::path;
 use super::compare::KUBE_PROXY;
 use super::exposed::{self, At, Exposed};
-use super::names::{named, told};
+use super::names::{is_of, named, told};
 use super::{Cluster, Joined, begins_in, is_everywhere};
 use crate::model::{
     Advice, Balancer, Cause, ChainId, Command, Container, End, Ending, Endpoint, Evidence,
@@ -43,6 +43,7 @@ pub(super) fn add(
             told += 1;
             match one.at {
                 At::Node => node_port(facts, cluster, service, (one, proto), paths, joined),
+                At::HealthCheck if paths.iter().any(|path| is_of(path, &service.name)) => {}
                 At::HealthCheck => joined.findings.push(health_check(cluster, service, one)),
                 At::Address => {}
             }

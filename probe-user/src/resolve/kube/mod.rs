@@ -9,6 +9,7 @@ mod compare;
 mod contexts;
 mod everything;
 mod exposed;
+mod forwarded;
 mod known;
 mod missing;
 mod names;
@@ -25,6 +26,7 @@ use crate::model::{
     KubeObjects, KubePod, KubeService, KubeWish, NetnsId, ObjectName, Path, Query, Reach, Scope,
 };
 pub use everything::read;
+pub(super) use forwarded::{Connected, chosen, connected};
 pub(super) use known::Known;
 pub use rows::name_services;
 use site::Site;
@@ -37,6 +39,9 @@ const SERVICES: usize = 16;
 pub(super) struct Joined {
     /// Where API and kernel differ, and what else is worth saying.
     pub(super) findings: Vec<Finding>,
+    /// Services that lead to a port of a pod where nobody listens, which may be said in a
+    /// better way: by what the pod does listen on.
+    pub(super) unserved: Vec<Finding>,
     /// From where ports that only the API has can't be reached.
     reach: Vec<Reach>,
     clusters: Vec<Cluster>,
@@ -53,6 +58,8 @@ struct Cluster {
     endpoints: Vec<KubeEndpoints>,
     /// The services whose endpoints were read.
     endpoints_of: BTreeSet<ObjectName>,
+    /// Those without any endpoint of which the pods were read that they select.
+    selected: BTreeSet<ObjectName>,
     pods: Vec<KubePod>,
 }
 
@@ -86,11 +93,11 @@ pub(super) fn join(facts: &Facts<'_>, query: &Query, paths: &mut Vec<Path>) -> J
     for site in site::of(facts, &contexts) {
         let cluster = ask(facts, site, query, paths);
         for path in paths.iter_mut().filter(|path| cluster.site.has(path)) {
-            names::add(&cluster, path);
+            names::add(&cluster, query, path);
         }
         name_namespaces(facts, &cluster, paths);
         missing::add(facts, &cluster, query, paths, &mut joined);
-        compare::add(&cluster, query, paths, &mut joined.findings);
+        compare::add(&cluster, query, paths, &mut joined);
         joined.clusters.push(cluster);
     }
     joined
@@ -194,6 +201,7 @@ fn ask(facts: &Facts<'_>, site: Site, query: &Query, paths: &[Path]) -> Cluster 
         absent: Vec::new(),
         endpoints: Vec::new(),
         endpoints_of: BTreeSet::new(),
+        selected: BTreeSet::new(),
         pods: Vec::new(),
     };
     for (wish, said) in request(facts, &cluster.site, wishes) {
@@ -229,27 +237,48 @@ fn ask(facts: &Facts<'_>, site: Site, query: &Query, paths: &[Path]) -> Cluster 
         }
         cluster.endpoints.extend_from_slice(&said.endpoints);
     }
-    for (_, said) in request(facts, &cluster.site, unready(&cluster)) {
-        cluster.pods.extend_from_slice(&said.pods);
+    for (wish, said) in request(facts, &cluster.site, unready(&cluster)) {
+        for pod in said.pods.iter().take(SELECTED) {
+            if !cluster.pods.iter().any(|known| known.uid == pod.uid) {
+                cluster.pods.push(pod.clone());
+            }
+        }
+        if let KubeWish::PodsWith { namespace, labels } = wish {
+            let of = |s: &&KubeService| s.name.namespace == namespace && s.selector == labels;
+            cluster.selected.extend(cluster.services.iter().filter(of).map(|s| s.name.clone()));
+        }
     }
     cluster
 }
+
+/// How many pods that a Service selects are looked at to say why it has no endpoint.
+const SELECTED: usize = 32;
 
 /// The pods that keep Services from having an endpoint that is ready: what keeps these is
 /// theirs to say.
 fn unready(cluster: &Cluster) -> Vec<KubeWish> {
     let known = |name: &ObjectName| cluster.pods.iter().any(|pod| pod.name == *name);
     let mut names: BTreeSet<ObjectName> = BTreeSet::new();
-    for service in &cluster.services {
+    let mut wishes: BTreeSet<KubeWish> = BTreeSet::new();
+    for service in cluster.services.iter().filter(|s| cluster.endpoints_of.contains(&s.name)) {
         let slices = cluster.endpoints.iter().filter(|slice| slice.service == service.name);
-        let all: Vec<_> = slices.flat_map(|slice| &slice.endpoints).collect();
-        if all.iter().any(|endpoint| endpoint.ready || endpoint.terminating) {
+        let (mut all, mut lacks) = (Vec::new(), false);
+        for slice in slices {
+            lacks |= !service.ports.iter().all(|port| exposed::has(slice, port));
+            all.extend(&slice.endpoints);
+        }
+        if all.is_empty() && !service.selector.is_empty() && wishes.len() < super::few::NAMED {
+            let (namespace, labels) = (service.name.namespace.clone(), service.selector.clone());
+            wishes.insert(KubeWish::PodsWith { namespace, labels });
+        }
+        if !lacks && all.iter().any(|endpoint| endpoint.ready || endpoint.terminating) {
             continue;
         }
         names.extend(all.into_iter().filter_map(|endpoint| endpoint.pod.clone()));
     }
     names.retain(|name| !known(name));
-    names.into_iter().take(super::few::NAMED).map(KubeWish::Pod).collect()
+    wishes.extend(names.into_iter().take(super::few::NAMED).map(KubeWish::Pod));
+    wishes.into_iter().collect()
 }
 
 /// Asks one API, and gives what it answered; what it did not is a gap.

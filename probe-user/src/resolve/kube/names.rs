@@ -1,18 +1,19 @@
 //! Names for the ends of paths.
 
 use super::super::few::{NAMED, few};
+use super::super::forward::is_its_program;
 use super::exposed;
 use super::{Cluster, service_of};
 use crate::model::{
     Cluster as Named, Container, Evidence, EvidenceSource, HopKind, KubeContainer, KubeEndpoint,
-    KubeNode, KubePod, KubeService, ObjectName, Path, Pod, Service,
+    KubeNode, KubePod, KubeService, ObjectName, Path, Pod, Process, Proto, Query, Service, Subject,
 };
 
 /// Who said it.
 pub(super) const API: &str = "Kubernetes API";
 
 /// Names pod, service and cluster at the end of a path.
-pub(super) fn add(cluster: &Cluster, path: &mut Path) {
+pub(super) fn add(cluster: &Cluster, query: &Query, path: &mut Path) {
     if let Some(pod) = pod_of(cluster, path).cloned() {
         name_pod(cluster, path, &pod);
     } else if let Some((endpoint, name)) = endpoint_of(cluster, path) {
@@ -28,7 +29,7 @@ pub(super) fn add(cluster: &Cluster, path: &mut Path) {
         }
         path.end.evidence.push(Evidence::new(EvidenceSource::KubernetesApi, detail));
     }
-    name_service(cluster, path);
+    name_service(cluster, query, path);
     name_cluster(cluster, path);
 }
 
@@ -72,7 +73,7 @@ pub(super) fn pod_of<'a>(cluster: &'a Cluster, path: &Path) -> Option<&'a KubePo
 }
 
 /// Whether a pod may have the address that it had: one that ended keeps it in the API.
-fn is_running(pod: &KubePod) -> bool {
+pub(super) fn is_running(pod: &KubePod) -> bool {
     !matches!(pod.phase.as_deref(), Some("Succeeded" | "Failed"))
 }
 
@@ -141,10 +142,24 @@ fn name_pod(cluster: &Cluster, path: &mut Path, pod: &KubePod) {
 }
 
 /// The Service that leads to the pod at the end, with the name of its port.
-fn name_service(cluster: &Cluster, path: &mut Path) {
+fn name_service(cluster: &Cluster, query: &Query, path: &mut Path) {
     let Some(first) = path.hops.first() else { return };
     let Some(asked) = first.endpoint.port else { return };
     let proto = first.proto;
+    if let Some(service) = health_checked(cluster, path) {
+        path.end.why = Some(format!(
+            "health check of Service {}: load balancers ask here whether this node has an endpoint of it",
+            service.name
+        ));
+        path.end.service = Some(Service {
+            namespace: service.name.namespace.clone(),
+            name: service.name.name.clone(),
+            port: None,
+        });
+        let detail = told(cluster, service);
+        path.end.evidence.push(Evidence::new(EvidenceSource::KubernetesApi, detail));
+        return;
+    }
     if let Some(name) = service_of(path) {
         let Some(service) = cluster.services.iter().find(|s| s.name == name) else { return };
         let port = exposed::port_for(service, proto, asked);
@@ -165,9 +180,18 @@ fn name_service(cluster: &Cluster, path: &mut Path) {
     let last = path.hops.last().and_then(|hop| hop.endpoint.port);
     let Some(port) = last else { return };
     let leads = |service: &&KubeService| exposed::selects(service, pod, port);
-    let mut services = cluster.services.iter().filter(leads);
-    let Some(service) = services.next() else { return };
-    let others = few(services.map(|s| &s.name));
+    let services: Vec<&KubeService> = cluster.services.iter().filter(leads).collect();
+    // Of several, whose name is asked for.
+    let is_meant = |s: &&&KubeService| match &query.subject {
+        Some(Subject::Service(namespace, name)) => {
+            s.name.name == *name && namespace.as_ref().is_none_or(|n| s.name.namespace == *n)
+        }
+        _ => false,
+    };
+    let Some(service) = services.iter().find(is_meant).or(services.first()).copied() else {
+        return;
+    };
+    let others = few(services.iter().map(|s| &s.name).filter(|name| **name != service.name));
     let of = exposed::port_to(service, pod, proto, port);
     let mut detail = told(cluster, service);
     if !others.is_empty() {
@@ -180,6 +204,35 @@ fn name_service(cluster: &Cluster, path: &mut Path) {
         port: of.map(exposed::name),
     });
     path.end.evidence.push(Evidence::new(EvidenceSource::KubernetesApi, detail));
+}
+
+/// Programs that answer at the health check ports of Services.
+const ANSWERS: [&str; 8] = [
+    "kube-proxy",
+    "cilium-agent",
+    "k3s",
+    "k3s-server",
+    "k3s-agent",
+    "kubelite",
+    "kube-router",
+    "microshift",
+];
+
+/// The Service whose health check a listener of the node is: its port is one, and who answers
+/// there is what serves these.
+fn health_checked<'a>(cluster: &'a Cluster, path: &Path) -> Option<&'a KubeService> {
+    let [only] = path.hops.as_slice() else { return None };
+    let netns = only.netns.as_ref()?.id;
+    let answers =
+        |p: &Process| ANSWERS.contains(&p.comm.as_str()) && !p.own_word && is_its_program(p);
+    let is_one = only.socket.is_some()
+        && only.proto == Proto::Tcp
+        && cluster.site.netns.contains(&netns)
+        && path.end.stop.is_none()
+        && !path.end.processes.is_empty()
+        && path.end.processes.iter().all(answers);
+    let port = only.endpoint.port.filter(|_| is_one)?;
+    cluster.services.iter().find(|service| service.health_check_node_port == Some(port))
 }
 
 /// Whether a path begins with a frontend of a balancer that has no name for it: IPVS, Cilium.

@@ -1,10 +1,12 @@
 //! Names for the rows of a list that a load balancer has without one: IPVS and Cilium know
 //! addresses only.
 
+use std::collections::HashSet;
+
 use super::super::facts::Facts;
-use super::exposed;
+use super::exposed::{self, Index};
 use super::{request, site};
-use crate::model::{Gap, HopKind, KubeService, KubeWish, ListRow, Listing, Proto, Service};
+use crate::model::{Gap, HopKind, KubeWish, ListRow, Listing, Proto, Service};
 use crate::node::Node;
 
 /// Names the services of rows, by one question for all services to each API that has a
@@ -21,20 +23,31 @@ pub fn name_services(node: &dyn Node, listing: &mut Listing) {
             continue;
         }
         let addresses = facts.take(facts.world.addresses(&site.netns));
+        let own: HashSet<_> = addresses.iter().map(|a| (a.netns, a.address)).collect();
         let said = request(&facts, &site, vec![KubeWish::Services]);
-        let services = || said.iter().flat_map(|(_, objects)| &objects.services);
+        let services = Index::new(said.iter().flat_map(|(_, objects)| &objects.services));
         for row in listing.rows.iter_mut().filter(of_site) {
-            let of_node = row.address.is_unspecified()
-                || addresses.iter().any(|a| a.netns == row.netns.id && a.address == row.address);
-            row.service = services().find_map(|service| named(service, row, of_node));
+            let of_node =
+                row.address.is_unspecified() || own.contains(&(row.netns.id, row.address));
+            let name = |proto| {
+                let (service, port) = services.at(row.address, of_node, proto, row.port)?;
+                Some(Service {
+                    namespace: service.name.namespace.clone(),
+                    name: service.name.name.clone(),
+                    port: port.map(exposed::name),
+                })
+            };
             // Cilium did not tell protocols before 1.17: the row's is a guess.
+            let guessed = row.taken_by.as_deref() == Some("Cilium");
             let other = if row.proto == Proto::Tcp { Proto::Udp } else { Proto::Tcp };
-            if row.service.is_none() && row.taken_by.as_deref() == Some("Cilium") {
-                let guess = std::mem::replace(&mut row.proto, other);
-                row.service = services().find_map(|service| named(service, row, of_node));
-                if row.service.is_none() {
-                    row.proto = guess;
+            match name(row.proto) {
+                Some(service) => row.service = Some(service),
+                None if guessed => {
+                    if let Some(service) = name(other) {
+                        (row.service, row.proto) = (Some(service), other);
+                    }
                 }
+                None => {}
             }
         }
     }
@@ -45,14 +58,4 @@ pub fn name_services(node: &dyn Node, listing: &mut Listing) {
 
 fn is_unnamed(row: &ListRow) -> bool {
     row.kind == HopKind::Service && row.service.is_none()
-}
-
-/// The service, if a row is one of its ports.
-fn named(service: &KubeService, row: &ListRow, of_node: bool) -> Option<Service> {
-    let port = exposed::at(service, (row.address, of_node), row.proto, row.port)?;
-    Some(Service {
-        namespace: service.name.namespace.clone(),
-        name: service.name.name.clone(),
-        port: port.of.map(exposed::name),
-    })
 }

@@ -147,6 +147,11 @@ impl Site {
             || super::begins_in(path).is_some_and(through) && end.containers.is_empty()
     }
 
+    /// Whether a namespace is joined to a node of this cluster.
+    pub(super) fn is_joined(&self, netns: NetnsId) -> bool {
+        self.joined.contains(&netns)
+    }
+
     /// The node that a namespace is of.
     pub(super) fn node_in(&self, netns: NetnsId) -> Option<&KubeNode> {
         let at = self.netns.iter().position(|known| *known == netns)?;

@@ -1,9 +1,10 @@
 //! Rows of what Cilium balances: it has an entry for each address of the node, and one for all
 //! of them, twice where clients in the cluster get something else.
 
-use std::net::IpAddr;
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
 
-use crate::model::{Balancer, Frontend, FrontendKind, ListRow, Proto};
+use crate::model::{Balancer, Frontend, FrontendKind, ListRow, NetnsId, Port, Proto};
 use crate::resolve::facts::Facts;
 use crate::resolve::path;
 
@@ -22,43 +23,66 @@ pub(super) fn address_of(frontend: &Frontend) -> Option<IpAddr> {
     Some(if is_loopback { path::loopback(address.is_ipv6()) } else { address })
 }
 
-/// Whether something on this node serves a frontend by a protocol.
-pub(super) fn serves(
-    facts: &Facts<'_>,
-    frontend: &Frontend,
-    proto: Proto,
-    rows: &[ListRow],
-) -> bool {
-    let addresses = facts.all_addresses();
-    frontend.backends.iter().any(|server| {
-        let (to, port) = (server.to.ip(), server.to.port());
-        let mut places = addresses.iter().filter(|a| a.address == to).map(|a| a.netns);
-        places.any(|netns| {
-            rows.iter().any(|row| {
-                (row.netns.id, row.proto, row.port.0) == (netns, proto, port)
-                    && (row.address.is_unspecified() || row.address == to)
-            })
-        })
-    })
+/// What listens on this node at the backends of frontends whose balancer tells no protocols.
+pub(super) struct Served(HashSet<(SocketAddr, Proto)>);
+
+impl Served {
+    pub(super) fn of(facts: &Facts<'_>, frontends: &[Frontend], rows: &[ListRow]) -> Self {
+        let untold = frontends.iter().filter(|frontend| frontend.proto.is_none());
+        let backends: HashSet<SocketAddr> =
+            untold.flat_map(|frontend| &frontend.backends).map(|server| server.to).collect();
+        if backends.is_empty() {
+            return Self(HashSet::new());
+        }
+        let mut at: HashMap<NetnsId, Vec<IpAddr>> = HashMap::new();
+        for address in facts.all_addresses().iter() {
+            at.entry(address.netns).or_default().push(address.address);
+        }
+        let mut served = HashSet::new();
+        for row in rows {
+            let all = at.get(&row.netns.id).into_iter().flatten().copied();
+            let takes = |address: &IpAddr| row.address.is_unspecified() || row.address == *address;
+            let places = all.filter(takes).map(|address| SocketAddr::new(address, row.port.0));
+            served.extend(places.filter(|to| backends.contains(to)).map(|to| (to, row.proto)));
+        }
+        Self(served)
+    }
+
+    /// Whether something on this node serves a frontend by a protocol.
+    pub(super) fn serves(&self, frontend: &Frontend, proto: Proto) -> bool {
+        frontend.backends.iter().any(|server| self.0.contains(&(server.to, proto)))
+    }
 }
 
-/// Adds a row: one stands for all addresses of the node, and for both scopes.
-pub(super) fn add_row(rows: &mut Vec<ListRow>, frontend: &Frontend, row: ListRow) {
-    let of_node = |kind: Option<FrontendKind>| {
-        matches!(kind, Some(FrontendKind::NodePort | FrontendKind::HostPort))
-    };
-    let is_same = |known: &&mut ListRow| {
-        (known.netns.id, known.proto, known.port) == (row.netns.id, row.proto, row.port)
-            && known.taken_by == row.taken_by
-            && (known.address == row.address
-                || of_node(frontend.kind)
-                    && known.address.is_unspecified()
-                    && known.address.is_ipv4() == row.address.is_ipv4())
-    };
-    // The entry for all addresses comes before those of single ones.
-    match rows.iter_mut().filter(|_| frontend.balancer == Balancer::Cilium).find(is_same) {
-        Some(known) => merge(known, row),
-        None => rows.push(row),
+/// The rows of frontends: one stands for all addresses of the node, and for both scopes.
+#[derive(Default)]
+pub(super) struct Rows {
+    pub(super) all: Vec<ListRow>,
+    /// Where those of Cilium with a port are.
+    at: HashMap<(NetnsId, Proto, Port), Vec<usize>>,
+}
+
+impl Rows {
+    pub(super) fn add(&mut self, frontend: &Frontend, row: ListRow) {
+        let of_node =
+            matches!(frontend.kind, Some(FrontendKind::NodePort | FrontendKind::HostPort));
+        if frontend.balancer != Balancer::Cilium {
+            self.all.push(row);
+            return;
+        }
+        let same = self.at.entry((row.netns.id, row.proto, row.port)).or_default();
+        // The entry for all addresses comes before those of single ones.
+        for at in same.iter() {
+            let Some(known) = self.all.get_mut(*at) else { continue };
+            let stands =
+                known.address.is_unspecified() && known.address.is_ipv4() == row.address.is_ipv4();
+            if known.address == row.address || of_node && stands {
+                merge(known, row);
+                return;
+            }
+        }
+        same.push(self.all.len());
+        self.all.push(row);
     }
 }
 

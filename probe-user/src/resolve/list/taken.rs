@@ -1,20 +1,23 @@
 //! Ports that rules and load balancers take: rows of their own, or the target of the
 //! listener that stands for them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 
+use whereis_port_rules::dialect;
 use whereis_port_rules::ports::{self, Taken};
 
 use super::{ListFilter, cilium};
 use crate::model::{
-    Balancer, End, Ending, Endpoint, Frontend, FrontendKind, HopKind, ListRow, NetnsId, Port,
-    Proto, RouteKind, RouteQuery, Service, StopKind,
+    Address, Balancer, ChainId, End, Ending, Endpoint, Frontend, FrontendKind, Gap, GapKind,
+    GapSource, HopKind, Impact, ListRow, NetnsId, Port, Proto, RouteKind, RouteQuery, Ruleset,
+    Service, SetId, StopKind,
 };
 use crate::resolve::facts::Facts;
 use crate::resolve::from_node::{self, FromNode};
 use crate::resolve::path;
+use crate::resolve::reserved;
 use crate::resolve::route;
 use crate::resolve::ruled::say_unclear;
 
@@ -28,27 +31,58 @@ pub(super) fn add(
     facts.world.prefetch_rules(places);
     path::read_rulesets(facts, places);
     let mut new = Vec::new();
+    let mut unclear: Vec<NetnsId> = Vec::new();
     for netns in places {
-        if let Some(ruleset) = path::ruleset(facts, *netns) {
+        let ruleset = path::ruleset(facts, *netns);
+        if ruleset.is_none() {
+            unclear.push(*netns);
+        }
+        if let Some(ruleset) = ruleset {
             let here = from_node::here(facts, *netns);
             let found = ports::taken(&FromNode::new(facts, *netns), &ruleset, &here);
             let asked = filter.ports.map_or(1..=u16::MAX, |p| p.first.0..=p.last.0);
             say_unclear(facts, *netns, &found, asked);
+            if found.unclear.is_some() || !found.many.is_empty() {
+                unclear.push(*netns);
+            }
             for taken in found.ports {
                 new.push(of_rules(facts, *netns, taken));
             }
         }
     }
     let frontends = facts.take(facts.world.frontends(places));
-    let mut balanced: Vec<ListRow> = Vec::new();
+    let mut balanced = cilium::Rows::default();
+    let served = cilium::Served::of(facts, &frontends, rows);
     for frontend in frontends.iter() {
-        for proto in protos_of(facts, frontend, rows) {
+        for proto in protos_of(frontend, &served) {
             if let Some(row) = of_balancer(facts, frontend, proto) {
-                cilium::add_row(&mut balanced, frontend, row);
+                balanced.add(frontend, row);
             }
         }
     }
-    new.extend(balanced);
+    new.extend(balanced.all);
+    mark_node_ports(rows, &new, &unclear);
+    // What is at addresses of services alone comes after what is the node's: what is made of
+    // rules has a limit, and each address is told apart from all others.
+    for netns in places {
+        if let Some(ruleset) = path::ruleset(facts, *netns) {
+            if has_many_services(facts, &ruleset) {
+                let name = facts.netns_ref(*netns);
+                let source =
+                    GapSource::new(GapKind::Services, format!("addresses of their own in {name}"));
+                let why =
+                    "they are too many to list what is at external and load balancers' addresses";
+                facts.gap(Gap::new(Impact::Way, source, why).remedy("ask for one port"));
+                continue;
+            }
+            let here = from_node::here(facts, *netns);
+            let found = ports::services(&FromNode::new(facts, *netns), &ruleset, &here);
+            // Cluster IPs are no ports of the node: a question finds them.
+            let is_told = |taken: &Taken| taken.meaning.what != Some(dialect::CLUSTER_IP);
+            let told = found.ports.into_iter().filter(is_told);
+            new.extend(told.map(|taken| of_rules(facts, *netns, taken)));
+        }
+    }
     new.retain(|row| {
         filter.proto.is_none_or(|proto| proto == row.proto)
             && filter.ports.is_none_or(|ports| ports.contains(row.port))
@@ -65,6 +99,48 @@ pub(super) fn add(
         let place = order.get(&row.netns.id).copied();
         (place, row.port, row.proto, row.address.is_ipv6(), row.address, row.socket.is_none())
     });
+}
+
+/// How many rules or elements of kube-proxy are few: some hundred services.
+const FEW: usize = 600;
+
+/// Whether kube-proxy has more services in a namespace than are listed by address. That there is
+/// no such chain or map is no gap.
+fn has_many_services(facts: &Facts<'_>, ruleset: &Ruleset) -> bool {
+    ruleset.tables.iter().any(|table| match &*table.id.name {
+        "nat" => {
+            let chain = ChainId { table: table.id.clone(), name: "KUBE-SERVICES".into() };
+            facts.world.chain(&chain).value.as_ref().is_some_and(|rules| rules.len() > FEW)
+        }
+        "kube-proxy" => {
+            let map = SetId { table: table.id.clone(), name: "service-ips".into() };
+            facts.world.set_elements(&map).value.as_ref().is_some_and(|all| all.len() > FEW)
+        }
+        _ => false,
+    })
+}
+
+/// Says of the sockets of kube-proxy which only reserve a port for rules or balancers.
+fn mark_node_ports(rows: &mut [ListRow], new: &[ListRow], unclear: &[NetnsId]) {
+    let key = |row: &ListRow| (row.netns.id, row.proto, row.port);
+    let taken: HashSet<_> = new.iter().map(|row| (key(row), row.address)).collect();
+    let everywhere: HashSet<_> = new.iter().map(key).collect();
+    for row in rows {
+        let Some(socket) = &row.socket else { continue };
+        if !reserved::is_of_kube_proxy(&row.end.processes) {
+            continue;
+        }
+        let wild = row.address.is_unspecified();
+        let at = |address: IpAddr| taken.contains(&(key(row), address));
+        let is_taken = match wild {
+            true => everywhere.contains(&key(row)),
+            false => at(row.address) || at(any(row.address.is_ipv6())),
+        };
+        let known = (is_taken || !unclear.contains(&row.netns.id)).then_some(is_taken);
+        let mut end = (*row.end).clone();
+        reserved::mark_node_port(socket, &mut end, known);
+        row.end = Rc::new(end);
+    }
 }
 
 /// A listener that leads to the same place stands for the rule, as docker-proxy does; so do several
@@ -138,11 +214,11 @@ fn of_rules(facts: &Facts<'_>, netns: NetnsId, taken: Taken) -> ListRow {
 
 /// The protocols that a frontend takes. Where its balancer does not tell, those that its
 /// backends on this node serve.
-fn protos_of(facts: &Facts<'_>, frontend: &Frontend, rows: &[ListRow]) -> Vec<Proto> {
+fn protos_of(frontend: &Frontend, served: &cilium::Served) -> Vec<Proto> {
     match frontend.proto {
         Some(number) => Proto::ALL.into_iter().filter(|p| p.number() == number).collect(),
         None => {
-            let serves = |proto: &Proto| cilium::serves(facts, frontend, *proto, rows);
+            let serves = |proto: &Proto| served.serves(frontend, *proto);
             let all: Vec<Proto> = Proto::ALL.into_iter().filter(serves).collect();
             if all.is_empty() { vec![Proto::Tcp] } else { all }
         }
@@ -153,20 +229,21 @@ fn protos_of(facts: &Facts<'_>, frontend: &Frontend, rows: &[ListRow]) -> Vec<Pr
 /// through it.
 fn of_balancer(facts: &Facts<'_>, frontend: &Frontend, proto: Proto) -> Option<ListRow> {
     let address = cilium::address_of(frontend)?;
-    // Addresses of services are on a dummy interface with IPVS: they are no ports of
-    // the node.
-    let links = facts.links_of(frontend.netns);
-    let dummy = links.iter().find(|l| l.name == "kube-ipvs0").map(|l| l.index);
-    let addresses = facts.addresses_of(frontend.netns);
-    let of_service = addresses.iter().any(|a| a.address == address && Some(a.ifindex) == dummy);
-    let query = RouteQuery::new(frontend.netns, address, 0);
-    let is_own = || route::decide(facts, &query).is_some_and(|r| r.kind == RouteKind::Local);
-    if frontend.port == 0
-        || of_service
-        || frontend.kind == Some(FrontendKind::ClusterIp)
-        || !cilium::is_exposed(frontend) && !address.is_unspecified() && !is_own()
-    {
+    if frontend.port == 0 || frontend.kind == Some(FrontendKind::ClusterIp) {
         return None;
+    }
+    if !cilium::is_exposed(frontend) {
+        // Addresses of services are on a dummy interface with IPVS: they are no ports of
+        // the node.
+        let links = facts.links_of(frontend.netns);
+        let dummy = links.iter().find(|l| l.name == "kube-ipvs0").map(|l| l.index);
+        let of_dummy = |a: &Address| a.address == address && Some(a.ifindex) == dummy;
+        let of_service = dummy.is_some() && facts.addresses_of(frontend.netns).iter().any(of_dummy);
+        let query = RouteQuery::new(frontend.netns, address, 0);
+        let is_own = || route::decide(facts, &query).is_some_and(|r| r.kind == RouteKind::Local);
+        if of_service || !address.is_unspecified() && !is_own() {
+            return None;
+        }
     }
     let service = frontend.name.as_deref().and_then(|name| {
         let (namespace, rest) = name.split_once('/')?;

@@ -187,7 +187,7 @@ fn stopped(facts: &Facts<'_>, way: &Way, outcome: &Outcome) -> Arrival {
             Some(s) => {
                 let describe = Command::new("kubectl -n").arg(&s.namespace);
                 let describe = describe.args("describe service").name(&s.name);
-                let see = Advice::from("see why no pod is ready: ").command(describe);
+                let see = Advice::from("see why it has none: ").command(describe);
                 Some(see.of(FixKind::Inspect))
             }
             None => None,

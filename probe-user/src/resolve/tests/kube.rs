@@ -51,6 +51,15 @@ pub(super) fn answer(apis: &[Api], ask: &KubeAsk) -> Read<KubeObjects> {
             said.pods =
                 has.pods.into_iter().filter(|p| p.node.as_deref() == Some(node.as_str())).collect();
         }
+        KubeWish::PodsWith { namespace, labels } => {
+            let fits =
+                |p: &KubePod| labels.iter().all(|(key, value)| p.labels.get(key) == Some(value));
+            said.pods = has
+                .pods
+                .into_iter()
+                .filter(|p| p.name.namespace == *namespace && fits(p))
+                .collect();
+        }
         KubeWish::Nodes => said.nodes = has.nodes,
         KubeWish::Node(name) => {
             said.nodes = has.nodes.into_iter().filter(|n| n.name == *name).collect();
@@ -149,6 +158,7 @@ fn web() -> KubeService {
             node_port: Some(Port(30080)),
         }],
         selector: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
+        external_name: None,
     }
 }
 
@@ -183,7 +193,9 @@ fn pod(name: &str, uid: &str, address: &str) -> KubePod {
             waiting: None,
             exit_code: None,
             restarts: 0,
+            probe: None,
         }],
+        unscheduled: None,
     }
 }
 

@@ -12,6 +12,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::model::{
     CgroupHook, Cilium, CiliumEndpoint, CiliumIdentity, CiliumPolicy, CiliumPolicyOf, Frontend,
     Gap, GapKind, GapSource, Impact, NetnsId, Read, SocketLb,
 };
+use crate::node::Topology as _;
 use crate::node::live::ebpf::maps::{self, Entries, Map};
 use crate::node::live::mounts::Bpffs;
 use crate::node::live::reader::Stat;
@@ -111,13 +113,52 @@ impl LiveNode {
         let mut all = Read { value: Vec::new(), gaps: places.gaps.clone() };
         for place in &places.value {
             let read = read(place.netns, &place.shown, place.maps.as_fd());
-            all.value.extend(read.take(&mut all.gaps));
+            let mut frontends = read.take(&mut all.gaps);
+            self.name_frontends(place.netns, &mut frontends, &mut all.gaps);
+            all.value.extend(frontends);
         }
         if !places.value.is_empty() || !all.gaps.is_empty() {
             let detail = format!("{} frontends", all.value.len());
             self.log(SOURCE, since, &all.gaps, detail);
         }
         all
+    }
+
+    /// Names frontends by what the agent says, if it can be asked.
+    fn name_frontends(&self, netns: NetnsId, frontends: &mut [Frontend], gaps: &mut Vec<Gap>) {
+        if frontends.is_empty() {
+            return;
+        }
+        let Some((pid, names)) = self.containers.cilium_names(netns) else { return };
+        let names = match names {
+            Ok(names) => names,
+            Err(failure) => {
+                let source = GapSource::new(GapKind::Runtime, format!("cilium-agent, pid {pid}"));
+                gaps.push(Gap::new(Impact::Name, source, failure.to_string()));
+                return;
+            }
+        };
+        // An entry for all addresses of the node is of whoever has the port at one of them.
+        let own: BTreeSet<IpAddr> = self
+            .addresses(&[netns])
+            .value
+            .iter()
+            .filter(|address| !address.address.is_loopback())
+            .map(|address| address.address)
+            .collect();
+        for frontend in frontends {
+            let Some(address) = frontend.address else { continue };
+            let at = |address: IpAddr| names.at(address, frontend.port, frontend.proto);
+            let of_node = || {
+                let same = own.iter().filter(|own| own.is_ipv4() == address.is_ipv4());
+                same.into_iter().find_map(|own| at(*own))
+            };
+            let name = at(address).or_else(|| of_node().filter(|_| address.is_unspecified()));
+            if let Some(name) = name {
+                frontend.name = Some(name.to_owned());
+                frontend.source.push_str(&format!(", named by its agent (pid {pid})"));
+            }
+        }
     }
 
     /// What else there is of the datapath of a namespace.

@@ -6,6 +6,7 @@
 
 mod all;
 mod asked;
+mod cilium;
 mod contexts;
 mod daemons;
 mod differ;

@@ -85,6 +85,13 @@ impl Procs {
         uids.split_whitespace().map(|uid| uid.parse().ok()).collect()
     }
 
+    /// Its effective capabilities, as bits.
+    pub(super) fn capabilities(&self, pid: Pid) -> Option<u64> {
+        let text = self.text(pid, "status")?;
+        let bits = text.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+        u64::from_str_radix(bits.trim(), 16).ok()
+    }
+
     /// Its user namespace, as the kernel names it: `user:[4026531837]`.
     pub(super) fn userns(&self, pid: Pid) -> Option<String> {
         let name = procs::link(CWD, self.of(pid, "ns/user")).ok()?;

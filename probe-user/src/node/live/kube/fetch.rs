@@ -68,6 +68,14 @@ pub(super) async fn fetch(
             said.pods = all;
             read.gaps.extend(gap);
         }
+        KubeWish::PodsWith { namespace, labels } => {
+            let terms: Vec<String> =
+                labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            let filter = format!("labelSelector={}", part(&terms.join(",")));
+            let path = format!("/api/v1/namespaces/{}/pods", part(namespace));
+            let kind = format!("pods in namespace {namespace}");
+            said.pods = list(client, &path, &filter, &kind, parse::Pod::into_model).await?;
+        }
         KubeWish::Nodes => {
             let make = parse::Node::into_model;
             said.nodes = list(client, "/api/v1/nodes", "", "nodes", make).await?;

@@ -118,6 +118,7 @@ struct ServiceSpec {
     ports: Vec<ServicePort>,
     #[serde(deserialize_with = "map")]
     selector: BTreeMap<String, String>,
+    external_name: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -173,6 +174,7 @@ impl Service {
             health_check_node_port: port(spec.health_check_node_port),
             ports: spec.ports.into_iter().filter_map(ServicePort::into_model).collect(),
             selector: spec.selector,
+            external_name: spec.external_name.filter(|name| !name.is_empty()),
         }
     }
 }
@@ -367,6 +369,63 @@ struct Container {
     restart_policy: Option<String>,
     #[serde(deserialize_with = "list")]
     ports: Vec<ContainerPort>,
+    readiness_probe: Option<Probe>,
+}
+
+/// What is asked of a container, by one of these.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Probe {
+    http_get: Option<ProbeAt>,
+    tcp_socket: Option<ProbeAt>,
+    grpc: Option<ProbeAt>,
+    exec: Option<ProbeCommand>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ProbeAt {
+    scheme: Option<String>,
+    host: Option<String>,
+    port: Option<IntOrString>,
+    path: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ProbeCommand {
+    #[serde(deserialize_with = "list")]
+    command: Vec<String>,
+}
+
+impl Probe {
+    fn words(self) -> Option<String> {
+        let at = |at: &ProbeAt| {
+            let port = match &at.port {
+                Some(IntOrString::Int(port)) => port.to_string(),
+                Some(IntOrString::String(name)) => name.clone(),
+                None => String::new(),
+            };
+            let host = at.host.as_deref().unwrap_or_default();
+            format!("{host}:{port}{}", at.path.as_deref().unwrap_or_default())
+        };
+        let words = match self {
+            Self { http_get: Some(one), .. } => {
+                format!("{} GET {}", one.scheme.as_deref().unwrap_or("HTTP"), at(&one))
+            }
+            Self { tcp_socket: Some(one), .. } => format!("TCP connect to {}", at(&one)),
+            Self { grpc: Some(one), .. } => format!("gRPC health check of {}", at(&one)),
+            Self { exec: Some(one), .. } => format!("command {}", one.command.join(" ")),
+            _ => return None,
+        };
+        Some(short(&words))
+    }
+}
+
+/// The beginning of the first line of a text that may be anybody's.
+fn short(text: &str) -> String {
+    const MOST: usize = 160;
+    text.lines().next().unwrap_or_default().chars().take(MOST).collect()
 }
 
 #[derive(Deserialize, Default)]
@@ -394,6 +453,26 @@ struct PodStatus {
     init_container_statuses: Vec<ContainerStatus>,
     #[serde(deserialize_with = "list")]
     ephemeral_container_statuses: Vec<ContainerStatus>,
+    #[serde(deserialize_with = "list")]
+    conditions: Vec<PodCondition>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct PodCondition {
+    r#type: String,
+    status: String,
+    reason: Option<String>,
+    message: Option<String>,
+}
+
+impl PodCondition {
+    /// Why a pod is on no node, where this says so.
+    fn unscheduled(&self) -> Option<String> {
+        (self.r#type == "PodScheduled" && self.status == "False").then_some(())?;
+        let words = self.message.as_deref().or(self.reason.as_deref());
+        Some(short(words.unwrap_or("the scheduler found no node for it")))
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -467,6 +546,7 @@ impl Pod {
             labels: meta.labels,
             owner: owner.map(|owner| format!("{}/{}", owner.kind, owner.name)),
             containers: containers.collect(),
+            unscheduled: status.conditions.iter().find_map(PodCondition::unscheduled),
         }
     }
 }
@@ -500,6 +580,7 @@ impl Container {
                 ended?.exit_code
             }),
             restarts: status.map_or(0, |s| u32::try_from(s.restart_count).unwrap_or(0)),
+            probe: self.readiness_probe.and_then(Probe::words),
         }
     }
 }

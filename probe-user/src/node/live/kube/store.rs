@@ -105,6 +105,13 @@ impl Store {
                 let all = self.pods.all()?;
                 said.pods = all.filter(|p| p.node.as_ref() == Some(node)).cloned().collect();
             }
+            KubeWish::PodsWith { namespace, labels } => {
+                let has = |pod: &&KubePod| {
+                    pod.name.namespace == *namespace
+                        && labels.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
+                };
+                said.pods = self.pods.all()?.filter(has).cloned().collect();
+            }
             KubeWish::Nodes => said.nodes = self.nodes.all()?.cloned().collect(),
             KubeWish::Node(name) => {
                 said.nodes = self.nodes.all()?.filter(|n| n.name == *name).cloned().collect();

@@ -81,6 +81,10 @@ impl Names {
             KubeWish::PodsOn(node) | KubeWish::Node(node) => {
                 replace(node, |node| self.name(Kind::Host, node));
             }
+            KubeWish::PodsWith { namespace, labels } => {
+                replace(namespace, |name| self.kubernetes_name(Kind::Namespace, name));
+                self.labels(labels);
+            }
         }
     }
 
@@ -127,6 +131,7 @@ impl Names {
             replace(&mut port.target, |target| self.kubernetes_name(Kind::Name, target));
         }
         self.labels(&mut service.selector);
+        replace_some(&mut service.external_name, |name| self.host(name));
     }
 
     fn endpoints(&mut self, slice: &mut KubeEndpoints) {
@@ -149,6 +154,8 @@ impl Names {
         replace_some(&mut pod.node, |node| self.name(Kind::Host, node));
         pod.ips.iter_mut().for_each(|address| *address = self.ip(*address));
         self.labels(&mut pod.labels);
+        // Words in which names of nodes and labels may be.
+        replace_some(&mut pod.unscheduled, |why| self.name(Kind::Value, why));
         replace_some(&mut pod.owner, |owner| match owner.split_once('/') {
             Some((kind, name)) => {
                 let plain = kind.bytes().all(|b| b.is_ascii_alphabetic());
@@ -161,6 +168,7 @@ impl Names {
             replace(&mut container.name, |name| self.kubernetes_name(Kind::Container, name));
             replace_some(&mut container.id, |id| self.name(Kind::Container, id));
             replace_some(&mut container.image, |image| self.name(Kind::Image, image));
+            replace_some(&mut container.probe, |probe| self.name(Kind::Value, probe));
             for port in &mut container.ports {
                 self.port_name(&mut port.name);
                 port.host_ip = port.host_ip.map(|address| self.ip(address));
