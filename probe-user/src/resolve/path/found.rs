@@ -80,6 +80,7 @@ pub(in crate::resolve) fn attempt(
 ) -> Entry {
     let by = |(nic, source): (Nic, senders::Source), of: Option<NetnsId>| match of {
         Some(of) if !senders::has_route(facts, of, to.address) => super::no_route(to.address),
+        Some(of) if let Some(why) = super::send::refused_at_once(facts, of, to) => vec![why],
         of => from_elsewhere(facts, netns, (nic, source, of), to),
     };
     let arrivals = match &sender.by {
