@@ -120,6 +120,9 @@ fn build(random: &mut Random) -> Result<(Node, Vec<Netns>, String)> {
         say(format!("rp_filter of {device} is {mode}"))?;
         host.sysctl(&format!("ipv4/conf/{device}/rp_filter"), mode)?;
     }
+    for rule in policies(random, &node, &senders)? {
+        say(rule)?;
+    }
     // Listeners: the host's, and one in some namespaces.
     let at = random.pick(&["0.0.0.0", "127.0.0.1", "[::]", "own", "none"]);
     let own = node.ip().to_string();
@@ -145,6 +148,44 @@ fn build(random: &mut Random) -> Result<(Node, Vec<Netns>, String)> {
     Ok((node, senders, made))
 }
 
+/// Rules of policy routing: by source, device, destination and port, to a table that has a way on,
+/// refuses, or has nothing.
+fn policies(random: &mut Random, node: &Node, senders: &[Netns]) -> Result<Vec<String>> {
+    let number = node.number();
+    let mut said = Vec::new();
+    for (n, netns) in [node.host()].into_iter().chain(senders).enumerate() {
+        for priority in ["90", "91"] {
+            if !random.one_of(if n == 0 { 3 } else { 6 }) {
+                continue;
+            }
+            let one = |third: u64, fourth: u64| format!("10.{number}.{third}.{fourth}");
+            let network = |third: u64| format!("10.{number}.{third}.0/24");
+            let what = match random.below(6) {
+                0 | 1 => format!("from {}", one(random.below(3), random.below(3) + 1)),
+                2 => format!("from {}", network(random.below(4))),
+                3 => format!("to {}", network(random.below(4))),
+                4 => format!("iif {}", random.pick(&["br0", "eth0", "lo"])),
+                _ => format!("{} {PORT} ipproto tcp", random.pick(&["sport", "dport"])),
+            };
+            let action = random.pick(&["lookup 100", "lookup 100", "prohibit", "blackhole"]);
+            let rule = format!("rule add priority {priority} {what} {action}");
+            netns.ip(&rule.split(' ').collect::<Vec<_>>())?;
+            said.push(format!("{}: ip {rule}", netns.name));
+        }
+        let route = match random.below(4) {
+            0 => "unreachable default",
+            1 => "throw default",
+            2 => continue,
+            _ if n == 0 => "default dev br0",
+            _ => "default dev eth0",
+        };
+        let args = format!("route add {route} table 100");
+        netns.ip(&args.split(' ').collect::<Vec<_>>())?;
+        said.push(format!("{}: ip {args}", netns.name));
+    }
+    Ok(said)
+}
+
 /// A few rules, which may refuse, and one that may translate.
 fn rules(random: &mut Random, node: &Node, target: Option<std::net::Ipv4Addr>) -> String {
     let number = node.number();
@@ -153,13 +194,14 @@ fn rules(random: &mut Random, node: &Node, target: Option<std::net::Ipv4Addr>) -
             return String::new();
         }
         let device = random.pick(&["br0", "br1", "pair0", "eth0", "lo"]);
+        let side = random.pick(&["dport", "dport", "dport", "sport"]);
         let ports = random.pick(&["7400", "7400-7401", "7401", "!= 7400"]);
         let source = match random.below(3) {
             0 => format!("ip saddr 10.{number}.1.0/24 "),
             _ => String::new(),
         };
         let what = random.pick(&["drop", "reject with tcp reset", "accept", "drop"]);
-        format!("{by} \"{device}\" {source}tcp dport {ports} {what}\n")
+        format!("{by} \"{device}\" {source}tcp {side} {ports} {what}\n")
     };
     let (input, forward) = (rule("iifname"), rule("iifname") + &rule("oifname"));
     let output = rule("oifname");
@@ -167,8 +209,12 @@ fn rules(random: &mut Random, node: &Node, target: Option<std::net::Ipv4Addr>) -
         Some(ip) => format!("tcp dport {TRANSLATED} dnat ip to {ip}:{PORT}\n"),
         None => String::new(),
     };
-    // As firewalls begin: rules are for the first packet. What refuses answers is not followed.
-    let established = |rules: &str| format!("ct state established accept\n{rules}");
+    // Most firewalls begin so: rules are for the first packet.
+    let stateless = random.one_of(3);
+    let established = |rules: &str| match stateless {
+        true => rules.to_owned(),
+        false => format!("ct state established accept\n{rules}"),
+    };
     let chain = |name: &str, kind: &str, priority: &str, rules: &str| {
         format!("chain {name} {{\ntype {kind} hook {name} priority {priority};\n{rules}}}\n")
     };

@@ -66,6 +66,7 @@
 //!     master: None,
 //!     peer: None,
 //!     peer_netns: None,
+//!     isolated: false,
 //! });
 //! let ruleset = &rules.rulesets()[0];
 //!

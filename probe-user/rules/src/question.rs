@@ -108,9 +108,11 @@ impl fmt::Display for Assumption {
             Question::Rule { what, handle, at, chain: ChainId { table, name } } => {
                 let not = if self.holds { "" } else { "not: " };
                 write!(f, "{not}{what} (rule {} of {table} chain {name}", at + 1)?;
+                // Legacy tables have no handles.
+                let same = u64::try_from(*at).is_ok_and(|at| at + 1 == *handle);
                 match table.backend {
-                    Backend::Nft => write!(f, ", handle {handle})"),
-                    Backend::Legacy => f.write_str(")"),
+                    Backend::Nft if !same => write!(f, ", handle {handle})"),
+                    _ => f.write_str(")"),
                 }
             }
             Question::Order { first, last } => {

@@ -274,6 +274,32 @@ impl Walk<'_, '_> {
         let here = of.leg(at);
         let same = here.iif.as_ref().map(|nic| nic.index) == route.oif;
         let bridge = self.filtering_bridge(packet.netns, route.oif, hop);
+        let there = match route.oif.filter(|_| !same) {
+            Some(oif) => self.neighbours((packet.netns, oif), hop),
+            None => Neighbours::Unknown { unanswered: false },
+        };
+        let leads_to = |netns| match &there {
+            Neighbours::At(ends) => ends.iter().any(|end| end.0 == netns),
+            Neighbours::Nobody | Neighbours::Stranger | Neighbours::Unknown { .. } => same,
+        };
+        let device = packet.oif.as_ref().map_or("?", |nic| &*nic.name).to_owned();
+        let elsewhere = || {
+            let name = self.facts.netns_ref(packet.netns);
+            format!(
+                "the answer leaves {name} by {device} to {hop}, another way than it was asked, which is not followed"
+            )
+        };
+        if there == Neighbours::Nobody {
+            let why = format!("it leaves by {device}, where nobody has {hop}");
+            answered.lost.push(nowhere(way, &why));
+            return;
+        }
+        let is_unknown =
+            matches!(there, Neighbours::Stranger | Neighbours::Unknown { .. }) && !same;
+        if at == 0 && is_unknown && matches!(here.source, Sender::Address(_)) {
+            answered.lost.push(way.stop(StopKind::Unknown, elsewhere()));
+            return;
+        }
         if at == 0 {
             // Who is outside, or behind a device of this namespace.
             let Some((netns, nic)) = bridge.filter(|_| same) else {
@@ -286,25 +312,26 @@ impl Walk<'_, '_> {
         }
         // Who sent it may be on the same link, when it is not of the first namespace itself.
         let sender = of.leg(0);
-        let straight = sender.iif.is_some() && sender.source == Sender::Address(hop);
-        let to = match (0..at).rev().find(|at| self.is_own(of.leg(*at).netns, hop)) {
+        let straight = sender.iif.is_some()
+            && sender.source == Sender::Address(hop)
+            && (same || matches!(there, Neighbours::At(_)));
+        let is_its = |at: &usize| {
+            let netns = of.leg(*at).netns;
+            self.is_own(netns, hop) && leads_to(netns)
+        };
+        let to = match (0..at).rev().find(is_its) {
             Some(to) => Some(to),
             None if straight => None,
             // A gateway that is nobody's address, for which the other end answers.
             None => match route.oif.map(|oif| self.neighbours((packet.netns, oif), hop)) {
                 Some(Neighbours::Nobody) => {
-                    let why = format!("nobody there has {hop}, where its route leads");
+                    let why = format!("it leaves by {device}, where nobody has {hop}");
                     answered.lost.push(nowhere(way, &why));
                     return;
                 }
                 _ if same => Some(at - 1),
                 _ => {
-                    let device = packet.oif.as_ref().map_or("?", |nic| &*nic.name);
-                    let why = format!(
-                        "the answer leaves {} by {device} to {hop}, another way than it was asked, which is not followed",
-                        self.facts.netns_ref(packet.netns)
-                    );
-                    answered.lost.push(way.stop(StopKind::Unknown, why));
+                    answered.lost.push(way.stop(StopKind::Unknown, elsewhere()));
                     return;
                 }
             },
@@ -342,9 +369,8 @@ impl Walk<'_, '_> {
                         continue;
                     };
                     let leg = of.leg(to);
-                    let addresses = self.facts.addresses_of(leg.netns);
-                    let has = addresses.iter().find(|a| a.address == hop).map(|a| a.ifindex);
-                    let has = has
+                    let has = self
+                        .enters_by((packet.netns, route.oif), leg.netns, hop)
                         .filter(|index| !self.is_loopback(leg.netns, &self.nic(leg.netns, *index)));
                     let by = has.or(leg.oif.as_ref().map(|nic| nic.index));
                     let Some(by) = by.map(|index| self.nic(leg.netns, index)) else {

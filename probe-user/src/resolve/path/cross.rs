@@ -162,9 +162,8 @@ fn leave_admitted(
         packet.untracked = false;
         (packet.uid, packet.gid) = (None, None);
         packet.oif = None;
-        let addresses = facts.addresses_of(*netns);
-        let on = addresses.iter().find(|a| a.address == *address).map(|a| a.ifindex);
-        packet.iif = on.or(*by).map(|index| walk.nic(*netns, index));
+        let by = walk.enters_by((from, route.oif), *netns, *address).or(*by);
+        packet.iif = by.map(|index| walk.nic(*netns, index));
         arrivals.extend(walk.external(way, packet));
     }
     arrivals
@@ -252,6 +251,24 @@ impl Walk<'_, '_> {
         let is_theirs = facts.addresses_of(place).iter().any(|a| a.address == next);
         let filters = settings(facts, place)?.bridge_calls_iptables == Some(true);
         (filters && !is_theirs).then(|| (place, self.nic(place, bridge.index)))
+    }
+
+    /// The device by which a packet that leaves by one of another namespace comes in: its other end,
+    /// or the bridge that this is a port of; else the one that has the address.
+    pub(super) fn enters_by(
+        &self,
+        (from, oif): (NetnsId, Option<u32>),
+        netns: NetnsId,
+        address: IpAddr,
+    ) -> Option<u32> {
+        let links = self.facts.links_of(from);
+        let out = links.iter().find(|l| Some(l.index) == oif && l.kind == LinkKind::Veth);
+        let peer = out.filter(|l| l.peer_netns == Some(netns)).and_then(|l| l.peer);
+        let theirs = self.facts.links_of(netns);
+        let port = theirs.iter().find(|l| Some(l.index) == peer);
+        let addresses = self.facts.addresses_of(netns);
+        let has = || addresses.iter().find(|a| a.address == address).map(|a| a.ifindex);
+        port.map(|port| port.master.unwrap_or(port.index)).or_else(has)
     }
 
     /// The device that a socket sees a packet come in by: what a host sends to itself goes over

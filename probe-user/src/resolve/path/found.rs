@@ -85,6 +85,7 @@ pub(in crate::resolve) fn attempt(
         {
             super::no_route(to.address)
         }
+        Some(of) if let Some(why) = super::send::refused_at_once(facts, of, to) => vec![why],
         of => from_elsewhere(facts, netns, (nic, source, of), to),
     };
     let arrivals = match &sender.by {

@@ -56,6 +56,21 @@ pub(in crate::resolve) fn from_elsewhere(
     ended
 }
 
+/// That rules of policy routing of a namespace let no process of it send there; who stands for it
+/// is root.
+pub(super) fn refused_at_once(facts: &Facts<'_>, netns: NetnsId, to: To) -> Option<Arrival> {
+    if route::policies(facts, netns, to.address.is_ipv6()).is_empty() {
+        return None;
+    }
+    let mut visited = Visited::new();
+    let walk = Walk { facts, visited: &RefCell::new(&mut visited), sender: None, anybody: true };
+    let mut packet = packet(netns, Sender::Elsewhere, to, None, None);
+    packet.uid = Some(0);
+    let found = walk.route_of_process(&packet)?;
+    let why = walk.no_way(&found, &packet, found.source)?;
+    Some(Way::begin().stop(StopKind::NoRoute, why))
+}
+
 fn packet(netns: NetnsId, source: Sender, to: To, iif: Option<Nic>, oif: Option<Nic>) -> Packet {
     let destination = SocketAddr::new(to.address, to.port);
     let mut packet = Packet::new(netns, to.proto, source, destination);

@@ -386,11 +386,15 @@ fn neighbour(
             && covers(of.address, of.prefix, a.address)
     };
     let weight = |a: &Address| {
-        let is_bare = facts.take(facts.world.attached(&[a.netns])).is_empty();
+        let is_bare = facts.take(facts.world.attached(&[a.netns])).is_empty()
+            && crate::resolve::route::policies(facts, a.netns, to.is_ipv6()).is_empty();
         (has_route(facts, a.netns, to), is_bare)
     };
     let mut best: Option<(&Address, (bool, bool))> = None;
-    for one in all.iter().filter(near).take(NEIGHBOURS) {
+    // Private ranges repeat: who is joined to it comes before who has such an address.
+    let is_joined = |a: &Address| joins(facts, a.netns, bridge.unwrap_or(netns));
+    let (joined, others): (Vec<_>, Vec<_>) = all.iter().filter(near).partition(|a| is_joined(a));
+    for one in joined.into_iter().chain(others).take(NEIGHBOURS) {
         let this = weight(one);
         if best.is_none_or(|(_, known)| known < this) {
             best = Some((one, this));
@@ -400,6 +404,11 @@ fn neighbour(
         }
     }
     best.map_or(ELSEWHERE, |(a, _)| (Source::Address(a.address), Some(a.netns)))
+}
+
+/// Whether a device pair leads from one namespace into another.
+fn joins(facts: &Facts<'_>, netns: NetnsId, to: NetnsId) -> bool {
+    facts.links_of(netns).iter().any(|link| link.peer_netns == Some(to))
 }
 
 /// Somebody else on the network of a device, where one is seen that has a route to where it
@@ -415,7 +424,11 @@ pub(super) fn another(
         addresses.iter().find(|a| a.ifindex == by.index && covers(a.address, a.prefix, own))?;
     let all = facts.all_addresses();
     let others = all.iter().filter(|a| {
-        a.netns != netns && a.netns != of && covers(network.address, network.prefix, a.address)
+        a.netns != netns
+            && a.netns != of
+            && addresses.iter().all(|own| own.address != a.address)
+            && covers(network.address, network.prefix, a.address)
+            && joins(facts, a.netns, netns)
     });
     let mut others = others.take(NEIGHBOURS);
     let one = others.find(|a| has_route(facts, a.netns, to))?;

@@ -418,6 +418,13 @@ pub const PAGES: &[Page] = &[
         "What the container runtime says of all its containers.",
         &["docker ps -a", "docker inspect CONTAINER"],
     ),
+    page(
+        Finding,
+        "bind_program",
+        "A program of a cgroup decides who may bind to the port: whether a bind works is not known.",
+        "Programs for bind of the cgroup and of those above it are seen, and not run.",
+        &["bpftool cgroup tree", "bpftool prog show id ID"],
+    ),
     // What a statement depends on.
     page(
         Condition,
