@@ -272,7 +272,10 @@ impl Walk<'_, '_> {
         let Left { way, packet, route, at } = left;
         let hop = route.gateway.unwrap_or(packet.destination);
         let here = of.leg(at);
-        let same = here.iif.as_ref().map(|nic| nic.index) == route.oif;
+        // Where the next hop is the namespace itself, a program delivers, as Cilium's at
+        // cilium_host: it knows whose address that is.
+        let by_program = route.gateway.is_some_and(|gateway| self.is_own(packet.netns, gateway));
+        let same = here.iif.as_ref().map(|nic| nic.index) == route.oif || by_program;
         let bridge = self.filtering_bridge(packet.netns, route.oif, hop);
         let there = match route.oif.filter(|_| !same) {
             Some(oif) => self.neighbours((packet.netns, oif), hop),
