@@ -272,6 +272,9 @@ fn an_address_has_to_be_there() -> Test {
         ("[::1]:25902/tcp", &device, Some("EADDRNOTAVAIL"), Some("address_not_own")),
         ("[ff02::1]:25902/tcp", &device, Some("EINVAL"), None),
         ("[ff02::1]:25902/udp", &device, None, None),
+        ("[ff02::1]:25902/udp", &[], Some("EINVAL"), Some("needs_interface")),
+        ("[ff05::1]:25902/udp", &[], None, None),
+        ("0.0.0.1:25902/tcp", &[], Some("EADDRNOTAVAIL"), Some("address_not_own")),
         ("192.0.2.7:25902/tcp", &device, None, None),
         ("127.0.0.1:25902/tcp", &device, None, None),
     ] {

@@ -253,7 +253,18 @@ fn a_recording_answers_like_the_host() -> Test {
     for question in ["30518", "20971", "6443", "8088"] {
         let live = kinds.whereis(&["--json", question])?;
         let replayed = lab::ask(&["--replay", file, "--json", question])?;
-        let paths = |run: &Run| run.json["answers"][0]["paths"].clone();
+        // What a listener dropped is asked for one port, and not for a list's recording.
+        let paths = |run: &Run| {
+            let mut paths = run.json["answers"][0]["paths"].clone();
+            for hop in paths.as_array_mut().into_iter().flatten() {
+                for hop in hop["hops"].as_array_mut().into_iter().flatten() {
+                    if let Some(socket) = hop["socket"].as_object_mut() {
+                        socket.remove("accept_drops");
+                    }
+                }
+            }
+            paths
+        };
         ensure!(
             paths(&live) == paths(&replayed),
             "{question}:\n{}\n{}",

@@ -35,6 +35,12 @@ fn a_recording_gives_the_answer_of_the_node() -> Test {
     // What needs the files of each process is read for a question, and not for a list.
     let without_files = |paths: &[&Value]| -> Vec<Value> {
         let mut paths: Vec<Value> = paths.iter().map(|path| (*path).clone()).collect();
+        // What a listener dropped is asked for one port, and not for a recording of everything.
+        for hop in paths.iter_mut().filter_map(|path| path["hops"].as_array_mut()).flatten() {
+            if let Some(socket) = hop["socket"].as_object_mut() {
+                socket.remove("accept_drops");
+            }
+        }
         for end in paths.iter_mut().filter_map(|path| path["end"].as_object_mut()) {
             end.remove("repository");
             end.remove("package");

@@ -249,12 +249,20 @@ fn address(
         }
         IpAddr::V4(address) => own4(facts, ask, address, settings),
         IpAddr::V6(address) => {
-            if address.is_multicast() {
-                return Check::of(Some(ask.proto == Proto::Udp));
+            // `__ipv6_addr_needs_scope_id`: those of an interface or a link alone.
+            let of_link = match address.octets() {
+                [0xff, scope, ..] => matches!(scope & 0xf, 1 | 2),
+                _ => address.is_unicast_link_local(),
+            };
+            if address.is_multicast() && ask.proto == Proto::Tcp {
+                return Check::No;
             }
-            if address.is_unicast_link_local() && ask.ifindex.is_none() {
+            if of_link && ask.ifindex.is_none() {
                 notes.push(BindNote::NeedsInterface);
                 return Check::No;
+            }
+            if address.is_multicast() {
+                return Check::Yes;
             }
             own6(facts, ask, address, settings)
         }
@@ -291,8 +299,7 @@ fn refusal(notes: &[BindNote]) -> BindError {
 /// Kernel: `inet_addr_type_table` asks the local table, in which AnyIP's routes are, too; groups
 /// and broadcasts may be bound to.
 fn own4(facts: &Facts<'_>, ask: &BindAsk, address: Ipv4Addr, settings: &PortFacts) -> Option<bool> {
-    let zero_net = address.octets()[0] == 0;
-    if address.is_multicast() || address.is_broadcast() || zero_net {
+    if address.is_multicast() || address.is_broadcast() {
         return Some(true);
     }
     if settings.nonlocal4 == Some(true) {

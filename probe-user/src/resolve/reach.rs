@@ -266,11 +266,11 @@ fn here(
     tries.add(proto, port.0, &bound_apart(facts, &sockets));
     let mut outcomes = tries.outcomes(proto, port.0, everywhere && !firsts.is_empty());
     by_route.iter().for_each(|address| anyip::name(facts, *address, port, &mut outcomes));
-    if let Some(group) = of_group(facts, &sockets) {
+    let takes = |outcome: &Outcome| outcome.taken != Taken::Not;
+    if let Some(group) = of_group(facts, &sockets).filter(|_| !outcomes.iter().any(takes)) {
         let of = |from| entry(from, None, None, Cause::BoundToGroup(group));
         return [Vantage::Node, Vantage::Outside, Vantage::Containers].map(of).to_vec();
     }
-    let takes = |outcome: &Outcome| outcome.taken != Taken::Not;
     if sockets.is_empty() && !outcomes.iter().any(takes) {
         return Vec::new();
     }

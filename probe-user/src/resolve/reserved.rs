@@ -15,8 +15,8 @@ use super::owner;
 use super::path;
 use super::published;
 use crate::model::{
-    Container, ContainerRef, End, Evidence, EvidenceSource, Frontend, HopKind, Path, Process,
-    RUNTIMES, Runtime, Socket, StopKind,
+    Container, ContainerRef, End, Evidence, EvidenceSource, Frontend, FrontendKind, HopKind, Path,
+    Process, RUNTIMES, Runtime, Socket, StopKind,
 };
 
 /// Says of an end that it only reserves the port, if it is so, and for which container.
@@ -73,8 +73,16 @@ fn is_taken(facts: &Facts<'_>, socket: &Socket) -> Option<bool> {
     let (netns, proto, port) = (socket.netns, socket.proto, socket.port.0);
     let at = |address: IpAddr| socket.address.is_unspecified() || socket.address == address;
     let frontends = facts.take(facts.world.frontends(&[netns]));
+    // What has the port at an address of its own alone says nothing of the node's.
+    let links = facts.links_of(netns);
+    let dummy = links.iter().find(|l| l.name == "kube-ipvs0").map(|l| l.index);
+    let addresses = facts.addresses_of(netns);
+    let of_service =
+        |a: IpAddr| addresses.iter().any(|one| one.address == a && Some(one.ifindex) == dummy);
     let balances = |f: &Frontend| {
         f.port == port
+            && f.kind != Some(FrontendKind::ClusterIp)
+            && !(dummy.is_some() && f.address.is_some_and(of_service))
             && f.proto.is_none_or(|number| number == proto.number())
             && f.address.is_some_and(at)
     };

@@ -3,9 +3,13 @@
 use whereis_port_rules::route;
 
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use super::facts::Facts;
-use crate::model::{NetnsId, PolicyRule, RouteFound, RouteKind, RouteOf, RouteQuery};
+use crate::model::{
+    Gap, GapKind, GapSource, Impact, NetnsId, PolicyRule, RouteFound, RouteKind, RouteOf,
+    RouteQuery,
+};
 
 /// `RT_TABLE_LOCAL`.
 pub(super) const LOCAL_TABLE: u32 = 255;
@@ -68,9 +72,31 @@ pub(super) fn decide(facts: &Facts<'_>, query: &RouteQuery) -> Option<RouteFound
 }
 
 /// The rules of policy routing of a namespace that others do not have.
-pub(super) fn policies(facts: &Facts<'_>, netns: NetnsId, ipv6: bool) -> Vec<PolicyRule> {
+pub(super) fn policies(facts: &Facts<'_>, netns: NetnsId, ipv6: bool) -> Rc<[PolicyRule]> {
+    let memo = &facts.memo.policies;
+    if let Some(known) = memo.borrow().get(&(netns, ipv6)) {
+        return Rc::clone(known);
+    }
     let all = facts.take(facts.world.policy_rules(&[netns]));
-    all.iter().filter(|rule| rule.ipv6 == ipv6 && !rule.is_usual()).cloned().collect()
+    let own = all.iter().filter(|rule| rule.ipv6 == ipv6 && !rule.is_usual());
+    let own: Rc<[PolicyRule]> = own.cloned().collect();
+    memo.borrow_mut().insert((netns, ipv6), Rc::clone(&own));
+    own
+}
+
+/// Of how many rules of policy routing the networks are tried as somebody's.
+pub(super) const TRIED: usize = 16;
+
+/// Says that more rules than are tried ask for networks.
+pub(super) fn say_untried(facts: &Facts<'_>, netns: NetnsId, count: usize) {
+    if count > TRIED {
+        let source = GapSource::new(GapKind::Routes, format!("network namespace {netns}"));
+        let why = format!(
+            "clients of {} more networks that `ip rule` names were not tried: ask for one, with --from",
+            count - TRIED
+        );
+        facts.gap(Gap::new(Impact::Reach, source, why));
+    }
 }
 
 /// A question without what no rule of policy routing asks.

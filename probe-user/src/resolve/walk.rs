@@ -277,6 +277,15 @@ fn through_api(
         if chosen.total > 1 {
             hop.detail.push_str(&format!(" to {object}: one of {} pods", chosen.total));
         }
+        if chosen.elsewhere {
+            let text = "kubectl chose this pod, and none of a node that was not asked for";
+            let one = crate::model::Condition {
+                code: crate::model::ConditionCode::NotRead,
+                text: text.to_owned(),
+            };
+            tails.iter_mut().for_each(|tail| tail.conditions.push(one.clone()));
+            hop.detail.push_str(", or one on another node");
+        }
         lead_by(hop, &mut tails);
         paths.extend(tails);
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::ffi::CStr;
 use std::time::Instant;
 
-use super::{LiveNode, Memo, files, gaps, ipsec, procs};
+use super::{LiveNode, Memo, files, gaps, ipsec, nat, procs};
 use crate::model::{
     Gap, GapKind, GapSource, Impact, InputFound, InputQuery, Neighbour, NetSettings, NetnsId,
     PolicyRule, Read, ReversePath, RouteFound, RouteQuery,
@@ -124,12 +124,21 @@ fn settings(netns: NetnsId) -> NetSettings {
         forward4: flag("/proc/sys/net/ipv4/ip_forward"),
         forward6,
         force_forward6,
-        ipsec_policies: ipsec::policies().ok(),
+        ipsec_policies: ipsec_policies(),
         route_localnet_all: flag(&format!("{IPV4_CONF}/all/route_localnet")),
         route_localnet,
         bridge_calls_iptables: flag("/proc/sys/net/bridge/bridge-nf-call-iptables"),
         proxy_arp: proxy_arp(&interfaces),
         reverse_path: reverse_path(interfaces),
+    }
+}
+
+/// How many IPsec policies there are. A kernel without the module is not asked: it would load it.
+fn ipsec_policies() -> Option<u32> {
+    match nat::has_module("xfrm_user") {
+        true => ipsec::policies().ok(),
+        // Only the older way to make them could be there.
+        false => (!nat::has_module("af_key")).then_some(0),
     }
 }
 

@@ -99,8 +99,10 @@ pub(in crate::resolve) fn connected(
 pub(in crate::resolve) struct Chosen {
     /// At most [`PODS`].
     pub(in crate::resolve) pods: Vec<ChosenPod>,
-    /// How many there are in all.
+    /// How many there are in all, as far as they were asked for.
     pub(in crate::resolve) total: usize,
+    /// Whether there may be others on nodes that were not asked.
+    pub(in crate::resolve) elsewhere: bool,
     /// The Service that was named.
     pub(in crate::resolve) service: Option<Service>,
 }
@@ -167,8 +169,15 @@ pub(in crate::resolve) fn chosen(
         port: service_port(service, port).map(exposed::name),
     });
     let all: Vec<ChosenPod> = pods.iter().filter_map(of_pod).collect();
+    // Of what makes pods, others may be on nodes that are not asked.
+    let elsewhere = !matches!(kind, "po" | "pod" | "pods") && service.is_none();
     let total = all.len();
-    (total > 0).then(|| Chosen { pods: all.into_iter().take(PODS).collect(), total, service })
+    (total > 0).then(|| Chosen {
+        pods: all.into_iter().take(PODS).collect(),
+        total,
+        elsewhere,
+        service,
+    })
 }
 
 /// Whether a pod is one of what `KIND/NAME` stands for, by what made it.

@@ -132,13 +132,12 @@ impl Walk<'_, '_> {
         if let Some(near) = on.and_then(|a| self.somebody(netns, a.address, a.prefix)) {
             all.push(near);
         }
-        for rule in route::policies(self.facts, netns, ipv6) {
-            if let Some((network, prefix)) = rule.to.filter(|(_, prefix)| *prefix > 0)
-                && let Some(one) = self.somebody(netns, network, prefix)
-            {
-                all.push(one);
-            }
-        }
+        let rules = route::policies(self.facts, netns, ipv6);
+        let networks: std::collections::BTreeSet<(IpAddr, u8)> =
+            rules.iter().filter_map(|rule| rule.to.filter(|(_, prefix)| *prefix > 0)).collect();
+        route::say_untried(self.facts, netns, networks.len());
+        let tried = networks.into_iter().take(route::TRIED);
+        all.extend(tried.filter_map(|(network, prefix)| self.somebody(netns, network, prefix)));
         all
     }
 
@@ -299,7 +298,15 @@ impl Walk<'_, '_> {
         }
         let is_unknown =
             matches!(there, Neighbours::Stranger | Neighbours::Unknown { .. }) && !same;
-        if at == 0 && is_unknown && matches!(here.source, Sender::Address(_)) {
+        // Whoever it leaves to has to pass it on, when it is not the client.
+        let passed_on = match &there {
+            Neighbours::At(ends) => {
+                !same && !ends.iter().any(|end| self.is_own(end.0, packet.destination))
+            }
+            _ => false,
+        };
+        let is_known = matches!(here.source, Sender::Address(_));
+        if at == 0 && is_known && (is_unknown || passed_on) {
             answered.lost.push(way.stop(StopKind::Unknown, elsewhere()));
             return;
         }

@@ -105,10 +105,11 @@ impl Walk<'_, '_> {
         };
         let main = of(self.anywhere(packet.netns, ipv6)).unwrap_or_else(|| route.clone());
         let mut ways = Vec::new();
-        for rule in &rules {
-            let Some((network, prefix)) = rule.from.filter(|(_, prefix)| *prefix > 0) else {
-                continue;
-            };
+        let asks =
+            |rule: &&crate::model::PolicyRule| rule.from.is_some_and(|(_, prefix)| prefix > 0);
+        route::say_untried(self.facts, packet.netns, rules.iter().filter(asks).count());
+        for rule in rules.iter().filter(asks).take(route::TRIED) {
+            let Some((network, prefix)) = rule.from else { continue };
             let from = one_of(network, prefix);
             let Some(found) = of(from).filter(|_| !self.is_own(packet.netns, from)) else {
                 continue;

@@ -140,7 +140,7 @@ fn leave_admitted(
     let mut arrivals = Vec::new();
     for (netns, address, by) in &places {
         let mut way = way.clone();
-        if let Some(bridge) = walk.kept_apart(from, *netns) {
+        if let Some(bridge) = walk.kept_apart((from, route.oif), *netns) {
             arrivals.push(way.stop(StopKind::NoWay, isolated(&bridge)));
             continue;
         }
@@ -162,7 +162,7 @@ fn leave_admitted(
         packet.untracked = false;
         (packet.uid, packet.gid) = (None, None);
         packet.oif = None;
-        let by = walk.enters_by((from, route.oif), *netns, *address).or(*by);
+        let by = by.or_else(|| walk.enters_by((from, route.oif), *netns, *address));
         packet.iif = by.map(|index| walk.nic(*netns, index));
         arrivals.extend(walk.external(way, packet));
     }
@@ -215,18 +215,24 @@ impl Walk<'_, '_> {
         passed.into_iter().map(|(way, _)| way).collect()
     }
 
-    /// The bridge of which two namespaces are at ports that are isolated from each other.
-    pub(super) fn kept_apart(&self, one: NetnsId, other: NetnsId) -> Option<String> {
-        let ports = |netns: NetnsId| {
+    /// The bridge at which a device, and another namespace, are at ports that are isolated from
+    /// each other.
+    pub(super) fn kept_apart(
+        &self,
+        (one, device): (NetnsId, Option<u32>),
+        other: NetnsId,
+    ) -> Option<String> {
+        let ports = |netns: NetnsId, only: Option<u32>| {
             let links = self.facts.links_of(netns);
             let port = |link: &Link| {
                 let theirs = self.facts.links_of(link.peer_netns?);
                 theirs.iter().find(|l| Some(l.index) == link.peer && l.isolated).cloned()
             };
-            links.iter().filter_map(port).collect::<Vec<Link>>()
+            let meant = links.iter().filter(|l| only.is_none_or(|index| l.index == index));
+            meant.filter_map(port).collect::<Vec<Link>>()
         };
-        let of_other = ports(other);
-        let apart = ports(one).into_iter().find(|port| {
+        let of_other = ports(other, None);
+        let apart = ports(one, Some(device?)).into_iter().find(|port| {
             let same = |l: &Link| (l.netns, l.master) == (port.netns, port.master);
             port.master.is_some() && of_other.iter().any(same)
         })?;

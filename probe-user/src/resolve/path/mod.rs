@@ -193,6 +193,8 @@ pub(super) struct Memo {
     pub(super) rules: from_node::Memo,
     stages: stage::Memo,
     neighbours: Known<((NetnsId, u32), IpAddr), neighbours::Neighbours>,
+    /// The rules of policy routing of a namespace and version of IP.
+    pub(super) policies: Known<(NetnsId, bool), Rc<[crate::model::PolicyRule]>>,
 }
 
 /// The ruleset of a namespace; `None` when it has none.

@@ -42,7 +42,7 @@ pub(in crate::resolve) fn from_elsewhere(
     let walk = Walk { facts, visited: &RefCell::new(&mut visited), sender: None, anybody: true };
     let mut way = Way::begin();
     if let Some(of) = of.filter(|of| *of != netns) {
-        if let Some(bridge) = walk.kept_apart(of, netns) {
+        if let Some(bridge) = walk.kept_apart((netns, Some(iif.index)), of) {
             return vec![way.stop(StopKind::NoWay, cross::isolated(&bridge))];
         }
         walk.sends(&mut way, of);

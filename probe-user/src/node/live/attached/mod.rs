@@ -134,6 +134,10 @@ impl LiveNode {
             for id in ids {
                 let mut program = Program { id: Some(id), name: String::new(), balancer: None };
                 self.tell(&mut program);
+                let is_own = |about: &programs::About| about.only_watches_binds();
+                if self.attached.abouts.borrow().get(&id).is_some_and(is_own) {
+                    continue;
+                }
                 all.push(CgroupProgram { at, cgroup: None, program });
             }
         }

@@ -88,6 +88,16 @@ pub(in crate::node::live) struct About {
     pub(in crate::node::live) name: String,
     /// The ids of the maps that it works with.
     pub(in crate::node::live) maps: Vec<u32>,
+    /// The user who loaded it.
+    pub(in crate::node::live) made_by: u32,
+}
+
+impl About {
+    /// Whether this is the tool's own program that tells of binds, which allows them all. Only
+    /// root attaches programs where it is, and what root calls so is believed.
+    pub(in crate::node::live) fn only_watches_binds(&self) -> bool {
+        self.made_by == 0 && ["bound4", "bound6"].contains(&self.name.as_str())
+    }
 }
 
 /// The ids of the programs that are attached somewhere. Where the kernel knows no such place,
@@ -157,7 +167,8 @@ pub(in crate::node::live) fn about(id: u32) -> io::Result<Option<About>> {
     unsafe { bpf(INFO, &mut ask) }?;
     maps.truncate(info.map_count as usize);
     let name = info.name.split(|byte| *byte == 0).next().unwrap_or_default();
-    Ok(Some(About { name: String::from_utf8_lossy(name).into_owned(), maps }))
+    let name = String::from_utf8_lossy(name).into_owned();
+    Ok(Some(About { name, maps, made_by: info.made_by }))
 }
 
 #[cfg(test)]
