@@ -31,10 +31,7 @@ pub(super) fn value(source: &dyn Source, packet: &Packet, tracked: Tracked, fiel
     let ipv6 = packet.destination.is_ipv6();
     match field {
         // What nearly all rules of a large chain ask.
-        Field::Dport => match packet.to_port() {
-            Some(port) => Bits::whole(&port.to_be_bytes()),
-            None => Bits::unknown(2, Missing::ClientPort),
-        },
+        Field::Dport => Bits::whole(&packet.dport.to_be_bytes()),
         Field::Daddr { ipv6: of, len } if *of == ipv6 && packet.to().is_some() => {
             address(packet.destination, usize::from(*len))
         }
@@ -195,18 +192,13 @@ fn network(packet: &Packet, offset: usize) -> Header {
 }
 
 fn transport(packet: &Packet, offset: usize) -> Header {
-    let missing = if offset < 2 || packet.answer.is_some() {
-        Missing::ClientPort
-    } else {
-        Missing::Detail("a field of its header")
-    };
+    let missing =
+        if offset < 2 { Missing::ClientPort } else { Missing::Detail("a field of its header") };
     let mut header = ([0; HEADER], [0; HEADER], missing);
     if let Some(port) = packet.sport {
         put(&mut header, 0, &port.to_be_bytes());
     }
-    if let Some(port) = packet.to_port() {
-        put(&mut header, 2, &port.to_be_bytes());
-    }
+    put(&mut header, 2, &packet.dport.to_be_bytes());
     if packet.proto == Proto::Tcp {
         put(&mut header, 13, &[tcp_flags(packet)]);
     }

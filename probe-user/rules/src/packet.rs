@@ -127,12 +127,6 @@ pub enum SeenAs {
 }
 
 impl Packet {
-    /// The port that it goes to, where that is known: an answer goes to whatever port its client
-    /// has.
-    pub(crate) fn to_port(&self) -> Option<u16> {
-        self.answer.is_none().then_some(self.dport)
-    }
-
     /// Where it goes, where that is known: not of an answer to somebody elsewhere.
     pub fn to(&self) -> Option<IpAddr> {
         let anybody = |answer: &Answer| answer.client == Sender::Elsewhere;

@@ -60,7 +60,7 @@ pub(super) fn holds(
                 _ => Holds::Maybe(Missing::Detail("a TCP option")),
             };
             port(packet.sport, *sports, *invert_sports)
-                .and(port(packet.to_port(), *dports, *invert_dports))
+                .and(port(Some(packet.dport), *dports, *invert_dports))
                 .and(syn)
                 .and(option)
         }
@@ -69,7 +69,7 @@ pub(super) fn holds(
                 return Holds::No;
             }
             port(packet.sport, *sports, *invert_sports).and(port(
-                packet.to_port(),
+                Some(packet.dport),
                 *dports,
                 *invert_dports,
             ))
@@ -81,9 +81,9 @@ pub(super) fn holds(
             };
             let one = match side {
                 Side::Source => any(packet.sport),
-                Side::Destination => any(packet.to_port()),
+                Side::Destination => any(Some(packet.dport)),
                 Side::Either => {
-                    any(packet.sport).invert().and(any(packet.to_port()).invert()).invert()
+                    any(packet.sport).invert().and(any(Some(packet.dport)).invert()).invert()
                 }
             };
             if *invert { one.invert() } else { one }
@@ -388,7 +388,7 @@ fn is_member(
                 }
             }
             "port" => {
-                let port = if of_source { packet.sport } else { packet.to_port() };
+                let port = if of_source { packet.sport } else { Some(packet.dport) };
                 let number = fields::protocol(packet.proto);
                 // A bitmap of ports is of any protocol.
                 let proto = member.proto.is_none_or(|p| p == number);
