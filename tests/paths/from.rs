@@ -139,3 +139,42 @@ fn the_same_port_in_other_namespaces_is_told_in_a_few_lines() -> Test {
     ensure!(own.iter().all(|r| r["reachable"] == true), "{}", run.stdout);
     Ok(())
 }
+
+#[test]
+fn an_address_is_the_source_of_its_connections() -> Test {
+    lab::root_or_skip!();
+    let mut node = Node::new()?;
+    node.serve_here("web", "tcp 0.0.0.0:8080")?;
+    let pod = node.add_pod()?;
+    let n = node.number();
+    let (first, second) = (node.pod_ip(0).to_string(), format!("10.{n}.1.77"));
+    pod.address("eth0", &format!("{second}/24"))?;
+    let to = format!("{}:8080/tcp", node.gateway());
+    let landed = pod.connect("tcp", SocketAddr::new(node.gateway().into(), 8080))?;
+    ensure!(landed == Landing::At("web".to_owned()), "THE LAB: {landed}");
+    for (rule, shut) in [("", &second), ("!=", &first)] {
+        let rules = format!(
+            "flush ruleset\ntable ip f {{ chain i {{ type filter hook input priority 0;\n\
+             ip saddr {rule} {second} tcp dport 8080 drop\n}}\n}}"
+        );
+        node.lab.nft(node.host(), &rules)?;
+        for address in [&first, &second] {
+            let run = ask(&node, &["--json", "--from", address, &to])?;
+            ensure!(through(&run)? == Some(address != shut), "{rule} {address}: {}", run.stdout);
+        }
+    }
+    // One of this host's own.
+    node.lab.nft(
+        node.host(),
+        &format!(
+            "flush ruleset\ntable ip f {{ chain i {{ type filter hook input priority 0;\n\
+             ip saddr {} tcp dport 8080 drop\n}}\n}}",
+            node.ip()
+        ),
+    )?;
+    for (address, open) in [(node.ip(), false), (node.gateway(), true)] {
+        let run = ask(&node, &["--json", "--from", &address.to_string(), &to])?;
+        ensure!(through(&run)? == Some(open), "{address}: {}", run.stdout);
+    }
+    Ok(())
+}

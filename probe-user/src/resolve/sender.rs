@@ -304,6 +304,7 @@ fn of_address(facts: &Facts<'_>, address: IpAddr) -> Result<Found, String> {
     if address.is_loopback() || facts.addresses_of(own).iter().any(|a| a.address == address) {
         let mut found = anybody(facts, own, format!("this host ({address})"));
         found.asked.address = Some(address);
+        found.sender.address = Some(address);
         return Ok(found);
     }
     let query = RouteQuery::new(own, address, 0);
@@ -319,6 +320,7 @@ fn of_address(facts: &Facts<'_>, address: IpAddr) -> Result<Found, String> {
         let name = format!("{address} (netns {})", facts.netns_ref(*netns));
         let mut found = anybody(facts, *netns, name);
         found.asked.address = Some(address);
+        found.sender.address = Some(address);
         return Ok(found);
     }
     let Some(link) = link else {

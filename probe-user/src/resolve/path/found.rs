@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use whereis_port_rules::Nic;
 
 use super::senders::{self, Sender};
-use super::{Arrival, StopKind, To, from_elsewhere, from_process, ruleset};
+use super::{Arrival, StopKind, To, from_bound, from_elsewhere, ruleset};
 use crate::model::{
     BaseChain, ChainKind, Condition, ConditionCode, Ending, Endpoint, Hook, HopKind, NetnsId, Path,
     Pid, Port, Proto,
@@ -90,7 +90,10 @@ pub(in crate::resolve) fn attempt(
     };
     let arrivals = match &sender.by {
         Some(known) => by(known.clone(), sender.of),
-        None => from_process(facts, netns, sender.process, to, &mut Visited::new()),
+        None => {
+            let who = (sender.process, sender.address);
+            from_bound(facts, netns, who, to, &mut Visited::new())
+        }
     };
     // Who stands for others of its network is told apart where it gets to itself.
     if let (Some((nic, senders::Source::Address(own))), Some(of)) = (&sender.by, sender.of)

@@ -46,7 +46,7 @@ pub(super) use found::{
     Entry, WayKey, attempt, is_taken, may_take, of_namespace, paths, to_address, way_key,
 };
 pub(super) use judge::{Judgement, judge, list};
-pub(super) use send::{from_elsewhere, from_process, loopback};
+pub(super) use send::{from_bound, from_elsewhere, from_process, loopback};
 pub(super) use senders::{
     Sender, behind_others, beside, bridge_behind, card_below, is_ipvlan, is_upper, leads_outside,
     local_route, passing_through, usable_addresses,
@@ -249,6 +249,8 @@ struct Walk<'a, 'f> {
     visited: &'a RefCell<&'a mut Visited>,
     /// The process that connects, where it is known which.
     sender: Option<Pid>,
+    /// The address that it is bound to, where one is meant.
+    bound: Option<std::net::IpAddr>,
     /// Whether the sender stands for all that are where it is.
     anybody: bool,
 }

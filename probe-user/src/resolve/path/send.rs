@@ -26,7 +26,19 @@ pub(in crate::resolve) fn from_process(
     to: To,
     visited: &mut Visited,
 ) -> Vec<Arrival> {
-    let walk = Walk { facts, visited: &RefCell::new(visited), sender, anybody: false };
+    from_bound(facts, netns, (sender, None), to, visited)
+}
+
+/// The same of one that is bound to an address of its own, where that is meant.
+pub(in crate::resolve) fn from_bound(
+    facts: &Facts<'_>,
+    netns: NetnsId,
+    (sender, bound): (Option<Pid>, Option<IpAddr>),
+    to: To,
+    visited: &mut Visited,
+) -> Vec<Arrival> {
+    let bound = bound.filter(|from| from.is_ipv6() == to.address.is_ipv6());
+    let walk = Walk { facts, visited: &RefCell::new(visited), sender, bound, anybody: false };
     walk.local(Way::begin(), netns, to)
 }
 
@@ -39,7 +51,13 @@ pub(in crate::resolve) fn from_elsewhere(
     to: To,
 ) -> Vec<Arrival> {
     let mut visited = Visited::new();
-    let walk = Walk { facts, visited: &RefCell::new(&mut visited), sender: None, anybody: true };
+    let walk = Walk {
+        facts,
+        visited: &RefCell::new(&mut visited),
+        sender: None,
+        bound: None,
+        anybody: true,
+    };
     let mut way = Way::begin();
     if let Some(of) = of.filter(|of| *of != netns) {
         if let Some(bridge) = walk.kept_apart((netns, Some(iif.index)), of) {
@@ -63,7 +81,13 @@ pub(super) fn refused_at_once(facts: &Facts<'_>, netns: NetnsId, to: To) -> Opti
         return None;
     }
     let mut visited = Visited::new();
-    let walk = Walk { facts, visited: &RefCell::new(&mut visited), sender: None, anybody: true };
+    let walk = Walk {
+        facts,
+        visited: &RefCell::new(&mut visited),
+        sender: None,
+        bound: None,
+        anybody: true,
+    };
     let mut packet = packet(netns, Sender::Elsewhere, to, None, None);
     packet.uid = Some(0);
     let found = walk.route_of_process(&packet)?;
@@ -100,6 +124,10 @@ impl Walk<'_, '_> {
     /// the source (`ip_route_connect`), of IPv6 only where it found nothing without it
     /// (`ip6_dst_lookup_tail`).
     fn route_of_process(&self, packet: &Packet) -> Option<RouteFound> {
+        if let Some(from) = self.bound {
+            let found = self.route_out(packet, Some(from))?;
+            return Some(RouteFound { source: Some(from), ..found });
+        }
         let first = self.route_out(packet, None)?;
         let again = packet.destination.is_ipv4() && no_way(&first, packet.destination).is_none();
         match first.source.filter(|_| again && first.kind != RouteKind::Local) {

@@ -37,12 +37,14 @@ pub(in crate::resolve) struct Sender {
     pub(in crate::resolve) of: Option<NetnsId>,
     /// Which process, where one is meant.
     pub(in crate::resolve) process: Option<Pid>,
+    /// The address of its namespace that it connects from, where one is meant.
+    pub(in crate::resolve) address: Option<IpAddr>,
 }
 
 impl Sender {
     /// A process of the namespace.
     pub(in crate::resolve) fn process(from: Vantage) -> Self {
-        Self { from, by: None, of: None, process: None }
+        Self { from, by: None, of: None, process: None, address: None }
     }
 
     /// Somebody behind a device of the namespace.
@@ -51,7 +53,7 @@ impl Sender {
         link: &Link,
         (source, of): (Source, Option<NetnsId>),
     ) -> Self {
-        Self { from, by: Some((nic(link), source)), of, process: None }
+        Self { from, by: Some((nic(link), source)), of, process: None, address: None }
     }
 
     /// The namespace in which a process stands for it, of a connection to or through `netns`.

@@ -99,7 +99,8 @@ pub(super) fn of(facts: &Facts<'_>, tried: &Entry, named: Option<Cause>) -> Outc
 /// Where a process stands for the sender: not where it would come back to itself, which is not
 /// what others get.
 fn source(tried: &Entry) -> Option<NetnsId> {
-    let source = tried.sender.source(tried.netns)?;
+    // Nobody binds to an address to try it.
+    let source = tried.sender.source(tried.netns).filter(|_| tried.sender.address.is_none())?;
     let comes_back = |a: &Arrival| a.entered.contains(&source);
     (tried.sender.by.is_none() || !tried.arrivals.iter().any(comes_back)).then_some(source)
 }

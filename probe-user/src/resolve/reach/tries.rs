@@ -115,7 +115,13 @@ pub(super) fn tell_apart(facts: &Facts<'_>, all: &mut Vec<Outcome>) {
     for outcome in &mut kept {
         let here = place(&outcome.reach);
         if places.iter().filter(|one| **one == here).count() > 1 {
-            outcome.reach.by = outcome.devices.iter().map(|d| name_of(facts, d)).collect();
+            let mut by: Vec<String> = Vec::new();
+            for name in outcome.devices.iter().map(|device| name_of(facts, device)) {
+                if !by.contains(&name) {
+                    by.push(name);
+                }
+            }
+            outcome.reach.by = by;
         }
     }
     *all = kept;
