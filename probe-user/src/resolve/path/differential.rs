@@ -10,7 +10,7 @@
 //!
 //! Host and pod each listen on three ports, TCP and UDP, and answer with their name.
 //! What lists say is compared for every ruleset, packets are sent through the first
-//! 2,000. `WHEREIS_PORT_SEED=N` repeats one ruleset, `WHEREIS_PORT_RULESETS=N` sets how many.
+//! 1,200. `WHEREIS_PORT_SEED=N` repeats one ruleset, `WHEREIS_PORT_RULESETS=N` sets how many.
 
 mod agreement;
 mod rules;
@@ -116,7 +116,7 @@ fn landings(arrival: &Arrival, world: &World, one: Try) -> Vec<Landing> {
 
 /// How many packets are sent through each ruleset, up to which one.
 const TRIES: usize = 4;
-const WITH_PACKETS: u64 = 2000;
+const WITH_PACKETS: u64 = 1200;
 
 /// What came of some rulesets.
 #[derive(Debug, Default)]
@@ -151,7 +151,14 @@ fn play(world: &World, seed: u64, score: &mut Score) {
     for _ in 0..tries {
         let one = Try::random(&mut random, ipv6);
         let said = predicted(&facts, world, one);
-        let landed = world.connect(one, said.contains(&Landing::Refused));
+        let connect = || world.connect(one, said.contains(&Landing::Refused));
+        let mut landed = connect();
+        // On a busy machine an answer may be late; what is dropped is dropped again.
+        for _ in 0..2 {
+            if landed == Landing::Silent && !said.contains(&landed) {
+                landed = connect();
+            }
+        }
         score.tries += 1;
         if said.contains(&Landing::Unknown) {
             continue;
