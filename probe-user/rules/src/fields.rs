@@ -345,9 +345,10 @@ pub(super) fn address_type(
 
 const BACK: &str = "the route back";
 
-/// Addresses that stand for those of any other machine (RFC 5737, RFC 3849).
-const ANYWHERE4: std::net::Ipv4Addr = std::net::Ipv4Addr::new(198, 51, 100, 1);
-const ANYWHERE6: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+/// An address that stands for those of any other machine (RFC 5737, RFC 3849).
+pub const ANYWHERE4: std::net::Ipv4Addr = std::net::Ipv4Addr::new(198, 51, 100, 1);
+/// The same of IPv6.
+pub const ANYWHERE6: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
 /// Whether an answer to who sent a packet has a route, by the interface that the packet came in
 /// by if that is asked: what filters of the reverse path ask (`nft_fib4_eval`, `rpfilter_mt`).

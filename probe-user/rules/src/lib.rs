@@ -109,6 +109,7 @@ mod value;
 mod wide;
 mod xt;
 
+pub use fields::{ANYWHERE4, ANYWHERE6};
 pub use lower::Chain;
 pub use model::{
     Address, Backend, Base, BaseChain, BitOp, Bytes, ChainId, ChainKind, CmpOp, Condition,

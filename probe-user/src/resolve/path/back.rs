@@ -5,7 +5,7 @@
 //! another route by the source or by the device. Where the sender's address is known, the
 //! kernel decides; else it is a condition.
 
-use whereis_port_rules::{Nic, Packet, Sender};
+use whereis_port_rules::{ANYWHERE4, ANYWHERE6, Nic, Packet, Sender};
 
 use super::{Arrival, StopKind, Walk, Way, senders, settings};
 use crate::model::{
@@ -18,11 +18,6 @@ use crate::resolve::route;
 const ADDRESSES: usize = 8;
 /// How many networks a condition names.
 const NAMED: usize = 3;
-
-/// Addresses that stand for those of any other machine (RFC 5737, RFC 3849).
-pub(super) const ANYWHERE4: std::net::Ipv4Addr = std::net::Ipv4Addr::new(198, 51, 100, 1);
-pub(super) const ANYWHERE6: std::net::Ipv6Addr =
-    std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
 /// What `rp_filter` is set to for a way back by the same device.
 const STRICT: u8 = 1;
