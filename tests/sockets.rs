@@ -260,12 +260,20 @@ fn nothing_is_not_sure_while_a_descriptor_holds_a_namespace() -> Test {
     let options = format!("tcp 127.0.0.1:{port} --keep-netns --socket-netns {path}");
     let holder = lab.listen(lab.host(), &options)?;
     held.unname()?;
-    let run = lab.whereis(&[&port])?;
-    run.is_nothing()?;
-    ensure!(run.code == Some(3), "\"surely nothing\" is wrong: {}", run.stdout);
     let way = format!("nsenter --net=/proc/{}/fd/", holder.pid);
-    ensure!(run.gap_text().contains(&way), "no {way:?} in: {}", run.gap_text());
-    Ok(())
+    // Another test's run of the tool holds namespaces in the same way while it looks into
+    // them, and they may be all that a gap has room for.
+    let mut gaps = String::new();
+    for _ in 0..20 {
+        let run = lab.whereis(&[&port])?;
+        run.is_nothing()?;
+        ensure!(run.code == Some(3), "\"surely nothing\" is wrong: {}", run.stdout);
+        gaps = run.gap_text();
+        if gaps.contains(&way) {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("no {way:?} in: {gaps}")
 }
 
 #[test]

@@ -39,24 +39,32 @@ pub(super) fn each_reason(
     groups.into_iter().map(|(why, ids)| gap(namespaces(&ids), why.clone(), &ids)).collect()
 }
 
+/// How many holders, and ways into their namespaces, one gap names.
+const WAYS: usize = 3;
+
 /// Namespaces that nothing but descriptors lead to.
 pub(super) fn held(holders: &[Owner]) -> Option<Gap> {
-    let first = holders.first()?;
-    let inodes: BTreeSet<u64> = holders.iter().map(|h| h.inode).collect();
+    // One way into each namespace, since a holder may be gone a moment later.
+    let ways: BTreeMap<u64, &Owner> = holders.iter().rev().map(|h| (h.inode, h)).collect();
     let pids: BTreeSet<String> = holders.iter().map(|h| h.pid.to_string()).collect();
-    let more = if pids.len() > 3 { ", …" } else { "" };
-    let pids: Vec<String> = pids.into_iter().take(3).collect();
-    let (s, are) = if inodes.len() == 1 { ("", "is") } else { ("s", "are") };
+    let more = if pids.len() > WAYS { ", …" } else { "" };
+    let pids: Vec<String> = pids.into_iter().take(WAYS).collect();
+    let (s, are) = match ways.len() {
+        0 => return None,
+        1 => ("", "is"),
+        _ => ("s", "are"),
+    };
     let why = format!(
         "{} network namespace{s} {are} held only by open descriptors (pid {}{more}) and not looked at",
-        inodes.len(),
+        ways.len(),
         pids.join(", ")
     );
-    let table = first.tid.map_or_else(String::new, |tid| format!("/task/{tid}"));
-    Some(Gap::new(Impact::Port, GapKind::NetworkNamespaces, why).remedy(format!(
-        "look inside: nsenter --net=/proc/{}{table}/fd/{} whereis-port …",
-        first.pid, first.fd
-    )))
+    let ways = ways.values().take(WAYS).map(|way| {
+        let table = way.tid.map_or_else(String::new, |tid| format!("/task/{tid}"));
+        format!("nsenter --net=/proc/{}{table}/fd/{} whereis-port …", way.pid, way.fd)
+    });
+    let remedy = format!("look inside: {}", ways.collect::<Vec<_>>().join(", "));
+    Some(Gap::new(Impact::Port, GapKind::NetworkNamespaces, why).remedy(remedy))
 }
 
 /// Descriptors of which nobody could say whether they are namespaces.
