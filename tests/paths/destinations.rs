@@ -235,6 +235,51 @@ fn nothing_gets_from_one_isolated_port_of_a_bridge_to_another() -> Test {
 }
 
 #[test]
+fn what_is_translated_back_to_where_it_came_from_needs_hairpin_mode_over_a_bridge() -> Test {
+    lab::root_or_skip!();
+    let mut node = Node::new()?;
+    let (outer, inner) = (lab::unused_port()?, lab::unused_port()?);
+    let ip = node.serve_in_pod("web", inner)?;
+    let (pod, other) = (node.pods[0].clone(), node.add_pod()?);
+    node.lab.nft(
+        node.host(),
+        &format!(
+            "table ip t {{ chain pre {{ type nat hook prerouting priority dstnat;
+               fib daddr type local tcp dport {outer} dnat to {ip}:{inner}
+             }}
+             chain post {{ type nat hook postrouting priority srcnat;
+               ip daddr {ip} tcp dport {inner} masquerade
+             }}
+             }}"
+        ),
+    )?;
+    let to = SocketAddr::from((node.ip(), outer));
+    let filters = |on: &str| node.host().sysctl("bridge/bridge-nf-call-iptables", on);
+    if filters("0").is_err() {
+        lab::skip_on_this_kernel("no br_netfilter");
+        return Ok(());
+    }
+    for (bridge, hairpin, open) in
+        [("0", "off", true), ("1", "off", false), ("1", "on", true), ("0", "on", true)]
+    {
+        let case = format!("bridge-nf-call-iptables {bridge}, hairpin {hairpin}");
+        filters(bridge)?;
+        let port = ["link", "set", "veth0", "type", "bridge_slave", "hairpin", hairpin];
+        node.host().ip(&port)?;
+        for (sender, open) in [(&pod, open), (&other, true)] {
+            let landed = sender.connect("tcp", to)?;
+            let lands = matches!(landed, Landing::At(_));
+            ensure!(lands == open, "THE LAB: {case}: {}: {landed}", sender.name);
+            let (code, answer) = from(&node, sender, to)?;
+            ensure!(code == Some(i32::from(!open)), "{case}: {}: {answer}", sender.name);
+            let said = &answer["reachable"][0];
+            ensure!(open || why(said).contains("hairpin mode is off"), "{said}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn what_ipsec_and_rules_for_arp_do_is_not_evaluated_and_said() -> Test {
     lab::root_or_skip!();
     let mut node = Node::new()?;

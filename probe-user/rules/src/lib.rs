@@ -112,11 +112,11 @@ mod xt;
 pub use fields::{ANYWHERE4, ANYWHERE6};
 pub use lower::Chain;
 pub use model::{
-    Address, Backend, Base, BaseChain, BitOp, Bytes, ChainId, ChainKind, CmpOp, Condition,
-    ConditionCode, CtKey, Element, Expr, Family, FibResult, Hook, IpSet, IpSetId, IpSetMember,
-    Link, LinkKind, MapsTo, MarkOp, MetaKey, NatKind, NatRange, NetnsId, Proto, Reg, Rejection,
-    Route, RouteFound, RouteKind, RouteOf, RouteQuery, Rule, Ruleset, Set, SetId, Side, Table,
-    TableId, Verdict, XtMatch, XtTarget, element_of,
+    Address, Backend, Base, BaseChain, BitOp, BridgePort, Bytes, ChainId, ChainKind, CmpOp,
+    Condition, ConditionCode, CtKey, Element, Expr, Family, FibResult, Hook, IpSet, IpSetId,
+    IpSetMember, Link, LinkKind, MapsTo, MarkOp, MetaKey, NatKind, NatRange, NetnsId, Proto, Reg,
+    Rejection, Route, RouteFound, RouteKind, RouteOf, RouteQuery, Rule, Ruleset, Set, SetId, Side,
+    Table, TableId, Verdict, XtMatch, XtTarget, element_of,
 };
 pub use outcome::{Fate, Outcome, Step};
 pub use packet::{Answer, Nic, Packet, SeenAs, Sender};

@@ -124,6 +124,8 @@ pub enum FixKind {
     SetSysctl,
     /// Set an interface up.
     SetLinkUp,
+    /// Set a port of a bridge otherwise.
+    SetBridgePort,
     /// Make what has a port give it up, or wait until it does.
     FreePort,
     /// Ask somewhere else.

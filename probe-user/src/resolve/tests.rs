@@ -103,7 +103,7 @@ fn device(index: u32, name: &str, kind: LinkKind) -> Link {
         master: None,
         peer: None,
         peer_netns: None,
-        isolated: false,
+        bridge_port: None,
     }
 }
 
@@ -185,7 +185,7 @@ impl TestNode {
             master: None,
             peer: Some(2),
             peer_netns: Some(into),
-            isolated: false,
+            bridge_port: None,
         });
         self
     }
@@ -850,7 +850,7 @@ fn a_tunnel_owns_its_port_only_while_it_is_up_and_only_in_its_namespace() {
         master: None,
         peer: None,
         peer_netns: None,
-        isolated: false,
+        bridge_port: None,
     };
     let mut node = TestNode::new().namespace(A, "a").socket(HOST, Proto::Udp, "0.0.0.0:8472");
     for (link, expected) in [
@@ -1014,7 +1014,7 @@ fn a_tunnel_moved_elsewhere_keeps_its_port_where_it_was_made() {
         master: None,
         peer: None,
         peer_netns: Some(HOST),
-        isolated: false,
+        bridge_port: None,
     });
     let endings: Vec<Ending> = node.ask("4789").paths.iter().map(|p| p.end.ending).collect();
     assert_eq!(endings, [Ending::Kernel, Ending::Unknown]);

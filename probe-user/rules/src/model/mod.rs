@@ -11,7 +11,8 @@ pub use expr::{
     Base, BitOp, Bytes, CmpOp, CtKey, Expr, FibResult, MetaKey, NatKind, Reg, Rejection, Verdict,
 };
 pub use net::{
-    Address, Link, LinkKind, NetnsId, Proto, Route, RouteFound, RouteKind, RouteOf, RouteQuery,
+    Address, BridgePort, Link, LinkKind, NetnsId, Proto, Route, RouteFound, RouteKind, RouteOf,
+    RouteQuery,
 };
 pub use ruleset::{
     Backend, BaseChain, ChainId, ChainKind, Element, Family, Hook, IpSet, IpSetId, IpSetMember,

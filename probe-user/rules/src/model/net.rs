@@ -57,10 +57,20 @@ pub struct Link {
     pub peer: Option<u32>,
     /// The namespace of that peer, when it is another one that is known.
     pub peer_netns: Option<NetnsId>,
-    /// Of a port of a bridge: it is isolated (`bridge link set ... isolated on`): nothing gets
-    /// from one such port to another.
+    /// How it is set as a port of a bridge; `None` where it is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bridge_port: Option<BridgePort>,
+}
+
+/// How a port of a bridge is set (`bridge -d link`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct BridgePort {
+    /// Nothing gets from one such port to another (Linux 4.18).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub isolated: bool,
+    /// A frame may leave by the port that it came in by.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hairpin: bool,
 }
 
 /// The kinds of interface that matter here.

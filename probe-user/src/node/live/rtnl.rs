@@ -32,8 +32,8 @@ use rtnetlink::RouteMessageBuilder;
 use super::enter::{Door, Pool, Refused};
 use super::netlink::{Message, Netlink, ROUTE, Request};
 use crate::model::{
-    Address, InputFound, InputQuery, Link, LinkKind, LocalRoute, Neighbour, NeighbourState,
-    NetnsId, PacketFlow, PolicyRule, Route, RouteFound, RouteKind, RouteQuery,
+    Address, BridgePort, InputFound, InputQuery, Link, LinkKind, LocalRoute, Neighbour,
+    NeighbourState, NetnsId, PacketFlow, PolicyRule, Route, RouteFound, RouteKind, RouteQuery,
 };
 
 /// How many answers a dump may have: whoever has a namespace can fill its tables.
@@ -397,22 +397,25 @@ fn link(netns: NetnsId, message: &LinkMessage, peers: &HashMap<i32, NetnsId>) ->
         master,
         peer,
         peer_netns: peer_nsid(message).and_then(|id| peers.get(&id).copied()),
-        isolated: is_isolated(message),
+        bridge_port: bridge_port(message),
     }
 }
 
-/// Whether a port of a bridge is isolated (Linux 4.18).
-fn is_isolated(message: &LinkMessage) -> bool {
-    let of_port = |info: &LinkInfo| match info {
-        LinkInfo::PortData(InfoPortData::BridgePort(all)) => {
-            all.iter().any(|one| matches!(one, InfoBridgePort::Isolated(true)))
-        }
-        _ => false,
-    };
-    message
-        .attributes
-        .iter()
-        .any(|a| matches!(a, LinkAttribute::LinkInfo(infos) if infos.iter().any(of_port)))
+/// How a port of a bridge is set.
+fn bridge_port(message: &LinkMessage) -> Option<BridgePort> {
+    let infos = message.attributes.iter().find_map(|a| match a {
+        LinkAttribute::LinkInfo(infos) => Some(infos),
+        _ => None,
+    })?;
+    let set = infos.iter().find_map(|info| match info {
+        LinkInfo::PortData(InfoPortData::BridgePort(set)) => Some(set),
+        _ => None,
+    })?;
+    let is = |wanted: InfoBridgePort| set.contains(&wanted);
+    Some(BridgePort {
+        isolated: is(InfoBridgePort::Isolated(true)),
+        hairpin: is(InfoBridgePort::HairpinMode(true)),
+    })
 }
 
 fn kind(message: &LinkMessage) -> LinkKind {

@@ -8,8 +8,8 @@ use super::neighbours::Neighbours;
 use super::senders::{bridge_behind, is_ipvlan, is_upper, leads_outside};
 use super::{Arrival, Stop, StopKind, To, Walk, Way, settings, stage};
 use crate::model::{
-    Condition, ConditionCode, Container, Ending, Hook, Link, LinkKind, NetnsId, Port, RouteFound,
-    RouteKind,
+    Advice, Command, Condition, ConditionCode, Container, End, Ending, FixKind, Hook, Link,
+    LinkKind, NetnsId, Port, RouteFound, RouteKind,
 };
 use crate::resolve::place::{at_address, by_device, locate};
 use crate::resolve::walk::{follow, nothing, off_node};
@@ -144,6 +144,22 @@ fn leave_admitted(
             arrivals.push(way.stop(StopKind::NoWay, isolated(&bridge)));
             continue;
         }
+        if let Some(port) = walk.turned_back(&packet, &links, (out, *netns)) {
+            let why = format!(
+                "it would leave by {}, the port of {} that it came in by, and hairpin mode is off there: `bridge -d link` shows it",
+                port.name,
+                out.map_or("the bridge", |out| out.name.as_str()),
+            );
+            let fix = Advice::from("let it: ")
+                .command(Command::new("bridge link set dev").name(&port.name).args("hairpin on"));
+            arrivals.push(way.stop_with(
+                StopKind::NoWay,
+                why,
+                Some(fix.of(FixKind::SetBridgePort)),
+                End::default(),
+            ));
+            continue;
+        }
         if several {
             let place = facts.netns_ref(*netns);
             let text = format!("{place} is who answers for {address}, which others have, too");
@@ -226,7 +242,8 @@ impl Walk<'_, '_> {
             let links = self.facts.links_of(netns);
             let port = |link: &Link| {
                 let theirs = self.facts.links_of(link.peer_netns?);
-                theirs.iter().find(|l| Some(l.index) == link.peer && l.isolated).cloned()
+                let is_isolated = |l: &&Link| l.bridge_port.is_some_and(|port| port.isolated);
+                theirs.iter().filter(is_isolated).find(|l| Some(l.index) == link.peer).cloned()
             };
             let meant = links.iter().filter(|l| only.is_none_or(|index| l.index == index));
             meant.filter_map(port).collect::<Vec<Link>>()
@@ -239,6 +256,33 @@ impl Walk<'_, '_> {
         let links = self.facts.links_of(apart.netns);
         let bridge = links.iter().find(|l| Some(l.index) == apart.master);
         Some(bridge.map_or_else(String::new, |bridge| bridge.name.clone()))
+    }
+
+    /// The port of a bridge by which a packet goes back to where it came from, and may not: what
+    /// `br_netfilter` translates to an address on the same bridge is bridged, not routed
+    /// (`br_nf_pre_routing_finish`), and never leaves by the port it came in by
+    /// (`should_deliver`), unless that has hairpin mode.
+    fn turned_back(
+        &self,
+        packet: &Packet,
+        links: &[Link],
+        (out, to): (Option<&Link>, NetnsId),
+    ) -> Option<Link> {
+        let bridge = out.filter(|out| out.kind == LinkKind::Bridge)?;
+        let came_by = packet.iif.as_ref().map(|nic| nic.index);
+        let (true, Some(_), Sender::Address(source)) =
+            (came_by == Some(bridge.index), packet.original, packet.source)
+        else {
+            return None;
+        };
+        let is_theirs = self.facts.addresses_of(to).iter().any(|a| a.address == source);
+        let filters = settings(self.facts, bridge.netns)?.bridge_calls_iptables == Some(true);
+        let port = links.iter().find(|l| {
+            l.master == Some(bridge.index)
+                && l.peer_netns == Some(to)
+                && l.bridge_port.is_some_and(|port| !port.hairpin)
+        })?;
+        (is_theirs && filters).then(|| port.clone())
     }
 
     /// The bridge that a device's peer is a port of, in a namespace whose rules see what goes over

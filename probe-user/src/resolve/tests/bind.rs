@@ -119,7 +119,7 @@ fn a_vrf_has_ports_apart_unless_they_are_joined() {
         master: None,
         peer: None,
         peer_netns: None,
-        isolated: false,
+        bridge_port: None,
     });
     assert_eq!(ask(&node, &question("8080/tcp")).predicted, None);
     let inside = BindQuestion { device: Some("blue".to_owned()), ..question("8080/tcp") };

@@ -20,7 +20,7 @@ fn link(index: u32, name: &str, kind: LinkKind, master: Option<u32>) -> Link {
         master,
         peer: None,
         peer_netns: None,
-        isolated: false,
+        bridge_port: None,
     }
 }
 

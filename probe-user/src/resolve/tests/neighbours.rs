@@ -31,7 +31,7 @@ fn link(netns: NetnsId, index: u32, kind: LinkKind) -> Link {
         master: None,
         peer: None,
         peer_netns: None,
-        isolated: false,
+        bridge_port: None,
     }
 }
 

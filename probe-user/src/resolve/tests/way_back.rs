@@ -19,7 +19,7 @@ fn host(mode: u8) -> TestNode {
             master: None,
             peer: None,
             peer_netns: None,
-            isolated: false,
+            bridge_port: None,
         });
     }
     node.routes =

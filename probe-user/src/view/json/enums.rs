@@ -236,6 +236,8 @@ words! {
         SetSysctl,
         /// Set an interface up.
         SetLinkUp,
+        /// Set a port of a bridge otherwise.
+        SetBridgePort,
         /// Make what has a port give it up, or wait until it does.
         FreePort,
         /// Ask somewhere else.

@@ -211,7 +211,7 @@ pub(super) fn recording() -> Recording {
         master: None,
         peer: None,
         peer_netns: None,
-        isolated: false,
+        bridge_port: None,
     };
     let inodes = sockets.iter().map(|s| s.inode).collect();
     let facts = Facts {
