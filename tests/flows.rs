@@ -259,9 +259,19 @@ fn connections_confirm_rules_or_show_that_they_changed_since() -> Test {
     node.rule("-A", port, 1)?;
     let (answer, text) = node.ask(&[&target])?;
     ensure!(answer["paths"][0]["hops"][1]["address"] == SERVERS[1], "{text}");
-    let detail = answer["paths"][0]["hops"][0]["detail"].as_str().unwrap_or_default();
-    let changed =
-        "3 connections are still translated to 10.9.2.2:80: rules changed since they began";
-    ensure!(detail.ends_with(changed), "{detail}");
+    let findings = answer["findings"].as_array().context("no findings")?;
+    let old = findings.iter().find(|one| one["code"] == "old_connections").context(text.clone())?;
+    let what = old["what"].as_str().unwrap_or_default();
+    ensure!(what.ends_with("3 connections are still translated to 10.9.2.2:80"), "{old}");
+    // What it proposes ends them.
+    let command: Vec<&str> =
+        old["fix"]["command"].as_array().into_iter().flatten().filter_map(|w| w.as_str()).collect();
+    let deleted = std::process::Command::new("ip")
+        .args(["netns", "exec", &node.lab.host().name])
+        .args(&command)
+        .output()?;
+    ensure!(deleted.status.success(), "{command:?}: {}", String::from_utf8_lossy(&deleted.stderr));
+    let (answer, text) = node.ask(&[&target])?;
+    ensure!(!answer.to_string().contains("old_connections"), "{text}");
     Ok(())
 }

@@ -23,6 +23,8 @@ mod in_the_way;
 mod ipvs;
 #[path = "paths/kube.rs"]
 mod kube;
+#[path = "paths/leftover.rs"]
+mod leftover;
 #[path = "paths/neighbours.rs"]
 mod neighbours;
 #[path = "paths/nested.rs"]

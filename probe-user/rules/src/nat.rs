@@ -44,6 +44,14 @@ pub(super) fn destinations(packet: &Packet, to: &Translation) -> Option<Destinat
             (first, Some(format!("another port up to {last} if {first} is taken")))
         }
     };
+    let note = match to.addresses {
+        // `find_best_ips_proto`: a hash of the client's address, so the share is one of clients.
+        Some((first, last)) if first != last && to.flags & NETMAP == 0 => {
+            let same = format!("one client always gets the same of {first} to {last}");
+            Some(note.map_or(same.clone(), |note| format!("{same}; {note}")))
+        }
+        _ => note,
+    };
     let addresses = match to.addresses {
         None => vec![packet.destination],
         Some((first, last)) if first == last => vec![first],

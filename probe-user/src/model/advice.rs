@@ -126,6 +126,8 @@ pub enum FixKind {
     SetLinkUp,
     /// Set a port of a bridge otherwise.
     SetBridgePort,
+    /// Remove a rule of the kernel.
+    RemoveRule,
     /// Make what has a port give it up, or wait until it does.
     FreePort,
     /// Ask somewhere else.

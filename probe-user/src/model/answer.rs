@@ -104,6 +104,12 @@ pub enum FindingCode {
     WouldPublish,
     /// A program of a cgroup has a word in who may be bound to the port.
     BindProgram,
+    /// A rule leads to an address that nobody has.
+    RuleToNobody,
+    /// A rule never gets what it is for, because another one comes first.
+    ShadowedRule,
+    /// Connections go where rules send no new ones.
+    OldConnections,
 }
 
 /// Whether something is behind the port.

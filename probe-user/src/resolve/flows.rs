@@ -7,8 +7,9 @@ use std::net::{IpAddr, SocketAddr};
 use super::facts::Facts;
 use super::few::few;
 use crate::model::{
-    Answer, Balancer, Evidence, EvidenceSource, Flow, FlowFilter, Flows, FlowsTo, Gap, GapKind,
-    HopKind, Impact, NetnsId, Path, Proto, Query, Scope,
+    Advice, Answer, Balancer, Command, Evidence, EvidenceSource, Finding, FindingCode, FixKind,
+    Flow, FlowFilter, Flows, FlowsTo, Gap, GapKind, HopKind, Impact, NetnsId, Path, Proto, Query,
+    Scope,
 };
 use crate::node::Node;
 
@@ -53,7 +54,7 @@ pub fn add(node: &dyn Node, answer: &mut Answer, each: bool) {
         return;
     }
     let mut flows = read.value;
-    compare(answer, &flows);
+    compare(answer, &flows, facts.host.own_netns);
     if !flows.is_empty() {
         flows.retain(|flow| is_asked(flow, query));
         retain_served(&facts, &places, &mut flows);
@@ -79,7 +80,7 @@ fn cilium_tracks(facts: &Facts<'_>, places: &[NetnsId]) -> bool {
 }
 
 /// Says of what rules and balancers take whether connections go there now.
-fn compare(answer: &mut Answer, flows: &[Flow]) {
+fn compare(answer: &mut Answer, flows: &[Flow], own: NetnsId) {
     if flows.is_empty() {
         return;
     }
@@ -110,8 +111,11 @@ fn compare(answer: &mut Answer, flows: &[Flow]) {
             if let (Some(hop), Some((_, evidence))) = (path.hops.get_mut(1), evidence) {
                 hop.evidence.push(evidence.clone());
             }
-            if let (Some(hop), Some(changed)) = (path.hops.first_mut(), &confirmed.changed) {
-                hop.detail.push_str(&format!("; {changed}"));
+        }
+        if let Some(changed) = &confirmed.changed {
+            let finding = old_connections(front, changed, front.netns == own);
+            if !answer.findings.contains(&finding) {
+                answer.findings.push(finding);
             }
         }
     }
@@ -234,9 +238,40 @@ pub(super) struct Front {
 pub(super) struct Confirmed {
     /// Targets that connections have now, each with the evidence for its hop.
     pub(super) targets: Vec<(SocketAddr, Evidence)>,
-    /// What connections have that no rule gives, to be noted beside the path.
-    pub(super) changed: Option<String>,
+    /// Where connections go that rules send no new ones to.
+    pub(super) changed: Option<Changed>,
 }
+
+/// Connections that rules would not translate as they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Changed {
+    /// In words.
+    pub(super) what: String,
+    /// The servers of those that are translated.
+    servers: Vec<IpAddr>,
+}
+
+/// What ends connections that go where rules send no new ones.
+fn old_connections(front: Front, changed: &Changed, is_own: bool) -> Finding {
+    let Front { proto, port, .. } = front;
+    let mut fix = Advice::from("to end them");
+    for (n, server) in changed.servers.iter().take(SERVERS).enumerate() {
+        let delete = Command::new("conntrack -D -p").args(proto.as_str());
+        let delete = delete.args("--orig-port-dst").arg(port.to_string());
+        let delete = delete.args("--reply-src").arg(server.to_string());
+        fix = fix.words(if n == 0 { ": " } else { ", " }).command(delete);
+    }
+    Finding {
+        code: FindingCode::OldConnections,
+        what: format!("of the connections to {port}/{proto}, {}", changed.what),
+        cause: Some("rules were changed since they began".to_owned()),
+        fix: (is_own && !changed.servers.is_empty()).then(|| fix.of(FixKind::Other)),
+        evidence: vec![Evidence::new(EvidenceSource::Conntrack, changed.what.clone())],
+    }
+}
+
+/// How many servers are named whose connections could be ended.
+const SERVERS: usize = 4;
 
 /// Compares where the connections to `front` lead with where the rules lead new
 /// ones, `targets`. `flows` are those that `Conntrack::flows` gives for the front's
@@ -255,6 +290,7 @@ pub(super) fn confirm(flows: &[Flow], front: Front, targets: &[SocketAddr]) -> C
     let servers = count(found.map(|flow| (flow.served_by, flow.is_translated())));
     let mut confirmed = Confirmed::default();
     let mut others = Vec::new();
+    let mut old = Vec::new();
     for ((server, translated), number) in servers {
         let (s, are) = if number == 1 { ("", "is") } else { ("s", "are") };
         if targets.contains(&server) {
@@ -262,13 +298,14 @@ pub(super) fn confirm(flows: &[Flow], front: Front, targets: &[SocketAddr]) -> C
             confirmed.targets.push((server, Evidence::new(EvidenceSource::Conntrack, detail)));
         } else if translated {
             others.push(format!("{number} connection{s} {are} still translated to {server}"));
+            old.push(server.ip());
         } else if front.address.is_some() {
             others.push(format!("{number} connection{s} {are} not translated"));
         }
     }
     if !others.is_empty() {
-        let others = few(others);
-        confirmed.changed = Some(format!("{others}: rules changed since they began"));
+        old.dedup();
+        confirmed.changed = Some(Changed { what: few(others), servers: old });
     }
     confirmed
 }

@@ -168,6 +168,7 @@ fn answer_from(facts: &Facts<'_>, query: &Query, wanted: &dyn Fn(&Path) -> bool)
     findings.extend(beside);
     reserved::fold(&mut paths);
     findings.extend(would);
+    findings.extend(path::leftover::check(facts, query, &paths));
     findings.extend(bind::refusers(facts, query, &paths));
     findings.extend(joined.findings.iter().cloned());
     findings.extend(joined.unserved.iter().filter(|_| !is_said).cloned());

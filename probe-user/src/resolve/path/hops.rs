@@ -21,7 +21,8 @@ pub(super) fn deciding_rule(outcome: &Outcome) -> String {
     }
 }
 
-fn rule(step: &Step) -> String {
+/// A rule, in words.
+pub(super) fn rule(step: &Step) -> String {
     let place = format!("{} chain {}", step.chain.table, step.chain.name);
     match step.rule() {
         Some(rule) => format!("rule \"{}\" in {place}", text::describe(&step.chain, rule)),

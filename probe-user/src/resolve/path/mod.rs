@@ -19,6 +19,7 @@ mod found;
 mod hops;
 mod in_the_way;
 mod judge;
+pub(super) mod leftover;
 mod neighbours;
 mod policy;
 mod send;
@@ -192,6 +193,7 @@ pub(super) struct Memo {
     cilium: Known<NetnsId, Option<Rc<Cilium>>>,
     pub(super) rules: from_node::Memo,
     stages: stage::Memo,
+    translated: leftover::Memo,
     neighbours: Known<((NetnsId, u32), IpAddr), neighbours::Neighbours>,
     /// The rules of policy routing of a namespace and version of IP.
     pub(super) policies: Known<(NetnsId, bool), Rc<[crate::model::PolicyRule]>>,

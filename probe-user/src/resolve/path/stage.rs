@@ -34,7 +34,7 @@ const IPVS: i32 = -98;
 const NAT: i32 = -100;
 
 impl Part {
-    fn has(self, chain: &BaseChain) -> bool {
+    pub(super) fn has(self, chain: &BaseChain) -> bool {
         let priority = if chain.kind == ChainKind::Nat { NAT } else { chain.priority };
         match self {
             Self::All => true,
@@ -121,7 +121,13 @@ pub(super) fn pass_part(
                 break;
             }
             match outcome.fate {
-                Fate::Passes => passed.push(through(facts, &way, &packet, outcome)),
+                Fate::Passes => {
+                    let after = &outcome.packet;
+                    if (after.destination, after.dport) != (packet.destination, packet.dport) {
+                        facts.memo.translated.note((hook, part), &packet, outcome);
+                    }
+                    passed.push(through(facts, &way, &packet, outcome));
+                }
                 _ => ended.push(stopped(facts, &way, outcome)),
             }
         }

@@ -425,6 +425,27 @@ pub const PAGES: &[Page] = &[
         "Programs for bind of the cgroup and of those above it are seen, and not run.",
         &["bpftool cgroup tree", "bpftool prog show id ID"],
     ),
+    page(
+        Finding,
+        "rule_to_nobody",
+        "A rule sends connections to an address that nobody has: it was left behind, or what it is for is down.",
+        "The packet was followed by routes to a link of which all members are seen, and none has the address. Rules of a Service are not meant: who balances looks after them.",
+        &["nft -a list ruleset", "ip neighbour", "bridge -d link"],
+    ),
+    page(
+        Finding,
+        "shadowed_rule",
+        "Two rules take the port, and send it to different places: the second never gets a connection.",
+        "The rules were run once more without the one that decides: another one that is meant for this port takes the packet then.",
+        &["nft -a list ruleset", "iptables-save"],
+    ),
+    page(
+        Finding,
+        "old_connections",
+        "Connections that are open go where rules send no new ones: rules were changed since they began.",
+        "conntrack keeps what was decided for a connection as long as it lasts.",
+        &["conntrack -L -p PROTO --orig-port-dst PORT"],
+    ),
     // What a statement depends on.
     page(
         Condition,

@@ -238,6 +238,8 @@ words! {
         SetLinkUp,
         /// Set a port of a bridge otherwise.
         SetBridgePort,
+        /// Remove a rule of the kernel.
+        RemoveRule,
         /// Make what has a port give it up, or wait until it does.
         FreePort,
         /// Ask somewhere else.
@@ -367,6 +369,12 @@ words! {
         WouldPublish,
         /// A BPF program of a cgroup has a word in who may be bound to the port.
         BindProgram,
+        /// A rule leads to an address that nobody has.
+        RuleToNobody,
+        /// A rule never gets what it is for, because another one comes first.
+        ShadowedRule,
+        /// Connections go where rules send no new ones.
+        OldConnections,
     }
 }
 
