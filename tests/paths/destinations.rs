@@ -361,3 +361,78 @@ fn a_device_may_forward_where_the_others_do_not() -> Test {
     ensure!(code == Some(0), "{answer}");
     Ok(())
 }
+
+#[test]
+fn rules_that_let_through_no_neighbour_discovery_cut_ipv6_off() -> Test {
+    lab::root_or_skip!();
+    let mut node = Node::new()?;
+    let port = lab::unused_port()?;
+    node.serve_here("web", &format!("tcp [::]:{port}"))?;
+    let (n, pod) = (node.number(), node.add_pod()?);
+    node.host().address("br0", &format!("fd00:{n}:1::1/64"))?;
+    pod.address("eth0", &format!("fd00:{n}:1::2/64"))?;
+    let to = SocketAddr::new(node.ipv6(), port);
+    let near = SocketAddr::new(format!("fd00:{n}:1::1").parse()?, port);
+    let nft = |rules: &str| {
+        let table = format!(
+            "table inet f {{ chain in {{ type filter hook input priority 0; policy drop;
+               ct state established,related accept
+               iif lo accept
+               tcp dport {port} accept
+               {rules}\n}}\n}}"
+        );
+        node.lab.nft(node.host(), &table)
+    };
+    let iptables = |args: &str| -> Test {
+        let run = std::process::Command::new("ip")
+            .args(["netns", "exec", &node.host().name, "ip6tables-legacy"])
+            .args(args.split(' '))
+            .output()?;
+        ensure!(run.status.success(), "{args}: {}", String::from_utf8_lossy(&run.stderr));
+        Ok(())
+    };
+    let asked = "-p icmpv6 --icmpv6-type neighbour-solicitation";
+    for (rules, open) in [
+        ("nft", false),
+        ("nft icmpv6 type echo-request accept", false),
+        ("nft icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept", true),
+        ("nft meta l4proto ipv6-icmp accept", true),
+        ("nft ct state untracked accept", true),
+        ("legacy", false),
+        ("legacy ask", true),
+    ] {
+        match rules.strip_prefix("nft") {
+            Some(rules) => nft(rules)?,
+            None => {
+                iptables(&format!("-A INPUT -p tcp --dport {port} -j ACCEPT"))?;
+                if rules.ends_with("ask") {
+                    iptables(&format!("-A INPUT {asked} -j ACCEPT"))?;
+                }
+                iptables("-P INPUT DROP")?;
+            }
+        }
+        for netns in [node.host(), &node.outside, &pod] {
+            netns.ip(&["neigh", "flush", "all"])?;
+        }
+        // The question first: a connection makes neighbours known.
+        let run = node.lab.tool().netns(node.host()).args(&["--json", &port.to_string()]).run()?;
+        let plain = said(&run, "outside", to)?;
+        let (code, answer) = from(&node, &pod, near)?;
+        for (netns, to) in [(&node.outside, to), (&pod, near)] {
+            let landed = netns.connect("tcp", to)?;
+            ensure!(matches!(landed, Landing::At(_)) == open, "THE LAB: {rules}: {landed}");
+        }
+        ensure!(code == Some(i32::from(!open)), "{rules}: {answer}");
+        ensure!(plain["reachable"] == open, "{rules}: {plain}");
+        for said in [&plain, &answer["reachable"][0]] {
+            ensure!(open || why(said).contains("neighbour discovery"), "{rules}: {said}");
+        }
+        if rules.starts_with("nft") {
+            node.lab.nft(node.host(), "delete table inet f")?;
+        } else {
+            iptables("-P INPUT ACCEPT")?;
+            iptables("-F INPUT")?;
+        }
+    }
+    Ok(())
+}

@@ -4,11 +4,13 @@ use std::net::IpAddr;
 
 use super::lower::Field;
 use super::value::{Bits, Missing};
-use super::{Nic, Packet, SeenAs, Sender, Source};
+use super::{Discovery, Nic, Packet, SeenAs, Sender, Source};
 use crate::model::{Base, CtKey, FibResult, MetaKey, Proto, RouteKind, RouteOf, RouteQuery};
 
 /// Room for a name in a register (`IFNAMSIZ`).
 const NAME: usize = 16;
+/// `PACKET_MULTICAST`.
+const MULTICAST: u8 = 2;
 /// How much of a header is modelled.
 const HEADER: usize = 60;
 
@@ -19,11 +21,17 @@ pub(super) fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-pub(super) fn protocol(proto: Proto) -> u8 {
-    match proto {
-        Proto::Tcp => 6,
-        Proto::Udp => 17,
+/// The number of the protocol of a packet, `IPPROTO_*`.
+pub(super) fn protocol(packet: &Packet) -> u8 {
+    match packet.discovery {
+        Some(_) => 58,
+        None => packet.proto.number(),
     }
+}
+
+/// Whether a packet is one of a protocol.
+pub(super) fn is_of(packet: &Packet, proto: Proto) -> bool {
+    packet.discovery.is_none() && packet.proto == proto
 }
 
 /// A field of a packet. Ask [`has`] before: a packet may not have it.
@@ -107,7 +115,7 @@ fn meta(packet: &Packet, key: &MetaKey) -> Bits {
         MetaKey::Iifname => name(&packet.iif),
         MetaKey::Oifname => name(&packet.oif),
         MetaKey::Nfproto => Bits::whole(&[if ipv6 { 10 } else { 2 }]),
-        MetaKey::L4proto => Bits::whole(&[protocol(packet.proto)]),
+        MetaKey::L4proto => Bits::whole(&[protocol(packet)]),
         MetaKey::Skuid => match packet.uid {
             Some(uid) => Bits::whole(&uid.to_ne_bytes()),
             None => Bits::unknown(4, Missing::User),
@@ -118,10 +126,15 @@ fn meta(packet: &Packet, key: &MetaKey) -> Bits {
         },
         MetaKey::Prandom => Bits::unknown(4, Missing::Random),
         MetaKey::Protocol => Bits::whole(&if ipv6 { 0x86dd_u16 } else { 0x0800 }.to_be_bytes()),
-        // To this host, also at output and by loopback: nothing here is to a group.
-        MetaKey::Pkttype => Bits::whole(&[0]),
+        MetaKey::Pkttype => Bits::whole(&[packet_type(packet)]),
         MetaKey::Other(_) => Bits::unknown(16, Missing::Detail("a property of the packet")),
     }
+}
+
+/// To whom a packet is (`PACKET_*`): to this host, also at output and by loopback, but for what
+/// asks a group for an address.
+pub(super) fn packet_type(packet: &Packet) -> u8 {
+    if packet.discovery == Some(Discovery::Solicitation) { MULTICAST } else { 0 }
 }
 
 /// Bytes of the packet.
@@ -173,14 +186,17 @@ fn network(packet: &Packet, offset: usize) -> Header {
     if ipv6 {
         put(header, 0, &[0x60]);
         header.1[0] = 0xf0;
-        put(header, 6, &[protocol(packet.proto)]);
+        put(header, 6, &[protocol(packet)]);
         packet.to().iter().for_each(|to| put(header, 24, &octets(*to)));
+        if packet.discovery.is_some() {
+            put(header, 7, &[255]);
+        }
     } else {
         put(header, 0, &[0x45]);
         // No fragment; whether it may be made one is not known.
         put(header, 6, &[0, 0]);
         header.1[6] = 0xbf;
-        put(header, 9, &[protocol(packet.proto)]);
+        put(header, 9, &[protocol(packet)]);
         packet.to().iter().for_each(|to| put(header, 16, &octets(*to)));
     }
     if let Sender::Address(source) = packet.source
@@ -195,6 +211,11 @@ fn transport(packet: &Packet, offset: usize) -> Header {
     let missing =
         if offset < 2 { Missing::ClientPort } else { Missing::Detail("a field of its header") };
     let mut header = ([0; HEADER], [0; HEADER], missing);
+    if let Some(message) = packet.discovery {
+        header.2 = Missing::Detail("a field of its header");
+        put(&mut header, 0, &[message.number(), 0]);
+        return header;
+    }
     if let Some(port) = packet.sport {
         put(&mut header, 0, &port.to_be_bytes());
     }
@@ -291,7 +312,7 @@ fn ct(packet: &Packet, tracked: Tracked, key: CtKey, reply: Option<bool>) -> Bit
             Bits::partly(&bits.to_ne_bytes(), &0x30_u32.to_ne_bytes(), missing)
         }
         (CtKey::Mark, _) => Bits::whole(&packet.ct_mark.to_ne_bytes()),
-        (CtKey::Protocol, _) => Bits::whole(&[protocol(packet.proto)]),
+        (CtKey::Protocol, _) => Bits::whole(&[protocol(packet)]),
         (CtKey::Dst, false) => whole(dst),
         (CtKey::ProtoDst, false) => Bits::whole(&dport.to_be_bytes()),
         (CtKey::Src, true) if let Some((address, _)) = server(packet) => whole(address),

@@ -66,7 +66,7 @@
 //!     master: None,
 //!     peer: None,
 //!     peer_netns: None,
-//!     isolated: false,
+//!     bridge_port: None,
 //! });
 //! let ruleset = &rules.rulesets()[0];
 //!
@@ -119,7 +119,7 @@ pub use model::{
     Table, TableId, Verdict, XtMatch, XtTarget, element_of,
 };
 pub use outcome::{Fate, Outcome, Step};
-pub use packet::{Answer, Nic, Packet, SeenAs, Sender};
+pub use packet::{Answer, Discovery, Nic, Packet, SeenAs, Sender};
 pub use snapshot::{Limited, Snapshot};
 pub use source::Source;
 

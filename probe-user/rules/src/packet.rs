@@ -85,6 +85,9 @@ pub struct Packet {
     /// Set for what answers a first packet: of a connection that is established, to its client.
     /// Chains of type nat are not for it, and a client that is not known has no address.
     pub answer: Option<Answer>,
+    /// Set for a message of neighbour discovery: ICMPv6, whatever `proto` says, without ports
+    /// and without conntrack.
+    pub discovery: Option<Discovery>,
     /// What else it stands for; `None` for this one packet.
     pub(crate) wide: Option<Arc<Wide>>,
 }
@@ -110,7 +113,28 @@ impl Packet {
             seen_as: None,
             tproxy: None,
             answer: None,
+            discovery: None,
             wide: None,
+        }
+    }
+}
+
+/// A message of neighbour discovery (RFC 4861): without an answer, nothing can be sent to an
+/// IPv6 address on a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Discovery {
+    /// Who has the address?
+    Solicitation,
+    /// The answer.
+    Advertisement,
+}
+
+impl Discovery {
+    /// The type of the ICMPv6 message.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Solicitation => 135,
+            Self::Advertisement => 136,
         }
     }
 }
@@ -127,6 +151,14 @@ pub enum SeenAs {
 }
 
 impl Packet {
+    /// A message of neighbour discovery, at no interface yet.
+    pub fn discovery(netns: NetnsId, message: Discovery, source: Sender, to: IpAddr) -> Self {
+        let mut packet = Self::new(netns, Proto::Tcp, source, SocketAddr::new(to, 0));
+        packet.discovery = Some(message);
+        packet.untracked = true;
+        packet
+    }
+
     /// Where it goes, where that is known: not of an answer to somebody elsewhere.
     pub fn to(&self) -> Option<IpAddr> {
         let anybody = |answer: &Answer| answer.client == Sender::Elsewhere;

@@ -50,7 +50,7 @@ pub(super) fn holds(
             invert_flags,
             option,
         } => {
-            if packet.proto != Proto::Tcp {
+            if !fields::is_of(packet, Proto::Tcp) {
                 return Holds::No;
             }
             let syn =
@@ -65,7 +65,7 @@ pub(super) fn holds(
                 .and(option)
         }
         XtMatch::Udp { sports, dports, invert_sports, invert_dports } => {
-            if packet.proto != Proto::Udp {
+            if !fields::is_of(packet, Proto::Udp) {
                 return Holds::No;
             }
             port(packet.sport, *sports, *invert_sports).and(port(
@@ -74,6 +74,13 @@ pub(super) fn holds(
                 *invert_dports,
             ))
         }
+        XtMatch::Icmp6 { kind, codes: (first, _), invert } => match packet.discovery {
+            Some(message) => {
+                // Its code is 0.
+                Holds::from((message.number() == *kind && *first == 0) != *invert)
+            }
+            None => Holds::No,
+        },
         XtMatch::Multiport { side, ports, invert } => {
             let any = |one: Option<u16>| match one {
                 Some(port) => Holds::from(ports.iter().any(|(a, b)| (*a..=*b).contains(&port))),
@@ -165,7 +172,9 @@ pub(super) fn holds(
             }
         }
         // Nothing here is to a group.
-        XtMatch::Pkttype { kind, invert } => Holds::from((*kind == 0) != *invert),
+        XtMatch::Pkttype { kind, invert } => {
+            Holds::from((*kind == u32::from(fields::packet_type(packet))) != *invert)
+        }
         XtMatch::Unknown { .. } => Holds::Maybe(Missing::Detail("a match that is not understood")),
     }
 }
@@ -287,7 +296,7 @@ fn conntrack(packet: &Packet, tracked: Tracked, one: &XtMatch) -> Holds {
     all =
         all.and(ports(fields::client_port(packet), orig_sport)).and(ports(Some(dport), orig_dport));
     if let Some((number, invert)) = proto {
-        let is = u16::from(fields::protocol(packet.proto));
+        let is = u16::from(fields::protocol(packet));
         all = all.and(Holds::from((is == *number) != *invert));
     }
     if reply_direction.is_some_and(|reply| reply != packet.answer.is_some()) {
@@ -389,7 +398,7 @@ fn is_member(
             }
             "port" => {
                 let port = if of_source { packet.sport } else { Some(packet.dport) };
-                let number = fields::protocol(packet.proto);
+                let number = fields::protocol(packet);
                 // A bitmap of ports is of any protocol.
                 let proto = member.proto.is_none_or(|p| p == number);
                 match (port, member.ports) {

@@ -61,7 +61,7 @@ pub(crate) fn few_rules() -> Snapshot {
         master: None,
         peer: None,
         peer_netns: None,
-        isolated: false,
+        bridge_port: None,
     };
     rules.add_link(link(1, "lo", LinkKind::Loopback));
     rules.add_link(link(2, "eth0", LinkKind::Device));

@@ -69,6 +69,15 @@ pub enum XtMatch {
         /// Whether the destination port must lie outside.
         invert_dports: bool,
     },
+    /// `icmp6`. Does not hold for other protocols.
+    Icmp6 {
+        /// The type of the message.
+        kind: u8,
+        /// First and last code.
+        codes: (u8, u8),
+        /// `! --icmpv6-type`.
+        invert: bool,
+    },
     /// `multiport`.
     Multiport {
         /// Which ports.

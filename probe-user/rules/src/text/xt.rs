@@ -83,6 +83,14 @@ pub(super) fn condition(one: &XtMatch, proto: Option<&str>) -> Option<String> {
             let more = if *other { " and more" } else { "" };
             format!("{}{}ipset number {index}{more}", sides.join(",") + " ", not(*invert))
         }
+        XtMatch::Icmp6 { kind, codes: (first, last), invert } => {
+            let code = match (*first, *last) {
+                (0, u8::MAX) => String::new(),
+                (first, last) if first == last => format!(" code {first}"),
+                (first, last) => format!(" code {first}-{last}"),
+            };
+            format!("icmpv6 type {}{kind}{code}", not(*invert))
+        }
         XtMatch::Iprange { source, destination } => {
             let mut parts = Vec::new();
             for (side, range) in [("saddr", source), ("daddr", destination)] {

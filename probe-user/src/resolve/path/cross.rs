@@ -144,6 +144,12 @@ fn leave_admitted(
             arrivals.push(way.stop(StopKind::NoWay, isolated(&bridge)));
             continue;
         }
+        if let (Some(out), Some(by)) = (route.oif, by)
+            && let Some(stopped) = walk.undiscovered(&way, (from, out), (*netns, *by), *address)
+        {
+            arrivals.push(stopped);
+            continue;
+        }
         if let Some(port) = walk.turned_back(&packet, &links, (out, *netns)) {
             let why = format!(
                 "it would leave by {}, the port of {} that it came in by, and hairpin mode is off there: `bridge -d link` shows it",

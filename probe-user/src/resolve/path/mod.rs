@@ -15,6 +15,7 @@ mod cross;
 mod decisive;
 #[cfg(test)]
 mod differential;
+mod discovery;
 mod found;
 mod hops;
 mod in_the_way;

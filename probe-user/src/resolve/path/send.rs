@@ -66,6 +66,13 @@ pub(in crate::resolve) fn from_elsewhere(
         walk.sends(&mut way, of);
     }
     let device = Some(iif.index);
+    let own = facts.addresses_of(netns).iter().any(|a| a.address == to.address);
+    if own && source == Sender::Elsewhere && of.is_none() {
+        let stopped = walk.undiscovered_from_outside(&way, (netns, iif.index), to.address);
+        if let Some(stopped) = stopped {
+            return vec![stopped];
+        }
+    }
     let packet = packet(netns, source, to, Some(iif), None);
     let mut ended = Vec::new();
     for way in walk.over_bridge(way, &packet, device, to.address, &mut ended) {

@@ -59,7 +59,12 @@ pub(super) struct Memo {
 }
 
 /// What a hook does to a packet.
-fn outcomes(facts: &Facts<'_>, hook: Hook, part: Part, packet: &Packet) -> Option<Rc<[Outcome]>> {
+pub(super) fn outcomes(
+    facts: &Facts<'_>,
+    hook: Hook,
+    part: Part,
+    packet: &Packet,
+) -> Option<Rc<[Outcome]>> {
     let all = ruleset(facts, packet.netns)?;
     let memo = &facts.memo.stages;
     let key = (hook, part, packet.clone());

@@ -46,6 +46,11 @@ pub(super) fn parse(name: &str, revision: u8, blob: Blob<'_>) -> Option<XtMatch>
                 invert_dports: invert & 2 != 0,
             })
         }
+        ("icmp6", 0) => Some(XtMatch::Icmp6 {
+            kind: blob.u8(0)?,
+            codes: (blob.u8(1)?, blob.u8(2)?),
+            invert: blob.u8(3)? & 1 != 0,
+        }),
         ("multiport", 1) => multiport(blob),
         ("statistic", 0) => {
             let invert = blob.u16(2)? & 1 != 0;
