@@ -83,7 +83,8 @@ fn of_an_address_range_each_is_as_likely() {
         prerouting(vec![target(XtTarget::Dnat(range))])
     };
     let all = range("10.0.0.4").says(Hook::Prerouting, packet());
-    let quarter = |n| format!("passes to 10.0.0.{n}:80, 25.0 % [nat PREROUTING 1]");
+    let same = "one client always gets the same of 10.0.0.1 to 10.0.0.4";
+    let quarter = |n| format!("passes to 10.0.0.{n}:80, 25.0 % [nat PREROUTING 1] ({same})");
     assert_eq!(all, [quarter(1), quarter(2), quarter(3), quarter(4)]);
     // Nobody wants to read thousands.
     assert_eq!(says(&range("10.0.255.255")), "unknown [nat PREROUTING 1]");
