@@ -436,3 +436,38 @@ fn rules_that_let_through_no_neighbour_discovery_cut_ipv6_off() -> Test {
     }
     Ok(())
 }
+
+#[test]
+fn who_does_not_answer_arp_for_an_address_is_not_reached_by_it() -> Test {
+    lab::root_or_skip!();
+    let mut node = Node::new()?;
+    let port = lab::unused_port()?;
+    let ip = node.serve_in_pod("web", port)?;
+    let pod = node.pods[0].clone();
+    let virtual_ip = Ipv4Addr::new(10, node.number(), 9, 9);
+    pod.address("lo", &format!("{virtual_ip}/32"))?;
+    node.host().ip(&["route", "add", &virtual_ip.to_string(), "dev", "br0"])?;
+    for (mode, own, other) in
+        [("0", true, true), ("1", true, false), ("2", true, false), ("8", false, false)]
+    {
+        pod.sysctl("ipv4/conf/eth0/arp_ignore", mode)?;
+        for (address, open) in [(ip, own), (virtual_ip, other)] {
+            node.host().ip(&["neigh", "flush", "all"])?;
+            let to = SocketAddr::from((address, port));
+            let (code, answer) = from(&node, node.host(), to)?;
+            let landed = node.host().connect("tcp", to)?;
+            ensure!(matches!(landed, Landing::At(_)) == open, "THE LAB: {mode}: {to}: {landed}");
+            ensure!(code == Some(i32::from(!open)), "{mode}: {to}: {answer}");
+            let said = &answer["reachable"][0];
+            ensure!(open || why(said).contains("arp_ignore"), "{said}");
+        }
+    }
+    // Who is known already is not asked.
+    pod.sysctl("ipv4/conf/eth0/arp_ignore", "0")?;
+    let to = SocketAddr::from((ip, port));
+    ensure!(matches!(node.host().connect("tcp", to)?, Landing::At(_)), "THE LAB");
+    pod.sysctl("ipv4/conf/eth0/arp_ignore", "8")?;
+    let (code, answer) = from(&node, node.host(), to)?;
+    ensure!(code == Some(0), "{answer}");
+    Ok(())
+}

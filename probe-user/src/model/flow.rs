@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{NetnsId, NetnsRef, Port, PortRange, Proto, ReversePath};
+use super::{DeviceMode, NetnsId, NetnsRef, Port, PortRange, Proto};
 
 /// A connection that is tracked in a namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -115,9 +115,13 @@ pub struct NetSettings {
     pub ipsec_policies: Option<u32>,
     /// The devices whose reverse path filter is on; `None` when that was not read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reverse_path: Option<Vec<ReversePath>>,
+    pub reverse_path: Option<Vec<DeviceMode>>,
     /// The names of the devices on which it answers for addresses that it leads to
     /// (`net.ipv4.conf.*.proxy_arp`); `None` when that was not read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy_arp: Option<Vec<String>>,
+    /// The devices on which it does not answer for all of its addresses
+    /// (`net.ipv4.conf.*.arp_ignore`); `None` when that was not read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arp_ignore: Option<Vec<DeviceMode>>,
 }

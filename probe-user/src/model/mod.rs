@@ -85,8 +85,8 @@ pub use tls::{Certificate, CertificateName, Served, TlsAsk, Validity};
 pub use watched::{Accepted, Observed, Watched};
 pub(crate) use watched::{counted, spoken_ms};
 pub use ways::{
-    InputFound, InputQuery, LocalRoute, Neighbour, NeighbourState, PacketFlow, PolicyRule,
-    ReversePath,
+    DeviceMode, InputFound, InputQuery, LocalRoute, Neighbour, NeighbourState, PacketFlow,
+    PolicyRule,
 };
 // Packet rules, and what of a namespace they ask for, are the evaluator's words.
 pub use whereis_port_rules::{

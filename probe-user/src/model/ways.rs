@@ -154,12 +154,13 @@ pub enum NeighbourState {
     Proxied,
 }
 
-/// The reverse path filter of a device (`net.ipv4.conf.*.rp_filter`).
+/// What a setting of `net.ipv4.conf.*` is for a device: the greater of what is set for the device
+/// and for all. `rp_filter`, `arp_ignore`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReversePath {
+pub struct DeviceMode {
     /// The device. Untrusted.
     pub device: String,
-    /// 1: the way back has to be by the same device. 2: there has to be one. The greater of
-    /// what is set for the device and for all.
+    /// The mode. Of `rp_filter` 1: the way back has to be by the same device, 2: there has to be
+    /// one. Of `arp_ignore` 1 and 2: only for the device's own addresses, 8: for none.
     pub mode: u8,
 }

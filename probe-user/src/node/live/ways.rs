@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use super::{LiveNode, Memo, files, gaps, ipsec, nat, procs};
 use crate::model::{
-    Gap, GapKind, GapSource, Impact, InputFound, InputQuery, Neighbour, NetSettings, NetnsId,
-    PolicyRule, Read, ReversePath, RouteFound, RouteQuery,
+    DeviceMode, Gap, GapKind, GapSource, Impact, InputFound, InputQuery, Neighbour, NetSettings,
+    NetnsId, PolicyRule, Read, RouteFound, RouteQuery,
 };
 
 const SOURCE: &str = "routing decisions";
@@ -129,7 +129,8 @@ fn settings(netns: NetnsId) -> NetSettings {
         route_localnet,
         bridge_calls_iptables: flag("/proc/sys/net/bridge/bridge-nf-call-iptables"),
         proxy_arp: proxy_arp(&interfaces),
-        reverse_path: reverse_path(interfaces),
+        arp_ignore: modes(&interfaces, "arp_ignore"),
+        reverse_path: modes(&interfaces, "rp_filter"),
     }
 }
 
@@ -154,18 +155,18 @@ fn proxy_arp(interfaces: &[String]) -> Option<Vec<String>> {
     Some(interfaces.iter().filter(on).cloned().collect())
 }
 
-/// The devices whose reverse path filter is on. What is set for all counts where it is more.
-fn reverse_path(interfaces: Vec<String>) -> Option<Vec<ReversePath>> {
+/// The devices for which a setting is not 0. What is set for all counts where it is more.
+fn modes(interfaces: &[String], setting: &str) -> Option<Vec<DeviceMode>> {
     let mode = |name: &str| {
-        let text = files::text(format!("{IPV4_CONF}/{name}/rp_filter"), files::SMALL).ok()?;
+        let text = files::text(format!("{IPV4_CONF}/{name}/{setting}"), files::SMALL).ok()?;
         text.trim().parse::<u8>().ok()
     };
     let all = mode("all")?;
-    let of = |device: String| {
-        let mode = mode(&device)?.max(all);
-        (mode > 0).then_some(ReversePath { device, mode })
+    let of = |device: &String| {
+        let mode = mode(device)?.max(all);
+        (mode > 0).then(|| DeviceMode { device: device.clone(), mode })
     };
-    Some(interfaces.into_iter().filter_map(of).collect())
+    Some(interfaces.iter().filter_map(of).collect())
 }
 
 const IPV4_CONF: &str = "/proc/sys/net/ipv4/conf";

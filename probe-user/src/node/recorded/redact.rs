@@ -171,7 +171,8 @@ impl Names {
             for name in settings.proxy_arp.iter_mut().flatten().chain(forced) {
                 replace(name, |name| self.interface(name));
             }
-            for one in settings.reverse_path.iter_mut().flatten() {
+            let ignoring = settings.arp_ignore.iter_mut().flatten();
+            for one in settings.reverse_path.iter_mut().flatten().chain(ignoring) {
                 replace(&mut one.device, |name| self.interface(name));
             }
         }

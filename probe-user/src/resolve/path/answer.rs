@@ -282,7 +282,10 @@ impl Walk<'_, '_> {
         };
         let leads_to = |netns| match &there {
             Neighbours::At(ends) => ends.iter().any(|end| end.0 == netns),
-            Neighbours::Nobody | Neighbours::Stranger | Neighbours::Unknown { .. } => same,
+            Neighbours::Silent(..)
+            | Neighbours::Nobody
+            | Neighbours::Stranger
+            | Neighbours::Unknown { .. } => same,
         };
         let device = packet.oif.as_ref().map_or("?", |nic| &*nic.name).to_owned();
         let elsewhere = || {

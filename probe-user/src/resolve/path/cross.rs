@@ -98,6 +98,14 @@ fn leave_admitted(
                 );
                 return vec![way.stop(StopKind::NoNeighbour, why)];
             }
+            Neighbours::Silent(holder, mode) => {
+                let holder = facts.netns_ref(holder);
+                let why = format!(
+                    "nobody on {} answers for {next}: network namespace {holder} has it, and arp_ignore is {mode} there",
+                    oif.name
+                );
+                return vec![way.stop(StopKind::NoNeighbour, why)];
+            }
             Neighbours::Stranger => {
                 let why = format!(
                     "who has {next} on {} is not known: none of those that are joined to it has, and somebody answered when it was last looked for",

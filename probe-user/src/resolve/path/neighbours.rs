@@ -23,6 +23,8 @@ type Device = (NetnsId, u32);
 pub(super) enum Neighbours {
     /// These namespaces, by these devices.
     At(Vec<Device>),
+    /// A namespace has it, and does not answer for it by this device: the mode of `arp_ignore`.
+    Silent(NetnsId, u8),
     /// All that are on the link are seen, and none has it.
     Nobody,
     /// The same, but somebody is noted to have answered, or is set to be there.
@@ -60,8 +62,17 @@ impl Walk<'_, '_> {
             all.iter().any(|a| a.address == address && (!ipv6 || a.ifindex == end.1))
         };
         let at: Vec<Device> = ends.iter().copied().filter(has).collect();
+        // Who is known already is not asked.
+        let is_asked = !matches!(state, Some(NeighbourState::Answered | NeighbourState::Set));
+        let (silent, at): (Vec<Device>, Vec<Device>) =
+            at.into_iter().partition(|end| is_asked && self.ignores(*end, address).is_some());
         if !at.is_empty() {
             return Neighbours::At(at);
+        }
+        if let Some((end, mode)) =
+            silent.iter().find_map(|end| Some((end, self.ignores(*end, address)?)))
+        {
+            return Neighbours::Silent(end.0, mode);
         }
         // All at once, for there may be hundreds.
         let ids: Vec<NetnsId> = ends.iter().map(|end| end.0).collect();
@@ -83,6 +94,20 @@ impl Walk<'_, '_> {
             Some(NeighbourState::Answered | NeighbourState::Set) => Neighbours::Stranger,
             _ => Neighbours::Nobody,
         }
+    }
+
+    /// The mode of `arp_ignore` by which a namespace does not answer for its address by a device
+    /// (`arp_ignore()` of `net/ipv4/arp.c`).
+    fn ignores(&self, (netns, index): Device, address: IpAddr) -> Option<u8> {
+        if address.is_ipv6() {
+            return None;
+        }
+        let device = self.nic(netns, index).name;
+        let modes = settings(self.facts, netns)?.arp_ignore?;
+        let mode = modes.iter().find(|one| *one.device == *device)?.mode;
+        let all = self.facts.addresses_of(netns);
+        let is_own = all.iter().any(|a| a.address == address && a.ifindex == index);
+        (mode == 8 || matches!(mode, 1 | 2) && !is_own).then_some(mode)
     }
 
     /// Whether a namespace may answer for an address that it does not have.

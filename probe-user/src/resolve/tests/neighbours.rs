@@ -17,6 +17,7 @@ fn settings(netns: NetnsId) -> NetSettings {
         bridge_calls_iptables: None,
         reverse_path: None,
         proxy_arp: Some(Vec::new()),
+        arp_ignore: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Whether a packet may come from where it does.
 
 use super::*;
-use crate::model::{ConditionCode, Reach, ReversePath};
+use crate::model::{ConditionCode, DeviceMode, Reach};
 
 /// A host with two devices to the outside, of which the first has the default route.
 fn host(mode: u8) -> TestNode {
@@ -24,7 +24,7 @@ fn host(mode: u8) -> TestNode {
     }
     node.routes =
         vec![route("0.0.0.0", 0, 2), route("192.0.2.0", 24, 2), route("198.51.100.0", 24, 3)];
-    let on = |device: &str| ReversePath { device: device.to_owned(), mode };
+    let on = |device: &str| DeviceMode { device: device.to_owned(), mode };
     node.settings.push(NetSettings {
         netns: HOST,
         forward4: Some(true),
@@ -35,6 +35,7 @@ fn host(mode: u8) -> TestNode {
         ipsec_policies: None,
         bridge_calls_iptables: None,
         proxy_arp: Some(Vec::new()),
+        arp_ignore: None,
         reverse_path: Some(vec![on("up0"), on("up1")]),
     });
     node

@@ -8,9 +8,9 @@ use std::net::IpAddr;
 
 use super::*;
 use crate::model::{
-    Accepted, Ancestor, Attachment, CgroupHook, DeviceHook, Gap, GapKind, GapSource, Impact,
-    LinkKind, NeighbourState, Network, Observed, Owner, Pod, PodRef, Port, Program, Proto,
-    Published, ReversePath, Runtime, SocketState, StartTime, Teller, ToldBy, Watched,
+    Accepted, Ancestor, Attachment, CgroupHook, DeviceHook, DeviceMode, Gap, GapKind, GapSource,
+    Impact, LinkKind, NeighbourState, Network, Observed, Owner, Pod, PodRef, Port, Program, Proto,
+    Published, Runtime, SocketState, StartTime, Teller, ToldBy, Watched,
 };
 
 pub(super) const HOST: NetnsId = NetnsId::Inode(4_026_531_833);
@@ -296,7 +296,8 @@ pub(super) fn recording() -> Recording {
                 ipsec_policies: None,
                 bridge_calls_iptables: None,
                 proxy_arp: Some(vec!["zq7wan".to_owned()]),
-                reverse_path: Some(vec![ReversePath { device: "zq7wan".to_owned(), mode: 1 }]),
+                arp_ignore: Some(vec![DeviceMode { device: "zq7wan".to_owned(), mode: 8 }]),
+                reverse_path: Some(vec![DeviceMode { device: "zq7wan".to_owned(), mode: 1 }]),
             }]),
         }]
         .into(),
