@@ -212,7 +212,8 @@ pub(in crate::resolve) fn paths(entries: &[Entry]) -> (Vec<Path>, usize) {
 fn share_root(paths: &mut [Path]) {
     let root = |path: &Path| {
         let hop = path.hops.first()?;
-        Some((hop.kind, hop.netns.as_ref().map(|n| n.id), hop.endpoint.clone(), hop.detail.clone()))
+        let netns = hop.netns.as_ref().map(|n| n.id);
+        Some((hop.kind, netns, hop.proto, hop.endpoint.clone(), path.end.service.clone()))
     };
     for at in 0..paths.len() {
         let (before, rest) = paths.split_at_mut(at);
