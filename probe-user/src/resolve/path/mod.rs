@@ -196,6 +196,8 @@ pub(super) struct Memo {
     stages: stage::Memo,
     translated: leftover::Memo,
     neighbours: Known<((NetnsId, u32), IpAddr), neighbours::Neighbours>,
+    link_ends: Known<((NetnsId, u32), bool), Option<Rc<[(NetnsId, u32)]>>>,
+    all_links: RefCell<Option<Option<Rc<neighbours::Links>>>>,
     /// The rules of policy routing of a namespace and version of IP.
     pub(super) policies: Known<(NetnsId, bool), Rc<[crate::model::PolicyRule]>>,
 }

@@ -4,7 +4,7 @@
 //! all do, and no more is joined to them, the link has no other members: an address that none
 //! of these takes is nobody's.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -82,7 +82,7 @@ impl Walk<'_, '_> {
             self.facts.world.neighbours(&ids),
         );
         let mut at = Vec::new();
-        for end in ends {
+        for end in ends.iter().copied() {
             if super::local_route(self.facts, end.0, address).is_some() {
                 at.push(end);
             } else if self.answers_for_others(end, address) {
@@ -121,19 +121,38 @@ impl Walk<'_, '_> {
     }
 
     /// The devices with which a link ends elsewhere; `None` when not all of it can be seen.
-    fn ends_of_link(&self, start: Device, ipv6: bool) -> Option<Vec<Device>> {
+    fn ends_of_link(&self, start: Device, ipv6: bool) -> Option<Rc<[Device]>> {
+        let memo = &self.facts.memo.link_ends;
+        if let Some(known) = memo.borrow().get(&(start, ipv6)) {
+            return known.clone();
+        }
+        let found = self.find_ends(start, ipv6).map(Rc::from);
+        memo.borrow_mut().insert((start, ipv6), found.clone());
+        found
+    }
+
+    /// Every link there is; `None` when not all can be read.
+    fn all_links(&self) -> Option<Rc<Links>> {
+        let memo = &self.facts.memo.all_links;
+        if let Some(known) = &*memo.borrow() {
+            return known.clone();
+        }
+        // Namespaces that can't be read may be joined to any.
+        let all = self.facts.world.links(&self.facts.all_netns());
+        let unread = is_unread(&all.gaps);
+        let links = Rc::new(Links::new(self.facts.take(all)));
+        let known = (!unread).then_some(links);
+        *memo.borrow_mut() = Some(known.clone());
+        known
+    }
+
+    fn find_ends(&self, start: Device, ipv6: bool) -> Option<Vec<Device>> {
         let own = self.facts.links_of(start.0);
         let first = own.iter().find(|l| l.index == start.1)?;
         if !matches!(first.kind, LinkKind::Bridge | LinkKind::Veth) {
             return None;
         }
-        // Namespaces that can't be read may be joined to it.
-        let all = self.facts.world.links(&self.facts.all_netns());
-        let unread = is_unread(&all.gaps);
-        let link = Links { all: self.facts.take(all) };
-        if unread {
-            return None;
-        }
+        let link = self.all_links()?;
         let mut ends = Vec::new();
         let mut seen: HashSet<Device> = HashSet::from([start]);
         let mut ports: Vec<&Link> = match first.kind {
@@ -192,29 +211,42 @@ impl Walk<'_, '_> {
         let is_on_it = |one: &crate::model::Attached| one.ifindex == Some(link.index);
         !is_unread(&attached.gaps)
             && !attached.value.iter().any(is_on_it)
-            && !links.all.iter().any(|other| stands_on(other, link))
+            && !links.lower.contains(&(link.netns, link.index))
     }
-}
-
-fn stands_on(upper: &Link, lower: &Link) -> bool {
-    let is_pair = upper.kind == LinkKind::Veth;
-    let netns = upper.peer_netns.unwrap_or(upper.netns);
-    !is_pair && upper.peer == Some(lower.index) && netns == lower.netns
 }
 
 /// Every link of every namespace.
-struct Links {
+pub(in crate::resolve) struct Links {
     all: Rc<[Link]>,
+    at: HashMap<Device, usize>,
+    ports: HashMap<Device, Vec<usize>>,
+    /// Those on which another one stands.
+    lower: HashSet<Device>,
 }
 
 impl Links {
-    fn of(&self, (netns, index): Device) -> Option<&Link> {
-        self.all.iter().find(|l| l.netns == netns && l.index == index)
+    fn new(all: Rc<[Link]>) -> Self {
+        let (mut at, mut lower) = (HashMap::new(), HashSet::new());
+        let mut ports: HashMap<Device, Vec<usize>> = HashMap::new();
+        for (n, link) in all.iter().enumerate() {
+            at.entry((link.netns, link.index)).or_insert(n);
+            if let Some(master) = link.master {
+                ports.entry((link.netns, master)).or_default().push(n);
+            }
+            if let Some(peer) = link.peer.filter(|_| link.kind != LinkKind::Veth) {
+                lower.insert((link.peer_netns.unwrap_or(link.netns), peer));
+            }
+        }
+        Self { all, at, ports, lower }
+    }
+
+    fn of(&self, device: Device) -> Option<&Link> {
+        self.all.get(*self.at.get(&device)?)
     }
 
     fn ports(&self, bridge: &Link) -> Vec<&Link> {
-        let is_port = |l: &&Link| l.netns == bridge.netns && l.master == Some(bridge.index);
-        self.all.iter().filter(is_port).collect()
+        let ports = self.ports.get(&(bridge.netns, bridge.index)).into_iter().flatten();
+        ports.filter_map(|n| self.all.get(*n)).collect()
     }
 
     /// The other end of a device pair, where it is seen.
