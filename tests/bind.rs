@@ -235,6 +235,25 @@ fn a_privileged_port_is_not_for_everybody() -> Test {
 }
 
 #[test]
+fn the_capability_counts_and_not_the_number_of_the_user() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let dropped = ["setpriv", "--bounding-set", "-net_bind_service"];
+    let own = ["unshare", "-Urn"];
+    let foreign = ["unshare", "-Ur"];
+    for (wrapper, works) in [(&dropped[..], false), (&own, true), (&foreign, false)] {
+        // `--try` disagrees with a wrong prediction.
+        let asked = ["--json", "bind", "0.0.0.0:80/tcp", "--try"];
+        let run = lab.tool().through(wrapper).args(&asked).run()?;
+        let bind = only(&run)?;
+        ensure!(run.code == Some(i32::from(!works)), "{wrapper:?}: {}", run.stdout);
+        ensure!(bind["predicted"] == works, "{wrapper:?}: {bind}");
+        ensure!(codes(bind).contains(&"privileged") != works, "{wrapper:?}: {bind}");
+    }
+    Ok(())
+}
+
+#[test]
 fn an_address_has_to_be_there() -> Test {
     lab::root_or_skip!();
     let lab = Lab::new()?;

@@ -17,6 +17,11 @@ pub struct Host {
     pub euid: u32,
     /// Which of the capabilities that matter are effective.
     pub capabilities: Vec<Capability>,
+    /// Whether the tool itself may have a privileged port in its own namespace: its
+    /// CAP_NET_BIND_SERVICE counts in the user namespace that this belongs to. `None` where that
+    /// was not recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binds_privileged: Option<bool>,
     /// The namespace the tool ran in.
     pub own_netns: NetnsId,
     /// Its `ip netns` name. Untrusted.

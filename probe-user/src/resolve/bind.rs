@@ -115,7 +115,13 @@ fn ask(
     let host = &facts.host;
     let has = |capability| host.has(capability);
     // Older recordings do not have the capability itself.
-    let own = has(Capability::CapNetBindService) || host.euid == 0 && has(Capability::CapSysAdmin);
+    let of_node =
+        || has(Capability::CapNetBindService) || host.euid == 0 && has(Capability::CapSysAdmin);
+    let own = match host.binds_privileged {
+        Some(may) if netns == host.own_netns => may,
+        Some(_) => has(Capability::CapNetBindService),
+        None => of_node(),
+    };
     let address = match question.query.scope {
         Scope::Address(address) => address,
         Scope::Everywhere if has_ipv6(&held::port_facts(facts, netns)) == Some(false) => {

@@ -142,6 +142,7 @@ mod tests {
             host_netns: Some(NetnsId::Inode(1)),
             init_pid_ns: true,
             hidepid: 0,
+            binds_privileged: None,
             wsl: false,
         };
         let initial = Some(Netns::INITIAL_USER_NS);

@@ -124,6 +124,7 @@ impl TestNode {
             host_netns: Some(HOST),
             init_pid_ns: true,
             hidepid: 0,
+            binds_privileged: None,
             wsl: false,
         };
         let node = Self {

@@ -121,7 +121,7 @@ pub(crate) fn note(bind: &Bind, note: &BindNote) -> String {
             "it is reserved: the kernel gives it to nobody who asks for none".to_owned()
         }
         BindNote::Privileged(from) => format!(
-            "ports below {from} need CAP_NET_BIND_SERVICE, which user {} has not by itself",
+            "ports below {from} need CAP_NET_BIND_SERVICE, which user {} does not have here",
             bind.ask.uid
         ),
         BindNote::PrivilegedNotKnown => {

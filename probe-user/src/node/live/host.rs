@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use rustix::fs::AtFlags;
 use rustix::thread::CapabilitySet;
 
-use super::files;
+use super::{files, netns};
 use crate::model::{Capability, Host, NetnsId};
 
 /// Inode of the initial PID namespace, the same since Linux 3.8
@@ -38,6 +38,7 @@ pub(super) fn read(
         // Root of another user namespace has all of them, over nothing of
         // the node's.
         capabilities: if root_of_all { capabilities() } else { Vec::new() },
+        binds_privileged: binds_privileged(user_ns.ok()),
         own_netns: own,
         own_netns_name: own_name,
         host_netns: initial,
@@ -67,6 +68,23 @@ fn capabilities() -> Vec<Capability> {
     .filter(|(bit, _)| effective.contains(*bit))
     .map(|(_, capability)| capability)
     .collect()
+}
+
+/// Whether this process may have a privileged port in its network namespace: it has the
+/// capability, and its user namespace, where it has one, is that to which the network namespace
+/// belongs, or one above.
+fn binds_privileged(user_ns: Option<u64>) -> Option<bool> {
+    let sets = rustix::thread::capabilities(None).ok()?;
+    if !sets.effective.contains(CapabilitySet::NET_BIND_SERVICE) {
+        return Some(false);
+    }
+    let Some(own) = user_ns else { return Some(true) };
+    match netns::user_namespaces() {
+        Ok(all) => Some(all.contains(&own)),
+        // It belongs to one outside.
+        Err(rustix::io::Errno::PERM) => Some(false),
+        Err(_) => None,
+    }
 }
 
 /// The `hidepid` option of `/proc`, as a number since Linux 3.3 and as a word

@@ -482,20 +482,48 @@ fn is_kthreadd(proc: &OwnedFd) -> bool {
 }
 
 /// The user namespace that owns the network namespace of this thread (Linux 4.9).
-#[expect(unsafe_code, reason = "no library has this call")]
 pub(super) fn user_ns() -> Option<u64> {
+    Some(rustix::fs::fstat(owner_of_own().ok()?).ok()?.st_ino)
+}
+
+/// The same, and those above it, as far as they are seen from here.
+///
+/// # Errors
+/// EPERM where it is outside of the caller's own one.
+pub(super) fn user_namespaces() -> rustix::io::Result<Vec<u64>> {
+    const NS_GET_PARENT: libc::Ioctl = 0xb702;
+    /// User namespaces are nested no deeper.
+    const DEPTH: usize = 33;
+    let mut at = owner_of_own()?;
+    let mut all = Vec::new();
+    while all.len() < DEPTH {
+        all.push(rustix::fs::fstat(&at)?.st_ino);
+        match ask_namespace(&at, NS_GET_PARENT) {
+            Ok(parent) => at = parent,
+            Err(_) => break,
+        }
+    }
+    Ok(all)
+}
+
+fn owner_of_own() -> rustix::io::Result<OwnedFd> {
     const NS_GET_USERNS: libc::Ioctl = 0xb701;
     let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
-    let here =
-        rustix::fs::open(c"/proc/thread-self/ns/net", flags, rustix::fs::Mode::empty()).ok()?;
-    // SAFETY: this request has no argument, and gives a new descriptor or an error.
-    let owner = unsafe { libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&here), NS_GET_USERNS) };
-    if owner < 0 {
-        return None;
+    let here = rustix::fs::open(c"/proc/thread-self/ns/net", flags, rustix::fs::Mode::empty())?;
+    ask_namespace(&here, NS_GET_USERNS)
+}
+
+/// Another namespace that one knows of (`ioctl_ns(2)`).
+#[expect(unsafe_code, reason = "no library has these calls")]
+fn ask_namespace(one: &OwnedFd, request: libc::Ioctl) -> rustix::io::Result<OwnedFd> {
+    // SAFETY: these requests have no argument, and give a new descriptor or an error.
+    let other = unsafe { libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(one), request) };
+    if other < 0 {
+        let error = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
+        return Err(rustix::io::Errno::from_raw_os_error(error));
     }
     // SAFETY: the kernel made this descriptor just now, for nobody else.
-    let owner = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(owner) };
-    rustix::fs::fstat(owner).ok().map(|stat| stat.st_ino)
+    Ok(unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(other) })
 }
 
 /// The cookie of the namespace of this thread (`SO_NETNS_COOKIE`, Linux 5.14).

@@ -140,6 +140,7 @@ pub(super) fn recording() -> Recording {
         host_netns: Some(HOST),
         init_pid_ns: true,
         hidepid: 0,
+        binds_privileged: None,
         wsl: false,
     };
     let netns = vec![
