@@ -200,7 +200,7 @@ fn rules_for_the_frames_of_a_bridge() -> Test {
     node.lab.nft(node.host(), &rules)?;
     let landed = pod.connect("tcp", to.into())?;
     ensure!(landed == Landing::TimedOut, "THE LAB: {landed}");
-    is_unknown(&node, "containers", to, "the rules for bridges of", "bridge_rules")
+    is_unknown(&node, "containers", to, "the rules for frames of", "bridge_rules")
 }
 
 #[test]

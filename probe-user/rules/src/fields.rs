@@ -226,9 +226,19 @@ fn transport(packet: &Packet, offset: usize) -> Header {
     header
 }
 
-/// The first packet has SYN, its answer ACK as well, and no other flag that counts.
+/// The first packet has SYN, its answer ACK as well, what follows ACK alone, and no other flag
+/// that counts.
 pub(super) fn tcp_flags(packet: &Packet) -> u8 {
-    if packet.answer.is_some() { 0x12 } else { 2 }
+    match (packet.answer, packet.established) {
+        (Some(_), _) => 0x12,
+        (None, true) => 0x10,
+        (None, false) => 2,
+    }
+}
+
+/// Whether both directions of its connection were seen.
+pub(super) fn is_established(packet: &Packet) -> bool {
+    packet.answer.is_some() || packet.established
 }
 
 /// What conntrack says of the packet's connection.
@@ -252,7 +262,7 @@ impl Tracked {
     pub(super) fn state(self, packet: &Packet) -> u32 {
         match self {
             Self::NotYet | Self::Invalid => INVALID,
-            Self::Yes if packet.answer.is_some() => ESTABLISHED,
+            Self::Yes if is_established(packet) => ESTABLISHED,
             Self::Yes => NEW,
             Self::No => UNTRACKED,
         }

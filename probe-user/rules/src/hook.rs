@@ -124,7 +124,7 @@ impl<'s> Traversal<'s> {
         let packet = &branch.packet;
         let decided =
             if of_destination { packet.original.is_some() } else { packet.seen_as.is_some() };
-        if branch.packet.untracked || decided || packet.answer.is_some() {
+        if branch.packet.untracked || decided || super::fields::is_established(packet) {
             next.push(branch);
             return;
         }

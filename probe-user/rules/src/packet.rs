@@ -85,6 +85,9 @@ pub struct Packet {
     /// Set for what answers a first packet: of a connection that is established, to its client.
     /// Chains of type nat are not for it, and a client that is not known has no address.
     pub answer: Option<Answer>,
+    /// Set for what follows the answer in the direction of the first packet: TCP's third packet
+    /// and all after it. Chains of type nat are not for it.
+    pub established: bool,
     /// Set for a message of neighbour discovery: ICMPv6, whatever `proto` says, without ports
     /// and without conntrack.
     pub discovery: Option<Discovery>,
@@ -113,6 +116,7 @@ impl Packet {
             seen_as: None,
             tproxy: None,
             answer: None,
+            established: false,
             discovery: None,
             wide: None,
         }

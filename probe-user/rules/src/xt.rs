@@ -256,7 +256,7 @@ fn conntrack(packet: &Packet, tracked: Tracked, one: &XtMatch) -> Holds {
     if let Some((wanted, invert)) = states {
         let bit = match tracked {
             Tracked::NotYet | Tracked::Invalid => 1,
-            Tracked::Yes if packet.answer.is_some() => 2,
+            Tracked::Yes if fields::is_established(packet) => 2,
             Tracked::Yes => 8,
             Tracked::No => 0x100,
         };

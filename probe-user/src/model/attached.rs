@@ -300,7 +300,7 @@ impl InTheWay {
                 see(Command::new("tc -s qdisc show dev").arg(device))
             }
             Self::OnCgroup(one) => program(&one.program),
-            Self::BridgeRules { .. } => see(Command::new("nft list ruleset bridge")),
+            Self::BridgeRules { .. } => see(Command::new("nft list ruleset")),
             Self::ArpRules(_) => see(Command::new("nft list ruleset arp")),
             Self::IpsecPolicies(_) => see(Command::new("ip xfrm policy")),
             Self::UnreadRules(_) => {
@@ -390,7 +390,7 @@ impl fmt::Display for InTheWay {
                 }
             }
             Self::BridgeRules { device, netns } => {
-                write!(f, "the rules for bridges of {netns}, which frames on {device} pass,")
+                write!(f, "the rules for frames of {netns}, which those on {device} pass,")
             }
             Self::ArpRules(netns) => write!(f, "the rules for ARP of {netns}"),
             Self::IpsecPolicies(netns) => write!(f, "the IPsec policies of {netns}"),

@@ -113,7 +113,10 @@ fn vantage(facts: &Facts<'_>, found: &Found, to: IpAddr) -> Vantage {
 /// route there.
 fn destinations(facts: &Facts<'_>, found: &Found, query: &Query, paths: &[Path]) -> Vec<IpAddr> {
     if let Scope::Address(address) = query.scope {
-        return vec![address.to_canonical()];
+        let to = address.to_canonical();
+        // Whoever connects to the unspecified address gets its own loopback.
+        let is_own = to.is_unspecified() && found.sender.by.is_none();
+        return vec![if is_own { path::loopback(to.is_ipv6()) } else { to }];
     }
     let mut all: Vec<IpAddr> = Vec::new();
     let mut add = |address: IpAddr| {

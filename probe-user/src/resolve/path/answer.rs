@@ -18,7 +18,7 @@ use super::stage::Part::{BeforeIpvs, BehindIpvs};
 use super::stage::{self, Going};
 use super::{Arrival, StopKind, Walk, Way, ruleset};
 use crate::model::{
-    BaseChain, ChainKind, Condition, ConditionCode, Hook, InputFound, NetnsId, RouteFound,
+    BaseChain, ChainKind, Condition, ConditionCode, Hook, InputFound, NetnsId, Proto, RouteFound,
     RouteKind, Socket,
 };
 use crate::resolve::route;
@@ -62,10 +62,93 @@ impl Walk<'_, '_> {
         let mut all = Vec::new();
         for socket in sockets {
             let answered = self.answer(&way, &legs, packet, socket);
-            all.extend(answered.back.into_iter().map(|way| (way, socket)));
             ended.extend(answered.lost);
+            let of = Legs { legs: &legs, packet };
+            for way in answered.back {
+                let through = self.goes_on(way, &of, ended);
+                all.extend(through.into_iter().map(|way| (way, socket)));
+            }
         }
         all
+    }
+
+    /// What follows the answer, on the way of the first packet: rules may let through only what
+    /// begins a connection.
+    fn goes_on(&self, way: Way, of: &Legs<'_>, ended: &mut Vec<Arrival>) -> Vec<Way> {
+        if of.packet.proto != Proto::Tcp {
+            return vec![way];
+        }
+        let mut ways = vec![way];
+        let mut lost = Vec::new();
+        for at in 0..=of.legs.len() {
+            let leg = of.leg(at);
+            let is_end = at == of.legs.len();
+            let over_loopback = leg.iif.as_ref().filter(|nic| self.is_loopback(leg.netns, nic));
+            let mut before = leg.clone();
+            before.established = true;
+            before.untracked = false;
+            before.mark = 0;
+            let first = leg.original.unwrap_or((leg.destination, leg.dport));
+            (before.destination, before.dport) = first;
+            let at_devices = |going: Vec<Going>, iif: Option<&Nic>, oif: Option<&Nic>| {
+                let at = |(way, mut packet): Going| {
+                    (packet.iif, packet.oif) = (iif.cloned(), oif.cloned());
+                    (way, packet)
+                };
+                going.into_iter().map(at).collect::<Vec<Going>>()
+            };
+            let mut pass = |hook, going| stage::pass(self.facts, hook, going, &mut lost);
+            let start: Vec<Going> = ways.iter().map(|way| (way.clone(), before.clone())).collect();
+            let (iif, oif) = (leg.iif.as_ref(), leg.oif.as_ref());
+            let going = match (over_loopback, iif) {
+                (Some(lo), _) => {
+                    let going = at_devices(start, None, Some(lo));
+                    let going = self.translated(Hook::Output, going, leg, &mut lost);
+                    let going = stage::pass(self.facts, Hook::Postrouting, going, &mut lost);
+                    let going = at_devices(going, Some(lo), None);
+                    stage::pass(self.facts, Hook::Prerouting, going, &mut lost)
+                }
+                (None, Some(_)) => {
+                    let going = pass(Hook::Ingress, at_devices(start, iif, None));
+                    self.translated(Hook::Prerouting, going, leg, &mut lost)
+                }
+                (None, None) => {
+                    self.translated(Hook::Output, at_devices(start, None, oif), leg, &mut lost)
+                }
+            };
+            let going = at_devices(going, iif, oif);
+            let mut pass = |hook, going| stage::pass(self.facts, hook, going, &mut lost);
+            let going = match (is_end, iif) {
+                (true, _) => pass(Hook::Input, going),
+                (false, Some(_)) => {
+                    let going = pass(Hook::Forward, going);
+                    pass(Hook::Postrouting, going)
+                }
+                (false, None) => pass(Hook::Postrouting, going),
+            };
+            ways = going.into_iter().map(|(way, _)| way).collect();
+        }
+        for one in &mut lost {
+            is_of(one, FOLLOWS);
+        }
+        ended.extend(lost);
+        ways
+    }
+
+    /// The first hook for a packet of a connection that is translated: what comes behind NAT sees
+    /// where it is sent to.
+    fn translated(
+        &self,
+        hook: Hook,
+        going: Vec<Going>,
+        leg: &Packet,
+        lost: &mut Vec<Arrival>,
+    ) -> Vec<Going> {
+        let mut going = stage::pass_part(self.facts, hook, BeforeIpvs, going, lost);
+        for (_, packet) in &mut going {
+            (packet.destination, packet.dport) = (leg.destination, leg.dport);
+        }
+        stage::pass_part(self.facts, hook, BehindIpvs, going, lost)
     }
 
     /// The answer to a client that is known, or to those who may be.
@@ -177,7 +260,7 @@ impl Walk<'_, '_> {
             going = next;
         }
         for lost in &mut answered.lost {
-            is_of_answer(lost);
+            is_of(lost, ANSWER);
         }
         answered
     }
@@ -274,7 +357,18 @@ impl Walk<'_, '_> {
         // Where the next hop is the namespace itself, a program delivers, as Cilium's at
         // cilium_host: it knows whose address that is.
         let by_program = route.gateway.is_some_and(|gateway| self.is_own(packet.netns, gateway));
-        let same = here.iif.as_ref().map(|nic| nic.index) == route.oif || by_program;
+        let is_on_way = |end: &(NetnsId, u32)| {
+            (0..at).any(|at| of.leg(at).netns == end.0)
+                || self.is_own(end.0, packet.destination)
+                || hop == packet.destination
+        };
+        // By the same device, and to somebody else there.
+        let strays = |oif| match self.neighbours((packet.netns, oif), hop) {
+            Neighbours::At(ends) => !ends.iter().any(is_on_way),
+            _ => false,
+        };
+        let is_same_device = here.iif.as_ref().map(|nic| nic.index) == route.oif;
+        let same = by_program || is_same_device && !route.oif.is_some_and(strays);
         let bridge = self.filtering_bridge(packet.netns, route.oif, hop);
         let there = match route.oif.filter(|_| !same) {
             Some(oif) => self.neighbours((packet.netns, oif), hop),
@@ -450,7 +544,9 @@ impl Walk<'_, '_> {
             };
             // Without these the route is that of any packet that goes there.
             let ipv6 = from.is_ipv6();
-            let asks_source = !route::policies(self.facts, netns, ipv6).is_empty()
+            // What is passed on has to be forwarded by the device that it comes in by.
+            let asks_source = leg.iif.is_some()
+                || !route::policies(self.facts, netns, ipv6).is_empty()
                 || self.reverse_path(netns, &iif).is_some()
                 || self.is_own(netns, from);
             let input = || self.input(&packet, &iif, from);
@@ -616,15 +712,19 @@ fn nowhere(way: Way, why: &str) -> Arrival {
     way.stop(StopKind::NoWay, format!("its answer gets nowhere: {why}"))
 }
 
-/// Says of what stops an answer that it is one.
-fn is_of_answer(lost: &mut Arrival) {
+/// What is stopped, other than the first packet.
+const ANSWER: &str = "its answer";
+const FOLLOWS: &str = "the packet after its answer, of an established connection,";
+
+/// Says of what stops a packet which one it is.
+fn is_of(lost: &mut Arrival, which: &str) {
     let Some(stop) = lost.stop.as_mut().filter(|stop| stop.kind != StopKind::Unknown) else {
         return;
     };
-    if !stop.why.starts_with("its answer") {
+    if !stop.why.starts_with(which) {
         let old = std::mem::take(&mut stop.why);
-        let said = old.starts_with("dropped") || old.starts_with("refused");
-        stop.why = format!("its answer{} {old}", if said { " is" } else { ":" });
+        let said = matches!(stop.kind, StopKind::Dropped | StopKind::Rejected);
+        stop.why = format!("{which}{} {old}", if said { " is" } else { ":" });
         lost.end.why = Some(stop.why.clone());
     }
 }

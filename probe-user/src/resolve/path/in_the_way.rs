@@ -9,11 +9,13 @@ use whereis_port_rules::{Nic, Packet};
 
 use super::{To, Walk, Way, ruleset, settings};
 use crate::model::{
-    Attached, CgroupHook, CgroupOf, DeviceHook, Family, Gap, GapKind, Hook, InTheWay, Link,
-    LinkKind, NetnsId, Pid, Proto, Socket,
+    Attached, BaseChain, CgroupHook, CgroupOf, DeviceHook, Family, Gap, GapKind, Hook, InTheWay,
+    Link, LinkKind, NetnsId, Pid, Proto, Socket,
 };
 use crate::resolve::facts::Facts;
 
+/// What sees packets of this node over a bridge, and answers to them.
+const LOCAL: [Hook; 4] = [Hook::Prerouting, Hook::Input, Hook::Output, Hook::Postrouting];
 /// How deep devices lie below each other: a bridge on a bond on VLANs.
 const DEPTH: usize = 8;
 /// How many things on one way are told.
@@ -50,13 +52,11 @@ impl Walk<'_, '_> {
     pub(super) fn comes_in(&self, way: &mut Way, packet: &Packet) {
         let Some(nic) = &packet.iif else { return };
         for device in self.below(packet.netns, nic.index, self.sender_of(packet)) {
-            self.meet_at(way, device, |at| {
-                use DeviceHook::{NetkitPeer, NetkitPrimary, TcIngress, TcxIngress, Xdp};
-                // What runs for a netkit device is asked of one of both ends alone.
-                matches!(at, Xdp | TcIngress | TcxIngress | NetkitPeer | NetkitPrimary)
-            });
+            // The answer goes out by it.
+            self.meet_at(way, device, |at| at != DeviceHook::SkLookup);
+            self.meet_netdev(way, device, nic.index);
         }
-        self.meet_bridge(way, packet.netns, nic, &[Hook::Prerouting, Hook::Input]);
+        self.meet_bridge(way, packet.netns, nic, &LOCAL);
         self.meet_in_namespace(way, packet, nic);
     }
 
@@ -82,12 +82,11 @@ impl Walk<'_, '_> {
     pub(super) fn goes_out(&self, way: &mut Way, packet: &Packet, to: Option<NetnsId>) {
         let Some(nic) = &packet.oif else { return };
         for device in self.below(packet.netns, nic.index, to) {
-            self.meet_at(way, device, |at| {
-                use DeviceHook::{NetkitPeer, NetkitPrimary, TcEgress, TcxEgress};
-                matches!(at, TcEgress | TcxEgress | NetkitPeer | NetkitPrimary)
-            });
+            // The answer comes in by it.
+            self.meet_at(way, device, |at| at != DeviceHook::SkLookup);
+            self.meet_netdev(way, device, nic.index);
         }
-        self.meet_bridge(way, packet.netns, nic, &[Hook::Output, Hook::Postrouting]);
+        self.meet_bridge(way, packet.netns, nic, &LOCAL);
         self.meet_in_namespace(way, packet, nic);
         if let Some(to) = to {
             self.crosses_bridge(way, packet.netns, nic, to);
@@ -103,11 +102,13 @@ impl Walk<'_, '_> {
         let links = self.facts.links_of(host);
         let bridge = links.iter().find(|l| l.index == index).and_then(|l| l.master);
         let Some(bridge) = bridge else { return };
-        use DeviceHook::{TcEgress, TcIngress, TcxEgress, TcxIngress, Xdp};
-        self.meet_at(way, (host, index), |at| matches!(at, Xdp | TcIngress | TcxIngress));
+        let any = |at| at != DeviceHook::SkLookup;
+        self.meet_at(way, (host, index), any);
+        self.meet_netdev(way, (host, index), bridge);
         let leads = |l: &&Link| l.master == Some(bridge) && l.peer_netns == Some(to);
         for port in links.iter().filter(leads) {
-            self.meet_at(way, (host, port.index), |at| matches!(at, TcEgress | TcxEgress));
+            self.meet_at(way, (host, port.index), any);
+            self.meet_netdev(way, (host, port.index), bridge);
         }
         let hooks = [Hook::Prerouting, Hook::Forward, Hook::Postrouting];
         self.meet_bridge(way, host, &self.nic(host, bridge), &hooks);
@@ -201,6 +202,21 @@ impl Walk<'_, '_> {
         }
     }
 
+    /// Notes rules for the frames of a device below the one that packets are seen at, a port of a
+    /// bridge: those of the device itself are evaluated.
+    fn meet_netdev(&self, way: &mut Way, (netns, index): Device, seen: u32) {
+        let Some(rules) = ruleset(self.facts, netns).filter(|_| index != seen) else { return };
+        let nic = self.nic(netns, index);
+        let is_its = |chain: &&BaseChain| {
+            matches!(chain.hook, Hook::Ingress | Hook::Egress)
+                && chain.devices.iter().any(|device| **device == *nic.name)
+        };
+        if rules.base_chains.iter().filter(is_its).any(|chain| does_something(self.facts, chain)) {
+            let netns = self.facts.netns_ref(netns);
+            way.meet(InTheWay::BridgeRules { device: nic.name.to_string(), netns });
+        }
+    }
+
     /// Notes rules for the frames of a bridge, at hooks that have any.
     fn meet_bridge(&self, way: &mut Way, netns: NetnsId, nic: &Nic, hooks: &[Hook]) {
         let links = self.facts.links_of(netns);
@@ -278,9 +294,11 @@ fn has_bridge_rules(facts: &Facts<'_>, netns: NetnsId, hooks: &[Hook]) -> bool {
         .base_chains
         .iter()
         .filter(|c| c.id.table.family == Family::Bridge && hooks.contains(&c.hook));
-    chains.any(|chain| {
-        let rules = facts.take(facts.world.chain(&chain.id));
-        // An empty chain that lets all pass does nothing.
-        !chain.accepts || rules.is_none_or(|rules| !rules.is_empty())
-    })
+    chains.any(|chain| does_something(facts, chain))
+}
+
+/// Whether a chain may do anything: an empty one that lets all pass does not.
+fn does_something(facts: &Facts<'_>, chain: &BaseChain) -> bool {
+    let rules = facts.take(facts.world.chain(&chain.id));
+    !chain.accepts || rules.is_none_or(|rules| !rules.is_empty())
 }

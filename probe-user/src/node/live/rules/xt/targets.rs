@@ -8,6 +8,9 @@ const MAP_IPS: u32 = 1;
 const PROTO_SPECIFIED: u32 = 2;
 const PROTO_OFFSET: u32 = 0x20;
 
+/// So many routers hardly anything is away.
+const FAR: u8 = 32;
+
 /// `None` for what is not modelled, and for a blob that is too short or odd.
 pub(super) fn parse(name: &str, revision: u8, blob: Blob<'_>) -> Option<XtTarget> {
     match (name, revision) {
@@ -40,10 +43,16 @@ pub(super) fn parse(name: &str, revision: u8, blob: Blob<'_>) -> Option<XtTarget
         ("CT", 0..=2) => Some(XtTarget::NoEffect(name.to_owned())),
         // `--map-set` with `--map-mark` sets the mark from the member.
         ("SET", 3) if blob.u32(12)? & 0x100 != 0 => None,
+        // One that is set low, or lowered, may not get far.
+        ("TTL" | "HL", _) => match (blob.u8(0)?, blob.u8(1)?) {
+            (0, to) if to < FAR => None,
+            (0 | 1, _) => Some(XtTarget::NoEffect(name.to_owned())),
+            _ => None,
+        },
         (
             "LOG" | "NFLOG" | "ULOG" | "TRACE" | "AUDIT" | "TCPMSS" | "TCPOPTSTRIP" | "CHECKSUM"
-            | "CLASSIFY" | "SET" | "DSCP" | "TOS" | "TTL" | "HL" | "ECN" | "LED" | "IDLETIMER"
-            | "RATEEST" | "SECMARK" | "CONNSECMARK" | "TEE",
+            | "CLASSIFY" | "SET" | "DSCP" | "TOS" | "ECN" | "LED" | "IDLETIMER" | "RATEEST"
+            | "SECMARK" | "CONNSECMARK" | "TEE",
             _,
         ) => Some(XtTarget::NoEffect(name.to_owned())),
         _ => None,
