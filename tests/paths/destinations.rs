@@ -628,3 +628,41 @@ fn the_unspecified_address_is_the_senders_own_loopback() -> Test {
     }
     Ok(())
 }
+
+#[test]
+fn rules_that_see_bridged_frames_may_drop_or_translate_them() -> Test {
+    lab::root_or_skip!();
+    let mut node = Node::new()?;
+    let (here, inner) = (lab::unused_port()?, lab::unused_port()?);
+    node.serve_here("web", &format!("tcp 0.0.0.0:{here}"))?;
+    let ip = node.serve_in_pod("inner", inner)?;
+    let (host, other) = (node.host().clone(), node.add_pod()?);
+    if host.sysctl("bridge/bridge-nf-call-iptables", "1").is_err() {
+        lab::skip_on_this_kernel("no br_netfilter");
+        return Ok(());
+    }
+    let to = SocketAddr::from((ip, inner));
+    agrees(&node, &other, to, true, "")?;
+    for (chain, rule, said) in [
+        ("filter hook prerouting priority -300", format!("ip daddr {ip} drop"), Some(1)),
+        ("filter hook prerouting priority -300", format!("ip saddr {ip} drop"), Some(1)),
+        ("filter hook postrouting priority 0", format!("tcp dport {inner} drop"), Some(1)),
+        // It gets to the host, where another program listens.
+        (
+            "nat hook prerouting priority -100",
+            format!("tcp dport {inner} redirect to :{here}"),
+            Some(3),
+        ),
+        ("nat hook postrouting priority 100", "masquerade".to_owned(), Some(3)),
+        ("nat hook prerouting priority -100", "fib daddr type local redirect".to_owned(), Some(0)),
+    ] {
+        let table = format!("table ip f {{ chain c {{ type {chain}\n{rule}\n}}\n}}");
+        node.lab.nft(&host, &table)?;
+        let landed = other.connect("tcp", to)?;
+        ensure!(matches!(landed, Landing::At(_)) == (said != Some(1)), "THE LAB: {rule}: {landed}");
+        let (code, answer) = from(&node, &other, to)?;
+        ensure!(code == said, "{rule}: {code:?}: {answer}");
+        node.lab.nft(&host, "delete table ip f")?;
+    }
+    Ok(())
+}

@@ -504,8 +504,10 @@ impl Walk<'_, '_> {
         (bridged.iif, bridged.oif) = (Some(nic.clone()), Some(nic.clone()));
         (bridged.uid, bridged.gid, bridged.mark, bridged.ct_mark) = (None, None, 0, 0);
         bridged.original = None;
-        let going = vec![(way, bridged)];
-        let passed = stage::pass(self.facts, Hook::Forward, going, &mut answered.lost);
+        let mut passed = vec![(way, bridged)];
+        for hook in [Hook::Prerouting, Hook::Forward, Hook::Postrouting] {
+            passed = stage::pass(self.facts, hook, passed, &mut answered.lost);
+        }
         passed.into_iter().map(|(way, _)| (way, packet.clone())).collect()
     }
 

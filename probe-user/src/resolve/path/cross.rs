@@ -241,8 +241,28 @@ impl Walk<'_, '_> {
         (bridged.iif, bridged.oif) = (Some(nic.clone()), Some(nic));
         (bridged.uid, bridged.gid, bridged.mark, bridged.ct_mark) = (None, None, 0, 0);
         (bridged.original, bridged.seen_as, bridged.tproxy) = (None, None, None);
-        let passed = stage::pass(self.facts, Hook::Forward, vec![(way, bridged)], ended);
-        passed.into_iter().map(|(way, _)| way).collect()
+        let asked = (packet.destination, packet.dport);
+        let going = stage::pass(self.facts, Hook::Prerouting, vec![(way, bridged)], ended);
+        let mut kept = Vec::new();
+        for (way, mut bridged) in going {
+            if (bridged.destination, bridged.dport) != asked || bridged.tproxy.is_some() {
+                let why = "rules translate it on the bridge (br_netfilter), which is not followed";
+                ended.push(way.stop(StopKind::Unknown, why));
+            } else {
+                bridged.original = Some(asked);
+                kept.push((way, bridged));
+            }
+        }
+        let going = stage::pass(self.facts, Hook::Forward, kept, ended);
+        let passed = stage::pass(self.facts, Hook::Postrouting, going, ended);
+        let stays = |packet: &Packet| packet.seen_as.is_none_or(|seen| seen == SeenAs::Itself);
+        let (same, other): (Vec<_>, Vec<_>) =
+            passed.into_iter().partition(|(_, packet)| stays(packet));
+        ended.extend(other.into_iter().map(|(way, _)| {
+            let why = "rules change its source on the bridge (br_netfilter), which is not followed";
+            way.stop(StopKind::Unknown, why)
+        }));
+        same.into_iter().map(|(way, _)| way).collect()
     }
 
     /// The bridge at which a device, and another namespace, are at ports that are isolated from
