@@ -74,8 +74,8 @@ fn a_program_matters_to_those_whose_packets_pass_its_device() {
     assert_eq!(reach(&host().ask("80")), none);
     let outside = [yes(Loopback), yes(Node), unknown(Outside), yes(Containers)];
     assert_eq!(reach(&host().attach(Some(UP0), DeviceHook::Xdp, None).ask("80")), outside);
-    // Nothing that comes in passes what runs for packets that go out.
-    assert_eq!(reach(&host().attach(Some(UP0), DeviceHook::TcxEgress, None).ask("80")), none);
+    // The answer goes out by it.
+    assert_eq!(reach(&host().attach(Some(UP0), DeviceHook::TcxEgress, None).ask("80")), outside);
     let containers = [yes(Loopback), yes(Node), yes(Outside), unknown(Containers)];
     for device in [BR0, PORT] {
         let node = host().attach(Some(device), DeviceHook::TcIngress, None);
