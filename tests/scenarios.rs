@@ -1,9 +1,12 @@
 //! Recorded nodes and the answers to questions about them: word for word in
-//! `data/golden`, and here what must be true of each whatever the words.
+//! `data/golden`, and here what must be true of each whatever the words. `book` has the
+//! examples of the README and the book.
 //!
 //! `UPDATE_GOLDEN=1 cargo test -p e2e --test scenarios` writes the answers anew.
 //! Read the difference as the person on call would.
 
+#[path = "scenarios/book.rs"]
+mod book;
 #[path = "scenarios/k3s.rs"]
 mod k3s;
 #[path = "scenarios/k3s_api.rs"]
@@ -233,40 +236,6 @@ fn no_answer_depends_on_the_order_of_facts() -> Test {
         }
     }
     ensure!(problems.is_empty(), "{}", problems.join("\n"));
-    Ok(())
-}
-
-/// The README's examples: the node, the question, and the command as it is shown.
-const SAMPLES: &[(&str, &str, &str)] = &[
-    ("kind", "20971", "sudo whereis-port 20971"),
-    ("k3s", "30995", "whereis-port --replay tests/data/k3s.json 30995"),
-    ("kind-1.24", "30518", "whereis-port --replay tests/data/kind-1.24.json 30518"),
-];
-
-/// What the README shows is what the tool prints.
-#[test]
-fn the_readme_shows_real_answers() -> Test {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
-    let mut readme = std::fs::read_to_string(&path)?;
-    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
-    for (node, question, command) in SAMPLES {
-        let case = CASES.iter().find(|case| (case.node, case.question) == (*node, *question));
-        let answer = ask(case.context("a case of the README")?, &["--color", "never"])?;
-        let begin = format!("```console\n$ {command}\n");
-        let (before, sample) = readme
-            .split_once(&begin)
-            .with_context(|| format!("the README has no sample of {command}"))?;
-        let (sample, after) = sample.split_once("```\n").context("a sample has no end")?;
-        ensure!(
-            update || sample == answer,
-            "{command}: UPDATE_GOLDEN=1 writes it: {}",
-            changed(sample, &answer)
-        );
-        readme = format!("{before}{begin}{answer}```\n{after}");
-    }
-    if update {
-        std::fs::write(&path, readme)?;
-    }
     Ok(())
 }
 

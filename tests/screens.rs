@@ -1,7 +1,7 @@
 //! Screens of recorded nodes, after keys, word for word in `data/screens`.
 //!
 //! `UPDATE_GOLDEN=1 cargo test -p e2e --test screens` (or `cargo xtask screens`) writes
-//! them anew, and those of the README. Look at the difference as at a screen.
+//! them anew. Look at the difference as at a screen.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ const fn case(
     Case { name, node, keys, has }
 }
 
-/// The sizes of issue and README: a small terminal, a usual one, a large one.
+/// A small terminal, a usual one, a large one.
 const SIZES: [&str; 3] = ["80x24", "120x40", "240x60"];
 
 const CASES: &[Case] = &[
@@ -86,33 +86,6 @@ fn every_screen_is_the_golden_one() -> Test {
         }
     }
     ensure!(problems.is_empty(), "{}", problems.join("\n\n"));
-    Ok(())
-}
-
-/// The README's screens: the command as it is shown, and what its options are.
-const SHOWN: &[(&str, &str)] = &[
-    ("100x24", "c"),
-    ("100x24", "/ c l u s t e r : c l u s t e r 2 enter : 2 0 9 7 1 enter enter"),
-];
-
-#[test]
-fn the_readme_shows_real_screens() -> Test {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
-    let mut readme = std::fs::read_to_string(&path)?;
-    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
-    for (size, keys) in SHOWN {
-        let option = if keys.is_empty() { String::new() } else { format!(" --keys {keys}") };
-        let begin = format!("```console\n$ whereis-port tui --demo --print {size}{option}\n");
-        let screen = printed(&["--demo"], size, keys)?;
-        let (before, shown) =
-            readme.split_once(&begin).with_context(|| format!("the README has no {begin}"))?;
-        let (shown, after) = shown.split_once("```\n").context("a screen has no end")?;
-        ensure!(update || shown == screen, "cargo xtask screens writes it:\n{screen}");
-        readme = format!("{before}{begin}{screen}```\n{after}");
-    }
-    if update {
-        std::fs::write(&path, readme)?;
-    }
     Ok(())
 }
 

@@ -1,5 +1,5 @@
 //! Exit codes. They are part of the interface: documented in `--help`, the man
-//! page and the README, and tested.
+//! page, the README and the book, and tested.
 
 use std::process::ExitCode;
 

@@ -1,12 +1,14 @@
 //! What users and scripts see of the interface, fixed: the help, the manual
-//! page and the JSON schema. A change must be meant, and the schema's must be in
-//! the changelog.
+//! page, the JSON schema and the page of codes. A change must be meant, and the schema's
+//! must be in the changelog.
 
 #![expect(clippy::unwrap_used, reason = "a test without its binary or file fails on the spot")]
 #![expect(clippy::disallowed_methods, reason = "it reads files of the sources")]
 
 use std::path::Path;
 use std::process::Command;
+
+use whereis_port::view::explain::PAGES;
 
 fn run(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_whereis-port"))
@@ -119,4 +121,35 @@ fn a_change_of_the_schema_is_in_the_changelog() {
     let changelog = std::fs::read_to_string(near("../CHANGELOG.md")).unwrap();
     let line = format!("schema version 1, fingerprint {}", fingerprint(&schema));
     assert!(changelog.contains(&line), "CHANGELOG.md has to say what changed, with: JSON {line}");
+}
+
+/// The book's page of codes is the table that `explain` prints.
+#[test]
+fn the_book_has_every_code() {
+    let mut page = "# Codes\n\n\
+        What each code of the [JSON](json.md) means, how it is concluded, and how to check it by \
+        hand. `whereis-port explain CODE` prints the same. This page is written by \
+        `cargo xtask docs --write`.\n"
+        .to_owned();
+    let mut place = None;
+    for code in PAGES {
+        if place != Some(code.group) {
+            place = Some(code.group);
+            page += &format!("\n## `{}`\n", code.group.place());
+        }
+        page += &format!(
+            "\n### {}\n\n{}\n\nHow it is known: {}\n",
+            code.code, code.means, code.concluded
+        );
+        if !code.check.is_empty() {
+            let commands: String = code.check.iter().map(|one| format!("    {one}\n")).collect();
+            page += &format!("\nCheck by hand:\n\n{commands}");
+        }
+    }
+    let path = near("../docs/src/reference/codes.md");
+    if std::env::var_os("UPDATE_SCHEMA").is_some() {
+        std::fs::write(&path, &page).unwrap();
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(written == page, "the codes changed: cargo xtask docs --write writes their page");
 }

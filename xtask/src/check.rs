@@ -2,11 +2,13 @@
 
 use anyhow::Result;
 
-use crate::{Refused, ebpf, fuzz, sh};
+use crate::{Refused, docs, ebpf, fuzz, sh, workflows};
 
 /// Runs all checks, and stops at the first that fails.
 pub(crate) fn run() -> Result<()> {
     sh::run(&mut sh::cargo(&["fmt", "--all", "--check"]))?;
+    docs::check()?;
+    workflows::check()?;
     let lint = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
     sh::run(&mut sh::cargo(&lint))?;
     let mut doc = sh::cargo(&["doc", "--workspace", "--no-deps", "--locked"]);

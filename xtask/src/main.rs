@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod dist;
+mod docs;
 mod ebpf;
 mod fuzz;
 mod kube;
@@ -10,6 +11,7 @@ mod setup;
 mod sh;
 mod test;
 mod vm;
+mod workflows;
 
 use std::process::ExitCode;
 
@@ -52,10 +54,16 @@ enum Command {
     /// Emulated, without network or disk, in a minute or two for each. Kernels are
     /// downloaded once, into target/vm, or $WHEREIS_PORT_VM_CACHE.
     Vm(vm::Args),
-    /// Write the screens of recorded nodes anew, in tests/data/screens and in the README.
+    /// Write the screens of recorded nodes anew, in tests/data/screens.
     ///
-    /// After a change of the screen. Look at the difference before you commit it.
+    /// After a change of the screen, as is `docs --write` for those of the book. Look at the
+    /// difference before you commit it.
     Screens,
+    /// Check the documents, or write what is generated in them, and build the book.
+    ///
+    /// Checks links, the table of contents, every example of the README and of docs/src,
+    /// and the page of codes. The book becomes HTML, in target/book, where mdbook is installed.
+    Docs(docs::Args),
     /// A real Kubernetes for the tests.
     Kube(kube::Args),
     /// Feed damaged messages to every parser of what the kernel says.
@@ -70,7 +78,7 @@ enum Command {
     /// sockets and descriptors in there, in processes that end with this one.
     Bench(bench::Args),
     /// Pack the release binary, man page, completions and licences.
-    Dist,
+    Dist(dist::Args),
     /// One process of the node that `bench` measures on.
     #[command(hide = true)]
     BenchNode(bench::HelperArgs),
@@ -103,10 +111,11 @@ fn main() -> ExitCode {
         Command::BuildEbpf(args) => ebpf::run(&args),
         Command::Vm(args) => vm::run(&args),
         Command::Screens => screens(),
+        Command::Docs(args) => docs::run(&args),
         Command::Kube(args) => kube::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Bench(args) => bench::run(&args),
-        Command::Dist => dist::run(),
+        Command::Dist(args) => dist::run(&args),
         Command::BenchNode(args) => bench::help(&args),
         Command::BenchBurst(args) => bench::help_burst(&args),
         Command::BenchPeak(args) => bench::print_peak(&args),

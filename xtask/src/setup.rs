@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::{Refused, ebpf, sh};
+use crate::{Refused, ebpf, sh, workflows};
 
 /// The version that `deny.toml` is written for.
 const CARGO_DENY: &str = "0.20.2";
@@ -44,6 +44,8 @@ const NEEDS: &[Need] = &[
     Need { program: "slirp4netns", package: "slirp4netns", why: "does it as well" },
     Need { program: "rootlesskit", package: "rootlesskit", why: "does it for rootless Docker" },
     Need { program: "newuidmap", package: "uidmap", why: "gives users ids for containers" },
+    Need { program: "jq", package: "jq", why: "reads JSON in examples of the documentation" },
+    Need { program: "pip3", package: "python3-pip", why: "installs the linter of the workflows" },
     Need { program: "screen", package: "screen", why: "is another terminal of these tests" },
     Need { program: "tmux", package: "tmux", why: "is the terminal of the screen's tests" },
     Need { program: "containerd", package: "containerd", why: "runs pods in a lab" },
@@ -70,12 +72,13 @@ pub(crate) fn run() -> Result<()> {
     if let Ok(toolchain) = &toolchain {
         eprintln!("setup: the kernel side is built by {toolchain}");
     }
-    if packages.is_empty() && components.is_empty() && !deny && toolchain.is_ok() {
+    let linter = workflows::linter()?.is_none();
+    if packages.is_empty() && components.is_empty() && !deny && !linter && toolchain.is_ok() {
         eprintln!("setup: all is there");
         return Ok(());
     }
     if !sh::is_root() {
-        let mut text = advice(&packages, &components, deny);
+        let mut text = advice(&packages, &components, deny, linter);
         text.extend(toolchain.err().map(ebpf::advice));
         return Err(Refused(text).into());
     }
@@ -91,6 +94,9 @@ pub(crate) fn run() -> Result<()> {
         // Unoptimised: it reads one lock file, and optimising it takes minutes.
         let install = ["install", "--debug", "--locked", "cargo-deny", "--version", CARGO_DENY];
         sh::run(&mut sh::cargo(&install))?;
+    }
+    if linter {
+        workflows::install()?;
     }
     if let Err(missing) = toolchain {
         ebpf::install(missing, apt()?)?;
@@ -149,7 +155,7 @@ fn apt() -> Result<Command> {
 }
 
 /// What a user who is not root has to run.
-fn advice(packages: &[&str], components: &[&str], deny: bool) -> String {
+fn advice(packages: &[&str], components: &[&str], deny: bool, linter: bool) -> String {
     let mut text = "something is missing, and only root can install it; run:".to_owned();
     if !packages.is_empty() {
         text += &format!(
@@ -163,6 +169,9 @@ fn advice(packages: &[&str], components: &[&str], deny: bool) -> String {
     if deny {
         text += &format!("\n    cargo install --locked cargo-deny --version {CARGO_DENY}");
     }
+    if linter {
+        text += &format!("\n    pipx install zizmor=={}", workflows::ZIZMOR);
+    }
     text
 }
 
@@ -172,12 +181,12 @@ mod tests {
 
     #[test]
     fn advice_names_only_what_is_missing() {
-        let both = advice(&["lsof", "docker.io"], &[], true);
+        let both = advice(&["lsof", "docker.io"], &[], true, false);
         assert!(both.contains("--no-install-recommends lsof docker.io\n"), "{both}");
         assert!(both.contains("cargo-deny --version"), "{both}");
         assert!(!both.contains("rustup"), "{both}");
 
-        let components = advice(&[], &["clippy"], false);
+        let components = advice(&[], &["clippy"], false, false);
         assert!(components.ends_with("rustup component add clippy"), "{components}");
         assert!(!components.contains("apt-get"), "{components}");
     }

@@ -106,7 +106,7 @@ fn test_probe(object: &Path, root: bool) -> Result<()> {
 }
 
 /// Builds all programs, with another object of the kernel side if asked to.
-fn build_programs(object: Option<&Path>) -> Result<()> {
+pub(crate) fn build_programs(object: Option<&Path>) -> Result<()> {
     let mut build = sh::cargo(&["build", "--workspace", "--bins", "--locked"]);
     if let Some(object) = object {
         build.env(ebpf::OBJECT, object);

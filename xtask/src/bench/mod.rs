@@ -44,9 +44,9 @@ pub(crate) struct Args {
     /// Write all samples to this file, anew as each section ends.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Put the tables into README.md.
+    /// Put the tables into docs/src/benchmarks.md.
     #[arg(long, conflicts_with_all = ["nodes", "events", "rules_only", "kube", "fleet", "screen"])]
-    readme: bool,
+    docs: bool,
     /// Measure the big and the small node, beside `ss`, `lsof` and `somo`.
     #[arg(long)]
     nodes: bool,

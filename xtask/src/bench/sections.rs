@@ -34,6 +34,9 @@ const USUAL: [Section; 6] = [
     Section::Screen,
 ];
 
+/// The page of the book that has the tables.
+const PAGE: &str = "docs/src/benchmarks.md";
+
 /// Programs that the sections need beside whereis-port.
 const PEERS: [&str; 9] = [
     "ip",
@@ -76,11 +79,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if !failed.is_empty() {
         bail!("not measured, all others were: {}", failed.join("; "));
     }
-    if args.readme {
-        let file = sh::workspace().join("README.md");
-        let old = fs::read_to_string(&file).context("reading README.md")?;
-        let new = report::insert(&old, saved.markdown.trim_end()).context("in README.md")?;
-        fs::write(&file, new).context("writing README.md")?;
+    if args.docs {
+        let file = sh::workspace().join(PAGE);
+        let old = fs::read_to_string(&file).context(PAGE)?;
+        let new = report::insert(&old, saved.markdown.trim_end()).context(PAGE)?;
+        fs::write(&file, new).context(PAGE)?;
     }
     Ok(())
 }
@@ -211,6 +214,14 @@ impl Saved {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_book_has_a_place_for_the_tables() {
+        let page = fs::read_to_string(sh::workspace().join(PAGE)).unwrap();
+        let new = report::insert(&page, "TABLES").unwrap();
+        assert!(new.contains("\nTABLES\n") && new.len() < page.len(), "{new}");
+        assert!(new.starts_with("# Benchmarks\n"), "{new}");
+    }
 
     #[test]
     fn a_section_that_fails_loses_nothing_but_itself() {
