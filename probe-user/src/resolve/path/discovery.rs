@@ -6,11 +6,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use whereis_port_rules::{Discovery, Fate, Packet, Sender};
 
 use super::stage::Part;
-use super::{Arrival, StopKind, Walk, Way, hops, stage};
-use crate::model::{Advice, End, FixKind, Hook, LinkKind, NeighbourState, NetnsId};
-
-/// A device of a namespace.
-type Device = (NetnsId, u32);
+use super::{Arrival, Device, StopKind, Walk, Way, hops, stage};
+use crate::model::{Advice, End, FixKind, Hook, LinkKind, NeighbourState};
 
 impl Walk<'_, '_> {
     /// Where a packet leaves a namespace by a device, for an address that another device has:

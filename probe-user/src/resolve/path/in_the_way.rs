@@ -7,7 +7,7 @@
 
 use whereis_port_rules::{Nic, Packet};
 
-use super::{To, Walk, Way, ruleset, settings};
+use super::{Device, To, Walk, Way, ruleset, settings};
 use crate::model::{
     Attached, BaseChain, CgroupHook, CgroupOf, DeviceHook, Family, Gap, GapKind, Hook, InTheWay,
     Link, LinkKind, NetnsId, Pid, Proto, Socket,
@@ -20,9 +20,6 @@ const LOCAL: [Hook; 4] = [Hook::Prerouting, Hook::Input, Hook::Output, Hook::Pos
 const DEPTH: usize = 8;
 /// How many things on one way are told.
 const TOLD: usize = 8;
-
-/// A device of a namespace.
-type Device = (NetnsId, u32);
 
 impl Way {
     /// Notes something, once.

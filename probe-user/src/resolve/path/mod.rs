@@ -186,6 +186,9 @@ impl Way {
 /// in a circle, and so can rules.
 const MAX_DEPTH: usize = 8;
 
+/// A device of a namespace.
+type Device = (NetnsId, u32);
+
 /// What walks found out so far: they come by the same again and again.
 #[derive(Default)]
 pub(super) struct Memo {
@@ -195,8 +198,9 @@ pub(super) struct Memo {
     pub(super) rules: from_node::Memo,
     stages: stage::Memo,
     translated: leftover::Memo,
-    neighbours: Known<((NetnsId, u32), IpAddr), neighbours::Neighbours>,
-    link_ends: Known<((NetnsId, u32), bool), Option<Rc<[(NetnsId, u32)]>>>,
+    neighbours: Known<(Device, IpAddr), neighbours::Neighbours>,
+    /// By device and version of IP: IPv6.
+    link_ends: Known<(Device, bool), Option<Rc<[Device]>>>,
     all_links: RefCell<Option<Option<Rc<neighbours::Links>>>>,
     /// The rules of policy routing of a namespace and version of IP.
     pub(super) policies: Known<(NetnsId, bool), Rc<[crate::model::PolicyRule]>>,

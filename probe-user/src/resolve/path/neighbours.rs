@@ -9,14 +9,11 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use super::in_the_way::is_unread;
-use super::{Walk, settings};
+use super::{Device, Walk, settings};
 use crate::model::{Link, LinkKind, NeighbourState, NetnsId};
 
 /// How many devices of one link are looked at.
 const DEVICES: usize = 4096;
-
-/// A device of a namespace.
-type Device = (NetnsId, u32);
 
 /// Who answers for an address on a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
