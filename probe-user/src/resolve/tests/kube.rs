@@ -60,6 +60,9 @@ pub(super) fn answer(apis: &[Api], ask: &KubeAsk) -> Read<KubeObjects> {
                 .filter(|p| p.name.namespace == *namespace && fits(p))
                 .collect();
         }
+        KubeWish::ByName(_) => {
+            (said.classes, said.gateways, said.names) = (has.classes, has.gateways, has.names);
+        }
         KubeWish::Nodes => said.nodes = has.nodes,
         KubeWish::Node(name) => {
             said.nodes = has.nodes.into_iter().filter(|n| n.name == *name).collect();
@@ -159,6 +162,7 @@ fn web() -> KubeService {
         }],
         selector: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
         external_name: None,
+        gateway: None,
     }
 }
 
