@@ -440,6 +440,28 @@ fn rules_that_lag_behind_the_api_are_noticed() {
 }
 
 #[test]
+fn a_cluster_address_for_clients_beside_its_pods_leads_to_those_alone() {
+    let service = || KubeService { internal_local: true, ..web() };
+    let asked = |to: &[&str], endpoints: &[(&str, &str, bool)]| {
+        let mut node = node_port(TestNode::new(), to);
+        let frontend = node.frontends.last_mut().unwrap();
+        frontend.address = Some("10.96.0.80".parse().unwrap());
+        (frontend.port, frontend.kind) = (80, Some(FrontendKind::ClusterIp));
+        let node = served(node, local().service(service()).endpoints(endpoints));
+        let answer = node.ask("10.96.0.80:80");
+        findings(&answer).into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (here, there) = (("10.42.0.7", "node", true), ("10.42.1.7", "other", true));
+    let said = asked(&["10.42.0.7:8080"], &[here, there]);
+    assert!(!said.iter().any(|what| what.contains("rules and API differ")), "{said:?}");
+    let said = asked(&[], &[there]);
+    assert!(
+        said.iter().any(|what| what.contains("internalTrafficPolicy Local and no ready endpoint")),
+        "{said:?}"
+    );
+}
+
+#[test]
 fn rules_of_a_service_that_is_gone_are_noticed() {
     let node = with_pod(TestNode::new(), "").veth(HOST, B).route(HOST, "10.42.0.0", 16);
     let node = served(node_port(node, &["10.42.0.7:8080"]), local());
