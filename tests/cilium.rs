@@ -5,6 +5,8 @@
 
 #[path = "cilium/real.rs"]
 mod real;
+#[path = "cilium/scale.rs"]
+mod scale;
 
 use std::net::Ipv4Addr;
 
