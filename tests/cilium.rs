@@ -5,6 +5,8 @@
 
 #[path = "cilium/real.rs"]
 mod real;
+#[path = "cilium/scale.rs"]
+mod scale;
 
 use std::net::Ipv4Addr;
 
@@ -80,6 +82,11 @@ fn backend(id: u32, address: Ipv4Addr, port: u16) -> Entry {
 /// Pins what the agent of a node with these addresses would, and attaches a program with the
 /// map of services to the device.
 fn pin(node: &Node, mounts: &Mounts) -> Result<Attached> {
+    pin_with(node, mounts, &[])
+}
+
+/// The same, with some services more.
+fn pin_with(node: &Node, mounts: &Mounts, more: &[Entry]) -> Result<Attached> {
     mounts.sh(&format!("mkdir -p {GLOBALS} {SOCKET_LB}"))?;
     mounts.pin_connect(&format!("{SOCKET_LB}/cil_sock4_connect"), node.lab.cgroup(), false)?;
     let any = Ipv4Addr::UNSPECIFIED;
@@ -90,7 +97,9 @@ fn pin(node: &Node, mounts: &Mounts) -> Result<Attached> {
         service(any, EMPTY, 0x02, 14, &[]),
         service(NODE, EMPTY, 0x42, 15, &[]),
     ];
-    mounts.pin_map(&format!("{GLOBALS}/cilium_lb4_services_v2"), &services.concat())?;
+    let mut services = services.concat();
+    services.extend_from_slice(more);
+    mounts.pin_map(&format!("{GLOBALS}/cilium_lb4_services_v2"), &services)?;
     let backends = [backend(5, POD, INNER)];
     mounts.pin_map(&format!("{GLOBALS}/cilium_lb4_backends_v3"), &backends)?;
     let services = mounts.seen_from_outside(&format!("{GLOBALS}/cilium_lb4_services_v2"));
@@ -221,6 +230,23 @@ fn a_service_without_backends_is_said_to_have_none() -> Test {
         rows.iter().filter(|row| row.0["port"] == port && row.0["taken_by"] == "Cilium").count()
     };
     ensure!(taken(EMPTY) > 0 && taken(NODE_PORT) > 0 && taken(HOST_PORT) > 0, "{}", list.stdout);
+    Ok(())
+}
+
+#[test]
+fn a_cluster_address_for_clients_beside_its_pods_says_that_none_is_here() -> Test {
+    lab::root_or_skip!();
+    let node = Node::new()?;
+    let mounts = node.lab.bpffs()?;
+    let address = Ipv4Addr::new(10, 96, 0, 9);
+    let mut inner = service(address, 8099, 0, 16, &[]);
+    // internalTrafficPolicy: Local, in the second byte of flags.
+    inner.iter_mut().filter_map(|(_, value)| value.get_mut(9)).for_each(|flags| *flags = 0x10);
+    let _program = pin_with(&node, &mounts, &inner)?;
+    let run = node.ask(&mounts, &[&format!("{address}:8099")])?;
+    let (reached, why) = reach(&run, "node", address, 8099)?.context("nothing of it")?;
+    ensure!(!reached && why.contains("has no backends on this node"), "{why}");
+    ensure!(run.stdout.contains("(internalTrafficPolicy: Local)"), "{}", run.stdout);
     Ok(())
 }
 

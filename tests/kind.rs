@@ -151,6 +151,78 @@ fn a_node_port_of_one_cluster_and_why_localhost_refuses() -> Test {
     ])
 }
 
+/// Two clusters whose pods have the same networks, addresses and names.
+#[test]
+fn nothing_of_one_cluster_is_ever_put_on_another() -> Test {
+    kind_or_skip!();
+    let kinds = Kinds::shared()?;
+    let (one, two) = kinds.both()?;
+    let (web, twin) = (kinds.web(), kinds.twin());
+    ensure!((&web.name, &web.address) == (&twin.name, &twin.address) && web.uid != twin.uid);
+    let is_of = |end: &Value, pod: &lab::KindPod, cluster: &KindCluster| -> Test {
+        is_in(end, cluster)?;
+        ensure!(end["process"]["pid"] == pod.pid, "{end}");
+        ensure!(
+            end["pod"]["uid"] == pod.uid.as_str() && end["pod"]["name"] == "nginx-app",
+            "{end}"
+        );
+        ensure!(end["container"]["id"] == pod.container.as_str(), "{end}");
+        ensure!(end["service"]["name"] == "nginx-app", "{end}");
+        let by_api = end["evidence"].to_string();
+        let other = if cluster.name == one.name { two.name } else { one.name };
+        ensure!(!by_api.contains(&format!("context kind-{other}")), "{by_api}");
+        Ok(())
+    };
+    for (port, pod, cluster, other) in [("30518", web, one, two), ("30519", twin, two, one)] {
+        let asked = Asked::of(kinds, &format!("{port}/tcp"))?;
+        let paths = asked.paths()?;
+        let [path] = paths.as_slice() else { anyhow::bail!("{port}: {}", asked.text) };
+        ensure!(path.netns() == Some(cluster.node.container.netns.inode), "{}", path.0);
+        is_of(path.end(), pod, cluster)?;
+        ensure!(!asked.text.contains(other.name), "{}", asked.text);
+        let findings = &asked.run.answer()?["findings"];
+        ensure!(findings.as_array().is_some_and(Vec::is_empty), "{findings}");
+        asked.is_open("node", &format!("{}:{port}", cluster.address))?;
+        // What helps uses the context that answered.
+        asked.says(&[&format!(
+            "kubectl --context kind-{} -n default port-forward svc/nginx-app {port}:80",
+            cluster.name
+        )])?;
+    }
+    // By the port of the pods both are found, each with what is its own.
+    let asked = Asked::of(kinds, "80/tcp")?;
+    for (pod, cluster) in [(web, one), (twin, two)] {
+        let paths = asked.run.paths_in(&pod.netns)?;
+        let ends: Vec<&Value> = paths.iter().map(|path| path.end()).collect();
+        ensure!(!ends.is_empty(), "{}: {}", cluster.name, asked.text);
+        ends.iter().try_for_each(|end| is_of(end, pod, cluster))?;
+    }
+    // The name is that of two pods, and of two Services: each has its own cluster.
+    for question in [["--pod", "default/nginx-app"], ["--service", "default/nginx-app"]] {
+        let run = kinds.whereis(&["--json", question[0], question[1]])?;
+        let mut seen = Vec::new();
+        for path in run.json["answers"].as_array().into_iter().flatten() {
+            for path in path["paths"].as_array().into_iter().flatten() {
+                let end = &path["end"];
+                let uid = end["pod"]["uid"].as_str().unwrap_or_default();
+                let (pod, cluster) = if uid == web.uid { (web, one) } else { (twin, two) };
+                is_of(end, pod, cluster)?;
+                seen.push(uid.to_owned());
+            }
+        }
+        ensure!(seen.contains(&web.uid) && seen.contains(&twin.uid), "{question:?}: {seen:?}");
+    }
+    // A cluster is found by its name, with its ports and none of the other's.
+    for (cluster, own, others) in [(one, "30518", "30519"), (two, "30519", "30518")] {
+        let run = kinds.whereis(&["--json", "--cluster", cluster.name])?;
+        let answers = run.json["answers"].as_array().context("answers")?;
+        let asked: Vec<_> = answers.iter().filter_map(|a| a["query"]["text"].as_str()).collect();
+        let has = |port: &str| asked.contains(&format!("{port}/tcp").as_str());
+        ensure!(has(own) && !has(others), "{}: {asked:?}", cluster.name);
+    }
+    Ok(())
+}
+
 #[test]
 fn a_published_port_is_the_api_server_of_the_other_cluster() -> Test {
     kind_or_skip!();

@@ -25,6 +25,8 @@ mod ipvs;
 mod kube;
 #[path = "paths/leftover.rs"]
 mod leftover;
+#[path = "paths/mesh.rs"]
+mod mesh;
 #[path = "paths/neighbours.rs"]
 mod neighbours;
 #[path = "paths/nested.rs"]

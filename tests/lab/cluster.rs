@@ -302,6 +302,14 @@ impl Cluster {
     /// # Errors
     /// When it does not listen or the API refuses it.
     pub fn pod(&self, name: &str, app: &str, listen: &str) -> Result<Pod> {
+        self.pod_like(name, app, listen, &[])
+    }
+
+    /// The same, whose process looks as if it had been started with `argv`.
+    ///
+    /// # Errors
+    /// As [`Cluster::pod`].
+    pub fn pod_like(&self, name: &str, app: &str, listen: &str, argv: &[&str]) -> Result<Pod> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let netns = self.lab.netns(&format!("cni-{name}"))?;
         let address = format!("10.244.0.{number}");
@@ -312,7 +320,7 @@ impl Cluster {
         )?;
         host.ip(&["link", "set", &format!("veth{number}"), "master", "cni0"])?;
         netns.ip(&["route", "add", "default", "via", "10.244.0.1"])?;
-        self.made(name, app, &address, "node1", Some(&netns), listen)
+        self.made(name, app, &address, "node1", Some(&netns), (listen, argv))
     }
 
     /// A pod in the network of `node1`.
@@ -320,7 +328,7 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::pod`].
     pub fn host_pod(&self, name: &str, app: &str, listen: &str) -> Result<Pod> {
-        self.made(name, app, NODE, "node1", None, listen)
+        self.made(name, app, NODE, "node1", None, (listen, &[]))
     }
 
     /// A pod on `node2`, of which there is nothing here.
@@ -328,7 +336,7 @@ impl Cluster {
     /// # Errors
     /// When the API refuses it.
     pub fn pod_elsewhere(&self, name: &str, app: &str, address: &str) -> Result<Pod> {
-        self.made(name, app, address, "node2", None, "")
+        self.made(name, app, address, "node2", None, ("", &[]))
     }
 
     fn made(
@@ -338,7 +346,7 @@ impl Cluster {
         address: &str,
         node: &str,
         netns: Option<&Netns>,
-        listen: &str,
+        (listen, argv): (&str, &[&str]),
     ) -> Result<Pod> {
         let host_network = netns.is_none() && node == "node1";
         let port =
@@ -363,7 +371,10 @@ impl Cluster {
         let process = if node == "node1" {
             let group = format!("kubepods/besteffort/pod{uid}/{container}");
             let netns = netns.unwrap_or(self.lab.host());
-            Some(self.lab.listen_in(netns, &group, listen, &["server"])?)
+            Some(match argv {
+                [] => self.lab.listen_in(netns, &group, listen, &["server"])?,
+                argv => self.lab.listen_in_like(netns, &group, listen, argv)?,
+            })
         } else {
             None
         };

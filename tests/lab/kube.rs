@@ -52,6 +52,8 @@ pub struct Service {
     pub affinity: bool,
     /// `externalTrafficPolicy: Local`.
     pub local: bool,
+    /// `internalTrafficPolicy: Local`.
+    pub internal_local: bool,
 }
 
 /// One pod behind a service.
@@ -102,6 +104,7 @@ impl Service {
             endpoints: Vec::new(),
             affinity: false,
             local: false,
+            internal_local: false,
         }
     }
 

@@ -9,6 +9,9 @@ use crate::node::Lab;
 use crate::process::Proc;
 use crate::programs::{checked, helper};
 
+/// How many entries of a map are given as arguments.
+const MOST_ARGUMENTS: usize = 1000;
+
 /// A mount namespace with a `/run` of its own, kept by a process. Nothing that is
 /// mounted in there is seen outside, and it ends when this is dropped.
 #[derive(Debug)]
@@ -87,7 +90,14 @@ impl Mounts {
     fn pin(&self, what: &str, path: &str, entries: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
         let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
         let mut args = vec![what.to_owned(), path.to_owned()];
-        args.extend(entries.iter().map(|(k, v)| format!("{}:{}", hex(k), hex(v))));
+        let mut texts = entries.iter().map(|(k, v)| format!("{}:{}", hex(k), hex(v)));
+        if entries.len() <= MOST_ARGUMENTS {
+            args.extend(texts);
+            return self.helper(&args);
+        }
+        let file = tempfile::NamedTempFile::new()?;
+        std::fs::write(file.path(), texts.by_ref().collect::<Vec<_>>().join("\n"))?;
+        args.push(format!("@{}", file.path().display()));
         self.helper(&args)
     }
 

@@ -342,6 +342,28 @@ impl Lab {
             .with_context(|| format!("lab-helper listen {args} as {argv:?}"))
     }
 
+    /// The same, and its program is called like what it imitates.
+    ///
+    /// # Errors
+    /// When it does not listen.
+    pub fn listen_in_like(
+        &self,
+        netns: &Netns,
+        group: &str,
+        args: &str,
+        argv: &[&str],
+    ) -> Result<Proc> {
+        let group = self.cgroup.join(group);
+        std::fs::create_dir_all(&group).with_context(|| format!("making {}", group.display()))?;
+        let copy = self.helper_like(argv)?;
+        let mut command = vec![copy.to_str().context("path of lab-helper")?, "listen"];
+        command.extend(args.split_whitespace());
+        command.push("--imitate");
+        command.extend(argv);
+        Proc::wait_ready(self.command_in(Some(netns), &group, None, &command)?)
+            .with_context(|| format!("lab-helper listen {args} as {argv:?}"))
+    }
+
     /// The same as [`Lab::listen_like`], as user `uid`, who also owns the program.
     ///
     /// # Errors

@@ -210,6 +210,47 @@ fn a_server_on_a_node_port_gets_what_the_rules_leave() -> Test {
     )
 }
 
+/// A Service that only leads to pods of the client's own node, and this one has none.
+fn only_local(load: impl Fn(&Node, &Proxy) -> Test) -> Test {
+    let (node, mut proxy, ports) = cluster()?;
+    let ip = Ipv4Addr::new(10, node.number(), 96, 7);
+    let mut inner = Service::new("inner", ip);
+    inner = inner.to(&[Endpoint::elsewhere(node.pod_ip(0), ports.target)]);
+    inner.internal_local = true;
+    let question = format!("{ip}:{}", inner.port);
+    proxy.services.push(inner);
+    load(&node, &proxy)?;
+    let lost = &["timeout"];
+    node.check(&question, &[case("node", ip, lost), case("containers", ip, lost)])?;
+    let run = node.lab.whereis(&[&question])?;
+    let all = run.answer()?["reachable"].as_array().context("no reach")?;
+    for from in ["node", "containers"] {
+        let one = all.iter().find(|one| one["from"] == from).context("nothing of it")?;
+        ensure!(one["reachable"] == false, "{one}");
+        let why = one["why"].as_str().unwrap_or_default();
+        ensure!(why.contains("default/inner has no local endpoints"), "{one}");
+        let fix = one["fix"]["text"].as_str().unwrap_or_default();
+        ensure!(fix.contains("internalTrafficPolicy"), "{one}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_cluster_address_without_an_endpoint_on_the_clients_node_says_so() -> Test {
+    lab::rules_or_skip!();
+    with_each(|backend| {
+        only_local(|node, proxy| {
+            node.lab.iptables(node.host(), backend, &proxy.iptables(Shape::Current))
+        })
+    })
+}
+
+#[test]
+fn the_same_of_kube_proxys_nftables_mode() -> Test {
+    lab::rules_or_skip!();
+    only_local(|node, proxy| node.lab.nft(node.host(), &proxy.nft(NftShape::Current)))
+}
+
 fn nftables(shape: NftShape) -> Test {
     let (node, mut proxy, ports) = cluster()?;
     // What kube-proxy does by itself in this mode.

@@ -6,9 +6,9 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Advice, Cluster, Condition, Connected, Container, ContainerRef, Evidence, Flows, Gap, Held,
-    InTheWay, KubeContext, ListenDrops, NetnsId, Pid, Pod, Port, Process, Proto, Provenance, Query,
-    Served, Service, Session, Socket, SocketUnit, StopKind, ToldBy, Why,
+    Advice, ByName, Cluster, Condition, Connected, Container, ContainerRef, Evidence, Flows, Gap,
+    Held, InTheWay, KubeContext, ListenDrops, NetnsId, Pid, Pod, Port, Process, Proto, Provenance,
+    Query, Served, Service, Session, Socket, SocketUnit, StopKind, ToldBy, Why,
 };
 
 /// The answer to one question.
@@ -292,6 +292,9 @@ pub struct End {
     pub cluster: Option<Cluster>,
     /// Which part of Kubernetes, or of what runs around it, this is.
     pub component: Option<Component>,
+    /// What it leads to by the names that clients ask for, where it is a controller of Ingress
+    /// or Gateway.
+    pub by_name: Option<ByName>,
     /// The certificate that it shows, when it was asked for.
     pub certificate: Option<Served>,
     /// The systemd unit or scope.

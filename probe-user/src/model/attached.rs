@@ -197,6 +197,8 @@ pub enum InTheWay {
     Proxy(u16),
     /// The policy of an endpoint of Cilium: who is let in is not known.
     Policy(u16),
+    /// The policy of a service mesh, which its proxy keeps: `Istio`, `Linkerd`.
+    Mesh(&'static str),
 }
 
 impl InTheWay {
@@ -218,6 +220,7 @@ impl InTheWay {
             },
             Self::OnDevice { what: Attachment::Qdisc(_), .. }
             | Self::Policy(_)
+            | Self::Mesh(_)
             | Self::ArpRules(_)
             | Self::IpsecPolicies(_) => true,
             Self::OnDevice { .. }
@@ -233,9 +236,11 @@ impl InTheWay {
     /// What has to be so for a packet to go the way that was followed.
     pub fn condition(&self) -> Condition {
         let code = match self {
-            Self::OnDevice { .. } | Self::OnCgroup(_) | Self::Proxy(_) | Self::Policy(_) => {
-                ConditionCode::Program
-            }
+            Self::OnDevice { .. }
+            | Self::OnCgroup(_)
+            | Self::Proxy(_)
+            | Self::Policy(_)
+            | Self::Mesh(_) => ConditionCode::Program,
             Self::BridgeRules { .. } => ConditionCode::BridgeRules,
             Self::ArpRules(_) => ConditionCode::ArpRules,
             Self::IpsecPolicies(_) => ConditionCode::Ipsec,
@@ -257,7 +262,9 @@ impl InTheWay {
                 format!("{self} decides, and is not evaluated")
             }
             Self::Proxy(_) => format!("{self} decides where it goes"),
-            Self::Policy(_) => format!("{self} decides by the client's identity"),
+            Self::Policy(_) | Self::Mesh(_) => {
+                format!("{self} decides by the client's identity")
+            }
             Self::UnreadSocketLb(netns) => {
                 format!(
                     "whether Cilium translates connect() in {netns} (socket LB) could not be read"
@@ -279,7 +286,14 @@ impl InTheWay {
     }
 
     fn is_one(&self) -> bool {
-        matches!(self, Self::OnDevice { .. } | Self::OnCgroup(_) | Self::Proxy(_) | Self::Policy(_))
+        matches!(
+            self,
+            Self::OnDevice { .. }
+                | Self::OnCgroup(_)
+                | Self::Proxy(_)
+                | Self::Policy(_)
+                | Self::Mesh(_)
+        )
     }
 
     /// What would tell more.
@@ -310,6 +324,8 @@ impl InTheWay {
             Self::Policy(endpoint) => {
                 see(Command::new("cilium-dbg bpf policy get").arg(endpoint.to_string()))
             }
+            Self::Mesh("Linkerd") => see(Command::new("linkerd authz -n NAMESPACE pod/POD")),
+            Self::Mesh(_) => see(Command::new("istioctl x describe pod POD.NAMESPACE")),
             Self::UnreadDevices(_) | Self::UnreadCgroups | Self::UnreadSocketLb(_) => Some(
                 Advice::from("run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN")
                     .of(FixKind::Inspect),
@@ -407,6 +423,7 @@ impl fmt::Display for InTheWay {
             ),
             Self::Proxy(port) => write!(f, "Cilium's proxy on port {port}"),
             Self::Policy(endpoint) => write!(f, "Cilium's policy of endpoint {endpoint}"),
+            Self::Mesh(name) => write!(f, "the policy of {name}'s proxy"),
             Self::UnreadCgroups => f.write_str(
                 "programs of cgroups, of which it could not be read whether there are any,",
             ),

@@ -100,6 +100,132 @@ pub enum KubeWish {
     Nodes,
     /// One Node.
     Node(String),
+    /// What routes connections by the names that clients ask for, of one kind of API.
+    ByName(NameApi),
+}
+
+/// The APIs that route by name: each is a group of Kubernetes' API, which may be absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NameApi {
+    /// Ingress and IngressClass (`networking.k8s.io`).
+    Ingress,
+    /// Gateway, GatewayClass and HTTPRoute (`gateway.networking.k8s.io`).
+    Gateway,
+    /// IngressRoute (`traefik.io`).
+    Traefik,
+    /// Gateway and VirtualService (`networking.istio.io`).
+    Istio,
+}
+
+/// An IngressClass or GatewayClass.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KubeClass {
+    /// Which of the two.
+    pub api: NameApi,
+    /// Its name.
+    pub name: String,
+    /// The controller that is to serve it: `k8s.io/ingress-nginx`. Untrusted.
+    pub controller: String,
+}
+
+/// A Gateway, of the Gateway API or of Istio.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KubeGateway {
+    /// Which of the two.
+    pub api: NameApi,
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// Its class, of the Gateway API.
+    pub class: Option<String>,
+    /// The pods that serve it, of Istio: those with these labels.
+    pub selector: BTreeMap<String, String>,
+    /// The hosts that it takes, of Istio. Untrusted.
+    pub hosts: Vec<String>,
+}
+
+/// The kinds of object that route by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names are those of Kubernetes")]
+pub enum NameKind {
+    Ingress,
+    HttpRoute,
+    IngressRoute,
+    VirtualService,
+}
+
+impl NameKind {
+    /// The name as Kubernetes writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ingress => "Ingress",
+            Self::HttpRoute => "HTTPRoute",
+            Self::IngressRoute => "IngressRoute",
+            Self::VirtualService => "VirtualService",
+        }
+    }
+}
+
+/// An object that routes by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KubeNames {
+    /// Its kind.
+    pub kind: NameKind,
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// Its class, of an Ingress or IngressRoute that says so.
+    pub class: Option<String>,
+    /// The Gateways that it is to be served by.
+    pub gateways: Vec<ObjectName>,
+    /// Those of them that refused it, by its status.
+    pub refused: Vec<ObjectName>,
+    /// The addresses under which a controller says that it serves it.
+    pub addresses: Vec<IpAddr>,
+    /// What leads where.
+    pub rules: Vec<KubeNameRule>,
+}
+
+/// A host and path, and where they lead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KubeNameRule {
+    /// The host; `None` for any. Untrusted.
+    pub host: Option<String>,
+    /// The path as it is written; `None` for any. Untrusted.
+    pub path: Option<String>,
+    /// How a path is compared.
+    pub compare: PathCompare,
+    /// What else has to be so, in the words of the object: headers, methods; of an IngressRoute
+    /// all of it. Untrusted.
+    pub matches: Option<String>,
+    /// Whether the object has a certificate for it.
+    pub tls: bool,
+    /// Where it leads; none where it answers itself, as redirects do.
+    pub to: Vec<NameTarget>,
+}
+
+/// How a path is compared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PathCompare {
+    /// What begins with it.
+    #[default]
+    Prefix,
+    /// It alone.
+    Exact,
+    /// A regular expression.
+    Regex,
+    /// As the controller likes.
+    Controller,
+}
+
+/// Where a name leads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameTarget {
+    /// The Service, or what else the object names instead, with its kind. Untrusted.
+    pub service: ObjectName,
+    /// Its port, by number or name.
+    pub port: Option<String>,
 }
 
 /// What an API answered to one wish: only the kind that was asked for is filled.
@@ -120,6 +246,15 @@ pub struct KubeObjects {
     /// Nodes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<KubeNode>,
+    /// Classes of what routes by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<KubeClass>,
+    /// Gateways.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gateways: Vec<KubeGateway>,
+    /// What routes by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<KubeNames>,
 }
 
 /// A Service.
@@ -151,6 +286,9 @@ pub struct KubeService {
     /// The name that one of type ExternalName stands for. Untrusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_name: Option<String>,
+    /// The Gateway that it was made for (label `gateway.networking.k8s.io/gateway-name`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<String>,
 }
 
 /// The types of Service.

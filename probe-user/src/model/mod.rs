@@ -9,6 +9,7 @@ mod answer;
 mod attached;
 mod balance;
 mod bind;
+mod by_name;
 mod cgroup;
 mod cilium;
 mod connect;
@@ -46,6 +47,7 @@ pub use attached::{
 };
 pub use balance::{Balancer, Frontend, FrontendKind, FrontendScope, Server, SourceRanges};
 pub use bind::{Bind, BindAsk, BindError, BindNote, FreePorts, Passed};
+pub use by_name::{ByName, NameRoute, Serves};
 pub use cgroup::{CgroupPath, ContainerRef, ManagedUnit, PodRef, parse_proc_cgroup};
 pub use cilium::{Cilium, CiliumEndpoint, CiliumIdentity, CiliumPolicy, CiliumPolicyOf, SocketLb};
 pub use connect::{ConnectAsk, Connected};
@@ -61,9 +63,10 @@ pub use health::{Ailment, ListenDrops, ProcessHealth, ProcessState};
 pub use held::{Held, HeldAs, PortFacts, PortSocket};
 pub use host::{Capability, Host};
 pub use kube::{
-    ContainerSort, ContextId, KubeAsk, KubeContainer, KubeContainerPort, KubeContext, KubeEndpoint,
-    KubeEndpointPort, KubeEndpoints, KubeNode, KubeObjects, KubePod, KubeService, KubeServicePort,
-    KubeWish, ObjectName, ServiceKind,
+    ContainerSort, ContextId, KubeAsk, KubeClass, KubeContainer, KubeContainerPort, KubeContext,
+    KubeEndpoint, KubeEndpointPort, KubeEndpoints, KubeGateway, KubeNameRule, KubeNames, KubeNode,
+    KubeObjects, KubePod, KubeService, KubeServicePort, KubeWish, NameApi, NameKind, NameTarget,
+    ObjectName, PathCompare, ServiceKind,
 };
 pub use net::{KernelPort, Netns, Transparent};
 pub use other::{

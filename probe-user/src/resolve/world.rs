@@ -141,6 +141,9 @@ fn in_order(mut objects: KubeObjects) -> KubeObjects {
     objects.endpoints.sort_by(|a, b| a.service.cmp(&b.service));
     objects.pods.sort_by(|a, b| a.name.cmp(&b.name));
     objects.nodes.sort_by(|a, b| a.name.cmp(&b.name));
+    objects.classes.sort_by(|a, b| (a.api, &a.name).cmp(&(b.api, &b.name)));
+    objects.gateways.sort_by(|a, b| (a.api, &a.name).cmp(&(b.api, &b.name)));
+    objects.names.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
     objects
 }
 

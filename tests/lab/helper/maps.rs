@@ -23,6 +23,13 @@ pub(crate) fn pin((kind, flags): (u32, u32), args: &[String]) -> Result<()> {
         let (key, value) = text.split_once(':').context("an entry is KEY:VALUE")?;
         Ok((bytes(key)?, bytes(value)?))
     };
+    // Many of them are in a file: a command line has an end.
+    let listed = match entries {
+        [only] => only.strip_prefix('@').map(std::fs::read_to_string).transpose()?,
+        _ => None,
+    };
+    let lines: Option<Vec<String>> = listed.map(|text| text.lines().map(str::to_owned).collect());
+    let entries = lines.as_deref().unwrap_or(entries);
     let entries = entries.iter().map(entry).collect::<Result<Vec<_>>>()?;
     let (key, value) = entries.first().context("a map without entries has no sizes")?;
     let count = u32::try_from(entries.len())?;

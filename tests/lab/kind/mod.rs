@@ -36,6 +36,7 @@ const PKI: &str = "/etc/kubernetes/pki";
 pub struct Kinds {
     web: KindPod,
     hosted: KindPod,
+    twin: KindPod,
     clusters: Vec<KindCluster>,
     docker: &'static Docker,
     _alone: File,
@@ -89,12 +90,17 @@ impl Kinds {
         for cluster in &mut clusters {
             cluster.join()?;
         }
-        let [first, ..] = clusters.as_slice() else { bail!("there is no cluster") };
+        let [first, second] = clusters.as_slice() else { bail!("there are not two clusters") };
         let web = first.pod("nginx-app", 5, None)?;
         first.service("nginx-app", "10.96.5.127", 30518)?;
         let hosted = first.pod("hosted", 6, Some(8088))?;
-        first.wait_rules(&format!("--to-destination {}:80", web.address))?;
-        let kinds = Self { web, hosted, clusters, docker, _alone: alone };
+        // Of the second all is the same but the NodePort: nets, addresses, names.
+        let twin = second.pod("nginx-app", 5, None)?;
+        second.service("nginx-app", "10.96.5.127", 30519)?;
+        for cluster in [first, second] {
+            cluster.wait_rules(&format!("--to-destination {}:80", web.address))?;
+        }
+        let kinds = Self { web, hosted, twin, clusters, docker, _alone: alone };
         kinds.write_kubeconfig()?;
         Ok(kinds)
     }
@@ -102,6 +108,12 @@ impl Kinds {
     /// The pod of the first cluster's Service `nginx-app`, on NodePort 30518.
     pub fn web(&self) -> &KindPod {
         &self.web
+    }
+
+    /// The pod of the second cluster's Service `nginx-app`, on NodePort 30519: it has the name and
+    /// the address of the first one's.
+    pub fn twin(&self) -> &KindPod {
+        &self.twin
     }
 
     /// A pod of the first cluster with the hostPort 8088.

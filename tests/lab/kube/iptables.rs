@@ -65,6 +65,11 @@ impl Proxy {
         }
         let svc = format!("KUBE-SVC-{hash}");
         nat.chain(&svc);
+        if service.internal_local && service.endpoints_here().is_empty() {
+            let why = format!("-m comment --comment \"{title} has no local endpoints\" -j DROP");
+            filter.rule(&format!("KUBE-SERVICES {to_cluster_ip} {why}"));
+            return;
+        }
         let comment = format!("-m comment --comment \"{title} cluster IP\"");
         let from_elsewhere = format!("! -s {} {to_cluster_ip} {comment}", self.pods);
         if shape == Shape::V1_20 {

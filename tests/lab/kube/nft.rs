@@ -170,6 +170,12 @@ impl Proxy {
             }
             return;
         }
+        if service.internal_local && service.endpoints_here().is_empty() {
+            table.element("cluster-ips", &ip.to_string());
+            let element = format!("{ip} . {proto} . {port} comment \"{title}\" : drop");
+            table.element("no-endpoint-services", &element);
+            return;
+        }
         let name = service.nft_name();
         let mark = match shape {
             NftShape::V1_33 => "jump mark-for-masquerade",

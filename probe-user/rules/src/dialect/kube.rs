@@ -1,6 +1,9 @@
 //! kube-proxy: services in comments of iptables rules, and in names of nftables chains.
 
-use super::{CLUSTER_IP, Mark, Meaning, NO_ENDPOINTS, NO_LOCAL_ENDPOINTS, ServiceName};
+use super::{
+    CLUSTER_IP, EITHER_POLICY, EXTERNAL_POLICY, INTERNAL_POLICY, Mark, Meaning, NO_ENDPOINTS,
+    NO_LOCAL_ENDPOINTS, ServiceName,
+};
 use crate::model::{Backend, Verdict};
 
 const NODE_PORT: &str = "NodePort";
@@ -76,6 +79,11 @@ fn commented(mark: &Mark<'_>, comment: &str, meaning: &mut Meaning) {
             meaning.refused = Some(refused);
         }
     }
+    if meaning.refused == Some(NO_LOCAL_ENDPOINTS) {
+        // What is for other addresses is in chains of its own.
+        let internal = mark.chain == "KUBE-SERVICES";
+        meaning.policy = Some(if internal { INTERNAL_POLICY } else { EXTERNAL_POLICY });
+    }
     let of_chain = || match mark.chain {
         "KUBE-EXTERNAL-SERVICES" if mark.local => Some(NODE_PORT),
         "KUBE-EXTERNAL-SERVICES" => Some(EXTERNAL_IP),
@@ -132,10 +140,13 @@ fn nft(mark: &Mark<'_>, meaning: &mut Meaning) {
         Some("service-ips" | "no-endpoint-services") => meaning.what = Some(CLUSTER_IP),
         _ => {}
     }
-    if let Some("no-endpoint-services" | "no-endpoint-nodeports") = mark.map {
+    if let Some(map @ ("no-endpoint-services" | "no-endpoint-nodeports")) = mark.map {
         let verdict = mark.element.and_then(|element| element.verdict.as_ref());
         let dropped = verdict == Some(&Verdict::Drop);
         meaning.refused = Some(if dropped { NO_LOCAL_ENDPOINTS } else { NO_ENDPOINTS });
+        // External addresses are in the same map as a service's own.
+        let policy = if map == "no-endpoint-services" { EITHER_POLICY } else { EXTERNAL_POLICY };
+        meaning.policy = dropped.then_some(policy);
     }
 }
 

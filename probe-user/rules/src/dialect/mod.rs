@@ -28,6 +28,9 @@ pub struct Meaning {
     pub place: Option<String>,
     /// Why there is no backend: `has no endpoints`, `has no local endpoints`.
     pub refused: Option<&'static str>,
+    /// The setting of the Service that asks for backends on this node, where there are none:
+    /// `internalTrafficPolicy`.
+    pub policy: Option<&'static str>,
 }
 
 /// A service as rules name it.
@@ -43,8 +46,14 @@ pub struct ServiceName {
 
 /// Why a service has no backend anywhere.
 pub const NO_ENDPOINTS: &str = "has no endpoints";
-/// Why a service with `externalTrafficPolicy: Local` has no backend on this node.
+/// Why a service whose traffic policy is `Local` has no backend on this node.
 pub const NO_LOCAL_ENDPOINTS: &str = "has no local endpoints";
+/// The setting for what comes from outside of the cluster.
+pub const EXTERNAL_POLICY: &str = "externalTrafficPolicy";
+/// The setting for what comes from pods and nodes to a service's own address.
+pub const INTERNAL_POLICY: &str = "internalTrafficPolicy";
+/// Where rules do not tell which of the two.
+pub const EITHER_POLICY: &str = "internalTrafficPolicy or externalTrafficPolicy";
 /// What a service's own address is called.
 pub const CLUSTER_IP: &str = "cluster IP";
 

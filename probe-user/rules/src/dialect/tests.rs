@@ -53,7 +53,9 @@ fn services_of_kube_proxy() {
         assert_eq!((one.what, service(&one).as_str()), (Some(what), "kube-system/traefik:web"));
     }
     let none = of(&[("filter", "KUBE-EXTERNAL-SERVICES", "a/b:c has no local endpoints")]);
-    assert_eq!(none.refused, Some(NO_LOCAL_ENDPOINTS));
+    assert_eq!((none.refused, none.policy), (Some(NO_LOCAL_ENDPOINTS), Some(EXTERNAL_POLICY)));
+    let none = of(&[("filter", "KUBE-SERVICES", "a/b:c has no local endpoints")]);
+    assert_eq!((none.refused, none.policy), (Some(NO_LOCAL_ENDPOINTS), Some(INTERNAL_POLICY)));
     let nft = of(&[("kube-proxy", "endpoint-5OJB2KTY-ns1/svc1/tcp/p80__10.180.0.1/80", "")]);
     assert_eq!(service(&nft), "ns1/svc1:p80");
 }

@@ -50,7 +50,8 @@ pub(super) fn answer(
         | KubeWish::Endpoints(_)
         | KubeWish::PodsOn(_)
         | KubeWish::PodsWith { .. }
-        | KubeWish::Nodes => None,
+        | KubeWish::Nodes
+        | KubeWish::ByName(_) => None,
     }
 }
 
@@ -82,6 +83,7 @@ mod tests {
             ports: Vec::new(),
             selector: std::collections::BTreeMap::new(),
             external_name: None,
+            gateway: None,
         }
     }
 

@@ -47,6 +47,11 @@ impl<'a> Arguments<'a> {
         Self(process.cmdline.get(1..).unwrap_or_default())
     }
 
+    /// Whether any of them has this in it.
+    pub(super) fn has(&self, text: &str) -> bool {
+        self.0.iter().any(|argument| argument.contains(text))
+    }
+
     /// Every option with its value, without dashes.
     fn options(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
         let all = self.0;

@@ -210,6 +210,48 @@ pub(super) fn role(
                 (6061, "profiles of the Cilium operator"),
             ],
         ),
+        // https://istio.io/latest/docs/ops/deployment/application-requirements/
+        "envoy" if arguments.has("istio/proxy/") => fixed(
+            "istio-proxy",
+            &[
+                (15000, "administration of Istio's sidecar"),
+                (15001, "Istio's sidecar, for what goes out"),
+                (15006, "Istio's sidecar, for what comes in"),
+                (15008, "HBONE of Istio's sidecar: its tunnel by mutual TLS"),
+                (15021, "health of Istio's sidecar"),
+                (15090, "metrics of Istio's sidecar"),
+            ],
+        ),
+        "pilot-agent" => fixed(
+            "istio-agent",
+            &[
+                (15004, "debug interface of Istio's agent"),
+                (15020, "metrics and health of Istio's agent"),
+                (15053, "DNS of Istio's agent"),
+            ],
+        ),
+        "ztunnel" => fixed(
+            "ztunnel",
+            &[
+                (15000, "administration of ztunnel"),
+                (15001, "ztunnel of Istio, for what goes out"),
+                (15006, "ztunnel of Istio, for what comes in"),
+                (15008, "HBONE of ztunnel: the mesh's tunnel by mutual TLS"),
+                (15020, "metrics of ztunnel"),
+                (15021, "health of ztunnel"),
+                (15053, "DNS of ztunnel"),
+                (15080, "SOCKS of ztunnel"),
+            ],
+        ),
+        "linkerd2-proxy" => fixed(
+            "linkerd-proxy",
+            &[
+                (4140, "Linkerd's proxy, for what goes out"),
+                (4143, "Linkerd's proxy, for what comes in"),
+                (4190, "tap of Linkerd's proxy"),
+                (4191, "administration and metrics of Linkerd's proxy"),
+            ],
+        ),
         "cilium-envoy" => fixed(
             "cilium-envoy",
             &[

@@ -102,22 +102,29 @@ fn of_service(
     }
     let here: BTreeSet<&str> = cluster.site.nodes.iter().map(|node| node.name.as_str()).collect();
     let local = |e: &&&KubeEndpoint| e.node.as_deref().is_some_and(|node| here.contains(node));
-    if service.external_local && !here.is_empty() && !serving.iter().any(|e| local(&e)) {
+    let none_here = !here.is_empty() && !serving.iter().any(|e| local(&e));
+    for (policy, internal) in [("externalTrafficPolicy", false), ("internalTrafficPolicy", true)] {
+        let is_local = if internal { service.internal_local } else { service.external_local };
+        if !is_local || !none_here || !is_asked_at(service, query, paths, internal) {
+            continue;
+        }
         let nodes: BTreeSet<&str> = serving.iter().filter_map(|e| e.node.as_deref()).collect();
         let nodes: Vec<String> = nodes.into_iter().map(str::to_owned).collect();
         findings.push(Finding {
             code: FindingCode::Kubernetes,
             what: format!(
-                "Service {} has externalTrafficPolicy Local and no ready endpoint on this node; {} has",
+                "Service {} has {policy} Local and no ready endpoint on this node; {} has",
                 service.name,
                 few(&nodes)
             ),
             cause: None,
-            fix: Some(
-                Advice::from("use an address of ")
-                    .names(&nodes, "or")
-                    .of(FixKind::ConnectElsewhere),
-            ),
+            fix: Some(if internal {
+                let words =
+                    "connect from a pod of one of them, or set internalTrafficPolicy to Cluster";
+                Advice::from(words).of(FixKind::ChangePolicy)
+            } else {
+                Advice::from("use an address of ").names(&nodes, "or").of(FixKind::ConnectElsewhere)
+            }),
             evidence: evidence(),
         });
         return;
@@ -130,6 +137,7 @@ fn of_service(
     for (port, first) in ports_of(service, query, &of) {
         let ours =
             of.iter().filter(|p| p.hops.first().and_then(|h| h.endpoint.port) == Some(first));
+        let internal = ours.clone().any(|path| is_internal(service, path));
         let by_rules: BTreeSet<IpAddr> = ours.filter_map(|path| backend(path)).collect();
         if by_rules.is_empty() {
             continue;
@@ -137,7 +145,10 @@ fn of_service(
         let families: BTreeSet<bool> = by_rules.iter().map(IpAddr::is_ipv6).collect();
         let in_api: BTreeSet<IpAddr> = serving
             .iter()
-            .filter(|e| !service.external_local || local(e))
+            .filter(|e| {
+                !(if internal { service.internal_local } else { service.external_local })
+                    || local(e)
+            })
             .flat_map(|e| e.addresses.iter().copied())
             .filter(|a| families.contains(&a.is_ipv6()))
             .collect();
@@ -170,6 +181,27 @@ fn of_service(
                 evidence: evidence(),
             });
         }
+    }
+}
+
+/// Whether a path begins at a cluster address of a Service.
+fn is_internal(service: &KubeService, path: &Path) -> bool {
+    let address = path.hops.first().and_then(|hop| hop.endpoint.address);
+    address.is_some_and(|address| service.cluster_ips.contains(&address.to_canonical()))
+}
+
+/// Whether the question is about the cluster addresses of a Service, or about its others.
+fn is_asked_at(service: &KubeService, query: &Query, paths: &[Path], internal: bool) -> bool {
+    let mut of = paths.iter().filter(|path| is_of(path, &service.name)).peekable();
+    if of.peek().is_some() {
+        return of.any(|path| is_internal(service, path) == internal);
+    }
+    match query.scope {
+        crate::model::Scope::Address(address) => {
+            service.cluster_ips.contains(&address.to_canonical()) == internal
+        }
+        // Ports of nodes are not for the inside.
+        crate::model::Scope::Everywhere => !internal,
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::super::facts::Facts;
 use super::{request, site};
-use crate::model::{KubeEndpoints, KubeNode, KubeWish};
+use crate::model::{KubeEndpoints, KubeNode, KubeWish, NameApi};
 use crate::node::Node;
 
 /// Of how many services of one cluster the endpoints are read: each is a request, and all
@@ -22,7 +22,13 @@ pub fn read(node: &dyn Node) {
     let facts = Facts::new(node);
     let contexts = facts.take_of_api(facts.world.kube_contexts());
     for site in site::of(&facts, &contexts) {
-        let mut wishes = vec![KubeWish::Services];
+        let mut wishes = vec![
+            KubeWish::Services,
+            KubeWish::ByName(NameApi::Ingress),
+            KubeWish::ByName(NameApi::Gateway),
+            KubeWish::ByName(NameApi::Traefik),
+            KubeWish::ByName(NameApi::Istio),
+        ];
         wishes.extend(site.nodes.iter().map(|node| KubeWish::PodsOn(node.name.clone())));
         let said = request(&facts, &site, wishes);
         let services = said.iter().flat_map(|(_, said)| &said.services);

@@ -5,6 +5,7 @@
 //! cluster which has a node here (`site.rs`), or that the user named. What belongs to one
 //! cluster never names anything of another.
 
+mod by_name;
 mod compare;
 mod contexts;
 mod everything;
@@ -96,6 +97,7 @@ pub(super) fn join(facts: &Facts<'_>, query: &Query, paths: &mut Vec<Path>) -> J
             names::add(&cluster, query, path);
         }
         name_namespaces(facts, &cluster, paths);
+        by_name::add(facts, &cluster, paths);
         missing::add(facts, &cluster, query, paths, &mut joined);
         compare::add(&cluster, query, paths, &mut joined);
         joined.clusters.push(cluster);

@@ -8,12 +8,13 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use whereis_port_rules::{Packet, Sender};
+use whereis_port_rules::{Packet, Sender, dialect};
 
 use super::{Arrival, StopKind, To, Walk, Way, cross, hops, stage};
 use crate::model::{
-    Advice, Balancer, End, Endpoint, Evidence, EvidenceSource, FixKind, Frontend, FrontendKind,
-    FrontendScope, Hook, Hop, HopKind, NetnsId, Port, RouteFound, RouteKind, Server, Service,
+    Advice, Balancer, Command, End, Endpoint, Evidence, EvidenceSource, FixKind, Frontend,
+    FrontendKind, FrontendScope, Hook, Hop, HopKind, NetnsId, Port, RouteFound, RouteKind, Server,
+    Service,
 };
 use crate::resolve::budget::WAY;
 
@@ -117,13 +118,22 @@ impl Walk<'_, '_> {
         let active: Vec<&Server> = frontend.backends.iter().filter(serves).collect();
         if active.is_empty() {
             let what = frontend.name.clone().unwrap_or_else(|| to_text(to));
+            let policy = local_policy(frontend);
             let why = match frontend.backends.len() {
+                0 if policy.is_some() => {
+                    format!("service {what} has no backends on this node")
+                }
                 0 => format!("service {what} has no backends"),
                 n => format!("none of the {n} backends of service {what} takes new connections"),
             };
             let mut end = End::default();
             end.evidence.push(evidence(frontend));
-            return vec![way.stop_with(StopKind::NoBackend, why, None, end)];
+            let fix = policy.map(|policy| {
+                let see = Command::new("kubectl get endpointslices -A");
+                let advice = Advice::from(stage::local_only(policy));
+                advice.command(see).of(FixKind::ChangePolicy)
+            });
+            return vec![way.stop_with(StopKind::NoBackend, why, fix, end)];
         }
         let weights: Vec<u64> = active.iter().map(|server| weight(frontend, server)).collect();
         let total: u64 = weights.iter().sum();
@@ -286,6 +296,20 @@ impl Walk<'_, '_> {
             evidence: vec![evidence(frontend)],
             share: None,
         }
+    }
+}
+
+/// The policy by which Cilium leaves only backends of this node, in words: each of the two is for
+/// one scope, and for both where there is one.
+fn local_policy(frontend: &Frontend) -> Option<&'static str> {
+    let has = |flag: &str| frontend.flags.iter().any(|known| known == flag);
+    let (internal, external) = (has("internal-local"), has("local"));
+    match (frontend.kind, frontend.scope) {
+        _ if frontend.balancer != Balancer::Cilium => None,
+        (Some(FrontendKind::ClusterIp), _) | (_, Some(FrontendScope::Internal)) => {
+            internal.then_some(dialect::INTERNAL_POLICY)
+        }
+        _ => external.then_some(dialect::EXTERNAL_POLICY),
     }
 }
 

@@ -6,7 +6,7 @@ use whereis_port_rules::{Nic, Packet, SeenAs, Sender};
 
 use super::neighbours::Neighbours;
 use super::senders::{bridge_behind, is_ipvlan, is_upper, leads_outside};
-use super::{Arrival, Stop, StopKind, To, Walk, Way, settings, stage};
+use super::{Arrival, Stop, StopKind, To, Walk, Way, mesh, settings, stage};
 use crate::model::{
     Advice, Command, Condition, ConditionCode, Container, End, Ending, FixKind, Hook, Link,
     LinkKind, NetnsId, Port, RouteFound, RouteKind,
@@ -409,7 +409,9 @@ impl Walk<'_, '_> {
             let holder =
                 facts.owners(&[socket.inode].into()).of(socket.inode).first().map(|o| o.pid);
             self.is_taken_by(&mut way, socket, holder);
-            let paths = follow(facts, socket, &mut self.visited.borrow_mut());
+            let mut visited = self.visited.borrow_mut();
+            let paths = follow(facts, socket, &mut visited);
+            let paths = mesh::through(facts, &packet, socket, paths, &mut visited);
             arrivals.extend(paths.into_iter().map(|path| {
                 let kind = match path.end.ending {
                     Ending::Nothing => Some(StopKind::Nothing),

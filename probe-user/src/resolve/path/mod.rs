@@ -21,6 +21,7 @@ mod hops;
 mod in_the_way;
 mod judge;
 pub(super) mod leftover;
+mod mesh;
 mod neighbours;
 mod policy;
 mod send;

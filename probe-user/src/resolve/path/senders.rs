@@ -214,11 +214,22 @@ fn inner_devices(
     // What a pair leads to is a network like any other, and no bridge of containers' own.
     let on_bridge = on_inner.is_some_and(|own| own.kind == LinkKind::Bridge);
     let many = on_bridge && links.iter().filter(inner).count() > NETWORKS;
+    // What is asked of each of them is read for those that are tried, and at once: to tell whose
+    // other end a device is, every namespace of the node is opened.
+    let peers: Vec<NetnsId> =
+        links.iter().filter(inner).filter_map(|link| link.peer_netns).take(DEVICES).collect();
+    if peers.len() > 1 {
+        let _known = (facts.take(facts.world.links(&peers)), facts.world.addresses(&peers));
+    }
     for link in links.iter().filter(inner) {
         // Of many networks each asks for its own address only; of a few, for what it has a route
         // to.
         let is_other = on_inner.is_some_and(|own| own.index != link.index);
         if is_other && (many || is_link_local(address)) {
+            continue;
+        }
+        if all.len() >= DEVICES {
+            left += 1;
             continue;
         }
         let of = of(link);
@@ -232,11 +243,7 @@ fn inner_devices(
         if is_other && source.1.is_some_and(|of| !has_route(facts, of, address)) {
             continue;
         }
-        if all.len() < DEVICES {
-            all.push(Sender::behind(Vantage::Containers, link, source));
-        } else {
-            left += 1;
-        }
+        all.push(Sender::behind(Vantage::Containers, link, source));
     }
     if left > 0 {
         facts.gap(Gap::new(

@@ -176,6 +176,13 @@ fn through(facts: &Facts<'_>, way: &Way, before: &Packet, outcome: &Outcome) -> 
     (way, outcome.packet.clone())
 }
 
+/// What to do where a policy leaves nobody.
+pub(super) fn local_only(policy: &str) -> String {
+    format!(
+        "use a node that runs a pod of it ({policy}: Local), or set the policy to Cluster; see "
+    )
+}
+
 fn stopped(facts: &Facts<'_>, way: &Way, outcome: &Outcome) -> Arrival {
     let way = branch(way, outcome);
     let meaning = dialect::meaning(&outcome.trail);
@@ -189,11 +196,11 @@ fn stopped(facts: &Facts<'_>, way: &Way, outcome: &Outcome) -> Arrival {
         );
         let fix = match &meaning.service {
             Some(s) if refused == dialect::NO_LOCAL_ENDPOINTS => Some(
-                Advice::from(
-                    "use a node that runs a pod of it (externalTrafficPolicy: Local), or set the policy to Cluster; see ",
-                )
-                .command(Command::new("kubectl -n").arg(&s.namespace).args("get endpointslices"))
-                .of(FixKind::ChangePolicy),
+                Advice::from(local_only(meaning.policy.unwrap_or(dialect::EITHER_POLICY)))
+                    .command(
+                        Command::new("kubectl -n").arg(&s.namespace).args("get endpointslices"),
+                    )
+                    .of(FixKind::ChangePolicy),
             ),
             Some(s) => {
                 let describe = Command::new("kubectl -n").arg(&s.namespace);

@@ -60,6 +60,9 @@ pub(super) fn answer(apis: &[Api], ask: &KubeAsk) -> Read<KubeObjects> {
                 .filter(|p| p.name.namespace == *namespace && fits(p))
                 .collect();
         }
+        KubeWish::ByName(_) => {
+            (said.classes, said.gateways, said.names) = (has.classes, has.gateways, has.names);
+        }
         KubeWish::Nodes => said.nodes = has.nodes,
         KubeWish::Node(name) => {
             said.nodes = has.nodes.into_iter().filter(|n| n.name == *name).collect();
@@ -159,6 +162,7 @@ fn web() -> KubeService {
         }],
         selector: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
         external_name: None,
+        gateway: None,
     }
 }
 
@@ -433,6 +437,28 @@ fn rules_that_lag_behind_the_api_are_noticed() {
     let [only] = findings(&answer)[..] else { panic!("{:?}", answer.findings) };
     assert!(only.contains("rules lead to 10.42.1.8"), "{only}");
     assert!(only.contains("rules don't lead to 10.42.1.9"), "{only}");
+}
+
+#[test]
+fn a_cluster_address_for_clients_beside_its_pods_leads_to_those_alone() {
+    let service = || KubeService { internal_local: true, ..web() };
+    let asked = |to: &[&str], endpoints: &[(&str, &str, bool)]| {
+        let mut node = node_port(TestNode::new(), to);
+        let frontend = node.frontends.last_mut().unwrap();
+        frontend.address = Some("10.96.0.80".parse().unwrap());
+        (frontend.port, frontend.kind) = (80, Some(FrontendKind::ClusterIp));
+        let node = served(node, local().service(service()).endpoints(endpoints));
+        let answer = node.ask("10.96.0.80:80");
+        findings(&answer).into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (here, there) = (("10.42.0.7", "node", true), ("10.42.1.7", "other", true));
+    let said = asked(&["10.42.0.7:8080"], &[here, there]);
+    assert!(!said.iter().any(|what| what.contains("rules and API differ")), "{said:?}");
+    let said = asked(&[], &[there]);
+    assert!(
+        said.iter().any(|what| what.contains("internalTrafficPolicy Local and no ready endpoint")),
+        "{said:?}"
+    );
 }
 
 #[test]

@@ -10,9 +10,9 @@ use crate::model;
 use crate::view::shell;
 
 use super::{
-    CauseCode, Certificate, Cluster, Component, ConditionCode, Connected, Container, Ending,
-    EvidenceCode, FindingCode, FixKind, Flows, GapKind, Held, HopKind, Impact, Package, Pod,
-    Process, Proto, Repository, Service, Session, SocketState, SocketUnit, Vantage, Verdict,
+    ByName, CauseCode, Certificate, Cluster, Component, ConditionCode, Connected, Container,
+    Ending, EvidenceCode, FindingCode, FixKind, Flows, GapKind, Held, HopKind, Impact, Package,
+    Pod, Process, Proto, Repository, Service, Session, SocketState, SocketUnit, Vantage, Verdict,
 };
 
 /// The node, and the rights it was read with.
@@ -450,6 +450,9 @@ pub struct End<'a> {
     pub cluster: Option<Cluster<'a>>,
     /// Which part of Kubernetes, or of what runs around it, this is.
     pub component: Option<Component<'a>>,
+    /// What it leads to by the names that clients ask for; null for what is no controller of
+    /// Ingress or Gateway.
+    pub by_name: Option<ByName<'a>>,
     /// The certificate that it shows; null when it was not asked for (`--tls`), or there is
     /// none.
     pub certificate: Option<Certificate<'a>>,
@@ -482,6 +485,7 @@ impl<'a> From<&'a model::End> for End<'a> {
             service: end.service.as_ref().map(Into::into),
             cluster: end.cluster.as_ref().map(Into::into),
             component: end.component.as_ref().map(Into::into),
+            by_name: end.by_name.as_ref().map(Into::into),
             certificate: end.certificate.as_ref().map(Into::into),
             unit: end.unit.as_deref(),
             socket_units: end.socket_units.iter().map(Into::into).collect(),

@@ -646,3 +646,45 @@ impl From<&model::EvidenceSource> for EvidenceCode {
         }
     }
 }
+
+words! {
+    /// A kind of object that routes by name.
+    NameKind = NameKind {
+        /// Ingress.
+        Ingress,
+        /// HTTPRoute, of the Gateway API.
+        HttpRoute,
+        /// IngressRoute, of Traefik.
+        IngressRoute,
+        /// VirtualService, of Istio.
+        VirtualService,
+    }
+}
+
+words! {
+    /// How a path is compared.
+    PathCompare = PathCompare {
+        /// What begins with it.
+        Prefix,
+        /// It alone.
+        Exact,
+        /// A regular expression.
+        Regex,
+        /// As the controller likes.
+        Controller,
+    }
+}
+
+words! {
+    /// How it is known that a controller serves an object.
+    Serves = Serves {
+        /// The object's status has an address of a Service that leads here.
+        Address,
+        /// Its class is for the controller that the program here is.
+        Class,
+        /// Pod or Service were made for its Gateway.
+        Gateway,
+        /// Its Gateway selects the pod.
+        Selector,
+    }
+}

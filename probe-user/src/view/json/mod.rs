@@ -4,6 +4,7 @@
 
 mod answer;
 mod bind;
+mod by_name;
 mod certificate;
 mod enums;
 mod event;
@@ -27,6 +28,7 @@ use crate::model;
 
 pub use answer::*;
 pub use bind::*;
+pub use by_name::*;
 pub use certificate::*;
 pub use enums::*;
 pub use event::*;

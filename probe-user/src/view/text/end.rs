@@ -9,7 +9,7 @@ use crate::view::layout::{Page, shorten, width};
 use crate::view::style::{Ink, Style};
 use crate::view::words;
 
-use super::certificate;
+use super::{by_name, certificate};
 
 /// Columns for the labels.
 pub(in crate::view) const LABEL: usize = 11;
@@ -92,6 +92,11 @@ pub(super) fn write(
         entry("component", &text);
         for (option, path) in component.files.iter().filter(|_| verbose) {
             entry("", &format!("{} {}", style.text(option), style.text(path)));
+        }
+    }
+    if let Some(all) = &end.by_name {
+        for (at, line) in by_name::lines(style, all, verbose).iter().enumerate() {
+            entry(if at == 0 { "by name" } else { "" }, line);
         }
     }
     if let Some(served) = &end.certificate {

@@ -11,6 +11,7 @@
 //!   reachable from: this host's loopback (127.0.0.1:20971), because …
 //! ```
 
+mod by_name;
 mod certificate;
 mod elsewhere;
 mod end;

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use super::client::{Failure, failure, first_line};
 use super::config::Found;
 use super::parse;
-use crate::model::{Gap, KubeObjects, KubeWish, ObjectName, Read};
+use crate::model::{Gap, KubeObjects, KubeWish, NameApi, ObjectName, Read};
 use crate::parse_error::told;
 
 /// The most that is read of one answer, in bytes: 500 objects of the largest that there are.
@@ -85,8 +85,134 @@ pub(super) async fn fetch(
             let node: Option<parse::Node> = one(client, &path, "nodes").await?;
             said.nodes = node.into_iter().map(parse::Node::into_model).collect();
         }
+        KubeWish::ByName(api) => by_name(client, entry, *api, &mut read).await?,
     }
     Ok(read)
+}
+
+/// What routes by name, of one group. What the API does not know of is none.
+async fn by_name(
+    client: &Client,
+    entry: &Found,
+    api: NameApi,
+    read: &mut Read<KubeObjects>,
+) -> Result<(), Failure> {
+    use parse::names::{Gateway, GatewayClass, HttpRoute, Ingress, IngressClass};
+    use parse::names::{IngressRoute, IstioGateway, VirtualService};
+    let in_group = |versions, what| Group { versions, api, what };
+    let said = &mut read.value;
+    match api {
+        NameApi::Ingress => {
+            let group =
+                in_group(&["networking.k8s.io/v1", "networking.k8s.io/v1beta1"], "ingresses");
+            let (all, gap) = group.list(client, entry, Ingress::into_model).await?;
+            said.names = all;
+            read.gaps.extend(gap);
+            let classes = Group { what: "ingressclasses", ..group };
+            let (all, gap) = classes.list(client, entry, IngressClass::into_model).await?;
+            said.classes = all;
+            read.gaps.extend(gap);
+        }
+        NameApi::Gateway => {
+            let group = in_group(
+                &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"],
+                "httproutes",
+            );
+            let (all, gap) = group.list(client, entry, HttpRoute::into_model).await?;
+            said.names = all;
+            read.gaps.extend(gap);
+            let gateways = Group { what: "gateways", ..group };
+            let (all, gap) = gateways.list(client, entry, Gateway::into_model).await?;
+            said.gateways = all;
+            read.gaps.extend(gap);
+            let classes = Group { what: "gatewayclasses", ..group };
+            let (all, gap) = classes.list(client, entry, GatewayClass::into_model).await?;
+            said.classes = all;
+            read.gaps.extend(gap);
+        }
+        NameApi::Traefik => {
+            let group =
+                in_group(&["traefik.io/v1alpha1", "traefik.containo.us/v1alpha1"], "ingressroutes");
+            let (all, gap) = group.list(client, entry, IngressRoute::into_model).await?;
+            said.names = all;
+            read.gaps.extend(gap);
+        }
+        NameApi::Istio => {
+            let group = in_group(
+                &["networking.istio.io/v1", "networking.istio.io/v1beta1"],
+                "virtualservices",
+            );
+            let (all, gap) = group.list(client, entry, VirtualService::into_model).await?;
+            said.names = all;
+            read.gaps.extend(gap);
+            let gateways = Group { what: "gateways", ..group };
+            let (all, gap) = gateways.list(client, entry, IstioGateway::into_model).await?;
+            said.gateways = all;
+            read.gaps.extend(gap);
+        }
+    }
+    Ok(())
+}
+
+/// A kind of object of a group that an API may lack.
+#[derive(Clone, Copy)]
+struct Group {
+    /// Group and version, the newest first.
+    versions: &'static [&'static str],
+    api: NameApi,
+    what: &'static str,
+}
+
+impl Group {
+    /// How many objects are read: with more, what is missing would be most of it.
+    const MOST: usize = 10_000;
+
+    /// Every object of all namespaces, or of the context's where that is refused; then a gap
+    /// says which rule would allow it.
+    async fn list<T: DeserializeOwned, M>(
+        &self,
+        client: &Client,
+        entry: &Found,
+        make: fn(T) -> Option<M>,
+    ) -> Result<(Vec<M>, Option<Gap>), Failure> {
+        for version in self.versions {
+            let path = format!("/apis/{version}/{}", self.what);
+            let all = list_at(client, &path, "", self.what, make, Self::MOST).await;
+            let failure = match all {
+                Ok((all, _)) => return Ok((all.into_iter().flatten().collect(), None)),
+                Err(Failure::Garbage(what)) if what == NO_SUCH_KIND => continue,
+                Err(failure @ Failure::Forbidden(..)) => failure,
+                Err(failure) => return Err(failure),
+            };
+            let mut gap = failure.gap(&entry.context);
+            gap.remedy = Some(self.remedy());
+            let namespace = entry.context.namespace.as_deref().unwrap_or("default");
+            let path = format!("/apis/{version}/namespaces/{}/{}", part(namespace), self.what);
+            // Of classes, which are in no namespace, it knows no such kind.
+            let some = list_at(client, &path, "", self.what, make, Self::MOST).await;
+            let some = some.map(|(some, _)| some.into_iter().flatten().collect());
+            if some.is_ok() {
+                gap.reason.push_str(&format!(" of all namespaces: only {namespace} was seen"));
+            }
+            return Ok((some.unwrap_or_default(), Some(gap)));
+        }
+        Ok((Vec::new(), None))
+    }
+
+    /// The rule that would allow to read the whole group.
+    fn remedy(&self) -> String {
+        let resources = match self.api {
+            NameApi::Ingress => "ingresses, ingressclasses",
+            NameApi::Gateway => "httproutes, gateways, gatewayclasses",
+            NameApi::Traefik => "ingressroutes",
+            NameApi::Istio => "virtualservices, gateways",
+        };
+        let group = self.versions.first().and_then(|version| version.split('/').next());
+        format!(
+            "add to this user's ClusterRole: apiGroups [{}], resources [{resources}], verbs [list]",
+            group.unwrap_or_default()
+        )
+    }
 }
 
 /// Everything of a kind; where that is refused, what is in the context's namespace.

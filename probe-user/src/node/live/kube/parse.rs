@@ -1,6 +1,7 @@
 //! Objects of the API as JSON, and what of them is kept. Fields that an older version
 //! does not have, or that a newer one adds, do no harm.
 
+pub(super) mod names;
 mod objects;
 
 use std::collections::BTreeMap;
@@ -39,11 +40,13 @@ struct Meta {
     owner_references: Vec<OwnerReference>,
 }
 
-/// The only annotation that is used: others hold whole objects.
+/// The only annotations that are used: others hold whole objects.
 #[derive(Deserialize, Default)]
 struct Annotations {
     #[serde(rename = "kubernetes.io/config.hash")]
     config_hash: Option<String>,
+    #[serde(rename = "kubernetes.io/ingress.class")]
+    ingress_class: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -155,6 +158,7 @@ impl Service {
         let spec = self.spec;
         let local = |policy: Option<&str>| policy == Some("Local");
         KubeService {
+            gateway: self.metadata.labels.get(names::GATEWAY_NAME).cloned(),
             name: self.metadata.name(),
             kind: match spec.r#type.as_deref() {
                 Some("NodePort") => ServiceKind::NodePort,
@@ -660,12 +664,13 @@ impl Node {
 pub(in super::super) fn fuzz(bytes: &[u8]) {
     let Some((kind, bytes)) = bytes.split_first() else { return };
     let name = ObjectName { namespace: "default".to_owned(), name: "web".to_owned() };
-    match kind % 5 {
+    match kind % 6 {
         0 => drop(serde_json::from_slice(bytes).map(Service::into_model)),
         1 => drop(serde_json::from_slice(bytes).map(|slice: Slice| slice.into_model(&name))),
         2 => drop(serde_json::from_slice(bytes).map(|all: Endpoints| all.into_model(&name))),
         3 => drop(serde_json::from_slice(bytes).map(Pod::into_model)),
-        _ => drop(serde_json::from_slice(bytes).map(Node::into_model)),
+        4 => drop(serde_json::from_slice(bytes).map(Node::into_model)),
+        _ => names::fuzz(bytes),
     }
 }
 

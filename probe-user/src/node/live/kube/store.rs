@@ -112,6 +112,8 @@ impl Store {
                 };
                 said.pods = self.pods.all()?.filter(has).cloned().collect();
             }
+            // It is not watched.
+            KubeWish::ByName(_) => return None,
             KubeWish::Nodes => said.nodes = self.nodes.all()?.cloned().collect(),
             KubeWish::Node(name) => {
                 said.nodes = self.nodes.all()?.filter(|n| n.name == *name).cloned().collect();

@@ -6,8 +6,8 @@ use super::super::names::{Kind, Names};
 use super::super::{Asked, Facts};
 use super::{replace, replace_some};
 use crate::model::{
-    ContextId, KubeAsk, KubeContext, KubeEndpoints, KubeNode, KubeObjects, KubePod, KubeService,
-    KubeWish, ObjectName,
+    ContextId, KubeAsk, KubeContext, KubeEndpoints, KubeNames, KubeNode, KubeObjects, KubePod,
+    KubeService, KubeWish, ObjectName,
 };
 
 /// Directories of the kubeconfig files that distributions write: they tell nothing of anybody,
@@ -74,7 +74,7 @@ impl Names {
 
     fn wish(&mut self, wish: &mut KubeWish) {
         match wish {
-            KubeWish::Services | KubeWish::Nodes => {}
+            KubeWish::Services | KubeWish::Nodes | KubeWish::ByName(_) => {}
             KubeWish::Service(name) | KubeWish::Endpoints(name) => self.object(name),
             KubeWish::Pod(name) => self.pod_name(name),
             KubeWish::PodsAt(address) => *address = self.ip(*address),
@@ -103,6 +103,34 @@ impl Names {
         objects.services.iter_mut().for_each(|service| self.service(service));
         objects.endpoints.iter_mut().for_each(|slice| self.endpoints(slice));
         objects.pods.iter_mut().for_each(|pod| self.kube_pod(pod));
+        for class in &mut objects.classes {
+            replace(&mut class.name, |name| self.kubernetes_name(Kind::Name, name));
+        }
+        for gateway in &mut objects.gateways {
+            self.object(&mut gateway.name);
+            replace_some(&mut gateway.class, |name| self.kubernetes_name(Kind::Name, name));
+            self.labels(&mut gateway.selector);
+            gateway.hosts.iter_mut().for_each(|host| replace(host, |host| self.host(host)));
+        }
+        objects.names.iter_mut().for_each(|names| self.routed_names(names));
+    }
+
+    fn routed_names(&mut self, names: &mut KubeNames) {
+        self.object(&mut names.name);
+        replace_some(&mut names.class, |name| self.kubernetes_name(Kind::Name, name));
+        for gateway in names.gateways.iter_mut().chain(&mut names.refused) {
+            self.object(gateway);
+        }
+        names.addresses.iter_mut().for_each(|address| *address = self.ip(*address));
+        for rule in &mut names.rules {
+            replace_some(&mut rule.host, |host| self.host(host));
+            replace_some(&mut rule.path, |path| self.path(path));
+            replace_some(&mut rule.matches, |words| self.name(Kind::Value, words));
+            for target in &mut rule.to {
+                self.object(&mut target.service);
+                self.port_name(&mut target.port);
+            }
+        }
     }
 
     fn node(&mut self, node: &mut KubeNode) {
@@ -132,6 +160,7 @@ impl Names {
         }
         self.labels(&mut service.selector);
         replace_some(&mut service.external_name, |name| self.host(name));
+        replace_some(&mut service.gateway, |name| self.kubernetes_name(Kind::Name, name));
     }
 
     fn endpoints(&mut self, slice: &mut KubeEndpoints) {
