@@ -70,8 +70,10 @@ fn define(cluster: &Cluster, kinds: &[(&str, &str, &str, &str)]) -> Test {
     Ok(())
 }
 
+type ByName = (String, String, Option<String>);
+
 /// The names at the only end that has any: host or match, where to, and how that is known.
-fn names(run: &Run) -> Result<(String, Vec<(String, String, Option<String>)>)> {
+fn names(run: &Run) -> Result<(String, Vec<ByName>)> {
     let ends = ends(run, "service");
     let with: Vec<&Value> = ends.into_iter().filter(|end| !end["by_name"].is_null()).collect();
     let [end] = with.as_slice() else { anyhow::bail!("{} ends: {}", with.len(), run.stdout) };
