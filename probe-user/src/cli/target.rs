@@ -136,10 +136,13 @@ fn split(place: &str) -> Result<Parts<'_>, String> {
             if let Ok(v4) = bare.parse::<Ipv4Addr>() {
                 return Ok(Parts { host: Host::Address(v4.into()), zone, ports });
             }
+            if bare.is_empty() || bare.ends_with(':') && place.parse::<Ipv6Addr>().is_ok() {
+                return Err(format!("the port is missing: [{place}]:PORT"));
+            }
             if place.parse::<Ipv6Addr>().is_ok() || bare.parse::<Ipv6Addr>().is_ok() {
                 return Err(format!("an IPv6 address needs brackets: [{host}]:{ports}"));
             }
-            if host.bytes().all(|b| b.is_ascii_digit()) {
+            if host.parse::<u16>().is_ok() {
                 return Err(format!(
                     "it looks like two ports; ask for one of them: {host} or {ports}"
                 ));

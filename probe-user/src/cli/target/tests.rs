@@ -128,6 +128,8 @@ fn what_is_no_port_is_named_with_the_reason() {
         ("80/", "unknown protocol"),
         ("::1:80", "[::1]:80"),
         ("fe80::1", "brackets"),
+        ("::1", "the port is missing: [::1]:PORT"),
+        ("2130706433:8080", "2130706433"),
         ("[::1]", "needs a port"),
         ("[::1]80", "needs a port"),
         ("[1.2.3.4]:80", "not an IPv6 address"),

@@ -2,6 +2,7 @@
 
 use crate::model::{Answer, Host, Impact, Proto, Scope, SourceReport, Subject, Verdict};
 use crate::view::layout::Page;
+use crate::view::shell;
 use crate::view::style::Ink;
 
 pub(super) fn write(page: &mut Page<'_>, answer: &Answer, host: &Host, sources: &[SourceReport]) {
@@ -19,7 +20,7 @@ pub(super) fn write(page: &mut Page<'_>, answer: &Answer, host: &Host, sources: 
         );
         (format!("{statement}, {}", surely(answer, host)), not_found_next(answer))
     } else {
-        (unknown(&what, answer), unknown_next(&query, answer, host))
+        (unknown(&what, answer), unknown_next(answer, host))
     };
     let statement = page.style.text(&statement);
     page.paragraph("", "    ", Some(Ink::Strong), &format!("{query}: {statement}"));
@@ -109,7 +110,7 @@ fn not_found_next(answer: &Answer) -> String {
     match answer.query.scope {
         _ if !answer.held.is_empty() => {
             let ask = match answer.query.ports.first == answer.query.ports.last {
-                true => answer.query.text.clone(),
+                true => typed(answer),
                 false => "PORT".to_owned(),
             };
             format!("`whereis-port bind {ask}` says who could be bound to it all the same")
@@ -132,9 +133,14 @@ fn unknown(what: &str, answer: &Answer) -> String {
     format!("no listener on {what} was found, but {unread}, so something may be there")
 }
 
-fn unknown_next(query: &str, answer: &Answer, host: &Host) -> String {
+/// The target as it can be typed again: it may be pasted from anywhere.
+fn typed(answer: &Answer) -> String {
+    shell::word(&answer.query.text).unwrap_or_else(|| "TARGET".to_owned())
+}
+
+fn unknown_next(answer: &Answer, host: &Host) -> String {
     if host.euid != 0 {
-        return format!("read it all as root: sudo whereis-port {query}");
+        return format!("read it all as root: sudo whereis-port {}", typed(answer));
     }
     if !host.init_pid_ns {
         return "ask on the host itself: from inside a container or another PID namespace not all of it is visible".to_owned();
