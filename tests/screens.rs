@@ -35,7 +35,12 @@ const CASES: &[Case] = &[
     case("by-cluster", "kind", "g g g g z", &["cluster1", "cluster2", "(no cluster)"]),
     case("filter", "kind", "/ c l u s t e r : c l u s t e r 2 enter", &["cluster2"]),
     case("api-server", "kind", ": 2 0 9 7 1 enter enter", &["172.18.0.4:6443", "cluster2"]),
-    case("node-port", "kind", ": 3 0 5 1 8 enter enter", &["nginx-app", "172.18.0.2"]),
+    case(
+        "node-port",
+        "kind",
+        ": 3 0 5 1 8 enter enter",
+        &["nginx-app", "reachable from this host"],
+    ),
     case("evidence", "kind", ": 3 0 5 1 8 enter enter v", &["KUBE-NODEPORTS"]),
     case("hop", "kind", ": 2 0 9 7 1 enter enter ] ] ] enter", &["kube-apiser"]),
     case("unknown", "kind", ": p o r t space 4 enter", &["nothing listens on"]),

@@ -58,7 +58,7 @@ fn a_listener_comes_is_followed_and_fades() -> Test {
     terminal.keys(&["Enter"])?;
     terminal.wait_line(&["[2 Path]"])?;
     let hop = terminal.wait_line(&[&format!("127.0.0.1:{port}/tcp"), "listener", "web-server"])?;
-    terminal.wait_line(&["reachable from"])?;
+    terminal.wait_line(&["reachable by loopback only"])?;
     // From the hop back to its row.
     terminal.keys(&["]", "Enter"])?;
     terminal.wait_line(&["[1 Ports]"])?;

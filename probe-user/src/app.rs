@@ -707,5 +707,6 @@ fn unpin(out: &mut impl Write) -> Result<Exit, Failure> {
 fn style(global: &Global) -> Style {
     let terminal = io::stdout().is_terminal();
     let width = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0.min(WIDEST)));
-    Style::detect(global.color, terminal, |name| std::env::var(name).ok(), width)
+    let style = Style::detect(global.color, terminal, |name| std::env::var(name).ok(), width);
+    if global.plain { style.plain() } else { style }
 }

@@ -289,6 +289,11 @@ pub struct Global {
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub color: ColorChoice,
 
+    /// Print text for logs and screen readers: no colour, no tables, nothing drawn or cut, one
+    /// statement a line
+    #[arg(long, global = true, conflicts_with = "json")]
+    pub plain: bool,
+
     /// Show what was read, how long each source took, and all evidence; -vv also what the tool
     /// and its eBPF programs log, on standard error
     #[arg(short, long, global = true, action = ArgAction::Count)]

@@ -325,7 +325,7 @@ fn where_a_p_does_nothing_it_is_not_proposed() -> Test {
     let text = host.text(&own.to_string())?;
     let proposed = format!("connect to {address}:{own}");
     ensure!(!text.contains(" -p "), "{text}");
-    if text.contains("not reachable from:  other machines") {
+    if text.contains("for other machines: ") {
         ensure!(text.contains(&proposed), "{text}");
     }
     let landed = host.outside.connect("tcp", (address, own).into())?;

@@ -99,6 +99,13 @@ pub enum Piece {
     Name(String),
     /// A command.
     Command(Command),
+    /// What stands between two ways that help, either of which is enough.
+    Or,
+}
+
+impl Piece {
+    /// [`Piece::Or`] in words.
+    pub const OR: &str = "; or ";
 }
 
 /// What a proposal is.
@@ -218,7 +225,7 @@ impl Advice {
     pub fn and(mut self, between: &str, other: Self) -> Self {
         if self.pieces.is_empty() {
             self.kind = other.kind;
-        } else if !other.pieces.is_empty() {
+        } else if !other.pieces.is_empty() && !between.is_empty() {
             self = self.words(between);
         }
         for piece in other.pieces {
@@ -226,9 +233,33 @@ impl Advice {
                 Piece::Words(words) => self.words(words),
                 Piece::Name(name) => self.name(name),
                 Piece::Command(command) => self.command(command),
+                Piece::Or => {
+                    self.pieces.push(Piece::Or);
+                    self
+                }
             };
         }
         self
+    }
+
+    /// With another way behind it that helps as well.
+    #[must_use]
+    pub fn or(mut self, other: Self) -> Self {
+        if !self.pieces.is_empty() && !other.pieces.is_empty() {
+            self.pieces.push(Piece::Or);
+        }
+        self.and("", other)
+    }
+
+    /// Each of the ways that help, in order.
+    pub fn ways(&self) -> Vec<Self> {
+        let each = self.pieces.split(|piece| *piece == Piece::Or);
+        each.map(|pieces| Self { kind: self.kind, pieces: pieces.to_vec() }).collect()
+    }
+
+    /// Of these parts.
+    pub fn from_pieces(pieces: Vec<Piece>) -> Self {
+        Self { kind: FixKind::Other, pieces }
     }
 
     /// Its parts, in order.
@@ -245,7 +276,7 @@ impl Advice {
     pub fn commands(&self) -> impl Iterator<Item = &Command> {
         self.pieces.iter().filter_map(|piece| match piece {
             Piece::Command(command) => Some(command),
-            Piece::Words(_) | Piece::Name(_) => None,
+            Piece::Words(_) | Piece::Name(_) | Piece::Or => None,
         })
     }
 
@@ -253,7 +284,7 @@ impl Advice {
     pub fn commands_mut(&mut self) -> impl Iterator<Item = &mut Command> {
         self.pieces.iter_mut().filter_map(|piece| match piece {
             Piece::Command(command) => Some(command),
-            Piece::Words(_) | Piece::Name(_) => None,
+            Piece::Words(_) | Piece::Name(_) | Piece::Or => None,
         })
     }
 }
@@ -312,8 +343,12 @@ mod tests {
 
     #[test]
     fn of_several_proposals_the_first_says_the_kind() {
-        let first = Advice::new().and("; or ", Advice::from("a").of(FixKind::Bind));
-        assert_eq!(first.and("; or ", Advice::from("b").of(FixKind::Start)).kind(), FixKind::Bind);
+        let first = Advice::new().or(Advice::from("a").of(FixKind::Bind));
+        let both = first.or(Advice::from("b").of(FixKind::Start));
+        assert_eq!(both.kind(), FixKind::Bind);
+        let words = |one: &Advice| one.pieces.clone();
+        let each: Vec<_> = both.ways().iter().map(words).collect();
+        assert_eq!(each, [[Piece::Words("a".into())], [Piece::Words("b".into())]]);
     }
 
     #[test]
@@ -323,7 +358,7 @@ mod tests {
             let pieces = Advice::new().names(names, "and").pieces;
             let text = |piece: &Piece| match piece {
                 Piece::Words(text) | Piece::Name(text) => text.clone(),
-                Piece::Command(_) => String::new(),
+                Piece::Command(_) | Piece::Or => String::new(),
             };
             pieces.iter().map(text).collect()
         };

@@ -200,7 +200,7 @@ fn advice(place: Unserved, socket: &Socket) -> Advice {
     if to.is_loopback() && socket.ifindex.is_none() && !socket.is_wildcard() {
         let at = SocketAddr::new(socket.address, socket.port.0);
         let there = Advice::from(format!("connect to {at}")).of(FixKind::ConnectElsewhere);
-        return there.and("; or ", bind);
+        return there.or(bind);
     }
     bind
 }

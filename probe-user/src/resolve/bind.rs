@@ -527,7 +527,7 @@ fn fix(ask: &BindAsk, notes: &[BindNote], held: &[Held]) -> Option<Advice> {
             }
             _ => continue,
         };
-        fix = fix.and("; or ", one);
+        fix = fix.or(one);
     }
     for one in held.iter().filter(|held| held.blocks != Some(false)).take(few::NAMED) {
         if let Some(theirs) = &one.fix {

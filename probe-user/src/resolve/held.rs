@@ -308,7 +308,7 @@ fn fix(
         HeldAs::Bound => published(facts, found, end).map(free).or_else(stop),
         HeldAs::LikelyAccepted | HeldAs::Connection => stop().map(|stop| {
             let reuse = "bind with SO_REUSEADDR, which helps if its socket had that, too";
-            stop.and("; or ", Advice::from(reuse))
+            stop.or(Advice::from(reuse))
         }),
         HeldAs::Listener | HeldAs::Unaccepted => stop(),
     }

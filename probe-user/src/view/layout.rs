@@ -34,6 +34,27 @@ pub(super) fn shorten(text: &str, columns: usize, ellipsis: &str) -> String {
     format!("{kept}{ellipsis}")
 }
 
+/// `text` in at most `columns`, its middle replaced by `ellipsis` when it is longer: names
+/// differ at their end as often as at their beginning.
+pub(super) fn shorten_middle(text: &str, columns: usize, ellipsis: &str) -> String {
+    if width(text) <= columns {
+        return text.to_owned();
+    }
+    let room = columns.saturating_sub(width(ellipsis));
+    let (head, rest) = split(text, room.div_ceil(2));
+    let room = room - width(head);
+    let mut used = 0;
+    let mut from = text.len();
+    for (at, c) in rest.char_indices().rev() {
+        used += c.width().unwrap_or(0);
+        if used > room {
+            break;
+        }
+        from = text.len() - rest.len() + at;
+    }
+    format!("{head}{ellipsis}{}", &text[from..])
+}
+
 /// `text` in lines of at most `columns` (at least one), broken at spaces where
 /// there are any. What is glued together is not broken, however long it is: the terminal
 /// does that, and knows it for one line.
@@ -144,6 +165,20 @@ impl<'a> Page<'a> {
         }
     }
 
+    /// Writes an empty line, unless there is one already, or nothing before.
+    pub(super) fn gap(&mut self) {
+        if !self.out.is_empty() && !self.out.ends_with("\n\n") {
+            self.out.push('\n');
+        }
+    }
+
+    /// Takes empty lines at the end away.
+    pub(super) fn trim(&mut self) {
+        while self.out.ends_with("\n\n") {
+            self.out.pop();
+        }
+    }
+
     pub(super) fn finish(self) -> String {
         self.out
     }
@@ -159,6 +194,14 @@ mod tests {
         assert_eq!(pad("日本", 6), "日本  ");
         assert_eq!(shorten("日本語テキスト", 7, "…"), "日本語…");
         assert_eq!(shorten("日本語テキスト", 6, "…"), "日本…");
+    }
+
+    #[test]
+    fn the_middle_of_a_long_name_is_cut() {
+        assert_eq!(shorten_middle("kube-apiserver-node-1", 11, "…"), "kube-…ode-1");
+        assert_eq!(shorten_middle("abc", 3, "…"), "abc");
+        assert_eq!(shorten_middle("日本語テキスト", 8, "…"), "日本…ト");
+        assert_eq!(shorten_middle("abcdef", 1, "…"), "…");
     }
 
     #[test]

@@ -39,6 +39,7 @@ pub(crate) fn text(advice: &Advice) -> String {
         Piece::Words(words) => words.clone(),
         Piece::Name(name) => word(name).unwrap_or_else(|| name.clone()),
         Piece::Command(command) => shown(command),
+        Piece::Or => Piece::OR.to_owned(),
     };
     advice.pieces().iter().map(part).collect()
 }

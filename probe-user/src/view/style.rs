@@ -30,6 +30,9 @@ pub struct Style {
     pub width: Option<usize>,
     /// Whether characters beyond ASCII can be shown.
     pub unicode: bool,
+    /// Whether nothing is drawn: no tables, no trees, one statement a line, for logs and
+    /// screen readers.
+    pub plain: bool,
 }
 
 /// What a piece of text is, for its colour.
@@ -82,9 +85,21 @@ const ASCII: Glyphs = Glyphs {
     ellipsis: "...",
 };
 
+/// In words, for who hears the text.
+const WORDS: Glyphs = Glyphs {
+    branch: "then ",
+    last: "then ",
+    bar: "  ",
+    arrow: "to",
+    becomes: "as",
+    back: "started by",
+    dot: ",",
+    ellipsis: "...",
+};
+
 impl Style {
     /// No colour, no limit, all characters: for files and tests.
-    pub const PLAIN: Self = Self { color: false, width: None, unicode: true };
+    pub const PLAIN: Self = Self { color: false, width: None, unicode: true, plain: false };
 
     /// Decides from the options, the environment (`env` looks a variable up) and
     /// the terminal. What goes into a pipe is never cut to a width.
@@ -109,11 +124,21 @@ impl Style {
             let locale = locale.to_ascii_lowercase();
             locale.contains("utf-8") || locale.contains("utf8")
         });
-        Self { color, width: width.filter(|_| stdout_is_terminal), unicode }
+        Self { color, width: width.filter(|_| stdout_is_terminal), unicode, plain: false }
+    }
+
+    /// The same with nothing drawn, no colour and no limit: `--plain`.
+    #[must_use]
+    pub fn plain(self) -> Self {
+        Self { color: false, width: None, plain: true, ..self }
     }
 
     pub(crate) fn glyphs(&self) -> &'static Glyphs {
-        if self.unicode { &UNICODE } else { &ASCII }
+        match (self.plain, self.unicode) {
+            (true, _) => &WORDS,
+            (false, true) => &UNICODE,
+            (false, false) => &ASCII,
+        }
     }
 
     /// Untrusted text, safe and showable; text that shows nothing gets a name.
@@ -153,6 +178,7 @@ impl Style {
                 None => self.text(name),
             },
             Piece::Command(command) => self.command(command),
+            Piece::Or => Piece::OR.to_owned(),
         };
         advice.pieces().iter().map(part).collect()
     }

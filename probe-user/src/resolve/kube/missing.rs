@@ -217,7 +217,7 @@ fn in_container(
             " with extraPortMappings for containerPort {} (ports can't be added to an existing node)",
             one.port
         ));
-        fix = fix.and("; or ", recreate.of(FixKind::Publish));
+        fix = fix.or(recreate.of(FixKind::Publish));
     }
     Finding {
         code: FindingCode::Kubernetes,

@@ -174,14 +174,11 @@ fn unpublished_fix(facts: &Facts<'_>, all: &[&Inside], from: Vantage) -> Option<
     if let [one] = all
         && let Some(command) = tunnel(one)
     {
-        ways = ways.and(OR, Advice::from(command).of(FixKind::PortForward));
+        ways = ways.or(Advice::from(command).of(FixKind::PortForward));
     }
-    ways = publish(facts, all, from).into_iter().fold(ways, |ways, way| ways.and(OR, way));
+    ways = publish(facts, all, from).into_iter().fold(ways, |ways, way| ways.or(way));
     (!ways.is_empty()).then_some(ways)
 }
-
-/// What stands between two ways that help.
-const OR: &str = "; or ";
 
 /// Kubernetes' own way to a port of a pod or service, which needs no new node.
 fn tunnel(one: &Inside) -> Option<Command> {
@@ -270,7 +267,7 @@ pub(super) fn loopback_fix(facts: &Facts<'_>, socket: &Socket, end: &End) -> Adv
         Some((container, published)) => recreate(container, published),
         None => Advice::from("bind it to another address").of(FixKind::Bind),
     };
-    Advice::from("tunnel to it from there: ").command(ssh).of(FixKind::SshTunnel).and(OR, open)
+    Advice::from("tunnel to it from there: ").command(ssh).of(FixKind::SshTunnel).or(open)
 }
 
 /// How a container comes to publish a port on more than loopback.

@@ -256,10 +256,10 @@ fn text_and_json_show_what_was_seen_and_how_often() {
         &answers,
         &node.host,
         &style,
-        crate::view::text::Detail::Usual,
+        crate::view::text::Detail::Verbose,
         &[],
     );
-    let line = text.lines().find(|line| line.contains("forward")).unwrap();
+    let line = text.lines().find(|line| line.contains("  forward  ")).unwrap();
     assert!(line.contains("10.0.0.5:80"), "{text}");
     assert!(line.contains("observed, 12 of 14"), "{text}");
     assert!(line.contains("observed connects"), "{text}");

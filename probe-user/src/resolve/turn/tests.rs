@@ -57,6 +57,7 @@ fn told(end: &End) -> String {
     let piece = |piece: &Piece| match piece {
         Piece::Words(text) | Piece::Name(text) => text.clone(),
         Piece::Command(command) => command.words().join("|"),
+        Piece::Or => Piece::OR.to_owned(),
     };
     advice.pieces().iter().map(piece).collect()
 }

@@ -293,7 +293,7 @@ fn hostile_text_never_reaches_the_terminal() {
     for wide in [false, true] {
         for width in [None, Some(60), Some(120)] {
             for unicode in [false, true] {
-                let style = Style { color: false, width, unicode };
+                let style = Style { width, unicode, ..Style::PLAIN };
                 let text = table(
                     &hostile(),
                     &host(),

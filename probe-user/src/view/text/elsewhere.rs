@@ -114,13 +114,13 @@ fn names_of(style: &Style, roots: &[&Node<'_>], of: &BTreeSet<NetnsId>) -> Strin
 }
 
 /// What is behind it, by what made it and by its program, whichever of these it is.
-fn kind(style: &Style, end: &End) -> String {
+pub(super) fn kind(style: &Style, end: &End) -> String {
     let program = match (end.ending, end.processes.first()) {
         (Ending::Process, Some(process)) => style.text(process.name()),
         (Ending::Process, None) => "a process".to_owned(),
         (Ending::Kernel, _) => "the kernel".to_owned(),
         (Ending::Nothing, _) => "nothing behind it".to_owned(),
-        (Ending::Stopped, _) => "stopped on the way".to_owned(),
+        (Ending::Stopped, _) => "not let through".to_owned(),
         (Ending::Elsewhere, _) => "a way beyond this node".to_owned(),
         (Ending::OutsidePidNamespace | Ending::NotReadable | Ending::Unknown, _) => {
             "owner not known".to_owned()

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use crate::model::{
-    Container, ContainerSort, End, Ending, Hop, Host, NetnsId, Process, SessionKind,
+    Container, ContainerSort, End, Ending, Hop, Host, NetnsId, Pod, Process, SessionKind,
 };
-use crate::view::layout::{Page, shorten, width};
+use crate::view::layout::{Page, shorten_middle, width};
 use crate::view::style::{Ink, Style};
 use crate::view::words;
 
@@ -16,6 +16,17 @@ pub(in crate::view) const LABEL: usize = 11;
 /// How many further owners are listed without `-v`.
 const OWNERS: usize = 8;
 
+/// How much is told of an end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::view) enum Level {
+    /// What one looks for, of one of several.
+    Brief,
+    /// The same of the only one, with its command and parents.
+    Usual,
+    /// All that is known, and how.
+    Full,
+}
+
 /// Writes `end` behind `indent`, without what `hop`, which leads to it, said already.
 pub(super) fn write(
     page: &mut Page<'_>,
@@ -23,8 +34,9 @@ pub(super) fn write(
     end: &End,
     hop: &Hop,
     host: &Host,
-    verbose: bool,
+    level: Level,
 ) {
+    let verbose = level == Level::Full;
     let style = page.style;
     let netns = hop.netns.as_ref().map(|netns| netns.id);
     let mut entry = |label: &str, text: &str| page.entry(indent, (label, LABEL, Ink::Label), text);
@@ -33,53 +45,9 @@ pub(super) fn write(
     {
         entry(label, &text);
     }
-    for one in &end.containers {
-        entry("container", &container(style, one));
-    }
-    if let Some(pod) = &end.pod {
-        let mut text = match (&pod.namespace, &pod.name) {
-            (Some(namespace), Some(name)) => {
-                format!("{}/{}", style.text(namespace), style.text(name))
-            }
-            (None, Some(name)) => style.text(name),
-            (_, None) => "name not known".to_owned(),
-        };
-        if let Some(uid) = pod.uid.as_ref().filter(|_| verbose || pod.name.is_none()) {
-            let _ = write!(text, ", uid {}", style.text(uid));
-        }
-        for (label, value) in [("of", &pod.owner), ("node", &pod.node)] {
-            if let Some(value) = value {
-                let _ = write!(text, ", {label} {}", style.text(value));
-            }
-        }
-        if let Some(zone) = pod.zone.as_ref().filter(|_| verbose) {
-            let _ = write!(text, ", zone {}", style.text(zone));
-        }
-        if pod.is_static == Some(true) {
-            text.push_str(", static");
-        }
-        if pod.host_network == Some(true) {
-            text.push_str(", in the node's network");
-        }
-        entry("pod", &text);
-    }
-    if let Some(service) = &end.service {
-        let mut text = format!("{}/{}", style.text(&service.namespace), style.text(&service.name));
-        if let Some(port) = &service.port {
-            let _ = write!(text, ", port {}", style.text(port));
-        }
-        entry("service", &text);
-    }
-    if let Some(cluster) = &end.cluster {
-        let mut text = words::cluster(style, cluster);
-        for (label, value) in [("node", &cluster.node), ("role", &cluster.role)] {
-            if let Some(value) = value {
-                let _ = write!(text, ", {label} {}", style.text(value));
-            }
-        }
-        let _ = write!(text, ", by {}", style.text(&cluster.source));
-        entry("cluster", &text);
-    }
+    let is_contained = end.pod.is_some() || !end.containers.is_empty();
+    places(page, indent, end, level);
+    let mut entry = |label: &str, text: &str| page.entry(indent, (label, LABEL, Ink::Label), text);
     if let Some(component) = &end.component {
         let (name, role) = (style.text(&component.name), style.text(&component.role));
         let text = if component.confirmed {
@@ -108,30 +76,156 @@ pub(super) fn write(
     if let Some(first) = end.processes.first() {
         // What goes on elsewhere is passed on by the last process that is known.
         let label = if end.ending == Ending::Elsewhere { "passed by" } else { "process" };
-        page.entry(indent, (label, LABEL, Ink::Label), &name(style, first, netns, host));
-        owner(page, indent, first, verbose);
-    }
-    let others = end.processes.get(1..).unwrap_or_default();
-    let shown = if verbose { others.len() } else { others.len().min(OWNERS) };
-    for process in others.iter().take(shown) {
-        page.entry(indent, ("also", LABEL, Ink::Label), &name(style, process, netns, host));
-        // Those that were forked off have that of the first.
-        if end.processes.first().is_some_and(|first| first.cmdline != process.cmdline) {
-            arguments(page, indent, process, verbose);
+        if level != Level::Brief || !is_contained {
+            page.entry(indent, (label, LABEL, Ink::Label), &name(style, first, netns, host));
+            owner(page, indent, first, level, is_contained);
         }
     }
-    if others.len() > shown {
-        page.entry(
-            indent,
-            ("also", LABEL, Ink::Label),
-            &format!("{} more (-v shows them)", others.len() - shown),
-        );
-    }
+    others(page, indent, end, netns, host, verbose);
     if let Some(unit) = &end.unit {
         page.entry(indent, ("unit", LABEL, Ink::Label), &style.text(unit));
     }
     turn_to(page, indent, end, verbose);
-    evidence(page, indent, end, hop, verbose);
+    if verbose {
+        evidence(page, indent, end, hop);
+    }
+}
+
+/// Where an end is: its containers, its pod, its service and its cluster.
+fn places(page: &mut Page<'_>, indent: &str, end: &End, level: Level) {
+    let style = page.style;
+    let verbose = level == Level::Full;
+    let mut told: Vec<(&str, String)> = Vec::new();
+    if let Some(pod) = &end.pod {
+        told.push(("pod", pod_text(style, pod, verbose)));
+    }
+    if let Some(service) = &end.service {
+        let mut text = format!("{}/{}", style.text(&service.namespace), style.text(&service.name));
+        if let Some(port) = &service.port {
+            let _ = write!(text, ", port {}", style.text(port));
+        }
+        told.push(("service", text));
+    }
+    if let Some(cluster) = &end.cluster {
+        let mut text = words::cluster(style, cluster);
+        // Of what runs in one, its containers and pod say where that is.
+        let known = end.pod.is_some() || !end.containers.is_empty();
+        if let Some(node) = cluster.node.as_ref().filter(|_| verbose || !known) {
+            let _ = write!(text, ", node {}", style.text(node));
+        }
+        if verbose {
+            if let Some(role) = &cluster.role {
+                let _ = write!(text, ", role {}", style.text(role));
+            }
+            let _ = write!(text, ", by {}", style.text(&cluster.source));
+        }
+        told.push(("cluster", text));
+    }
+    let shown = match (level, told.is_empty()) {
+        (Level::Brief, false) => &[],
+        _ => end.containers.as_slice(),
+    };
+    if verbose {
+        for one in shown {
+            page.entry(indent, ("container", LABEL, Ink::Label), &container(style, one, true));
+        }
+        for (label, text) in &told {
+            page.entry(indent, (label, LABEL, Ink::Label), text);
+        }
+        return;
+    }
+    // In one line: what each of them is stands before it.
+    if let Some(((label, first), rest)) = told.split_first() {
+        let rest: String = rest.iter().map(|(label, text)| format!("; {label} {text}")).collect();
+        page.entry(indent, (label, LABEL, Ink::Label), &format!("{first}{rest}"));
+    }
+    for one in shown {
+        page.entry(indent, ("container", LABEL, Ink::Label), &container(style, one, false));
+    }
+}
+
+fn pod_text(style: &Style, pod: &Pod, verbose: bool) -> String {
+    let mut text = match (&pod.namespace, &pod.name) {
+        (Some(namespace), Some(name)) => {
+            format!("{}/{}", style.text(namespace), style.text(name))
+        }
+        (None, Some(name)) => style.text(name),
+        (_, None) => "name not known".to_owned(),
+    };
+    if let Some(uid) = pod.uid.as_ref().filter(|_| verbose || pod.name.is_none()) {
+        let _ = write!(text, ", uid {}", style.text(uid));
+    }
+    for (label, value) in [("of", &pod.owner), ("node", &pod.node)] {
+        if let Some(value) = value {
+            let _ = write!(text, ", {label} {}", style.text(value));
+        }
+    }
+    if let Some(zone) = pod.zone.as_ref().filter(|_| verbose) {
+        let _ = write!(text, ", zone {}", style.text(zone));
+    }
+    if pod.is_static == Some(true) {
+        text.push_str(", static");
+    }
+    if pod.host_network == Some(true) {
+        text.push_str(", in the node's network");
+    }
+    text
+}
+
+/// Who holds the listener beside the first: those with the same command in one line.
+fn others(
+    page: &mut Page<'_>,
+    indent: &str,
+    end: &End,
+    netns: Option<NetnsId>,
+    host: &Host,
+    verbose: bool,
+) {
+    let style = page.style;
+    let Some((first, others)) = end.processes.split_first() else { return };
+    if verbose {
+        for process in others {
+            page.entry(indent, ("also", LABEL, Ink::Label), &name(style, process, netns, host));
+            // Those that were forked off have that of the first.
+            if first.cmdline != process.cmdline {
+                arguments(page, indent, process, true);
+            }
+        }
+        return;
+    }
+    let mut groups: Vec<(&Process, Vec<String>)> = Vec::new();
+    for process in others {
+        let like = |known: &Process| {
+            known.name() == process.name()
+                && known.cmdline == process.cmdline
+                && known.uid == process.uid
+        };
+        match groups.iter_mut().find(|(known, _)| like(known)) {
+            Some((_, pids)) => pids.push(process.pid.to_string()),
+            None => groups.push((process, vec![process.pid.to_string()])),
+        }
+    }
+    for (process, pids) in groups.iter().take(OWNERS) {
+        if let [_] = pids.as_slice() {
+            page.entry(indent, ("also", LABEL, Ink::Label), &name(style, process, netns, host));
+        } else {
+            let shown = pids.len().min(OWNERS);
+            let more = match pids.len() - shown {
+                0 => String::new(),
+                more => format!(" and {more} more (-v shows them)"),
+            };
+            let (count, pids) = (pids.len(), pids[..shown].join(", "));
+            let text = format!("{count} × {}, pid {pids}{more}", style.text(process.name()));
+            page.entry(indent, ("also", LABEL, Ink::Label), &style.text(&text));
+        }
+        if first.cmdline != process.cmdline {
+            arguments(page, indent, process, false);
+        }
+    }
+    if groups.len() > OWNERS {
+        let text = format!("{} other kinds (-v shows them)", groups.len() - OWNERS);
+        page.entry(indent, ("also", LABEL, Ink::Label), &text);
+    }
 }
 
 /// How an end is explained that is not simply a process.
@@ -159,7 +253,7 @@ fn ending(style: &Style, end: &End) -> Option<(&'static str, String)> {
     }
 }
 
-fn container(style: &Style, container: &Container) -> String {
+fn container(style: &Style, container: &Container, verbose: bool) -> String {
     let id = style.text(words::short_id(&container.id));
     let mut text = match &container.name {
         Some(name) if *name != container.id => format!("{} {id}", style.text(name)),
@@ -182,6 +276,9 @@ fn container(style: &Style, container: &Container) -> String {
     }
     if let Some(unit) = container.systemd_unit() {
         let _ = write!(text, " {dot} unit {}", style.text(unit));
+    }
+    if !verbose {
+        return text;
     }
     for network in &container.networks {
         let _ = write!(text, " {dot} network {}", style.text(&network.name));
@@ -224,8 +321,9 @@ fn name(style: &Style, process: &Process, netns: Option<NetnsId>, host: &Host) -
 }
 
 /// What else is known of the process that likely accepts.
-fn owner(page: &mut Page<'_>, indent: &str, process: &Process, verbose: bool) {
+fn owner(page: &mut Page<'_>, indent: &str, process: &Process, level: Level, is_contained: bool) {
     let style = page.style;
+    let verbose = level == Level::Full;
     let label = |text: &'static str| (text, LABEL, Ink::Label);
     arguments(page, indent, process, verbose);
     if verbose {
@@ -238,7 +336,9 @@ fn owner(page: &mut Page<'_>, indent: &str, process: &Process, verbose: bool) {
             page.entry(indent, label("cgroup"), &style.text(&cgroup.0));
         }
     }
-    if !process.ancestors.is_empty() {
+    // Of a container they are those of its runtime.
+    let told = verbose || (level == Level::Usual && !is_contained);
+    if told && !process.ancestors.is_empty() {
         let parents: Vec<String> = process
             .ancestors
             .iter()
@@ -251,13 +351,20 @@ fn owner(page: &mut Page<'_>, indent: &str, process: &Process, verbose: bool) {
 
 /// Its command line.
 fn arguments(page: &mut Page<'_>, indent: &str, process: &Process, verbose: bool) {
-    if process.cmdline.is_empty() {
+    let says = match process.cmdline.as_slice() {
+        [] => false,
+        // No more than its name.
+        [only] => verbose || only.rsplit('/').next() != Some(process.name()),
+        _ => true,
+    };
+    if !says {
         return;
     }
     let style = page.style;
     let command = style.text(&command(&process.cmdline));
     let room = page.room(width(indent) + LABEL);
-    let command = if verbose { command } else { shorten(&command, room, style.glyphs().ellipsis) };
+    let command =
+        if verbose { command } else { shorten_middle(&command, room, style.glyphs().ellipsis) };
     page.entry(indent, ("command", LABEL, Ink::Label), &command);
 }
 
@@ -326,19 +433,15 @@ fn turn_to(page: &mut Page<'_>, indent: &str, end: &End, verbose: bool) {
 }
 
 /// How the container, pod and cluster are known.
-fn evidence(page: &mut Page<'_>, indent: &str, end: &End, hop: &Hop, verbose: bool) {
+fn evidence(page: &mut Page<'_>, indent: &str, end: &End, hop: &Hop) {
     let style = page.style;
     let mut lines: Vec<String> = Vec::new();
     for evidence in end.evidence.iter().filter(|evidence| !hop.evidence.contains(evidence)) {
         let source = style.text(evidence.source.as_str());
-        let line =
-            if verbose { format!("{source}: {}", style.text(&evidence.detail)) } else { source };
+        let line = format!("{source}: {}", style.text(&evidence.detail));
         if !lines.contains(&line) {
             lines.push(line);
         }
-    }
-    if !verbose && !lines.is_empty() {
-        lines = vec![lines.join(", ")];
     }
     for line in &lines {
         page.entry(indent, ("known by", LABEL, Ink::Dim), line);

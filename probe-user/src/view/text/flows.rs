@@ -123,12 +123,13 @@ mod tests {
         let mut answer = connected();
         let flows = answer.flows.as_mut().unwrap();
         flows.each = None;
-        let line = "flows now:           3 from 2 peers (1 unanswered), 2 → 172.18.0.4:6443, 1 → 192.0.2.1:20971";
+        let line =
+            "flows now: 3 from 2 peers (1 unanswered), 2 → 172.18.0.4:6443, 1 → 192.0.2.1:20971";
         assert_eq!(lines(answer.clone()), [line]);
         answer.flows = Some(crate::model::Flows::default());
         assert!(lines(answer.clone()).is_empty());
         answer.flows.as_mut().unwrap().each = Some(Vec::new());
-        assert_eq!(lines(answer), ["flows now:           none"]);
+        assert_eq!(lines(answer), ["flows now: none"]);
     }
 
     #[test]

@@ -1,14 +1,18 @@
-//! Answers as text, for people.
+//! Answers as text, for people: what is so in one sentence, what is wrong, the way, who reaches
+//! it.
 //!
 //! ```text
-//! 20971/tcp  127.0.0.1  → cluster2-control-plane (docker) → kube-apiserver, cluster "cluster2" (kind)
+//! 20971/tcp on node1 is served by kube-apiserver, cluster "cluster2" (kind); reachable by loopback only
 //!
-//!   127.0.0.1:20971/tcp   listener  docker-proxy, pid 29328           socket table, netns host (4026531840)
-//!     └─ 172.18.0.4:6443  forward   docker-proxy -container-ip …      command line, Docker API
-//!        └─ [::]:6443     listener  kube-apiserver, pid 29391 …       socket table, netns cluster2-control-plane (4026532611)
-//!           container  cluster2-control-plane 62cd9120f957 · docker · image kindest/node:v1.20.2 · network kind
+//!   127.0.0.1:20971/tcp   listener  docker-proxy, pid 29328
+//!     └─ 172.18.0.4:6443  forward   docker-proxy             in cluster2-control-plane
+//!        └─ [::]:6443     listener  kube-apiserver, pid 29391
+//!           pod        kube-system/kube-apiserver-cluster2-control-plane; cluster "cluster2" (kind)
 //!
-//!   reachable from: this host's loopback (127.0.0.1:20971), because …
+//!   from                        address          open  why
+//!   loopback                    127.0.0.1:20971  yes   bound to 127.0.0.1 only
+//!   other machines, containers  -                no    bound to 127.0.0.1 only
+//!   fix:       for other machines: tunnel to it from there: ssh -L 20971:127.0.0.1:20971 node1
 //! ```
 
 mod by_name;
@@ -16,8 +20,9 @@ mod certificate;
 mod elsewhere;
 mod end;
 mod flows;
-mod headline;
 mod notes;
+mod reach;
+mod sentence;
 mod shared;
 mod tree;
 mod verdict;
@@ -25,8 +30,8 @@ mod verdict;
 use std::collections::BTreeSet;
 
 use crate::model::{
-    Answer, End, Endpoint, Gap, Hop, HopKind, Host, KubeContext, Listing, NetnsId, Path, Proto,
-    Reach, Scope, SourceReport, Verdict,
+    Advice, Answer, End, Endpoint, Gap, Hop, HopKind, Host, KubeContext, Listing, NetnsId, Path,
+    Proto, Reach, Scope, SourceReport, Verdict,
 };
 
 use super::doctor;
@@ -45,6 +50,8 @@ pub enum Detail {
     Verbose,
 }
 
+/// How many kubeconfig contexts are named.
+const CONTEXTS: usize = 8;
 /// How many of the last trees a new one is compared with.
 const RECENT: usize = 16;
 
@@ -93,7 +100,7 @@ fn named(page: &mut Page<'_>, answer: &Answer, from_here: &[Answer]) {
     page.line("");
 }
 
-/// One answer: its verdict when nothing was found, its trees, its notes.
+/// One answer: what is so, what is wrong, its trees, and what else is known.
 fn one(
     page: &mut Page<'_>,
     answer: &Answer,
@@ -103,59 +110,44 @@ fn one(
 ) {
     let verbose = detail == Detail::Verbose;
     let who = answer.sender.as_ref().map(|sender| page.style.text(&sender.name));
-    if let Some(who) = &who {
-        headline::of_sender(page, answer, who);
-        page.line("");
-    } else if answer.verdict != Verdict::Found {
-        verdict::write(page, answer, host, sources);
-        if !answer.paths.is_empty() {
-            page.line("");
-        }
-    }
+    let who = who.as_deref();
     let paths = shared::merge(&answer.paths, page.style, verbose);
     let roots = tree::grow(&paths);
     let (shown, folded) = fold(&roots, answer, host, detail);
-    // Who takes a connection may depend on where it comes from.
-    let differ = shown.iter().any(|root| root.from != shown[0].from);
-    let mut writer = tree::Writer::new(page.style, host, verbose, &shown);
-    for (at, one) in publishes(&shown).iter().enumerate() {
-        if at > 0 {
-            page.line("");
-        }
-        headline::write(page, one, host);
-        page.line("");
-        for root in one {
-            writer.write(page, root);
-            if differ {
-                taken_from(page, root);
-            }
-        }
+    let reach: Vec<&Reach> = answer.reach.iter().filter(|r| is_told(r, &folded, host)).collect();
+    let (taken, idle) = idle(&shown, verbose);
+
+    let of_subject = answer.query.subject.is_some();
+    if let Some(who) = who {
+        sentence::of_sender(page, answer, who);
+    } else if answer.verdict != Verdict::Found {
+        verdict::write(page, answer, host, sources);
+    } else if shown.is_empty() && !folded.is_empty() {
+        sentence::elsewhere(page, answer, &folded);
+    } else if !shown.is_empty() && !of_subject {
+        sentence::write(page, answer, &taken, &reach, host);
     }
-    if shown.is_empty() && !folded.is_empty() {
-        headline::elsewhere(page, answer, &folded);
-    }
+
+    notes::refuted(page, answer, who);
+    let findings = notes::told(&answer.findings);
+    notes::findings(page, &findings);
+    notes::held(page, answer, host, verbose);
+
+    trees(page, &taken, host, verbose);
+    unused(page, &idle);
     if answer.more > 0 && !roots.is_empty() {
         let way = if answer.more == 1 { "way" } else { "ways" };
-        page.line("");
-        page.line(&format!("and {} more {way} by rules, depending on who connects", answer.more));
+        page.line(&format!("  and {} more {way} by rules, depending on who connects", answer.more));
     }
-    let flows = answer.flows.as_ref().filter(|flows| flows::says(flows));
+    if !shown.is_empty() {
+        page.line("");
+    }
+
+    let said: Vec<&Advice> = findings.iter().filter_map(|f| f.fix.as_ref()).collect();
+    reach::write(page, &reach, who, &said);
+    notes::tried(page, answer, who);
     contexts(page, &answer.paths);
-    let reach: Vec<&Reach> = answer.reach.iter().filter(|r| is_told(r, &folded, host)).collect();
-    let notes = !reach.is_empty()
-        || !folded.is_empty()
-        || !answer.findings.is_empty()
-        || !answer.held.is_empty()
-        || flows.is_some()
-        || !answer.gaps.is_empty();
-    if !roots.is_empty() && notes {
-        page.line("");
-    }
-    notes::reach(page, &reach, who.as_deref());
-    notes::tried(page, answer, who.as_deref());
-    notes::held(page, answer, host, verbose);
-    notes::findings(page, &answer.findings);
-    if let Some(flows) = flows {
+    if let Some(flows) = answer.flows.as_ref().filter(|flows| flows::says(flows)) {
         flows::write(page, flows);
     }
     if !folded.is_empty() {
@@ -164,6 +156,79 @@ fn one(
     let unowned = answer.paths.iter().any(|path| notes::is_unowned(&path.end));
     let about = notes::About { host, verdict: answer.verdict, unowned, verbose };
     notes::gaps(page, &answer.gaps, about);
+    page.trim();
+}
+
+/// Writes the trees, those of one published port together.
+fn trees(page: &mut Page<'_>, shown: &[&tree::Node<'_>], host: &Host, verbose: bool) {
+    let mut ends: Vec<&End> = Vec::new();
+    for (_, end) in shown.iter().flat_map(|root| root.leaves()) {
+        if !ends.contains(&end) {
+            ends.push(end);
+        }
+    }
+    let level = match (verbose, ends.len()) {
+        (true, _) => Level::Full,
+        (false, 0 | 1) => Level::Usual,
+        (false, _) => Level::Brief,
+    };
+    // Who takes a connection may depend on where it comes from: that says something where
+    // they lead to different ends.
+    let differ = shown.iter().any(|root| root.from != shown[0].from);
+    let differ = differ && (verbose || ends.len() > 1);
+    let mut writer = tree::Writer::new(page.style, host, level, shown);
+    for (at, one) in publishes(shown).iter().enumerate() {
+        // Short ones stand close together.
+        if at == 0 || level != Level::Brief {
+            page.gap();
+        }
+        for root in one {
+            writer.write(page, root);
+            if differ {
+                taken_from(page, root);
+            }
+        }
+    }
+}
+
+/// Trees that connections take, and those that none of them took when others do.
+fn idle<'n, 'a>(
+    shown: &[&'n tree::Node<'a>],
+    verbose: bool,
+) -> (Vec<&'n tree::Node<'a>>, Vec<&'n tree::Node<'a>>) {
+    let is_taken = |root: &&tree::Node<'_>| !root.from.is_empty();
+    if verbose || !shown.iter().any(|root| is_taken(root)) {
+        return (shown.to_vec(), Vec::new());
+    }
+    shown.iter().copied().partition(is_taken)
+}
+
+/// Names the trees that no connection takes.
+fn unused(page: &mut Page<'_>, idle: &[&tree::Node<'_>]) {
+    let style = page.style;
+    // The same in several namespaces is one line.
+    let mut groups: Vec<(String, String, Vec<String>)> = Vec::new();
+    for root in idle {
+        let hop = root.hop;
+        let place = format!("{}/{}", style.endpoint(&hop.endpoint), hop.proto);
+        let program = root
+            .leaves()
+            .first()
+            .and_then(|(_, end)| end.processes.first().map(|process| style.text(process.name())));
+        let who = program.unwrap_or_else(|| style.text(&hop.detail));
+        let netns = hop.netns.as_ref().map(|netns| style.text(&netns.to_string()));
+        match groups.iter_mut().find(|(p, w, _)| (&*p, &*w) == (&place, &who)) {
+            Some((.., names)) => names.extend(netns),
+            None => groups.push((place, who, netns.into_iter().collect())),
+        }
+    }
+    for (place, who, names) in groups {
+        let names =
+            if names.is_empty() { String::new() } else { format!(" in {}", notes::few(&names)) };
+        let text =
+            format!("{place} of {who}{names}: none of these connections get there (-v shows it)");
+        page.entry(notes::INDENT, ("unused:", notes::LABEL, Ink::Label), &text);
+    }
 }
 
 /// The trees that are shown whole, and those of other namespaces, which are told in a few
@@ -234,10 +299,10 @@ fn contexts(page: &mut Page<'_>, paths: &[Path]) {
         if said.contains(&context) {
             continue;
         }
-        if said.is_empty() {
-            page.line("");
-        }
         said.push(context);
+        if said.len() > CONTEXTS {
+            continue;
+        }
         let style = page.style;
         let text = format!(
             "{} in {}: this is its server {}",
@@ -245,7 +310,11 @@ fn contexts(page: &mut Page<'_>, paths: &[Path]) {
             style.text(&context.file),
             style.text(&context.server)
         );
-        page.entry(notes::INDENT, ("kubectl context:", notes::LABEL, Ink::Label), &text);
+        page.entry(notes::INDENT, ("context:", notes::LABEL, Ink::Label), &text);
+    }
+    if let Some(more) = said.len().checked_sub(CONTEXTS).filter(|more| *more > 0) {
+        let text = format!("and {more} more, which --json has");
+        page.entry(notes::INDENT, ("context:", notes::LABEL, Ink::Label), &text);
     }
 }
 
@@ -260,6 +329,7 @@ fn taken_from(page: &mut Page<'_>, root: &tree::Node<'_>) {
 }
 
 pub(super) use end::LABEL;
+use end::Level;
 
 /// Writes what is known of who has something that is no step of a way.
 pub(super) fn end(page: &mut Page<'_>, indent: &str, end: &End, host: &Host, verbose: bool) {
@@ -273,7 +343,8 @@ pub(super) fn end(page: &mut Page<'_>, indent: &str, end: &End, host: &Host, ver
         socket: None,
         evidence: Vec::new(),
     };
-    end::write(page, indent, end, &hop, host, verbose);
+    let level = if verbose { Level::Full } else { Level::Usual };
+    end::write(page, indent, end, &hop, host, level);
 }
 
 /// Writes what could not be read.

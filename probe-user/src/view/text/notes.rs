@@ -1,179 +1,52 @@
-//! What follows the trees: from where the port can be reached, and what is not
-//! known.
+//! What stands around the trees: what is wrong, what has the port, and what is not known.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 
 use crate::model::{
-    Advice, Answer, Connected, End, Ending, Finding, FindingCode, Gap, Host, Impact, Reach,
-    Vantage, Verdict,
+    Advice, Answer, Connected, End, Ending, Finding, FindingCode, Gap, Host, Impact, Reach, Verdict,
 };
-use crate::view::layout::{Page, width};
+use crate::view::layout::Page;
 use crate::view::style::Ink;
 use crate::view::words;
 
 pub(super) const INDENT: &str = "  ";
 /// Columns for the labels.
-pub(super) const LABEL: usize = 21;
+pub(super) const LABEL: usize = 11;
 /// How many holders of a port are told of without `-v`.
 const HELD: usize = 8;
 /// How many sources that fail in the same way are named without `-v`.
 const NAMED: usize = 3;
 
-/// What is said of a port for one reason: from several places, or at several
-/// addresses, or one of either.
-#[derive(Debug)]
-struct Statement<'a> {
-    reachable: Option<bool>,
-    from: Vec<Vantage>,
-    by: &'a [String],
-    /// Whether a route over this node is needed.
-    routed: bool,
-    addresses: Vec<SocketAddr>,
-    why: String,
-    fix: Option<&'a Advice>,
-}
-
-/// From where, and from where not, and what would help. `who` is the only one that was asked
-/// for.
-pub(super) fn reach(page: &mut Page<'_>, reach: &[&Reach], who: Option<&str>) {
-    let statements = statements(reach);
-    let place = |s: &Statement<'_>| (s.reachable, s.from.clone(), s.by.to_vec(), s.routed);
-    let mut at = 0;
-    while let Some(first) = statements.get(at) {
-        // One place that is reached in several ways gets a line for each.
-        let alike = statements[at..].iter().take_while(|s| place(s) == place(first));
-        let group: Vec<&Statement<'_>> = alike.collect();
-        at += group.len();
-        write(page, &group, who);
-    }
-}
-
-/// Reachable first, then not, then what is not known; equal reasons together.
-fn statements<'a>(reach: &[&'a Reach]) -> Vec<Statement<'a>> {
-    let order = [Some(true), Some(false), None];
-    let ordered =
-        order.iter().flat_map(|o| reach.iter().copied().filter(move |r| r.reachable == *o));
-    let mut statements: Vec<Statement<'_>> = Vec::new();
-    for one in ordered {
-        let why = one.why.to_string();
-        let fix = one.fix.as_ref();
-        let same = statements
-            .iter_mut()
-            .find(|s| (s.reachable, &s.why, s.fix) == (one.reachable, &why, fix) && fits(s, one));
-        match same {
-            Some(statement) => {
-                if !statement.from.contains(&one.from) {
-                    statement.from.push(one.from);
-                }
-                statement.addresses.extend(one.address);
-            }
-            None => statements.push(Statement {
-                reachable: one.reachable,
-                from: vec![one.from],
-                by: &one.by,
-                routed: one.needs_route(),
-                addresses: one.address.into_iter().collect(),
-                why,
-                fix,
-            }),
-        }
-    }
-    statements
-}
-
-/// Several addresses are for one place, and several places have no address.
-fn fits(statement: &Statement<'_>, one: &Reach) -> bool {
-    if (statement.by, statement.routed) != (one.by.as_slice(), one.needs_route()) {
-        return false;
-    }
-    if !one.by.is_empty() && statement.from != [one.from] {
-        return false;
-    }
-    match &one.address {
-        Some(_) => statement.from == [one.from] && !statement.addresses.is_empty(),
-        None => statement.addresses.is_empty(),
-    }
-}
-
-fn write(page: &mut Page<'_>, group: &[&Statement<'_>], who: Option<&str>) {
-    let style = page.style;
-    let Some(first) = group.first() else { return };
-    let (label, ink) = match first.reachable {
-        Some(true) => ("reachable from:", Ink::Good),
-        Some(false) => ("not reachable from:", Ink::Warn),
-        None => ("not known if from:", Ink::Warn),
-    };
-    let reason = |statement: &Statement<'_>| {
-        let mut text = style.text(&statement.why);
-        if let Some(fix) = statement.fix {
-            let _ = write!(text, "; fix: {}", style.advice(fix));
-        }
-        text
-    };
-    let at = |statement: &Statement<'_>| {
-        let addresses: Vec<String> = statement.addresses.iter().map(ToString::to_string).collect();
-        addresses.join(", ")
-    };
-    let has_addresses = group.iter().all(|statement| !statement.addresses.is_empty());
-    let word = if has_addresses { words::vantage_at } else { words::vantage };
-    let places: Vec<&str> = first.from.iter().map(|from| word(*from)).collect();
-    let mut text = who.map_or_else(|| places.join(", "), str::to_owned);
-    if first.routed {
-        text.push_str(" with a route over this node");
-    }
-    if !first.by.is_empty() {
-        let _ = write!(text, " ({})", style.text(&few(first.by)));
-    }
-    match group {
-        [one] => {
-            if has_addresses {
-                let _ = write!(text, " at {}", at(one));
-            }
-            if !one.why.is_empty() {
-                let because = if one.reachable == Some(false) { ", because" } else { ":" };
-                let _ = write!(text, "{because} {}", reason(one));
-            }
-            page.entry(INDENT, (label, LABEL, ink), &text);
-        }
-        several => {
-            page.entry(INDENT, (label, LABEL, ink), &format!("{text}:"));
-            let indent = format!("{INDENT}{}", " ".repeat(LABEL));
-            let widest = several.iter().map(|s| width(&at(s))).max().unwrap_or(0);
-            let columns = if has_addresses { widest + 2 } else { 2 };
-            for one in several {
-                let label = if has_addresses { at(one) } else { "-".to_owned() };
-                page.entry(&indent, (&label, columns, Ink::Label), &reason(one));
-            }
-        }
-    }
-}
-
-/// What became of connections that were really made, what is wrong first.
-pub(super) fn tried(page: &mut Page<'_>, answer: &Answer, who: Option<&str>) {
-    let all = answer.reach.iter().filter(|one| one.tried.is_some());
-    let wrong: Vec<&Reach> = all.clone().filter(|one| one.is_refuted()).collect();
-    let place = |one: &Reach| match (who, one.address) {
-        (Some(who), _) => who.to_owned(),
-        (None, Some(_)) => words::vantage_at(one.from).to_owned(),
-        (None, None) => words::vantage(one.from).to_owned(),
-    };
-    for one in &wrong {
+/// What became of connections that were really made, where that shows that the answer is wrong.
+pub(super) fn refuted(page: &mut Page<'_>, answer: &Answer, who: Option<&str>) {
+    for one in answer.reach.iter().filter(|one| one.is_refuted()) {
         let (Some(tried), Some(address)) = (one.tried, one.address) else { continue };
         let said = if one.reachable == Some(true) { "reachable" } else { "not reachable" };
         let text = format!(
             "a connection from {} to {address}: {tried}, though it is said to be {said}. This is a \
              fault of whereis-port: please report it with a recording, made by whereis-port \
              --record node.json --redact {}",
-            page.style.text(&place(one)),
+            page.style.text(&place(one, who)),
             page.style.text(&answer.query.text),
         );
         page.entry(INDENT, ("WRONG:", LABEL, Ink::Warn), &text);
     }
+}
+
+fn place(one: &Reach, who: Option<&str>) -> String {
+    match (who, one.address) {
+        (Some(who), _) => who.to_owned(),
+        (None, Some(_)) => words::vantage_at(one.from).to_owned(),
+        (None, None) => words::vantage(one.from).to_owned(),
+    }
+}
+
+/// What became of the others.
+pub(super) fn tried(page: &mut Page<'_>, answer: &Answer, who: Option<&str>) {
     let mut groups: Vec<(Connected, Vec<String>)> = Vec::new();
-    for one in all.filter(|one| !one.is_refuted()) {
+    for one in answer.reach.iter().filter(|one| !one.is_refuted()) {
         let Some(tried) = one.tried else { continue };
-        let mut name = page.style.text(&place(one));
+        let mut name = page.style.text(&place(one, who));
         if let (Some(address), true) = (one.address, tried != Connected::NotTried) {
             name = format!("{address} from {name}");
         }
@@ -231,19 +104,24 @@ pub(super) fn held(page: &mut Page<'_>, answer: &Answer, host: &Host, verbose: b
 }
 
 /// What was noticed, why it is so, and what would mend it.
-pub(super) fn findings(page: &mut Page<'_>, findings: &[Finding]) {
-    // That sockets share a port is said where they are.
-    for finding in findings.iter().filter(|finding| finding.code != FindingCode::PortShared) {
-        let style = page.style;
-        let mut text = style.text(&finding.what);
+pub(super) fn findings(page: &mut Page<'_>, findings: &[&Finding]) {
+    let style = page.style;
+    for finding in findings {
+        let mut entry = |label, ink, text: &str| page.entry(INDENT, (label, LABEL, ink), text);
+        entry("noticed:", Ink::Warn, &style.text(&finding.what));
         if let Some(cause) = &finding.cause {
-            let _ = write!(text, "; likely because {}", style.text(cause));
+            entry("cause:", Ink::Label, &format!("likely {}", style.text(cause)));
         }
-        if let Some(fix) = &finding.fix {
-            let _ = write!(text, "; fix: {}", style.advice(fix));
+        for (at, way) in finding.fix.iter().flat_map(Advice::ways).enumerate() {
+            let label = if at == 0 { "fix:" } else { "or:" };
+            entry(label, Ink::Label, &style.advice(&way));
         }
-        page.entry(INDENT, ("noticed:", LABEL, Ink::Warn), &text);
     }
+}
+
+/// Those that are told here: that sockets share a port is said where they are.
+pub(super) fn told(findings: &[Finding]) -> Vec<&Finding> {
+    findings.iter().filter(|finding| finding.code != FindingCode::PortShared).collect()
 }
 
 /// What gaps are told about.

@@ -132,7 +132,7 @@ fn headline(path: Path) -> String {
 }
 
 #[test]
-fn the_headline_names_each_place_once() {
+fn the_first_line_says_what_is_so() {
     let at = || fixtures::netns(fixtures::HOST, "host");
     let listener = |address: &str, port, inode| {
         let mut hop = fixtures::listener(at(), Proto::Tcp, address, port, "socat, pid 12");
@@ -142,47 +142,134 @@ fn the_headline_names_each_place_once() {
     let python = || fixtures::process(77, None, &["python3"]);
     let end = |ending, processes| End { ending, processes, ..End::default() };
     let to = || fixtures::forward("10.99.7.2", 28081, "socat");
-    for (address, last) in [("10.99.7.2", 28081), ("0.0.0.0", 28081)] {
-        let hops = vec![listener("127.0.0.1", 80, 1), to(), listener(address, last, 2)];
-        let line = headline(Path {
-            unsure: Vec::new(),
-            conditions: Vec::new(),
-            hops,
-            end: end(Ending::Process, vec![python()]),
-            from: Vec::new(),
-            contexts: Vec::new(),
-        });
-        assert_eq!(line, "80/tcp  127.0.0.1  → 10.99.7.2:28081  → python3, pid 77");
-    }
+    let path = |hops, end| Path { hops, end, ..Path::default() };
+    let hops = vec![listener("127.0.0.1", 80, 1), to(), listener("0.0.0.0", 28081, 2)];
+    let line = headline(path(hops, end(Ending::Process, vec![python()])));
+    assert_eq!(line, "80/tcp on laptop is served by python3, pid 77");
     let hops = vec![listener("127.0.0.1", 80, 1), to()];
-    let line = headline(Path {
-        unsure: Vec::new(),
-        conditions: Vec::new(),
-        hops,
-        end: end(Ending::Unknown, Vec::new()),
-        from: Vec::new(),
-        contexts: Vec::new(),
-    });
-    assert_eq!(line, "80/tcp  127.0.0.1  → socat, pid 12  → 10.99.7.2:28081  → owner not known");
+    let line = headline(path(hops.clone(), end(Ending::Unknown, Vec::new())));
+    assert_eq!(line, "80/tcp on laptop is held by an unknown owner");
+    let line = headline(path(hops.clone(), end(Ending::NotReadable, Vec::new())));
+    assert_eq!(line, "80/tcp on laptop is held by a process that can't be read from here");
+    let why = Some("nothing listens on 28081/tcp at 10.99.7.2".to_owned());
+    let line = headline(path(hops, End { why, ..end(Ending::Nothing, Vec::new()) }));
+    assert_eq!(
+        line,
+        "80/tcp on laptop is open, but leads to nothing: nothing listens on 28081/tcp at 10.99.7.2"
+    );
     let back = fixtures::forward("127.0.0.1", 80, "socat");
     let hops = vec![listener("127.0.0.1", 80, 1), back, listener("127.0.0.1", 80, 1)];
     let socat = fixtures::process(12, None, &["socat"]);
-    let line = headline(Path {
-        unsure: Vec::new(),
-        conditions: Vec::new(),
-        hops,
-        end: end(Ending::Unknown, vec![socat]),
-        from: Vec::new(),
-        contexts: Vec::new(),
-    });
-    assert_eq!(line, "80/tcp  127.0.0.1  → socat, pid 12  → 127.0.0.1:80  → in a circle");
+    let line = headline(path(hops, end(Ending::Unknown, vec![socat])));
+    assert_eq!(line, "80/tcp on laptop leads in a circle");
     // Only the node's own namespace goes without saying.
     let mut other = listener("127.0.0.1", 80, 1);
     let name = Some(crate::model::NetnsName::Given("host".to_owned()));
     other.netns = Some(crate::model::NetnsRef { id: crate::model::NetnsId::Inode(7), name });
-    let hops = vec![other];
-    let path = Path { hops, end: end(Ending::Unknown, Vec::new()), ..Path::default() };
-    assert!(headline(path).starts_with("80/tcp  127.0.0.1  in netns \"host\" (7)  → "));
+    let line = headline(path(vec![other], end(Ending::Unknown, Vec::new())));
+    assert!(line.starts_with("80/tcp in \"host\" on laptop is held by"), "{line}");
+}
+
+#[test]
+fn the_first_line_says_who_reaches_it() {
+    use crate::model::Vantage::{self, Containers, Loopback, Node, Outside};
+
+    let line = |said: &[(Vantage, Option<bool>)]| {
+        let mut answer = fixtures::vxlan();
+        let one =
+            |(from, is): &(Vantage, Option<bool>)| fixtures::reach(*from, None, *is, "", None);
+        answer.reach = said.iter().map(one).collect();
+        let text = show(answer, &host(), &Style::PLAIN, false);
+        let line = text.lines().next().unwrap().to_owned();
+        line.split_once("; ").map(|(_, rest)| rest.to_owned()).unwrap_or_default()
+    };
+    let (yes, no) = (Some(true), Some(false));
+    for (said, expected) in [
+        (&[(Loopback, yes), (Node, yes)][..], "reachable from this host"),
+        (&[(Loopback, yes), (Node, no), (Outside, no)], "reachable by loopback only"),
+        (
+            &[(Loopback, no), (Node, yes), (Outside, no), (Containers, yes)],
+            "reachable from this host and containers here, not from loopback or other machines",
+        ),
+        (
+            &[(Loopback, no), (Node, no), (Outside, no)],
+            "not reachable from this host or other machines",
+        ),
+        (
+            &[(Loopback, yes), (Node, yes), (Outside, None)],
+            "reachable from this host; not known whether from other machines",
+        ),
+        (&[(Outside, None)], "not known whether from other machines"),
+        // One address is enough.
+        (&[(Outside, no), (Outside, yes)], "reachable from other machines"),
+        (&[], ""),
+    ] {
+        assert_eq!(line(said), expected, "{said:?}");
+    }
+}
+
+#[test]
+fn some_are_not_all() {
+    use crate::model::{Reach, Vantage};
+
+    let line = |said: &[(&[&str], bool)]| {
+        let mut answer = fixtures::vxlan();
+        let one = |(by, is): &(&[&str], bool)| Reach {
+            by: by.iter().map(|name| (*name).to_owned()).collect(),
+            ..fixtures::reach(Vantage::Containers, None, Some(*is), "", None)
+        };
+        answer.reach = said.iter().map(one).collect();
+        let text = show(answer, &host(), &Style::PLAIN, false);
+        text.lines().next().unwrap().split_once("; ").map(|(_, rest)| rest.to_owned()).unwrap()
+    };
+    let some = "reachable from some containers here";
+    assert_eq!(line(&[(&["br1"], true), (&["br2"], false)]), some);
+    // Each of them by one address.
+    let all = "reachable from containers here";
+    assert_eq!(line(&[(&["br1"], true), (&["br1", "br2"], false), (&["br2"], true)]), all);
+    assert_eq!(line(&[(&[], true), (&["br2"], false)]), all);
+    assert_eq!(line(&[(&["br2"], false)]), "not reachable from containers here");
+}
+
+#[test]
+fn what_is_wrong_stands_before_the_way_and_a_fix_once() {
+    use crate::model::{Finding, FindingCode, Vantage};
+
+    let mut answer = fixtures::nothing_behind();
+    let fix = "start it";
+    answer.findings = vec![Finding {
+        code: FindingCode::OtherAddress,
+        what: "it listens elsewhere".into(),
+        cause: Some("it was told so".into()),
+        fix: Some(fix.into()),
+        evidence: Vec::new(),
+    }];
+    answer.reach = [Vantage::Loopback, Vantage::Outside]
+        .map(|from| fixtures::reach(from, None, Some(false), "nothing listens", Some(fix)))
+        .into();
+    let text = show(answer.clone(), &host(), &Style::PLAIN, false);
+    let at = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part}: {text}"));
+    assert!(at("noticed:") < at("cause:     likely it was told so"));
+    assert!(at("cause:") < at("fix:") && at("fix:") < at("0.0.0.0:30001/tcp"), "{text}");
+    assert_eq!(text.matches(fix).count(), 1, "{text}");
+    assert_eq!(text.matches("loopback, other machines").count(), 1, "{text}");
+    // Without the finding it stands behind the table, once for both.
+    answer.findings.clear();
+    let text = show(answer, &host(), &Style::PLAIN, false);
+    assert_eq!(text.matches(fix).count(), 1, "{text}");
+}
+
+#[test]
+fn plain_text_draws_nothing() {
+    for (name, answer) in fixtures::all() {
+        let text = show(answer, &host(), &at(60).plain(), false);
+        let drawn = text.chars().find(|c| "├└│→←·…⇒─".contains(*c));
+        assert_eq!(drawn, None, "{name}: {text}");
+    }
+    insta::assert_snapshot!(
+        "published_plain",
+        show(fixtures::published(), &host(), &at(60).plain(), false)
+    );
 }
 
 #[test]
@@ -198,13 +285,14 @@ fn sockets_that_share_a_port_are_one_block() {
     };
     let paths = vec![path(5, 70, 80), path(6, 71, 80), path(7, 72, 80), path(8, 70, 81)];
     let text = show(Answer { paths, ..fixtures::vxlan() }, &host(), &Style::PLAIN, false);
-    assert_eq!(text.lines().filter(|line| line.starts_with("80/tcp")).count(), 1, "{text}");
+    assert_eq!(text.lines().filter(|line| line.contains("0.0.0.0:80/tcp")).count(), 1, "{text}");
     assert!(text.contains("3 sockets share this port (SO_REUSEPORT), each takes about 1 of 3 connections unless a program chooses: inodes 5, 6, 7\n"), "{text}");
-    for pid in ["pid 70", "pid 71", "pid 72"] {
+    for pid in ["pid 70", "2 × nginx, pid 71, 72"] {
         assert!(text.contains(pid), "{text}");
     }
     // The other port is another block, though one of the processes has it too.
-    assert!(text.contains("81/tcp") && !text.contains("above"), "{text}");
+    assert!(text.starts_with("80/tcp and 81/tcp on laptop are served by"), "{text}");
+    assert!(!text.contains("above"), "{text}");
 }
 
 #[test]
@@ -262,7 +350,7 @@ fn hostile_text_never_reaches_the_terminal() {
         for verbose in [false, true] {
             for color in [false, true] {
                 for unicode in [false, true] {
-                    let style = Style { color, width, unicode };
+                    let style = Style { color, width, unicode, plain: false };
                     let text = answers(
                         std::slice::from_ref(&answer),
                         &host,

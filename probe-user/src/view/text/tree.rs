@@ -1,11 +1,11 @@
 //! The tree of hops: paths with the same first steps share them.
 
-use crate::model::{End, Hop, Host, NetnsId, Path, Proto, Vantage};
-use crate::view::layout::{Page, pad, shorten, width, wrap};
+use crate::model::{End, Ending, Hop, Host, NetnsId, Path, Proto, Vantage};
+use crate::view::layout::{Page, pad, shorten, shorten_middle, width, wrap};
 use crate::view::style::{Ink, Style};
 use crate::view::words;
 
-use super::end;
+use super::end::{self, Level};
 
 /// One hop, and how the paths through it go on.
 #[derive(Debug, PartialEq)]
@@ -83,7 +83,7 @@ struct Row<'n, 'a> {
 /// What the rows of an answer have in common.
 pub(super) struct Writer<'a> {
     host: &'a Host,
-    verbose: bool,
+    level: Level,
     /// Ends that were written out already, with where that was.
     seen: Vec<(&'a End, String)>,
     /// Roots that were written out already.
@@ -96,6 +96,10 @@ pub(super) struct Writer<'a> {
 const KIND: usize = 8;
 /// Columns that a detail needs at least beside its endpoint.
 const DETAIL: usize = 22;
+/// What stands before the name of a namespace.
+const IN: &str = "in ";
+/// Columns that the name of a namespace is not cut below.
+const NETNS: usize = 16;
 /// Columns up to which details are aligned.
 const ALIGNED: usize = 60;
 /// How many of the last ends and roots are compared with a new one. The same
@@ -106,11 +110,13 @@ const INDENT: &str = "  ";
 
 impl<'a> Writer<'a> {
     /// A writer for the trees `roots`: columns are aligned over all of them.
-    pub(super) fn new(style: &Style, host: &'a Host, verbose: bool, roots: &[&Node<'a>]) -> Self {
+    pub(super) fn new(style: &Style, host: &'a Host, level: Level, roots: &[&Node<'a>]) -> Self {
         let mut writer =
-            Self { host, verbose, seen: Vec::new(), roots: Vec::new(), endpoint: 0, detail: 0 };
+            Self { host, level, seen: Vec::new(), roots: Vec::new(), endpoint: 0, detail: 0 };
         let mut widths = Vec::new();
-        for row in roots.iter().flat_map(|root| rows(style, root)) {
+        let rows: Vec<Row<'_, '_>> =
+            roots.iter().flat_map(|root| writer.rows(style, root)).collect();
+        for row in rows {
             writer.endpoint = writer.endpoint.max(width(&row.lead) + width(&row.endpoint));
             widths.push((width(&row.detail), width(&row.known)));
         }
@@ -128,7 +134,7 @@ impl<'a> Writer<'a> {
     /// Writes the tree of `root`.
     pub(super) fn write(&mut self, page: &mut Page<'_>, root: &'a Node<'a>) {
         let origin = named(page.style, root.hop);
-        let mut rows = rows(page.style, root);
+        let mut rows = self.rows(page.style, root);
         // A server on IPv4 and IPv6, say: two sockets with the same behind them.
         let is_alike =
             |known: &&Node<'_>| known.children == root.children && known.ends == root.ends;
@@ -139,21 +145,27 @@ impl<'a> Writer<'a> {
             rows.truncate(1);
             for row in &mut rows {
                 row.hang = format!("{INDENT}     ");
-                self.row(page, row);
                 let place = named(page.style, alike.hop);
-                let text = if root.children.is_empty() {
-                    format!("the same process as {place} above")
-                } else {
-                    format!("goes on as {place} above")
+                let owned = root.ends.iter().any(|end| !end.processes.is_empty());
+                let text = match (root.children.is_empty(), owned) {
+                    (true, true) => format!("the same process as {place} above"),
+                    (true, false) => format!("the same as {place} above"),
+                    (false, _) => format!("goes on as {place} above"),
                 };
-                page.paragraph(&row.hang, &row.hang, Some(Ink::Dim), &text);
+                if self.level == Level::Full {
+                    self.row(page, row);
+                    page.paragraph(&row.hang, &row.hang, Some(Ink::Dim), &text);
+                } else {
+                    row.known = text;
+                    self.row(page, row);
+                }
             }
             return;
         }
         self.roots.push(root);
         for row in rows {
             self.row(page, &row);
-            if self.verbose {
+            if self.level == Level::Full {
                 for evidence in &row.node.hop.evidence {
                     let text = format!(
                         "{}: {}",
@@ -175,7 +187,7 @@ impl<'a> Writer<'a> {
                     }
                     _ => {
                         let hop = row.node.hop;
-                        end::write(page, &row.hang, end, hop, self.host, self.verbose);
+                        end::write(page, &row.hang, end, hop, self.host, self.level);
                         self.seen.push((end, origin.clone()));
                     }
                 }
@@ -185,17 +197,39 @@ impl<'a> Writer<'a> {
 
     fn row(&self, page: &mut Page<'_>, row: &Row<'_, '_>) {
         let style = page.style;
+        if style.plain {
+            let (lead, endpoint) = (&row.lead, &row.endpoint);
+            let kind = words::hop(row.node.hop.kind);
+            let known = match row.known.as_str() {
+                "" => String::new(),
+                known => format!(", {known}"),
+            };
+            page.line(&format!("{lead}{kind} at {endpoint}: {}{known}", row.detail));
+            return;
+        }
         let kind = style.paint(Ink::Label, &pad(words::hop(row.node.hop.kind), KIND));
         let used = self.endpoint + 2 + KIND + 2;
         let paint_known = |known: &str| style.paint(Ink::Dim, known);
 
         // All on one line, evidence last: in its column, or else behind the detail.
         let aligned = self.detail.max(width(&row.detail));
-        let fits = |detail: &usize| page.room(used + detail + 2) >= width(&row.known);
+        let last = match width(&row.known) {
+            0 => 0,
+            known => 2 + known,
+        };
+        let fits = |detail: &usize| page.room(used) >= detail + last;
         if let Some(columns) = [aligned, width(&row.detail)].into_iter().find(fits) {
             let endpoint = pad(&format!("{}{}", row.lead, row.endpoint), self.endpoint);
             let detail = pad(&row.detail, columns);
             page.line(&format!("{endpoint}  {kind}  {detail}  {}", paint_known(&row.known)));
+            return;
+        }
+        // The same with the middle of the namespace's name cut.
+        let room = page.room(used + width(&row.detail) + 2);
+        if self.level != Level::Full && room >= NETNS && row.known.starts_with(IN) {
+            let endpoint = pad(&format!("{}{}", row.lead, row.endpoint), self.endpoint);
+            let known = shorten_middle(&row.known, room, style.glyphs().ellipsis);
+            page.line(&format!("{endpoint}  {kind}  {}  {}", row.detail, paint_known(&known)));
             return;
         }
         // The detail wrapped in its column, the evidence under it. A hop whose
@@ -220,7 +254,20 @@ impl<'a> Writer<'a> {
         for detail in details {
             page.line(&format!("{hang}{detail}"));
         }
-        page.paragraph(&hang, &hang, Some(Ink::Dim), &row.known);
+        if !row.known.is_empty() {
+            page.paragraph(&hang, &hang, Some(Ink::Dim), &row.known);
+        }
+    }
+
+    /// The rows of a tree, top down.
+    fn rows<'n>(&self, style: &Style, root: &'n Node<'a>) -> Vec<Row<'n, 'a>> {
+        let mut rows = Vec::new();
+        let full = self.level == Level::Full;
+        // That a port is of this very namespace goes without saying.
+        let netns = (!full).then_some(self.host.own_netns);
+        let (lead, hang) = (INDENT.to_owned(), format!("{INDENT}  "));
+        flatten(style, root, &Place { lead, hang, netns, proto: None, full }, &mut rows);
+        rows
     }
 }
 
@@ -232,16 +279,7 @@ fn named(style: &Style, hop: &Hop) -> String {
 /// Whether an end says enough for an equal one to be the same thing: two
 /// sockets with unknown owners have nothing in common.
 fn is_telling(end: &End) -> bool {
-    !end.processes.is_empty()
-}
-
-/// The rows of a tree, top down.
-fn rows<'n, 'a>(style: &Style, root: &'n Node<'a>) -> Vec<Row<'n, 'a>> {
-    let mut rows = Vec::new();
-    let place =
-        Place { lead: INDENT.to_owned(), hang: format!("{INDENT}  "), netns: None, proto: None };
-    flatten(style, root, &place, &mut rows);
-    rows
+    !end.processes.is_empty() || matches!(end.ending, Ending::Kernel | Ending::Nothing)
 }
 
 /// Where in the tree a node stands.
@@ -250,6 +288,8 @@ struct Place {
     hang: String,
     netns: Option<NetnsId>,
     proto: Option<Proto>,
+    /// Whether it is said how each step is known.
+    full: bool,
 }
 
 fn flatten<'n, 'a>(style: &Style, node: &'n Node<'a>, place: &Place, rows: &mut Vec<Row<'n, 'a>>) {
@@ -260,17 +300,20 @@ fn flatten<'n, 'a>(style: &Style, node: &'n Node<'a>, place: &Place, rows: &mut 
         endpoint = format!("{endpoint}/{}", hop.proto);
     }
     let mut sources: Vec<String> = Vec::new();
-    for evidence in &hop.evidence {
+    for evidence in hop.evidence.iter().filter(|_| place.full) {
         let source = style.text(evidence.source.as_str());
         if !sources.contains(&source) {
             sources.push(source);
         }
     }
-    if sources.is_empty() {
+    if sources.is_empty() && place.full {
         sources.push("no evidence".to_owned());
     }
     if let Some(netns) = hop.netns.as_ref().filter(|n| place.netns != Some(n.id)) {
-        sources.push(format!("netns {}", style.netns(netns)));
+        sources.push(match place.full {
+            true => format!("netns {}", style.netns(netns)),
+            false => format!("{IN}{}", super::sentence::place(style, netns)),
+        });
     }
     let below = if node.children.is_empty() { "   " } else { glyphs.bar };
     rows.push(Row {
@@ -288,6 +331,7 @@ fn flatten<'n, 'a>(style: &Style, node: &'n Node<'a>, place: &Place, rows: &mut 
             hang: format!("{}{}", place.hang, if is_last { "   " } else { glyphs.bar }),
             netns: hop.netns.as_ref().map(|n| n.id).or(place.netns),
             proto: Some(hop.proto),
+            full: place.full,
         };
         flatten(style, child, &place, rows);
     }

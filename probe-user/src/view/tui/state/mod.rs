@@ -275,7 +275,7 @@ impl State {
         let unicode = config.ascii.map_or(unicode, |ascii| !ascii);
         Self {
             theme: config.theme.clone().at(depth),
-            style: Style { color: true, width: None, unicode },
+            style: Style { color: true, unicode, ..Style::PLAIN },
             config,
             size,
             clock: Clock::default(),

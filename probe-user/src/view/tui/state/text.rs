@@ -100,7 +100,7 @@ impl State {
 
     /// What the screen answers, as text for a file, and the file's name.
     pub(super) fn exported(&self) -> (String, String) {
-        let plain = Style { color: false, width: None, unicode: true };
+        let plain = Style::PLAIN;
         match self.view {
             View::Path => {
                 let Some(answered) = &self.answered else {
