@@ -197,7 +197,7 @@ fn idle<'n, 'a>(
     verbose: bool,
 ) -> (Vec<&'n tree::Node<'a>>, Vec<&'n tree::Node<'a>>) {
     let is_taken = |root: &&tree::Node<'_>| !root.from.is_empty();
-    if verbose || !shown.iter().any(|root| is_taken(root)) {
+    if verbose || !shown.iter().any(&is_taken) {
         return (shown.to_vec(), Vec::new());
     }
     shown.iter().copied().partition(is_taken)
@@ -217,7 +217,7 @@ fn unused(page: &mut Page<'_>, idle: &[&tree::Node<'_>]) {
             .and_then(|(_, end)| end.processes.first().map(|process| style.text(process.name())));
         let who = program.unwrap_or_else(|| style.text(&hop.detail));
         let netns = hop.netns.as_ref().map(|netns| style.text(&netns.to_string()));
-        match groups.iter_mut().find(|(p, w, _)| (&*p, &*w) == (&place, &who)) {
+        match groups.iter_mut().find(|(p, w, _)| (p, w) == (&place, &who)) {
             Some((.., names)) => names.extend(netns),
             None => groups.push((place, who, netns.into_iter().collect())),
         }

@@ -108,7 +108,7 @@ fn rows<'a>(style: &Style, reach: &[&'a Reach], who: Option<&str>) -> Vec<Row<'a
 
 /// The reason of each statement. Those that differ in nothing but the namespace or container
 /// that they name have one, which names them all.
-fn merge_causes<'a>(reach: Vec<&'a Reach>) -> Vec<(&'a Reach, String)> {
+fn merge_causes(reach: Vec<&Reach>) -> Vec<(&Reach, String)> {
     let alone = |one: &Reach| match (&one.why.cause, one.address) {
         // The address stands beside it.
         (Cause::Published { container, at, elsewhere: false, .. }, Some(address))

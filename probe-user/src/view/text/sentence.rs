@@ -140,7 +140,7 @@ fn predicate(style: &Style, roots: &[&Node<'_>]) -> String {
         .iter()
         .flat_map(|root| {
             let leaves = root.leaves().into_iter();
-            leaves.map(move |(hops, end)| Way { root: *root, hops, end })
+            leaves.map(move |(hops, end)| Way { root, hops, end })
         })
         .collect();
     let Some(first) = ways.first() else { return "leads nowhere that is known".to_owned() };
@@ -429,8 +429,7 @@ fn reached(reach: &[&Reach]) -> String {
             Vantage::Containers => "containers here",
         };
         let open = |one: &&Reach| one.reachable == Some(true);
-        if from == Vantage::Outside && says(from) != Some(Some(true)) && of(from).any(|r| open(&r))
-        {
+        if from == Vantage::Outside && says(from) != Some(Some(true)) && of(from).any(open) {
             by_route = true;
             continue;
         }
