@@ -100,7 +100,7 @@ fn a_namespace_that_is_called_host_is_not_the_hosts() -> Test {
     let expected = serde_json::json!({"inode": inode, "name": "host", "is_host": false});
     ensure!(*netns == expected, "{netns}");
     let text = run(&["--no-kube", "21504/tcp"])?.stdout;
-    ensure!(text.contains("21504/tcp in \"host\" on "), "{text}");
+    ensure!(text.contains("in \"host\""), "{text}");
     let whole = run(&["--no-kube", "-v", "21504/tcp"])?.stdout;
     ensure!(whole.contains(&format!("netns \"host\" ({inode})")), "{whole}");
     let of_host = run(&["list", "--json", "--no-kube", "--netns", "host"])?;

@@ -20,6 +20,8 @@ pub enum ConditionCode {
     Rule,
     /// Tables of equal priority are in this order.
     Order,
+    /// The client is the server itself, which connects to itself by way of others.
+    Hairpin,
     /// The client has a route over this node.
     Route,
     /// Of several who have the address of the next hop this one answers.

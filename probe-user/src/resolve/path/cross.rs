@@ -166,6 +166,8 @@ fn leave_admitted(
             );
             let fix = Advice::from("let it: ")
                 .command(Command::new("bridge link set dev").name(&port.name).args("hairpin on"));
+            // Where it would come to.
+            way.entered.push(*netns);
             arrivals.push(way.stop_with(
                 StopKind::NoWay,
                 why,

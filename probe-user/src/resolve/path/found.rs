@@ -124,7 +124,7 @@ fn with_hairpin(mut others: Vec<Arrival>, own: Vec<Arrival>, address: IpAddr) ->
         one.depends.push(is(" not", ConditionCode::OtherClient));
     }
     let of_own = |mut one: Arrival| {
-        let own = is("", ConditionCode::Client);
+        let own = is("", ConditionCode::Hairpin);
         one.depends.retain(|known| *known != own);
         one.depends.push(own);
         one
@@ -147,6 +147,14 @@ const UNSURE: usize = 8;
 /// How many ways of one port are shown.
 const PATHS: usize = 256;
 
+/// Whether that is what a server gets which connects to itself by way of others, and fails: who is
+/// told so is not on a path of its own.
+fn fails_itself(entry: &Entry, arrival: &Arrival) -> bool {
+    let is_server = |one: &Condition| one.code == ConditionCode::Hairpin;
+    let returns = entry.sender.of.is_some_and(|of| arrival.entered.contains(&of));
+    arrival.stop.is_some() && (returns || arrival.depends.iter().any(is_server))
+}
+
 /// The paths of what rules and balancers take among these connections to one port: one
 /// for each way, with the addresses that lead to it put together; and how many more there
 /// are than these.
@@ -155,7 +163,7 @@ pub(in crate::resolve) fn paths(entries: &[Entry]) -> (Vec<Path>, usize) {
     let mut known: HashMap<WayKey, Option<usize>> = HashMap::new();
     let (mut unsure, mut more) = (0, 0);
     for entry in entries {
-        for arrival in entry.arrivals.iter().filter(|a| is_taken(a)) {
+        for arrival in entry.arrivals.iter().filter(|a| is_taken(a) && !fails_itself(entry, a)) {
             let path = path(entry, arrival);
             match known.entry(way_key(&path)) {
                 Slot::Occupied(at) => {

@@ -71,7 +71,9 @@ fn of_ways(arrivals: &[Arrival]) -> Judgement {
     if let Some((first, stop)) = stops.iter().find(|(a, _)| !a.depends.is_empty()) {
         let why = format!("{} if {}", stop.why, list(&first.depends));
         // Shut to some clients only, and open to whoever is not named.
-        let named = |a: &Arrival| a.depends.iter().any(|d| d.code == ConditionCode::Client);
+        let is_named =
+            |d: &Condition| matches!(d.code, ConditionCode::Client | ConditionCode::Hairpin);
+        let named = |a: &Arrival| a.depends.iter().any(is_named);
         let shut_to_some = stops.iter().all(|(a, _)| named(a))
             && arrivals.iter().any(|a| a.stop.is_none() && !named(a));
         if shut_to_some {

@@ -121,7 +121,6 @@ fn bound(arrivals: &[Arrival]) -> Option<Cause> {
     let socket = arrivals.iter().find_map(|a| a.hops.first()?.socket.as_ref())?;
     Some(match socket.is_wildcard() {
         true => Cause::BoundToAll { versions_known: socket.takes_ipv4().is_some() },
-        false if socket.is_loopback() => Cause::BoundElsewhere(socket.effective_address()),
         false => Cause::BoundTo(socket.effective_address()),
     })
 }

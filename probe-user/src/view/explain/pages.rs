@@ -456,6 +456,13 @@ pub const PAGES: &[Page] = &[
     ),
     page(
         Condition,
+        "hairpin",
+        "The client is the server itself, which connects to itself by way of others: its own Service, or the port that publishes it.",
+        "The server's namespace was tried as a client as well, and gets something else than others of its network: without masquerading, or where a port of the bridge has no hairpin mode.",
+        &["bridge -d link", "nft -a list ruleset"],
+    ),
+    page(
+        Condition,
         "other_client",
         "The client is none of those that are named.",
         "As client.",

@@ -437,6 +437,8 @@ words! {
         Client,
         /// The client is none of those that are named.
         OtherClient,
+        /// The client is the server itself, which connects to itself by way of others.
+        Hairpin,
         /// Something else that rules ask and the node does not tell.
         Rule,
         /// Tables of equal priority are in this order.
