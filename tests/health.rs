@@ -90,7 +90,7 @@ fn a_full_queue_is_not_reachable_for_sure() -> Test {
     // One is accepted: there is room again.
     let _served = rustix::net::accept(&listener)?;
     let run = lab.whereis(&["28001/tcp"])?;
-    ensure!(loopback(&run)? == (Some(true), "bound_elsewhere"), "{}", run.stdout);
+    ensure!(loopback(&run)? == (Some(true), "bound_to_address"), "{}", run.stdout);
     ensure!(noticed(&run)?.is_empty(), "{}", run.stdout);
     drop(clients);
     Ok(())
