@@ -5,9 +5,10 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use whereis_port_rules::{Discovery, Fate, Packet, Sender};
 
+use super::neighbours::is_known;
 use super::stage::Part;
 use super::{Arrival, Device, StopKind, Walk, Way, hops, stage};
-use crate::model::{Advice, End, FixKind, Hook, LinkKind, NeighbourState};
+use crate::model::{Advice, End, FixKind, Hook, LinkKind};
 
 impl Walk<'_, '_> {
     /// Where a packet leaves a namespace by a device, for an address that another device has:
@@ -23,14 +24,7 @@ impl Walk<'_, '_> {
         if !self.discovers(asker) || !self.discovers(holder) {
             return None;
         }
-        let known = self.facts.take(self.facts.world.neighbours(&[asker.0]));
-        let of_it = |n: &&crate::model::Neighbour| n.ifindex == asker.1 && n.address == address;
-        // It was found already, or nobody is asked.
-        let is_known = known
-            .iter()
-            .find(of_it)
-            .is_some_and(|n| matches!(n.state, NeighbourState::Answered | NeighbourState::Set));
-        if is_known {
+        if is_known(self.neighbour_state(asker, address.into())) {
             return None;
         }
         let asks = self.own_address(asker)?;

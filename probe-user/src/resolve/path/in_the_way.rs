@@ -49,9 +49,7 @@ impl Walk<'_, '_> {
     pub(super) fn comes_in(&self, way: &mut Way, packet: &Packet) {
         let Some(nic) = &packet.iif else { return };
         for device in self.below(packet.netns, nic.index, self.sender_of(packet)) {
-            // The answer goes out by it.
-            self.meet_at(way, device, |at| at != DeviceHook::SkLookup);
-            self.meet_netdev(way, device, nic.index);
+            self.meet_device(way, device, nic.index);
         }
         self.meet_bridge(way, packet.netns, nic, &LOCAL);
         self.meet_in_namespace(way, packet, nic);
@@ -79,9 +77,7 @@ impl Walk<'_, '_> {
     pub(super) fn goes_out(&self, way: &mut Way, packet: &Packet, to: Option<NetnsId>) {
         let Some(nic) = &packet.oif else { return };
         for device in self.below(packet.netns, nic.index, to) {
-            // The answer comes in by it.
-            self.meet_at(way, device, |at| at != DeviceHook::SkLookup);
-            self.meet_netdev(way, device, nic.index);
+            self.meet_device(way, device, nic.index);
         }
         self.meet_bridge(way, packet.netns, nic, &LOCAL);
         self.meet_in_namespace(way, packet, nic);
@@ -99,13 +95,10 @@ impl Walk<'_, '_> {
         let links = self.facts.links_of(host);
         let bridge = links.iter().find(|l| l.index == index).and_then(|l| l.master);
         let Some(bridge) = bridge else { return };
-        let any = |at| at != DeviceHook::SkLookup;
-        self.meet_at(way, (host, index), any);
-        self.meet_netdev(way, (host, index), bridge);
+        self.meet_device(way, (host, index), bridge);
         let leads = |l: &&Link| l.master == Some(bridge) && l.peer_netns == Some(to);
         for port in links.iter().filter(leads) {
-            self.meet_at(way, (host, port.index), any);
-            self.meet_netdev(way, (host, port.index), bridge);
+            self.meet_device(way, (host, port.index), bridge);
         }
         let hooks = [Hook::Prerouting, Hook::Forward, Hook::Postrouting];
         self.meet_bridge(way, host, &self.nic(host, bridge), &hooks);
@@ -124,7 +117,7 @@ impl Walk<'_, '_> {
 
     /// A packet goes over the loopback device of its namespace.
     pub(super) fn loops(&self, way: &mut Way, netns: NetnsId, nic: &Nic) {
-        self.meet_at(way, (netns, nic.index), |at| at != DeviceHook::SkLookup);
+        self.meet_attached(way, (netns, nic.index));
     }
 
     /// A packet gets to the choice of its socket.
@@ -187,10 +180,19 @@ impl Walk<'_, '_> {
         self.facts.take(read)
     }
 
-    /// Notes what is attached to a device at these places.
-    fn meet_at(&self, way: &mut Way, (netns, index): Device, at: impl Fn(DeviceHook) -> bool) {
+    /// Notes what meets the frames of a device, of a packet and of the answer to it, where
+    /// packets are `seen` at that one or another above it.
+    fn meet_device(&self, way: &mut Way, device: Device, seen: u32) {
+        self.meet_attached(way, device);
+        self.meet_netdev(way, device, seen);
+    }
+
+    /// Notes what is attached to a device, in either direction.
+    fn meet_attached(&self, way: &mut Way, (netns, index): Device) {
         let all = self.attached(way, netns);
-        for one in all.iter().filter(|one| one.ifindex == Some(index) && at(one.at)) {
+        let is_on_it =
+            |one: &&Attached| one.ifindex == Some(index) && one.at != DeviceHook::SkLookup;
+        for one in all.iter().filter(is_on_it) {
             if one.is_known() {
                 continue;
             }

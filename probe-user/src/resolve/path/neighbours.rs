@@ -45,11 +45,19 @@ impl Walk<'_, '_> {
         found
     }
 
-    fn find_neighbours(&self, device: Device, address: IpAddr) -> Neighbours {
-        let (netns, index) = device;
+    /// What the kernel has noted of an address on the link of a device.
+    pub(super) fn neighbour_state(
+        &self,
+        (netns, index): Device,
+        address: IpAddr,
+    ) -> Option<NeighbourState> {
         let known = self.facts.take(self.facts.world.neighbours(&[netns]));
         let is_it = |n: &&crate::model::Neighbour| n.ifindex == index && n.address == address;
-        let state = known.iter().find(is_it).map(|n| n.state);
+        known.iter().find(is_it).map(|n| n.state)
+    }
+
+    fn find_neighbours(&self, device: Device, address: IpAddr) -> Neighbours {
+        let state = self.neighbour_state(device, address);
         let unknown = Neighbours::Unknown { unanswered: state == Some(NeighbourState::Unanswered) };
         let ipv6 = address.is_ipv6();
         let Some(ends) = self.ends_of_link(device, ipv6) else { return unknown };
@@ -60,7 +68,7 @@ impl Walk<'_, '_> {
         };
         let at: Vec<Device> = ends.iter().copied().filter(has).collect();
         // Who is known already is not asked.
-        let is_asked = !matches!(state, Some(NeighbourState::Answered | NeighbourState::Set));
+        let is_asked = !is_known(state);
         let (silent, at): (Vec<Device>, Vec<Device>) =
             at.into_iter().partition(|end| is_asked && self.ignores(*end, address).is_some());
         if !at.is_empty() {
@@ -88,7 +96,7 @@ impl Walk<'_, '_> {
         }
         match state {
             _ if !at.is_empty() => Neighbours::At(at),
-            Some(NeighbourState::Answered | NeighbourState::Set) => Neighbours::Stranger,
+            _ if is_known(state) => Neighbours::Stranger,
             _ => Neighbours::Nobody,
         }
     }
@@ -210,6 +218,11 @@ impl Walk<'_, '_> {
             && !attached.value.iter().any(is_on_it)
             && !links.lower.contains(&(link.netns, link.index))
     }
+}
+
+/// Whether a neighbour was found already, or nobody is asked for it.
+pub(super) fn is_known(state: Option<NeighbourState>) -> bool {
+    matches!(state, Some(NeighbourState::Answered | NeighbourState::Set))
 }
 
 /// Every link of every namespace.

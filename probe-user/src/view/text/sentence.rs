@@ -441,12 +441,13 @@ fn reached(reach: &[&Reach]) -> String {
         }
     }
     let mut parts: Vec<String> = Vec::new();
-    let or = |all: &[&str]| match all {
+    let joined = |all: &[&str], word: &str| match all {
         [] => String::new(),
         [one] => (*one).to_owned(),
-        [before @ .., last] => format!("{} or {last}", before.join(", ")),
+        [before @ .., last] => format!("{} {word} {last}", before.join(", ")),
     };
-    let and = |all: &[&str]| or(all).replace(" or ", " and ");
+    let or = |all: &[&str]| joined(all, "or");
+    let and = |all: &[&str]| joined(all, "and");
     match (yes.as_slice(), no.as_slice(), unknown.as_slice()) {
         ([], [], _) => {}
         ([], no, _) => parts.push(format!("not reachable from {}", or(no))),
