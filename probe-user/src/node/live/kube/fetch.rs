@@ -97,7 +97,7 @@ async fn by_name(
     api: NameApi,
     read: &mut Read<KubeObjects>,
 ) -> Result<(), Failure> {
-    use parse::names::{Gateway, GatewayClass, HttpRoute, Ingress, IngressClass};
+    use parse::names::{Class, Gateway, HttpRoute, Ingress};
     use parse::names::{IngressRoute, IstioGateway, VirtualService};
     let in_group = |versions, what| Group { versions, api, what };
     let said = &mut read.value;
@@ -109,7 +109,7 @@ async fn by_name(
             said.names = all;
             read.gaps.extend(gap);
             let classes = Group { what: "ingressclasses", ..group };
-            let (all, gap) = classes.list(client, entry, IngressClass::into_model).await?;
+            let (all, gap) = classes.list(client, entry, Class::of_ingress).await?;
             said.classes = all;
             read.gaps.extend(gap);
         }
@@ -126,7 +126,7 @@ async fn by_name(
             said.gateways = all;
             read.gaps.extend(gap);
             let classes = Group { what: "gatewayclasses", ..group };
-            let (all, gap) = classes.list(client, entry, GatewayClass::into_model).await?;
+            let (all, gap) = classes.list(client, entry, Class::of_gateway).await?;
             said.classes = all;
             read.gaps.extend(gap);
         }

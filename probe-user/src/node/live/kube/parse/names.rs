@@ -192,7 +192,7 @@ impl Ingress {
 }
 
 #[derive(Deserialize)]
-pub(in super::super) struct IngressClass {
+pub(in super::super) struct Class {
     #[serde(default)]
     metadata: Meta,
     #[serde(default)]
@@ -207,23 +207,15 @@ struct ClassSpec {
     controller_name: Option<String>,
 }
 
-impl IngressClass {
-    pub(in super::super) fn into_model(self) -> Option<KubeClass> {
+impl Class {
+    /// An IngressClass.
+    pub(in super::super) fn of_ingress(self) -> Option<KubeClass> {
         let controller = text(self.spec.controller)?;
         Some(KubeClass { api: NameApi::Ingress, name: self.metadata.name, controller })
     }
-}
 
-#[derive(Deserialize)]
-pub(in super::super) struct GatewayClass {
-    #[serde(default)]
-    metadata: Meta,
-    #[serde(default)]
-    spec: ClassSpec,
-}
-
-impl GatewayClass {
-    pub(in super::super) fn into_model(self) -> Option<KubeClass> {
+    /// A GatewayClass.
+    pub(in super::super) fn of_gateway(self) -> Option<KubeClass> {
         let controller = text(self.spec.controller_name)?;
         Some(KubeClass { api: NameApi::Gateway, name: self.metadata.name, controller })
     }
@@ -639,8 +631,8 @@ impl VirtualService {
 #[cfg(feature = "fuzzing")]
 pub(super) fn fuzz(bytes: &[u8]) {
     drop(serde_json::from_slice(bytes).map(Ingress::into_model));
-    drop(serde_json::from_slice(bytes).map(IngressClass::into_model));
-    drop(serde_json::from_slice(bytes).map(GatewayClass::into_model));
+    drop(serde_json::from_slice(bytes).map(Class::of_ingress));
+    drop(serde_json::from_slice(bytes).map(Class::of_gateway));
     drop(serde_json::from_slice(bytes).map(Gateway::into_model));
     drop(serde_json::from_slice(bytes).map(HttpRoute::into_model));
     drop(serde_json::from_slice(bytes).map(IngressRoute::into_model));
