@@ -41,7 +41,7 @@ mod plain;
 mod podman;
 #[path = "paths/rootless.rs"]
 mod rootless;
-#[path = "paths/topologies.rs"]
+#[path = "paths/topologies/mod.rs"]
 mod topologies;
 #[path = "paths/uplink.rs"]
 mod uplink;

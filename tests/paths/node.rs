@@ -75,13 +75,28 @@ pub(crate) const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
 impl Node {
     pub(crate) fn new() -> Result<Self> {
+        Self::joined(Lab::lan)
+    }
+
+    /// The same, and the other machine is at the other end of the host's own card, as a container
+    /// is: what is there can be followed.
+    pub(crate) fn with_pair() -> Result<Self> {
+        Self::joined(|lab, machines| {
+            let [(host, here), (outside, there)] = machines else { bail!("not two machines") };
+            lab.veth((host, "eth0", here[0]), (outside, "eth0", there[0]))?;
+            host.address("eth0", here[1])?;
+            outside.address("eth0", there[1])
+        })
+    }
+
+    fn joined(join: impl Fn(&Lab, &[(&Netns, &[&str])]) -> Test) -> Result<Self> {
         let lab = Lab::new()?;
         let number = number();
         let host = lab.host();
         let outside = lab.netns("outside")?;
         let at = |last: &str| format!("10.{number}.{last}/24");
         let v6 = |last: u8| format!("fd00:{number}::{last}/64");
-        lab.lan(&[(host, &[&at("0.1"), &v6(1)]), (&outside, &[&at("0.2"), &v6(2)])])?;
+        join(&lab, &[(host, &[&at("0.1"), &v6(1)]), (&outside, &[&at("0.2"), &v6(2)])])?;
         outside.ip(&["route", "add", "default", "via", &format!("10.{number}.0.1")])?;
         lab.bridge(host, "br0", &at("1.1"))?;
         // As on most machines, the others are where the default route leads.

@@ -98,6 +98,10 @@ pub struct NetSettings {
     pub netns: NetnsId,
     /// `net.ipv4.ip_forward`.
     pub forward4: Option<bool>,
+    /// The devices that do not forward what comes in by them, whatever `forward4` is
+    /// (`net.ipv4.conf.*.forwarding`); `None` when that was not read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unforwarding4: Option<Vec<String>>,
     /// `net.ipv6.conf.all.forwarding`.
     pub forward6: Option<bool>,
     /// `net.ipv4.conf.all.route_localnet`.

@@ -14,8 +14,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader, NetlinkSerializable};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{
-    InfoBareUdp, InfoBridgePort, InfoData, InfoGeneve, InfoKind, InfoPortData, InfoVxlan,
-    LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    AfSpecInet, AfSpecUnspec, InetDevConf, InfoBareUdp, InfoBridgePort, InfoData, InfoGeneve, InfoKind, InfoPortData, InfoVxlan,
+    LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState as Nud,
@@ -91,6 +91,33 @@ impl Rtnls {
     pub(super) fn begun(&self) -> usize {
         self.begun.get()
     }
+}
+
+/// The IPv4 settings of every device of the calling thread's namespace, by its name
+/// (`IFLA_INET_CONF`): what `/proc/sys/net/ipv4/conf` has in a file each.
+pub(super) fn device_settings() -> io::Result<Vec<(String, InetDevConf)>> {
+    let mut question = LinkMessage::default();
+    question.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    Rtnl::open()?.dump(&RouteNetlinkMessage::GetLink(question), |answer| {
+        let RouteNetlinkMessage::NewLink(message) = answer else { return None };
+        let (mut name, mut conf) = (None, None);
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(is) => name = Some(is),
+                LinkAttribute::AfSpecUnspec(all) => {
+                    conf = all.into_iter().find_map(|of| match of {
+                        AfSpecUnspec::Inet(of) => of.into_iter().find_map(|of| match of {
+                            AfSpecInet::DevConf(conf) => Some(conf),
+                            _ => None,
+                        }),
+                        _ => None,
+                    });
+                }
+                _ => {}
+            }
+        }
+        Some((name?, conf?))
+    })
 }
 
 /// A conversation about one namespace.

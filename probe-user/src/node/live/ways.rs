@@ -2,10 +2,11 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::ffi::CStr;
 use std::time::Instant;
 
-use super::{LiveNode, Memo, files, gaps, ipsec, nat, procs};
+use netlink_packet_route::link::InetDevConf;
+
+use super::{LiveNode, Memo, files, gaps, ipsec, nat, rtnl};
 use crate::model::{
     DeviceMode, Gap, GapKind, GapSource, Impact, InputFound, InputQuery, Neighbour, NetSettings,
     NetnsId, PolicyRule, Read, RouteFound, RouteQuery,
@@ -96,42 +97,72 @@ impl LiveNode {
     }
 }
 
-/// The settings of the namespace of the calling thread: `/proc/sys/net` is that of
-/// whoever looks.
+/// The settings of the namespace of the calling thread: `/proc/sys/net` is that of whoever looks.
+/// Those of devices come from rtnetlink, all at once.
 fn settings(netns: NetnsId) -> NetSettings {
     let flag = |path: &str| files::text(path, files::SMALL).ok().map(|text| text.trim() != "0");
-    let mut interfaces = Vec::new();
-    if let Ok(directory) = procs::open_dir(rustix::fs::CWD, IPV4_CONF) {
-        let add = |name: &CStr| interfaces.push(name.to_string_lossy().into_owned());
-        let _so_far = procs::each_name(directory, add);
-    }
-    interfaces.retain(|name| !["all", "default", ".", ".."].contains(&name.as_str()));
-    interfaces.sort_unstable();
-    let route_localnet: Vec<String> = interfaces
-        .iter()
-        .filter(|name| flag(&format!("{IPV4_CONF}/{name}/route_localnet")) == Some(true))
-        .cloned()
-        .collect();
+    let devices = rtnl::device_settings().ok().map(Devices::new);
     let forward6 = flag("/proc/sys/net/ipv6/conf/all/forwarding");
     // Asked only where it makes a difference.
-    let forces = |name: &&String| {
+    let forces = |name: &String| {
         flag(&format!("/proc/sys/net/ipv6/conf/{name}/force_forwarding")) == Some(true)
     };
+    let names = || devices.iter().flat_map(|devices| &devices.0).map(|(name, _)| name);
     let force_forward6 = (forward6 == Some(false))
-        .then(|| interfaces.iter().filter(forces).cloned().collect::<Vec<_>>());
+        .then(|| names().filter(|name| forces(name)).cloned().collect::<Vec<_>>());
+    let set = |is: fn(&InetDevConf) -> bool| Some(devices.as_ref()?.with(is));
+    let modes = |setting: &str, of: fn(&InetDevConf) -> i32| devices.as_ref()?.modes(setting, of);
+    let route_localnet = set(|conf| conf.route_localnet != 0);
     NetSettings {
         netns,
         forward4: flag("/proc/sys/net/ipv4/ip_forward"),
+        unforwarding4: set(|conf| conf.forwarding == 0),
         forward6,
         force_forward6,
         ipsec_policies: ipsec_policies(),
-        route_localnet_all: flag(&format!("{IPV4_CONF}/all/route_localnet")),
-        route_localnet,
+        route_localnet_all: flag(&format!("{ALL}/route_localnet")).filter(|_| devices.is_some()),
+        route_localnet: route_localnet.unwrap_or_default(),
         bridge_calls_iptables: flag("/proc/sys/net/bridge/bridge-nf-call-iptables"),
-        proxy_arp: proxy_arp(&interfaces),
-        arp_ignore: modes(&interfaces, "arp_ignore"),
-        reverse_path: modes(&interfaces, "rp_filter"),
+        proxy_arp: devices.as_ref().and_then(Devices::proxies),
+        arp_ignore: modes("arp_ignore", |conf| conf.arp_ignore),
+        reverse_path: modes("rp_filter", |conf| conf.rp_filter),
     }
+}
+
+/// The IPv4 settings of every device, by name.
+struct Devices(Vec<(String, InetDevConf)>);
+
+impl Devices {
+    fn new(mut all: Vec<(String, InetDevConf)>) -> Self {
+        all.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        Self(all)
+    }
+
+    /// The devices of which something is so.
+    fn with(&self, is: impl Fn(&InetDevConf) -> bool) -> Vec<String> {
+        self.0.iter().filter(|(_, conf)| is(conf)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The devices on which it answers for others. What is set for all counts for each.
+    fn proxies(&self) -> Option<Vec<String>> {
+        let all = value_of_all("proxy_arp")? != 0 || value_of_all("proxy_arp_pvlan")? != 0;
+        Some(self.with(|conf| all || conf.proxy_arp != 0 || conf.proxy_arp_pvlan != 0))
+    }
+
+    /// The devices for which a setting is not 0. What is set for all counts where it is more.
+    fn modes(&self, setting: &str, of: impl Fn(&InetDevConf) -> i32) -> Option<Vec<DeviceMode>> {
+        let all = value_of_all(setting)?;
+        let mode = |(device, conf): &(String, InetDevConf)| {
+            let mode = u8::try_from(of(conf)).ok()?.max(all);
+            (mode > 0).then(|| DeviceMode { device: device.clone(), mode })
+        };
+        Some(self.0.iter().filter_map(mode).collect())
+    }
+}
+
+/// What is set for all devices together.
+fn value_of_all(setting: &str) -> Option<u8> {
+    files::text(format!("{ALL}/{setting}"), files::SMALL).ok()?.trim().parse().ok()
 }
 
 /// How many IPsec policies there are. A kernel without the module is not asked: it would load it.
@@ -143,33 +174,7 @@ fn ipsec_policies() -> Option<u32> {
     }
 }
 
-/// The devices on which it answers for others. What is set for all counts for each.
-fn proxy_arp(interfaces: &[String]) -> Option<Vec<String>> {
-    let is_on = |name: &str| {
-        let set = |what: &str| files::text(format!("{IPV4_CONF}/{name}/{what}"), files::SMALL);
-        let set = |what| set(what).ok().map(|text| text.trim() != "0");
-        Some(set("proxy_arp")? || set("proxy_arp_pvlan")?)
-    };
-    let all = is_on("all")?;
-    let on = |name: &&String| all || is_on(name) == Some(true);
-    Some(interfaces.iter().filter(on).cloned().collect())
-}
-
-/// The devices for which a setting is not 0. What is set for all counts where it is more.
-fn modes(interfaces: &[String], setting: &str) -> Option<Vec<DeviceMode>> {
-    let mode = |name: &str| {
-        let text = files::text(format!("{IPV4_CONF}/{name}/{setting}"), files::SMALL).ok()?;
-        text.trim().parse::<u8>().ok()
-    };
-    let all = mode("all")?;
-    let of = |device: &String| {
-        let mode = mode(device)?.max(all);
-        (mode > 0).then(|| DeviceMode { device: device.clone(), mode })
-    };
-    Some(interfaces.iter().filter_map(of).collect())
-}
-
-const IPV4_CONF: &str = "/proc/sys/net/ipv4/conf";
+const ALL: &str = "/proc/sys/net/ipv4/conf/all";
 
 #[cfg(test)]
 mod tests {

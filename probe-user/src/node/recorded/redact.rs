@@ -168,7 +168,8 @@ impl Names {
                 replace(name, |name| self.interface(name));
             }
             let forced = settings.force_forward6.iter_mut().flatten();
-            for name in settings.proxy_arp.iter_mut().flatten().chain(forced) {
+            let named = forced.chain(settings.unforwarding4.iter_mut().flatten());
+            for name in settings.proxy_arp.iter_mut().flatten().chain(named) {
                 replace(name, |name| self.interface(name));
             }
             let ignoring = settings.arp_ignore.iter_mut().flatten();

@@ -365,6 +365,7 @@ impl Walk<'_, '_> {
         // By the same device, and to somebody else there.
         let strays = |oif| match self.neighbours((packet.netns, oif), hop) {
             Neighbours::At(ends) => !ends.iter().any(is_on_way),
+            Neighbours::Nobody => true,
             _ => false,
         };
         let is_same_device = here.iif.as_ref().map(|nic| nic.index) == route.oif;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use whereis_port_rules::{Nic, Packet, SeenAs, Sender};
 
-use super::neighbours::Neighbours;
+use super::neighbours::{Neighbours, is_known};
 use super::senders::{bridge_behind, is_ipvlan, is_upper, leads_outside};
 use super::{Arrival, Stop, StopKind, To, Walk, Way, mesh, settings, stage};
 use crate::model::{
@@ -120,8 +120,20 @@ fn leave_admitted(
     if places.is_empty() && (!leads_outside || is_bridge) {
         places = having(next).collect();
     }
-    if places.is_empty() && next != destination && !leads_outside {
-        places = having(destination).collect();
+    // A gateway that is nobody's address, as those of Azure and Cilium: a program delivers, or it
+    // is known by its hardware address, and whoever is at the other end gets it.
+    if let Some(oif) = route.oif.filter(|_| places.is_empty() && next != destination) {
+        if walk.has_program((from, oif)) && !leads_outside {
+            places = having(destination).collect();
+        } else if let Some((end, index)) = walk.other_end((from, oif)) {
+            if !is_known(walk.neighbour_state((from, oif), next)) {
+                let why = format!(
+                    "whether anybody answers for {next}, where the route to {destination} leads, is not known"
+                );
+                return vec![way.stop(StopKind::Unknown, why)];
+            }
+            places = vec![(end, next, Some(index))];
+        }
     }
     if let Some(upper) = out.filter(|_| places.is_empty()).and_then(|out| above(walk, out, next)) {
         let (name, device) = (facts.netns_ref(upper.netns), &upper.name);

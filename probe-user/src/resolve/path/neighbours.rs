@@ -10,7 +10,9 @@ use std::rc::Rc;
 
 use super::in_the_way::is_unread;
 use super::{Device, Walk, settings};
-use crate::model::{Link, LinkKind, NeighbourState, NetnsId};
+use crate::model::{
+    InputFound, InputQuery, Link, LinkKind, NeighbourState, NetnsId, RouteKind,
+};
 
 /// How many devices of one link are looked at.
 const DEVICES: usize = 4096;
@@ -90,8 +92,12 @@ impl Walk<'_, '_> {
         for end in ends.iter().copied() {
             if super::local_route(self.facts, end.0, address).is_some() {
                 at.push(end);
-            } else if self.answers_for_others(end, address) {
-                return unknown;
+                continue;
+            }
+            match self.answers_for_others(end, device, address) {
+                Some(true) => at.push(end),
+                Some(false) => {}
+                None => return unknown,
             }
         }
         match state {
@@ -115,14 +121,38 @@ impl Walk<'_, '_> {
         (mode == 8 || matches!(mode, 1 | 2) && !is_own).then_some(mode)
     }
 
-    /// Whether a namespace may answer for an address that it does not have.
-    fn answers_for_others(&self, (netns, index): Device, address: IpAddr) -> bool {
+    /// Whether a namespace answers for an address that it does not have (`arp_process()` of
+    /// `net/ipv4/arp.c`): it forwards, it is set to, and it leads there by another device. `None`
+    /// where that is not known.
+    fn answers_for_others(&self, end: Device, asker: Device, address: IpAddr) -> Option<bool> {
+        let (netns, index) = end;
         let known = self.facts.take(self.facts.world.neighbours(&[netns]));
-        let proxied =
-            known.iter().any(|n| n.address == address && n.state == NeighbourState::Proxied);
+        let is_it = |n: &&crate::model::Neighbour| n.address == address;
+        let proxied = known.iter().filter(is_it).any(|n| n.state == NeighbourState::Proxied);
         let device = self.nic(netns, index).name;
-        let proxies = settings(self.facts, netns).and_then(|settings| settings.proxy_arp);
-        proxied || proxies.is_none_or(|all| all.iter().any(|name| **name == *device))
+        let settings = settings(self.facts, netns)?;
+        if !proxied && !settings.proxy_arp.as_ref()?.iter().any(|name| **name == *device) {
+            return Some(false);
+        }
+        if address.is_ipv6() {
+            return None;
+        }
+        let refuses = settings.unforwarding4.as_ref()?;
+        if settings.forward4? && refuses.iter().any(|name| **name == *device)
+            || !settings.forward4?
+        {
+            return Some(false);
+        }
+        let all = self.facts.addresses_of(asker.0);
+        let from = all.iter().find(|a| a.ifindex == asker.1 && a.address.is_ipv4())?.address;
+        let (to, iif) = (address, index);
+        let query = InputQuery { netns, to, from, iif, mark: 0, flow: None };
+        match self.facts.take(self.facts.world.input_route(&query))? {
+            InputFound::SourceRefused => Some(false),
+            // To the same device only `proxy_arp_pvlan` answers.
+            InputFound::Routed(found) if found.oif == Some(index) => None,
+            InputFound::Routed(found) => Some(found.kind == RouteKind::Unicast),
+        }
     }
 
     /// The devices with which a link ends elsewhere; `None` when not all of it can be seen.
@@ -199,14 +229,36 @@ impl Walk<'_, '_> {
             let of_end =
                 |a: &&crate::model::Address| a.ifindex == end.index && a.address.is_ipv6() == ipv6;
             // Without an address of its own a program may answer in the kernel's place, as
-            // gVisor's does. A bridge needs none.
-            if addresses.iter().any(|a| of_end(&a)) || end.kind == LinkKind::Bridge {
+            // gVisor's does. A bridge needs none, nor who is set to answer for others.
+            let proxies = || {
+                let set = settings(self.facts, end.netns).and_then(|set| set.proxy_arp);
+                !ipv6 && set.is_some_and(|names| names.contains(&end.name))
+            };
+            if addresses.iter().any(|a| of_end(&a)) || end.kind == LinkKind::Bridge || proxies() {
                 ends.push((end.netns, end.index));
             } else {
                 return None;
             }
         }
         Some(ends)
+    }
+
+    /// The other end of a device pair, as far as it is seen and no port of a bridge: what leaves
+    /// by the one comes in by the other, to whomever it is addressed.
+    pub(super) fn other_end(&self, device: Device) -> Option<Device> {
+        let link = self.all_links()?;
+        let (one, peer) = (link.of(device)?, link.peer(link.of(device)?)?);
+        (one.master.is_none() && peer.master.is_none()).then_some((peer.netns, peer.index))
+    }
+
+    /// Whether a program is attached to a device or to the other end of its pair: it may deliver
+    /// packets wherever it likes.
+    pub(super) fn has_program(&self, device: Device) -> bool {
+        [Some(device), self.other_end(device)].into_iter().flatten().any(|(netns, index)| {
+            let attached = self.facts.world.attached(&[netns]);
+            let is_on_it = |one: &crate::model::Attached| one.ifindex == Some(index);
+            is_unread(&attached.gaps) || attached.value.iter().any(is_on_it)
+        })
     }
 
     /// Whether nothing is attached to a device, and no other one stands on it: a program, a

@@ -364,8 +364,8 @@ impl Walk<'_, '_> {
             return vec![way.stop_with(StopKind::LoopbackOnWire, why, Some(fix), end)];
         }
         let mut ended = Vec::new();
-        let iif = packet.iif.clone();
-        let stays = || self.not_forwarding(netns, to.address.is_ipv6(), iif.as_ref()).is_some();
+        let iif = packet.iif.as_ref().map(|nic| nic.name.to_string());
+        let stays = || self.not_forwarding(netns, to.address.is_ipv6(), iif.as_deref()).is_some();
         let ways = if !output && (route.kind == RouteKind::Local || !stays()) {
             self.admit(way, &packet, route, &mut ended)
         } else {
@@ -389,9 +389,10 @@ impl Walk<'_, '_> {
         (output, route): (bool, RouteFound),
     ) -> Vec<Arrival> {
         let netns = packet.netns;
-        let iif = packet.iif.clone();
+        let iif = packet.iif.as_ref().map(|nic| nic.name.to_string());
         let mut ended = Vec::new();
         packet.oif = route.oif.map(|index| self.nic(netns, index));
+        let source = packet.source;
         let going = vec![(way, packet)];
         if route.kind == RouteKind::Local {
             let going = if output {
@@ -403,7 +404,8 @@ impl Walk<'_, '_> {
                 };
                 going.into_iter().map(clear).collect()
             };
-            for (way, packet) in stage::pass(self.facts, Hook::Input, going, &mut ended) {
+            for (way, mut packet) in stage::pass(self.facts, Hook::Input, going, &mut ended) {
+                packet.source = source;
                 let served = self.virtual_server(&way, &packet);
                 ended.extend(served.unwrap_or_else(|| self.deliver(way, packet)));
             }
@@ -412,7 +414,7 @@ impl Walk<'_, '_> {
         let going = if output {
             going
         } else {
-            if let Some((why, fix)) = self.not_forwarding(netns, to.address.is_ipv6(), iif.as_ref())
+            if let Some((why, fix)) = self.not_forwarding(netns, to.address.is_ipv6(), iif.as_deref())
             {
                 let refuse = |(way, _): Going| {
                     let end = End::default();
@@ -430,7 +432,8 @@ impl Walk<'_, '_> {
         ended
     }
 
-    /// Over the loopback device and in again, without a second NAT.
+    /// Over the loopback device and in again, without a second NAT. Behind it rules see the source
+    /// that those before it gave.
     pub(super) fn looped(&self, going: Vec<Going>, ended: &mut Vec<Arrival>) -> Vec<Going> {
         let out = stage::pass(self.facts, Hook::Postrouting, going, ended);
         let out = stage::pass(self.facts, Hook::Egress, out, ended);
@@ -438,6 +441,7 @@ impl Walk<'_, '_> {
             packet.iif = packet.oif.take();
             if let Some(nic) = &packet.iif {
                 self.loops(&mut way, packet.netns, nic);
+                packet.source = self.seen_behind_loopback(&packet, nic.index);
             }
             (way, packet)
         };
@@ -446,20 +450,61 @@ impl Walk<'_, '_> {
         stage::pass(self.facts, Hook::Prerouting, back, ended)
     }
 
+    /// The source of what was sent over loopback, as it comes in: masquerading takes an address of
+    /// that device which others may know, else that of some other device (`inet_select_addr()` of
+    /// `net/ipv4/devinet.c`; for IPv6 the destination itself, which is the namespace's own).
+    fn seen_behind_loopback(&self, packet: &Packet, loopback: u32) -> Sender {
+        match packet.seen_as {
+            Some(SeenAs::Address(address)) => Sender::Address(address),
+            Some(SeenAs::Masqueraded) if packet.destination.is_ipv6() => {
+                Sender::Address(packet.destination)
+            }
+            Some(SeenAs::Masqueraded) => {
+                let all = self.facts.addresses_of(packet.netns);
+                let is_one = |a: &&crate::model::Address| {
+                    a.address.is_ipv4() && !a.address.is_loopback() && !is_link_local4(a.address)
+                };
+                let of = |device: u32| all.iter().filter(is_one).find(move |a| a.ifindex == device);
+                let mut devices: Vec<u32> = all.iter().filter(is_one).map(|a| a.ifindex).collect();
+                devices.sort_unstable();
+                devices.dedup();
+                let of_other = match devices.as_slice() {
+                    [one] => of(*one),
+                    // Which device the kernel has first is not told.
+                    _ => None,
+                };
+                let found = of(loopback).or(of_other);
+                found.map_or(Sender::Elsewhere, |a| Sender::Address(a.address))
+            }
+            Some(SeenAs::Itself) | None => packet.source,
+        }
+    }
+
     /// Whether the kernel refuses to forward.
     pub(super) fn not_forwarding(
         &self,
         netns: NetnsId,
         ipv6: bool,
-        iif: Option<&Nic>,
+        iif: Option<&str>,
     ) -> Option<(String, Option<Advice>)> {
-        let forced = || {
-            let on = settings(self.facts, netns)?.force_forward6?;
-            Some(on.iter().any(|name| iif.is_some_and(|iif| *name == *iif.name)))
+        let named = |names: Vec<String>| names.iter().any(|name| Some(&**name) == iif);
+        let all = forwards(self.facts, netns, ipv6);
+        let settings = settings(self.facts, netns);
+        let (off, name) = if ipv6 {
+            let forced = settings.and_then(|set| set.force_forward6).is_some_and(named);
+            let off = all == Some(false) && !forced;
+            (off, "net.ipv6.conf.all.forwarding".to_owned())
+        } else {
+            // The device that it came in by decides (`IN_DEV_FORWARD()`).
+            let refuses = settings.and_then(|set| set.unforwarding4).filter(|_| iif.is_some());
+            let off = refuses.map_or(all == Some(false), named);
+            let name = match iif {
+                // With slashes, for a name may have points in it.
+                Some(device) if all == Some(true) => format!("net/ipv4/conf/{device}/forwarding"),
+                _ => "net.ipv4.ip_forward".to_owned(),
+            };
+            (off, name)
         };
-        let off = forwards(self.facts, netns, ipv6) == Some(false)
-            && !(ipv6 && forced().unwrap_or_default());
-        let name = if ipv6 { "net.ipv6.conf.all.forwarding" } else { "net.ipv4.ip_forward" };
         let is_own = netns == self.facts.host.own_netns;
         off.then(|| match is_own {
             true => {
@@ -552,6 +597,11 @@ fn source_of(packet: &Packet) -> Option<IpAddr> {
         Sender::Address(source) => Some(source),
         Sender::Elsewhere => None,
     }
+}
+
+/// 169.254.0.0/16, which is of the scope of a link.
+fn is_link_local4(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V4(a) if a.is_link_local())
 }
 
 /// Why a route leads nowhere.

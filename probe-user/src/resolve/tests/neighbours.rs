@@ -9,6 +9,7 @@ fn settings(netns: NetnsId) -> NetSettings {
     NetSettings {
         netns,
         forward4: Some(true),
+        unforwarding4: None,
         forward6: Some(true),
         route_localnet_all: Some(false),
         route_localnet: Vec::new(),

@@ -28,6 +28,7 @@ fn host(mode: u8) -> TestNode {
     node.settings.push(NetSettings {
         netns: HOST,
         forward4: Some(true),
+        unforwarding4: None,
         forward6: Some(true),
         route_localnet_all: Some(false),
         route_localnet: Vec::new(),

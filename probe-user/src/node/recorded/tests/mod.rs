@@ -290,6 +290,7 @@ pub(super) fn recording() -> Recording {
             read: Read::whole(vec![NetSettings {
                 netns: NODE,
                 forward4: Some(true),
+                unforwarding4: None,
                 forward6: Some(false),
                 route_localnet_all: Some(false),
                 route_localnet: vec!["zq7wan".to_owned()],
