@@ -60,15 +60,16 @@ pub(super) fn value(source: &dyn Source, packet: &Packet, tracked: Tracked, fiel
             let mark = if *mark { packet.mark } else { 0 };
             let back = goes_back(source, packet, *iif, mark);
             match (back, &packet.iif) {
-                (Some(is), _) if *present => Bits::whole(&[u8::from(is)]),
+                // A register of its own (`nft_reg_store8`).
+                (Some(is), _) if *present => Bits::whole(&[u8::from(is), 0, 0, 0]),
                 (Some(true), Some(nic)) if *iif && *result == FibResult::Oif => {
                     Bits::whole(&nic.index.to_ne_bytes())
                 }
                 (Some(false), _) if *result == FibResult::Oif => Bits::whole(&[0; 4]),
-                _ => Bits::unknown(if *present { 1 } else { 4 }, Missing::Detail(BACK)),
+                _ => Bits::unknown(4, Missing::Detail(BACK)),
             }
         }
-        Field::Fib { present: true, .. } => Bits::unknown(1, Missing::Detail(BACK)),
+        Field::Fib { present: true, .. } => Bits::unknown(4, Missing::Detail(BACK)),
         Field::Fib { result, saddr, iif, oif, .. } => {
             fib(source, packet, *result, *saddr, *iif || *oif)
         }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, Result};
-use lab::{Backend, Netns, Test};
+use lab::{Backend, Netns, Proc, Test};
 
 use super::random::Random;
 use super::{PORT, TRANSLATED, rules};
@@ -11,6 +11,8 @@ use crate::node::Node;
 
 /// A node, all who send, and everything that may be connected to.
 pub(super) struct Topology {
+    // Processes go before the lab that they are in.
+    proxies: Vec<Proc>,
     pub(super) node: Node,
     /// The host is the first, another machine the second.
     pub(super) senders: Vec<Netns>,
@@ -35,12 +37,21 @@ impl Topology {
         let senders = vec![node.host().clone(), node.outside.clone()];
         let has_ipv6 = random.one_in(3);
         let targets = Vec::new();
-        let mut it = Self { node, senders, addresses, targets, has_ipv6, made: String::new() };
+        let mut it = Self {
+            proxies: Vec::new(),
+            node,
+            senders,
+            addresses,
+            targets,
+            has_ipv6,
+            made: String::new(),
+        };
         it.say(&format!("the other machine is on a wire: {is_wired}"));
         it.pods(random)?;
         it.second_bridge(random)?;
         it.pair(random)?;
         it.second_card(random)?;
+        it.nested(random)?;
         it.more_addresses(random)?;
         it.switches(random)?;
         it.ports_of_the_bridge(random)?;
@@ -48,6 +59,7 @@ impl Topology {
         it.policies(random)?;
         it.listeners(random)?;
         it.filters(random)?;
+        it.proxy(random)?;
         Ok(it)
     }
 
@@ -217,6 +229,73 @@ impl Topology {
             self.targets.push(format!("{net}.{}", n + 10).parse()?);
             self.senders.push(pod);
         }
+        Ok(())
+    }
+
+    /// Containers of a container, as those of a kind node: published by its rules, or known to the
+    /// host by a route.
+    fn nested(&mut self, random: &mut Random) -> Test {
+        if !random.one_in(4) {
+            return Ok(());
+        }
+        let (host, pod, net) = (self.node.host().clone(), self.senders[2].clone(), self.net(90));
+        let inner = self.node.lab.netns("inner")?;
+        self.ip(&pod, "link add in0 type bridge")?;
+        self.ip(&pod, &format!("address add {net}.1/24 dev in0"))?;
+        self.ip(&pod, "link set in0 up")?;
+        self.ip(&pod, &format!("link add p0 type veth peer name eth0 netns {}", inner.name))?;
+        self.ip(&pod, "link set p0 master in0 up")?;
+        self.ip(&inner, &format!("address add {net}.2/24 dev eth0"))?;
+        self.ip(&inner, "link set eth0 up")?;
+        self.ip(&inner, &format!("route add default via {net}.1"))?;
+        self.sysctl(&pod, "ipv4/ip_forward", random.pick(&["1", "1", "1", "0"]))?;
+        self.senders.push(inner);
+        self.knows(&format!("{net}.1"))?;
+        self.knows(&format!("{net}.2"))?;
+        if random.one_in(2) {
+            let gateway = self.targets[0];
+            self.ip(&host, &format!("route add {net}.0/24 via {gateway}"))?;
+            self.targets.push(format!("{net}.2").parse()?);
+        }
+        let masquerade = match random.below(3) {
+            0 => String::new(),
+            1 => "oifname eth0 masquerade".to_owned(),
+            _ => format!("ip saddr {net}.0/24 ip daddr != {net}.0/24 masquerade"),
+        };
+        let published = match random.one_in(3) {
+            true => String::new(),
+            false => format!("tcp dport {TRANSLATED} dnat to {net}.2:{PORT}"),
+        };
+        let text = format!(
+            "table ip inner {{\n\
+             chain pre {{\ntype nat hook prerouting priority -100;\n{published}\n}}\n\
+             chain post {{\ntype nat hook postrouting priority 100;\n{masquerade}\n}}\n}}\n"
+        );
+        self.say(&format!("{}:\n{text}", pod.name));
+        self.node.lab.nft(&pod, &text)
+    }
+
+    /// A docker-proxy of the host.
+    fn proxy(&mut self, random: &mut Random) -> Test {
+        if !random.one_in(6) || !lab::has("docker-proxy") {
+            return Ok(());
+        }
+        let host = self.node.host().clone();
+        let count = self.targets.len() as u64;
+        let target = self.targets[usize::try_from(random.below(count))?];
+        let at = random.pick(&["0.0.0.0", "0.0.0.0", "127.0.0.1"]);
+        let argv = format!(
+            "docker-proxy -proto tcp -host-ip {at} -host-port {TRANSLATED} \
+             -container-ip {target} -container-port {PORT}"
+        );
+        self.say(&argv);
+        // Where it can't listen another one does.
+        if let Ok(proxy) =
+            self.node.lab.spawn(&host, &["sh", "-c", &format!("exec 3>/dev/null {argv}")])
+        {
+            self.proxies.push(proxy);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(150));
         Ok(())
     }
 

@@ -91,9 +91,8 @@ fn questions(topology: &Topology) -> Vec<SocketAddr> {
 fn settle(topology: &Topology) -> Test {
     for netns in &topology.senders {
         let list = ["-n", &netns.name, "-6", "address", "show", "tentative"];
-        let is_settled = || -> Result<bool> {
-            Ok(Command::new("ip").args(list).output()?.stdout.is_empty())
-        };
+        let is_settled =
+            || -> Result<bool> { Ok(Command::new("ip").args(list).output()?.stdout.is_empty()) };
         let begin = Instant::now();
         while !is_settled()? {
             ensure!(begin.elapsed() < Duration::from_secs(20), "{}: IPv6 is tentative", netns.name);
@@ -104,7 +103,12 @@ fn settle(topology: &Topology) -> Test {
 }
 
 /// Whether what is said of one sender is what happens to its connections.
-fn check(topology: &Topology, sender: &Netns, ask_first: bool, count: &Mutex<Count>) -> Result<String> {
+fn check(
+    topology: &Topology,
+    sender: &Netns,
+    ask_first: bool,
+    count: &Mutex<Count>,
+) -> Result<String> {
     let questions = questions(topology);
     let from = format!("netns:{}", sender.inode);
     let targets: Vec<String> = questions.iter().map(|to| format!("{to}/tcp")).collect();
@@ -135,7 +139,14 @@ fn check(topology: &Topology, sender: &Netns, ask_first: bool, count: &Mutex<Cou
             count.open += usize::from(verdict == "found");
             if verdict == "unknown" {
                 count.unknown += 1;
-                *count.because.entry(format!("{}: {}", sender.name.rsplit('-').next().unwrap_or_default(), because(topology, answer))).or_default() += 1;
+                *count
+                    .because
+                    .entry(format!(
+                        "{}: {}",
+                        sender.name.rsplit('-').next().unwrap_or_default(),
+                        because(topology, answer)
+                    ))
+                    .or_default() += 1;
             }
         }
         let wrong = match (verdict, name) {
@@ -165,7 +176,10 @@ fn because(topology: &Topology, answer: &Value) -> String {
     let gaps: Vec<&str> = gaps.filter_map(|gap| gap["what"].as_str()).collect();
     let why = answer["reachable"][0]["why"].as_str().unwrap_or_default();
     let number = format!("10.{}.", topology.node.number());
-    format!("{codes:?} {} {gaps:?}", why.replace(&number, "10.N.").replace(topology.node.lab.name(), "wp"))
+    format!(
+        "{codes:?} {} {gaps:?}",
+        why.replace(&number, "10.N.").replace(topology.node.lab.name(), "wp")
+    )
 }
 
 /// The processes that an answer names.
@@ -252,9 +266,13 @@ fn nodes_made_at_random_are_what_the_tool_says_of_them() -> Test {
                     if seed >= first + nodes {
                         break;
                     }
-                    let found = wrong_of(seed, &count)
-                        .unwrap_or_else(|error| format!("WHEREIS_PORT_TOPOLOGY={seed}: {error:#}\n"));
-                    problems.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push_str(&found);
+                    let found = wrong_of(seed, &count).unwrap_or_else(|error| {
+                        format!("WHEREIS_PORT_TOPOLOGY={seed}: {error:#}\n")
+                    });
+                    problems
+                        .lock()
+                        .unwrap_or_else(std::sync::PoisonError::into_inner)
+                        .push_str(&found);
                 }
             });
         }

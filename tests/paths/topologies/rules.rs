@@ -78,7 +78,8 @@ pub(super) fn nft(random: &mut Random, it: &Topology) -> String {
             true => "policy drop; ",
             false => "",
         };
-        text += &format!("chain {hook} {{\ntype filter hook {hook} priority 0; {policy}\n{lines}}}\n");
+        text +=
+            &format!("chain {hook} {{\ntype filter hook {hook} priority 0; {policy}\n{lines}}}\n");
     }
     if random.one_in(6) {
         let mark = random.pick(&["meta mark set 0x7", "meta mark set 0x10", "notrack"]);
@@ -120,7 +121,8 @@ pub(super) fn nft(random: &mut Random, it: &Topology) -> String {
             2 => "ct status dnat masquerade\n".to_owned(),
             _ => format!("ip saddr {}.0/24 snat to {}\n", it.net(random.below(4)), it.node.ip()),
         };
-        text += &format!("chain postrouting {{\ntype nat hook postrouting priority 100;\n{line}}}\n");
+        text +=
+            &format!("chain postrouting {{\ntype nat hook postrouting priority 100;\n{line}}}\n");
     }
     text + "}\n"
 }
@@ -161,14 +163,10 @@ fn line(random: &mut Random, it: &Topology, chain: &str) -> String {
         "-p tcp ! --dport 7400",
         "-p tcp --syn --dport 7401",
     ]);
-    let verdict = random.pick(&[
-        "ACCEPT",
-        "DROP",
-        "REJECT",
-        "REJECT --reject-with tcp-reset",
-        "RETURN",
-    ]);
-    let target = if verdict.contains("tcp-reset") && !ports.contains("-p tcp") { "DROP" } else { verdict };
+    let verdict =
+        random.pick(&["ACCEPT", "DROP", "REJECT", "REJECT --reject-with tcp-reset", "RETURN"]);
+    let target =
+        if verdict.contains("tcp-reset") && !ports.contains("-p tcp") { "DROP" } else { verdict };
     format!("-A {chain} {first} {ports} -j {target}\n")
 }
 
@@ -190,7 +188,8 @@ pub(super) fn iptables(random: &mut Random, it: &Topology) -> String {
             }
         }
     }
-    text += "COMMIT\n*nat\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n";
+    text +=
+        "COMMIT\n*nat\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n";
     for chain in ["PREROUTING", "OUTPUT"] {
         if !random.one_in(2) {
             continue;

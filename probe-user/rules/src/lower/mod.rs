@@ -472,7 +472,6 @@ impl Field {
                 _ => 4,
             },
             Self::Fib { result: FibResult::Oifname, present: false, .. } => 16,
-            Self::Fib { present: true, .. } => 1,
             Self::Fib { .. } => 4,
         }
     }

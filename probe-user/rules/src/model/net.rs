@@ -207,6 +207,9 @@ pub struct RouteOf {
     /// The port that it goes to, likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dport: Option<u16>,
+    /// The interface that its socket is bound to (`SO_BINDTODEVICE`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oif: Option<u32>,
 }
 
 impl RouteQuery {

@@ -321,6 +321,35 @@ fn marks_are_set_a_bit_at_a_time_saved_and_restored() {
     assert!(all.starts_with("dropped with mark 0x4001 with ct mark 0x4001 ["), "{all}");
 }
 
+/// `nft` compares four bytes with what the kernel stores as one.
+#[test]
+fn whether_a_way_back_exists() {
+    let by = |iif, result, value: u32| {
+        let fib = Expr::Fib {
+            dreg: Reg(0),
+            result,
+            saddr: true,
+            iif,
+            oif: false,
+            mark: false,
+            present: true,
+        };
+        is(fib, CmpOp::Eq, &value.to_le_bytes())
+    };
+    let over = |nic| Packet { iif: Some(nic), ..packet() };
+    let lo = Nic { index: 1, name: "lo".into() };
+    for result in [FibResult::Oif, FibResult::Oifname] {
+        for nic in [lo.clone(), eth0()] {
+            assert!(holds(by(true, result, 1), over(nic.clone())), "exists by {}", nic.name);
+            assert!(!holds(by(true, result, 0), over(nic.clone())), "missing by {}", nic.name);
+        }
+    }
+    // A packet from this node's own address, from a wire.
+    let spoofed = Packet { source: Sender::Address(ip(HOST)), ..over(eth0()) };
+    assert!(holds(by(true, FibResult::Oif, 0), spoofed.clone()));
+    assert!(!holds(by(true, FibResult::Oif, 1), spoofed));
+}
+
 #[test]
 fn whether_an_address_is_local() {
     let fib = |saddr, iif| Expr::Fib {

@@ -14,8 +14,9 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader, NetlinkSerializable};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{
-    AfSpecInet, AfSpecUnspec, InetDevConf, InfoBareUdp, InfoBridgePort, InfoData, InfoGeneve, InfoKind, InfoPortData, InfoVxlan,
-    LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    AfSpecInet, AfSpecUnspec, InetDevConf, InfoBareUdp, InfoBridgePort, InfoData, InfoGeneve,
+    InfoKind, InfoPortData, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
+    LinkLayerType, LinkMessage,
 };
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState as Nud,
@@ -257,6 +258,9 @@ impl Rtnl {
         }
         if let Some(uid) = query.of.uid {
             message.attributes.push(RouteAttribute::Uid(uid));
+        }
+        if let Some(oif) = query.of.oif {
+            message.attributes.push(RouteAttribute::Oif(oif));
         }
         if let Some(proto) = query.of.proto {
             let flow = PacketFlow { proto, sport: query.of.sport, dport: query.of.dport };

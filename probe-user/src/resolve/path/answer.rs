@@ -284,7 +284,9 @@ impl Walk<'_, '_> {
             answered.back.push(way);
             return Vec::new();
         }
-        let found = self.route_out(&packet, Some(first.destination));
+        let out =
+            |packet: &Packet| self.route_out_by(packet, Some(first.destination), socket.ifindex);
+        let found = out(&packet);
         let Some(found) = found.filter(|found| self.is_known(netns, found, to)) else {
             answered.back.push(way);
             return Vec::new();
@@ -303,7 +305,7 @@ impl Walk<'_, '_> {
         for (way, mut packet) in going {
             let mut route = found.clone();
             let rerouted = packet.mark != mark && self.marks_reroute(netns);
-            let again = || self.route_out(&packet, Some(first.destination));
+            let again = || out(&packet);
             if let Some(again) = rerouted.then(again).flatten() {
                 if let Some(why) = self.no_way(&again, &packet, Some(first.destination)) {
                     ended.push(nowhere(way, &why));

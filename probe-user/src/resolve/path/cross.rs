@@ -116,9 +116,15 @@ fn leave_admitted(
             Neighbours::Unknown { unanswered: is } => unanswered = is.then_some(next),
         }
     }
-    // Where not all of a link is seen, whoever has the address near by.
+    // Where not all of a link is seen, whoever there has the address. Programs and devices of
+    // other kinds deliver elsewhere, too.
     if places.is_empty() && (!leads_outside || is_bridge) {
-        places = having(next).collect();
+        let by_program = route.oif.is_some_and(|oif| walk.has_program((from, oif)));
+        let seen = route.oif.and_then(|oif| walk.seen_on_link((from, oif), next));
+        places = match seen.filter(|_| !by_program) {
+            Some(ends) => ends.into_iter().map(|(id, index)| (id, next, Some(index))).collect(),
+            None => having(next).collect(),
+        };
     }
     // A gateway that is nobody's address, as those of Azure and Cilium: a program delivers, or it
     // is known by its hardware address, and whoever is at the other end gets it.

@@ -201,8 +201,8 @@ pub(super) struct Memo {
     translated: leftover::Memo,
     neighbours: Known<(Device, IpAddr), neighbours::Neighbours>,
     /// By device and version of IP: IPv6.
-    link_ends: Known<(Device, bool), Option<Rc<[Device]>>>,
-    all_links: RefCell<Option<Option<Rc<neighbours::Links>>>>,
+    link_ends: Known<(Device, bool), Option<neighbours::Ends>>,
+    all_links: RefCell<Option<(Rc<neighbours::Links>, bool)>>,
     /// The rules of policy routing of a namespace and version of IP.
     pub(super) policies: Known<(NetnsId, bool), Rc<[crate::model::PolicyRule]>>,
 }

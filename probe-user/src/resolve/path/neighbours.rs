@@ -10,9 +10,7 @@ use std::rc::Rc;
 
 use super::in_the_way::is_unread;
 use super::{Device, Walk, settings};
-use crate::model::{
-    InputFound, InputQuery, Link, LinkKind, NeighbourState, NetnsId, RouteKind,
-};
+use crate::model::{InputFound, InputQuery, Link, LinkKind, NeighbourState, NetnsId, RouteKind};
 
 /// How many devices of one link are looked at.
 const DEVICES: usize = 4096;
@@ -33,6 +31,14 @@ pub(super) enum Neighbours {
         /// Whether the kernel has noted that.
         unanswered: bool,
     },
+}
+
+/// The devices with which a link ends elsewhere.
+#[derive(Debug, Clone)]
+pub(in crate::resolve) struct Ends {
+    seen: Rc<[Device]>,
+    /// Whether these are all.
+    whole: bool,
 }
 
 impl Walk<'_, '_> {
@@ -62,7 +68,9 @@ impl Walk<'_, '_> {
         let state = self.neighbour_state(device, address);
         let unknown = Neighbours::Unknown { unanswered: state == Some(NeighbourState::Unanswered) };
         let ipv6 = address.is_ipv6();
-        let Some(ends) = self.ends_of_link(device, ipv6) else { return unknown };
+        let Some(Ends { seen: ends, whole: true }) = self.ends_of_link(device, ipv6) else {
+            return unknown;
+        };
         // Whose address it is answers; with IPv6 only by the device that has it.
         let has = |end: &Device| {
             let all = self.facts.addresses_of(end.0);
@@ -155,19 +163,28 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// The devices with which a link ends elsewhere; `None` when not all of it can be seen.
-    fn ends_of_link(&self, start: Device, ipv6: bool) -> Option<Rc<[Device]>> {
+    /// Of a link that is not seen as a whole: those on it that have an address. `None` where it is
+    /// no bridge and no pair.
+    pub(super) fn seen_on_link(&self, device: Device, address: IpAddr) -> Option<Vec<Device>> {
+        let ends = self.ends_of_link(device, address.is_ipv6())?;
+        let has =
+            |end: &Device| self.facts.addresses_of(end.0).iter().any(|a| a.address == address);
+        Some(ends.seen.iter().copied().filter(has).collect())
+    }
+
+    /// The devices with which a link ends elsewhere; `None` of what is no bridge and no pair.
+    fn ends_of_link(&self, start: Device, ipv6: bool) -> Option<Ends> {
         let memo = &self.facts.memo.link_ends;
         if let Some(known) = memo.borrow().get(&(start, ipv6)) {
             return known.clone();
         }
-        let found = self.find_ends(start, ipv6).map(Rc::from);
+        let found = self.find_ends(start, ipv6);
         memo.borrow_mut().insert((start, ipv6), found.clone());
         found
     }
 
-    /// Every link there is; `None` when not all can be read.
-    fn all_links(&self) -> Option<Rc<Links>> {
+    /// Every link that can be read, and whether these are all.
+    fn all_links(&self) -> (Rc<Links>, bool) {
         let memo = &self.facts.memo.all_links;
         if let Some(known) = &*memo.borrow() {
             return known.clone();
@@ -175,23 +192,25 @@ impl Walk<'_, '_> {
         // Namespaces that can't be read may be joined to any.
         let all = self.facts.world.links(&self.facts.all_netns());
         let unread = is_unread(&all.gaps);
-        let links = Rc::new(Links::new(self.facts.take(all)));
-        let known = (!unread).then_some(links);
+        let known = (Rc::new(Links::new(self.facts.take(all))), !unread);
         *memo.borrow_mut() = Some(known.clone());
         known
     }
 
-    fn find_ends(&self, start: Device, ipv6: bool) -> Option<Vec<Device>> {
+    fn find_ends(&self, start: Device, ipv6: bool) -> Option<Ends> {
         let own = self.facts.links_of(start.0);
         let first = own.iter().find(|l| l.index == start.1)?;
         if !matches!(first.kind, LinkKind::Bridge | LinkKind::Veth) {
             return None;
         }
-        let link = self.all_links()?;
+        let (link, mut whole) = self.all_links();
         let mut ends = Vec::new();
         let mut seen: HashSet<Device> = HashSet::from([start]);
         let mut ports: Vec<&Link> = match first.kind {
-            LinkKind::Bridge => self.plain(&link, first).then(|| link.ports(first))?,
+            LinkKind::Bridge => {
+                whole = whole && self.plain(&link, first);
+                link.ports(first)
+            }
             LinkKind::Veth if first.master.is_none() => vec![first],
             _ => return None,
         };
@@ -200,23 +219,28 @@ impl Walk<'_, '_> {
             if !port.up {
                 continue;
             }
-            if seen.len() > DEVICES || !self.plain(&link, port) {
-                return None;
+            if seen.len() > DEVICES {
+                whole = false;
+                break;
             }
-            let peer = link.peer(port)?;
+            whole = whole && self.plain(&link, port);
+            let Some(peer) = link.peer(port) else {
+                whole = false;
+                continue;
+            };
             if !peer.up {
                 continue;
             }
-            if !self.plain(&link, peer) {
-                return None;
-            }
+            whole = whole && self.plain(&link, peer);
             let end = match peer.master {
                 None => peer,
                 Some(master) => {
-                    let bridge = link.of((peer.netns, master))?;
-                    if bridge.kind != LinkKind::Bridge || !self.plain(&link, bridge) {
-                        return None;
-                    }
+                    let bridge = link.of((peer.netns, master));
+                    let Some(bridge) = bridge.filter(|one| one.kind == LinkKind::Bridge) else {
+                        whole = false;
+                        continue;
+                    };
+                    whole = whole && self.plain(&link, bridge);
                     if !bridge.up || !seen.insert((bridge.netns, bridge.index)) {
                         continue;
                     }
@@ -237,16 +261,16 @@ impl Walk<'_, '_> {
             if addresses.iter().any(|a| of_end(&a)) || end.kind == LinkKind::Bridge || proxies() {
                 ends.push((end.netns, end.index));
             } else {
-                return None;
+                whole = false;
             }
         }
-        Some(ends)
+        Some(Ends { seen: ends.into(), whole })
     }
 
     /// The other end of a device pair, as far as it is seen and no port of a bridge: what leaves
     /// by the one comes in by the other, to whomever it is addressed.
     pub(super) fn other_end(&self, device: Device) -> Option<Device> {
-        let link = self.all_links()?;
+        let (link, _) = self.all_links();
         let (one, peer) = (link.of(device)?, link.peer(link.of(device)?)?);
         (one.master.is_none() && peer.master.is_none()).then_some((peer.netns, peer.index))
     }

@@ -116,12 +116,24 @@ impl Walk<'_, '_> {
 
     /// The route of a packet that this namespace sends, from an address where one is chosen.
     pub(super) fn route_out(&self, packet: &Packet, from: Option<IpAddr>) -> Option<RouteFound> {
+        self.route_out_by(packet, from, None)
+    }
+
+    /// The same of a socket that is bound to a device: where no route leads by that, IPv4 takes
+    /// everybody to be on its link (`ip_route_output_key_hash_rcu`).
+    pub(super) fn route_out_by(
+        &self,
+        packet: &Packet,
+        from: Option<IpAddr>,
+        oif: Option<u32>,
+    ) -> Option<RouteFound> {
         let of = RouteOf {
             from,
             uid: packet.uid,
             proto: Some(packet.proto),
             sport: packet.sport,
             dport: Some(packet.dport),
+            oif,
         };
         let (netns, to, mark) = (packet.netns, packet.destination, packet.mark);
         route::decide(self.facts, &RouteQuery { netns, to, mark, of })
@@ -414,7 +426,8 @@ impl Walk<'_, '_> {
         let going = if output {
             going
         } else {
-            if let Some((why, fix)) = self.not_forwarding(netns, to.address.is_ipv6(), iif.as_deref())
+            if let Some((why, fix)) =
+                self.not_forwarding(netns, to.address.is_ipv6(), iif.as_deref())
             {
                 let refuse = |(way, _): Going| {
                     let end = End::default();
