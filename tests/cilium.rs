@@ -3,9 +3,7 @@
 //! The maps are made as Cilium's agent makes them. Its programs are not there, so nothing
 //! is connected here: what is compared is what the tool says.
 
-#[path = "cilium/real.rs"]
 mod real;
-#[path = "cilium/scale.rs"]
 mod scale;
 
 use std::net::Ipv4Addr;

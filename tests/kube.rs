@@ -1,7 +1,6 @@
 //! Answers on a node of a real Kubernetes: API server, etcd, endpoint controllers and
 //! kube-proxy 1.20.2, as scenario A had it.
 
-#[path = "kube/by_name.rs"]
 mod by_name;
 
 use anyhow::{Context as _, ensure};

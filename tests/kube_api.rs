@@ -1,16 +1,10 @@
 //! Kubernetes APIs that misbehave, and what is said then.
 
-#[path = "kube_api/access.rs"]
 mod access;
-#[path = "kube_api/config.rs"]
 mod config;
-#[path = "kube_api/lists.rs"]
 mod lists;
-#[path = "kube_api/reach.rs"]
 mod reach;
-#[path = "kube_api/tls.rs"]
 mod tls;
-#[path = "kube_api/watch.rs"]
 mod watch;
 
 use std::path::Path;

@@ -1,14 +1,9 @@
 //! The programs in the kernel: pinned iterators, and events as they happen.
 
-#[path = "probe/answers.rs"]
 mod answers;
-#[path = "probe/events.rs"]
 mod events;
-#[path = "probe/nat.rs"]
 mod nat;
-#[path = "probe/pins.rs"]
 mod pins;
-#[path = "probe/weather.rs"]
 mod weather;
 
 use anyhow::{Result, ensure};

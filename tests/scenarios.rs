@@ -2,20 +2,14 @@
 //! `data/golden`, and here what must be true of each whatever the words. `book` has the
 //! examples of the README and the book.
 //!
-//! `UPDATE_GOLDEN=1 cargo test -p e2e --test scenarios` writes the answers anew.
+//! `UPDATE_GOLDEN=1 cargo test -p e2e scenarios::` writes the answers anew.
 //! Read the difference as the person on call would.
 
-#[path = "scenarios/book.rs"]
 mod book;
-#[path = "scenarios/k3s.rs"]
 mod k3s;
-#[path = "scenarios/k3s_api.rs"]
 mod k3s_api;
-#[path = "scenarios/kernel.rs"]
 mod kernel;
-#[path = "scenarios/kind.rs"]
 mod kind;
-#[path = "scenarios/kind_api.rs"]
 mod kind_api;
 
 use std::collections::BTreeSet;

@@ -1,6 +1,6 @@
 //! Screens of recorded nodes, after keys, word for word in `data/screens`.
 //!
-//! `UPDATE_GOLDEN=1 cargo test -p e2e --test screens` (or `cargo xtask screens`) writes
+//! `UPDATE_GOLDEN=1 cargo test -p e2e screens::` (or `cargo xtask screens`) writes
 //! them anew. Look at the difference as at a screen.
 
 use std::collections::BTreeSet;

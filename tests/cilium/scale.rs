@@ -1,7 +1,7 @@
 //! A large node: 500 pods, 5,000 Services with 4 backends each, 500 policy maps. What questions
 //! cost there is printed, and depends on the machine: nothing is asserted of it.
 //!
-//! `cargo test -p e2e --test cilium -- --ignored scale --nocapture`
+//! `cargo test -p e2e cilium::scale -- --ignored --nocapture`
 
 use std::net::Ipv4Addr;
 use std::time::Instant;

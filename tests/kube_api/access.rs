@@ -10,7 +10,7 @@ use lab::Test;
 use lab::apiserver::{ClientCertificate, kubeconfig, write};
 use serde_json::{Value, json};
 
-use crate::{ask, gap_says, knows_shop, lab_with_shop, says};
+use crate::kube_api::{ask, gap_says, knows_shop, lab_with_shop, says};
 
 #[test]
 fn an_api_is_asked_and_said_to_be() -> Test {

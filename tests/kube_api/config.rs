@@ -4,7 +4,7 @@ use anyhow::{Context as _, ensure};
 use lab::Test;
 use lab::apiserver::write;
 
-use crate::{ask, findings, knows_shop, lab_with_shop, says};
+use crate::kube_api::{ask, findings, knows_shop, lab_with_shop, says};
 
 #[test]
 fn a_kubeconfig_that_was_named_has_to_be_there() -> Test {
@@ -53,7 +53,8 @@ fn two_kubeconfigs_with_one_name() -> Test {
     lab::root_or_skip!();
     let (lab, first, port) = lab_with_shop()?;
     let second_port = lab::unused_port()?;
-    let second = lab::apiserver::ApiServer::start(Some(lab.host()), &crate::shop(second_port))?;
+    let second =
+        lab::apiserver::ApiServer::start(Some(lab.host()), &crate::kube_api::shop(second_port))?;
     let one = write(lab.dir(), "one", &first.kubeconfig("default"))?;
     let two = write(lab.dir(), "two", &second.kubeconfig("default"))?;
     let list = format!("{}:{}", one.display(), two.display());

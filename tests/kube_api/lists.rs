@@ -6,7 +6,7 @@ use anyhow::ensure;
 use lab::apiserver::{ApiServer, Objects, Slices, Weather, node, service, slice};
 use lab::{Lab, Test};
 
-use crate::{ask, findings, gap_says, knows_shop, lab_with_shop};
+use crate::kube_api::{ask, findings, gap_says, knows_shop, lab_with_shop};
 
 /// More Services than fit one page; the one that is asked for is the last.
 fn crowd(port: u16) -> Objects {

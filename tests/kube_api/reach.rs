@@ -8,7 +8,7 @@ use lab::apiserver::{ApiServer, Certificate, Weather, kubeconfig, write};
 use lab::{Lab, Run, Test};
 use serde_json::json;
 
-use crate::{ask, gap_says, knows_shop, lab_with_shop, shop};
+use crate::kube_api::{ask, gap_says, knows_shop, lab_with_shop, shop};
 
 /// How long the server is silent: an answer that waited for it would come later than this.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -110,5 +110,5 @@ fn a_silent_api_leaves_time_for_the_others() -> Test {
     let tool = lab.tool().env("HOME", &home).env("KUBECONFIG", &list);
     let run = tool.args(&["--json", "--context", "default", &port.to_string()]).run()?;
     knows_shop(&run)?;
-    crate::says(&run, &["no answer in time", &silent.url()])
+    crate::kube_api::says(&run, &["no answer in time", &silent.url()])
 }

@@ -5,7 +5,7 @@ use lab::apiserver::{ApiServer, Certificate};
 use lab::{Lab, Run, Test};
 use serde_json::Value;
 
-use crate::shop;
+use crate::kube_api::shop;
 
 /// Asks for a port with `--tls`, and with other arguments.
 fn tls(lab: &Lab, port: u16, args: &[&str]) -> Result<Run> {

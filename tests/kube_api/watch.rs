@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use lab::apiserver::{ApiServer, Weather, service};
 use lab::{Lab, Terminal, Test};
 
-use crate::lab_with_shop;
+use crate::kube_api::lab_with_shop;
 
 /// The screen with the path of a port that has no row.
 fn screen<'a>(lab: &'a Lab, kubeconfig: &Path, port: u16) -> Result<Terminal<'a>> {

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use anyhow::{Context, Result, ensure};
 use lab::{Netns, Test};
 
-use crate::in_the_way::said;
-use crate::node::{Case, LOOPBACK, Node, case};
+use crate::paths::in_the_way::said;
+use crate::paths::node::{Case, LOOPBACK, Node, case};
 
 /// A host with a server, and a pod with another one, to which a second port of the host leads.
 struct Both {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use lab::{Backend, Netns, Test};
 use serde_json::{Value, json};
 
-use crate::node::{LOOPBACK, Node, case};
+use crate::paths::node::{LOOPBACK, Node, case};
 
 /// Where Debian keeps the plugins.
 const PLUGINS: &str = "/usr/lib/cni";

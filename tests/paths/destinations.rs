@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result, ensure};
 use lab::{Backend, Landing, Netns, Test};
 use serde_json::Value;
 
-use crate::in_the_way::said;
-use crate::node::{LOOPBACK, Node, case};
+use crate::paths::in_the_way::said;
+use crate::paths::node::{LOOPBACK, Node, case};
 
 /// What `--from` says of one connection: whether it gets through, and the whole answer.
 fn from(node: &Node, sender: &Netns, to: SocketAddr) -> Result<(Option<i32>, Value)> {

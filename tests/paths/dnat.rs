@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use lab::{Backend, Netns, Proc, Test};
 
-use crate::node::{Case, LOOPBACK, Node, case, with_each};
+use crate::paths::node::{Case, LOOPBACK, Node, case, with_each};
 
 /// What Docker writes for `-p PORT:TO`, on a bridge `br0`.
 fn docker_rules(port: u16, to: &str, network: &str, with_proxy: bool) -> String {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anyhow::{Result, ensure};
 use lab::{Container, Docker, Landing, Netns, Test};
 
-use crate::node::{Case, Check, LOOPBACK, Server, case, number};
+use crate::paths::node::{Case, Check, LOOPBACK, Server, case, number};
 
 /// A host with Docker, another machine beside it, and what runs in containers.
 struct Host {

@@ -6,7 +6,7 @@ use std::net::Ipv6Addr;
 use anyhow::{Result, ensure};
 use lab::{Backend, Test};
 
-use crate::node::{LOOPBACK, Node, case};
+use crate::paths::node::{LOOPBACK, Node, case};
 
 /// A node with a pod `web`, which stands for Docker's container, and a second one.
 fn node() -> Result<Node> {

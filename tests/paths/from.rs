@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use lab::{Landing, Run, Test};
 use serde_json::Value;
 
-use crate::node::Node;
+use crate::paths::node::Node;
 
 fn ask(node: &Node, args: &[&str]) -> Result<Run> {
     node.lab.tool().netns(node.host()).args(args).run()

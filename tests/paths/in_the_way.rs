@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use lab::{Attached, Landing, Netns, Place, Run, Test};
 use serde_json::Value;
 
-use crate::node::{Case, LOOPBACK, Node, case};
+use crate::paths::node::{Case, LOOPBACK, Node, case};
 
 /// What the tool says of reaching an address from a vantage.
 pub(crate) fn said(run: &Run, from: &str, to: SocketAddr) -> Result<Value> {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use lab::{Netns, Test};
 
-use crate::node::{LOOPBACK, Node, case};
+use crate::paths::node::{LOOPBACK, Node, case};
 
 /// Leaves the test, saying so, where there is no IPVS.
 macro_rules! ipvs_or_skip {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use lab::kube::{Endpoint, NftShape, Proxy, Service, Shape};
 use lab::{Backend, Test};
 
-use crate::node::{LOOPBACK, Node, case, with_each};
+use crate::paths::node::{LOOPBACK, Node, case, with_each};
 
 /// The ports of the services of [`cluster`].
 struct Ports {

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use lab::Test;
 use serde_json::Value;
 
-use crate::node::Node;
+use crate::paths::node::Node;
 
 fn findings(node: &Node, port: u16) -> Result<Vec<Value>> {
     let run = node.lab.whereis(&[&format!("{port}/tcp")])?;

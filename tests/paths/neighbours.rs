@@ -6,8 +6,8 @@ use anyhow::{Context, Result, ensure};
 use lab::{Netns, Run, Test};
 use serde_json::Value;
 
-use crate::in_the_way::said;
-use crate::node::{LOOPBACK, Node, case};
+use crate::paths::in_the_way::said;
+use crate::paths::node::{LOOPBACK, Node, case};
 
 /// A node with a pod, and a port that leads to an address on the bridge that nobody has.
 struct Gone {
@@ -164,7 +164,7 @@ fn a_docker_proxy_without_its_container_is_left_over() -> Test {
     node.add_pod()?;
     let port = lab::unused_port()?;
     let gone = Ipv4Addr::new(10, node.number(), 1, 200);
-    let proxy = crate::dnat::docker_proxy(&node, port, gone, 80)?;
+    let proxy = crate::paths::dnat::docker_proxy(&node, port, gone, 80)?;
     node.check(&port.to_string(), &[case("loopback", LOOPBACK, &["timeout"])])?;
     let run = node.lab.whereis(&[&port.to_string()])?;
     let entry = said(&run, "loopback", (IpAddr::from(LOOPBACK), port).into())?;

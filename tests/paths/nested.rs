@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use lab::kube::{Endpoint, Proxy, Service, Shape};
 use lab::{Backend, Lab, Netns, Test};
 
-use crate::node::{LOOPBACK, Node, case, with_each};
+use crate::paths::node::{LOOPBACK, Node, case, with_each};
 
 /// A pod of the node that is in the namespace `node`, joined to it by a pair.
 fn pod(lab: &Lab, node: &Netns, name: &str, near: Ipv4Addr, ip: Ipv4Addr) -> anyhow::Result<Netns> {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use lab::Test;
 
-use crate::node::{LOOPBACK, Node, case};
+use crate::paths::node::{LOOPBACK, Node, case};
 
 /// A node with a pod `web`, a port of the host, and the port of the pod.
 fn web() -> anyhow::Result<(Node, u16, u16)> {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use anyhow::{Context as _, ensure};
 use lab::{Backend, Landing, Test};
 
-use crate::node::{LOOPBACK, Node, case, with_each};
+use crate::paths::node::{LOOPBACK, Node, case, with_each};
 
 #[test]
 fn a_server_on_every_address_is_reached_from_everywhere() -> Test {

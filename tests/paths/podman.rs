@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use lab::{Landing, Test};
 use serde_json::json;
 
-use crate::node::{LOOPBACK, Node, Server, case};
+use crate::paths::node::{LOOPBACK, Node, Server, case};
 
 /// Starts a container and writes its first process into a file. What podman would
 /// leave in the machine's directories goes into a mount namespace of its own.

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use lab::{Landing, Netns, Test};
 use serde_json::json;
 
-use crate::node::{LOOPBACK, Node, Server, case};
+use crate::paths::node::{LOOPBACK, Node, Server, case};
 
 /// The user, whom nobody else is.
 const UID: u32 = 64_231;

@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use anyhow::{Result, ensure};
 use lab::{Landing, Netns, Run, Test};
 
-use crate::in_the_way::said;
-use crate::node::Node;
+use crate::paths::in_the_way::said;
+use crate::paths::node::Node;
 
 /// A namespace with a macvlan above a card of the host, its address, and a machine on that wire,
 /// which the tool is not to see.

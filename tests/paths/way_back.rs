@@ -6,8 +6,8 @@ use anyhow::{Context, Result, ensure};
 use lab::{Landing, Netns, Test};
 use serde_json::Value;
 
-use crate::in_the_way::said;
-use crate::node::{Node, case};
+use crate::paths::in_the_way::said;
+use crate::paths::node::{Node, case};
 
 /// A host with two network cards and a server: `eth0`, with the default route, and `eth1`.
 struct TwoCards {

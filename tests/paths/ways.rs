@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use lab::{Backend, Test};
 
-use crate::node::{LOOPBACK, Node, case, with_each};
+use crate::paths::node::{LOOPBACK, Node, case, with_each};
 
 #[test]
 fn what_is_for_an_address_of_the_loopback_device_comes_in_by_another() -> Test {
@@ -110,7 +110,7 @@ fn a_listener_at_an_address_that_only_a_local_route_takes() -> Test {
     let v6: std::net::IpAddr = v6.parse()?;
     node.check(&other, &[case("node", v6, &["web6"]), case("outside", v6, &["web6"])])?;
     let run = node.lab.whereis(&[&port])?;
-    let said = crate::in_the_way::said(&run, "outside", (address, port.parse()?).into())?;
+    let said = crate::paths::in_the_way::said(&run, "outside", (address, port.parse()?).into())?;
     anyhow::ensure!(said["code"] == "local_route", "{said}");
     // Without the route it is an address that nobody takes.
     node.host().ip(&["route", "del", "local", &format!("10.{n}.200.0/24"), "dev", "lo"])?;

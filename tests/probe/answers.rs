@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use lab::{Crowd, Lab, Mounts, Random, Run, Test, difference, listed};
 use serde_json::Value;
 
-use crate::{PINNED, pin, used, used_pin};
+use crate::probe::{PINNED, pin, used, used_pin};
 
 /// What the same question gives with the pin, and without any.
 fn both(lab: &Lab, mounts: &Mounts, args: &[&str]) -> Result<[Run; 2]> {

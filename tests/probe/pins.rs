@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use lab::{Lab, Mounts, Run, Test, Trace};
 
-use crate::{pin, used_pin};
+use crate::probe::{pin, used_pin};
 
 /// A user without any rights, and a group that he may be in.
 const NOBODY: &str = "65534";

@@ -4,7 +4,7 @@ use anyhow::{Context, ensure};
 use lab::{Lab, Test, Tool, Trace};
 use serde_json::Value;
 
-use crate::{pin, used_pin};
+use crate::probe::{pin, used_pin};
 
 /// Hides the kernel's description of its types.
 const NO_BTF: &str = "mount -t tmpfs tmpfs /sys/kernel/btf";

@@ -26,7 +26,7 @@ const CONTENTS: &str = "docs/src/SUMMARY.md";
 /// Checks or writes what is generated, checks all links, and builds the book.
 pub(crate) fn run(args: &Args) -> Result<()> {
     test::build_programs(None)?;
-    let tests = ["--workspace", "--test", "scenarios", "--test", "interface", "--", "the_book"];
+    let tests = ["--workspace", "--test", "e2e", "--test", "interface", "--", "the_book"];
     let mut generated = sh::cargo(&["test", "--locked"]);
     if args.write {
         generated.env("UPDATE_GOLDEN", "1").env("UPDATE_SCHEMA", "1");

@@ -40,9 +40,17 @@ enum Command {
     Check,
     /// Build once and run the unit tests and the end-to-end tests.
     ///
-    /// As root: installs what is missing first (`setup`), and a test that can't
+    /// As root: installs what is missing for them first, and a test that can't
     /// make its namespaces or containers fails. As another user: runs what needs
-    /// no root, and says what was left out.
+    /// no root, and says what was left out. What needs a Kubernetes from source, or
+    /// the kernel side built anew, is left to `test --extended`.
+    ///
+    /// Examples:
+    ///   cargo xtask test                      everything but the extended tests
+    ///   cargo xtask test --extended           the extended tests
+    ///   cargo xtask test -p e2e docker::      one file of end-to-end tests
+    ///   cargo xtask test --durations          and says which took longest
+    #[command(verbatim_doc_comment)]
     Test(test::Args),
     /// Build the kernel side into probe-ebpf/prebuilt, which builds embed.
     ///
@@ -105,7 +113,7 @@ impl std::error::Error for Refused {}
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Setup => setup::run(),
+        Command::Setup => setup::run(setup::For::ALL),
         Command::Check => check::run(),
         Command::Test(args) => test::run(&args),
         Command::BuildEbpf(args) => ebpf::run(&args),
@@ -130,6 +138,6 @@ fn main() -> ExitCode {
 }
 
 fn screens() -> anyhow::Result<()> {
-    let test = ["test", "--package", "e2e", "--test", "screens"];
+    let test = ["test", "--package", "e2e", "--test", "e2e", "screens::"];
     sh::run(sh::cargo(&test).env("UPDATE_GOLDEN", "1"))
 }

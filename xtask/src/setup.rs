@@ -9,14 +9,30 @@ use crate::{Refused, ebpf, sh, workflows};
 /// The version that `deny.toml` is written for.
 const CARGO_DENY: &str = "0.20.2";
 
-/// A program that the tests run, and the package that has it.
+/// What something is needed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum For {
+    /// `cargo xtask test`.
+    Test,
+    /// What `test --extended` adds.
+    Extended,
+    /// `check`, `fuzz` and `vm`.
+    Rest,
+}
+
+impl For {
+    /// All that there is.
+    pub(crate) const ALL: &[Self] = &[Self::Test, Self::Extended, Self::Rest];
+}
+
+/// A program that is run, and the package that has it.
 struct Need {
     program: &'static str,
     package: &'static str,
     why: &'static str,
 }
 
-const NEEDS: &[Need] = &[
+const TESTS: &[Need] = &[
     Need { program: "ip", package: "iproute2", why: "makes namespaces, links and tunnels" },
     Need { program: "ss", package: "iproute2", why: "lists are compared with it" },
     Need { program: "lsof", package: "lsof", why: "lists are compared with it" },
@@ -45,7 +61,6 @@ const NEEDS: &[Need] = &[
     Need { program: "rootlesskit", package: "rootlesskit", why: "does it for rootless Docker" },
     Need { program: "newuidmap", package: "uidmap", why: "gives users ids for containers" },
     Need { program: "jq", package: "jq", why: "reads JSON in examples of the documentation" },
-    Need { program: "pip3", package: "python3-pip", why: "installs the linter of the workflows" },
     Need { program: "screen", package: "screen", why: "is another terminal of these tests" },
     Need { program: "tmux", package: "tmux", why: "is the terminal of the screen's tests" },
     Need { program: "containerd", package: "containerd", why: "runs pods in a lab" },
@@ -55,7 +70,15 @@ const NEEDS: &[Need] = &[
         package: "containernetworking-plugins",
         why: "opens ports for containers of podman, containerd and k3s",
     },
+];
+
+const EXTENDED: &[Need] = &[
     Need { program: "etcd", package: "etcd-server", why: "keeps what a Kubernetes API has" },
+    Need { program: "strip", package: "binutils", why: "makes programs small for containers" },
+];
+
+const REST: &[Need] = &[
+    Need { program: "pip3", package: "python3-pip", why: "installs the linter of the workflows" },
     Need { program: "qemu-system-x86_64", package: "qemu-system-x86", why: "boots other kernels" },
     Need { program: "cpio", package: "cpio", why: "packs what they boot from" },
     Need { program: "depmod", package: "kmod", why: "finds and loads their modules" },
@@ -63,29 +86,40 @@ const NEEDS: &[Need] = &[
     Need { program: "strip", package: "binutils", why: "makes programs small for them" },
 ];
 
-/// Installs what is missing, as root, or says what to do.
-pub(crate) fn run() -> Result<()> {
-    let packages = missing_packages();
-    let components = missing_components();
-    let deny = !sh::succeeds(&mut sh::cargo(&["deny", "--version"]));
-    let toolchain = ebpf::Toolchain::find();
-    if let Ok(toolchain) = &toolchain {
+/// The programs that are needed for this.
+fn needs(what: &[For]) -> impl Iterator<Item = &'static Need> {
+    what.iter().flat_map(|what| match what {
+        For::Test => TESTS,
+        For::Extended => EXTENDED,
+        For::Rest => REST,
+    })
+}
+
+/// Installs what is missing for this, as root, or says what to do.
+pub(crate) fn run(what: &[For]) -> Result<()> {
+    let packages = missing_packages(what);
+    let checks = what.contains(&For::Rest);
+    let components = if checks { missing_components() } else { Vec::new() };
+    let deny = checks && !sh::succeeds(&mut sh::cargo(&["deny", "--version"]));
+    let linter = checks && workflows::linter()?.is_none();
+    let kernel_side = what.contains(&For::Extended).then(ebpf::Toolchain::find);
+    if let Some(Ok(toolchain)) = &kernel_side {
         eprintln!("setup: the kernel side is built by {toolchain}");
     }
-    let linter = workflows::linter()?.is_none();
-    if packages.is_empty() && components.is_empty() && !deny && !linter && toolchain.is_ok() {
+    let toolchain = kernel_side.and_then(Result::err);
+    if packages.is_empty() && components.is_empty() && !deny && !linter && toolchain.is_none() {
         eprintln!("setup: all is there");
         return Ok(());
     }
     if !sh::is_root() {
         let mut text = advice(&packages, &components, deny, linter);
-        text.extend(toolchain.err().map(ebpf::advice));
+        text.extend(toolchain.map(ebpf::advice));
         return Err(Refused(text).into());
     }
-    if !packages.is_empty() || toolchain.is_err() {
+    if !packages.is_empty() || toolchain.is_some() {
         sh::run(apt()?.arg("update"))?;
     }
-    install_packages(&packages)?;
+    install_packages(&packages, what)?;
     if !components.is_empty() {
         sh::run(Command::new("rustup").args(["component", "add"]).args(&components))?;
     }
@@ -98,16 +132,16 @@ pub(crate) fn run() -> Result<()> {
     if linter {
         workflows::install()?;
     }
-    if let Err(missing) = toolchain {
+    if let Some(missing) = toolchain {
         ebpf::install(missing, apt()?)?;
     }
     Ok(())
 }
 
 /// The packages of all programs that are not there, each once.
-fn missing_packages() -> Vec<&'static str> {
+fn missing_packages(what: &[For]) -> Vec<&'static str> {
     let mut packages = Vec::new();
-    for need in NEEDS.iter().filter(|need| sh::find(need.program).is_none()) {
+    for need in needs(what).filter(|need| sh::find(need.program).is_none()) {
         eprintln!("setup: {} is missing ({}: {})", need.program, need.package, need.why);
         if !packages.contains(&need.package) {
             packages.push(need.package);
@@ -126,7 +160,7 @@ fn missing_components() -> Vec<&'static str> {
     components
 }
 
-fn install_packages(packages: &[&str]) -> Result<()> {
+fn install_packages(packages: &[&str], what: &[For]) -> Result<()> {
     if packages.is_empty() {
         return Ok(());
     }
@@ -137,7 +171,7 @@ fn install_packages(packages: &[&str]) -> Result<()> {
         sh::run(apt()?.args(install).arg("docker-cli"))?;
     }
     let still: Vec<_> =
-        NEEDS.iter().map(|need| need.program).filter(|p| sh::find(p).is_none()).collect();
+        needs(what).map(|need| need.program).filter(|p| sh::find(p).is_none()).collect();
     if !still.is_empty() {
         bail!("installed {}, and still missing: {}", packages.join(" "), still.join(", "));
     }

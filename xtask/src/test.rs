@@ -1,15 +1,30 @@
 //! `cargo xtask test`: builds once, and runs all tests that can run here.
 
+mod durations;
+
 use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::ebpf::{self, Stamp, Toolchain};
-use crate::{kube, setup, sh};
+use crate::setup::{self, For};
+use crate::{kube, sh};
+use durations::Durations;
 
 /// What to test.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    /// Run what `test` leaves out: the tests with a Kubernetes that is built from source, and
+    /// those of the kernel side, built anew. With a choice of tests: builds for them what they need.
+    #[arg(long)]
+    extended: bool,
+
+    /// Say at the end which tests took longest. Examples in the documentation of code are not among them.
+    #[arg(long)]
+    durations: bool,
+
     /// Passed on to `cargo test`: `-p e2e`, a part of a test's name, `-- --nocapture`.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<String>,
@@ -19,40 +34,115 @@ pub(crate) struct Args {
 /// can't make its namespaces or containers fails instead of being skipped.
 pub(crate) const REQUIRE_LAB: &str = "WHEREIS_PORT_REQUIRE_LAB";
 
+/// How the names of tests begin that need a Kubernetes from source.
+const EXTENDED: &str = "extended::";
+
 const LEFT_OUT: &str = "NOT root: LEFT OUT were the tests that make network namespaces and \
     containers.\nEach is named above as SKIPPED. Run everything with:\n    \
     sudo env PATH=\"$PATH\" HOME=\"$HOME\" CARGO_TARGET_DIR=target/root cargo xtask test";
 
 /// Builds and tests.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    let began = Instant::now();
     let root = sh::is_root();
+    let all = args.rest.is_empty();
     if root {
-        setup::run()?;
-        // A choice of tests is run with what is there.
-        if args.rest.is_empty() {
-            kube::build()?;
-        }
+        let what: &[For] = if args.extended { &[For::Test, For::Extended] } else { &[For::Test] };
+        setup::run(what)?;
     } else {
         eprintln!("not root: tests that make namespaces and containers are left out");
+    }
+    if args.extended {
+        kube::build()?;
     }
     // The end-to-end tests run programs of other packages, which `cargo test`
     // alone would not build for them.
     build_programs(None)?;
-    let mut test = sh::cargo(&["test", "--no-fail-fast", "--locked"]);
-    if !names_package(&args.rest) {
-        test.arg("--workspace");
-    }
-    if root {
-        test.env(REQUIRE_LAB, "1");
-    }
-    test.env("WHEREIS_PORT_KUBE_CACHE", kube::programs()?);
-    let tested = sh::run(test.args(&args.rest));
-    // A choice of tests is a question about those alone.
-    let fresh = if args.rest.is_empty() { test_fresh(root) } else { Ok(()) };
+    let built = began.elapsed();
+    let tested = chosen(args)?.run(root, args.durations);
+    let fresh = if args.extended && all { test_fresh(root) } else { Ok(()) };
     if !root {
         sh::shout(LEFT_OUT);
     }
+    if all && !args.extended {
+        eprintln!(
+            "left out: tests of a Kubernetes from source, and of the kernel side built anew: cargo xtask test \
+             --extended"
+        );
+    }
+    let minutes = |time: std::time::Duration| time.as_secs_f64() / 60.0;
+    eprintln!(
+        "{:.1} min, {:.1} of them for what is run by tests",
+        minutes(began.elapsed()),
+        minutes(built)
+    );
     tested.and(fresh)
+}
+
+/// The tests that these arguments choose.
+fn chosen(args: &Args) -> Result<Choice> {
+    let mut choice = Choice::parse(&args.rest);
+    if args.rest.is_empty() && args.extended {
+        choice.cargo.extend(["-p", "e2e", "--test", "e2e"].map(str::to_owned));
+        choice.harness.push(EXTENDED.to_owned());
+    } else if !args.extended && (args.rest.is_empty() || !kube::is_built()?) {
+        // They would all fail for want of it.
+        choice.harness.extend(["--skip", EXTENDED].map(str::to_owned));
+        if !args.rest.is_empty() {
+            eprintln!(
+                "left out, if they are meant: tests of a Kubernetes from source, which is not built. Add --extended"
+            );
+        }
+    }
+    if !names_package(&choice.cargo) {
+        choice.cargo.push("--workspace".to_owned());
+    }
+    Ok(choice)
+}
+
+/// Arguments of `cargo test`, and of the programs that it runs.
+#[derive(Debug, Default)]
+struct Choice {
+    cargo: Vec<String>,
+    harness: Vec<String>,
+}
+
+impl Choice {
+    /// What is before, and what is after the dashes.
+    fn parse(rest: &[String]) -> Self {
+        let mut parts = rest.splitn(2, |arg| arg == "--").map(<[String]>::to_vec);
+        Self { cargo: parts.next().unwrap_or_default(), harness: parts.next().unwrap_or_default() }
+    }
+
+    fn run(&self, root: bool, durations: bool) -> Result<()> {
+        if !durations {
+            return sh::run(&mut self.command(&[], &[], root)?);
+        }
+        let mut took = Durations::default();
+        // Examples of documentation are run by a program that has no such option.
+        let targets: &[&str] = if names_target(&self.cargo) { &[] } else { &["--tests"] };
+        let mut timed = self.command(targets, durations::HARNESS, root)?;
+        let tested = took.run(timed.args(durations::CARGO));
+        let examples = match targets {
+            ["--tests"] if !self.cargo.iter().any(|arg| arg == "e2e") => {
+                sh::run(&mut self.command(&["--doc"], &[], root)?)
+            }
+            _ => Ok(()),
+        };
+        println!("{took}");
+        tested.and(examples)
+    }
+
+    fn command(&self, targets: &[&str], harness: &[&str], root: bool) -> Result<Command> {
+        let mut test = sh::cargo(&["test", "--no-fail-fast", "--locked"]);
+        if root {
+            test.env(REQUIRE_LAB, "1");
+        }
+        test.env("WHEREIS_PORT_KUBE_CACHE", kube::programs()?);
+        test.args(targets).args(&self.cargo);
+        test.arg("--").args(&self.harness).args(harness);
+        Ok(test)
+    }
 }
 
 /// Builds the kernel side anew, and tests it where it is another one than the
@@ -90,11 +180,7 @@ fn test_fresh(root: bool) -> Result<()> {
 /// Runs the tests of the probe with a tool that embeds `object`.
 fn test_probe(object: &Path, root: bool) -> Result<()> {
     build_programs(Some(object))?;
-    let mut suites = vec![vec!["-p", "whereis-port", "ebpf"]];
-    if sh::workspace().join("tests/probe.rs").is_file() {
-        suites.push(vec!["-p", "e2e", "--test", "probe"]);
-    }
-    for suite in suites {
+    for suite in [["-p", "whereis-port", "ebpf"], ["-p", "e2e", "probe::"]] {
         let mut test = sh::cargo(&["test", "--no-fail-fast", "--locked"]);
         test.args(suite).env(ebpf::OBJECT, object);
         if root {
@@ -116,22 +202,48 @@ pub(crate) fn build_programs(object: Option<&Path>) -> Result<()> {
 
 /// Whether a package is chosen: with `--workspace`, cargo would test all others too.
 fn names_package(args: &[String]) -> bool {
-    let mut ours = args.iter().take_while(|arg| *arg != "--");
-    ours.any(|arg| arg.starts_with("-p") || arg.starts_with("--package"))
+    args.iter().any(|arg| arg.starts_with("-p") || arg.starts_with("--package"))
+}
+
+/// Whether a kind of target is chosen.
+fn names_target(args: &[String]) -> bool {
+    let kinds = ["--lib", "--bin", "--test", "--doc", "--example", "--bench", "--all-targets"];
+    args.iter().any(|arg| kinds.iter().any(|kind| arg.starts_with(kind)))
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn parse(line: &str) -> Args {
+        Line::parse_from(format!("test {line}").split_whitespace()).args
+    }
 
     #[test]
     fn a_package_is_chosen_before_the_dashes_only() {
-        let names = |line: &str| {
-            names_package(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
-        };
-        assert!(names("-p e2e --test docker"));
+        let names = |line: &str| names_package(&Choice::parse(&parse(line).rest).cargo);
+        assert!(names("-p e2e docker::"));
         assert!(names("--package=e2e"));
         assert!(!names("cgroup -- --nocapture -p"));
         assert!(!names(""));
+    }
+
+    #[test]
+    fn our_own_options_come_first_and_the_rest_is_for_cargo() {
+        let args = parse("--durations -p e2e --test e2e docker:: -- --nocapture");
+        assert!(args.durations && !args.extended);
+        let choice = Choice::parse(&args.rest);
+        assert_eq!(choice.cargo.join(" "), "-p e2e --test e2e docker::");
+        assert_eq!(choice.harness, ["--nocapture"]);
+        assert!(names_target(&choice.cargo) && !names_target(&["-p".to_owned()]));
+        assert!(parse("--extended").extended);
     }
 }

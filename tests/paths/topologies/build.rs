@@ -7,7 +7,7 @@ use lab::{Backend, Netns, Proc, Test};
 
 use super::random::Random;
 use super::{PORT, TRANSLATED, rules};
-use crate::node::Node;
+use crate::paths::node::Node;
 
 /// A node, all who send, and everything that may be connected to.
 pub(super) struct Topology {

@@ -42,10 +42,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
 }
 
+/// Whether all of it is there.
+pub(crate) fn is_built() -> Result<bool> {
+    let out = programs()?;
+    Ok(PROGRAMS.iter().all(|name| out.join(name).is_file()))
+}
+
 /// Builds what is not there.
 pub(crate) fn build() -> Result<()> {
     let out = programs()?;
-    if PROGRAMS.iter().all(|name| out.join(name).is_file()) {
+    if is_built()? {
         return Ok(());
     }
     if !sh::is_root() {

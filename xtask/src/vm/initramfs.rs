@@ -1,6 +1,6 @@
 //! The file system of a virtual machine: the tool, the tests and what they run.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -97,8 +97,10 @@ impl Base {
         for program in ["whereis-port", "lab-helper"] {
             tree.small(&built.join(program), program)?;
         }
-        for test in tests {
-            tree.small(&test.program, &format!("test-{}", test.suite))?;
+        let programs: BTreeMap<_, _> =
+            tests.iter().map(|test| (test.program, &test.file)).collect();
+        for (name, file) in programs {
+            tree.small(file, name)?;
         }
         tree.text("init", &init(tests, limit)?, 0o755)?;
         tree.text(
@@ -241,10 +243,10 @@ impl Tree {
 /// The script that is the first process.
 fn init(tests: &[Tests], limit: u64) -> Result<String> {
     let mut runs = String::new();
-    for Tests { suite, filters, .. } in tests {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "_: ".contains(c);
-        ensure!(filters.chars().all(plain), "{filters:?} is no part of a test's name");
-        runs += &format!("run {suite} {filters}\n");
+    for Tests { suite, program, names, filter, .. } in tests {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_:".contains(c);
+        ensure!(filter.chars().all(plain), "{filter:?} is no part of a test's name");
+        runs += &format!("run {suite} {program} '{filter}' {}\n", names.join(" "));
     }
     Ok(include_str!("init.sh").replace("@LIMIT@", &limit.to_string()).replace("@RUN@\n", &runs))
 }
@@ -305,12 +307,15 @@ mod tests {
 
     #[test]
     fn the_script_runs_what_was_chosen_and_no_shell_code() {
-        let tests = |suite, filters: &str| {
-            [Tests { suite, program: PathBuf::new(), filters: filters.to_owned() }]
+        let tests = |filter: &str| {
+            let (program, names) = ("test-e2e", &["^paths::nft::", "^paths::kube::"]);
+            let filter = filter.to_owned();
+            [Tests { suite: "paths", file: PathBuf::new(), program, names, filter }]
         };
-        let script = init(&tests("live", "live::btf live::nat"), 60).unwrap();
-        assert!(script.contains("\nrun live live::btf live::nat\n"), "{script}");
+        let script = init(&tests("two"), 60).unwrap();
+        let run = "\nrun paths test-e2e 'two' ^paths::nft:: ^paths::kube::\n";
+        assert!(script.contains(run), "{script}");
         assert!(script.contains("sleep 60;") && !script.contains("@RUN@"), "{script}");
-        assert!(init(&tests("kernel", "a; reboot"), 60).is_err());
+        assert!(init(&tests("a'; reboot"), 60).is_err());
     }
 }

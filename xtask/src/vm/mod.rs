@@ -18,42 +18,73 @@ use anyhow::{Context as _, Result, bail};
 use crate::{Refused, sh};
 use kernel::Kernel;
 
-/// Tests that run there: a name and what is to be built for it.
+/// Tests that run there: a name, and which of a program they are.
 struct Suite {
     name: &'static str,
-    /// The kind of target that has the tests, as cargo calls it, and its name.
-    target: (&'static str, &'static str),
-    /// Only tests whose name contains one of these.
-    filters: &'static [&'static str],
+    program: Program,
+    /// Only tests whose name has one of these: at its beginning, after `^`.
+    names: &'static [&'static str],
+}
+
+/// What cargo builds of tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Program {
+    /// The end-to-end tests.
+    E2e,
+    /// The unit tests of the tool's library.
+    Units,
+}
+
+impl Program {
+    /// The kind of target, as cargo calls it, and its name.
+    fn target(self) -> (&'static str, &'static str) {
+        match self {
+            Self::E2e => ("test", "e2e"),
+            Self::Units => ("lib", "whereis_port"),
+        }
+    }
+
+    /// What it is called there.
+    fn name(self) -> &'static str {
+        match self {
+            Self::E2e => "test-e2e",
+            Self::Units => "test-units",
+        }
+    }
 }
 
 impl Suite {
-    /// A file of end-to-end tests.
-    const fn file(name: &'static str) -> Self {
-        Self { name, target: ("test", name), filters: &[] }
+    /// End-to-end tests.
+    const fn e2e(name: &'static str, names: &'static [&'static str]) -> Self {
+        Self { name, program: Program::E2e, names }
     }
 }
 
 /// All of them. What needs Docker, `lsof` or much time is not among them.
 const SUITES: &[Suite] = &[
-    Suite::file("kernel"),
-    Suite::file("sockets"),
-    Suite::file("lab"),
-    Suite::file("trace"),
-    Suite::file("probe"),
-    Suite::file("learn"),
-    Suite { name: "ipvs", target: ("test", "paths"), filters: &["ipvs::"] },
+    Suite::e2e("kernel", &["^kernel::"]),
+    Suite::e2e("sockets", &["^sockets::"]),
+    Suite::e2e("lab", &["^lab::"]),
+    Suite::e2e("trace", &["^trace::"]),
+    Suite::e2e("probe", &["^probe::"]),
+    Suite::e2e("learn", &["^learn::"]),
+    Suite::e2e("ipvs", &["^paths::ipvs::"]),
     // Only when it is asked for. Docker, podman and CNI plugins are not there.
-    Suite {
-        name: "paths",
-        target: ("test", "paths"),
-        filters: &["plain::", "dnat::", "kube::", "nested::", "nft::"],
-    },
+    Suite::e2e(
+        "paths",
+        &[
+            "^paths::plain::",
+            "^paths::dnat::",
+            "^paths::kube::",
+            "^paths::nested::",
+            "^paths::nft::",
+        ],
+    ),
     // Sources of facts that depend on the kernel, and need no files of the tree.
     Suite {
         name: "live",
-        target: ("lib", "whereis_port"),
-        filters: &["live::btf::", "live::conntrack::", "live::ebpf::", "live::nat::"],
+        program: Program::Units,
+        names: &["live::btf::", "live::conntrack::", "live::ebpf::", "live::nat::"],
     },
 ];
 
@@ -65,7 +96,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "KERNEL")]
     kernel: Vec<String>,
 
-    /// Only these tests: `live` or a file of end-to-end tests.
+    /// Only these tests: `live`, or end-to-end tests by their file.
     #[arg(long, value_name = "NAME", value_parser = names())]
     suite: Vec<String>,
 
@@ -138,9 +169,13 @@ fn cache() -> Result<PathBuf> {
 #[derive(Debug)]
 struct Tests {
     suite: &'static str,
-    program: PathBuf,
-    /// Parts of names, with a space between them; nothing means all.
-    filters: String,
+    file: PathBuf,
+    /// What `file` is called there.
+    program: &'static str,
+    /// Parts of names, of which each test has one.
+    names: &'static [&'static str],
+    /// A part that all their names have.
+    filter: String,
 }
 
 /// Builds the tool and the tests of `suites`.
@@ -148,20 +183,24 @@ fn build(suites: &[&'static Suite], filter: Option<&str>) -> Result<Vec<Tests>> 
     sh::run(&mut sh::cargo(&["build", "--workspace", "--bins", "--locked"]))?;
     let mut command = sh::cargo(&["test", "--package", "e2e", "--package", "whereis-port"]);
     command.args(["--no-run", "--locked", "--message-format=json-render-diagnostics"]);
-    for suite in suites {
-        match suite.target {
-            ("lib", _) => command.arg("--lib"),
-            (_, name) => command.args(["--test", name]),
-        };
+    for program in [Program::E2e, Program::Units] {
+        if suites.iter().any(|suite| suite.program == program) {
+            match program.target() {
+                ("lib", _) => command.arg("--lib"),
+                (_, name) => command.args(["--test", name]),
+            };
+        }
     }
     let messages = sh::capture(&mut command)?;
     suites
         .iter()
         .map(|suite| {
-            let program = executable(&messages, suite.target)
-                .with_context(|| format!("cargo built no tests {}", suite.target.1))?;
-            let filters = filter.map_or_else(|| suite.filters.join(" "), str::to_owned);
-            Ok(Tests { suite: suite.name, program, filters })
+            let target = suite.program.target();
+            let file = executable(&messages, target)
+                .with_context(|| format!("cargo built no tests {}", target.1))?;
+            let filter = filter.unwrap_or_default().to_owned();
+            let (suite, program, names) = (suite.name, suite.program.name(), suite.names);
+            Ok(Tests { suite, file, program, names, filter })
         })
         .collect()
 }
@@ -187,15 +226,15 @@ mod tests {
             "\n",
             r#"{"target":{"kind":["lib"],"name":"whereis_port"},"executable":"/t/whereis-34"}"#,
             "\n",
-            r#"{"target":{"kind":["test"],"name":"kernel"},"executable":"/t/kernel-12"}"#,
+            r#"{"target":{"kind":["test"],"name":"e2e"},"executable":"/t/e2e-12"}"#,
             "\n",
             r#"{"target":{"kind":["bin"],"name":"lab-helper"},"executable":"/t/lab-helper"}"#,
             "\n",
             r#"{"reason":"build-finished","success":true}"#,
         );
-        let found = |kind, name| executable(messages, (kind, name));
-        assert_eq!(found("test", "kernel"), Some("/t/kernel-12".into()));
-        assert_eq!(found("lib", "whereis_port"), Some("/t/whereis-34".into()));
-        assert_eq!(found("test", "lab-helper"), None);
+        let built = |program: Program| executable(messages, program.target());
+        assert_eq!(built(Program::E2e), Some("/t/e2e-12".into()));
+        assert_eq!(built(Program::Units), Some("/t/whereis-34".into()));
+        assert_eq!(executable(messages, ("test", "lab-helper")), None);
     }
 }
