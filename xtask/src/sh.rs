@@ -15,6 +15,16 @@ pub(crate) fn workspace() -> &'static Path {
 pub(crate) fn cargo(args: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(args).current_dir(workspace());
+    // What cargo says of the package that it runs, this one. Build scripts of dependencies look at
+    // these, and would run again, as would all that needs them, whenever cargo is called by hand.
+    for (name, _) in std::env::vars_os() {
+        let said = name.to_str().is_some_and(|name| {
+            name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
+        });
+        if said {
+            command.env_remove(name);
+        }
+    }
     command
 }
 
