@@ -101,8 +101,10 @@ fn nothing_is_left_of_a_killed_test() -> Test {
         println!("LAB {}", lab.name());
         rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)?;
     }
+    let name = concat!(module_path!(), "::nothing_is_left_of_a_killed_test");
+    let name = name.split_once("::").context("a test is in a module")?.1;
     let output = Command::new(std::env::current_exe()?)
-        .args(["--exact", "nothing_is_left_of_a_killed_test", "--nocapture"])
+        .args(["--exact", name, "--nocapture"])
         .env("LAB_DIE", "1")
         .output()?;
     let output = String::from_utf8(output.stdout)?;

@@ -120,26 +120,26 @@ impl Choice {
         }
         let mut took = Durations::default();
         // Examples of documentation are run by a program that has no such option.
-        let targets: &[&str] = if names_target(&self.cargo) { &[] } else { &["--tests"] };
-        let mut timed = self.command(targets, durations::HARNESS, root)?;
-        let tested = took.run(timed.args(durations::CARGO));
-        let examples = match targets {
-            ["--tests"] if !self.cargo.iter().any(|arg| arg == "e2e") => {
-                sh::run(&mut self.command(&["--doc"], &[], root)?)
-            }
-            _ => Ok(()),
+        let chosen = names_target(&self.cargo);
+        let tests: &[&str] = if chosen { &[] } else { &["--tests"] };
+        let options = [durations::CARGO, tests].concat();
+        let tested = took.run(&mut self.command(&options, durations::HARNESS, root)?);
+        let examples = if chosen || self.cargo.iter().any(|arg| arg == "e2e") {
+            Ok(())
+        } else {
+            sh::run(&mut self.command(&["--doc"], &[], root)?)
         };
         println!("{took}");
         tested.and(examples)
     }
 
-    fn command(&self, targets: &[&str], harness: &[&str], root: bool) -> Result<Command> {
+    fn command(&self, options: &[&str], harness: &[&str], root: bool) -> Result<Command> {
         let mut test = sh::cargo(&["test", "--no-fail-fast", "--locked"]);
         if root {
             test.env(REQUIRE_LAB, "1");
         }
         test.env("WHEREIS_PORT_KUBE_CACHE", kube::programs()?);
-        test.args(targets).args(&self.cargo);
+        test.args(options).args(&self.cargo);
         test.arg("--").args(&self.harness).args(harness);
         Ok(test)
     }
