@@ -200,3 +200,47 @@ fn rules_that_ask_for_a_way_back_are_decided() -> Test {
     }
     Ok(())
 }
+
+#[test]
+fn what_only_another_table_makes_local_is_answered_by_nobody() -> Test {
+    lab::root_or_skip!();
+    let mut node = Node::new()?;
+    let port = lab::unused_port()?;
+    let pod = node.add_pod()?;
+    node.serve_here("web", &format!("tcp 0.0.0.0:{port}"))?;
+    let n = node.number();
+    let (network, address) = (format!("10.{n}.77.0/24"), Ipv4Addr::new(10, n, 77, 7));
+    let host = node.host().clone();
+    host.ip(&["route", "add", "local", "default", "dev", "lo", "table", "100"])?;
+    host.ip(&["rule", "add", "priority", "90", "to", &network, "lookup", "100"])?;
+    for sender in [&pod, &host] {
+        agrees(&node, sender, (address, port).into(), false)?;
+    }
+    host.ip(&["route", "add", "local", &network, "dev", "lo"])?;
+    for sender in [&pod, &host] {
+        agrees(&node, sender, (address, port).into(), true)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_reverse_path_filter_drops_the_question_for_an_address_as_well() -> Test {
+    lab::root_or_skip!();
+    let mut calico = Calico::new()?;
+    let port = lab::unused_port()?;
+    let other = calico.node.serve_in_pod("web", port)?;
+    let host = calico.node.host().clone();
+    let pod = calico.node.lab.netns("near")?;
+    let n = calico.node.number();
+    let (here, there) = (format!("10.{n}.5.1"), format!("10.{n}.5.2"));
+    let side = |ip: &str| format!("{ip}/24");
+    calico.node.lab.veth((&host, "near0", &side(&here)), (&pod, "eth0", &side(&there)))?;
+    pod.ip(&["route", "add", "default", "via", &here])?;
+    host.sysctl("ipv4/conf/near0/rp_filter", "2")?;
+    agrees(&calico.node, &pod, (other, port).into(), true)?;
+    // Only answers from this address take it, and that of ARP is one.
+    pod.ip(&["neigh", "flush", "all"])?;
+    host.ip(&["route", "add", "unreachable", "default", "table", "100"])?;
+    host.ip(&["rule", "add", "priority", "90", "from", &here, "lookup", "100"])?;
+    agrees(&calico.node, &pod, (other, port).into(), false)
+}

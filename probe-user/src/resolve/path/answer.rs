@@ -284,6 +284,18 @@ impl Walk<'_, '_> {
             answered.back.push(way);
             return Vec::new();
         }
+        if !self.may_send_from(netns, first.destination) {
+            let why = format!(
+                "{} sends nothing from {}, which is local by a route of another table than local",
+                self.facts.netns_ref(netns),
+                first.destination
+            );
+            answered.lost.push(match self.no_transparent(netns) {
+                true => nowhere(way, &why),
+                false => way.stop(StopKind::Unknown, format!("{why}: a transparent socket may")),
+            });
+            return Vec::new();
+        }
         let out =
             |packet: &Packet| self.route_out_by(packet, Some(first.destination), socket.ifindex);
         let found = out(&packet);
@@ -380,6 +392,7 @@ impl Walk<'_, '_> {
         let leads_to = |netns| match &there {
             Neighbours::At(ends) => ends.iter().any(|end| end.0 == netns),
             Neighbours::Silent(..)
+            | Neighbours::Filtered(_)
             | Neighbours::Nobody
             | Neighbours::Stranger
             | Neighbours::Unknown { .. } => same,

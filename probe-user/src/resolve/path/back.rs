@@ -202,6 +202,22 @@ impl Walk<'_, '_> {
         self.facts.addresses_of(netns).iter().any(|a| a.address == address)
     }
 
+    /// Whether the kernel sends from an address: IPv4 has it on an interface, or by a route of the
+    /// table `local` (`__ip_dev_find()` of `net/ipv4/devinet.c`).
+    pub(super) fn may_send_from(&self, netns: NetnsId, address: std::net::IpAddr) -> bool {
+        let in_table = || {
+            let all = self.facts.take(self.facts.world.local_routes(&[netns]));
+            let covers = |l: &crate::model::LocalRoute| {
+                whereis_port_rules::route::covers(l.destination, l.prefix, address)
+            };
+            let elsewhere = |l: &&crate::model::LocalRoute| l.table != route::LOCAL_TABLE;
+            // Where nothing was read, nothing is known of other tables either.
+            !all.iter().filter(elsewhere).any(covers)
+                || all.iter().filter(|l| !elsewhere(l)).any(covers)
+        };
+        address.is_ipv6() || address.is_loopback() || self.is_own(netns, address) || in_table()
+    }
+
     /// The other addresses of the namespace that has one.
     fn beside(&self, packet: &Packet, from: std::net::IpAddr) -> Vec<std::net::IpAddr> {
         let all = self.facts.all_addresses();

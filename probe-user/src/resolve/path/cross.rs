@@ -106,6 +106,14 @@ fn leave_admitted(
                 );
                 return vec![way.stop(StopKind::NoNeighbour, why)];
             }
+            Neighbours::Filtered(holder) => {
+                let holder = facts.netns_ref(holder);
+                let why = format!(
+                    "nobody on {} answers for {next}: network namespace {holder} has it, and its reverse path filter (rp_filter) drops the question",
+                    oif.name
+                );
+                return vec![way.stop(StopKind::NoNeighbour, why)];
+            }
             Neighbours::Stranger => {
                 let why = format!(
                     "who has {next} on {} is not known: none of those that are joined to it has, and somebody answered when it was last looked for",
@@ -388,7 +396,7 @@ impl Walk<'_, '_> {
         addresses.iter().find(|a| a.address == address).map_or(device, |a| a.ifindex)
     }
 
-    fn no_transparent(&self, netns: NetnsId) -> bool {
+    pub(super) fn no_transparent(&self, netns: NetnsId) -> bool {
         let read = self.facts.take(self.facts.world.transparent(&[netns]));
         read.first().is_some_and(|told| told.any == Some(false))
     }

@@ -8,6 +8,8 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::rc::Rc;
 
+use whereis_port_rules::route::covers;
+
 use super::in_the_way::is_unread;
 use super::{Device, Walk, settings};
 use crate::model::{InputFound, InputQuery, Link, LinkKind, NeighbourState, NetnsId, RouteKind};
@@ -22,6 +24,8 @@ pub(super) enum Neighbours {
     At(Vec<Device>),
     /// A namespace has it, and does not answer for it by this device: the mode of `arp_ignore`.
     Silent(NetnsId, u8),
+    /// A namespace has it, and its reverse path filter drops the question.
+    Filtered(NetnsId),
     /// All that are on the link are seen, and none has it.
     Nobody,
     /// The same, but somebody is noted to have answered, or is set to be there.
@@ -81,8 +85,14 @@ impl Walk<'_, '_> {
         let is_asked = !is_known(state);
         let (silent, at): (Vec<Device>, Vec<Device>) =
             at.into_iter().partition(|end| is_asked && self.ignores(*end, address).is_some());
+        let (filtered, at): (Vec<Device>, Vec<Device>) = at
+            .into_iter()
+            .partition(|end| is_asked && self.filters_question(*end, device, address));
         if !at.is_empty() {
             return Neighbours::At(at);
+        }
+        if let Some((netns, _)) = filtered.first() {
+            return Neighbours::Filtered(*netns);
         }
         if let Some((end, mode)) =
             silent.iter().find_map(|end| Some((end, self.ignores(*end, address)?)))
@@ -127,6 +137,23 @@ impl Walk<'_, '_> {
         let all = self.facts.addresses_of(netns);
         let is_own = all.iter().any(|a| a.address == address && a.ifindex == index);
         (mode == 8 || matches!(mode, 1 | 2) && !is_own).then_some(mode)
+    }
+
+    /// Whether the reverse path filter of a device drops the question for an address: it is for
+    /// ARP as for every other packet (`ip_route_input_noref()` in `arp_process()`).
+    fn filters_question(&self, end: Device, asker: Device, address: IpAddr) -> bool {
+        let (netns, iif) = end;
+        if address.is_ipv6() || self.reverse_path(netns, &self.nic(netns, iif)).is_none() {
+            return false;
+        }
+        let all = self.facts.addresses_of(asker.0);
+        let of_asker = || all.iter().filter(|a| a.ifindex == asker.1 && a.address.is_ipv4());
+        let near = of_asker().find(|a| covers(a.address, a.prefix, address));
+        let Some(from) = near.or_else(|| of_asker().next()).map(|a| a.address) else {
+            return false;
+        };
+        let query = InputQuery { netns, to: address, from, iif, mark: 0, flow: None };
+        self.facts.take(self.facts.world.input_route(&query)) == Some(InputFound::SourceRefused)
     }
 
     /// Whether a namespace answers for an address that it does not have (`arp_process()` of

@@ -242,6 +242,12 @@ impl Walk<'_, '_> {
             RouteKind::Local => route.source.or(Some(to.address)),
             _ => route.source,
         };
+        if let Some(from) = source.filter(|from| !self.may_send_from(netns, *from)) {
+            let why = format!(
+                "nothing is sent from {from}: it is local by a route of another table than local"
+            );
+            return vec![way.stop(StopKind::NoRoute, why)];
+        }
         packet.source = source.map_or(Sender::Elsewhere, Sender::Address);
         packet.oif = route.oif.map(|index| self.nic(netns, index));
         let mut ended = Vec::new();
