@@ -389,13 +389,19 @@ impl Walk<'_, '_> {
             Some(oif) => self.neighbours((packet.netns, oif), hop),
             None => Neighbours::Unknown { unanswered: false },
         };
+        // Of a link that is not seen as a whole: who sent it here is there, and who is seen there.
+        let is_near = |netns: NetnsId| {
+            let seen = route.oif.and_then(|oif| self.seen_on_link((packet.netns, oif), hop));
+            at > 0 && of.leg(at - 1).netns == netns
+                || seen.is_none_or(|ends| ends.iter().any(|end| end.0 == netns))
+        };
         let leads_to = |netns| match &there {
             Neighbours::At(ends) => ends.iter().any(|end| end.0 == netns),
             Neighbours::Silent(..)
             | Neighbours::Filtered(_)
             | Neighbours::Nobody
             | Neighbours::Stranger
-            | Neighbours::Unknown { .. } => same,
+            | Neighbours::Unknown { .. } => same && is_near(netns),
         };
         let device = packet.oif.as_ref().map_or("?", |nic| &*nic.name).to_owned();
         let elsewhere = || {
@@ -452,7 +458,7 @@ impl Walk<'_, '_> {
                     answered.lost.push(nowhere(way, &why));
                     return;
                 }
-                _ if same => Some(at - 1),
+                _ if same && hop != packet.destination => Some(at - 1),
                 _ => {
                     answered.lost.push(way.stop(StopKind::Unknown, elsewhere()));
                     return;
