@@ -121,8 +121,11 @@ fn where_not_all_of_the_link_is_seen_nobody_is_not_said() -> Test {
     gone.is_unknown()?;
     upper.ip(&["link", "del", "mv"])?;
     ensure!(gone.said()?["reachable"] == false);
-    // One who leads there may answer for it.
+    // One who leads there may answer for it, and only who forwards does.
     gone.pod.sysctl("ipv4/conf/eth0/proxy_arp", "1")?;
+    gone.pod.sysctl("ipv4/ip_forward", "0")?;
+    ensure!(gone.said()?["reachable"] == false);
+    gone.pod.sysctl("ipv4/ip_forward", "1")?;
     gone.is_unknown()?;
     gone.pod.sysctl("ipv4/conf/eth0/proxy_arp", "0")?;
     ensure!(gone.said()?["reachable"] == false);

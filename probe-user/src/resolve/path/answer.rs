@@ -379,7 +379,8 @@ impl Walk<'_, '_> {
         // By the same device, and to somebody else there.
         let strays = |oif| match self.neighbours((packet.netns, oif), hop) {
             Neighbours::At(ends) => !ends.iter().any(is_on_way),
-            Neighbours::Nobody => true,
+            // Somebody who is only thought of is nowhere to be seen.
+            Neighbours::Nobody => matches!(of.leg(0).source, Sender::Address(_)),
             _ => false,
         };
         let is_same_device = here.iif.as_ref().map(|nic| nic.index) == route.oif;

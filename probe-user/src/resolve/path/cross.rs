@@ -137,16 +137,18 @@ fn leave_admitted(
     // A gateway that is nobody's address, as those of Azure and Cilium: a program delivers, or it
     // is known by its hardware address, and whoever is at the other end gets it.
     if let Some(oif) = route.oif.filter(|_| places.is_empty() && next != destination) {
-        if walk.has_program((from, oif)) && !leads_outside {
-            places = having(destination).collect();
-        } else if let Some((end, index)) = walk.other_end((from, oif)) {
-            if !is_known(walk.neighbour_state((from, oif), next)) {
-                let why = format!(
-                    "whether anybody answers for {next}, where the route to {destination} leads, is not known"
-                );
-                return vec![way.stop(StopKind::Unknown, why)];
+        match walk.other_end((from, oif)) {
+            Some((end, index)) if !walk.may_be_delivered((from, oif), end) => {
+                if !is_known(walk.neighbour_state((from, oif), next)) {
+                    let why = format!(
+                        "whether anybody answers for {next}, where the route to {destination} leads, is not known"
+                    );
+                    return vec![way.stop(StopKind::Unknown, why)];
+                }
+                places = vec![(end, next, Some(index))];
             }
-            places = vec![(end, next, Some(index))];
+            _ if !leads_outside => places = having(destination).collect(),
+            _ => {}
         }
     }
     if let Some(upper) = out.filter(|_| places.is_empty()).and_then(|out| above(walk, out, next)) {

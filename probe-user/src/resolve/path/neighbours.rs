@@ -302,6 +302,13 @@ impl Walk<'_, '_> {
         (one.master.is_none() && peer.master.is_none()).then_some((peer.netns, peer.index))
     }
 
+    /// Whether a program may deliver what leaves by a device, or it was not read whether there is
+    /// one: the settings at its other end are read together with that.
+    pub(super) fn may_be_delivered(&self, device: Device, end: NetnsId) -> bool {
+        self.has_program(device)
+            || settings(self.facts, end).is_none_or(|read| read.unforwarding4.is_none())
+    }
+
     /// Whether a program is attached to a device or to the other end of its pair: it may deliver
     /// packets wherever it likes.
     pub(super) fn has_program(&self, device: Device) -> bool {
