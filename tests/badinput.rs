@@ -65,7 +65,7 @@ fn a_code_that_there_is_none_of() -> Test {
 #[test]
 fn columns_that_there_are_none_of() -> Test {
     check(&["list", "-O", "port,size"], &["unknown column", "size", "service"])?;
-    check(&["list", "-O", "port", "-o", "csv"], &["-O", "table"])
+    check(&["list", "-O", "port", "--json"], &["-O", "table"])
 }
 
 #[test]

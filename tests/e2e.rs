@@ -14,6 +14,7 @@ mod differential;
 mod docker;
 mod fleet;
 mod flows;
+mod forms;
 mod health;
 mod held;
 mod hostile;

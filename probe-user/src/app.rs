@@ -1,6 +1,7 @@
 //! Puts the parts together: arguments, a node, answers, a view, an exit status.
 
 mod bind;
+mod complete;
 mod fleet;
 mod free;
 mod learning;
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 
-use crate::cli::{self, Cli, Command, Global, ListArgs, ListOutput};
+use crate::cli::{self, AnswerOutput, Cli, Command, Global, ListArgs, ListOutput};
 use crate::exit::Exit;
 use crate::model::{Answer, Impact, Listing, NetnsName, Proto, Query, Reach, Subject, Verdict};
 use crate::node::{self, KubeOptions, LiveNode, Node, Recorded, Recorder};
@@ -58,6 +59,10 @@ impl From<io::Error> for Failure {
 
 /// Runs the command and gives its exit status.
 pub fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|word| word == cli::ASKED) {
+        let words = std::env::args_os().skip(2).map(|word| word.to_string_lossy().into_owned());
+        return complete::run(&words.collect::<Vec<String>>());
+    }
     let parsed = match cli::called_as(std::env::args_os().next().as_deref()) {
         cli::CalledAs::Itself => Cli::try_parse(),
         cli::CalledAs::Plugin => cli::parse_plugin(std::env::args_os()),
@@ -123,6 +128,14 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         ("--from", cli.from.is_some()),
         ("--try", cli.attempt),
     ];
+    let of_answer = [("--quiet", cli.quiet), ("--output", cli.output.is_some())];
+    if let Some((option, _)) = of_answer.iter().find(|(_, given)| *given)
+        && (cli.command.is_some() || (cli.targets.is_empty() && !cli.subject.is_given()))
+    {
+        return Err(Failure::Usage(format!(
+            "{option} in front belongs to a question: whereis-port {option} … 8080"
+        )));
+    }
     if let Some((option, _)) = of_question.iter().find(|(_, given)| *given)
         && (cli.command.is_some() || cli.targets.is_empty())
     {
@@ -173,7 +186,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         }
         Some(Command::Trace(args)) => trace::run(&cli.global, args, &mut out)?,
         None if subject.is_some() => on_node(&cli.global, None, |node| {
-            behind(node, &cli.global, subject.as_ref(), cli.tls, &mut out)
+            behind(node, cli, subject.as_ref(), &mut out)
         })?,
         Some(Command::Tui(args)) => tui::run(&cli.global, args, &mut out)?,
         Some(Command::Config { command }) => tui::configure(command, &mut out)?,
@@ -185,7 +198,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         })?,
         None if cli.targets.iter().any(|target| cli::unix_target(target).is_some()) => {
             let names = unix_targets(cli)?;
-            on_node(&cli.global, None, |node| unix(node, &cli.global, &names, &mut out))?
+            on_node(&cli.global, None, |node| unix(node, cli, &names, &mut out))?
         }
         None => {
             let queries = queries(&cli.global, &cli.targets)?;
@@ -303,20 +316,42 @@ fn unix_targets(cli: &Cli) -> Result<Vec<String>, Failure> {
 /// Answers who listens on UNIX sockets.
 fn unix(
     node: &dyn Node,
-    global: &Global,
+    cli: &Cli,
     names: &[String],
     out: &mut impl Write,
 ) -> Result<Exit, Failure> {
+    let global = &cli.global;
+    let form = answer_output(cli)?;
     let answers: Vec<_> = names.iter().map(|name| resolve::unix(node, name)).collect();
     let host = node.host().value;
     let sources = node.sources();
-    if global.json {
-        view::json::write(&view::json::unix(&answers, &host, &sources), out)?;
-    } else {
-        let text = view::unix::answers(&answers, &host, &style(global), global.verbose > 0);
-        out.write_all(text.as_bytes())?;
+    match form {
+        AnswerOutput::Json => view::json::write(&view::json::unix(&answers, &host, &sources), out)?,
+        AnswerOutput::Yaml => view::yaml::write(&view::json::unix(&answers, &host, &sources), out)?,
+        AnswerOutput::Text if cli.quiet => {
+            out.write_all(view::quiet::unix(&answers).as_bytes())?;
+        }
+        AnswerOutput::Text => {
+            let text = view::unix::answers(&answers, &host, &style(global), global.verbose > 0);
+            out.write_all(text.as_bytes())?;
+        }
+        AnswerOutput::Dot | AnswerOutput::Mermaid | AnswerOutput::Svg => {
+            let why = "a UNIX socket has no way to draw: leave -o out";
+            return Err(Failure::Usage(why.to_owned()));
+        }
     }
     Ok(Exit::of(answers.iter().map(|answer| answer.verdict)))
+}
+
+/// The one form of an answer that the options ask for.
+fn answer_output(cli: &Cli) -> Result<AnswerOutput, Failure> {
+    match (cli.output, cli.global.json) {
+        (Some(output), true) if output != AnswerOutput::Json => Err(Failure::Usage(
+            "--json and -o ask for two forms at once: leave one of them out".to_owned(),
+        )),
+        (_, true) => Ok(AnswerOutput::Json),
+        (output, false) => Ok(output.unwrap_or_default()),
+    }
 }
 
 /// Lists what has no port.
@@ -333,12 +368,16 @@ fn list_others(
             let sources = node.sources();
             view::json::write(&view::json::sockets(&rows, &gaps, &host, &sources), out)?;
         }
+        ListOutput::Yaml => {
+            let sources = node.sources();
+            view::yaml::write(&view::json::sockets(&rows, &gaps, &host, &sources), out)?;
+        }
         ListOutput::Table | ListOutput::Wide => {
             let text = view::unix::table(&rows, &gaps, &host, &style(global));
             out.write_all(text.as_bytes())?;
         }
-        ListOutput::Ndjson | ListOutput::Csv => {
-            let why = "sockets without ports are listed as a table or as JSON: -o table, --json";
+        _ => {
+            let why = "sockets without ports are listed as a table, as JSON or YAML: -o table, --json, -o yaml";
             return Err(Failure::Usage(why.to_owned()));
         }
     }
@@ -415,6 +454,7 @@ fn ask(
     out: &mut impl Write,
 ) -> Result<Exit, Failure> {
     has_zones(node, queries)?;
+    answer_output(cli)?;
     let answer = |query| {
         let mut answer = match (&cli.from, &cli.netns) {
             (Some(sender), _) => resolve::answer_for(node, query, sender)?,
@@ -434,44 +474,57 @@ fn ask(
     if cli.tls {
         resolve::add_certificates(node, &mut answers);
     }
-    show(node, &cli.global, cli.all || cli.netns.is_some(), &answers, out)
+    show(node, cli, cli.all || cli.netns.is_some(), &answers, out)
 }
 
 /// Answers which ports lead to `subject`.
 fn behind(
     node: &dyn Node,
-    global: &Global,
+    cli: &Cli,
     subject: Option<&Subject>,
-    tls: bool,
     out: &mut impl Write,
 ) -> Result<Exit, Failure> {
     let mut answers: Vec<Answer> = subject.map(|s| resolve::reverse(node, s)).unwrap_or_default();
-    if tls {
+    if cli.tls {
         resolve::add_certificates(node, &mut answers);
     }
-    show(node, global, true, &answers, out)
+    show(node, cli, true, &answers, out)
 }
 
 fn show(
     node: &dyn Node,
-    global: &Global,
+    cli: &Cli,
     all: bool,
     answers: &[Answer],
     out: &mut impl Write,
 ) -> Result<Exit, Failure> {
+    let global = &cli.global;
     let host = node.host().value;
     let sources = node.sources();
-    if global.json {
-        view::json::write(&view::json::answers(answers, &host, &sources), out)?;
-    } else {
-        let detail = match (global.verbose > 0, all) {
-            (true, _) => Detail::Verbose,
-            (false, true) => Detail::Everywhere,
-            (false, false) => Detail::Usual,
-        };
-        let text = view::text::answers(answers, &host, &style(global), detail, &sources);
-        out.write_all(text.as_bytes())?;
-    }
+    let graph = || view::graph::Graph::of_answers(answers, &host, &Style::PLAIN);
+    let text = match answer_output(cli)? {
+        AnswerOutput::Json => {
+            view::json::write(&view::json::answers(answers, &host, &sources), out)?;
+            String::new()
+        }
+        AnswerOutput::Yaml => {
+            view::yaml::write(&view::json::answers(answers, &host, &sources), out)?;
+            String::new()
+        }
+        AnswerOutput::Dot => view::graph::dot(&graph()),
+        AnswerOutput::Mermaid => view::graph::mermaid(&graph()),
+        AnswerOutput::Svg => view::graph::svg(&graph()),
+        AnswerOutput::Text if cli.quiet => view::quiet::answers(answers),
+        AnswerOutput::Text => {
+            let detail = match (global.verbose > 0, all) {
+                (true, _) => Detail::Verbose,
+                (false, true) => Detail::Everywhere,
+                (false, false) => Detail::Usual,
+            };
+            view::text::answers(answers, &host, &style(global), detail, &sources)
+        }
+    };
+    out.write_all(text.as_bytes())?;
     if answers.iter().flat_map(|answer| &answer.reach).any(Reach::is_refuted) {
         return Ok(Exit::Refuted);
     }
@@ -524,18 +577,31 @@ fn list(
         process: args.process.clone(),
     };
     let output = list_output(global, args)?;
-    if args.columns.is_some() && !matches!(output, ListOutput::Table | ListOutput::Wide) {
+    use ListOutput::{Csv, Markdown, Table, Wide};
+    let has_columns = matches!(output, Table | Wide | Csv | Markdown);
+    if args.columns.as_ref().is_some_and(|chosen| !has_columns && !chosen.needs_reach()) {
         return Err(Failure::Usage(
-            "-O chooses the columns of a table; JSON and CSV have them all".to_owned(),
+            "-O chooses the columns of a table, of Markdown or of CSV; JSON has them all, but for \
+             reach: -O reach"
+                .to_owned(),
         ));
     }
+    let template = args.template.as_deref().map(template).transpose()?;
     let mut listing = ManuallyDrop::new(resolve::list(node, &filter));
     resolve::name_services(node, &mut listing);
     if let Some(name) = args.netns.as_ref().filter(|_| listing.rows.is_empty()) {
         is_netns(node, name).map_err(Failure::Usage)?;
     }
+    // What needs no question of its own leaves rows out first.
+    let (by_reach, by_cell): (Vec<_>, Vec<_>) =
+        args.only.iter().partition(|only| only.needs_reach());
+    listing.rows.retain(|row| by_cell.iter().all(|only| only.passes(row)));
+    if needs_reach(args) {
+        resolve::add_reached(node, &mut listing);
+        listing.rows.retain(|row| by_reach.iter().all(|only| only.passes(row)));
+    }
     if let Some(by) = &args.sort {
-        view::list::sort_rows(&mut listing.rows, by).map_err(Failure::Usage)?;
+        view::list::sort_rows(&mut listing.rows, by);
     }
     if global.record.is_some() {
         // A recording of everything can answer every question later.
@@ -544,28 +610,70 @@ fn list(
     }
     let host = node.host().value;
     let sources = node.sources();
-    match output {
+    if let Some(template) = template {
+        let text = template.render(&listing, &host, &sources);
+        out.write_all(text.map_err(|error| Failure::Usage(error.to_string()))?.as_bytes())?;
+        return Ok(Exit::of([list_verdict(&listing)]));
+    }
+    let graph = || view::graph::Graph::of_list(&listing, &host, &Style::PLAIN);
+    let chosen = args.columns.as_ref();
+    let text = match output {
         ListOutput::Json => {
             view::json::write_list(&view::json::list(&listing, &host, &sources), out)?;
+            String::new()
         }
-        ListOutput::Ndjson => view::json::write_list_lines(&listing, &host, &sources, out)?,
-        ListOutput::Csv => view::list::csv(&listing, !args.no_headers, &mut *out)?,
+        ListOutput::Ndjson => {
+            view::json::write_list_lines(&listing, &host, &sources, out)?;
+            String::new()
+        }
+        ListOutput::Yaml => {
+            view::yaml::write(&view::json::list(&listing, &host, &sources), out)?;
+            String::new()
+        }
+        ListOutput::Csv => {
+            view::list::csv(&listing, chosen, !args.no_headers, &mut *out)?;
+            String::new()
+        }
+        ListOutput::Markdown => view::list::markdown(&listing, &Style::PLAIN, chosen),
+        ListOutput::Openmetrics => view::list::metrics(&listing),
+        ListOutput::Dot => view::graph::dot(&graph()),
+        ListOutput::Mermaid => view::graph::mermaid(&graph()),
+        ListOutput::Svg => view::graph::svg(&graph()),
         ListOutput::Table | ListOutput::Wide => {
             let options = view::list::TableOptions {
                 wide: output == ListOutput::Wide,
                 headers: !args.no_headers,
                 columns: args.columns.clone(),
             };
-            out.write_all(view::list::table(&listing, &host, &style(global), &options).as_bytes())?;
+            view::list::table(&listing, &host, &style(global), &options)
         }
-    }
-    if global.verbose > 0 && !matches!(output, ListOutput::Json | ListOutput::Ndjson) {
+    };
+    out.write_all(text.as_bytes())?;
+    if global.verbose > 0 && matches!(output, Table | Wide | Csv) {
         out.flush()?;
         let sources = view::doctor::judged(&host, sources);
         let _ = io::stderr()
             .write_all(view::doctor::report(&host, &sources, &style(global)).as_bytes());
     }
     Ok(Exit::of([list_verdict(&listing)]))
+}
+
+/// Whether anything asks how far away ports can be reached from.
+fn needs_reach(args: &ListArgs) -> bool {
+    args.columns.as_ref().is_some_and(view::list::Chosen::needs_reach)
+        || args.sort.as_ref().is_some_and(view::list::Order::needs_reach)
+        || args.only.iter().any(view::list::Only::needs_reach)
+        || args.template.as_ref().is_some_and(|text| text.contains("reach"))
+}
+
+/// A template as it was given, or from the file behind an `@`.
+fn template(given: &str) -> Result<view::list::Template, Failure> {
+    let text = match given.strip_prefix('@') {
+        None => given.to_owned(),
+        Some(path) => node::named_text(path)
+            .map_err(|error| Failure::Usage(format!("can't read {path}: {error}")))?,
+    };
+    view::list::Template::parse(&text).map_err(|error| Failure::Usage(error.to_string()))
 }
 
 /// The one form that the options ask for.

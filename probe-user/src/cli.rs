@@ -1,6 +1,7 @@
 //! The command line: flags as typed, and questions as understood.
 
 mod bind;
+mod complete;
 mod fleet;
 mod names;
 mod sender;
@@ -19,6 +20,7 @@ use crate::model::{SenderName, Subject};
 use crate::view::ColorChoice;
 
 pub use bind::{BindArgs, Reuse};
+pub use complete::{ASKED, Named, Wanted, wanted};
 pub use fleet::{CalledAs, FleetArgs, FleetCommand, called_as, complete, parse_plugin};
 pub use names::Names;
 pub use sender::parse_sender;
@@ -43,6 +45,8 @@ Examples:
   whereis-port 8080 --flows          also every connection on it, and who serves each
   whereis-port 5432 --from pod:shop/cart  does that pod reach it, and if not, what stops it
   whereis-port 6443 --tls            also the certificate that is served there
+  whereis-port -q 8080/tcp 6443/tcp  one line each, for scripts
+  whereis-port 30518 -o svg > way.svg   a picture of who gets where
   whereis-port list -t --container web
   whereis-port trace 8080            listeners on port 8080 as they come and go
   whereis-port bind 8080             could a server have this port, and if not, why
@@ -164,6 +168,15 @@ pub struct Cli {
     /// by whom, until when; nothing is sent beyond the handshake
     #[arg(long)]
     pub tls: bool,
+
+    /// Print one line for each port and protocol, for scripts: TARGET PROCESS PID SERVICE.NS POD.NS
+    /// CONTAINER NETNS REACH VERDICT MORE, one blank between them, - for none or not known
+    #[arg(short, long, conflicts_with_all = ["json", "plain", "output"])]
+    pub quiet: bool,
+
+    /// The form of the answer; text when nothing is said
+    #[arg(short, long, value_name = "FORM")]
+    pub output: Option<AnswerOutput>,
 
     /// The command, when it is not a question.
     #[command(subcommand)]
@@ -429,14 +442,14 @@ pub struct ListArgs {
         short = 'x',
         long,
         help_heading = "Filters",
-        conflicts_with_all = ["tcp", "udp", "ipv4", "ipv6", "netns", "pid", "container", "process", "sort", "ndjson"]
+        conflicts_with_all = ["tcp", "udp", "ipv4", "ipv6", "netns", "pid", "container", "process", "only", "sort", "columns", "ndjson"]
     )]
     pub unix: bool,
     /// The same, and raw and packet sockets: they see what is sent to any port
     #[arg(
         long,
         help_heading = "Filters",
-        conflicts_with_all = ["tcp", "udp", "ipv4", "ipv6", "netns", "pid", "container", "process", "sort", "ndjson"]
+        conflicts_with_all = ["tcp", "udp", "ipv4", "ipv6", "netns", "pid", "container", "process", "only", "sort", "columns", "ndjson"]
     )]
     pub all_sockets: bool,
     /// Only this network namespace, by name or inode number
@@ -451,12 +464,14 @@ pub struct ListArgs {
     /// Only processes whose name contains this
     #[arg(long, value_name = "NAME", help_heading = "Filters")]
     pub process: Option<String>,
-    /// Sort by a column: port, proto, address, process, pid, container, netns, target, user, uid,
-    /// pod, cluster, unit, image, inode, cmdline, service, component, files, queue or health;
-    /// `:desc` reverses; several with commas between them
-    #[arg(short, long, value_name = "COL[:desc]", help_heading = "Output")]
-    pub sort: Option<String>,
-    /// These columns of the table, in this order: port,service,pod,target; names as for --sort
+    /// Only rows that have this in a column: kind=NodePort, reach=network; ~ in place of = for what
+    /// contains it, != and !~ for what does not; `COL=` for none
+    #[arg(short = 'w', long = "where", value_name = "COL=TEXT", help_heading = "Filters")]
+    pub only: Vec<crate::view::list::Only>,
+    /// Sort by a column; `:desc` reverses; several with commas between them: service,port
+    #[arg(short, long, value_name = "COL[:desc],...", help_heading = "Output")]
+    pub sort: Option<crate::view::list::Order>,
+    /// These columns, in this order: port,service,reach. Of a table, Markdown and CSV
     #[arg(short = 'O', long, value_name = "COL,...", help_heading = "Output")]
     pub columns: Option<crate::view::list::Chosen>,
     /// The form of the output; a table when nothing is said
@@ -465,9 +480,36 @@ pub struct ListArgs {
     /// Print JSON, one object on each line: the same as `-o ndjson`
     #[arg(long, help_heading = "Output")]
     pub ndjson: bool,
+    /// Print this for each row: text with {{ port }} or any other column in it, and {{ row }} for
+    /// what JSON has of it (Jinja); @FILE reads it from a file
+    #[arg(
+        long,
+        value_name = "TEMPLATE",
+        help_heading = "Output",
+        conflicts_with_all = ["output", "ndjson", "columns", "unix", "all_sockets"]
+    )]
+    pub template: Option<String>,
     /// Leave the header line out
     #[arg(long, help_heading = "Output")]
     pub no_headers: bool,
+}
+
+/// The form of an answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum AnswerOutput {
+    /// For people
+    #[default]
+    Text,
+    /// JSON
+    Json,
+    /// JSON's document as YAML
+    Yaml,
+    /// Who gets where by which way, for Graphviz
+    Dot,
+    /// The same as a Mermaid flowchart
+    Mermaid,
+    /// The same as a picture
+    Svg,
 }
 
 /// The form of a listing.
@@ -482,8 +524,20 @@ pub enum ListOutput {
     Json,
     /// JSON, one object on each line
     Ndjson,
+    /// JSON's document as YAML
+    Yaml,
     /// CSV with every column
     Csv,
+    /// A table in Markdown
+    Markdown,
+    /// Metrics, as Prometheus reads them: listeners by owner, accept queues, ports of rules
+    Openmetrics,
+    /// Which port leads where, for Graphviz
+    Dot,
+    /// The same as a Mermaid flowchart
+    Mermaid,
+    /// The same as a picture
+    Svg,
 }
 
 /// Where `--tls` belongs.
@@ -492,6 +546,19 @@ pub const TLS_BELONGS: &str = "--tls belongs to a question: whereis-port 6443 --
 /// What is wrong with a command line that clap did not understand, when more can
 /// be said than it does: an option of a command that stands without it.
 pub fn misplaced(error: &clap::Error) -> Option<String> {
+    let said = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    if error.kind() == clap::error::ErrorKind::InvalidValue
+        && said(ContextKind::InvalidArg).is_some_and(|arg| arg.starts_with("--output"))
+        && let Some(form) = said(ContextKind::InvalidValue)
+        && ListOutput::from_str(form, true).is_ok()
+    {
+        return Some(format!(
+            "-o {form} belongs to the command `list` and comes behind it: whereis-port list -o {form}"
+        ));
+    }
     if error.kind() != clap::error::ErrorKind::UnknownArgument {
         return None;
     }

@@ -129,6 +129,8 @@ pub fn parse_plugin(args: impl Iterator<Item = std::ffi::OsString>) -> Result<Cl
         watch: None,
         flows: false,
         tls: false,
+        quiet: false,
+        output: None,
         command: Some(Command::Cluster(fleet)),
     })
 }

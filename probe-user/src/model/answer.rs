@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Advice, ByName, Cluster, Condition, Connected, Container, ContainerRef, Evidence, Flows, Gap,
     Held, InTheWay, KubeContext, ListenDrops, NetnsId, Pid, Pod, Port, Process, Proto, Provenance,
-    Query, Served, Service, Session, Socket, SocketUnit, StopKind, ToldBy, Why,
+    Query, Reached, Served, Service, Session, Socket, SocketUnit, StopKind, ToldBy, Why,
 };
 
 /// The answer to one question.
@@ -429,6 +429,63 @@ pub enum Vantage {
     Containers,
 }
 
+/// The kinds of ports that a list has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PortKind {
+    /// A socket that somebody serves.
+    Listener,
+    /// The kernel has it.
+    Kernel,
+    /// A process that passes connections on: `ssh -L`, `kubectl port-forward`.
+    Forward,
+    /// A port that a container publishes, by a proxy, by rules, or both.
+    Published,
+    /// The NodePort of a Service.
+    NodePort,
+    /// The hostPort of a pod.
+    HostPort,
+    /// A port of a Service at an external address of it.
+    ExternalIp,
+    /// A port of a Service at the address of its load balancer.
+    LoadBalancer,
+    /// A port of a Service, of which is not known by what kind of address.
+    Service,
+    /// Other packet rules take it.
+    Rules,
+}
+
+impl PortKind {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Listener,
+        Self::Kernel,
+        Self::Forward,
+        Self::Published,
+        Self::NodePort,
+        Self::HostPort,
+        Self::ExternalIp,
+        Self::LoadBalancer,
+        Self::Service,
+        Self::Rules,
+    ];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Listener => "listener",
+            Self::Kernel => "kernel",
+            Self::Forward => "forward",
+            Self::Published => "published",
+            Self::NodePort => "NodePort",
+            Self::HostPort => "hostPort",
+            Self::ExternalIp => "externalIP",
+            Self::LoadBalancer => "LoadBalancer",
+            Self::Service => "service",
+            Self::Rules => "rules",
+        }
+    }
+}
+
 /// Every listener of the node, for `list`.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Listing {
@@ -446,6 +503,10 @@ pub struct ListRow {
     pub netns: NetnsRef,
     /// What takes the port: a listener, the kernel, a rule or a service.
     pub kind: HopKind,
+    /// The same as people call it: a NodePort, a published port.
+    pub port_kind: PortKind,
+    /// From how far away it can be reached; `None` where that was not asked for.
+    pub reached: Option<Reached>,
     /// The protocol.
     pub proto: Proto,
     /// The address, exactly as bound; a wildcard for all of the namespace.

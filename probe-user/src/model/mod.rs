@@ -29,6 +29,7 @@ mod owner;
 mod process;
 mod provenance;
 mod query;
+mod reached;
 mod reason;
 mod relay;
 mod runtimes;
@@ -36,11 +37,12 @@ mod socket;
 mod tls;
 mod watched;
 mod ways;
+mod workload;
 
 pub use advice::{Advice, Command, FixKind, Piece};
 pub use answer::{
     Answer, AskedSender, Component, End, Ending, Endpoint, Finding, FindingCode, Hop, HopKind,
-    ListRow, Listing, NetnsName, NetnsRef, Path, Reach, Unserved, Vantage, Verdict,
+    ListRow, Listing, NetnsName, NetnsRef, Path, PortKind, Reach, Unserved, Vantage, Verdict,
 };
 pub use attached::{
     Attached, Attachment, CgroupHook, CgroupOf, CgroupProgram, DeviceHook, InTheWay, Program,
@@ -79,6 +81,7 @@ pub use provenance::{
     apk_owner, checked_out,
 };
 pub use query::{Named, Query, Scope, SenderName, Subject};
+pub use reached::Reached;
 pub use reason::{Cause, CauseCode, StopKind, Why};
 pub use relay::{Forwarded, Relay};
 pub use runtimes::{By, Daemon, Description, RUNTIMES, Speaks};
@@ -91,6 +94,7 @@ pub use ways::{
     DeviceMode, InputFound, InputQuery, LocalRoute, Neighbour, NeighbourState, PacketFlow,
     PolicyRule,
 };
+pub use workload::{Group, Workload, WorkloadKind};
 // Packet rules, and what of a namespace they ask for, are the evaluator's words.
 pub use whereis_port_rules::{
     Address, Backend, Base, BaseChain, BitOp, BridgePort, Bytes, ChainId, ChainKind, CmpOp,

@@ -2,6 +2,7 @@
 //! balancers take.
 
 mod cilium;
+mod reached;
 mod taken;
 
 use std::collections::{BTreeSet, HashMap};
@@ -15,10 +16,12 @@ use super::published;
 use super::relay;
 use super::reserved;
 use crate::model::{
-    End, Ending, Endpoint, HopKind, Impact, ListRow, Listing, NetnsId, Owners, Pid, PortRange,
-    Process, Proto, Socket, SocketFilter, SocketInode, StartTime,
+    End, Ending, Endpoint, HopKind, Impact, ListRow, Listing, NetnsId, Owners, Pid, PortKind,
+    PortRange, Process, Proto, Socket, SocketFilter, SocketInode, StartTime, StopKind,
 };
 use crate::node::Node;
+
+pub use reached::add as add_reached;
 
 /// Which rows are wanted. What is `None` or empty does not filter.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -88,8 +91,10 @@ fn rows(facts: &Facts<'_>, sockets: Vec<Socket>) -> Vec<ListRow> {
         for one in &*ends(facts, &socket, &owners, &mut known) {
             let mut end = Rc::clone(&one.end);
             let (mut target, mut target_detail) = (None, None);
+            let mut forwarder = None;
             if one.forwards {
                 if let Some(found) = leads_to(facts, &socket, &end) {
+                    forwarder = Some(found.kind);
                     (target, target_detail) = (Some(found.to), Some(found.detail));
                     if let Some(place) = found.place {
                         published::name(facts, place, None, &mut end);
@@ -101,9 +106,12 @@ fn rows(facts: &Facts<'_>, sockets: Vec<Socket>) -> Vec<ListRow> {
                 end = Rc::new(marked);
             }
             let kernel = end.ending == Ending::Kernel;
+            let port_kind = kind_of(&end, forwarder);
             rows.push(ListRow {
                 netns: netns.clone(),
                 kind: if kernel { HopKind::Kernel } else { HopKind::Listener },
+                port_kind,
+                reached: None,
                 proto: socket.proto,
                 address: socket.address,
                 port: socket.port,
@@ -165,12 +173,35 @@ fn ends(facts: &Facts<'_>, socket: &Socket, owners: &Owners, known: &mut Known) 
     }
 }
 
+/// The forwarders that publish ports of containers.
+const PUBLISHERS: [&str; 5] = [
+    forward::DOCKER_PROXY,
+    forward::PASTA,
+    forward::ROOTLESSKIT,
+    forward::ROOTLESSPORT,
+    forward::SLIRP4NETNS,
+];
+
+/// What kind of port a socket is; rules that it stands for may know better.
+fn kind_of(end: &End, forwarder: Option<&str>) -> PortKind {
+    match (end.stop, forwarder) {
+        _ if end.ending == Ending::Kernel => PortKind::Kernel,
+        (Some(StopKind::Reserved), _) if end.containers.is_empty() => PortKind::Service,
+        (Some(StopKind::Reserved), _) => PortKind::Published,
+        (_, Some(kind)) if PUBLISHERS.contains(&kind) => PortKind::Published,
+        (_, Some(_)) => PortKind::Forward,
+        _ => PortKind::Listener,
+    }
+}
+
 fn forwarders(end: &End) -> impl Iterator<Item = &Process> {
     end.processes.iter().filter(|p| forward::is_its_program(p) && forward::is_forwarder(p))
 }
 
 /// Where a forwarder's row leads.
 struct LeadsTo {
+    /// The kind of forwarder.
+    kind: &'static str,
     to: Endpoint,
     detail: String,
     /// The namespace that it leads into, where the forwarder shows it.
@@ -185,7 +216,8 @@ fn leads_to(facts: &Facts<'_>, socket: &Socket, end: &End) -> Option<LeadsTo> {
     let place = lead.as_ref().map(|lead| lead.place);
     let said = lead.filter(|lead| lead.to.is_some()).map(|lead| lead.endpoint());
     let to = said.unwrap_or_else(|| forward.target.endpoint().0);
-    Some(LeadsTo { to, detail: forward::words(process, &forward), place })
+    let kind = forward.kind;
+    Some(LeadsTo { kind, to, detail: forward::words(process, &forward), place })
 }
 
 fn passes(row: &ListRow, filter: &ListFilter) -> bool {

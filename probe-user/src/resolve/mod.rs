@@ -54,7 +54,7 @@ pub(crate) use forward::{Piece, Word, telling_words};
 pub use free::free_ports;
 pub use kube::{name_services, read as read_kube};
 pub use learn::{Learner, WINDOW};
-pub use list::{ListFilter, list};
+pub use list::{ListFilter, add_reached, list};
 pub use reverse::reverse;
 pub use sender::answer_for;
 pub use tried::add_tried;
@@ -292,6 +292,13 @@ fn find_netns(facts: &Facts<'_>, wanted: &str) -> Result<NetnsId, String> {
             Err(format!("several network namespaces are called {wanted:?}: ask by inode: {inodes}"))
         }
     }
+}
+
+/// The names of network namespaces, as answers show them.
+pub fn netns_names(node: &dyn Node) -> Vec<String> {
+    let facts = Facts::new(node);
+    let all = facts.all_netns().into_iter().filter_map(|id| facts.netns_ref(id).name);
+    all.map(|name| name.as_str().to_owned()).collect()
 }
 
 /// Says of an address that no namespace has that something may take it all the same.

@@ -13,16 +13,102 @@ pub fn completions(shell: clap_complete::Shell, mut command: Command) -> String 
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, &name, &mut script);
     let script = String::from_utf8_lossy(&script).into_owned();
-    if shell != clap_complete::Shell::Bash {
-        return script;
+    match shell {
+        clap_complete::Shell::Zsh => return knows_node_zsh(&script, &name),
+        clap_complete::Shell::Fish => return knows_node_fish(&script, &command),
+        clap_complete::Shell::Bash => {}
+        _ => return script,
     }
     // clap_complete 4.6 names the state of a command with a hyphen in its name in
     // two ways, `whereis__port` where it is set and `whereis__subcmd__port` where
     // it is asked for, so that nothing is completed behind a subcommand. With a
     // version that agrees with itself there is nothing to replace.
     let (set, asked) = (name.replace('-', "__"), name.replace('-', "__subcmd__"));
-    script.replace(&asked, &set)
+    knows_node_bash(&script.replace(&asked, &set), &set)
 }
+
+/// Has bash ask the program, too. What it gives replaces what comes from the options alone, or is
+/// added to it.
+fn knows_node_bash(script: &str, function: &str) -> String {
+    let own = script.replace(&format!("complete -F _{function} "), "complete -F _whereis_port_node ");
+    format!(
+        r#"{own}
+_whereis_port_node() {{
+    _{function} "$@"
+    local line="${{COMP_LINE:0:COMP_POINT}}" word answer kind
+    local -a words names
+    read -ra words <<< "$line"
+    case "$line" in *[[:space:]]) words+=("") ;; esac
+    answer=$(command "${{words[0]}}" __complete "${{words[@]:1}}" 2>/dev/null) || return 0
+    kind="${{answer%%$'
+'*}}"
+    [ -n "$kind" ] || return 0
+    # What stands before the last : or = is a word of its own to bash.
+    word="${{words[${{#words[@]}}-1]}}"
+    word="${{word%"${{word##*[:=]}}"}}"
+    while IFS=$'	' read -r name _; do
+        [ -n "$name" ] && names+=("${{name#"$word"}}")
+    done <<< "${{answer#"$kind"}}"
+    if [ "$kind" = "=" ]; then COMPREPLY=(); fi
+    COMPREPLY+=("${{names[@]}}")
+    if [ "${{#COMPREPLY[@]}}" = 1 ]; then
+        case "${{COMPREPLY[0]}}" in *:) compopt -o nospace 2>/dev/null ;; esac
+    fi
+    return 0
+}}
+"#
+    )
+}
+
+/// The same for zsh.
+fn knows_node_zsh(script: &str, name: &str) -> String {
+    let function = format!("_{name}() {{");
+    let own = script.replacen(&format!("\n{function}"), &format!("\n_{name}_static() {{"), 1);
+    let ask = format!(
+        r#"
+_{name}() {{
+    local -a answer names shown
+    local line kind
+    answer=("${{(@f)$(command $words[1] __complete "${{(@)words[2,CURRENT]}}" 2>/dev/null)}}")
+    kind=$answer[1]
+    shift answer
+    for line in $answer; do
+        names+=("${{line%%$'	'*}}")
+        shown+=("${{line/$'	'/  }}")
+    done
+    (( $#names )) && compadd -l -d shown -a names
+    [[ $kind == '=' ]] || _{name}_static "$@"
+}}
+"#
+    );
+    // Before the lines at the end, which call it.
+    match own.rfind("\nif [ ") {
+        Some(at) => format!("{}{ask}{}", &own[..at], &own[at..]),
+        None => own + &ask,
+    }
+}
+
+/// The same for fish.
+fn knows_node_fish(script: &str, command: &Command) -> String {
+    let name = command.get_name();
+    let mut text = format!(
+        r#"{script}
+function __whereis_port_node
+    set -l words (commandline -opc) (commandline -ct)
+    command $words[1] __complete $words[2..-1] 2>/dev/null | tail -n +2
+end
+complete -c {name} -a '(__whereis_port_node)'
+"#
+    );
+    for option in KNOWN_BY_NODE {
+        text.push_str(&format!("complete -c {name} -l {option} -x -a '(__whereis_port_node)'\n"));
+    }
+    text
+}
+
+/// The options whose values a node knows.
+const KNOWN_BY_NODE: [&str; 9] =
+    ["pod", "container", "netns", "context", "pid", "from", "columns", "sort", "where"];
 
 /// The manual page of `command`: one page that has its subcommands too. Of the
 /// text after the help, a paragraph that begins with a line ending in a colon

@@ -5,9 +5,11 @@ pub mod bind;
 pub mod doctor;
 pub mod explain;
 pub mod fleet;
+pub mod graph;
 pub mod install;
 pub mod json;
 pub mod list;
+pub mod quiet;
 pub mod sanitize;
 pub mod style;
 pub mod text;
@@ -15,6 +17,7 @@ pub mod trace;
 pub mod tui;
 pub mod unix;
 pub mod wait;
+pub mod yaml;
 
 #[cfg(test)]
 mod fixtures;

@@ -1,14 +1,10 @@
 //! kube-proxy: services in comments of iptables rules, and in names of nftables chains.
 
 use super::{
-    CLUSTER_IP, EITHER_POLICY, EXTERNAL_POLICY, INTERNAL_POLICY, Mark, Meaning, NO_ENDPOINTS,
-    NO_LOCAL_ENDPOINTS, ServiceName,
+    CLUSTER_IP, EITHER_POLICY, EXTERNAL_IP, EXTERNAL_POLICY, INTERNAL_POLICY, LOAD_BALANCER_IP,
+    Mark, Meaning, NO_ENDPOINTS, NO_LOCAL_ENDPOINTS, NODE_PORT, ServiceName,
 };
 use crate::model::{Backend, Verdict};
-
-const NODE_PORT: &str = "NodePort";
-const EXTERNAL_IP: &str = "external IP";
-const LOAD_BALANCER_IP: &str = "load balancer IP";
 
 /// Chains of its iptables mode that are not one for each service.
 const CHAINS: [&str; 11] = [

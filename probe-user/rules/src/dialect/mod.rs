@@ -56,6 +56,16 @@ pub const INTERNAL_POLICY: &str = "internalTrafficPolicy";
 pub const EITHER_POLICY: &str = "internalTrafficPolicy or externalTrafficPolicy";
 /// What a service's own address is called.
 pub const CLUSTER_IP: &str = "cluster IP";
+/// What a NodePort is called.
+pub const NODE_PORT: &str = "NodePort";
+/// What an external IP of a Service is called.
+pub const EXTERNAL_IP: &str = "external IP";
+/// What the address of a Service's load balancer is called.
+pub const LOAD_BALANCER_IP: &str = "load balancer IP";
+/// What a port is called that a container publishes.
+pub const PUBLISHED: &str = "published port";
+/// What a hostPort of a pod is called.
+pub const HOST_PORT: &str = "hostPort";
 
 /// A place that a trail passes: a chain, and the rule or element of it.
 struct Mark<'a> {

@@ -1,10 +1,7 @@
 //! Everything but kube-proxy: container engines, their networks, and firewalls.
 
-use super::{Mark, Meaning};
+use super::{HOST_PORT, Mark, Meaning, PUBLISHED};
 use crate::model::Backend;
-
-const PUBLISHED: &str = "published port";
-const HOST_PORT: &str = "hostPort";
 
 /// Whose chains begin so, and what they are for. The first that fits counts.
 const CHAINS: [(&str, &str, Option<&str>); 28] = [

@@ -68,6 +68,21 @@ pub fn system_text(path: &str) -> String {
     text(path, TABLE).unwrap_or_default()
 }
 
+/// How much of a file is read that somebody names.
+const NAMED: usize = 1 << 20;
+
+/// The text of a file that the user of the tool names.
+///
+/// # Errors
+/// Those of reading it, and that it is over 1 MiB.
+pub fn named_text(path: &str) -> std::io::Result<String> {
+    let read = read(rustix::fs::CWD, path, NAMED)?;
+    if read.cut {
+        return Err(std::io::Error::other("it has more than 1 MiB"));
+    }
+    Ok(read.text())
+}
+
 /// Whether the kernel has this file.
 pub(super) fn is_there(path: impl rustix::path::Arg) -> bool {
     rustix::fs::access(path, rustix::fs::Access::EXISTS).is_ok()

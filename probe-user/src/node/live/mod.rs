@@ -77,7 +77,7 @@ pub use clock::local_offset;
 use containers::Containers;
 pub use ebpf::{Kept, Pinned, group_id, pin, unpin};
 use enter::{Door, Refused};
-pub use files::system_text;
+pub use files::{named_text, system_text};
 use gaps::{denied_gap, read_or_gap, rights_remedy};
 pub use probes::probe_reports;
 pub use pulse::{Changed, Pulse};

@@ -11,8 +11,8 @@ use whereis_port_rules::ports::{self, Taken};
 use super::{ListFilter, cilium};
 use crate::model::{
     Address, Balancer, ChainId, End, Ending, Endpoint, Frontend, FrontendKind, Gap, GapKind,
-    GapSource, HopKind, Impact, ListRow, NetnsId, Port, Proto, RouteKind, RouteQuery, Ruleset,
-    Service, SetId, StopKind,
+    GapSource, HopKind, Impact, ListRow, NetnsId, Port, PortKind, Proto, RouteKind, RouteQuery,
+    Ruleset, Service, SetId, StopKind,
 };
 use crate::resolve::facts::Facts;
 use crate::resolve::from_node::{self, FromNode};
@@ -171,6 +171,7 @@ fn merge(rows: &mut Vec<ListRow>, new: Vec<ListRow>, own: &dyn Fn(NetnsId, bool)
                     row.target_detail.clone_from(&taken.target_detail);
                 }
                 row.taken_by.clone_from(&taken.taken_by);
+                row.port_kind = taken.port_kind;
                 row.service.clone_from(&taken.service);
                 row.others.clone_from(&taken.others);
                 row.more = taken.more;
@@ -202,14 +203,19 @@ fn of_rules(facts: &Facts<'_>, netns: NetnsId, taken: Taken) -> ListRow {
         (None, place) => place.clone(),
     };
     let why = meaning.refused.filter(|_| taken.refused).map(str::to_owned);
-    row(facts, netns, taken.proto, taken.address.unwrap_or(any(taken.ipv6)), taken.port).with(
-        service,
-        meaning.by.map(str::to_owned),
-        targets,
-        more,
-        detail,
-        why,
-    )
+    let address = taken.address.unwrap_or(any(taken.ipv6));
+    let port_kind = match meaning.what {
+        Some(dialect::NODE_PORT) => PortKind::NodePort,
+        Some(dialect::HOST_PORT) => PortKind::HostPort,
+        Some(dialect::PUBLISHED) => PortKind::Published,
+        Some(dialect::EXTERNAL_IP) => PortKind::ExternalIp,
+        Some(dialect::LOAD_BALANCER_IP) => PortKind::LoadBalancer,
+        _ if service.is_some() => PortKind::Service,
+        _ => PortKind::Rules,
+    };
+    let row = row(facts, netns, taken.proto, address, taken.port);
+    let by = meaning.by.map(str::to_owned);
+    ListRow { port_kind, ..row.with(service, by, targets, more, detail, why) }
 }
 
 /// The protocols that a frontend takes. Where its balancer does not tell, those that its
@@ -263,6 +269,13 @@ fn of_balancer(facts: &Facts<'_>, frontend: &Frontend, proto: Proto) -> Option<L
     let row = row(facts, frontend.netns, proto, address, frontend.port);
     let mut row = row.with(service, Some(by.to_owned()), targets, more, None, why);
     row.kind = HopKind::Service;
+    row.port_kind = match frontend.kind {
+        Some(FrontendKind::NodePort) => PortKind::NodePort,
+        Some(FrontendKind::HostPort) => PortKind::HostPort,
+        Some(FrontendKind::ExternalIp) => PortKind::ExternalIp,
+        Some(FrontendKind::LoadBalancer) => PortKind::LoadBalancer,
+        Some(FrontendKind::ClusterIp | FrontendKind::LocalRedirect) | None => PortKind::Service,
+    };
     Some(row)
 }
 
@@ -279,6 +292,8 @@ fn row(facts: &Facts<'_>, netns: NetnsId, proto: Proto, address: IpAddr, port: u
     ListRow {
         netns: facts.netns_ref(netns),
         kind: HopKind::Dnat,
+        port_kind: PortKind::Rules,
+        reached: None,
         proto,
         address,
         port: Port(port),
@@ -326,6 +341,8 @@ mod tests {
         ListRow {
             netns: crate::model::NetnsRef { id: NetnsId::Inode(1), name: None },
             kind: HopKind::Dnat,
+            port_kind: PortKind::Published,
+            reached: None,
             proto: Proto::Tcp,
             address: any(false),
             port: Port(8080),

@@ -11,7 +11,7 @@ use crate::view::shell;
 
 use super::{
     ByName, CauseCode, Certificate, Cluster, Component, ConditionCode, Connected, Container,
-    Ending, EvidenceCode, FindingCode, FixKind, Flows, GapKind, Held, HopKind, Impact, Package,
+    Ending, EvidenceCode, FindingCode, FixKind, Flows, GapKind, Group, Held, HopKind, Impact, Package,
     Pod, Process, Proto, Repository, Service, Session, SocketState, SocketUnit, Vantage, Verdict,
 };
 
@@ -84,6 +84,9 @@ pub struct Answer<'a> {
     pub verdict: Verdict,
     /// Every way from a port that was asked for to what serves it.
     pub paths: Vec<Path<'a>>,
+    /// The same paths, those together that are alike: what no process serves first, then the
+    /// largest.
+    pub groups: Vec<Group<'a>>,
     /// How many ways more rules have for it, of which there are too many to show: they depend on
     /// who connects.
     pub more_paths: usize,
@@ -113,6 +116,7 @@ impl<'a> From<&'a model::Answer> for Answer<'a> {
             sender: answer.sender.as_ref().map(Into::into),
             verdict: answer.verdict.into(),
             paths: answer.paths.iter().map(Into::into).collect(),
+            groups: model::Group::of(&answer.paths).into_iter().map(Into::into).collect(),
             more_paths: answer.more,
             reachable: answer.reach.iter().map(Into::into).collect(),
             findings: answer.findings.iter().map(Into::into).collect(),

@@ -102,6 +102,74 @@ words! {
 }
 
 words! {
+    /// The kinds of what makes processes and containers.
+    WorkloadKind = WorkloadKind {
+        /// A Deployment.
+        Deployment,
+        /// A ReplicaSet that no Deployment is known of.
+        ReplicaSet,
+        /// A DaemonSet.
+        DaemonSet,
+        /// A StatefulSet.
+        StatefulSet,
+        /// A Job.
+        Job,
+        /// Another controller of pods.
+        Controller,
+        /// A pod that nothing is known to have made.
+        Pod,
+        /// A service of a Compose project.
+        ComposeService,
+        /// A service of a swarm.
+        SwarmService,
+        /// Containers of one image.
+        Image,
+    }
+}
+
+words! {
+    /// The kinds of ports that a list has.
+    PortKind = PortKind {
+        /// A socket that somebody serves.
+        Listener,
+        /// The kernel has it.
+        Kernel,
+        /// A process that passes connections on.
+        Forward,
+        /// A port that a container publishes, by a proxy, by rules, or both.
+        Published,
+        /// The NodePort of a Service.
+        NodePort,
+        /// The hostPort of a pod.
+        HostPort,
+        /// A port of a Service at an external address of it.
+        ExternalIp,
+        /// A port of a Service at the address of its load balancer.
+        LoadBalancer,
+        /// A port of a Service, of which is not known by what kind of address.
+        Service,
+        /// Other packet rules take it.
+        Rules,
+    }
+}
+
+words! {
+    /// From how far away a port can be reached.
+    Reached = Reached {
+        /// From nowhere that was tried.
+        None,
+        /// By processes of its namespace that connect to loopback.
+        Loopback,
+        /// From this node: its processes at other addresses, and its containers.
+        Node,
+        /// By other machines.
+        Network,
+        /// It can't be told.
+        Unknown,
+    }
+}
+
+words! {
     /// Where a client is.
     Vantage = Vantage {
         /// A process in the tool's namespace that connects to 127.0.0.1 or ::1.

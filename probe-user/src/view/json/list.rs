@@ -129,6 +129,10 @@ pub fn write_list_lines(
 pub struct Listener<'a> {
     /// What takes the port: `listener`, `kernel`, `dnat` or `service`.
     pub kind: super::HopKind,
+    /// The same as people call it: a NodePort, a published port.
+    pub port_kind: super::PortKind,
+    /// From how far away it can be reached; null where it was not asked for.
+    pub reach: Option<super::Reached>,
     /// The namespace whose port it is.
     pub netns: Netns<'a>,
     /// The protocol.
@@ -443,6 +447,8 @@ impl<'a> Tables<'a> {
         };
         Listener {
             kind: row.kind.into(),
+            port_kind: row.port_kind.into(),
+            reach: row.reached.map(Into::into),
             netns: (&row.netns).into(),
             proto: row.proto.into(),
             address: row.address,

@@ -98,6 +98,8 @@ fn many_rows(rows: u16) -> model::Listing {
     let row = |n: u16| model::ListRow {
         netns: netns.clone(),
         kind: model::HopKind::Listener,
+        port_kind: model::PortKind::Listener,
+        reached: None,
         proto: model::Proto::Tcp,
         address: "2001:db8:1234:5678:9abc:def0:1234:5678".parse().unwrap(),
         port: model::Port(20_000 + n),

@@ -1,24 +1,30 @@
-//! Every listener of the node as a table or as CSV.
+//! Every listener of the node: as a table, as CSV, Markdown or metrics, or by a template.
 
 mod cells;
 pub(in crate::view) mod columns;
 mod csv;
+mod markdown;
+mod metrics;
 mod sort;
+mod template;
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use crate::model::{Capability, Ending, Host, ListRow, Listing};
 
-use super::layout::{Page, shorten, width};
+use super::layout::{Page, shorten_middle, width};
 use super::style::{Ink, Style};
 use super::words;
 
 use cells::Cells;
-use columns::{Column, TABLE, WIDE};
+use columns::Column;
 
 pub use csv::csv;
-pub use sort::sort_rows;
+pub use markdown::markdown;
+pub use metrics::metrics;
+pub use sort::{Only, Order, sort_rows};
+pub use template::{Template, TemplateError};
 
 /// What a table has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,13 +39,34 @@ pub struct TableOptions {
 
 /// Columns that somebody named.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Chosen(Vec<Column>);
+pub struct Chosen {
+    /// Whether they come behind the usual ones.
+    more: bool,
+    columns: Vec<Column>,
+}
+
+impl Chosen {
+    /// Whether how far away a port can be reached from is one of them.
+    pub fn needs_reach(&self) -> bool {
+        self.columns.contains(&Column::Reach)
+    }
+
+    /// Those that were chosen, or else the usual ones.
+    fn or(chosen: Option<&Self>, usual: impl Fn() -> Vec<Column>) -> Vec<Column> {
+        let Some(chosen) = chosen else { return usual() };
+        let mut columns = if chosen.more { usual() } else { Vec::new() };
+        let new = chosen.columns.iter().filter(|column| !columns.contains(column));
+        columns.extend(new.copied().collect::<Vec<_>>());
+        columns
+    }
+}
 
 impl std::str::FromStr for Chosen {
     type Err = String;
 
-    /// Names in any case, with commas between them.
+    /// Names in any case, with commas between them; with a `+` in front, behind the usual ones.
     fn from_str(text: &str) -> Result<Self, String> {
+        let (more, text) = text.strip_prefix('+').map_or((false, text), |text| (true, text));
         let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
         let columns = names.map(Column::named).collect::<Result<Vec<Column>, String>>()?;
         if columns.is_empty() {
@@ -49,60 +76,73 @@ impl std::str::FromStr for Chosen {
         if let Some((_, column)) =
             twice.find(|(at, column)| columns.get(..*at).is_some_and(|all| all.contains(column)))
         {
-            return Err(format!("column {} is named twice", column.title().to_lowercase()));
+            return Err(format!("column {} is named twice", column.name()));
         }
-        Ok(Self(columns))
+        Ok(Self { more, columns })
     }
+}
+
+/// The columns with what each has, for help.
+pub fn about_columns() -> Vec<(String, &'static str)> {
+    let all = columns::ALL.iter().filter(|column| column.is_of_rows());
+    all.map(|column| (column.name(), column.about())).collect()
+}
+
+/// A row in a few words: who has it, and in which namespace.
+pub fn short(row: &ListRow) -> String {
+    let cell = |column: Column| column.cell(row, &Style::PLAIN);
+    format!("{} in {}", cell(Column::Process), cell(Column::Netns))
 }
 
 /// Columns between two cells.
 const GAP: usize = 2;
 /// How many rows are told in one at most.
-const TOGETHER: usize = 4;
-/// What a column of text is not made narrower than.
-const NARROWEST: usize = 8;
+const TOGETHER: usize = 8;
 
 /// The listeners as a table, and below it what the marks in it mean.
 ///
 /// A table that is wider than the terminal leaves out columns that no row has
-/// anything in, has its widest texts shortened, then leaves out the target, then
-/// the namespace; ports, addresses and process ids are always whole.
+/// anything in, has its widest texts shortened in their middle, then leaves out what tells the
+/// least; ports, addresses and process ids are always whole.
 pub fn table(listing: &Listing, host: &Host, style: &Style, options: &TableOptions) -> String {
-    // Which Service a port is of, where there is any.
-    let has_service = listing.rows.iter().any(|row| row.service.is_some());
-    let usual = || TABLE.into_iter().filter(|c| *c != Column::Service || has_service).collect();
-    let all: Vec<Column> = match &options.columns {
-        Some(chosen) => chosen.0.clone(),
-        None if options.wide => WIDE.to_vec(),
-        None => usual(),
+    let all = match options.wide {
+        true => Chosen::or(options.columns.as_ref(), Column::of_wide),
+        false => Chosen::or(options.columns.as_ref(), || usual(listing)),
     };
     let groups = publishes(&listing.rows, options.wide);
     let cells = Cells::new(&all, &groups, style);
     let mut columns = all.clone();
     let title = |column: Column| if options.headers { column.title() } else { "" };
     let limit = if options.wide { None } else { style.width };
-    let chosen = options.columns.is_some();
+    // What somebody asked for stays.
+    let asked = |column: &Column| {
+        options.columns.as_ref().is_some_and(|chosen| chosen.columns.contains(column))
+    };
     let mut widths = loop {
         let natural = columns.iter().map(|c| cells.width(*c).max(width(title(*c))));
         let natural: Vec<usize> = natural.collect();
         let Some(limit) = limit else { break natural };
-        let is_empty = |at: &usize| !listing.rows.is_empty() && cells.is_empty(columns[*at]);
+        let is_empty = |at: &usize| {
+            !listing.rows.is_empty() && cells.is_empty(columns[*at]) && !asked(&columns[*at])
+        };
         let is_wide = total(&natural) > limit;
-        // What somebody asked for stays.
-        let empty = (0..columns.len()).find(is_empty).filter(|_| is_wide && !chosen);
+        let empty = (0..columns.len()).find(is_empty).filter(|_| is_wide);
         if empty.is_none()
             && let Some(widths) = fit(&columns, natural.clone(), limit)
         {
             break widths;
         }
-        // The least telling go first.
-        let least = || {
-            let least = [Column::Target, Column::Netns];
-            least.iter().find_map(|c| columns.iter().position(|known| known == c))
+        // The least telling go first: with a pod, what it is in.
+        let has_pods = columns.contains(&Column::Pod);
+        let least: &[Column] = match has_pods {
+            true => &[Column::Container, Column::Netns, Column::Kind, Column::Target],
+            false => &[Column::Target, Column::Netns, Column::Kind],
         };
-        let Some(at) = empty.or_else(|| least().filter(|_| !chosen)) else {
+        let mut least = least.iter().filter(|column| !asked(column));
+        let at = least.find_map(|c| columns.iter().position(|known| known == c));
+        let Some(at) = empty.or(at) else {
             let least = |(width, column): (usize, &Column)| {
-                if column.is_text() { width.min(narrowest(*column)) } else { width }
+                if column.is_text() { width.min(column.narrowest()) } else { width }
             };
             break natural.into_iter().zip(&columns).map(least).collect();
         };
@@ -128,18 +168,35 @@ pub fn table(listing: &Listing, host: &Host, style: &Style, options: &TableOptio
     page.finish()
 }
 
-/// The rows, those together that are one published port at several addresses; with `each`, every
-/// one by itself. Together they have to follow each other.
+/// The columns of a table that nobody chose any of: which Service a port is of, which pod is behind
+/// it, and what kind of port it is, where there is any of these.
+fn usual(listing: &Listing) -> Vec<Column> {
+    let any = |is: fn(&ListRow) -> bool| listing.rows.iter().any(is);
+    let has = |column: &Column| match column {
+        Column::Service => any(|row| row.service.is_some()),
+        Column::Pod => any(|row| row.end.pod.is_some()),
+        Column::Kind => any(|row| columns::is_telling(row.port_kind)),
+        _ => true,
+    };
+    Column::of_table().into_iter().filter(has).collect()
+}
+
+/// The rows, those together that are one published port, or one port of a Service, at several
+/// addresses; with `each`, every one by itself. Together they have to follow each other.
 fn publishes(rows: &[ListRow], each: bool) -> Vec<&[ListRow]> {
     let same = |one: &ListRow, other: &ListRow| {
         let container =
             |row: &ListRow| row.end.containers.last().map(|c| (c.runtime, c.id.clone()));
         let target = |row: &ListRow| row.target.as_ref().map(|target| target.port);
+        // Of a Service its endpoints differ with the version of IP.
+        let of_service = one.service.is_some() && one.port_kind == other.port_kind;
+        let of_container = (target(one).is_some() && target(one) == target(other))
+            && (container(one).is_some() && container(one) == container(other));
         !each
             && (one.netns.id, one.port, one.proto) == (other.netns.id, other.port, other.proto)
-            && (target(one).is_some() && target(one) == target(other))
-            && (container(one).is_some() && container(one) == container(other))
+            && (of_service || of_container)
             && one.service == other.service
+            && one.reached == other.reached
     };
     rows.chunk_by(same).flat_map(|group| group.chunks(TOGETHER)).collect()
 }
@@ -159,16 +216,11 @@ fn fit(columns: &[Column], mut widths: Vec<usize>, limit: usize) -> Option<Vec<u
         let widest = columns
             .iter()
             .zip(&mut widths)
-            .filter(|(column, width)| column.is_text() && **width > narrowest(**column))
+            .filter(|(column, width)| column.is_text() && **width > column.narrowest())
             .max_by_key(|(_, width)| **width);
         let (_, width) = widest?;
         *width -= 1;
     }
-}
-
-/// What a column of text is not made narrower than: its title stays whole.
-fn narrowest(column: Column) -> usize {
-    column.title().len().max(NARROWEST)
 }
 
 /// Writes one line to `out`. `cell` gives what a column has, and how wide it is.
@@ -192,7 +244,7 @@ fn line<'a>(
                 .filter(|at| *column == Column::Process && cell.len() - at < *columns);
             let (name, more) = cell.split_at(more.unwrap_or(cell.len()));
             let room = columns.saturating_sub(width(more));
-            let cell = format!("{}{more}", shorten(name, room, style.glyphs().ellipsis));
+            let cell = format!("{}{more}", shorten_middle(name, room, style.glyphs().ellipsis));
             used = width(&cell);
             Cow::Owned(cell)
         } else {

@@ -6,10 +6,16 @@ use crate::view::fixtures::{self, HOSTILE, host, listing, user_host};
 use crate::view::layout::width;
 use crate::view::style::Style;
 
-use super::{TableOptions, csv, sort_rows, table};
+use super::{TableOptions, csv, table};
 
 const TABLE: TableOptions = TableOptions { wide: false, headers: true, columns: None };
 const WIDE: TableOptions = TableOptions { wide: true, headers: true, columns: None };
+
+/// Sorts by what somebody typed.
+fn sort(rows: &mut [crate::model::ListRow], by: &str) -> Result<(), String> {
+    super::sort_rows(rows, &by.parse()?);
+    Ok(())
+}
 
 fn at(width: usize) -> Style {
     Style { width: Some(width), ..Style::PLAIN }
@@ -17,7 +23,7 @@ fn at(width: usize) -> Style {
 
 fn as_csv(listing: &Listing) -> String {
     let mut out = Vec::new();
-    csv(listing, true, &mut out).unwrap();
+    csv(listing, None, true, &mut out).unwrap();
     String::from_utf8(out).unwrap()
 }
 
@@ -146,7 +152,7 @@ fn no_headers_and_nothing_to_explain() {
     assert_eq!(text.lines().count(), 1, "{text}");
     assert!(text.starts_with("20971  tcp  127.0.0.1"), "{text}");
     let mut out = Vec::new();
-    csv(&one, false, &mut out).unwrap();
+    csv(&one, None, false, &mut out).unwrap();
     assert!(out.starts_with(b"20971,tcp,"));
     let empty = Listing::default();
     assert_eq!(table(&empty, &host(), &Style::PLAIN, &TABLE).lines().count(), 1);
@@ -156,11 +162,11 @@ fn no_headers_and_nothing_to_explain() {
 fn sorting_by_number_name_and_address() {
     let ports = |rows: &[crate::model::ListRow]| rows.iter().map(|r| r.port.0).collect::<Vec<_>>();
     let mut rows = listing().rows;
-    sort_rows(&mut rows, "port").unwrap();
+    sort(&mut rows, "port").unwrap();
     assert!(ports(&rows).is_sorted());
-    sort_rows(&mut rows, "PORT:desc").unwrap();
+    sort(&mut rows, "PORT:desc").unwrap();
     assert!(ports(&rows).is_sorted_by(|a, b| a >= b));
-    sort_rows(&mut rows, "address").unwrap();
+    sort(&mut rows, "address").unwrap();
     assert!(rows.iter().map(|r| r.address).is_sorted());
 }
 
@@ -168,7 +174,7 @@ fn sorting_by_number_name_and_address() {
 fn rows_without_a_value_come_last_in_either_order() {
     for by in ["pid", "pid:desc"] {
         let mut rows = listing().rows;
-        sort_rows(&mut rows, by).unwrap();
+        sort(&mut rows, by).unwrap();
         let known: Vec<bool> = rows.iter().map(|r| !r.end.processes.is_empty()).collect();
         assert!(known.is_sorted_by(|a, b| a >= b), "{by}: {known:?}");
     }
@@ -180,7 +186,7 @@ fn sorting_by_several_columns() {
         rows.iter().map(|r| (r.netns.id, std::cmp::Reverse(r.port))).collect::<Vec<_>>()
     };
     let mut rows = listing().rows;
-    sort_rows(&mut rows, "netns,port:desc").unwrap();
+    sort(&mut rows, "netns,port:desc").unwrap();
     let mut together = of(&rows);
     together.dedup_by_key(|(netns, _)| *netns);
     let namespaces = of(&rows).iter().map(|(n, _)| *n).collect::<std::collections::BTreeSet<_>>();
@@ -188,7 +194,7 @@ fn sorting_by_several_columns() {
     let first = rows[0].netns.id;
     let inside = of(&rows).into_iter().filter(|(netns, _)| *netns == first);
     assert!(inside.collect::<Vec<_>>().is_sorted());
-    assert!(sort_rows(&mut rows, "port,size").unwrap_err().contains("\"size\""));
+    assert!(sort(&mut rows, "port,size").unwrap_err().contains("\"size\""));
 }
 
 #[test]
@@ -208,16 +214,16 @@ fn columns_that_are_chosen_are_the_table() {
 fn sorting_does_not_depend_on_the_order_before() {
     let mut one = listing().rows;
     let mut other: Vec<_> = one.iter().rev().cloned().collect();
-    sort_rows(&mut one, "container").unwrap();
-    sort_rows(&mut other, "container").unwrap();
+    sort(&mut one, "container").unwrap();
+    sort(&mut other, "container").unwrap();
     assert_eq!(one, other);
 }
 
 #[test]
 fn an_unknown_column_is_answered_with_the_known_ones() {
-    let error = sort_rows(&mut Vec::new(), "size").unwrap_err();
+    let error = sort(&mut Vec::new(), "size").unwrap_err();
     assert!(error.contains("\"size\"") && error.contains("port, proto, address"), "{error}");
-    let error = sort_rows(&mut Vec::new(), "port:up").unwrap_err();
+    let error = sort(&mut Vec::new(), "port:up").unwrap_err();
     assert!(error.contains("asc or desc"), "{error}");
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::{Answer, Command, Container, End, Ending, Hop, NetnsId, Pod, Reach, Vantage};
+use crate::model::{Answer, Command, End, Ending, Hop, NetnsId, Reach, Vantage, Workload};
 use crate::view::layout::Page;
 use crate::view::style::{Ink, Style};
 
@@ -126,8 +126,8 @@ pub(super) fn kind(style: &Style, end: &End) -> String {
             "owner not known".to_owned()
         }
     };
-    match workload(end) {
-        Some(workload) => format!("{program} ({})", style.text(&workload)),
+    match Workload::of(end) {
+        Some(workload) => format!("{program} ({})", style.text(&workload.to_string())),
         None => program,
     }
 }
@@ -138,55 +138,9 @@ fn only(style: &Style, hop: &Hop, end: &End) -> String {
     let Some(process) = end.processes.first() else {
         return format!("{} at {place}", kind(style, end));
     };
-    let of = match workload(end) {
-        Some(workload) => format!(" ({})", style.text(&workload)),
+    let of = match Workload::of(end) {
+        Some(workload) => format!(" ({})", style.text(&workload.to_string())),
         None => String::new(),
     };
     format!("{}, pid {}{of} at {place}", style.text(process.name()), process.pid)
-}
-
-/// What made a container: the workload of its pod, the service of Compose or a swarm, or its
-/// image. Untrusted.
-fn workload(end: &End) -> Option<String> {
-    let inner = end.containers.last();
-    if let Some(name) = end.pod.as_ref().and_then(of_pod) {
-        return Some(format!("pods of {name}"));
-    }
-    let inner = inner?;
-    if let Some((project, service)) = inner.compose() {
-        return Some(format!("service {service} of Compose project {project}"));
-    }
-    if let Some(service) = inner.swarm_service() {
-        return Some(format!("swarm service {service}"));
-    }
-    image(inner)
-}
-
-fn image(container: &Container) -> Option<String> {
-    container.image.as_ref().map(|image| format!("image {image}"))
-}
-
-/// `namespace/name` of what made a pod: without what tells its pods apart.
-fn of_pod(pod: &Pod) -> Option<String> {
-    let (namespace, name) = (pod.namespace.as_ref()?, pod.name.as_ref()?);
-    let label = |key: &str| pod.labels.get(key).map(String::as_str);
-    match pod.owner.as_ref().and_then(|owner| owner.split_once('/')) {
-        Some(("ReplicaSet", set)) => {
-            let deployment = set.rsplit_once('-').map_or(set, |(name, _)| name);
-            return Some(format!("{namespace}/{deployment}"));
-        }
-        Some((_, owner)) => return Some(format!("{namespace}/{owner}")),
-        None => {}
-    }
-    // A ReplicaSet's pods end in its hash and five characters, a DaemonSet's in these alone,
-    // a StatefulSet's in a number.
-    let stem = |name: &str| name.rsplit_once('-').map(|(stem, _)| stem.to_owned());
-    let workload = if let Some(hash) = label("pod-template-hash") {
-        stem(name).and_then(|stem| Some(stem.strip_suffix(hash)?.strip_suffix('-')?.to_owned()))
-    } else if label("controller-revision-hash").is_some() {
-        stem(name)
-    } else {
-        None
-    };
-    Some(format!("{namespace}/{}", workload.as_deref().unwrap_or(name)))
 }

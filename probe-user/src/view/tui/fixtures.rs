@@ -28,6 +28,7 @@ pub(super) fn row(port: u16, process: &str, container: Option<&str>) -> Row {
             started_at: Some(1_000_000),
             ..Owner::default()
         }),
+        cells: std::sync::Arc::default(),
         conns: None,
     }
 }

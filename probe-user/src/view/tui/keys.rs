@@ -122,7 +122,7 @@ actions! {
     Redraw "redraw" Anywhere ["ctrl-l"];
     /// stop for now, `fg` goes on
     Suspend "suspend" Anywhere ["ctrl-z"];
-    /// group by netns, container, pod, cluster, process, or not
+    /// group by netns, container, pod, service, workload, cluster, process, or not
     Group "group" Ports ["g"];
     /// fold or unfold the group
     Fold "fold" Ports ["space", "left", "right"];
@@ -148,6 +148,8 @@ actions! {
     Evidence "evidence" Text ["v"];
     /// to the top
     TextTop "text-top" Text ["g"];
+    /// copy the command that is proposed
+    CopyFix "copy-fix" Text ["f"];
     /// next hop
     NextHop "next-hop" Text ["]", "right"];
     /// previous hop

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::model::{End, HopKind, ListRow, Listing, NetnsId, Pid, Port, Proto};
-use crate::view::list::columns::Column;
+use crate::model::{End, HopKind, ListRow, Listing, NetnsId, Pid, Port, Proto, Workload};
+use crate::view::list::columns::{Column, ON_SCREEN};
 use crate::view::style::Style;
 use crate::view::words;
 
@@ -48,6 +48,8 @@ pub struct Owner {
     pub unit: Option<String>,
     /// The image of its container.
     pub image: Option<String>,
+    /// What made its container or pod.
+    pub workload: Option<String>,
     /// When it was started, in seconds since the epoch.
     pub started_at: Option<u64>,
 }
@@ -73,6 +75,8 @@ pub struct Row {
     pub component: Option<Arc<str>>,
     /// Who holds it.
     pub owner: Arc<Owner>,
+    /// What it has in the other columns of the screen.
+    pub cells: Arc<[(Column, Arc<str>)]>,
     /// How many connections it has now; `None` where that is not known.
     pub conns: Option<u32>,
 }
@@ -102,7 +106,22 @@ struct Exported<'a> {
     connections: Option<u32>,
 }
 
+/// The columns of the screen that have no place of their own in a row.
+fn others() -> impl Iterator<Item = Column> {
+    use Column::{Address, Age, Cluster, Conns, Container, Netns, Pid, Pod, Port, Process, Proto};
+    let own = |column: &Column| {
+        matches!(column, Port | Proto | Address | Process | Pid | Container | Pod | Cluster | Netns)
+            || matches!(column, Column::Target | Column::Service | Conns | Age)
+    };
+    ON_SCREEN.into_iter().filter(move |column| !own(column))
+}
+
 impl Row {
+    /// What it has in one of the other columns.
+    pub fn cell(&self, column: Column) -> Option<&str> {
+        self.cells.iter().find(|(known, _)| *known == column).map(|(_, cell)| &**cell)
+    }
+
     /// Whether only this machine's loopback reaches it.
     pub fn is_loopback(&self) -> bool {
         self.key.address.to_canonical().is_loopback()
@@ -204,6 +223,9 @@ impl Made {
             service: cell(Column::Service).map(|text| self.text(&text)),
             component: cell(Column::Component).map(|text| self.text(&text)),
             owner: self.owner(row, style),
+            cells: others()
+                .filter_map(|column| Some((column, self.text(&column.value(row, style)?))))
+                .collect(),
             conns: None,
         }
     }
@@ -228,6 +250,7 @@ impl Made {
                 cmdline: process.and_then(|_| cell(Column::Cmdline)),
                 unit: cell(Column::Unit),
                 image: cell(Column::Image),
+                workload: Workload::of(&row.end).map(|workload| style.text(&workload.to_string())),
                 started_at: process.and_then(|p| p.started_at),
             })
         };

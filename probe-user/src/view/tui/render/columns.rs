@@ -1,7 +1,8 @@
 //! Which columns a table of some width has, and where.
 
+use crate::view::list::columns::Screen;
 use crate::view::tui::state::View;
-use crate::view::tui::state::ports::Column;
+use crate::view::tui::state::ports::{Column, ON_SCREEN};
 
 /// What precedes the columns: the selection and the mark of a row.
 pub(super) const MARKS: u16 = 3;
@@ -17,39 +18,23 @@ pub struct Placed {
     pub width: u16,
 }
 
-/// The columns in the order of what a reader needs first, and how narrow each may be.
-const NEEDED: [(Column, u16); 12] = [
-    (Column::Port, 5),
-    (Column::Proto, 5),
-    (Column::Address, 15),
-    (Column::Process, 12),
-    (Column::Container, 14),
-    (Column::Target, 14),
-    (Column::Pid, 6),
-    (Column::Pod, 16),
-    (Column::Age, 5),
-    (Column::Cluster, 8),
-    (Column::Netns, 8),
-    (Column::Conns, 5),
-];
-
-/// How wide a column is that most of what is in it can be read in.
-const ENOUGH: [(Column, u16); 4] =
-    [(Column::Process, 16), (Column::Container, 24), (Column::Target, 24), (Column::Pod, 28)];
-
 /// The columns that fit into `total`, of which `widest` says how wide the widest cell is.
 /// One in which nothing is has no place.
-pub fn fit(widest: &[u16; Column::ALL.len()], total: u16) -> Vec<Placed> {
+pub fn fit(widest: &[u16; ON_SCREEN.len()], total: u16) -> Vec<Placed> {
     let gap = if total < 100 { 1 } else { 2 };
+    // In the order of what a reader needs first.
+    let mut needed: Vec<(Column, Screen)> =
+        ON_SCREEN.into_iter().filter_map(|column| Some((column, column.on_screen()?))).collect();
+    needed.sort_by_key(|(_, screen)| screen.need);
     let widest = |column: Column| {
-        let at = Column::ALL.iter().position(|known| *known == column);
+        let at = ON_SCREEN.iter().position(|known| *known == column);
         at.and_then(|at| widest.get(at)).copied().unwrap_or_default()
     };
     let always =
         |column| matches!(column, Column::Port | Column::Proto | Column::Address | Column::Process);
     let mut room = total.saturating_sub(MARKS);
     let mut chosen: Vec<(Column, u16)> = Vec::new();
-    for (column, narrowest) in NEEDED {
+    for (column, Screen { narrowest, .. }) in needed.iter().copied() {
         if widest(column) == 0 && !always(column) {
             continue;
         }
@@ -62,7 +47,8 @@ pub fn fit(widest: &[u16; Column::ALL.len()], total: u16) -> Vec<Placed> {
         }
     }
     // What is left goes first to what readers look at, then to those that miss most.
-    for (column, enough) in ENOUGH {
+    let enough = needed.iter().filter(|(_, screen)| screen.enough > 0);
+    for (column, Screen { enough, .. }) in enough.copied() {
         if let Some(chosen) = chosen.iter_mut().find(|(known, _)| *known == column) {
             let more = enough.min(widest(column)).saturating_sub(chosen.1).min(room);
             chosen.1 += more;
@@ -78,7 +64,7 @@ pub fn fit(widest: &[u16; Column::ALL.len()], total: u16) -> Vec<Placed> {
         most.1 += 1;
         room -= 1;
     }
-    let order = |column: &Column| Column::ALL.iter().position(|known| known == column);
+    let order = |column: &Column| ON_SCREEN.iter().position(|known| known == column);
     chosen.sort_by_key(|(column, _)| order(column));
     let mut x = MARKS;
     let place = |(column, width): (Column, u16)| {
@@ -138,7 +124,7 @@ pub fn tab_at(x: u16) -> Option<View> {
 mod tests {
     use super::*;
 
-    const WIDEST: [u16; 12] = [5, 5, 15, 22, 7, 30, 40, 12, 14, 40, 3, 5];
+    const WIDEST: [u16; 14] = [5, 5, 15, 22, 7, 30, 20, 40, 12, 14, 40, 9, 3, 5];
 
     fn names(total: u16) -> Vec<&'static str> {
         fit(&WIDEST, total).iter().map(|placed| placed.column.title()).collect()
@@ -155,19 +141,19 @@ mod tests {
 
     #[test]
     fn more_room_shows_more_columns() {
-        let eighty = ["PORT", "PROTO", "ADDRESS", "PROCESS", "PID", "CONTAINER", "TARGET"];
+        let eighty = ["PORT", "PROTO", "ADDRESS", "PROCESS", "CONTAINER", "SERVICE"];
         assert_eq!(names(80), eighty);
-        assert_eq!(names(240).len(), 12);
+        assert_eq!(names(260).len(), 14);
     }
 
     #[test]
     fn what_no_row_has_takes_no_room() {
         let mut widest = WIDEST;
-        widest[6] = 0;
+        widest[7] = 0;
         let placed = fit(&widest, 240);
         assert!(placed.iter().all(|placed| placed.column != Column::Pod));
         // Without any row the names of the first columns are still there.
-        assert_eq!(fit(&[0; 12], 80).len(), 4);
+        assert_eq!(fit(&[0; 14], 80).len(), 4);
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub(super) fn draw(state: &State, place: Rect, buffer: &mut Buffer) {
     if page.is_empty() {
         let text = if state.mode == crate::view::tui::state::Mode::Replay {
             "a recorded node: nothing happens on it"
+        } else if !state.events.filter.is_empty() && state.events.total() > 0 {
+            "no event that happened passes the filter; esc undoes it"
         } else {
             "nothing has happened yet: listens, closes, connects and NAT come here"
         };

@@ -1,6 +1,6 @@
 //! Commands that are typed after a colon.
 
-use super::ports::{Column, GroupBy};
+use super::ports::{GroupBy, ON_SCREEN};
 use super::{Effect, Question, State, View};
 use crate::model::{Port, Proto};
 use crate::view::tui::filter::Filter;
@@ -47,9 +47,9 @@ impl State {
             }
             "sort" => {
                 let (name, order) = rest.split_once(':').unwrap_or((rest, ""));
-                let column = Column::ALL.into_iter();
+                let column = ON_SCREEN.into_iter();
                 let mut column = column.filter(|c| c.title().eq_ignore_ascii_case(name));
-                let known = Column::ALL.map(|column| column.title().to_lowercase()).join(", ");
+                let known = ON_SCREEN.map(|column| column.title().to_lowercase()).join(", ");
                 self.ports.sort =
                     column.next().ok_or_else(|| format!("no column {name:?}: {known}"))?;
                 self.ports.descending = order == "desc";

@@ -2,8 +2,9 @@
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, MouseButton, MouseEvent, MouseEventKind};
 
-use super::ports::{Column, Item};
+use super::ports::{Column, Item, ON_SCREEN};
 use super::{Asks, Effect, Input, State, View};
+use crate::model::{Advice, Piece};
 use crate::view::tui::config::always_quits;
 use crate::view::tui::filter::Filter;
 use crate::view::tui::keys::{Action, Key, Place};
@@ -74,6 +75,7 @@ impl State {
             Action::NextMatch => self.next_match(true),
             Action::PreviousMatch => self.next_match(false),
             Action::Copy | Action::CopyJson => return self.copy(action == Action::CopyJson),
+            Action::CopyFix => return self.copy_fix(),
             Action::Export => {
                 let (name, text) = self.exported();
                 return vec![Effect::Export { name: format!("whereis-port-{name}"), text }];
@@ -103,9 +105,9 @@ impl State {
             Action::Fold => self.ports.fold(clock),
             Action::FoldAll => self.ports.fold_all(clock),
             Action::Sort => {
-                let at = Column::ALL.iter().position(|column| *column == self.ports.sort);
-                let next = at.map_or(0, |at| (at + 1) % Column::ALL.len());
-                self.ports.sort = Column::ALL.get(next).copied().unwrap_or(Column::Port);
+                let at = ON_SCREEN.iter().position(|column| *column == self.ports.sort);
+                let next = at.map_or(0, |at| (at + 1) % ON_SCREEN.len());
+                self.ports.sort = ON_SCREEN.get(next).copied().unwrap_or(Column::Port);
             }
             Action::Reverse => self.ports.descending = !self.ports.descending,
             Action::Tcp => (only.tcp, only.udp) = (!only.tcp, false),
@@ -253,6 +255,26 @@ impl State {
         };
         self.say("copied, if the terminal allows it (OSC 52)".to_owned());
         vec![Effect::Copy(text)]
+    }
+
+    /// Copies the first command that the answer on the screen proposes: against what was noticed, or
+    /// for who does not reach the port.
+    fn copy_fix(&mut self) -> Vec<Effect> {
+        let answer = self.answered.as_ref().filter(|_| self.view == View::Path && self.help.is_none());
+        let answer = answer.map(|answered| &answered.answer);
+        let findings = answer.iter().flat_map(|a| &a.findings).filter_map(|f| f.fix.as_ref());
+        let reach = answer.iter().flat_map(|a| &a.reach).filter_map(|r| r.fix.as_ref());
+        let mut pieces = findings.chain(reach).flat_map(Advice::pieces);
+        let command = pieces.find_map(|piece| match piece {
+            Piece::Command(command) => crate::view::shell::line(command),
+            _ => None,
+        });
+        let Some(command) = command else {
+            self.say("no command is proposed here".to_owned());
+            return Vec::new();
+        };
+        self.say(format!("copied, if the terminal allows it (OSC 52): {command}"));
+        vec![Effect::Copy(command)]
     }
 
     fn input(&mut self, asks: Asks) {

@@ -5,81 +5,12 @@ use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::view::layout::width;
+pub use crate::view::list::columns::{Column, ON_SCREEN};
 use crate::view::tui::filter::{Filter, Life};
 use crate::view::tui::row::{Row, RowKey};
 
 /// For how long a row counts as new, in milliseconds.
 const NEW_FOR: u64 = 5_000;
-
-/// The columns of the table, in their order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Column {
-    /// The port.
-    Port,
-    /// The protocol.
-    Proto,
-    /// The address, as bound.
-    Address,
-    /// Who has it.
-    Process,
-    /// Its process id.
-    Pid,
-    /// The container.
-    Container,
-    /// The pod.
-    Pod,
-    /// The cluster.
-    Cluster,
-    /// The namespace.
-    Netns,
-    /// Where it leads.
-    Target,
-    /// Connections now.
-    Conns,
-    /// Since when.
-    Age,
-}
-
-impl Column {
-    /// All of them.
-    pub const ALL: [Self; 12] = [
-        Self::Port,
-        Self::Proto,
-        Self::Address,
-        Self::Process,
-        Self::Pid,
-        Self::Container,
-        Self::Pod,
-        Self::Cluster,
-        Self::Netns,
-        Self::Target,
-        Self::Conns,
-        Self::Age,
-    ];
-
-    /// Its name.
-    pub fn title(self) -> &'static str {
-        match self {
-            Self::Port => "PORT",
-            Self::Proto => "PROTO",
-            Self::Address => "ADDRESS",
-            Self::Process => "PROCESS",
-            Self::Pid => "PID",
-            Self::Container => "CONTAINER",
-            Self::Pod => "POD",
-            Self::Cluster => "CLUSTER",
-            Self::Netns => "NETNS",
-            Self::Target => "TARGET",
-            Self::Conns => "CONNS",
-            Self::Age => "AGE",
-        }
-    }
-
-    /// Whether its cells line up at their right.
-    pub fn is_number(self) -> bool {
-        matches!(self, Self::Port | Self::Pid | Self::Conns | Self::Age)
-    }
-}
 
 /// What rows are put together by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,14 +23,25 @@ pub enum GroupBy {
     Pod,
     /// The cluster.
     Cluster,
+    /// The Service.
+    Service,
+    /// What made the container or pod.
+    Workload,
     /// The process.
     Process,
 }
 
 impl GroupBy {
     /// All of them, in the order in which a key goes through them.
-    pub const ALL: [Self; 5] =
-        [Self::Netns, Self::Container, Self::Pod, Self::Cluster, Self::Process];
+    pub const ALL: [Self; 7] = [
+        Self::Netns,
+        Self::Container,
+        Self::Pod,
+        Self::Service,
+        Self::Workload,
+        Self::Cluster,
+        Self::Process,
+    ];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -108,6 +50,8 @@ impl GroupBy {
             Self::Container => "container",
             Self::Pod => "pod",
             Self::Cluster => "cluster",
+            Self::Service => "service",
+            Self::Workload => "workload",
             Self::Process => "process",
         }
     }
@@ -118,6 +62,8 @@ impl GroupBy {
             Self::Container => row.owner.container.as_deref(),
             Self::Pod => row.owner.pod.as_deref(),
             Self::Cluster => row.owner.cluster.as_deref(),
+            Self::Service => row.service.as_deref(),
+            Self::Workload => row.owner.workload.as_deref(),
             Self::Process => Some(&*row.process),
         };
         value.map_or_else(|| format!("(no {})", self.name()), ToOwned::to_owned)
@@ -305,7 +251,7 @@ pub struct Ports {
     /// How many clusters.
     pub clusters: usize,
     /// How wide the widest cell of each column is.
-    pub widths: [u16; Column::ALL.len()],
+    pub widths: [u16; ON_SCREEN.len()],
     folded: BTreeSet<String>,
     index: HashMap<RowKey, usize>,
     filled: bool,
@@ -325,7 +271,7 @@ impl Default for Ports {
             only: Only::default(),
             containers: 0,
             clusters: 0,
-            widths: [0; Column::ALL.len()],
+            widths: [0; ON_SCREEN.len()],
             folded: BTreeSet::new(),
             index: HashMap::new(),
             filled: false,
@@ -466,10 +412,10 @@ impl Ports {
             .then_with(|| a.row.key.cmp(&b.row.key))
     }
 
-    fn widest(&self, order: &[usize], clock: Clock) -> [u16; Column::ALL.len()] {
-        let mut widths = [0; Column::ALL.len()];
+    fn widest(&self, order: &[usize], clock: Clock) -> [u16; ON_SCREEN.len()] {
+        let mut widths = [0; ON_SCREEN.len()];
         for live in order.iter().filter_map(|at| self.rows.get(*at)) {
-            for (column, widest) in Column::ALL.into_iter().zip(&mut widths) {
+            for (column, widest) in ON_SCREEN.into_iter().zip(&mut widths) {
                 let width = match column {
                     // Numbers have widths that need no text.
                     Column::Port | Column::Proto | Column::Age => 5,
@@ -607,7 +553,8 @@ fn text(row: &Row, column: Column) -> Option<&str> {
         Column::Cluster => row.owner.cluster.as_deref(),
         Column::Netns => Some(&row.netns),
         Column::Target => row.target.as_deref(),
-        _ => None,
+        Column::Service => row.service.as_deref(),
+        column => row.cell(column),
     }
 }
 

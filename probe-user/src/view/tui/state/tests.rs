@@ -3,7 +3,7 @@
 use crossterm::event::{KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 
 use super::events::EventLine;
-use super::ports::{Clock, Column, Delta, Differ, GroupBy, Item};
+use super::ports::{Clock, Column, Delta, Differ, GroupBy, Item, ON_SCREEN};
 use super::*;
 use crate::model::{EventKind, Port};
 use crate::view::tui::fixtures::row;
@@ -91,7 +91,7 @@ fn what_has_nothing_in_a_column_comes_last_whichever_way_it_is_sorted() {
         state.command(&format!("sort container{order}"));
         assert_eq!(shown(&state).last().unwrap(), "22", "{order}");
     }
-    let keys: Vec<String> = Column::ALL.iter().map(|c| c.title().to_lowercase()).collect();
+    let keys: Vec<String> = ON_SCREEN.iter().map(|c| c.title().to_lowercase()).collect();
     for key in keys {
         state.command(&format!("sort {key}:desc"));
         assert_eq!(state.message, None, "{key}");
@@ -441,6 +441,21 @@ fn what_is_copied_is_the_row() {
     let [Effect::Copy(json)] = &effects[..] else { panic!("{effects:?}") };
     let json: serde_json::Value = serde_json::from_str(json).unwrap();
     assert_eq!((&json["port"], &json["container"]), (&443.into(), &"web".into()));
+}
+
+#[test]
+fn what_would_mend_it_is_copied_as_a_command() {
+    let mut state = state();
+    let mut answer = crate::view::fixtures::published();
+    let command = crate::model::Command::new("kubectl describe pod").name("a b");
+    for reach in &mut answer.reach {
+        reach.fix = Some(command.clone().into());
+    }
+    let question = super::Question { port: Port(20_971), proto: None, row: None };
+    let host = crate::view::fixtures::host();
+    state.answered = Some(Box::new(super::Answered { question, answer, host, sources: Vec::new() }));
+    press(&mut state, "2");
+    assert_eq!(press(&mut state, "f"), [Effect::Copy("kubectl describe pod 'a b'".to_owned())]);
 }
 
 #[test]
