@@ -75,7 +75,16 @@ here and what would give the rest.";
 const LIST_HELP: &str = "\
 A port that no socket holds, but packet rules or a load balancer take, has a row, too.
 Its process is the name of what made the rules, in parentheses: (kube-proxy, iptables).
-In JSON and CSV, kind is listener, kernel, dnat or service.
+Published ports, and ports of a Service, are one row with all their addresses; JSON and CSV
+have each.
+
+Columns, for -O, -s and -w:
+  port proto address kind reach process pid pids user uid cmdline unit service pod container
+  container_id image cluster component files netns netns_inode target targets target_count
+  taken_by queue accept_queue accept_queue_limit health inode state v6only ending why
+  kind is listener, kernel, forward, published, NodePort, hostPort, externalIP, LoadBalancer,
+  service or rules. reach is loopback, node, network, none or unknown: each port is asked for
+  as a question would, and so only where it is shown, sorted by or filtered for.
 
 A row of JSON has names and ids of its process, container, pod and cluster. What else is
 known of these is said once, in tables: ref is the place there. With --ndjson each line is
@@ -85,7 +94,13 @@ listener that refers to them, and list_end with the gaps.
 Examples:
   whereis-port list -t --container web         TCP listeners of containers called like web
   whereis-port list --netns host -s process    the host's own namespace, by process
+  whereis-port list -O +reach -s reach:desc    how far away each port can be reached from
+  whereis-port list -w reach=network -w 'process!~sshd'   what other machines reach, but sshd
+  whereis-port list -w kind=NodePort -s service,port
   whereis-port list -o csv > ports.csv         every column, for a spreadsheet
+  whereis-port list --template '{{ port }}/{{ proto }} {{ process }}{% if pod %} in {{ pod }}{% endif %}'
+  whereis-port list -o openmetrics > ports.prom   for Prometheus' textfile collector
+  whereis-port list -o mermaid                 which port leads where
   whereis-port list --ndjson | jq -r 'select(.port > 30000).process.name'
 
 Exit status:
@@ -606,5 +621,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_of_the_list_names_every_column() {
+        let command = Cli::command();
+        let list = command.find_subcommand("list").unwrap();
+        let help = list.get_after_help().unwrap().to_string();
+        let words: Vec<&str> = help.split_whitespace().collect();
+        for (name, _) in crate::view::list::about_columns() {
+            assert!(words.contains(&name.as_str()), "{name}");
+        }
     }
 }

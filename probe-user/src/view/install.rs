@@ -101,7 +101,13 @@ complete -c {name} -a '(__whereis_port_node)'
 "#
     );
     for option in KNOWN_BY_NODE {
-        text.push_str(&format!("complete -c {name} -l {option} -x -a '(__whereis_port_node)'\n"));
+        let mut all = std::iter::once(command).chain(command.get_subcommands());
+        let known = all.find_map(|one| one.get_opts().find(|arg| arg.get_long() == Some(option)));
+        let short = known.and_then(clap::Arg::get_short);
+        let short = short.map_or_else(String::new, |short| format!("-s {short} "));
+        text.push_str(&format!(
+            "complete -c {name} {short}-l {option} -x -a '(__whereis_port_node)'\n"
+        ));
     }
     text
 }

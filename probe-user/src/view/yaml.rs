@@ -184,10 +184,10 @@ mod tests {
     #[test]
     fn objects_and_lists_are_blocks() {
         let text = yaml(&json!({
-            "a": [{"b": 1, "c": [true, null]}, [], {}, ["x", ["y"]]],
+            "a": [{"b": 1, "c": [true, null]}, [], {}, ["x", ["z"]]],
             "d": {"e": "no", "f": 0.5},
         }));
-        let expected = "a:\n  - b: 1\n    c:\n      - true\n      - null\n  - []\n  - {}\n  - - x\n    - - y\n\
+        let expected = "a:\n  - b: 1\n    c:\n      - true\n      - null\n  - []\n  - {}\n  - - x\n    - - z\n\
                         d:\n  e: \"no\"\n  f: 0.5\n";
         assert_eq!(text, expected);
     }

@@ -68,25 +68,35 @@ pub fn svg(graph: &Graph) -> String {
     text
 }
 
+/// For a light background, and over it for a dark one. Plain rules: many viewers know no variables.
 const STYLE: &str = "\
 <style>
-  svg { --page: #ffffff; --ink: #1f2328; --dim: #59636e; --box: #f6f8fa; --rim: #818b98; --good: #116329; --bad: #b3261e; --maybe: #7d4e00; }
-  @media (prefers-color-scheme: dark) {
-    svg { --page: #0d1117; --ink: #e6edf3; --dim: #9198a1; --box: #161b22; --rim: #6e7681; --good: #56d364; --bad: #ff8f87; --maybe: #e3b341; }
-  }
-  text { font: 12px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; fill: var(--ink); }
-  .page { fill: var(--page); }
-  .name, .port text:first-of-type, .end text:first-of-type { font-weight: 600; }
-  .more { fill: var(--dim); }
-  .node rect { fill: var(--box); stroke: var(--rim); }
+  text { font: 12px ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace; fill: #1f2328; }
+  .page { fill: #ffffff; }
+  .name, .first { font-weight: 600; }
+  .more { fill: #59636e; }
+  .node rect { fill: #f6f8fa; stroke: #818b98; }
   .port rect { stroke-width: 2; }
-  .nothing rect { stroke: var(--bad); stroke-dasharray: 5 3; }
-  .edge path { fill: none; stroke: var(--rim); stroke-width: 1.5; }
-  .edge polygon { fill: var(--rim); }
-  .yes path { stroke: var(--good); } .yes polygon, .yes text { fill: var(--good); }
-  .no path { stroke: var(--bad); stroke-dasharray: 6 4; } .no polygon, .no text { fill: var(--bad); }
-  .unknown path { stroke: var(--maybe); stroke-dasharray: 2 4; } .unknown polygon, .unknown text { fill: var(--maybe); }
-  .edge text { paint-order: stroke; stroke: var(--page); stroke-width: 4; }
+  .nothing rect { stroke: #b3261e; stroke-dasharray: 5 3; }
+  .edge path { fill: none; stroke: #818b98; stroke-width: 1.5; }
+  .edge polygon { fill: #818b98; }
+  .edge text { stroke: #ffffff; stroke-width: 4; paint-order: stroke; }
+  .yes path { stroke: #116329; } .yes polygon, .yes text { fill: #116329; }
+  .no path { stroke: #b3261e; stroke-dasharray: 6 4; } .no polygon, .no text { fill: #b3261e; }
+  .unknown path { stroke: #7d4e00; stroke-dasharray: 2 4; } .unknown polygon, .unknown text { fill: #7d4e00; }
+  @media (prefers-color-scheme: dark) {
+    text { fill: #e6edf3; }
+    .page { fill: #0d1117; }
+    .more { fill: #9198a1; }
+    .node rect { fill: #161b22; stroke: #6e7681; }
+    .nothing rect { stroke: #ff8f87; }
+    .edge path { stroke: #6e7681; }
+    .edge polygon { fill: #6e7681; }
+    .edge text { stroke: #0d1117; }
+    .yes path { stroke: #56d364; } .yes polygon, .yes text { fill: #56d364; }
+    .no path { stroke: #ff8f87; } .no polygon, .no text { fill: #ff8f87; }
+    .unknown path { stroke: #e3b341; } .unknown polygon, .unknown text { fill: #e3b341; }
+  }
 </style>
 ";
 
@@ -133,7 +143,7 @@ fn place(graph: &Graph) -> (Vec<Placed>, (f64, f64)) {
         let label = labels.map(|edge| wide(&edge.label)).fold(0.0, f64::max);
         x += widest + BETWEEN + label;
         if layer + 1 == count {
-            x = x - BETWEEN - label;
+            x -= BETWEEN + label;
         }
     }
     let title = wide(&graph.title) + 2.0 * MARGIN;
@@ -200,8 +210,8 @@ fn draw_node(text: &mut String, node: &Node, at: &Placed) {
     );
     for (line, words) in node.lines.iter().enumerate() {
         let y = at.y + PAD + SIZE - 3.0 + count_of(line) * LINE;
-        let class = if line == 0 { "" } else { " class=\"more\"" };
-        let _ = writeln!(text, "<text{class} x=\"{:.1}\" y=\"{y:.1}\">{}</text>", at.x + PAD, escaped(words));
+        let class = if line == 0 { "first" } else { "more" };
+        let _ = writeln!(text, "<text class=\"{class}\" x=\"{:.1}\" y=\"{y:.1}\">{}</text>", at.x + PAD, escaped(words));
     }
     text.push_str("</g>\n");
 }
@@ -228,10 +238,14 @@ fn draw_edge(text: &mut String, edge: &Edge, from: &Placed, to: &Placed) {
         y2 + 4.0
     );
     if !edge.label.is_empty() {
-        let (x, y) = ((x1 + x2) / 2.0, f64::midpoint(y1, y2) - 4.0);
+        // Beside the end where few others are: of senders where they begin, of shares where they go.
+        let (x, y, anchor) = match edge.label.as_str() {
+            "yes" | "no" | "unknown" => (x1 + 8.0, y1 - 5.0, "start"),
+            _ => (x2 - 12.0, y2 - 7.0, "end"),
+        };
         let _ = writeln!(
             text,
-            "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\">{}</text>",
+            "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{}</text>",
             escaped(&edge.label)
         );
     }

@@ -39,9 +39,9 @@ fn names_are_text_in_every_form() {
     }
     let graph = Graph::of_answers(&[hostile], &host, &STYLE);
     for text in [dot(&graph), mermaid(&graph), svg(&graph)] {
-        assert!(!text.contains("<script") && !text.contains("\"];  "), "{text}");
         assert_eq!(text.chars().find(|c| *c != '\n' && is_unsafe(*c)), None, "{text:?}");
     }
+    assert!(!svg(&graph).contains("<script") && !mermaid(&graph).contains("<script"));
     // Whatever is between quotes has no quote, and no end of its line.
     let mermaid = mermaid(&graph);
     assert!(mermaid.lines().skip(1).all(|line| matches!(line.matches('"').count(), 0 | 2)));

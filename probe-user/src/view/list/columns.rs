@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::model::{Ailment, Ending, ListRow, NetnsName, PortKind, Process};
 use crate::view::json;
+use crate::view::layout::{shorten, shorten_middle};
 use crate::view::sanitize::clean;
 use crate::view::style::Style;
 use crate::view::words;
@@ -37,6 +38,8 @@ struct Spec {
     shape: Shape,
     /// What it is not made narrower than.
     narrowest: usize,
+    /// Whether its texts are cut at their end: they are more than a name.
+    cut_at_end: bool,
     /// Its place in the usual table, if it has one.
     table: Option<u8>,
     in_wide: bool,
@@ -86,6 +89,7 @@ impl Spec {
             rank: None,
             shape,
             narrowest,
+            cut_at_end: false,
             table: None,
             in_wide: false,
             in_csv: false,
@@ -111,6 +115,10 @@ impl Spec {
 
     const fn narrowest(self, narrowest: usize) -> Self {
         Self { narrowest, ..self }
+    }
+
+    const fn cut_at_end(self) -> Self {
+        Self { cut_at_end: true, ..self }
     }
 
     const fn wide(self) -> Self {
@@ -193,7 +201,7 @@ columns! {
         row.end.containers.first()?;
         let names = row.end.containers.iter().map(|c| style.shown(words::container(c)));
         Some(names.collect::<Vec<_>>().join("/").into())
-    }).narrowest(12).table(8).wide().csv().screen(5, 5, 14, 24);
+    }).table(8).wide().csv().screen(5, 5, 14, 24);
     /// The whole id of the container.
     ContainerId = Spec::text("CONTAINER_ID", |row, _| Some(clean(&row.end.containers.last()?.id)))
         .csv();
@@ -221,7 +229,7 @@ columns! {
             let _ = write!(endpoint, " {}", style.shown(detail));
         }
         Some(endpoint.into())
-    }).narrowest(14).table(10).wide().csv().screen(11, 6, 14, 24);
+    }).narrowest(14).cut_at_end().table(10).wide().csv().screen(11, 6, 14, 24);
     /// The user whose socket it is.
     User = Spec::text("USER", |row, style| {
         // The name belongs to the process, which may run as somebody else.
@@ -264,7 +272,7 @@ columns! {
     Cmdline = Spec::text("CMDLINE", |row, style| match row.end.processes.first() {
         Some(process) => cmdline(process, style),
         None => Some(style.shown(row.end.why.as_ref()?)),
-    }).wide().csv_as(|row, style| cmdline(row.end.processes.first()?, style));
+    }).cut_at_end().wide().csv_as(|row, style| cmdline(row.end.processes.first()?, style));
     /// What kind of owner.
     Ending = Spec::text("ENDING", |row, _| Some(word(json::Ending::from(row.end.ending)).into()))
         .csv();
@@ -408,6 +416,15 @@ impl Column {
     /// What it is not made narrower than: its title stays whole.
     pub(super) fn narrowest(self) -> usize {
         self.title().len().max(self.spec().narrowest)
+    }
+
+    /// `text`, which it has, in so many columns. Names differ at their end as often as at their
+    /// beginning, and are cut in their middle.
+    pub(in crate::view) fn fitted(self, text: &str, columns: usize, ellipsis: &str) -> String {
+        match self.spec().cut_at_end {
+            true => shorten(text, columns, ellipsis),
+            false => shorten_middle(text, columns, ellipsis),
+        }
     }
 
     /// Where it is on the screen, if it is.

@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 
 use crate::model::{Capability, Ending, Host, ListRow, Listing};
 
-use super::layout::{Page, shorten_middle, width};
+use super::layout::{Page, width};
 use super::style::{Ink, Style};
 use super::words;
 
@@ -136,7 +136,7 @@ pub fn table(listing: &Listing, host: &Host, style: &Style, options: &TableOptio
         let has_pods = columns.contains(&Column::Pod);
         let least: &[Column] = match has_pods {
             true => &[Column::Container, Column::Netns, Column::Kind, Column::Target],
-            false => &[Column::Target, Column::Netns, Column::Kind],
+            false => &[Column::Kind, Column::Target, Column::Netns],
         };
         let mut least = least.iter().filter(|column| !asked(column));
         let at = least.find_map(|c| columns.iter().position(|known| known == c));
@@ -244,7 +244,7 @@ fn line<'a>(
                 .filter(|at| *column == Column::Process && cell.len() - at < *columns);
             let (name, more) = cell.split_at(more.unwrap_or(cell.len()));
             let room = columns.saturating_sub(width(more));
-            let cell = format!("{}{more}", shorten_middle(name, room, style.glyphs().ellipsis));
+            let cell = format!("{}{more}", column.fitted(name, room, style.glyphs().ellipsis));
             used = width(&cell);
             Cow::Owned(cell)
         } else {

@@ -1,5 +1,6 @@
 //! The list by a template that somebody wrote: text with cells in it, in the language of Jinja.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use minijinja::value::{Serde, Value};
@@ -95,8 +96,8 @@ impl Template {
                 (column.name(), Value::from(cell.unwrap_or_default().into_owned()))
             });
             let whole = ("row".to_owned(), Value::from(Serde(listener)));
-            let context: Value = cells.chain([whole]).collect();
-            text.push_str(&template.render(context)?);
+            let context: BTreeMap<String, Value> = cells.chain([whole]).collect();
+            text.push_str(&template.render(Value::from(context))?);
             text.push('\n');
         }
         Ok(text)

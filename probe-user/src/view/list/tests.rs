@@ -63,8 +63,10 @@ fn rows_fit_the_terminal_and_keep_port_and_address() {
 
 #[test]
 fn target_goes_first_and_then_the_namespace() {
+    let mut listing = listing();
+    listing.rows.iter_mut().for_each(|row| Rc::make_mut(&mut row.end).pod = None);
     let heading = |columns| {
-        let text = table(&listing(), &host(), &at(columns), &TABLE);
+        let text = table(&listing, &host(), &at(columns), &TABLE);
         text.lines().next().unwrap().to_owned()
     };
     assert!(heading(130).contains("TARGET"));
@@ -128,7 +130,7 @@ fn columns_without_anything_go_before_a_text_is_cut() {
     };
     assert!(heading(200).contains("CONTAINER") && heading(200).contains("TARGET"));
     let narrow = heading(76);
-    assert!(!narrow.contains("CONTAINER") && narrow.contains("NETNS"), "{narrow}");
+    assert!(!narrow.contains("CONTAINER") && narrow.contains("POD"), "{narrow}");
 }
 
 #[test]
@@ -139,7 +141,7 @@ fn how_many_more_hold_it_is_never_cut() {
     Rc::make_mut(&mut many.rows[0].end).processes = vec![long; 15];
     for columns in 76..120 {
         let text = table(&many, &host(), &at(columns), &TABLE);
-        assert!(text.contains("… (+14) "), "{columns}: {text}");
+        assert!(text.contains("x (+14) ") && text.contains("x…x"), "{columns}: {text}");
     }
 }
 
@@ -208,6 +210,34 @@ fn columns_that_are_chosen_are_the_table() {
     let wrong = |names: &str| names.parse::<super::Chosen>().unwrap_err();
     assert!(wrong("port,size").contains("unknown column \"size\": one of port, "));
     assert!(wrong("port,PORT").contains("twice") && wrong(",").contains("no column"));
+}
+
+#[test]
+fn rows_are_left_out_by_what_they_have_in_a_column() {
+    let rows = listing().rows;
+    let count = |text: &str| {
+        let only: super::Only = text.parse().unwrap();
+        rows.iter().filter(|row| only.passes(row)).count()
+    };
+    assert_eq!(count("port=6443"), 2);
+    assert_eq!(count("process~NGINX") + count("process!~nginx"), rows.len());
+    assert_eq!(count("pod=") + count("pod!="), rows.len());
+    assert!(count("kind=published") > 0 && count("kind=NodePort") == 0);
+    let wrong = |text: &str| text.parse::<super::Only>().unwrap_err();
+    assert!(wrong("port").contains("COL=TEXT") && wrong("size=1").contains("\"size\""));
+}
+
+#[test]
+fn columns_are_added_to_the_usual_ones() {
+    let titles = |columns: &str| {
+        let options = TableOptions { columns: Some(columns.parse().unwrap()), ..TABLE };
+        let text = table(&listing(), &host(), &Style::PLAIN, &options);
+        text.lines().next().unwrap().split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (usual, more) = (titles("+port"), titles("+reach,user"));
+    assert_eq!(more[..usual.len()], usual[..]);
+    assert_eq!(more[usual.len()..], ["REACH", "USER"]);
+    assert!(usual.len() > 5);
 }
 
 #[test]

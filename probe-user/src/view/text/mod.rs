@@ -111,7 +111,7 @@ fn one(
     let verbose = detail == Detail::Verbose;
     let who = answer.sender.as_ref().map(|sender| page.style.text(&sender.name));
     let who = who.as_deref();
-    let paths = shared::merge(&answer.paths, page.style, verbose);
+    let paths = shared::merge(&answer.paths, page.style);
     let roots = tree::grow(&paths);
     let (shown, folded) = fold(&roots, answer, host, detail);
     let reach: Vec<&Reach> = answer.reach.iter().filter(|r| is_told(r, &folded, host)).collect();

@@ -12,6 +12,8 @@ use super::notes::{INDENT, LABEL, few};
 
 /// How many addresses of a row are named.
 const ADDRESSES: usize = 8;
+/// How many senders.
+const SENDERS: usize = 8;
 /// Columns that the reason needs at least beside the others.
 const WHY: usize = 30;
 /// Columns of who connects, at most: in a usual terminal, and in a narrow one.
@@ -194,6 +196,16 @@ fn answer(reachable: Option<bool>) -> (&'static str, Ink) {
     }
 }
 
+/// Who connects, at most so many.
+fn senders(row: &Row<'_>) -> String {
+    let shown = row.from.len().min(SENDERS);
+    let names = row.from.get(..shown).unwrap_or_default().join(", ");
+    match row.from.len() - shown {
+        0 => names,
+        more => format!("{names} and {more} more"),
+    }
+}
+
 /// The addresses of a row, at most so many, each as wide as it is.
 fn addresses(row: &Row<'_>) -> Vec<String> {
     let mut all: Vec<String> =
@@ -211,7 +223,7 @@ fn addresses(row: &Row<'_>) -> Vec<String> {
 fn table(page: &mut Page<'_>, rows: &[Row<'_>]) {
     let style = page.style;
     let heads = ["from", "address", "open", "why"];
-    let from_of = |row: &Row<'_>| row.from.join(", ");
+    let from_of = senders;
     // Where there is no limit, nothing is wrapped.
     let [usual, narrow] = FROM;
     let most = match style.width {
@@ -291,7 +303,7 @@ fn sentences(page: &mut Page<'_>, rows: &[Row<'_>]) {
             all => format!(" to {}", all.join(", ")),
         };
         let why = if row.why.is_empty() { String::new() } else { format!(", {}", row.why) };
-        let text = format!("open from {}{place}: {word}{why}", row.from.join(", "));
+        let text = format!("open from {}{place}: {word}{why}", senders(row));
         page.paragraph(INDENT, &format!("{INDENT}  "), None, &text);
     }
 }

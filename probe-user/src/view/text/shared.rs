@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::model::{Ending, Hop, HopKind, Path, Proto, Socket};
 use crate::view::style::Style;
 
-/// How many inodes are named without `-v`.
+/// How many inodes are named. JSON has them all.
 const NAMED: usize = 8;
 /// How many of the last groups a path is compared with: sockets that share a
 /// port come close behind each other; a range of ports has thousands of paths.
@@ -13,7 +13,7 @@ const RECENT: usize = 64;
 
 /// `paths`, with those made one that differ only in which of the sockets that
 /// share a port they begin with.
-pub(super) fn merge<'a>(paths: &'a [Path], style: &Style, verbose: bool) -> Cow<'a, [Path]> {
+pub(super) fn merge<'a>(paths: &'a [Path], style: &Style) -> Cow<'a, [Path]> {
     let mut groups: Vec<Vec<&Path>> = Vec::new();
     for path in paths {
         let shares = |group: &&mut Vec<&Path>| group.iter().all(|known| is_shared(known, path));
@@ -25,7 +25,7 @@ pub(super) fn merge<'a>(paths: &'a [Path], style: &Style, verbose: bool) -> Cow<
     if groups.len() == paths.len() {
         return Cow::Borrowed(paths);
     }
-    groups.iter().filter_map(|group| one(group, style, verbose)).collect()
+    groups.iter().filter_map(|group| one(group, style)).collect()
 }
 
 /// Whether two paths begin with two sockets that the kernel chooses between for
@@ -53,7 +53,7 @@ fn is_shared_hop(one: &Hop, other: &Hop) -> bool {
 }
 
 /// One path for a group of them.
-fn one(group: &[&Path], style: &Style, verbose: bool) -> Option<Path> {
+fn one(group: &[&Path], style: &Style) -> Option<Path> {
     let mut path = (*group.first()?).clone();
     if group.len() == 1 {
         return Some(path);
@@ -75,7 +75,7 @@ fn one(group: &[&Path], style: &Style, verbose: bool) -> Option<Path> {
         .filter_map(|path| path.hops.first()?.socket.as_ref())
         .map(|socket| socket.inode.to_string())
         .collect();
-    let shown = if verbose { inodes.len() } else { inodes.len().min(NAMED) };
+    let shown = inodes.len().min(NAMED);
     let more = match inodes.len() - shown {
         0 => String::new(),
         more => format!(" and {more} more"),

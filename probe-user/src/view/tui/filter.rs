@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use super::row::{Row, kind};
+use crate::view::list::columns::Column;
 
 /// The keys of terms, as the message about an unknown one lists them.
 pub(super) const KEYS: [&str; 15] = [
@@ -159,6 +160,8 @@ fn has(row: &Row, life: Life, what: &What) -> bool {
             life.as_str().starts_with(text.as_str())
                 || (life == Life::New && "live".starts_with(text.as_str()))
         }
+        // As the column has it, or as JSON.
+        What::Cell("kind", text) if row.cell(Column::Kind).is_some_and(|c| contains(c, text)) => true,
         // A container may be called like this, too.
         What::Cell("netns", text) if text == "host" => &*row.netns == "host",
         What::Cell(key, text) => cell(row, key).is_some_and(|cell| contains(&cell, text)),

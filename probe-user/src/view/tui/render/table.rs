@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 
 use super::columns::{self, Placed};
-use crate::view::layout::{pad, pad_left, shorten_middle};
+use crate::view::layout::{pad, pad_left};
 use crate::view::tui::filter::Life;
 use crate::view::tui::state::State;
 use crate::view::tui::state::ports::{Item, Live, cell};
@@ -85,7 +85,7 @@ fn draw_row(state: &State, live: &Live, placed: &[Placed], line: Rect, buffer: &
 
 fn fitted(state: &State, text: &str, place: Placed) -> String {
     let width = usize::from(place.width);
-    let text = shorten_middle(text, width, state.style.glyphs().ellipsis);
+    let text = place.column.fitted(text, width, state.style.glyphs().ellipsis);
     if place.column.is_number() { pad_left(&text, width) } else { pad(&text, width) }
 }
 

@@ -184,7 +184,7 @@ fn groups_fold_and_cycle() {
     assert_eq!(shown(&state).len(), 3);
     press(&mut state, "z");
     assert_eq!(shown(&state).len(), 7);
-    press(&mut state, "g g g g");
+    press(&mut state, "g g g g g g");
     assert_eq!(state.ports.group, None);
 }
 

@@ -145,7 +145,7 @@ const HELP: [(&str, &str); 7] = [
         "filter terms",
         "port:6443 port:8000-8010 proto:udp ip:6 netns: process: pid: user: container:",
     ),
-    ("", "pod: cluster: service: target: kind:listener|kernel|dnat|service state:new|live|gone"),
+    ("", "pod: cluster: service: target: kind:listener|published|NodePort state:new|live|gone"),
     (":port N", "go to a port; one that has no row is asked for all the same"),
     (
         ":netns NAME",
