@@ -61,7 +61,10 @@ fn one_line_a_port_with_ten_fields() -> Test {
     ensure!(code == Some(1), "{code:?}");
     let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(' ').collect()).collect();
     ensure!(lines.len() == 4 && lines.iter().all(|line| line.len() == 10), "{text}");
-    ensure!(lines[0][..2] == ["20971/tcp", "kube-apiserver"] && lines[0][7] == "loopback", "{text}");
+    ensure!(
+        lines[0][..2] == ["20971/tcp", "kube-apiserver"] && lines[0][7] == "loopback",
+        "{text}"
+    );
     ensure!(lines[1][0] == "30518/tcp" && lines[1][3].contains('.'), "{text}");
     let none = ["1/tcp", "-", "-", "-", "-", "-", "-", "-", "not_found", "0"];
     ensure!(lines[3] == none, "{text}");
@@ -93,10 +96,19 @@ fn how_far_away_a_port_is_reached_from_is_what_a_question_says() -> Test {
     let lab = Lab::new()?;
     let here = "tcp 127.0.0.1:21711 tcp 0.0.0.0:21712 udp 0.0.0.0:21713";
     let _held = lab.listen(lab.host(), here)?;
-    let text = shown(&lab, &[
-        "list", "--netns", &lab.host().inode.to_string(), "-O", "port,reach", "-s", "reach:desc",
-        "--no-headers",
-    ])?;
+    let text = shown(
+        &lab,
+        &[
+            "list",
+            "--netns",
+            &lab.host().inode.to_string(),
+            "-O",
+            "port,reach",
+            "-s",
+            "reach:desc",
+            "--no-headers",
+        ],
+    )?;
     for port in ["21711", "21712", "21713"] {
         let row = text.lines().find(|line| line.contains(port)).context("no row")?;
         let proto = if port == "21713" { "udp" } else { "tcp" };
@@ -112,7 +124,8 @@ fn how_far_away_a_port_is_reached_from_is_what_a_question_says() -> Test {
 #[test]
 fn a_node_port_is_one_row_and_says_what_it_is() -> Test {
     for (node, port) in [("kind-1.24", "30518"), ("k3s-api", "30995")] {
-        let args = ["list", "-w", "kind=NodePort", "-O", "port,kind,service,target", "--no-headers"];
+        let args =
+            ["list", "-w", "kind=NodePort", "-O", "port,kind,service,target", "--no-headers"];
         let text = found(node, &args)?;
         let rows: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).collect();
         let of_port: Vec<&&str> = rows.iter().filter(|row| row.contains(port)).collect();
@@ -133,12 +146,12 @@ fn yaml_is_what_json_says() -> Test {
         lab::skip("python3's yaml is not there (package python3-yaml)");
         return Ok(());
     }
-    let program = "import json, sys, yaml\nprint(json.dumps(yaml.safe_load(sys.stdin), sort_keys=True))";
+    let program =
+        "import json, sys, yaml\nprint(json.dumps(yaml.safe_load(sys.stdin), sort_keys=True))";
     for node in NODES {
         for args in [&["list"][..], &["6443"], &["10250/tcp"]] {
-            let [json, text] = [&["--json"][..], &["-o", "yaml"]].map(|form| {
-                recorded(node, &[args, form].concat()).map(|(_, stdout, _)| stdout)
-            });
+            let [json, text] = [&["--json"][..], &["-o", "yaml"]]
+                .map(|form| recorded(node, &[args, form].concat()).map(|(_, stdout, _)| stdout));
             let as_json = read_by("python3", &["-c", program], &text?)?;
             let (one, other): (Value, Value) =
                 (serde_json::from_str(&json?)?, serde_json::from_str(&as_json)?);
@@ -179,10 +192,12 @@ fn templates_are_strict_and_say_where_they_are_wrong() -> Test {
 
 #[test]
 fn pictures_are_read_by_who_reads_such() -> Test {
-    let well_formed = "import sys, xml.etree.ElementTree as e\nprint(len(list(e.parse(sys.stdin).iter())))";
+    let well_formed =
+        "import sys, xml.etree.ElementTree as e\nprint(len(list(e.parse(sys.stdin).iter())))";
     for node in NODES {
         for args in [&["list"][..], &["6443"], &["10250"], &["30518"]] {
-            let picture = |form| Ok::<_, anyhow::Error>(recorded(node, &[args, &["-o", form]].concat())?.1);
+            let picture =
+                |form| Ok::<_, anyhow::Error>(recorded(node, &[args, &["-o", form]].concat())?.1);
             let count = read_by("python3", &["-c", well_formed], &picture("svg")?)?;
             ensure!(count.trim().parse::<usize>()? >= 3, "{node} {args:?}: {count}");
             ensure!(picture("mermaid")?.starts_with("flowchart LR\n"), "{node} {args:?}");
@@ -262,9 +277,8 @@ fn in_shell(shell: &str, args: &[&str], script: &str) -> Result<String> {
     let binary = lab::binary()?;
     let own = Command::new(&binary).args(["completions", shell]).output()?;
     let own = String::from_utf8(own.stdout)?;
-    let script = script
-        .replace("SCRIPT", &own)
-        .replace("TOOL", binary.to_str().context("no path")?);
+    let script =
+        script.replace("SCRIPT", &own).replace("TOOL", binary.to_str().context("no path")?);
     let run = Command::new(shell).args(args).arg("-c").arg(script).stdin(Stdio::null()).output()?;
     if !run.stderr.is_empty() {
         bail!("{shell}: {}", String::from_utf8_lossy(&run.stderr));
@@ -301,7 +315,7 @@ fn shells_offer_what_the_program_knows() -> Test {
         lab::skip("zsh is not installed");
     }
     if lab::has("fish") {
-        let directory = Path::new(lab::binary()?.as_path()).parent().context("no path")?.to_owned();
+        let directory = lab::binary()?.parent().context("no path")?.to_owned();
         let fish = in_shell(
             "fish",
             &["--no-config"],

@@ -185,9 +185,9 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
             on_node(&cli.global, None, |node| free::run(node, &cli.global, args, &range, &mut out))?
         }
         Some(Command::Trace(args)) => trace::run(&cli.global, args, &mut out)?,
-        None if subject.is_some() => on_node(&cli.global, None, |node| {
-            behind(node, cli, subject.as_ref(), &mut out)
-        })?,
+        None if subject.is_some() => {
+            on_node(&cli.global, None, |node| behind(node, cli, subject.as_ref(), &mut out))?
+        }
         Some(Command::Tui(args)) => tui::run(&cli.global, args, &mut out)?,
         Some(Command::Config { command }) => tui::configure(command, &mut out)?,
         None if cli.targets.is_empty() && shows_screen(&cli.global) => {

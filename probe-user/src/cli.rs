@@ -533,7 +533,7 @@ pub enum ListOutput {
     /// What fits the terminal
     #[default]
     Table,
-    /// Every column
+    /// More columns, and nothing cut
     Wide,
     /// JSON
     Json,
@@ -541,7 +541,7 @@ pub enum ListOutput {
     Ndjson,
     /// JSON's document as YAML
     Yaml,
-    /// CSV with every column
+    /// CSV with every column but reach
     Csv,
     /// A table in Markdown
     Markdown,

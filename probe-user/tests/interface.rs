@@ -89,7 +89,22 @@ fn bash_completes_behind_a_command() {
     let options = completed_by_bash("whereis-port list --n");
     assert_eq!(options, ["--netns", "--ndjson", "--no-headers", "--no-kube"]);
     let forms = completed_by_bash("whereis-port list -o ");
-    assert_eq!(forms, ["table", "wide", "json", "ndjson", "csv"]);
+    assert_eq!(
+        forms,
+        [
+            "table",
+            "wide",
+            "json",
+            "ndjson",
+            "yaml",
+            "csv",
+            "markdown",
+            "openmetrics",
+            "dot",
+            "mermaid",
+            "svg"
+        ]
+    );
     let events = completed_by_bash("whereis-port trace --events ");
     assert_eq!(events, ["listen", "bind", "close", "connect", "accept", "nat"]);
     assert!(completed_by_bash("whereis-port completions ").contains(&"fish".to_owned()));

@@ -133,9 +133,8 @@ fn read(of: Named, send: &Sender<Names>) {
         }
         Named::Container => {
             let containers = node.containers().value;
-            let name = |one: &Container| {
-                Some((one.name.clone()?, one.image.clone().unwrap_or_default()))
-            };
+            let name =
+                |one: &Container| Some((one.name.clone()?, one.image.clone().unwrap_or_default()));
             send(containers.iter().filter_map(name).collect());
         }
         Named::Netns => {

@@ -176,7 +176,9 @@ mod tests {
         assert_eq!(of("list -O port,ser"), some(Named::Column, "port,", "ser", false));
         assert_eq!(of("list -O +rea"), some(Named::Column, "+", "rea", false));
         assert_eq!(of("list -w ki"), some(Named::Column, "", "ki", false));
-        for nothing in ["list ", "--js", "list -o ", "https", "127.0.0.1:8", "completions ", "explain x"] {
+        for nothing in
+            ["list ", "--js", "list -o ", "https", "127.0.0.1:8", "completions ", "explain x"]
+        {
             assert_eq!(of(nothing), None, "{nothing}");
         }
     }

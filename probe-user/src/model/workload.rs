@@ -90,9 +90,8 @@ fn of_pod(pod: &Pod) -> Option<Workload> {
     let label = |key: &str| pod.labels.get(key).map(String::as_str);
     let stem = |name: &str| name.rsplit_once('-').map(|(stem, _)| stem.to_owned());
     let hash = label("pod-template-hash");
-    let made = |kind, name: String| {
-        Some(Workload { kind, namespace: Some(namespace.clone()), name })
-    };
+    let made =
+        |kind, name: String| Some(Workload { kind, namespace: Some(namespace.clone()), name });
     match pod.owner.as_ref().and_then(|owner| owner.split_once('/')) {
         Some(("ReplicaSet", set)) => {
             // A Deployment calls its sets by its name and the hash of their template.
@@ -122,7 +121,8 @@ fn of_pod(pod: &Pod) -> Option<Workload> {
     // a StatefulSet's in a number.
     let told = if let Some(hash) = hash {
         let stem = stem(name);
-        let deployment = stem.and_then(|stem| Some(stem.strip_suffix(hash)?.strip_suffix('-')?.to_owned()));
+        let deployment =
+            stem.and_then(|stem| Some(stem.strip_suffix(hash)?.strip_suffix('-')?.to_owned()));
         deployment.map(|name| (WorkloadKind::Deployment, name))
     } else if label("statefulset.kubernetes.io/pod-name").is_some() {
         stem(name).map(|name| (WorkloadKind::StatefulSet, name))
@@ -236,7 +236,10 @@ mod tests {
         let set = pod("my-web-abcde", Some("ReplicaSet/my-web"), &[]);
         assert_eq!(made(&set), of(WorkloadKind::ReplicaSet, "my-web"));
         let revision = [("controller-revision-hash", "x")];
-        assert_eq!(made(&pod("proxy-b9ed2", None, &revision)), of(WorkloadKind::DaemonSet, "proxy"));
+        assert_eq!(
+            made(&pod("proxy-b9ed2", None, &revision)),
+            of(WorkloadKind::DaemonSet, "proxy")
+        );
         assert_eq!(made(&pod("db-0", None, &revision)), of(WorkloadKind::StatefulSet, "db"));
         let job = [("job-name", "backup")];
         assert_eq!(made(&pod("backup-x7", None, &job)), of(WorkloadKind::Job, "backup"));

@@ -22,8 +22,8 @@ use crate::model::{
 pub(crate) use live::fuzzing;
 pub use live::{
     COMPARISON, Changed, HeldPort, Kept, KubeCache, KubeOptions, LiveNode, Pinned, Pulse,
-    check_kube, drop_rights, group_id, hold_port, kube_client, kube_reports, local_offset, pin,
-    probe_reports, named_text, system_text, unpin, watch,
+    check_kube, drop_rights, group_id, hold_port, kube_client, kube_reports, local_offset,
+    named_text, pin, probe_reports, system_text, unpin, watch,
 };
 pub use recorded::{
     Asked, ElementOf, Facts, FlowsOf, InContainer, Recorded, Recorder, Recording, RecordingError,

@@ -30,7 +30,8 @@ pub fn completions(shell: clap_complete::Shell, mut command: Command) -> String 
 /// Has bash ask the program, too. What it gives replaces what comes from the options alone, or is
 /// added to it.
 fn knows_node_bash(script: &str, function: &str) -> String {
-    let own = script.replace(&format!("complete -F _{function} "), "complete -F _whereis_port_node ");
+    let own =
+        script.replace(&format!("complete -F _{function} "), "complete -F _whereis_port_node ");
     format!(
         r#"{own}
 _whereis_port_node() {{

@@ -54,8 +54,7 @@ pub fn answers(answers: &[Answer]) -> String {
                 (None, None) => Reached::Unknown.as_str(),
                 (None, Some(port)) => {
                     let id = netns.map(|netns| netns.id);
-                    let about =
-                        answer.reach.iter().filter(|r| r.is_about(id, (port, proto)));
+                    let about = answer.reach.iter().filter(|r| r.is_about(id, (port, proto)));
                     Reached::of(about).as_str()
                 }
             };
@@ -80,18 +79,24 @@ pub fn unix(answers: &[UnixAnswer]) -> String {
 
 /// How many other ends there are than that of `path`.
 fn others(path: &Path, all: &[&Path]) -> usize {
-    let mut ends: Vec<&End> = vec![&path.end];
-    for end in all.iter().map(|path| &path.end) {
-        if !ends.iter().any(|known| is_same(known, end)) {
-            ends.push(end);
+    let mut ends: Vec<&Path> = vec![path];
+    for path in all {
+        if !ends.iter().any(|known| is_same(known, path)) {
+            ends.push(path);
         }
     }
     ends.len() - 1
 }
 
-fn is_same(one: &End, other: &End) -> bool {
-    let of = |end: &End| (end.ending, end.processes.first().map(|process| process.pid));
-    of(one) == of(other) && (&one.pod, &one.containers) == (&other.pod, &other.containers)
+/// Whether two paths lead to the same: to one process, or, where that is not known, to one place.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let of = |path: &Path| {
+        let pid = path.end.processes.first().map(|process| process.pid);
+        let place = path.hops.last().map(|hop| hop.endpoint.clone());
+        (path.end.ending, pid, place.filter(|_| pid.is_none()))
+    };
+    of(one) == of(other)
+        && (&one.end.pod, &one.end.containers) == (&other.end.pod, &other.end.containers)
 }
 
 /// `127.0.0.1:8080/tcp`.

@@ -69,9 +69,8 @@ fn takes(bound: IpAddr, at: IpAddr, others: &[IpAddr]) -> bool {
         return bound == at;
     }
     let of_both = bound.is_ipv6() && at.is_ipv4();
-    let nearer = |other: &IpAddr| {
-        *other == at || of_both && other.is_unspecified() && other.is_ipv4()
-    };
+    let nearer =
+        |other: &IpAddr| *other == at || of_both && other.is_unspecified() && other.is_ipv4();
     (bound.is_ipv6() || at.is_ipv4()) && !others.iter().any(nearer)
 }
 

@@ -8,7 +8,9 @@ use super::{Graph, NodeKind};
 pub fn dot(graph: &Graph) -> String {
     let mut text = String::from("digraph \"whereis-port\" {\n  rankdir=LR;\n");
     let _ = writeln!(text, "  label=\"{}\";", escaped(&graph.title));
-    text.push_str("  node [shape=box, fontname=\"monospace\"];\n  edge [fontname=\"monospace\"];\n");
+    text.push_str(
+        "  node [shape=box, fontname=\"monospace\"];\n  edge [fontname=\"monospace\"];\n",
+    );
     for (at, node) in graph.nodes.iter().enumerate() {
         let look = match node.kind {
             NodeKind::Sender => ", shape=ellipse",

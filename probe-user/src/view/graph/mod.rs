@@ -194,14 +194,19 @@ impl Graph {
 
     fn row(&mut self, row: &ListRow, style: &Style) {
         let Some(target) = &row.target else { return };
-        let service = row.service.as_ref().map(|one| {
-            format!("Service {}/{}", style.text(&one.namespace), style.text(&one.name))
-        });
+        let service = row
+            .service
+            .as_ref()
+            .map(|one| format!("Service {}/{}", style.text(&one.namespace), style.text(&one.name)));
         let by = row.taken_by.as_deref().or(row.end.processes.first().map(|p| p.name()));
         let port = self.node(
             NodeKind::Port,
             vec![
-                format!("{} {}", place(style, row.address, row.port.0, row.proto), row.port_kind.as_str()),
+                format!(
+                    "{} {}",
+                    place(style, row.address, row.port.0, row.proto),
+                    row.port_kind.as_str()
+                ),
                 by.map_or_else(String::new, |by| style.text(by)),
                 service.unwrap_or_default(),
                 netns(style, Some(&row.netns)),
@@ -253,11 +258,7 @@ fn sender(style: &Style, answer: &Answer, reach: &Reach) -> Vec<String> {
 }
 
 fn place(style: &Style, address: std::net::IpAddr, port: u16, proto: Proto) -> String {
-    let at = Endpoint {
-        address: Some(address),
-        name: None,
-        port: Some(crate::model::Port(port)),
-    };
+    let at = Endpoint { address: Some(address), name: None, port: Some(crate::model::Port(port)) };
     format!("{}/{proto}", style.endpoint(&at))
 }
 

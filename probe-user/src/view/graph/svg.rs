@@ -49,7 +49,8 @@ pub fn svg(graph: &Graph) -> String {
     );
     let _ = writeln!(text, "<title id=\"title\">{}</title>", escaped(&graph.title));
     text.push_str(STYLE);
-    let _ = writeln!(text, "<rect class=\"page\" width=\"{wide:.0}\" height=\"{high:.0}\" rx=\"6\"/>");
+    let _ =
+        writeln!(text, "<rect class=\"page\" width=\"{wide:.0}\" height=\"{high:.0}\" rx=\"6\"/>");
     let _ = writeln!(
         text,
         "<text class=\"name\" x=\"{MARGIN}\" y=\"{:.0}\">{}</text>",
@@ -109,8 +110,9 @@ fn place(graph: &Graph) -> (Vec<Placed>, (f64, f64)) {
     let top = 2.0 * MARGIN + SIZE;
     let mut high = top;
     for layer in 0..count {
-        let mut here: Vec<usize> =
-            (0..placed.len()).filter(|at| placed.get(*at).is_some_and(|p| p.layer == layer)).collect();
+        let mut here: Vec<usize> = (0..placed.len())
+            .filter(|at| placed.get(*at).is_some_and(|p| p.layer == layer))
+            .collect();
         // Below what leads to them, so that few edges cross.
         let weight = |at: &usize| {
             let before = graph.edges.iter().filter(|edge| edge.to == *at);
@@ -126,7 +128,8 @@ fn place(graph: &Graph) -> (Vec<Placed>, (f64, f64)) {
         let mut weights: Vec<(f64, usize)> = here.iter().map(|at| (weight(at), *at)).collect();
         weights.sort_by(|a, b| a.0.total_cmp(&b.0));
         here = weights.iter().map(|(_, at)| *at).collect();
-        let widest = here.iter().filter_map(|at| placed.get(*at)).map(|p| p.width).fold(0.0, f64::max);
+        let widest =
+            here.iter().filter_map(|at| placed.get(*at)).map(|p| p.width).fold(0.0, f64::max);
         let mut y = top;
         for ((weight, _), at) in weights.iter().zip(&here) {
             let Some(one) = placed.get_mut(*at) else { continue };
@@ -137,9 +140,10 @@ fn place(graph: &Graph) -> (Vec<Placed>, (f64, f64)) {
             y = one.y + one.height + GAP;
         }
         high = high.max(y);
-        let labels = graph.edges.iter().filter(|edge| {
-            placed.get(edge.from).is_some_and(|from| from.layer == layer)
-        });
+        let labels = graph
+            .edges
+            .iter()
+            .filter(|edge| placed.get(edge.from).is_some_and(|from| from.layer == layer));
         let label = labels.map(|edge| wide(&edge.label)).fold(0.0, f64::max);
         x += widest + BETWEEN + label;
         if layer + 1 == count {
@@ -211,7 +215,12 @@ fn draw_node(text: &mut String, node: &Node, at: &Placed) {
     for (line, words) in node.lines.iter().enumerate() {
         let y = at.y + PAD + SIZE - 3.0 + count_of(line) * LINE;
         let class = if line == 0 { "first" } else { "more" };
-        let _ = writeln!(text, "<text class=\"{class}\" x=\"{:.1}\" y=\"{y:.1}\">{}</text>", at.x + PAD, escaped(words));
+        let _ = writeln!(
+            text,
+            "<text class=\"{class}\" x=\"{:.1}\" y=\"{y:.1}\">{}</text>",
+            at.x + PAD,
+            escaped(words)
+        );
     }
     text.push_str("</g>\n");
 }

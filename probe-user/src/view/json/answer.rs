@@ -11,8 +11,9 @@ use crate::view::shell;
 
 use super::{
     ByName, CauseCode, Certificate, Cluster, Component, ConditionCode, Connected, Container,
-    Ending, EvidenceCode, FindingCode, FixKind, Flows, GapKind, Group, Held, HopKind, Impact, Package,
-    Pod, Process, Proto, Repository, Service, Session, SocketState, SocketUnit, Vantage, Verdict,
+    Ending, EvidenceCode, FindingCode, FixKind, Flows, GapKind, Group, Held, HopKind, Impact,
+    Package, Pod, Process, Proto, Repository, Service, Session, SocketState, SocketUnit, Vantage,
+    Verdict,
 };
 
 /// The node, and the rights it was read with.

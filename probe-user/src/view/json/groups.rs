@@ -57,10 +57,6 @@ impl<'a> From<model::Group<'a>> for Group<'a> {
 
 impl From<model::Workload> for Workload {
     fn from(workload: model::Workload) -> Self {
-        Self {
-            kind: workload.kind.into(),
-            namespace: workload.namespace,
-            name: workload.name,
-        }
+        Self { kind: workload.kind.into(), namespace: workload.namespace, name: workload.name }
     }
 }

@@ -106,12 +106,7 @@ pub fn metrics(listing: &Listing) -> String {
         &["reach", "proto"],
         sum,
     );
-    let mut gaps = Gauge::new(
-        "whereis_port_gaps",
-        "What could not be read.",
-        &["impact"],
-        sum,
-    );
+    let mut gaps = Gauge::new("whereis_port_gaps", "What could not be read.", &["impact"], sum);
     for row in &listing.rows {
         let proto = row.proto.as_str().to_owned();
         let [kind, namespace, owner, program] = owner(row);
@@ -123,9 +118,10 @@ pub fn metrics(listing: &Listing) -> String {
             let labels = [&kind, &namespace, &owner, &program, &proto];
             listeners.put(labels.map(Clone::clone).to_vec(), 1);
         }
-        let listens = row.socket.as_ref().filter(|socket| {
-            row.proto == Proto::Tcp && socket.state == SocketState::Listen
-        });
+        let listens = row
+            .socket
+            .as_ref()
+            .filter(|socket| row.proto == Proto::Tcp && socket.state == SocketState::Listen);
         if let Some(queue) = listens.and_then(|socket| socket.queue) {
             let port = row.port.to_string();
             let labels = || [&kind, &namespace, &owner, &program, &port].map(Clone::clone).to_vec();

@@ -42,10 +42,10 @@ impl FromStr for Order {
 /// are sorted by port, protocol, address and namespace.
 pub fn sort_rows(rows: &mut [ListRow], by: &Order) {
     rows.sort_by_cached_key(|row| {
-        let values = by.0.iter().map(|(column, descending)| Key {
-            descending: *descending,
-            value: column.rank(row),
-        });
+        let values = by
+            .0
+            .iter()
+            .map(|(column, descending)| Key { descending: *descending, value: column.rank(row) });
         let tie = (
             row.port.0,
             row.proto,

@@ -133,7 +133,12 @@ mod tests {
         assert!(wrong("{{ port }}\n{{ nosuch }}").starts_with("--template, line 2: "));
         assert!(wrong("a\n\n{% if %}").starts_with("--template, line 3: "));
         assert!(wrong("{{ row.nosuch }}").starts_with("--template, line 1: undefined value"));
-        assert!(wrong("{% for i in range(100000) %}{% for j in range(9999) %}x{% endfor %}{% endfor %}").contains("line 1"));
+        assert!(
+            wrong(
+                "{% for i in range(100000) %}{% for j in range(9999) %}x{% endfor %}{% endfor %}"
+            )
+            .contains("line 1")
+        );
     }
 
     #[test]

@@ -161,7 +161,9 @@ fn has(row: &Row, life: Life, what: &What) -> bool {
                 || (life == Life::New && "live".starts_with(text.as_str()))
         }
         // As the column has it, or as JSON.
-        What::Cell("kind", text) if row.cell(Column::Kind).is_some_and(|c| contains(c, text)) => true,
+        What::Cell("kind", text) if row.cell(Column::Kind).is_some_and(|c| contains(c, text)) => {
+            true
+        }
         // A container may be called like this, too.
         What::Cell("netns", text) if text == "host" => &*row.netns == "host",
         What::Cell(key, text) => cell(row, key).is_some_and(|cell| contains(&cell, text)),

@@ -260,7 +260,8 @@ impl State {
     /// Copies the first command that the answer on the screen proposes: against what was noticed, or
     /// for who does not reach the port.
     fn copy_fix(&mut self) -> Vec<Effect> {
-        let answer = self.answered.as_ref().filter(|_| self.view == View::Path && self.help.is_none());
+        let answer =
+            self.answered.as_ref().filter(|_| self.view == View::Path && self.help.is_none());
         let answer = answer.map(|answered| &answered.answer);
         let findings = answer.iter().flat_map(|a| &a.findings).filter_map(|f| f.fix.as_ref());
         let reach = answer.iter().flat_map(|a| &a.reach).filter_map(|r| r.fix.as_ref());

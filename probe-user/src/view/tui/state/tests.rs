@@ -453,7 +453,8 @@ fn what_would_mend_it_is_copied_as_a_command() {
     }
     let question = super::Question { port: Port(20_971), proto: None, row: None };
     let host = crate::view::fixtures::host();
-    state.answered = Some(Box::new(super::Answered { question, answer, host, sources: Vec::new() }));
+    state.answered =
+        Some(Box::new(super::Answered { question, answer, host, sources: Vec::new() }));
     press(&mut state, "2");
     assert_eq!(press(&mut state, "f"), [Effect::Copy("kubectl describe pod 'a b'".to_owned())]);
 }
