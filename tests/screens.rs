@@ -31,7 +31,7 @@ const fn case(
 const SIZES: [&str; 3] = ["80x24", "120x40", "240x60"];
 
 const CASES: &[Case] = &[
-    case("ports", "kind", "", &["kube-apiser", "etcd", "cluster1"]),
+    case("ports", "kind", "", &["kube-a", "etcd", "cluster1"]),
     case("by-cluster", "kind", "g g g g z", &["cluster1", "cluster2", "(no cluster)"]),
     case("filter", "kind", "/ c l u s t e r : c l u s t e r 2 enter", &["cluster2"]),
     case("api-server", "kind", ": 2 0 9 7 1 enter enter", &["172.18.0.4:6443", "cluster2"]),
@@ -42,7 +42,7 @@ const CASES: &[Case] = &[
         &["nginx-app", "reachable from this host"],
     ),
     case("evidence", "kind", ": 3 0 5 1 8 enter enter v", &["KUBE-NODEPORTS"]),
-    case("hop", "kind", ": 2 0 9 7 1 enter enter ] ] ] enter", &["kube-apiser"]),
+    case("hop", "kind", ": 2 0 9 7 1 enter enter ] ] ] enter", &["kube-a"]),
     case("unknown", "kind", ": p o r t space 4 enter", &["nothing listens on"]),
     case("events", "kind", "3", &["a recorded node"]),
     case("sources", "kind", "4", &["host", "sources"]),
@@ -110,7 +110,7 @@ fn the_demo_needs_no_rights() -> Test {
     lab::root_or_skip!();
     let lab = lab::Lab::new()?;
     let run = lab.tool().uid(65534).args(&["tui", "--demo", "--print", "80x24"]).run()?;
-    ensure!(run.code == Some(0) && run.stdout.contains("kube-apiser"), "{}", run.stdout);
+    ensure!(run.code == Some(0) && run.stdout.contains("kube-a"), "{}", run.stdout);
     Ok(())
 }
 

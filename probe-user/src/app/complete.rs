@@ -15,8 +15,8 @@ use crate::view;
 
 /// How long somebody waits who has pressed a key. What is not known by then is not offered.
 const AT_ONCE: Duration = Duration::from_millis(80);
-/// How long container runtimes may take of it.
-const RUNTIMES: Duration = Duration::from_millis(50);
+/// The variable that says so otherwise, in milliseconds: for machines that are slow.
+const PATIENCE: &str = "WHEREIS_PORT_COMPLETE_MS";
 /// How many names are offered.
 const OFFERED: usize = 500;
 
@@ -28,6 +28,8 @@ type Names = BTreeMap<String, String>;
 /// wrong, nothing is said: nobody wants to read it there.
 pub(super) fn run(words: &[String]) -> ExitCode {
     let begun = Instant::now();
+    let patience = std::env::var(PATIENCE).ok().and_then(|text| text.parse().ok());
+    let patience = patience.map_or(AT_ONCE, Duration::from_millis);
     let Some(wanted) = wanted(words) else { return Exit::Found.into() };
     let mut names = known(wanted.of);
     if names.is_empty() {
@@ -36,10 +38,10 @@ pub(super) fn run(words: &[String]) -> ExitCode {
         let reader = std::thread::Builder::new().spawn(move || {
             // What it may panic with would be printed into what is being typed.
             std::panic::set_hook(Box::new(|_| {}));
-            read(of, &send)
+            read(of, patience / 2, &send)
         });
         if reader.is_ok() {
-            names = take(&receive, begun);
+            names = take(&receive, begun, patience);
         }
     }
     let mut text = String::from(if wanted.among_others { "+\n" } else { "=\n" });
@@ -52,9 +54,9 @@ pub(super) fn run(words: &[String]) -> ExitCode {
 }
 
 /// What was read until the time is over, or until there is no more to read.
-fn take(receive: &Receiver<Names>, begun: Instant) -> Names {
+fn take(receive: &Receiver<Names>, begun: Instant, patience: Duration) -> Names {
     let mut names = Names::new();
-    while let Some(left) = AT_ONCE.checked_sub(begun.elapsed()) {
+    while let Some(left) = patience.checked_sub(begun.elapsed()) {
         let Ok(more) = receive.recv_timeout(left) else { break };
         names.extend(more);
     }
@@ -93,13 +95,13 @@ fn known(of: Named) -> Names {
     }
 }
 
-/// Reads what there is and sends it, the quickest first.
-fn read(of: Named, send: &Sender<Names>) {
+/// Reads what there is and sends it, the quickest first. Container runtimes get `runtimes` of the time.
+fn read(of: Named, runtimes: Duration, send: &Sender<Names>) {
     let Ok(node) = LiveNode::new() else { return };
     // No API is asked: one may want a password, or take its time.
     let off = of != Named::Context;
     let kube = KubeOptions { off, ..KubeOptions::default() };
-    let node = node.with_timeout(Some(RUNTIMES)).with_kube(kube);
+    let node = node.with_timeout(Some(runtimes)).with_kube(kube);
     let node: &dyn Node = &node;
     let send = |names: Names| send.send(names).is_ok();
     match of {

@@ -189,7 +189,7 @@ columns! {
         .narrowest(10).table(4).wide().csv_as(process_alone).screen(3, 3, 12, 16);
     /// Its process id.
     Pid = Spec::number("PID", |row, _| Some(row.end.processes.first()?.pid.to_string().into()))
-        .table(5).wide().csv().screen(4, 7, 6, 0);
+        .table(5).wide().csv().screen(4, 6, 6, 0);
     /// The ids of all that have it.
     Pids = Spec::text("PIDS", |row, _| {
         row.end.processes.first()?;
@@ -201,7 +201,7 @@ columns! {
         row.end.containers.first()?;
         let names = row.end.containers.iter().map(|c| style.shown(words::container(c)));
         Some(names.collect::<Vec<_>>().join("/").into())
-    }).table(8).wide().csv().screen(5, 5, 14, 24);
+    }).table(8).wide().csv().screen(5, 4, 14, 24);
     /// The whole id of the container.
     ContainerId = Spec::text("CONTAINER_ID", |row, _| Some(clean(&row.end.containers.last()?.id)))
         .csv();
@@ -229,7 +229,7 @@ columns! {
             let _ = write!(endpoint, " {}", style.shown(detail));
         }
         Some(endpoint.into())
-    }).narrowest(14).cut_at_end().table(10).wide().csv().screen(11, 6, 14, 24);
+    }).narrowest(14).cut_at_end().table(10).wide().csv().screen(11, 5, 14, 24);
     /// The user whose socket it is.
     User = Spec::text("USER", |row, style| {
         // The name belongs to the process, which may run as somebody else.
@@ -304,7 +304,7 @@ columns! {
             Some(port) => format!("{name}:{}", style.shown(port)).into(),
             None => name.into(),
         })
-    }).narrowest(14).table(6).wide().csv().screen(6, 4, 14, 24);
+    }).narrowest(14).table(6).wide().csv().screen(6, 7, 14, 24);
     /// Which part of Kubernetes, or of what runs around it, it is.
     Component = Spec::text("COMPONENT", component).wide().csv();
     /// The files that its arguments name.

@@ -174,7 +174,8 @@ fn usual(listing: &Listing) -> Vec<Column> {
     let any = |is: fn(&ListRow) -> bool| listing.rows.iter().any(is);
     let has = |column: &Column| match column {
         Column::Service => any(|row| row.service.is_some()),
-        Column::Pod => any(|row| row.end.pod.is_some()),
+        // A pod of which only the id is known tells nobody anything.
+        Column::Pod => any(|row| row.end.pod.as_ref().is_some_and(|pod| pod.name.is_some())),
         Column::Kind => any(|row| columns::is_telling(row.port_kind)),
         _ => true,
     };

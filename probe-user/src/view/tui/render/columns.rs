@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn more_room_shows_more_columns() {
-        let eighty = ["PORT", "PROTO", "ADDRESS", "PROCESS", "PID", "CONTAINER", "SERVICE"];
+        let eighty = ["PORT", "PROTO", "ADDRESS", "PROCESS", "PID", "CONTAINER", "TARGET"];
         assert_eq!(names(80), eighty);
         assert_eq!(names(260).len(), 14);
     }
