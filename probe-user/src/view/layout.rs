@@ -37,11 +37,23 @@ pub(super) fn shorten(text: &str, columns: usize, ellipsis: &str) -> String {
 /// `text` in at most `columns`, its middle replaced by `ellipsis` when it is longer: names
 /// differ at their end as often as at their beginning.
 pub(super) fn shorten_middle(text: &str, columns: usize, ellipsis: &str) -> String {
+    let room = columns.saturating_sub(width(ellipsis));
+    shorten_behind(text, columns, ellipsis, room.div_ceil(2))
+}
+
+/// The same with two thirds of what is kept at its beginning, for names in narrow columns.
+pub(super) fn shorten_name(text: &str, columns: usize, ellipsis: &str) -> String {
+    let room = columns.saturating_sub(width(ellipsis));
+    shorten_behind(text, columns, ellipsis, (2 * room).div_ceil(3))
+}
+
+/// `text` in at most `columns`, cut behind the first `head` of them.
+fn shorten_behind(text: &str, columns: usize, ellipsis: &str, head: usize) -> String {
     if width(text) <= columns {
         return text.to_owned();
     }
     let room = columns.saturating_sub(width(ellipsis));
-    let (head, rest) = split(text, room.div_ceil(2));
+    let (head, rest) = split(text, head);
     let room = room - width(head);
     let mut used = 0;
     let mut from = text.len();
@@ -200,6 +212,8 @@ mod tests {
     fn the_middle_of_a_long_name_is_cut() {
         assert_eq!(shorten_middle("kube-apiserver-node-1", 11, "…"), "kube-…ode-1");
         assert_eq!(shorten_middle("abc", 3, "…"), "abc");
+        assert_eq!(shorten_name("cluster1-control-plane", 14, "…"), "cluster1-…lane");
+        assert_eq!(shorten_name("cluster1", 8, "…"), "cluster1");
         assert_eq!(shorten_middle("日本語テキスト", 8, "…"), "日本…ト");
         assert_eq!(shorten_middle("abcdef", 1, "…"), "…");
     }

@@ -22,7 +22,7 @@ const WAYS: usize = 48;
 /// How many of a list.
 const ROWS: usize = 400;
 /// How many characters a line of a node has at most.
-const LINE: usize = 44;
+const LINE: usize = 60;
 
 /// A graph. All text in it is shown as it is, and is untrusted.
 #[derive(Debug, Default, PartialEq, Eq)]

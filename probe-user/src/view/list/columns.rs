@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::model::{Ailment, Ending, ListRow, NetnsName, PortKind, Process};
 use crate::view::json;
-use crate::view::layout::{shorten, shorten_middle};
+use crate::view::layout::{shorten, shorten_name};
 use crate::view::sanitize::clean;
 use crate::view::style::Style;
 use crate::view::words;
@@ -423,7 +423,7 @@ impl Column {
     pub(in crate::view) fn fitted(self, text: &str, columns: usize, ellipsis: &str) -> String {
         match self.spec().cut_at_end {
             true => shorten(text, columns, ellipsis),
-            false => shorten_middle(text, columns, ellipsis),
+            false => shorten_name(text, columns, ellipsis),
         }
     }
 

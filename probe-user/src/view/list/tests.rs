@@ -141,7 +141,7 @@ fn how_many_more_hold_it_is_never_cut() {
     Rc::make_mut(&mut many.rows[0].end).processes = vec![long; 15];
     for columns in 76..120 {
         let text = table(&many, &host(), &at(columns), &TABLE);
-        assert!(text.contains("er (+14) "), "{columns}: {text}");
+        assert!(text.contains("r (+14) "), "{columns}: {text}");
     }
 }
 

@@ -122,7 +122,7 @@ actions! {
     Redraw "redraw" Anywhere ["ctrl-l"];
     /// stop for now, `fg` goes on
     Suspend "suspend" Anywhere ["ctrl-z"];
-    /// group by netns, container, pod, service, workload, cluster, process, or not
+    /// group by netns, container, pod, cluster, process, service, workload, or not
     Group "group" Ports ["g"];
     /// fold or unfold the group
     Fold "fold" Ports ["space", "left", "right"];

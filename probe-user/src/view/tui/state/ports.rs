@@ -37,10 +37,10 @@ impl GroupBy {
         Self::Netns,
         Self::Container,
         Self::Pod,
-        Self::Service,
-        Self::Workload,
         Self::Cluster,
         Self::Process,
+        Self::Service,
+        Self::Workload,
     ];
 
     /// Its name.
