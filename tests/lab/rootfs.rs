@@ -22,8 +22,12 @@ impl Lab {
         std::fs::copy(busybox.trim(), root.join("bin/busybox")).context("copying busybox")?;
         let helper = helper()?;
         std::fs::copy(&helper, root.join("bin/lab-helper")).context("copying lab-helper")?;
-        // The helper is linked dynamically: its libraries come along.
-        for line in checked(Command::new("ldd").arg(&helper))?.lines() {
+        // The helper is linked dynamically, and so may the tool be, which some tests copy to it:
+        // their libraries come along.
+        let mut libraries = checked(Command::new("ldd").arg(&helper))?;
+        let of_tool = Command::new("ldd").arg(crate::binary()?).output()?;
+        libraries.push_str(&String::from_utf8_lossy(&of_tool.stdout));
+        for line in libraries.lines() {
             let Some(library) = line.split_whitespace().find(|word| word.starts_with('/')) else {
                 continue;
             };
