@@ -277,7 +277,7 @@ fn what_is_on_the_node_is_offered() -> Test {
 /// What a shell prints that runs this behind the script of its completions.
 fn in_shell(shell: &str, args: &[&str], script: &str) -> Result<String> {
     let binary = lab::binary()?;
-    let own = Command::new(&binary).args(["completions", shell]).output()?;
+    let own = Command::new(binary).args(["completions", shell]).output()?;
     let own = String::from_utf8(own.stdout)?;
     let script =
         script.replace("SCRIPT", &own).replace("TOOL", binary.to_str().context("no path")?);
