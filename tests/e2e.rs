@@ -5,6 +5,7 @@
 //! are processors, in the order of their names: nothing in here may change what belongs to
 //! the whole process, as its environment, its directory or its mask for new files.
 
+mod audit;
 mod badinput;
 mod beside;
 mod bind;

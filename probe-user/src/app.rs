@@ -1,11 +1,14 @@
 //! Puts the parts together: arguments, a node, answers, a view, an exit status.
 
+mod audit;
 mod bind;
 mod complete;
+mod diff;
 mod fleet;
 mod free;
 mod learning;
 mod logs;
+mod reading;
 mod trace;
 #[allow(clippy::disallowed_methods, reason = "it opens its own files, and has threads of its own")]
 mod tui;
@@ -124,6 +127,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
     }
     let of_question = [
         ("--all", cli.all),
+        ("--top", cli.top.is_some()),
         ("--netns", cli.netns.is_some()),
         ("--from", cli.from.is_some()),
         ("--try", cli.attempt),
@@ -175,6 +179,13 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Some(Command::List(args)) => {
             on_node(&cli.global, None, |node| list(node, &cli.global, args, &mut out))?
         }
+        Some(Command::Audit(args)) => {
+            let asked = audit::understand(&cli.global, args)?;
+            on_node(&cli.global, None, |node| {
+                audit::run(node, &cli.global, args, &asked, &mut out)
+            })?
+        }
+        Some(Command::Diff(args)) => diff::run(&cli.global, args, &mut out)?,
         Some(Command::Bind(args)) => {
             let questions = bind::questions(&cli.global, args)?;
             on_node(&cli.global, None, |node| bind::run(node, &cli.global, &questions, &mut out))?
@@ -462,7 +473,10 @@ fn ask(
             (None, None) => resolve::answer(node, query),
         };
         if cli.from.is_none() {
-            resolve::add_flows(node, &mut answer, cli.flows);
+            resolve::add_flows(node, &mut answer, cli.flows || cli.top.is_some());
+            if let Some(flows) = answer.flows.as_mut().filter(|_| cli.top.is_some()) {
+                flows.only_clients(cli.top.unwrap_or_default());
+            }
         }
         if cli.attempt {
             resolve::add_tried(node, &mut answer);
@@ -602,6 +616,9 @@ fn list(
     }
     if let Some(by) = &args.sort {
         view::list::sort_rows(&mut listing.rows, by);
+    }
+    if let Some(path) = &args.save {
+        diff::save(node, path)?;
     }
     if global.record.is_some() {
         // A recording of everything can answer every question later.

@@ -1,7 +1,9 @@
 //! The command line: flags as typed, and questions as understood.
 
+mod audit;
 mod bind;
 mod complete;
+mod diff;
 mod fleet;
 mod names;
 mod sender;
@@ -19,8 +21,10 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use crate::model::{SenderName, Subject};
 use crate::view::ColorChoice;
 
+pub use audit::{AuditArgs, AuditOutput, AuditSender};
 pub use bind::{BindArgs, Reuse};
 pub use complete::{ASKED, Named, Wanted, wanted};
+pub use diff::DiffArgs;
 pub use fleet::{CalledAs, FleetArgs, FleetCommand, called_as, complete, parse_plugin};
 pub use names::Names;
 pub use sender::parse_sender;
@@ -52,6 +56,8 @@ Examples:
   whereis-port bind 8080             could a server have this port, and if not, why
   whereis-port wait 8080             until something listens on it
   whereis-port free -n 2             ports that nothing has or wants
+  whereis-port audit                 what others can reach here, and what of it is odd
+  whereis-port diff before.json      what is different now
   whereis-port cluster 30518         the same question to every node of a Kubernetes cluster
   whereis-port --record node.json list    everything, to answer from elsewhere
   whereis-port --replay node.json 30518
@@ -102,6 +108,7 @@ Examples:
   whereis-port list -o openmetrics > ports.prom   for Prometheus' textfile collector
   whereis-port list -o mermaid                 which port leads where
   whereis-port list --ndjson | jq -r 'select(.port > 30000).process.name'
+  whereis-port list --save before.json         keep what there is, for whereis-port diff
 
 Exit status:
   0  at least one row
@@ -159,6 +166,17 @@ pub struct Cli {
     /// each; without it they are counted only, and only for a single port
     #[arg(long)]
     pub flows: bool,
+
+    /// Only the clients of the port who send and get most, so many of them (10 when no number is
+    /// given), by process, pod and address, in place of each connection
+    #[arg(
+        long,
+        value_name = "N",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "10"
+    )]
+    pub top: Option<usize>,
 
     /// Ask for one sender alone: does it get through, by which way, and if not, which rule or
     /// route stops it. pod:NAMESPACE/NAME, container:NAME, pid:N, netns:NAME, an ADDRESS (here or
@@ -389,6 +407,12 @@ pub enum Command {
     /// Watch listeners come and go, with who did it, as it happens
     #[command(after_help = trace::HELP)]
     Trace(TraceArgs),
+    /// Say what others can reach on this node, and what of it is not as it should be
+    #[command(after_help = audit::HELP)]
+    Audit(AuditArgs),
+    /// Say what is different between two recordings or baselines, or one and now
+    #[command(after_help = diff::HELP)]
+    Diff(DiffArgs),
     /// Say whether a server could be bound to a port, and if not, what is in its way
     #[command(after_help = bind::HELP)]
     Bind(BindArgs),
@@ -507,6 +531,14 @@ pub struct ListArgs {
     /// Leave the header line out
     #[arg(long, help_heading = "Output")]
     pub no_headers: bool,
+    /// Also write every port, with who has it and who gets to it, to FILE: what `diff` compares
+    #[arg(
+        long,
+        value_name = "FILE",
+        help_heading = "Output",
+        conflicts_with_all = ["unix", "all_sockets"]
+    )]
+    pub save: Option<PathBuf>,
 }
 
 /// The form of an answer.

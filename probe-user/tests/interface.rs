@@ -85,7 +85,7 @@ fn completed_by_bash(line: &str) -> Vec<String> {
 
 #[test]
 fn bash_completes_behind_a_command() {
-    assert_eq!(completed_by_bash("whereis-port d"), ["doctor"]);
+    assert_eq!(completed_by_bash("whereis-port d"), ["diff", "doctor"]);
     let options = completed_by_bash("whereis-port list --n");
     assert_eq!(options, ["--netns", "--ndjson", "--no-headers", "--no-kube"]);
     let forms = completed_by_bash("whereis-port list -o ");

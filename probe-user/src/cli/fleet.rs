@@ -128,6 +128,7 @@ pub fn parse_plugin(args: impl Iterator<Item = std::ffi::OsString>) -> Result<Cl
         subject: SubjectArgs::default(),
         watch: None,
         flows: false,
+        top: None,
         tls: false,
         quiet: false,
         output: None,

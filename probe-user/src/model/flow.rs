@@ -29,6 +29,81 @@ pub struct Flow {
     pub zone: u16,
     /// Seconds until it is forgotten if nothing more is sent.
     pub timeout: Option<u32>,
+    /// What was sent so far; `None` where the kernel does not count
+    /// (`net.netfilter.nf_conntrack_acct`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts: Option<FlowCounts>,
+}
+
+/// What was sent of a connection, as conntrack counts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct FlowCounts {
+    /// Packets by who began it.
+    pub sent_packets: u64,
+    /// Their bytes, with the headers of IP and of what is above.
+    pub sent_bytes: u64,
+    /// Packets of the answers.
+    pub received_packets: u64,
+    /// Their bytes.
+    pub received_bytes: u64,
+}
+
+impl FlowCounts {
+    /// Those of both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            sent_packets: self.sent_packets.saturating_add(other.sent_packets),
+            sent_bytes: self.sent_bytes.saturating_add(other.sent_bytes),
+            received_packets: self.received_packets.saturating_add(other.received_packets),
+            received_bytes: self.received_bytes.saturating_add(other.received_bytes),
+        }
+    }
+
+    /// All bytes.
+    pub fn bytes(self) -> u64 {
+        self.sent_bytes.saturating_add(self.received_bytes)
+    }
+}
+
+/// Who is at one end of a connection, as far as this node knows. Names are untrusted.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Party {
+    /// The namespace, as people know it.
+    pub netns: String,
+    /// The process that has the socket: its id and name.
+    pub process: Option<(super::Pid, String)>,
+    /// Its container.
+    pub container: Option<String>,
+    /// Its pod, `namespace/name`.
+    pub pod: Option<String>,
+}
+
+impl std::fmt::Display for Party {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let place = match (&self.pod, &self.container) {
+            (Some(pod), _) => format!("pod {pod}"),
+            (None, Some(container)) => format!("container {container}"),
+            (None, None) => self.netns.clone(),
+        };
+        match &self.process {
+            Some((pid, name)) => write!(f, "{name}, pid {pid}, in {place}"),
+            None => write!(f, "in {place}"),
+        }
+    }
+}
+
+/// A client of the port, with all of its connections that go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlowClient {
+    /// The address that it connects from.
+    pub address: std::net::IpAddr,
+    /// Who that is, where it is on this node.
+    pub party: Option<Party>,
+    /// How many connections it has.
+    pub connections: usize,
+    /// What was sent on them; `None` where the kernel does not count.
+    pub counts: Option<FlowCounts>,
 }
 
 impl Flow {
@@ -80,6 +155,21 @@ pub struct Flows {
     /// Each of them, in every namespace, those that have ended included; `None`
     /// when that was not asked for.
     pub each: Option<Vec<(NetnsRef, Flow)>>,
+    /// Who is at an end of these, by the namespace that tracks it and the address there.
+    pub parties: std::collections::BTreeMap<(NetnsId, SocketAddr), Party>,
+    /// The clients, those who send and get most first; `None` when that was not asked for.
+    pub clients: Option<Vec<FlowClient>>,
+}
+
+impl Flows {
+    /// Leaves only so many clients, and no connection.
+    pub fn only_clients(&mut self, most: usize) {
+        self.each = self.each.take().map(|_| Vec::new());
+        self.parties.clear();
+        if let Some(clients) = &mut self.clients {
+            clients.truncate(most);
+        }
+    }
 }
 
 /// How many connections somebody serves.

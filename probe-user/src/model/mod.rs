@@ -7,6 +7,7 @@
 mod advice;
 mod answer;
 mod attached;
+mod audit;
 mod balance;
 mod bind;
 mod by_name;
@@ -14,6 +15,7 @@ mod cgroup;
 mod cilium;
 mod connect;
 mod container;
+mod diff;
 mod event;
 mod evidence;
 mod flow;
@@ -47,6 +49,10 @@ pub use answer::{
 pub use attached::{
     Attached, Attachment, CgroupHook, CgroupOf, CgroupProgram, DeviceHook, InTheWay, Program,
 };
+pub use audit::{
+    Audit, AuditCode, AuditFinding, AuditPlace, CheckState, Exposure, Level, Opening, OwnerKind,
+    OwnerName, ProfileCheck, ProfileReport, is_given, owners_of, stable_owner,
+};
 pub use balance::{Balancer, Frontend, FrontendKind, FrontendScope, Server, SourceRanges};
 pub use bind::{Bind, BindAsk, BindError, BindNote, FreePorts, Passed};
 pub use by_name::{ByName, NameRoute, Serves};
@@ -56,9 +62,12 @@ pub use connect::{ConnectAsk, Connected};
 pub use container::{
     Cluster, Container, Network, Pod, Published, Runtime, Service, is_manifest_hash,
 };
+pub use diff::{
+    Baseline, BaselinePort, Change, ChangeKind, Difference, Held as HeldThen, ReachedBy,
+};
 pub use event::{Actor, Event, EventKind, NatEvent, SeenBy, Traced};
 pub use evidence::{Evidence, EvidenceSource, Teller, ToldBy};
-pub use flow::{Flow, FlowFilter, Flows, FlowsTo, NetSettings};
+pub use flow::{Flow, FlowClient, FlowCounts, FlowFilter, Flows, FlowsTo, NetSettings, Party};
 pub use gap::{Gap, Impact, Read, SourceReport};
 pub use gap_source::{GapKind, GapSource};
 pub use health::{Ailment, ListenDrops, ProcessHealth, ProcessState};

@@ -27,7 +27,7 @@ pub use live::{
 };
 pub use recorded::{
     Asked, ElementOf, Facts, FlowsOf, InContainer, Recorded, Recorder, Recording, RecordingError,
-    SocketsOf, Table, read_everything, redact,
+    SocketsOf, Table, read_everything, redact, save_private,
 };
 pub use watch::{Wanted, Watch};
 

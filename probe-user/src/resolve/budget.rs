@@ -34,6 +34,8 @@ pub(super) struct Budget {
     home: Vec<NetnsId>,
     /// Those that another user namespace owns.
     of_users: Vec<NetnsId>,
+    /// How many questions' share each has.
+    times: u64,
     system: Rc<Cell<u64>>,
     users: Rc<Cell<u64>>,
     shares: Known<NetnsId, Rc<Share>>,
@@ -54,12 +56,18 @@ pub(super) struct Share {
 
 impl Budget {
     pub(super) fn new(host: &Host, netns: &[Netns]) -> Self {
+        Self::times(host, netns, 1)
+    }
+
+    /// The same with so many times as much for each share.
+    pub(super) fn times(host: &Host, netns: &[Netns], times: u64) -> Self {
         let of_users = netns.iter().filter(|n| n.is_of_other_users()).map(|n| n.id).collect();
         Self {
             home: host.host_netns.into_iter().chain([host.own_netns]).collect(),
             of_users,
-            system: Rc::new(Cell::new(SYSTEM.0)),
-            users: Rc::new(Cell::new(USERS.0)),
+            times,
+            system: Rc::new(Cell::new(SYSTEM.0 * times)),
+            users: Rc::new(Cell::new(USERS.0 * times)),
             shares: RefCell::default(),
             cut: RefCell::default(),
         }
@@ -74,10 +82,11 @@ impl Budget {
         let mut shares = self.shares.borrow_mut();
         let share = shares.entry(netns).or_insert_with(|| {
             let (pot, each) = match self.is_home(netns) {
-                true => (Rc::new(Cell::new(HOME)), HOME),
+                true => (Rc::new(Cell::new(HOME * self.times)), HOME),
                 false if self.of_users.contains(&netns) => (Rc::clone(&self.users), USERS.1),
                 false => (Rc::clone(&self.system), SYSTEM.1),
             };
+            let each = each * self.times;
             let (untried, told) = (Cell::new(0), Cell::new(false));
             Rc::new(Share { netns, left: Cell::new(each), pot, untried, told })
         });

@@ -45,6 +45,13 @@ impl<'a> Facts<'a> {
         Self::of(Rc::new(world), Rc::new(budget))
     }
 
+    /// The same for what asks of every port at once: so many times as much may be made of rules.
+    pub(super) fn for_all_ports(node: &'a dyn Node, times: u64) -> Self {
+        let world = World::new(node);
+        let budget = Budget::times(&world.host.value, &world.netns.value, times);
+        Self::of(Rc::new(world), Rc::new(budget))
+    }
+
     fn of(world: Rc<World<'a>>, budget: Rc<Budget>) -> Self {
         let facts = Self {
             host: world.host.value.clone(),

@@ -1,6 +1,8 @@
 //! What the connections that conntrack knows now say: how many there are on the
 //! ports of a question, and whether rules do what they promise.
 
+mod parties;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
@@ -67,6 +69,12 @@ pub fn add(node: &dyn Node, answer: &mut Answer, each: bool) {
     }
     summary.places.sort_by_key(|(place, _)| order(place.id));
     if each {
+        summary.parties = parties::of(&facts, &flows);
+        let open: Vec<&Flow> = flows.iter().filter(|flow| flow.is_open()).collect();
+        summary.clients = Some(parties::clients(&distinct(&open), &summary.parties));
+        let new = facts.gaps().into_iter().filter(|gap| gap.impact == Impact::Flow);
+        let new: Vec<Gap> = new.filter(|gap| !answer.gaps.contains(gap)).collect();
+        answer.gaps.extend(new);
         let named = flows.into_iter().map(|flow| (facts.netns_ref(flow.netns), flow));
         summary.each = Some(named.collect());
     }
@@ -184,6 +192,8 @@ fn summary(flows: &[Flow]) -> Flows {
         to,
         places: Vec::new(),
         each: None,
+        parties: BTreeMap::new(),
+        clients: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! From facts and a question to an answer. No I/O, no clock, and it can't fail:
 //! what is missing becomes a gap of the answer.
 
+mod audit;
 mod beside;
 mod bind;
 mod budget;
@@ -8,6 +9,7 @@ mod certificate;
 mod cluster;
 mod component;
 mod conflict;
+mod diff;
 mod event;
 mod facts;
 mod few;
@@ -45,8 +47,10 @@ mod tests;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+pub use audit::{AuditOptions, Policy, Profiles, Wrong, audit};
 pub use bind::{BindQuestion, bind};
 pub use certificate::add as add_certificates;
+pub use diff::{baseline, diff};
 pub use event::{concerns, trace, unnamed};
 pub use flows::add as add_flows;
 pub use forward::{Forward, Target, parse as parse_forward};

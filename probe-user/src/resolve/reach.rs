@@ -82,6 +82,30 @@ pub(super) fn of(
     reach
 }
 
+/// The reachability of one port of the own namespace, by connections of everybody who is to be
+/// tried, and of nobody else. `paths` begin with what has the port there.
+pub(super) fn of_own(
+    facts: &Facts<'_>,
+    paths: &[Path],
+    entries: Vec<Entry>,
+    (port, proto): (Port, Proto),
+) -> Vec<Reach> {
+    let mut tries = Tries::whole(facts, (proto, port.0), entries);
+    let mut reach = here(facts, &mut tries, paths, port, proto);
+    let place = facts.netns_ref(facts.host.own_netns);
+    reach.iter_mut().for_each(|one| one.netns = Some(place.clone()));
+    reach
+}
+
+/// The reachability of what is in another namespace at its own addresses, whoever publishes it.
+pub(super) fn of_other(facts: &Facts<'_>, path: &Path, wanted: &[Vantage]) -> Vec<Reach> {
+    let mut tries = Tries::new(facts, &[]);
+    let mut reach = away::exposed(facts, &mut tries, path, wanted);
+    let place = path.hops.first().and_then(|hop| hop.netns.clone());
+    reach.iter_mut().for_each(|one| one.netns.clone_from(&place));
+    reach
+}
+
 /// Of a question about an address of the own namespace: not what others of its addresses lead
 /// to, which may be somebody else's.
 fn only_asked(facts: &Facts<'_>, asked: IpAddr, reach: &mut Vec<Reach>) {

@@ -18,6 +18,8 @@ pub enum Group {
     Condition,
     /// `evidence[].code`.
     Evidence,
+    /// `audit_findings[].code`.
+    Audit,
 }
 
 impl Group {
@@ -28,6 +30,7 @@ impl Group {
             Self::Finding => "findings[].code",
             Self::Condition => "conditions[].code",
             Self::Evidence => "evidence[].code",
+            Self::Audit => "audit_findings[].code",
         }
     }
 }
@@ -111,6 +114,7 @@ mod tests {
             (Group::Finding, "FindingCode"),
             (Group::Condition, "ConditionCode"),
             (Group::Evidence, "EvidenceCode"),
+            (Group::Audit, "AuditCode"),
         ] {
             let pages = PAGES.iter().filter(|page| page.group == group);
             let told: BTreeSet<String> = pages.map(|page| page.code.to_owned()).collect();

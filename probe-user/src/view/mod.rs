@@ -1,7 +1,9 @@
 //! Showing answers: text, JSON, tables. Pure: data in, text out. Everything
 //! that came from outside is made safe here, by [`sanitize`], and only here.
 
+pub mod audit;
 pub mod bind;
+pub mod diff;
 pub mod doctor;
 pub mod explain;
 pub mod fleet;

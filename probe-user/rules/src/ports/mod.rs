@@ -4,6 +4,8 @@
 //! once. What tells them apart splits them, so that what is said here of a port is what
 //! is said of one packet to it.
 
+mod alike;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use super::{Fate, Nic, Outcome, Packet, Sender, Source, text, traverse};
 use crate::model::{Address, BaseChain, ChainKind, Hook, Link, LinkKind, NetnsId, Proto, Ruleset};
 
 pub use super::wide::Ranges;
+pub use alike::{Piece, at_addresses, has, pieces};
 
 /// Where packets come in, and where to.
 #[derive(Debug, Clone)]
@@ -230,6 +233,24 @@ impl Search<'_> {
         for outcome in traverse(self.source, self.ruleset, Hook::Output, packet) {
             self.add(Hook::Output, &all, &outcome);
         }
+    }
+
+    /// Packets to all of its addresses: those of others, and those of its own processes.
+    fn first_packets(&self, proto: Proto, ipv6: bool) -> Vec<(Hook, Packet)> {
+        let own = self.own(ipv6);
+        let mut all = Vec::new();
+        if let (Some(first), Some(device)) = (own.first(), self.here.devices.first()) {
+            let to = numbered(&own);
+            let packet = self.packet(proto, *first, to, Arc::clone(&self.here.devices));
+            all.push((Hook::Prerouting, Packet { iif: Some(device.clone()), ..packet }));
+        }
+        let loopback = loopback(ipv6);
+        let to = numbered(&own);
+        let every = Ranges::new(to.as_ranges().iter().copied().chain([loopback.1]));
+        let oif = Some(Nic { index: 1, name: "lo".into() });
+        let packet = self.packet(proto, loopback.0, every, Arc::default());
+        all.push((Hook::Output, Packet { oif, ..packet }));
+        all
     }
 
     /// Packets to all addresses but the namespace's, of its processes and of others.

@@ -64,16 +64,20 @@ pub enum RecordingError {
         version: u64,
     },
     /// What is there already is no file that may be replaced.
-    #[error("won't write the recording to {}: it is {what}", path.display())]
+    #[error("won't write the {of} to {}: it is {what}", path.display())]
     NotAFile {
+        /// What would be written.
+        of: &'static str,
         /// The path.
         path: PathBuf,
         /// What it is.
         what: &'static str,
     },
     /// The file can't be written.
-    #[error("can't write the recording to {}: {error}", path.display())]
+    #[error("can't write the {of} to {}: {error}", path.display())]
     Unwritable {
+        /// What was to be written.
+        of: &'static str,
         /// The file.
         path: PathBuf,
         /// What the system said.
@@ -85,29 +89,7 @@ impl Recording {
     /// Writes it to `path`, readable by its owner only. A regular file is
     /// replaced; a symbolic link or anything else is refused.
     pub fn save(&self, path: &Path) -> Result<(), RecordingError> {
-        let unwritable = |error| RecordingError::Unwritable { path: path.to_owned(), error };
-        match fs::symlink_metadata(path) {
-            Ok(found) if found.is_file() => {}
-            Ok(found) => {
-                let what = if found.is_symlink() {
-                    "a symbolic link"
-                } else if found.is_dir() {
-                    "a directory"
-                } else {
-                    "not a regular file"
-                };
-                return Err(RecordingError::NotAFile { path: path.to_owned(), what });
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(unwritable(error)),
-        }
-        let (temporary, file) = create_beside(path).map_err(unwritable)?;
-        let written = self.write(file).and_then(|()| fs::rename(&temporary, path));
-        written.map_err(|error| {
-            // It may be gone already; there is nothing better to do about it.
-            let _ = fs::remove_file(&temporary);
-            unwritable(error)
-        })
+        save_private(path, "recording", |file| self.write(file))
     }
 
     fn write(&self, file: File) -> io::Result<()> {
@@ -196,6 +178,41 @@ fn reason(error: &serde_json::Error) -> String {
         Some(at) => text[..at].to_owned(),
         None => text,
     }
+}
+
+/// Writes a file to `path`, readable by its owner only. A regular file is replaced; a symbolic
+/// link or anything else is refused. `of` says what it is.
+///
+/// # Errors
+/// Why it can't be written.
+pub fn save_private(
+    path: &Path,
+    of: &'static str,
+    write: impl FnOnce(File) -> io::Result<()>,
+) -> Result<(), RecordingError> {
+    let unwritable = |error| RecordingError::Unwritable { of, path: path.to_owned(), error };
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_file() => {}
+        Ok(found) => {
+            let what = if found.is_symlink() {
+                "a symbolic link"
+            } else if found.is_dir() {
+                "a directory"
+            } else {
+                "not a regular file"
+            };
+            return Err(RecordingError::NotAFile { of, path: path.to_owned(), what });
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(unwritable(error)),
+    }
+    let (temporary, file) = create_beside(path).map_err(unwritable)?;
+    let written = write(file).and_then(|()| fs::rename(&temporary, path));
+    written.map_err(|error| {
+        // It may be gone already; there is nothing better to do about it.
+        let _ = fs::remove_file(&temporary);
+        unwritable(error)
+    })
 }
 
 /// A new file for its owner only, in the directory of `path`, to be renamed.

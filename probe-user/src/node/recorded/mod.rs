@@ -82,7 +82,7 @@ use crate::model::{
 };
 
 pub use everything::read_everything;
-pub use file::RecordingError;
+pub use file::{RecordingError, save_private};
 pub use recorder::Recorder;
 pub use redact::redact;
 pub use replay::Recorded;

@@ -18,6 +18,7 @@ fn flow(netns: NetnsId, [source, destination, served_by]: [&str; 3]) -> Flow {
         answered: true,
         zone: 0,
         timeout: Some(100),
+        counts: None,
     }
 }
 

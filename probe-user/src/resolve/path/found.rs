@@ -46,6 +46,16 @@ pub(in crate::resolve) fn of_namespace(
     all.retain(|(sender, address)| {
         !known.iter().any(|e| (&e.sender, e.to.address) == (sender, *address))
     });
+    by_senders(facts, netns, (proto, port), all)
+}
+
+/// The same by these senders, each to an address.
+pub(in crate::resolve) fn by_senders(
+    facts: &Facts<'_>,
+    netns: NetnsId,
+    (proto, port): (Proto, u16),
+    all: Vec<(Sender, IpAddr)>,
+) -> Vec<Entry> {
     let share = facts.budget.of(netns);
     let size = facts.links_of(netns).len() + facts.addresses_of(netns).len();
     let cost = CONNECTION + u64::try_from(size).unwrap_or(u64::MAX);

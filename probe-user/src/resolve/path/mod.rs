@@ -16,6 +16,7 @@ mod decisive;
 #[cfg(test)]
 mod differential;
 mod discovery;
+mod firewall;
 mod found;
 mod hops;
 mod in_the_way;
@@ -45,14 +46,16 @@ use crate::model::{
 
 pub(super) use crate::model::StopKind;
 pub(super) use decisive::decisive;
+pub(super) use firewall::{Admission, admission};
 pub(super) use found::{
-    Entry, WayKey, attempt, is_taken, may_take, of_namespace, paths, to_address, way_key,
+    Entry, WayKey, attempt, by_senders, is_taken, may_take, of_namespace, paths, to_address,
+    way_key,
 };
 pub(super) use judge::{Judgement, judge, list};
 pub(super) use send::{from_bound, from_elsewhere, from_process, loopback};
 pub(super) use senders::{
     Sender, behind_others, beside, bridge_behind, card_below, is_ipvlan, is_upper, leads_outside,
-    local_route, passing_through, usable_addresses,
+    local_route, passing_through, to_every_address, usable_addresses,
 };
 
 /// Where a connection is sent to.

@@ -81,7 +81,6 @@ fn inside(
     (end, inner): (&End, Option<Port>),
     shut: &mut Shut,
 ) -> Vec<Reach> {
-    let port = socket.port.0;
     let name = facts.netns_ref(socket.netns).to_string();
     // A pod's port is not its node's, though both are in the node container.
     let publisher = end.containers.iter().rev().find(|c| {
@@ -110,24 +109,80 @@ fn inside(
         from.retain(|from| *from != Vantage::Outside || uplink.is_empty());
         shut.unpublished(socket, &name, (end, inner), best, from);
     }
-    let addresses: Vec<IpAddr> = direct.iter().filter_map(|r| Some(r.address?.ip())).collect();
     if direct.is_empty() {
         shut.unlinked(&name);
     }
-    reach.extend(direct);
-    for (tried, one) in uplink {
-        tries.keep(tried);
-        reach.push(one);
+    let all = [Vantage::Node, Vantage::Outside, Vantage::Containers];
+    reach.extend(by_address(facts, tries, (socket, end), (direct, uplink), &all));
+    reach
+}
+
+/// What gets to a listener of another namespace at its own addresses. `direct` is what processes
+/// of the own namespace get, `uplink` what other machines do without this node.
+fn by_address(
+    facts: &Facts<'_>,
+    tries: &mut Tries<'_, '_>,
+    (socket, end): (&Socket, &End),
+    (direct, uplink): (Vec<Reach>, Vec<(path::Entry, Reach)>),
+    wanted: &[Vantage],
+) -> Vec<Reach> {
+    let name = facts.netns_ref(socket.netns).to_string();
+    let at = |address| To { proto: socket.proto, address, port: socket.port.0 };
+    let best = direct.iter().find(|r| r.reachable == Some(true)).and_then(|r| r.address);
+    let addresses: Vec<IpAddr> = direct.iter().filter_map(|r| Some(r.address?.ip())).collect();
+    let mut reach = Vec::new();
+    if wanted.contains(&Vantage::Node) {
+        reach.extend(direct);
     }
-    for address in &addresses {
-        let to = To { proto: socket.proto, address: *address, port };
-        reach.extend(by_route(facts, socket.netns, to, &name));
+    if wanted.contains(&Vantage::Outside) {
+        for (tried, one) in uplink {
+            tries.keep(tried);
+            reach.push(one);
+        }
+        for address in &addresses {
+            reach.extend(by_route(facts, socket.netns, at(*address), &name));
+        }
     }
-    if let Some(address) = best.map(|best| best.ip()).or(addresses.first().copied()) {
-        let to = To { proto: socket.proto, address, port };
-        reach.extend(by_network(facts, tries, socket.netns, to, end));
+    if let Some(address) = best.map(|best| best.ip()).or(addresses.first().copied())
+        && wanted.contains(&Vantage::Containers)
+    {
+        reach.extend(by_network(facts, tries, socket.netns, at(address), end));
     }
     reach
+}
+
+/// The same of a path that begins in another namespace, and of nothing that publishes it: that is
+/// told of the port that is published.
+pub(super) fn exposed(
+    facts: &Facts<'_>,
+    tries: &mut Tries<'_, '_>,
+    path: &Path,
+    wanted: &[Vantage],
+) -> Vec<Reach> {
+    let Some(first) = path.hops.first() else { return Vec::new() };
+    let Some(netns) = first.netns.as_ref().map(|place| place.id) else { return Vec::new() };
+    let (socket, end) = match &first.socket {
+        Some(socket) => (socket.clone(), path.end.clone()),
+        None if matches!(first.kind, HopKind::Dnat | HopKind::Service) => {
+            let theirs = facts.addresses_of(netns);
+            let at = first.endpoint.address.filter(|a| !a.is_unspecified());
+            if at.is_some_and(|at| theirs.iter().all(|a| a.address != at)) {
+                return Vec::new();
+            }
+            stand_in(facts, netns, first)
+        }
+        None => return Vec::new(),
+    };
+    if netns == facts.host.own_netns || socket.is_loopback() {
+        return Vec::new();
+    }
+    let name = facts.netns_ref(netns).to_string();
+    let direct = direct(facts, tries, &socket, &name);
+    let uplink = match wanted.contains(&Vantage::Outside) {
+        true => by_uplink(facts, &socket, &name),
+        false => Vec::new(),
+    };
+    by_address(facts, tries, (&socket, &end), (direct, uplink), wanted)
 }
 
 /// A process of the own namespace, to the addresses of another one that it gets to.

@@ -34,6 +34,16 @@ impl<'a, 'f> Tries<'a, 'f> {
         Self { facts, asked, everywhere: HashSet::new(), away: HashMap::new() }
     }
 
+    /// With all that can be tried of one port, which was tried already.
+    pub(super) fn whole(facts: &'a Facts<'f>, port: (Proto, u16), entries: Vec<Entry>) -> Self {
+        Self {
+            facts,
+            asked: HashMap::from([(port, entries.into())]),
+            everywhere: HashSet::from([port]),
+            away: HashMap::new(),
+        }
+    }
+
     /// What was tried of a port, to every address of the own namespace if that is wanted.
     pub(super) fn of(&mut self, proto: Proto, port: u16, everywhere: bool) -> Rc<[Entry]> {
         if everywhere && self.everywhere.insert((proto, port)) {

@@ -1,7 +1,7 @@
 //! What each code of the JSON means. One table: the command prints it, tests compare it with the
 //! schema.
 
-use super::Group::{self, Condition, Evidence, Finding, Reach};
+use super::Group::{self, Audit, Condition, Evidence, Finding, Reach};
 
 /// What is told of one code.
 #[derive(Debug, Clone, Copy)]
@@ -695,5 +695,104 @@ pub const PAGES: &[Page] = &[
         "A TLS handshake with the listener.",
         "Only with --tls; nothing is sent beyond it.",
         &["openssl s_client -connect ADDRESS:PORT"],
+    ),
+    // What an audit finds.
+    page(
+        Audit,
+        "not_allowed",
+        "Somebody gets to the port, and no rule of the policy allows it.",
+        "The statement is that of a question about the port; each rule of the policy was compared with its sender, device, address, port and owner.",
+        &["whereis-port PORT", "whereis-port audit --generate-policy"],
+    ),
+    page(
+        Audit,
+        "published_past_firewall",
+        "Other machines get to a port that rules translate (docker -p, a hostPort, a NodePort), though the firewall's INPUT chains would have stopped what is sent to it: they never see it.",
+        "A packet to the port was followed to the end, and the same packet without the translation was sent through INPUT.",
+        &["nft -a list ruleset", "iptables -nvL INPUT", "iptables -nvL DOCKER-USER"],
+    ),
+    page(
+        Audit,
+        "ipv6_open",
+        "Other machines get to the port by IPv6, and rules stop all of IPv4: the firewall was made for one of them.",
+        "Connections to each address of the node were followed by the rules of each version.",
+        &["ip6tables -nvL INPUT", "nft -a list ruleset"],
+    ),
+    page(
+        Audit,
+        "docker_api_open",
+        "Other machines get to the API of Docker over the network. Whoever uses it is root on this node, and without TLS nobody is asked who he is.",
+        "dockerd listens there, and the port is none of a swarm or of metrics.",
+        &["ss -Hlntp 'sport = :PORT'", "docker -H tcp://ADDRESS:PORT version"],
+    ),
+    page(
+        Audit,
+        "etcd_open",
+        "Other machines get to etcd, which holds all of a cluster.",
+        "The program that has the port is etcd, or one that has etcd built in, by its arguments.",
+        &["ss -Hlntp 'sport = :2379'"],
+    ),
+    page(
+        Audit,
+        "database_open",
+        "Other machines get to a database or a cache.",
+        "By the name of the program that listens, or of the image of its container: of what is published, that of the container behind.",
+        &["ss -Hlntp 'sport = :PORT'"],
+    ),
+    page(
+        Audit,
+        "kubelet_open",
+        "Other machines get to a kubelet. Its API servers need that; nobody else does. Where a profile asks for it, it is no finding.",
+        "The program that has the port is a kubelet, or one that has it built in, by its arguments.",
+        &["ss -Hlntp 'sport = :10250'"],
+    ),
+    page(
+        Audit,
+        "dashboard_open",
+        "Other machines get to a dashboard or a console.",
+        "By the name of the program that listens, or of the image of its container.",
+        &["ss -Hlntp 'sport = :PORT'"],
+    ),
+    page(
+        Audit,
+        "open_by_route",
+        "Nothing publishes the port of a container or pod, but this node forwards what other machines send to its address: whoever has, or makes, a route over this node gets to it.",
+        "A connection to the container's own address that comes in by the device of other machines was followed to its socket.",
+        &["ip route add NETWORK via NODE   # on another machine", "sysctl net.ipv4.ip_forward"],
+    ),
+    page(
+        Audit,
+        "no_firewall",
+        "The port is bound to all addresses, and no rule of this node stops what other machines send to it, or to other ports by the same device.",
+        "Packets to this port and to eight others were sent through INPUT: all pass.",
+        &["nft list ruleset", "iptables -S INPUT"],
+    ),
+    page(
+        Audit,
+        "node_port_everywhere",
+        "A NodePort of a Service is taken at every address of the node, whichever interface it is of: also at those that face the internet.",
+        "The rules or maps of the balancer have it for all addresses.",
+        &["kubectl get service -A", "kube-proxy --nodeport-addresses"],
+    ),
+    page(
+        Audit,
+        "required_missing",
+        "A profile requires that the port is offered, and nothing holds it.",
+        "Every socket, and every port that rules take, was looked at, and all of them could be read.",
+        &["ss -Hlntup 'sport = :PORT'"],
+    ),
+    page(
+        Audit,
+        "required_held_by_other",
+        "A profile requires the port for a component, and something else holds it.",
+        "The owner is none of those that the profile names, by program and arguments or by its device.",
+        SOCKETS,
+    ),
+    page(
+        Audit,
+        "required_unreachable",
+        "The right component holds the port, and other machines do not get to it, as it is required.",
+        "Connections from other machines to each address were followed; the rule or the bind that stops them is named.",
+        &["whereis-port PORT", "nft -a list ruleset"],
     ),
 ];

@@ -758,3 +758,111 @@ words! {
         Selector,
     }
 }
+
+words! {
+    /// The kinds of things that an audit finds.
+    AuditCode = AuditCode {
+        /// The policy does not allow it.
+        NotAllowed,
+        /// The firewall of the node would stop it, but rules translate it before.
+        PublishedPastFirewall,
+        /// Open by IPv6, where a rule stops IPv4.
+        Ipv6Open,
+        /// The API of Docker is open to other machines.
+        DockerApiOpen,
+        /// etcd is open to other machines.
+        EtcdOpen,
+        /// A database or cache is open to other machines.
+        DatabaseOpen,
+        /// The API of a kubelet is open to other machines.
+        KubeletOpen,
+        /// A dashboard or console is open to other machines.
+        DashboardOpen,
+        /// Nothing publishes it, and other machines get to it by a route over this node.
+        OpenByRoute,
+        /// Bound to all addresses, and no rule stops other machines at this port or at others.
+        NoFirewall,
+        /// A NodePort that is taken at every address.
+        NodePortEverywhere,
+        /// Nothing holds a port that a profile requires.
+        RequiredMissing,
+        /// Something else holds it.
+        RequiredHeldByOther,
+        /// The right component holds it, and other machines do not get to it.
+        RequiredUnreachable,
+    }
+}
+
+words! {
+    /// How bad a finding is.
+    Level = Level {
+        /// It is not as it was meant to be.
+        Error,
+        /// It may not be.
+        Warning,
+        /// Worth knowing.
+        Note,
+    }
+}
+
+words! {
+    /// How it is with a port that a profile asks for.
+    CheckState = CheckState {
+        /// As it should be.
+        Met,
+        /// Nothing holds it, and it is not required.
+        Unused,
+        /// Nothing holds it.
+        Missing,
+        /// Something else holds it.
+        HeldByOther,
+        /// It can't be reached.
+        Unreachable,
+        /// It is not known.
+        Unknown,
+    }
+}
+
+words! {
+    /// What kind of name an owner is known by.
+    OwnerKind = OwnerKind {
+        /// A Service of Kubernetes, `namespace/name`.
+        Service,
+        /// A pod, `namespace/name`.
+        Pod,
+        /// A container.
+        Container,
+        /// A part of Kubernetes, proven by its program and arguments.
+        Component,
+        /// A process, by its name. Only of programs that nobody but root can have written.
+        Process,
+        /// The kernel itself, by its device.
+        Kernel,
+        /// A unit of systemd.
+        Unit,
+        /// The image of a container.
+        Image,
+        /// The user that a process runs as, by name or number.
+        User,
+    }
+}
+
+words! {
+    /// What kind of change.
+    ChangeKind = ChangeKind {
+        /// The port was not there before.
+        Came,
+        /// It is not there any more.
+        Went,
+        /// Somebody else has it.
+        Owner,
+        /// It is bound or taken at other addresses.
+        Address,
+        /// It is taken by other rules, or they lead elsewhere.
+        Way,
+        /// Others get to it.
+        Reach,
+        /// The same owner was started anew. No difference, but worth a word.
+        Restarted,
+    }
+}

@@ -28,6 +28,69 @@ pub struct Flows<'a> {
     /// Each one, in every namespace, those that have just ended included; null
     /// without `--flows`.
     pub connections: Option<Vec<Flow<'a>>>,
+    /// The clients, those who send and get most first; null without `--flows`.
+    pub clients: Option<Vec<FlowClient<'a>>>,
+}
+
+/// A client, with all of its connections that go on.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct FlowClient<'a> {
+    /// The address that it connects from.
+    pub address: IpAddr,
+    /// Who that is; null where it is not on this node.
+    pub party: Option<Party<'a>>,
+    /// How many connections it has.
+    pub connections: usize,
+    /// What was sent on them; null where the kernel does not count.
+    pub counts: Option<FlowCounts>,
+}
+
+/// Who is at one end of a connection, as far as this node knows.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Party<'a> {
+    /// The network namespace, as people know it.
+    pub netns: &'a str,
+    /// The id of the process that has the socket; null where that could not be read.
+    pub pid: Option<u32>,
+    /// Its name.
+    pub process: Option<&'a str>,
+    /// Its container.
+    pub container: Option<&'a str>,
+    /// Its pod, `namespace/name`.
+    pub pod: Option<&'a str>,
+}
+
+/// What was sent of a connection, as conntrack counts it, with the headers of IP.
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+pub struct FlowCounts {
+    /// Packets by who began it.
+    pub sent_packets: u64,
+    /// Their bytes.
+    pub sent_bytes: u64,
+    /// Packets of the answers.
+    pub received_packets: u64,
+    /// Their bytes.
+    pub received_bytes: u64,
+}
+
+impl<'a> From<&'a model::Party> for Party<'a> {
+    fn from(party: &'a model::Party) -> Self {
+        Self {
+            netns: &party.netns,
+            pid: party.process.as_ref().map(|(pid, _)| *pid),
+            process: party.process.as_ref().map(|(_, name)| name.as_str()),
+            container: party.container.as_deref(),
+            pod: party.pod.as_deref(),
+        }
+    }
+}
+
+impl From<model::FlowCounts> for FlowCounts {
+    fn from(counts: model::FlowCounts) -> Self {
+        let model::FlowCounts { sent_packets, sent_bytes, received_packets, received_bytes } =
+            counts;
+        Self { sent_packets, sent_bytes, received_packets, received_bytes }
+    }
 }
 
 /// How many connections somebody serves.
@@ -74,6 +137,13 @@ pub struct Flow<'a> {
     /// Seconds until it is forgotten if nothing more is sent; null when it is not
     /// told.
     pub timeout: Option<u32>,
+    /// Who began it; null where that is not on this node.
+    pub client: Option<Party<'a>>,
+    /// Who serves it; null where that is not on this node.
+    pub server: Option<Party<'a>>,
+    /// What was sent so far; null where the kernel does not count
+    /// (`net.netfilter.nf_conntrack_acct`).
+    pub counts: Option<FlowCounts>,
 }
 
 /// One end of a connection.
@@ -108,24 +178,44 @@ impl<'a> From<&'a model::Flows> for Flows<'a> {
             unanswered: flows.unanswered,
             to: to.collect(),
             namespaces: flows.places.iter().map(place).collect(),
-            connections: flows.each.as_ref().map(|each| each.iter().map(Into::into).collect()),
+            connections: flows
+                .each
+                .as_ref()
+                .map(|each| each.iter().map(|one| flow(flows, one)).collect()),
+            clients: flows.clients.as_ref().map(|all| all.iter().map(Into::into).collect()),
         }
     }
 }
 
-impl<'a> From<&'a (model::NetnsRef, model::Flow)> for Flow<'a> {
-    fn from((netns, flow): &'a (model::NetnsRef, model::Flow)) -> Self {
+fn flow<'a>(
+    flows: &'a model::Flows,
+    (netns, flow): &'a (model::NetnsRef, model::Flow),
+) -> Flow<'a> {
+    let party = |end| flows.parties.get(&(flow.netns, end)).map(Into::into);
+    Flow {
+        netns: netns.into(),
+        proto: flow.proto.into(),
+        source: flow.source.into(),
+        destination: flow.destination.into(),
+        served_by: flow.served_by.into(),
+        seen_as: flow.seen_as.into(),
+        state: flow.state.as_deref(),
+        answered: flow.answered,
+        zone: flow.zone,
+        timeout: flow.timeout,
+        client: party(flow.source),
+        server: party(flow.served_by),
+        counts: flow.counts.map(Into::into),
+    }
+}
+
+impl<'a> From<&'a model::FlowClient> for FlowClient<'a> {
+    fn from(client: &'a model::FlowClient) -> Self {
         Self {
-            netns: netns.into(),
-            proto: flow.proto.into(),
-            source: flow.source.into(),
-            destination: flow.destination.into(),
-            served_by: flow.served_by.into(),
-            seen_as: flow.seen_as.into(),
-            state: flow.state.as_deref(),
-            answered: flow.answered,
-            zone: flow.zone,
-            timeout: flow.timeout,
+            address: client.address,
+            party: client.party.as_ref().map(Into::into),
+            connections: client.connections,
+            counts: client.counts.map(Into::into),
         }
     }
 }

@@ -3,9 +3,11 @@
 //! and change only with [`SCHEMA_VERSION`].
 
 mod answer;
+mod audit;
 mod bind;
 mod by_name;
 mod certificate;
+mod diff;
 mod enums;
 mod event;
 mod fleet;
@@ -28,9 +30,11 @@ use serde_json::json;
 use crate::model;
 
 pub use answer::*;
+pub use audit::*;
 pub use bind::*;
 pub use by_name::*;
 pub use certificate::*;
+pub use diff::*;
 pub use enums::*;
 pub use event::*;
 pub use fleet::*;
@@ -129,6 +133,8 @@ pub fn schema() -> String {
         generator.subschema_for::<ListDocument<'_>>(),
         generator.subschema_for::<DoctorDocument<'_>>(),
         generator.subschema_for::<BindsDocument<'_>>(),
+        generator.subschema_for::<AuditDocument<'_>>(),
+        generator.subschema_for::<DiffDocument<'_>>(),
         generator.subschema_for::<WaitDocument<'_>>(),
         generator.subschema_for::<UnixDocument<'_>>(),
         generator.subschema_for::<SocketsDocument<'_>>(),
@@ -151,7 +157,7 @@ pub fn schema() -> String {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "whereis-port",
         "description": format!(
-            "What whereis-port prints with --json: answers, a list, doctor's report, or what bind, wait and free say; with trace, cluster and list --ndjson each line is one object with a type. Schema version {SCHEMA_VERSION}."
+            "What whereis-port prints with --json: answers, a list, doctor's report, or what audit, diff, bind, wait and free say; with trace, cluster and list --ndjson each line is one object with a type. Schema version {SCHEMA_VERSION}."
         ),
         "oneOf": documents,
         "$defs": generator.definitions(),

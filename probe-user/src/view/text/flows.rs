@@ -3,12 +3,14 @@
 use std::fmt::Write as _;
 
 use super::notes::{INDENT, LABEL};
-use crate::model::{Flow, Flows, FlowsTo, NetnsRef};
+use crate::model::{Flow, FlowClient, FlowCounts, Flows, FlowsTo, NetnsRef};
 use crate::view::layout::{Page, pad, width};
 use crate::view::style::Ink;
 
 /// How many servers are named.
 const NAMED: usize = 4;
+/// How many clients are named.
+const CLIENTS: usize = 10;
 
 /// Whether there is anything to say: that there is no connection only to who asked
 /// for each.
@@ -19,6 +21,7 @@ pub(super) fn says(flows: &Flows) -> bool {
 /// How many there are, and each when that was asked for.
 pub(super) fn write(page: &mut Page<'_>, flows: &Flows) {
     page.entry(INDENT, ("flows now:", LABEL, Ink::Label), &count(page, flows));
+    clients(page, flows);
     let each = flows.each.as_deref().unwrap_or_default();
     for place in places(each) {
         let of_place = each.iter().filter(|(netns, _)| netns.id == place.id);
@@ -26,8 +29,49 @@ pub(super) fn write(page: &mut Page<'_>, flows: &Flows) {
         let label = page.style.text(&place.to_string());
         let label = page.style.paint(Ink::Label, &format!("in {label}:"));
         page.line(&format!("{INDENT}  {label}"));
-        list(page, &of_place);
+        list(page, flows, &of_place);
     }
+}
+
+/// Who the clients are, where anybody of this node is among them or the kernel counts.
+fn clients(page: &mut Page<'_>, flows: &Flows) {
+    let all = flows.clients.as_deref().unwrap_or_default();
+    let is_told = |one: &FlowClient| one.party.is_some() || one.counts.is_some();
+    if !all.iter().any(is_told) {
+        return;
+    }
+    // Where only the clients were asked for, all that were asked for are told.
+    let alone = flows.each.as_ref().is_some_and(Vec::is_empty);
+    let named = if alone { all.len() } else { CLIENTS };
+    for client in all.iter().take(named) {
+        let who = match &client.party {
+            Some(party) => format!("{}: {party}", client.address),
+            None => client.address.to_string(),
+        };
+        let s = if client.connections == 1 { "" } else { "s" };
+        let mut text = format!("{}, {} connection{s}", page.style.text(&who), client.connections);
+        if let Some(counts) = client.counts {
+            let _ = write!(text, ", {}", bytes(counts));
+        }
+        page.entry(INDENT, ("client:", LABEL, Ink::Label), &text);
+    }
+    if let Some(rest) = all.get(named..).filter(|rest| !rest.is_empty()) {
+        let text = format!("and {} more", rest.len());
+        page.entry(INDENT, ("client:", LABEL, Ink::Label), &text);
+    }
+}
+
+/// `1.2 MB sent, 3 kB received`.
+fn bytes(counts: FlowCounts) -> String {
+    let shown = |bytes: u64| match bytes {
+        0..1_000 => format!("{bytes} B"),
+        1_000..1_000_000 => format!("{}.{} kB", bytes / 1_000, bytes % 1_000 / 100),
+        1_000_000..1_000_000_000 => {
+            format!("{}.{} MB", bytes / 1_000_000, bytes % 1_000_000 / 100_000)
+        }
+        _ => format!("{}.{} GB", bytes / 1_000_000_000, bytes % 1_000_000_000 / 100_000_000),
+    };
+    format!("{} sent, {} received", shown(counts.sent_bytes), shown(counts.received_bytes))
 }
 
 fn count(page: &Page<'_>, flows: &Flows) -> String {
@@ -62,7 +106,7 @@ fn places(each: &[(NetnsRef, Flow)]) -> Vec<&NetnsRef> {
 }
 
 /// One line for each: from whom to what, who serves it and as whom it sees them.
-fn list(page: &mut Page<'_>, flows: &[&Flow]) {
+fn list(page: &mut Page<'_>, all: &Flows, flows: &[&Flow]) {
     let glyphs = page.style.glyphs();
     let columns = |text: fn(&Flow) -> String| flows.iter().map(|f| width(&text(f))).max();
     let source = columns(|f| f.source.to_string()).unwrap_or(0);
@@ -89,6 +133,12 @@ fn list(page: &mut Page<'_>, flows: &[&Flow]) {
         }
         if flow.seen_as != flow.source {
             details.push(format!("seen as {}", flow.seen_as));
+        }
+        details.extend(flow.counts.map(bytes));
+        for (role, end) in [("by", flow.source), ("to", flow.served_by)] {
+            if let Some(party) = all.parties.get(&(flow.netns, end)) {
+                details.push(format!("{role} {}", page.style.text(&party.to_string())));
+            }
         }
         let _ = write!(line, "  {}", details.join(", "));
         // In a narrow terminal the columns are given up.

@@ -221,6 +221,7 @@ fn what_comes_twice_is_kept_once() {
         answered: true,
         zone: 0,
         timeout: None,
+        counts: None,
     };
     let filter = filter(80);
     let mut kept = Kept::new(&filter, 2);

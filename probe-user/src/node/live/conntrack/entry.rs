@@ -5,12 +5,16 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::super::netlink::{Attributes, Message, find};
 use super::parse::{CT_NEW, CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, Tuple, tuple};
-use crate::model::{Flow, NetnsId, Proto};
+use crate::model::{Flow, FlowCounts, NetnsId, Proto};
 
 const CTA_STATUS: u16 = 3;
 const CTA_PROTOINFO: u16 = 4;
 const CTA_TIMEOUT: u16 = 7;
 const CTA_ZONE: u16 = 18;
+const CTA_COUNTERS_ORIG: u16 = 9;
+const CTA_COUNTERS_REPLY: u16 = 10;
+/// `CTA_COUNTERS_PACKETS` and `CTA_COUNTERS_BYTES`, of 64 bits.
+const CTA_COUNTERS: [u16; 2] = [1, 2];
 const CTA_PROTOINFO_TCP: u16 = 1;
 const CTA_PROTOINFO_TCP_STATE: u16 = 1;
 const IPS_SEEN_REPLY: u32 = 1 << 1;
@@ -45,6 +49,8 @@ pub(super) fn of_message(netns: NetnsId, message: &Message<'_>) -> Option<Flow> 
             CTA_PROTOINFO => details.state = tcp_state(value),
             CTA_TIMEOUT => details.timeout = number(value),
             CTA_ZONE => details.zone = u16::from_be_bytes(value.try_into().ok()?),
+            CTA_COUNTERS_ORIG => details.sent = counters(value),
+            CTA_COUNTERS_REPLY => details.received = counters(value),
             _ => {}
         }
     }
@@ -58,12 +64,28 @@ struct Details {
     answered: bool,
     zone: u16,
     timeout: Option<u32>,
+    /// Packets and bytes.
+    sent: Option<[u64; 2]>,
+    received: Option<[u64; 2]>,
+}
+
+/// Packets and bytes, where the kernel counts them.
+fn counters(value: &[u8]) -> Option<[u64; 2]> {
+    let [packets, bytes] =
+        CTA_COUNTERS.map(|kind| Some(u64::from_be_bytes(find(value, kind)?.try_into().ok()?)));
+    Some([packets?, bytes?])
 }
 
 fn flow(netns: NetnsId, original: Tuple, reply: Tuple, details: Details) -> Option<Flow> {
     let addresses = [original.destination, reply.source, reply.destination];
     let one_family = addresses.iter().all(|a| a.is_ipv4() == original.source.is_ipv4());
-    let Details { state, answered, zone, timeout } = details;
+    let Details { state, answered, zone, timeout, sent, received } = details;
+    let counts = sent.zip(received).map(|([sent_packets, sent_bytes], received)| FlowCounts {
+        sent_packets,
+        sent_bytes,
+        received_packets: received[0],
+        received_bytes: received[1],
+    });
     (original.proto == reply.proto && one_family).then_some(Flow {
         netns,
         proto: original.proto,
@@ -76,6 +98,7 @@ fn flow(netns: NetnsId, original: Tuple, reply: Tuple, details: Details) -> Opti
         answered,
         zone,
         timeout,
+        counts,
     })
 }
 
@@ -107,10 +130,12 @@ pub(super) fn of_line(netns: NetnsId, line: &str) -> Option<Flow> {
     let mut details = Details { answered: true, timeout, ..Details::default() };
     let mut addresses = Vec::with_capacity(4);
     let mut ports = Vec::with_capacity(4);
+    let mut counts: Vec<u64> = Vec::new();
     for word in words {
         match word.split_once('=') {
             Some(("src" | "dst", address)) => addresses.push(address.parse().ok()?),
             Some(("sport" | "dport", port)) => ports.push(port.parse().ok()?),
+            Some(("packets" | "bytes", count)) => counts.push(count.parse().ok()?),
             Some(("zone", zone)) => details.zone = zone.parse().ok()?,
             None if word == "[UNREPLIED]" => details.answered = false,
             None if proto == Proto::Tcp && addresses.is_empty() && !is_number(word) => {
@@ -118,6 +143,9 @@ pub(super) fn of_line(netns: NetnsId, line: &str) -> Option<Flow> {
             }
             _ => {}
         }
+    }
+    if let [packets, bytes, back, bytes_back] = counts[..] {
+        (details.sent, details.received) = (Some([packets, bytes]), Some([back, bytes_back]));
     }
     let direction = |at: usize| {
         let address = |at: usize| -> Option<SocketAddr> {

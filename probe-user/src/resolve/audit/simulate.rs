@@ -1,0 +1,95 @@
+//! Connections of everybody to every port, judged as those of a question are.
+
+use std::net::IpAddr;
+
+use whereis_port_rules::Nic;
+
+use super::{alike, units};
+use crate::model::{Exposure, NetnsId, Opening, Path, Reach, Vantage};
+use crate::resolve::facts::Facts;
+use crate::resolve::path::{self, Sender};
+use crate::resolve::{health, reach};
+
+/// Tries all units; and how many of them were told by others that are alike.
+pub(super) fn all(
+    facts: &Facts<'_>,
+    mut units: Vec<Exposure>,
+    wanted: &[Vantage],
+    every: bool,
+) -> (Vec<Exposure>, usize) {
+    let senders = Senders::new(facts, wanted);
+    let groups = alike::groups(facts, &units, every);
+    let mut grouped = 0;
+    for group in groups {
+        let Some((first, others)) = group.split_first() else { continue };
+        let Some(unit) = units.get(first.at) else { continue };
+        let openings = one(facts, &senders, unit, wanted);
+        let port = unit.port;
+        for other in others {
+            if let Some(member) = units.get_mut(other.at) {
+                member.openings = alike::retold(&openings, first, other, (member, member.port));
+                member.like = Some(port);
+                grouped += 1;
+            }
+        }
+        if let Some(unit) = units.get_mut(first.at) {
+            unit.openings = openings;
+        }
+    }
+    // What nobody gets to and nothing is said of is no exposure.
+    units.retain(|unit| !unit.openings.is_empty());
+    (units, grouped)
+}
+
+/// Everybody who may connect to the own namespace.
+struct Senders {
+    own: NetnsId,
+    all: Vec<(Sender, IpAddr)>,
+}
+
+impl Senders {
+    fn new(facts: &Facts<'_>, wanted: &[Vantage]) -> Self {
+        let own = facts.host.own_netns;
+        let mut all = path::to_every_address(facts, own);
+        all.retain(|(sender, _)| wanted.contains(&sender.from));
+        Self { own, all }
+    }
+
+    /// The device by which other machines get to an address.
+    fn device(&self, address: IpAddr) -> Option<String> {
+        let is_it = |(sender, to): &&(Sender, IpAddr)| {
+            sender.from == Vantage::Outside && *to == address.to_canonical()
+        };
+        let (sender, _) = self.all.iter().find(is_it)?;
+        let (nic, _): &(Nic, _) = sender.by.as_ref()?;
+        Some(nic.name.to_string())
+    }
+}
+
+/// Who gets to one port.
+fn one(facts: &Facts<'_>, senders: &Senders, unit: &Exposure, wanted: &[Vantage]) -> Vec<Opening> {
+    let paths: Vec<Path> = unit.rows.iter().map(units::path).collect();
+    let mut reach: Vec<Reach> = if unit.netns.id == senders.own {
+        let port = (unit.proto, unit.port.0);
+        let entries = path::by_senders(facts, senders.own, port, senders.all.clone());
+        reach::of_own(facts, &paths, entries, (unit.port, unit.proto))
+    } else {
+        let of = |path: &Path| reach::of_other(facts, path, wanted);
+        let mut all: Vec<Reach> = Vec::new();
+        for one in paths.iter().flat_map(of) {
+            if !all.iter().any(|known| known.tells_the_same(&one)) {
+                all.push(one);
+            }
+        }
+        all
+    };
+    reach.retain(|one| wanted.contains(&one.from));
+    health::check(facts, &paths, &mut reach);
+    let is_own = unit.netns.id == senders.own;
+    let opening = |reach: Reach| {
+        let to = reach.address.filter(|_| reach.from == Vantage::Outside && is_own);
+        let device = to.and_then(|to| senders.device(to.ip()));
+        Opening { reach, device, allowed: None, judged: true }
+    };
+    reach.into_iter().map(opening).collect()
+}
