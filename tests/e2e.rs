@@ -18,6 +18,7 @@ mod flows;
 mod forms;
 mod health;
 mod held;
+mod history;
 mod hostile;
 mod identity;
 mod kernel;

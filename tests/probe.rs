@@ -1,6 +1,7 @@
 //! The programs in the kernel: pinned iterators, and events as they happen.
 
 mod answers;
+mod drops;
 mod events;
 mod nat;
 mod pins;

@@ -4,11 +4,15 @@ mod audit;
 mod bind;
 mod complete;
 mod diff;
+mod drops;
 mod fleet;
 mod free;
+mod history;
 mod learning;
 mod logs;
+mod metrics;
 mod reading;
+mod recorder;
 mod trace;
 #[allow(clippy::disallowed_methods, reason = "it opens its own files, and has threads of its own")]
 mod tui;
@@ -196,6 +200,8 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
             on_node(&cli.global, None, |node| free::run(node, &cli.global, args, &range, &mut out))?
         }
         Some(Command::Trace(args)) => trace::run(&cli.global, args, &mut out)?,
+        Some(Command::RecordEvents(args)) => recorder::run(&cli.global, args, &mut out)?,
+        Some(Command::History(args)) => history::run(&cli.global, args, &mut out)?,
         None if subject.is_some() => {
             on_node(&cli.global, None, |node| behind(node, cli, subject.as_ref(), &mut out))?
         }
@@ -213,7 +219,8 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         }
         None => {
             let queries = queries(&cli.global, &cli.targets)?;
-            on_node(&cli.global, cli.watch, |node| ask(node, cli, &queries, &mut out))?
+            let watch = cli.watch.map(|time| (time, queries.as_slice()));
+            on_node(&cli.global, watch, |node| ask(node, cli, &queries, &mut out))?
         }
     };
     out.flush()?;
@@ -231,7 +238,7 @@ fn shows_screen(global: &Global) -> bool {
 /// recording is saved after the work, so that a failure to save loses nothing.
 fn on_node(
     global: &Global,
-    watch: Option<Duration>,
+    watch: Option<(Duration, &[Query])>,
     work: impl FnOnce(&dyn Node) -> Result<Exit, Failure>,
 ) -> Result<Exit, Failure> {
     if let Some(path) = &global.replay {
@@ -243,7 +250,7 @@ fn on_node(
     }
     let kube = kube_options(global);
     node::check_kube(&kube).map_err(Failure::Usage)?;
-    let learnt = watch.map(|time| learning::learn(global, time)).transpose()?;
+    let learnt = watch.map(|(time, queries)| learning::learn(global, time, queries)).transpose()?;
     let live = LiveNode::new().map_err(|error| no_procfs(&error))?.with_timeout(global.timeout);
     // The process ends with its work: to free one by one what it read of
     // thousands of sockets would only take time.
@@ -477,6 +484,9 @@ fn ask(
             if let Some(flows) = answer.flows.as_mut().filter(|_| cli.top.is_some()) {
                 flows.only_clients(cli.top.unwrap_or_default());
             }
+        }
+        if cli.watch.is_some() || cli.global.replay.is_some() {
+            resolve::add_dropped(node, &mut answer);
         }
         if cli.attempt {
             resolve::add_tried(node, &mut answer);

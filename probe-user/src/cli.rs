@@ -5,6 +5,7 @@ mod bind;
 mod complete;
 mod diff;
 mod fleet;
+mod history;
 mod names;
 mod sender;
 mod target;
@@ -26,6 +27,7 @@ pub use bind::{BindArgs, Reuse};
 pub use complete::{ASKED, Named, Wanted, wanted};
 pub use diff::DiffArgs;
 pub use fleet::{CalledAs, FleetArgs, FleetCommand, called_as, complete, parse_plugin};
+pub use history::{HistoryArgs, MetricsAt, RecordEventsArgs, time};
 pub use names::Names;
 pub use sender::parse_sender;
 pub use target::{BadTarget, parse_target, unix_target};
@@ -413,6 +415,12 @@ pub enum Command {
     /// Say what is different between two recordings or baselines, or one and now
     #[command(after_help = diff::HELP)]
     Diff(DiffArgs),
+    /// Keep who listens, and what comes and goes, for `history`; and give metrics
+    #[command(after_help = history::RECORD_HELP)]
+    RecordEvents(RecordEventsArgs),
+    /// Say who had a port in the past, and for how long, from what `record-events` kept
+    #[command(after_help = history::HISTORY_HELP)]
+    History(HistoryArgs),
     /// Say whether a server could be bound to a port, and if not, what is in its way
     #[command(after_help = bind::HELP)]
     Bind(BindArgs),

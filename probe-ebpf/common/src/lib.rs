@@ -8,11 +8,13 @@
 //! records from bytes with a check of their length.
 #![no_std]
 
+mod drops;
 mod filter;
 mod lifecycle;
 mod offsets;
 mod snapshot;
 
+pub use drops::{DropCount, DropKey, DropState, EACH, NewDropRecord, SAMPLED, fate, flag};
 pub use filter::Filter;
 pub use lifecycle::{EventRecord, NatRecord, config, event};
 pub use offsets::{MISSING, Offsets};
@@ -20,7 +22,7 @@ pub use snapshot::{HeaderRecord, OtherRecord, SocketRecord, TaskRecord, record};
 
 /// Changes with every change of a record, of the filter or of an offset: a pinned
 /// program of another version is not read.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = 2;
 
 /// `AF_INET`.
 pub const AF_INET: u8 = 2;

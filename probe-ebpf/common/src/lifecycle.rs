@@ -19,6 +19,8 @@ pub mod event {
     pub const ACCEPT: u16 = 6;
     /// A connection was confirmed that NAT has changed: a [`super::NatRecord`].
     pub const NAT: u16 = 7;
+    /// There is a new cause of drops: a [`crate::NewDropRecord`].
+    pub const DROP: u16 = 8;
 }
 
 /// Bits of the global `CONFIG`: what is written.
@@ -33,6 +35,8 @@ pub mod config {
     pub const ACCEPT: u32 = 8;
     /// [`super::event::NAT`].
     pub const NAT: u32 = 16;
+    /// [`super::event::DROP`].
+    pub const DROP: u32 = 32;
 }
 
 /// A socket's event.

@@ -121,6 +121,26 @@ pub struct Offsets {
     pub skb_nfct: u32,
     /// `sk_buff.sk`, pointer to `sock`.
     pub skb_sk: u32,
+    /// `sk_buff.head`, pointer to the buffer.
+    pub skb_head: u32,
+    /// `sk_buff.network_header`, u16: from `head`.
+    pub skb_network_header: u32,
+    /// `sk_buff.protocol`, u16, network byte order.
+    pub skb_protocol: u32,
+    /// `sk_buff.dev`, pointer to `net_device`.
+    pub skb_dev: u32,
+    /// `sk_buff.skb_iif`, u32: the device that it came by, 0 for one that was sent from here.
+    pub skb_iif: u32,
+    /// `sk_buff._skb_refdst`, a word; the pointer to `dst_entry` without its lowest bit.
+    pub skb_refdst: u32,
+    /// `dst_entry.dev`, pointer to `net_device`.
+    pub dst_dev: u32,
+    /// `net_device.ifindex`, u32.
+    pub dev_ifindex: u32,
+    /// `net_device.name`, 16 bytes.
+    pub dev_name: u32,
+    /// `net_device.nd_net.net`, pointer to `net`.
+    pub dev_net: u32,
     /// `nf_conn.status`, u64.
     pub ct_status: u32,
     /// `nf_conn.ct_net.net`, pointer to `net`.
@@ -198,6 +218,16 @@ impl Offsets {
         css_cgroup: MISSING,
         skb_nfct: MISSING,
         skb_sk: MISSING,
+        skb_head: MISSING,
+        skb_network_header: MISSING,
+        skb_protocol: MISSING,
+        skb_dev: MISSING,
+        skb_iif: MISSING,
+        skb_refdst: MISSING,
+        dst_dev: MISSING,
+        dev_ifindex: MISSING,
+        dev_name: MISSING,
+        dev_net: MISSING,
         ct_status: MISSING,
         ct_net: MISSING,
         ct_original: MISSING,

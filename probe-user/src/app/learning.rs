@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use super::Failure;
 use crate::cli::Global;
 use crate::model::{
-    EventKind, Gap, GapKind, Impact, Proto, Read, SocketFilter, SocketInode, SourceReport, Watched,
-    counted, spoken_ms,
+    EventKind, Gap, GapKind, Impact, Proto, Query, Read, SocketFilter, SocketInode, SourceReport,
+    Watched, counted, spoken_ms,
 };
 use crate::node::{self, LiveNode, Node, Wanted, Watch};
 use crate::resolve::Learner;
@@ -19,12 +19,18 @@ const TICK: Duration = Duration::from_millis(250);
 
 /// Watches this node for `time`, or until Ctrl-C, and gives what that told.
 /// Where it can't be watched, that is a gap.
-pub(super) fn learn(global: &Global, time: Duration) -> Result<Read<Option<Watched>>, Failure> {
+/// Of what is dropped, only that on its way to the ports of `queries`.
+pub(super) fn learn(
+    global: &Global,
+    time: Duration,
+    queries: &[Query],
+) -> Result<Read<Option<Watched>>, Failure> {
     let stop = super::trace::stop_on_signals()?;
     // All ports: a forward may lead to a listener that leads on.
     let wanted = Wanted {
-        kinds: vec![EventKind::Accept, EventKind::Connect],
+        kinds: vec![EventKind::Accept, EventKind::Connect, EventKind::Drop],
         ports: None,
+        drops: queries.iter().map(|query| query.ports).collect(),
         interval: TICK,
         ebpf: true,
         buffer: None,
@@ -89,18 +95,21 @@ fn watch_for_learning(
     time: Duration,
     stop: &AtomicBool,
 ) -> Read<Option<Watched>> {
+    let mut dropped = super::drops::Causes::default();
     loop {
         let left = time.saturating_sub(begun.elapsed());
         let last = left.is_zero() || stop.load(Ordering::Relaxed);
         // What happened before the end belongs to it.
         for event in watch.next(if last { Duration::ZERO } else { left.min(TICK) }) {
             learner.take(&event);
+            dropped.take(&event);
         }
         if last {
             break;
         }
     }
-    let watched = learner.finish(begun.elapsed(), watch.lost());
+    let mut watched = learner.finish(begun.elapsed(), watch.lost());
+    watched.dropped = dropped.finish();
     // Whatever could not be watched hides no port: those are read as ever.
     let mut gaps: Vec<Gap> =
         watch.gaps().into_iter().map(|gap| Gap { impact: Impact::Way, ..gap }).collect();

@@ -46,6 +46,7 @@ pub(super) fn run(
     let wanted = Wanted {
         kinds: args.events.clone(),
         ports: all_ports(&queries),
+        drops: queries.iter().map(|query| query.ports).collect(),
         interval: args.interval,
         ebpf: !args.no_ebpf,
         buffer: None,
@@ -60,6 +61,7 @@ pub(super) fn run(
         left: args.count,
         queries,
         names,
+        rules: super::drops::Rules::new(global.timeout),
         printer: Printer::new(global, args),
         summary: Summary::default(),
     };
@@ -118,6 +120,7 @@ struct Tracer {
     left: Option<u64>,
     queries: Vec<Query>,
     names: Names,
+    rules: super::drops::Rules,
     printer: Printer,
     summary: Summary,
 }
@@ -139,7 +142,9 @@ impl Tracer {
                 self.left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX)),
             );
             self.left = self.left.map(|left| left - events.len() as u64);
-            for traced in self.names.trace(&events) {
+            let mut all = self.names.trace(&events);
+            self.rules.add(&mut all);
+            for traced in all {
                 self.printer.event(&traced, out)?;
                 self.summary.count(traced.event.kind);
             }
@@ -201,6 +206,12 @@ impl Names {
 
     /// The node as it was read last.
     pub(super) fn node(&self) -> &LiveNode {
+        &self.node
+    }
+
+    /// The node, read anew.
+    pub(super) fn fresh(&mut self) -> &LiveNode {
+        self.refresh();
         &self.node
     }
 

@@ -80,6 +80,7 @@ fn events(until: Until, queries: &[Query]) -> Option<Box<dyn Watch>> {
     let wanted = Wanted {
         kinds,
         ports: Some(PortRange { first, last }),
+        drops: Vec::new(),
         interval: WITHOUT,
         ebpf: true,
         buffer: None,

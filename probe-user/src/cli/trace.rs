@@ -14,12 +14,16 @@ Examples:
   whereis-port trace 8080 -e listen -n 1          until a listener comes up on port 8080; `wait` also
                                                   ends when one is there already
   whereis-port trace 5432 --events connect        who connects to port 5432
+  whereis-port trace 8080 --events drop           packets that died on the way to port 8080, and why
   whereis-port trace --json --duration 10s | jq 'select(.type == \"event\")'
 
 Events:
   listen   TCP: a socket listens now            bind     UDP: a socket was bound to a port
   close    it listens no more, was released     connect  TCP: a process connects to somewhere
   accept   TCP: a listener got a connection     nat      a connection that NAT changes
+  drop     packets on their way to a port were dropped, or answered with a reset or an ICMP error:
+           counted by cause, at once when there is a new one, then at most once a second; with the
+           kernel's reason (Linux 5.17), and the rule where packet rules did it
 
 Marks:
   ~  found by comparing two readings, so it happened up to --interval before. What came and
@@ -71,7 +75,7 @@ pub struct TraceArgs {
 }
 
 /// The kind that clap found among the possible values.
-fn kind(name: String) -> EventKind {
+pub(super) fn kind(name: String) -> EventKind {
     EventKind::ALL.into_iter().find(|kind| kind.as_str() == name).unwrap_or(EventKind::Listen)
 }
 

@@ -110,6 +110,8 @@ pub enum FindingCode {
     ShadowedRule,
     /// Connections go where rules send no new ones.
     OldConnections,
+    /// Packets were dropped on their way to the port while it was watched.
+    PacketsDropped,
 }
 
 /// Whether something is behind the port.

@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Cluster, Container, Evidence, NetnsId, NetnsRef, Pid, Pod, Port, Process, Proto, StartTime,
+    Cluster, Container, DropEvent, DroppedBy, Evidence, NetnsId, NetnsRef, Pid, Pod, Port, Process,
+    Proto, StartTime,
 };
 
 /// The kinds of event.
@@ -24,12 +25,14 @@ pub enum EventKind {
     Accept,
     /// A connection begins or ends that NAT changes.
     Nat,
+    /// Packets were dropped or refused on their way to a port.
+    Drop,
 }
 
 impl EventKind {
     /// All of them, in the order they are shown in.
-    pub const ALL: [Self; 6] =
-        [Self::Listen, Self::Bind, Self::Close, Self::Connect, Self::Accept, Self::Nat];
+    pub const ALL: [Self; 7] =
+        [Self::Listen, Self::Bind, Self::Close, Self::Connect, Self::Accept, Self::Nat, Self::Drop];
 
     /// The name that users write and read.
     pub fn as_str(self) -> &'static str {
@@ -40,6 +43,7 @@ impl EventKind {
             Self::Connect => "connect",
             Self::Accept => "accept",
             Self::Nat => "nat",
+            Self::Drop => "drop",
         }
     }
 }
@@ -82,6 +86,10 @@ pub struct Event {
     pub actor: Option<Actor>,
     /// The translation, for [`EventKind::Nat`].
     pub nat: Option<NatEvent>,
+    /// What became of which packets, for [`EventKind::Drop`]. `at` is when the last of them
+    /// was dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped: Option<Box<DropEvent>>,
     /// How it is known.
     pub seen_by: SeenBy,
 }
@@ -139,4 +147,6 @@ pub struct Traced {
     pub unit: Option<String>,
     /// How the containers are known.
     pub evidence: Vec<Evidence>,
+    /// By which rule packets were dropped, where rules did it.
+    pub dropped_by: Option<DroppedBy>,
 }

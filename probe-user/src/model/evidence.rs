@@ -55,6 +55,8 @@ pub enum EvidenceSource {
     Conntrack,
     /// Connections that were seen to be made.
     ObservedConnects,
+    /// Packets that were seen to be dropped.
+    ObservedDrops,
     /// A Kubernetes API.
     KubernetesApi,
     /// A TLS handshake with a listener.
@@ -81,6 +83,7 @@ impl EvidenceSource {
             Self::Cilium => "Cilium's maps",
             Self::Conntrack => "conntrack",
             Self::ObservedConnects => "observed connects",
+            Self::ObservedDrops => "observed drops",
             Self::KubernetesApi => "Kubernetes API",
             Self::TlsHandshake => "TLS handshake",
         }

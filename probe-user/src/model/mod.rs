@@ -16,6 +16,7 @@ mod cilium;
 mod connect;
 mod container;
 mod diff;
+mod dropped;
 mod event;
 mod evidence;
 mod flow;
@@ -23,6 +24,7 @@ mod gap;
 mod gap_source;
 mod health;
 mod held;
+mod history;
 mod host;
 mod kube;
 mod net;
@@ -65,6 +67,7 @@ pub use container::{
 pub use diff::{
     Baseline, BaselinePort, Change, ChangeKind, Difference, Held as HeldThen, ReachedBy,
 };
+pub use dropped::{DropEvent, DropFate, Dropped, DroppedBy, TcpFlags};
 pub use event::{Actor, Event, EventKind, NatEvent, SeenBy, Traced};
 pub use evidence::{Evidence, EvidenceSource, Teller, ToldBy};
 pub use flow::{Flow, FlowClient, FlowCounts, FlowFilter, Flows, FlowsTo, NetSettings, Party};
@@ -72,6 +75,9 @@ pub use gap::{Gap, Impact, Read, SourceReport};
 pub use gap_source::{GapKind, GapSource};
 pub use health::{Ailment, ListenDrops, ProcessHealth, ProcessState};
 pub use held::{Held, HeldAs, PortFacts, PortSocket};
+pub use history::{
+    Asked, Edge, Entry, History, Holder, Holding, Kept, Listener, Moment, Unrecorded,
+};
 pub use host::{Capability, Host};
 pub use kube::{
     ContainerSort, ContextId, KubeAsk, KubeClass, KubeContainer, KubeContainerPort, KubeContext,

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{NetnsId, Pid, Port, StartTime};
+use super::{Dropped, NetnsId, Pid, Port, StartTime};
 
 /// What was seen while connections and connects were watched. It says nothing
 /// about a listener that had nothing to do meanwhile.
@@ -20,6 +20,9 @@ pub struct Watched {
     pub connects: u64,
     /// How many events were lost: every count here may be too low then.
     pub lost: u64,
+    /// What was dropped on its way to the ports that were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<Dropped>,
 }
 
 /// A listener that got connections.

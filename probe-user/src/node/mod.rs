@@ -1,5 +1,6 @@
 //! Reading facts. The only module that does I/O, and in it only `live` does.
 
+pub mod history;
 mod live;
 mod recorded;
 mod watch;
@@ -21,8 +22,8 @@ use crate::model::{
 #[cfg(feature = "fuzzing")]
 pub(crate) use live::fuzzing;
 pub use live::{
-    COMPARISON, Changed, HeldPort, Kept, KubeCache, KubeOptions, LiveNode, Pinned, Pulse,
-    check_kube, drop_rights, group_id, hold_port, kube_client, kube_reports, local_offset,
+    COMPARISON, Changed, HeldPort, Kept, KubeCache, KubeOptions, LiveNode, Pinned, Pulse, boot_id,
+    check_kube, drop_rights, group_id, hold_port, kube_client, kube_reports, local_offset, moment,
     named_text, pin, probe_reports, system_text, unpin, watch,
 };
 pub use recorded::{

@@ -11,6 +11,8 @@ pub struct Wanted {
     pub kinds: Vec<EventKind>,
     /// The local ports; `None` for all. Connects are told whatever their port.
     pub ports: Option<PortRange>,
+    /// The ports of [`EventKind::Drop`], where they are others than `ports`.
+    pub drops: Vec<PortRange>,
     /// How often readings are compared where events can't be had.
     pub interval: Duration,
     /// Whether programs in the kernel may be used where they can.

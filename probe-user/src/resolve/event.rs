@@ -5,8 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::facts::Facts;
 use crate::model::{
-    Actor, CgroupPath, Container, ContainerRef, Event, EventKind, Evidence, EvidenceSource, Port,
-    Process, Query, Scope, Traced,
+    AcceptQueue, Actor, CgroupPath, Container, ContainerRef, Event, EventKind, Evidence,
+    EvidenceSource, Gap, NetnsRef, Port, Process, Proto, Query, Scope, SeenBy, Socket,
+    SocketFilter, Traced,
 };
 use crate::node::Node;
 
@@ -29,6 +30,10 @@ pub fn concerns(event: &Event, query: &Query) -> bool {
             let places = nat.flat_map(|nat| [of(nat.destination), of(nat.new_destination)]);
             place_fits(own) || places.into_iter().any(place_fits)
         }
+        EventKind::Drop => {
+            let original = event.dropped.as_ref().and_then(|dropped| dropped.original);
+            place_fits(own) || original.map(of).is_some_and(place_fits)
+        }
     }
 }
 
@@ -49,6 +54,67 @@ fn fits((address, port): (IpAddr, Option<Port>), query: &Query) -> bool {
 pub fn trace(node: &dyn Node, events: &[Event]) -> Vec<Traced> {
     let facts = Facts::new(node);
     events.iter().map(|event| one(&facts, event)).collect()
+}
+
+/// All that listens now, as if it had just begun to: with who holds each.
+pub fn listening(node: &dyn Node) -> (Vec<Event>, Vec<Gap>) {
+    let mut gaps = Vec::new();
+    let netns: Vec<_> = node.netns().take(&mut gaps).iter().map(|netns| netns.id).collect();
+    let filter = SocketFilter { proto: None, ports: None };
+    let sockets = node.sockets(&netns, &filter).take(&mut gaps);
+    let inodes: BTreeSet<_> = sockets.iter().map(|s| s.inode).filter(|inode| *inode != 0).collect();
+    let owners = node.owners(&inodes).take(&mut gaps);
+    let pids: BTreeSet<_> = owners.holders.iter().map(|owner| owner.pid).collect();
+    let pids: Vec<_> = pids.into_iter().collect();
+    let processes = node.processes(&pids).value;
+    let event = |socket: &Socket| {
+        let holders = owners.of(socket.inode).iter().filter(|_| socket.inode != 0);
+        // Of several the oldest, and init only when nobody else does.
+        let owner = holders.min_by_key(|owner| (owner.pid == 1, owner.start, owner.pid));
+        let process = owner.and_then(|owner| {
+            processes.iter().find(|p| p.pid == owner.pid && p.start == owner.start)
+        });
+        let actor = process.map(|process| Actor {
+            pid: Some(process.pid),
+            start: Some(process.start),
+            uid: process.uid,
+            comm: process.comm.clone(),
+            netns: process.netns,
+            cgroup: process.cgroup.as_ref().map(|cgroup| cgroup.0.clone()),
+        });
+        Event {
+            at: 0,
+            kind: match socket.proto {
+                Proto::Tcp => EventKind::Listen,
+                Proto::Udp => EventKind::Bind,
+            },
+            proto: socket.proto,
+            netns: Some(socket.netns),
+            address: socket.address,
+            port: Some(socket.port),
+            peer: None,
+            inode: Some(socket.inode).filter(|inode| *inode != 0),
+            actor,
+            nat: None,
+            dropped: None,
+            seen_by: SeenBy::Comparison,
+        }
+    };
+    let events = sockets.iter().map(event).collect();
+    (events, gaps)
+}
+
+/// The accept queues of all listeners.
+pub fn queues(node: &dyn Node) -> Vec<(NetnsRef, Socket, AcceptQueue)> {
+    let netns: Vec<_> = node.netns().value.iter().map(|netns| netns.id).collect();
+    let filter = SocketFilter { proto: Some(Proto::Tcp), ports: None };
+    let facts = Facts::new(node);
+    let sockets = node.sockets(&netns, &filter).value;
+    let one = |socket: Socket| {
+        let queue = socket.queue?;
+        Some((facts.netns_ref(socket.netns), socket, queue))
+    };
+    sockets.into_iter().filter_map(one).collect()
 }
 
 /// What `node` could not name in these events, and one that is read anew may:
@@ -81,7 +147,12 @@ fn one(facts: &Facts<'_>, event: &Event) -> Traced {
         cluster: None,
         unit: None,
         evidence: Vec::new(),
+        dropped_by: None,
     };
+    // Who lives where packets died has not dropped them.
+    if event.kind == EventKind::Drop {
+        return traced;
+    }
     containers(facts, &mut traced);
     traced.pod = traced.containers.iter().rev().find_map(|c| c.pod.clone());
     traced.cluster = traced.containers.iter().rev().find_map(Container::cluster);

@@ -177,6 +177,7 @@ impl Learner {
             observed: busy().flat_map(Listener::observed).collect(),
             connects: self.connects,
             lost,
+            dropped: Vec::new(),
         }
     }
 }

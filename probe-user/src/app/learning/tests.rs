@@ -67,6 +67,7 @@ fn accept() -> Event {
         inode: None,
         actor: None,
         nat: None,
+        dropped: None,
         seen_by: SeenBy::Ebpf,
     }
 }

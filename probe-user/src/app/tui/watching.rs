@@ -36,8 +36,17 @@ pub(super) fn run(
     wanted: &Slot<rows::Wanted>,
     out: &Messages<Message>,
 ) -> Result<(), String> {
-    let kinds = EventKind::ALL.into_iter().filter(|kind| *kind != EventKind::Accept).collect();
-    let asked = node::Wanted { kinds, ports: None, interval, ebpf, buffer: Some(BUFFER) };
+    // Accepts would be too many, and drops are for who asks for them.
+    let left_out = [EventKind::Accept, EventKind::Drop];
+    let kinds = EventKind::ALL.into_iter().filter(|kind| !left_out.contains(kind)).collect();
+    let asked = node::Wanted {
+        kinds,
+        ports: None,
+        drops: Vec::new(),
+        interval,
+        ebpf,
+        buffer: Some(BUFFER),
+    };
     let mut watch = node::watch(&asked).map_err(|error| format!("/proc: {error}"))?;
     // What is loaded stays; from now on only reading is left.
     node::drop_rights();
@@ -108,7 +117,7 @@ fn few(events: Vec<Event>) -> (Vec<Event>, usize) {
         .into_iter()
         .filter(|event| match event.kind {
             EventKind::Listen | EventKind::Bind | EventKind::Close => true,
-            EventKind::Connect | EventKind::Accept | EventKind::Nat => {
+            EventKind::Connect | EventKind::Accept | EventKind::Nat | EventKind::Drop => {
                 let fits = room > 0;
                 room = room.saturating_sub(1);
                 fits
@@ -157,6 +166,7 @@ mod tests {
             inode: None,
             actor: None,
             nat: None,
+            dropped: None,
             seen_by: SeenBy::Ebpf,
         }
     }

@@ -17,6 +17,28 @@ pub fn local_offset(at: u64) -> Option<i64> {
     Some(local.tm_gmtoff)
 }
 
+/// Now, by both clocks.
+pub fn moment() -> crate::model::Moment {
+    use rustix::time::{ClockId, clock_gettime};
+    let nanoseconds = |clock| {
+        let time = clock_gettime(clock);
+        let all = i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec);
+        u64::try_from(all).unwrap_or(0)
+    };
+    let (mono, wall) = (nanoseconds(ClockId::Boottime), nanoseconds(ClockId::Realtime));
+    crate::model::Moment { mono, wall }
+}
+
+/// Which boot of the kernel this is: the same text until the next one.
+///
+/// # Errors
+/// When procfs does not tell.
+pub fn boot_id() -> std::io::Result<String> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    let read = super::files::read(rustix::fs::CWD, path, super::files::SMALL)?;
+    Ok(read.text().trim().to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -47,6 +47,7 @@ mod rtnl;
 mod rules;
 mod safefs;
 mod sockdiag;
+mod symbols;
 mod tables;
 mod timeout;
 mod tls;
@@ -73,7 +74,7 @@ use crate::model::{
     SourceReport, TlsAsk, Transparent, Watched,
 };
 pub use bind::{HeldPort, hold_port};
-pub use clock::local_offset;
+pub use clock::{boot_id, local_offset, moment};
 use containers::Containers;
 pub use ebpf::{Kept, Pinned, group_id, pin, unpin};
 use enter::{Door, Refused};

@@ -63,6 +63,7 @@ fn events() -> Vec<SourceReport> {
     let wanted = Wanted {
         kinds: EventKind::ALL.to_vec(),
         ports: None,
+        drops: Vec::new(),
         interval: Duration::from_secs(1),
         ebpf: true,
         buffer: None,

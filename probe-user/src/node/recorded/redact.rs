@@ -198,6 +198,17 @@ impl Names {
                 seen.address = self.ip(seen.address);
                 seen.to.set_ip(self.ip(seen.to.ip()));
             }
+            for dropped in &mut watched.dropped {
+                dropped.address = self.ip(dropped.address);
+                // It quotes rules, and is found out anew.
+                dropped.by = None;
+                let what = &mut dropped.what;
+                what.source = what.source.map(|source| self.ip(source));
+                if let Some(original) = &mut what.original {
+                    original.set_ip(self.ip(original.ip()));
+                }
+                replace_some(&mut what.device, |name| self.interface(name));
+            }
         }
     }
 

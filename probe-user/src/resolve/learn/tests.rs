@@ -49,6 +49,7 @@ fn event(kind: EventKind, at: u64) -> Event {
         inode: None,
         actor: None,
         nat: None,
+        dropped: None,
         seen_by: SeenBy::Ebpf,
     }
 }

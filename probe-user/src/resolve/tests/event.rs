@@ -18,6 +18,7 @@ fn event(kind: EventKind, netns: NetnsId, at: &str) -> Event {
         inode: None,
         actor: None,
         nat: None,
+        dropped: None,
         seen_by: SeenBy::Ebpf,
     }
 }

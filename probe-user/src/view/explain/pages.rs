@@ -343,6 +343,13 @@ pub const PAGES: &[Page] = &[
     ),
     page(
         Finding,
+        "packets_dropped",
+        "While it was watched, packets on their way to the port were dropped or refused: how many, why, and by which rule.",
+        "The kernel's tracepoints for what it drops and refuses (skb:kfree_skb, tcp:tcp_send_reset, icmp:icmp_send), for as long as `--watch` says; the rule is the one that a connection like theirs meets now. A SYN that is sent again counts again.",
+        &["whereis-port trace PORT --events drop"],
+    ),
+    page(
+        Finding,
         "owner_stopped",
         "Who should accept was stopped by a signal (SIGSTOP, Ctrl-Z).",
         "The state of the process: T.",
@@ -681,6 +688,13 @@ pub const PAGES: &[Page] = &[
         "Connections that were seen to be made while it was watched.",
         "eBPF, with --watch.",
         &["whereis-port TARGET --watch 5s"],
+    ),
+    page(
+        Evidence,
+        "observed_drops",
+        "With --watch: packets that the kernel was seen to drop or refuse, with counts.",
+        "The kernel's tracepoints for what it drops and refuses, for as long as was asked for.",
+        &["whereis-port trace PORT --events drop"],
     ),
     page(
         Evidence,

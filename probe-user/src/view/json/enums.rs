@@ -443,6 +443,8 @@ words! {
         ShadowedRule,
         /// Connections go where rules send no new ones.
         OldConnections,
+        /// Packets were dropped on their way to the port while it was watched.
+        PacketsDropped,
     }
 }
 
@@ -614,6 +616,22 @@ words! {
         Accept,
         /// A connection begins or ends that NAT changes.
         Nat,
+        /// Packets were dropped or refused on their way to a port.
+        Drop,
+    }
+}
+
+words! {
+    /// What became of packets.
+    DropFate = DropFate {
+        /// The kernel threw them away, without a word to the sender.
+        Dropped,
+        /// A TCP reset was sent.
+        Reset,
+        /// An ICMP error was sent.
+        Icmp,
+        /// The accept queue of the listener was full, and the kernel did not take them.
+        QueueFull,
     }
 }
 
@@ -679,6 +697,8 @@ pub enum EvidenceCode {
     Conntrack,
     /// Connections that were seen to be made.
     ObservedConnects,
+    /// Packets that were seen to be dropped.
+    ObservedDrops,
     /// A Kubernetes API.
     KubernetesApi,
     /// A TLS handshake with a listener.
@@ -711,6 +731,7 @@ impl From<&model::EvidenceSource> for EvidenceCode {
             model::EvidenceSource::Cilium => Self::Cilium,
             model::EvidenceSource::Conntrack => Self::Conntrack,
             model::EvidenceSource::ObservedConnects => Self::ObservedConnects,
+            model::EvidenceSource::ObservedDrops => Self::ObservedDrops,
             model::EvidenceSource::KubernetesApi => Self::KubernetesApi,
             model::EvidenceSource::TlsHandshake => Self::TlsHandshake,
         }

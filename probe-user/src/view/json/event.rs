@@ -11,8 +11,8 @@ use crate::model;
 use crate::view::trace::{Summary, time};
 
 use super::{
-    Cluster, Container, EventKind, Evidence, Gap, Host, Netns, Pod, Process, Proto, SCHEMA_VERSION,
-    SeenBy, Source, TOOL_VERSION,
+    Cluster, Container, DropFate, EventKind, Evidence, Gap, Host, Netns, Pod, Process, Proto,
+    SCHEMA_VERSION, SeenBy, Source, TOOL_VERSION,
 };
 use crate::view::sanitize::SafeJson;
 
@@ -108,8 +108,73 @@ pub struct EventLine<'a> {
     pub unit: Option<&'a str>,
     /// The translation, of `nat`.
     pub nat: Option<Translation>,
+    /// Which packets, and what became of them, of `drop`.
+    pub drop: Option<Drop<'a>>,
     /// How the containers are known.
     pub evidence: Vec<Evidence<'a>>,
+}
+
+/// Packets that were dropped or refused for one cause. `time` of the event is that of the last
+/// one, `peer` the sender of the first.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Drop<'a> {
+    /// What became of them.
+    pub fate: DropFate,
+    /// The reason, as the running kernel calls it (`NETFILTER_DROP`); null where it gives none.
+    pub reason: Option<&'a str>,
+    /// By which rule, in words; null where no rule did it, or it is not known which.
+    pub rule: Option<&'a str>,
+    /// Why it is not known by which rule; null where it is, or no rule did it.
+    pub rule_unknown: Option<&'a str>,
+    /// The function of the kernel that let go of them; null where it is not readable.
+    pub function: Option<&'a str>,
+    /// The device that they were at.
+    pub device: Option<&'a str>,
+    /// Its index in the namespace.
+    pub ifindex: Option<u32>,
+    /// Whether they had come into the namespace by a device; else they were sent from there.
+    pub came_in: bool,
+    /// Their TCP flags: `SYN`, `ACK`, `FIN`, `RST`.
+    pub flags: Vec<&'static str>,
+    /// The sender; null where there were too many to tell them apart.
+    pub source: Option<IpAddr>,
+    /// Whom they were sent to before NAT changed that; null where it did not.
+    pub original: Option<Address>,
+    /// How many since the last line about the same cause.
+    pub packets: u64,
+    /// How many altogether.
+    pub total: u64,
+    /// Whether they were so many that not each was looked at, so that the numbers are estimates.
+    pub estimated: bool,
+    /// When the first of all was dropped, in UTC.
+    pub first: String,
+}
+
+impl<'a> Drop<'a> {
+    fn of(drop: &'a model::DropEvent, by: Option<&'a model::DroppedBy>) -> Self {
+        let (rule, rule_unknown) = match by {
+            Some(model::DroppedBy::Rule(rule)) => (Some(rule.as_str()), None),
+            Some(model::DroppedBy::Unknown(why)) => (None, Some(why.as_str())),
+            None => (None, None),
+        };
+        Self {
+            fate: drop.fate.into(),
+            reason: drop.reason.as_deref(),
+            rule,
+            rule_unknown,
+            function: drop.place.as_deref(),
+            device: drop.device.as_deref(),
+            ifindex: drop.ifindex,
+            came_in: drop.came_by.is_some(),
+            flags: drop.flags.names(),
+            source: drop.source,
+            original: drop.original.map(Into::into),
+            packets: drop.packets,
+            total: drop.total,
+            estimated: drop.estimated,
+            first: time::rfc3339(drop.first),
+        }
+    }
 }
 
 /// An address with a port.
@@ -253,6 +318,7 @@ pub fn event(traced: &model::Traced) -> EventLine<'_> {
         cluster: traced.cluster.as_ref().map(Into::into),
         unit: traced.unit.as_deref(),
         nat: event.nat.map(Into::into),
+        drop: event.dropped.as_ref().map(|drop| Drop::of(drop, traced.dropped_by.as_ref())),
         evidence: traced.evidence.iter().map(Into::into).collect(),
     }
 }

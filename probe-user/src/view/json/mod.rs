@@ -14,6 +14,7 @@ mod fleet;
 mod flows;
 mod groups;
 mod held;
+mod history;
 mod list;
 mod owner;
 mod provenance;
@@ -41,6 +42,7 @@ pub use fleet::*;
 pub use flows::*;
 pub use groups::*;
 pub use held::*;
+pub use history::*;
 pub use list::*;
 pub use owner::*;
 pub use provenance::*;
@@ -139,6 +141,7 @@ pub fn schema() -> String {
         generator.subschema_for::<UnixDocument<'_>>(),
         generator.subschema_for::<SocketsDocument<'_>>(),
         generator.subschema_for::<FreeDocument<'_>>(),
+        generator.subschema_for::<HistoryDocument<'_>>(),
         generator.subschema_for::<StartLine<'_>>(),
         generator.subschema_for::<EventLine<'_>>(),
         generator.subschema_for::<LostLine>(),
@@ -157,7 +160,7 @@ pub fn schema() -> String {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "whereis-port",
         "description": format!(
-            "What whereis-port prints with --json: answers, a list, doctor's report, or what audit, diff, bind, wait and free say; with trace, cluster and list --ndjson each line is one object with a type. Schema version {SCHEMA_VERSION}."
+            "What whereis-port prints with --json: answers, a list, doctor's report, or what audit, diff, bind, wait, free and history say; with trace, cluster and list --ndjson each line is one object with a type. Schema version {SCHEMA_VERSION}."
         ),
         "oneOf": documents,
         "$defs": generator.definitions(),

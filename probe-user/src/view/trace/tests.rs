@@ -1,7 +1,7 @@
 use crate::escape::is_unsafe;
 use crate::model::{Gap, GapKind, Impact};
 use crate::view::Style;
-use crate::view::fixtures::{events, hostile_event};
+use crate::view::fixtures::{HOSTILE, dropped, events, hostile_event};
 
 use super::*;
 
@@ -38,6 +38,22 @@ fn an_event_is_one_safe_line_whatever_its_names() {
         assert_eq!(text.trim_end().chars().find(|c| is_unsafe(*c)), None, "{text:?}");
         assert!(text.starts_with("22:13:20.042Z  "), "{text:?}");
     }
+}
+
+#[test]
+fn names_of_drops_are_safe_too() {
+    let mut traced = dropped();
+    let rule = format!("dropped by {HOSTILE}");
+    traced.dropped_by = Some(crate::model::DroppedBy::Rule(rule));
+    if let Some(drop) = &mut traced.event.dropped {
+        drop.device = Some(HOSTILE.to_owned());
+        drop.reason = Some(HOSTILE.to_owned());
+        drop.estimated = true;
+    }
+    let text = line(&traced, &Style::PLAIN, None);
+    assert_eq!(text.matches('\n').count(), 1, "{text:?}");
+    assert_eq!(text.trim_end().chars().find(|c| is_unsafe(*c)), None, "{text:?}");
+    assert!(text.contains("about 3 SYNs (12 so far)"), "{text}");
 }
 
 #[test]

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{Summary, time};
-use crate::model::{Actor, Event, EventKind, Gap, NatEvent, SeenBy, Traced};
+use crate::model::{
+    Actor, DropEvent, DropFate, DroppedBy, Event, EventKind, Gap, NatEvent, SeenBy, Traced, counted,
+};
 use crate::view::layout::{pad, shorten};
 use crate::view::style::{Ink, Style};
 use crate::view::words;
@@ -59,7 +61,7 @@ fn mark(event: &Event) -> &'static str {
 fn ink(kind: EventKind) -> Ink {
     match kind {
         EventKind::Listen | EventKind::Bind => Ink::Good,
-        EventKind::Close => Ink::Warn,
+        EventKind::Close | EventKind::Drop => Ink::Warn,
         EventKind::Connect | EventKind::Accept | EventKind::Nat => Ink::Label,
     }
 }
@@ -90,7 +92,9 @@ fn detail(traced: &Traced, style: &Style) -> String {
     let glyphs = style.glyphs();
     let mut parts = Vec::new();
     let event = &traced.event;
-    if let Some(nat) = &event.nat {
+    if let Some(drop) = &event.dropped {
+        parts.extend(dropped(drop, traced.dropped_by.as_ref(), style));
+    } else if let Some(nat) = &event.nat {
         parts.push(translation(nat, glyphs.arrow));
     } else if let Some(peer) = event.peer {
         let arrow = if event.kind == EventKind::Accept { glyphs.back } else { glyphs.arrow };
@@ -115,6 +119,48 @@ fn detail(traced: &Traced, style: &Style) -> String {
         parts.push("process ended".to_owned());
     }
     parts.join(&format!(" {} ", glyphs.dot))
+}
+
+/// What became of packets: how many, by whom, where, and why.
+fn dropped(drop: &DropEvent, by: Option<&DroppedBy>, style: &Style) -> Vec<String> {
+    if drop.fate == DropFate::QueueFull {
+        let so_far = if drop.total > drop.packets {
+            format!(" ({} so far)", drop.total)
+        } else {
+            String::new()
+        };
+        return vec![format!("{}{so_far}", counted(drop.packets, "SYN")), drop.words()];
+    }
+    let from = drop.source.map_or_else(|| "many senders".to_owned(), |source| source.to_string());
+    let mut parts = vec![format!("{} {from}", style.glyphs().back)];
+    let about = if drop.estimated { "about " } else { "" };
+    let mut what = match drop.flags.names() {
+        flags if flags.is_empty() => counted(drop.packets, "packet"),
+        flags => counted(drop.packets, &flags.join("+")),
+    };
+    if drop.total > drop.packets {
+        what.push_str(&format!(" ({} so far)", drop.total));
+    }
+    parts.push(format!("{about}{what}"));
+    if let Some(original) = drop.original {
+        parts.push(format!("sent to {original}"));
+    }
+    parts.push(style.text(&drop.words()));
+    match by {
+        Some(DroppedBy::Rule(rule)) => parts.push(style.text(rule)),
+        Some(DroppedBy::Unknown(why)) => {
+            parts.push(format!("by which rule is not known: {}", style.text(why)));
+        }
+        None => {}
+    }
+    let place = match (&drop.device, drop.ifindex) {
+        (Some(device), _) => Some(format!("at {}", style.text(device))),
+        (None, Some(index)) => Some(format!("came by device {index}")),
+        (None, None) if drop.fate == DropFate::Dropped => Some("sent from here".to_owned()),
+        (None, None) => None,
+    };
+    parts.extend(place);
+    parts
 }
 
 /// A translation: where the packet goes on to, and for whom, when that changes.

@@ -15,6 +15,15 @@ pub(super) fn clock(at: u64, offset: Option<i64>) -> String {
     format!("{hour:02}:{minute:02}:{second:02}.{millis:03}{mark}")
 }
 
+/// Date and time to the second, `offset` seconds ahead of UTC; in UTC, and marked so, where
+/// there is no offset.
+pub(in crate::view) fn local(at: u64, offset: Option<i64>) -> String {
+    let seconds = i64::try_from(at / SECOND).unwrap_or(0) + offset.unwrap_or(0);
+    let (hour, minute, second) = of_day(seconds);
+    let mark = if offset.is_none() { "Z" } else { "" };
+    format!("{} {hour:02}:{minute:02}:{second:02}{mark}", day(seconds))
+}
+
 /// Date and time as RFC 3339 has them, in UTC with nanoseconds.
 pub(in crate::view) fn rfc3339(at: u64) -> String {
     let seconds = i64::try_from(at / SECOND).unwrap_or(0);

@@ -5,12 +5,14 @@
 mod offsets;
 mod parts;
 mod reader;
+mod reasons;
 mod table;
 #[cfg(test)]
 mod tests;
 
 pub(super) use offsets::{Layout, read};
 pub(super) use parts::Part;
+pub(super) use reasons::Reasons;
 
 /// Where the kernel shows its BTF, and that of each module.
 pub(super) const DIRECTORY: &str = "/sys/kernel/btf";

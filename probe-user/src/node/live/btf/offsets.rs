@@ -70,7 +70,7 @@ pub(in crate::node::live) fn read(directory: &Path, functions: &[&str]) -> Layou
     })
 }
 
-fn contents(path: &Path) -> io::Result<Vec<u8>> {
+pub(super) fn contents(path: &Path) -> io::Result<Vec<u8>> {
     let read = files::read(rustix::fs::CWD, path, LARGEST)?;
     if read.cut {
         return Err(io::Error::other("it is larger than any kernel's"));

@@ -17,14 +17,23 @@ pub(in crate::node::live) enum Part {
     Cgroup,
     /// The program on the NAT set-up.
     Nat,
+    /// The programs on packets that are dropped.
+    Drops,
     /// One fact alone, in words: all else works without it.
     Detail(&'static str),
 }
 
 impl Part {
     /// All but details.
-    pub(in crate::node::live) const ALL: [Self; 6] =
-        [Self::Sockets, Self::Tasks, Self::Listen, Self::Bind, Self::Cgroup, Self::Nat];
+    pub(in crate::node::live) const ALL: [Self; 7] = [
+        Self::Sockets,
+        Self::Tasks,
+        Self::Listen,
+        Self::Bind,
+        Self::Cgroup,
+        Self::Nat,
+        Self::Drops,
+    ];
 }
 
 impl fmt::Display for Part {
@@ -36,6 +45,7 @@ impl fmt::Display for Part {
             Self::Bind => "UDP binds as they happen",
             Self::Cgroup => "containers of processes that have exited",
             Self::Nat => "NAT as it happens from the kernel's own set-up",
+            Self::Drops => "packets that are dropped, with the kernel's reason",
             Self::Detail(words) => words,
         })
     }

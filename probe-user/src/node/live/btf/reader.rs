@@ -16,6 +16,8 @@ const CHAIN: usize = 32;
 const NESTING: usize = 8;
 /// How many members are looked at for one name. `task_struct` has about 300.
 const MEMBERS: usize = 8192;
+/// The longest name of an enumerator that is taken in whole.
+const LONGEST: usize = 128;
 /// Size of a pointer: programs run on 64 bit machines only.
 const POINTER: u32 = 8;
 
@@ -324,6 +326,20 @@ impl<'a> Btf<'a> {
             return None;
         }
         word(found, 4)
+    }
+
+    /// Every enumerator of an enum with its value: the lower half of one of 64 bits.
+    pub(super) fn enumerators(&self, ty: Type<'a>) -> Vec<(String, u32)> {
+        let size = match ty.kind {
+            kind::ENUM => 8,
+            kind::ENUM64 => 12,
+            _ => return Vec::new(),
+        };
+        let one = |e: &[u8]| {
+            let name = self.name(word(e, 0)?, LONGEST)?;
+            Some((String::from_utf8_lossy(name).into_owned(), word(e, 4)?))
+        };
+        ty.data.chunks_exact(size).filter_map(one).collect()
     }
 
     /// A string, see [`cut`].

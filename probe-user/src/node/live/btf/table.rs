@@ -3,7 +3,7 @@
 
 use probe_common::Offsets;
 
-use super::parts::Part::{self, Bind, Cgroup, Detail, Listen, Nat, Sockets, Tasks};
+use super::parts::Part::{self, Bind, Cgroup, Detail, Drops, Listen, Nat, Sockets, Tasks};
 
 /// What a field must be for the programs to understand it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,10 +36,11 @@ const SOCKET: &[Part] = &[Sockets, Listen, Bind];
 const OPENED: &[Part] = &[Sockets];
 const EVENT: &[Part] = &[Listen, Bind];
 const TASK: &[Part] = &[Sockets, Tasks, Listen, Bind];
-const INUM: &[Part] = &[Sockets, Tasks, Listen, Bind, Nat];
+const INUM: &[Part] = &[Sockets, Tasks, Listen, Bind, Nat, Drops];
 const INODE: &[Part] = SOCKET;
 const CGROUP: &[Part] = &[Cgroup];
 const NAT: &[Part] = &[Nat];
+const DROPS: &[Part] = &[Drops];
 const IPV6: &[Part] = &[Detail("addresses of IPv6 sockets")];
 const COOKIE: &[Part] = &[Detail("cookies of network namespaces")];
 const SOCKET_CGROUP: &[Part] = &[Detail("cgroups of sockets")];
@@ -112,7 +113,17 @@ pub(super) const ROWS: &[Row] = &[
     row(|o| &mut o.css_set_dfl, "css_set", "dfl_cgrp", Pointer, CGROUP),
     row(|o| &mut o.css_cgroup, "cgroup_subsys_state", "cgroup", Pointer, V1),
     row(|o| &mut o.skb_nfct, "sk_buff", "_nfct", Number(8), NAT),
-    row(|o| &mut o.skb_sk, "sk_buff", "sk", Pointer, NAT),
+    row(|o| &mut o.skb_sk, "sk_buff", "sk", Pointer, &[Nat, Drops]),
+    row(|o| &mut o.skb_head, "sk_buff", "head", Pointer, DROPS),
+    row(|o| &mut o.skb_network_header, "sk_buff", "network_header", Number(2), DROPS),
+    row(|o| &mut o.skb_protocol, "sk_buff", "protocol", Number(2), DROPS),
+    row(|o| &mut o.skb_dev, "sk_buff", "dev", Pointer, DROPS),
+    row(|o| &mut o.skb_iif, "sk_buff", "skb_iif", Number(4), DROPS),
+    row(|o| &mut o.skb_refdst, "sk_buff", "_skb_refdst", Number(8), DROPS),
+    row(|o| &mut o.dst_dev, "dst_entry", "dev", Pointer, DROPS),
+    row(|o| &mut o.dev_ifindex, "net_device", "ifindex", Number(4), DROPS),
+    row(|o| &mut o.dev_name, "net_device", "name", Bytes(16), DROPS),
+    row(|o| &mut o.dev_net, "net_device", "nd_net.net", Pointer, DROPS),
     row(|o| &mut o.ct_status, "nf_conn", "status", Number(8), NAT),
     row(|o| &mut o.ct_net, "nf_conn", "ct_net.net", Pointer, NAT),
     row(|o| &mut o.ct_original, "nf_conn", "tuplehash[0].tuple", Any, NAT),

@@ -1,6 +1,6 @@
 //! Hand-made files, the running kernel's, and damaged ones.
 
-mod builder;
+pub(super) mod builder;
 mod fuzz;
 mod kernel;
 mod made;

@@ -170,6 +170,7 @@ mod tests {
             inode: None,
             actor,
             nat: Some(nat),
+            dropped: None,
             seen_by,
         }
     }

@@ -266,6 +266,7 @@ fn event(netns: NetnsId, now: u64, message: parse::NatMessage) -> Event {
         inode: None,
         actor: None,
         nat: Some(nat),
+        dropped: None,
         seen_by: SeenBy::Conntrack,
     }
 }

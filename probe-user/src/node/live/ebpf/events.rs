@@ -4,20 +4,23 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 
 use aya::maps::{MapData, PerCpuArray, RingBuf};
 use aya::programs::{CgroupAttachMode, CgroupSock, KProbe, ProgramError, RawTracePoint};
 use aya::{Ebpf, util::KernelVersion};
 use aya_log::EbpfLogger;
-use probe_common::config;
+use probe_common::{config, event};
 use rustix::fs::{Mode, OFlags};
 
+use super::drops::{self, Drops};
 use super::load::{self, Refused};
-use super::object::{self, Setup};
+use super::object::{self, DropSetup, Setup};
 use super::translate::{self, Clock};
 use crate::model::{
     CgroupPath, Event, EventKind, Gap, GapKind, GapSource, Impact, PortRange, Proto, SocketInode,
 };
+use crate::node::Wanted;
 use crate::node::live::btf::Part;
 use crate::node::live::{cgroups, host, tables};
 
@@ -33,6 +36,9 @@ const ROOT: u64 = 1;
 /// What the program on NAT is called.
 const NAT: &str = "NAT events (eBPF)";
 
+/// What the programs on drops are called.
+const DROPS: &str = "drop events (eBPF)";
+
 /// The running programs.
 pub(in crate::node::live) struct Events {
     // Dropping it detaches the programs.
@@ -45,6 +51,8 @@ pub(in crate::node::live) struct Events {
     /// UDP sockets that are bound: one that is released was a server's only if it
     /// is among these.
     bound: HashSet<SocketInode>,
+    /// What is dropped, where that is wanted and can be told.
+    drops: Option<Drops>,
     attached: Vec<&'static str>,
     gaps: Vec<Gap>,
 }
@@ -59,12 +67,8 @@ impl std::fmt::Debug for Events {
 ///
 /// # Errors
 /// When nothing of it can be had.
-pub(in crate::node::live) fn start(
-    kinds: &[EventKind],
-    ports: Option<PortRange>,
-    buffer: Option<u32>,
-) -> Result<Events, Refused> {
-    let wants = |kind| kinds.contains(&kind);
+pub(in crate::node::live) fn start(wanted: &Wanted) -> Result<Events, Refused> {
+    let wants = |kind| wanted.kinds.contains(&kind);
     let mut bits = 0;
     if wants(EventKind::Listen) || wants(EventKind::Close) {
         bits |= config::LISTEN;
@@ -76,6 +80,7 @@ pub(in crate::node::live) fn start(
         (EventKind::Connect, config::CONNECT),
         (EventKind::Accept, config::ACCEPT),
         (EventKind::Nat, config::NAT),
+        (EventKind::Drop, config::DROP),
     ] {
         if wants(kind) {
             bits |= bit;
@@ -88,9 +93,23 @@ pub(in crate::node::live) fn start(
     let layout = load::layout();
     let offsets = layout.offsets;
     let log = if tracing::enabled!(tracing::Level::DEBUG) { 4 } else { 0 };
-    let ports = ports
+    let ports = wanted
+        .ports
         .map_or(u32::MAX << 16, |range| u32::from(range.first.0) | u32::from(range.last.0) << 16);
-    let setup = Setup { offsets, config: bits, ports, pidns: own_pidns()?, log, buffer };
+    let names = wants(EventKind::Drop).then(drops::Names::read);
+    let setup = Setup {
+        offsets,
+        config: bits,
+        ports,
+        pidns: own_pidns()?,
+        log,
+        buffer: wanted.buffer,
+        drops: names.as_ref().map(|names| DropSetup {
+            has_reason: names.reasons.are_given(),
+            has_reset_reason: names.reasons.are_given_for_resets(),
+            no_drops: names.reasons.no_drops(),
+        }),
+    };
     let mut ebpf =
         object::open(&setup).map_err(|error| Refused::from_error("making BPF maps", &error))?;
     let logger = if log > 0 { EbpfLogger::init(&mut ebpf).ok() } else { None };
@@ -102,6 +121,7 @@ pub(in crate::node::live) fn start(
         mountinfo: host::mountinfo(),
         paths: HashMap::new(),
         bound: HashSet::new(),
+        drops: None,
         attached: Vec::new(),
         gaps: Vec::new(),
     };
@@ -121,7 +141,16 @@ pub(in crate::node::live) fn start(
             Err(refused) => tracing::debug!("no kprobe for NAT: {refused}"),
         }
     }
-    match events.gaps.first() {
+    if let Some(names) = names {
+        let ports: Vec<_> = match wanted.drops.as_slice() {
+            [] => wanted.ports.into_iter().collect(),
+            some => some.to_vec(),
+        };
+        let attached =
+            load::check(&layout, Part::Drops).and_then(|()| events.dropped(&ports, names));
+        events.note(DROPS, attached);
+    }
+    match events.gaps.iter().find(|gap| gap.impact == Impact::Port) {
         // Without any program there is nothing but conntrack, which needs none.
         Some(gap) if events.attached.is_empty() => {
             let refused = Refused::new(gap.reason.clone());
@@ -198,6 +227,32 @@ impl Events {
         Ok(())
     }
 
+    fn dropped(&mut self, ports: &[PortRange], names: drops::Names) -> Result<(), Refused> {
+        let has_reasons = names.reasons.are_given();
+        let drops = Drops::new(&mut self._programs, ports, names)?;
+        drops::attach(&mut self._programs)?;
+        self.drops = Some(drops);
+        let mut less = Vec::new();
+        if !has_reasons {
+            let why =
+                "the kernel is older than 5.17 and gives no reason: the place in its code is told";
+            less.push(("reasons of drops", Refused::new(why)));
+        }
+        less.extend(drops::attach_refusals(&mut self._programs));
+        for (what, refused) in less {
+            let source = GapSource::new(GapKind::Events, what);
+            let mut gap = Gap::new(Impact::Name, source, refused.reason);
+            gap.remedy = refused.remedy;
+            self.gaps.push(gap);
+        }
+        Ok(())
+    }
+
+    /// When counts of drops are to be read.
+    pub(in crate::node::live) fn due(&self) -> Option<Instant> {
+        self.drops.as_ref().map(Drops::due)
+    }
+
     /// Takes in the UDP sockets that were bound before the programs ran.
     pub(in crate::node::live) fn already_bound(&mut self, sockets: HashSet<SocketInode>) {
         self.bound.extend(sockets);
@@ -224,6 +279,12 @@ impl Events {
             && let Some(bytes) = self.ring.next()
         {
             left -= 1;
+            if bytes.starts_with(&event::DROP.to_ne_bytes()) {
+                if let Some(drops) = &mut self.drops {
+                    drops.wake();
+                }
+                continue;
+            }
             let Some(event) = translate::record(&bytes, clock, &mut path) else { continue };
             // What comes while this reads is not waited for.
             if event.at > now {
@@ -239,12 +300,18 @@ impl Events {
             }
             events.push(event);
         }
+        if let Some(drops) = &mut self.drops
+            && (all || drops.due() <= Instant::now())
+        {
+            events.extend(drops.take(clock));
+        }
         events
     }
 
     /// How many events there was no room for.
     pub(in crate::node::live) fn lost(&self) -> u64 {
-        self.lost.get(&0, 0).map_or(0, |cpus| cpus.iter().sum())
+        let lost = self.lost.get(&0, 0).map_or(0, |cpus| cpus.iter().sum());
+        lost + self.drops.as_ref().map_or(0, Drops::uncounted)
     }
 
     /// What is attached, in a user's words.
@@ -264,7 +331,7 @@ impl Events {
 }
 
 /// Says which rights were missing, if any were: a pin does not help here.
-fn permitted_with(rights: &str, refused: Refused) -> Refused {
+pub(super) fn permitted_with(rights: &str, refused: Refused) -> Refused {
     if refused.remedy.is_some() {
         return refused.remedy(format!("run as root, or with {rights}"));
     }
@@ -287,7 +354,7 @@ fn path_of(
     path
 }
 
-fn program<'a, T>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut T, Refused>
+pub(super) fn program<'a, T>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut T, Refused>
 where
     &'a mut T: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
 {
@@ -297,7 +364,7 @@ where
         .map_err(|error| Refused::from_error(name, &error))
 }
 
-fn map<T: TryFrom<aya::maps::Map, Error = aya::maps::MapError>>(
+pub(super) fn map<T: TryFrom<aya::maps::Map, Error = aya::maps::MapError>>(
     ebpf: &mut Ebpf,
     name: &str,
 ) -> Result<T, Refused> {

@@ -108,7 +108,15 @@ impl Kernel {
 
 fn open(layout: &Layout) -> Result<Ebpf, Refused> {
     let offsets = layout.offsets;
-    let setup = Setup { offsets, config: 0, ports: u32::MAX << 16, pidns: 0, log: 0, buffer: None };
+    let setup = Setup {
+        offsets,
+        config: 0,
+        ports: u32::MAX << 16,
+        pidns: 0,
+        log: 0,
+        buffer: None,
+        drops: None,
+    };
     object::open(&setup).map_err(|error| Refused::from_error("making BPF maps", &error))
 }
 

@@ -4,6 +4,7 @@
 //! (one read), loading it (some fifty milliseconds before the first record), or
 //! none of this (`owners`, `sockdiag`).
 
+mod drops;
 mod events;
 mod load;
 pub(in crate::node::live) mod maps;

@@ -18,7 +18,7 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    fn at(&self, time: u64) -> u64 {
+    pub(super) fn at(&self, time: u64) -> u64 {
         u64::try_from(i128::from(time) + self.epoch).unwrap_or(0)
     }
 }
@@ -56,6 +56,7 @@ pub(super) fn record(
         inode: (record.inode != 0).then_some(record.inode),
         actor: (record.in_process != 0).then(|| actor(&record, clock, cgroup)),
         nat: None,
+        dropped: None,
         seen_by: SeenBy::Ebpf,
     })
 }
@@ -114,11 +115,12 @@ fn nat(record: &NatRecord, clock: Clock) -> Option<Event> {
             cgroup: None,
         }),
         nat: Some(translation),
+        dropped: None,
         seen_by: SeenBy::Ebpf,
     })
 }
 
-fn proto(protocol: u8) -> Option<Proto> {
+pub(super) fn proto(protocol: u8) -> Option<Proto> {
     match protocol {
         TCP => Some(Proto::Tcp),
         UDP => Some(Proto::Udp),
@@ -127,7 +129,7 @@ fn proto(protocol: u8) -> Option<Proto> {
 }
 
 /// A text of the kernel: to its first zero.
-fn text(bytes: &[u8]) -> String {
+pub(super) fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }

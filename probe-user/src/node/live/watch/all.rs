@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::queues::Queues;
 use super::snapshots::Snapshots;
 use crate::model::{Event, EventKind, Gap, Impact, PortRange, Proto, SocketFilter, SourceReport};
 use crate::node::live::conntrack::{Listener, Merge};
@@ -29,6 +30,7 @@ pub(super) enum Sockets {
 pub(super) struct All {
     sockets: Sockets,
     conntrack: Option<Conntrack>,
+    queues: Option<Queues>,
     kinds: Vec<EventKind>,
     ports: Option<PortRange>,
 }
@@ -47,7 +49,12 @@ impl All {
         let nat = wanted.kinds.contains(&EventKind::Nat);
         let twice = matches!(&sockets, Sockets::Programs(events) if events.tells_nat());
         let conntrack = nat.then(|| Conntrack::open(twice)).flatten();
-        Self { sockets, conntrack, kinds: wanted.kinds.clone(), ports: wanted.ports }
+        let ports = match wanted.drops.as_slice() {
+            [] => wanted.ports.into_iter().collect(),
+            some => some.to_vec(),
+        };
+        let queues = wanted.kinds.contains(&EventKind::Drop).then(|| Queues::new(&ports));
+        Self { sockets, conntrack, queues, kinds: wanted.kinds.clone(), ports: wanted.ports }
     }
 
     fn drain(&mut self, all: bool) -> Vec<Event> {
@@ -61,6 +68,9 @@ impl All {
         if let Some(conntrack) = &mut self.conntrack {
             conntrack.join(&mut events, all);
         }
+        if let Some(queues) = self.queues.as_mut().filter(|q| all || q.due() <= Instant::now()) {
+            events.extend(queues.next());
+        }
         let (kinds, ports) = (&self.kinds, self.ports);
         // A kind may come along with another one that was wanted.
         events.retain(|event| kinds.contains(&event.kind) && is_on(event, ports));
@@ -71,7 +81,7 @@ impl All {
     /// When something is to be done without any event.
     fn due(&self) -> Option<Instant> {
         let comparison = match &self.sockets {
-            Sockets::Programs(_) => None,
+            Sockets::Programs(events) => events.due(),
             Sockets::Comparison(snapshots) => Some(snapshots.due()),
         };
         let conntrack = self.conntrack.as_ref().into_iter();
@@ -79,7 +89,8 @@ impl All {
             let merge = conntrack.merge.as_ref().and_then(Merge::due_at);
             [Some(conntrack.refresh), merge].into_iter().flatten()
         });
-        comparison.into_iter().chain(conntrack).min()
+        let queues = self.queues.as_ref().map(Queues::due);
+        comparison.into_iter().chain(conntrack).chain(queues).min()
     }
 
     /// Waits until something can be read. `false` when a signal came.
@@ -213,7 +224,8 @@ impl Conntrack {
 /// Whether an event is about one of these ports: of NAT, before or behind it.
 fn is_on(event: &Event, ports: Option<PortRange>) -> bool {
     let Some(ports) = ports else { return true };
-    if event.kind == EventKind::Connect {
+    // Ports of drops are told apart by the programs.
+    if matches!(event.kind, EventKind::Connect | EventKind::Drop) {
         return true;
     }
     let behind = event.nat.map(|nat| crate::model::Port(nat.new_destination.port()));

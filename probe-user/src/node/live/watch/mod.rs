@@ -2,6 +2,7 @@
 //! comparing readings.
 
 mod all;
+mod queues;
 mod snapshots;
 
 use std::io;
@@ -33,13 +34,12 @@ fn programs(wanted: &Wanted) -> Result<ebpf::Events, Gap> {
     if !wanted.ebpf {
         return Err(Gap::new(Impact::Port, GapKind::Ebpf, "eBPF is not used, as --no-ebpf says"));
     }
-    let mut events =
-        ebpf::start(&wanted.kinds, wanted.ports, wanted.buffer).map_err(|refused| {
-            let why = format!("eBPF is not available: {}", refused.reason);
-            let mut gap = Gap::new(Impact::Port, GapKind::Ebpf, why);
-            gap.remedy = refused.remedy;
-            gap
-        })?;
+    let mut events = ebpf::start(wanted).map_err(|refused| {
+        let why = format!("eBPF is not available: {}", refused.reason);
+        let mut gap = Gap::new(Impact::Port, GapKind::Ebpf, why);
+        gap.remedy = refused.remedy;
+        gap
+    })?;
     // After attaching: what is bound meanwhile is told by the programs.
     if wanted.kinds.contains(&EventKind::Close) {
         events.already_bound(all::bound(wanted));

@@ -52,7 +52,7 @@ impl Snapshots {
     pub(super) fn start(wanted: &Wanted, why: Gap) -> io::Result<Self> {
         let mut gaps = vec![why];
         // NAT is told by conntrack, beside this.
-        let only = [EventKind::Connect, EventKind::Accept];
+        let only = [EventKind::Connect, EventKind::Accept, EventKind::Drop];
         for kind in only.into_iter().filter(|kind| wanted.kinds.contains(kind)) {
             let reason = "comparing readings does not show them";
             let source = GapSource::new(GapKind::Events, format!("{} events", kind.as_str()));
@@ -245,6 +245,7 @@ fn event(socket: &Socket, kind: EventKind, at: u64, actor: Option<Actor>) -> Eve
         inode: Some(socket.inode).filter(|inode| *inode != 0),
         actor,
         nat: None,
+        dropped: None,
         seen_by: SeenBy::Comparison,
     }
 }

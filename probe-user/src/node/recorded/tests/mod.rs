@@ -406,6 +406,7 @@ fn watched() -> Watched {
         observed: vec![seen],
         connects: 3,
         lost: 0,
+        dropped: Vec::new(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 /// A file that is being made. Types are numbered from 1, in their order.
 #[derive(Default)]
-pub(super) struct Builder {
+pub(in super::super) struct Builder {
     types: Vec<u8>,
     strings: Vec<u8>,
     count: u32,
@@ -14,12 +14,12 @@ pub(super) struct Builder {
 pub(super) type Member<'m> = (&'m str, u32, u32);
 
 impl Builder {
-    pub(super) fn new() -> Self {
+    pub(in super::super) fn new() -> Self {
         Self { strings: vec![0], ..Self::default() }
     }
 
     /// One that goes on after another.
-    pub(super) fn after(base: &Self) -> Self {
+    pub(in super::super) fn after(base: &Self) -> Self {
         let first_string = u32::try_from(base.strings.len()).unwrap();
         Self { strings: vec![0], first: base.count, first_string, ..Self::default() }
     }
@@ -71,13 +71,13 @@ impl Builder {
         self.composite(4, name, size, members)
     }
 
-    pub(super) fn enumeration(&mut self, name: &str, of: &[(&str, u32)]) -> u32 {
+    pub(in super::super) fn enumeration(&mut self, name: &str, of: &[(&str, u32)]) -> u32 {
         let data: Vec<u32> =
             of.iter().flat_map(|(name, value)| [self.name(name), *value]).collect();
         self.raw(name, 6 << 24 | u32::try_from(of.len()).unwrap(), 4, &data)
     }
 
-    pub(super) fn bytes(&self) -> Vec<u8> {
+    pub(in super::super) fn bytes(&self) -> Vec<u8> {
         let (types, strings) = (self.types.len(), self.strings.len());
         let words = [24, 0, types, types, strings].map(|word| u32::try_from(word).unwrap());
         let mut bytes = 0xeb9f_u16.to_ne_bytes().to_vec();

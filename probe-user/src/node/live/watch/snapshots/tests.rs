@@ -77,6 +77,7 @@ fn sockets_of_this_process_are_seen_to_come_and_go() {
     let wanted = |kinds: &[EventKind], port| Wanted {
         kinds: kinds.to_vec(),
         ports: Some(PortRange::one(Port(port))),
+        drops: Vec::new(),
         interval: Duration::from_secs(3600),
         ebpf: false,
         buffer: None,
@@ -118,6 +119,7 @@ fn what_comparing_can_not_show_is_said() {
     let wanted = Wanted {
         kinds: vec![EventKind::Listen, EventKind::Connect],
         ports: Some(PortRange::one(Port(1))),
+        drops: Vec::new(),
         interval: Duration::from_secs(1),
         ebpf: false,
         buffer: None,
