@@ -106,7 +106,7 @@ fn bash_completes_behind_a_command() {
         ]
     );
     let events = completed_by_bash("whereis-port trace --events ");
-    assert_eq!(events, ["listen", "bind", "close", "connect", "accept", "nat"]);
+    assert_eq!(events, ["listen", "bind", "close", "connect", "accept", "nat", "drop"]);
     assert!(completed_by_bash("whereis-port completions ").contains(&"fish".to_owned()));
 }
 
