@@ -12,6 +12,7 @@ mod bind;
 mod cilium;
 mod cri;
 mod differential;
+mod dist;
 mod docker;
 mod fleet;
 mod flows;

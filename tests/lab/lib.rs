@@ -144,7 +144,9 @@ pub fn is_other_kernel() -> bool {
     std::env::var_os("WHEREIS_PORT_VM").is_some()
 }
 
-fn show_skipped(reason: &str) {
+/// Says that a test was skipped, also where everything else has to run: what it is about is not
+/// part of every build.
+pub fn show_skipped(reason: &str) {
     // Not `eprintln!`: the test harness would keep that for itself.
     let message = format!("SKIPPED: {reason}\n");
     let _nobody_listens = std::io::Write::write_all(&mut std::io::stderr(), message.as_bytes());

@@ -59,6 +59,7 @@ enum Command {
     BuildEbpf(ebpf::Args),
     /// Run end-to-end tests on Debian's kernels 6.1 and 6.12, under QEMU.
     ///
+    /// `--all` also asks the static binary on 5.10, the newest kernel of Debian's and arm64.
     /// Emulated, without network or disk, in a minute or two for each. Kernels are
     /// downloaded once, into target/vm, or $WHEREIS_PORT_VM_CACHE.
     Vm(vm::Args),
@@ -85,7 +86,14 @@ enum Command {
     /// Needs root, for a network namespace of its own. Opens some ten thousand
     /// sockets and descriptors in there, in processes that end with this one.
     Bench(bench::Args),
-    /// Pack the release binary, man page, completions and licences.
+    /// Pack what a release has: binaries, man page, completions, licences; packages.
+    ///
+    /// Examples:
+    ///   cargo xtask dist                      for this machine, with its C library
+    ///   cargo xtask dist --target x86_64-unknown-linux-musl --verify
+    ///                                         a static binary, built twice
+    ///   cargo xtask dist --all                all that a release has
+    #[command(verbatim_doc_comment)]
     Dist(dist::Args),
     /// One process of the node that `bench` measures on.
     #[command(hide = true)]

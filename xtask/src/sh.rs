@@ -15,8 +15,14 @@ pub(crate) fn workspace() -> &'static Path {
 pub(crate) fn cargo(args: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(args).current_dir(workspace());
-    // What cargo says of the package that it runs, this one. Build scripts of dependencies look at
-    // these, and would run again, as would all that needs them, whenever cargo is called by hand.
+    forget_package(&mut command);
+    command
+}
+
+/// Leaves out of the environment what cargo says of the package that it runs, this one. Build
+/// scripts of dependencies look at these, and would run again, as would all that needs them,
+/// whenever cargo is called by hand.
+pub(crate) fn forget_package(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let said = name.to_str().is_some_and(|name| {
             name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
@@ -25,7 +31,6 @@ pub(crate) fn cargo(args: &[&str]) -> Command {
             command.env_remove(name);
         }
     }
-    command
 }
 
 /// Where cargo puts what it builds.

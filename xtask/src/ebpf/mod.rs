@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::{Refused, sh};
 
 pub(crate) use sources::Stamp;
-pub(crate) use toolchain::{Toolchain, advice, install};
+pub(crate) use toolchain::{Compiler, Toolchain, advice, cargo_home, install};
 
 /// Makes the build embed another object than the prebuilt one; read by
 /// `probe-user/build.rs`.

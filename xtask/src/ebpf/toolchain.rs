@@ -29,8 +29,9 @@ pub(crate) struct Toolchain {
     linker: PathBuf,
 }
 
+/// A compiler that can build the standard library for another target.
 #[derive(Debug, Clone)]
-struct Compiler {
+pub(crate) struct Compiler {
     /// Where it comes from, for people.
     origin: String,
     sysroot: PathBuf,
@@ -74,15 +75,7 @@ impl Toolchain {
 
     /// The toolchain's cargo, in the workspace, with its own compiler.
     pub(crate) fn cargo(&self) -> Command {
-        let mut command = Command::new(self.compiler.program("cargo"));
-        command
-            .current_dir(sh::workspace())
-            .env("RUSTC", self.compiler.program("rustc"))
-            .env("RUSTC_BOOTSTRAP", "1")
-            // Those of the toolchain that runs this.
-            .env_remove("RUSTUP_TOOLCHAIN")
-            .env_remove("LD_LIBRARY_PATH");
-        command
+        self.compiler.cargo()
     }
 
     pub(crate) fn linker(&self) -> &Path {
@@ -122,7 +115,8 @@ impl fmt::Display for Toolchain {
 }
 
 impl Compiler {
-    fn find() -> Option<Self> {
+    /// The first that is complete: a nightly of rustup, else Debian's.
+    pub(crate) fn find() -> Option<Self> {
         let debian = Self { origin: "Debian's /usr/bin/rustc".into(), sysroot: "/usr".into() };
         nightlies().into_iter().chain([debian]).find(Self::is_complete)
     }
@@ -132,7 +126,22 @@ impl Compiler {
             && ["rustc", "cargo"].iter().all(|program| self.program(program).is_file())
     }
 
-    fn library(&self) -> PathBuf {
+    /// Its cargo, in the workspace, with unstable options allowed.
+    pub(crate) fn cargo(&self) -> Command {
+        let mut command = Command::new(self.program("cargo"));
+        command
+            .current_dir(sh::workspace())
+            .env("RUSTC", self.program("rustc"))
+            .env("RUSTC_BOOTSTRAP", "1")
+            // Those of the toolchain that runs this.
+            .env_remove("RUSTUP_TOOLCHAIN")
+            .env_remove("LD_LIBRARY_PATH");
+        sh::forget_package(&mut command);
+        command
+    }
+
+    /// Where the sources of the standard library are, as the compiler names them.
+    pub(crate) fn library(&self) -> PathBuf {
         self.sysroot.join("lib/rustlib/src/rust/library")
     }
 

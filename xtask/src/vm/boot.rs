@@ -10,6 +10,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use super::kernel::Kernel;
+use crate::dist::Arch;
+
+/// What emulates this processor.
+pub(crate) fn program(arch: Arch) -> &'static str {
+    match arch {
+        Arch::X86_64 => "qemu-system-x86_64",
+        Arch::Aarch64 => "qemu-system-aarch64",
+    }
+}
 
 /// Gives what the machine wrote to its console, which also goes to `log`. One
 /// that runs longer than `limit` is ended.
@@ -20,19 +29,26 @@ pub(crate) fn boot(
     limit: Duration,
 ) -> Result<String> {
     let mut log = File::create(log).with_context(|| format!("writing {}", log.display()))?;
-    let mut machine = Command::new("qemu-system-x86_64");
+    let program = program(kernel.arch);
+    // The board, and the name of its serial line.
+    let (board, line) = match kernel.arch {
+        Arch::X86_64 => ("pc", "ttyS0"),
+        Arch::Aarch64 => ("virt", "ttyAMA0"),
+    };
+    let mut machine = Command::new(program);
     machine
+        .args(["-machine", board])
         // Emulation runs everywhere, also inside of another virtual machine.
         .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1536"])
         .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
         .args(["-serial", "stdio", "-append"])
-        .arg("console=ttyS0 loglevel=4 panic=-1 random.trust_cpu=on")
+        .arg(format!("console={line} loglevel=4 panic=-1 random.trust_cpu=on"))
         .arg("-kernel")
         .arg(&kernel.image)
         .arg("-initrd")
         .arg(initramfs);
     machine.stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut machine = Machine(machine.spawn().context("running qemu-system-x86_64")?);
+    let mut machine = Machine(machine.spawn().with_context(|| format!("running {program}"))?);
     let console = machine.0.stdout.take().context("the machine has no console")?;
 
     let (lines, received) = mpsc::channel();

@@ -149,12 +149,12 @@ impl Base {
 }
 
 /// A root directory that is being filled.
-struct Tree {
+pub(crate) struct Tree {
     root: PathBuf,
 }
 
 impl Tree {
-    fn new(root: &Path) -> Result<Self> {
+    pub(crate) fn new(root: &Path) -> Result<Self> {
         let dirs = [
             "usr/bin",
             "usr/sbin",
@@ -187,7 +187,7 @@ impl Tree {
     }
 
     /// Copies a file under the name `to`, following links.
-    fn copy(&self, from: &Path, to: &Path) -> Result<()> {
+    pub(crate) fn copy(&self, from: &Path, to: &Path) -> Result<()> {
         copy(from, &self.inside(to))
     }
 
@@ -232,7 +232,7 @@ impl Tree {
         symlink("../bin/kmod", self.root.join("usr/sbin/modprobe")).context("naming modprobe")
     }
 
-    fn text(&self, name: &str, text: &str, mode: u32) -> Result<()> {
+    pub(crate) fn text(&self, name: &str, text: &str, mode: u32) -> Result<()> {
         let file = self.root.join(name);
         fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
         fs::set_permissions(&file, fs::Permissions::from_mode(mode))?;
@@ -269,7 +269,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Packs all below `root` in the format that the kernel unpacks, owned by root.
-fn pack(root: &Path, archive: &Path) -> Result<()> {
+pub(crate) fn pack(root: &Path, archive: &Path) -> Result<()> {
     let mut find = Command::new("find")
         .current_dir(root)
         .args([".", "-print0"])

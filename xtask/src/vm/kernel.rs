@@ -6,14 +6,21 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::debian;
+use crate::dist::Arch;
 use crate::sh;
 
-/// The kernels that are known by name.
+/// The kernels that are known by name, and that end-to-end tests are run on.
 pub(crate) const NAMES: &[&str] = &["6.1", "6.12"];
+
+/// Those that the static binary is asked a few questions on.
+pub(crate) const SMOKE: &[&str] = &["5.10", "newest", "6.12-arm64"];
 
 /// A kernel and its modules, unpacked.
 #[derive(Debug)]
 pub(crate) struct Kernel {
+    /// The processor that it is for.
+    pub(crate) arch: Arch,
     /// As `uname -r` says.
     pub(crate) version: String,
     pub(crate) image: PathBuf,
@@ -24,19 +31,37 @@ pub(crate) struct Kernel {
 impl Kernel {
     /// The kernel called `name`, or that of the package in the file `name`.
     pub(crate) fn get(name: &str) -> Result<Self> {
+        let cloud = |start: &str, arch: Arch, package: &str| {
+            let end = format!("-cloud-{}", arch.debian());
+            // Not those that only name the newest one: a number follows.
+            package.strip_prefix(start).and_then(|rest| rest.strip_suffix(&end)).is_some_and(
+                |rest| rest.starts_with(|c: char| c.is_ascii_digit()) && rest.contains('.'),
+            )
+        };
+        let mut arch = Arch::X86_64;
         let package = match name {
+            "5.10" => debian::fetch("bullseye", arch, |name| cloud("linux-image-", arch, name))?,
+            "newest" => debian::fetch("sid", arch, |name| cloud("linux-image-", arch, name))?,
+            "6.12-arm64" => {
+                arch = Arch::Aarch64;
+                let start = "linux-image-6.12.";
+                let fits = |name: &str| {
+                    name.starts_with(start) && cloud("linux-image-", Arch::Aarch64, name)
+                };
+                debian::fetch("bookworm", arch, fits)?
+            }
             "6.1" => fetch("linux-image-cloud-amd64")?,
             "6.12" => fetch("linux-image-6.12-cloud-amd64")?,
             file if Path::new(file).is_file() => std::path::absolute(file)?,
             other => bail!(
                 "no kernel {other}: give {} or the file of a Debian package with a kernel",
-                NAMES.join(", ")
+                [NAMES, SMOKE].concat().join(", ")
             ),
         };
-        Self::unpack(&package).with_context(|| format!("unpacking {}", package.display()))
+        Self::unpack(&package, arch).with_context(|| format!("unpacking {}", package.display()))
     }
 
-    fn unpack(package: &Path) -> Result<Self> {
+    fn unpack(package: &Path, arch: Arch) -> Result<Self> {
         let stem = package.file_stem().context("the package has no name")?;
         let dir = super::cache()?.join(stem);
         if !dir.is_dir() {
@@ -45,12 +70,17 @@ impl Kernel {
             let _left = fs::remove_dir_all(&part);
             sh::run(Command::new("dpkg-deb").arg("--extract").args([package, &part]))?;
             let version = version(&part)?;
+            // Where newer packages have them.
+            if !part.join("lib").exists() {
+                std::os::unix::fs::symlink("usr/lib", part.join("lib")).context("naming lib")?;
+            }
             // `depmod` wants the modules where a system has them.
             sh::run(Command::new("depmod").arg("--basedir").args([part.as_path()]).arg(&version))?;
             fs::rename(&part, &dir)?;
         }
         let version = version(&dir)?;
         Ok(Self {
+            arch,
             image: dir.join("boot").join(format!("vmlinuz-{version}")),
             modules: dir.join("lib/modules").join(&version),
             version,

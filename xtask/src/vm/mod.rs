@@ -5,9 +5,11 @@
 //! tests, tells of them on its console and powers off.
 
 mod boot;
+mod debian;
 mod initramfs;
 mod kernel;
 mod report;
+mod smoke;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,6 +17,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::dist::Arch;
 use crate::{Refused, sh};
 use kernel::Kernel;
 
@@ -91,12 +94,19 @@ const SUITES: &[Suite] = &[
 /// What to boot.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// 6.1 or 6.12: Debian's kernel, downloaded once. Or the file of a Debian
-    /// package with a kernel. May be given more than once; without it: both.
+    /// 6.1, 6.12; 5.10, newest, 6.12-arm64; or the file of a Debian package with a kernel.
+    ///
+    /// Debian's kernels are downloaded once. May be given more than once; without it: 6.1 and
+    /// 6.12. On 5.10, the newest one and arm64, the static binary is asked a few questions
+    /// (`smoke`), which `cargo xtask dist --target` has built.
     #[arg(long, value_name = "KERNEL")]
     kernel: Vec<String>,
 
-    /// Only these tests: `live`, or end-to-end tests by their file.
+    /// Every kernel that has a name.
+    #[arg(long, conflicts_with = "kernel")]
+    all: bool,
+
+    /// Only these tests: `live`, `smoke`, or end-to-end tests by their file.
     #[arg(long, value_name = "NAME", value_parser = names())]
     suite: Vec<String>,
 
@@ -110,7 +120,8 @@ pub(crate) struct Args {
 }
 
 fn names() -> clap::builder::PossibleValuesParser {
-    clap::builder::PossibleValuesParser::new(SUITES.iter().map(|suite| suite.name))
+    let names = SUITES.iter().map(|suite| suite.name).chain([smoke::NAME]);
+    clap::builder::PossibleValuesParser::new(names)
 }
 
 /// Builds the tests, boots each kernel and reports.
@@ -123,29 +134,60 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if std::env::consts::ARCH != "x86_64" {
         return Err(Refused("the virtual machines are for x86_64 only".to_owned()).into());
     }
-    let names = match args.kernel.as_slice() {
-        [] => kernel::NAMES.iter().map(|name| (*name).to_owned()).collect(),
-        some => some.to_vec(),
+    let names: Vec<&str> = match args.kernel.as_slice() {
+        [] if args.all => [kernel::NAMES, kernel::SMOKE].concat(),
+        [] => kernel::NAMES.to_vec(),
+        some => some.iter().map(String::as_str).collect(),
     };
-    let kernels = names.iter().map(|name| Kernel::get(name)).collect::<Result<Vec<_>>>()?;
+    let asked = |name: &str| args.suite.iter().any(|suite| suite == name);
     // The paths take minutes there, and are tested on the kernel outside, too.
-    let asked = |suite: &&Suite| match args.suite.is_empty() {
-        true => suite.name != "paths",
-        false => args.suite.iter().any(|name| name == suite.name),
-    };
-    let suites: Vec<&Suite> = SUITES.iter().filter(asked).collect();
+    let suites: Vec<&Suite> = SUITES
+        .iter()
+        .filter(
+            |suite| {
+                if args.suite.is_empty() { suite.name != "paths" } else { asked(suite.name) }
+            },
+        )
+        .collect();
+    let mut machines = Vec::new();
+    for name in names {
+        let kernel = Kernel::get(name)?;
+        let few = args.suite.is_empty() && kernel::SMOKE.contains(&name);
+        let full = !few && !suites.is_empty();
+        if full && kernel.arch != Arch::X86_64 {
+            let text = format!("on {name} there is only --suite {}", smoke::NAME);
+            return Err(Refused(text).into());
+        }
+        let program = boot::program(kernel.arch);
+        if sh::find(program).is_none() {
+            let text = format!("{program} is missing: apt-get install qemu-system-arm");
+            return Err(Refused(text).into());
+        }
+        machines.push((kernel, full, few || asked(smoke::NAME)));
+    }
 
     let dir = sh::target_dir()?.join("vm");
-    let tests = build(&suites, args.filter.as_deref())?;
-    let base = initramfs::Base::make(&dir, &tests, args.limit)?;
+    let base = if machines.iter().any(|(_, full, _)| *full) {
+        let tests = build(&suites, args.filter.as_deref())?;
+        Some(initramfs::Base::make(&dir, &tests, args.limit)?)
+    } else {
+        None
+    };
     let suites: Vec<&str> = suites.iter().map(|suite| suite.name).collect();
     let mut table = Vec::new();
-    for kernel in &kernels {
-        let initramfs = base.with_modules(kernel)?;
-        let log = dir.join(format!("{}.log", kernel.version));
-        eprintln!("booting Linux {}, console in {}", kernel.version, log.display());
-        let console = boot::boot(kernel, &initramfs, &log, Duration::from_secs(args.limit))?;
-        table.push((kernel.version.as_str(), report::parse(&console, &suites)));
+    for (kernel, full, few) in &machines {
+        if let Some(base) = base.as_ref().filter(|_| *full) {
+            let initramfs = base.with_modules(kernel)?;
+            let log = dir.join(format!("{}.log", kernel.version));
+            let reports = boot_and_read(kernel, &initramfs, &log, args.limit, &suites)?;
+            table.push((kernel.version.as_str(), reports));
+        }
+        if *few {
+            let initramfs = smoke::initramfs(&dir, kernel, args.limit)?;
+            let log = dir.join(format!("{}-{}.log", kernel.version, smoke::NAME));
+            let reports = boot_and_read(kernel, &initramfs, &log, args.limit, &[smoke::NAME])?;
+            table.push((kernel.version.as_str(), reports));
+        }
     }
 
     println!("\n{}", report::table(&table));
@@ -153,6 +195,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     bail!("tests failed in a virtual machine; consoles are in {}", dir.display())
+}
+
+/// Boots one and gives what it says of these suites.
+fn boot_and_read(
+    kernel: &Kernel,
+    initramfs: &Path,
+    log: &Path,
+    limit: u64,
+    suites: &[&str],
+) -> Result<Vec<report::Suite>> {
+    eprintln!("booting Linux {}, console in {}", kernel.version, log.display());
+    let console = boot::boot(kernel, initramfs, log, Duration::from_secs(limit))?;
+    Ok(report::parse(&console, suites))
 }
 
 /// The directory that downloaded kernels are kept in.
