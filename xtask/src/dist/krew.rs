@@ -27,8 +27,9 @@ spec:
     Names the processes, containers, pods and services behind a port, and says
     from where it can be reached, and if it can't, why.
   caveats: |
-    Without arguments it looks at this machine, if that runs Linux.
-    For all nodes of a cluster: kubectl whereis-port cluster --help
+    It asks agents on the nodes, which are installed first:
+    kubectl apply -k https://github.com/whereis-port/whereis-port/deploy
+    kubectl whereis-port 30518
   platforms:
 "
     );

@@ -75,7 +75,7 @@ fn stage(root: &Path, binary: &Path, content: &Content, kind: Kind) -> Result<()
             put(&format!("{doc}/changelog.gz"), &gzip(content.changelog.as_bytes())?, 0o644)?;
             let debian = gzip(debian_changelog(content)?.as_bytes())?;
             put(&format!("{doc}/changelog.Debian.gz"), &debian, 0o644)?;
-            put(&format!("{doc}/copyright"), copyright()?.as_bytes(), 0o644)?;
+            put(&format!("{doc}/copyright"), copyright(content.time)?.as_bytes(), 0o644)?;
             // Linked statically as it is meant to be, and packaged by its authors.
             let overrides = "whereis-port: statically-linked-binary [usr/bin/whereis-port]\n\
                 whereis-port: initial-upload-closes-no-bugs [usr/share/doc/whereis-port/changelog.Debian.gz:1]\n";
@@ -233,7 +233,9 @@ fn debian_changelog(content: &Content) -> Result<String> {
 }
 
 /// As <https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/> says.
-fn copyright() -> Result<String> {
+fn copyright(time: u64) -> Result<String> {
+    // The notice has no year in the sources, and Debian wants one: that of the last change.
+    let year = 1970 + time / 31_556_952;
     let mit = fs::read_to_string(sh::workspace().join("LICENSE-MIT"))?;
     // After the title and the line of the authors.
     let (_, text) = mit.split_once("\n\nPermission").context("LICENSE-MIT has another form")?;
@@ -247,7 +249,7 @@ fn copyright() -> Result<String> {
         "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\
          Upstream-Name: whereis-port\nSource: {}\nComment: The binary has code of other crates in \
          it.\n Their licences are in LICENSES-of-crates.gz beside this file.\n\nFiles: *\n\
-         Copyright: the whereis-port authors\nLicense: Expat or Apache-2.0\n\nLicense: Expat\n{}\n\n\
+         Copyright: {year} the whereis-port authors\nLicense: Expat or Apache-2.0\n\nLicense: Expat\n{}\n\n\
          License: Apache-2.0\n On Debian systems, the text of the Apache License 2.0 is in\n \
          /usr/share/common-licenses/Apache-2.0.\n",
         env!("CARGO_PKG_REPOSITORY"),

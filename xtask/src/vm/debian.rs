@@ -10,47 +10,47 @@ use anyhow::{Context as _, Result};
 use crate::dist::Arch;
 use crate::sh;
 
-const MIRROR: &str = "http://deb.debian.org/debian";
+const MIRROR: &str = "http://deb.debian.org";
 
 const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// The file of the newest package of `release` whose name `fits`, downloaded if it isn't there.
-pub(crate) fn fetch(release: &str, arch: Arch, fits: impl Fn(&str) -> bool) -> Result<PathBuf> {
-    let cache = super::cache()?;
-    let apt = Apt::of(&cache, release, arch)?;
-    let listed = |apt: &Apt| {
-        let text = sh::capture(apt.command("apt-cache").arg("dumpavail")).unwrap_or_default();
-        newest(&text, &fits)
-    };
-    // Asked for once: what is listed then stays, as what was downloaded does.
-    let package = match listed(&apt) {
-        Some(package) => package,
-        None => {
-            sh::run(apt.command("apt-get").args(["--quiet", "update"]))?;
-            listed(&apt).with_context(|| {
-                format!("Debian {release} has no such package for {}", arch.debian())
-            })?
-        }
-    };
-    let (name, version) = package;
-    // As apt names files: a colon is written as %3a.
-    let file = cache.join(format!("{name}_{}_{}.deb", version.replace(':', "%3a"), arch.debian()));
-    if !file.is_file() {
-        let mut download = apt.command("apt-get");
-        download.args(["--quiet", "download"]).arg(format!("{name}={version}"));
-        if sh::run(download.current_dir(&cache)).is_err() {
-            anyhow::bail!(
-                "{name} {version} can't be downloaded: remove {} if it was replaced since",
-                apt.dir.display()
-            );
+/// The file of this package of `release`, downloaded if it isn't there.
+pub(crate) fn fetch(release: &str, arch: Arch, package: &str) -> Result<PathBuf> {
+    let apt = Apt::of(&super::cache()?, release, arch)?;
+    let (name, version) = apt.find(|name| name == package)?;
+    apt.download(&name, &version)
+}
+
+/// The newest kernel of `release` for virtual machines whose version begins with `start`: the
+/// package that is called after it, and those that newer releases have its parts in.
+pub(crate) fn kernel(release: &str, arch: Arch, start: &str) -> Result<Vec<PathBuf>> {
+    let apt = Apt::of(&super::cache()?, release, arch)?;
+    let is_one = |name: &str| kernel_version(name, arch).is_some_and(|v| v.starts_with(start));
+    let (image, version) = apt.find(is_one)?;
+    let mut files = vec![apt.download(&image, &version)?];
+    for part in ["linux-base-", "linux-binary-", "linux-modules-"] {
+        let part = image.replacen("linux-image-", part, 1);
+        if let Some((name, version)) = newest(&apt.listed(), |name| name == part) {
+            files.push(apt.download(&name, &version)?);
         }
     }
-    Ok(file)
+    Ok(files)
+}
+
+/// The version in the name of a kernel's package: not that of one which only names the newest.
+fn kernel_version(name: &str, arch: Arch) -> Option<&str> {
+    let end = format!("-cloud-{}", arch.debian());
+    let version = name.strip_prefix("linux-image-")?.strip_suffix(&end)?;
+    let begins = version.starts_with(|c: char| c.is_ascii_digit());
+    // As 5.10.0-32 and 6.12.117+deb12, and not 6.12.
+    (begins && version.matches('.').count() >= 2).then_some(version)
 }
 
 /// Lists of one release for one processor.
 struct Apt {
+    cache: PathBuf,
     dir: PathBuf,
+    release: String,
     arch: Arch,
 }
 
@@ -61,30 +61,63 @@ impl Apt {
             let below = dir.join(below);
             fs::create_dir_all(&below).with_context(|| format!("making {}", below.display()))?;
         }
-        let sources = format!("deb [signed-by={KEYS}] {MIRROR} {release} main\n");
+        let signed = format!("deb [signed-by={KEYS}] {MIRROR}");
+        let mut sources = format!("{signed}/debian {release} main\n");
+        if release == "bookworm" {
+            sources += &format!("{signed}/debian-security {release}-security main\n");
+        }
         fs::write(dir.join("sources.list"), sources).context("writing a list of sources")?;
         fs::write(dir.join("status"), "").context("writing an empty status")?;
-        Ok(Self { dir, arch })
+        let below = dir.display();
+        let configuration = format!(
+            "Dir::Etc::sourcelist \"{below}/sources.list\";\nDir::Etc::sourceparts \"{below}/parts\";\n\
+             Dir::State \"{below}/state\";\nDir::State::lists \"{below}/lists\";\n\
+             Dir::State::status \"{below}/status\";\nDir::Cache \"{below}/cache\";\n\
+             APT::Architecture \"{arch}\";\nAPT::Architectures {{ \"{arch}\"; }};\n\
+             APT::Sandbox::User \"root\";\nAcquire::Languages \"none\";\n\
+             Acquire::IndexTargets::deb::DEP-11::DefaultEnabled \"false\";\n",
+            arch = arch.debian(),
+        );
+        fs::write(dir.join("apt.conf"), configuration).context("writing apt's configuration")?;
+        Ok(Self { cache: cache.to_owned(), dir, release: release.to_owned(), arch })
     }
 
     /// One of apt's programs that knows this release only.
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        let mut set = |name: &str, value: &str| {
-            command.arg("-o").arg(format!("{name}={value}"));
-        };
-        let inside = |name: &str| self.dir.join(name).display().to_string();
-        set("Dir::Etc::sourcelist", &inside("sources.list"));
-        set("Dir::Etc::sourceparts", &inside("parts"));
-        set("Dir::State", &inside("state"));
-        set("Dir::State::lists", &inside("lists"));
-        set("Dir::State::status", &inside("status"));
-        set("Dir::Cache", &inside("cache"));
-        set("APT::Architecture", self.arch.debian());
-        set("APT::Architectures", self.arch.debian());
-        set("Acquire::Languages", "none");
-        set("APT::Sandbox::User", "root");
+        command.env("APT_CONFIG", self.dir.join("apt.conf"));
         command
+    }
+
+    /// What is known of all packages.
+    fn listed(&self) -> String {
+        sh::capture(self.command("apt-cache").arg("dumpavail")).unwrap_or_default()
+    }
+
+    /// Name and version of the newest package that fits. Lists that have one are not asked for
+    /// again, as what was downloaded isn't.
+    fn find(&self, fits: impl Fn(&str) -> bool) -> Result<(String, String)> {
+        if let Some(found) = newest(&self.listed(), &fits) {
+            return Ok(found);
+        }
+        sh::run(self.command("apt-get").args(["--quiet", "update"]))?;
+        newest(&self.listed(), &fits).with_context(|| {
+            format!("Debian {} has no such package for {}", self.release, self.arch.debian())
+        })
+    }
+
+    fn download(&self, name: &str, version: &str) -> Result<PathBuf> {
+        // As apt names files: a colon is written as %3a.
+        let version_in_name = version.replace(':', "%3a");
+        let file = self.cache.join(format!("{name}_{version_in_name}_{}.deb", self.arch.debian()));
+        if !file.is_file() {
+            let mut download = self.command("apt-get");
+            download.args(["--quiet", "download"]).arg(format!("{name}={version}"));
+            sh::run(download.current_dir(&self.cache)).with_context(|| {
+                format!("remove {} if another version replaced it", self.dir.display())
+            })?;
+        }
+        Ok(file)
     }
 }
 
@@ -116,7 +149,8 @@ mod tests {
         let text = "Package: linux-image-5.10.0-9-cloud-amd64\nVersion: 5.10.70-1\n\n\
             Package: linux-image-5.10.0-32-cloud-amd64\nVersion: 5.10.223-1\nSection: kernel\n\n\
             Package: linux-image-5.10.0-33-rt-amd64\nVersion: 5.10.226-1\n\n";
-        let fits = |name: &str| name.ends_with("-cloud-amd64");
+        let fits = |name: &str| kernel_version(name, Arch::X86_64).is_some();
+        assert!(!fits("linux-image-6.12-cloud-amd64") && !fits("linux-image-cloud-amd64"));
         assert_eq!(
             newest(text, fits),
             Some(("linux-image-5.10.0-32-cloud-amd64".to_owned(), "5.10.223-1".to_owned()))

@@ -31,46 +31,38 @@ pub(crate) struct Kernel {
 impl Kernel {
     /// The kernel called `name`, or that of the package in the file `name`.
     pub(crate) fn get(name: &str) -> Result<Self> {
-        let cloud = |start: &str, arch: Arch, package: &str| {
-            let end = format!("-cloud-{}", arch.debian());
-            // Not those that only name the newest one: a number follows.
-            package.strip_prefix(start).and_then(|rest| rest.strip_suffix(&end)).is_some_and(
-                |rest| rest.starts_with(|c: char| c.is_ascii_digit()) && rest.contains('.'),
-            )
-        };
         let mut arch = Arch::X86_64;
-        let package = match name {
-            "5.10" => debian::fetch("bullseye", arch, |name| cloud("linux-image-", arch, name))?,
-            "newest" => debian::fetch("sid", arch, |name| cloud("linux-image-", arch, name))?,
+        let packages = match name {
+            "5.10" => debian::kernel("bullseye", arch, "5.10.")?,
+            "newest" => debian::kernel("sid", arch, "")?,
             "6.12-arm64" => {
                 arch = Arch::Aarch64;
-                let start = "linux-image-6.12.";
-                let fits = |name: &str| {
-                    name.starts_with(start) && cloud("linux-image-", Arch::Aarch64, name)
-                };
-                debian::fetch("bookworm", arch, fits)?
+                debian::kernel("bookworm", arch, "6.12.")?
             }
-            "6.1" => fetch("linux-image-cloud-amd64")?,
-            "6.12" => fetch("linux-image-6.12-cloud-amd64")?,
-            file if Path::new(file).is_file() => std::path::absolute(file)?,
+            "6.1" => vec![fetch("linux-image-cloud-amd64")?],
+            "6.12" => vec![fetch("linux-image-6.12-cloud-amd64")?],
+            file if Path::new(file).is_file() => vec![std::path::absolute(file)?],
             other => bail!(
                 "no kernel {other}: give {} or the file of a Debian package with a kernel",
                 [NAMES, SMOKE].concat().join(", ")
             ),
         };
-        Self::unpack(&package, arch).with_context(|| format!("unpacking {}", package.display()))
+        Self::unpack(&packages, arch)
     }
 
-    fn unpack(package: &Path, arch: Arch) -> Result<Self> {
-        let stem = package.file_stem().context("the package has no name")?;
-        let dir = super::cache()?.join(stem);
+    /// Unpacks them into one directory, which is called after the first.
+    fn unpack(packages: &[PathBuf], arch: Arch) -> Result<Self> {
+        let stem = packages.first().and_then(|package| package.file_stem());
+        let dir = super::cache()?.join(stem.context("the package has no name")?);
         if !dir.is_dir() {
             // Under another name until it is whole.
             let part = dir.with_file_name("unpacking");
             let _left = fs::remove_dir_all(&part);
-            sh::run(Command::new("dpkg-deb").arg("--extract").args([package, &part]))?;
+            for package in packages {
+                sh::run(Command::new("dpkg-deb").arg("--extract").args([package, &part]))?;
+            }
             let version = version(&part)?;
-            // Where newer packages have them.
+            // Newer packages have the modules, and the kernel with them, below usr/lib.
             if !part.join("lib").exists() {
                 std::os::unix::fs::symlink("usr/lib", part.join("lib")).context("naming lib")?;
             }
@@ -81,7 +73,7 @@ impl Kernel {
         let version = version(&dir)?;
         Ok(Self {
             arch,
-            image: dir.join("boot").join(format!("vmlinuz-{version}")),
+            image: image(&dir, &version).context("the package has no kernel")?,
             modules: dir.join("lib/modules").join(&version),
             version,
         })
@@ -97,13 +89,23 @@ impl Kernel {
     }
 }
 
-/// The version in the name of the only kernel in an unpacked package.
+/// The version of the only kernel in an unpacked package: in its name, or that of its modules.
 fn version(dir: &Path) -> Result<String> {
-    let names = fs::read_dir(dir.join("boot"))?.flatten().map(|entry| entry.file_name());
-    names
-        .filter_map(|name| Some(name.to_str()?.strip_prefix("vmlinuz-")?.to_owned()))
-        .next()
-        .context("the package has no kernel")
+    let names = |below: &str| {
+        let entries = fs::read_dir(dir.join(below)).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect::<Vec<_>>()
+    };
+    let boot =
+        names("boot").iter().find_map(|name| Some(name.strip_prefix("vmlinuz-")?.to_owned()));
+    boot.or_else(|| names("usr/lib/modules").into_iter().next())
+        .with_context(|| format!("{} has no kernel", dir.display()))
+}
+
+/// Where the kernel itself is.
+fn image(dir: &Path, version: &str) -> Option<PathBuf> {
+    let boot = dir.join("boot").join(format!("vmlinuz-{version}"));
+    let beside = dir.join("usr/lib/modules").join(version).join("vmlinuz");
+    [boot, beside].into_iter().find(|file| file.is_file())
 }
 
 /// The file of the package that `meta` depends on, downloaded if it isn't there.

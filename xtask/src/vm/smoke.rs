@@ -65,7 +65,7 @@ fn busybox(kernel: &Kernel) -> Result<PathBuf> {
     if Some(kernel.arch) == crate::dist::Arch::host() {
         return sh::find("busybox").context("busybox is missing: cargo xtask setup");
     }
-    let file = super::debian::fetch("bookworm", kernel.arch, |name| name == "busybox-static")?;
+    let file = super::debian::fetch("bookworm", kernel.arch, "busybox-static")?;
     let dir = file.with_extension("");
     if !dir.is_dir() {
         sh::run(Command::new("dpkg-deb").arg("--extract").args([&file, &dir]))?;
