@@ -238,7 +238,7 @@ fn wrong_of(seed: u64, count: &Mutex<Count>) -> Result<String> {
     }
     let mut problems = String::new();
     for sender in &topology.senders {
-        problems += &check(&topology, sender, seed % 2 == 0, count)?;
+        problems += &check(&topology, sender, seed.is_multiple_of(2), count)?;
     }
     problems += &check_plain(&topology)?;
     Ok(match problems.is_empty() {

@@ -211,8 +211,8 @@ pub(super) fn iptables(random: &mut Random, it: &Topology) -> String {
         let net = it.net(1);
         text += &match random.below(3) {
             0 => format!("-A POSTROUTING -s {net}.0/24 ! -o br0 -j MASQUERADE\n"),
-            1 => format!("-A POSTROUTING -m conntrack --ctstate DNAT -j MASQUERADE\n"),
-            _ => format!("-A POSTROUTING -o br0 -j MASQUERADE\n"),
+            1 => "-A POSTROUTING -m conntrack --ctstate DNAT -j MASQUERADE\n".to_owned(),
+            _ => "-A POSTROUTING -o br0 -j MASQUERADE\n".to_owned(),
         };
     }
     text + "COMMIT\n"
