@@ -43,7 +43,9 @@ fn joined(facts: &Facts<'_>, from: NetnsId, places: &[NetnsId]) -> Vec<NetnsId> 
     let mut edge = vec![from];
     for _ in 0..MAX_DISTANCE {
         let links = facts.take(facts.world.links(&edge));
-        let mut next: Vec<NetnsId> = links.iter().filter_map(|l| l.peer_netns).collect();
+        // Nothing gets through a device that is down.
+        let up = links.iter().filter(|link| link.up);
+        let mut next: Vec<NetnsId> = up.filter_map(|link| link.peer_netns).collect();
         next.sort_unstable();
         next.dedup();
         next.retain(|id| !passed.contains(id));
