@@ -36,6 +36,8 @@ pub(crate) const REQUIRE_LAB: &str = "WHEREIS_PORT_REQUIRE_LAB";
 
 /// How the names of tests begin that need a Kubernetes from source.
 const EXTENDED: &str = "extended::";
+/// And of those that have names of other files in theirs.
+const PATHS: &str = "paths::";
 
 const LEFT_OUT: &str = "NOT root: LEFT OUT were the tests that make network namespaces and \
     containers.\nEach is named above as SKIPPED. Run everything with:\n    \
@@ -60,6 +62,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     build_programs(None)?;
     let built = began.elapsed();
     let tested = chosen(args)?.run(root, args.durations);
+    // A file at a time, as each has the machine to itself: they share its namespaces.
+    let files = if all { files(args.extended)? } else { Vec::new() };
+    let mut failed = Vec::new();
+    for file in files {
+        if let Err(problem) = of_file(&file).run(root, args.durations) {
+            failed.push(format!("{file}: {problem:#}"));
+        }
+    }
+    let tested = tested.and_then(|()| match failed.as_slice() {
+        [] => Ok(()),
+        some => bail!("tests failed: {}", some.join(", ")),
+    });
     let fresh = if args.extended && all { test_fresh(root) } else { Ok(()) };
     if !root {
         sh::shout(LEFT_OUT);
@@ -79,22 +93,54 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     tested.and(fresh)
 }
 
+/// The modules of the end-to-end tests, as `tests/e2e.rs` has them: `docker`, or, of those that
+/// need a Kubernetes from source, `extended::kind`.
+fn files(extended: bool) -> Result<Vec<String>> {
+    let path = sh::workspace().join("tests/e2e.rs");
+    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    Ok(modules(&text, extended))
+}
+
+fn modules(text: &str, extended: bool) -> Vec<String> {
+    let of_line = |line: &str| {
+        let name = line.trim().strip_prefix("mod ")?.strip_suffix(';')?;
+        match (line.starts_with(' '), extended) {
+            (true, true) => Some(format!("{EXTENDED}{name}")),
+            (false, false) => Some(name.to_owned()),
+            _ => None,
+        }
+    };
+    text.lines().filter_map(of_line).collect()
+}
+
+/// The tests of one module.
+fn of_file(file: &str) -> Choice {
+    let mut harness = vec![format!("{file}::")];
+    // A name is found anywhere in that of a test.
+    for other in [EXTENDED, PATHS] {
+        if !harness[0].starts_with(other) {
+            harness.extend(["--skip".to_owned(), other.to_owned()]);
+        }
+    }
+    Choice { cargo: ["-p", "e2e", "--test", "e2e"].map(str::to_owned).to_vec(), harness }
+}
+
 /// The tests that these arguments choose.
 fn chosen(args: &Args) -> Result<Choice> {
     let mut choice = Choice::parse(&args.rest);
     if args.rest.is_empty() && args.extended {
-        choice.cargo.extend(["-p", "e2e", "--test", "e2e"].map(str::to_owned));
-        choice.harness.push(EXTENDED.to_owned());
-    } else if !args.extended && (args.rest.is_empty() || !kube::is_built()?) {
+        // Those of the labs themselves; the others follow, file by file.
+        choice.cargo.extend(["-p", "e2e", "--lib"].map(str::to_owned));
+    } else if args.rest.is_empty() {
+        choice.cargo.extend(["--workspace", "--exclude", "e2e"].map(str::to_owned));
+    } else if !args.extended && !kube::is_built()? {
         // They would all fail for want of it.
         choice.harness.extend(["--skip", EXTENDED].map(str::to_owned));
-        if !args.rest.is_empty() {
-            eprintln!(
-                "left out, if they are meant: tests of a Kubernetes from source, which is not built. Add --extended"
-            );
-        }
+        eprintln!(
+            "left out, if they are meant: tests of a Kubernetes from source, which is not built. Add --extended"
+        );
     }
-    if !names_package(&choice.cargo) {
+    if !args.rest.is_empty() && !names_package(&choice.cargo) {
         choice.cargo.push("--workspace".to_owned());
     }
     Ok(choice)
@@ -216,6 +262,19 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+
+    #[test]
+    fn end_to_end_tests_are_run_file_by_file() {
+        let text = "//! Tests.\n\nmod docker;\nmod paths;\n\nmod extended {\n    mod kind;\n}\n";
+        assert_eq!(modules(text, false), ["docker", "paths"]);
+        assert_eq!(modules(text, true), ["extended::kind"]);
+        let harness = |file| of_file(file).harness.join(" ");
+        assert_eq!(harness("docker"), "docker:: --skip extended:: --skip paths::");
+        assert_eq!(harness("paths"), "paths:: --skip extended::");
+        assert_eq!(harness("extended::kind"), "extended::kind:: --skip paths::");
+        assert!(files(false).unwrap().contains(&"docker".to_owned()));
+        assert!(files(true).unwrap().contains(&"extended::kubelet".to_owned()));
+    }
 
     #[derive(Debug, Parser)]
     struct Line {

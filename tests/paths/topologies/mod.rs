@@ -23,7 +23,7 @@ use build::Topology;
 use random::Random;
 
 /// How many nodes, unless the environment says otherwise.
-const NODES: u64 = 200;
+const NODES: u64 = 100;
 /// The port that is asked for on all of them, and one that a rule may lead to it.
 const PORT: u16 = 7400;
 const TRANSLATED: u16 = 7401;
