@@ -133,8 +133,10 @@ fn follow(
     if !is_file(&to) {
         return Err("there is no such file");
     }
-    if from.starts_with(BOOK) && !documents.get(&to).is_some_and(|_| to.starts_with(BOOK)) {
-        return Err("a page of the book links to other pages only");
+    let is_picture = to.extension().is_some_and(|kind| kind == "svg");
+    let is_page = is_picture || documents.contains_key(&to);
+    if from.starts_with(BOOK) && !(is_page && to.starts_with(BOOK)) {
+        return Err("a page of the book links to other pages and pictures only");
     }
     match documents.get(&to) {
         _ if heading.is_empty() => Ok(()),
@@ -229,7 +231,7 @@ mod tests {
         for (at, part) in [
             "a.md: #b: there is no such heading",
             "c.md: there is no such file",
-            "LICENSE: a page of the book links to other pages only",
+            "LICENSE: a page of the book links to other pages and pictures only",
             "x: it leads out of the sources",
             "README.md: 10001 bytes",
             "a.md is there twice",
