@@ -262,8 +262,9 @@ fn a_full_disk_loses_nothing_and_is_told() -> Test {
     let lab = Lab::new()?;
     let dir = lab.dir().join("small");
     std::fs::create_dir(&dir)?;
+    // Large enough for what other tests do meanwhile: the recorder keeps that, too.
     let mounted =
-        Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "none"]).arg(&dir).status()?;
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=64m", "none"]).arg(&dir).status()?;
     ensure!(mounted.success());
     let result = full_disk(&lab, &dir);
     let _ = Command::new("umount").arg("-l").arg(&dir).status()?;
