@@ -23,7 +23,7 @@ use build::Topology;
 use random::Random;
 
 /// How many nodes, unless the environment says otherwise.
-const NODES: u64 = 100;
+const NODES: u64 = 500;
 /// The port that is asked for on all of them, and one that a rule may lead to it.
 const PORT: u16 = 7400;
 const TRANSLATED: u16 = 7401;
@@ -102,29 +102,40 @@ fn settle(topology: &Topology) -> Test {
     Ok(())
 }
 
+/// What is said of all connections that a sender may make.
+fn ask(topology: &Topology, sender: &Netns) -> Result<Run> {
+    let from = format!("netns:{}", sender.inode);
+    let targets = questions(topology).into_iter().map(|to| format!("{to}/tcp"));
+    let args: Vec<String> =
+        ["--json", "--from", &from].map(str::to_owned).into_iter().chain(targets).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    topology.node.lab.tool().netns(topology.node.host()).args(&args).run()
+}
+
+/// Everybody connects at the same time: most of that is waiting for what is dropped.
+fn connect_all(topology: &Topology) -> Result<Vec<Landed>> {
+    let questions = questions(topology);
+    std::thread::scope(|scope| {
+        let one = |sender| {
+            let questions = &questions;
+            scope.spawn(move || connect(topology, sender, questions))
+        };
+        let threads: Vec<_> = topology.senders.iter().map(one).collect();
+        let ended = threads.into_iter().map(std::thread::ScopedJoinHandle::join);
+        ended.map(|all| all.map_err(|_| anyhow::anyhow!("a sender panicked"))?).collect()
+    })
+}
+
 /// Whether what is said of one sender is what happens to its connections.
 fn check(
     topology: &Topology,
     sender: &Netns,
-    ask_first: bool,
+    (run, landed): (&Run, &Landed),
     count: &Mutex<Count>,
 ) -> Result<String> {
     let questions = questions(topology);
-    let from = format!("netns:{}", sender.inode);
-    let targets: Vec<String> = questions.iter().map(|to| format!("{to}/tcp")).collect();
-    let mut args = vec!["--json", "--from", &from];
-    args.extend(targets.iter().map(String::as_str));
-    let ask = || topology.node.lab.tool().netns(topology.node.host()).args(&args).run();
-    let (run, landed);
-    if ask_first {
-        run = ask()?;
-        landed = connect(topology, sender, &questions)?;
-    } else {
-        landed = connect(topology, sender, &questions)?;
-        run = ask()?;
-    }
-    let answers = run.json["answers"].as_array().with_context(|| said(&run))?;
-    ensure!(answers.len() == questions.len(), "{} answers: {}", answers.len(), said(&run));
+    let answers = run.json["answers"].as_array().with_context(|| said(run))?;
+    ensure!(answers.len() == questions.len(), "{} answers: {}", answers.len(), said(run));
     let mut problems = String::new();
     for (to, answer) in questions.iter().zip(answers) {
         let verdict = answer["verdict"].as_str().unwrap_or_default();
@@ -236,9 +247,19 @@ fn wrong_of(seed: u64, count: &Mutex<Count>) -> Result<String> {
     if topology.has_ipv6 {
         settle(&topology)?;
     }
+    let ask_all = || topology.senders.iter().map(|one| ask(&topology, one)).collect::<Result<_>>();
+    let (runs, landed): (Vec<Run>, Vec<Landed>);
+    // What a connection leaves behind, as neighbours that were found, is to change no answer.
+    if seed.is_multiple_of(2) {
+        runs = ask_all()?;
+        landed = connect_all(&topology)?;
+    } else {
+        landed = connect_all(&topology)?;
+        runs = ask_all()?;
+    }
     let mut problems = String::new();
-    for sender in &topology.senders {
-        problems += &check(&topology, sender, seed.is_multiple_of(2), count)?;
+    for ((sender, run), landed) in topology.senders.iter().zip(&runs).zip(&landed) {
+        problems += &check(&topology, sender, (run, landed), count)?;
     }
     problems += &check_plain(&topology)?;
     Ok(match problems.is_empty() {

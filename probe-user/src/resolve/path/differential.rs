@@ -188,7 +188,8 @@ fn random_rules_do_what_the_kernel_does() {
         Some(seed) => vec![seed],
         None => (0..many).collect(),
     };
-    let workers = 2;
+    // Most of it is waiting: for the kernel to free rules, and for what is dropped.
+    let workers = 4;
     let scores: Vec<Score> = std::thread::scope(|scope| {
         let run = |worker: usize| {
             let seeds = &seeds;
