@@ -124,12 +124,13 @@ fn leave_admitted(
             Neighbours::Unknown { unanswered: is } => unanswered = is.then_some(next),
         }
     }
-    // Where not all of a link is seen, whoever there has the address, else whoever near by has it:
-    // programs and devices of other kinds deliver elsewhere, too.
+    // Where not all of a link is seen, whoever there has the address. Programs, as Cilium's, and
+    // devices of other kinds deliver elsewhere, too: there it is whoever near by has it.
     if places.is_empty() && (!leads_outside || is_bridge) {
-        let by_program = route.oif.is_some_and(|oif| walk.has_program((from, oif)));
+        let by_program = route.oif.is_some_and(|oif| walk.has_program((from, oif)))
+            || walk.cilium(from).is_some();
         let seen = route.oif.and_then(|oif| walk.seen_on_link((from, oif), next));
-        places = match seen.filter(|ends| !by_program && !ends.is_empty()) {
+        places = match seen.filter(|_| !by_program) {
             Some(ends) => ends.into_iter().map(|(id, index)| (id, next, Some(index))).collect(),
             None => having(next).collect(),
         };
