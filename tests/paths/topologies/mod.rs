@@ -280,7 +280,7 @@ fn nodes_made_at_random_are_what_the_tool_says_of_them() -> Test {
     let next = AtomicU64::new(first);
     // Most of a node's time is waiting for what is dropped.
     std::thread::scope(|scope| {
-        for _ in 0..3 {
+        for _ in 0..6 {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);

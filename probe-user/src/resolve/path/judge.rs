@@ -42,19 +42,14 @@ fn of_ways(arrivals: &[Arrival]) -> Judgement {
     let beyond = |a: &&Arrival| a.stop.is_none() && a.end.ending == Ending::Elsewhere;
     let leaves: Vec<&Arrival> = arrivals.iter().filter(beyond).collect();
     if let Some(first) = leaves.first().filter(|_| leaves.len() == lands) {
-        // It gets off this node; whether anything answers there is not known here.
-        let why = first.end.why.clone().unwrap_or_default();
-        let to =
-            first.hops.last().and_then(|hop| Some((hop.endpoint.address?, hop.endpoint.port?)));
-        let to = to.map_or_else(String::new, |(address, port)| {
-            format!(
-                "it goes on to {}, beyond this node: ",
-                std::net::SocketAddr::new(address, port.0)
-            )
-        });
-        return Judgement { arrives: None, why: Some(format!("{to}{why}")), fix: None };
+        return Judgement { arrives: None, why: Some(leaving(first)), fix: None };
     }
     let Some((_, stop)) = stops.first() else {
+        // Of several backends the others count; what leaves on a condition is perhaps all.
+        if let Some(first) = leaves.iter().find(|a| !a.depends.iter().all(is_of_some)) {
+            let why = format!("{}, if {}", leaving(first), list(&first.depends));
+            return Judgement { arrives: None, why: Some(why), fix: None };
+        }
         let depends = arrivals.iter().find(|a| !a.depends.is_empty());
         // Every branch lands somewhere, whatever it depends on.
         let arrives = (!arrivals.is_empty()).then_some(true);
@@ -71,9 +66,7 @@ fn of_ways(arrivals: &[Arrival]) -> Judgement {
     if let Some((first, stop)) = stops.iter().find(|(a, _)| !a.depends.is_empty()) {
         let why = format!("{} if {}", stop.why, list(&first.depends));
         // Shut to some clients only, and open to whoever is not named.
-        let is_named =
-            |d: &Condition| matches!(d.code, ConditionCode::Client | ConditionCode::Hairpin);
-        let named = |a: &Arrival| a.depends.iter().any(is_named);
+        let named = |a: &Arrival| a.depends.iter().any(is_of_some);
         let shut_to_some = stops.iter().all(|(a, _)| named(a))
             && arrivals.iter().any(|a| a.stop.is_none() && !named(a));
         if shut_to_some {
@@ -87,6 +80,24 @@ fn of_ways(arrivals: &[Arrival]) -> Judgement {
     let lost: f64 = stops.iter().map(|(a, _)| a.probability).sum();
     let why = format!("{} of connections fail: {}", super::hops::percent(lost), stop.why);
     Judgement { arrives: Some(true), why: Some(why), fix: stop.fix.clone() }
+}
+
+/// Whether a condition is about who connects: it holds for some clients that are named.
+fn is_of_some(condition: &Condition) -> bool {
+    matches!(condition.code, ConditionCode::Client | ConditionCode::Hairpin)
+}
+
+/// That it gets off this node; whether anything answers there is not known here.
+fn leaving(arrival: &Arrival) -> String {
+    let why = arrival.end.why.clone().unwrap_or_default();
+    let last = arrival.hops.last();
+    let to = last.and_then(|hop| Some((hop.endpoint.address?, hop.endpoint.port?)));
+    to.map_or(why.clone(), |(address, port)| {
+        format!(
+            "it goes on to {}, beyond this node: {why}",
+            std::net::SocketAddr::new(address, port.0)
+        )
+    })
 }
 
 /// All of them, in words.
@@ -166,6 +177,13 @@ mod tests {
         assert_eq!(judge(&[lands(Ending::Elsewhere)]).arrives, None);
         let some = [lands(Ending::Elsewhere), stopped(StopKind::Nothing, &[])];
         assert_eq!(judge(&some).arrives, None);
+        // One of several backends is elsewhere.
+        let mut all = [lands(Ending::Elsewhere), lands(Ending::Process)];
+        assert_eq!(judge(&all).arrives, Some(true));
+        for (code, arrives) in [(ConditionCode::Rule, None), (ConditionCode::Hairpin, Some(true))] {
+            all[0].depends = vec![Condition { code, ..Condition::of_rule("the TTL is 64") }];
+            assert_eq!(judge(&all).arrives, arrives, "{code:?}");
+        }
     }
 
     #[test]
