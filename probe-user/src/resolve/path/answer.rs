@@ -90,6 +90,11 @@ impl Walk<'_, '_> {
             before.mark = 0;
             let first = leg.original.unwrap_or((leg.destination, leg.dport));
             (before.destination, before.dport) = first;
+            // From whom sent it, where that is somebody on the same link.
+            if at == 0 && let Some(nic) = &leg.iif {
+                let bridged = self.bridge_between((leg.netns, nic.index), leg.netns);
+                ways = self.over_if(bridged, ways, &before, &mut lost);
+            }
             let at_devices = |going: Vec<Going>, iif: Option<&Nic>, oif: Option<&Nic>| {
                 let at = |(way, mut packet): Going| {
                     (packet.iif, packet.oif) = (iif.cloned(), oif.cloned());
@@ -127,6 +132,14 @@ impl Walk<'_, '_> {
                 (false, None) => pass(Hook::Postrouting, going),
             };
             ways = going.into_iter().map(|(way, _)| way).collect();
+            if let Some(nic) = leg.oif.as_ref().filter(|_| !is_end) {
+                let mut after = of.leg(at + 1).clone();
+                (after.established, after.untracked, after.mark) = (true, false, 0);
+                (after.destination, after.dport) =
+                    after.original.unwrap_or((after.destination, after.dport));
+                let bridged = self.bridge_between((leg.netns, nic.index), after.netns);
+                ways = self.over_if(bridged, ways, &after, &mut lost);
+            }
         }
         for one in &mut lost {
             is_of(one, FOLLOWS);
@@ -436,7 +449,7 @@ impl Walk<'_, '_> {
                 answered.back.push(way);
                 return;
             };
-            let over = self.over(way, packet, netns, &nic, answered);
+            let over = self.over(way, packet, netns, &nic, &mut answered.lost);
             answered.back.extend(over.into_iter().map(|(way, _)| way));
             return;
         }
@@ -490,7 +503,9 @@ impl Walk<'_, '_> {
             }
             (None, None) => {
                 let others = match &bridge {
-                    Some((netns, nic)) => self.over(way, packet, *netns, nic, answered),
+                    Some((netns, nic)) => {
+                        self.over(way, packet, *netns, nic, &mut answered.lost)
+                    }
                     None => vec![(way, packet)],
                 };
                 for (way, packet) in others {
@@ -520,7 +535,7 @@ impl Walk<'_, '_> {
         packet: Packet,
         netns: NetnsId,
         nic: &Nic,
-        answered: &mut Answered,
+        lost: &mut Vec<Arrival>,
     ) -> Vec<Going> {
         let mut bridged = packet.clone();
         bridged.netns = netns;
@@ -529,9 +544,22 @@ impl Walk<'_, '_> {
         bridged.original = None;
         let mut passed = vec![(way, bridged)];
         for hook in [Hook::Prerouting, Hook::Forward, Hook::Postrouting] {
-            passed = stage::pass(self.facts, hook, passed, &mut answered.lost);
+            passed = stage::pass(self.facts, hook, passed, lost);
         }
         passed.into_iter().map(|(way, _)| (way, packet.clone())).collect()
+    }
+
+    /// The same of several ways, where there is such a bridge.
+    fn over_if(
+        &self,
+        bridge: Option<(NetnsId, Nic)>,
+        ways: Vec<Way>,
+        packet: &Packet,
+        lost: &mut Vec<Arrival>,
+    ) -> Vec<Way> {
+        let Some((netns, nic)) = bridge else { return ways };
+        let over = |way| self.over(way, packet.clone(), netns, &nic, lost);
+        ways.into_iter().flat_map(over).map(|(way, _)| way).collect()
     }
 
     /// Through a namespace that the packet passed, or to the process that sent it.

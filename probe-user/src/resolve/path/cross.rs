@@ -358,14 +358,23 @@ impl Walk<'_, '_> {
         device: Option<u32>,
         next: IpAddr,
     ) -> Option<(NetnsId, Nic)> {
-        let facts = self.facts;
-        let links = facts.links_of(netns);
-        let link = links.iter().find(|l| Some(l.index) == device)?;
-        let place = link.peer_netns.filter(|place| *place != netns)?;
-        let bridge = bridge_behind(facts, link)?;
-        let is_theirs = facts.addresses_of(place).iter().any(|a| a.address == next);
-        let filters = settings(facts, place)?.bridge_calls_iptables == Some(true);
-        (filters && !is_theirs).then(|| (place, self.nic(place, bridge.index)))
+        let found = self.bridge_between((netns, device?), netns)?;
+        let is_theirs = self.facts.addresses_of(found.0).iter().any(|a| a.address == next);
+        (!is_theirs).then_some(found)
+    }
+
+    /// The same, unless that namespace is the other end itself.
+    pub(super) fn bridge_between(
+        &self,
+        (netns, device): (NetnsId, u32),
+        end: NetnsId,
+    ) -> Option<(NetnsId, Nic)> {
+        let links = self.facts.links_of(netns);
+        let link = links.iter().find(|l| l.index == device)?;
+        let place = link.peer_netns.filter(|place| *place != netns && *place != end)?;
+        let bridge = bridge_behind(self.facts, link)?;
+        let filters = settings(self.facts, place)?.bridge_calls_iptables == Some(true);
+        filters.then(|| (place, self.nic(place, bridge.index)))
     }
 
     /// The device by which a packet that leaves by one of another namespace comes in: its other end,
