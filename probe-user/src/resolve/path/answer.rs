@@ -472,6 +472,17 @@ impl Walk<'_, '_> {
                     answered.lost.push(nowhere(way, &why));
                     return;
                 }
+                // Where the link was not seen as a whole, the other end is not known to answer.
+                Some(Neighbours::Unknown { .. })
+                    if same
+                        && hop != packet.destination
+                        && !by_program
+                        && route.oif.is_some_and(|oif| self.is_unheard((packet.netns, oif), hop)) =>
+                {
+                    let why = format!("whether anybody on {device} answers for {hop} is not known");
+                    answered.lost.push(way.stop(StopKind::Unknown, why));
+                    return;
+                }
                 _ if same && hop != packet.destination => Some(at - 1),
                 _ => {
                     answered.lost.push(way.stop(StopKind::Unknown, elsewhere()));

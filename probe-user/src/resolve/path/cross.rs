@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use whereis_port_rules::{Nic, Packet, SeenAs, Sender};
 
-use super::neighbours::{Neighbours, is_known};
+use super::neighbours::Neighbours;
 use super::senders::{bridge_behind, is_ipvlan, is_upper, leads_outside};
 use super::{Arrival, Stop, StopKind, To, Walk, Way, mesh, settings, stage};
 use crate::model::{
@@ -140,7 +140,7 @@ fn leave_admitted(
     if let Some(oif) = route.oif.filter(|_| places.is_empty() && next != destination) {
         match walk.other_end((from, oif)) {
             Some((end, index)) if !walk.may_be_delivered((from, oif), end) => {
-                if !is_known(walk.neighbour_state((from, oif), next)) {
+                if walk.is_unheard((from, oif), next) {
                     let why = format!(
                         "whether anybody answers for {next}, where the route to {destination} leads, is not known"
                     );

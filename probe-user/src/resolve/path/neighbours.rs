@@ -309,6 +309,14 @@ impl Walk<'_, '_> {
             || settings(self.facts, end).is_none_or(|read| read.unforwarding4.is_none())
     }
 
+    /// Whether nothing tells that a gateway at the other end of a pair answers, which is nobody's
+    /// address: nobody did yet, and no program delivers.
+    pub(super) fn is_unheard(&self, device: Device, gateway: IpAddr) -> bool {
+        let delivered = |(end, _): Device| self.may_be_delivered(device, end);
+        !is_known(self.neighbour_state(device, gateway))
+            && self.other_end(device).is_some_and(|end| !delivered(end))
+    }
+
     /// Whether a program is attached to a device or to the other end of its pair: it may deliver
     /// packets wherever it likes.
     pub(super) fn has_program(&self, device: Device) -> bool {
