@@ -631,6 +631,10 @@ fn matched(source: &dyn Source, branch: &mut Branch, place: Place<'_>, one: &XtM
         Holds::Maybe(Missing::Detail(_)) if matches!(one, XtMatch::Socket { .. }) => {
             Does::If(place.question("match socket"))
         }
+        Holds::Maybe(Missing::Detail(_)) if matches!(one, XtMatch::Physdev { .. }) => {
+            let text = crate::text::xt_condition(one, None);
+            Does::If(place.question(&text.unwrap_or_else(|| "match physdev".to_owned())))
+        }
         holds => ask(place, holds),
     }
 }

@@ -48,6 +48,12 @@ pub trait Source {
         None
     }
 
+    /// Whether a packet that came in by a device came over a port of a bridge, and that is noted
+    /// (br_netfilter); `None` when it is not known.
+    fn over_bridge_port(&self, _packet: &crate::Packet, _ifindex: u32) -> Option<bool> {
+        None
+    }
+
     /// Takes so many steps from what the question has; `false` when they are used up: what
     /// becomes of the packets is [`Fate::Unknown`](crate::Fate::Unknown) then. A step is about
     /// what running one simple rule takes. Without a limit, rules that somebody wrote for

@@ -163,6 +163,18 @@ pub(super) fn holds(
             let none = *transparent && source.has_transparent(packet.netns) == Some(false);
             if none { Holds::No } else { Holds::Maybe(Missing::Detail("which socket takes it")) }
         }
+        XtMatch::Physdev { asks, invert, .. } => {
+            let over_port = match &packet.iif {
+                None => Some(false),
+                Some(nic) => source.over_bridge_port(packet, nic.index),
+            };
+            match over_port {
+                // Without a port nothing of it is so (`physdev_mt` in `net/netfilter/xt_physdev.c`).
+                Some(false) => Holds::from(*asks & !*invert == 0),
+                Some(true) if *asks == PHYSDEV_IS_IN => Holds::from(*invert & PHYSDEV_IS_IN == 0),
+                _ => Holds::Maybe(Missing::Detail("the port of the bridge")),
+            }
+        }
         XtMatch::Rpfilter { loose, mark, accept_local, invert } => {
             let mark = if *mark { packet.mark } else { 0 };
             match fields::goes_back(source, packet, !*loose, mark) {
@@ -178,6 +190,9 @@ pub(super) fn holds(
         XtMatch::Unknown { .. } => Holds::Maybe(Missing::Detail("a match that is not understood")),
     }
 }
+
+/// `XT_PHYSDEV_OP_ISIN`.
+const PHYSDEV_IS_IN: u8 = 8;
 
 const WHOSE: Holds = Holds::Maybe(Missing::Detail("which interface has the address"));
 const TYPE: Holds = Holds::Maybe(Missing::Detail("the type of the address"));

@@ -5,10 +5,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use whereis_port_rules::ports::Here;
-use whereis_port_rules::{Chain, Source};
+use whereis_port_rules::{Chain, Packet, Source};
 
 use crate::model::{
-    Bytes, ChainId, Element, IpSet, IpSetId, NetnsId, RouteFound, RouteQuery, Set, SetId,
+    Bytes, ChainId, Element, IpSet, IpSetId, LinkKind, NetnsId, RouteFound, RouteQuery, Set, SetId,
 };
 use crate::resolve::budget::{Known, Share};
 use crate::resolve::facts::Facts;
@@ -98,6 +98,21 @@ impl Source for FromNode<'_, '_> {
 
     fn has_transparent(&self, netns: NetnsId) -> Option<bool> {
         self.facts.take(self.facts.world.transparent(&[netns])).first()?.any
+    }
+
+    fn over_bridge_port(&self, packet: &Packet, ifindex: u32) -> Option<bool> {
+        let links = self.facts.links_of(packet.netns);
+        let link = links.iter().find(|link| link.index == ifindex)?;
+        if link.kind != LinkKind::Bridge {
+            return Some(false);
+        }
+        // That of IPv6 is a setting of its own.
+        if packet.destination.is_ipv6() {
+            return None;
+        }
+        let settings = self.facts.take(self.facts.world.settings(&[packet.netns]));
+        // Without the module there is no such setting.
+        Some(settings.first()?.bridge_calls_iptables.unwrap_or(false))
     }
 
     fn spend(&self, steps: usize) -> bool {

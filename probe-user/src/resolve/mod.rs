@@ -147,9 +147,15 @@ fn answer_from(facts: &Facts<'_>, query: &Query, wanted: &dyn Fn(&Path) -> bool)
     if paths.is_empty() {
         paths = published_only(facts, query);
     }
-    if paths.is_empty() {
-        let services = ruled::services(facts, query);
-        paths = ruled::paths(facts, &services);
+    // What others have in namespaces of their own is not what an address has here.
+    let own = facts.host.own_netns;
+    let begins_here = |path: &Path| {
+        path.hops.first().and_then(|hop| hop.netns.as_ref()).is_none_or(|place| place.id == own)
+    };
+    if !paths.iter().any(begins_here) {
+        let places = if paths.is_empty() { facts.all_netns() } else { vec![own] };
+        let services = ruled::services(facts, query, &places);
+        paths.splice(..0, ruled::paths(facts, &services));
         tried.extend(services);
     }
     if let Scope::Address(address) = query.scope

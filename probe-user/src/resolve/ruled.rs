@@ -245,9 +245,9 @@ fn balanced_at(facts: &Facts<'_>, netns: NetnsId, proto: Proto, port: u16) -> Ve
 /// How many addresses of services are followed.
 const SERVICES: usize = 8;
 
-/// Connections to services that have the port at an address of their own: tried only when
-/// nothing of a node's own takes it.
-pub(super) fn services(facts: &Facts<'_>, query: &Query) -> Vec<Tried> {
+/// Connections to services that have the port at an address of their own, by the rules and
+/// balancers of these namespaces: tried only when nothing of a node's own takes it.
+pub(super) fn services(facts: &Facts<'_>, query: &Query, places: &[NetnsId]) -> Vec<Tried> {
     if query.scope != Scope::Everywhere || query.ports.first != query.ports.last {
         return Vec::new();
     }
@@ -255,7 +255,7 @@ pub(super) fn services(facts: &Facts<'_>, query: &Query) -> Vec<Tried> {
     let protos = || Proto::ALL.into_iter().filter(|p| query.proto.is_none_or(|asked| asked == *p));
     let mut tried = Vec::new();
     let mut left = 0;
-    for netns in facts.all_netns() {
+    for netns in places.iter().copied() {
         let ruleset = path::ruleset(facts, netns);
         let mut entries = Vec::new();
         for proto in protos() {

@@ -47,10 +47,8 @@ pub fn answer_for(node: &dyn Node, query: &Query, name: &SenderName) -> Result<A
     // Who has the port anyway is asked only where that tells of more addresses. What keeps that
     // answer from being complete is no matter of this one.
     let paths = match query.scope {
-        Scope::Everywhere if found.sender.by.is_none() => {
-            answer_from(&facts, query, &|_| true).paths
-        }
-        _ => Vec::new(),
+        Scope::Everywhere => answer_from(&facts, query, &|_| true).paths,
+        Scope::Address(_) => Vec::new(),
     };
     let facts = facts.again();
     let mut entries = Vec::new();
@@ -141,9 +139,9 @@ fn destinations(facts: &Facts<'_>, found: &Found, query: &Query, paths: &[Path])
     // Who has the port here is meant, and not who has one of that number elsewhere; least of
     // all the sender itself.
     let is_here = hops().any(|(_, netns)| netns == own);
-    let meant = |netns: NetnsId| netns == own || !is_here && netns != found.netns;
-    // Other machines are asked of this node's addresses alone: what else they would send here is
-    // a matter of their routes.
+    // What other machines would send to others' addresses is a matter of their routes.
+    let is_outside = found.sender.by.is_some();
+    let meant = |netns: NetnsId| netns == own || !is_here && !is_outside && netns != found.netns;
     for (hop, netns) in hops().filter(|(_, netns)| meant(*netns)) {
         match hop.endpoint.address {
             Some(address) if address.is_loopback() && !is_own_process => {}

@@ -200,6 +200,18 @@ pub enum XtMatch {
         /// `--transparent`: one that has `IP_TRANSPARENT`.
         transparent: bool,
     },
+    /// `physdev`: over which ports of a bridge it goes, as br_netfilter notes it. Bits as in
+    /// `linux/netfilter/xt_physdev.h`: 1 in, 2 out, 4 is-bridged, 8 is-in, 16 is-out.
+    Physdev {
+        /// What is asked.
+        asks: u8,
+        /// What of it must not be so.
+        invert: u8,
+        /// The port that it came in by; a `+` at its end stands for anything.
+        inside: String,
+        /// The port that it leaves by.
+        outside: String,
+    },
     /// `rpfilter`: an answer to who sent it would leave by where it came in.
     Rpfilter {
         /// `--loose`: or by any other interface.

@@ -42,6 +42,8 @@ struct World {
     ip_sets: Vec<IpSet>,
     /// Whether any socket is transparent.
     transparent: Option<bool>,
+    /// Whether what comes in by a device came over a port of a bridge.
+    over_bridge_port: Option<bool>,
     /// How many steps may be taken, and how many were.
     limit: Option<usize>,
     spent: std::cell::Cell<usize>,
@@ -79,6 +81,9 @@ impl Source for World {
     fn spend(&self, steps: usize) -> bool {
         self.spent.set(self.spent.get() + steps);
         self.limit.is_none_or(|limit| self.spent.get() <= limit)
+    }
+    fn over_bridge_port(&self, _: &Packet, _: u32) -> Option<bool> {
+        self.over_bridge_port
     }
     fn has_transparent(&self, _: NetnsId) -> Option<bool> {
         self.transparent

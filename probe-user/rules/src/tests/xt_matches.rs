@@ -241,8 +241,29 @@ fn iprange_and_owner() {
 
 #[test]
 fn what_is_not_understood_may_hold() {
-    let physdev = XtMatch::Unknown { name: "physdev".into(), revision: 0 };
-    assert_eq!(is(physdev, packet()), open("match physdev"));
+    let policy = XtMatch::Unknown { name: "policy".into(), revision: 0 };
+    assert_eq!(is(policy, packet()), open("match policy"));
+}
+
+#[test]
+fn only_what_came_over_a_port_of_a_bridge_has_one() {
+    let with = |over_bridge_port, asks, invert, packet| {
+        let world = World { over_bridge_port, ..World::default() };
+        let (inside, outside) = ("veth+".to_owned(), String::new());
+        is_with(world, Hook::Prerouting, XtMatch::Physdev { asks, invert, inside, outside }, packet)
+    };
+    let (named, is_in, is_bridged) = (1, 8, 4);
+    // kube-proxy's, of external addresses: `! --physdev-is-in`.
+    assert_eq!(with(Some(false), is_in, is_in, packet()), Yes);
+    assert_eq!(with(Some(true), is_in, is_in, packet()), No);
+    assert_eq!(with(Some(false), is_in, 0, packet()), No);
+    assert_eq!(with(Some(true), is_in, 0, packet()), Yes);
+    assert_eq!(with(None, is_in, is_in, packet()), open("physdev ! is-in"));
+    assert_eq!(with(Some(false), named, 0, packet()), No);
+    assert_eq!(with(Some(true), named, 0, packet()), open("physdev in veth+"));
+    assert_eq!(with(Some(true), is_bridged, is_bridged, packet()), open("physdev ! is-bridged"));
+    // What this host sends came over none.
+    assert_eq!(with(None, is_in, is_in, local("192.0.2.99:80")), Yes);
 }
 
 #[test]

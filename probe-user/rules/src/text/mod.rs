@@ -4,6 +4,8 @@ mod program;
 mod values;
 mod xt;
 
+pub(crate) use xt::condition as xt_condition;
+
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 

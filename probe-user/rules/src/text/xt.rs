@@ -8,7 +8,7 @@ use crate::model::{Side, XtMatch};
 const ALL: (u16, u16) = (0, u16::MAX);
 
 /// A match; `None` when it says nothing that the protocol does not.
-pub(super) fn condition(one: &XtMatch, proto: Option<&str>) -> Option<String> {
+pub(crate) fn condition(one: &XtMatch, proto: Option<&str>) -> Option<String> {
     Some(match one {
         XtMatch::Addrtype {
             source,
@@ -132,6 +132,22 @@ pub(super) fn condition(one: &XtMatch, proto: Option<&str>) -> Option<String> {
         }
         XtMatch::Socket { transparent: true } => "(match socket --transparent)".to_owned(),
         XtMatch::Socket { transparent: false } => "(match socket)".to_owned(),
+        XtMatch::Physdev { asks, invert, inside, outside } => {
+            let one = |bit: u8, name: &str, value: &str| {
+                let sign = if invert & bit != 0 { "! " } else { "" };
+                let text = || format!("{sign}{name}{value}");
+                (asks & bit != 0).then(text)
+            };
+            let all = [
+                one(1, "in ", inside),
+                one(2, "out ", outside),
+                one(4, "is-bridged", ""),
+                one(8, "is-in", ""),
+                one(16, "is-out", ""),
+            ];
+            let all: Vec<String> = all.into_iter().flatten().collect();
+            format!("physdev {}", all.join(" "))
+        }
         XtMatch::Unknown { name, revision: _ } => format!("(match {name})"),
     })
 }

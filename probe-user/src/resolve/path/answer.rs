@@ -91,7 +91,9 @@ impl Walk<'_, '_> {
             let first = leg.original.unwrap_or((leg.destination, leg.dport));
             (before.destination, before.dport) = first;
             // From whom sent it, where that is somebody on the same link.
-            if at == 0 && let Some(nic) = &leg.iif {
+            if at == 0
+                && let Some(nic) = &leg.iif
+            {
                 let bridged = self.bridge_between((leg.netns, nic.index), leg.netns);
                 ways = self.over_if(bridged, ways, &before, &mut lost);
             }
@@ -477,7 +479,9 @@ impl Walk<'_, '_> {
                     if same
                         && hop != packet.destination
                         && !by_program
-                        && route.oif.is_some_and(|oif| self.is_unheard((packet.netns, oif), hop)) =>
+                        && route
+                            .oif
+                            .is_some_and(|oif| self.is_unheard((packet.netns, oif), hop)) =>
                 {
                     let why = format!("whether anybody on {device} answers for {hop} is not known");
                     answered.lost.push(way.stop(StopKind::Unknown, why));
@@ -514,9 +518,7 @@ impl Walk<'_, '_> {
             }
             (None, None) => {
                 let others = match &bridge {
-                    Some((netns, nic)) => {
-                        self.over(way, packet, *netns, nic, &mut answered.lost)
-                    }
+                    Some((netns, nic)) => self.over(way, packet, *netns, nic, &mut answered.lost),
                     None => vec![(way, packet)],
                 };
                 for (way, packet) in others {

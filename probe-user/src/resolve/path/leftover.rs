@@ -264,6 +264,10 @@ impl Source for Without<'_, '_> {
         self.node.has_transparent(netns)
     }
 
+    fn over_bridge_port(&self, packet: &Packet, ifindex: u32) -> Option<bool> {
+        self.node.over_bridge_port(packet, ifindex)
+    }
+
     fn spend(&self, steps: usize) -> bool {
         self.node.spend(steps)
     }

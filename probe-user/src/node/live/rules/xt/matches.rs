@@ -83,6 +83,19 @@ pub(super) fn parse(name: &str, revision: u8, blob: Blob<'_>) -> Option<XtMatch>
         // The first revision looks at no options; `XT_SOCKET_TRANSPARENT` of the others.
         ("socket", 0) => Some(XtMatch::Socket { transparent: false }),
         ("socket", 1..=3) => Some(XtMatch::Socket { transparent: blob.u8(0)? & 1 != 0 }),
+        ("physdev", 0) => {
+            let name = |at: usize| -> Option<String> {
+                let (device, mask): (&[u8; 16], &[u8; 16]) =
+                    (blob.array(at)?, blob.array(at + 16)?);
+                // The NUL behind a whole name is compared as well.
+                let compared = mask.iter().take_while(|byte| **byte != 0).count();
+                let whole = device.iter().take(compared).any(|byte| *byte == 0);
+                let text = text(device);
+                Some(if whole || compared == 0 { text } else { format!("{text}+") })
+            };
+            let (inside, outside) = (name(0)?, name(32)?);
+            Some(XtMatch::Physdev { asks: blob.u8(65)?, invert: blob.u8(64)?, inside, outside })
+        }
         ("rpfilter", 0) => {
             let flags = blob.u8(0)?;
             Some(XtMatch::Rpfilter {
