@@ -4,6 +4,7 @@
 //! that fails with `THE LAB` has not come as far as the tool.
 
 mod answer;
+mod bridged;
 mod calico;
 mod cni;
 mod destinations;

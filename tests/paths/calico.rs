@@ -44,7 +44,7 @@ impl Calico {
 }
 
 /// Whether a sender gets through is what is expected, and what the tool says.
-fn agrees(node: &Node, sender: &Netns, to: SocketAddr, is_open: bool) -> Test {
+pub(super) fn agrees(node: &Node, sender: &Netns, to: SocketAddr, is_open: bool) -> Test {
     let landed = sender.connect("tcp", to)?;
     ensure!(matches!(landed, Landing::At(_)) == is_open, "THE LAB: {to}: {landed}");
     let from = format!("netns:{}", sender.inode);

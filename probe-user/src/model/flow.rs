@@ -200,6 +200,10 @@ pub struct NetSettings {
     pub route_localnet: Vec<String>,
     /// `net.bridge.bridge-nf-call-iptables`; `None` without br_netfilter.
     pub bridge_calls_iptables: Option<bool>,
+    /// `net.bridge.bridge-nf-call-ip6tables`; `None` without br_netfilter, or when that was not
+    /// read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bridge_calls_ip6tables: Option<bool>,
     /// The devices that forward IPv6 although `forward6` is off
     /// (`net.ipv6.conf.*.force_forwarding`, Linux 6.17); `None` where that was not read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -218,4 +222,12 @@ pub struct NetSettings {
     /// (`net.ipv4.conf.*.arp_ignore`); `None` when that was not read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arp_ignore: Option<Vec<DeviceMode>>,
+}
+
+impl NetSettings {
+    /// Whether packets of a version of IP that go over a bridge pass the rules (br_netfilter).
+    pub fn filters_bridged(&self, ipv6: bool) -> bool {
+        let ip6tables = self.bridge_calls_ip6tables.filter(|_| ipv6);
+        ip6tables.or(self.bridge_calls_iptables) == Some(true)
+    }
 }

@@ -106,13 +106,8 @@ impl Source for FromNode<'_, '_> {
         if link.kind != LinkKind::Bridge {
             return Some(false);
         }
-        // That of IPv6 is a setting of its own.
-        if packet.destination.is_ipv6() {
-            return None;
-        }
         let settings = self.facts.take(self.facts.world.settings(&[packet.netns]));
-        // Without the module there is no such setting.
-        Some(settings.first()?.bridge_calls_iptables.unwrap_or(false))
+        Some(settings.first()?.filters_bridged(packet.destination.is_ipv6()))
     }
 
     fn spend(&self, steps: usize) -> bool {

@@ -123,6 +123,7 @@ fn settings(netns: NetnsId) -> NetSettings {
         route_localnet_all: flag(&format!("{ALL}/route_localnet")).filter(|_| devices.is_some()),
         route_localnet: route_localnet.unwrap_or_default(),
         bridge_calls_iptables: flag("/proc/sys/net/bridge/bridge-nf-call-iptables"),
+        bridge_calls_ip6tables: flag("/proc/sys/net/bridge/bridge-nf-call-ip6tables"),
         proxy_arp: devices.as_ref().and_then(Devices::proxies),
         arp_ignore: modes("arp_ignore", |conf| conf.arp_ignore),
         reverse_path: modes("rp_filter", |conf| conf.rp_filter),

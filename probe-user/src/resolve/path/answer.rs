@@ -78,6 +78,7 @@ impl Walk<'_, '_> {
         if of.packet.proto != Proto::Tcp {
             return vec![way];
         }
+        let ipv6 = of.packet.destination.is_ipv6();
         let mut ways = vec![way];
         let mut lost = Vec::new();
         for at in 0..=of.legs.len() {
@@ -94,7 +95,7 @@ impl Walk<'_, '_> {
             if at == 0
                 && let Some(nic) = &leg.iif
             {
-                let bridged = self.bridge_between((leg.netns, nic.index), leg.netns);
+                let bridged = self.bridge_between((leg.netns, nic.index), leg.netns, ipv6);
                 ways = self.over_if(bridged, ways, &before, &mut lost);
             }
             let at_devices = |going: Vec<Going>, iif: Option<&Nic>, oif: Option<&Nic>| {
@@ -139,7 +140,7 @@ impl Walk<'_, '_> {
                 (after.established, after.untracked, after.mark) = (true, false, 0);
                 (after.destination, after.dport) =
                     after.original.unwrap_or((after.destination, after.dport));
-                let bridged = self.bridge_between((leg.netns, nic.index), after.netns);
+                let bridged = self.bridge_between((leg.netns, nic.index), after.netns, ipv6);
                 ways = self.over_if(bridged, ways, &after, &mut lost);
             }
         }

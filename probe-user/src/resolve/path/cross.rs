@@ -341,7 +341,8 @@ impl Walk<'_, '_> {
             return None;
         };
         let is_theirs = self.facts.addresses_of(to).iter().any(|a| a.address == source);
-        let filters = settings(self.facts, bridge.netns)?.bridge_calls_iptables == Some(true);
+        let ipv6 = packet.destination.is_ipv6();
+        let filters = settings(self.facts, bridge.netns)?.filters_bridged(ipv6);
         let port = links.iter().find(|l| {
             l.master == Some(bridge.index)
                 && l.peer_netns == Some(to)
@@ -358,7 +359,7 @@ impl Walk<'_, '_> {
         device: Option<u32>,
         next: IpAddr,
     ) -> Option<(NetnsId, Nic)> {
-        let found = self.bridge_between((netns, device?), netns)?;
+        let found = self.bridge_between((netns, device?), netns, next.is_ipv6())?;
         let is_theirs = self.facts.addresses_of(found.0).iter().any(|a| a.address == next);
         (!is_theirs).then_some(found)
     }
@@ -368,12 +369,13 @@ impl Walk<'_, '_> {
         &self,
         (netns, device): (NetnsId, u32),
         end: NetnsId,
+        ipv6: bool,
     ) -> Option<(NetnsId, Nic)> {
         let links = self.facts.links_of(netns);
         let link = links.iter().find(|l| l.index == device)?;
         let place = link.peer_netns.filter(|place| *place != netns && *place != end)?;
         let bridge = bridge_behind(self.facts, link)?;
-        let filters = settings(self.facts, place)?.bridge_calls_iptables == Some(true);
+        let filters = settings(self.facts, place)?.filters_bridged(ipv6);
         filters.then(|| (place, self.nic(place, bridge.index)))
     }
 

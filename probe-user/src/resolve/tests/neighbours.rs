@@ -16,6 +16,7 @@ fn settings(netns: NetnsId) -> NetSettings {
         force_forward6: None,
         ipsec_policies: None,
         bridge_calls_iptables: None,
+        bridge_calls_ip6tables: None,
         reverse_path: None,
         proxy_arp: Some(Vec::new()),
         arp_ignore: None,

@@ -35,6 +35,7 @@ fn host(mode: u8) -> TestNode {
         force_forward6: None,
         ipsec_policies: None,
         bridge_calls_iptables: None,
+        bridge_calls_ip6tables: None,
         proxy_arp: Some(Vec::new()),
         arp_ignore: None,
         reverse_path: Some(vec![on("up0"), on("up1")]),
