@@ -1,9 +1,12 @@
 //! What goes between two ports of a bridge, where the rules of its namespace see that
-//! (br_netfilter): the packets after the first, and IPv6, which has a setting of its own.
+//! (br_netfilter): the packets after the first, and IPv6, which has a setting of its own. And
+//! rules that ask which of the containers on a bridge connects.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use anyhow::{Context as _, Result, ensure};
 use lab::Test;
+use serde_json::Value;
 
 use super::calico::agrees;
 use crate::paths::node::Node;
@@ -63,4 +66,47 @@ fn an_answer_of_ipv6_goes_past_who_translated_unless_that_is_set() -> Test {
     agrees(&node, &client, to, false)?;
     filters("1")?;
     agrees(&node, &client, to, true)
+}
+
+#[test]
+fn a_rule_that_asks_which_container_connects_makes_no_plain_no() -> Test {
+    lab::root_or_skip!();
+    let mut node = Node::new()?;
+    let port = lab::unused_port()?;
+    let pods = [node.add_pod()?, node.add_pod()?, node.add_pod()?];
+    node.serve_here("web", &format!("tcp 0.0.0.0:{port}"))?;
+    let (host, gateway) = (node.host().clone(), node.gateway());
+    let set = |verdict: &str, let_in: usize| -> Test {
+        node.lab.nft(&host, "flush ruleset")?;
+        let rules = format!(
+            "table ip f {{ chain i {{ type filter hook input priority 0;\n\
+             iifname br0 tcp dport {port} ip saddr {verdict} {} drop\n}}\n}}",
+            node.pod_ip(u8::try_from(let_in)?)
+        );
+        node.lab.nft(&host, &rules)
+    };
+    let of_containers = || -> Result<Value> {
+        let run = node.lab.whereis(&[&format!("{gateway}:{port}/tcp")])?;
+        let all = run.answer()?["reachable"].as_array().context("no reach")?.clone();
+        let entry = all.into_iter().find(|entry| entry["from"] == "containers");
+        entry.context("nothing is said of containers")
+    };
+    for chosen in 0..pods.len() {
+        set("!=", chosen)?;
+        for (n, pod) in pods.iter().enumerate() {
+            agrees(&node, pod, (gateway, port).into(), n == chosen)?;
+        }
+        let said = of_containers()?;
+        ensure!(said["reachable"].is_null(), "{chosen}: {said}");
+        ensure!(said["why"].as_str().is_some_and(|why| why.contains("the client's address")));
+        set("==", chosen)?;
+        for (n, pod) in pods.iter().enumerate() {
+            agrees(&node, pod, (gateway, port).into(), n != chosen)?;
+        }
+        let said = of_containers()?;
+        ensure!(said["reachable"] != false, "{chosen}: {said}");
+        let why = said["why"].as_str().unwrap_or_default();
+        ensure!(why.contains(&node.pod_ip(u8::try_from(chosen)?).to_string()), "{said}");
+    }
+    Ok(())
 }

@@ -168,10 +168,21 @@ pub(super) fn holds(
                 None => Some(false),
                 Some(nic) => source.over_bridge_port(packet, nic.index),
             };
+            // What is sent on over another port of the same bridge.
+            let onward = packet.iif.is_some() && packet.iif == packet.oif;
+            let differs = |bit: u8, is: bool| asks & bit != 0 && is == (invert & bit != 0);
             match over_port {
                 // Without a port nothing of it is so (`physdev_mt` in `net/netfilter/xt_physdev.c`).
                 Some(false) => Holds::from(*asks & !*invert == 0),
-                Some(true) if *asks == PHYSDEV_IS_IN => Holds::from(*invert & PHYSDEV_IS_IN == 0),
+                Some(true)
+                    if differs(physdev::IS_IN, true)
+                        || differs(physdev::IS_OUT, onward)
+                        || differs(physdev::IS_BRIDGED, onward)
+                        || asks & physdev::OUT != 0 && !onward =>
+                {
+                    Holds::No
+                }
+                Some(true) if asks & (physdev::IN | physdev::OUT) == 0 => Holds::Yes,
                 _ => Holds::Maybe(Missing::Detail("the port of the bridge")),
             }
         }
@@ -191,8 +202,14 @@ pub(super) fn holds(
     }
 }
 
-/// `XT_PHYSDEV_OP_ISIN`.
-const PHYSDEV_IS_IN: u8 = 8;
+/// What `physdev` asks (`linux/netfilter/xt_physdev.h`).
+mod physdev {
+    pub(super) const IN: u8 = 1;
+    pub(super) const OUT: u8 = 2;
+    pub(super) const IS_BRIDGED: u8 = 4;
+    pub(super) const IS_IN: u8 = 8;
+    pub(super) const IS_OUT: u8 = 16;
+}
 
 const WHOSE: Holds = Holds::Maybe(Missing::Detail("which interface has the address"));
 const TYPE: Holds = Holds::Maybe(Missing::Detail("the type of the address"));

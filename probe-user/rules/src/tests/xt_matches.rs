@@ -261,7 +261,13 @@ fn only_what_came_over_a_port_of_a_bridge_has_one() {
     assert_eq!(with(None, is_in, is_in, packet()), open("physdev ! is-in"));
     assert_eq!(with(Some(false), named, 0, packet()), No);
     assert_eq!(with(Some(true), named, 0, packet()), open("physdev in veth+"));
-    assert_eq!(with(Some(true), is_bridged, is_bridged, packet()), open("physdev ! is-bridged"));
+    assert_eq!(with(Some(true), is_bridged, is_bridged, packet()), Yes);
+    let iif = packet().iif;
+    let onward = || Packet { oif: iif.clone(), ..packet() };
+    assert_eq!(with(Some(true), is_bridged, 0, onward()), Yes);
+    assert_eq!(with(Some(true), is_bridged, is_bridged, onward()), No);
+    assert_eq!(with(Some(true), 2, 0, packet()), No);
+    assert_eq!(with(Some(true), 2, 0, onward()), open("physdev out "));
     // What this host sends came over none.
     assert_eq!(with(None, is_in, is_in, local("192.0.2.99:80")), Yes);
 }

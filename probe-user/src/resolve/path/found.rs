@@ -10,7 +10,7 @@ use super::senders::{self, Sender};
 use super::{Arrival, StopKind, To, from_bound, from_elsewhere, ruleset};
 use crate::model::{
     BaseChain, ChainKind, Condition, ConditionCode, Ending, Endpoint, Hook, HopKind, NetnsId, Path,
-    Pid, Port, Proto,
+    Pid, Port, Proto, Vantage,
 };
 use crate::resolve::facts::Facts;
 use crate::resolve::walk::Visited;
@@ -115,14 +115,97 @@ pub(in crate::resolve) fn attempt(
         let sender = Sender { by: Some((nic.clone(), other.0)), of: other.1, ..sender };
         return Entry { netns, sender, to, arrivals };
     }
+    // And where rules ask who connects: others may get what it does not.
+    if let (Some((nic, senders::Source::Address(own))), Some(of), Vantage::Containers) =
+        (&sender.by, sender.of, sender.from)
+        && ask_who_connects(facts, netns, nic, to)
+    {
+        let others = senders::others(facts, (netns, nic), (*own, of));
+        let more = others.len() > CLIENTS;
+        let tried = others.into_iter().take(CLIENTS).filter_map(|(source, of)| {
+            let senders::Source::Address(address) = source else { return None };
+            let leads = senders::has_route(facts, of, to.address);
+            leads.then(|| (address, by((nic.clone(), source), Some(of))))
+        });
+        let mut all: Vec<(IpAddr, Vec<Arrival>)> = vec![(*own, arrivals)];
+        all.extend(tried);
+        let mut arrivals = by_client(all);
+        if more {
+            let anybody = (nic.clone(), senders::Source::Elsewhere, None);
+            arrivals.extend(from_elsewhere(facts, netns, anybody, to));
+        }
+        return Entry { netns, sender, to, arrivals };
+    }
     Entry { netns, sender, to, arrivals }
+}
+
+/// How many of a network are tried one by one where rules ask who connects.
+const CLIENTS: usize = 64;
+
+/// Whether what becomes of a connection from behind a device depends on whose it is.
+fn ask_who_connects(facts: &Facts<'_>, netns: NetnsId, nic: &Nic, to: To) -> bool {
+    let anybody = (nic.clone(), senders::Source::Elsewhere, None);
+    let all = from_elsewhere(facts, netns, anybody, to);
+    let is_who =
+        |one: &Condition| matches!(one.code, ConditionCode::Client | ConditionCode::OtherClient);
+    all.iter().flat_map(|arrival| &arrival.depends).any(is_who)
+}
+
+/// How many are named that get something else than others.
+const NAMED: usize = 4;
+
+/// What clients get, each of its own, together: what is the same is said once.
+fn by_client(all: Vec<(IpAddr, Vec<Arrival>)>) -> Vec<Arrival> {
+    struct Group {
+        clients: Vec<IpAddr>,
+        kinds: HashSet<Option<StopKind>>,
+        arrivals: Vec<Arrival>,
+    }
+    let mut groups: Vec<Group> = Vec::new();
+    for (client, arrivals) in all {
+        let kinds = kinds(&arrivals);
+        match groups.iter_mut().find(|group| group.kinds == kinds) {
+            Some(group) => group.clients.push(client),
+            None => groups.push(Group { clients: vec![client], kinds, arrivals }),
+        }
+    }
+    // The few are named, and of as many on both sides those that get through.
+    groups.sort_by_key(|group| (group.clients.len(), !group.kinds.contains(&None)));
+    let Some(few) = groups.first().filter(|_| groups.len() > 1) else {
+        return groups.pop().map_or_else(Vec::new, |group| group.arrivals);
+    };
+    let names: Vec<String> = few.clients.iter().take(NAMED).map(IpAddr::to_string).collect();
+    let more = if few.clients.len() > NAMED { " or one more of these" } else { "" };
+    let names = format!("{}{more}", names.join(" or "));
+    let are_two = groups.len() == 2 && more.is_empty();
+    let conditions = groups.iter().enumerate().map(|(at, _)| match (at, are_two) {
+        (0, true) => Condition {
+            code: ConditionCode::Client,
+            text: format!("the client's address is {names}"),
+        },
+        (0, false) => Condition::of_rule(format!("the client's address is {names}")),
+        _ => Condition {
+            code: ConditionCode::OtherClient,
+            text: format!("the client's address is not {names}"),
+        },
+    });
+    let conditions: Vec<Condition> = conditions.collect();
+    let each = groups.into_iter().zip(conditions).flat_map(|(group, condition)| {
+        group.arrivals.into_iter().map(move |mut one| {
+            one.depends.push(condition.clone());
+            one
+        })
+    });
+    each.collect()
+}
+
+/// How connections end, and that some arrive.
+fn kinds(all: &[Arrival]) -> HashSet<Option<StopKind>> {
+    all.iter().map(|a| a.stop.as_ref().map(|stop| stop.kind)).collect()
 }
 
 /// What others get, and what the server itself gets where that is something else.
 fn with_hairpin(mut others: Vec<Arrival>, own: Vec<Arrival>, address: IpAddr) -> Vec<Arrival> {
-    let kinds = |all: &[Arrival]| -> HashSet<Option<StopKind>> {
-        all.iter().map(|a| a.stop.as_ref().map(|stop| stop.kind)).collect()
-    };
     if kinds(&others) == kinds(&own) {
         return others;
     }

@@ -420,17 +420,17 @@ fn joins(facts: &Facts<'_>, netns: NetnsId, to: NetnsId) -> bool {
     facts.links_of(netns).iter().any(|link| link.peer_netns == Some(to))
 }
 
-/// Somebody else on the network of a device, where one is seen that has a route to where it
-/// connects.
-pub(super) fn another(
+/// The others on the network of a device, as far as they are seen and joined to its namespace: all
+/// but one.
+pub(super) fn others(
     facts: &Facts<'_>,
     (netns, by): (NetnsId, &Nic),
     (own, of): (IpAddr, NetnsId),
-    to: IpAddr,
-) -> Option<(Source, Option<NetnsId>)> {
+) -> Vec<(Source, NetnsId)> {
     let addresses = facts.addresses_of(netns);
     let network =
-        addresses.iter().find(|a| a.ifindex == by.index && covers(a.address, a.prefix, own))?;
+        addresses.iter().find(|a| a.ifindex == by.index && covers(a.address, a.prefix, own));
+    let Some(network) = network else { return Vec::new() };
     let all = facts.all_addresses();
     let others = all.iter().filter(|a| {
         a.netns != netns
@@ -439,9 +439,20 @@ pub(super) fn another(
             && covers(network.address, network.prefix, a.address)
             && joins(facts, a.netns, netns)
     });
-    let mut others = others.take(NEIGHBOURS);
-    let one = others.find(|a| has_route(facts, a.netns, to))?;
-    Some((Source::Address(one.address), Some(one.netns)))
+    others.map(|a| (Source::Address(a.address), a.netns)).collect()
+}
+
+/// Somebody else on the network of a device, where one is seen that has a route to where it
+/// connects.
+pub(super) fn another(
+    facts: &Facts<'_>,
+    link: (NetnsId, &Nic),
+    who: (IpAddr, NetnsId),
+    to: IpAddr,
+) -> Option<(Source, Option<NetnsId>)> {
+    let all = others(facts, link, who).into_iter().take(NEIGHBOURS);
+    let mut fit = all.filter(|(_, of)| has_route(facts, *of, to));
+    fit.next().map(|(source, of)| (source, Some(of)))
 }
 
 /// Whether a namespace may have a route to an address: surely not only where all that tells of
