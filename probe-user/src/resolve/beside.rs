@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use super::facts::Facts;
 use super::few::few;
 use super::places_asked;
+use super::reserved;
 use crate::model::{
     Advice, End, Evidence, EvidenceSource, Finding, FindingCode, FixKind, NetnsId, Path, Port,
     PortRange, Proto, Query, Scope, Socket, SocketFilter, Unserved,
@@ -35,12 +36,13 @@ pub(super) fn check(facts: &Facts<'_>, query: &Query, paths: &[Path]) -> Vec<Fin
         asked(facts, query, address, paths).into_iter().for_each(|place| add(place, None));
     }
     let of = |(place, end): (Unserved, Option<&End>)| {
-        let same = same_port(facts, place);
+        let mut same = same_port(facts, place);
         if same.is_empty() {
-            other_ports(facts, place, end)
-        } else {
-            elsewhere(facts, place, &same)
+            return other_ports(facts, place, end);
         }
+        // Who only keeps a port from others would not serve it elsewhere either.
+        same.retain(|socket| !reserved::may_hold(facts, socket));
+        elsewhere(facts, place, &same)
     };
     places.into_iter().filter_map(of).collect()
 }

@@ -4,6 +4,7 @@
 //! such sockets beside the rules that take the port. What lands on one all the same gets a
 //! connection of the kernel's, and no answer.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use whereis_port_rules::ports;
@@ -96,15 +97,28 @@ fn is_taken(facts: &Facts<'_>, socket: &Socket) -> Option<bool> {
     match found.ports.iter().any(takes) {
         true => Some(true),
         // One that takes nearly all ports was not made for this one.
-        false => (found.unclear.is_none() && found.many.is_empty()).then_some(false),
+        false => {
+            let is_whole = !facts.budget.is_used_up(&facts.budget.of(netns));
+            (is_whole && found.unclear.is_none() && found.many.is_empty()).then_some(false)
+        }
     }
 }
 
 /// Whether such an end may be one, for lists of thousands.
 pub(super) fn may_be(end: &End) -> bool {
-    let reserves = |comm: &str| RUNTIMES.iter().any(|one| one.reserves == Some(comm));
-    let may = |comm: &str| comm == "kube-proxy" || reserves(comm);
-    end.processes.first().is_some_and(|process| may(&process.comm))
+    end.processes.first().is_some_and(|process| is_reserver(&process.comm))
+}
+
+/// The same of a socket.
+pub(super) fn may_hold(facts: &Facts<'_>, socket: &Socket) -> bool {
+    let owners = facts.owners(&BTreeSet::from([socket.inode]));
+    let owner = owners.of(socket.inode).first();
+    let process = owner.and_then(|owner| facts.process(owner.pid));
+    process.is_some_and(|process| is_reserver(&process.comm))
+}
+
+fn is_reserver(comm: &str) -> bool {
+    comm == "kube-proxy" || RUNTIMES.iter().any(|one| one.reserves == Some(comm))
 }
 
 fn is(process: &Process, name: &str) -> bool {

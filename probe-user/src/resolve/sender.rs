@@ -64,7 +64,7 @@ pub fn answer_for(node: &dyn Node, query: &Query, name: &SenderName) -> Result<A
     let mut paths = ways(&entries);
     cluster::name(&facts, &mut paths);
     let known: HashSet<path::WayKey> = paths.iter().map(path::way_key).collect();
-    let joined = kube::join(&facts, query, &mut paths);
+    let joined = kube::join_ways(&facts, query, &mut paths);
     paths.retain(|path| known.contains(&path::way_key(path)));
     let mut reach = reach::of_sender(&facts, &entries, asked);
     let mut findings = health::check(&facts, &paths, &mut reach);

@@ -21,30 +21,33 @@ pub(super) const KUBE_PROXY: &str = "see whether kube-proxy runs here, and its l
 /// Compares what paths and API say of each Service.
 pub(super) fn add(cluster: &Cluster, query: &Query, paths: &[Path], joined: &mut Joined) {
     let findings = &mut joined.findings;
+    // Another cluster on this machine may have Services of the same names.
+    let of_nodes = paths.iter().filter(|path| cluster.site.passes(path));
+    let ours: &[Path] = &of_nodes.cloned().collect::<Vec<_>>();
     for name in &cluster.absent {
-        let of: Vec<&Path> = paths.iter().filter(|path| is_of(path, name)).collect();
-        if !of.is_empty() {
+        if ours.iter().any(|path| is_of(path, name)) {
             findings.push(absent(cluster, name));
         }
     }
+    let nothing = paths.is_empty();
     for service in &cluster.services {
-        if cluster.endpoints_of.contains(&service.name) && is_asked(service, query, paths) {
-            of_service(cluster, service, query, paths, findings);
+        if cluster.endpoints_of.contains(&service.name) && is_asked(service, query, ours, nothing) {
+            of_service(cluster, service, query, ours, findings);
         }
     }
-    joined.unserved.extend(paths.iter().filter_map(|path| unserved(cluster, path)));
+    joined.unserved.extend(ours.iter().filter_map(|path| unserved(cluster, path)));
 }
 
 /// Whether the question is about a Service: a path leads there, it has the port on every node,
 /// or it is all that could have it. That its own address has such a port is no news otherwise.
-fn is_asked(service: &KubeService, query: &Query, paths: &[Path]) -> bool {
+fn is_asked(service: &KubeService, query: &Query, paths: &[Path], nothing: bool) -> bool {
     let has = |at: At| {
         let mut all = exposed::of(service).into_iter();
         all.any(|one| one.at == at && query.ports.contains(one.port))
     };
     paths.iter().any(|path| is_of(path, &service.name))
         || has(At::Node) && is_everywhere(query)
-        || has(At::Address) && paths.is_empty()
+        || has(At::Address) && nothing
 }
 
 /// Rules lead to a Service that does not exist.

@@ -115,11 +115,19 @@ fn node_port(
         let node = cluster.site.node_in(*netns);
         let node_name = node.map_or_else(|| "this node".to_owned(), |n| format!("node {}", n.name));
         // Of rules that could not be read, or are left out of a recording, nothing is said.
-        let unread = facts.has_gap(hides_rules);
+        let is_cut = facts.budget.is_used_up(&facts.budget.of(*netns));
+        let unread = is_cut || facts.has_gap(hides_rules);
         if unread {
             joined.findings.push(Finding {
                 code: FindingCode::Kubernetes,
-                what: format!("{what}; whether rules of {node_name} take it could not be read"),
+                what: match is_cut {
+                    false => {
+                        format!("{what}; whether rules of {node_name} take it could not be read")
+                    }
+                    true => format!(
+                        "{what}; whether rules of {node_name} take it is not known: not all of them were followed"
+                    ),
+                },
                 cause: None,
                 fix: None,
                 evidence: evidence.clone(),

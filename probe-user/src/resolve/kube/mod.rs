@@ -83,6 +83,15 @@ impl Joined {
 /// Asks the APIs that concern the answer, names what is in `paths`, and adds paths that
 /// only an API knows of.
 pub(super) fn join(facts: &Facts<'_>, query: &Query, paths: &mut Vec<Path>) -> Joined {
+    join_whole(facts, query, paths, true)
+}
+
+/// The same of the ways of one sender: of what is not among them nothing is said.
+pub(super) fn join_ways(facts: &Facts<'_>, query: &Query, paths: &mut Vec<Path>) -> Joined {
+    join_whole(facts, query, paths, false)
+}
+
+fn join_whole(facts: &Facts<'_>, query: &Query, paths: &mut Vec<Path>, are_all: bool) -> Joined {
     let mut joined = Joined::default();
     let contexts = facts.world.kube_contexts();
     contexts::add(facts, &contexts.value, paths, &mut joined.findings);
@@ -98,7 +107,9 @@ pub(super) fn join(facts: &Facts<'_>, query: &Query, paths: &mut Vec<Path>) -> J
         }
         name_namespaces(facts, &cluster, paths);
         by_name::add(facts, &cluster, paths);
-        missing::add(facts, &cluster, query, paths, &mut joined);
+        if are_all {
+            missing::add(facts, &cluster, query, paths, &mut joined);
+        }
         compare::add(&cluster, query, paths, &mut joined);
         joined.clusters.push(cluster);
     }

@@ -119,6 +119,12 @@ impl Site {
         in_node || passes || last.is_some_and(|netns| self.joined.contains(&netns.id))
     }
 
+    /// Whether what a path says of rules is of a node of this cluster, as far as these are seen.
+    pub(super) fn passes(&self, path: &Path) -> bool {
+        let mut hops = path.hops.iter().filter_map(|hop| hop.netns.as_ref());
+        self.netns.is_empty() || hops.any(|netns| self.netns.contains(&netns.id))
+    }
+
     /// Whether a path belongs to this cluster: it goes through one of its nodes, or ends in
     /// a container of one.
     pub(super) fn has(&self, path: &Path) -> bool {
