@@ -11,6 +11,7 @@ mod destinations;
 mod dnat;
 mod docker;
 mod engines;
+mod external;
 mod from;
 mod in_the_way;
 mod ipvs;

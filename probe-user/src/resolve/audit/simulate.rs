@@ -1,14 +1,18 @@
 //! Connections of everybody to every port, judged as those of a question are.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use whereis_port_rules::Nic;
 
 use super::{alike, units};
-use crate::model::{Exposure, NetnsId, Opening, Path, Reach, Vantage};
+use crate::model::{Exposure, HopKind, ListRow, NetnsId, Opening, Path, Reach, Vantage};
 use crate::resolve::facts::Facts;
 use crate::resolve::path::{self, Sender};
 use crate::resolve::{health, reach};
+
+/// How many addresses of one port are tried that no interface has.
+const ADDRESSES: usize = 16;
 
 /// Tries all units; and how many of them were told by others that are alike.
 pub(super) fn all(
@@ -55,6 +59,28 @@ impl Senders {
         Self { own, all }
     }
 
+    /// Those who may connect to addresses that no interface has, and that rules or balancers
+    /// take: external ones of Services.
+    fn to_others(
+        &self,
+        facts: &Facts<'_>,
+        unit: &Exposure,
+        wanted: &[Vantage],
+    ) -> Vec<(Sender, IpAddr)> {
+        let is_taken = |row: &&ListRow| matches!(row.kind, HopKind::Dnat | HopKind::Service);
+        let addresses = unit.rows.iter().filter(is_taken).map(|row| row.address.to_canonical());
+        let is_own = |address: &IpAddr| self.all.iter().any(|(_, own)| own == address);
+        let others: BTreeSet<IpAddr> = addresses
+            .filter(|a| !a.is_unspecified() && !a.is_loopback() && !is_own(a))
+            .take(ADDRESSES)
+            .collect();
+        let of = |address: IpAddr| {
+            let all = path::to_one_address(facts, self.own, address).into_iter();
+            all.filter(|one| wanted.contains(&one.from)).map(move |one| (one, address))
+        };
+        others.into_iter().flat_map(of).collect()
+    }
+
     /// The device by which other machines get to an address.
     fn device(&self, address: IpAddr) -> Option<String> {
         let is_it = |(sender, to): &&(Sender, IpAddr)| {
@@ -71,7 +97,9 @@ fn one(facts: &Facts<'_>, senders: &Senders, unit: &Exposure, wanted: &[Vantage]
     let paths: Vec<Path> = unit.rows.iter().map(units::path).collect();
     let mut reach: Vec<Reach> = if unit.netns.id == senders.own {
         let port = (unit.proto, unit.port.0);
-        let entries = path::by_senders(facts, senders.own, port, senders.all.clone());
+        let mut all = senders.all.clone();
+        all.extend(senders.to_others(facts, unit, wanted));
+        let entries = path::by_senders(facts, senders.own, port, all);
         reach::of_own(facts, &paths, entries, (unit.port, unit.proto))
     } else {
         let of = |path: &Path| reach::of_other(facts, path, wanted);

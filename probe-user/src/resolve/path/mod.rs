@@ -55,7 +55,7 @@ pub(super) use judge::{Judgement, judge, list};
 pub(super) use send::{from_bound, from_elsewhere, from_process, loopback};
 pub(super) use senders::{
     Sender, behind_others, beside, bridge_behind, card_below, is_ipvlan, is_upper, leads_outside,
-    local_route, passing_through, to_every_address, usable_addresses,
+    local_route, passing_through, to_every_address, to_one_address, usable_addresses,
 };
 
 /// Where a connection is sent to.
