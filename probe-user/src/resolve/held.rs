@@ -9,6 +9,7 @@ use super::facts::{Facts, container_name};
 use super::forward;
 use super::owner;
 use super::places_asked;
+use super::reserved;
 use super::turn;
 use crate::model::{
     Advice, BindAsk, Command, Container, End, Ending, Evidence, EvidenceSource, FixKind, Held,
@@ -285,6 +286,8 @@ fn fix(
     let stop = || match end.processes.first().filter(|process| is_proxy(process, found)) {
         // What is in its unit, or started by it, is the engine: not all of that is to end.
         Some(proxy) => published(facts, found, end).or_else(|| Some(turn::kill(proxy))).map(free),
+        // An engine, and kube-proxy, have one for each port that they keep from others.
+        None if reserved::may_be(end) => None,
         None => turn::stop(end).map(free),
     };
     match role {
@@ -305,12 +308,12 @@ fn fix(
                 (stop, keep) => stop.or(keep),
             }
         }
-        HeldAs::Bound => published(facts, found, end).map(free).or_else(stop),
+        HeldAs::Bound | HeldAs::Listener => published(facts, found, end).map(free).or_else(stop),
         HeldAs::LikelyAccepted | HeldAs::Connection => stop().map(|stop| {
             let reuse = "bind with SO_REUSEADDR, which helps if its socket had that, too";
             stop.or(Advice::from(reuse))
         }),
-        HeldAs::Listener | HeldAs::Unaccepted => stop(),
+        HeldAs::Unaccepted => stop(),
     }
 }
 
