@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use crate::model::{
-    Advice, Cause, Command, Container, End, FixKind, NetnsId, ObjectName, Path, Port, Proto,
-    Published, Reach, Service, Socket, Vantage,
+    Advice, Cause, Command, Container, End, FixKind, Gap, GapKind, InTheWay, NetnsId, ObjectName,
+    Path, Port, Proto, Published, Reach, Service, Socket, Vantage,
 };
 use crate::resolve::beside;
 use crate::resolve::facts::{Facts, container_name};
@@ -22,6 +22,25 @@ pub(super) struct Shut {
     unpublished: Vec<Inside>,
     /// Names of those that no link leads to.
     unlinked: Vec<String>,
+}
+
+/// What could lead into one of these namespaces, and was not read: rules of the own one, and who
+/// is joined to them.
+fn unread(facts: &Facts<'_>, from: Vantage, inside: &[&Inside]) -> Option<InTheWay> {
+    let own = facts.host.own_netns;
+    if is_unread(&facts.world.rulesets(&[own]).gaps) {
+        return Some(InTheWay::UnreadRules(facts.netns_ref(own)));
+    }
+    if from == Vantage::Loopback {
+        return None;
+    }
+    let hidden = |netns: &NetnsId| is_unread(&facts.world.links(&[*netns]).gaps);
+    let netns = inside.iter().map(|one| one.socket.netns).find(hidden)?;
+    Some(InTheWay::UnreadDevices(facts.netns_ref(netns)))
+}
+
+fn is_unread(gaps: &[Gap]) -> bool {
+    gaps.iter().any(|gap| gap.source.kind != GapKind::Recording)
 }
 
 /// One of them.
@@ -117,14 +136,21 @@ impl Shut {
             let of = |all: &'_ [Inside]| -> Vec<usize> {
                 (0..all.len()).filter(|at| all[*at].from.contains(&from)).collect()
             };
-            let mut say = |cause: Cause, fix: Option<Advice>| {
-                reach.push(Reach { fix, ..super::entry(from, None, Some(false), cause) });
+            // Without all that could lead there anyhow it is not known.
+            let mut say = |cause: Cause, fix: Option<Advice>, inside: &[&Inside]| {
+                reach.push(match unread(facts, from, inside) {
+                    Some(what) => {
+                        let cause = Cause::NotEvaluated(Box::new(what));
+                        super::entry(from, None, None, cause)
+                    }
+                    None => Reach { fix, ..super::entry(from, None, Some(false), cause) },
+                });
             };
             let loopback: Vec<&Inside> =
                 of(&self.loopback).into_iter().map(|at| &self.loopback[at]).collect();
             if let Some(first) = loopback.first() {
                 let address = first.socket.effective_address();
-                say(Cause::BoundInside { address, names: names(&loopback) }, None);
+                say(Cause::BoundInside { address, names: names(&loopback) }, None, &loopback);
             }
             let unpublished: Vec<&Inside> =
                 of(&self.unpublished).into_iter().map(|at| &self.unpublished[at]).collect();
@@ -133,7 +159,7 @@ impl Shut {
                     names: names(&unpublished),
                     ports: each(unpublished.iter().map(|one| one.socket.port)),
                 };
-                say(cause, unpublished_fix(facts, &unpublished, from));
+                say(cause, unpublished_fix(facts, &unpublished, from), &unpublished);
             }
         }
         reach
