@@ -13,8 +13,9 @@ use super::facts::Facts;
 use super::path::{self, Entry, To};
 use super::ruled::Tried;
 use crate::model::{
-    Address, Advice, Cause, CauseCode, Command, FixKind, Hop, HopKind, LOOPBACK4, Link, LinkKind,
-    NetnsId, Path, Port, PortRange, Proto, Reach, Scope, Socket, SocketFilter, Vantage,
+    Address, Advice, Cause, CauseCode, Command, Condition, ConditionCode, FixKind, Hop, HopKind,
+    LOOPBACK4, Link, LinkKind, NetnsId, Path, Port, PortRange, Proto, Reach, Scope, Socket,
+    SocketFilter, Vantage,
 };
 use outcome::{Outcome, Taken};
 use shut::Shut;
@@ -288,7 +289,10 @@ fn here(
     let by_route = anyip::addresses(facts, &sockets);
     tries.add(proto, port.0, &by_route);
     tries.add(proto, port.0, &bound_apart(facts, &sockets));
+    let bound: Vec<IpAddr> = sockets.iter().map(|s| s.effective_address()).collect();
+    tries.add_by_route(proto, port.0, &bound);
     let mut outcomes = tries.outcomes(proto, port.0, everywhere && !firsts.is_empty());
+    say_route(facts, &mut outcomes);
     by_route.iter().for_each(|address| anyip::name(facts, *address, port, &mut outcomes));
     let takes = |outcome: &Outcome| outcome.taken != Taken::Not;
     if let Some(group) = of_group(facts, &sockets).filter(|_| !outcomes.iter().any(takes)) {
@@ -308,6 +312,21 @@ fn here(
         add_untried(facts, &sockets, firsts.iter().any(is_ruled), &mut reach);
     }
     reach
+}
+
+/// Says of other machines that connect to an address of a network that they are not on that they
+/// need a route.
+fn say_route(facts: &Facts<'_>, outcomes: &mut [Outcome]) {
+    let own = facts.host.own_netns;
+    let is_outside = |o: &&mut Outcome| o.reach.from == Vantage::Outside;
+    for outcome in outcomes.iter_mut().filter(is_outside) {
+        let Some(address) = outcome.reach.address.map(|address| address.ip()) else { continue };
+        if path::by_route(facts, own, address).is_some() {
+            let text = format!("it has a route to {address} over this node");
+            let route = Condition { code: ConditionCode::Route, text };
+            outcome.reach.conditions.insert(0, route);
+        }
+    }
 }
 
 /// The address of a group, or of all on a network, that all of these sockets are bound to.

@@ -18,8 +18,8 @@ use super::stage::Part::{BeforeIpvs, BehindIpvs};
 use super::stage::{self, Going};
 use super::{Arrival, StopKind, Walk, Way, ruleset};
 use crate::model::{
-    BaseChain, ChainKind, Condition, ConditionCode, Hook, InputFound, NetnsId, Proto, RouteFound,
-    RouteKind, Socket,
+    BaseChain, ChainKind, Condition, ConditionCode, Hook, InputFound, NeighbourState, NetnsId,
+    Proto, RouteFound, RouteKind, Socket,
 };
 use crate::resolve::route;
 
@@ -441,6 +441,20 @@ impl Walk<'_, '_> {
             }
             _ => false,
         };
+        // Somebody who did not answer just now forwards nothing.
+        let is_silent = |oif| {
+            self.neighbour_state((packet.netns, oif), hop) == Some(NeighbourState::Unanswered)
+        };
+        if hop != packet.destination
+            && !matches!(there, Neighbours::At(_))
+            && route.oif.is_some_and(is_silent)
+        {
+            let why = format!(
+                "whether the answer gets back is not known: nobody on {device} answered for {hop}, the gateway, when it was last looked for"
+            );
+            answered.lost.push(way.stop(StopKind::Unknown, why));
+            return;
+        }
         let is_known = matches!(here.source, Sender::Address(_));
         if at == 0 && is_known && (is_unknown || passed_on) {
             answered.lost.push(way.stop(StopKind::Unknown, elsewhere()));

@@ -116,7 +116,9 @@ pub(in crate::resolve) fn to_one_address(
     let links = facts.links_of(netns);
     let mut all = vec![Sender::process(Vantage::Node)];
     match addresses.iter().find(|a| a.address == address) {
-        Some(own) => all.extend(from_outside(facts, &links, own)),
+        Some(own) => {
+            all.extend(from_outside(facts, &links, own).or_else(|| by_route(facts, netns, address)))
+        }
         // A service's, for one, which others send to this node.
         None => all.extend(passing_through(facts, netns, address)),
     }
@@ -150,6 +152,24 @@ pub(in crate::resolve) fn way_in<'l>(
     let by_default = links.iter().find(|l| default.is_some_and(|r| r.ifindex == Some(l.index)));
     let others = || links.iter().filter(|l| l.up && leads_in(l));
     by_default.or_else(|| others().find(|l| leads_outside(l, links))).or_else(|| others().next())
+}
+
+/// From outside to an address of a network that other machines are not on, as that of a bridge of
+/// containers: whoever has a route over this node gets there, for a host takes what is for any of
+/// its addresses by every device.
+pub(in crate::resolve) fn by_route(
+    facts: &Facts<'_>,
+    netns: NetnsId,
+    address: IpAddr,
+) -> Option<Sender> {
+    let links = facts.links_of(netns);
+    let addresses = facts.addresses_of(netns);
+    let own = addresses.iter().find(|a| a.address == address)?;
+    let has = links.iter().find(|l| l.index == own.ifindex)?;
+    if !is_usable(own, &links) || !leads_in(has) || from_outside(facts, &links, own).is_some() {
+        return None;
+    }
+    passing_through(facts, netns, address)
 }
 
 /// From outside to an address that is not the namespace's own, by its default way in.

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use whereis_port_rules::Nic;
 
 use super::outcome::{self, Outcome};
-use crate::model::{NetnsId, Path, Proto, Reach};
+use crate::model::{NetnsId, Path, Proto, Reach, Vantage};
 use crate::resolve::facts::Facts;
 use crate::resolve::path::{self, Entry, To};
 use crate::resolve::ruled::Tried;
@@ -66,6 +66,25 @@ impl<'a, 'f> Tries<'a, 'f> {
             let to = To { proto, address: *address, port };
             let more = path::to_address(self.facts, self.facts.host.own_netns, to);
             *known = known.iter().cloned().chain(more).collect();
+        }
+    }
+
+    /// Tries addresses from other machines that have a route over this node, where nobody else
+    /// outside has one.
+    pub(super) fn add_by_route(&mut self, proto: Proto, port: u16, addresses: &[IpAddr]) {
+        let own = self.facts.host.own_netns;
+        for address in addresses {
+            let known = self.asked.entry((proto, port)).or_default();
+            let is_it = |entry: &Entry| {
+                entry.to.address == *address && entry.sender.from == Vantage::Outside
+            };
+            if known.iter().any(is_it) {
+                continue;
+            }
+            let Some(sender) = path::by_route(self.facts, own, *address) else { continue };
+            let to = To { proto, address: *address, port };
+            let more = path::attempt(self.facts, own, sender, to);
+            *known = known.iter().cloned().chain([more]).collect();
         }
     }
 
