@@ -35,7 +35,7 @@ pub(super) fn leave(
 }
 
 /// The macvlan or ipvlan above a device that has an address, in whichever namespace.
-fn above(walk: &Walk<'_, '_>, lower: &Link, address: IpAddr) -> Option<Link> {
+pub(super) fn above(walk: &Walk<'_, '_>, lower: &Link, address: IpAddr) -> Option<Link> {
     let facts = walk.facts;
     let all = facts.all_addresses();
     all.iter().filter(|a| a.address == address && a.netns != lower.netns).find_map(|a| {

@@ -290,6 +290,9 @@ impl Walk<'_, '_> {
             } else {
                 whole = false;
             }
+            // Who stands on that end is on the link as well.
+            let above = link.above(end).filter(|upper| upper.up);
+            ends.extend(above.map(|upper| (upper.netns, upper.index)));
         }
         Some(Ends { seen: ends.into(), whole })
     }
@@ -334,7 +337,7 @@ impl Walk<'_, '_> {
         let is_on_it = |one: &crate::model::Attached| one.ifindex == Some(link.index);
         !is_unread(&attached.gaps)
             && !attached.value.iter().any(is_on_it)
-            && !links.lower.contains(&(link.netns, link.index))
+            && !links.has_other_above(link)
     }
 }
 
@@ -343,18 +346,23 @@ pub(super) fn is_known(state: Option<NeighbourState>) -> bool {
     matches!(state, Some(NeighbourState::Answered | NeighbourState::Set))
 }
 
+fn is_macvlan(link: &Link) -> bool {
+    matches!(&link.kind, LinkKind::Other(kind) if kind == "macvlan")
+}
+
 /// Every link of every namespace.
 pub(in crate::resolve) struct Links {
     all: Rc<[Link]>,
     at: HashMap<Device, usize>,
     ports: HashMap<Device, Vec<usize>>,
-    /// Those on which another one stands.
-    lower: HashSet<Device>,
+    /// Those that stand on another one.
+    above: HashMap<Device, Vec<usize>>,
 }
 
 impl Links {
     fn new(all: Rc<[Link]>) -> Self {
-        let (mut at, mut lower) = (HashMap::new(), HashSet::new());
+        let mut at = HashMap::new();
+        let mut above: HashMap<Device, Vec<usize>> = HashMap::new();
         let mut ports: HashMap<Device, Vec<usize>> = HashMap::new();
         for (n, link) in all.iter().enumerate() {
             at.entry((link.netns, link.index)).or_insert(n);
@@ -362,14 +370,31 @@ impl Links {
                 ports.entry((link.netns, master)).or_default().push(n);
             }
             if let Some(peer) = link.peer.filter(|_| link.kind != LinkKind::Veth) {
-                lower.insert((link.peer_netns.unwrap_or(link.netns), peer));
+                let lower = (link.peer_netns.unwrap_or(link.netns), peer);
+                above.entry(lower).or_default().push(n);
             }
         }
-        Self { all, at, ports, lower }
+        Self { all, at, ports, above }
     }
 
     fn of(&self, device: Device) -> Option<&Link> {
         self.all.get(*self.at.get(&device)?)
+    }
+
+    /// What stands on a device.
+    fn all_above(&self, lower: &Link) -> impl Iterator<Item = &Link> {
+        let above = self.above.get(&(lower.netns, lower.index)).into_iter().flatten();
+        above.filter_map(|n| self.all.get(*n))
+    }
+
+    /// The macvlans on it, each with a hardware address of its own.
+    fn above(&self, lower: &Link) -> impl Iterator<Item = &Link> {
+        self.all_above(lower).filter(|link| is_macvlan(link))
+    }
+
+    /// Whether anything else stands on it.
+    fn has_other_above(&self, lower: &Link) -> bool {
+        self.all_above(lower).any(|link| !is_macvlan(link))
     }
 
     fn ports(&self, bridge: &Link) -> Vec<&Link> {

@@ -73,7 +73,15 @@ pub(in crate::resolve) fn from_elsewhere(
             return vec![stopped];
         }
     }
-    let packet = packet(netns, source, to, Some(iif), None);
+    let mut packet = packet(netns, source, to, Some(iif), None);
+    // What is for one that stands on the device never comes to its namespace.
+    let links = facts.links_of(netns);
+    let by = links.iter().find(|link| Some(link.index) == device);
+    if let Some(upper) = by.and_then(|by| cross::above(&walk, by, to.address)) {
+        packet.netns = upper.netns;
+        packet.iif = Some(walk.nic(upper.netns, upper.index));
+        return walk.external(way, packet);
+    }
     let mut ended = Vec::new();
     for way in walk.over_bridge(way, &packet, device, to.address, &mut ended) {
         ended.extend(walk.external(way, packet.clone()));

@@ -296,6 +296,7 @@ pub(super) fn recording() -> Recording {
                 route_localnet: vec!["zq7wan".to_owned()],
                 force_forward6: None,
                 ipsec_policies: None,
+                bridge_calls_ip6tables: None,
                 bridge_calls_iptables: None,
                 proxy_arp: Some(vec!["zq7wan".to_owned()]),
                 arp_ignore: Some(vec![DeviceMode { device: "zq7wan".to_owned(), mode: 8 }]),
