@@ -232,6 +232,7 @@ mod tests {
             drops: Vec::new(),
             held: Vec::new(),
             more_held: 0,
+            within: None,
             flows: None,
             gaps: Vec::new(),
         }

@@ -37,6 +37,8 @@ pub struct Answer {
     pub held: Vec<Held>,
     /// How many kinds of holders more there are than those.
     pub more_held: usize,
+    /// The only namespace that was asked for.
+    pub within: Option<NetnsRef>,
     /// The connections that conntrack knows; `None` when they were not read.
     pub flows: Option<Flows>,
     /// What could not be read, and what that could hide.

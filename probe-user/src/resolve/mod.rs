@@ -118,7 +118,8 @@ pub fn answer_in(node: &dyn Node, query: &Query, netns: &str) -> Result<Answer, 
     let here = |path: &Path| {
         path.hops.first().and_then(|hop| hop.netns.as_ref()).is_some_and(|place| place.id == netns)
     };
-    Ok(answer_within(&facts.again(), query, &here))
+    let place = facts.netns_ref(netns);
+    Ok(Answer { within: Some(place), ..answer_within(&facts.again(), query, &here) })
 }
 
 /// The same, of those paths only that are wanted.
@@ -209,6 +210,7 @@ fn answer_from(facts: &Facts<'_>, query: &Query, wanted: &dyn Fn(&Path) -> bool)
         drops,
         held,
         more_held,
+        within: None,
         flows: None,
         gaps,
         findings,

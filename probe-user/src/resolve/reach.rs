@@ -66,6 +66,14 @@ pub(super) fn of(
     if let Some(asked) = asked {
         only_asked(facts, asked, &mut reach);
     }
+    // There has to be somewhere else to connect to.
+    let is_near = |r: &Reach| matches!(r.from, Vantage::Loopback | Vantage::Node);
+    if !reach.iter().any(|r| is_near(r) && r.reachable == Some(true)) {
+        let leads_nowhere = |fix: &Advice| fix.kind() == FixKind::ConnectElsewhere;
+        for one in reach.iter_mut().filter(|r| is_near(r)) {
+            one.fix.take_if(|fix| leads_nowhere(fix));
+        }
+    }
     reach.sort_by_key(|r: &Reach| (r.from, r.reachable != Some(true)));
     tries.mark(paths);
     // What takes connections comes before what only holds the port.

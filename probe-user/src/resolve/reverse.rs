@@ -82,6 +82,7 @@ pub fn reverse(node: &dyn Node, subject: &Subject) -> Vec<Answer> {
             drops: Vec::new(),
             held: Vec::new(),
             more_held: 0,
+            within: None,
             reach: Vec::new(),
             findings: known.findings.clone(),
             flows: None,

@@ -90,6 +90,7 @@ pub fn answer_for(node: &dyn Node, query: &Query, name: &SenderName) -> Result<A
         reach,
         held: Vec::new(),
         more_held: 0,
+        within: None,
         flows: None,
         gaps,
         findings,

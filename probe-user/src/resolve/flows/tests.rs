@@ -198,6 +198,7 @@ fn only_the_protocol_that_all_paths_have_is_looked_for() {
         drops: Vec::new(),
         held: Vec::new(),
         more_held: 0,
+        within: None,
         reach: Vec::new(),
         flows: None,
         gaps: Vec::new(),

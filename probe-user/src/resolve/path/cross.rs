@@ -126,9 +126,9 @@ fn leave_admitted(
     }
     // Where not all of a link is seen, whoever there has the address. Programs, as Cilium's, and
     // devices of other kinds deliver elsewhere, too: there it is whoever near by has it.
+    let by_program =
+        route.oif.is_some_and(|oif| walk.has_program((from, oif))) || walk.cilium(from).is_some();
     if places.is_empty() && (!leads_outside || is_bridge) {
-        let by_program = route.oif.is_some_and(|oif| walk.has_program((from, oif)))
-            || walk.cilium(from).is_some();
         let seen = route.oif.and_then(|oif| walk.seen_on_link((from, oif), next));
         places = match seen.filter(|_| !by_program) {
             Some(ends) => ends.into_iter().map(|(id, index)| (id, next, Some(index))).collect(),
@@ -148,7 +148,7 @@ fn leave_admitted(
                 }
                 places = vec![(end, next, Some(index))];
             }
-            _ if !leads_outside => places = having(destination).collect(),
+            _ if by_program && !leads_outside => places = having(destination).collect(),
             _ => {}
         }
     }

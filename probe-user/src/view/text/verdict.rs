@@ -16,7 +16,7 @@ pub(super) fn write(page: &mut Page<'_>, answer: &Answer, host: &Host, sources: 
         let statement = not_found(
             &what,
             (&answer.query.scope, answer.query.zone.as_deref()),
-            namespaces(sources),
+            namespaces(answer, sources),
         );
         (format!("{statement}, {}", surely(answer, host)), not_found_next(answer))
     } else {
@@ -63,16 +63,7 @@ fn subject(answer: &Answer) -> String {
     }
 }
 
-fn not_found(
-    what: &str,
-    (scope, zone): (&Scope, Option<&str>),
-    namespaces: Option<usize>,
-) -> String {
-    let namespaces = match namespaces {
-        Some(1) => "the one network namespace of this node".to_owned(),
-        Some(n) => format!("any of the {n} network namespaces of this node"),
-        None => "any network namespace of this node".to_owned(),
-    };
+fn not_found(what: &str, (scope, zone): (&Scope, Option<&str>), namespaces: String) -> String {
     match scope {
         Scope::Everywhere => {
             format!("nothing listens on {what} in {namespaces}")
@@ -152,7 +143,14 @@ fn unknown_next(answer: &Answer, host: &Host) -> String {
     }
 }
 
-/// How many namespaces were read, by the report of the source that found them.
-fn namespaces(sources: &[SourceReport]) -> Option<usize> {
-    sources.iter().find_map(|source| source.namespaces)
+/// Where was looked: how many namespaces were read, by the report of the source that found them.
+fn namespaces(answer: &Answer, sources: &[SourceReport]) -> String {
+    if let Some(netns) = &answer.within {
+        return format!("netns {netns}, the only one that was asked for");
+    }
+    match sources.iter().find_map(|source| source.namespaces) {
+        Some(1) => "the one network namespace of this node".to_owned(),
+        Some(n) => format!("any of the {n} network namespaces of this node"),
+        None => "any network namespace of this node".to_owned(),
+    }
 }
