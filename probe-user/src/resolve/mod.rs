@@ -153,7 +153,11 @@ fn answer_from(facts: &Facts<'_>, query: &Query, wanted: &dyn Fn(&Path) -> bool)
     let begins_here = |path: &Path| {
         path.hops.first().and_then(|hop| hop.netns.as_ref()).is_none_or(|place| place.id == own)
     };
-    if !paths.iter().any(begins_here) {
+    if paths.iter().any(begins_here) {
+        let external = ruled::external(facts, query);
+        paths.extend(ruled::paths(facts, &external));
+        tried.extend(external);
+    } else {
         let places = if paths.is_empty() { facts.all_netns() } else { vec![own] };
         let services = ruled::services(facts, query, &places);
         paths.splice(..0, ruled::paths(facts, &services));

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use whereis_port_rules::ports;
+use whereis_port_rules::{dialect, ports};
 
 use super::facts::Facts;
 use super::from_node::{self, FromNode};
@@ -244,6 +244,30 @@ fn balanced_at(facts: &Facts<'_>, netns: NetnsId, proto: Proto, port: u16) -> Ve
 
 /// How many addresses of services are followed.
 const SERVICES: usize = 8;
+
+/// Connections to addresses that no interface of the own namespace has, and that its rules take
+/// from everybody: external ones of Services, beside what a node's own addresses have.
+pub(super) fn external(facts: &Facts<'_>, query: &Query) -> Vec<Tried> {
+    if query.scope != Scope::Everywhere || query.ports.first != query.ports.last {
+        return Vec::new();
+    }
+    let (netns, port) = (facts.host.own_netns, query.ports.first.0);
+    let Some(ruleset) = path::ruleset(facts, netns) else { return Vec::new() };
+    let here = from_node::here(facts, netns);
+    let protos = Proto::ALL.into_iter().filter(|p| query.proto.is_none_or(|asked| asked == *p));
+    let mut tried = Vec::new();
+    for proto in protos {
+        let found = ports::services_of(&FromNode::new(facts, netns), &ruleset, &here, proto, port);
+        let is_told = |taken: &&ports::Taken| taken.meaning.what != Some(dialect::CLUSTER_IP);
+        let all: BTreeSet<IpAddr> =
+            found.ports.iter().filter(is_told).filter_map(|taken| taken.address).collect();
+        for address in all.into_iter().take(SERVICES) {
+            let entries = path::to_address(facts, netns, To { proto, address, port });
+            tried.push(Tried { netns, entries });
+        }
+    }
+    tried
+}
 
 /// Connections to services that have the port at an address of their own, by the rules and
 /// balancers of these namespaces: tried only when nothing of a node's own takes it.

@@ -152,8 +152,19 @@ pub fn addresses(
     proto: Proto,
     port: u16,
 ) -> Vec<IpAddr> {
-    let found = at_others(source, ruleset, here, &[proto], (port, port));
+    let found = services_of(source, ruleset, here, proto, port);
     found.ports.into_iter().filter_map(|taken| taken.address).take(ADDRESSES).collect()
+}
+
+/// What [`services`] tells, of one port alone.
+pub fn services_of(
+    source: &dyn Source,
+    ruleset: &Ruleset,
+    here: &Here,
+    proto: Proto,
+    port: u16,
+) -> Found {
+    at_others(source, ruleset, here, &[proto], (port, port))
 }
 
 /// Every port of addresses that are not the namespace's which rules translate: those of
