@@ -319,7 +319,9 @@ fn ports_that_are_alike_are_told_as_each_of_them_is() -> Test {
 fn a_profile_says_what_is_missing_shut_or_held_by_another() -> Test {
     lab::root_or_skip!();
     let mut node = Node::new()?;
-    node.serve_here("tcp 0.0.0.0:22 tcp 0.0.0.0:6443 tcp 127.0.0.1:2379 udp 0.0.0.0:8472")?;
+    node.serve_here(
+        "tcp 0.0.0.0:22 tcp 0.0.0.0:6443 tcp 0.0.0.0:10256 tcp 127.0.0.1:2379 udp 0.0.0.0:8472",
+    )?;
     node.iptables(FIREWALL)?;
     node.iptables("-A INPUT -p tcp --dport 2379 -j ACCEPT")?;
     let line = |ports: &str, owner: &str, required: bool| {
@@ -337,6 +339,7 @@ fn a_profile_says_what_is_missing_shut_or_held_by_another() -> Test {
             line("9345/tcp", us, true),
             line("8472/udp", "kernel:cilium_vxlan", true),
             line("10250/tcp", us, false),
+            line("10256/tcp", us, false) + "only = \"with balancers\"\nmay-be-shut = true\n",
         ])
         .collect::<String>();
     let file = node.lab.dir().join("mine.toml");
@@ -353,6 +356,13 @@ fn a_profile_says_what_is_missing_shut_or_held_by_another() -> Test {
     ensure!(state(2379)? == "unreachable" && state(8472)? == "held_by_other", "{checks:?}");
     ensure!(matches!(state(9345)?, "missing" | "unknown"), "{checks:?}");
     ensure!(matches!(state(10250)?, "unused" | "unknown"), "{checks:?}");
+    // Who needs that does not show here: it is said, and no finding.
+    ensure!(state(10256)? == "closed", "{checks:?}");
+    let findings = run.json["audit_findings"].as_array().context("no findings")?;
+    let shut = findings.iter().filter(|one| one["code"] == "required_unreachable");
+    let mut shut: Vec<u64> = shut.filter_map(|one| one["ports"][0]["first"].as_u64()).collect();
+    shut.sort_unstable();
+    ensure!(shut == [2379, 6443], "{shut:?}");
     let why = |port: u64| {
         let one = checks.iter().find(|one| one["first"] == port);
         one.and_then(|one| one["why"].as_str()).unwrap_or_default()

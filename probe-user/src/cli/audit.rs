@@ -45,7 +45,7 @@ pub struct AuditArgs {
     /// What may be open; everything else that is open is a finding
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
-    /// Check the ports that this node has to offer: k3s-server, k3s-agent, rke2,
+    /// Check the ports that this node has to offer: k3s-server, k3s-agent, rke2, rke2-agent,
     /// kubeadm-control-plane, kubeadm-worker, cilium, flannel-vxlan, flannel-wireguard, calico,
     /// docker-swarm, or a file of profiles; without a name those of the components that run here
     #[arg(

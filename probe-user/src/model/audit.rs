@@ -441,6 +441,8 @@ pub struct ProfileCheck {
     pub from: Option<Vantage>,
     /// Whether it has to be there.
     pub required: bool,
+    /// Where it is asked for, behind the word "only"; `None` for everywhere.
+    pub only: Option<String>,
     /// How it is.
     pub state: CheckState,
     /// The same in words. Untrusted where it quotes.
@@ -462,6 +464,8 @@ pub enum CheckState {
     HeldByOther,
     /// It can't be reached.
     Unreachable,
+    /// It can't be reached, and only clusters that the node does not show to be one need that.
+    Closed,
     /// It is not known.
     Unknown,
 }
@@ -475,6 +479,7 @@ impl CheckState {
             Self::Missing => "missing",
             Self::HeldByOther => "held_by_other",
             Self::Unreachable => "unreachable",
+            Self::Closed => "closed",
             Self::Unknown => "unknown",
         }
     }

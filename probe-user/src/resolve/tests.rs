@@ -35,6 +35,7 @@ mod namespaces;
 mod neighbours;
 mod observed;
 mod paths;
+mod profiles;
 mod way_back;
 
 const HOST: NetnsId = NetnsId::Inode(100);

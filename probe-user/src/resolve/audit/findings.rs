@@ -319,7 +319,9 @@ fn profiles(facts: &Facts<'_>, audit: &Audit, found: &mut Found) {
                 CheckState::HeldByOther if !check.required => continue,
                 CheckState::HeldByOther => AuditCode::RequiredHeldByOther,
                 CheckState::Unreachable => AuditCode::RequiredUnreachable,
-                CheckState::Met | CheckState::Unused | CheckState::Unknown => continue,
+                CheckState::Met | CheckState::Unused | CheckState::Closed | CheckState::Unknown => {
+                    continue;
+                }
             };
             let what = format!("{} for {}: {}", check.role, profile.name, check.why);
             found.add(AuditFinding {

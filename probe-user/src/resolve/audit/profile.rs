@@ -1,6 +1,6 @@
 //! Whether a node offers what profiles ask for.
 
-use super::profiles::{Asked, Profile, Profiles, Which};
+use super::profiles::{Asked, Profiles, Shown, Which};
 use crate::model::{
     CheckState, Ending, Exposure, Impact, NetnsId, Opening, Port, PortRange, ProfileCheck,
     ProfileReport, Proto, Vantage,
@@ -21,8 +21,8 @@ pub(super) fn check(
     let here: Vec<&Exposure> = exposures.iter().filter(|one| one.netns.id == own).collect();
     let mut reports = Vec::new();
     for profile in &profiles.all {
-        let found_by = shown(profile, &here);
-        let is_not = here.iter().any(|one| profile.not_with.iter().any(|shown| shown.fits(one)));
+        let found_by = shown(&profile.found_by, &here);
+        let is_not = shown(&profile.not_with, &here).is_some();
         if profiles.by_themselves && (found_by.is_none() || is_not) {
             continue;
         }
@@ -37,9 +37,9 @@ pub(super) fn check(
     reports
 }
 
-/// What shows that a profile is one for this node.
-fn shown(profile: &Profile, here: &[&Exposure]) -> Option<String> {
-    let one = here.iter().find(|one| profile.found_by.iter().any(|shown| shown.fits(one)))?;
+/// The first that one of these owners has here, in words.
+fn shown(by: &[Shown], here: &[&Exposure]) -> Option<String> {
+    let one = here.iter().find(|one| by.iter().any(|shown| shown.fits(one)))?;
     let names = one.owners();
     let name = names.iter().find(|name| {
         matches!(name.kind, crate::model::OwnerKind::Component | crate::model::OwnerKind::Kernel)
@@ -76,13 +76,29 @@ impl Site<'_, '_> {
             role: asked.role.clone(),
             from: asked.from,
             required: asked.required,
+            only: asked.only.clone(),
             state,
             why,
             source: asked.source.clone(),
         }
     }
 
+    /// How it is, and whether that is as it should be on this node.
     fn state(&self, asked: &Asked, port: Port, proto: Proto) -> (CheckState, String) {
+        let (state, why) = self.found(asked, port, proto);
+        match state {
+            CheckState::Missing | CheckState::HeldByOther => {
+                match shown(&asked.unless, self.here) {
+                    Some(by) => (CheckState::Unused, format!("not asked for beside {by}: {why}")),
+                    None => (state, why),
+                }
+            }
+            CheckState::Unreachable if asked.may_be_shut => (CheckState::Closed, why),
+            _ => (state, why),
+        }
+    }
+
+    fn found(&self, asked: &Asked, port: Port, proto: Proto) -> (CheckState, String) {
         let found = self.here.iter().find(|one| (one.port, one.proto) == (port, proto));
         let Some(one) = found else { return self.absent(asked) };
         let owners = one.owners();
@@ -156,6 +172,7 @@ impl Site<'_, '_> {
             role: asked.role.clone(),
             from: asked.from,
             required: asked.required,
+            only: asked.only.clone(),
             state,
             why: format!("{why} ({whose})"),
             source: asked.source.clone(),

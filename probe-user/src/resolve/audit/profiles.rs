@@ -46,6 +46,12 @@ pub(super) struct Asked {
     pub(super) from: Option<Vantage>,
     pub(super) owner: Vec<Owner>,
     pub(super) required: bool,
+    /// Where it is asked for at all; everywhere where that is not said.
+    pub(super) only: Option<String>,
+    /// Whether the node does not show if that is so, though something has the port.
+    pub(super) may_be_shut: bool,
+    /// What shows that it is not asked for here.
+    pub(super) unless: Vec<Shown>,
     pub(super) role: String,
     pub(super) source: String,
 }
@@ -60,7 +66,8 @@ pub(super) enum Which {
 }
 
 const OF_PROFILE: [&str; 5] = ["name", "title", "found-by", "not-with", "port"];
-const OF_PORT: [&str; 6] = ["ports", "from", "owner", "required", "role", "source"];
+const OF_PORT: [&str; 9] =
+    ["ports", "from", "owner", "required", "only", "may-be-shut", "unless", "role", "source"];
 /// How wide a range may be: each port of it is looked at.
 const WIDEST: u16 = 64;
 
@@ -169,6 +176,7 @@ fn asked<'v, 'i: 'v>(
 ) -> Option<Asked> {
     let mut ports: Option<Which> = None;
     let (mut from, mut owner, mut required) = (None, Vec::new(), true);
+    let (mut only, mut may_be_shut, mut unless) = (None, false, Vec::new());
     let (mut role, mut source) = (None, None);
     for (at, key, value) in keys {
         match key {
@@ -176,6 +184,9 @@ fn asked<'v, 'i: 'v>(
             "from" => from = reader.each(key, value, policy::vantage).first().copied(),
             "owner" => owner = reader.each(key, value, policy::owner),
             "required" => required = reader.truth(key, value),
+            "only" => only = reader.text(key, value),
+            "may-be-shut" => may_be_shut = reader.truth(key, value),
+            "unless" => unless = reader.each(key, value, shown),
             "role" => role = reader.text(key, value),
             "source" => source = reader.text(key, value),
             _ => reader.unknown(at, key, "[[profile.port]]", &OF_PORT),
@@ -187,7 +198,10 @@ fn asked<'v, 'i: 'v>(
     };
     let role = role.unwrap_or_else(|| "a port of the profile".to_owned());
     let source = source.unwrap_or_else(|| "the file of the profile".to_owned());
-    Some(Asked { ports, from, owner, required, role, source })
+    if may_be_shut && only.is_none() {
+        reader.wrong(at, "may-be-shut needs only: where is it asked for?");
+    }
+    Some(Asked { ports, from, owner, required, only, may_be_shut, unless, role, source })
 }
 
 fn which(text: &str) -> Result<Which, String> {
@@ -228,6 +242,7 @@ mod tests {
                 "k3s-server",
                 "k3s-agent",
                 "rke2",
+                "rke2-agent",
                 "kubeadm-control-plane",
                 "kubeadm-worker",
                 "cilium",
@@ -243,6 +258,9 @@ mod tests {
                 assert!(port.source.starts_with("https://"), "{port:?}");
                 // What has to be there has somebody who has to have it.
                 assert!(!port.required || !port.owner.is_empty(), "{port:?}");
+                // What others need in some clusters only says in which.
+                assert!(!port.may_be_shut || port.only.is_some(), "{port:?}");
+                assert!(!port.may_be_shut || port.from.is_some(), "{port:?}");
             }
         }
     }
@@ -267,9 +285,12 @@ mod tests {
             [
                 "3:1: a port of a profile needs ports: ports = \"6443/tcp\"",
                 "4:9: \"80\" needs its protocol: 80/tcp or 80/udp",
-                "5:1: no key \"form\" in [[profile.port]]: there is ports, from, owner, required, role, source",
+                "5:1: no key \"form\" in [[profile.port]]: there is ports, from, owner, required, only, may-be-shut, unless, role, source",
             ]
         );
+        let text =
+            "[[profile]]\nname = \"a\"\n[[profile.port]]\nports = \"80/tcp\"\nmay-be-shut = true\n";
+        assert_eq!(wrong(text), ["3:1: may-be-shut needs only: where is it asked for?"]);
         assert!(Profiles::named("k8s").unwrap_err().contains("kubeadm-worker"));
     }
 }

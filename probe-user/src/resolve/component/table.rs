@@ -332,7 +332,8 @@ fn udp(program: &str, port: u16) -> Option<Role> {
 fn k3s(program: &str, arguments: &Arguments<'_>, port: u16) -> Option<Role> {
     let agent = program == "k3s-agent" || arguments.command() == Some("agent");
     let name = match (program, agent) {
-        ("rke2", _) => "rke2",
+        ("rke2", true) => "rke2 agent",
+        ("rke2", false) => "rke2",
         (_, true) => "k3s agent",
         (_, false) => "k3s server",
     };
@@ -341,7 +342,11 @@ fn k3s(program: &str, arguments: &Arguments<'_>, port: u16) -> Option<Role> {
         10249 => "metrics of kube-proxy",
         10250 => "kubelet API: logs, exec, metrics",
         10256 => "health of kube-proxy, for load balancers",
-        6443 | 6444 if agent => "load balancer of this node's clients to the servers",
+        // The API of RKE2 is a process of its own.
+        6443 | 6444 if agent || program == "rke2" => {
+            "load balancer of this node's clients to the servers"
+        }
+        5001 => "peers of the embedded registry",
         9345 => "joins of nodes",
         _ if agent => return None,
         6443 => API_AND_JOINS,

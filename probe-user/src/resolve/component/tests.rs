@@ -101,6 +101,14 @@ const ROLES: &[(&str, &str, u16, &str)] = &[
     ("k3s-server server", "127.0.0.1", 10257, "metrics and health of the controller manager"),
     ("k3s-agent agent", "127.0.0.1", 6444, "load balancer of this node's clients to the servers"),
     ("k3s-agent agent", "127.0.0.1", 2379, "-"),
+    ("k3s-agent agent", "::", 5001, "peers of the embedded registry"),
+    ("/usr/local/bin/rke2 server", "::", 9345, "joins of nodes"),
+    (
+        "/usr/local/bin/rke2 agent",
+        "127.0.0.1",
+        6443,
+        "load balancer of this node's clients to the servers",
+    ),
     (
         "cilium-agent --config-dir=/tmp/cilium/config-map",
         "::",

@@ -122,10 +122,15 @@ fn profile(page: &mut Page<'_>, report: &ProfileReport) {
             CheckState::Missing => ("missing", Ink::Warn),
             CheckState::HeldByOther => ("other", Ink::Warn),
             CheckState::Unreachable => ("shut", Ink::Warn),
+            CheckState::Closed => ("closed", Ink::Dim),
             CheckState::Unknown => ("unknown", Ink::Warn),
         };
-        let optional = if check.required { "" } else { ", optional" };
-        let text = format!("{} ({}{optional}): {}", ports, check.role, check.why);
+        let asked = match &check.only {
+            Some(only) => format!(", only {only}"),
+            None if check.required => String::new(),
+            None => ", optional".to_owned(),
+        };
+        let text = format!("{} ({}{asked}): {}", ports, check.role, check.why);
         page.entry(INDENT, (word, 9, ink), &style.text(&text));
     }
     let mut sources: Vec<&str> = report.checks.iter().map(|check| &*check.source).collect();

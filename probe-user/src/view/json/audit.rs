@@ -161,6 +161,8 @@ pub struct ProfileCheck<'a> {
     pub from: Option<Vantage>,
     /// Whether it has to be there.
     pub required: bool,
+    /// Where it is asked for at all, as words behind "only"; null for everywhere.
+    pub only: Option<&'a str>,
     /// How it is.
     pub state: CheckState,
     /// The same in words.
@@ -267,6 +269,7 @@ fn profile(report: &model::ProfileReport) -> Profile<'_> {
                 role: &one.role,
                 from: one.from.map(Into::into),
                 required: one.required,
+                only: one.only.as_deref(),
                 state: one.state.into(),
                 why: &one.why,
                 source: &one.source,

@@ -839,6 +839,8 @@ words! {
         HeldByOther,
         /// It can't be reached.
         Unreachable,
+        /// It can't be reached, and only clusters that the node does not show to be one need that.
+        Closed,
         /// It is not known.
         Unknown,
     }
