@@ -451,6 +451,16 @@ pub struct ProfileCheck {
     pub source: String,
 }
 
+impl ProfileCheck {
+    /// What for, and where: `kubelet API, only with the metrics server`.
+    pub fn asked(&self) -> String {
+        match &self.only {
+            Some(only) => format!("{}, only {only}", self.role),
+            None => self.role.clone(),
+        }
+    }
+}
+
 /// How it is with a port that a profile asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CheckState {

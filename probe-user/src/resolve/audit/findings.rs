@@ -323,7 +323,7 @@ fn profiles(facts: &Facts<'_>, audit: &Audit, found: &mut Found) {
                     continue;
                 }
             };
-            let what = format!("{} for {}: {}", check.role, profile.name, check.why);
+            let what = format!("{} for {}: {}", check.asked(), profile.name, check.why);
             found.add(AuditFinding {
                 code,
                 places: vec![AuditPlace {

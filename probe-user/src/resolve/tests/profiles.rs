@@ -136,6 +136,8 @@ fn the_embedded_registry_is_asked_of_where_it_is() {
         .profiles(Profiles::named("k3s-agent").unwrap());
     assert_eq!((state(&audit, 6443), state(&audit, 5001)), ("met", "unreachable"));
     assert_eq!(faults(&audit), [(AuditCode::RequiredUnreachable, 5001)]);
+    let told = audit.findings.iter().any(|one| one.what.contains("only with embedded-registry"));
+    assert!(told, "{:?}", audit.findings);
 }
 
 #[test]

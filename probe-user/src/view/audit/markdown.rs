@@ -42,7 +42,7 @@ pub fn markdown(audit: &Audit, host: &Host) -> String {
                 out,
                 "| {ports}/{} | {} | {} | {} | {} |",
                 check.proto,
-                escaped(&check.role),
+                escaped(&check.asked()),
                 check.state.as_str(),
                 escaped(&check.why),
                 escaped(&check.source),

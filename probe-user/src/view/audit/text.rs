@@ -125,18 +125,17 @@ fn profile(page: &mut Page<'_>, report: &ProfileReport) {
             CheckState::Closed => ("closed", Ink::Dim),
             CheckState::Unknown => ("unknown", Ink::Warn),
         };
-        let asked = match &check.only {
-            Some(only) => format!(", only {only}"),
-            None if check.required => String::new(),
-            None => ", optional".to_owned(),
-        };
-        let text = format!("{} ({}{asked}): {}", ports, check.role, check.why);
+        let is_optional = !check.required && check.only.is_none();
+        let optional = if is_optional { ", optional" } else { "" };
+        let text = format!("{} ({}{optional}): {}", ports, check.asked(), check.why);
         page.entry(INDENT, (word, 9, ink), &style.text(&text));
     }
-    let mut sources: Vec<&str> = report.checks.iter().map(|check| &*check.source).collect();
-    sources.dedup();
-    for source in sources {
-        page.entry(INDENT, ("see", 9, Ink::Label), &style.text(source));
+    let mut told: Vec<&str> = Vec::new();
+    for source in report.checks.iter().map(|check| &*check.source) {
+        if !told.contains(&source) {
+            told.push(source);
+            page.entry(INDENT, ("see", 9, Ink::Label), &style.text(source));
+        }
     }
 }
 
