@@ -324,6 +324,14 @@ impl Answer {
         Ok(paths[0])
     }
 
+    /// The one that begins at a listener.
+    fn listener(&self) -> Result<View<'_>> {
+        let is_it = |path: &View<'_>| path.0["hops"][0]["kind"] == "listener";
+        let found: Vec<View<'_>> = self.paths().into_iter().filter(is_it).collect();
+        ensure!(found.len() == 1, "{} listeners", found.len());
+        Ok(found[0])
+    }
+
     /// From where, with which address, whether; without those that need a route over the node.
     fn reach(&self, from: &str) -> Vec<(Option<&str>, Option<bool>)> {
         let routed = |entry: &&Value| items(&entry["conditions"]).any(|c| c["code"] == "route");

@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::facts::Facts;
 use super::path::{self, Entry, To};
-use super::ruled::Tried;
+use super::ruled::{self, Tried};
 use crate::model::{
     Address, Advice, Cause, CauseCode, Command, Condition, ConditionCode, FixKind, Hop, HopKind,
     LOOPBACK4, Link, LinkKind, NetnsId, Path, Port, PortRange, Proto, Reach, Scope, Socket,
@@ -300,7 +300,7 @@ fn here(
     let bound: Vec<IpAddr> = sockets.iter().map(|s| s.effective_address()).collect();
     tries.add_by_route(proto, port.0, &bound);
     let mut outcomes = tries.outcomes(proto, port.0, everywhere && !firsts.is_empty());
-    say_route(facts, &mut outcomes);
+    say_route(facts, (proto, port.0), &mut outcomes);
     by_route.iter().for_each(|address| anyip::name(facts, *address, port, &mut outcomes));
     let takes = |outcome: &Outcome| outcome.taken != Taken::Not;
     if let Some(group) = of_group(facts, &sockets).filter(|_| !outcomes.iter().any(takes)) {
@@ -322,14 +322,21 @@ fn here(
     reach
 }
 
-/// Says of other machines that connect to an address of a network that they are not on that they
-/// need a route.
-fn say_route(facts: &Facts<'_>, outcomes: &mut [Outcome]) {
+/// Says of other machines that connect to an address of a network that they are not on, or to a
+/// cluster IP, that they need a route.
+fn say_route(facts: &Facts<'_>, port: (Proto, u16), outcomes: &mut [Outcome]) {
     let own = facts.host.own_netns;
+    let mut cluster_ips = None;
     let is_outside = |o: &&mut Outcome| o.reach.from == Vantage::Outside;
     for outcome in outcomes.iter_mut().filter(is_outside) {
         let Some(address) = outcome.reach.address.map(|address| address.ip()) else { continue };
-        if path::by_route(facts, own, address).is_some() {
+        let is_routed = match is_address_of(facts, own, address) {
+            true => path::by_route(facts, own, address).is_some(),
+            false => cluster_ips
+                .get_or_insert_with(|| ruled::cluster_ips(facts, own, port))
+                .contains(&address),
+        };
+        if is_routed {
             let text = format!("it has a route to {address} over this node");
             let route = Condition { code: ConditionCode::Route, text };
             outcome.reach.conditions.insert(0, route);

@@ -11,8 +11,8 @@ use super::facts::Facts;
 use super::from_node::{self, FromNode};
 use super::path::{self, Entry, To};
 use crate::model::{
-    Balancer, Ending, Frontend, Gap, GapKind, GapSource, Impact, NetnsId, Path, Port, Proto, Query,
-    Scope, Socket,
+    Balancer, Ending, Frontend, FrontendKind, Gap, GapKind, GapSource, Impact, NetnsId, Path, Port,
+    Proto, Query, Scope, Socket,
 };
 
 /// How many ports of a range are tried one by one; of a wider range only those that
@@ -244,6 +244,25 @@ fn balanced_at(facts: &Facts<'_>, netns: NetnsId, proto: Proto, port: u16) -> Ve
 
 /// How many addresses of services are followed.
 const SERVICES: usize = 8;
+
+/// The cluster IPs at which a namespace's rules and balancers have a port.
+pub(super) fn cluster_ips(
+    facts: &Facts<'_>,
+    netns: NetnsId,
+    (proto, port): (Proto, u16),
+) -> BTreeSet<IpAddr> {
+    let frontends = facts.take(facts.world.frontends(&[netns]));
+    let is_it = |f: &&Frontend| f.port == port && f.kind == Some(FrontendKind::ClusterIp);
+    let mut all: BTreeSet<IpAddr> =
+        frontends.iter().filter(is_it).filter_map(|f| f.address).collect();
+    if let Some(ruleset) = path::ruleset(facts, netns) {
+        let here = from_node::here(facts, netns);
+        let found = ports::services_of(&FromNode::new(facts, netns), &ruleset, &here, proto, port);
+        let is_it = |taken: &&ports::Taken| taken.meaning.what == Some(dialect::CLUSTER_IP);
+        all.extend(found.ports.iter().filter(is_it).filter_map(|taken| taken.address));
+    }
+    all
+}
 
 /// Connections to addresses that no interface of the own namespace has, and that its rules take
 /// from everybody: external ones of Services, beside what a node's own addresses have.

@@ -126,8 +126,8 @@ fn leave_admitted(
     }
     // Where not all of a link is seen, whoever there has the address. Programs, as Cilium's, and
     // devices of other kinds deliver elsewhere, too: there it is whoever near by has it.
-    let by_program =
-        route.oif.is_some_and(|oif| walk.has_program((from, oif))) || walk.cilium(from).is_some();
+    let by_program = route.oif.is_some_and(|oif| walk.may_be_delivered((from, oif), from))
+        || walk.cilium(from).is_some();
     if places.is_empty() && (!leads_outside || is_bridge) {
         let seen = route.oif.and_then(|oif| walk.seen_on_link((from, oif), next));
         places = match seen.filter(|_| !by_program) {

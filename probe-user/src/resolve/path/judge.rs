@@ -45,8 +45,12 @@ fn of_ways(arrivals: &[Arrival]) -> Judgement {
         return Judgement { arrives: None, why: Some(leaving(first)), fix: None };
     }
     let Some((_, stop)) = stops.first() else {
-        // Of several backends the others count; what leaves on a condition is perhaps all.
-        if let Some(first) = leaves.iter().find(|a| !a.depends.iter().all(is_of_some)) {
+        // Of several backends the others count; what leaves on a condition of its own is all then.
+        let stays = |a: &&Arrival| {
+            let same = |other: &&Arrival| !beyond(other) && other.depends == a.depends;
+            a.depends.iter().all(is_of_some) || arrivals.iter().any(|other| same(&other))
+        };
+        if let Some(first) = leaves.iter().find(|a| !stays(a)) {
             let why = format!("{}, if {}", leaving(first), list(&first.depends));
             return Judgement { arrives: None, why: Some(why), fix: None };
         }
@@ -184,6 +188,10 @@ mod tests {
             all[0].depends = vec![Condition { code, ..Condition::of_rule("the TTL is 64") }];
             assert_eq!(judge(&all).arrives, arrives, "{code:?}");
         }
+        // And on the same condition another one is here.
+        all[0].depends = vec![Condition::of_rule("the mark is 1")];
+        all[1].depends = all[0].depends.clone();
+        assert_eq!(judge(&all).arrives, Some(true));
     }
 
     #[test]

@@ -326,7 +326,8 @@ impl Walk<'_, '_> {
         [Some(device), self.other_end(device)].into_iter().flatten().any(|(netns, index)| {
             let attached = self.facts.world.attached(&[netns]);
             let is_on_it = |one: &crate::model::Attached| one.ifindex == Some(index);
-            is_unread(&attached.gaps) || attached.value.iter().any(is_on_it)
+            // A recording that does not tell of them is of a node that may have some.
+            !attached.gaps.is_empty() || attached.value.iter().any(is_on_it)
         })
     }
 
