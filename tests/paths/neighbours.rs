@@ -118,6 +118,8 @@ fn where_not_all_of_the_link_is_seen_nobody_is_not_said() -> Test {
     let upper = gone.node.lab.netns("upper")?;
     let macvlan = ["link", "add", "link", "br0", "name", "mv", "netns", &upper.name];
     host.ip(&[&macvlan[..], &["type", "macvlan", "mode", "bridge"]].concat())?;
+    ensure!(gone.said()?["reachable"] == false);
+    upper.ip(&["link", "set", "mv", "up"])?;
     gone.is_unknown()?;
     upper.ip(&["link", "del", "mv"])?;
     ensure!(gone.said()?["reachable"] == false);

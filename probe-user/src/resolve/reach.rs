@@ -69,7 +69,9 @@ pub(super) fn of(
     // There has to be somewhere else to connect to.
     let is_near = |r: &Reach| matches!(r.from, Vantage::Loopback | Vantage::Node);
     if !reach.iter().any(|r| is_near(r) && r.reachable == Some(true)) {
-        let leads_nowhere = |fix: &Advice| fix.kind() == FixKind::ConnectElsewhere;
+        let leads_nowhere = |fix: &Advice| {
+            fix.kind() == FixKind::ConnectElsewhere && fix.commands().next().is_none()
+        };
         for one in reach.iter_mut().filter(|r| is_near(r)) {
             one.fix.take_if(|fix| leads_nowhere(fix));
         }

@@ -125,7 +125,10 @@ pub(in crate::resolve) fn attempt(
         let tried = others.into_iter().take(CLIENTS).filter_map(|(source, of)| {
             let senders::Source::Address(address) = source else { return None };
             let leads = senders::has_route(facts, of, to.address);
-            leads.then(|| (address, by((nic.clone(), source), Some(of))))
+            let theirs = leads.then(|| by((nic.clone(), source), Some(of)))?;
+            // What a server gets from itself is told otherwise.
+            let is_itself = theirs.iter().any(|arrival| arrival.entered.contains(&of));
+            (!is_itself).then_some((address, theirs))
         });
         let mut all: Vec<(IpAddr, Vec<Arrival>)> = vec![(*own, arrivals)];
         all.extend(tried);

@@ -235,7 +235,9 @@ impl Walk<'_, '_> {
         let mut seen: HashSet<Device> = HashSet::from([start]);
         let mut ports: Vec<&Link> = match first.kind {
             LinkKind::Bridge => {
-                whole = whole && self.plain(&link, first);
+                // Whether the bridge itself gets to what stands on it is not looked into.
+                whole =
+                    whole && self.plain(&link, first) && link.above(first).all(|upper| !upper.up);
                 link.ports(first)
             }
             LinkKind::Veth if first.master.is_none() => vec![first],
@@ -291,8 +293,14 @@ impl Walk<'_, '_> {
                 whole = false;
             }
             // Who stands on that end is on the link as well.
-            let above = link.above(end).filter(|upper| upper.up);
-            ends.extend(above.map(|upper| (upper.netns, upper.index)));
+            for upper in link.above(end).filter(|upper| upper.up) {
+                let addresses = self.facts.addresses_of(upper.netns);
+                let of_upper = |a: &crate::model::Address| {
+                    a.ifindex == upper.index && a.address.is_ipv6() == ipv6
+                };
+                ends.push((upper.netns, upper.index));
+                whole = whole && addresses.iter().any(of_upper);
+            }
         }
         Some(Ends { seen: ends.into(), whole })
     }
