@@ -188,6 +188,34 @@ fn codes(bind: &Value) -> Vec<&str> {
 }
 
 #[test]
+fn a_link_local_address_is_bound_to_with_its_interface() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let host = lab.host();
+    host.ip(&["link", "add", "up0", "type", "veth", "peer", "name", "up1"])?;
+    host.ip(&["link", "set", "up0", "up"])?;
+    host.address("up0", "fe80::7/64")?;
+    for (target, works) in [("[fe80::7%up0]:25930/tcp", true), ("[fe80::7%lo]:25930/tcp", false)] {
+        let run = lab.whereis(&["bind", "--try", target])?;
+        let bind = only(&run)?;
+        ensure!(bind["predicted"] == works && bind["tried"] == works, "{bind:#}");
+        ensure!(bind["text"].as_str().is_some_and(|text| text.contains('%')), "{bind:#}");
+    }
+    let run = lab.whereis(&["bind", "[fe80::7]:25930/tcp"])?;
+    ensure!(only(&run)?["predicted"] == false, "{}", run.stdout);
+    // What is proposed can be bound to.
+    let run = lab.whereis(&["bind", "[fd00::9]:25930/tcp"])?;
+    let fix = only(&run)?["fix"]["text"].as_str().context("no fix")?.to_owned();
+    ensure!(fix.contains("fe80::7%up0"), "{fix}");
+    let _listener = lab.listen(host, "tcp [fe80::7]:25931 --device up0")?;
+    let run = lab.whereis(&["bind", "--try", "[fe80::7%up0]:25931/tcp"])?;
+    let bind = only(&run)?;
+    ensure!(bind["predicted"] == false && bind["tried"] == false, "{bind:#}");
+    ensure!(bind["error"] == "EADDRINUSE", "{bind:#}");
+    Ok(())
+}
+
+#[test]
 fn it_works_where_nothing_is_in_the_way() -> Test {
     lab::root_or_skip!();
     let lab = Lab::new()?;

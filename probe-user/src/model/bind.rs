@@ -57,6 +57,8 @@ pub struct Bind {
     pub text: String,
     /// The socket that somebody would like to bind.
     pub ask: BindAsk,
+    /// The interface that the address is of, where one was named behind `%`, and counts.
+    pub zone: Option<String>,
     /// Whether no address was named: then it is for all, of both versions of IP where there
     /// are both.
     pub everywhere: bool,
@@ -144,7 +146,7 @@ pub enum BindNote {
     /// It is not known from which port on users need none.
     PrivilegedNotKnown,
     /// No interface has the address; these are some that are there, and how many more there are.
-    NotOwn(Vec<IpAddr>, usize),
+    NotOwn(Vec<String>, usize),
     /// It is not known whether the address is one of the namespace.
     OwnNotKnown,
     /// The address is of one interface alone.

@@ -11,9 +11,9 @@ use super::few;
 use super::held;
 use super::{answer_within, find_netns};
 use crate::model::{
-    Advice, Bind, BindAsk, BindError, BindNote, Capability, CgroupOf, CgroupProgram, Command,
-    Finding, FindingCode, FixKind, GapKind, Held, HopKind, Impact, InTheWay, LinkKind, NetnsId,
-    Path, PortFacts, PortRange, PortSocket, Proto, Query, RouteKind, RouteQuery, Scope,
+    Address, Advice, Bind, BindAsk, BindError, BindNote, Capability, CgroupOf, CgroupProgram,
+    Command, Finding, FindingCode, FixKind, GapKind, Held, HopKind, Impact, InTheWay, LinkKind,
+    NetnsId, Path, PortFacts, PortRange, PortSocket, Proto, Query, RouteKind, RouteQuery, Scope,
     SocketFilter,
 };
 use crate::node::Node;
@@ -52,8 +52,17 @@ pub fn bind(node: &dyn Node, question: &BindQuestion) -> Result<Vec<Bind>, Strin
         Some(name) => find_netns(&facts, name)?,
         None => facts.host.own_netns,
     };
-    let ifindex = question.device.as_ref().map(|name| device(&facts, netns, name)).transpose()?;
+    // The interface of such an address comes before the one that the socket was bound to.
+    let zone = match question.query.scope {
+        Scope::Address(IpAddr::V6(address)) if is_of_link(address) => question.query.zone.as_ref(),
+        _ => None,
+    };
+    let named = zone.or(question.device.as_ref());
+    let ifindex = named.map(|name| device(&facts, netns, name)).transpose()?;
     let mut binds = predict(&facts, question, netns, ifindex, true);
+    for bind in &mut binds {
+        bind.zone = zone.cloned();
+    }
     for bind in binds.iter_mut().filter(|_| question.attempt) {
         let read = node.try_bind(&bind.ask);
         bind.tried = read.value;
@@ -198,6 +207,7 @@ fn of(facts: &Facts<'_>, query: &Query, ask: BindAsk) -> Bind {
     Bind {
         text: query.text.clone(),
         ask,
+        zone: None,
         everywhere: query.scope == Scope::Everywhere,
         netns: facts.netns_ref(ask.netns),
         predicted,
@@ -255,15 +265,10 @@ fn address(
         }
         IpAddr::V4(address) => own4(facts, ask, address, settings),
         IpAddr::V6(address) => {
-            // `__ipv6_addr_needs_scope_id`: those of an interface or a link alone.
-            let of_link = match address.octets() {
-                [0xff, scope, ..] => matches!(scope & 0xf, 1 | 2),
-                _ => address.is_unicast_link_local(),
-            };
             if address.is_multicast() && ask.proto == Proto::Tcp {
                 return Check::No;
             }
-            if of_link && ask.ifindex.is_none() {
+            if is_of_link(address) && ask.ifindex.is_none() {
                 notes.push(BindNote::NeedsInterface);
                 return Check::No;
             }
@@ -276,18 +281,36 @@ fn address(
     match known {
         Some(true) => {}
         Some(false) => {
-            let own: Vec<IpAddr> = facts
-                .addresses_of(ask.netns)
-                .iter()
-                .map(|a| a.address)
-                .filter(|a| a.is_ipv6() == ask.address.to_canonical().is_ipv6())
-                .collect();
+            let is_ipv6 = ask.address.to_canonical().is_ipv6();
+            let all = facts.addresses_of(ask.netns);
+            let own = all.iter().filter(|a| a.address.is_ipv6() == is_ipv6);
+            let own: Vec<String> = own.map(|one| written(facts, one)).collect();
             let more = own.len().saturating_sub(few::NAMED);
             notes.push(BindNote::NotOwn(own.into_iter().take(few::NAMED).collect(), more));
         }
         None => notes.push(BindNote::OwnNotKnown),
     }
     Check::of(known)
+}
+
+/// `__ipv6_addr_needs_scope_id`: an address of an interface or a link alone.
+fn is_of_link(address: Ipv6Addr) -> bool {
+    match address.octets() {
+        [0xff, scope, ..] => matches!(scope & 0xf, 1 | 2),
+        _ => address.is_unicast_link_local(),
+    }
+}
+
+/// An address as somebody has to write it who binds to it.
+fn written(facts: &Facts<'_>, one: &Address) -> String {
+    let links = facts.links_of(one.netns);
+    let link = links.iter().find(|link| link.index == one.ifindex);
+    match (one.address, link) {
+        (IpAddr::V6(address), Some(link)) if is_of_link(address) => {
+            format!("{address}%{}", link.name)
+        }
+        (address, _) => address.to_string(),
+    }
 }
 
 /// The error that belongs to what is said of the address.

@@ -1,7 +1,7 @@
 //! Whether a socket could be bound, as text for people.
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use super::layout::Page;
 use super::style::{Ink, Style};
@@ -68,7 +68,10 @@ pub(crate) fn statement(bind: &Bind) -> String {
     let place = if bind.everywhere {
         format!("{}/{} at all addresses", ask.port, ask.proto)
     } else {
-        format!("{}/{}", SocketAddr::new(ask.address, ask.port.0), ask.proto)
+        match &bind.zone {
+            Some(zone) => format!("[{}%{zone}]:{}/{}", ask.address, ask.port, ask.proto),
+            None => format!("{}/{}", SocketAddr::new(ask.address, ask.port.0), ask.proto),
+        }
     };
     let tried = if bind.tried.is_some() { ", as was tried" } else { "" };
     let error = match &bind.tried {
@@ -131,9 +134,12 @@ pub(crate) fn note(bind: &Bind, note: &BindNote) -> String {
             format!("no interface has {}, or any other address of its kind", bind.ask.address)
         }
         BindNote::NotOwn(own, more) => {
-            let own: Vec<String> = own.iter().map(IpAddr::to_string).collect();
             let more = if *more > 0 { format!(" and {more} more") } else { String::new() };
-            format!("no interface has {}: there is {}{more}", bind.ask.address, own.join(", "))
+            let none = bind.zone.as_ref().map_or_else(
+                || format!("no interface has {}", bind.ask.address),
+                |zone| format!("{zone} does not have {}", bind.ask.address),
+            );
+            format!("{none}: there is {}{more}", own.join(", "))
         }
         BindNote::OwnNotKnown => {
             format!("it is not known whether {} is one of the namespace's", bind.ask.address)

@@ -2,7 +2,7 @@
 //! is sent.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
@@ -118,10 +118,19 @@ fn bound(ask: &BindAsk) -> Result<Result<OwnedFd, Errno>, Untried> {
     if address.is_ipv6() {
         set("IPV6_V6ONLY", sockopt::set_ipv6_v6only(&socket, ask.v6only))?;
     }
-    if let Some(index) = ask.ifindex {
-        set("binding to the interface", to_device(&socket, index))?;
-    }
-    let done = rustix::net::bind(&socket, &SocketAddr::new(address, ask.port.0));
+    let to = match (address, ask.ifindex) {
+        // Its interface is part of the address, and needs no right of its own.
+        (IpAddr::V6(narrow), Some(index)) if narrow.is_unicast_link_local() => {
+            SocketAddrV6::new(narrow, ask.port.0, 0, index).into()
+        }
+        (_, index) => {
+            if let Some(index) = index {
+                set("binding to the interface", to_device(&socket, index))?;
+            }
+            SocketAddr::new(address, ask.port.0)
+        }
+    };
+    let done = rustix::net::bind(&socket, &to);
     Ok(done.map(|()| socket))
 }
 

@@ -5,6 +5,7 @@ use crate::view::fixtures::{HOST, HOSTILE, host, netns};
 fn bind() -> Bind {
     Bind {
         text: "8080/tcp".into(),
+        zone: None,
         ask: BindAsk::server(HOST, Proto::Tcp, "::".parse().unwrap(), Port(8080)),
         everywhere: true,
         netns: netns(HOST, "host"),
