@@ -169,6 +169,24 @@ fn free_ports_are_those_that_nothing_has_or_wants() -> Test {
 }
 
 #[test]
+fn what_rules_take_that_may_not_be_read_is_not_said_to_be_free() -> Test {
+    lab::rules_or_skip!();
+    let lab = Lab::new()?;
+    let rules = "table ip t { chain p { type nat hook output priority -100; tcp dport 27030-27031 redirect to :80; }; }";
+    lab.nft(lab.host(), rules)?;
+    let run = lab.whereis(&["free", "27030-27039"])?;
+    ensure!(ports(&run)? == [27_032] && run.code == Some(0), "{}", run.stdout);
+    let run = lab.tool().args(&["--json", "free", "27030-27039"]).uid(65534).run()?;
+    let gaps = run.json["gaps"].as_array().context("no gaps")?;
+    ensure!(gaps.iter().any(|gap| gap["code"] == "packet_rules"), "{}", run.stdout);
+    ensure!(run.code == Some(3), "exit {:?}: {}", run.code, run.stdout);
+    let run = lab.tool().args(&["free", "27030-27039"]).uid(65534).run()?;
+    ensure!(run.stdout == "27030\n" && run.code == Some(3), "{}{}", run.stdout, run.stderr);
+    ensure!(run.stderr.contains("packet rules"), "{}", run.stderr);
+    Ok(())
+}
+
+#[test]
 fn a_port_is_held_until_standard_input_is_closed() -> Test {
     lab::root_or_skip!();
     let lab = Lab::new()?;

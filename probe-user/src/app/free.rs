@@ -69,7 +69,7 @@ pub(super) fn run(
         view::json::write(&view::json::free(&free, args.hold), out)?;
     } else {
         out.write_all(view::wait::ports(&free).as_bytes())?;
-        if free.ports.len() < count || global.verbose > 0 {
+        if free.ports.len() < count || free.doubtful || global.verbose > 0 {
             let why = view::wait::passed(&free, count, &style(global));
             let _ = io::stderr().write_all(why.as_bytes());
         }
@@ -85,6 +85,7 @@ pub(super) fn run(
 fn exit(free: &FreePorts, count: usize) -> Exit {
     let unknown = free.passed.iter().any(|(why, _)| *why == Passed::NotKnown);
     match free.ports.len() >= count {
+        true if free.doubtful => Exit::Unknown,
         true => Exit::Found,
         false if unknown => Exit::Unknown,
         false => Exit::NotFound,

@@ -38,7 +38,7 @@ Examples:
 
 Exit status:
   0  so many were found                2  bad usage
-  1  fewer; it is said why             3  fewer, and for some it is not known
+  1  fewer; it is said why             3  for some, or for all, it is not known
   4  the tool itself failed";
 
 /// What to wait for.

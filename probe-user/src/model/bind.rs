@@ -182,6 +182,8 @@ pub struct FreePorts {
     pub ports: Vec<Port>,
     /// How many were passed over, and why: each for the first reason that there is.
     pub passed: Vec<(Passed, usize)>,
+    /// Whether something that could not be read may take those that were found.
+    pub doubtful: bool,
     /// What could not be read.
     pub gaps: Vec<Gap>,
 }

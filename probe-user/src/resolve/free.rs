@@ -8,8 +8,8 @@ use super::held;
 use super::list::{ListFilter, within};
 use super::owner::NODE_PORTS;
 use crate::model::{
-    BindNote, FreePorts, Gap, GapKind, Impact, Passed, Port, PortRange, Proto, Query, Scope,
-    SocketFilter,
+    BindNote, FreePorts, Gap, GapKind, Impact, NetnsId, Passed, Port, PortRange, Proto, Query,
+    Scope, SocketFilter,
 };
 use crate::node::Node;
 
@@ -46,7 +46,8 @@ pub fn free_ports(
     // Rules that take very many ports are in no list: each port has to be tried.
     let unlisted = rows.gaps.iter().any(|gap| gap.source.kind == GapKind::PacketRules);
     let mut passed: BTreeMap<Passed, usize> = BTreeMap::new();
-    let mut gaps: Vec<Gap> = Vec::new();
+    let mut gaps: Vec<Gap> = unread(&facts, netns);
+    let doubtful = !gaps.is_empty();
     let mut ports = Vec::new();
     let mut looked = 0;
     for port in (range.first.0..=range.last.0).map(Port) {
@@ -85,8 +86,17 @@ pub fn free_ports(
         netns: facts.netns_ref(netns),
         ports,
         passed: passed.into_iter().collect(),
+        doubtful,
         gaps,
     }
+}
+
+/// What of sockets, rules and balancers that may have ports could not be read. A recording that was
+/// made before they were read says so of them together.
+fn unread(facts: &Facts<'_>, netns: NetnsId) -> Vec<Gap> {
+    let rules = facts.world.rulesets(&[netns]).gaps;
+    let balancers = facts.world.frontends(&[netns]).gaps;
+    rules.iter().chain(balancers.iter()).cloned().collect()
 }
 
 /// Whether a server could have the port, by all that decides it; why not, otherwise.
