@@ -17,6 +17,7 @@ mod in_the_way;
 mod ipvs;
 mod kube;
 mod leftover;
+mod link_local;
 mod mesh;
 mod neighbours;
 mod nested;

@@ -234,7 +234,9 @@ fn matching(facts: &Facts<'_>, query: &Query) -> Vec<Socket> {
         if let Some(zone) = &query.zone {
             let links = facts.links_of(facts.host.own_netns);
             let index = links.iter().find(|link| link.name == *zone).map(|link| link.index);
-            sockets.retain(|s| s.ifindex.is_none() || s.ifindex == index);
+            // Of somebody else on that link it is their interface that has this address.
+            let is_other = |s: &Socket| s.netns != facts.host.own_netns;
+            sockets.retain(|s| s.ifindex.is_none() || s.ifindex == index || is_other(s));
         }
         sockets = nearest(sockets, address);
         // Every namespace has a loopback; a connection from here means this

@@ -144,6 +144,15 @@ pub(super) fn of_sender(facts: &Facts<'_>, entries: &[Entry], asked: bool) -> Ve
     let mut outcomes: Vec<(&Entry, Outcome)> = tried.collect();
     let port = |entry: &Entry| (Port(entry.to.port), entry.to.proto);
     if !asked {
+        let is_extra = |(_, outcome): &(&Entry, Outcome)| tries::link_local(outcome).is_some();
+        let (extra, others): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(is_extra);
+        outcomes = others;
+        let more = extra.into_iter().filter(|(one, outcome)| {
+            let same = outcomes.iter().filter(|(other, _)| port(other) == port(one));
+            tries::tells_more(outcome, same.map(|(_, other)| other))
+        });
+        let more: Vec<_> = more.collect();
+        outcomes.extend(more);
         // Of many addresses those count at which something takes it, or stops it on its way; else
         // those that the sender has a route to.
         let no_route = |o: &Outcome| o.reach.why.cause.code() == CauseCode::NoRoute;
@@ -301,7 +310,8 @@ fn here(
     tries.add(proto, port.0, &bound_apart(facts, &sockets));
     let bound: Vec<IpAddr> = sockets.iter().map(|s| s.effective_address()).collect();
     tries.add_by_route(proto, port.0, &bound);
-    let mut outcomes = tries.outcomes(proto, port.0, everywhere && !firsts.is_empty());
+    let mut outcomes = tries.outcomes(proto, port.0, everywhere && !firsts.is_empty(), &sockets);
+    without_other_versions(&firsts, &sockets, &mut outcomes);
     say_route(facts, (proto, port.0), &mut outcomes);
     by_route.iter().for_each(|address| anyip::name(facts, *address, port, &mut outcomes));
     let takes = |outcome: &Outcome| outcome.taken != Taken::Not;
@@ -322,6 +332,18 @@ fn here(
         add_untried(facts, &sockets, firsts.iter().any(is_ruled), &mut reach);
     }
     reach
+}
+
+/// Leaves out that there is no route to addresses which no socket would take anything at.
+fn without_other_versions(firsts: &[&Hop], sockets: &[&Socket], outcomes: &mut Vec<Outcome>) {
+    if sockets.is_empty() || sockets.len() < firsts.len() {
+        return;
+    }
+    outcomes.retain(|outcome| {
+        let is_no_route = outcome.reach.why.cause.code() == CauseCode::NoRoute;
+        let takes = |at: SocketAddr| sockets.iter().any(|s| s.match_rank(at.ip()).is_some());
+        !is_no_route || outcome.reach.address.is_none_or(takes)
+    });
 }
 
 /// Says of other machines that connect to an address of a network that they are not on, or to a

@@ -133,6 +133,10 @@ fn destinations(facts: &Facts<'_>, found: &Found, query: &Query, paths: &[Path])
         theirs.iter().filter(loopback).for_each(|a| add(a.address));
     }
     usable(own).into_iter().for_each(&mut add);
+    if let Some((nic, _)) = &found.sender.by {
+        let narrow = path::link_local_only(facts, own);
+        narrow.iter().filter(|a| a.ifindex == nic.index).for_each(|a| add(a.address));
+    }
     let hops = || {
         let firsts = paths.iter().filter_map(|path| path.hops.first());
         firsts.filter_map(|hop| Some((hop, hop.netns.as_ref()?.id)))

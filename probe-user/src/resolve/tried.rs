@@ -1,6 +1,6 @@
 //! Connections that are really made, beside what was concluded.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use crate::model::{Answer, ConnectAsk, Connected, Gap, NetnsId, Proto, Reach};
 use crate::node::Node;
@@ -14,7 +14,8 @@ pub fn add_tried(node: &dyn Node, answer: &mut Answer) {
     let ask = |reach: &Reach| -> Option<(NetnsId, SocketAddr)> {
         let of = reach.why.of.map_or(proto, |(_, proto)| Some(proto));
         let is_tcp = of == Some(Proto::Tcp);
-        reach.source.zip(reach.address).filter(|_| is_tcp)
+        let (netns, to) = reach.source.zip(reach.address).filter(|_| is_tcp)?;
+        Some((netns, with_interface(node, reach, netns, to)?))
     };
     let asks: Vec<Option<ConnectAsk>> = answer
         .reach
@@ -36,6 +37,30 @@ pub fn add_tried(node: &dyn Node, answer: &mut Answer) {
     let new = |gap: &Gap| !answer.gaps.contains(gap);
     let gaps: Vec<Gap> = said.gaps.into_iter().filter(new).collect();
     answer.gaps.extend(gaps);
+}
+
+/// An address as a process of a namespace has to connect to it: a link-local one with the
+/// interface there, and nothing where that is not known.
+fn with_interface(
+    node: &dyn Node,
+    reach: &Reach,
+    from: NetnsId,
+    to: SocketAddr,
+) -> Option<SocketAddr> {
+    let narrow = match to.ip() {
+        IpAddr::V6(address) if address.is_unicast_link_local() => address,
+        _ => return Some(to),
+    };
+    let of = reach.netns.as_ref()?.id;
+    let addresses = node.addresses(&[of]).value;
+    let has = addresses.iter().find(|a| a.address == to.ip())?.ifindex;
+    let index = if of == from {
+        has
+    } else {
+        let links = node.links(&[from]).value;
+        links.iter().find(|l| l.peer_netns == Some(of) && l.peer == Some(has))?.index
+    };
+    Some(SocketAddrV6::new(narrow, to.port(), 0, index).into())
 }
 
 /// The protocol that all paths of an answer begin with.

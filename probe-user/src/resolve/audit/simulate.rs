@@ -49,6 +49,8 @@ pub(super) fn all(
 struct Senders {
     own: NetnsId,
     all: Vec<(Sender, IpAddr)>,
+    /// Those who may use addresses of a link alone.
+    near: Vec<(Sender, IpAddr)>,
 }
 
 impl Senders {
@@ -56,7 +58,7 @@ impl Senders {
         let own = facts.host.own_netns;
         let mut all = path::to_every_address(facts, own);
         all.retain(|(sender, _)| wanted.contains(&sender.from));
-        Self { own, all }
+        Self { own, all, near: path::to_link_local(facts, own) }
     }
 
     /// Those who may connect to addresses that no interface has, and that rules or balancers
@@ -86,7 +88,7 @@ impl Senders {
         let is_it = |(sender, to): &&(Sender, IpAddr)| {
             sender.from == Vantage::Outside && *to == address.to_canonical()
         };
-        let (sender, _) = self.all.iter().find(is_it)?;
+        let (sender, _) = self.all.iter().chain(&self.near).find(is_it)?;
         let (nic, _): &(Nic, _) = sender.by.as_ref()?;
         Some(nic.name.to_string())
     }

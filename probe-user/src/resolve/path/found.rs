@@ -66,9 +66,19 @@ pub(in crate::resolve) fn by_senders(
             facts.budget.leave_out(&share, count - entries.len());
             break;
         }
-        entries.push(attempt(facts, netns, sender, To { proto, address, port }));
+        let entry = attempt(facts, netns, sender, To { proto, address, port });
+        // What rules lead on from there is sent from a link-local address, too, which no router
+        // forwards.
+        if is_link_local6(address) && entry.arrivals.iter().any(is_taken) {
+            continue;
+        }
+        entries.push(entry);
     }
     entries
+}
+
+fn is_link_local6(address: IpAddr) -> bool {
+    address.is_ipv6() && senders::is_link_local(address)
 }
 
 /// What trying a connection costs besides the rules that it meets.

@@ -55,8 +55,8 @@ pub(super) use judge::{Judgement, judge, list};
 pub(super) use send::{from_bound, from_elsewhere, from_process, loopback};
 pub(super) use senders::{
     Sender, behind_others, beside, bridge_behind, by_route, card_below, is_ipvlan, is_upper,
-    leads_outside, local_route, passing_through, to_every_address, to_one_address,
-    usable_addresses,
+    leads_outside, link_local_only, local_route, passing_through, to_every_address, to_link_local,
+    to_one_address, usable_addresses,
 };
 
 /// Where a connection is sent to.

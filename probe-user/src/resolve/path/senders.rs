@@ -17,6 +17,8 @@ use crate::resolve::facts::Facts;
 const ADDRESSES: usize = 64;
 /// With how many networks of containers each is tried with the others' addresses of this node.
 const NETWORKS: usize = 4;
+/// At how many devices a link-local address is tried.
+const LINK_LOCAL: usize = 4;
 /// From behind how many devices with containers of its own each is tried.
 const DEVICES: usize = 32;
 
@@ -100,6 +102,53 @@ pub(in crate::resolve) fn to_every_address(
         let near = inner_devices(facts, netns, &links, one.address);
         all.extend(near.into_iter().map(|sender| (sender, one.address)));
     }
+    all
+}
+
+/// Each sender with the link-local IPv6 address of a device that has no other one of that version
+/// for it: nobody uses it who has a choice, but whoever is on the link may.
+pub(in crate::resolve) fn to_link_local(
+    facts: &Facts<'_>,
+    netns: NetnsId,
+) -> Vec<(Sender, IpAddr)> {
+    let links = facts.links_of(netns);
+    let mut all: Vec<(Sender, IpAddr)> = Vec::new();
+    for one in link_local_only(facts, netns).iter().take(LINK_LOCAL) {
+        if all.is_empty() {
+            all.push((Sender::process(Vantage::Node), one.address));
+        }
+        let outside = from_outside(facts, &links, one);
+        all.extend(outside.map(|sender| (sender, one.address)));
+        let near = inner_devices(facts, netns, &links, one.address);
+        all.extend(near.into_iter().map(|sender| (sender, one.address)));
+    }
+    all
+}
+
+/// The link-local IPv6 addresses of devices that lead to others and have no other IPv6 address:
+/// those that lead to other machines first.
+pub(in crate::resolve) fn link_local_only(facts: &Facts<'_>, netns: NetnsId) -> Vec<Address> {
+    let addresses = facts.addresses_of(netns);
+    let links = facts.links_of(netns);
+    let is_alone = |one: &Address| {
+        let other =
+            |a: &Address| a.ifindex == one.ifindex && a.address.is_ipv6() && is_usable(a, &links);
+        !addresses.iter().any(other)
+    };
+    let link = |one: &Address| links.iter().find(|l| l.index == one.ifindex);
+    let leads = |one: &Address| {
+        let leads = |l: &Link| {
+            l.up && l.master.is_none() && (leads_outside(l, &links) || has_inner(l, &links))
+        };
+        link(one).is_some_and(leads)
+    };
+    let is_it =
+        |a: &&Address| a.address.is_ipv6() && is_link_local(a.address) && leads(a) && is_alone(a);
+    let mut all: Vec<Address> = addresses.iter().filter(is_it).cloned().collect();
+    let outside = |a: &Address| link(a).is_some_and(|l| leads_outside(l, &links));
+    all.sort_by_key(|a| (!outside(a), a.ifindex));
+    // One of a device stands for its others.
+    all.dedup_by_key(|a| a.ifindex);
     all
 }
 
@@ -245,7 +294,8 @@ fn inner_devices(
         // Of many networks each asks for its own address only; of a few, for what it has a route
         // to.
         let is_other = on_inner.is_some_and(|own| own.index != link.index);
-        if is_other && (many || is_link_local(address)) {
+        let is_elsewhere = has.is_some_and(|a| a.ifindex != link.index);
+        if is_other && many || is_elsewhere && is_link_local(address) {
             continue;
         }
         if all.len() >= DEVICES {
@@ -257,6 +307,7 @@ fn inner_devices(
         let source = match (near, link.peer_netns) {
             (Some(near), _) => neighbour(facts, (netns, None), near, address),
             (None, Some(peer)) => resident(facts, peer, address.is_ipv6()),
+            (None, None) if has.is_some_and(|a| a.ifindex == link.index) => ELSEWHERE,
             // A bridge without an address routes nothing.
             (None, None) => continue,
         };

@@ -190,9 +190,9 @@ fn direct(facts: &Facts<'_>, tries: &mut Tries<'_, '_>, socket: &Socket, name: &
     let own = facts.host.own_netns;
     let theirs = facts.addresses_of(socket.netns);
     let mut found = Vec::new();
-    let fits = |a: &IpAddr| usable(*a) && socket.match_rank(*a).is_some();
     // One that no interface has may be taken by a route.
     let bound = socket.effective_address();
+    let fits = |a: &IpAddr| (usable(*a) || *a == bound) && socket.match_rank(*a).is_some();
     let by_route = (!theirs.iter().any(|a| a.address == bound)).then_some(bound);
     let all = theirs.iter().map(|a| a.address).chain(by_route);
     for address in all.filter(fits).take(TRIED) {

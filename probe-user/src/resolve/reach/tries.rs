@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use whereis_port_rules::Nic;
 
-use super::outcome::{self, Outcome};
-use crate::model::{NetnsId, Path, Proto, Reach, Vantage};
+use super::outcome::{self, Outcome, Taken};
+use crate::model::{NetnsId, Path, Proto, Reach, Socket, Vantage};
 use crate::resolve::facts::Facts;
 use crate::resolve::path::{self, Entry, To};
 use crate::resolve::ruled::Tried;
@@ -18,6 +18,8 @@ pub(super) struct Tries<'a, 'f> {
     asked: HashMap<(Proto, u16), Rc<[Entry]>>,
     /// Those of which every address was tried.
     everywhere: HashSet<(Proto, u16)>,
+    /// Addresses that are meant themselves.
+    named: HashSet<IpAddr>,
     /// Connections to addresses of other namespaces.
     away: HashMap<(Proto, u16), Vec<Entry>>,
 }
@@ -31,7 +33,13 @@ impl<'a, 'f> Tries<'a, 'f> {
             by_port.entry((entry.to.proto, entry.to.port)).or_default().push(entry.clone());
         }
         let asked = by_port.into_iter().map(|(port, entries)| (port, entries.into())).collect();
-        Self { facts, asked, everywhere: HashSet::new(), away: HashMap::new() }
+        Self {
+            facts,
+            asked,
+            everywhere: HashSet::new(),
+            named: HashSet::new(),
+            away: HashMap::new(),
+        }
     }
 
     /// With all that can be tried of one port, which was tried already.
@@ -40,6 +48,7 @@ impl<'a, 'f> Tries<'a, 'f> {
             facts,
             asked: HashMap::from([(port, entries.into())]),
             everywhere: HashSet::from([port]),
+            named: HashSet::new(),
             away: HashMap::new(),
         }
     }
@@ -59,6 +68,7 @@ impl<'a, 'f> Tries<'a, 'f> {
     /// Tries more addresses than those of interfaces.
     pub(super) fn add(&mut self, proto: Proto, port: u16, addresses: &[IpAddr]) {
         for address in addresses {
+            self.named.insert(*address);
             let known = self.asked.entry((proto, port)).or_default();
             if known.iter().any(|entry| entry.to.address == *address) {
                 continue;
@@ -90,10 +100,37 @@ impl<'a, 'f> Tries<'a, 'f> {
 
     /// What became of each: senders of one place are told apart where that is not the same
     /// for all of them.
-    pub(super) fn outcomes(&mut self, proto: Proto, port: u16, everywhere: bool) -> Vec<Outcome> {
-        let entries = self.of(proto, port, everywhere);
-        let mut all: Vec<Outcome> =
-            entries.iter().map(|entry| outcome::of(self.facts, entry, None)).collect();
+    pub(super) fn outcomes(
+        &mut self,
+        proto: Proto,
+        port: u16,
+        everywhere: bool,
+        sockets: &[&Socket],
+    ) -> Vec<Outcome> {
+        let netns = self.facts.host.own_netns;
+        let mut entries = self.of(proto, port, everywhere).to_vec();
+        if everywhere {
+            let takes = |to: IpAddr| sockets.iter().any(|socket| socket.match_rank(to).is_some());
+            let known = |to: IpAddr| entries.iter().any(|entry| entry.to.address == to);
+            let mut near = path::to_link_local(self.facts, netns);
+            near.retain(|(_, to)| takes(*to) && !known(*to));
+            entries.extend(path::by_senders(self.facts, netns, (proto, port), near));
+        }
+        let is_extra = |one: &Outcome| {
+            let narrow = link_local(one).filter(|address| !self.named.contains(address));
+            narrow.is_some_and(|address| super::is_address_of(self.facts, netns, address))
+        };
+        let of = |entry: &Entry| (entry.clone(), outcome::of(self.facts, entry, None));
+        let (extra, mut tried): (Vec<_>, Vec<_>) =
+            entries.iter().map(of).partition(|(_, one)| is_extra(one));
+        if !extra.is_empty() {
+            let tells = |one: &Outcome| tells_more(one, tried.iter().map(|(_, other)| other));
+            let more: Vec<_> = extra.into_iter().filter(|(_, one)| tells(one)).collect();
+            tried.extend(more);
+            let left = tried.iter().map(|(entry, _)| entry.clone()).collect();
+            self.asked.insert((proto, port), left);
+        }
+        let mut all: Vec<Outcome> = tried.into_iter().map(|(_, one)| one).collect();
         tell_apart(self.facts, &mut all);
         all
     }
@@ -127,6 +164,27 @@ impl<'a, 'f> Tries<'a, 'f> {
             path.from.sort_unstable();
         }
     }
+}
+
+/// Whether a link-local IPv6 address of which nobody asked tells of a place what the place's other
+/// addresses do not: that it gets in all the same.
+pub(super) fn tells_more<'o>(one: &Outcome, others: impl Iterator<Item = &'o Outcome>) -> bool {
+    let is_no = one.reach.reachable == Some(false);
+    if one.taken == Taken::Not {
+        return false;
+    }
+    for other in others.filter(|other| other.reach.from == one.reach.from) {
+        if other.reach.reachable == Some(true) || is_no && other.taken != Taken::Not {
+            return false;
+        }
+    }
+    true
+}
+
+/// The address of a link alone, of IPv6, that an outcome is about.
+pub(super) fn link_local(outcome: &Outcome) -> Option<IpAddr> {
+    let is_it = |a: &IpAddr| matches!(a, IpAddr::V6(a) if a.is_unicast_link_local());
+    outcome.reach.address.map(|at| at.ip()).filter(is_it)
 }
 
 /// Puts together those senders of a place that get the same, and names them where others
