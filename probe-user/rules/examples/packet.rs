@@ -14,8 +14,8 @@ use std::process::ExitCode;
 
 use common::{STEPS, few_rules, line, load};
 use whereis_port_rules::{
-    Fate, Hook, Limited, NetnsId, Outcome, Packet, Proto, RouteFound, RouteKind, RouteQuery,
-    Ruleset, SeenAs, Sender, Snapshot, Source as _, text, traverse,
+    Fate, Hook, Limited, NetnsId, Outcome, Packet, PacketSender, Proto, RouteFound, RouteKind,
+    RouteQuery, RuleSource as _, Ruleset, SeenAs, Snapshot, text, traverse,
 };
 
 const USAGE: &str = "usage: packet [RECORDING] tcp|udp SENDER|anybody ADDRESS:PORT";
@@ -37,14 +37,14 @@ pub(crate) fn answer(args: &[String]) -> Result<String, String> {
     let known = Proto::ALL.into_iter().find(|known| known.as_str() == proto);
     let proto = known.ok_or_else(|| format!("{proto} is neither tcp nor udp\n{USAGE}"))?;
     let from = match from {
-        "anybody" => Sender::Elsewhere,
-        from => {
-            Sender::Address(from.parse().map_err(|_| format!("{from} is no IP address\n{USAGE}"))?)
-        }
+        "anybody" => PacketSender::Elsewhere,
+        from => PacketSender::Address(
+            from.parse().map_err(|_| format!("{from} is no IP address\n{USAGE}"))?,
+        ),
     };
     let to: SocketAddr =
         to.parse().map_err(|_| format!("{to} is no address with a port\n{USAGE}"))?;
-    if matches!(from, Sender::Address(from) if from.is_ipv6() != to.is_ipv6()) {
+    if matches!(from, PacketSender::Address(from) if from.is_ipv6() != to.is_ipv6()) {
         return Err("the sender and the destination are of different versions of IP".to_owned());
     }
     let has_it = |ruleset: &&Ruleset| {
@@ -70,15 +70,15 @@ impl Way<'_> {
     fn send(&mut self, mut packet: Packet) {
         let netns = packet.netns;
         let from = match packet.source {
-            Sender::Address(address) => address.to_string(),
-            Sender::Elsewhere => "anybody".to_owned(),
+            PacketSender::Address(address) => address.to_string(),
+            PacketSender::Elsewhere => "anybody".to_owned(),
         };
         let to = SocketAddr::new(packet.destination, packet.dport);
         let words = format!("{} from {from} to {to} in network namespace {netns}", packet.proto);
         line(&mut self.text, 0, &words);
         let back = match packet.source {
-            Sender::Address(address) => self.route(netns, address, 0),
-            Sender::Elsewhere => None,
+            PacketSender::Address(address) => self.route(netns, address, 0),
+            PacketSender::Elsewhere => None,
         };
         if back.as_ref().is_some_and(|route| route.kind == RouteKind::Local) {
             // Its own process sends it: it is routed, and passes output.

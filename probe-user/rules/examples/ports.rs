@@ -61,7 +61,7 @@ fn told(rules: &Snapshot) -> String {
 }
 
 /// `tcp 8080 → 172.17.0.2:80 (Docker, published port)`.
-fn of_port(port: &ports::Taken) -> String {
+fn of_port(port: &ports::TakenPort) -> String {
     let mut words = match port.address {
         Some(address) => format!("{} {}", port.proto, SocketAddr::new(address, port.port)),
         None if port.ipv6 => format!("{} {} of IPv6", port.proto, port.port),

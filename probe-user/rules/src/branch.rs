@@ -6,22 +6,22 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::fields::Tracked;
-use super::lower::Slot;
-use super::question::{Assumption, Question};
-use super::value::{Bits, Missing, Words};
+use super::lower::ValueSlot;
+use super::question::{Assumption, Predicate};
+use super::value::{Bits, UnknownInput, Words};
 use super::{Packet, Step};
 use crate::route::covers;
 
-/// What a slot of a rule has.
+/// What a slot holds while a rule runs.
 #[derive(Debug, Clone)]
-pub(super) enum Held {
+pub(super) enum SlotValue {
     Bits(Bits),
     /// One of these, all as likely. What was said of it once stays true: a condition
     /// leaves those for which it holds.
     Words(Words),
 }
 
-impl Held {
+impl SlotValue {
     pub(super) fn one_of(words: Words) -> Self {
         match &*words {
             [one] => Self::Bits(Bits::whole(one)),
@@ -35,7 +35,7 @@ impl Held {
 pub(super) struct Branch {
     pub(super) packet: Packet,
     /// What the rule that is running keeps.
-    pub(super) slots: SmallVec<[Held; 1]>,
+    pub(super) slots: SmallVec<[SlotValue; 1]>,
     pub(super) tracked: Tracked,
     pub(super) probability: f64,
     pub(super) assumed: Vec<Assumption>,
@@ -67,7 +67,7 @@ impl Branch {
     }
 
     /// What was assumed of this question before, on this branch.
-    pub(super) fn knows(&self, question: &Question) -> Option<bool> {
+    pub(super) fn knows(&self, question: &Predicate) -> Option<bool> {
         self.assumed.iter().find(|a| *a.question == *question).map(|a| a.holds)
     }
 
@@ -84,7 +84,7 @@ impl Branch {
         })
     }
 
-    pub(super) fn assuming(mut self, question: &Arc<Question>, holds: bool) -> Self {
+    pub(super) fn assuming(mut self, question: &Arc<Predicate>, holds: bool) -> Self {
         self.assumed.push(Assumption { question: Arc::clone(question), holds });
         self
     }
@@ -96,10 +96,10 @@ impl Branch {
         Self { probability: self.probability * share, ..self.clone() }
     }
 
-    pub(super) fn hold(&mut self, slot: Slot, held: Held) {
+    pub(super) fn hold(&mut self, slot: ValueSlot, held: SlotValue) {
         let at = usize::from(slot);
         while self.slots.len() <= at {
-            self.slots.push(Held::Bits(Bits::unknown(16, Missing::Detail("a value"))));
+            self.slots.push(SlotValue::Bits(Bits::unknown(16, UnknownInput::Detail("a value"))));
         }
         if let Some(place) = self.slots.get_mut(at) {
             *place = held;
@@ -107,13 +107,13 @@ impl Branch {
     }
 
     /// As it is where one of those numbers was drawn that stand at these places.
-    pub(super) fn drawn(&self, slot: Slot, places: &[usize]) -> Self {
-        let Some(Held::Words(words)) = self.slots.get(usize::from(slot)) else {
+    pub(super) fn drawn(&self, slot: ValueSlot, places: &[usize]) -> Self {
+        let Some(SlotValue::Words(words)) = self.slots.get(usize::from(slot)) else {
             return self.clone();
         };
         let some: Words = places.iter().filter_map(|at| words.get(*at).copied()).collect();
         let mut branch = self.in_cases(some.len(), words.len());
-        branch.hold(slot, Held::one_of(some));
+        branch.hold(slot, SlotValue::one_of(some));
         branch
     }
 

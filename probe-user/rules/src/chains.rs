@@ -4,10 +4,10 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use super::branch::Branch;
-use super::hook::{End, Traversal};
+use super::hook::{ChainExit, Traversal};
 use super::lower::Chain;
-use super::machine::{self, Ended, Place, Ran};
-use crate::model::{ChainId, Verdict};
+use super::machine::{self, Ended, Ran, RulePosition};
+use crate::model::{ChainId, RuleVerdict};
 
 /// How deep chains may call each other. nf_tables allows 16; legacy tables refuse
 /// only loops.
@@ -47,7 +47,7 @@ struct Frame {
 
 impl Traversal<'_> {
     /// Runs a branch through a chain, to all the ends that it may come to.
-    pub(super) fn chain(&self, id: &ChainId, mut branch: Branch) -> Vec<(Branch, End)> {
+    pub(super) fn chain(&self, id: &ChainId, mut branch: Branch) -> Vec<(Branch, ChainExit)> {
         let mut calls = Vec::new();
         if let Some(end) = self.enter(id, false, &mut branch, &mut calls) {
             return vec![(branch, end)];
@@ -57,7 +57,7 @@ impl Traversal<'_> {
         while let Some((mut branch, mut calls)) = going.pop() {
             loop {
                 let Some(frame) = calls.last_mut() else {
-                    ends.push((branch, End::Return));
+                    ends.push((branch, ChainExit::Return));
                     break;
                 };
                 let Some(program) = frame.chain.programs.get(frame.next) else {
@@ -68,14 +68,14 @@ impl Traversal<'_> {
                 let affordable = self.source.spend(RULE + program.len().min(PARTS));
                 let branches = BRANCHES + OF_A_PART * self.parts.get();
                 if !affordable || self.rules.get() > RULES || self.branches.get() > branches {
-                    ends.push((branch, End::Unknown));
+                    ends.push((branch, ChainExit::Unknown));
                     break;
                 }
                 let at = frame.next;
                 frame.next += 1;
                 let parts = Cell::new(0);
                 let (id, chain) = (&frame.id, &frame.chain);
-                let place = Place { id, chain, at, hook: self.hook, parts: &parts };
+                let place = RulePosition { id, chain, at, hook: self.hook, parts: &parts };
                 let kept = branch.kept;
                 let mut ran = machine::run(self.source, &mut branch, place);
                 // A map that has one element for the packet makes no second branch.
@@ -120,25 +120,30 @@ impl Traversal<'_> {
     }
 
     /// What the end of a rule leads to: another rule, or an end for good.
-    fn after(&self, ended: Ended, branch: &mut Branch, calls: &mut Vec<Frame>) -> Option<End> {
+    fn after(
+        &self,
+        ended: Ended,
+        branch: &mut Branch,
+        calls: &mut Vec<Frame>,
+    ) -> Option<ChainExit> {
         let call =
             |name, calls: &[Frame]| Some(ChainId { table: calls.last()?.id.table.clone(), name });
         match ended {
             Ended::Next => None,
-            Ended::Settled => Some(End::Settled),
-            Ended::Rejected(how) => Some(End::Rejected(how)),
-            Ended::Unknown => Some(End::Unknown),
+            Ended::Settled => Some(ChainExit::Settled),
+            Ended::Rejected(how) => Some(ChainExit::Rejected(how)),
+            Ended::Unknown => Some(ChainExit::Unknown),
             Ended::Verdict(verdict) => match verdict {
-                Verdict::Accept => Some(End::Accept),
-                Verdict::Drop => Some(End::Drop),
-                Verdict::Queue => Some(End::Queue),
-                Verdict::Continue | Verdict::Break => None,
-                Verdict::Return => {
+                RuleVerdict::Accept => Some(ChainExit::Accept),
+                RuleVerdict::Drop => Some(ChainExit::Drop),
+                RuleVerdict::Queue => Some(ChainExit::Queue),
+                RuleVerdict::Continue | RuleVerdict::Break => None,
+                RuleVerdict::Return => {
                     self.leave(branch, calls);
                     None
                 }
-                Verdict::Jump(name) => self.enter(&call(name, calls)?, false, branch, calls),
-                Verdict::Goto(name) => self.enter(&call(name, calls)?, true, branch, calls),
+                RuleVerdict::Jump(name) => self.enter(&call(name, calls)?, false, branch, calls),
+                RuleVerdict::Goto(name) => self.enter(&call(name, calls)?, true, branch, calls),
             },
         }
     }
@@ -150,12 +155,12 @@ impl Traversal<'_> {
         gone: bool,
         branch: &mut Branch,
         calls: &mut Vec<Frame>,
-    ) -> Option<End> {
+    ) -> Option<ChainExit> {
         if calls.len() > DEPTH {
-            return Some(End::Unknown);
+            return Some(ChainExit::Unknown);
         }
         self.source.spend(CALL);
-        let Some(chain) = self.source.chain(id) else { return Some(End::Unknown) };
+        let Some(chain) = self.source.chain(id) else { return Some(ChainExit::Unknown) };
         // Where nothing was done before, nothing is done again.
         let is_idle = self.idle.borrow().contains(&(branch.version, id.clone()));
         let next = if is_idle { chain.programs.len() } else { 0 };

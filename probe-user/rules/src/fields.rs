@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use super::lower::Field;
-use super::value::{Bits, Missing};
-use super::{Discovery, Nic, Packet, SeenAs, Sender, Source};
-use crate::model::{Base, CtKey, FibResult, MetaKey, Proto, RouteKind, RouteOf, RouteQuery};
+use super::value::{Bits, UnknownInput};
+use super::{Discovery, Nic, Packet, PacketSender, RuleSource, SeenAs};
+use crate::model::{CtKey, FibResult, MetaKey, PayloadBase, Proto, RouteKind, RouteOf, RouteQuery};
 
 /// Room for a name in a register (`IFNAMSIZ`).
 const NAME: usize = 16;
@@ -35,7 +35,12 @@ pub(super) fn is_of(packet: &Packet, proto: Proto) -> bool {
 }
 
 /// A field of a packet. Ask [`has`] before: a packet may not have it.
-pub(super) fn value(source: &dyn Source, packet: &Packet, tracked: Tracked, field: &Field) -> Bits {
+pub(super) fn value(
+    source: &dyn RuleSource,
+    packet: &Packet,
+    tracked: Tracked,
+    field: &Field,
+) -> Bits {
     let ipv6 = packet.destination.is_ipv6();
     match field {
         // What nearly all rules of a large chain ask.
@@ -44,13 +49,15 @@ pub(super) fn value(source: &dyn Source, packet: &Packet, tracked: Tracked, fiel
             address(packet.destination, usize::from(*len))
         }
         Field::Daddr { ipv6, len } => {
-            header(packet, Base::Network, if *ipv6 { 24 } else { 16 }, u32::from(*len))
+            header(packet, PayloadBase::Network, if *ipv6 { 24 } else { 16 }, u32::from(*len))
         }
         Field::Saddr { ipv6, len } => {
-            header(packet, Base::Network, if *ipv6 { 8 } else { 12 }, u32::from(*len))
+            header(packet, PayloadBase::Network, if *ipv6 { 8 } else { 12 }, u32::from(*len))
         }
-        Field::Protocol { ipv6 } => header(packet, Base::Network, if *ipv6 { 6 } else { 9 }, 1),
-        Field::Sport => header(packet, Base::Transport, 0, 2),
+        Field::Protocol { ipv6 } => {
+            header(packet, PayloadBase::Network, if *ipv6 { 6 } else { 9 }, 1)
+        }
+        Field::Sport => header(packet, PayloadBase::Transport, 0, 2),
         Field::Header { base, offset, len } => header(packet, *base, *offset, *len),
         Field::Meta(key) => meta(packet, key),
         Field::Ct { key, reply } => ct(packet, tracked, *key, *reply),
@@ -66,16 +73,16 @@ pub(super) fn value(source: &dyn Source, packet: &Packet, tracked: Tracked, fiel
                     Bits::whole(&nic.index.to_ne_bytes())
                 }
                 (Some(false), _) if *result == FibResult::Oif => Bits::whole(&[0; 4]),
-                _ => Bits::unknown(4, Missing::Detail(BACK)),
+                _ => Bits::unknown(4, UnknownInput::Detail(BACK)),
             }
         }
-        Field::Fib { present: true, .. } => Bits::unknown(4, Missing::Detail(BACK)),
+        Field::Fib { present: true, .. } => Bits::unknown(4, UnknownInput::Detail(BACK)),
         Field::Fib { result, saddr, iif, oif, .. } => {
             fib(source, packet, *result, *saddr, *iif || *oif)
         }
         Field::Other { len, .. } => {
             let len = usize::try_from(*len).unwrap_or(16);
-            Bits::unknown(len, Missing::Detail("what is not modelled of the packet"))
+            Bits::unknown(len, UnknownInput::Detail("what is not modelled of the packet"))
         }
     }
 }
@@ -119,16 +126,16 @@ fn meta(packet: &Packet, key: &MetaKey) -> Bits {
         MetaKey::L4proto => Bits::whole(&[protocol(packet)]),
         MetaKey::Skuid => match packet.uid {
             Some(uid) => Bits::whole(&uid.to_ne_bytes()),
-            None => Bits::unknown(4, Missing::User),
+            None => Bits::unknown(4, UnknownInput::User),
         },
         MetaKey::Skgid => match packet.gid {
             Some(gid) => Bits::whole(&gid.to_ne_bytes()),
-            None => Bits::unknown(4, Missing::User),
+            None => Bits::unknown(4, UnknownInput::User),
         },
-        MetaKey::Prandom => Bits::unknown(4, Missing::Random),
+        MetaKey::Prandom => Bits::unknown(4, UnknownInput::Random),
         MetaKey::Protocol => Bits::whole(&if ipv6 { 0x86dd_u16 } else { 0x0800 }.to_be_bytes()),
         MetaKey::Pkttype => Bits::whole(&[packet_type(packet)]),
-        MetaKey::Other(_) => Bits::unknown(16, Missing::Detail("a property of the packet")),
+        MetaKey::Other(_) => Bits::unknown(16, UnknownInput::Detail("a property of the packet")),
     }
 }
 
@@ -139,20 +146,22 @@ pub(super) fn packet_type(packet: &Packet) -> u8 {
 }
 
 /// Bytes of the packet.
-fn header(packet: &Packet, base: Base, offset: u32, len: u32) -> Bits {
+fn header(packet: &Packet, base: PayloadBase, offset: u32, len: u32) -> Bits {
     let carried = || {
         let len = usize::try_from(len).unwrap_or(usize::MAX);
-        Bits::unknown(len, Missing::Detail("what the packet carries"))
+        Bits::unknown(len, UnknownInput::Detail("what the packet carries"))
     };
     let (Ok(from), Ok(count)) = (usize::try_from(offset), usize::try_from(len)) else {
         return carried();
     };
     let Some(to) = from.checked_add(count) else { return carried() };
     let (bytes, known, missing) = match base {
-        Base::Network => network(packet, from),
-        Base::Transport => transport(packet, from),
-        Base::Link => ([0; HEADER], [0; HEADER], Missing::Detail("the frame's header")),
-        Base::Inner => ([0; HEADER], [0; HEADER], Missing::Detail("what the packet carries")),
+        PayloadBase::Network => network(packet, from),
+        PayloadBase::Transport => transport(packet, from),
+        PayloadBase::Link => ([0; HEADER], [0; HEADER], UnknownInput::Detail("the frame's header")),
+        PayloadBase::Inner => {
+            ([0; HEADER], [0; HEADER], UnknownInput::Detail("what the packet carries"))
+        }
     };
     match (bytes.get(from..to), known.get(from..to)) {
         (Some(bytes), Some(known)) => Bits::partly(bytes, known, missing),
@@ -160,9 +169,10 @@ fn header(packet: &Packet, base: Base, offset: u32, len: u32) -> Bits {
     }
 }
 
-type Header = ([u8; HEADER], [u8; HEADER], Missing);
+/// The bytes of a header, which of their bits are known, and what the others are.
+type HeaderBytes = ([u8; HEADER], [u8; HEADER], UnknownInput);
 
-fn put(header: &mut Header, at: usize, bytes: &[u8]) {
+fn put(header: &mut HeaderBytes, at: usize, bytes: &[u8]) {
     for (n, byte) in bytes.iter().enumerate() {
         if let (Some(to), Some(known)) = (header.0.get_mut(at + n), header.1.get_mut(at + n)) {
             *to = *byte;
@@ -171,16 +181,16 @@ fn put(header: &mut Header, at: usize, bytes: &[u8]) {
     }
 }
 
-fn network(packet: &Packet, offset: usize) -> Header {
+fn network(packet: &Packet, offset: usize) -> HeaderBytes {
     let ipv6 = packet.destination.is_ipv6();
     let source_at = if ipv6 { 8 } else { 12 };
     let source_end = if ipv6 { 24 } else { 16 };
     let length = source_end - source_at;
     let is_to = (source_end..source_end + length).contains(&offset) && packet.to().is_none();
     let missing = if (source_at..source_end).contains(&offset) || is_to {
-        Missing::ClientAddress
+        UnknownInput::ClientAddress
     } else {
-        Missing::Detail("a field of the IP header")
+        UnknownInput::Detail("a field of the IP header")
     };
     let mut header = ([0; HEADER], [0; HEADER], missing);
     let header = &mut header;
@@ -200,7 +210,7 @@ fn network(packet: &Packet, offset: usize) -> Header {
         put(header, 9, &[protocol(packet)]);
         packet.to().iter().for_each(|to| put(header, 16, &octets(*to)));
     }
-    if let Sender::Address(source) = packet.source
+    if let PacketSender::Address(source) = packet.source
         && source.is_ipv6() == ipv6
     {
         put(header, source_at, &octets(source));
@@ -208,12 +218,15 @@ fn network(packet: &Packet, offset: usize) -> Header {
     *header
 }
 
-fn transport(packet: &Packet, offset: usize) -> Header {
-    let missing =
-        if offset < 2 { Missing::ClientPort } else { Missing::Detail("a field of its header") };
+fn transport(packet: &Packet, offset: usize) -> HeaderBytes {
+    let missing = if offset < 2 {
+        UnknownInput::ClientPort
+    } else {
+        UnknownInput::Detail("a field of its header")
+    };
     let mut header = ([0; HEADER], [0; HEADER], missing);
     if let Some(message) = packet.discovery {
-        header.2 = Missing::Detail("a field of its header");
+        header.2 = UnknownInput::Detail("a field of its header");
         put(&mut header, 0, &[message.number(), 0]);
         return header;
     }
@@ -292,7 +305,7 @@ pub(super) fn original(packet: &Packet) -> (IpAddr, u16) {
 }
 
 /// Who sent a connection's first packet.
-pub(super) fn client(packet: &Packet) -> Sender {
+pub(super) fn client(packet: &Packet) -> PacketSender {
     packet.answer.map_or(packet.source, |answer| answer.client)
 }
 
@@ -305,8 +318,8 @@ pub(super) fn client_port(packet: &Packet) -> Option<u16> {
 pub(super) fn server(packet: &Packet) -> Option<(IpAddr, u16)> {
     match (packet.answer, packet.source) {
         (None, _) => Some((packet.destination, packet.dport)),
-        (Some(_), Sender::Address(source)) => packet.sport.map(|port| (source, port)),
-        (Some(_), Sender::Elsewhere) => None,
+        (Some(_), PacketSender::Address(source)) => packet.sport.map(|port| (source, port)),
+        (Some(_), PacketSender::Elsewhere) => None,
     }
 }
 
@@ -319,7 +332,7 @@ fn ct(packet: &Packet, tracked: Tracked, key: CtKey, reply: Option<bool>) -> Bit
         (CtKey::Direction, _) => Bits::whole(&[u8::from(packet.answer.is_some())]),
         (CtKey::Status, _) => {
             let bits = u32::from(has_snat(packet)) << 4 | u32::from(has_dnat(packet)) << 5;
-            let missing = Missing::Detail("the connection's status");
+            let missing = UnknownInput::Detail("the connection's status");
             Bits::partly(&bits.to_ne_bytes(), &0x30_u32.to_ne_bytes(), missing)
         }
         (CtKey::Mark, _) => Bits::whole(&packet.ct_mark.to_ne_bytes()),
@@ -331,18 +344,18 @@ fn ct(packet: &Packet, tracked: Tracked, key: CtKey, reply: Option<bool>) -> Bit
             Bits::whole(&port.to_be_bytes())
         }
         (CtKey::Src, false) => match client(packet) {
-            Sender::Address(source) => whole(source),
-            Sender::Elsewhere => {
+            PacketSender::Address(source) => whole(source),
+            PacketSender::Elsewhere => {
                 let len = if packet.destination.is_ipv6() { 16 } else { 4 };
-                Bits::unknown(len, Missing::ClientAddress)
+                Bits::unknown(len, UnknownInput::ClientAddress)
             }
         },
         (CtKey::ProtoSrc, false) => match client_port(packet) {
             Some(port) => Bits::whole(&port.to_be_bytes()),
-            None => Bits::unknown(2, Missing::ClientPort),
+            None => Bits::unknown(2, UnknownInput::ClientPort),
         },
         (CtKey::Src | CtKey::ProtoSrc | CtKey::Dst | CtKey::ProtoDst | CtKey::Other(_), _) => {
-            Bits::unknown(16, Missing::Detail("a property of the connection"))
+            Bits::unknown(16, UnknownInput::Detail("a property of the connection"))
         }
     }
 }
@@ -350,7 +363,7 @@ fn ct(packet: &Packet, tracked: Tracked, key: CtKey, reply: Option<bool>) -> Bit
 /// The type of an address for this node (`RTN_*`): of IPv4 what the local table says
 /// (`inet_dev_addr_type`), of IPv6 what any route does (`nft_fib6_eval_type`).
 pub(super) fn address_type(
-    source: &dyn Source,
+    source: &dyn RuleSource,
     packet: &Packet,
     of_source: bool,
 ) -> Option<RouteKind> {
@@ -359,8 +372,8 @@ pub(super) fn address_type(
             Some(to) => to,
             None => return Some(RouteKind::Unicast),
         },
-        (true, Sender::Address(address)) => address,
-        (true, Sender::Elsewhere) => return Some(RouteKind::Unicast),
+        (true, PacketSender::Address(address)) => address,
+        (true, PacketSender::Elsewhere) => return Some(RouteKind::Unicast),
     };
     let query = RouteQuery::new(packet.netns, address, 0);
     let kind = source.route(&query)?.kind;
@@ -386,7 +399,7 @@ pub const ANYWHERE6: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0x2001, 0xdb8,
 /// by if that is asked: what filters of the reverse path ask (`nft_fib4_eval`, `rpfilter_mt`).
 /// What comes in by loopback always has.
 pub(super) fn goes_back(
-    source: &dyn Source,
+    source: &dyn RuleSource,
     packet: &Packet,
     by_interface: bool,
     mark: u32,
@@ -396,14 +409,14 @@ pub(super) fn goes_back(
         return Some(true);
     }
     let to = match packet.source {
-        Sender::Address(from) => from,
-        Sender::Elsewhere if packet.destination.is_ipv6() => ANYWHERE6.into(),
-        Sender::Elsewhere => ANYWHERE4.into(),
+        PacketSender::Address(from) => from,
+        PacketSender::Elsewhere if packet.destination.is_ipv6() => ANYWHERE6.into(),
+        PacketSender::Elsewhere => ANYWHERE4.into(),
     };
     // As if the answer came from where the packet goes.
     let of = RouteOf { from: Some(packet.destination), ..RouteOf::default() };
     let found = source.route(&RouteQuery { netns: packet.netns, to, mark, of })?;
-    let is_known = matches!(packet.source, Sender::Address(_));
+    let is_known = matches!(packet.source, PacketSender::Address(_));
     match found.kind {
         RouteKind::Unicast if !by_interface || found.oif == Some(iif.index) => Some(true),
         // One of several next hops may be another's.
@@ -414,21 +427,21 @@ pub(super) fn goes_back(
 
 /// What the routing tables say.
 fn fib(
-    source: &dyn Source,
+    source: &dyn RuleSource,
     packet: &Packet,
     result: FibResult,
     saddr: bool,
     by_interface: bool,
 ) -> Bits {
-    let unknown = Missing::Detail(BACK);
+    let unknown = UnknownInput::Detail(BACK);
     match result {
         FibResult::AddrType => match address_type(source, packet, saddr) {
             // Whether that interface has the address is another question.
             Some(RouteKind::Local) if by_interface => {
-                Bits::unknown(4, Missing::Detail("which interface has the address"))
+                Bits::unknown(4, UnknownInput::Detail("which interface has the address"))
             }
             Some(kind) => Bits::whole(&u32::from(kind.rtn()).to_ne_bytes()),
-            None => Bits::unknown(4, Missing::Detail("the type of the address")),
+            None => Bits::unknown(4, UnknownInput::Detail("the type of the address")),
         },
         FibResult::Oif => Bits::unknown(4, unknown),
         FibResult::Oifname => Bits::unknown(NAME, unknown),

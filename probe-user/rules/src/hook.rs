@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::branch::Branch;
 use super::fields::Tracked;
 use super::merge::merge;
-use super::question::Question;
-use super::{Fate, Outcome, Packet, Source, Step};
+use super::question::Predicate;
+use super::{Fate, Outcome, Packet, RuleSource, Step};
 use crate::model::{
     BaseChain, ChainId, ChainKind, Family, Hook, Rejection, Rule, Ruleset, TableId,
 };
@@ -21,7 +21,7 @@ const SNAT: i32 = 100;
 
 /// Runs a packet through a hook.
 pub(super) struct Traversal<'s> {
-    pub(super) source: &'s dyn Source,
+    pub(super) source: &'s dyn RuleSource,
     pub(super) hook: Hook,
     /// How many rules were run.
     pub(super) rules: Cell<u32>,
@@ -38,7 +38,7 @@ pub(super) struct Traversal<'s> {
 
 /// How a chain ends.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum End {
+pub(super) enum ChainExit {
     Return,
     Accept,
     /// NAT or TPROXY decided.
@@ -50,13 +50,13 @@ pub(super) enum End {
 }
 
 /// What runs at one place of a hook.
-enum Item<'r> {
+enum HookStep<'r> {
     Chain(&'r BaseChain),
     Nat(Vec<&'r BaseChain>),
 }
 
 impl<'s> Traversal<'s> {
-    pub(super) fn new(source: &'s dyn Source, hook: Hook) -> Self {
+    pub(super) fn new(source: &'s dyn RuleSource, hook: Hook) -> Self {
         Self {
             source,
             hook,
@@ -76,7 +76,7 @@ impl<'s> Traversal<'s> {
             let early = match self.hook {
                 Hook::Ingress => true,
                 Hook::Prerouting | Hook::Output => {
-                    priority <= CONNTRACK && !matches!(item, Item::Nat(_))
+                    priority <= CONNTRACK && !matches!(item, HookStep::Nat(_))
                 }
                 _ => false,
             };
@@ -94,15 +94,17 @@ impl<'s> Traversal<'s> {
                     (false, false) => Tracked::Yes,
                 };
                 match &item {
-                    Item::Chain(chain) => {
+                    HookStep::Chain(chain) => {
                         for (branch, end) in self.base(chain, branch) {
                             match end {
-                                End::Accept | End::Return | End::Settled => next.push(branch),
+                                ChainExit::Accept | ChainExit::Return | ChainExit::Settled => {
+                                    next.push(branch)
+                                }
                                 end => done.push((branch, end)),
                             }
                         }
                     }
-                    Item::Nat(chains) => self.nat(chains, branch, &mut next, &mut done),
+                    HookStep::Nat(chains) => self.nat(chains, branch, &mut next, &mut done),
                 }
             }
             going = next;
@@ -118,7 +120,7 @@ impl<'s> Traversal<'s> {
         chains: &[&BaseChain],
         branch: Branch,
         next: &mut Vec<Branch>,
-        done: &mut Vec<(Branch, End)>,
+        done: &mut Vec<(Branch, ChainExit)>,
     ) {
         let of_destination = matches!(self.hook, Hook::Prerouting | Hook::Output);
         let packet = &branch.packet;
@@ -139,11 +141,12 @@ impl<'s> Traversal<'s> {
                 let Some((first, last)) = ids.map(|(a, b)| (a.id.clone(), b.id.clone())) else {
                     return;
                 };
-                let question = Arc::new(Question::Order { first, last });
-                let assume = |all: Vec<(Branch, End)>, holds: bool| -> Vec<(Branch, End)> {
-                    let with = |(b, e): (Branch, End)| (b.assuming(&question, holds), e);
-                    all.into_iter().map(with).collect()
-                };
+                let question = Arc::new(Predicate::Order { first, last });
+                let assume =
+                    |all: Vec<(Branch, ChainExit)>, holds: bool| -> Vec<(Branch, ChainExit)> {
+                        let with = |(b, e): (Branch, ChainExit)| (b.assuming(&question, holds), e);
+                        all.into_iter().map(with).collect()
+                    };
                 all = assume(all, true);
                 all.extend(assume(second, false));
             }
@@ -156,13 +159,13 @@ impl<'s> Traversal<'s> {
                 branch.packet.seen_as.get_or_insert(super::SeenAs::Itself);
             }
             match end {
-                End::Accept | End::Return | End::Settled => next.push(branch),
+                ChainExit::Accept | ChainExit::Return | ChainExit::Settled => next.push(branch),
                 end => done.push((branch, end)),
             }
         }
     }
 
-    fn nat_in_order(&self, chains: &[&BaseChain], branch: Branch) -> Vec<(Branch, End)> {
+    fn nat_in_order(&self, chains: &[&BaseChain], branch: Branch) -> Vec<(Branch, ChainExit)> {
         let mut going = vec![branch];
         let mut done = Vec::new();
         for chain in chains {
@@ -170,23 +173,23 @@ impl<'s> Traversal<'s> {
             for branch in going {
                 for (branch, end) in self.base(chain, branch) {
                     match end {
-                        End::Accept | End::Return => next.push(branch),
+                        ChainExit::Accept | ChainExit::Return => next.push(branch),
                         end => done.push((branch, end)),
                     }
                 }
             }
             going = next;
         }
-        done.extend(going.into_iter().map(|branch| (branch, End::Accept)));
+        done.extend(going.into_iter().map(|branch| (branch, ChainExit::Accept)));
         done
     }
 
     /// A base chain, with its policy at the end.
-    fn base(&self, chain: &BaseChain, branch: Branch) -> Vec<(Branch, End)> {
+    fn base(&self, chain: &BaseChain, branch: Branch) -> Vec<(Branch, ChainExit)> {
         let mut ends = self.chain(&chain.id, branch);
         for (branch, end) in &mut ends {
-            if *end == End::Return {
-                *end = if chain.accepts { End::Accept } else { End::Drop };
+            if *end == ChainExit::Return {
+                *end = if chain.accepts { ChainExit::Accept } else { ChainExit::Drop };
                 if !chain.accepts {
                     let rules: Arc<[Rule]> = Arc::from([]);
                     let id = chain.id.clone();
@@ -199,7 +202,7 @@ impl<'s> Traversal<'s> {
 }
 
 /// What runs at a hook, with its priority, in order.
-fn items<'r>(ruleset: &'r Ruleset, hook: Hook, packet: &Packet) -> Vec<(i32, Item<'r>)> {
+fn items<'r>(ruleset: &'r Ruleset, hook: Hook, packet: &Packet) -> Vec<(i32, HookStep<'r>)> {
     let ipv6 = packet.destination.is_ipv6();
     let here = |chain: &&BaseChain| {
         let family = chain.id.table.family;
@@ -227,12 +230,12 @@ fn items<'r>(ruleset: &'r Ruleset, hook: Hook, packet: &Packet) -> Vec<(i32, Ite
     }
     let (nat, others): (Vec<&BaseChain>, Vec<&BaseChain>) =
         chains.into_iter().partition(|c| c.kind == ChainKind::Nat);
-    let mut items: Vec<(i32, Item<'r>)> =
-        others.into_iter().map(|c| (c.priority, Item::Chain(c))).collect();
+    let mut items: Vec<(i32, HookStep<'r>)> =
+        others.into_iter().map(|c| (c.priority, HookStep::Chain(c))).collect();
     if !nat.is_empty() {
         let at = if matches!(hook, Hook::Prerouting | Hook::Output) { DNAT } else { SNAT };
         let before = items.partition_point(|(priority, _)| *priority < at);
-        items.insert(before, (at, Item::Nat(nat)));
+        items.insert(before, (at, HookStep::Nat(nat)));
     }
     items
 }
@@ -248,19 +251,19 @@ fn turned<'r>(chains: &[&'r BaseChain]) -> Option<Vec<&'r BaseChain>> {
     differs.then_some(turned)
 }
 
-fn same_results(one: &[(Branch, End)], other: &[(Branch, End)]) -> bool {
-    let results = |all: &[(Branch, End)]| -> HashSet<(Fate, Packet)> {
+fn same_results(one: &[(Branch, ChainExit)], other: &[(Branch, ChainExit)]) -> bool {
+    let results = |all: &[(Branch, ChainExit)]| -> HashSet<(Fate, Packet)> {
         all.iter().map(|(branch, end)| (fate(end), branch.packet.clone())).collect()
     };
     results(one) == results(other)
 }
 
-fn fate(end: &End) -> Fate {
+fn fate(end: &ChainExit) -> Fate {
     match end {
-        End::Accept | End::Return | End::Settled => Fate::Passes,
-        End::Drop => Fate::Dropped,
-        End::Rejected(how) => Fate::Rejected(*how),
-        End::Queue => Fate::Queued,
-        End::Unknown => Fate::Unknown,
+        ChainExit::Accept | ChainExit::Return | ChainExit::Settled => Fate::Passes,
+        ChainExit::Drop => Fate::Dropped,
+        ChainExit::Rejected(how) => Fate::Rejected(*how),
+        ChainExit::Queue => Fate::Queued,
+        ChainExit::Unknown => Fate::Unknown,
     }
 }

@@ -6,7 +6,7 @@
 //! of a hook; [`ports::taken`] tells which ports rules translate, redirect or refuse; [`text`]
 //! and [`dialect`] say in words what rules are, and whose.
 //!
-//! Pure: rules, sets and routes come from a [`Source`], such as a [`Snapshot`] in memory. What
+//! Pure: rules, sets and routes come from a [`RuleSource`], such as a [`Snapshot`] in memory. What
 //! is not known of a packet (the address of a client somewhere else) or of a condition (a rate
 //! limit) makes two branches, each with what it assumes; what is random makes one branch for
 //! each choice, with its probability. Nothing is assumed true or false silently.
@@ -24,13 +24,14 @@
 //! //     tcp dport 8080 redirect to :80
 //! // } }
 //! let netns = NetnsId::Inode(1);
-//! let table = TableId { netns, backend: Backend::Nft, family: Family::Ip, name: "nat".into() };
+//! let (backend, family) = (RulesBackend::Nft, Family::Ip);
+//! let table = TableId { netns, backend, family, name: "nat".into() };
 //! let chain = ChainId { table: table.clone(), name: "prerouting".into() };
 //! let is = |value: &[u8]| Expr::Cmp { sreg: Reg(0), op: CmpOp::Eq, value: value.into() };
 //! let rule = vec![
 //!     Expr::Meta { key: MetaKey::L4proto, dreg: Reg(0) },
 //!     is(&[6]),
-//!     Expr::Payload { base: Base::Transport, offset: 2, len: 2, dreg: Reg(0) },
+//!     Expr::Payload { base: PayloadBase::Transport, offset: 2, len: 2, dreg: Reg(0) },
 //!     is(&8080_u16.to_be_bytes()),
 //!     Expr::Immediate { dreg: Reg(0), value: 80_u16.to_be_bytes().as_slice().into() },
 //!     Expr::Redirect { port: Some((Reg(0), Reg(0))), flags: 0 },
@@ -76,7 +77,7 @@
 //! assert_eq!((found.ports[0].proto, found.ports[0].port), (Proto::Tcp, 8080));
 //!
 //! // What happens to this packet?
-//! let mut packet = Packet::new(netns, Proto::Tcp, Sender::Elsewhere, (address, 8080).into());
+//! let mut packet = Packet::new(netns, Proto::Tcp, PacketSender::Elsewhere, (address, 8080).into());
 //! packet.iif = rules.nic(netns, 2);
 //! let outcomes = traverse(&rules, ruleset, Hook::Prerouting, packet);
 //! assert_eq!(outcomes.len(), 1);
@@ -112,16 +113,16 @@ mod xt;
 pub use fields::{ANYWHERE4, ANYWHERE6};
 pub use lower::Chain;
 pub use model::{
-    Address, Backend, Base, BaseChain, BitOp, BridgePort, Bytes, ChainId, ChainKind, CmpOp,
-    Condition, ConditionCode, CtKey, Element, Expr, Family, FibResult, Hook, IpSet, IpSetId,
-    IpSetMember, Link, LinkKind, MapsTo, MarkOp, MetaKey, NatKind, NatRange, NetnsId, Proto, Reg,
-    Rejection, Route, RouteFound, RouteKind, RouteOf, RouteQuery, Rule, Ruleset, Set, SetId, Side,
-    Table, TableId, Verdict, XtMatch, XtTarget, element_of,
+    Address, BaseChain, BitOp, BridgePort, Bytes, ChainId, ChainKind, CmpOp, Condition,
+    ConditionCode, CtKey, Element, Expr, Family, FibResult, Hook, IpSet, IpSetId, IpSetMember,
+    Link, LinkKind, MapsTo, MarkOp, MetaKey, NatKind, NatRange, NetnsId, PayloadBase, Proto, Reg,
+    Rejection, Route, RouteFound, RouteKind, RouteOf, RouteQuery, Rule, RuleVerdict, RulesBackend,
+    Ruleset, Set, SetId, Side, Table, TableId, XtMatch, XtTarget, element_of,
 };
 pub use outcome::{Fate, Outcome, Step};
-pub use packet::{Answer, Discovery, Nic, Packet, SeenAs, Sender};
+pub use packet::{Discovery, Nic, Packet, PacketSender, ReplyState, SeenAs};
 pub use snapshot::{Limited, Snapshot};
-pub use source::Source;
+pub use source::RuleSource;
 
 /// Runs a packet through all chains of a hook in the kernel's order.
 ///
@@ -134,7 +135,7 @@ pub use source::Source;
 /// of equal priority would give different results and their order is not known,
 /// every order is an outcome that says what it depends on.
 pub fn traverse(
-    source: &dyn Source,
+    source: &dyn RuleSource,
     ruleset: &Ruleset,
     hook: Hook,
     packet: Packet,

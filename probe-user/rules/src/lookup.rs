@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::branch::{Branch, Held};
-use super::lower::{Field, Key, Slot, Term};
-use super::machine::{Does, Ended, Place, address, client_is, eval, go, word};
+use super::branch::{Branch, SlotValue};
+use super::lower::{Field, SetKey, Term, ValueSlot};
+use super::machine::{Does, Ended, RulePosition, address, client_is, eval, go, word};
 use super::nat::number;
-use super::question::Question;
+use super::question::Predicate;
 use super::split;
-use super::value::{Bits, Missing, Octets, Value, Words};
+use super::value::{Bits, Octets, TermValue, UnknownInput, Words};
 use super::wide::Ranges;
-use super::{Nic, Packet, Source};
-use crate::model::{Bytes, Element, Set, SetId, Verdict, element_of};
+use super::{Nic, Packet, RuleSource};
+use crate::model::{Bytes, Element, RuleVerdict, Set, SetId, element_of};
 
 /// How many branches one rule makes at most, of a draw or a map.
 const CHOICES: usize = 1024;
@@ -22,7 +22,12 @@ const CHOICES: usize = 1024;
 const ELEMENTS: usize = 4096;
 
 /// The key of a look-up, as long as the set's keys are.
-pub(super) fn key_of(source: &dyn Source, branch: &Branch, key: &Key, len: usize) -> Value {
+pub(super) fn key_of(
+    source: &dyn RuleSource,
+    branch: &Branch,
+    key: &SetKey,
+    len: usize,
+) -> TermValue {
     if let [(term, _)] = key.parts.as_slice() {
         return eval(source, branch, term).part(0, len);
     }
@@ -36,19 +41,19 @@ pub(super) fn key_of(source: &dyn Source, branch: &Branch, key: &Key, len: usize
         known.extend_from_slice(&bits.known(words));
     }
     if bytes.len() < len {
-        return Value::Bits(Bits::unknown(len, Missing::Detail("a value")));
+        return TermValue::Bits(Bits::unknown(len, UnknownInput::Detail("a value")));
     }
-    let missing = missing.unwrap_or(Missing::Detail("a value"));
-    Value::Bits(Bits::partly(&bytes, &known, missing))
+    let missing = missing.unwrap_or(UnknownInput::Detail("a value"));
+    TermValue::Bits(Bits::partly(&bytes, &known, missing))
 }
 
 /// Whether a key is in a set.
 pub(super) fn is_in(
-    source: &dyn Source,
+    source: &dyn RuleSource,
     branch: &mut Branch,
-    place: Place<'_>,
+    place: RulePosition<'_>,
     name: &Arc<str>,
-    key: &Key,
+    key: &SetKey,
     invert: bool,
 ) -> Does {
     let set = place.set(name);
@@ -77,7 +82,7 @@ pub(super) fn is_in(
         }
     }
     let bits = match key_of(source, branch, key, len) {
-        Value::Drawn(slot, words) => {
+        TermValue::Drawn(slot, words) => {
             let Some((head, elements)) = source.set(&set).zip(source.set_elements(&set)) else {
                 return unread();
             };
@@ -89,7 +94,7 @@ pub(super) fn is_in(
             };
             return chosen_if(branch, slot, &words, is_in);
         }
-        Value::Bits(bits) => bits,
+        TermValue::Bits(bits) => bits,
     };
     if let Some(key) = bits.get(len) {
         return match source.set_element(&set, &Bytes::from(key)) {
@@ -101,9 +106,9 @@ pub(super) fn is_in(
     if possible(source, &set, &bits).is_some_and(|all| all.is_empty()) {
         return go(invert);
     }
-    let what = missing.unwrap_or(Missing::Detail("a value"));
+    let what = missing.unwrap_or(UnknownInput::Detail("a value"));
     let dynamic = source.set(&set).is_some_and(|head| head.dynamic);
-    let question = Question::InSet { what, set, dynamic };
+    let question = Predicate::InSet { what, set, dynamic };
     match branch.knows(&question) {
         Some(is) => go(is != invert),
         None => client_is(branch, question, invert),
@@ -112,12 +117,12 @@ pub(super) fn is_in(
 
 /// Follows a map: what an element says, on the branch that has its key.
 pub(super) fn find(
-    source: &dyn Source,
+    source: &dyn RuleSource,
     branch: &mut Branch,
-    place: Place<'_>,
+    place: RulePosition<'_>,
     name: &Arc<str>,
-    key: &Key,
-    to: Option<Slot>,
+    key: &SetKey,
+    to: Option<ValueSlot>,
 ) -> Does {
     let set = place.set(name);
     let Some(len) = key_len(source, &set) else { return Does::Ends(Ended::Unknown) };
@@ -126,13 +131,15 @@ pub(super) fn find(
         let Some(element) = element else { return (branch, Some(Ended::Next)) };
         match (to, &element.data, &element.verdict) {
             (Some(slot), Some(data), _) => {
-                branch.hold(slot, Held::Bits(Bits::whole(&data.0)));
+                branch.hold(slot, SlotValue::Bits(Bits::whole(&data.0)));
                 branch.trail.push(place.step(Some(element)));
                 (branch, None)
             }
-            (None, _, Some(Verdict::Continue)) => (branch, None),
-            (None, _, Some(Verdict::Break)) => (branch, Some(Ended::Next)),
-            (None, _, Some(Verdict::Return)) => (branch, Some(Ended::Verdict(Verdict::Return))),
+            (None, _, Some(RuleVerdict::Continue)) => (branch, None),
+            (None, _, Some(RuleVerdict::Break)) => (branch, Some(Ended::Next)),
+            (None, _, Some(RuleVerdict::Return)) => {
+                (branch, Some(Ended::Verdict(RuleVerdict::Return)))
+            }
             (None, _, Some(verdict)) => {
                 let ended = Ended::Verdict(verdict.clone());
                 branch.trail.push(place.step(Some(element)));
@@ -161,7 +168,7 @@ pub(super) fn find(
         }
     }
     let bits = match key_of(source, branch, key, len) {
-        Value::Drawn(slot, words) if words.len() <= CHOICES => {
+        TermValue::Drawn(slot, words) if words.len() <= CHOICES => {
             let Some((head, elements)) = source.set(&set).zip(source.set_elements(&set)) else {
                 return Does::Ends(Ended::Unknown);
             };
@@ -174,8 +181,8 @@ pub(super) fn find(
             };
             return Does::Splits(distinct(branch, slot, &words).into_iter().map(split).collect());
         }
-        Value::Drawn(..) => return Does::Ends(Ended::Unknown),
-        Value::Bits(bits) => bits,
+        TermValue::Drawn(..) => return Does::Ends(Ended::Unknown),
+        TermValue::Bits(bits) => bits,
     };
     if let Some(key) = bits.get(len) {
         return match source.set_element(&set, &Bytes::from(key)) {
@@ -203,22 +210,22 @@ pub(super) fn find(
 }
 
 /// What it takes for an element of a map to be the one.
-fn key_is(missing: Option<Missing>, element: &Element, map: &SetId) -> Question {
+fn key_is(missing: Option<UnknownInput>, element: &Element, map: &SetId) -> Predicate {
     let address = |bytes: &Bytes| {
         let is_address =
-            missing == Some(Missing::ClientAddress) && [4, 16].contains(&bytes.0.len());
+            missing == Some(UnknownInput::ClientAddress) && [4, 16].contains(&bytes.0.len());
         address(&bytes.0).filter(|_| is_address)
     };
-    let what = missing.unwrap_or(Missing::Detail("a value"));
+    let what = missing.unwrap_or(UnknownInput::Detail("a value"));
     match (address(&element.key), element.key_end.as_ref().map(address)) {
-        (Some(one), None) => Question::Between { what, first: one, last: one },
-        (Some(first), Some(Some(last))) => Question::Between { what, first, last },
-        _ => Question::Element { what, key: element.key.clone(), map: map.clone() },
+        (Some(one), None) => Predicate::Between { what, first: one, last: one },
+        (Some(first), Some(Some(last))) => Predicate::Between { what, first, last },
+        _ => Predicate::Element { what, key: element.key.clone(), map: map.clone() },
     }
 }
 
 /// The elements that a key of which some bits are unknown may belong to.
-fn possible(source: &dyn Source, set: &SetId, key: &Bits) -> Option<Vec<Element>> {
+fn possible(source: &dyn RuleSource, set: &SetId, key: &Bits) -> Option<Vec<Element>> {
     let elements = source.few_elements(set).filter(|all| all.len() <= ELEMENTS)?;
     source.spend(elements.len());
     let known = key.known(key.bytes.len());
@@ -245,7 +252,13 @@ enum WideKey {
     Unclear,
 }
 
-fn wide_key(source: &dyn Source, branch: &Branch, set: &SetId, key: &Key, len: usize) -> WideKey {
+fn wide_key(
+    source: &dyn RuleSource,
+    branch: &Branch,
+    set: &SetId,
+    key: &SetKey,
+    len: usize,
+) -> WideKey {
     let packet = &branch.packet;
     let Some(wide) = &packet.wide else { return WideKey::One };
     let mut at = 0;
@@ -371,11 +384,11 @@ fn wide_key(source: &dyn Source, branch: &Branch, set: &SetId, key: &Key, len: u
 /// The same by pieces of the ports, where the key has something that is made of the port, or
 /// that is not known.
 fn by_port(
-    source: &dyn Source,
+    source: &dyn RuleSource,
     branch: &Branch,
     head: &Set,
     elements: &[Element],
-    key: &Key,
+    key: &SetKey,
     len: usize,
     pieces: Vec<(u128, u128)>,
 ) -> WideKey {
@@ -474,7 +487,7 @@ fn port_range(element: &Element, place: &Range<usize>) -> Option<(u128, u128)> {
     Some((from, element.key_end.as_ref().map_or(Some(from), port)?))
 }
 
-pub(super) fn key_len(source: &dyn Source, set: &SetId) -> Option<usize> {
+pub(super) fn key_len(source: &dyn RuleSource, set: &SetId) -> Option<usize> {
     usize::try_from(source.set(set)?.key_len).ok()
 }
 
@@ -482,7 +495,7 @@ pub(super) fn key_len(source: &dyn Source, set: &SetId) -> Option<usize> {
 /// `words`, what was computed of each, and not with the others.
 pub(super) fn chosen_if(
     branch: &Branch,
-    slot: Slot,
+    slot: ValueSlot,
     words: &Words,
     holds: impl Fn(&[u8]) -> bool,
 ) -> Does {
@@ -500,7 +513,7 @@ pub(super) fn chosen_if(
 /// One branch for each word that was computed of what is drawn, with what follows from it.
 pub(super) fn each(
     branch: &Branch,
-    slot: Slot,
+    slot: ValueSlot,
     words: &Words,
     then: impl Fn(&mut Branch, u32),
 ) -> Vec<(Branch, Option<Ended>)> {
@@ -512,7 +525,7 @@ pub(super) fn each(
 }
 
 /// Each word, in the order of the numbers, with a branch where what is drawn gives it.
-fn distinct(branch: &Branch, slot: Slot, words: &Words) -> Vec<([u8; 4], Branch)> {
+fn distinct(branch: &Branch, slot: ValueSlot, words: &Words) -> Vec<([u8; 4], Branch)> {
     let mut all: Vec<([u8; 4], usize)> = words.iter().copied().zip(0..).collect();
     all.sort_by_key(|(key, _)| word(key));
     let same = all.chunk_by(|(a, _), (b, _)| a == b);

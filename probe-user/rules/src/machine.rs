@@ -4,18 +4,18 @@ use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::branch::{Branch, Held};
+use super::branch::{Branch, SlotValue};
 use super::fields::{self, Tracked};
 use super::lookup::{chosen_if, each, find, is_in};
-use super::lower::{Action, Chain, Nat, Op, Slot, Term, Test, Translates};
-use super::nat::{self, Translation};
-use super::question::{Question, words};
-use super::split::{self, Parts};
-use super::value::{Bits, Holds, Missing, Value, meets};
-use super::{Packet, Source, Step, xt};
+use super::lower::{Action, Chain, Nat, Op, Term, Test, Translates, ValueSlot};
+use super::nat::{self, NatMapping};
+use super::question::{Predicate, words};
+use super::split::{self, SplitResult};
+use super::value::{Bits, Holds, TermValue, UnknownInput, meets};
+use super::{Packet, RuleSource, Step, xt};
 use crate::model::{
     ChainId, CmpOp, CtKey, Element, Hook, MetaKey, NatKind, Rejection, RouteKind, RouteQuery, Rule,
-    SetId, Verdict, XtMatch,
+    RuleVerdict, SetId, XtMatch,
 };
 
 /// How a rule ends.
@@ -23,7 +23,7 @@ use crate::model::{
 pub(super) enum Ended {
     /// On to the next rule.
     Next,
-    Verdict(Verdict),
+    Verdict(RuleVerdict),
     /// NAT is decided, or TPROXY: the packet is accepted.
     Settled,
     Rejected(Rejection),
@@ -39,7 +39,7 @@ pub(super) enum Ran {
 
 /// A rule in its chain.
 #[derive(Clone, Copy)]
-pub(super) struct Place<'r> {
+pub(super) struct RulePosition<'r> {
     pub(super) id: &'r ChainId,
     pub(super) chain: &'r Arc<Chain>,
     pub(super) at: usize,
@@ -49,7 +49,7 @@ pub(super) struct Place<'r> {
     pub(super) parts: &'r Cell<usize>,
 }
 
-impl Place<'_> {
+impl RulePosition<'_> {
     fn rule(&self) -> Option<&Rule> {
         self.chain.rules.get(self.at)
     }
@@ -65,7 +65,7 @@ impl Place<'_> {
 
     /// Adds the rule to the trail if it did something (`acted`) or decides something.
     fn tell(&self, branch: &mut Branch, ended: &Ended, acted: bool) {
-        let decides = !matches!(ended, Ended::Next | Ended::Verdict(Verdict::Return));
+        let decides = !matches!(ended, Ended::Next | Ended::Verdict(RuleVerdict::Return));
         // The element that a map of this rule led to says more.
         let is_told = branch.trail.last().is_some_and(|last| {
             last.element.is_some() && last.at == Some(self.at) && last.chain == *self.id
@@ -83,9 +83,9 @@ impl Place<'_> {
     }
 
     /// Whether something that this rule asks holds.
-    pub(super) fn question(&self, what: &str) -> Question {
+    pub(super) fn question(&self, what: &str) -> Predicate {
         let handle = self.rule().map_or(0, |rule| rule.handle);
-        Question::Rule { what: what.into(), handle, at: self.at, chain: self.id.clone() }
+        Predicate::Rule { what: what.into(), handle, at: self.at, chain: self.id.clone() }
     }
 }
 
@@ -94,7 +94,7 @@ pub(super) enum Does {
     Goes,
     Ends(Ended),
     /// Goes on if this is so, which is not known.
-    If(Question),
+    If(Predicate),
     /// Goes on so often, from 0 to 1.
     Often(f64),
     /// Goes on as several, each from the next part on.
@@ -104,36 +104,36 @@ pub(super) enum Does {
 }
 
 /// Runs the rule at a place. `Ran::One`: the branch itself was changed.
-pub(super) fn run(source: &dyn Source, branch: &mut Branch, place: Place<'_>) -> Ran {
+pub(super) fn run(source: &dyn RuleSource, branch: &mut Branch, place: RulePosition<'_>) -> Ran {
     branch.slots.clear();
     from(source, branch, place, 0, false)
 }
 
 fn from(
-    source: &dyn Source,
+    source: &dyn RuleSource,
     branch: &mut Branch,
-    place: Place<'_>,
+    place: RulePosition<'_>,
     first: usize,
     mut acted: bool,
 ) -> Ran {
     let Some(program) = place.chain.programs.get(place.at) else { return Ran::One(Ended::Next) };
     for (at, op) in program.iter().enumerate().skip(first) {
         let mut does = match split::parts(source, branch, place, op) {
-            Parts::Same => step(source, branch, place, op, &mut acted),
-            Parts::Several(parts) => Does::Parts(parts),
-            Parts::Unclear => Does::Ends(Ended::Unknown),
+            SplitResult::Same => step(source, branch, place, op, &mut acted),
+            SplitResult::Several(parts) => Does::Parts(parts),
+            SplitResult::Unclear => Does::Ends(Ended::Unknown),
         };
         // What does not hold anyhow needs no branches.
         if let (Op::Test(_), Does::If(_) | Does::Often(_) | Does::Splits(_) | Does::Parts(_)) =
             (op, &does)
         {
             match ahead(source, branch, place, program.get(at + 1..).unwrap_or_default()) {
-                Ahead::Open => {}
-                Ahead::Fails => does = Does::Ends(Ended::Next),
-                Ahead::Several(parts) if !matches!(does, Does::Parts(_)) => {
+                Lookahead::Open => {}
+                Lookahead::Fails => does = Does::Ends(Ended::Next),
+                Lookahead::Several(parts) if !matches!(does, Does::Parts(_)) => {
                     does = Does::Parts(parts);
                 }
-                Ahead::Several(_) => {}
+                Lookahead::Several(_) => {}
             }
         }
         match does {
@@ -189,7 +189,7 @@ fn from(
                         Some(ended) => {
                             match &ended {
                                 // The element of a map told the rule already.
-                                Ended::Verdict(verdict) if *verdict != Verdict::Return => {
+                                Ended::Verdict(verdict) if *verdict != RuleVerdict::Return => {
                                     if acted {
                                         branch.kept = branch.trail.len();
                                     }
@@ -209,7 +209,7 @@ fn from(
 }
 
 /// What the tests behind one that may hold or not say.
-enum Ahead {
+enum Lookahead {
     Open,
     /// One surely does not hold: what may be is of no account.
     Fails,
@@ -217,7 +217,12 @@ enum Ahead {
     Several(Vec<Branch>),
 }
 
-fn ahead(source: &dyn Source, branch: &Branch, place: Place<'_>, program: &[Op]) -> Ahead {
+fn ahead(
+    source: &dyn RuleSource,
+    branch: &Branch,
+    place: RulePosition<'_>,
+    program: &[Op],
+) -> Lookahead {
     let mut branch = branch.clone();
     for op in program {
         let test = match op {
@@ -227,17 +232,17 @@ fn ahead(source: &dyn Source, branch: &Branch, place: Place<'_>, program: &[Op])
             _ => break,
         };
         match split::parts(source, &branch, place, op) {
-            Parts::Same => {}
-            Parts::Several(parts) => return Ahead::Several(parts),
-            Parts::Unclear => break,
+            SplitResult::Same => {}
+            SplitResult::Several(parts) => return Lookahead::Several(parts),
+            SplitResult::Unclear => break,
         }
         match tested(source, &mut branch, place, test) {
-            Does::Ends(Ended::Next) => return Ahead::Fails,
-            Does::Parts(parts) => return Ahead::Several(parts),
+            Does::Ends(Ended::Next) => return Lookahead::Fails,
+            Does::Parts(parts) => return Lookahead::Several(parts),
             _ => {}
         }
     }
-    Ahead::Open
+    Lookahead::Open
 }
 
 /// Whether a branch goes on as if the rule had not been there.
@@ -249,9 +254,9 @@ fn is_as_before(branch: &Branch, before: &Branch, ended: &Ended) -> bool {
 }
 
 fn continued(
-    source: &dyn Source,
+    source: &dyn RuleSource,
     mut branch: Branch,
-    place: Place<'_>,
+    place: RulePosition<'_>,
     first: usize,
     acted: bool,
 ) -> Vec<(Branch, Ended)> {
@@ -262,9 +267,9 @@ fn continued(
 }
 
 fn step(
-    source: &dyn Source,
+    source: &dyn RuleSource,
     branch: &mut Branch,
-    place: Place<'_>,
+    place: RulePosition<'_>,
     op: &Op,
     acted: &mut bool,
 ) -> Does {
@@ -279,8 +284,8 @@ fn step(
         Op::Find { set, key, slot } => find(source, branch, place, set, key, *slot),
         Op::Keep { slot, term } => {
             let held = match eval(source, branch, term) {
-                Value::Bits(bits) => Held::Bits(bits),
-                Value::Drawn(_, words) => Held::Words(words),
+                TermValue::Bits(bits) => SlotValue::Bits(bits),
+                TermValue::Drawn(_, words) => SlotValue::Words(words),
             };
             branch.hold(*slot, held);
             Does::Goes
@@ -290,59 +295,59 @@ fn step(
 }
 
 /// The value of a term.
-pub(super) fn eval(source: &dyn Source, branch: &Branch, term: &Term) -> Value {
-    let held = |slot: Slot| match branch.slots.get(usize::from(slot)) {
-        Some(Held::Words(words)) => Value::Drawn(slot, Arc::clone(words)),
-        Some(Held::Bits(bits)) => Value::Bits(bits.clone()),
-        None => Value::Bits(Bits::unknown(16, Missing::Detail("a value"))),
+pub(super) fn eval(source: &dyn RuleSource, branch: &Branch, term: &Term) -> TermValue {
+    let held = |slot: ValueSlot| match branch.slots.get(usize::from(slot)) {
+        Some(SlotValue::Words(words)) => TermValue::Drawn(slot, Arc::clone(words)),
+        Some(SlotValue::Bits(bits)) => TermValue::Bits(bits.clone()),
+        None => TermValue::Bits(Bits::unknown(16, UnknownInput::Detail("a value"))),
     };
-    let rest = |value: Value, at: u32| {
+    let rest = |value: TermValue, at: u32| {
         let at = usize::try_from(at).unwrap_or(usize::MAX);
         let len = value.bits().bytes.len().saturating_sub(at);
         if at == 0 { value } else { value.part(at, len) }
     };
     match term {
         Term::Field(field) => {
-            Value::Bits(fields::value(source, &branch.packet, branch.tracked, field))
+            TermValue::Bits(fields::value(source, &branch.packet, branch.tracked, field))
         }
-        Term::Constant(bytes) => Value::Bits(Bits::whole(&bytes.0)),
+        Term::Constant(bytes) => TermValue::Bits(Bits::whole(&bytes.0)),
         Term::Drawn(slot) | Term::Kept { slot, .. } => held(*slot),
         Term::Data { slot, at, .. } => rest(held(*slot), *at),
         Term::Computed { of, how, len } => eval(source, branch, of).compute(how, *len),
         Term::Part { of, at } => rest(eval(source, branch, of), *at),
-        Term::Unknown => Value::Bits(Bits::unknown(16, Missing::Detail("a value"))),
+        Term::Unknown => TermValue::Bits(Bits::unknown(16, UnknownInput::Detail("a value"))),
     }
 }
 
 /// How many numbers that may be drawn are told apart.
 const NUMBERS: u32 = 4096;
 
-fn draw(modulus: u32, offset: u32) -> Held {
+fn draw(modulus: u32, offset: u32) -> SlotValue {
     if modulus > NUMBERS {
-        return Held::Bits(Bits::unknown(4, Missing::Random));
+        return SlotValue::Bits(Bits::unknown(4, UnknownInput::Random));
     }
-    Held::one_of((0..modulus.max(1)).map(|n| n.wrapping_add(offset).to_ne_bytes()).collect())
+    SlotValue::one_of((0..modulus.max(1)).map(|n| n.wrapping_add(offset).to_ne_bytes()).collect())
 }
 
 pub(super) fn tested(
-    source: &dyn Source,
+    source: &dyn RuleSource,
     branch: &mut Branch,
-    place: Place<'_>,
+    place: RulePosition<'_>,
     test: &Test,
 ) -> Does {
     match test {
         Test::Compare { term, op, value } => match eval(source, branch, term) {
-            Value::Drawn(slot, words) => {
+            TermValue::Drawn(slot, words) => {
                 chosen_if(branch, slot, &words, |one| meets(one, *op, &value.0))
             }
-            Value::Bits(bits) => compared(source, branch, place, &bits, *op, &value.0),
+            TermValue::Bits(bits) => compared(source, branch, place, &bits, *op, &value.0),
         },
         Test::Range { term, invert, from, to } => match eval(source, branch, term) {
-            Value::Drawn(slot, words) => {
+            TermValue::Drawn(slot, words) => {
                 let within = |one: &[u8]| *from.0 <= *one && *one <= *to.0;
                 chosen_if(branch, slot, &words, |one| within(one) != *invert)
             }
-            Value::Bits(bits) => {
+            TermValue::Bits(bits) => {
                 let holds = bits.within(&from.0, &to.0);
                 ask(place, if *invert { holds.invert() } else { holds })
             }
@@ -354,9 +359,9 @@ pub(super) fn tested(
 }
 
 fn act(
-    source: &dyn Source,
+    source: &dyn RuleSource,
     branch: &mut Branch,
-    place: Place<'_>,
+    place: RulePosition<'_>,
     action: &Action,
     acted: &mut bool,
 ) -> Does {
@@ -387,8 +392,8 @@ fn act(
         Action::SetMeta { .. } | Action::SetCt { .. } | Action::Nothing(_) => Does::Goes,
         // Another packet than the one that was asked about.
         Action::SetPayload { .. } | Action::Unknown(_) => Does::Ends(Ended::Unknown),
-        Action::Verdict(Verdict::Continue) => Does::Goes,
-        Action::Verdict(Verdict::Break) => Does::Ends(Ended::Next),
+        Action::Verdict(RuleVerdict::Continue) => Does::Goes,
+        Action::Verdict(RuleVerdict::Break) => Does::Ends(Ended::Next),
         Action::Verdict(verdict) => Does::Ends(Ended::Verdict(verdict.clone())),
         Action::Settle => Does::Ends(Ended::Settled),
         Action::Notrack => {
@@ -445,17 +450,17 @@ fn act(
 
 /// Sets a mark to the value of a term: on several branches, where it was drawn.
 fn set(
-    source: &dyn Source,
+    source: &dyn RuleSource,
     branch: &mut Branch,
     to: &Term,
     mark: impl Fn(&mut Packet, u32),
 ) -> Does {
     match eval(source, branch, to) {
-        Value::Drawn(slot, words) => {
+        TermValue::Drawn(slot, words) => {
             let marked = |branch: &mut Branch, word| mark(&mut branch.packet, word);
             Does::Splits(each(branch, slot, &words, marked))
         }
-        Value::Bits(bits) => match bits.get(4).map(word) {
+        TermValue::Bits(bits) => match bits.get(4).map(word) {
             Some(word) => {
                 mark(&mut branch.packet, word);
                 Does::Goes
@@ -492,20 +497,20 @@ pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
 
 /// What a term is, where that is known.
 fn of<T>(
-    source: &dyn Source,
+    source: &dyn RuleSource,
     branch: &Branch,
     term: &Term,
     read: impl Fn(&Bits) -> Option<T>,
 ) -> Option<T> {
     match eval(source, branch, term) {
-        Value::Bits(bits) => read(&bits),
-        Value::Drawn(..) => None,
+        TermValue::Bits(bits) => read(&bits),
+        TermValue::Drawn(..) => None,
     }
 }
 
 /// The ends of a range, if there is one; the outer `None`: they are not known.
 fn pair<T>(
-    source: &dyn Source,
+    source: &dyn RuleSource,
     branch: &Branch,
     ends: Option<&(Term, Term)>,
     read: impl Fn(&Bits) -> Option<T>,
@@ -515,7 +520,12 @@ fn pair<T>(
     Some(Some((first, of(source, branch, last, &read)?)))
 }
 
-fn translated(source: &dyn Source, branch: &mut Branch, place: Place<'_>, nat: &Nat) -> Does {
+fn translated(
+    source: &dyn RuleSource,
+    branch: &mut Branch,
+    place: RulePosition<'_>,
+    nat: &Nat,
+) -> Does {
     // In a table for both, a translation is for packets of its own family.
     if nat.addresses.is_some() && nat.ipv6.is_some_and(|ipv6| ipv6 != branch.ipv6()) {
         return Does::Goes;
@@ -532,11 +542,11 @@ fn translated(source: &dyn Source, branch: &mut Branch, place: Place<'_>, nat: &
         (Translates::ByHook, Hook::Postrouting | Hook::Input) => NatKind::Snat,
         (Translates::ByHook, _) => NatKind::Dnat,
     };
-    translate(branch, kind, &Translation { addresses, ports, base: nat.base, flags: nat.flags })
+    translate(branch, kind, &NatMapping { addresses, ports, base: nat.base, flags: nat.flags })
 }
 
 /// A condition on something that may not be known.
-fn ask(place: Place<'_>, holds: Holds) -> Does {
+fn ask(place: RulePosition<'_>, holds: Holds) -> Does {
     match holds {
         Holds::Yes => Does::Goes,
         Holds::No => Does::Ends(Ended::Next),
@@ -546,15 +556,15 @@ fn ask(place: Place<'_>, holds: Holds) -> Does {
 }
 
 fn compared(
-    source: &dyn Source,
+    source: &dyn RuleSource,
     branch: &Branch,
-    place: Place<'_>,
+    place: RulePosition<'_>,
     bits: &Bits,
     op: CmpOp,
     value: &[u8],
 ) -> Does {
     let holds = bits.compare(op, value);
-    let Holds::Maybe(Missing::ClientAddress) = holds else {
+    let Holds::Maybe(UnknownInput::ClientAddress) = holds else {
         return ask(place, holds);
     };
     let known = bits.known(value.len());
@@ -576,7 +586,7 @@ fn compared(
     if let Some(is) = branch.client_is_in(network, prefix) {
         return go(is != invert);
     }
-    let mut ways = client_is(branch, Question::ClientIn { network, prefix }, invert);
+    let mut ways = client_is(branch, Predicate::ClientIn { network, prefix }, invert);
     if let Does::Splits(ways) = &mut ways {
         for ((way, _), holds) in ways.iter_mut().zip([!invert, invert]) {
             way.clients.push((network, prefix, holds));
@@ -586,7 +596,7 @@ fn compared(
 }
 
 /// Goes on for a client of which something is assumed, or of which it is not.
-pub(super) fn client_is(branch: &Branch, question: Question, invert: bool) -> Does {
+pub(super) fn client_is(branch: &Branch, question: Predicate, invert: bool) -> Does {
     let question = Arc::new(question);
     let yes = branch.clone().assuming(&question, true);
     let no = branch.clone().assuming(&question, false);
@@ -596,7 +606,7 @@ pub(super) fn client_is(branch: &Branch, question: Question, invert: bool) -> Do
 
 /// Whether somebody elsewhere can't have such an address: loopback's, this node's own,
 /// and those that packets are sent to by another interface than it came in by.
-fn is_of_this_node(source: &dyn Source, packet: &Packet, network: IpAddr, prefix: u8) -> bool {
+fn is_of_this_node(source: &dyn RuleSource, packet: &Packet, network: IpAddr, prefix: u8) -> bool {
     if network.is_loopback() && (network.is_ipv6() || prefix >= 8) {
         return true;
     }
@@ -614,10 +624,15 @@ fn is_of_this_node(source: &dyn Source, packet: &Packet, network: IpAddr, prefix
     not_from_there(network) && nat::last_of(network, prefix).is_some_and(not_from_there)
 }
 
-fn matched(source: &dyn Source, branch: &mut Branch, place: Place<'_>, one: &XtMatch) -> Does {
+fn matched(
+    source: &dyn RuleSource,
+    branch: &mut Branch,
+    place: RulePosition<'_>,
+    one: &XtMatch,
+) -> Does {
     // Whether somebody came before is asked once for each list, by whatever rules.
     if let XtMatch::Recent { name, set: false, seconds, invert } = one {
-        let question = Question::Recent { list: name.as_str().into(), seconds: *seconds };
+        let question = Predicate::Recent { list: name.as_str().into(), seconds: *seconds };
         return match branch.knows(&question) {
             Some(is) if is == *invert => Does::Ends(Ended::Next),
             Some(_) => Does::Goes,
@@ -625,13 +640,13 @@ fn matched(source: &dyn Source, branch: &mut Branch, place: Place<'_>, one: &XtM
         };
     }
     match xt::holds(source, &branch.packet, branch.tracked, one) {
-        Holds::Maybe(Missing::Detail(_)) if let XtMatch::Unknown { name, .. } = one => {
+        Holds::Maybe(UnknownInput::Detail(_)) if let XtMatch::Unknown { name, .. } = one => {
             Does::If(place.question(&format!("match {name}")))
         }
-        Holds::Maybe(Missing::Detail(_)) if matches!(one, XtMatch::Socket { .. }) => {
+        Holds::Maybe(UnknownInput::Detail(_)) if matches!(one, XtMatch::Socket { .. }) => {
             Does::If(place.question("match socket"))
         }
-        Holds::Maybe(Missing::Detail(_)) if matches!(one, XtMatch::Physdev { .. }) => {
+        Holds::Maybe(UnknownInput::Detail(_)) if matches!(one, XtMatch::Physdev { .. }) => {
             let text = crate::text::xt_condition(one, None);
             Does::If(place.question(&text.unwrap_or_else(|| "match physdev".to_owned())))
         }
@@ -639,7 +654,7 @@ fn matched(source: &dyn Source, branch: &mut Branch, place: Place<'_>, one: &XtM
     }
 }
 
-fn translate(branch: &mut Branch, kind: NatKind, to: &Translation) -> Does {
+fn translate(branch: &mut Branch, kind: NatKind, to: &NatMapping) -> Does {
     if kind == NatKind::Snat {
         let (seen_as, note) = nat::seen_as(&branch.packet, to);
         branch.packet.seen_as = Some(seen_as);
@@ -664,9 +679,9 @@ fn translate(branch: &mut Branch, kind: NatKind, to: &Translation) -> Does {
 }
 
 fn redirect(
-    source: &dyn Source,
+    source: &dyn RuleSource,
     branch: &mut Branch,
-    place: Place<'_>,
+    place: RulePosition<'_>,
     ports: Option<(u16, u16)>,
     flags: u32,
 ) -> Does {
@@ -680,8 +695,8 @@ fn redirect(
         (_, None) => None,
     };
     // Without an address there the kernel drops the packet.
-    let Some(address) = address else { return Does::Ends(Ended::Verdict(Verdict::Drop)) };
-    let to = Translation { addresses: Some((address, address)), ports, base: None, flags };
+    let Some(address) = address else { return Does::Ends(Ended::Verdict(RuleVerdict::Drop)) };
+    let to = NatMapping { addresses: Some((address, address)), ports, base: None, flags };
     translate(branch, NatKind::Dnat, &to)
 }
 

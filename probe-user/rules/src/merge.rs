@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::branch::Branch;
-use super::question::{Assumption, Question};
-use super::{Fate, Outcome, Packet, Source};
+use super::question::{Assumption, Predicate};
+use super::{Fate, Outcome, Packet, RuleSource};
 use crate::model::Condition;
 
 /// Up to how many outcomes with the same result are compared pair by pair.
@@ -18,12 +18,12 @@ const UNSURE: usize = 32;
 const CONDITIONS: usize = 8;
 
 /// An outcome whose assumptions are not in words yet.
-struct Raw {
+struct RawOutcome {
     outcome: Outcome,
     assumed: Vec<Assumption>,
 }
 
-fn outcome((branch, fate): (Branch, Fate)) -> Raw {
+fn outcome((branch, fate): (Branch, Fate)) -> RawOutcome {
     let outcome = Outcome {
         packet: branch.packet,
         fate,
@@ -33,22 +33,22 @@ fn outcome((branch, fate): (Branch, Fate)) -> Raw {
         trail: branch.trail,
         more: 0,
     };
-    Raw { outcome, assumed: branch.assumed }
+    RawOutcome { outcome, assumed: branch.assumed }
 }
 
 /// Puts together what has the same result: whatever is assumed, or by adding up. Where
 /// many things lead to the same result, one of them is named, with their number; and of
 /// very many results a few, with the number of the others.
-pub(super) fn merge(source: &dyn Source, branches: Vec<(Branch, Fate)>) -> Vec<Outcome> {
+pub(super) fn merge(source: &dyn RuleSource, branches: Vec<(Branch, Fate)>) -> Vec<Outcome> {
     // In the order of the first of each result.
-    let mut groups: HashMap<(Fate, Packet), Vec<(usize, Raw)>> = HashMap::new();
+    let mut groups: HashMap<(Fate, Packet), Vec<(usize, RawOutcome)>> = HashMap::new();
     for (at, raw) in branches.into_iter().map(outcome).enumerate() {
         let key = (raw.outcome.fate, raw.outcome.packet.clone());
         groups.entry(key).or_default().push((at, raw));
     }
-    let mut groups: Vec<Vec<(usize, Raw)>> = groups.into_values().collect();
+    let mut groups: Vec<Vec<(usize, RawOutcome)>> = groups.into_values().collect();
     remembered(source, &mut groups);
-    let mut all: Vec<(usize, Raw)> = Vec::new();
+    let mut all: Vec<(usize, RawOutcome)> = Vec::new();
     for mut group in groups {
         add_up(source, &mut group);
         if group.len() <= PAIRS {
@@ -67,19 +67,19 @@ pub(super) fn merge(source: &dyn Source, branches: Vec<(Branch, Fate)>) -> Vec<O
 /// Where all that rules remember of a client only chooses among what others get, too, as
 /// session affinity does, that is a note: its outcomes are left out, and nobody else's depend
 /// on it.
-fn remembered(source: &dyn Source, groups: &mut [Vec<(usize, Raw)>]) {
+fn remembered(source: &dyn RuleSource, groups: &mut [Vec<(usize, RawOutcome)>]) {
     let memory = |one: &&Assumption| one.question.remembered_for().is_some();
-    let came = |raw: &Raw| -> Vec<Arc<Question>> {
+    let came = |raw: &RawOutcome| -> Vec<Arc<Predicate>> {
         let those = raw.assumed.iter().filter(memory).filter(|one| one.holds);
         those.map(|one| Arc::clone(&one.question)).collect()
     };
-    let others = |raw: &Raw| -> Vec<Assumption> {
+    let others = |raw: &RawOutcome| -> Vec<Assumption> {
         raw.assumed.iter().filter(|one| !memory(one)).cloned().collect()
     };
     // What sends a client where nobody else gets, or under other conditions.
     let (mut known, mut decisive) = (HashSet::new(), HashSet::new());
     for group in &*groups {
-        let (old, new): (Vec<&Raw>, Vec<&Raw>) =
+        let (old, new): (Vec<&RawOutcome>, Vec<&RawOutcome>) =
             group.iter().map(|(_, raw)| raw).partition(|raw| !came(raw).is_empty());
         if old.is_empty() {
             continue;
@@ -93,7 +93,7 @@ fn remembered(source: &dyn Source, groups: &mut [Vec<(usize, Raw)>]) {
             }
         }
     }
-    let is_idle = |question: &Arc<Question>| !decisive.contains(question);
+    let is_idle = |question: &Arc<Predicate>| !decisive.contains(question);
     if !known.iter().any(is_idle) {
         return;
     }
@@ -124,8 +124,8 @@ fn remembered(source: &dyn Source, groups: &mut [Vec<(usize, Raw)>]) {
 }
 
 /// What assumes the same, one behind the other: random choices that lead to the same.
-fn add_up(source: &dyn Source, group: &mut Vec<(usize, Raw)>) {
-    let mut kept: Vec<(usize, Raw)> = Vec::with_capacity(group.len());
+fn add_up(source: &dyn RuleSource, group: &mut Vec<(usize, RawOutcome)>) {
+    let mut kept: Vec<(usize, RawOutcome)> = Vec::with_capacity(group.len());
     for (at, raw) in group.drain(..) {
         source.spend(1 + raw.assumed.len());
         match kept.last_mut() {
@@ -139,7 +139,7 @@ fn add_up(source: &dyn Source, group: &mut Vec<(usize, Raw)>) {
     *group = kept;
 }
 
-fn pairs(all: &mut Vec<(usize, Raw)>) {
+fn pairs(all: &mut Vec<(usize, RawOutcome)>) {
     let mut changed = true;
     while changed {
         changed = false;
@@ -154,7 +154,7 @@ fn pairs(all: &mut Vec<(usize, Raw)>) {
                 let (_, other) = all.remove(b);
                 let (_, one) = &mut all[a];
                 // What holds of nearly all senders is told, not what holds of a few.
-                let of_few = |raw: &Raw| raw.assumed.iter().filter(|one| one.holds).count();
+                let of_few = |raw: &RawOutcome| raw.assumed.iter().filter(|one| one.holds).count();
                 if of_few(&other) < of_few(one) {
                     one.outcome.trail.clone_from(&other.outcome.trail);
                 }
@@ -178,7 +178,7 @@ fn add_notes(outcome: &mut Outcome, notes: Vec<String>) {
 
 /// What two outcomes with the same result assume together and how likely they are then,
 /// if they can be one.
-fn joined(a: &Raw, b: &Raw) -> Option<(Vec<Assumption>, f64)> {
+fn joined(a: &RawOutcome, b: &RawOutcome) -> Option<(Vec<Assumption>, f64)> {
     let (p, q) = (a.outcome.probability, b.outcome.probability);
     let only = |mine: &[Assumption], theirs: &[Assumption]| -> Vec<Assumption> {
         mine.iter().filter(|x| !theirs.contains(x)).cloned().collect()
@@ -195,8 +195,8 @@ fn joined(a: &Raw, b: &Raw) -> Option<(Vec<Assumption>, f64)> {
 }
 
 /// One outcome for all that are as likely: what they all assume, and one of the rest.
-fn of_many(source: &dyn Source, group: Vec<(usize, Raw)>) -> Vec<(usize, Raw)> {
-    let mut by_chance: Vec<(usize, Raw, Vec<Assumption>, usize)> = Vec::new();
+fn of_many(source: &dyn RuleSource, group: Vec<(usize, RawOutcome)>) -> Vec<(usize, RawOutcome)> {
+    let mut by_chance: Vec<(usize, RawOutcome, Vec<Assumption>, usize)> = Vec::new();
     for (at, raw) in group {
         source.spend(1 + 2 * raw.assumed.len());
         let likely = raw.outcome.probability.to_bits();
@@ -211,10 +211,10 @@ fn of_many(source: &dyn Source, group: Vec<(usize, Raw)>) -> Vec<(usize, Raw)> {
         add_notes(&mut known.outcome, raw.outcome.notes);
         *count += 1;
     }
-    let one = |(at, mut raw, mut common, count): (usize, Raw, Vec<Assumption>, usize)| {
+    let one = |(at, mut raw, mut common, count): (usize, RawOutcome, Vec<Assumption>, usize)| {
         if count > 1 {
             let first = raw.assumed.iter().rev().find(|one| one.holds && !common.contains(one));
-            let question = Question::OneOf { count, such_as: first.cloned() };
+            let question = Predicate::OneOf { count, such_as: first.cloned() };
             common.push(Assumption { question: Arc::new(question), holds: true });
             raw.assumed = common;
         }
@@ -224,7 +224,7 @@ fn of_many(source: &dyn Source, group: Vec<(usize, Raw)>) -> Vec<(usize, Raw)> {
 }
 
 /// With its assumptions in words.
-fn in_words(raw: Raw) -> Outcome {
+fn in_words(raw: RawOutcome) -> Outcome {
     let mut depends: Vec<Condition> = Vec::new();
     if raw.assumed.len() <= CONDITIONS {
         depends.extend(raw.assumed.iter().map(Assumption::condition));

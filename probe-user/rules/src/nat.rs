@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{Packet, SeenAs, Sender};
+use super::{Packet, PacketSender, SeenAs};
 
 /// `NF_NAT_RANGE_PROTO_RANDOM` and `…_FULLY`.
 const RANDOM: u32 = 4 | 0x10;
@@ -13,9 +13,9 @@ const NETMAP: u32 = 0x40;
 /// How many addresses of a range are told apart.
 const SEVERAL: u128 = 32;
 
-/// A translation: what is left out stays as it is.
+/// What NAT puts into a packet: what is left out stays as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Translation {
+pub(super) struct NatMapping {
     pub(super) addresses: Option<(IpAddr, IpAddr)>,
     pub(super) ports: Option<(u16, u16)>,
     pub(super) base: Option<u16>,
@@ -27,7 +27,7 @@ pub(super) type Destinations = (Vec<(IpAddr, u16)>, Option<String>);
 
 /// The destinations that DNAT may give a packet, all as likely, and what else is to
 /// be said. `None` when they can't be told.
-pub(super) fn destinations(packet: &Packet, to: &Translation) -> Option<Destinations> {
+pub(super) fn destinations(packet: &Packet, to: &NatMapping) -> Option<Destinations> {
     let (port, note) = match to.ports {
         None => (packet.dport, None),
         Some((first, last)) if to.flags & OFFSET != 0 => {
@@ -70,13 +70,13 @@ pub(super) fn destinations(packet: &Packet, to: &Translation) -> Option<Destinat
 }
 
 /// What SNAT makes of the source, and what else is to be said.
-pub(super) fn seen_as(packet: &Packet, to: &Translation) -> (SeenAs, Option<String>) {
+pub(super) fn seen_as(packet: &Packet, to: &NatMapping) -> (SeenAs, Option<String>) {
     match to.addresses {
         None => (SeenAs::Itself, None),
         Some((first, last)) if first == last => (SeenAs::Address(first), None),
         Some((first, last)) => {
             if to.flags & NETMAP != 0
-                && let Sender::Address(source) = packet.source
+                && let PacketSender::Address(source) = packet.source
                 && let Some(address) = netmap(source, first, last)
             {
                 return (SeenAs::Address(address), None);

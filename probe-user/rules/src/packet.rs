@@ -15,9 +15,9 @@ pub struct Nic {
     pub name: Arc<str>,
 }
 
-/// Who sent a packet.
+/// Who sent a packet, as far as rules can tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Sender {
+pub enum PacketSender {
     /// This address.
     Address(IpAddr),
     /// Some machine elsewhere: no address of this node, no loopback address. Which one it is
@@ -27,12 +27,12 @@ pub enum Sender {
 
 /// What conntrack and NAT know of the connection of a packet that answers its first one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Answer {
+pub struct ReplyState {
     /// Whether the first packet was tracked in this namespace: else an answer belongs to no
     /// connection that is known there.
     pub known: bool,
     /// Who sent the first packet, as it came in.
-    pub client: Sender,
+    pub client: PacketSender,
     /// Where that was sent to.
     pub asked: (IpAddr, u16),
     /// Whether its destination was translated.
@@ -41,7 +41,7 @@ pub struct Answer {
     pub snat: bool,
 }
 
-/// The first packet of a connection, as far as it is known, or the [answer](Answer) to it.
+/// The first packet of a connection, as far as it is known, or the [answer](ReplyState) to it.
 ///
 /// Made by [`Packet::new`]; what is known besides is set then. [`traverse`](crate::traverse)
 /// gives it back as it leaves a hook, for the next.
@@ -52,7 +52,7 @@ pub struct Packet {
     /// The protocol.
     pub proto: Proto,
     /// Who sent it.
-    pub source: Sender,
+    pub source: PacketSender,
     /// The source port, host byte order; `None` for any ephemeral port.
     pub sport: Option<u16>,
     /// Where it goes, as NAT has it so far.
@@ -84,7 +84,7 @@ pub struct Packet {
     pub tproxy: Option<(IpAddr, u16)>,
     /// Set for what answers a first packet: of a connection that is established, to its client.
     /// Chains of type nat are not for it, and a client that is not known has no address.
-    pub answer: Option<Answer>,
+    pub answer: Option<ReplyState>,
     /// Set for what follows the answer in the direction of the first packet: TCP's third packet
     /// and all after it. Chains of type nat are not for it.
     pub established: bool,
@@ -97,7 +97,7 @@ pub struct Packet {
 
 impl Packet {
     /// A packet before its first hook: not marked, not translated, at no interface.
-    pub fn new(netns: NetnsId, proto: Proto, source: Sender, to: SocketAddr) -> Self {
+    pub fn new(netns: NetnsId, proto: Proto, source: PacketSender, to: SocketAddr) -> Self {
         Self {
             netns,
             proto,
@@ -156,7 +156,7 @@ pub enum SeenAs {
 
 impl Packet {
     /// A message of neighbour discovery, at no interface yet.
-    pub fn discovery(netns: NetnsId, message: Discovery, source: Sender, to: IpAddr) -> Self {
+    pub fn discovery(netns: NetnsId, message: Discovery, source: PacketSender, to: IpAddr) -> Self {
         let mut packet = Self::new(netns, Proto::Tcp, source, SocketAddr::new(to, 0));
         packet.discovery = Some(message);
         packet.untracked = true;
@@ -165,7 +165,7 @@ impl Packet {
 
     /// Where it goes, where that is known: not of an answer to somebody elsewhere.
     pub fn to(&self) -> Option<IpAddr> {
-        let anybody = |answer: &Answer| answer.client == Sender::Elsewhere;
+        let anybody = |answer: &ReplyState| answer.client == PacketSender::Elsewhere;
         (!self.answer.as_ref().is_some_and(anybody)).then_some(self.destination)
     }
 }

@@ -12,7 +12,7 @@ use crate::model::{
 ///
 /// The evaluator asks for the same things again and again: what is slow to read should be
 /// kept. [`Snapshot`](crate::Snapshot) is one that has everything in memory.
-pub trait Source {
+pub trait RuleSource {
     /// A chain; `None` when its rules are not known.
     fn chain(&self, chain: &ChainId) -> Option<Arc<Chain>>;
 

@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use super::branch::Branch;
 use super::lower::{Action, Compute, Field, Nat, Op, Term, Test};
-use super::machine::{Does, Ended, Place, address as address_of, eval, tested};
+use super::machine::{Does, Ended, RulePosition, address as address_of, eval, tested};
 use super::nat::{last_of, number};
-use super::value::{Holds, Value};
+use super::value::{Holds, TermValue};
 use super::wide::Ranges;
-use super::{Nic, Source, xt};
-use crate::model::{Base, BitOp, CmpOp, CtKey, FibResult, IpSet, IpSetId, MetaKey, Side, XtMatch};
+use super::{Nic, RuleSource, xt};
+use crate::model::{
+    BitOp, CmpOp, CtKey, FibResult, IpSet, IpSetId, MetaKey, PayloadBase, Side, XtMatch,
+};
 
-/// The parts of it.
-pub(super) enum Parts {
+/// What became of a packet that stands for several.
+pub(super) enum SplitResult {
     /// It is the same for all.
     Same,
     /// Each is the same for all in it.
@@ -30,33 +32,43 @@ const PORTS: usize = 65_536;
 const ONE: usize = 4;
 
 /// The parts of a packet that a part of a rule, which is no look-up, treats differently.
-pub(super) fn parts(source: &dyn Source, branch: &Branch, place: Place<'_>, op: &Op) -> Parts {
+pub(super) fn parts(
+    source: &dyn RuleSource,
+    branch: &Branch,
+    place: RulePosition<'_>,
+    op: &Op,
+) -> SplitResult {
     let packet = &branch.packet;
     if packet.wide.is_none() {
-        return Parts::Same;
+        return SplitResult::Same;
     }
     let test = match op {
-        Op::Test(Test::In { .. } | Test::Opaque(_)) => return Parts::Same,
+        Op::Test(Test::In { .. } | Test::Opaque(_)) => return SplitResult::Same,
         Op::Test(test) => test,
         Op::Do(Action::Nat(nat)) => return of_nat(source, branch, nat),
         Op::Do(Action::Redirect { ports: Some((first, last)), .. }) => {
             return keeps(source, branch, first, last);
         }
-        _ => return Parts::Same,
+        _ => return SplitResult::Same,
     };
     of_test(source, branch, place, test)
 }
 
-fn of_test(source: &dyn Source, branch: &Branch, place: Place<'_>, test: &Test) -> Parts {
+fn of_test(
+    source: &dyn RuleSource,
+    branch: &Branch,
+    place: RulePosition<'_>,
+    test: &Test,
+) -> SplitResult {
     let packet = &branch.packet;
     if let Some(both) = without_port_and_port(test) {
         for one in both {
             match of_test(source, branch, place, &Test::Match(one.into())) {
-                Parts::Same => {}
+                SplitResult::Same => {}
                 parts => return parts,
             }
         }
-        return Parts::Same;
+        return SplitResult::Same;
     }
     let has_addresses = packet.has_addresses() && depends(test, &|field| is_address(branch, field));
     let has_ports = packet.has_ports() && depends(test, &|field| is_port(branch, field));
@@ -68,13 +80,13 @@ fn of_test(source: &dyn Source, branch: &Branch, place: Place<'_>, test: &Test) 
             None => classes(source, branch, place, test, all.iter().cloned(), with),
         };
         match apart(branch, classes, |devices| branch.packet.with_devices(devices.into())) {
-            Parts::Same => {}
+            SplitResult::Same => {}
             parts => return parts,
         }
     }
     if has_addresses {
         let all = packet.wide.as_ref().map(|wide| wide.addresses.clone());
-        let Some(all) = all else { return Parts::Same };
+        let Some(all) = all else { return SplitResult::Same };
         if let Some(inside) = addresses_of(branch, test) {
             let (within, without) = all.split(&inside);
             if !within.is_empty() && !without.is_empty() {
@@ -83,7 +95,7 @@ fn of_test(source: &dyn Source, branch: &Branch, place: Place<'_>, test: &Test) 
             }
         } else {
             let Some(pieces) = pieces(&all, || cuts(source, branch, test)) else {
-                return Parts::Unclear;
+                return SplitResult::Unclear;
             };
             let with = |branch: &mut Branch, one: &(u128, u128)| branch.packet.at_address(one.0);
             let classes = match ip_set(source, branch, test).filter(|_| has_ports) {
@@ -91,14 +103,14 @@ fn of_test(source: &dyn Source, branch: &Branch, place: Place<'_>, test: &Test) 
                 None => classes(source, branch, place, test, pieces.into_iter(), with),
             };
             match apart(branch, classes, |some| branch.packet.with_addresses(Ranges::new(some))) {
-                Parts::Same => {}
+                SplitResult::Same => {}
                 parts => return parts,
             }
         }
     }
     if has_ports {
         let all = packet.wide.as_ref().map(|wide| wide.ports.clone());
-        let Some(all) = all else { return Parts::Same };
+        let Some(all) = all else { return SplitResult::Same };
         if let Some(inside) = ports_of(branch, test) {
             return in_and_out(branch, &all, &inside);
         }
@@ -106,7 +118,7 @@ fn of_test(source: &dyn Source, branch: &Branch, place: Place<'_>, test: &Test) 
             return of_set(source, branch, (place, test), (&set, sides), &all);
         }
         if !source.spend(PORTS) {
-            return Parts::Unclear;
+            return SplitResult::Unclear;
         }
         let with = |branch: &mut Branch, one: &u128| branch.packet.at_port(*one);
         let mut classes = by_class(source, branch, place, test, all.iter(), with);
@@ -117,7 +129,7 @@ fn of_test(source: &dyn Source, branch: &Branch, place: Place<'_>, test: &Test) 
             return several(branch, classes.drain(..).map(narrowed));
         }
     }
-    Parts::Same
+    SplitResult::Same
 }
 
 /// A match of conditions for address and port, as one without and one of the port: both must
@@ -137,7 +149,7 @@ fn without_port_and_port(test: &Test) -> Option<[XtMatch; 2]> {
 
 /// The set that a test asks for its members, if these are known.
 fn ip_set<'a>(
-    source: &dyn Source,
+    source: &dyn RuleSource,
     branch: &Branch,
     test: &'a Test,
 ) -> Option<(Arc<IpSet>, &'a [bool])> {
@@ -149,7 +161,7 @@ fn ip_set<'a>(
 
 /// Addresses by the members that they may be of at any port.
 fn by_members(
-    source: &dyn Source,
+    source: &dyn RuleSource,
     branch: &Branch,
     set: &IpSet,
     sides: &[bool],
@@ -170,9 +182,9 @@ fn by_members(
 
 /// Devices by how a test turns out for each of these addresses.
 fn at_addresses(
-    source: &dyn Source,
+    source: &dyn RuleSource,
     branch: &Branch,
-    place: Place<'_>,
+    place: RulePosition<'_>,
     test: &Test,
     devices: &[Nic],
     addresses: &Ranges,
@@ -196,17 +208,17 @@ fn at_addresses(
 
 /// Ports by whether they are in a set.
 fn of_set(
-    source: &dyn Source,
+    source: &dyn RuleSource,
     branch: &Branch,
-    (place, test): (Place<'_>, &Test),
+    (place, test): (RulePosition<'_>, &Test),
     (set, sides): (&IpSet, &[bool]),
     all: &Ranges,
-) -> Parts {
+) -> SplitResult {
     if !xt::asks_for_dport(set, sides) {
-        return Parts::Same;
+        return SplitResult::Same;
     }
     if !source.spend(set.members.as_ref().map_or(0, Vec::len)) {
-        return Parts::Unclear;
+        return SplitResult::Unclear;
     }
     let members: Vec<_> = xt::at_any_port(&branch.packet, set, sides).collect();
     let ports = || members.iter().filter_map(|(_, member, _)| member.ports);
@@ -238,7 +250,7 @@ pub(super) fn pieces(
 
 /// Where a test of addresses may turn out otherwise than before; `None` where that may be
 /// anywhere.
-fn cuts(source: &dyn Source, branch: &Branch, test: &Test) -> Option<Vec<u128>> {
+fn cuts(source: &dyn RuleSource, branch: &Branch, test: &Test) -> Option<Vec<u128>> {
     let ends = |first: IpAddr, last: IpAddr| [number(first), number(last).saturating_add(1)];
     let network = |network: IpAddr, bits: u8| Some(ends(network, last_of(network, bits)?));
     // The ends of loopback's network are no addresses of it.
@@ -302,10 +314,10 @@ fn cuts(source: &dyn Source, branch: &Branch, test: &Test) -> Option<Vec<u128>> 
     }
 }
 
-fn in_and_out(branch: &Branch, all: &Ranges, inside: &Ranges) -> Parts {
+fn in_and_out(branch: &Branch, all: &Ranges, inside: &Ranges) -> SplitResult {
     let (within, without) = all.split(inside);
     if within.is_empty() || without.is_empty() {
-        return Parts::Same;
+        return SplitResult::Same;
     }
     several(branch, [within, without].map(|some| branch.packet.with_ports(some)))
 }
@@ -315,24 +327,24 @@ fn apart<M>(
     branch: &Branch,
     classes: Option<Vec<Vec<M>>>,
     narrowed: impl Fn(Vec<M>) -> super::Packet,
-) -> Parts {
+) -> SplitResult {
     match classes {
         Some(classes) if classes.len() > 1 => several(branch, classes.into_iter().map(narrowed)),
-        Some(_) => Parts::Same,
-        None => Parts::Unclear,
+        Some(_) => SplitResult::Same,
+        None => SplitResult::Unclear,
     }
 }
 
-fn several(branch: &Branch, packets: impl IntoIterator<Item = super::Packet>) -> Parts {
+fn several(branch: &Branch, packets: impl IntoIterator<Item = super::Packet>) -> SplitResult {
     let with = |packet| Branch { packet, ..branch.clone() };
-    Parts::Several(packets.into_iter().map(with).collect())
+    SplitResult::Several(packets.into_iter().map(with).collect())
 }
 
 /// What some have in common for a test; `None` where there are too many.
 fn classes<M: Clone>(
-    source: &dyn Source,
+    source: &dyn RuleSource,
     branch: &Branch,
-    place: Place<'_>,
+    place: RulePosition<'_>,
     test: &Test,
     members: impl Iterator<Item = M>,
     with: impl Fn(&mut Branch, &M),
@@ -347,9 +359,9 @@ fn classes<M: Clone>(
 
 /// Members by how a test turns out for each, in the order of the first of each class.
 fn by_class<M: Clone>(
-    source: &dyn Source,
+    source: &dyn RuleSource,
     branch: &Branch,
-    place: Place<'_>,
+    place: RulePosition<'_>,
     test: &Test,
     members: impl Iterator<Item = M>,
     with: impl Fn(&mut Branch, &M),
@@ -362,7 +374,7 @@ fn by_class<M: Clone>(
 }
 
 /// How a test turns out, as far as packets are told apart by it.
-fn class(source: &dyn Source, branch: &mut Branch, place: Place<'_>, test: &Test) -> u8 {
+fn class(source: &dyn RuleSource, branch: &mut Branch, place: RulePosition<'_>, test: &Test) -> u8 {
     match tested(source, branch, place, test) {
         Does::Goes => 0,
         Does::Ends(Ended::Next) => 1,
@@ -389,7 +401,7 @@ fn grouped<K: PartialEq, M>(
 }
 
 /// Where a translation keeps the port of some.
-fn of_nat(source: &dyn Source, branch: &Branch, nat: &Nat) -> Parts {
+fn of_nat(source: &dyn RuleSource, branch: &Branch, nat: &Nat) -> SplitResult {
     const OFFSET: u32 = 0x20;
     match &nat.ports {
         Some(_) if nat.flags & OFFSET != 0 && branch.packet.has_ports() => {
@@ -397,27 +409,27 @@ fn of_nat(source: &dyn Source, branch: &Branch, nat: &Nat) -> Parts {
             let all = branch.packet.wide.as_ref().map(|wide| wide.ports.clone());
             let each: Vec<u128> = all.iter().flat_map(Ranges::iter).take(MEMBERS + 1).collect();
             if each.len() > MEMBERS || !source.spend(each.len() * ONE) {
-                return Parts::Unclear;
+                return SplitResult::Unclear;
             }
             let narrowed = |n: u128| branch.packet.with_ports(Ranges::new([(n, n)]));
             several(branch, each.into_iter().map(narrowed))
         }
         Some((first, last)) => keeps(source, branch, first, last),
-        None => Parts::Same,
+        None => SplitResult::Same,
     }
 }
 
 /// The kernel keeps a port that is in the range it translates to.
-fn keeps(source: &dyn Source, branch: &Branch, first: &Term, last: &Term) -> Parts {
+fn keeps(source: &dyn RuleSource, branch: &Branch, first: &Term, last: &Term) -> SplitResult {
     let same = branch.packet.wide.as_ref().filter(|wide| wide.same_port && first != last);
-    let Some(wide) = same.filter(|_| branch.packet.has_ports()) else { return Parts::Same };
+    let Some(wide) = same.filter(|_| branch.packet.has_ports()) else { return SplitResult::Same };
     let port = |term: &Term| match eval(source, branch, term) {
-        Value::Bits(bits) => Some(u16::from_be_bytes(*bits.get(2)?.first_chunk()?)),
-        Value::Drawn(..) => None,
+        TermValue::Bits(bits) => Some(u16::from_be_bytes(*bits.get(2)?.first_chunk()?)),
+        TermValue::Drawn(..) => None,
     };
     match port(first).zip(port(last)) {
         Some(range) => in_and_out(branch, &wide.ports, &Ranges::ports([range])),
-        None => Parts::Same,
+        None => SplitResult::Same,
     }
 }
 
@@ -480,7 +492,7 @@ pub(super) fn is_address(branch: &Branch, field: &Field) -> bool {
         Field::Ct { key: CtKey::Dst, reply } => *reply != Some(true),
         Field::Ct { key: CtKey::Src, reply: Some(true) } => same,
         Field::Ct { key: CtKey::Src, .. } => itself,
-        Field::Header { base: Base::Network, .. } => same || itself,
+        Field::Header { base: PayloadBase::Network, .. } => same || itself,
         Field::Fib { saddr, .. } => {
             if *saddr {
                 itself
@@ -499,7 +511,7 @@ pub(super) fn is_port(branch: &Branch, field: &Field) -> bool {
         Field::Dport => same,
         Field::Ct { key: CtKey::ProtoDst, reply } => *reply != Some(true),
         Field::Ct { key: CtKey::ProtoSrc, reply } => same && *reply == Some(true),
-        Field::Header { base: Base::Transport, offset, len } => {
+        Field::Header { base: PayloadBase::Transport, offset, len } => {
             same && *offset < 4 && offset.saturating_add(*len) > 2
         }
         _ => false,

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::lower::{Compute, Slot};
+use super::lower::{Compute, ValueSlot};
 use crate::model::{BitOp, Bytes, CmpOp};
 
 /// What is not known of a packet, for people and to tell assumptions apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Missing {
+pub(super) enum UnknownInput {
     /// The address of a client elsewhere.
     ClientAddress,
     /// The port that a client sends from.
@@ -28,7 +28,7 @@ pub(super) enum Holds {
     Yes,
     No,
     /// It depends on what is not known.
-    Maybe(Missing),
+    Maybe(UnknownInput),
     /// So often, from 0 to 1.
     Often(f64),
 }
@@ -81,10 +81,10 @@ pub(super) type Words = Arc<[[u8; 4]]>;
 
 /// The value of a term for a packet.
 #[derive(Debug, Clone)]
-pub(super) enum Value {
+pub(super) enum TermValue {
     Bits(Bits),
     /// One of several words, by what was drawn: in the order of the slot's.
-    Drawn(Slot, Words),
+    Drawn(ValueSlot, Words),
 }
 
 /// Bytes of which some bits may not be known.
@@ -92,7 +92,7 @@ pub(super) enum Value {
 pub(super) struct Bits {
     pub(super) bytes: Octets,
     /// Which bits of them are known; `None` when all are.
-    pub(super) known: Option<(Octets, Missing)>,
+    pub(super) known: Option<(Octets, UnknownInput)>,
 }
 
 impl Bits {
@@ -100,13 +100,13 @@ impl Bits {
         Self { bytes: SmallVec::from_slice(bytes), known: None }
     }
 
-    pub(super) fn partly(bytes: &[u8], known: &[u8], missing: Missing) -> Self {
+    pub(super) fn partly(bytes: &[u8], known: &[u8], missing: UnknownInput) -> Self {
         let all = known.iter().all(|bits| *bits == 0xff);
         let known = (!all).then(|| (SmallVec::from_slice(known), missing));
         Self { bytes: SmallVec::from_slice(bytes), known }
     }
 
-    pub(super) fn unknown(len: usize, missing: Missing) -> Self {
+    pub(super) fn unknown(len: usize, missing: UnknownInput) -> Self {
         let none = SmallVec::from_elem(0, len.clamp(1, SIZE));
         Self { bytes: none.clone(), known: Some((none, missing)) }
     }
@@ -130,7 +130,7 @@ impl Bits {
     }
 
     /// What is not known, if anything is.
-    pub(super) fn missing(&self) -> Option<Missing> {
+    pub(super) fn missing(&self) -> Option<UnknownInput> {
         self.known.as_ref().map(|(_, missing)| *missing)
     }
 
@@ -218,17 +218,17 @@ impl Bits {
 
     /// As long, and nothing of it known.
     fn unclear(self) -> Self {
-        let missing = self.missing().unwrap_or(Missing::Detail("a value"));
+        let missing = self.missing().unwrap_or(UnknownInput::Detail("a value"));
         Self::unknown(self.bytes.len(), missing)
     }
 }
 
-impl Value {
+impl TermValue {
     /// The bytes, where they do not depend on a number that is drawn.
     pub(super) fn bits(&self) -> Bits {
         match self {
             Self::Bits(bits) => bits.clone(),
-            Self::Drawn(..) => Bits::unknown(4, Missing::Random),
+            Self::Drawn(..) => Bits::unknown(4, UnknownInput::Random),
         }
     }
 
@@ -242,7 +242,7 @@ impl Value {
                 };
                 match words.iter().map(one).collect() {
                     Some(words) => Self::Drawn(*slot, words),
-                    None => Self::Bits(Bits::unknown(4, Missing::Random)),
+                    None => Self::Bits(Bits::unknown(4, UnknownInput::Random)),
                 }
             }
         }

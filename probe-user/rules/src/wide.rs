@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::nat::{address, number};
-use super::{Nic, Packet, Sender};
+use super::{Nic, Packet, PacketSender};
 
 /// Numbers as ranges, both ends included: in order, and apart from each other.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -178,7 +178,7 @@ impl Packet {
         let Some(address) = address(number, ipv6) else { return };
         let Some(wide) = &self.wide else { return };
         if wide.from_itself {
-            self.source = Sender::Address(address);
+            self.source = PacketSender::Address(address);
         }
         if wide.same_address {
             self.destination = address;

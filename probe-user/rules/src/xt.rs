@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 
 use super::fields::{self, Tracked};
-use super::value::{Holds, Missing};
-use super::{Packet, Sender, Source};
+use super::value::{Holds, UnknownInput};
+use super::{Packet, PacketSender, RuleSource};
 use crate::model::{IpSet, IpSetId, IpSetMember, Proto, RouteKind, Side, XtMatch};
 
 /// A match's result, and what it is about when that is not known.
 pub(super) fn holds(
-    source: &dyn Source,
+    source: &dyn RuleSource,
     packet: &Packet,
     tracked: Tracked,
     one: &XtMatch,
@@ -57,7 +57,7 @@ pub(super) fn holds(
                 Holds::from((fields::tcp_flags(packet) & flags.0 == flags.1) != *invert_flags);
             let option = match option {
                 0 => Holds::Yes,
-                _ => Holds::Maybe(Missing::Detail("a TCP option")),
+                _ => Holds::Maybe(UnknownInput::Detail("a TCP option")),
             };
             port(packet.sport, *sports, *invert_sports)
                 .and(port(Some(packet.dport), *dports, *invert_dports))
@@ -84,7 +84,7 @@ pub(super) fn holds(
         XtMatch::Multiport { side, ports, invert } => {
             let any = |one: Option<u16>| match one {
                 Some(port) => Holds::from(ports.iter().any(|(a, b)| (*a..=*b).contains(&port))),
-                None => Holds::Maybe(Missing::ClientPort),
+                None => Holds::Maybe(UnknownInput::ClientPort),
             };
             let one = match side {
                 Side::Source => any(packet.sport),
@@ -113,35 +113,35 @@ pub(super) fn holds(
         },
         XtMatch::Conntrack { .. } => conntrack(packet, tracked, one),
         XtMatch::Recent { set: true, invert, .. } => Holds::from(!invert),
-        XtMatch::Recent { .. } => Holds::Maybe(Missing::ClientAddress),
+        XtMatch::Recent { .. } => Holds::Maybe(UnknownInput::ClientAddress),
         XtMatch::Set { index, source: sides, invert, other } => {
             if *other {
-                return Holds::Maybe(Missing::Detail("an ipset's counters"));
+                return Holds::Maybe(UnknownInput::Detail("an ipset's counters"));
             }
             let id = IpSetId { netns: packet.netns, index: *index };
             let is_in = match source.ip_set(&id) {
                 Some(set) if source.spend(set.members.as_ref().map_or(0, Vec::len)) => {
                     in_set(packet, &set, sides)
                 }
-                Some(_) => Holds::Maybe(Missing::Detail("what is in an ipset")),
-                None => Holds::Maybe(Missing::Detail("what is in an ipset")),
+                Some(_) => Holds::Maybe(UnknownInput::Detail("what is in an ipset")),
+                None => Holds::Maybe(UnknownInput::Detail("what is in an ipset")),
             };
             if *invert { is_in.invert() } else { is_in }
         }
         XtMatch::Iprange { source: from, destination: to } => {
             let of_source = match (packet.source, from) {
                 (_, None) => Holds::Yes,
-                (Sender::Address(address), Some((a, b, invert))) => {
+                (PacketSender::Address(address), Some((a, b, invert))) => {
                     Holds::from((*a <= address && address <= *b) != *invert)
                 }
-                (Sender::Elsewhere, Some(_)) => Holds::Maybe(Missing::ClientAddress),
+                (PacketSender::Elsewhere, Some(_)) => Holds::Maybe(UnknownInput::ClientAddress),
             };
             let of_destination = match (packet.to(), to) {
                 (_, None) => Holds::Yes,
                 (Some(address), Some((a, b, invert))) => {
                     Holds::from((*a <= address && address <= *b) != *invert)
                 }
-                (None, Some(_)) => Holds::Maybe(Missing::ClientAddress),
+                (None, Some(_)) => Holds::Maybe(UnknownInput::ClientAddress),
             };
             of_source.and(of_destination)
         }
@@ -151,17 +151,21 @@ pub(super) fn holds(
                 // No socket of this node sent it.
                 (Some((_, _, invert)), _) if packet.iif.is_some() => Holds::from(*invert),
                 (Some((a, b, invert)), Some(id)) => Holds::from((*a..=*b).contains(&id) != *invert),
-                (Some(_), None) => Holds::Maybe(Missing::User),
+                (Some(_), None) => Holds::Maybe(UnknownInput::User),
             };
             let owner = is(uid, packet.uid).and(is(gid, packet.gid));
             match other {
-                true => owner.and(Holds::Maybe(Missing::Detail("who sent it"))),
+                true => owner.and(Holds::Maybe(UnknownInput::Detail("who sent it"))),
                 false => owner,
             }
         }
         XtMatch::Socket { transparent } => {
             let none = *transparent && source.has_transparent(packet.netns) == Some(false);
-            if none { Holds::No } else { Holds::Maybe(Missing::Detail("which socket takes it")) }
+            if none {
+                Holds::No
+            } else {
+                Holds::Maybe(UnknownInput::Detail("which socket takes it"))
+            }
         }
         XtMatch::Physdev { asks, invert, .. } => {
             let over_port = match &packet.iif {
@@ -183,7 +187,7 @@ pub(super) fn holds(
                     Holds::No
                 }
                 Some(true) if asks & (physdev::IN | physdev::OUT) == 0 => Holds::Yes,
-                _ => Holds::Maybe(Missing::Detail("the port of the bridge")),
+                _ => Holds::Maybe(UnknownInput::Detail("the port of the bridge")),
             }
         }
         XtMatch::Rpfilter { loose, mark, accept_local, invert } => {
@@ -191,14 +195,16 @@ pub(super) fn holds(
             match fields::goes_back(source, packet, !*loose, mark) {
                 Some(true) => Holds::from(!*invert),
                 Some(false) if !*accept_local => Holds::from(*invert),
-                _ => Holds::Maybe(Missing::Detail("the route back")),
+                _ => Holds::Maybe(UnknownInput::Detail("the route back")),
             }
         }
         // Nothing here is to a group.
         XtMatch::Pkttype { kind, invert } => {
             Holds::from((*kind == u32::from(fields::packet_type(packet))) != *invert)
         }
-        XtMatch::Unknown { .. } => Holds::Maybe(Missing::Detail("a match that is not understood")),
+        XtMatch::Unknown { .. } => {
+            Holds::Maybe(UnknownInput::Detail("a match that is not understood"))
+        }
     }
 }
 
@@ -211,8 +217,8 @@ mod physdev {
     pub(super) const IS_OUT: u8 = 16;
 }
 
-const WHOSE: Holds = Holds::Maybe(Missing::Detail("which interface has the address"));
-const TYPE: Holds = Holds::Maybe(Missing::Detail("the type of the address"));
+const WHOSE: Holds = Holds::Maybe(UnknownInput::Detail("which interface has the address"));
+const TYPE: Holds = Holds::Maybe(UnknownInput::Detail("the type of the address"));
 
 /// The bit of a type in `addrtype`.
 fn bit(kind: RouteKind) -> u16 {
@@ -223,7 +229,7 @@ fn bit(kind: RouteKind) -> u16 {
 /// other, and several must hold: the node's own is unicast as well (`match_type6` in
 /// `net/netfilter/xt_addrtype.c`).
 fn is_of_type6(
-    source: &dyn Source,
+    source: &dyn RuleSource,
     packet: &Packet,
     types: u16,
     of_source: bool,
@@ -232,9 +238,9 @@ fn is_of_type6(
     let asks = |kind| types & bit(kind) != 0;
     let address = match (of_source, packet.source) {
         (false, _) => packet.to().unwrap_or(std::net::Ipv6Addr::LOCALHOST.into()),
-        (true, Sender::Address(address)) => address,
+        (true, PacketSender::Address(address)) => address,
         // An address that others may have.
-        (true, Sender::Elsewhere) => std::net::Ipv6Addr::LOCALHOST.into(),
+        (true, PacketSender::Elsewhere) => std::net::Ipv6Addr::LOCALHOST.into(),
     };
     let (multicast, unspecified) = (address.is_multicast(), address.is_unspecified());
     if (asks(RouteKind::Multicast) && !multicast)
@@ -262,7 +268,7 @@ fn port(port: Option<u16>, (first, last): (u16, u16), invert: bool) -> Holds {
     let is_in = match port {
         _ if (first, last) == (0, u16::MAX) => Holds::Yes,
         Some(port) => Holds::from((first..=last).contains(&port)),
-        None => Holds::Maybe(Missing::ClientPort),
+        None => Holds::Maybe(UnknownInput::ClientPort),
     };
     if invert { is_in.invert() } else { is_in }
 }
@@ -304,22 +310,22 @@ fn conntrack(packet: &Packet, tracked: Tracked, one: &XtMatch) -> Holds {
     }
     let (dst, dport) = fields::original(packet);
     let source = match fields::client(packet) {
-        Sender::Address(address) => Some(address),
-        Sender::Elsewhere => None,
+        PacketSender::Address(address) => Some(address),
+        PacketSender::Elsewhere => None,
     };
     let address = |is: Option<IpAddr>, wanted: &Option<(IpAddr, IpAddr, bool)>| match (is, wanted) {
         (_, None) => Holds::Yes,
         (Some(is), Some((wanted, mask, invert))) => {
             Holds::from(masked(is, *mask, *wanted) != *invert)
         }
-        (None, Some(_)) => Holds::Maybe(Missing::ClientAddress),
+        (None, Some(_)) => Holds::Maybe(UnknownInput::ClientAddress),
     };
     all = all
         .and(address(source, orig_source))
         .and(address(Some(dst), orig_destination))
         .and(address(fields::server(packet).map(|(address, _)| address), reply_source));
     if reply_destination.is_some() {
-        all = all.and(Holds::Maybe(Missing::Detail("whom the server sees")));
+        all = all.and(Holds::Maybe(UnknownInput::Detail("whom the server sees")));
     }
     let ports = |is: Option<u16>, wanted: &Option<(u16, u16, bool)>| match wanted {
         None => Holds::Yes,
@@ -340,10 +346,10 @@ fn conntrack(packet: &Packet, tracked: Tracked, one: &XtMatch) -> Holds {
         all = all.and(match (wanted & 0x30 == *wanted, known & wanted != 0) {
             (_, true) => Holds::from(!invert),
             (true, false) => Holds::from(*invert),
-            (false, false) => Holds::Maybe(Missing::Detail("the connection's status")),
+            (false, false) => Holds::Maybe(UnknownInput::Detail("the connection's status")),
         });
     }
-    if *other { all.and(Holds::Maybe(Missing::Detail("the connection"))) } else { all }
+    if *other { all.and(Holds::Maybe(UnknownInput::Detail("the connection"))) } else { all }
 }
 
 /// Whether an address is a wanted one under a mask.
@@ -355,7 +361,7 @@ fn masked(is: IpAddr, mask: IpAddr, wanted: IpAddr) -> bool {
 
 fn in_set(packet: &Packet, set: &IpSet, sides: &[bool]) -> Holds {
     let Some(members) = &set.members else {
-        return Holds::Maybe(Missing::Detail("what is in an ipset"));
+        return Holds::Maybe(UnknownInput::Detail("what is in an ipset"));
     };
     let prefix = |m: &IpSetMember| m.address.map_or(u8::MAX, |(_, prefix)| prefix);
     let mut all: Vec<(u8, bool, Holds)> = members
@@ -409,8 +415,8 @@ fn is_member(
         let of_source = sides.get(at).copied().unwrap_or(false);
         let address = match (of_source, packet.source) {
             (false, _) => packet.to(),
-            (true, Sender::Address(source)) => Some(source),
-            (true, Sender::Elsewhere) => None,
+            (true, PacketSender::Address(source)) => Some(source),
+            (true, PacketSender::Elsewhere) => None,
         };
         all = all.and(match dimension {
             "ip" | "net" => {
@@ -418,7 +424,7 @@ fn is_member(
                 let wanted = if addresses == 1 { member.address } else { member.second };
                 let last = member.address_to.filter(|_| addresses == 1);
                 match (address, wanted, last) {
-                    (None, ..) => Holds::Maybe(Missing::ClientAddress),
+                    (None, ..) => Holds::Maybe(UnknownInput::ClientAddress),
                     (Some(is), Some((first, _)), Some(last)) => {
                         Holds::from(first <= is && is <= last)
                     }
@@ -436,13 +442,13 @@ fn is_member(
                 match (port, member.ports) {
                     (_, None) => Holds::No,
                     (_, Some(_)) if any_port && !of_source => Holds::from(proto),
-                    (None, Some(_)) => Holds::Maybe(Missing::ClientPort),
+                    (None, Some(_)) => Holds::Maybe(UnknownInput::ClientPort),
                     (Some(port), Some((first, last))) => {
                         Holds::from(proto && (first..=last).contains(&port))
                     }
                 }
             }
-            _ => Holds::Maybe(Missing::Detail("what is in an ipset")),
+            _ => Holds::Maybe(UnknownInput::Detail("what is in an ipset")),
         });
     }
     all

@@ -112,11 +112,11 @@ pub use ways::{
 pub use workload::{Group, Workload, WorkloadKind};
 // Packet rules, and what of a namespace they ask for, are the evaluator's words.
 pub use whereis_port_rules::{
-    Address, Backend, Base, BaseChain, BitOp, BridgePort, Bytes, ChainId, ChainKind, CmpOp,
-    Condition, ConditionCode, CtKey, Element, Expr, Family, FibResult, Hook, IpSet, IpSetId,
-    IpSetMember, Link, LinkKind, MapsTo, MarkOp, MetaKey, NatKind, NatRange, NetnsId, Proto, Reg,
-    Rejection, Route, RouteFound, RouteKind, RouteOf, RouteQuery, Rule, Ruleset, Set, SetId, Side,
-    Table, TableId, Verdict as RuleVerdict, XtMatch, XtTarget, element_of,
+    Address, BaseChain, BitOp, BridgePort, Bytes, ChainId, ChainKind, CmpOp, Condition,
+    ConditionCode, CtKey, Element, Expr, Family, FibResult, Hook, IpSet, IpSetId, IpSetMember,
+    Link, LinkKind, MapsTo, MarkOp, MetaKey, NatKind, NatRange, NetnsId, PayloadBase, Proto, Reg,
+    Rejection, Route, RouteFound, RouteKind, RouteOf, RouteQuery, Rule, RuleVerdict, RulesBackend,
+    Ruleset, Set, SetId, Side, Table, TableId, XtMatch, XtTarget, element_of,
 };
 
 /// A process id in the tool's own PID namespace.

@@ -10,7 +10,7 @@ use crate::model::{
     LinkKind, Proto, Vantage, Watched, counted, spoken_ms,
 };
 use crate::node::Node;
-use whereis_port_rules::Sender as Source;
+use whereis_port_rules::PacketSender;
 
 /// How many rules are named where it may have been any of several.
 const NAMED: usize = 3;
@@ -27,7 +27,7 @@ pub fn dropped_by(node: &dyn Node, dropped: &Dropped) -> Option<DroppedBy> {
     };
     let facts = Facts::new(node);
     let links = facts.links_of(netns);
-    let source = drop.source.map_or(Source::Elsewhere, Source::Address);
+    let source = drop.source.map_or(PacketSender::Elsewhere, PacketSender::Address);
     let sender = match drop.came_by.map(|index| links.iter().find(|link| link.index == index)) {
         Some(Some(link)) if link.kind != LinkKind::Loopback => {
             Sender::behind(vantage(link, &links), link, (source, None))

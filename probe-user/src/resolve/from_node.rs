@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use whereis_port_rules::ports::Here;
-use whereis_port_rules::{Chain, Packet, Source};
+use whereis_port_rules::{Chain, Packet, RuleSource};
 
 use crate::model::{
     Bytes, ChainId, Element, IpSet, IpSetId, LinkKind, NetnsId, RouteFound, RouteQuery, Set, SetId,
@@ -46,7 +46,7 @@ impl<'a, 'f> FromNode<'a, 'f> {
     }
 }
 
-impl Source for FromNode<'_, '_> {
+impl RuleSource for FromNode<'_, '_> {
     fn chain(&self, chain: &ChainId) -> Option<Arc<Chain>> {
         let memo = &self.facts.memo.rules.chains;
         if let Some(known) = memo.borrow().get(chain) {

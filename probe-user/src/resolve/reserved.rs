@@ -93,7 +93,7 @@ fn is_taken(facts: &Facts<'_>, socket: &Socket) -> Option<bool> {
     let ruleset = path::ruleset(facts, netns)?;
     let here = from_node::here(facts, netns);
     let found = ports::taken_of(&FromNode::new(facts, netns), &ruleset, &here, proto, port);
-    let takes = |taken: &ports::Taken| taken.address.is_none_or(at);
+    let takes = |taken: &ports::TakenPort| taken.address.is_none_or(at);
     match found.ports.iter().any(takes) {
         true => Some(true),
         // One that takes nearly all ports was not made for this one.

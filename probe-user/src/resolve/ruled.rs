@@ -150,7 +150,7 @@ const NEARLY_ALL: u128 = 60_000;
 pub(super) fn say_unclear(
     facts: &Facts<'_>,
     netns: NetnsId,
-    found: &ports::Found,
+    found: &ports::TakenPorts,
     asked: RangeInclusive<u16>,
 ) {
     let name = facts.netns_ref(netns);
@@ -258,7 +258,7 @@ pub(super) fn cluster_ips(
     if let Some(ruleset) = path::ruleset(facts, netns) {
         let here = from_node::here(facts, netns);
         let found = ports::services_of(&FromNode::new(facts, netns), &ruleset, &here, proto, port);
-        let is_it = |taken: &&ports::Taken| taken.meaning.what == Some(dialect::CLUSTER_IP);
+        let is_it = |taken: &&ports::TakenPort| taken.meaning.what == Some(dialect::CLUSTER_IP);
         all.extend(found.ports.iter().filter(is_it).filter_map(|taken| taken.address));
     }
     all
@@ -277,7 +277,7 @@ pub(super) fn external(facts: &Facts<'_>, query: &Query) -> Vec<Tried> {
     let mut tried = Vec::new();
     for proto in protos {
         let found = ports::services_of(&FromNode::new(facts, netns), &ruleset, &here, proto, port);
-        let is_told = |taken: &&ports::Taken| taken.meaning.what != Some(dialect::CLUSTER_IP);
+        let is_told = |taken: &&ports::TakenPort| taken.meaning.what != Some(dialect::CLUSTER_IP);
         let all: BTreeSet<IpAddr> =
             found.ports.iter().filter(is_told).filter_map(|taken| taken.address).collect();
         for address in all.into_iter().take(SERVICES) {

@@ -12,7 +12,7 @@ use crate::model::{
     Proto, Query, RouteKind, RouteQuery, Scope, SenderName, Vantage, Verdict,
 };
 use crate::node::Node;
-use whereis_port_rules::Sender as Source;
+use whereis_port_rules::PacketSender;
 
 /// How many addresses are tried.
 const ADDRESSES: usize = 64;
@@ -334,17 +334,17 @@ fn of_address(facts: &Facts<'_>, address: IpAddr) -> Result<Found, String> {
             "no route leads to {address}, so by which device it sends is not known: use the name of a device"
         ));
     };
-    Ok(behind(facts, link, Source::Address(address), format!("{address} by {}", link.name)))
+    Ok(behind(facts, link, PacketSender::Address(address), format!("{address} by {}", link.name)))
 }
 
 /// Whoever sends by a device of the tool's namespace.
-fn behind(facts: &Facts<'_>, link: &Link, source: Source, name: String) -> Found {
+fn behind(facts: &Facts<'_>, link: &Link, source: PacketSender, name: String) -> Found {
     let links = facts.links_of(link.netns);
     let from =
         if path::leads_outside(link, &links) { Vantage::Outside } else { Vantage::Containers };
     let address = match source {
-        Source::Address(address) => Some(address),
-        Source::Elsewhere => None,
+        PacketSender::Address(address) => Some(address),
+        PacketSender::Elsewhere => None,
     };
     let device = Some(link.name.clone());
     let asked = AskedSender { name, netns: None, process: None, device, address };
@@ -364,5 +364,5 @@ fn of_device(facts: &Facts<'_>, name: &str) -> Result<Found, String> {
     if link.kind == LinkKind::Loopback {
         return Ok(anybody(facts, own, "this host".to_owned()));
     }
-    Ok(behind(facts, link, Source::Elsewhere, format!("whoever sends by {name}")))
+    Ok(behind(facts, link, PacketSender::Elsewhere, format!("whoever sends by {name}")))
 }

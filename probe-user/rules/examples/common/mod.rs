@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 
 use whereis_port_rules::{
-    Address, Backend, Base, BaseChain, Bytes, ChainId, ChainKind, CmpOp, Expr, Family, Hook, Link,
-    LinkKind, MetaKey, NatKind, NetnsId, Reg, Route, Rule, Ruleset, Snapshot, Table, TableId,
+    Address, BaseChain, Bytes, ChainId, ChainKind, CmpOp, Expr, Family, Hook, Link, LinkKind,
+    MetaKey, NatKind, NetnsId, PayloadBase, Reg, Route, Rule, RulesBackend, Ruleset, Snapshot,
+    Table, TableId,
 };
 
 /// How many steps a question may take: rules of a recording are somebody else's.
@@ -86,7 +87,7 @@ pub(crate) fn few_rules() -> Snapshot {
 
     let table = |name: &str| TableId {
         netns,
-        backend: Backend::Nft,
+        backend: RulesBackend::Nft,
         family: Family::Ip,
         name: name.into(),
     };
@@ -118,7 +119,7 @@ pub(crate) fn few_rules() -> Snapshot {
             base(input.clone(), Hook::Input, 0, ChainKind::Filter, false),
         ],
     });
-    let jump = Expr::Verdict(whereis_port_rules::Verdict::Jump("DOCKER".into()));
+    let jump = Expr::Verdict(whereis_port_rules::RuleVerdict::Jump("DOCKER".into()));
     rules.add_chain(nat, vec![rule(1, vec![jump])]);
     // tcp dport 8080 dnat to 172.17.0.2:80
     let mut to_container = tcp_to(8080);
@@ -136,7 +137,7 @@ pub(crate) fn few_rules() -> Snapshot {
     rules.add_chain(docker, vec![rule(1, to_container)]);
     // tcp dport 22 accept
     let mut ssh = tcp_to(22);
-    ssh.push(Expr::Verdict(whereis_port_rules::Verdict::Accept));
+    ssh.push(Expr::Verdict(whereis_port_rules::RuleVerdict::Accept));
     rules.add_chain(input, vec![rule(1, ssh)]);
     rules
 }
@@ -151,7 +152,7 @@ fn tcp_to(port: u16) -> Vec<Expr> {
     vec![
         Expr::Meta { key: MetaKey::L4proto, dreg: Reg(0) },
         is(&[6]),
-        Expr::Payload { base: Base::Transport, offset: 2, len: 2, dreg: Reg(0) },
+        Expr::Payload { base: PayloadBase::Transport, offset: 2, len: 2, dreg: Reg(0) },
         is(&port.to_be_bytes()),
     ]
 }

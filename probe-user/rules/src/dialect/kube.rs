@@ -2,9 +2,9 @@
 
 use super::{
     CLUSTER_IP, EITHER_POLICY, EXTERNAL_IP, EXTERNAL_POLICY, INTERNAL_POLICY, LOAD_BALANCER_IP,
-    Mark, Meaning, NO_ENDPOINTS, NO_LOCAL_ENDPOINTS, NODE_PORT, ServiceName,
+    Meaning, NO_ENDPOINTS, NO_LOCAL_ENDPOINTS, NODE_PORT, ServiceName, TrailPoint,
 };
-use crate::model::{Backend, Verdict};
+use crate::model::{RuleVerdict, RulesBackend};
 
 /// Chains of its iptables mode that are not one for each service.
 const CHAINS: [&str; 11] = [
@@ -36,8 +36,8 @@ const IPVS: [&str; 6] = [
 const NFT: [&str; 6] = ["service-", "local-", "external-", "firewall-", "endpoint-", "affinity-"];
 
 /// Reads a step of kube-proxy's rules; `false` when it is none of them.
-pub(super) fn read(mark: &Mark<'_>, meaning: &mut Meaning) -> bool {
-    if &*mark.table.name == "kube-proxy" && mark.table.backend == Backend::Nft {
+pub(super) fn read(mark: &TrailPoint<'_>, meaning: &mut Meaning) -> bool {
+    if &*mark.table.name == "kube-proxy" && mark.table.backend == RulesBackend::Nft {
         nft(mark, meaning);
         return true;
     }
@@ -59,7 +59,7 @@ pub(super) fn read(mark: &Mark<'_>, meaning: &mut Meaning) -> bool {
 }
 
 /// A comment of the iptables mode.
-fn commented(mark: &Mark<'_>, comment: &str, meaning: &mut Meaning) {
+fn commented(mark: &TrailPoint<'_>, comment: &str, meaning: &mut Meaning) {
     let Some(service) = comment.split_whitespace().find_map(service) else { return };
     let is_first = meaning.service.is_none();
     meaning.service.get_or_insert(service);
@@ -114,7 +114,7 @@ fn service(word: &str) -> Option<ServiceName> {
 }
 
 /// A step of the nftables mode.
-fn nft(mark: &Mark<'_>, meaning: &mut Meaning) {
+fn nft(mark: &TrailPoint<'_>, meaning: &mut Meaning) {
     meaning.by = Some("kube-proxy (nftables)");
     let names = [Some(mark.chain), mark.next];
     for name in names.into_iter().flatten() {
@@ -138,7 +138,7 @@ fn nft(mark: &Mark<'_>, meaning: &mut Meaning) {
     }
     if let Some(map @ ("no-endpoint-services" | "no-endpoint-nodeports")) = mark.map {
         let verdict = mark.element.and_then(|element| element.verdict.as_ref());
-        let dropped = verdict == Some(&Verdict::Drop);
+        let dropped = verdict == Some(&RuleVerdict::Drop);
         meaning.refused = Some(if dropped { NO_LOCAL_ENDPOINTS } else { NO_ENDPOINTS });
         // External addresses are in the same map as a service's own.
         let policy = if map == "no-endpoint-services" { EITHER_POLICY } else { EXTERNAL_POLICY };

@@ -7,7 +7,7 @@ mod kube;
 mod names;
 
 use super::Step;
-use crate::model::{TableId, Verdict};
+use crate::model::{RuleVerdict, TableId};
 
 /// What the rules that took a packet mean.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -68,7 +68,7 @@ pub const PUBLISHED: &str = "published port";
 pub const HOST_PORT: &str = "hostPort";
 
 /// A place that a trail passes: a chain, and the rule or element of it.
-struct Mark<'a> {
+struct TrailPoint<'a> {
     table: &'a TableId,
     chain: &'a str,
     comment: Option<&'a str>,
@@ -93,7 +93,7 @@ pub fn meaning(trail: &[Step]) -> Meaning {
     meaning
 }
 
-fn mark(step: &Step) -> Mark<'_> {
+fn mark(step: &Step) -> TrailPoint<'_> {
     use crate::model::{Expr, FibResult, XtMatch};
     let rule = step.rule();
     let exprs = rule.map(|rule| rule.exprs.as_slice()).unwrap_or_default();
@@ -107,7 +107,7 @@ fn mark(step: &Step) -> Mark<'_> {
     });
     let chosen = step.element.as_ref().and_then(|element| element.verdict.as_ref());
     let next = match chosen.or(said) {
-        Some(Verdict::Jump(chain) | Verdict::Goto(chain)) => Some(&**chain),
+        Some(RuleVerdict::Jump(chain) | RuleVerdict::Goto(chain)) => Some(&**chain),
         _ => None,
     };
     let local = exprs.iter().any(|expr| match expr {
@@ -117,7 +117,7 @@ fn mark(step: &Step) -> Mark<'_> {
         Expr::Fib { saddr, result, .. } => !saddr && *result == FibResult::AddrType,
         _ => false,
     });
-    Mark {
+    TrailPoint {
         table: &step.chain.table,
         chain: &step.chain.name,
         comment: rule.and_then(|rule| rule.comment.as_deref()),

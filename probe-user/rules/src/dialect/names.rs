@@ -1,7 +1,7 @@
 //! Everything but kube-proxy: container engines, their networks, and firewalls.
 
-use super::{HOST_PORT, Mark, Meaning, PUBLISHED};
-use crate::model::Backend;
+use super::{HOST_PORT, Meaning, PUBLISHED, TrailPoint};
+use crate::model::RulesBackend;
 
 /// Whose chains begin so, and what they are for. The first that fits counts.
 const CHAINS: [(&str, &str, Option<&str>); 28] = [
@@ -50,8 +50,8 @@ const TABLES: [(&str, &str, Option<&str>); 10] = [
 ];
 
 /// Reads a step, if its table or chain has a known name.
-pub(super) fn read(mark: &Mark<'_>, meaning: &mut Meaning) {
-    if mark.table.backend == Backend::Nft
+pub(super) fn read(mark: &TrailPoint<'_>, meaning: &mut Meaning) {
+    if mark.table.backend == RulesBackend::Nft
         && let Some((_, by, what)) = TABLES.iter().find(|(table, ..)| *table == &*mark.table.name)
     {
         meaning.by = Some(by);
@@ -69,7 +69,7 @@ pub(super) fn read(mark: &Mark<'_>, meaning: &mut Meaning) {
 }
 
 /// What else a known table tells.
-fn table(mark: &Mark<'_>, meaning: &mut Meaning) {
+fn table(mark: &TrailPoint<'_>, meaning: &mut Meaning) {
     match &*mark.table.name {
         "docker-bridges" if mark.chain.starts_with("nat-") && translates(mark) => {
             meaning.what = Some(PUBLISHED);
@@ -96,12 +96,12 @@ fn table(mark: &Mark<'_>, meaning: &mut Meaning) {
 }
 
 /// Whether the step is in a chain that DNAT rules are in, not in a hook's.
-fn translates(mark: &Mark<'_>) -> bool {
+fn translates(mark: &TrailPoint<'_>) -> bool {
     mark.chain == "nat-prerouting-and-output"
 }
 
 /// What else a known chain tells, by its comment.
-fn chain(mark: &Mark<'_>, meaning: &mut Meaning) {
+fn chain(mark: &TrailPoint<'_>, meaning: &mut Meaning) {
     let is_nat = &*mark.table.name == "nat";
     if mark.chain == "DOCKER" && is_nat {
         meaning.what = Some(PUBLISHED);

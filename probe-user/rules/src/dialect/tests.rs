@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{Backend, ChainId, Family, NetnsId, Rule, TableId};
+use crate::model::{ChainId, Family, NetnsId, Rule, RulesBackend, TableId};
 
 /// The meaning of a trail: table, chain and comment of each step.
 fn of(steps: &[(&str, &str, &str)]) -> Meaning {
@@ -7,7 +7,7 @@ fn of(steps: &[(&str, &str, &str)]) -> Meaning {
         chain: ChainId {
             table: TableId {
                 netns: NetnsId::Inode(1),
-                backend: Backend::Nft,
+                backend: RulesBackend::Nft,
                 family: Family::Ip,
                 name: (*table).into(),
             },

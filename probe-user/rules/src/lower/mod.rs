@@ -11,26 +11,26 @@ mod targets;
 use std::sync::Arc;
 
 use crate::model::{
-    Base, BitOp, Bytes, ChainId, CmpOp, CtKey, Expr, Family, FibResult, MetaKey, NatKind, Reg,
-    Rejection, Rule, Verdict, XtMatch,
+    BitOp, Bytes, ChainId, CmpOp, CtKey, Expr, Family, FibResult, MetaKey, NatKind, PayloadBase,
+    Reg, Rejection, Rule, RuleVerdict, XtMatch,
 };
 use registers::Registers;
 
 /// A chain, with what each of its rules does. Making one costs about as much as running it
-/// once: a [`Source`](crate::Source) should keep it.
+/// once: a [`RuleSource`](crate::RuleSource) should keep it.
 #[derive(Debug)]
 pub struct Chain {
     /// The rules as the kernel told them.
     pub(super) rules: Arc<[Rule]>,
     /// What they do, in the same order.
-    pub(super) programs: Vec<Program>,
+    pub(super) programs: Vec<RuleProgram>,
 }
 
 /// What a rule does, in order. A test that does not hold ends the rule.
-pub(super) type Program = Box<[Op]>;
+pub(super) type RuleProgram = Box<[Op]>;
 
 /// Where a rule keeps a value that later parts of it refer to.
-pub(super) type Slot = u8;
+pub(super) type ValueSlot = u8;
 
 /// A part of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,12 +41,12 @@ pub(super) enum Op {
     /// without a connection.
     Needs(Field),
     /// Draws a number from `offset` to `offset + modulus - 1`.
-    Draw { slot: Slot, modulus: u32, offset: u32, how: Draw },
+    Draw { slot: ValueSlot, modulus: u32, offset: u32, how: Draw },
     /// Looks a key up. Without an element for it the rule ends; else the slot gets its
     /// data, or its verdict is followed where there is no slot.
-    Find { set: Arc<str>, key: Key, slot: Option<Slot> },
+    Find { set: Arc<str>, key: SetKey, slot: Option<ValueSlot> },
     /// Keeps the value that a term has now.
-    Keep { slot: Slot, term: Term },
+    Keep { slot: ValueSlot, term: Term },
     /// Does something.
     Do(Action),
 }
@@ -57,7 +57,7 @@ pub(super) enum Draw {
     Random,
     InTurn,
     /// By a hash of these; of both ends of the connection without.
-    Hash(Option<Key>),
+    Hash(Option<SetKey>),
 }
 
 /// A condition.
@@ -68,7 +68,7 @@ pub(super) enum Test {
     /// The first bytes of a term lie in a range, both ends included, or outside.
     Range { term: Term, invert: bool, from: Bytes, to: Bytes },
     /// A key is in a set, or not.
-    In { set: Arc<str>, key: Key, invert: bool },
+    In { set: Arc<str>, key: SetKey, invert: bool },
     /// A match of iptables: as it is, a typed condition.
     Match(Arc<XtMatch>),
     /// May hold or not: what is not modelled, in words.
@@ -83,11 +83,11 @@ pub(super) enum Term {
     /// A constant.
     Constant(Bytes),
     /// The number that was drawn, 4 bytes in the machine's order.
-    Drawn(Slot),
+    Drawn(ValueSlot),
     /// What a map gave, from a byte on. The set and key are those of the look-up.
-    Data { slot: Slot, at: u32, find: Arc<(Arc<str>, Key)> },
+    Data { slot: ValueSlot, at: u32, find: Arc<(Arc<str>, SetKey)> },
     /// What a term was before it was changed.
-    Kept { slot: Slot, was: Box<Term> },
+    Kept { slot: ValueSlot, was: Box<Term> },
     /// Something computed of another, so many bytes long.
     Computed { of: Box<Term>, how: Compute, len: u32 },
     /// Another from a byte on.
@@ -106,7 +106,7 @@ pub(super) enum Compute {
 
 /// Several terms in a row, each in whole words of 4 bytes: as many as the set's key has.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Key {
+pub(super) struct SetKey {
     /// The terms, and how many bytes each has.
     pub(super) parts: Vec<(Term, u32)>,
     /// How many of them were loaded for this: what is behind was left by others.
@@ -128,7 +128,7 @@ pub(super) enum Field {
     /// The destination port.
     Dport,
     /// Any other bytes of the packet.
-    Header { base: Base, offset: u32, len: u32 },
+    Header { base: PayloadBase, offset: u32, len: u32 },
     /// What [`Expr::Meta`] loads.
     Meta(MetaKey),
     /// What [`Expr::Ct`] loads, of a direction.
@@ -158,11 +158,11 @@ pub(super) enum Action {
     },
     /// Changes bytes of the packet without NAT.
     SetPayload {
-        base: Base,
+        base: PayloadBase,
         offset: u32,
         len: u32,
     },
-    Verdict(Verdict),
+    Verdict(RuleVerdict),
     /// Sets up NAT, and accepts.
     Nat(Box<Nat>),
     /// DNAT to this machine.
@@ -223,7 +223,7 @@ impl Chain {
 }
 
 /// What a rule of a table of this family does.
-pub(super) fn lower(family: Family, rule: &Rule) -> Program {
+pub(super) fn lower(family: Family, rule: &Rule) -> RuleProgram {
     let mut lowering =
         Lowering { family, ipv6: None, ops: Vec::new(), registers: Registers::default(), slots: 0 };
     for expr in &rule.exprs {
@@ -238,7 +238,7 @@ struct Lowering {
     ipv6: Option<bool>,
     ops: Vec<Op>,
     registers: Registers,
-    slots: Slot,
+    slots: ValueSlot,
 }
 
 impl Lowering {
@@ -388,7 +388,7 @@ impl Lowering {
         });
     }
 
-    fn slot(&mut self) -> Slot {
+    fn slot(&mut self) -> ValueSlot {
         self.slots = self.slots.saturating_add(1);
         self.slots - 1
     }
@@ -402,7 +402,7 @@ impl Lowering {
         self.registers.read(sreg)
     }
 
-    fn key(&mut self, sreg: Reg) -> Key {
+    fn key(&mut self, sreg: Reg) -> SetKey {
         self.registers.key(sreg)
     }
 
@@ -428,7 +428,7 @@ impl Lowering {
     }
 
     /// What some bytes of a packet are.
-    fn header(&self, base: Base, offset: u32, len: u32) -> Field {
+    fn header(&self, base: PayloadBase, offset: u32, len: u32) -> Field {
         let ipv6 = match self.family {
             Family::Ip => false,
             Family::Ip6 => true,
@@ -437,15 +437,17 @@ impl Lowering {
         };
         let short = u8::try_from(len).unwrap_or(u8::MAX);
         match (base, offset, len, ipv6) {
-            (Base::Network, 12, 1..=4, false) | (Base::Network, 8, 1..=16, true) => {
+            (PayloadBase::Network, 12, 1..=4, false) | (PayloadBase::Network, 8, 1..=16, true) => {
                 Field::Saddr { ipv6, len: short }
             }
-            (Base::Network, 16, 1..=4, false) | (Base::Network, 24, 1..=16, true) => {
+            (PayloadBase::Network, 16, 1..=4, false) | (PayloadBase::Network, 24, 1..=16, true) => {
                 Field::Daddr { ipv6, len: short }
             }
-            (Base::Network, 9, 1, false) | (Base::Network, 6, 1, true) => Field::Protocol { ipv6 },
-            (Base::Transport, 0, 2, _) => Field::Sport,
-            (Base::Transport, 2, 2, _) => Field::Dport,
+            (PayloadBase::Network, 9, 1, false) | (PayloadBase::Network, 6, 1, true) => {
+                Field::Protocol { ipv6 }
+            }
+            (PayloadBase::Transport, 0, 2, _) => Field::Sport,
+            (PayloadBase::Transport, 2, 2, _) => Field::Dport,
             _ => Field::Header { base, offset, len },
         }
     }

@@ -1,6 +1,6 @@
 //! What registers hold while a rule is lowered.
 
-use super::{Field, Key, Term};
+use super::{Field, SetKey, Term};
 use crate::model::Reg;
 
 /// How many words of 4 bytes there are.
@@ -93,8 +93,8 @@ impl Registers {
     }
 
     /// What is in a row from a register on.
-    pub(super) fn key(&mut self, sreg: Reg) -> Key {
-        let mut key = Key::default();
+    pub(super) fn key(&mut self, sreg: Reg) -> SetKey {
+        let mut key = SetKey::default();
         let mut at = usize::from(sreg.0);
         let mut own = true;
         while let Some(Some(loaded)) = self.0.get_mut(at) {
@@ -118,7 +118,7 @@ impl Registers {
             // From within something else.
             let term = self.read(sreg);
             if term != Term::Unknown {
-                key = Key { parts: vec![(term, DATA)], own: 1 };
+                key = SetKey { parts: vec![(term, DATA)], own: 1 };
             }
         }
         key

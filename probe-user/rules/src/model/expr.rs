@@ -76,7 +76,7 @@ pub struct Reg(pub u8);
 /// What a rule says to do.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub enum RuleVerdict {
     /// The base chain is done with the packet; later base chains still see it.
     Accept,
     /// The packet ends here.
@@ -116,7 +116,7 @@ pub enum Expr {
     /// Loads bytes of the packet.
     Payload {
         /// From where on.
-        base: Base,
+        base: PayloadBase,
         /// Offset in bytes.
         offset: u32,
         /// How many bytes.
@@ -127,7 +127,7 @@ pub enum Expr {
     /// Changes bytes of the packet without NAT.
     SetPayload {
         /// From where on.
-        base: Base,
+        base: PayloadBase,
         /// Offset in bytes.
         offset: u32,
         /// How many bytes.
@@ -185,7 +185,7 @@ pub enum Expr {
         value: Bytes,
     },
     /// Says what to do.
-    Verdict(Verdict),
+    Verdict(RuleVerdict),
     /// Must be in a set, or not be.
     Lookup {
         /// The set's name, in the same table.
@@ -347,10 +347,10 @@ pub enum MetaKey {
     Other(u32),
 }
 
-/// From where on [`Expr::Payload`] counts.
+/// The header that an offset of [`Expr::Payload`] counts from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Base {
+pub enum PayloadBase {
     /// The Ethernet header.
     Link,
     /// The IP header.

@@ -8,14 +8,15 @@ mod xt;
 
 pub use condition::{Condition, ConditionCode};
 pub use expr::{
-    Base, BitOp, Bytes, CmpOp, CtKey, Expr, FibResult, MetaKey, NatKind, Reg, Rejection, Verdict,
+    BitOp, Bytes, CmpOp, CtKey, Expr, FibResult, MetaKey, NatKind, PayloadBase, Reg, Rejection,
+    RuleVerdict,
 };
 pub use net::{
     Address, BridgePort, Link, LinkKind, NetnsId, Proto, Route, RouteFound, RouteKind, RouteOf,
     RouteQuery,
 };
 pub use ruleset::{
-    Backend, BaseChain, ChainId, ChainKind, Element, Family, Hook, IpSet, IpSetId, IpSetMember,
-    MapsTo, Rule, Ruleset, Set, SetId, Table, TableId, element_of,
+    BaseChain, ChainId, ChainKind, Element, Family, Hook, IpSet, IpSetId, IpSetMember, MapsTo,
+    Rule, RulesBackend, Ruleset, Set, SetId, Table, TableId, element_of,
 };
 pub use xt::{MarkOp, NatRange, Side, XtMatch, XtTarget};

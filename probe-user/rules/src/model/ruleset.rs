@@ -13,12 +13,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bytes, Expr, NetnsId, Verdict};
+use super::{Bytes, Expr, NetnsId, RuleVerdict};
 
-/// Where a table lives.
+/// Which of the kernel's two kinds of packet rules a table is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Backend {
+pub enum RulesBackend {
     /// nf_tables, iptables-nft included.
     Nft,
     /// ip_tables and ip6_tables, what iptables-legacy writes.
@@ -75,7 +75,7 @@ pub struct TableId {
     /// The namespace.
     pub netns: NetnsId,
     /// Where it lives.
-    pub backend: Backend,
+    pub backend: RulesBackend,
     /// Its family.
     pub family: Family,
     /// Its name. Untrusted.
@@ -84,7 +84,7 @@ pub struct TableId {
 
 impl fmt::Display for TableId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let legacy = if self.backend == Backend::Legacy { " (legacy)" } else { "" };
+        let legacy = if self.backend == RulesBackend::Legacy { " (legacy)" } else { "" };
         write!(f, "{} {}{legacy}", self.family.as_str(), self.name)
     }
 }
@@ -293,7 +293,7 @@ pub struct Element {
     pub catch_all: bool,
     /// The verdict of a verdict map.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub verdict: Option<Verdict>,
+    pub verdict: Option<RuleVerdict>,
     /// The data of a map.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<Bytes>,

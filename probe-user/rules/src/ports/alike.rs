@@ -3,14 +3,14 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Here, Search, is_taken, target};
+use super::{Here, PortSearch, is_taken, target};
 use crate::model::{BaseChain, Hook, Proto, Ruleset};
 use crate::wide::{Ranges, Wide, numbered};
-use crate::{Fate, Nic, Outcome, Packet, Source, nat, traverse};
+use crate::{Fate, Nic, Outcome, Packet, RuleSource, nat, traverse};
 
 /// A part of all packets to the ports of a namespace, and what its first hook does to them.
 #[derive(Debug, Clone)]
-pub struct Piece {
+pub struct PacketClass {
     /// The hook: prerouting for packets of others, output for those of its own processes.
     pub pass: Hook,
     /// The protocol.
@@ -27,7 +27,7 @@ pub struct Piece {
     pub outcome: Outcome,
 }
 
-impl Piece {
+impl PacketClass {
     /// Where a packet to one of its ports goes, if rules send it elsewhere.
     pub fn target(&self, port: u16) -> Option<(IpAddr, u16)> {
         let packet = &self.outcome.packet;
@@ -38,12 +38,12 @@ impl Piece {
 
 /// What the first hook does to packets to every port of a namespace's addresses; `None` where
 /// that can't be told of all of them.
-pub fn pieces(source: &dyn Source, ruleset: &Ruleset, here: &Here) -> Option<Vec<Piece>> {
+pub fn pieces(source: &dyn RuleSource, ruleset: &Ruleset, here: &Here) -> Option<Vec<PacketClass>> {
     let mut all = Vec::new();
-    let found = super::Found::default();
+    let found = super::TakenPorts::default();
     let ports = (1, u16::MAX);
     let kept = std::collections::BTreeMap::new();
-    let search = Search { source, ruleset, here, ports, kept, found };
+    let search = PortSearch { source, ruleset, here, ports, kept, found };
     for ipv6 in [false, true] {
         let takes = |chain: &BaseChain| chain.id.table.family.takes(ipv6);
         if !ruleset.base_chains.iter().any(takes) {
@@ -56,7 +56,7 @@ pub fn pieces(source: &dyn Source, ruleset: &Ruleset, here: &Here) -> Option<Vec
                         return None;
                     }
                     let wide = Arc::clone(outcome.packet.wide.as_ref()?);
-                    all.push(Piece {
+                    all.push(PacketClass {
                         pass,
                         proto,
                         ipv6,
@@ -75,7 +75,7 @@ pub fn pieces(source: &dyn Source, ruleset: &Ruleset, here: &Here) -> Option<Vec
 /// What a hook does to a packet to some other addresses that comes in by any of some devices:
 /// each outcome with the addresses that it holds for; `None` where that can't be told.
 pub fn at_addresses(
-    source: &dyn Source,
+    source: &dyn RuleSource,
     ruleset: &Ruleset,
     hook: Hook,
     packet: &Packet,

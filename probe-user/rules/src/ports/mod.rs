@@ -13,11 +13,11 @@ use std::sync::Arc;
 use super::dialect::{self, Meaning};
 use super::nat::{self, address, number};
 use super::wide::{Wide, numbered};
-use super::{Fate, Nic, Outcome, Packet, Sender, Source, text, traverse};
+use super::{Fate, Nic, Outcome, Packet, PacketSender, RuleSource, text, traverse};
 use crate::model::{Address, BaseChain, ChainKind, Hook, Link, LinkKind, NetnsId, Proto, Ruleset};
 
 pub use super::wide::Ranges;
-pub use alike::{Piece, at_addresses, has, pieces};
+pub use alike::{PacketClass, at_addresses, has, pieces};
 
 /// Where packets come in, and where to.
 #[derive(Debug, Clone)]
@@ -49,7 +49,7 @@ impl Here {
 
 /// A port that rules take, with or without a socket.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Taken {
+pub struct TakenPort {
     /// The protocol.
     pub proto: Proto,
     /// The address; `None` for every address of the namespace.
@@ -58,7 +58,7 @@ pub struct Taken {
     pub port: u16,
     /// Whether it is IPv6 that is taken.
     pub ipv6: bool,
-    /// Where it leads: at most [`Taken::TARGETS`].
+    /// Where it leads: at most [`TakenPort::TARGETS`].
     pub targets: Vec<(IpAddr, u16)>,
     /// How many there are in all.
     pub total: usize,
@@ -68,7 +68,7 @@ pub struct Taken {
     pub refused: bool,
 }
 
-impl Taken {
+impl TakenPort {
     /// How many targets are kept.
     pub const TARGETS: usize = 4;
 }
@@ -86,11 +86,11 @@ pub struct Many {
     pub rule: String,
 }
 
-/// What the rules of a namespace take.
+/// The ports that the rules of a namespace take, and what can't be said port by port.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct TakenPorts {
     /// In the order of port, protocol and address.
-    pub ports: Vec<Taken>,
+    pub ports: Vec<TakenPort>,
     /// What takes very many.
     pub many: Vec<Many>,
     /// A rule of which it is not known what it does with which ports, in words.
@@ -104,30 +104,30 @@ const MAX_PORTS: usize = 1024;
 
 /// Every port of this namespace's addresses that rules translate, redirect or refuse
 /// for want of a backend. In the order of port, protocol and address.
-pub fn taken(source: &dyn Source, ruleset: &Ruleset, here: &Here) -> Found {
+pub fn taken(source: &dyn RuleSource, ruleset: &Ruleset, here: &Here) -> TakenPorts {
     every(source, ruleset, here, &Proto::ALL, (1, u16::MAX))
 }
 
 /// The same of one port alone.
 pub fn taken_of(
-    source: &dyn Source,
+    source: &dyn RuleSource,
     ruleset: &Ruleset,
     here: &Here,
     proto: Proto,
     port: u16,
-) -> Found {
+) -> TakenPorts {
     every(source, ruleset, here, &[proto], (port, port))
 }
 
 fn every(
-    source: &dyn Source,
+    source: &dyn RuleSource,
     ruleset: &Ruleset,
     here: &Here,
     protos: &[Proto],
     ports: (u16, u16),
-) -> Found {
-    let found = Found::default();
-    let mut search = Search { source, ruleset, here, ports, kept: BTreeMap::new(), found };
+) -> TakenPorts {
+    let found = TakenPorts::default();
+    let mut search = PortSearch { source, ruleset, here, ports, kept: BTreeMap::new(), found };
     for ipv6 in [false, true] {
         let takes = |chain: &&BaseChain| chain.id.table.family.takes(ipv6);
         if ruleset.base_chains.iter().any(|chain| takes(&chain)) {
@@ -146,7 +146,7 @@ const ADDRESSES: usize = 4096;
 /// The addresses that are not the namespace's at which its rules take a port: those of
 /// services. Whole networks are none.
 pub fn addresses(
-    source: &dyn Source,
+    source: &dyn RuleSource,
     ruleset: &Ruleset,
     here: &Here,
     proto: Proto,
@@ -158,30 +158,30 @@ pub fn addresses(
 
 /// What [`services`] tells, of one port alone.
 pub fn services_of(
-    source: &dyn Source,
+    source: &dyn RuleSource,
     ruleset: &Ruleset,
     here: &Here,
     proto: Proto,
     port: u16,
-) -> Found {
+) -> TakenPorts {
     at_others(source, ruleset, here, &[proto], (port, port))
 }
 
 /// Every port of addresses that are not the namespace's which rules translate: those of
 /// services. Whole networks are none. In the order of port, protocol and address.
-pub fn services(source: &dyn Source, ruleset: &Ruleset, here: &Here) -> Found {
+pub fn services(source: &dyn RuleSource, ruleset: &Ruleset, here: &Here) -> TakenPorts {
     at_others(source, ruleset, here, &Proto::ALL, (1, u16::MAX))
 }
 
 fn at_others(
-    source: &dyn Source,
+    source: &dyn RuleSource,
     ruleset: &Ruleset,
     here: &Here,
     protos: &[Proto],
     ports: (u16, u16),
-) -> Found {
-    let found = Found::default();
-    let mut search = Search { source, ruleset, here, ports, kept: BTreeMap::new(), found };
+) -> TakenPorts {
+    let found = TakenPorts::default();
+    let mut search = PortSearch { source, ruleset, here, ports, kept: BTreeMap::new(), found };
     for ipv6 in [false, true] {
         for proto in protos {
             search.try_services(*proto, ipv6);
@@ -191,26 +191,27 @@ fn at_others(
 }
 
 /// A port, protocol, address and IP version.
-type Key = (u16, Proto, Option<IpAddr>, bool);
+type PortKey = (u16, Proto, Option<IpAddr>, bool);
 
-/// What is known of one, and by which pass.
-struct Kept {
+/// What is known of a port so far: the hook that takes it, where it leads, and what for.
+struct PortEntry {
     pass: Hook,
     targets: BTreeSet<(IpAddr, u16)>,
     meaning: Meaning,
 }
 
-struct Search<'a> {
-    source: &'a dyn Source,
+/// A search for ports: packets to all of them at once, and what was found so far.
+struct PortSearch<'a> {
+    source: &'a dyn RuleSource,
     ruleset: &'a Ruleset,
     here: &'a Here,
     /// The first and the last port that are asked for.
     ports: (u16, u16),
-    kept: BTreeMap<Key, Kept>,
-    found: Found,
+    kept: BTreeMap<PortKey, PortEntry>,
+    found: TakenPorts,
 }
 
-impl Search<'_> {
+impl PortSearch<'_> {
     /// Packets of others, to all addresses that they can be sent to.
     fn try_others(&mut self, proto: Proto, ipv6: bool) {
         let own = self.own(ipv6);
@@ -273,7 +274,7 @@ impl Search<'_> {
         let local = Ranges::new(local.chain([loopback(ipv6).1]));
         let (_, others) = Ranges::new([(0, every)]).split(&local);
         let packet = self.packet(proto, *own, others, Arc::clone(&self.here.devices));
-        let mine = Packet { source: Sender::Address(*own), ..packet.clone() };
+        let mine = Packet { source: PacketSender::Address(*own), ..packet.clone() };
         let theirs =
             self.here.devices.first().map(|device| Packet { iif: Some(device.clone()), ..packet });
         let ways = theirs.map(|theirs| (Hook::Prerouting, theirs));
@@ -330,7 +331,7 @@ impl Search<'_> {
             tproxy_port: false,
         };
         let first = SocketAddr::new(to, self.ports.0);
-        let mut packet = Packet::new(self.here.netns, proto, Sender::Elsewhere, first);
+        let mut packet = Packet::new(self.here.netns, proto, PacketSender::Elsewhere, first);
         packet.wide = Some(Arc::new(wide));
         // One of them stands for all.
         packet.with_addresses(all)
@@ -393,8 +394,8 @@ impl Search<'_> {
         }
     }
 
-    fn keep(&mut self, key: Key, pass: Hook, target: Option<(IpAddr, u16)>, meaning: &Meaning) {
-        let new = || Kept { pass, targets: BTreeSet::new(), meaning: meaning.clone() };
+    fn keep(&mut self, key: PortKey, pass: Hook, target: Option<(IpAddr, u16)>, meaning: &Meaning) {
+        let new = || PortEntry { pass, targets: BTreeSet::new(), meaning: meaning.clone() };
         let kept = self.kept.entry(key).or_insert_with(new);
         // What the first pass says counts; a second way adds nothing.
         if let Some(target) = target.filter(|_| kept.pass == pass || kept.targets.is_empty()) {
@@ -415,7 +416,7 @@ impl Search<'_> {
         words.unwrap_or_else(|| "one that is not told".to_owned())
     }
 
-    fn finish(self) -> Found {
+    fn finish(self) -> TakenPorts {
         let mut found = self.found;
         for ((port, proto, address, ipv6), kept) in &self.kept {
             // What is taken at every address needs no row for one of them.
@@ -423,12 +424,12 @@ impl Search<'_> {
             if address.is_some() && everywhere.is_some_and(|all| all.targets == kept.targets) {
                 continue;
             }
-            found.ports.push(Taken {
+            found.ports.push(TakenPort {
                 proto: *proto,
                 address: *address,
                 port: *port,
                 ipv6: *ipv6,
-                targets: kept.targets.iter().take(Taken::TARGETS).copied().collect(),
+                targets: kept.targets.iter().take(TakenPort::TARGETS).copied().collect(),
                 total: kept.targets.len(),
                 meaning: kept.meaning.clone(),
                 refused: kept.targets.is_empty(),

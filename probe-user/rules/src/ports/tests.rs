@@ -15,7 +15,7 @@ struct Written {
     spent: Cell<usize>,
 }
 
-impl Source for Written {
+impl RuleSource for Written {
     fn chain(&self, chain: &ChainId) -> Option<Arc<Chain>> {
         let rules = self.chains.get(chain)?;
         Some(Arc::new(Chain::new(chain, Arc::clone(rules))))
@@ -48,7 +48,7 @@ impl Source for Written {
 }
 
 /// A node with one device and one address.
-fn taken(rules: &Written, ruleset: &Ruleset) -> Found {
+fn taken(rules: &Written, ruleset: &Ruleset) -> TakenPorts {
     let device = Nic { index: 2, name: "eth0".into() };
     let here = Here {
         netns: NETNS,
@@ -59,7 +59,7 @@ fn taken(rules: &Written, ruleset: &Ruleset) -> Found {
 }
 
 fn table(name: &str) -> TableId {
-    TableId { netns: NETNS, backend: Backend::Nft, family: Family::Ip, name: name.into() }
+    TableId { netns: NETNS, backend: RulesBackend::Nft, family: Family::Ip, name: name.into() }
 }
 
 fn id(table_name: &str, name: &str) -> ChainId {
@@ -72,7 +72,7 @@ fn rule(comment: &str, exprs: Vec<Expr>) -> Rule {
 }
 
 fn jump(chain: &str) -> Expr {
-    Expr::Verdict(Verdict::Jump(chain.into()))
+    Expr::Verdict(RuleVerdict::Jump(chain.into()))
 }
 
 fn local() -> Expr {
@@ -93,7 +93,7 @@ fn dport(port: u16) -> Vec<Expr> {
     vec![
         Expr::Meta { key: MetaKey::L4proto, dreg: Reg(0) },
         Expr::Cmp { sreg: Reg(0), op: CmpOp::Eq, value: Bytes::from(vec![6]) },
-        Expr::Payload { base: Base::Transport, offset: 2, len: 2, dreg: Reg(0) },
+        Expr::Payload { base: PayloadBase::Transport, offset: 2, len: 2, dreg: Reg(0) },
         Expr::Cmp { sreg: Reg(0), op: CmpOp::Eq, value: Bytes::from(port.to_be_bytes().to_vec()) },
     ]
 }
@@ -151,8 +151,8 @@ impl Written {
     }
 }
 
-fn shown(all: &[Taken]) -> Vec<String> {
-    let one = |t: &Taken| {
+fn shown(all: &[TakenPort]) -> Vec<String> {
+    let one = |t: &TakenPort| {
         let targets: Vec<String> =
             t.targets.iter().map(|(a, p)| std::net::SocketAddr::new(*a, *p).to_string()).collect();
         let service = t.meaning.service.as_ref().map(|s| format!("{}/{}", s.namespace, s.name));
@@ -180,7 +180,7 @@ fn a_published_port_of_docker_is_taken_once() {
         "nat",
         "DOCKER",
         vec![
-            rule("", vec![Expr::Verdict(Verdict::Return)]),
+            rule("", vec![Expr::Verdict(RuleVerdict::Return)]),
             rule("", with(dport(8080), dnat("172.17.0.2:80"))),
         ],
     );
@@ -228,7 +228,7 @@ fn kube(services: u16) -> Written {
         let (ext, svc) = (format!("KUBE-EXT-{n}"), format!("KUBE-SVC-{n}"));
         let vip = [10, 96, (n >> 8) as u8, n as u8];
         let mut of_vip = vec![
-            Expr::Payload { base: Base::Network, offset: 16, len: 4, dreg: Reg(0) },
+            Expr::Payload { base: PayloadBase::Network, offset: 16, len: 4, dreg: Reg(0) },
             Expr::Cmp { sreg: Reg(0), op: CmpOp::Eq, value: Bytes::from(vip.to_vec()) },
         ];
         of_vip.extend(with(dport(80), jump(&svc)));
@@ -338,13 +338,13 @@ fn elements_of_verdict_maps_and_of_maps_for_dnat_are_ports() {
     let mut rules = Written::default();
     let key = vec![
         Expr::Meta { key: MetaKey::L4proto, dreg: Reg(0) },
-        Expr::Payload { base: Base::Transport, offset: 2, len: 2, dreg: Reg(1) },
+        Expr::Payload { base: PayloadBase::Transport, offset: 2, len: 2, dreg: Reg(1) },
     ];
     let set = |table_name: &str, name: &str| SetId { table: table(table_name), name: name.into() };
     let of = |id: SetId, element: Element, maps_to| {
         (id.clone(), (ports_set(id, maps_to), Arc::from([element])))
     };
-    let element = |port: u16, verdict: Option<Verdict>, data: Option<Vec<u8>>| {
+    let element = |port: u16, verdict: Option<RuleVerdict>, data: Option<Vec<u8>>| {
         let [high, low] = port.to_be_bytes();
         let key = Bytes::from(vec![6, 0, 0, 0, high, low, 0, 0]);
         let data = data.map(Bytes::from);
@@ -353,7 +353,7 @@ fn elements_of_verdict_maps_and_of_maps_for_dnat_are_ports() {
     let chain = "external-ULMVA6XW-ns1/svc1/tcp/p80";
     let map = Expr::Map { set: "service-nodeports".into(), sreg: Reg(0), dreg: None };
     rules.put("kube-proxy", "services", vec![rule("", with(key.clone(), map))]);
-    let goto = Verdict::Goto(chain.into());
+    let goto = RuleVerdict::Goto(chain.into());
     rules.sets.extend([of(
         set("kube-proxy", "service-nodeports"),
         element(30080, Some(goto), None),
@@ -383,7 +383,7 @@ fn elements_of_verdict_maps_and_of_maps_for_dnat_are_ports() {
     );
 }
 
-fn load(base: Base, offset: u32, len: u32) -> Expr {
+fn load(base: PayloadBase, offset: u32, len: u32) -> Expr {
     Expr::Payload { base, offset, len, dreg: Reg(0) }
 }
 
@@ -417,7 +417,7 @@ fn ports(test: Vec<Expr>) -> (Vec<(u128, u128)>, Option<String>) {
 #[test]
 fn whatever_tests_the_port_the_ports_that_it_takes_are_told() {
     const ALL: u128 = 0xffff;
-    let port = || load(Base::Transport, 2, 2);
+    let port = || load(PayloadBase::Transport, 2, 2);
     let mask = |len: u32, mask: &[u8]| Expr::Bitwise {
         sreg: Reg(0),
         dreg: Reg(0),
@@ -447,7 +447,7 @@ fn whatever_tests_the_port_the_ports_that_it_takes_are_told() {
         Expr::Range { sreg: Reg(0), invert, from, to }
     };
     let swap = Expr::Byteorder { sreg: Reg(0), dreg: Reg(0), len: 2, size: 2 };
-    let source = || load(Base::Network, 12, 4);
+    let source = || load(PayloadBase::Network, 12, 4);
     let every = vec![(1, ALL)];
     for (test, wanted) in [
         (vec![port(), mask(2, &[0xff, 0xfe]), compare(CmpOp::Eq, &[28, 32])], vec![(7200, 7201)]),
@@ -466,18 +466,22 @@ fn whatever_tests_the_port_the_ports_that_it_takes_are_told() {
         (vec![tcp(true)], vec![(1, 52), (55, ALL)]),
         (
             vec![
-                load(Base::Transport, 0, 4),
+                load(PayloadBase::Transport, 0, 4),
                 mask(4, &[0, 0, 0xff, 0]),
                 compare(CmpOp::Eq, &[0; 4]),
             ],
             vec![(1, 255)],
         ),
-        (vec![load(Base::Transport, 0, 4), compare(CmpOp::Eq, &[0, 7, 0, 80])], vec![(80, 80)]),
+        (
+            vec![load(PayloadBase::Transport, 0, 4), compare(CmpOp::Eq, &[0, 7, 0, 80])],
+            vec![(80, 80)],
+        ),
         (vec![port(), swap, compare(CmpOp::Eq, &[22, 0])], vec![(22, 22)]),
         (dport(80), vec![(80, 80)]),
         ([vec![source(), compare(CmpOp::Neq, &[10, 0, 0, 1])], dport(80)].concat(), vec![(80, 80)]),
         (
-            [vec![load(Base::Transport, 0, 2), compare(CmpOp::Eq, &[0, 7])], dport(80)].concat(),
+            [vec![load(PayloadBase::Transport, 0, 2), compare(CmpOp::Eq, &[0, 7])], dport(80)]
+                .concat(),
             vec![(80, 80)],
         ),
         ([vec![Expr::Opaque("limit".into())], dport(80)].concat(), vec![(80, 80)]),
@@ -490,13 +494,14 @@ fn whatever_tests_the_port_the_ports_that_it_takes_are_told() {
         assert_eq!(ports(test.clone()), (wanted, None), "{test:?}");
     }
     // By the last byte of the port alone.
-    let (by_byte, unclear) = ports(vec![load(Base::Transport, 3, 1), compare(CmpOp::Eq, &[80])]);
+    let (by_byte, unclear) =
+        ports(vec![load(PayloadBase::Transport, 3, 1), compare(CmpOp::Eq, &[80])]);
     assert_eq!((by_byte.len(), by_byte[1], unclear), (256, (336, 336), None));
     // A set that could not be read may have any.
     let missing = vec![port(), Expr::Lookup { set: "gone".into(), sreg: Reg(0), invert: false }];
     assert_eq!(ports(missing).0, [(1, ALL)]);
     // It is no port behind an IP header of unknown length.
-    let behind = vec![load(Base::Network, 22, 2), compare(CmpOp::Eq, &[0, 80])];
+    let behind = vec![load(PayloadBase::Network, 22, 2), compare(CmpOp::Eq, &[0, 80])];
     assert_eq!(ports(behind).0, [(1, ALL)]);
 }
 

@@ -8,7 +8,7 @@ use super::Snapshot;
 use crate::model::{
     Bytes, ChainId, Element, IpSet, IpSetId, NetnsId, RouteFound, RouteQuery, Set, SetId,
 };
-use crate::{Chain, Source};
+use crate::{Chain, RuleSource};
 
 /// A [`Snapshot`] for one question that may take so many steps: for rules that somebody may
 /// have written to keep whoever evaluates them busy. Made by [`Snapshot::limited`].
@@ -29,7 +29,7 @@ impl<'s> Limited<'s> {
     }
 }
 
-impl Source for Limited<'_> {
+impl RuleSource for Limited<'_> {
     fn chain(&self, chain: &ChainId) -> Option<Arc<Chain>> {
         self.snapshot.chain(chain)
     }

@@ -14,17 +14,17 @@ use crate::model::{
     RouteQuery, Rule, Ruleset, Set, SetId, element_of,
 };
 use crate::ports::Here;
-use crate::{Chain, Nic, Source, route};
+use crate::{Chain, Nic, RuleSource, route};
 
 pub use limited::Limited;
 
-/// A [`Source`] that has everything in memory: rules that were written down, or those of a
+/// A [`RuleSource`] that has everything in memory: rules that were written down, or those of a
 /// recording.
 ///
 /// It deserialises from what `whereis-port list --record FILE` writes; all that is not about
 /// rules is left out. What was not read then is not known here, either.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(try_from = "recording::Recording")]
+#[serde(try_from = "recording::RecordingFile")]
 pub struct Snapshot {
     rulesets: Vec<Ruleset>,
     chains: HashMap<ChainId, Arc<Chain>>,
@@ -136,7 +136,7 @@ impl Snapshot {
     }
 }
 
-impl Source for Snapshot {
+impl RuleSource for Snapshot {
     fn chain(&self, chain: &ChainId) -> Option<Arc<Chain>> {
         self.chains.get(chain).cloned()
     }

@@ -19,54 +19,58 @@ const FORMAT: (&str, u64) = ("whereis-port-recording", 1);
 
 /// A recording: questions to a node, each with what was read.
 #[derive(Deserialize)]
-pub(super) struct Recording {
+pub(super) struct RecordingFile {
     format: String,
     version: u64,
-    facts: Facts,
+    facts: NetfilterFacts,
 }
 
+/// The facts of a recording that rules need.
 #[derive(Deserialize)]
 #[serde(default)]
 #[derive(Default)]
-struct Facts {
-    rulesets: Vec<Asked<Vec<NetnsId>, Vec<Ruleset>>>,
-    chains: Vec<Asked<ChainId, Option<Arc<[Rule]>>>>,
-    sets: Vec<Asked<SetId, Option<Set>>>,
-    set_elements: Vec<Asked<SetId, Option<Arc<[Element]>>>>,
-    set_element: Vec<Asked<ElementOf, Option<Element>>>,
-    ip_sets: Vec<Asked<IpSetId, Option<IpSet>>>,
-    links: Vec<Asked<Vec<NetnsId>, Vec<Link>>>,
-    addresses: Vec<Asked<Vec<NetnsId>, Vec<Address>>>,
-    routes: Vec<Asked<Vec<NetnsId>, Vec<Route>>>,
-    route: Vec<Asked<RouteQuery, Option<RouteFound>>>,
+struct NetfilterFacts {
+    rulesets: Vec<SnapshotFact<Vec<NetnsId>, Vec<Ruleset>>>,
+    chains: Vec<SnapshotFact<ChainId, Option<Arc<[Rule]>>>>,
+    sets: Vec<SnapshotFact<SetId, Option<Set>>>,
+    set_elements: Vec<SnapshotFact<SetId, Option<Arc<[Element]>>>>,
+    set_element: Vec<SnapshotFact<ElementQuery, Option<Element>>>,
+    ip_sets: Vec<SnapshotFact<IpSetId, Option<IpSet>>>,
+    links: Vec<SnapshotFact<Vec<NetnsId>, Vec<Link>>>,
+    addresses: Vec<SnapshotFact<Vec<NetnsId>, Vec<Address>>>,
+    routes: Vec<SnapshotFact<Vec<NetnsId>, Vec<Route>>>,
+    route: Vec<SnapshotFact<RouteQuery, Option<RouteFound>>>,
 }
 
+/// A question to the node and what was read for it.
 #[derive(Deserialize)]
-struct Asked<Q, A> {
+struct SnapshotFact<Q, A> {
     asked: Q,
-    read: Read<A>,
+    read: FactValue<A>,
 }
 
+/// What was read, and how much of it could not be.
 #[derive(Deserialize)]
-struct Read<A> {
+struct FactValue<A> {
     value: A,
     /// What could not be read of it.
     gaps: Vec<IgnoredAny>,
 }
 
+/// Which element of a set was asked for.
 #[derive(Deserialize)]
-struct ElementOf {
+struct ElementQuery {
     set: SetId,
     key: Bytes,
 }
 
 /// Why a recording is not understood.
-pub(super) enum Refused {
+pub(super) enum UnreadableRecording {
     Foreign,
     Newer(u64),
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for UnreadableRecording {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Foreign => f.write_str("it is not a whereis-port recording"),
@@ -79,22 +83,22 @@ impl fmt::Display for Refused {
     }
 }
 
-impl TryFrom<Recording> for Snapshot {
-    type Error = Refused;
+impl TryFrom<RecordingFile> for Snapshot {
+    type Error = UnreadableRecording;
 
-    fn try_from(recording: Recording) -> Result<Self, Refused> {
+    fn try_from(recording: RecordingFile) -> Result<Self, UnreadableRecording> {
         if recording.format != FORMAT.0 {
-            return Err(Refused::Foreign);
+            return Err(UnreadableRecording::Foreign);
         }
         if recording.version > FORMAT.1 {
-            return Err(Refused::Newer(recording.version));
+            return Err(UnreadableRecording::Newer(recording.version));
         }
         let facts = recording.facts;
         let chain = |(id, rules): (ChainId, Arc<[Rule]>)| {
             let chain = Arc::new(Chain::new(&id, rules));
             (id, chain)
         };
-        let element = |asked: Asked<ElementOf, Option<Element>>| {
+        let element = |asked: SnapshotFact<ElementQuery, Option<Element>>| {
             // No element and no gap: surely there is none.
             let is_known = asked.read.value.is_some() || asked.read.gaps.is_empty();
             is_known.then_some(((asked.asked.set, asked.asked.key), asked.read.value))
@@ -115,12 +119,15 @@ impl TryFrom<Recording> for Snapshot {
 }
 
 /// What was read, where anything was.
-fn known<Q, A>(asked: Vec<Asked<Q, Option<A>>>) -> impl Iterator<Item = (Q, A)> {
+fn known<Q, A>(asked: Vec<SnapshotFact<Q, Option<A>>>) -> impl Iterator<Item = (Q, A)> {
     asked.into_iter().filter_map(|one| Some((one.asked, one.read.value?)))
 }
 
 /// Facts of namespaces: of each as it was read first, when it was asked for again.
-fn each<T>(asked: Vec<Asked<Vec<NetnsId>, Vec<T>>>, netns: impl Fn(&T) -> NetnsId) -> Vec<T> {
+fn each<T>(
+    asked: Vec<SnapshotFact<Vec<NetnsId>, Vec<T>>>,
+    netns: impl Fn(&T) -> NetnsId,
+) -> Vec<T> {
     let mut first = HashMap::new();
     let mut all = Vec::new();
     for (at, one) in asked.into_iter().enumerate() {

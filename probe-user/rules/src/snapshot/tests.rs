@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{Backend, Family, TableId};
+use crate::model::{Family, RulesBackend, TableId};
 
 const NETNS: NetnsId = NetnsId::Inode(1);
 
@@ -14,8 +14,12 @@ fn ip(text: &str) -> IpAddr {
 
 /// What a recording says of a set's elements.
 fn elements(facts: &str) -> Option<Option<Element>> {
-    let table =
-        TableId { netns: NETNS, backend: Backend::Nft, family: Family::Ip, name: "filter".into() };
+    let table = TableId {
+        netns: NETNS,
+        backend: RulesBackend::Nft,
+        family: Family::Ip,
+        name: "filter".into(),
+    };
     let set = SetId { table, name: "s".into() };
     parsed(facts).set_element(&set, &Bytes::from(vec![1]))
 }

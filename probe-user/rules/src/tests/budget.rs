@@ -6,7 +6,7 @@ const TO: &str = "10.0.0.1:80";
 
 /// `tcp sport`.
 fn sport(port: u16) -> Vec<Expr> {
-    vec![payload(Base::Transport, 0, 2), cmp(CmpOp::Eq, &port.to_be_bytes())]
+    vec![payload(PayloadBase::Transport, 0, 2), cmp(CmpOp::Eq, &port.to_be_bytes())]
 }
 
 /// Chains that lead to the next one by these rules, and a rule of prerouting behind them.
@@ -114,7 +114,7 @@ fn what_has_no_steps_left_is_not_known() {
 
 #[test]
 fn a_map_of_many_elements_costs_as_many_steps() {
-    let elements = (0..4000_u32).map(|n| leads(&n.to_ne_bytes(), Verdict::Drop)).collect();
+    let elements = (0..4000_u32).map(|n| leads(&n.to_ne_bytes(), RuleVerdict::Drop)).collect();
     let choose =
         vec![numgen(1000, 0), Expr::Map { set: "choice".into(), sreg: Reg(0), dreg: None }];
     let mut world = World::default().set("nat", "choice", 4, elements).base(

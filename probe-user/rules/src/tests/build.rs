@@ -19,19 +19,19 @@ pub(super) fn bridge() -> Nic {
 
 /// A TCP packet from a known client to port 80 of this node.
 pub(super) fn packet() -> Packet {
-    let sender = Sender::Address(ip(CLIENT));
+    let sender = PacketSender::Address(ip(CLIENT));
     Packet { iif: Some(eth0()), ..Packet::new(NETNS, Proto::Tcp, sender, (ip(HOST), 80).into()) }
 }
 
 /// The same from somebody somewhere.
 pub(super) fn from_anybody() -> Packet {
-    Packet { source: Sender::Elsewhere, ..packet() }
+    Packet { source: PacketSender::Elsewhere, ..packet() }
 }
 
 /// A packet that a process of this node sends.
 pub(super) fn local(to: &str) -> Packet {
     let to: SocketAddr = to.parse().unwrap();
-    let source = Sender::Address(if to.ip().is_loopback() { to.ip() } else { ip(HOST) });
+    let source = PacketSender::Address(if to.ip().is_loopback() { to.ip() } else { ip(HOST) });
     let oif = if to.ip().is_loopback() { Nic { index: 1, name: "lo".into() } } else { eth0() };
     Packet { source, destination: to.ip(), dport: to.port(), iif: None, oif: Some(oif), ..packet() }
 }
@@ -43,28 +43,28 @@ pub(super) fn rule<const N: usize>(parts: [Vec<Expr>; N]) -> Vec<Expr> {
     parts.concat()
 }
 
-pub(super) fn verdict(verdict: Verdict) -> Vec<Expr> {
+pub(super) fn verdict(verdict: RuleVerdict) -> Vec<Expr> {
     vec![Expr::Verdict(verdict)]
 }
 
 pub(super) fn accept() -> Vec<Expr> {
-    verdict(Verdict::Accept)
+    verdict(RuleVerdict::Accept)
 }
 
 pub(super) fn drop_it() -> Vec<Expr> {
-    verdict(Verdict::Drop)
+    verdict(RuleVerdict::Drop)
 }
 
 pub(super) fn back() -> Vec<Expr> {
-    verdict(Verdict::Return)
+    verdict(RuleVerdict::Return)
 }
 
 pub(super) fn jump(chain: &str) -> Vec<Expr> {
-    verdict(Verdict::Jump(chain.into()))
+    verdict(RuleVerdict::Jump(chain.into()))
 }
 
 pub(super) fn goto(chain: &str) -> Vec<Expr> {
-    verdict(Verdict::Goto(chain.into()))
+    verdict(RuleVerdict::Goto(chain.into()))
 }
 
 pub(super) fn reject() -> Vec<Expr> {
@@ -88,7 +88,7 @@ pub(super) fn meta(key: MetaKey) -> Expr {
     Expr::Meta { key, dreg: Reg(0) }
 }
 
-pub(super) fn payload(base: Base, offset: u32, len: u32) -> Expr {
+pub(super) fn payload(base: PayloadBase, offset: u32, len: u32) -> Expr {
     Expr::Payload { base, offset, len, dreg: Reg(0) }
 }
 
@@ -96,14 +96,14 @@ pub(super) fn tcp_dport(port: u16) -> Vec<Expr> {
     vec![
         meta(MetaKey::L4proto),
         cmp(CmpOp::Eq, &[6]),
-        payload(Base::Transport, 2, 2),
+        payload(PayloadBase::Transport, 2, 2),
         cmp(CmpOp::Eq, &port.to_be_bytes()),
     ]
 }
 
 /// `ip saddr` in a network whose length is of whole bytes, as nft writes it.
 pub(super) fn saddr_in(network: &[u8], op: CmpOp) -> Vec<Expr> {
-    vec![payload(Base::Network, 12, u32::try_from(network.len()).unwrap()), cmp(op, network)]
+    vec![payload(PayloadBase::Network, 12, u32::try_from(network.len()).unwrap()), cmp(op, network)]
 }
 
 /// A register and a mask.
@@ -149,7 +149,7 @@ pub(super) fn maps(key: &[u8], data: &[u8]) -> Element {
     Element { data: Some(Bytes::from(data.to_vec())), ..element(key) }
 }
 
-pub(super) fn leads(key: &[u8], verdict: Verdict) -> Element {
+pub(super) fn leads(key: &[u8], verdict: RuleVerdict) -> Element {
     Element { verdict: Some(verdict), ..element(key) }
 }
 
@@ -186,7 +186,7 @@ pub(super) fn interface(key: MetaKey, op: CmpOp, name: &str) -> Vec<Expr> {
 
 /// `-d`, a network whose length is of whole bytes.
 pub(super) fn daddr_in(network: &[u8], op: CmpOp) -> Vec<Expr> {
-    vec![payload(Base::Network, 16, u32::try_from(network.len()).unwrap()), cmp(op, network)]
+    vec![payload(PayloadBase::Network, 16, u32::try_from(network.len()).unwrap()), cmp(op, network)]
 }
 
 /// `-m addrtype`, with one type or none of each side.

@@ -149,9 +149,9 @@ fn a_map_of_numbers_leads_on_where_it_has_an_element() {
             "m",
             4,
             vec![
-                leads(&key(0), Verdict::Accept),
-                leads(&key(1), Verdict::Goto("a".into())),
-                leads(&key(2), Verdict::Return),
+                leads(&key(0), RuleVerdict::Accept),
+                leads(&key(1), RuleVerdict::Goto("a".into())),
+                leads(&key(2), RuleVerdict::Return),
             ],
         );
     assert_eq!(

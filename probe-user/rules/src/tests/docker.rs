@@ -137,7 +137,7 @@ fn docker_user_decides_first() {
 #[test]
 fn what_a_container_sends_out_is_masqueraded() {
     let from_it = |oif| Packet {
-        source: Sender::Address(IpAddr::from(WEB)),
+        source: PacketSender::Address(IpAddr::from(WEB)),
         destination: ip("203.0.113.5"),
         iif: None,
         oif: Some(oif),

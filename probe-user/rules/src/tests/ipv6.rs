@@ -7,11 +7,11 @@ fn octets(text: &str) -> Vec<u8> {
 }
 
 fn from_anybody() -> Packet {
-    Packet { destination: ip(HOST6), source: Sender::Elsewhere, ..packet() }
+    Packet { destination: ip(HOST6), source: PacketSender::Elsewhere, ..packet() }
 }
 
 fn saddr(bytes: &[u8], op: CmpOp) -> Vec<Expr> {
-    vec![payload(Base::Network, 8, u32::try_from(bytes.len()).unwrap()), cmp(op, bytes)]
+    vec![payload(PayloadBase::Network, 8, u32::try_from(bytes.len()).unwrap()), cmp(op, bytes)]
 }
 
 fn nft_dnat(ipv6: bool, to: &str) -> Vec<Expr> {
@@ -42,7 +42,7 @@ fn addresses_are_told_and_known_as_those_of_ipv4() {
         assert_eq!(says(saddr(&octets(own), CmpOp::Eq)), "passes []");
         assert_eq!(says(saddr(&octets(own), CmpOp::Neq)), "dropped [six-x c 1]");
     }
-    let daddr = vec![payload(Base::Network, 24, 16), cmp(CmpOp::Eq, &octets(HOST6))];
+    let daddr = vec![payload(PayloadBase::Network, 24, 16), cmp(CmpOp::Eq, &octets(HOST6))];
     assert_eq!(says(daddr), "dropped [six-x c 1]");
     assert_eq!(says(vec![meta(MetaKey::Nfproto), cmp(CmpOp::Eq, &[10])]), "dropped [six-x c 1]");
     assert_eq!(says(tcp_dport(80)), "dropped [six-x c 1]");

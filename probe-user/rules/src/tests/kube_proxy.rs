@@ -121,7 +121,7 @@ fn a_cluster_ip_masquerades_all_but_pods() {
         "passes to 10.244.0.1:8080 with mark 0x4000, 33.3 % [nat OUTPUT 1, nat KUBE-SERVICES 1, nat KUBE-SVC-A 1, nat KUBE-MARK-MASQ 1, nat KUBE-SVC-A 2, nat KUBE-SEP-1 2]"
     );
     let pod = |last: u8| Packet {
-        source: Sender::Address(IpAddr::from([10, 244, 0, last])),
+        source: PacketSender::Address(IpAddr::from([10, 244, 0, last])),
         destination: IpAddr::from(SVC),
         iif: Some(bridge()),
         ..packet()
@@ -211,12 +211,12 @@ fn verdict_maps_of_the_nftables_mode() {
         [&address[..], &[6, 0, 0, 0, high, low, 0, 0]].concat()
     };
     let load = vec![
-        payload(Base::Network, 16, 4),
+        payload(PayloadBase::Network, 16, 4),
         Expr::Meta { key: MetaKey::L4proto, dreg: Reg(1) },
-        Expr::Payload { base: Base::Transport, offset: 2, len: 2, dreg: Reg(2) },
+        Expr::Payload { base: PayloadBase::Transport, offset: 2, len: 2, dreg: Reg(2) },
     ];
     let vmap = |set: &str| vec![Expr::Map { set: set.into(), sreg: Reg(0), dreg: None }];
-    let to = |chain: &str| Verdict::Goto(chain.into());
+    let to = |chain: &str| RuleVerdict::Goto(chain.into());
     let services = || rule([load.clone(), vmap("service-ips")]);
     let endpoints = vec![
         leads(&0_u32.to_ne_bytes(), to("endpoint-1")),

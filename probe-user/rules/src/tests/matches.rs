@@ -63,7 +63,7 @@ fn interfaces() {
 #[test]
 fn protocols_and_ports() {
     let udp = || Packet { proto: Proto::Udp, ..packet() };
-    let dport = |op, port: u16| is(payload(Base::Transport, 2, 2), op, &port.to_be_bytes());
+    let dport = |op, port: u16| is(payload(PayloadBase::Transport, 2, 2), op, &port.to_be_bytes());
     for (test, wanted) in [
         (tcp_dport(80), true),
         (tcp_dport(81), false),
@@ -74,10 +74,16 @@ fn protocols_and_ports() {
         ([dport(CmpOp::Gte, 70), dport(CmpOp::Lte, 79)].concat(), false),
         (is(meta(MetaKey::Nfproto), CmpOp::Eq, &[2]), true),
         (is(meta(MetaKey::Protocol), CmpOp::Eq, &[0x86, 0xdd]), false),
-        (is(payload(Base::Network, 9, 1), CmpOp::Eq, &[6]), true),
+        (is(payload(PayloadBase::Network, 9, 1), CmpOp::Eq, &[6]), true),
         // `tcp flags syn / fin,syn,rst,ack`.
-        (vec![payload(Base::Transport, 13, 1), masked(1, &[0x17]), cmp(CmpOp::Eq, &[2])], true),
-        (vec![payload(Base::Transport, 13, 1), masked(1, &[0x10]), cmp(CmpOp::Neq, &[0])], false),
+        (
+            vec![payload(PayloadBase::Transport, 13, 1), masked(1, &[0x17]), cmp(CmpOp::Eq, &[2])],
+            true,
+        ),
+        (
+            vec![payload(PayloadBase::Transport, 13, 1), masked(1, &[0x10]), cmp(CmpOp::Neq, &[0])],
+            false,
+        ),
     ] {
         assert_eq!(holds(test.clone(), packet()), wanted, "{test:?}");
     }
@@ -86,7 +92,7 @@ fn protocols_and_ports() {
         let bytes = |port: u16| Bytes::from(port.to_be_bytes().to_vec());
         let range =
             Expr::Range { sreg: Reg(0), invert, from: bytes(from).into(), to: bytes(to).into() };
-        vec![payload(Base::Transport, 2, 2), range]
+        vec![payload(PayloadBase::Transport, 2, 2), range]
     };
     for (from, to, is_in) in [(80, 80, true), (79, 81, true), (81, 90, false), (1, 79, false)] {
         assert_eq!(holds(range(from, to, false), packet()), is_in);
@@ -96,7 +102,7 @@ fn protocols_and_ports() {
 
 #[test]
 fn destinations() {
-    let daddr = |len| payload(Base::Network, 16, len);
+    let daddr = |len| payload(PayloadBase::Network, 16, len);
     for (test, wanted) in [
         (is(daddr(4), CmpOp::Eq, &[192, 0, 2, 10]), true),
         (is(daddr(4), CmpOp::Neq, &[192, 0, 2, 10]), false),
@@ -120,13 +126,14 @@ fn a_known_client_is_compared_and_an_unknown_one_asked_for() {
     let one = saddr_in(&[198, 51, 100, 7], CmpOp::Eq);
     assert_eq!(depends(one, from_anybody()), "the client's address is 198.51.100.7");
     let odd = vec![
-        payload(Base::Network, 12, 4),
+        payload(PayloadBase::Network, 12, 4),
         masked(4, &[255, 240, 0, 0]),
         cmp(CmpOp::Eq, &[172, 16, 0, 0]),
     ];
     assert_eq!(depends(odd, from_anybody()), "the client's address is in 172.16.0.0/12");
     // Both addresses at once: the other one decides first.
-    let both = |last| is(payload(Base::Network, 12, 8), CmpOp::Eq, &[10, 0, 0, 1, 192, 0, 2, last]);
+    let both =
+        |last| is(payload(PayloadBase::Network, 12, 8), CmpOp::Eq, &[10, 0, 0, 1, 192, 0, 2, last]);
     assert!(!holds(both(11), from_anybody()));
     assert_eq!(depends(both(10), from_anybody()), "the client's address is 10.0.0.1");
 }
@@ -200,21 +207,21 @@ fn what_is_assumed_of_a_client_decides_other_networks() {
 #[test]
 fn a_range_of_clients_is_one_question() {
     let ends = [cmp(CmpOp::Gte, &[10, 0, 0, 5]), cmp(CmpOp::Lte, &[10, 0, 0, 9])];
-    let range = [vec![payload(Base::Network, 12, 4)], ends.to_vec()].concat();
+    let range = [vec![payload(PayloadBase::Network, 12, 4)], ends.to_vec()].concat();
     let question = "the client's address (rule 1 of ip filter chain c)";
     assert_eq!(depends(range, from_anybody()), question);
 }
 
 #[test]
 fn what_a_client_sends_from_is_not_known() {
-    let sport = is(payload(Base::Transport, 0, 2), CmpOp::Gte, &1024_u16.to_be_bytes());
+    let sport = is(payload(PayloadBase::Transport, 0, 2), CmpOp::Gte, &1024_u16.to_be_bytes());
     let question = "the client's port (rule 1 of ip filter chain c)";
     assert_eq!(depends(sport.clone(), packet()), question);
     assert!(holds(sport.clone(), Packet { sport: Some(4000), ..packet() }));
     assert!(!holds(sport, Packet { sport: Some(53), ..packet() }));
-    let ttl = is(payload(Base::Network, 8, 1), CmpOp::Eq, &[1]);
+    let ttl = is(payload(PayloadBase::Network, 8, 1), CmpOp::Eq, &[1]);
     assert_eq!(depends(ttl, packet()), "a field of the IP header (rule 1 of ip filter chain c)");
-    let mac = is(payload(Base::Link, 6, 6), CmpOp::Eq, &[0; 6]);
+    let mac = is(payload(PayloadBase::Link, 6, 6), CmpOp::Eq, &[0; 6]);
     assert_eq!(depends(mac, packet()), "the frame's header (rule 1 of ip filter chain c)");
 }
 
@@ -345,7 +352,7 @@ fn whether_a_way_back_exists() {
         }
     }
     // A packet from this node's own address, from a wire.
-    let spoofed = Packet { source: Sender::Address(ip(HOST)), ..over(eth0()) };
+    let spoofed = Packet { source: PacketSender::Address(ip(HOST)), ..over(eth0()) };
     assert!(holds(by(true, FibResult::Oif, 0), spoofed.clone()));
     assert!(!holds(by(true, FibResult::Oif, 1), spoofed));
 }

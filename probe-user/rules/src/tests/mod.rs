@@ -49,7 +49,7 @@ struct World {
     spent: std::cell::Cell<usize>,
 }
 
-impl Source for World {
+impl RuleSource for World {
     fn chain(&self, chain: &ChainId) -> Option<Arc<Chain>> {
         let rules = self.chains.get(chain)?;
         Some(Arc::new(Chain::new(chain, Arc::clone(rules))))
@@ -100,7 +100,8 @@ fn said(depends: &[Condition]) -> String {
 
 impl World {
     fn table(&mut self, name: &str) -> TableId {
-        let backend = if name.starts_with("legacy-") { Backend::Legacy } else { Backend::Nft };
+        let backend =
+            if name.starts_with("legacy-") { RulesBackend::Legacy } else { RulesBackend::Nft };
         let family = match name.split_once('-') {
             Some(("six", _)) => Family::Ip6,
             Some(("inet", _)) => Family::Inet,
@@ -110,7 +111,7 @@ impl World {
         let id = TableId { netns: NETNS, backend, family, name: name.into() };
         if !self.tables.iter().any(|table| table.id == id) {
             let count = u64::try_from(self.tables.len()).unwrap() + 1;
-            let handle = (backend == Backend::Nft).then_some(count);
+            let handle = (backend == RulesBackend::Nft).then_some(count);
             self.tables.push(Table { id: id.clone(), handle, dormant: false, comment: None });
         }
         id
@@ -154,7 +155,7 @@ impl World {
         let nat = id.table.name.ends_with("nat");
         let kind = if nat { ChainKind::Nat } else { ChainKind::Filter };
         let handle = Some(u64::try_from(self.base_chains.len()).unwrap() + 1);
-        let handle = handle.filter(|_| id.table.backend == Backend::Nft);
+        let handle = handle.filter(|_| id.table.backend == RulesBackend::Nft);
         let devices = Vec::new();
         self.base_chains.push(BaseChain { id, handle, hook, priority, kind, accepts, devices });
         self.chain(chain, rules)

@@ -15,11 +15,11 @@ fn vmap(name: &str) -> Expr {
 }
 
 fn dport() -> Expr {
-    payload(Base::Transport, 2, 2)
+    payload(PayloadBase::Transport, 2, 2)
 }
 
 fn saddr() -> Expr {
-    payload(Base::Network, 12, 4)
+    payload(PayloadBase::Network, 12, 4)
 }
 
 fn range(from: &[u8], to: &[u8]) -> Element {
@@ -46,7 +46,7 @@ fn a_port_is_in_a_set_or_is_not() {
 
 #[test]
 fn a_verdict_map_leads_each_port_elsewhere() {
-    let on = Verdict::Continue;
+    let on = RuleVerdict::Continue;
     let rules =
         vec![rule([vec![dport(), vmap("m")], mark(1), accept()]), rule([marked(0), reject()])];
     let world = input(rules)
@@ -57,13 +57,13 @@ fn a_verdict_map_leads_each_port_elsewhere() {
             "m",
             2,
             vec![
-                leads(&port(80), Verdict::Jump("web".into())),
-                leads(&port(53), Verdict::Goto("dns".into())),
-                leads(&port(22), Verdict::Accept),
-                leads(&port(23), Verdict::Drop),
-                leads(&port(24), Verdict::Return),
+                leads(&port(80), RuleVerdict::Jump("web".into())),
+                leads(&port(53), RuleVerdict::Goto("dns".into())),
+                leads(&port(22), RuleVerdict::Accept),
+                leads(&port(23), RuleVerdict::Drop),
+                leads(&port(24), RuleVerdict::Return),
                 leads(&port(25), on),
-                leads(&port(26), Verdict::Break),
+                leads(&port(26), RuleVerdict::Break),
             ],
         );
     for (to, wanted) in [
@@ -88,14 +88,15 @@ fn a_verdict_map_leads_each_port_elsewhere() {
 
 #[test]
 fn the_catch_all_element_is_for_the_rest() {
-    let all = Element { catch_all: true, ..leads(&[], Verdict::Drop) };
+    let all = Element { catch_all: true, ..leads(&[], RuleVerdict::Drop) };
     let world = input(vec![vec![dport(), vmap("m")]]);
-    let world = world.set("filter", "m", 2, vec![all.clone(), leads(&port(80), Verdict::Accept)]);
+    let world =
+        world.set("filter", "m", 2, vec![all.clone(), leads(&port(80), RuleVerdict::Accept)]);
     assert_eq!(world.says_one(Hook::Input, packet()), "passes [filter input 1]");
     let other = Packet { dport: 81, ..packet() };
     assert_eq!(world.says_one(Hook::Input, other), "dropped [filter input 1]");
     // The same for a client that is not known.
-    let one = leads(&[10, 0, 0, 1], Verdict::Accept);
+    let one = leads(&[10, 0, 0, 1], RuleVerdict::Accept);
     let world = input(vec![vec![saddr(), vmap("m")]]).set("filter", "m", 4, vec![all, one]);
     assert_eq!(
         world.says(Hook::Input, from_anybody()),
@@ -111,9 +112,9 @@ fn the_catch_all_element_is_for_the_rest() {
 fn concatenations_are_keys_of_all_their_parts() {
     let load = || {
         vec![
-            payload(Base::Network, 16, 4),
+            payload(PayloadBase::Network, 16, 4),
             Expr::Meta { key: MetaKey::L4proto, dreg: Reg(1) },
-            Expr::Payload { base: Base::Transport, offset: 2, len: 2, dreg: Reg(2) },
+            Expr::Payload { base: PayloadBase::Transport, offset: 2, len: 2, dreg: Reg(2) },
         ]
     };
     let key = |last, proto, port| [192, 0, 2, last, proto, 0, 0, 0, 0, port, 0, 0];
@@ -125,7 +126,7 @@ fn concatenations_are_keys_of_all_their_parts() {
             elements,
         )
     };
-    let drops = |key: [u8; 12]| leads(&key, Verdict::Drop);
+    let drops = |key: [u8; 12]| leads(&key, RuleVerdict::Drop);
     for (wrong, right) in [
         (key(11, 6, 80), key(10, 6, 80)),
         (key(10, 17, 80), key(10, 6, 80)),
@@ -184,8 +185,12 @@ fn a_client_that_is_not_known_may_be_in_a_set() {
 /// `tcp dport . ip saddr @allowed`: what is known must fit an element.
 #[test]
 fn of_a_key_that_is_known_in_part_the_rest_is_asked_for() {
-    let load =
-        || vec![dport(), Expr::Payload { base: Base::Network, offset: 12, len: 4, dreg: Reg(1) }];
+    let load = || {
+        vec![
+            dport(),
+            Expr::Payload { base: PayloadBase::Network, offset: 12, len: 4, dreg: Reg(1) },
+        ]
+    };
     let world = |port| {
         let rules = vec![[load(), vec![lookup("allowed", false)], accept()].concat(), drop_it()];
         let key = [0, port, 0, 0, 10, 0, 0, 1];
@@ -215,10 +220,10 @@ fn a_map_by_client_goes_every_way() {
         "m",
         4,
         vec![
-            leads(&[10, 0, 0, 1], Verdict::Accept),
+            leads(&[10, 0, 0, 1], RuleVerdict::Accept),
             Element {
                 key_end: Some(Bytes::from(vec![10, 1, 255, 255])),
-                ..leads(&[10, 1, 0, 0], Verdict::Drop)
+                ..leads(&[10, 1, 0, 0], RuleVerdict::Drop)
             },
         ],
     );

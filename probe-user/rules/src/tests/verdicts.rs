@@ -12,7 +12,7 @@ fn says(world: &World) -> String {
 
 #[test]
 fn a_verdict_ends_the_chain_and_tells_its_rule() {
-    let queue = verdict(Verdict::Queue);
+    let queue = verdict(RuleVerdict::Queue);
     for (last, wanted) in [
         (accept(), "passes [filter input 2]"),
         (drop_it(), "dropped [filter input 2]"),
@@ -43,10 +43,10 @@ fn return_in_a_base_chain_is_its_policy() {
 
 #[test]
 fn continue_goes_on_in_the_rule_and_break_ends_it() {
-    let on = verdict(Verdict::Continue);
+    let on = verdict(RuleVerdict::Continue);
     let rules = vec![on.clone(), rule([on, drop_it()]), reject()];
     assert_eq!(says(&input(rules)), "dropped [filter input 2]");
-    let off = verdict(Verdict::Break);
+    let off = verdict(RuleVerdict::Break);
     let rules = vec![rule([off, drop_it()]), reject()];
     assert_eq!(says(&input(rules)), "refused by Port [filter input 2]");
 }

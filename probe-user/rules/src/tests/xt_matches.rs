@@ -286,13 +286,13 @@ fn no_transparent_socket_takes_what_there_is_none_of() {
 
 #[test]
 fn the_reverse_path_is_that_of_the_route_to_the_sender() {
-    let is = |loose, invert, from: Sender, nic: Nic| {
+    let is = |loose, invert, from: PacketSender, nic: Nic| {
         let mut packet = packet();
         (packet.source, packet.iif) = (from, Some(nic));
         let one = XtMatch::Rpfilter { loose, mark: false, accept_local: false, invert };
         is_with(World::default(), Hook::Prerouting, one, packet)
     };
-    let (near, own) = (Sender::Address(ip("10.244.0.5")), Sender::Address(ip(HOST)));
+    let (near, own) = (PacketSender::Address(ip("10.244.0.5")), PacketSender::Address(ip(HOST)));
     assert_eq!(is(false, false, near, bridge()), Yes);
     assert_eq!(is(false, true, near, bridge()), No);
     // Another next hop of the route could be this one.
@@ -300,7 +300,7 @@ fn the_reverse_path_is_that_of_the_route_to_the_sender() {
     assert_eq!(is(true, true, near, eth0()), No);
     assert_eq!(is(false, true, own, eth0()), Yes);
     // Other machines come in where the route to them leads.
-    assert_eq!(is(false, true, Sender::Elsewhere, eth0()), No);
+    assert_eq!(is(false, true, PacketSender::Elsewhere, eth0()), No);
     assert_eq!(is(false, true, own, Nic { index: 1, name: "lo".into() }), No);
 }
 

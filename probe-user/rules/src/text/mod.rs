@@ -10,13 +10,13 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use super::Step;
-use crate::model::{Backend, Bytes, ChainId, Rule};
-use program::Program;
+use crate::model::{Bytes, ChainId, Rule, RulesBackend};
+use program::RuleText;
 
 /// A rule in one line, close to what `iptables -S` or `nft list` print of it:
 /// `tcp dport 30518 → goto KUBE-EXT-…`. Untrusted where it quotes.
 pub fn describe(chain: &ChainId, rule: &Rule) -> String {
-    let program = Program::of(chain, rule);
+    let program = RuleText::of(chain, rule);
     let conditions = program.conditions();
     let actions = program.actions.join(", ");
     let mut text = match (conditions.is_empty(), actions.is_empty()) {
@@ -46,7 +46,7 @@ pub fn summary(trail: &[Step]) -> String {
         if table != Some(&step.chain.table) {
             table = Some(&step.chain.table);
             text.push_str(&step.chain.table.name);
-            if step.chain.table.backend == Backend::Legacy {
+            if step.chain.table.backend == RulesBackend::Legacy {
                 text.push_str(" (legacy)");
             }
             text.push(' ');
@@ -79,7 +79,7 @@ pub(super) fn straight(trail: &[Step]) -> Vec<&Step> {
 
 /// What a rule says of ports.
 fn ports(chain: &ChainId, rule: &Rule) -> String {
-    let mut program = Program::of(chain, rule);
+    let mut program = RuleText::of(chain, rule);
     program.conditions.retain(|condition| condition.tests_port);
     program.conditions()
 }
@@ -101,7 +101,7 @@ fn action(step: &Step) -> String {
             };
         }
     }
-    Program::of(&step.chain, rule).actions.join(", ")
+    RuleText::of(&step.chain, rule).actions.join(", ")
 }
 
 /// An address, and the port behind it, as maps for DNAT have them.

@@ -3,17 +3,17 @@
 use std::net::SocketAddr;
 
 use super::super::lower::{
-    Action, Compute, Draw, Field, Key, Nat, Op, Slot, Term, Test, Translates, lower,
+    Action, Compute, Draw, Field, Nat, Op, SetKey, Term, Test, Translates, ValueSlot, lower,
 };
-use super::values::{self, Kind};
+use super::values::{self, ValueKind};
 use super::xt;
 use crate::model::{
-    Base, BitOp, Bytes, ChainId, CmpOp, CtKey, Family, FibResult, MetaKey, Rejection, Rule, Side,
-    XtMatch,
+    BitOp, Bytes, ChainId, CmpOp, CtKey, Family, FibResult, MetaKey, PayloadBase, Rejection, Rule,
+    Side, XtMatch,
 };
 
-/// A condition in words.
-pub(super) struct Condition {
+/// A test of a rule, in words.
+pub(super) struct ConditionText {
     pub(super) text: String,
     /// Whether it tests the destination port.
     pub(super) tests_port: bool,
@@ -23,30 +23,30 @@ pub(super) struct Condition {
     from: Option<Term>,
 }
 
-/// A rule in words.
-pub(super) struct Program {
-    pub(super) conditions: Vec<Condition>,
+/// A rule in words: what it tests, and what it does.
+pub(super) struct RuleText {
+    pub(super) conditions: Vec<ConditionText>,
     pub(super) actions: Vec<String>,
     /// The protocol that was tested.
     proto: Option<String>,
     /// Numbers that were drawn.
-    drawn: Vec<(Slot, String)>,
+    drawn: Vec<(ValueSlot, String)>,
     /// Whether the rule is of IPv4 alone.
     ipv4: bool,
 }
 
-/// A value in words.
-struct Said {
+/// A value in words, with what decides how it is written.
+struct ValueText {
     text: String,
-    kind: Kind,
+    kind: ValueKind,
     /// Bits that were cut out of it.
     mask: Option<Bytes>,
     /// A constant, which is written as its use needs.
     value: Option<Bytes>,
 }
 
-impl Said {
-    fn new(text: impl Into<String>, kind: Kind) -> Self {
+impl ValueText {
+    fn new(text: impl Into<String>, kind: ValueKind) -> Self {
         Self { text: text.into(), kind, mask: None, value: None }
     }
 
@@ -58,7 +58,7 @@ impl Said {
     }
 }
 
-impl Program {
+impl RuleText {
     pub(super) fn of(chain: &ChainId, rule: &Rule) -> Self {
         let ipv4 = chain.table.family == Family::Ip;
         let (conditions, actions, drawn) = (Vec::new(), Vec::new(), Vec::new());
@@ -177,11 +177,11 @@ impl Program {
         let name = &said.text;
         let shown = values::value(said.kind, &value.0);
         let text = match (said.kind, &said.mask, op) {
-            (Kind::State, Some(mask), CmpOp::Neq | CmpOp::Eq) if is_zero => {
+            (ValueKind::State, Some(mask), CmpOp::Neq | CmpOp::Eq) if is_zero => {
                 let not = not(op == CmpOp::Eq);
                 format!("{name} {not}{}", values::states(values::number(&mask.0)))
             }
-            (Kind::Address { .. }, Some(mask), _) if values::prefix_of(&mask.0).is_some() => {
+            (ValueKind::Address { .. }, Some(mask), _) if values::prefix_of(&mask.0).is_some() => {
                 let prefix = values::prefix_of(&mask.0).unwrap_or_default();
                 format!("{name} {sign}{shown}/{prefix}")
             }
@@ -196,11 +196,12 @@ impl Program {
             }
             (_, None, _) => format!("{name} {sign}{shown}"),
         };
-        let is_protocol = said.kind == Kind::Protocol && op == CmpOp::Eq && said.mask.is_none();
+        let is_protocol =
+            said.kind == ValueKind::Protocol && op == CmpOp::Eq && said.mask.is_none();
         match (said.kind, op) {
-            (Kind::Protocol, CmpOp::Eq) => self.proto = Some(shown),
+            (ValueKind::Protocol, CmpOp::Eq) => self.proto = Some(shown),
             // Only the guard of what follows in a table of both versions.
-            (Kind::Family, CmpOp::Eq) => return,
+            (ValueKind::Family, CmpOp::Eq) => return,
             _ => {}
         }
         self.condition(text, term.has(&is_dport));
@@ -222,56 +223,56 @@ impl Program {
         {
             self.conditions.retain(|condition| !condition.is_protocol);
         }
-        self.conditions.push(Condition { text, tests_port, is_protocol: false, from: None });
+        self.conditions.push(ConditionText { text, tests_port, is_protocol: false, from: None });
     }
 
-    fn term(&self, term: &Term) -> Said {
+    fn term(&self, term: &Term) -> ValueText {
         match term {
             Term::Field(field) => self.field(field),
             Term::Constant(value) => {
-                Said { value: Some(value.clone()), ..Said::new("", Kind::Other) }
+                ValueText { value: Some(value.clone()), ..ValueText::new("", ValueKind::Other) }
             }
             Term::Drawn(slot) => {
                 let drawn = self.drawn.iter().find(|(known, _)| known == slot);
-                Said::new(drawn.map_or("(unknown)", |(_, text)| text), Kind::Number)
+                ValueText::new(drawn.map_or("(unknown)", |(_, text)| text), ValueKind::Number)
             }
             Term::Data { find, .. } => {
                 let (set, key) = &**find;
-                Said::new(format!("{} map {}", self.key(key), named(set)), Kind::Other)
+                ValueText::new(format!("{} map {}", self.key(key), named(set)), ValueKind::Other)
             }
             Term::Kept { was, .. } => self.term(was),
             Term::Part { of, .. } => self.term(of),
             Term::Computed { of, how, .. } => computed(self.term(of), how),
-            Term::Unknown => Said::new("(unknown)", Kind::Other),
+            Term::Unknown => ValueText::new("(unknown)", ValueKind::Other),
         }
     }
 
-    fn field(&self, field: &Field) -> Said {
+    fn field(&self, field: &Field) -> ValueText {
         let address = |side, ipv6: bool| {
             let ip = if ipv6 { "ip6" } else { "ip" };
-            Said::new(format!("{ip} {side}"), Kind::Address { ipv6 })
+            ValueText::new(format!("{ip} {side}"), ValueKind::Address { ipv6 })
         };
         let th = self.proto.as_deref().unwrap_or("th");
         match field {
             Field::Saddr { ipv6, .. } => address("saddr", *ipv6),
             Field::Daddr { ipv6, .. } => address("daddr", *ipv6),
-            Field::Protocol { ipv6: false } => Said::new("ip protocol", Kind::Protocol),
-            Field::Protocol { ipv6: true } => Said::new("ip6 nexthdr", Kind::Protocol),
-            Field::Sport => Said::new(format!("{th} sport"), Kind::Port),
-            Field::Dport => Said::new(format!("{th} dport"), Kind::Port),
-            Field::Header { base: Base::Transport, offset: 13, len: 1 } => {
-                Said::new("tcp flags", Kind::Other)
+            Field::Protocol { ipv6: false } => ValueText::new("ip protocol", ValueKind::Protocol),
+            Field::Protocol { ipv6: true } => ValueText::new("ip6 nexthdr", ValueKind::Protocol),
+            Field::Sport => ValueText::new(format!("{th} sport"), ValueKind::Port),
+            Field::Dport => ValueText::new(format!("{th} dport"), ValueKind::Port),
+            Field::Header { base: PayloadBase::Transport, offset: 13, len: 1 } => {
+                ValueText::new("tcp flags", ValueKind::Other)
             }
-            Field::Header { base: Base::Network, offset, len }
+            Field::Header { base: PayloadBase::Network, offset, len }
                 if let Some((.., name)) = IPV4.iter().find(|(o, l, _)| (o, l) == (offset, len))
                     && self.ipv4 =>
             {
-                let kind = if *len == 1 { Kind::Number } else { Kind::Port };
-                Said::new(format!("ip {name}"), kind)
+                let kind = if *len == 1 { ValueKind::Number } else { ValueKind::Port };
+                ValueText::new(format!("ip {name}"), kind)
             }
             Field::Header { base, offset, len } => {
                 let place = format!("@{},{},{}", header(*base), offset * 8, len * 8);
-                Said::new(place, Kind::Other)
+                ValueText::new(place, ValueKind::Other)
             }
             Field::Meta(key) => meta(key),
             Field::Ct { key, reply } => ct(*key, *reply),
@@ -281,26 +282,26 @@ impl Program {
                     text.push_str(if is { word } else { "" });
                 }
                 let (what, kind) = match result {
-                    FibResult::Oif => (" oif", Kind::Number),
-                    FibResult::Oifname => (" oifname", Kind::Interface),
-                    FibResult::AddrType => (" type", Kind::AddressType),
+                    FibResult::Oif => (" oif", ValueKind::Number),
+                    FibResult::Oifname => (" oifname", ValueKind::Interface),
+                    FibResult::AddrType => (" type", ValueKind::AddressType),
                 };
-                let kind = if *present { Kind::Other } else { kind };
-                Said::new(text + what, kind)
+                let kind = if *present { ValueKind::Other } else { kind };
+                ValueText::new(text + what, kind)
             }
-            Field::Other { what, .. } => Said::new(what.to_string(), Kind::Other),
+            Field::Other { what, .. } => ValueText::new(what.to_string(), ValueKind::Other),
         }
     }
 
     /// A key: `ip daddr . meta l4proto . th dport`.
-    fn key(&self, key: &Key) -> String {
+    fn key(&self, key: &SetKey) -> String {
         let own = key.parts.iter().take(key.own);
         let parts: Vec<String> = own.map(|(term, _)| self.term(term).with_mask()).collect();
         if parts.is_empty() { "(unknown)".to_owned() } else { parts.join(" . ") }
     }
 
     fn assigned(&self, to: &Term, field: &Field) -> String {
-        let Said { text: name, kind, .. } = self.field(field);
+        let ValueText { text: name, kind, .. } = self.field(field);
         let short = name.strip_prefix("meta ").unwrap_or(&name);
         let said = match to {
             Term::Unknown => return format!("{short} set"),
@@ -338,7 +339,7 @@ impl Program {
             return SocketAddr::new(address, port).to_string();
         }
         let ipv6 = one.is_some_and(|address| address.is_ipv6());
-        let kind = Kind::Address { ipv6 };
+        let kind = ValueKind::Address { ipv6 };
         let mut text = values::value(kind, &value.0);
         if let Some(end) = self.term(last).value.filter(|end| *end != value) {
             text.push_str(&format!("-{}", values::value(kind, &end.0)));
@@ -374,7 +375,7 @@ impl Program {
         let said = self.term(term);
         match &said.value {
             // A register of four bytes holds a port in its first two.
-            Some(value) => values::value(Kind::Port, value.0.get(..2).unwrap_or(&value.0)),
+            Some(value) => values::value(ValueKind::Port, value.0.get(..2).unwrap_or(&value.0)),
             None => said.text,
         }
     }
@@ -385,7 +386,7 @@ impl Program {
     }
 }
 
-impl Key {
+impl SetKey {
     /// Whether a part that was loaded for it is made of a field.
     fn has(&self, field: &dyn Fn(&Field) -> bool) -> bool {
         self.parts.iter().take(self.own).any(|(term, _)| term.has(field))
@@ -408,7 +409,7 @@ fn tests_port(one: &XtMatch) -> bool {
     }
 }
 
-fn computed(mut said: Said, how: &Compute) -> Said {
+fn computed(mut said: ValueText, how: &Compute) -> ValueText {
     match how {
         Compute::Swap(_) => {}
         Compute::Bits(BitOp::MaskXor { mask, xor }) if xor.0.iter().all(|b| *b == 0) => {
@@ -435,12 +436,12 @@ fn not(invert: bool) -> &'static str {
     if invert { "!= " } else { "" }
 }
 
-fn header(base: Base) -> &'static str {
+fn header(base: PayloadBase) -> &'static str {
     match base {
-        Base::Link => "ll",
-        Base::Network => "nh",
-        Base::Transport => "th",
-        Base::Inner => "ih",
+        PayloadBase::Link => "ll",
+        PayloadBase::Network => "nh",
+        PayloadBase::Transport => "th",
+        PayloadBase::Inner => "ih",
     }
 }
 
@@ -531,44 +532,44 @@ const CT: [&str; 24] = [
 const IPV4: [(u32, u32, &str); 5] =
     [(1, 1, "dscp"), (2, 2, "length"), (4, 2, "id"), (6, 2, "frag-off"), (8, 1, "ttl")];
 
-fn meta(key: &MetaKey) -> Said {
+fn meta(key: &MetaKey) -> ValueText {
     let (text, kind) = match key {
-        MetaKey::Mark => ("meta mark", Kind::Mark),
-        MetaKey::Iif => ("iif", Kind::Number),
-        MetaKey::Oif => ("oif", Kind::Number),
-        MetaKey::Iifname => ("iifname", Kind::Interface),
-        MetaKey::Oifname => ("oifname", Kind::Interface),
-        MetaKey::Nfproto => ("meta nfproto", Kind::Family),
-        MetaKey::L4proto => ("meta l4proto", Kind::Protocol),
-        MetaKey::Skuid => ("meta skuid", Kind::Number),
-        MetaKey::Skgid => ("meta skgid", Kind::Number),
-        MetaKey::Prandom => ("meta random", Kind::Number),
-        MetaKey::Protocol => ("meta protocol", Kind::Other),
-        MetaKey::Pkttype => ("meta pkttype", Kind::Other),
+        MetaKey::Mark => ("meta mark", ValueKind::Mark),
+        MetaKey::Iif => ("iif", ValueKind::Number),
+        MetaKey::Oif => ("oif", ValueKind::Number),
+        MetaKey::Iifname => ("iifname", ValueKind::Interface),
+        MetaKey::Oifname => ("oifname", ValueKind::Interface),
+        MetaKey::Nfproto => ("meta nfproto", ValueKind::Family),
+        MetaKey::L4proto => ("meta l4proto", ValueKind::Protocol),
+        MetaKey::Skuid => ("meta skuid", ValueKind::Number),
+        MetaKey::Skgid => ("meta skgid", ValueKind::Number),
+        MetaKey::Prandom => ("meta random", ValueKind::Number),
+        MetaKey::Protocol => ("meta protocol", ValueKind::Other),
+        MetaKey::Pkttype => ("meta pkttype", ValueKind::Other),
         MetaKey::Other(number) => {
             let name = usize::try_from(*number).ok().and_then(|n| META.get(n)).copied();
             let text = name.map_or_else(|| format!("meta key {number}"), |n| format!("meta {n}"));
-            return Said::new(text, Kind::Other);
+            return ValueText::new(text, ValueKind::Other);
         }
     };
-    Said::new(text, kind)
+    ValueText::new(text, kind)
 }
 
-fn ct(key: CtKey, reply: Option<bool>) -> Said {
+fn ct(key: CtKey, reply: Option<bool>) -> ValueText {
     let (text, kind) = match key {
-        CtKey::State => ("state", Kind::State),
-        CtKey::Direction => ("direction", Kind::Other),
-        CtKey::Status => ("status", Kind::Mark),
-        CtKey::Mark => ("mark", Kind::Mark),
-        CtKey::Src => ("saddr", Kind::Other),
-        CtKey::Dst => ("daddr", Kind::Other),
-        CtKey::Protocol => ("protocol", Kind::Protocol),
-        CtKey::ProtoSrc => ("proto-src", Kind::Port),
-        CtKey::ProtoDst => ("proto-dst", Kind::Port),
+        CtKey::State => ("state", ValueKind::State),
+        CtKey::Direction => ("direction", ValueKind::Other),
+        CtKey::Status => ("status", ValueKind::Mark),
+        CtKey::Mark => ("mark", ValueKind::Mark),
+        CtKey::Src => ("saddr", ValueKind::Other),
+        CtKey::Dst => ("daddr", ValueKind::Other),
+        CtKey::Protocol => ("protocol", ValueKind::Protocol),
+        CtKey::ProtoSrc => ("proto-src", ValueKind::Port),
+        CtKey::ProtoDst => ("proto-dst", ValueKind::Port),
         CtKey::Other(number) => {
             let name = usize::try_from(number).ok().and_then(|n| CT.get(n)).copied();
             let text = name.map_or_else(|| format!("ct key {number}"), |n| format!("ct {n}"));
-            return Said::new(text, Kind::Other);
+            return ValueText::new(text, ValueKind::Other);
         }
     };
     let direction = match reply {
@@ -576,5 +577,5 @@ fn ct(key: CtKey, reply: Option<bool>) -> Said {
         Some(false) => "original ",
         None => "",
     };
-    Said::new(format!("ct {direction}{text}"), kind)
+    ValueText::new(format!("ct {direction}{text}"), kind)
 }

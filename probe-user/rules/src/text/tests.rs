@@ -3,7 +3,7 @@ use crate::model::*;
 
 fn chain(family: Family) -> ChainId {
     let netns = NetnsId::Inode(1);
-    let table = TableId { netns, backend: Backend::Nft, family, name: "nat".into() };
+    let table = TableId { netns, backend: RulesBackend::Nft, family, name: "nat".into() };
     ChainId { table, name: "c".into() }
 }
 
@@ -20,7 +20,7 @@ fn cmp(op: CmpOp, value: &[u8]) -> Expr {
     Expr::Cmp { sreg: Reg(0), op, value: Bytes::from(value.to_vec()) }
 }
 
-fn payload(base: Base, offset: u32, len: u32, reg: u8) -> Expr {
+fn payload(base: PayloadBase, offset: u32, len: u32, reg: u8) -> Expr {
     Expr::Payload { base, offset, len, dreg: Reg(reg) }
 }
 
@@ -31,7 +31,7 @@ fn rules_read_as_users_write_them() {
         cmp(CmpOp::Neq, b"docker0\0"),
         meta(MetaKey::L4proto),
         cmp(CmpOp::Eq, &[6]),
-        payload(Base::Transport, 2, 2, 0),
+        payload(PayloadBase::Transport, 2, 2, 0),
         cmp(CmpOp::Eq, &8080_u16.to_be_bytes()),
         Expr::Immediate { dreg: Reg(0), value: Bytes::from(vec![172, 17, 0, 2]) },
         Expr::Immediate { dreg: Reg(4), value: Bytes::from(vec![0, 80]) },
@@ -45,12 +45,12 @@ fn rules_read_as_users_write_them() {
     ];
     assert_eq!(text(docker), "iifname != \"docker0\" tcp dport 8080 → dnat to 172.17.0.2:80");
     let range = vec![
-        payload(Base::Network, 16, 1, 0),
+        payload(PayloadBase::Network, 16, 1, 0),
         cmp(CmpOp::Neq, &[127]),
-        payload(Base::Transport, 2, 2, 0),
+        payload(PayloadBase::Transport, 2, 2, 0),
         cmp(CmpOp::Gte, &8000_u16.to_be_bytes()),
         cmp(CmpOp::Lte, &8010_u16.to_be_bytes()),
-        Expr::Verdict(Verdict::Drop),
+        Expr::Verdict(RuleVerdict::Drop),
     ];
     assert_eq!(text(range), "ip daddr != 127.0.0.0/8 th dport 8000-8010 → drop");
     let state = vec![
@@ -69,9 +69,9 @@ fn rules_read_as_users_write_them() {
     ];
     assert_eq!(text(state), "ct state new → reject");
     let map = vec![
-        payload(Base::Network, 16, 4, 0),
+        payload(PayloadBase::Network, 16, 4, 0),
         Expr::Meta { key: MetaKey::L4proto, dreg: Reg(1) },
-        payload(Base::Transport, 2, 2, 2),
+        payload(PayloadBase::Transport, 2, 2, 2),
         Expr::Map { set: "service-ips".into(), sreg: Reg(0), dreg: None },
     ];
     assert_eq!(text(map), "ip daddr . meta l4proto . th dport vmap @service-ips");
@@ -90,7 +90,8 @@ fn rules_read_as_users_write_them() {
     ];
     assert_eq!(text(mark), "→ mark | 0x4000");
     let half = XtMatch::Random { probability: 1 << 30, invert: false };
-    let half = vec![Expr::Match(half.into()), Expr::Verdict(Verdict::Jump("KUBE-SEP-A".into()))];
+    let half =
+        vec![Expr::Match(half.into()), Expr::Verdict(RuleVerdict::Jump("KUBE-SEP-A".into()))];
     assert_eq!(text(half), "statistic random 50 % → jump KUBE-SEP-A");
     let odd = XtMatch::Unknown { name: "hashlimit".into(), revision: 3 };
     assert_eq!(text(vec![Expr::Match(odd.into())]), "(match hashlimit)");
@@ -103,7 +104,12 @@ fn odd_registers_and_values_do_no_harm() {
             let value = Bytes::from(vec![0xff; len]);
             let sreg = Reg(reg);
             let exprs = vec![
-                Expr::Payload { base: Base::Network, offset: 16, len: u32::MAX / 8, dreg: sreg },
+                Expr::Payload {
+                    base: PayloadBase::Network,
+                    offset: 16,
+                    len: u32::MAX / 8,
+                    dreg: sreg,
+                },
                 Expr::Cmp { sreg, op: CmpOp::Lte, value: value.clone() },
                 Expr::Range {
                     sreg,

@@ -2,11 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::model::Verdict;
+use crate::model::RuleVerdict;
 
 /// What a register holds, which decides how a value is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ValueKind {
     /// An address of an IP version, and how many of its bytes were loaded.
     Address {
         ipv6: bool,
@@ -25,22 +25,22 @@ pub(super) enum Kind {
 }
 
 /// A value as users know it.
-pub(super) fn value(kind: Kind, bytes: &[u8]) -> String {
+pub(super) fn value(kind: ValueKind, bytes: &[u8]) -> String {
     match kind {
-        Kind::Address { ipv6 } => address(ipv6, bytes),
-        Kind::Port => number_be(bytes).to_string(),
-        Kind::Mark => format!("{:#x}", number(bytes)),
-        Kind::Number => number(bytes).to_string(),
-        Kind::Interface => interface(bytes),
-        Kind::Protocol => protocol(bytes.first().copied().unwrap_or_default()),
-        Kind::Family => match bytes.first() {
+        ValueKind::Address { ipv6 } => address(ipv6, bytes),
+        ValueKind::Port => number_be(bytes).to_string(),
+        ValueKind::Mark => format!("{:#x}", number(bytes)),
+        ValueKind::Number => number(bytes).to_string(),
+        ValueKind::Interface => interface(bytes),
+        ValueKind::Protocol => protocol(bytes.first().copied().unwrap_or_default()),
+        ValueKind::Family => match bytes.first() {
             Some(2) => "ipv4".to_owned(),
             Some(10) => "ipv6".to_owned(),
             other => other.map_or_else(String::new, u8::to_string),
         },
-        Kind::State => states(number(bytes)),
-        Kind::AddressType => address_type(number(bytes)),
-        Kind::Other => hex(bytes),
+        ValueKind::State => states(number(bytes)),
+        ValueKind::AddressType => address_type(number(bytes)),
+        ValueKind::Other => hex(bytes),
     }
 }
 
@@ -142,15 +142,15 @@ pub(super) fn address_type(number: u32) -> String {
     .to_owned()
 }
 
-pub(super) fn verdict(verdict: &Verdict) -> String {
+pub(super) fn verdict(verdict: &RuleVerdict) -> String {
     match verdict {
-        Verdict::Accept => "accept".to_owned(),
-        Verdict::Drop => "drop".to_owned(),
-        Verdict::Continue => "continue".to_owned(),
-        Verdict::Break => "break".to_owned(),
-        Verdict::Return => "return".to_owned(),
-        Verdict::Jump(chain) => format!("jump {chain}"),
-        Verdict::Goto(chain) => format!("goto {chain}"),
-        Verdict::Queue => "queue to a program".to_owned(),
+        RuleVerdict::Accept => "accept".to_owned(),
+        RuleVerdict::Drop => "drop".to_owned(),
+        RuleVerdict::Continue => "continue".to_owned(),
+        RuleVerdict::Break => "break".to_owned(),
+        RuleVerdict::Return => "return".to_owned(),
+        RuleVerdict::Jump(chain) => format!("jump {chain}"),
+        RuleVerdict::Goto(chain) => format!("goto {chain}"),
+        RuleVerdict::Queue => "queue to a program".to_owned(),
     }
 }

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
-use whereis_port_rules::ports::{self, Piece};
+use whereis_port_rules::ports::{self, PacketClass};
 
 use place::Places;
 
@@ -79,7 +79,7 @@ pub(super) fn groups(facts: &Facts<'_>, units: &[Exposure], every: bool) -> Vec<
 
 /// What the first hook does to each port that it does anything special to.
 struct Taken {
-    pieces: Vec<Piece>,
+    pieces: Vec<PacketClass>,
     by_port: HashMap<(Proto, u16), Vec<usize>>,
     /// Those of so many ports that they are in no such list.
     of_many: Vec<usize>,
@@ -109,11 +109,12 @@ fn taken_by_port(facts: &Facts<'_>) -> Option<Taken> {
 
 impl Taken {
     /// What becomes of packets to a port, in the order of the rules.
-    fn of(&self, proto: Proto, port: u16) -> Vec<&Piece> {
+    fn of(&self, proto: Proto, port: u16) -> Vec<&PacketClass> {
         let number = u128::from(port);
         let many = self.of_many.iter().filter_map(|at| self.pieces.get(*at));
-        let has =
-            |piece: &&Piece| piece.proto == proto && !piece.ports.within(number, number).is_empty();
+        let has = |piece: &&PacketClass| {
+            piece.proto == proto && !piece.ports.within(number, number).is_empty()
+        };
         let listed = self.by_port.get(&(proto, port)).into_iter().flatten();
         listed.filter_map(|at| self.pieces.get(*at)).chain(many.filter(has)).collect()
     }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 
 use whereis_port_rules::dialect;
-use whereis_port_rules::ports::{self, Taken};
+use whereis_port_rules::ports::{self, TakenPort};
 
 use super::{ListFilter, cilium};
 use crate::model::{
@@ -78,7 +78,7 @@ pub(super) fn add(
             let here = from_node::here(facts, *netns);
             let found = ports::services(&FromNode::new(facts, *netns), &ruleset, &here);
             // Cluster IPs are no ports of the node: a question finds them.
-            let is_told = |taken: &Taken| taken.meaning.what != Some(dialect::CLUSTER_IP);
+            let is_told = |taken: &TakenPort| taken.meaning.what != Some(dialect::CLUSTER_IP);
             let told = found.ports.into_iter().filter(is_told);
             new.extend(told.map(|taken| of_rules(facts, *netns, taken)));
         }
@@ -187,7 +187,7 @@ fn merge(rows: &mut Vec<ListRow>, new: Vec<ListRow>, own: &dyn Fn(NetnsId, bool)
     }
 }
 
-fn of_rules(facts: &Facts<'_>, netns: NetnsId, taken: Taken) -> ListRow {
+fn of_rules(facts: &Facts<'_>, netns: NetnsId, taken: TakenPort) -> ListRow {
     let meaning = &taken.meaning;
     let service = meaning.service.as_ref().map(|name| Service {
         namespace: name.namespace.clone(),
@@ -263,8 +263,8 @@ fn of_balancer(facts: &Facts<'_>, frontend: &Frontend, proto: Proto) -> Option<L
     };
     let all = frontend.backends.iter().filter(|server| server.active);
     let mut targets: Vec<Endpoint> = all.map(|s| endpoint(s.to.ip(), s.to.port())).collect();
-    let more = targets.len().saturating_sub(Taken::TARGETS);
-    targets.truncate(Taken::TARGETS);
+    let more = targets.len().saturating_sub(TakenPort::TARGETS);
+    targets.truncate(TakenPort::TARGETS);
     let why = targets.is_empty().then(|| "has no backends".to_owned());
     let row = row(facts, frontend.netns, proto, address, frontend.port);
     let mut row = row.with(service, Some(by.to_owned()), targets, more, None, why);

@@ -11,7 +11,7 @@
 
 use std::net::IpAddr;
 
-use whereis_port_rules::{Answer, Nic, Packet, SeenAs, Sender};
+use whereis_port_rules::{Nic, Packet, PacketSender, ReplyState, SeenAs};
 
 use super::neighbours::Neighbours;
 use super::stage::Part::{BeforeIpvs, BehindIpvs};
@@ -171,7 +171,7 @@ impl Walk<'_, '_> {
     fn answer(&self, way: &Way, legs: &[Packet], packet: &Packet, socket: &Socket) -> Answered {
         let first = legs.first().unwrap_or(packet);
         let of = Legs { legs, packet };
-        if let Sender::Address(client) = first.source {
+        if let PacketSender::Address(client) = first.source {
             return self.answer_to(way, &of, client, socket);
         }
         let mut all: Vec<(Client, Answered)> = Vec::new();
@@ -396,7 +396,7 @@ impl Walk<'_, '_> {
         let strays = |oif| match self.neighbours((packet.netns, oif), hop) {
             Neighbours::At(ends) => !ends.iter().any(is_on_way),
             // Somebody who is only thought of is nowhere to be seen.
-            Neighbours::Nobody => matches!(of.leg(0).source, Sender::Address(_)),
+            Neighbours::Nobody => matches!(of.leg(0).source, PacketSender::Address(_)),
             _ => false,
         };
         let is_same_device = here.iif.as_ref().map(|nic| nic.index) == route.oif;
@@ -455,7 +455,7 @@ impl Walk<'_, '_> {
             answered.lost.push(way.stop(StopKind::Unknown, why));
             return;
         }
-        let is_known = matches!(here.source, Sender::Address(_));
+        let is_known = matches!(here.source, PacketSender::Address(_));
         if at == 0 && is_known && (is_unknown || passed_on) {
             answered.lost.push(way.stop(StopKind::Unknown, elsewhere()));
             return;
@@ -473,7 +473,7 @@ impl Walk<'_, '_> {
         // Who sent it may be on the same link, when it is not of the first namespace itself.
         let sender = of.leg(0);
         let straight = sender.iif.is_some()
-            && sender.source == Sender::Address(hop)
+            && sender.source == PacketSender::Address(hop)
             && (same || matches!(there, Neighbours::At(_)));
         let is_its = |at: &usize| {
             let netns = of.leg(*at).netns;
@@ -620,8 +620,8 @@ impl Walk<'_, '_> {
                 continue;
             }
             let from = match packet.source {
-                Sender::Address(from) => from,
-                Sender::Elsewhere => packet.destination,
+                PacketSender::Address(from) => from,
+                PacketSender::Elsewhere => packet.destination,
             };
             // Without these the route is that of any packet that goes there.
             let ipv6 = from.is_ipv6();
@@ -680,8 +680,8 @@ impl Walk<'_, '_> {
                 let back = |(way, mut packet): Going| {
                     if tracked(&packet) {
                         packet.destination = match leg.source {
-                            Sender::Address(source) => source,
-                            Sender::Elsewhere => client,
+                            PacketSender::Address(source) => source,
+                            PacketSender::Elsewhere => client,
                         };
                     }
                     (way, packet)
@@ -693,7 +693,7 @@ impl Walk<'_, '_> {
                 let going = stage::pass(self.facts, hook, going, ended);
                 let back = |(way, mut packet): Going| {
                     if let Some((address, port)) = leg.original.filter(|_| tracked(&packet)) {
-                        packet.source = Sender::Address(address);
+                        packet.source = PacketSender::Address(address);
                         packet.sport = Some(port);
                     }
                     (way, packet)
@@ -740,14 +740,14 @@ impl Legs<'_> {
     /// The answer to a packet as it is in one namespace, before any hook.
     fn answer_in(&self, leg: &Packet, client: IpAddr) -> Packet {
         let to = match leg.source {
-            Sender::Address(source) => source,
-            Sender::Elsewhere => client,
+            PacketSender::Address(source) => source,
+            PacketSender::Elsewhere => client,
         };
-        let from = Sender::Address(leg.destination);
+        let from = PacketSender::Address(leg.destination);
         let mut packet = Packet::new(leg.netns, leg.proto, from, (to, EPHEMERAL).into());
         packet.sport = Some(leg.dport);
         packet.ct_mark = leg.ct_mark;
-        packet.answer = Some(Answer {
+        packet.answer = Some(ReplyState {
             known: !leg.untracked,
             client: leg.source,
             asked: leg.original.unwrap_or((leg.destination, leg.dport)),

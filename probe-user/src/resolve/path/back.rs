@@ -5,7 +5,7 @@
 //! another route by the source or by the device. Where the sender's address is known, the
 //! kernel decides; else it is a condition.
 
-use whereis_port_rules::{ANYWHERE4, ANYWHERE6, Nic, Packet, Sender};
+use whereis_port_rules::{ANYWHERE4, ANYWHERE6, Nic, Packet, PacketSender};
 
 use super::{Arrival, StopKind, Walk, Way, senders, settings};
 use crate::model::{
@@ -33,7 +33,7 @@ impl Walk<'_, '_> {
         ended: &mut Vec<Arrival>,
     ) -> Vec<(Way, RouteFound)> {
         let Some(iif) = &packet.iif else { return vec![(way, route)] };
-        let Sender::Address(from) = packet.source else {
+        let PacketSender::Address(from) = packet.source else {
             return match self.admit_anybody(way, packet, iif, ended) {
                 Some(way) => self.route_anybody(way, packet, iif, route),
                 None => Vec::new(),
@@ -154,12 +154,12 @@ impl Walk<'_, '_> {
         routes.iter().find(of_version)?;
         let name = || self.facts.netns_ref(netns);
         match packet.source {
-            Sender::Address(from) if from.is_ipv6() == ipv6 && !from.is_loopback() => {
+            PacketSender::Address(from) if from.is_ipv6() == ipv6 && !from.is_loopback() => {
                 (!senders::has_route(self.facts, netns, from)).then(|| {
                     format!("its answer gets nowhere: no route of {} leads back to {from}", name())
                 })
             }
-            Sender::Elsewhere if way.entered.len() > 1 => {
+            PacketSender::Elsewhere if way.entered.len() > 1 => {
                 let by_gateway = routes.iter().filter(of_version).any(|r| r.gateway.is_some());
                 let somewhere = if ipv6 { ANYWHERE6.into() } else { ANYWHERE4.into() };
                 (!by_gateway && !senders::has_route(self.facts, netns, somewhere)).then(|| {

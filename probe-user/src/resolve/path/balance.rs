@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use whereis_port_rules::{Packet, Sender, dialect};
+use whereis_port_rules::{Packet, PacketSender, dialect};
 
 use super::{Arrival, StopKind, To, Walk, Way, cross, hops, stage};
 use crate::model::{
@@ -188,9 +188,10 @@ impl Walk<'_, '_> {
         let mut packet = packet.clone();
         packet.original.get_or_insert((to.address, to.port));
         // Cilium gives a pod that gets to itself another address (`IPV4_LOOPBACK`).
-        if frontend.balancer == Balancer::Cilium && packet.source == Sender::Address(server.to.ip())
+        if frontend.balancer == Balancer::Cilium
+            && packet.source == PacketSender::Address(server.to.ip())
         {
-            packet.source = Sender::Elsewhere;
+            packet.source = PacketSender::Elsewhere;
         }
         let Some(route) = self.route(netns, server.to.ip(), packet.mark) else {
             let why = format!("the route to {} is not known", server.to.ip());
@@ -224,7 +225,7 @@ impl Walk<'_, '_> {
         }
         let by_ipvs = frontend.balancer == Balancer::Ipvs;
         let from_loopback =
-            matches!(packet.source, Sender::Address(source) if source.is_loopback());
+            matches!(packet.source, PacketSender::Address(source) if source.is_loopback());
         if by_ipvs && from_loopback {
             let why = format!(
                 "IPVS sends nothing from a loopback address to {}, another machine",

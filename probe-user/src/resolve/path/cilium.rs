@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 
 use whereis_port_rules::route::covers;
-use whereis_port_rules::{Packet, Sender};
+use whereis_port_rules::{Packet, PacketSender};
 
 use super::balance::{Frontends, evidence};
 use super::cross::seen_source;
@@ -348,8 +348,8 @@ impl Walk<'_, '_> {
         let source =
             if is_cilium { packet.source } else { seen_source(self, netns, packet, route) };
         let known = match source {
-            Sender::Address(address) => Some(self.identity(netns, Some(&cilium), address)),
-            Sender::Elsewhere => {
+            PacketSender::Address(address) => Some(self.identity(netns, Some(&cilium), address)),
+            PacketSender::Elsewhere => {
                 cilium.behind(iif.index).map(|pod| self.identity(netns, Some(&cilium), pod.address))
             }
         };
@@ -520,7 +520,7 @@ fn admit_source(
         };
         ended.push(way.stop_with(StopKind::Dropped, why, None, end));
     };
-    if let Sender::Address(address) = packet.source {
+    if let PacketSender::Address(address) = packet.source {
         let inside = ranges.iter().any(|(of, prefix)| covers(*of, *prefix, address));
         if inside == *deny {
             drop(way, ended);

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use whereis_port_rules::{Nic, Packet, SeenAs, Sender};
+use whereis_port_rules::{Nic, Packet, PacketSender, SeenAs};
 
 use super::neighbours::Neighbours;
 use super::senders::{bridge_behind, is_ipvlan, is_upper, leads_outside};
@@ -64,7 +64,7 @@ fn leave_admitted(
     let from = packet.netns;
     let destination = packet.destination;
     let stays = packet.seen_as.is_none_or(|seen| seen == SeenAs::Itself);
-    if stays && matches!(packet.source, Sender::Address(source) if source.is_loopback()) {
+    if stays && matches!(packet.source, PacketSender::Address(source) if source.is_loopback()) {
         let why =
             "its source stays a loopback address, so no answer comes back: no rule masquerades it";
         return vec![way.stop(StopKind::NoWay, why)];
@@ -241,12 +241,12 @@ pub(super) fn seen_source(
     from: NetnsId,
     packet: &Packet,
     route: &RouteFound,
-) -> Sender {
+) -> PacketSender {
     match packet.seen_as {
-        Some(SeenAs::Address(address)) => Sender::Address(address),
+        Some(SeenAs::Address(address)) => PacketSender::Address(address),
         Some(SeenAs::Masqueraded) => {
             let source = route.source.or_else(|| walk.route(from, packet.destination, 0)?.source);
-            source.map_or(Sender::Elsewhere, Sender::Address)
+            source.map_or(PacketSender::Elsewhere, PacketSender::Address)
         }
         Some(SeenAs::Itself) | None => packet.source,
     }
@@ -335,7 +335,7 @@ impl Walk<'_, '_> {
     ) -> Option<Link> {
         let bridge = out.filter(|out| out.kind == LinkKind::Bridge)?;
         let came_by = packet.iif.as_ref().map(|nic| nic.index);
-        let (true, Some(_), Sender::Address(source)) =
+        let (true, Some(_), PacketSender::Address(source)) =
             (came_by == Some(bridge.index), packet.original, packet.source)
         else {
             return None;

@@ -19,7 +19,7 @@ mod world;
 use std::collections::BTreeSet;
 use std::fmt;
 
-use whereis_port_rules::{Nic, Sender};
+use whereis_port_rules::{Nic, PacketSender};
 
 use super::{Arrival, StopKind, To, from_elsewhere, from_process};
 use crate::model::{HopKind, NetnsId, Proto};
@@ -78,7 +78,7 @@ fn predicted(facts: &Facts<'_>, world: &World, one: Try) -> BTreeSet<Landing> {
     let arrivals = if one.from_client {
         let iif = Nic { index: world.uplink, name: "v0".into() };
         let client = if address.is_ipv6() { of_ipv6(CLIENT) } else { CLIENT };
-        let client = Sender::Address(client.parse().unwrap());
+        let client = PacketSender::Address(client.parse().unwrap());
         from_elsewhere(facts, world.host.id, (iif, client, None), to)
     } else {
         from_process(facts, world.host.id, None, to, &mut Visited::new())

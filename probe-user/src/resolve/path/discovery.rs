@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use whereis_port_rules::{Discovery, Fate, Packet, Sender};
+use whereis_port_rules::{Discovery, Fate, Packet, PacketSender};
 
 use super::neighbours::is_known;
 use super::stage::Part;
@@ -28,7 +28,8 @@ impl Walk<'_, '_> {
             return None;
         }
         let asks = self.own_address(asker)?;
-        let (source, target) = (Sender::Address(asks.into()), Sender::Address(address.into()));
+        let (source, target) =
+            (PacketSender::Address(asks.into()), PacketSender::Address(address.into()));
         let question = |netns| {
             let group = IpAddr::V6(group_of(address));
             Packet::discovery(netns, Discovery::Solicitation, source, group)
@@ -56,7 +57,7 @@ impl Walk<'_, '_> {
         }
         let group = IpAddr::V6(group_of(address));
         let question =
-            Packet::discovery(holder.0, Discovery::Solicitation, Sender::Elsewhere, group);
+            Packet::discovery(holder.0, Discovery::Solicitation, PacketSender::Elsewhere, group);
         let dropped = self.drops(question, Hook::Input, holder)?;
         Some(stopped(way, address, &dropped))
     }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use whereis_port_rules::{Fate, Nic, Packet, Sender};
+use whereis_port_rules::{Fate, Nic, Packet, PacketSender};
 
 use super::stage::{self, Part};
 use super::{To, hops};
@@ -29,7 +29,7 @@ pub(in crate::resolve) fn admission(
     to: To,
 ) -> Admission {
     let destination = SocketAddr::new(to.address, to.port);
-    let mut packet = Packet::new(netns, to.proto, Sender::Elsewhere, destination);
+    let mut packet = Packet::new(netns, to.proto, PacketSender::Elsewhere, destination);
     packet.iif = Some(nic.clone());
     packet.original = Some((to.address, to.port));
     let Some(outcomes) = stage::outcomes(facts, Hook::Input, Part::All, &packet) else {

@@ -98,7 +98,7 @@ pub(in crate::resolve) fn attempt(
     sender: Sender,
     to: To,
 ) -> Entry {
-    let by = |(nic, source): (Nic, senders::Source), of: Option<NetnsId>| match of {
+    let by = |(nic, source): (Nic, senders::PacketSender), of: Option<NetnsId>| match of {
         Some(of)
             if !senders::is_link_local(to.address)
                 && !senders::has_route(facts, of, to.address) =>
@@ -116,7 +116,7 @@ pub(in crate::resolve) fn attempt(
         }
     };
     // Who stands for others of its network is told apart where it gets to itself.
-    if let (Some((nic, senders::Source::Address(own))), Some(of)) = (&sender.by, sender.of)
+    if let (Some((nic, senders::PacketSender::Address(own))), Some(of)) = (&sender.by, sender.of)
         && arrivals.iter().any(|a| a.entered.contains(&of))
         && let Some(other) = senders::another(facts, (netns, nic), (*own, of), to.address)
     {
@@ -126,14 +126,14 @@ pub(in crate::resolve) fn attempt(
         return Entry { netns, sender, to, arrivals };
     }
     // And where rules ask who connects: others may get what it does not.
-    if let (Some((nic, senders::Source::Address(own))), Some(of), Vantage::Containers) =
+    if let (Some((nic, senders::PacketSender::Address(own))), Some(of), Vantage::Containers) =
         (&sender.by, sender.of, sender.from)
         && ask_who_connects(facts, netns, nic, to)
     {
         let others = senders::others(facts, (netns, nic), (*own, of));
         let more = others.len() > CLIENTS;
         let tried = others.into_iter().take(CLIENTS).filter_map(|(source, of)| {
-            let senders::Source::Address(address) = source else { return None };
+            let senders::PacketSender::Address(address) = source else { return None };
             let leads = senders::has_route(facts, of, to.address);
             let theirs = leads.then(|| by((nic.clone(), source), Some(of)))?;
             // What a server gets from itself is told otherwise.
@@ -144,7 +144,7 @@ pub(in crate::resolve) fn attempt(
         all.extend(tried);
         let mut arrivals = by_client(all);
         if more {
-            let anybody = (nic.clone(), senders::Source::Elsewhere, None);
+            let anybody = (nic.clone(), senders::PacketSender::Elsewhere, None);
             arrivals.extend(from_elsewhere(facts, netns, anybody, to));
         }
         return Entry { netns, sender, to, arrivals };
@@ -157,7 +157,7 @@ const CLIENTS: usize = 64;
 
 /// Whether what becomes of a connection from behind a device depends on whose it is.
 fn ask_who_connects(facts: &Facts<'_>, netns: NetnsId, nic: &Nic, to: To) -> bool {
-    let anybody = (nic.clone(), senders::Source::Elsewhere, None);
+    let anybody = (nic.clone(), senders::PacketSender::Elsewhere, None);
     let all = from_elsewhere(facts, netns, anybody, to);
     let is_who =
         |one: &Condition| matches!(one.code, ConditionCode::Client | ConditionCode::OtherClient);

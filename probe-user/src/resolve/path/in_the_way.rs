@@ -229,7 +229,7 @@ impl Walk<'_, '_> {
 
     /// The namespace that a packet came from, where its address tells it.
     fn sender_of(&self, packet: &Packet) -> Option<NetnsId> {
-        let whereis_port_rules::Sender::Address(address) = packet.source else { return None };
+        let whereis_port_rules::PacketSender::Address(address) = packet.source else { return None };
         let all = self.facts.all_addresses();
         let of = all.iter().find(|a| a.address == address && a.netns != packet.netns);
         of.map(|a| a.netns)

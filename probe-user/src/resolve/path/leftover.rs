@@ -7,14 +7,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use whereis_port_rules::dialect::{self, Meaning};
-use whereis_port_rules::{Chain, Fate, Outcome, Packet, Source, Step, traverse};
+use whereis_port_rules::{Chain, Fate, Outcome, Packet, RuleSource, Step, traverse};
 
 use super::stage::Part;
 use super::{hops, ruleset};
 use crate::model::{
-    Advice, Backend, Bytes, ChainId, Command, Element, Evidence, EvidenceSource, Family, Finding,
-    FindingCode, FixKind, Hook, IpSet, IpSetId, NetnsId, Path, Query, RouteFound, RouteQuery, Set,
-    SetId, StopKind,
+    Advice, Bytes, ChainId, Command, Element, Evidence, EvidenceSource, Family, Finding,
+    FindingCode, FixKind, Hook, IpSet, IpSetId, NetnsId, Path, Query, RouteFound, RouteQuery,
+    RulesBackend, Set, SetId, StopKind,
 };
 use crate::resolve::facts::Facts;
 use crate::resolve::from_node::FromNode;
@@ -200,13 +200,13 @@ fn removal(step: &Step) -> Option<Command> {
     let table = &step.chain.table;
     let handle = rule.handle.to_string();
     Some(match table.backend {
-        Backend::Legacy => {
+        RulesBackend::Legacy => {
             let program =
                 if table.family == Family::Ip6 { "ip6tables-legacy" } else { "iptables-legacy" };
             let command = Command::new(program).args("-t").arg(&*table.name);
             command.args("-D").arg(&*step.chain.name).arg(handle)
         }
-        Backend::Nft => {
+        RulesBackend::Nft => {
             let command = Command::new("nft delete rule").args(table.family.as_str());
             command.name(&*table.name).name(&*step.chain.name).args("handle").arg(handle)
         }
@@ -219,7 +219,7 @@ struct Without<'a, 'f> {
     rule: &'a Step,
 }
 
-impl Source for Without<'_, '_> {
+impl RuleSource for Without<'_, '_> {
     fn chain(&self, chain: &ChainId) -> Option<Arc<Chain>> {
         if *chain != self.rule.chain {
             return self.node.chain(chain);

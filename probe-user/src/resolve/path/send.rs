@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use whereis_port_rules::{Nic, Packet, SeenAs, Sender};
+use whereis_port_rules::{Nic, Packet, PacketSender, SeenAs};
 
 use super::stage::Part::{BeforeIpvs, BehindIpvs};
 use super::stage::{self, Going};
@@ -47,7 +47,7 @@ pub(in crate::resolve) fn from_bound(
 pub(in crate::resolve) fn from_elsewhere(
     facts: &Facts<'_>,
     netns: NetnsId,
-    (iif, source, of): (Nic, Sender, Option<NetnsId>),
+    (iif, source, of): (Nic, PacketSender, Option<NetnsId>),
     to: To,
 ) -> Vec<Arrival> {
     let mut visited = Visited::new();
@@ -67,7 +67,7 @@ pub(in crate::resolve) fn from_elsewhere(
     }
     let device = Some(iif.index);
     let own = facts.addresses_of(netns).iter().any(|a| a.address == to.address);
-    if own && source == Sender::Elsewhere && of.is_none() {
+    if own && source == PacketSender::Elsewhere && of.is_none() {
         let stopped = walk.undiscovered_from_outside(&way, (netns, iif.index), to.address);
         if let Some(stopped) = stopped {
             return vec![stopped];
@@ -103,14 +103,20 @@ pub(super) fn refused_at_once(facts: &Facts<'_>, netns: NetnsId, to: To) -> Opti
         bound: None,
         anybody: true,
     };
-    let mut packet = packet(netns, Sender::Elsewhere, to, None, None);
+    let mut packet = packet(netns, PacketSender::Elsewhere, to, None, None);
     packet.uid = Some(0);
     let found = walk.route_of_process(&packet)?;
     let why = walk.no_way(&found, &packet, found.source)?;
     Some(Way::begin().stop(StopKind::NoRoute, why))
 }
 
-fn packet(netns: NetnsId, source: Sender, to: To, iif: Option<Nic>, oif: Option<Nic>) -> Packet {
+fn packet(
+    netns: NetnsId,
+    source: PacketSender,
+    to: To,
+    iif: Option<Nic>,
+    oif: Option<Nic>,
+) -> Packet {
     let destination = SocketAddr::new(to.address, to.port);
     let mut packet = Packet::new(netns, to.proto, source, destination);
     (packet.iif, packet.oif) = (iif, oif);
@@ -214,7 +220,7 @@ impl Walk<'_, '_> {
     /// The same, past what takes connections before there is a packet.
     pub(super) fn local_unbalanced(&self, mut way: Way, netns: NetnsId, to: To) -> Vec<Arrival> {
         self.rules_unread(&mut way, netns);
-        let mut packet = packet(netns, Sender::Elsewhere, to, None, None);
+        let mut packet = packet(netns, PacketSender::Elsewhere, to, None, None);
         if let Some(ids) = self.socket_ids(netns) {
             (packet.uid, packet.gid) = (Some(ids.uid), Some(ids.gid));
         }
@@ -256,7 +262,7 @@ impl Walk<'_, '_> {
             );
             return vec![way.stop(StopKind::NoRoute, why)];
         }
-        packet.source = source.map_or(Sender::Elsewhere, Sender::Address);
+        packet.source = source.map_or(PacketSender::Elsewhere, PacketSender::Address);
         packet.oif = route.oif.map(|index| self.nic(netns, index));
         let mut ended = Vec::new();
         let going = vec![(way, packet)];
@@ -480,11 +486,11 @@ impl Walk<'_, '_> {
     /// The source of what was sent over loopback, as it comes in: masquerading takes an address of
     /// that device which others may know, else that of some other device (`inet_select_addr()` of
     /// `net/ipv4/devinet.c`; for IPv6 the destination itself, which is the namespace's own).
-    fn seen_behind_loopback(&self, packet: &Packet, loopback: u32) -> Sender {
+    fn seen_behind_loopback(&self, packet: &Packet, loopback: u32) -> PacketSender {
         match packet.seen_as {
-            Some(SeenAs::Address(address)) => Sender::Address(address),
+            Some(SeenAs::Address(address)) => PacketSender::Address(address),
             Some(SeenAs::Masqueraded) if packet.destination.is_ipv6() => {
-                Sender::Address(packet.destination)
+                PacketSender::Address(packet.destination)
             }
             Some(SeenAs::Masqueraded) => {
                 let all = self.facts.addresses_of(packet.netns);
@@ -501,7 +507,7 @@ impl Walk<'_, '_> {
                     _ => None,
                 };
                 let found = of(loopback).or(of_other);
-                found.map_or(Sender::Elsewhere, |a| Sender::Address(a.address))
+                found.map_or(PacketSender::Elsewhere, |a| PacketSender::Address(a.address))
             }
             Some(SeenAs::Itself) | None => packet.source,
         }
@@ -556,7 +562,7 @@ impl Walk<'_, '_> {
         let nic = |index| self.nic(packet.netns, index);
         let out = route.oif.map(nic).or_else(|| packet.oif.clone());
         let from_loopback =
-            matches!(packet.source, Sender::Address(source) if source.is_loopback());
+            matches!(packet.source, PacketSender::Address(source) if source.is_loopback());
         let (nic, what) = if output {
             let leaves = from_loopback && route.kind != RouteKind::Local;
             (leaves.then_some(out?)?, "a packet from a loopback address can't leave by")
@@ -621,8 +627,8 @@ const USERS: usize = 4;
 /// The source of a packet, where it is known.
 fn source_of(packet: &Packet) -> Option<IpAddr> {
     match packet.source {
-        Sender::Address(source) => Some(source),
-        Sender::Elsewhere => None,
+        PacketSender::Address(source) => Some(source),
+        PacketSender::Elsewhere => None,
     }
 }
 

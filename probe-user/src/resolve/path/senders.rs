@@ -22,11 +22,10 @@ const LINK_LOCAL: usize = 4;
 /// From behind how many devices with containers of its own each is tried.
 const DEVICES: usize = 32;
 
-/// Whom a packet comes from, as rules and routes see it.
-pub(in crate::resolve) type Source = whereis_port_rules::Sender;
+pub(in crate::resolve) use whereis_port_rules::PacketSender;
 
 /// Somebody who is not of this node.
-const ELSEWHERE: (Source, Option<NetnsId>) = (Source::Elsewhere, None);
+const ELSEWHERE: (PacketSender, Option<NetnsId>) = (PacketSender::Elsewhere, None);
 
 /// Somebody who connects.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,7 +33,7 @@ pub(in crate::resolve) struct Sender {
     /// Where that is, seen from the namespace: loopback and node are a process of it.
     pub(in crate::resolve) from: Vantage,
     /// The device that the packet comes in by, and whose it is; `None` for a process.
-    pub(in crate::resolve) by: Option<(Nic, Source)>,
+    pub(in crate::resolve) by: Option<(Nic, PacketSender)>,
     /// The namespace of who is behind that device, where it is one of this node's.
     pub(in crate::resolve) of: Option<NetnsId>,
     /// Which process, where one is meant.
@@ -53,7 +52,7 @@ impl Sender {
     pub(in crate::resolve) fn behind(
         from: Vantage,
         link: &Link,
-        (source, of): (Source, Option<NetnsId>),
+        (source, of): (PacketSender, Option<NetnsId>),
     ) -> Self {
         Self { from, by: Some((nic(link), source)), of, process: None, address: None }
     }
@@ -457,7 +456,7 @@ fn neighbour(
     (netns, bridge): (NetnsId, Option<NetnsId>),
     of: &Address,
     to: IpAddr,
-) -> (Source, Option<NetnsId>) {
+) -> (PacketSender, Option<NetnsId>) {
     let all = facts.all_addresses();
     let near = |a: &&Address| {
         a.netns != netns
@@ -483,7 +482,7 @@ fn neighbour(
             break;
         }
     }
-    best.map_or(ELSEWHERE, |(a, _)| (Source::Address(a.address), Some(a.netns)))
+    best.map_or(ELSEWHERE, |(a, _)| (PacketSender::Address(a.address), Some(a.netns)))
 }
 
 /// Whether a device pair leads from one namespace into another.
@@ -497,7 +496,7 @@ pub(super) fn others(
     facts: &Facts<'_>,
     (netns, by): (NetnsId, &Nic),
     (own, of): (IpAddr, NetnsId),
-) -> Vec<(Source, NetnsId)> {
+) -> Vec<(PacketSender, NetnsId)> {
     let addresses = facts.addresses_of(netns);
     let network =
         addresses.iter().find(|a| a.ifindex == by.index && covers(a.address, a.prefix, own));
@@ -510,7 +509,7 @@ pub(super) fn others(
             && covers(network.address, network.prefix, a.address)
             && joins(facts, a.netns, netns)
     });
-    others.map(|a| (Source::Address(a.address), a.netns)).collect()
+    others.map(|a| (PacketSender::Address(a.address), a.netns)).collect()
 }
 
 /// Somebody else on the network of a device, where one is seen that has a route to where it
@@ -520,7 +519,7 @@ pub(super) fn another(
     link: (NetnsId, &Nic),
     who: (IpAddr, NetnsId),
     to: IpAddr,
-) -> Option<(Source, Option<NetnsId>)> {
+) -> Option<(PacketSender, Option<NetnsId>)> {
     let all = others(facts, link, who).into_iter().take(NEIGHBOURS);
     let mut fit = all.filter(|(_, of)| has_route(facts, *of, to));
     fit.next().map(|(source, of)| (source, Some(of)))
@@ -539,11 +538,13 @@ pub(super) fn has_route(facts: &Facts<'_>, netns: NetnsId, to: IpAddr) -> bool {
 }
 
 /// Somebody in a namespace.
-fn resident(facts: &Facts<'_>, netns: NetnsId, ipv6: bool) -> (Source, Option<NetnsId>) {
+fn resident(facts: &Facts<'_>, netns: NetnsId, ipv6: bool) -> (PacketSender, Option<NetnsId>) {
     let addresses = facts.addresses_of(netns);
     let links = facts.links_of(netns);
     let fits = |a: &&Address| a.address.is_ipv6() == ipv6 && is_usable(a, &links);
-    let source =
-        addresses.iter().find(fits).map_or(Source::Elsewhere, |a| Source::Address(a.address));
+    let source = addresses
+        .iter()
+        .find(fits)
+        .map_or(PacketSender::Elsewhere, |a| PacketSender::Address(a.address));
     (source, Some(netns))
 }

@@ -15,7 +15,7 @@ use crate::resolve::facts::{Facts, container_name};
 use crate::resolve::few::few;
 use crate::resolve::path::{self, Sender, To};
 use crate::resolve::published;
-use whereis_port_rules::Sender as Source;
+use whereis_port_rules::PacketSender;
 
 /// How many addresses of another namespace are tried.
 const TRIED: usize = 64;
@@ -253,7 +253,7 @@ fn by_uplink(facts: &Facts<'_>, socket: &Socket, name: &str) -> Vec<(path::Entry
             continue;
         };
         let to = To { proto: socket.proto, address: address.address, port: socket.port.0 };
-        let sender = Sender::behind(Vantage::Outside, link, (Source::Elsewhere, None));
+        let sender = Sender::behind(Vantage::Outside, link, (PacketSender::Elsewhere, None));
         let tried = path::attempt(facts, socket.netns, sender, to);
         let named = Cause::OnNetworkOf { name: name.to_owned(), device: lower.name.clone() };
         let mut reach = outcome::of(facts, &tried, Some(named)).reach;

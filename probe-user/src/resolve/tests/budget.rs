@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::model::{
-    Backend, Base, BaseChain, Bytes, ChainId, ChainKind, CmpOp, Expr, Family, Hook, MetaKey,
-    NatRange, Reg, Rule, RuleVerdict, Ruleset, Table, TableId, XtTarget,
+    BaseChain, Bytes, ChainId, ChainKind, CmpOp, Expr, Family, Hook, MetaKey, NatRange,
+    PayloadBase, Reg, Rule, RuleVerdict, RulesBackend, Ruleset, Table, TableId, XtTarget,
 };
 
 fn chain(netns: NetnsId, name: &str) -> ChainId {
-    let table = TableId { netns, backend: Backend::Nft, family: Family::Ip, name: "nat".into() };
+    let table =
+        TableId { netns, backend: RulesBackend::Nft, family: Family::Ip, name: "nat".into() };
     ChainId { table, name: name.into() }
 }
 
@@ -24,7 +25,7 @@ fn dport(op: CmpOp, port: u16) -> Vec<Expr> {
     vec![
         Expr::Meta { key: MetaKey::L4proto, dreg: Reg(0) },
         Expr::Cmp { sreg: Reg(0), op: CmpOp::Eq, value: Bytes::from(vec![6]) },
-        Expr::Payload { base: Base::Transport, offset: 2, len: 2, dreg: Reg(0) },
+        Expr::Payload { base: PayloadBase::Transport, offset: 2, len: 2, dreg: Reg(0) },
         Expr::Cmp { sreg: Reg(0), op, value: Bytes::from(port.to_be_bytes().to_vec()) },
     ]
 }
@@ -201,7 +202,7 @@ fn a_port_with_very_many_ways_shows_a_few_and_says_how_many_more() {
     let sport = |port: u16| {
         let value = Bytes::from(port.to_be_bytes().to_vec());
         vec![
-            Expr::Payload { base: Base::Transport, offset: 0, len: 2, dreg: Reg(1) },
+            Expr::Payload { base: PayloadBase::Transport, offset: 0, len: 2, dreg: Reg(1) },
             Expr::Cmp { sreg: Reg(1), op: CmpOp::Eq, value },
         ]
     };

@@ -19,8 +19,7 @@ use self::calls::Raw;
 use self::entry::{Entry, Layout};
 use self::index::Index;
 use crate::model::{
-    Backend, BaseChain, ChainId, ChainKind, Family, Hook, NetnsId, Rule, RuleVerdict as Verdict,
-    TableId,
+    BaseChain, ChainId, ChainKind, Family, Hook, NetnsId, Rule, RuleVerdict, RulesBackend, TableId,
 };
 
 /// One table as the kernel gave it.
@@ -64,7 +63,7 @@ impl LegacyTable {
     fn new(netns: NetnsId, ipv6: bool, raw: Raw) -> io::Result<Self> {
         let Raw { name, info, entries } = raw;
         let family = if ipv6 { Family::Ip6 } else { Family::Ip };
-        let id = TableId { netns, backend: Backend::Legacy, family, name: name.into() };
+        let id = TableId { netns, backend: RulesBackend::Legacy, family, name: name.into() };
         let index = Index::new(Layout::of(ipv6), &info, entries).ok_or_else(|| {
             let reason = format!("the kernel's table {id} has an entry of an odd size");
             io::Error::new(io::ErrorKind::InvalidData, reason)
@@ -88,7 +87,7 @@ impl LegacyTable {
                 hook: hook.hook,
                 priority: priority(&self.id.name, hook.hook),
                 kind: kind(&self.id.name, hook.hook),
-                accepts: self.index.verdict(&policy) != Some(Verdict::Drop),
+                accepts: self.index.verdict(&policy) != Some(RuleVerdict::Drop),
                 devices: Vec::new(),
             })
         };

@@ -29,8 +29,8 @@ use super::enter::{Door, Refused};
 use super::timeout::Reading;
 use super::{LiveNode, gaps, nat};
 use crate::model::{
-    Backend, Bytes, ChainId, Element, Gap, GapKind, GapSource, Impact, IpSet, IpSetId, IpSetMember,
-    Netns, NetnsId, Read, Rule, Ruleset, Set, SetId, Table,
+    Bytes, ChainId, Element, Gap, GapKind, GapSource, Impact, IpSet, IpSetId, IpSetMember, Netns,
+    NetnsId, Read, Rule, RulesBackend, Ruleset, Set, SetId, Table,
 };
 use crate::node::Netfilter;
 
@@ -154,7 +154,7 @@ impl Netfilter for LiveNode {
 
     fn chain(&self, chain: &ChainId) -> Read<Option<Arc<[Rule]>>> {
         let id = chain.table.netns;
-        if chain.table.backend == Backend::Legacy {
+        if chain.table.backend == RulesBackend::Legacy {
             self.read_spaces(&[id]);
             let mut spaces = self.rules.spaces.borrow_mut();
             let Some(Ok(space)) = spaces.get_mut(&id) else { return Read::default() };

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
-use whereis_port_rules::{Nic, Outcome, Packet, Sender, ports, route};
+use whereis_port_rules::{Nic, Outcome, Packet, PacketSender, ports, route};
 
 use crate::model::{
     Ailment, Ending, Exposure, Hook, Link, ListRow, NeighbourState, NetnsId, Port, Proto, Ruleset,
@@ -188,7 +188,7 @@ impl<'a, 'f> Places<'a, 'f> {
                 if early && mark != 0 {
                     continue;
                 }
-                let mut packet = Packet::new(self.own, proto, Sender::Elsewhere, to);
+                let mut packet = Packet::new(self.own, proto, PacketSender::Elsewhere, to);
                 packet.mark = mark;
                 let output = hook == Hook::Output;
                 packet.iif = if output { None } else { devices.first().cloned() };

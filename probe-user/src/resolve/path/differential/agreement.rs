@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use whereis_port_rules::ports::{self, Found, Here};
-use whereis_port_rules::{Nic, Packet, Sender, traverse};
+use whereis_port_rules::ports::{self, Here, TakenPorts};
+use whereis_port_rules::{Nic, Packet, PacketSender, traverse};
 
 use super::super::{loopback, ruleset};
 use super::world::World;
@@ -73,25 +73,26 @@ fn packets(here: &Here, proto: Proto, to: IpAddr, port: u16) -> Vec<(Hook, Packe
         packet.iif = iif;
         packet
     };
-    let mut all = vec![(Hook::Output, packet(Sender::Address(to), None))];
+    let mut all = vec![(Hook::Output, packet(PacketSender::Address(to), None))];
     let devices = here.devices.iter().filter(|_| !to.is_loopback());
-    let from = |device: &Nic| (Hook::Prerouting, packet(Sender::Elsewhere, Some(device.clone())));
+    let from =
+        |device: &Nic| (Hook::Prerouting, packet(PacketSender::Elsewhere, Some(device.clone())));
     all.extend(devices.map(from));
     all
 }
 
-fn is_listed(found: &Found, proto: Proto, address: IpAddr, port: u16) -> bool {
+fn is_listed(found: &TakenPorts, proto: Proto, address: IpAddr, port: u16) -> bool {
     let of = |at: Option<IpAddr>| at.is_none_or(|at| at == address);
     let one = found.ports.iter().any(|t| (t.proto, t.port) == (proto, port) && of(t.address));
     let n = u128::from(port);
     one || found.many.iter().any(|m| m.proto == proto && !m.ports.within(n, n).is_empty())
 }
 
-fn leads_to(found: &Found, proto: Proto, address: IpAddr, port: u16) -> bool {
-    let is_it = |t: &&ports::Taken| (t.proto, t.port) == (proto, port);
+fn leads_to(found: &TakenPorts, proto: Proto, address: IpAddr, port: u16) -> bool {
+    let is_it = |t: &&ports::TakenPort| (t.proto, t.port) == (proto, port);
     let many = || found.many.iter().any(|many| many.proto == proto);
     // What is redirected goes to the address of the device that it came in by.
-    let to = |t: &ports::Taken| {
+    let to = |t: &ports::TakenPort| {
         [address, loopback(address.is_ipv6())].iter().any(|a| t.targets.contains(&(*a, port)))
     };
     found.ports.iter().filter(is_it).any(to) || many()

@@ -2,7 +2,7 @@
 
 use super::entry::{Entry, Extension};
 use super::index::Index;
-use crate::model::{Base, BitOp, Bytes, CmpOp, Expr, MetaKey, Reg, Rule, RuleVerdict as Verdict};
+use crate::model::{BitOp, Bytes, CmpOp, Expr, MetaKey, PayloadBase, Reg, Rule, RuleVerdict};
 use crate::node::live::rules::xt::{self, MatchInfo};
 
 /// What is inverted (`IPT_INV_*`, `IP6T_INV_*`).
@@ -56,7 +56,7 @@ fn target(entry: &Entry<'_>, index: &Index, ipv6: bool) -> Option<Expr> {
     };
     if target.name.is_empty() {
         return match index.verdict(entry) {
-            Some(Verdict::Continue) => None,
+            Some(RuleVerdict::Continue) => None,
             Some(verdict) => Some(Expr::Verdict(verdict)),
             None => Some(Expr::Opaque("verdict that makes no sense".to_owned())),
         };
@@ -76,7 +76,7 @@ fn addresses(entry: &Entry<'_>, exprs: &mut Vec<Expr>) {
         let mask = entry.slice((side + 2) * length, length);
         let offset = entry.layout.header + u32_of(side * length);
         masked(value, mask, op(entry, inverted), exprs, |len| Expr::Payload {
-            base: Base::Network,
+            base: PayloadBase::Network,
             offset,
             len,
             dreg: REG,
@@ -144,7 +144,7 @@ fn proto(entry: &Entry<'_>, ipv6: bool, exprs: &mut Vec<Expr>) {
 
 /// Whether it is a fragment other than the first.
 fn fragment(entry: &Entry<'_>, exprs: &mut Vec<Expr>) {
-    exprs.push(Expr::Payload { base: Base::Network, offset: 6, len: 2, dreg: REG });
+    exprs.push(Expr::Payload { base: PayloadBase::Network, offset: 6, len: 2, dreg: REG });
     exprs.push(bitwise(&[0x1f, 0xff]));
     let op = if op(entry, FRAGMENT) == CmpOp::Eq { CmpOp::Neq } else { CmpOp::Eq };
     exprs.push(Expr::Cmp { sreg: REG, op, value: Bytes::from(vec![0, 0]) });

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::calls::Entries;
 use super::entry::{Entry, Layout};
-use crate::model::{Hook, RuleVerdict as Verdict};
+use crate::model::{Hook, RuleVerdict};
 
 /// The hooks by their number (`enum nf_inet_hooks`), and the chains in them.
 const HOOKS: [(Hook, &str); 5] = [
@@ -191,24 +191,24 @@ impl Index {
 
     /// What a standard target does (`struct xt_standard_target`); `None` for
     /// what does not make sense. One that leads to the next entry does nothing.
-    pub(super) fn verdict(&self, entry: &Entry<'_>) -> Option<Verdict> {
+    pub(super) fn verdict(&self, entry: &Entry<'_>) -> Option<RuleVerdict> {
         let target = entry.target()?;
         let verdict = i32::from_ne_bytes(*target.data.first_chunk()?);
         Some(match verdict {
-            -1 => Verdict::Drop,
-            -2 => Verdict::Accept,
-            -4 => Verdict::Queue,
-            -5 => Verdict::Return,
+            -1 => RuleVerdict::Drop,
+            -2 => RuleVerdict::Accept,
+            -4 => RuleVerdict::Queue,
+            -5 => RuleVerdict::Return,
             _ => {
                 let to = usize::try_from(verdict).ok()?;
                 if to == entry.end() {
-                    return Some(Verdict::Continue);
+                    return Some(RuleVerdict::Continue);
                 }
                 let name = self.chain_at(to)?;
                 if entry.u8(entry.layout.flags) & entry.layout.goto != 0 {
-                    Verdict::Goto(name)
+                    RuleVerdict::Goto(name)
                 } else {
-                    Verdict::Jump(name)
+                    RuleVerdict::Jump(name)
                 }
             }
         })

@@ -2,7 +2,7 @@
 
 use super::index::Info;
 use super::*;
-use crate::model::{Base, BitOp, Bytes, CmpOp, Expr, MetaKey, Reg, XtTarget};
+use crate::model::{BitOp, Bytes, CmpOp, Expr, MetaKey, PayloadBase, Reg, XtTarget};
 use crate::node::live::rules::xt::lab::{in_a_namespace, run};
 
 const NETNS: NetnsId = NetnsId::Inode(1);
@@ -80,7 +80,7 @@ fn chains_are_found_by_the_jumps_to_them() {
             met += 1;
             let rules = one.chain(&chain).unwrap();
             for expr in rules.iter().flat_map(|rule| &rule.exprs) {
-                if let Expr::Verdict(Verdict::Jump(to) | Verdict::Goto(to)) = expr {
+                if let Expr::Verdict(RuleVerdict::Jump(to) | RuleVerdict::Goto(to)) = expr {
                     going.push(to.clone());
                 }
             }
@@ -219,15 +219,15 @@ fn jumps_name_their_chain() {
             rules.into_iter().map(|rule| rule.exprs).collect::<Vec<_>>()
         };
         let is = |verdict| vec![Expr::Verdict(verdict)];
-        let jump = |name: &str| is(Verdict::Jump(name.into()));
-        let input = [jump("C0"), jump("EMPTY"), is(Verdict::Goto("C7".into())), vec![]];
+        let jump = |name: &str| is(RuleVerdict::Jump(name.into()));
+        let input = [jump("C0"), jump("EMPTY"), is(RuleVerdict::Goto("C7".into())), vec![]];
         assert_eq!(verdicts("INPUT"), input);
         assert_eq!(verdicts("OUTPUT"), [jump("C0")]);
-        assert_eq!(verdicts("FORWARD"), [is(Verdict::Queue), is(Verdict::Return)]);
+        assert_eq!(verdicts("FORWARD"), [is(RuleVerdict::Queue), is(RuleVerdict::Return)]);
         for n in 1..depth {
             assert_eq!(verdicts(&format!("C{}", n - 1)), [jump(&format!("C{n}"))]);
         }
-        assert_eq!(verdicts("C63"), [is(Verdict::Return), is(Verdict::Drop)]);
+        assert_eq!(verdicts("C63"), [is(RuleVerdict::Return), is(RuleVerdict::Drop)]);
         assert_eq!(verdicts("EMPTY"), Vec::<Vec<Expr>>::new());
         assert_eq!(table.chain("C64"), None);
         assert_eq!(table.chain("ERROR"), None);
@@ -253,7 +253,8 @@ fn masked(load: Expr, mask: Option<&[u8]>, op: CmpOp, value: &[u8]) -> Vec<Expr>
 fn tests_of_headers_are_those_that_nft_would_make() {
     use CmpOp::{Eq, Neq};
     in_a_namespace(TOOLS, || {
-        let load = |offset, len| Expr::Payload { base: Base::Network, offset, len, dreg: Reg(0) };
+        let load =
+            |offset, len| Expr::Payload { base: PayloadBase::Network, offset, len, dreg: Reg(0) };
         let meta = |key| Expr::Meta { key, dreg: Reg(0) };
         let iif = |op, value: &[u8]| masked(meta(MetaKey::Iifname), None, op, value);
         let oif = |op, value: &[u8]| masked(meta(MetaKey::Oifname), None, op, value);
@@ -313,7 +314,7 @@ fn tests_of_headers_are_those_that_nft_would_make() {
             let read = table(family, "filter").chain("T").unwrap();
             assert_eq!(read.len(), rules.len());
             for (read, (rule, mut wanted)) in read.into_iter().zip(rules) {
-                wanted.push(Expr::Verdict(Verdict::Accept));
+                wanted.push(Expr::Verdict(RuleVerdict::Accept));
                 assert_eq!(read.exprs, wanted, "{rule}");
             }
         }

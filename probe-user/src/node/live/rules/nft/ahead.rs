@@ -84,12 +84,12 @@ fn read(id: &ChainId, allowance: Arc<Allowance>) -> Option<Found> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Backend, Family, TableId};
+    use crate::model::{Family, RulesBackend, TableId};
 
     fn id(name: &str) -> ChainId {
         let netns = NetnsId::Inode(1);
         let table =
-            TableId { netns, backend: Backend::Nft, family: Family::Ip, name: "nat".into() };
+            TableId { netns, backend: RulesBackend::Nft, family: Family::Ip, name: "nat".into() };
         ChainId { table, name: name.into() }
     }
 

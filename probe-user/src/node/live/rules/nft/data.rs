@@ -2,7 +2,7 @@
 
 use super::names::Names;
 use super::wire::{Fields, until_nul};
-use crate::model::{Bytes, Reg, RuleVerdict as Verdict};
+use crate::model::{Bytes, Reg, RuleVerdict};
 
 pub(super) fn text(name: &[u8]) -> String {
     String::from_utf8_lossy(name).into_owned()
@@ -36,21 +36,21 @@ pub(super) fn value(nest: Option<&[u8]>) -> Option<Bytes> {
 }
 
 /// `NFTA_DATA_VERDICT` of a nest.
-pub(super) fn verdict(nest: Option<&[u8]>, names: &mut Names) -> Option<Verdict> {
+pub(super) fn verdict(nest: Option<&[u8]>, names: &mut Names) -> Option<RuleVerdict> {
     let fields = Fields::of(Fields::of(nest?).get(2)?);
     let mut chain = || fields.name(2).map(|name| names.get(name));
     Some(match fields.u32(1)?.cast_signed() {
-        0 => Verdict::Drop,
-        1 => Verdict::Accept,
+        0 => RuleVerdict::Drop,
+        1 => RuleVerdict::Accept,
         // NF_STOLEN: somebody else has it now.
-        2 => Verdict::Drop,
-        -1 => Verdict::Continue,
-        -2 => Verdict::Break,
-        -3 => Verdict::Jump(chain()?),
-        -4 => Verdict::Goto(chain()?),
-        -5 => Verdict::Return,
+        2 => RuleVerdict::Drop,
+        -1 => RuleVerdict::Continue,
+        -2 => RuleVerdict::Break,
+        -3 => RuleVerdict::Jump(chain()?),
+        -4 => RuleVerdict::Goto(chain()?),
+        -5 => RuleVerdict::Return,
         // The queue's number is in the upper half.
-        code if code & 0xff == 3 => Verdict::Queue,
+        code if code & 0xff == 3 => RuleVerdict::Queue,
         _ => return None,
     })
 }

@@ -8,8 +8,8 @@ use super::data::{reg, regs, text, value, verdict};
 use super::names::Names;
 use super::wire::{Attributes, Fields};
 use crate::model::{
-    Base, BitOp, CmpOp, CtKey, Expr, Family, FibResult, MetaKey, NatKind, Rejection,
-    RuleVerdict as Verdict,
+    BitOp, CmpOp, CtKey, Expr, Family, FibResult, MetaKey, NatKind, PayloadBase, Rejection,
+    RuleVerdict,
 };
 
 /// `NFPROTO_IPV6`.
@@ -54,7 +54,7 @@ fn add(body: &mut Body, family: Family, name: &[u8], data: &[u8], names: &mut Na
         // The packet leaves for another device; nothing here sees it again.
         b"fwd" => {
             body.exprs.push(no_effect("fwd"));
-            Some(Expr::Verdict(Verdict::Drop))
+            Some(Expr::Verdict(RuleVerdict::Drop))
         }
         b"meta" => meta(&fields),
         b"payload" => payload(&fields),
@@ -73,7 +73,7 @@ fn add(body: &mut Body, family: Family, name: &[u8], data: &[u8], names: &mut Na
         b"numgen" => numgen(&fields),
         b"hash" => hash(&fields),
         b"notrack" => Some(Expr::Notrack),
-        b"queue" => Some(Expr::Verdict(Verdict::Queue)),
+        b"queue" => Some(Expr::Verdict(RuleVerdict::Queue)),
         b"objref" => objref(&fields),
         b"dynset" => Some(dynset(&fields)),
         // Offloading is of connections that exist; a copy is another packet.
@@ -151,10 +151,10 @@ fn meta(fields: &Fields<'_>) -> Option<Expr> {
 
 fn payload(fields: &Fields<'_>) -> Option<Expr> {
     let base = match fields.u32(2)? {
-        0 => Base::Link,
-        1 => Base::Network,
-        2 => Base::Transport,
-        3 => Base::Inner,
+        0 => PayloadBase::Link,
+        1 => PayloadBase::Network,
+        2 => PayloadBase::Transport,
+        3 => PayloadBase::Inner,
         // That of a tunnel (Linux 6.2), or a newer one.
         _ => return load(fields, 1, fields.u32(4)?, "payload of a tunnel"),
     };

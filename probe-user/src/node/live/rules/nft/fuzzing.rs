@@ -4,12 +4,13 @@ use super::names::Names;
 use super::objects::{RawRule, base_chain, table};
 use super::wire;
 use super::{expr, sets};
-use crate::model::{Backend, Family, NetnsId, SetId, TableId};
+use crate::model::{Family, NetnsId, RulesBackend, SetId, TableId};
 
 /// What one read of the socket gave. Every message is taken for every kind of object.
 pub(in crate::node::live::rules) fn messages(bytes: &[u8]) {
     let netns = NetnsId::Inode(1);
-    let table_id = TableId { netns, backend: Backend::Nft, family: Family::Ip, name: "t".into() };
+    let table_id =
+        TableId { netns, backend: RulesBackend::Nft, family: Family::Ip, name: "t".into() };
     let id = SetId { table: table_id, name: "s".into() };
     let mut names = Names::default();
     let (mut set, mut parts) = (None, Vec::new());

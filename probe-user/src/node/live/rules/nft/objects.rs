@@ -5,7 +5,7 @@ use super::expr::body;
 use super::names::Names;
 use super::wire::{Attributes, Fields, Message};
 use crate::model::{
-    Backend, BaseChain, ChainId, ChainKind, Family, Hook, NetnsId, Rule, SetId, Table, TableId,
+    BaseChain, ChainId, ChainKind, Family, Hook, NetnsId, Rule, RulesBackend, SetId, Table, TableId,
 };
 
 /// `NFPROTO_*`.
@@ -39,7 +39,7 @@ pub(super) fn table(netns: NetnsId, message: Message<'_>, names: &mut Names) -> 
     let fields = Fields::of(message.body);
     let name = names.get(fields.name(1)?);
     Some(Table {
-        id: TableId { netns, backend: Backend::Nft, family, name },
+        id: TableId { netns, backend: RulesBackend::Nft, family, name },
         handle: fields.u64(4),
         // NFT_TABLE_F_DORMANT.
         dormant: fields.u32(2).unwrap_or_default() & 1 != 0,
@@ -53,7 +53,7 @@ pub(super) fn set_id(netns: NetnsId, message: Message<'_>, names: &mut Names) ->
     let fields = Fields::of(message.body);
     let table = names.get(fields.name(1)?);
     let name = names.get(fields.name(2)?);
-    Some(SetId { table: TableId { netns, backend: Backend::Nft, family, name: table }, name })
+    Some(SetId { table: TableId { netns, backend: RulesBackend::Nft, family, name: table }, name })
 }
 
 /// A base chain; `None` for any other, of which there may be very many.
@@ -109,7 +109,7 @@ pub(super) fn chain_id(netns: NetnsId, message: Message<'_>, names: &mut Names) 
     let fields = Fields::of(message.body);
     let family = family(message.family)?;
     let name = names.get(fields.name(1)?);
-    let table = TableId { netns, backend: Backend::Nft, family, name };
+    let table = TableId { netns, backend: RulesBackend::Nft, family, name };
     Some(ChainId { table, name: names.get(fields.name(3)?) })
 }
 
@@ -137,7 +137,7 @@ impl<'a> RawRule<'a> {
 
     pub(super) fn chain_id(&self, netns: NetnsId, names: &mut Names) -> ChainId {
         let Self { family, table, chain, .. } = *self;
-        let table = TableId { netns, backend: Backend::Nft, family, name: names.get(table) };
+        let table = TableId { netns, backend: RulesBackend::Nft, family, name: names.get(table) };
         ChainId { table, name: names.get(chain) }
     }
 

@@ -10,13 +10,13 @@ mod steady;
 
 use super::*;
 use crate::model::{
-    Backend, Base, BitOp, Bytes, ChainKind, CmpOp, Expr, Family, FibResult, Hook, MapsTo, MetaKey,
-    NatKind, Reg, Rejection, RuleVerdict as Verdict, TableId,
+    BitOp, Bytes, ChainKind, CmpOp, Expr, Family, FibResult, Hook, MapsTo, MetaKey, NatKind,
+    PayloadBase, Reg, Rejection, RuleVerdict, RulesBackend, TableId,
 };
 use lab::{Lab, can_make_labs};
 
 fn chain_id(netns: NetnsId, family: Family, table: &str, name: &str) -> ChainId {
-    let table = TableId { netns, backend: Backend::Nft, family, name: table.into() };
+    let table = TableId { netns, backend: RulesBackend::Nft, family, name: table.into() };
     ChainId { table, name: name.into() }
 }
 
@@ -39,7 +39,7 @@ fn tcp_dport(port: &str) -> Vec<Expr> {
     vec![
         PROTO,
         cmp("06"),
-        Expr::Payload { base: Base::Transport, offset: 2, len: 2, dreg: Reg(0) },
+        Expr::Payload { base: PayloadBase::Transport, offset: 2, len: 2, dreg: Reg(0) },
         cmp(port),
     ]
 }
@@ -138,15 +138,15 @@ COMMIT
     let docker0 = Expr::Cmp { sreg: Reg(0), op: CmpOp::Neq, value: hex("646f636b65723000") };
     let mut wanted = vec![Expr::Meta { key: MetaKey::Iifname, dreg: Reg(0) }, docker0];
     wanted.extend(tcp_dport("1f90"));
-    wanted.push(Expr::Verdict(Verdict::Accept));
+    wanted.push(Expr::Verdict(RuleVerdict::Accept));
     assert_eq!(read[0].exprs, wanted);
     assert_eq!(read[0].packets, Some(0));
     assert_eq!(
         read[1].exprs,
         [
-            Expr::Payload { base: Base::Network, offset: 16, len: 2, dreg: Reg(0) },
+            Expr::Payload { base: PayloadBase::Network, offset: 16, len: 2, dreg: Reg(0) },
             Expr::Cmp { sreg: Reg(0), op: CmpOp::Eq, value: hex("0a01") },
-            Expr::Verdict(Verdict::Goto("DOCKER2".into())),
+            Expr::Verdict(RuleVerdict::Goto("DOCKER2".into())),
         ]
     );
     assert_eq!(
@@ -160,7 +160,7 @@ COMMIT
     );
     assert!(read.is_sorted_by_key(|rule| rule.handle));
     let first = rules(&lab, Family::Ip, "nat", "PREROUTING");
-    assert_eq!(first[0].exprs, [Expr::Verdict(Verdict::Jump("DOCKER".into()))]);
+    assert_eq!(first[0].exprs, [Expr::Verdict(RuleVerdict::Jump("DOCKER".into()))]);
 }
 
 /// The expressions of one rule that nft loads into a chain of a table.
@@ -263,7 +263,7 @@ fn every_expression_of_a_filter_is_understood() {
     assert_eq!(vmap.last(), Some(&Expr::Map { set: "v".into(), sreg: Reg(0), dreg: None }));
     let out = pre("tcp dport != @s drop");
     let lookup = Expr::Lookup { set: "s".into(), sreg: Reg(0), invert: true };
-    assert_eq!(out[3..], [lookup, Expr::Verdict(Verdict::Drop)]);
+    assert_eq!(out[3..], [lookup, Expr::Verdict(RuleVerdict::Drop)]);
     assert_eq!(
         pre("tcp dport 8000-8010")[3..],
         [
@@ -289,7 +289,7 @@ fn every_expression_of_a_filter_is_understood() {
     let shift = pre("meta mark set meta mark << 4");
     assert!(matches!(shift[1], Expr::Bitwise { op: BitOp::Shl(4), .. }), "{shift:?}");
     let limit = pre("limit rate 1/second drop");
-    assert_eq!(limit[..], [Expr::Opaque("limit".into()), Expr::Verdict(Verdict::Drop)]);
+    assert_eq!(limit[..], [Expr::Opaque("limit".into()), Expr::Verdict(RuleVerdict::Drop)]);
     assert_eq!(first("log prefix \"x\""), Expr::NoEffect("log".into()));
     assert_eq!(first("counter name c accept"), Expr::NoEffect("counter".into()));
     assert_eq!(first("limit name l accept"), Expr::Opaque("limit".into()));

@@ -78,7 +78,7 @@ fn the_node_reads_rules_of_namespaces_with_and_without_a_socket_kept() {
         assert!(ruleset.generation.is_some());
         let [base] = ruleset.base_chains.as_slice() else { panic!("{ruleset:?}") };
         let rules = node.chain(&base.id);
-        assert_eq!(rules.value.unwrap()[0].exprs, [Expr::Verdict(Verdict::Jump("c".into()))]);
+        assert_eq!(rules.value.unwrap()[0].exprs, [Expr::Verdict(RuleVerdict::Jump("c".into()))]);
         let table = base.id.table.clone();
         let set = SetId { table: table.clone(), name: "s".into() };
         assert_eq!(node.set(&set).value.unwrap().key_len, 2);
