@@ -6,7 +6,7 @@ use std::io::{self, Read as _, Write};
 use super::{Failure, style};
 use crate::cli::{FreeArgs, Global};
 use crate::exit::Exit;
-use crate::model::{FreePorts, Passed, Port, Proto, Query, Scope};
+use crate::model::{FreePorts, Port, Proto, Query, Scope, SkipReason};
 use crate::node::{self, HeldPort, Node};
 use crate::resolve;
 use crate::view;
@@ -83,7 +83,7 @@ pub(super) fn run(
 }
 
 fn exit(free: &FreePorts, count: usize) -> Exit {
-    let unknown = free.passed.iter().any(|(why, _)| *why == Passed::NotKnown);
+    let unknown = free.passed.iter().any(|(why, _)| *why == SkipReason::NotKnown);
     match free.ports.len() >= count {
         true if free.doubtful => Exit::Unknown,
         true => Exit::Found,

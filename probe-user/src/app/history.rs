@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::Failure;
 use crate::cli::{self, Global, HistoryArgs};
 use crate::exit::Exit;
-use crate::model::{Entry, Event, History, Kept, Listener, Query, SeenBy};
+use crate::model::{Event, History, HistoryEntry, HistoryRecord, ListenerRecord, Query, SeenBy};
 use crate::node::{self, history};
 use crate::resolve;
 use crate::view;
@@ -30,8 +30,8 @@ pub(super) fn run(
             .map_err(Failure::Usage)
     };
     let (at, since) = (time(&args.at)?, time(&args.since)?);
-    let wanted = |entry: &Entry| match &entry.what {
-        Kept::Listener { listener, .. } | Kept::Event { listener, .. } => {
+    let wanted = |entry: &HistoryEntry| match &entry.what {
+        HistoryRecord::Listener { listener, .. } | HistoryRecord::Event { listener, .. } => {
             queries.iter().any(|query| is_asked(listener, query))
         }
         _ => true,
@@ -59,7 +59,7 @@ pub(super) fn run(
 }
 
 /// Whether a listener has a port that is asked for: as of an event.
-fn is_asked(listener: &Listener, query: &Query) -> bool {
+fn is_asked(listener: &ListenerRecord, query: &Query) -> bool {
     let event = Event {
         at: 0,
         kind: crate::model::EventKind::Listen,

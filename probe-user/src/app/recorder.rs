@@ -11,7 +11,10 @@ use super::metrics::Server;
 use super::trace::{Names, stop_on_signals};
 use crate::cli::{Global, RecordEventsArgs};
 use crate::exit::Exit;
-use crate::model::{DroppedBy, Entry, EventKind, Holder, Impact, Kept, Listener, Moment, Traced};
+use crate::model::{
+    DroppedBy, EventKind, HistoryEntry, HistoryHolder, HistoryRecord, Impact, ListenerRecord,
+    Moment, Traced,
+};
 use crate::node::history::{Limits, StoreError, Writer};
 use crate::node::{self, Wanted, Watch};
 use crate::resolve;
@@ -99,7 +102,7 @@ pub(super) fn run(
         let last = left.is_zero() || stop.load(Ordering::Relaxed);
         recorder.step(watch.as_mut(), if last { Duration::ZERO } else { left.min(TICK) });
         if last {
-            recorder.waiting.push((node::moment(), Kept::End));
+            recorder.waiting.push((node::moment(), HistoryRecord::End));
         }
         recorder.flush(last, out);
         if let Some(server) = &mut server {
@@ -141,9 +144,9 @@ struct Recorder {
     /// The kinds that are kept.
     kinds: Vec<EventKind>,
     /// What listens, and since when it is known to.
-    open: HashMap<Key, (Listener, Option<Moment>)>,
+    open: HashMap<Key, (ListenerRecord, Option<Moment>)>,
     /// What is not on the disk yet.
-    waiting: Vec<(Moment, Kept)>,
+    waiting: Vec<(Moment, HistoryRecord)>,
     /// How many events there was no room for, not even to wait.
     unkept: u64,
     /// Since when, and why, nothing can be written.
@@ -165,7 +168,7 @@ type Key = (
     Option<u64>,
 );
 
-fn key(listener: &Listener) -> Key {
+fn key(listener: &ListenerRecord) -> Key {
     (listener.netns, listener.proto, listener.address, listener.port, listener.inode)
 }
 
@@ -195,14 +198,19 @@ impl Recorder {
     }
 
     /// What listens, as entries.
-    fn snapshot(&self, at: Moment, goes_on: bool, gaps: Vec<String>) -> Vec<(Moment, Kept)> {
+    fn snapshot(
+        &self,
+        at: Moment,
+        goes_on: bool,
+        gaps: Vec<String>,
+    ) -> Vec<(Moment, HistoryRecord)> {
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let begin = Kept::Begin { goes_on, kinds: self.kinds.clone(), gaps, version };
-        let one = |(listener, since): &(Listener, Option<Moment>)| {
-            (at, Kept::Listener { listener: listener.clone(), since: *since })
+        let begin = HistoryRecord::Begin { goes_on, kinds: self.kinds.clone(), gaps, version };
+        let one = |(listener, since): &(ListenerRecord, Option<Moment>)| {
+            (at, HistoryRecord::Listener { listener: listener.clone(), since: *since })
         };
         let all = self.open.values().map(one);
-        std::iter::once((at, begin)).chain(all).chain([(at, Kept::Ready)]).collect()
+        std::iter::once((at, begin)).chain(all).chain([(at, HistoryRecord::Ready)]).collect()
     }
 
     /// Waits for events, and takes them in.
@@ -233,21 +241,21 @@ impl Recorder {
                 _ => None,
             };
             let (peer, dropped) = (traced.event.peer, traced.event.dropped.clone());
-            self.keep(at, Kept::Event { kind, listener, peer, dropped, rule });
+            self.keep(at, HistoryRecord::Event { kind, listener, peer, dropped, rule });
         }
         let lost = watch.lost();
         if lost > self.lost {
             let why = "they came faster than they were read".to_owned();
-            self.keep(now, Kept::Lost { events: lost - self.lost, why });
+            self.keep(now, HistoryRecord::Lost { events: lost - self.lost, why });
             self.lost = lost;
             self.numbers.lost = lost;
         }
         if self.waiting.is_empty() && self.spoke.elapsed() >= ALIVE {
-            self.keep(now, Kept::Alive);
+            self.keep(now, HistoryRecord::Alive);
         }
     }
 
-    fn keep(&mut self, at: Moment, what: Kept) {
+    fn keep(&mut self, at: Moment, what: HistoryRecord) {
         if self.waiting.len() < WAITING {
             self.waiting.push((at, what));
         } else {
@@ -280,7 +288,7 @@ impl Recorder {
                 let why = "there was no room for them on the disk".to_owned();
                 let events = std::mem::take(&mut self.unkept);
                 self.numbers.lost += events;
-                self.waiting.push((node::moment(), Kept::Lost { events, why }));
+                self.waiting.push((node::moment(), HistoryRecord::Lost { events, why }));
             }
         }
         if self.failing.take().is_some() {
@@ -317,7 +325,7 @@ impl Recorder {
     }
 
     /// Tells what is on the disk, as long as somebody reads it: recording goes on in any case.
-    fn acknowledge(&mut self, kept: &[Entry], out: &mut impl Write) {
+    fn acknowledge(&mut self, kept: &[HistoryEntry], out: &mut impl Write) {
         if self.verbose {
             let text: String = kept.iter().map(view::history::kept).collect();
             self.verbose = out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok();
@@ -326,10 +334,10 @@ impl Recorder {
 }
 
 /// Who has a port, as it is kept.
-fn listener(traced: &Traced) -> Listener {
+fn listener(traced: &Traced) -> ListenerRecord {
     let event = &traced.event;
     let name = |name: &crate::model::NetnsName| cut(&name.to_string());
-    let holder = event.actor.as_ref().map(|actor| Holder {
+    let holder = event.actor.as_ref().map(|actor| HistoryHolder {
         pid: actor.pid,
         start: actor.start,
         uid: actor.uid,
@@ -344,7 +352,7 @@ fn listener(traced: &Traced) -> Listener {
         }),
         unit: traced.unit.as_deref().map(cut),
     });
-    Listener {
+    ListenerRecord {
         netns: event.netns,
         netns_name: traced.netns.as_ref().and_then(|netns| netns.name.as_ref()).map(name),
         proto: event.proto,
@@ -362,7 +370,7 @@ fn cut(text: &str) -> String {
 
 /// How many listeners each owner has.
 fn listeners(
-    open: &HashMap<Key, (Listener, Option<Moment>)>,
+    open: &HashMap<Key, (ListenerRecord, Option<Moment>)>,
 ) -> HashMap<(&'static str, String), u64> {
     let mut all = HashMap::new();
     for (listener, _) in open.values() {

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::names::Names;
-use crate::model::{Named, Port, PortRange, Proto, Query, Scope};
+use crate::model::{Port, PortRange, Proto, Query, ResolvedName, Scope};
 
 /// How many ports and ranges one target may list.
 const LISTED: usize = 64;
@@ -257,7 +257,7 @@ fn queries(
                 for (at, address) in known.addresses.into_iter().enumerate() {
                     let name = name.to_owned();
                     let (ordered, source) = (known.ordered, known.source.to_owned());
-                    let named = Named { name, at, of, ordered, source };
+                    let named = ResolvedName { name, at, of, ordered, source };
                     all.push(query(Scope::Address(address), Some(named)));
                 }
             }

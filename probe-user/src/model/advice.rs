@@ -90,9 +90,9 @@ impl Command {
     }
 }
 
-/// A part of an advice.
+/// A part of an advice's text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Piece {
+pub enum AdvicePart {
     /// Words that are not to be typed.
     Words(String),
     /// A name from outside among them.
@@ -103,8 +103,8 @@ pub enum Piece {
     Or,
 }
 
-impl Piece {
-    /// [`Piece::Or`] in words.
+impl AdvicePart {
+    /// [`AdvicePart::Or`] in words.
     pub const OR: &str = "; or ";
 }
 
@@ -150,7 +150,7 @@ pub enum FixKind {
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Advice {
     kind: FixKind,
-    pieces: Vec<Piece>,
+    pieces: Vec<AdvicePart>,
 }
 
 impl Advice {
@@ -176,8 +176,8 @@ impl Advice {
     pub fn words(mut self, words: impl Into<String>) -> Self {
         let words = words.into();
         match self.pieces.last_mut() {
-            Some(Piece::Words(before)) => before.push_str(&words),
-            _ => self.pieces.push(Piece::Words(words)),
+            Some(AdvicePart::Words(before)) => before.push_str(&words),
+            _ => self.pieces.push(AdvicePart::Words(words)),
         }
         self
     }
@@ -185,7 +185,7 @@ impl Advice {
     /// With a name behind it.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.pieces.push(Piece::Name(name.into()));
+        self.pieces.push(AdvicePart::Name(name.into()));
         self
     }
 
@@ -216,7 +216,7 @@ impl Advice {
     /// With a command behind it.
     #[must_use]
     pub fn command(mut self, command: Command) -> Self {
-        self.pieces.push(Piece::Command(command));
+        self.pieces.push(AdvicePart::Command(command));
         self
     }
 
@@ -230,11 +230,11 @@ impl Advice {
         }
         for piece in other.pieces {
             self = match piece {
-                Piece::Words(words) => self.words(words),
-                Piece::Name(name) => self.name(name),
-                Piece::Command(command) => self.command(command),
-                Piece::Or => {
-                    self.pieces.push(Piece::Or);
+                AdvicePart::Words(words) => self.words(words),
+                AdvicePart::Name(name) => self.name(name),
+                AdvicePart::Command(command) => self.command(command),
+                AdvicePart::Or => {
+                    self.pieces.push(AdvicePart::Or);
                     self
                 }
             };
@@ -246,24 +246,24 @@ impl Advice {
     #[must_use]
     pub fn or(mut self, other: Self) -> Self {
         if !self.pieces.is_empty() && !other.pieces.is_empty() {
-            self.pieces.push(Piece::Or);
+            self.pieces.push(AdvicePart::Or);
         }
         self.and("", other)
     }
 
     /// Each of the ways that help, in order.
     pub fn ways(&self) -> Vec<Self> {
-        let each = self.pieces.split(|piece| *piece == Piece::Or);
+        let each = self.pieces.split(|piece| *piece == AdvicePart::Or);
         each.map(|pieces| Self { kind: self.kind, pieces: pieces.to_vec() }).collect()
     }
 
     /// Of these parts.
-    pub fn from_pieces(pieces: Vec<Piece>) -> Self {
+    pub fn from_pieces(pieces: Vec<AdvicePart>) -> Self {
         Self { kind: FixKind::Other, pieces }
     }
 
     /// Its parts, in order.
-    pub fn pieces(&self) -> &[Piece] {
+    pub fn pieces(&self) -> &[AdvicePart] {
         &self.pieces
     }
 
@@ -275,16 +275,16 @@ impl Advice {
     /// The commands in it.
     pub fn commands(&self) -> impl Iterator<Item = &Command> {
         self.pieces.iter().filter_map(|piece| match piece {
-            Piece::Command(command) => Some(command),
-            Piece::Words(_) | Piece::Name(_) | Piece::Or => None,
+            AdvicePart::Command(command) => Some(command),
+            AdvicePart::Words(_) | AdvicePart::Name(_) | AdvicePart::Or => None,
         })
     }
 
     /// The same, to change them.
     pub fn commands_mut(&mut self) -> impl Iterator<Item = &mut Command> {
         self.pieces.iter_mut().filter_map(|piece| match piece {
-            Piece::Command(command) => Some(command),
-            Piece::Words(_) | Piece::Name(_) | Piece::Or => None,
+            AdvicePart::Command(command) => Some(command),
+            AdvicePart::Words(_) | AdvicePart::Name(_) | AdvicePart::Or => None,
         })
     }
 }
@@ -348,7 +348,7 @@ mod tests {
         assert_eq!(both.kind(), FixKind::Bind);
         let words = |one: &Advice| one.pieces.clone();
         let each: Vec<_> = both.ways().iter().map(words).collect();
-        assert_eq!(each, [[Piece::Words("a".into())], [Piece::Words("b".into())]]);
+        assert_eq!(each, [[AdvicePart::Words("a".into())], [AdvicePart::Words("b".into())]]);
     }
 
     #[test]
@@ -356,9 +356,9 @@ mod tests {
         let names: Vec<String> = (0..9).map(|i| format!("n{}", i / 2)).collect();
         let told = |names: &[String]| -> String {
             let pieces = Advice::new().names(names, "and").pieces;
-            let text = |piece: &Piece| match piece {
-                Piece::Words(text) | Piece::Name(text) => text.clone(),
-                Piece::Command(_) | Piece::Or => String::new(),
+            let text = |piece: &AdvicePart| match piece {
+                AdvicePart::Words(text) | AdvicePart::Name(text) => text.clone(),
+                AdvicePart::Command(_) | AdvicePart::Or => String::new(),
             };
             pieces.iter().map(text).collect()
         };

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Advice, ByName, Cluster, Condition, Connected, Container, ContainerRef, Evidence, Flows, Gap,
-    Held, InTheWay, KubeContext, ListenDrops, NetnsId, Pid, Pod, Port, Process, Proto, Provenance,
-    Query, Reached, Served, Service, Session, Socket, SocketUnit, StopKind, ToldBy, Why,
+    HeldSockets, InTheWay, KubeContext, ListenDrops, NetnsId, Pid, Pod, Port, Process, Proto,
+    Provenance, Query, Reached, Served, Service, Session, Socket, SocketUnit, StopKind, ToldBy,
+    Why,
 };
 
 /// The answer to one question.
@@ -34,7 +35,7 @@ pub struct Answer {
     /// What the listeners of each namespace on these paths did not take.
     pub drops: Vec<ListenDrops>,
     /// What has the port without listening on it, where nothing listens.
-    pub held: Vec<Held>,
+    pub held: Vec<HeldSockets>,
     /// How many kinds of holders more there are than those.
     pub more_held: usize,
     /// The only namespace that was asked for.

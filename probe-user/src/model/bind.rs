@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Advice, Gap, Held, InTheWay, NetnsId, NetnsRef, Port, PortRange, Proto};
+use super::{Advice, Gap, HeldSockets, InTheWay, NetnsId, NetnsRef, Port, PortRange, Proto};
 
 /// A socket that somebody would like to bind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -71,7 +71,7 @@ pub struct Bind {
     /// What of the socket's address and namespace is in its way, or worth knowing.
     pub notes: Vec<BindNote>,
     /// What else has the port and keeps it from being bound, or may.
-    pub held: Vec<Held>,
+    pub held: Vec<HeldSockets>,
     /// How many kinds of holders more there are than those.
     pub more_held: usize,
     /// What would help.
@@ -181,7 +181,7 @@ pub struct FreePorts {
     /// The lowest ones, as many as were asked for, or fewer.
     pub ports: Vec<Port>,
     /// How many were passed over, and why: each for the first reason that there is.
-    pub passed: Vec<(Passed, usize)>,
+    pub passed: Vec<(SkipReason, usize)>,
     /// Whether something that could not be read may take those that were found.
     pub doubtful: bool,
     /// What could not be read.
@@ -190,7 +190,7 @@ pub struct FreePorts {
 
 /// Why a port is not proposed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Passed {
+pub enum SkipReason {
     /// The kernel gives it to whoever asks for none.
     Ephemeral,
     /// It is reserved for somebody.

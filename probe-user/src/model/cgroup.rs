@@ -43,8 +43,8 @@ pub struct ManagedUnit {
     pub user: Option<u32>,
 }
 
-/// What one component of a path is.
-enum Part<'a> {
+/// What one component of a cgroup's path stands for.
+enum CgroupComponent<'a> {
     /// A container.
     Container(Runtime, Cow<'a, str>),
     /// A container and, in the same component, its pod's slice.
@@ -70,12 +70,12 @@ impl CgroupPath {
         let parts = self.parts();
         let mut in_pod = false;
         let at = (0..parts.len()).find(|&at| match classify(&parts, at, in_pod) {
-            Part::Container(..) | Part::InSlice(..) => true,
-            Part::Pod(_) => {
+            CgroupComponent::Container(..) | CgroupComponent::InSlice(..) => true,
+            CgroupComponent::Pod(_) => {
                 in_pod = true;
                 false
             }
-            Part::Monitor | Part::Other => false,
+            CgroupComponent::Monitor | CgroupComponent::Other => false,
         })?;
         // The same part may be there before as something else: parts are counted.
         let mut end = 0;
@@ -129,46 +129,46 @@ impl CgroupPath {
         let mut unit = None;
         for (at, &part) in parts.iter().enumerate() {
             match classify(&parts, at, pod.is_some()) {
-                Part::Container(runtime, id) => {
+                CgroupComponent::Container(runtime, id) => {
                     found.push(ContainerRef { runtime, id: id.into_owned(), pod: pod.take() });
                 }
-                Part::InSlice(runtime, slice, id) => {
+                CgroupComponent::InSlice(runtime, slice, id) => {
                     let pod = pod_slice(slice).map(|uid| PodRef { uid }).or(pod.take());
                     found.push(ContainerRef { runtime, id: id.to_owned(), pod });
                 }
-                Part::Pod(uid) => pod = Some(PodRef { uid }),
-                Part::Monitor => return (found, unit_name(part).or(unit)),
-                Part::Other => unit = unit_name(part).or(unit),
+                CgroupComponent::Pod(uid) => pod = Some(PodRef { uid }),
+                CgroupComponent::Monitor => return (found, unit_name(part).or(unit)),
+                CgroupComponent::Other => unit = unit_name(part).or(unit),
             }
         }
         (found, unit)
     }
 }
 
-fn classify<'a>(parts: &[&'a str], at: usize, in_pod: bool) -> Part<'a> {
+fn classify<'a>(parts: &[&'a str], at: usize, in_pod: bool) -> CgroupComponent<'a> {
     let part = parts[at];
     if is_id(part) {
         return bare(parts, at, in_pod);
     }
     if let Some(uid) = part.strip_prefix("pod").filter(|u| is_uuid(u, b'-') || is_hash(u)) {
-        return Part::Pod(uid.to_owned());
+        return CgroupComponent::Pod(uid.to_owned());
     }
     if let Some(uid) = pod_slice(part) {
-        return Part::Pod(uid);
+        return CgroupComponent::Pod(uid);
     }
     if let Some((slice, rest)) = part.split_once(':')
         && let Some((prefix, id)) = rest.split_once(':')
         && let (Some(runtime), true) = (runtime_of(prefix), is_id(id))
     {
-        return Part::InSlice(runtime, slice, id);
+        return CgroupComponent::InSlice(runtime, slice, id);
     }
     let stem = part.strip_suffix(".scope").unwrap_or(part);
     if let Some((prefix, id)) = stem.rsplit_once('-').filter(|(_, id)| is_id(id)) {
         if RUNTIMES.iter().any(|one| one.monitor_scopes.contains(&prefix)) {
-            return Part::Monitor;
+            return CgroupComponent::Monitor;
         }
         if let Some(runtime) = runtime_of(prefix) {
-            return Part::Container(runtime, id.into());
+            return CgroupComponent::Container(runtime, id.into());
         }
     }
     by_name(parts, at)
@@ -176,17 +176,17 @@ fn classify<'a>(parts: &[&'a str], at: usize, in_pod: bool) -> Part<'a> {
 
 /// A component that is an id and nothing else: what it is depends on what is
 /// above and below it.
-fn bare<'a>(parts: &[&'a str], at: usize, in_pod: bool) -> Part<'a> {
+fn bare<'a>(parts: &[&'a str], at: usize, in_pod: bool) -> CgroupComponent<'a> {
     let above = &parts[..at];
     // Podman's pods have the same shape: their containers follow with a prefix.
     let holds_libpod = parts.get(at + 1).is_some_and(|p| p.starts_with("libpod-"));
     if holds_libpod || above.last() == Some(&"libpod_parent") {
-        return Part::Other;
+        return CgroupComponent::Other;
     }
     let parent = above.last().copied();
     // BuildKit's build steps look like containers, but nobody can name them.
     if parent == Some("buildkit") {
-        return Part::Other;
+        return CgroupComponent::Other;
     }
     let by_parent = || {
         let parent = parent?;
@@ -195,33 +195,33 @@ fn bare<'a>(parts: &[&'a str], at: usize, in_pod: bool) -> Part<'a> {
     // Below `--cgroup-parent NAME` any runtime puts its bare ids.
     let otherwise = if in_pod { Runtime::Containerd } else { Runtime::Unknown };
     let runtime = by_parent().unwrap_or(otherwise);
-    Part::Container(runtime, parts[at].into())
+    CgroupComponent::Container(runtime, parts[at].into())
 }
 
 /// Containers that are known by a name: LXC, systemd-nspawn and other machines.
-fn by_name<'a>(parts: &[&'a str], at: usize) -> Part<'a> {
+fn by_name<'a>(parts: &[&'a str], at: usize) -> CgroupComponent<'a> {
     let part = parts[at];
     let parent = at.checked_sub(1).map(|i| parts[i]);
     if part.starts_with("lxc.monitor") || parent == Some("lxc.monitor") {
-        return Part::Monitor;
+        return CgroupComponent::Monitor;
     }
     let lxc = match parent {
         Some("lxc.payload" | "lxc") => Some(part),
         _ => part.strip_prefix("lxc.payload."),
     };
     if let Some(name) = lxc.filter(|n| !n.is_empty()) {
-        return Part::Container(Runtime::Lxc, name.into());
+        return CgroupComponent::Container(Runtime::Lxc, name.into());
     }
     let nspawn = part.strip_prefix("systemd-nspawn@").and_then(|p| p.strip_suffix(".service"));
     let machine = (parent == Some("machine.slice"))
         .then(|| part.strip_prefix("machine-").and_then(|p| p.strip_suffix(".scope")))
         .flatten();
     if nspawn.is_some() && parts.get(at + 1) == Some(&"supervisor") {
-        return Part::Monitor;
+        return CgroupComponent::Monitor;
     }
     match nspawn.or(machine).filter(|n| !n.is_empty()) {
-        Some(name) => Part::Container(Runtime::Nspawn, unescape(name)),
-        None => Part::Other,
+        Some(name) => CgroupComponent::Container(Runtime::Nspawn, unescape(name)),
+        None => CgroupComponent::Other,
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ContainerRef, ContainerSort, Pid, PodRef, Port, Proto, ToldBy};
+use super::{ContainerKind, ContainerRef, Pid, PodRef, Port, Proto, ToldBy};
 
 /// What runs a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -74,7 +74,7 @@ pub struct Container {
     pub sandbox: bool,
     /// Which sort of its pod's containers it is. Only the API says: to a runtime all are alike.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sort: Option<ContainerSort>,
+    pub sort: Option<ContainerKind>,
     /// Its state, as its runtime calls it (`exited`, `paused`), where it was asked for that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,

@@ -53,7 +53,7 @@ pub struct BaselinePort {
     pub owner: Option<String>,
     /// The processes that hold it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub processes: Vec<Held>,
+    pub processes: Vec<PortHolder>,
     /// By which rules, balancers or forwarders it is taken, and where they lead. Untrusted.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub ways: BTreeSet<String>,
@@ -63,7 +63,7 @@ pub struct BaselinePort {
 
 /// A process that holds a port.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Held {
+pub struct PortHolder {
     /// Its id.
     pub pid: Pid,
     /// When it was started, in clock ticks since boot.

@@ -92,7 +92,7 @@ impl EvidenceSource {
 
 /// Who told of a container, and where.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(from = "Recorded")]
+#[serde(from = "RecordedEvidence")]
 pub struct ToldBy {
     /// Who.
     pub teller: Teller,
@@ -105,7 +105,7 @@ pub struct ToldBy {
 /// As recordings have it: in parts, or as a mere sentence, which nothing is decided by.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Recorded {
+enum RecordedEvidence {
     Parts {
         teller: Teller,
         #[serde(default)]
@@ -114,11 +114,11 @@ enum Recorded {
     Sentence(String),
 }
 
-impl From<Recorded> for ToldBy {
-    fn from(recorded: Recorded) -> Self {
+impl From<RecordedEvidence> for ToldBy {
+    fn from(recorded: RecordedEvidence) -> Self {
         match recorded {
-            Recorded::Parts { teller, place } => Self { teller, place },
-            Recorded::Sentence(place) => Self { teller: Teller::Other, place },
+            RecordedEvidence::Parts { teller, place } => Self { teller, place },
+            RecordedEvidence::Sentence(place) => Self { teller: Teller::Other, place },
         }
     }
 }

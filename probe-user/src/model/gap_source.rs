@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// What was being read when something could not be: decisions look at the kind, people at
 /// the sentence that it is shown as.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(from = "Recorded")]
+#[serde(from = "RecordedGapSource")]
 pub struct GapSource {
     /// What kind of source.
     pub kind: GapKind,
@@ -18,7 +18,7 @@ pub struct GapSource {
 /// As recordings have it: in parts, or as a mere sentence, which nothing is decided by.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Recorded {
+enum RecordedGapSource {
     Parts {
         kind: GapKind,
         #[serde(default)]
@@ -27,11 +27,11 @@ enum Recorded {
     Sentence(String),
 }
 
-impl From<Recorded> for GapSource {
-    fn from(recorded: Recorded) -> Self {
+impl From<RecordedGapSource> for GapSource {
+    fn from(recorded: RecordedGapSource) -> Self {
         match recorded {
-            Recorded::Parts { kind, name } => Self { kind, name },
-            Recorded::Sentence(name) => Self { kind: GapKind::Other, name },
+            RecordedGapSource::Parts { kind, name } => Self { kind, name },
+            RecordedGapSource::Sentence(name) => Self { kind: GapKind::Other, name },
         }
     }
 }

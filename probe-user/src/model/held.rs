@@ -74,7 +74,7 @@ impl PortFacts {
 
 /// Sockets that have a port on which nothing listens, alike and of the same holders.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Held {
+pub struct HeldSockets {
     /// The namespace.
     pub netns: NetnsRef,
     /// What they have it for.

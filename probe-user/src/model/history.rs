@@ -14,9 +14,9 @@ pub struct Moment {
     pub wall: u64,
 }
 
-/// One line of the store.
+/// One line of the store: when it was written, and what it says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct HistoryEntry {
     /// Its number: each is one more than that of the one before.
     pub seq: u64,
     /// The boot of the kernel that it is of: `/proc/sys/kernel/random/boot_id`.
@@ -26,13 +26,13 @@ pub struct Entry {
     pub at: Moment,
     /// What.
     #[serde(flatten)]
-    pub what: Kept,
+    pub what: HistoryRecord,
 }
 
-/// What is kept.
+/// What a line of the store says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub enum Kept {
+pub enum HistoryRecord {
     /// A recorder begins, or goes on in a new file: what listens follows.
     Begin {
         /// Whether it only goes on in a new file.
@@ -48,7 +48,7 @@ pub enum Kept {
     /// One that listens as a recorder begins.
     Listener {
         /// Which.
-        listener: Listener,
+        listener: ListenerRecord,
         /// Since when, where it was seen to begin.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         since: Option<Moment>,
@@ -60,7 +60,7 @@ pub enum Kept {
         /// What.
         kind: EventKind,
         /// To whom.
-        listener: Listener,
+        listener: ListenerRecord,
         /// The other end, of accepts and connects.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         peer: Option<SocketAddr>,
@@ -84,9 +84,9 @@ pub enum Kept {
     End,
 }
 
-/// Who has a port.
+/// A listener as the store has it: its address, and who held it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Listener {
+pub struct ListenerRecord {
     /// The namespace.
     pub netns: Option<NetnsId>,
     /// Its name. Untrusted, as all names here.
@@ -103,10 +103,10 @@ pub struct Listener {
     pub inode: Option<u64>,
     /// The process that holds it, or has caused the event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub holder: Option<Holder>,
+    pub holder: Option<HistoryHolder>,
 }
 
-impl Listener {
+impl ListenerRecord {
     /// What makes it the same one: the socket, where it is known.
     pub fn is_same(&self, other: &Self) -> bool {
         let key = |one: &Self| (one.netns, one.proto, one.address, one.port);
@@ -118,9 +118,9 @@ impl Listener {
     }
 }
 
-/// A process, with where it belongs.
+/// A process that held a port, with its container, pod and unit.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holder {
+pub struct HistoryHolder {
     /// Its id, where it is in the tool's PID namespace.
     pub pid: Option<Pid>,
     /// With that, its identity.
@@ -142,7 +142,7 @@ pub struct Holder {
 
 /// How the beginning or the end of a holding is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Edge {
+pub enum HoldingEdge {
     /// It was seen to happen.
     Seen(Moment),
     /// It was there when recording began: it began before that.
@@ -153,7 +153,7 @@ pub enum Edge {
     Last(Moment),
 }
 
-impl Edge {
+impl HoldingEdge {
     /// The time that is surely within.
     pub fn inner(self) -> Moment {
         match self {
@@ -166,13 +166,13 @@ impl Edge {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holding {
     /// Who, and what.
-    pub listener: Listener,
+    pub listener: ListenerRecord,
     /// The boot that it was in.
     pub boot: String,
     /// From when.
-    pub from: Edge,
+    pub from: HoldingEdge,
     /// Until when.
-    pub to: Edge,
+    pub to: HoldingEdge,
     /// How much of that nobody recorded, in nanoseconds.
     pub unrecorded: u64,
 }
@@ -213,12 +213,12 @@ pub struct History {
     /// Lines of the store that are damaged.
     pub damaged: u64,
     /// For a question about one time: whether that time was recorded.
-    pub asked: Option<Asked>,
+    pub asked: Option<HistoryQuery>,
 }
 
-/// A question about one time.
+/// The time that a question to the store is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Asked {
+pub struct HistoryQuery {
     /// Nanoseconds since the epoch.
     pub at: u64,
     /// How often it was that time while it was recorded: a clock that is set back has a

@@ -409,7 +409,7 @@ pub struct KubeContainer {
     /// Its name.
     pub name: String,
     /// Which sort.
-    pub sort: ContainerSort,
+    pub sort: ContainerKind,
     /// The runtime's id without the `containerd://` before it.
     pub id: Option<String>,
     /// The image.
@@ -439,10 +439,10 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
-/// The sorts of container in a pod.
+/// The kinds of container in a pod.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ContainerSort {
+pub enum ContainerKind {
     /// One that the pod is there for.
     #[default]
     Main,
@@ -454,7 +454,7 @@ pub enum ContainerSort {
     Ephemeral,
 }
 
-impl ContainerSort {
+impl ContainerKind {
     /// What people call it; `None` for what goes without saying.
     pub fn as_str(self) -> Option<&'static str> {
         match self {

@@ -43,7 +43,7 @@ mod watched;
 mod ways;
 mod workload;
 
-pub use advice::{Advice, Command, FixKind, Piece};
+pub use advice::{Advice, AdvicePart, Command, FixKind};
 pub use answer::{
     Answer, AskedSender, Component, End, Ending, Endpoint, Finding, FindingCode, Hop, HopKind,
     ListRow, Listing, NetnsName, NetnsRef, Path, PortKind, Reach, Unserved, Vantage, Verdict,
@@ -56,7 +56,7 @@ pub use audit::{
     OwnerName, ProfileCheck, ProfileReport, is_given, owners_of, stable_owner,
 };
 pub use balance::{Balancer, Frontend, FrontendKind, FrontendScope, Server, SourceRanges};
-pub use bind::{Bind, BindAsk, BindError, BindNote, FreePorts, Passed};
+pub use bind::{Bind, BindAsk, BindError, BindNote, FreePorts, SkipReason};
 pub use by_name::{ByName, NameRoute, Serves};
 pub use cgroup::{CgroupPath, ContainerRef, ManagedUnit, PodRef, parse_proc_cgroup};
 pub use cilium::{Cilium, CiliumEndpoint, CiliumIdentity, CiliumPolicy, CiliumPolicyOf, SocketLb};
@@ -64,9 +64,7 @@ pub use connect::{ConnectAsk, Connected};
 pub use container::{
     Cluster, Container, Network, Pod, Published, Runtime, Service, is_manifest_hash,
 };
-pub use diff::{
-    Baseline, BaselinePort, Change, ChangeKind, Difference, Held as HeldThen, ReachedBy,
-};
+pub use diff::{Baseline, BaselinePort, Change, ChangeKind, Difference, PortHolder, ReachedBy};
 pub use dropped::{DropEvent, DropFate, Dropped, DroppedBy, TcpFlags};
 pub use event::{Actor, Event, EventKind, NatEvent, SeenBy, Traced};
 pub use evidence::{Evidence, EvidenceSource, Teller, ToldBy};
@@ -74,13 +72,14 @@ pub use flow::{Flow, FlowClient, FlowCounts, FlowFilter, Flows, FlowsTo, NetSett
 pub use gap::{Gap, Impact, Read, SourceReport};
 pub use gap_source::{GapKind, GapSource};
 pub use health::{Ailment, ListenDrops, ProcessHealth, ProcessState};
-pub use held::{Held, HeldAs, PortFacts, PortSocket};
+pub use held::{HeldAs, HeldSockets, PortFacts, PortSocket};
 pub use history::{
-    Asked, Edge, Entry, History, Holder, Holding, Kept, Listener, Moment, Unrecorded,
+    History, HistoryEntry, HistoryHolder, HistoryQuery, HistoryRecord, Holding, HoldingEdge,
+    ListenerRecord, Moment, Unrecorded,
 };
 pub use host::{Capability, Host};
 pub use kube::{
-    ContainerSort, ContextId, KubeAsk, KubeClass, KubeContainer, KubeContainerPort, KubeContext,
+    ContainerKind, ContextId, KubeAsk, KubeClass, KubeContainer, KubeContainerPort, KubeContext,
     KubeEndpoint, KubeEndpointPort, KubeEndpoints, KubeGateway, KubeNameRule, KubeNames, KubeNode,
     KubeObjects, KubePod, KubeService, KubeServicePort, KubeWish, NameApi, NameKind, NameTarget,
     ObjectName, PathCompare, ServiceKind,
@@ -95,7 +94,7 @@ pub use provenance::{
     Listens, Package, PackageManager, Provenance, Repository, Session, SessionKind, SocketUnit,
     apk_owner, checked_out,
 };
-pub use query::{Named, Query, Scope, SenderName, Subject};
+pub use query::{Query, ResolvedName, Scope, SenderName, Subject};
 pub use reached::Reached;
 pub use reason::{Cause, CauseCode, StopKind, Why};
 pub use relay::{Forwarded, Relay};
@@ -103,13 +102,13 @@ pub use runtimes::{By, Daemon, Description, RUNTIMES, Speaks};
 pub(crate) use socket::LOOPBACK4;
 pub use socket::{AcceptQueue, Connections, Port, PortRange, Socket, SocketFilter, SocketState};
 pub use tls::{Certificate, CertificateName, Served, TlsAsk, Validity};
-pub use watched::{Accepted, Observed, Watched};
+pub use watched::{Accepted, ObservedTarget, Watched};
 pub(crate) use watched::{counted, spoken_ms};
 pub use ways::{
     DeviceMode, InputFound, InputQuery, LocalRoute, Neighbour, NeighbourState, PacketFlow,
     PolicyRule,
 };
-pub use workload::{Group, Workload, WorkloadKind};
+pub use workload::{PathGroup, Workload, WorkloadKind};
 // Packet rules, and what of a namespace they ask for, are the evaluator's words.
 pub use whereis_port_rules::{
     Address, BaseChain, BitOp, BridgePort, Bytes, ChainId, ChainKind, CmpOp, Condition,

@@ -23,7 +23,7 @@ pub struct Query {
     pub zone: Option<String>,
     /// The name that was asked for in place of the address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<Named>,
+    pub name: Option<ResolvedName>,
     /// What the port has to lead to: of a question the other way round.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Subject>,
@@ -31,7 +31,7 @@ pub struct Query {
 
 /// A name of a host, and which of its addresses a question is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Named {
+pub struct ResolvedName {
     /// The name, as it was typed.
     pub name: String,
     /// Which of them it is, from 0.

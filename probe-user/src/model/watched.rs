@@ -15,7 +15,7 @@ pub struct Watched {
     /// The listeners that got a connection.
     pub accepted: Vec<Accepted>,
     /// Where connections led.
-    pub observed: Vec<Observed>,
+    pub observed: Vec<ObservedTarget>,
     /// How many connects processes that own a listener made, wherever to.
     pub connects: u64,
     /// How many events were lost: every count here may be too low then.
@@ -42,7 +42,7 @@ pub struct Accepted {
 
 /// Where connections to one listener were seen to lead, by one process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Observed {
+pub struct ObservedTarget {
     /// The namespace of the listener.
     pub netns: NetnsId,
     /// The address that it is bound to.

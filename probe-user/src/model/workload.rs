@@ -150,7 +150,7 @@ fn is_hash(text: &str) -> bool {
 /// Paths of an answer that are alike: the same port leads to the same program of the same workload,
 /// or ends in the same way.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Group<'a> {
+pub struct PathGroup<'a> {
     /// The port; `None` where it is not known.
     pub port: Option<Port>,
     /// The protocol.
@@ -167,7 +167,7 @@ pub struct Group<'a> {
     pub netns: Vec<&'a NetnsRef>,
 }
 
-impl<'a> Group<'a> {
+impl<'a> PathGroup<'a> {
     /// The groups of some paths: what no process serves first, then the largest.
     pub fn of(paths: &'a [Path]) -> Vec<Self> {
         let mut groups: Vec<Self> = Vec::new();

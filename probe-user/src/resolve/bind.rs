@@ -12,9 +12,9 @@ use super::held;
 use super::{answer_within, find_netns};
 use crate::model::{
     Address, Advice, Bind, BindAsk, BindError, BindNote, Capability, CgroupOf, CgroupProgram,
-    Command, Finding, FindingCode, FixKind, GapKind, Held, HopKind, Impact, InTheWay, LinkKind,
-    NetnsId, Path, PortFacts, PortRange, PortSocket, Proto, Query, RouteKind, RouteQuery, Scope,
-    SocketFilter,
+    Command, Finding, FindingCode, FixKind, GapKind, HeldSockets, HopKind, Impact, InTheWay,
+    LinkKind, NetnsId, Path, PortFacts, PortRange, PortSocket, Proto, Query, RouteKind, RouteQuery,
+    Scope, SocketFilter,
 };
 use crate::node::Node;
 
@@ -529,7 +529,7 @@ fn taken(facts: &Facts<'_>, query: &Query, ask: &BindAsk) -> Vec<BindNote> {
     notes
 }
 
-fn fix(ask: &BindAsk, notes: &[BindNote], held: &[Held]) -> Option<Advice> {
+fn fix(ask: &BindAsk, notes: &[BindNote], held: &[HeldSockets]) -> Option<Advice> {
     let mut fix = Advice::new();
     for note in notes {
         let one = match note {

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use super::audit::{self, AuditOptions};
 use crate::model::{
-    Baseline, BaselinePort, Change, ChangeKind, Difference, Endpoint, Exposure, HeldThen, ListRow,
-    Port, Proto, ReachedBy, Vantage, stable_owner,
+    Baseline, BaselinePort, Change, ChangeKind, Difference, Endpoint, Exposure, ListRow, Port,
+    PortHolder, Proto, ReachedBy, Vantage, stable_owner,
 };
 use crate::node::Node;
 
@@ -42,10 +42,10 @@ fn port(exposure: &Exposure) -> BaselinePort {
         Some(name) => name.as_str().to_owned(),
         None => exposure.netns.id.to_string(),
     };
-    let mut processes: Vec<HeldThen> = Vec::new();
+    let mut processes: Vec<PortHolder> = Vec::new();
     for process in exposure.rows.iter().flat_map(|row| &row.end.processes) {
         let held =
-            HeldThen { pid: process.pid, start: process.start, name: process.name().to_owned() };
+            PortHolder { pid: process.pid, start: process.start, name: process.name().to_owned() };
         if !processes.contains(&held) {
             processes.push(held);
         }

@@ -8,8 +8,8 @@ use super::held;
 use super::list::{ListFilter, within};
 use super::owner::NODE_PORTS;
 use crate::model::{
-    BindNote, FreePorts, Gap, GapKind, Impact, NetnsId, Passed, Port, PortRange, Proto, Query,
-    Scope, SocketFilter,
+    BindNote, FreePorts, Gap, GapKind, Impact, NetnsId, Port, PortRange, Proto, Query, Scope,
+    SkipReason, SocketFilter,
 };
 use crate::node::Node;
 
@@ -45,7 +45,7 @@ pub fn free_ports(
         rows.rows.iter().filter(|row| row.netns.id == netns).map(|row| row.port).collect();
     // Rules that take very many ports are in no list: each port has to be tried.
     let unlisted = rows.gaps.iter().any(|gap| gap.source.kind == GapKind::PacketRules);
-    let mut passed: BTreeMap<Passed, usize> = BTreeMap::new();
+    let mut passed: BTreeMap<SkipReason, usize> = BTreeMap::new();
     let mut gaps: Vec<Gap> = unread(&facts, netns);
     let doubtful = !gaps.is_empty();
     let mut ports = Vec::new();
@@ -55,19 +55,19 @@ pub fn free_ports(
             break;
         }
         let why = if settings.is_reserved(port) == Some(true) {
-            Some(Passed::Reserved)
+            Some(SkipReason::Reserved)
         } else if settings.ephemeral.is_some_and(|range| range.contains(port)) {
-            Some(Passed::Ephemeral)
+            Some(SkipReason::Ephemeral)
         } else if NODE_PORTS.contains(&port.0) {
-            Some(Passed::NodePort)
+            Some(SkipReason::NodePort)
         } else if in_use.contains(&port) {
-            Some(Passed::InUse)
+            Some(SkipReason::InUse)
         } else if published.contains(&port) {
-            Some(Passed::Published)
+            Some(SkipReason::Published)
         } else if taken.contains(&port) {
-            Some(Passed::TakenByRules)
+            Some(SkipReason::TakenByRules)
         } else if lost.contains(&port) {
-            Some(Passed::Lost)
+            Some(SkipReason::Lost)
         } else {
             looked += 1;
             closely(&facts, port, proto, unlisted, &mut gaps)
@@ -106,7 +106,7 @@ fn closely(
     proto: Option<Proto>,
     rules: bool,
     gaps: &mut Vec<Gap>,
-) -> Option<Passed> {
+) -> Option<SkipReason> {
     let question = BindQuestion {
         query: Query {
             text: port.to_string(),
@@ -129,20 +129,20 @@ fn closely(
         let has = |is: fn(&BindNote) -> bool| bind.notes.iter().any(is);
         match bind.predicted {
             Some(true) if has(|note| matches!(note, BindNote::TakenByRules(_))) => {
-                return Some(Passed::TakenByRules);
+                return Some(SkipReason::TakenByRules);
             }
             Some(true) => {}
             Some(false) if has(|note| matches!(note, BindNote::Privileged(_))) => {
-                return Some(Passed::Privileged);
+                return Some(SkipReason::Privileged);
             }
-            Some(false) => return Some(Passed::InUse),
+            Some(false) => return Some(SkipReason::InUse),
             None => {
                 for gap in bind.gaps {
                     if !gaps.contains(&gap) {
                         gaps.push(gap);
                     }
                 }
-                return Some(Passed::NotKnown);
+                return Some(SkipReason::NotKnown);
             }
         }
     }

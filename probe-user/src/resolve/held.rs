@@ -12,9 +12,9 @@ use super::places_asked;
 use super::reserved;
 use super::turn;
 use crate::model::{
-    Advice, BindAsk, Command, Container, End, Ending, Evidence, EvidenceSource, FixKind, Held,
-    HeldAs, NetnsId, Owners, Path, Pid, Port, PortFacts, PortRange, PortSocket, Process, Proto,
-    Query, Scope, SocketFilter, SocketInode, SocketState,
+    Advice, BindAsk, Command, Container, End, Ending, Evidence, EvidenceSource, FixKind, HeldAs,
+    HeldSockets, NetnsId, Owners, Path, Pid, Port, PortFacts, PortRange, PortSocket, Process,
+    Proto, Query, Scope, SocketFilter, SocketInode, SocketState,
 };
 
 /// How many kinds of holders are told of.
@@ -28,7 +28,7 @@ const PEERS: usize = 16;
 /// Where nothing was found at all, every namespace that the question is about is looked into;
 /// else the own one and the node's, where they have no listener: that something listens inside
 /// a container does not say whether the port is free here.
-pub(super) fn of(facts: &Facts<'_>, query: &Query, paths: &[Path]) -> (Vec<Held>, usize) {
+pub(super) fn of(facts: &Facts<'_>, query: &Query, paths: &[Path]) -> (Vec<HeldSockets>, usize) {
     if query.subject.is_some() {
         return (Vec::new(), 0);
     }
@@ -76,7 +76,7 @@ pub(super) fn gather(
     facts: &Facts<'_>,
     sockets: &[&PortSocket],
     blocks: &dyn Fn(&PortSocket) -> Option<bool>,
-) -> (Vec<Held>, usize) {
+) -> (Vec<HeldSockets>, usize) {
     let inodes: BTreeSet<SocketInode> =
         sockets.iter().map(|s| s.socket.inode).filter(|inode| *inode != 0).collect();
     let owners = facts.owners(&inodes);
@@ -106,12 +106,13 @@ pub(super) fn gather(
 
 /// What a process accepted is told with its listener where that is in the way, too: both end with
 /// it. Of what others have of a listener that is there, it is not said that it was closed.
-fn of_listeners(all: Vec<Held>) -> Vec<Held> {
-    let place = |held: &Held| (held.netns.id, held.socket.socket.port, held.socket.socket.proto);
-    let pid = |held: &Held| held.end.processes.first().map(|process| process.pid);
-    let listens = |held: &&Held| held.role == HeldAs::Listener && held.blocks == Some(true);
+fn of_listeners(all: Vec<HeldSockets>) -> Vec<HeldSockets> {
+    let place =
+        |held: &HeldSockets| (held.netns.id, held.socket.socket.port, held.socket.socket.proto);
+    let pid = |held: &HeldSockets| held.end.processes.first().map(|process| process.pid);
+    let listens = |held: &&HeldSockets| held.role == HeldAs::Listener && held.blocks == Some(true);
     let listeners: Vec<_> = all.iter().filter(listens).map(|l| (place(l), pid(l))).collect();
-    let told = |mut held: Held| {
+    let told = |mut held: HeldSockets| {
         let at = place(&held);
         let here = || listeners.iter().filter(|(place, _)| *place == at);
         match held.role {
@@ -146,7 +147,7 @@ fn one(
     group: &[&PortSocket],
     owners: &Owners,
     blocks: &dyn Fn(&PortSocket) -> Option<bool>,
-) -> Option<Held> {
+) -> Option<HeldSockets> {
     let first = *group.iter().max_by_key(|found| {
         (found.expires_ms, std::cmp::Reverse((found.peer, found.socket.address)))
     })?;
@@ -162,7 +163,7 @@ fn one(
     let end = end(facts, first, role, owners);
     let ephemeral = settings.gives_out(first.socket.port);
     let fix = fix(facts, role, first, &end, &settings);
-    Some(Held {
+    Some(HeldSockets {
         netns: facts.netns_ref(first.socket.netns),
         role,
         socket: first.clone(),

@@ -1,7 +1,8 @@
 //! From what a recorder kept to who had a port, and for how long. Pure.
 
 use crate::model::{
-    Asked, Edge, Entry, EventKind, History, Holding, Kept, Listener, Moment, Unrecorded,
+    EventKind, History, HistoryEntry, HistoryQuery, HistoryRecord, Holding, HoldingEdge,
+    ListenerRecord, Moment, Unrecorded,
 };
 
 /// A clock that differs by more than this from what it was has been set, in nanoseconds.
@@ -37,7 +38,7 @@ struct Making<'a> {
 
 /// Who had what, of the entries of a store in their order: of the ports whose listeners are
 /// among them; with `at`, at that time only (nanoseconds since the epoch).
-pub fn history(entries: &[Entry], damaged: u64, at: Option<u64>) -> History {
+pub fn history(entries: &[HistoryEntry], damaged: u64, at: Option<u64>) -> History {
     let mut making = Making::default();
     for entry in entries {
         making.take(entry);
@@ -45,7 +46,7 @@ pub fn history(entries: &[Entry], damaged: u64, at: Option<u64>) -> History {
     let Making { mut history, open, last, pieces, .. } = making;
     for index in open {
         if let (Some(holding), Some((_, last))) = (history.holdings.get_mut(index), last) {
-            holding.to = Edge::Last(last);
+            holding.to = HoldingEdge::Last(last);
         }
     }
     history.damaged = damaged;
@@ -54,7 +55,7 @@ pub fn history(entries: &[Entry], damaged: u64, at: Option<u64>) -> History {
         let times: Vec<(&str, u64)> = pieces.iter().filter_map(|p| p.is_then(at)).collect();
         let held = |holding: &Holding| times.iter().any(|(boot, mono)| is_in(holding, boot, *mono));
         history.holdings.retain(held);
-        history.asked = Some(Asked { at, times: times.len() });
+        history.asked = Some(HistoryQuery { at, times: times.len() });
     }
     history
 }
@@ -69,20 +70,22 @@ impl<'a> Piece<'a> {
 
 fn is_in(holding: &Holding, boot: &str, mono: u64) -> bool {
     let ends = match holding.to {
-        Edge::Seen(at) => mono < at.mono,
-        Edge::Before(at) | Edge::Between(at, _) | Edge::Last(at) => mono <= at.mono,
+        HoldingEdge::Seen(at) => mono < at.mono,
+        HoldingEdge::Before(at) | HoldingEdge::Between(at, _) | HoldingEdge::Last(at) => {
+            mono <= at.mono
+        }
     };
     holding.boot == boot && holding.from.inner().mono <= mono && ends
 }
 
 impl<'a> Making<'a> {
-    fn take(&mut self, entry: &'a Entry) {
+    fn take(&mut self, entry: &'a HistoryEntry) {
         let at = entry.at;
-        if let Kept::Begin { goes_on: false, .. } = &entry.what {
+        if let HistoryRecord::Begin { goes_on: false, .. } = &entry.what {
             self.begin(entry);
         }
         match &entry.what {
-            Kept::Begin { gaps, goes_on, .. } => {
+            HistoryRecord::Begin { gaps, goes_on, .. } => {
                 for gap in gaps {
                     if !self.history.gaps.contains(gap) {
                         self.history.gaps.push(gap.clone());
@@ -93,26 +96,28 @@ impl<'a> Making<'a> {
                     self.begun = at;
                 }
             }
-            Kept::Listener { listener, since } => self.listener(entry, listener, *since),
-            Kept::Ready => self.ready(at),
-            Kept::Event { kind, listener, .. } => match kind {
+            HistoryRecord::Listener { listener, since } => self.listener(entry, listener, *since),
+            HistoryRecord::Ready => self.ready(at),
+            HistoryRecord::Event { kind, listener, .. } => match kind {
                 EventKind::Listen | EventKind::Bind => self.opened(entry, listener),
                 EventKind::Close => self.closed(entry, listener),
                 EventKind::Connect | EventKind::Accept | EventKind::Nat | EventKind::Drop => {}
             },
-            Kept::Lost { events, why } => self.history.lost.push((at, *events, why.clone())),
-            Kept::Alive | Kept::End => {}
+            HistoryRecord::Lost { events, why } => {
+                self.history.lost.push((at, *events, why.clone()))
+            }
+            HistoryRecord::Alive | HistoryRecord::End => {}
         }
-        self.ended = entry.what == Kept::End;
+        self.ended = entry.what == HistoryRecord::End;
         self.tick(entry);
     }
 
     /// Goes on with the clocks.
-    fn tick(&mut self, entry: &'a Entry) {
+    fn tick(&mut self, entry: &'a HistoryEntry) {
         let (boot, at) = (entry.boot.as_str(), entry.at);
         let offset = i128::from(at.wall) - i128::from(at.mono);
         let goes_on = match self.pieces.last_mut() {
-            Some(piece) if !matches!(entry.what, Kept::Begin { goes_on: false, .. }) => {
+            Some(piece) if !matches!(entry.what, HistoryRecord::Begin { goes_on: false, .. }) => {
                 // Until it was noticed the clock is taken to have been what it was.
                 piece.to = piece.to.max(at.mono);
                 piece.boot == boot && (piece.offset - offset).abs() <= SET
@@ -127,7 +132,7 @@ impl<'a> Making<'a> {
         self.history.recorded = Some((first, at));
     }
 
-    fn begin(&mut self, entry: &'a Entry) {
+    fn begin(&mut self, entry: &'a HistoryEntry) {
         self.before = self.last;
         if let Some((boot, from)) = self.last {
             let booted = boot != entry.boot;
@@ -139,7 +144,7 @@ impl<'a> Making<'a> {
     }
 
     /// The open holding of a listener.
-    fn find(&self, boot: &str, listener: &Listener) -> Option<usize> {
+    fn find(&self, boot: &str, listener: &ListenerRecord) -> Option<usize> {
         let is_it = |index: &&usize| {
             let holding = self.history.holdings.get(**index);
             holding.is_some_and(|h| h.boot == boot && h.listener.is_same(listener))
@@ -147,14 +152,14 @@ impl<'a> Making<'a> {
         self.open.iter().find(is_it).copied()
     }
 
-    fn add(&mut self, boot: &str, listener: &Listener, from: Edge) -> usize {
+    fn add(&mut self, boot: &str, listener: &ListenerRecord, from: HoldingEdge) -> usize {
         let (listener, boot) = (listener.clone(), boot.to_owned());
-        let to = Edge::Last(from.inner());
+        let to = HoldingEdge::Last(from.inner());
         self.history.holdings.push(Holding { listener, boot, from, to, unrecorded: 0 });
         self.history.holdings.len() - 1
     }
 
-    fn listener(&mut self, entry: &Entry, listener: &Listener, since: Option<Moment>) {
+    fn listener(&mut self, entry: &HistoryEntry, listener: &ListenerRecord, since: Option<Moment>) {
         let known = self.find(&entry.boot, listener);
         let index = match known {
             Some(index) => {
@@ -166,7 +171,7 @@ impl<'a> Making<'a> {
                 index
             }
             None => {
-                let from = since.map_or(Edge::Before(self.begun), Edge::Seen);
+                let from = since.map_or(HoldingEdge::Before(self.begun), HoldingEdge::Seen);
                 let index = self.add(&entry.boot, listener, from);
                 self.open.push(index);
                 index
@@ -186,39 +191,39 @@ impl<'a> Making<'a> {
         self.open.retain(|index| {
             let stays = told.contains(index);
             if let Some(holding) = holdings.get_mut(*index).filter(|_| !stays) {
-                holding.to = Edge::Between(before, begun);
+                holding.to = HoldingEdge::Between(before, begun);
             }
             stays
         });
     }
 
-    fn opened(&mut self, entry: &Entry, listener: &Listener) {
+    fn opened(&mut self, entry: &HistoryEntry, listener: &ListenerRecord) {
         match self.find(&entry.boot, listener) {
             // It came while the recorder read what there is.
             Some(index) => {
                 if let Some(holding) = self.history.holdings.get_mut(index)
-                    && matches!(holding.from, Edge::Before(begun) if begun == self.begun)
+                    && matches!(holding.from, HoldingEdge::Before(begun) if begun == self.begun)
                     && entry.at.mono >= self.begun.mono
                 {
-                    holding.from = Edge::Seen(entry.at);
+                    holding.from = HoldingEdge::Seen(entry.at);
                 }
             }
             None => {
-                let index = self.add(&entry.boot, listener, Edge::Seen(entry.at));
+                let index = self.add(&entry.boot, listener, HoldingEdge::Seen(entry.at));
                 self.open.push(index);
             }
         }
     }
 
-    fn closed(&mut self, entry: &Entry, listener: &Listener) {
+    fn closed(&mut self, entry: &HistoryEntry, listener: &ListenerRecord) {
         let index = match self.find(&entry.boot, listener) {
             Some(index) => index,
             // It was gone before it could be read.
-            None => self.add(&entry.boot, listener, Edge::Before(self.begun)),
+            None => self.add(&entry.boot, listener, HoldingEdge::Before(self.begun)),
         };
         self.open.retain(|open| *open != index);
         if let Some(holding) = self.history.holdings.get_mut(index) {
-            holding.to = Edge::Seen(entry.at);
+            holding.to = HoldingEdge::Seen(entry.at);
         }
     }
 }
@@ -226,25 +231,25 @@ impl<'a> Making<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Holder, NetnsId, Port, Proto};
+    use crate::model::{HistoryHolder, NetnsId, Port, Proto};
 
     const S: u64 = 1_000_000_000;
 
-    fn listener(inode: u64, name: &str) -> Listener {
-        Listener {
+    fn listener(inode: u64, name: &str) -> ListenerRecord {
+        ListenerRecord {
             netns: Some(NetnsId::Inode(7)),
             netns_name: None,
             proto: Proto::Tcp,
             address: "0.0.0.0".parse().unwrap(),
             port: Some(Port(8080)),
             inode: Some(inode),
-            holder: Some(Holder { name: name.to_owned(), ..Holder::default() }),
+            holder: Some(HistoryHolder { name: name.to_owned(), ..HistoryHolder::default() }),
         }
     }
 
     /// The clock of boot `a` began at 1000 s.
-    fn entry(mono: u64, what: Kept) -> Entry {
-        Entry {
+    fn entry(mono: u64, what: HistoryRecord) -> HistoryEntry {
+        HistoryEntry {
             seq: 0,
             boot: "a".into(),
             at: Moment { mono: mono * S, wall: (1000 + mono) * S },
@@ -252,17 +257,22 @@ mod tests {
         }
     }
 
-    fn begin() -> Kept {
-        Kept::Begin { goes_on: false, kinds: Vec::new(), gaps: Vec::new(), version: String::new() }
+    fn begin() -> HistoryRecord {
+        HistoryRecord::Begin {
+            goes_on: false,
+            kinds: Vec::new(),
+            gaps: Vec::new(),
+            version: String::new(),
+        }
     }
 
-    fn snapshot(inode: u64, name: &str) -> Kept {
-        Kept::Listener { listener: listener(inode, name), since: None }
+    fn snapshot(inode: u64, name: &str) -> HistoryRecord {
+        HistoryRecord::Listener { listener: listener(inode, name), since: None }
     }
 
-    fn event(kind: EventKind, inode: u64, name: &str) -> Kept {
+    fn event(kind: EventKind, inode: u64, name: &str) -> HistoryRecord {
         let listener = listener(inode, name);
-        Kept::Event { kind, listener, peer: None, dropped: None, rule: None }
+        HistoryRecord::Event { kind, listener, peer: None, dropped: None, rule: None }
     }
 
     fn names(history: &History) -> Vec<&str> {
@@ -273,14 +283,14 @@ mod tests {
             .collect()
     }
 
-    fn two() -> Vec<Entry> {
+    fn two() -> Vec<HistoryEntry> {
         vec![
             entry(10, begin()),
             entry(10, snapshot(1, "old")),
-            entry(10, Kept::Ready),
+            entry(10, HistoryRecord::Ready),
             entry(20, event(EventKind::Close, 1, "old")),
             entry(30, event(EventKind::Listen, 2, "new")),
-            entry(50, Kept::Alive),
+            entry(50, HistoryRecord::Alive),
         ]
     }
 
@@ -289,13 +299,13 @@ mod tests {
         let entries = two();
         let all = history(&entries, 0, None);
         assert_eq!(names(&all), ["old", "new"]);
-        assert!(matches!(all.holdings[0].from, Edge::Before(_)));
+        assert!(matches!(all.holdings[0].from, HoldingEdge::Before(_)));
         assert_eq!(all.holdings[0].lasted(), 10 * S);
-        assert!(matches!(all.holdings[1].to, Edge::Last(at) if at.mono == 50 * S));
+        assert!(matches!(all.holdings[1].to, HoldingEdge::Last(at) if at.mono == 50 * S));
         let at = |wall: u64| history(&entries, 0, Some(wall * S));
         assert_eq!(names(&at(1015)), ["old"]);
         assert_eq!(names(&at(1025)), [""; 0]);
-        assert_eq!(at(1025).asked, Some(Asked { at: 1025 * S, times: 1 }));
+        assert_eq!(at(1025).asked, Some(HistoryQuery { at: 1025 * S, times: 1 }));
         assert_eq!(names(&at(1040)), ["new"]);
         assert_eq!(at(1060).asked.unwrap().times, 0, "not recorded any more");
         assert_eq!(at(5).asked.unwrap().times, 0, "not recorded yet");
@@ -308,17 +318,19 @@ mod tests {
             entry(90, begin()),
             entry(90, snapshot(2, "new")),
             entry(90, snapshot(3, "third")),
-            entry(90, Kept::Ready),
-            entry(95, Kept::End),
+            entry(90, HistoryRecord::Ready),
+            entry(95, HistoryRecord::End),
             entry(120, begin()),
-            entry(120, Kept::Ready),
+            entry(120, HistoryRecord::Ready),
         ]);
         let all = history(&entries, 0, None);
         assert_eq!(names(&all), ["old", "new", "third"]);
         assert_eq!(all.holdings[1].unrecorded, 40 * S);
-        assert!(
-            matches!(all.holdings[1].to, Edge::Between(from, to) if (from.mono, to.mono) == (95 * S, 120 * S))
-        );
+        let between = (95 * S, 120 * S);
+        assert!(matches!(
+            all.holdings[1].to,
+            HoldingEdge::Between(from, to) if (from.mono, to.mono) == between
+        ));
         let gaps: Vec<_> =
             all.unrecorded.iter().map(|g| (g.from.mono / S, g.to.mono / S, g.ended)).collect();
         assert_eq!(gaps, [(50, 90, false), (95, 120, true)]);
@@ -328,15 +340,15 @@ mod tests {
     #[test]
     fn another_boot_ends_everything() {
         let mut entries = two();
-        for what in [begin(), snapshot(2, "new"), Kept::Ready] {
-            entries.push(Entry { boot: "b".into(), ..entry(5, what) });
+        for what in [begin(), snapshot(2, "new"), HistoryRecord::Ready] {
+            entries.push(HistoryEntry { boot: "b".into(), ..entry(5, what) });
         }
         let all = history(&entries, 0, None);
         assert_eq!(all.holdings.len(), 3, "the same inode of another boot is another socket");
         assert!(all.unrecorded[0].booted);
         assert!(matches!(
             all.holdings.iter().find(|h| h.boot == "a" && h.listener.inode == Some(2)).unwrap().to,
-            Edge::Between(..)
+            HoldingEdge::Between(..)
         ));
     }
 
@@ -345,13 +357,13 @@ mod tests {
         let mut entries = two();
         // At 60 s the clock is set back by half a minute.
         for (mono, what) in [
-            (60, Kept::Alive),
+            (60, HistoryRecord::Alive),
             (65, event(EventKind::Close, 2, "new")),
             (70, event(EventKind::Listen, 4, "later")),
-            (80, Kept::Alive),
+            (80, HistoryRecord::Alive),
         ] {
             let at = Moment { mono: mono * S, wall: (970 + mono) * S };
-            entries.push(Entry { at, ..entry(0, what) });
+            entries.push(HistoryEntry { at, ..entry(0, what) });
         }
         let all = history(&entries, 0, None);
         assert_eq!(
@@ -366,19 +378,23 @@ mod tests {
 
     #[test]
     fn a_file_that_goes_on_is_no_gap() {
-        let goes_on = Kept::Begin {
+        let goes_on = HistoryRecord::Begin {
             goes_on: true,
             kinds: Vec::new(),
             gaps: vec!["x".into()],
             version: String::new(),
         };
         let since = Moment { mono: 3 * S, wall: 1003 * S };
-        let told = Kept::Listener { listener: listener(2, "new"), since: Some(since) };
+        let told = HistoryRecord::Listener { listener: listener(2, "new"), since: Some(since) };
         // The files before were removed.
-        let entries =
-            [entry(60, goes_on), entry(60, told), entry(60, Kept::Ready), entry(70, Kept::Alive)];
+        let entries = [
+            entry(60, goes_on),
+            entry(60, told),
+            entry(60, HistoryRecord::Ready),
+            entry(70, HistoryRecord::Alive),
+        ];
         let all = history(&entries, 0, None);
-        assert_eq!(all.holdings[0].from, Edge::Seen(since));
+        assert_eq!(all.holdings[0].from, HoldingEdge::Seen(since));
         assert_eq!((all.unrecorded.len(), all.gaps.as_slice()), (0, &["x".to_owned()][..]));
     }
 }

@@ -25,7 +25,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::model::{
-    Accepted, Actor, Event, EventKind, NetnsId, Observed, Owners, Pid, Port, Proto, Socket,
+    Accepted, Actor, Event, EventKind, NetnsId, ObservedTarget, Owners, Pid, Port, Proto, Socket,
     SocketInode, StartTime, Watched,
 };
 
@@ -271,9 +271,9 @@ impl Listener {
         }
     }
 
-    fn observed(&self) -> impl Iterator<Item = Observed> {
+    fn observed(&self) -> impl Iterator<Item = ObservedTarget> {
         self.targets.iter().flat_map(|((to, to_netns), target)| {
-            target.counts.iter().map(|((pid, start), count)| Observed {
+            target.counts.iter().map(|((pid, start), count)| ObservedTarget {
                 netns: self.socket.netns,
                 address: self.socket.address,
                 port: self.socket.port,

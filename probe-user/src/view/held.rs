@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 
 use super::words;
-use crate::model::{Ending, Held, HeldAs, Proto, SocketState};
+use crate::model::{Ending, HeldAs, HeldSockets, Proto, SocketState};
 
 /// Who has it, for what, and what that means for who would like to be bound there. Untrusted.
-pub(crate) fn sentence(held: &Held) -> String {
+pub(crate) fn sentence(held: &HeldSockets) -> String {
     let mut text = match held.role {
         HeldAs::TimeWait | HeldAs::Closing | HeldAs::Unaccepted => what(held),
         _ => format!("{} {}", who(held), what(held)),
@@ -26,7 +26,7 @@ pub(crate) fn sentence(held: &Held) -> String {
 }
 
 /// Who has it. Untrusted.
-pub(crate) fn who(held: &Held) -> String {
+pub(crate) fn who(held: &HeldSockets) -> String {
     let end = &held.end;
     let mut text = match (end.processes.as_slice(), end.ending) {
         ([process], _) => {
@@ -65,7 +65,7 @@ pub(crate) fn who(held: &Held) -> String {
 }
 
 /// What they have it for.
-fn what(held: &Held) -> String {
+fn what(held: &HeldSockets) -> String {
     let socket = &held.socket.socket;
     let at = std::net::SocketAddr::new(socket.address, socket.port.0);
     let peer = match held.socket.peer {
@@ -103,7 +103,7 @@ fn what(held: &Held) -> String {
 }
 
 /// What is left of connections, or not a connection yet.
-fn left(held: &Held, peer: &str) -> String {
+fn left(held: &HeldSockets, peer: &str) -> String {
     let (count, state) = (held.count, words::socket_state(held.socket.socket.state));
     let connections = match count {
         1 => format!("a connection with {peer}"),

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use super::style::{Ink, Style};
 use super::trace::time;
-use crate::model::{Edge, Entry, History, Holding, Kept, Listener, Moment, counted};
+use crate::model::{
+    History, HistoryEntry, HistoryRecord, Holding, HoldingEdge, ListenerRecord, Moment, counted,
+};
 
 /// Local time less UTC at a time in nanoseconds, in seconds.
 pub type Offset<'a> = &'a dyn Fn(u64) -> Option<i64>;
@@ -62,16 +64,16 @@ pub fn text(targets: &[String], history: &History, style: &Style, offset: Offset
 /// `tcp 0.0.0.0:8080  host  nginx[4711]  nginx.service  from … to …: 2 h 10 min`.
 fn line(holding: &Holding, style: &Style, day: &dyn Fn(Moment) -> String) -> String {
     let from = match holding.from {
-        Edge::Before(at) => format!("since before {}", day(at)),
+        HoldingEdge::Before(at) => format!("since before {}", day(at)),
         edge => format!("from {}", day(edge.inner())),
     };
     let to = match holding.to {
-        Edge::Seen(at) => format!("to {}", day(at)),
-        Edge::Between(from, to) => format!("until between {} and {}", day(from), day(to)),
-        Edge::Before(at) | Edge::Last(at) => format!("still at {}", day(at)),
+        HoldingEdge::Seen(at) => format!("to {}", day(at)),
+        HoldingEdge::Between(from, to) => format!("until between {} and {}", day(from), day(to)),
+        HoldingEdge::Before(at) | HoldingEdge::Last(at) => format!("still at {}", day(at)),
     };
     let at_least = match (holding.from, holding.to) {
-        (Edge::Seen(_), Edge::Seen(_)) => "",
+        (HoldingEdge::Seen(_), HoldingEdge::Seen(_)) => "",
         _ => "at least ",
     };
     let mut line = format!(
@@ -85,7 +87,7 @@ fn line(holding: &Holding, style: &Style, day: &dyn Fn(Moment) -> String) -> Str
     line
 }
 
-fn who(listener: &Listener, style: &Style) -> String {
+fn who(listener: &ListenerRecord, style: &Style) -> String {
     let place = match listener.port {
         Some(port) => SocketAddr::new(listener.address, port.0).to_string(),
         None => listener.address.to_string(),
@@ -128,18 +130,20 @@ fn spoken(nanoseconds: u64) -> String {
 }
 
 /// An entry that is on the disk, as a line.
-pub fn kept(entry: &Entry) -> String {
+pub fn kept(entry: &HistoryEntry) -> String {
     let style = Style::PLAIN;
     let what = match &entry.what {
-        Kept::Begin { goes_on, .. } => if *goes_on { "goes on" } else { "begin" }.to_owned(),
-        Kept::Listener { listener, .. } => format!("listener {}", who(listener, &style)),
-        Kept::Ready => "ready".to_owned(),
-        Kept::Event { kind, listener, .. } => {
+        HistoryRecord::Begin { goes_on, .. } => {
+            if *goes_on { "goes on" } else { "begin" }.to_owned()
+        }
+        HistoryRecord::Listener { listener, .. } => format!("listener {}", who(listener, &style)),
+        HistoryRecord::Ready => "ready".to_owned(),
+        HistoryRecord::Event { kind, listener, .. } => {
             format!("{} {}", kind.as_str(), who(listener, &style))
         }
-        Kept::Alive => "alive".to_owned(),
-        Kept::Lost { events, .. } => format!("lost {events}"),
-        Kept::End => "end".to_owned(),
+        HistoryRecord::Alive => "alive".to_owned(),
+        HistoryRecord::Lost { events, .. } => format!("lost {events}"),
+        HistoryRecord::End => "end".to_owned(),
     };
     format!("kept {} {} {what}\n", entry.seq, time::rfc3339(entry.at.wall))
 }

@@ -2,7 +2,7 @@
 
 use super::layout::GLUE;
 use crate::escape::is_unsafe;
-use crate::model::{Advice, Command, Piece};
+use crate::model::{Advice, AdvicePart, Command};
 
 /// What is said instead of a command that can't be shown as it is.
 pub(super) const LEFT_OUT: &str = "(a command with a name in it that can't be shown as it is)";
@@ -35,11 +35,11 @@ pub(crate) fn line(command: &Command) -> Option<String> {
 
 /// An advice as text. Its commands are safe to show and to copy, the rest is untrusted.
 pub(crate) fn text(advice: &Advice) -> String {
-    let part = |piece: &Piece| match piece {
-        Piece::Words(words) => words.clone(),
-        Piece::Name(name) => word(name).unwrap_or_else(|| name.clone()),
-        Piece::Command(command) => shown(command),
-        Piece::Or => Piece::OR.to_owned(),
+    let part = |piece: &AdvicePart| match piece {
+        AdvicePart::Words(words) => words.clone(),
+        AdvicePart::Name(name) => word(name).unwrap_or_else(|| name.clone()),
+        AdvicePart::Command(command) => shown(command),
+        AdvicePart::Or => AdvicePart::OR.to_owned(),
     };
     advice.pieces().iter().map(part).collect()
 }

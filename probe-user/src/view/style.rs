@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use crate::model::{Advice, Command, Endpoint, NetnsRef, Piece};
+use crate::model::{Advice, AdvicePart, Command, Endpoint, NetnsRef};
 
 use super::layout::GLUE;
 use super::sanitize::clean;
@@ -170,15 +170,15 @@ impl Style {
 
     /// What would help, safe and showable, with its commands in one piece each.
     pub(crate) fn advice(&self, advice: &Advice) -> String {
-        let part = |piece: &Piece| match piece {
-            Piece::Words(words) if words.trim().is_empty() => words.clone(),
-            Piece::Words(words) => self.text(words),
-            Piece::Name(name) => match shell::word(name).filter(|word| self.can_show(word)) {
+        let part = |piece: &AdvicePart| match piece {
+            AdvicePart::Words(words) if words.trim().is_empty() => words.clone(),
+            AdvicePart::Words(words) => self.text(words),
+            AdvicePart::Name(name) => match shell::word(name).filter(|word| self.can_show(word)) {
                 Some(word) => glued(&word),
                 None => self.text(name),
             },
-            Piece::Command(command) => self.command(command),
-            Piece::Or => Piece::OR.to_owned(),
+            AdvicePart::Command(command) => self.command(command),
+            AdvicePart::Or => AdvicePart::OR.to_owned(),
         };
         advice.pieces().iter().map(part).collect()
     }

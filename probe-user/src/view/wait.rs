@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::style::Style;
-use crate::model::{FreePorts, Passed};
+use crate::model::{FreePorts, SkipReason};
 
 /// How it is with one target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,16 +97,16 @@ pub fn passed(free: &FreePorts, wanted: usize, style: &Style) -> String {
     text
 }
 
-fn reason(passed: Passed) -> &'static str {
+fn reason(passed: SkipReason) -> &'static str {
     match passed {
-        Passed::Ephemeral => "given to whoever asks for none (ip_local_port_range)",
-        Passed::Reserved => "reserved (ip_local_reserved_ports)",
-        Passed::NodePort => "of Kubernetes' NodePorts",
-        Passed::Privileged => "privileged",
-        Passed::InUse => "in use",
-        Passed::Published => "published by containers",
-        Passed::TakenByRules => "taken by packet rules",
-        Passed::NotKnown => "of which it is not known",
-        Passed::Lost => "taken meanwhile",
+        SkipReason::Ephemeral => "given to whoever asks for none (ip_local_port_range)",
+        SkipReason::Reserved => "reserved (ip_local_reserved_ports)",
+        SkipReason::NodePort => "of Kubernetes' NodePorts",
+        SkipReason::Privileged => "privileged",
+        SkipReason::InUse => "in use",
+        SkipReason::Published => "published by containers",
+        SkipReason::TakenByRules => "taken by packet rules",
+        SkipReason::NotKnown => "of which it is not known",
+        SkipReason::Lost => "taken meanwhile",
     }
 }

@@ -18,7 +18,7 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::model::Entry;
+use crate::model::HistoryEntry;
 
 pub use reader::{Stored, read};
 pub use writer::{Limits, StoreError, Writer};
@@ -30,13 +30,13 @@ const LONGEST: usize = 64 << 10;
 const LOCK: &str = "lock";
 
 /// The line of an entry.
-fn line(entry: &Entry) -> Option<String> {
+fn line(entry: &HistoryEntry) -> Option<String> {
     let json = serde_json::to_string(entry).ok()?;
     Some(format!("{} {json}\n", checksum(json.as_bytes())))
 }
 
 /// The entry of a line without its end; `None` for one that is damaged.
-fn parse(line: &[u8]) -> Option<Entry> {
+fn parse(line: &[u8]) -> Option<HistoryEntry> {
     let (sum, json) = line.split_at_checked(DIGITS)?;
     let json = json.strip_prefix(b" ")?;
     if checksum(json).as_bytes() != sum {

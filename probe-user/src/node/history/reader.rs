@@ -5,13 +5,13 @@ use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::Path;
 
 use super::{LONGEST, files, name, parse};
-use crate::model::Entry;
+use crate::model::HistoryEntry;
 
 /// What is in a store.
 #[derive(Debug, Default)]
 pub struct Stored {
     /// The entries, oldest first.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<HistoryEntry>,
     /// How many lines are damaged: not those that a recorder was about to write when it ended.
     pub damaged: u64,
 }
@@ -20,7 +20,7 @@ pub struct Stored {
 ///
 /// # Errors
 /// When the directory or a file in it can't be read, or it is no store.
-pub fn read(directory: &Path, wanted: impl Fn(&Entry) -> bool) -> io::Result<Stored> {
+pub fn read(directory: &Path, wanted: impl Fn(&HistoryEntry) -> bool) -> io::Result<Stored> {
     let all = files(directory)?;
     if all.is_empty() {
         return Err(io::Error::new(io::ErrorKind::NotFound, "nothing was recorded there"));
@@ -42,7 +42,7 @@ pub fn read(directory: &Path, wanted: impl Fn(&Entry) -> bool) -> io::Result<Sto
 fn one(
     mut file: BufReader<File>,
     stored: &mut Stored,
-    wanted: &impl Fn(&Entry) -> bool,
+    wanted: &impl Fn(&HistoryEntry) -> bool,
 ) -> io::Result<()> {
     let mut line = Vec::new();
     loop {
@@ -72,7 +72,7 @@ fn one(
 const TAIL: u64 = 4 * LONGEST as u64;
 
 /// The last whole entry of a file.
-pub(super) fn last(path: &Path) -> io::Result<Option<Entry>> {
+pub(super) fn last(path: &Path) -> io::Result<Option<HistoryEntry>> {
     use std::io::{Seek as _, SeekFrom};
     #[expect(clippy::disallowed_methods, reason = "the user names the directory")]
     let mut file = File::open(path)?;

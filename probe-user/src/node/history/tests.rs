@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::model::{Kept, Moment};
+use crate::model::{HistoryRecord, Moment};
 
 const LIMITS: Limits = Limits { keep: Duration::from_secs(3600), size: 1 << 20 };
 
@@ -11,8 +11,8 @@ fn at(seconds: u64) -> Moment {
     Moment { mono: seconds * 1_000_000_000, wall: (1000 + seconds) * 1_000_000_000 }
 }
 
-fn lost(events: u64) -> Kept {
-    Kept::Lost { events, why: "as a test".to_owned() }
+fn lost(events: u64) -> HistoryRecord {
+    HistoryRecord::Lost { events, why: "as a test".to_owned() }
 }
 
 fn open(directory: &Path) -> Writer {
@@ -31,7 +31,9 @@ fn what_was_acknowledged_is_there_whatever_byte_it_ended_at() {
     let mut writer = open(whole.path());
     let mut acknowledged = vec![0];
     for number in 1..=4 {
-        writer.append(vec![(at(number), lost(number)), (at(number), Kept::Alive)]).unwrap();
+        writer
+            .append(vec![(at(number), lost(number)), (at(number), HistoryRecord::Alive)])
+            .unwrap();
         acknowledged.push(writer.total());
     }
     drop(writer);
@@ -45,7 +47,7 @@ fn what_was_acknowledged_is_there_whatever_byte_it_ended_at() {
         assert_eq!(before, (1..=before.len() as u64).collect::<Vec<_>>(), "{length}");
         // Whoever comes next goes on behind it, and the cut line stays in nobody's way.
         let mut next = open(cut.path());
-        next.append(vec![(at(9), Kept::End)]).unwrap();
+        next.append(vec![(at(9), HistoryRecord::End)]).unwrap();
         let after = numbers(cut.path());
         assert_eq!(after, (1..=before.len() as u64 + 1).collect::<Vec<_>>(), "{length}");
     }
@@ -55,7 +57,7 @@ fn what_was_acknowledged_is_there_whatever_byte_it_ended_at() {
 fn one_writes_at_a_time_and_anybody_reads() {
     let store = tempfile::tempdir().unwrap();
     let mut writer = open(store.path());
-    writer.append(vec![(at(1), Kept::Alive)]).unwrap();
+    writer.append(vec![(at(1), HistoryRecord::Alive)]).unwrap();
     let error = Writer::open(store.path(), LIMITS, "boot").unwrap_err();
     let words = error.to_string();
     assert!(words.contains("another recorder") && words.contains(&std::process::id().to_string()));
@@ -98,14 +100,14 @@ fn it_has_a_size_and_the_oldest_goes_first() {
 fn what_is_too_old_goes_by_the_clock_that_nobody_sets() {
     let store = tempfile::tempdir().unwrap();
     let mut writer = open(store.path());
-    writer.append(vec![(at(1), Kept::Alive)]).unwrap();
+    writer.append(vec![(at(1), HistoryRecord::Alive)]).unwrap();
     writer.turn().unwrap();
     // The clock is set forward by a year.
     let far = Moment { wall: at(2).wall + 365 * 86_400_000_000_000, ..at(2) };
-    writer.append(vec![(far, Kept::Alive)]).unwrap();
+    writer.append(vec![(far, HistoryRecord::Alive)]).unwrap();
     writer.turn().unwrap();
     assert_eq!(numbers(store.path()), [1, 2]);
-    writer.append(vec![(at(2 * 3600), Kept::Alive)]).unwrap();
+    writer.append(vec![(at(2 * 3600), HistoryRecord::Alive)]).unwrap();
     writer.prune();
     assert_eq!(numbers(store.path()), [3]);
 }

@@ -12,7 +12,7 @@ use rustix::fs::FlockOperation;
 use thiserror::Error;
 
 use super::{LOCK, files, line, name, reader};
-use crate::model::{Entry, Kept, Moment};
+use crate::model::{HistoryEntry, HistoryRecord, Moment};
 
 /// In how many files a store is: so much of it goes at once when there is too much.
 const FILES: u64 = 8;
@@ -105,7 +105,7 @@ impl Writer {
             old.push_back(Old { number, size, last: None });
         }
         // Ages are those of the last entries.
-        let mut ends: Vec<(u64, Entry)> = Vec::new();
+        let mut ends: Vec<(u64, HistoryEntry)> = Vec::new();
         for file in &mut old {
             let last =
                 reader::last(&directory.join(name(file.number))).map_err(failed("reading"))?;
@@ -138,7 +138,10 @@ impl Writer {
     ///
     /// # Errors
     /// When the disk is full or fails.
-    pub fn append(&mut self, entries: Vec<(Moment, Kept)>) -> Result<Vec<Entry>, StoreError> {
+    pub fn append(
+        &mut self,
+        entries: Vec<(Moment, HistoryRecord)>,
+    ) -> Result<Vec<HistoryEntry>, StoreError> {
         if self.broken {
             self.turn()?;
         }
@@ -146,7 +149,7 @@ impl Writer {
         let mut text = String::new();
         let mut all = Vec::with_capacity(entries.len());
         for (at, what) in entries {
-            let entry = Entry { seq: next, boot: self.boot.clone(), at, what };
+            let entry = HistoryEntry { seq: next, boot: self.boot.clone(), at, what };
             // Nothing in it can't be written as JSON.
             let Some(line) = line(&entry) else { continue };
             text.push_str(&line);

@@ -8,7 +8,7 @@ fn one(port: u16, owner: &str, open: &[&str]) -> BaselinePort {
         port: Port(port),
         addresses: BTreeSet::from([IpAddr::from([0, 0, 0, 0])]),
         owner: Some(owner.to_owned()),
-        processes: vec![HeldThen { pid: 7, start: StartTime(1), name: "web".to_owned() }],
+        processes: vec![PortHolder { pid: 7, start: StartTime(1), name: "web".to_owned() }],
         ways: BTreeSet::new(),
         reached: vec![ReachedBy {
             from: Vantage::Outside,

@@ -9,7 +9,7 @@ use super::exposed::{self, At};
 use super::names::{is_of, is_running, pod_of, told};
 use super::{Cluster, Joined, is_everywhere, service_of};
 use crate::model::{
-    Advice, Command, ContainerSort, Ending, Evidence, EvidenceSource, Finding, FindingCode,
+    Advice, Command, ContainerKind, Ending, Evidence, EvidenceSource, Finding, FindingCode,
     FixKind, HopKind, KubeContainer, KubeEndpoint, KubeEndpoints, KubePod, KubeService,
     KubeServicePort, ObjectName, Path, Port, Query,
 };
@@ -350,9 +350,9 @@ fn why_no_pod(cluster: &Cluster, service: &KubeService) -> String {
 /// What keeps a pod from being ready: `container web: CrashLoopBackOff, exit code 1, 5 restarts`.
 fn trouble(pod: &KubePod) -> Option<String> {
     let waits = |c: &&KubeContainer| c.waiting.is_some();
-    let runs = |c: &&KubeContainer| !c.ready && c.running && c.sort == ContainerSort::Main;
+    let runs = |c: &&KubeContainer| !c.ready && c.running && c.sort == ContainerKind::Main;
     let ended = |c: &&KubeContainer| {
-        !c.ready && !c.running && c.exit_code.is_some() && c.sort == ContainerSort::Main
+        !c.ready && !c.running && c.exit_code.is_some() && c.sort == ContainerKind::Main
     };
     let mut all = [pod.containers.iter().find(waits), pod.containers.iter().find(ended)]
         .into_iter()

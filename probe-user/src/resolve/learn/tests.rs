@@ -81,7 +81,7 @@ fn learn(mut learner: Learner, events: &[Event]) -> Watched {
 
 /// `port pid→target connects/accepted`, with `?N` for N ambiguous ones.
 fn told(watched: &Watched) -> Vec<String> {
-    let one = |seen: &Observed| {
+    let one = |seen: &ObservedTarget| {
         let unsure =
             if seen.ambiguous > 0 { format!(" ?{}", seen.ambiguous) } else { String::new() };
         format!(

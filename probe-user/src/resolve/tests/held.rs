@@ -1,7 +1,7 @@
 //! What has a port on which nothing listens.
 
 use super::*;
-use crate::model::{Held, HeldAs};
+use crate::model::{HeldAs, HeldSockets};
 
 /// The usual settings: 32768 to 60999 are given out, but for one of them.
 fn settings(netns: NetnsId) -> PortFacts {
@@ -43,7 +43,7 @@ impl TestNode {
     }
 }
 
-fn only(answer: &Answer) -> &Held {
+fn only(answer: &Answer) -> &HeldSockets {
     assert_eq!((answer.verdict, answer.held.len()), (Verdict::NotFound, 1), "{:?}", answer.held);
     &answer.held[0]
 }

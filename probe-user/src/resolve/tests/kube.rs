@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use super::*;
 use crate::model::{Balancer, EvidenceSource, FrontendKind, GapKind, GapSource, Server, Subject};
 use crate::model::{
-    ContainerSort, Finding, KubeContainer, KubeContainerPort, KubeEndpoint, KubeEndpointPort,
+    ContainerKind, Finding, KubeContainer, KubeContainerPort, KubeEndpoint, KubeEndpointPort,
     KubeEndpoints, KubeNode, KubePod, KubeService, KubeServicePort, KubeWish, ObjectName, Path,
     PodRef, ServiceKind,
 };
@@ -182,7 +182,7 @@ fn pod(name: &str, uid: &str, address: &str) -> KubePod {
         owner: Some("ReplicaSet/web-5d4f".to_owned()),
         containers: vec![KubeContainer {
             name: "web".to_owned(),
-            sort: ContainerSort::Main,
+            sort: ContainerKind::Main,
             id: Some(CONTAINER.to_owned()),
             image: Some("nginx:1.27".to_owned()),
             ready: true,
@@ -412,13 +412,13 @@ fn the_sort_of_a_container_is_what_the_api_says_of_its_id() {
         node.ask("8080").paths[0].end.containers[0].sort
     };
     for sort in
-        [ContainerSort::Main, ContainerSort::Init, ContainerSort::Sidecar, ContainerSort::Ephemeral]
+        [ContainerKind::Main, ContainerKind::Init, ContainerKind::Sidecar, ContainerKind::Ephemeral]
     {
         assert_eq!(asked(sort), Some(sort));
     }
     // A status that names another container than the one which runs, and no API at all.
     let mut stale = pod("web-7", POD_UID, "10.42.0.7");
-    stale.containers[0].sort = ContainerSort::Init;
+    stale.containers[0].sort = ContainerKind::Init;
     stale.containers[0].id = Some("f".repeat(64));
     for api in [local().pod(stale), local()] {
         let node = served(with_pod(TestNode::new(), ""), api);

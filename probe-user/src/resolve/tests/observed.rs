@@ -1,7 +1,7 @@
 //! What follows from connects that were seen, written down here.
 
 use super::*;
-use crate::model::{Accepted, EvidenceSource, Hop, Observed, Path};
+use crate::model::{Accepted, EvidenceSource, Hop, ObservedTarget, Path};
 
 impl TestNode {
     /// Connections that the last socket got while it was watched for 5 s.
@@ -25,7 +25,7 @@ impl TestNode {
         let socket = self.sockets.last().unwrap();
         let watched = self.watched.as_mut().unwrap();
         let accepted = watched.accepted.last().unwrap().connections;
-        watched.observed.push(Observed {
+        watched.observed.push(ObservedTarget {
             netns: socket.netns,
             address: socket.address,
             port: socket.port,
@@ -121,7 +121,7 @@ fn workers_are_one_proxy() {
 
 #[test]
 fn what_others_did_under_the_same_id_or_elsewhere_does_not_count() {
-    type Change = fn(&mut Observed);
+    type Change = fn(&mut ObservedTarget);
     let cases: [(&str, Change); 4] = [
         ("another process", |seen| seen.pid = 99),
         ("a reused id", |seen| seen.start = StartTime(8)),

@@ -2,7 +2,8 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::model::{
-    CgroupPath, Cluster, Listens, Piece, PodRef, Port, Proto, SocketUnit, StartTime, Teller, ToldBy,
+    AdvicePart, CgroupPath, Cluster, Listens, PodRef, Port, Proto, SocketUnit, StartTime, Teller,
+    ToldBy,
 };
 
 fn process(cgroup: &str) -> Process {
@@ -54,10 +55,10 @@ fn end(cgroup: &str) -> End {
 /// The proposal, with each argument in quotation marks of its own.
 fn told(end: &End) -> String {
     let advice = stop(end).unwrap();
-    let piece = |piece: &Piece| match piece {
-        Piece::Words(text) | Piece::Name(text) => text.clone(),
-        Piece::Command(command) => command.words().join("|"),
-        Piece::Or => Piece::OR.to_owned(),
+    let piece = |piece: &AdvicePart| match piece {
+        AdvicePart::Words(text) | AdvicePart::Name(text) => text.clone(),
+        AdvicePart::Command(command) => command.words().join("|"),
+        AdvicePart::Or => AdvicePart::OR.to_owned(),
     };
     advice.pieces().iter().map(piece).collect()
 }

@@ -5,7 +5,7 @@ mod mermaid;
 mod svg;
 
 use crate::model::{
-    Answer, End, Ending, Endpoint, Group, Hop, HopKind, Host, ListRow, Listing, NetnsRef, Path,
+    Answer, End, Ending, Endpoint, Hop, HopKind, Host, ListRow, Listing, NetnsRef, Path, PathGroup,
     Proto, Reach, Vantage,
 };
 
@@ -134,7 +134,7 @@ impl Graph {
 
     fn answer(&mut self, answer: &Answer, host: &Host, style: &Style) {
         // One of what is alike stands for all, where there is too much.
-        let groups = Group::of(&answer.paths);
+        let groups = PathGroup::of(&answer.paths);
         let mut shown: Vec<(&Path, usize)> = match answer.paths.len() > WAYS {
             true => groups
                 .iter()

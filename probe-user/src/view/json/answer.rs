@@ -117,7 +117,7 @@ impl<'a> From<&'a model::Answer> for Answer<'a> {
             sender: answer.sender.as_ref().map(Into::into),
             verdict: answer.verdict.into(),
             paths: answer.paths.iter().map(Into::into).collect(),
-            groups: model::Group::of(&answer.paths).into_iter().map(Into::into).collect(),
+            groups: model::PathGroup::of(&answer.paths).into_iter().map(Into::into).collect(),
             more_paths: answer.more,
             reachable: answer.reach.iter().map(Into::into).collect(),
             findings: answer.findings.iter().map(Into::into).collect(),
@@ -256,8 +256,8 @@ pub struct Named<'a> {
     pub source: &'a str,
 }
 
-impl<'a> From<&'a model::Named> for Named<'a> {
-    fn from(named: &'a model::Named) -> Self {
+impl<'a> From<&'a model::ResolvedName> for Named<'a> {
+    fn from(named: &'a model::ResolvedName) -> Self {
         Self {
             name: &named.name,
             number: named.at + 1,

@@ -40,8 +40,8 @@ pub struct Workload {
     pub name: String,
 }
 
-impl<'a> From<model::Group<'a>> for Group<'a> {
-    fn from(group: model::Group<'a>) -> Self {
+impl<'a> From<model::PathGroup<'a>> for Group<'a> {
+    fn from(group: model::PathGroup<'a>) -> Self {
         Self {
             port: group.port.map(|port| port.0),
             proto: group.proto.into(),

@@ -50,8 +50,8 @@ pub struct Held<'a> {
     pub fix: Option<Advice<'a>>,
 }
 
-impl<'a> From<&'a model::Held> for Held<'a> {
-    fn from(held: &'a model::Held) -> Self {
+impl<'a> From<&'a model::HeldSockets> for Held<'a> {
+    fn from(held: &'a model::HeldSockets) -> Self {
         let socket = &held.socket.socket;
         Self {
             netns: (&held.netns).into(),

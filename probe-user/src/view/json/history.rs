@@ -73,16 +73,16 @@ pub struct EdgeOf {
     pub latest: Option<String>,
 }
 
-impl From<model::Edge> for EdgeOf {
-    fn from(edge: model::Edge) -> Self {
+impl From<model::HoldingEdge> for EdgeOf {
+    fn from(edge: model::HoldingEdge) -> Self {
         let known = match edge {
-            model::Edge::Seen(_) => EdgeKind::Seen,
-            model::Edge::Before(_) => EdgeKind::Before,
-            model::Edge::Between(..) => EdgeKind::Between,
-            model::Edge::Last(_) => EdgeKind::Last,
+            model::HoldingEdge::Seen(_) => EdgeKind::Seen,
+            model::HoldingEdge::Before(_) => EdgeKind::Before,
+            model::HoldingEdge::Between(..) => EdgeKind::Between,
+            model::HoldingEdge::Last(_) => EdgeKind::Last,
         };
         let latest = match edge {
-            model::Edge::Between(_, to) => Some(time::rfc3339(to.wall)),
+            model::HoldingEdge::Between(_, to) => Some(time::rfc3339(to.wall)),
             _ => None,
         };
         let at = edge.inner();

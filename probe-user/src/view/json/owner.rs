@@ -180,13 +180,13 @@ pub enum ContainerSort {
     Ephemeral,
 }
 
-impl From<model::ContainerSort> for ContainerSort {
-    fn from(sort: model::ContainerSort) -> Self {
+impl From<model::ContainerKind> for ContainerSort {
+    fn from(sort: model::ContainerKind) -> Self {
         match sort {
-            model::ContainerSort::Main => Self::Main,
-            model::ContainerSort::Init => Self::Init,
-            model::ContainerSort::Sidecar => Self::Sidecar,
-            model::ContainerSort::Ephemeral => Self::Ephemeral,
+            model::ContainerKind::Main => Self::Main,
+            model::ContainerKind::Init => Self::Init,
+            model::ContainerKind::Sidecar => Self::Sidecar,
+            model::ContainerKind::Ephemeral => Self::Ephemeral,
         }
     }
 }

@@ -108,26 +108,28 @@ pub enum Passed {
     Lost,
 }
 
-impl From<model::Passed> for Passed {
-    fn from(passed: model::Passed) -> Self {
+impl From<model::SkipReason> for Passed {
+    fn from(passed: model::SkipReason) -> Self {
         match passed {
-            model::Passed::Ephemeral => Self::Ephemeral,
-            model::Passed::Reserved => Self::Reserved,
-            model::Passed::NodePort => Self::NodePort,
-            model::Passed::Privileged => Self::Privileged,
-            model::Passed::InUse => Self::InUse,
-            model::Passed::Published => Self::Published,
-            model::Passed::TakenByRules => Self::TakenByRules,
-            model::Passed::NotKnown => Self::NotKnown,
-            model::Passed::Lost => Self::Lost,
+            model::SkipReason::Ephemeral => Self::Ephemeral,
+            model::SkipReason::Reserved => Self::Reserved,
+            model::SkipReason::NodePort => Self::NodePort,
+            model::SkipReason::Privileged => Self::Privileged,
+            model::SkipReason::InUse => Self::InUse,
+            model::SkipReason::Published => Self::Published,
+            model::SkipReason::TakenByRules => Self::TakenByRules,
+            model::SkipReason::NotKnown => Self::NotKnown,
+            model::SkipReason::Lost => Self::Lost,
         }
     }
 }
 
 /// The document for ports that are free.
 pub fn free(free: &model::FreePorts, held: bool) -> FreeDocument<'_> {
-    let passed =
-        |(why, count): &(model::Passed, usize)| PassedOver { code: (*why).into(), count: *count };
+    let passed = |(why, count): &(model::SkipReason, usize)| PassedOver {
+        code: (*why).into(),
+        count: *count,
+    };
     FreeDocument {
         schema_version: SCHEMA_VERSION,
         tool_version: TOOL_VERSION,

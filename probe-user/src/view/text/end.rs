@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::model::{
-    Container, ContainerSort, End, Ending, Hop, Host, NetnsId, Pod, Process, SessionKind,
+    Container, ContainerKind, End, Ending, Hop, Host, NetnsId, Pod, Process, SessionKind,
 };
 use crate::view::layout::{Page, shorten_middle, width};
 use crate::view::style::{Ink, Style};
@@ -260,7 +260,7 @@ fn container(style: &Style, container: &Container, verbose: bool) -> String {
         _ => id,
     };
     let dot = style.glyphs().dot;
-    if let Some(sort) = container.sort.and_then(ContainerSort::as_str) {
+    if let Some(sort) = container.sort.and_then(ContainerKind::as_str) {
         let _ = write!(text, " {dot} {sort}");
     }
     let _ = write!(text, " {dot} {}", container.runtime);

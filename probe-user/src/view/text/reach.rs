@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use crate::model::{Advice, Cause, Piece, Reach, Vantage};
+use crate::model::{Advice, AdvicePart, Cause, Reach, Vantage};
 use crate::view::layout::{Page, pad, width, wrap};
 use crate::view::style::{Ink, Style};
 
@@ -324,7 +324,7 @@ fn fixes(page: &mut Page<'_>, rows: &[Row<'_>], said: &[&Advice]) {
                 .map(|piece| style.advice(&Advice::from_pieces(vec![piece.clone()])))
                 .collect();
             let names: Vec<bool> =
-                advice.pieces().iter().map(|piece| matches!(piece, Piece::Name(_))).collect();
+                advice.pieces().iter().map(|piece| matches!(piece, AdvicePart::Name(_))).collect();
             let same = |way: &&mut Way| way.is_like(&parts, &names, from);
             match ways.iter_mut().find(same) {
                 Some(way) => way.add(&parts, from),

@@ -56,7 +56,7 @@ fn verbose_shows_what_each_source_said() {
 
 #[test]
 fn sorts_of_containers_are_named_where_known_and_zones_where_asked_for() {
-    use crate::model::ContainerSort;
+    use crate::model::ContainerKind;
 
     let text = |sort, verbose| {
         let mut answer = fixtures::published();
@@ -71,14 +71,14 @@ fn sorts_of_containers_are_named_where_known_and_zones_where_asked_for() {
         show(answer, &host(), &Style::PLAIN, verbose)
     };
     let plain = text(None, false);
-    assert_eq!(text(Some(ContainerSort::Main), false), plain);
+    assert_eq!(text(Some(ContainerKind::Main), false), plain);
     for word in ["init container", "sidecar", "ephemeral container", "zone eu-1a"] {
         assert!(!plain.contains(word), "{plain}");
     }
     for (sort, word) in [
-        (ContainerSort::Init, "3f2a9c4b5d6e · init container · containerd"),
-        (ContainerSort::Sidecar, "3f2a9c4b5d6e · sidecar · containerd"),
-        (ContainerSort::Ephemeral, "3f2a9c4b5d6e · ephemeral container · containerd"),
+        (ContainerKind::Init, "3f2a9c4b5d6e · init container · containerd"),
+        (ContainerKind::Sidecar, "3f2a9c4b5d6e · sidecar · containerd"),
+        (ContainerKind::Ephemeral, "3f2a9c4b5d6e · ephemeral container · containerd"),
     ] {
         let text = text(Some(sort), false);
         assert!(text.contains(word), "{text}");

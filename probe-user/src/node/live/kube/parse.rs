@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Deserializer};
 
 use crate::model::{
-    ContainerSort, KubeContainer, KubeContainerPort, KubeEndpoint, KubeEndpointPort, KubeEndpoints,
+    ContainerKind, KubeContainer, KubeContainerPort, KubeEndpoint, KubeEndpointPort, KubeEndpoints,
     KubeNode, KubePod, KubeService, KubeServicePort, ObjectName, Port, Proto, ServiceKind,
 };
 
@@ -525,11 +525,11 @@ impl Pod {
         let (meta, spec, status) = (self.metadata, self.spec, self.status);
         let owner = meta.owner_references.iter().find(|owner| owner.controller == Some(true));
         let sorts = [
-            (spec.containers, ContainerSort::Main, &status.container_statuses),
-            (spec.init_containers, ContainerSort::Init, &status.init_container_statuses),
+            (spec.containers, ContainerKind::Main, &status.container_statuses),
+            (spec.init_containers, ContainerKind::Init, &status.init_container_statuses),
             (
                 spec.ephemeral_containers,
-                ContainerSort::Ephemeral,
+                ContainerKind::Ephemeral,
                 &status.ephemeral_container_statuses,
             ),
         ];
@@ -556,7 +556,7 @@ impl Pod {
 }
 
 impl Container {
-    fn into_model(self, sort: ContainerSort, status: Option<&ContainerStatus>) -> KubeContainer {
+    fn into_model(self, sort: ContainerKind, status: Option<&ContainerStatus>) -> KubeContainer {
         let id = status.and_then(|status| status.container_id.as_deref());
         // `containerd://<id>`
         let id = id.and_then(|id| id.split_once("://")).map(|(_, id)| id.to_owned());
@@ -572,7 +572,7 @@ impl Container {
         let stays = self.restart_policy.as_deref() == Some("Always");
         KubeContainer {
             name: self.name,
-            sort: if sort == ContainerSort::Init && stays { ContainerSort::Sidecar } else { sort },
+            sort: if sort == ContainerKind::Init && stays { ContainerKind::Sidecar } else { sort },
             id,
             image: self.image.filter(|image| !image.is_empty()),
             ready: status.is_some_and(|status| status.ready),
@@ -722,11 +722,11 @@ mod tests {
         assert_eq!(
             said,
             [
-                ("web", ContainerSort::Main, Some("aa")),
-                ("migrate", ContainerSort::Init, None),
-                ("mesh", ContainerSort::Sidecar, Some("bb")),
-                ("future", ContainerSort::Init, None),
-                ("debugger-x", ContainerSort::Ephemeral, Some("cc")),
+                ("web", ContainerKind::Main, Some("aa")),
+                ("migrate", ContainerKind::Init, None),
+                ("mesh", ContainerKind::Sidecar, Some("bb")),
+                ("future", ContainerKind::Init, None),
+                ("debugger-x", ContainerKind::Ephemeral, Some("cc")),
             ]
         );
     }

@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use super::*;
 use crate::model::{
     Accepted, Ancestor, Attachment, CgroupHook, DeviceHook, DeviceMode, Gap, GapKind, GapSource,
-    Impact, LinkKind, NeighbourState, Network, Observed, Owner, Pod, PodRef, Port, Program, Proto,
-    Published, Runtime, SocketState, StartTime, Teller, ToldBy, Watched,
+    Impact, LinkKind, NeighbourState, Network, ObservedTarget, Owner, Pod, PodRef, Port, Program,
+    Proto, Published, Runtime, SocketState, StartTime, Teller, ToldBy, Watched,
 };
 
 pub(super) const HOST: NetnsId = NetnsId::Inode(4_026_531_833);
@@ -389,7 +389,7 @@ pub(super) fn recording() -> Recording {
 /// Connections to the first socket led into the namespace of the node.
 fn watched() -> Watched {
     let (address, port) = (ip("203.0.113.77"), Port(20971));
-    let seen = Observed {
+    let seen = ObservedTarget {
         netns: HOST,
         address,
         port,

@@ -4,7 +4,7 @@ use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, MouseButton, MouseEvent,
 
 use super::ports::{Column, Item, ON_SCREEN};
 use super::{Asks, Effect, Input, State, View};
-use crate::model::{Advice, Piece};
+use crate::model::{Advice, AdvicePart};
 use crate::view::tui::config::always_quits;
 use crate::view::tui::filter::Filter;
 use crate::view::tui::keys::{Action, Key, Place};
@@ -267,7 +267,7 @@ impl State {
         let reach = answer.iter().flat_map(|a| &a.reach).filter_map(|r| r.fix.as_ref());
         let mut pieces = findings.chain(reach).flat_map(Advice::pieces);
         let command = pieces.find_map(|piece| match piece {
-            Piece::Command(command) => crate::view::shell::line(command),
+            AdvicePart::Command(command) => crate::view::shell::line(command),
             _ => None,
         });
         let Some(command) = command else {
