@@ -10,7 +10,7 @@ use crate::model::{
     EventKind, Gap, GapKind, Impact, Proto, Query, Read, SocketFilter, SocketInode, SourceReport,
     Watched, counted, spoken_ms,
 };
-use crate::node::{self, LiveNode, Node, Wanted, Watch};
+use crate::node::{self, LiveNode, Node, Watch, WatchRequest};
 use crate::resolve::Learner;
 
 /// How long is waited at most before looking whether to end: a signal may come
@@ -27,7 +27,7 @@ pub(super) fn learn(
 ) -> Result<Read<Option<Watched>>, Failure> {
     let stop = super::trace::stop_on_signals()?;
     // All ports: a forward may lead to a listener that leads on.
-    let wanted = Wanted {
+    let wanted = WatchRequest {
         kinds: vec![EventKind::Accept, EventKind::Connect, EventKind::Drop],
         ports: None,
         drops: queries.iter().map(|query| query.ports).collect(),

@@ -15,8 +15,8 @@ use crate::model::{
     DroppedBy, EventKind, HistoryEntry, HistoryHolder, HistoryRecord, Impact, ListenerRecord,
     Moment, Traced,
 };
-use crate::node::history::{Limits, StoreError, Writer};
-use crate::node::{self, Wanted, Watch};
+use crate::node::history::{StoreError, StoreLimits, Writer};
+use crate::node::{self, Watch, WatchRequest};
 use crate::resolve;
 use crate::view;
 use crate::view::metrics::Numbers;
@@ -51,7 +51,7 @@ pub(super) fn run(
     let stop = stop_on_signals()?;
     let boot = node::boot_id()
         .map_err(|error| Failure::Tool(format!("reading the id of this boot: {error}")))?;
-    let limits = Limits { keep: args.keep, size: args.max_size };
+    let limits = StoreLimits { keep: args.keep, size: args.max_size };
     let writer = Writer::open(&args.dir, limits, &boot)?;
     let mut server = args.metrics.as_ref().map(Server::start).transpose()?;
     let mut kinds = args.events.clone();
@@ -61,7 +61,7 @@ pub(super) fn run(
             kinds.push(kind);
         }
     }
-    let wanted = Wanted {
+    let wanted = WatchRequest {
         kinds,
         ports: None,
         drops: Vec::new(),

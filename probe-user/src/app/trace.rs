@@ -13,7 +13,7 @@ use super::Failure;
 use crate::cli::{Global, TraceArgs};
 use crate::exit::Exit;
 use crate::model::{Event, Gap, Host, Impact, PortRange, Query, Traced};
-use crate::node::{self, LiveNode, Reports as _, Topology as _, Wanted, Watch};
+use crate::node::{self, LiveNode, Reports as _, Topology as _, Watch, WatchRequest};
 use crate::resolve;
 use crate::view::trace::Summary;
 use crate::view::{self, Style};
@@ -43,7 +43,7 @@ pub(super) fn run(
     }
     let queries = super::queries(global, &args.targets)?;
     let stop = stop_on_signals()?;
-    let wanted = Wanted {
+    let wanted = WatchRequest {
         kinds: args.events.clone(),
         ports: all_ports(&queries),
         drops: queries.iter().map(|query| query.ports).collect(),

@@ -9,7 +9,7 @@ use crate::exit::Exit;
 use crate::model::{
     Answer, Ending, EventKind, NetnsId, Path, Port, PortRange, Query, Scope, Verdict,
 };
-use crate::node::{self, KubeOptions, LiveNode, Topology as _, Wanted, Watch};
+use crate::node::{self, KubeOptions, LiveNode, Topology as _, Watch, WatchRequest};
 use crate::resolve::{self, BindQuestion};
 use crate::view::{self, wait::Waited};
 
@@ -77,7 +77,7 @@ fn events(until: Until, queries: &[Query]) -> Option<Box<dyn Watch>> {
         Until::Listen | Until::Reachable => vec![EventKind::Listen, EventKind::Bind],
         Until::Free => vec![EventKind::Close],
     };
-    let wanted = Wanted {
+    let wanted = WatchRequest {
         kinds,
         ports: Some(PortRange { first, last }),
         drops: Vec::new(),

@@ -22,15 +22,15 @@ use crate::model::{
 #[cfg(feature = "fuzzing")]
 pub(crate) use live::fuzzing;
 pub use live::{
-    COMPARISON, Changed, HeldPort, Kept, KubeCache, KubeOptions, LiveNode, Pinned, Pulse, boot_id,
-    check_kube, drop_rights, group_id, hold_port, kube_client, kube_reports, local_offset, moment,
-    named_text, pin, probe_reports, system_text, unpin, watch,
+    COMPARISON, ChangeSet, HeldPort, KubeCache, KubeOptions, LiveNode, LoadedIterators, Pinned,
+    Pulse, boot_id, check_kube, drop_rights, group_id, hold_port, kube_client, kube_reports,
+    local_offset, moment, named_text, pin, probe_reports, system_text, unpin, watch,
 };
 pub use recorded::{
-    Asked, ElementOf, Facts, FlowsOf, InContainer, Recorded, Recorder, Recording, RecordingError,
-    SocketsOf, Table, read_everything, redact, save_private,
+    ElementOf, FactTable, FlowsOf, InContainer, Recorded, RecordedFact, RecordedFacts, Recorder,
+    Recording, RecordingError, SocketsOf, read_everything, redact, save_private,
 };
-pub use watch::{Wanted, Watch};
+pub use watch::{Watch, WatchRequest};
 
 /// The machine, its network namespaces, and how they are joined.
 pub trait Topology {

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use crate::model::{Event, EventKind, Gap, PortRange, SourceReport};
 
-/// What is to be watched.
+/// Which events are watched, of which ports, and by what means.
 #[derive(Debug, Clone)]
-pub struct Wanted {
+pub struct WatchRequest {
     /// The kinds of event.
     pub kinds: Vec<EventKind>,
     /// The local ports; `None` for all. Connects are told whatever their port.

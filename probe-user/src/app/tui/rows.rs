@@ -11,7 +11,7 @@ use tokio::sync::mpsc::Sender;
 use super::slot::Slot;
 use super::source::Source;
 use crate::model::{Connections, HopKind, NetnsId, Port, PortRange, Proto};
-use crate::node::{self, Changed, Kept, LiveNode, Node, Pulse, Topology as _};
+use crate::node::{self, ChangeSet, LiveNode, LoadedIterators, Node, Pulse, Topology as _};
 use crate::resolve::{self, ListFilter};
 use crate::view::Style;
 use crate::view::tui::state::ports::{Delta, Differ};
@@ -144,7 +144,7 @@ struct Reader<'a> {
     source: &'a Source,
     style: Style,
     /// Iterators that stay loaded.
-    kept: Option<Rc<Kept>>,
+    kept: Option<Rc<LoadedIterators>>,
     differ: Differ,
     /// The last look, if any can be had.
     pulse: Option<Pulse>,
@@ -155,7 +155,7 @@ impl Reader<'_> {
     fn keep_iterators(&mut self) {
         // A recorded node has none.
         let live = matches!(self.source, Source::Live(_));
-        self.kept = if live { Kept::load().map(Rc::new) } else { None };
+        self.kept = if live { LoadedIterators::load().map(Rc::new) } else { None };
         // The first reading looks as well, if a look can be had.
         self.pulse = live.then(Pulse::default);
     }
@@ -197,9 +197,9 @@ impl Reader<'_> {
             return self.whole();
         };
         let (mut delta, mut readout) = match now.since(before) {
-            Changed::Nothing => (Delta::default(), Readout::default()),
-            Changed::Ports(ports) if ports.len() <= FEW => self.ports(&node, &ports),
-            Changed::Ports(_) | Changed::Everything => {
+            ChangeSet::Nothing => (Delta::default(), Readout::default()),
+            ChangeSet::Ports(ports) if ports.len() <= FEW => self.ports(&node, &ports),
+            ChangeSet::Ports(_) | ChangeSet::Everything => {
                 self.pulse = Some(now);
                 return Ok(whole(&node, &self.style, &mut self.differ));
             }

@@ -39,7 +39,7 @@ pub(super) fn run(
     // Accepts would be too many, and drops are for who asks for them.
     let left_out = [EventKind::Accept, EventKind::Drop];
     let kinds = EventKind::ALL.into_iter().filter(|kind| !left_out.contains(kind)).collect();
-    let asked = node::Wanted {
+    let asked = node::WatchRequest {
         kinds,
         ports: None,
         drops: Vec::new(),

@@ -20,8 +20,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::model::HistoryEntry;
 
-pub use reader::{Stored, read};
-pub use writer::{Limits, StoreError, Writer};
+pub use reader::{StoredHistory, read};
+pub use writer::{StoreError, StoreLimits, Writer};
 
 /// How many digits a line's checksum has.
 const DIGITS: usize = 16;

@@ -7,9 +7,9 @@ use std::path::Path;
 use super::{LONGEST, files, name, parse};
 use crate::model::HistoryEntry;
 
-/// What is in a store.
+/// What was read of a store.
 #[derive(Debug, Default)]
-pub struct Stored {
+pub struct StoredHistory {
     /// The entries, oldest first.
     pub entries: Vec<HistoryEntry>,
     /// How many lines are damaged: not those that a recorder was about to write when it ended.
@@ -20,12 +20,12 @@ pub struct Stored {
 ///
 /// # Errors
 /// When the directory or a file in it can't be read, or it is no store.
-pub fn read(directory: &Path, wanted: impl Fn(&HistoryEntry) -> bool) -> io::Result<Stored> {
+pub fn read(directory: &Path, wanted: impl Fn(&HistoryEntry) -> bool) -> io::Result<StoredHistory> {
     let all = files(directory)?;
     if all.is_empty() {
         return Err(io::Error::new(io::ErrorKind::NotFound, "nothing was recorded there"));
     }
-    let mut stored = Stored::default();
+    let mut stored = StoredHistory::default();
     for (number, _) in all {
         #[expect(clippy::disallowed_methods, reason = "the user names the directory")]
         let file = match File::open(directory.join(name(number))) {
@@ -41,7 +41,7 @@ pub fn read(directory: &Path, wanted: impl Fn(&HistoryEntry) -> bool) -> io::Res
 
 fn one(
     mut file: BufReader<File>,
-    stored: &mut Stored,
+    stored: &mut StoredHistory,
     wanted: &impl Fn(&HistoryEntry) -> bool,
 ) -> io::Result<()> {
     let mut line = Vec::new();

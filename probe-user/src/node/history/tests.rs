@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::model::{HistoryRecord, Moment};
 
-const LIMITS: Limits = Limits { keep: Duration::from_secs(3600), size: 1 << 20 };
+const LIMITS: StoreLimits = StoreLimits { keep: Duration::from_secs(3600), size: 1 << 20 };
 
 fn at(seconds: u64) -> Moment {
     Moment { mono: seconds * 1_000_000_000, wall: (1000 + seconds) * 1_000_000_000 }
@@ -81,7 +81,7 @@ fn a_line_that_was_changed_is_counted_and_the_others_are_read() {
 #[test]
 fn it_has_a_size_and_the_oldest_goes_first() {
     let store = tempfile::tempdir().unwrap();
-    let limits = Limits { size: 8 * 64 * 1024, ..LIMITS };
+    let limits = StoreLimits { size: 8 * 64 * 1024, ..LIMITS };
     let mut writer = Writer::open(store.path(), limits, "boot").unwrap();
     for number in 0..4000 {
         let many = (0..4).map(|_| (at(number / 10), lost(number))).collect();

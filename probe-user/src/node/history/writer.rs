@@ -21,9 +21,9 @@ const SMALLEST: u64 = 64 << 10;
 /// For so long the clock must not have been set before anything is too old by it.
 const STEADY: Duration = Duration::from_secs(3600);
 
-/// How much is kept.
+/// How long events are kept, and how much room they may take.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct StoreLimits {
     /// For how long.
     pub keep: Duration,
     /// How many bytes altogether.
@@ -64,7 +64,7 @@ struct Old {
 #[derive(Debug)]
 pub struct Writer {
     directory: PathBuf,
-    limits: Limits,
+    limits: StoreLimits,
     // The lock is let go with it.
     _lock: File,
     old: VecDeque<Old>,
@@ -87,7 +87,7 @@ impl Writer {
     ///
     /// # Errors
     /// When another process writes to it, or it can't be written to.
-    pub fn open(directory: &Path, limits: Limits, boot: &str) -> Result<Self, StoreError> {
+    pub fn open(directory: &Path, limits: StoreLimits, boot: &str) -> Result<Self, StoreError> {
         let failed = |what: &str| {
             let what = format!("{what} {}", directory.display());
             move |error| StoreError::Io { what, error }

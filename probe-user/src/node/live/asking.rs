@@ -15,16 +15,16 @@ use tokio::task::JoinSet;
 
 use crate::model::Pid;
 
-/// What one question may cost.
+/// What one request to a daemon may cost.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub(super) struct RequestLimits {
     /// From connecting to the last byte.
     pub(super) time: Duration,
     /// Bytes of one response, headers included.
     pub(super) bytes: usize,
 }
 
-impl Limits {
+impl RequestLimits {
     /// The usual ones: far above what a healthy daemon needs.
     pub(super) const USUAL: Self =
         Self { time: Duration::from_millis(300), bytes: 32 * 1024 * 1024 };
@@ -35,13 +35,13 @@ impl Limits {
 /// The machine's own daemons are charged for what they leave unanswered, all others for
 /// the time that they take: they can be as many as somebody likes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Budget {
+pub(super) struct DaemonBudget {
     left: Duration,
     /// How many more sockets of others than the machine's are asked.
     sockets: usize,
 }
 
-impl Budget {
+impl DaemonBudget {
     /// How many sockets of others than the machine's are asked in one run.
     const SOCKETS: usize = 32;
 
@@ -51,7 +51,7 @@ impl Budget {
     }
 
     /// Three of the longest questions, and a bit: about a second.
-    pub(super) fn of(limits: Limits) -> Self {
+    pub(super) fn of(limits: RequestLimits) -> Self {
         Self::new(limits.time * 10 / 3)
     }
 
@@ -82,7 +82,7 @@ impl Budget {
 
 /// Who answers at a socket, as the kernel knows them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Peer {
+pub(super) struct SocketPeer {
     /// The process that began to listen; `None` when it is outside this PID
     /// namespace.
     pub(super) pid: Option<Pid>,
@@ -90,7 +90,7 @@ pub(super) struct Peer {
     pub(super) uid: u32,
 }
 
-impl Peer {
+impl SocketPeer {
     pub(super) fn of(stream: &UnixStream) -> io::Result<Self> {
         let peer = stream.peer_cred()?;
         let pid = peer.pid().and_then(|pid| Pid::try_from(pid).ok()).filter(|pid| *pid != 0);
@@ -100,7 +100,7 @@ impl Peer {
 
 /// Why a daemon gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(super) enum DaemonFailure {
     /// The daemon does not know this container. An answer, in a way.
     NotFound,
     /// Not allowed to connect.
@@ -117,7 +117,7 @@ pub(super) enum Failure {
     Garbage(String),
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for DaemonFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotFound => f.write_str("does not know this container"),
@@ -131,7 +131,7 @@ impl fmt::Display for Failure {
     }
 }
 
-impl From<io::Error> for Failure {
+impl From<io::Error> for DaemonFailure {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::PermissionDenied => Self::Denied,
@@ -154,9 +154,9 @@ impl Tokio {
     /// question.
     pub(super) fn ask<T>(
         &self,
-        limits: Limits,
-        question: impl AsyncFnOnce(Connections) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
+        limits: RequestLimits,
+        question: impl AsyncFnOnce(ConnectionTasks) -> Result<T, DaemonFailure>,
+    ) -> Result<T, DaemonFailure> {
         let runtime = match self.0.get() {
             Some(runtime) => runtime,
             None => {
@@ -164,14 +164,14 @@ impl Tokio {
                 self.0.get_or_init(|| made)
             }
         };
-        let connections = Connections::default();
+        let connections = ConnectionTasks::default();
         runtime.block_on(async {
             let answer = tokio::time::timeout(limits.time, question(connections.clone())).await;
             connections.end().await;
             match answer {
-                Err(_) => Err(Failure::Timeout(limits.time)),
+                Err(_) => Err(DaemonFailure::Timeout(limits.time)),
                 Ok(Err(_)) if connections.exceeded.load(Ordering::Relaxed) => {
-                    Err(Failure::TooBig(limits.bytes))
+                    Err(DaemonFailure::TooBig(limits.bytes))
                 }
                 Ok(answer) => answer,
             }
@@ -179,17 +179,17 @@ impl Tokio {
     }
 }
 
-/// The connections of one question.
+/// The tasks that drive the connections of one question.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Connections {
+pub(super) struct ConnectionTasks {
     tasks: Arc<Mutex<JoinSet<()>>>,
     exceeded: Arc<AtomicBool>,
 }
 
-impl Connections {
+impl ConnectionTasks {
     /// A stream of which only so many bytes can be read.
-    pub(super) fn limited(&self, stream: UnixStream, bytes: usize) -> Limited {
-        Limited { stream, left: bytes, exceeded: Arc::clone(&self.exceeded) }
+    pub(super) fn limited(&self, stream: UnixStream, bytes: usize) -> LimitedStream {
+        LimitedStream { stream, left: bytes, exceeded: Arc::clone(&self.exceeded) }
     }
 
     async fn end(&self) {
@@ -199,21 +199,21 @@ impl Connections {
     }
 }
 
-impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Connections {
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for ConnectionTasks {
     fn execute(&self, task: F) {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(task);
     }
 }
 
 /// A stream of which only so many bytes can be read.
-pub(super) struct Limited {
+pub(super) struct LimitedStream {
     stream: UnixStream,
     left: usize,
     /// Set when somebody reads beyond that.
     exceeded: Arc<AtomicBool>,
 }
 
-impl AsyncRead for Limited {
+impl AsyncRead for LimitedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -234,7 +234,7 @@ impl AsyncRead for Limited {
     }
 }
 
-impl AsyncWrite for Limited {
+impl AsyncWrite for LimitedStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -58,8 +58,8 @@ impl LiveNode {
 /// How many are tried a second time.
 const AGAIN: usize = 4;
 
-/// What a connection has come to.
-enum State {
+/// How far an attempt to connect has got.
+enum ConnectProgress {
     Begun(OwnedFd),
     Made(OwnedFd),
     Done(Connected),
@@ -86,40 +86,40 @@ fn each(to: &[SocketAddr]) -> Vec<Connected> {
 }
 
 fn at_once(to: &[SocketAddr]) -> Vec<Connected> {
-    let mut states: Vec<State> = to.iter().map(begin).collect();
-    let is_begun = |state: &State| matches!(state, State::Begun(_));
+    let mut states: Vec<ConnectProgress> = to.iter().map(begin).collect();
+    let is_begun = |state: &ConnectProgress| matches!(state, ConnectProgress::Begun(_));
     wait(&mut states, LIMIT, PollFlags::OUT, is_begun, |fd| match sockopt::socket_error(&fd) {
-        Ok(Ok(())) => State::Made(fd),
-        Ok(Err(error)) | Err(error) => State::Done(failed(error)),
+        Ok(Ok(())) => ConnectProgress::Made(fd),
+        Ok(Err(error)) | Err(error) => ConnectProgress::Done(failed(error)),
     });
-    let is_made = |state: &State| matches!(state, State::Made(_));
+    let is_made = |state: &ConnectProgress| matches!(state, ConnectProgress::Made(_));
     wait(&mut states, LOOKED_AT, PollFlags::IN, is_made, |fd| {
         let mut byte = [0; 1];
         let peeked = rustix::net::recv(&fd, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT);
-        State::Done(match peeked {
+        ConnectProgress::Done(match peeked {
             // It speaks first.
             Ok((1.., _)) => Connected::Open,
             Ok(_) | Err(_) => Connected::ClosedAtOnce,
         })
     });
     let end = |state| match state {
-        State::Begun(_) => Connected::TimedOut,
-        State::Made(_) => Connected::Open,
-        State::Done(said) => said,
+        ConnectProgress::Begun(_) => Connected::TimedOut,
+        ConnectProgress::Made(_) => Connected::Open,
+        ConnectProgress::Done(said) => said,
     };
     states.into_iter().map(end).collect()
 }
 
-fn begin(to: &SocketAddr) -> State {
+fn begin(to: &SocketAddr) -> ConnectProgress {
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let Ok(socket) = rustix::net::socket_with(family, SocketType::STREAM, flags, None) else {
-        return State::Done(Connected::NotTried);
+        return ConnectProgress::Done(Connected::NotTried);
     };
     match rustix::net::connect(&socket, to) {
-        Ok(()) => State::Made(socket),
-        Err(Errno::INPROGRESS) => State::Begun(socket),
-        Err(error) => State::Done(failed(error)),
+        Ok(()) => ConnectProgress::Made(socket),
+        Err(Errno::INPROGRESS) => ConnectProgress::Begun(socket),
+        Err(error) => ConnectProgress::Done(failed(error)),
     }
 }
 
@@ -140,18 +140,18 @@ fn failed(error: Errno) -> Connected {
 
 /// Waits until nothing that is `waiting` is left, and makes of each what it has come to.
 fn wait(
-    states: &mut [State],
+    states: &mut [ConnectProgress],
     limit: Duration,
     events: PollFlags,
-    waiting: impl Fn(&State) -> bool,
-    next: impl Fn(OwnedFd) -> State,
+    waiting: impl Fn(&ConnectProgress) -> bool,
+    next: impl Fn(OwnedFd) -> ConnectProgress,
 ) {
     let until = Instant::now() + limit;
     loop {
         let mut of: Vec<usize> = Vec::new();
         let mut polled: Vec<PollFd<'_>> = Vec::new();
         for (at, state) in states.iter().enumerate().filter(|(_, state)| waiting(state)) {
-            if let State::Begun(fd) | State::Made(fd) = state {
+            if let ConnectProgress::Begun(fd) | ConnectProgress::Made(fd) = state {
                 polled.push(PollFd::new(fd, events));
                 of.push(at);
             }
@@ -172,10 +172,11 @@ fn wait(
             .collect();
         drop(polled);
         for at in ready {
-            let state = std::mem::replace(&mut states[at], State::Done(Connected::NotTried));
+            let state =
+                std::mem::replace(&mut states[at], ConnectProgress::Done(Connected::NotTried));
             states[at] = match state {
-                State::Begun(fd) | State::Made(fd) => next(fd),
-                done @ State::Done(_) => done,
+                ConnectProgress::Begun(fd) | ConnectProgress::Made(fd) => next(fd),
+                done @ ConnectProgress::Done(_) => done,
             };
         }
     }

@@ -15,47 +15,47 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::thread::LinkNameSpaceType;
 
-use super::reader::{Reader, Tree};
+use super::reader::{Reader, RootDirectory};
 use super::safefs::Unreadable;
 use super::{files, mounts};
 use crate::model::NetnsId;
 
 /// A namespace and the files through which it can be entered.
 #[derive(Debug, Clone)]
-pub(super) struct Door {
+pub(super) struct NetnsHandle {
     /// The namespace.
     pub(super) id: NetnsId,
     /// Whether the process is in it already.
     pub(super) own: bool,
     /// What may lead to it. A process may have exited or a name have been reused,
     /// so each is checked.
-    pub(super) ways: Vec<Way>,
+    pub(super) ways: Vec<NetnsPath>,
 }
 
-/// A file that may refer to a namespace.
+/// A file by which a namespace can be entered.
 #[derive(Debug, Clone)]
-pub(super) enum Way {
+pub(super) enum NetnsPath {
     /// One that only the kernel's and root's own files lead to: `/proc/PID/ns/net`,
     /// `/run/netns/NAME`.
     Path(PathBuf),
     /// A mount in a table, at this point.
-    Mount(Arc<Mounts>, PathBuf),
+    Mount(Arc<MountNamespace>, PathBuf),
 }
 
-/// A mount table, and where what is in it can be looked at.
+/// A mount table, and where the files that are mounted in it can be looked at.
 #[derive(Debug)]
-pub(super) struct Mounts {
+pub(super) struct MountNamespace {
     /// `/proc/PID`.
     process: PathBuf,
     reader: Reader,
-    root: OnceLock<Result<Tree, Unreadable>>,
+    root: OnceLock<Result<RootDirectory, Unreadable>>,
     /// The namespaces that are in it now, asked for when one can't be opened.
     now: OnceLock<HashSet<u64>>,
 }
 
 /// Why a namespace could not be entered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(super) enum EnterError {
     /// It is gone: no file refers to it any more.
     Gone,
     /// It is pinned by a mount that can't be looked at: another mount covers it,
@@ -67,25 +67,25 @@ pub(super) enum Refused {
     Failed(Errno),
 }
 
-impl Door {
+impl NetnsHandle {
     /// Opens the namespace. The descriptor surely refers to it: the inode and
     /// the file system are compared before anything but the path is opened.
-    pub(super) fn open(&self) -> Result<OwnedFd, Refused> {
-        let inode = self.id.inode().ok_or(Refused::Denied(Errno::ACCESS))?;
-        let mut refused = Refused::Gone;
+    pub(super) fn open(&self) -> Result<OwnedFd, EnterError> {
+        let inode = self.id.inode().ok_or(EnterError::Denied(Errno::ACCESS))?;
+        let mut refused = EnterError::Gone;
         // First what can be opened at once.
-        let (mounts, paths): (Vec<&Way>, Vec<&Way>) =
-            self.ways.iter().partition(|way| matches!(way, Way::Mount(..)));
+        let (mounts, paths): (Vec<&NetnsPath>, Vec<&NetnsPath>) =
+            self.ways.iter().partition(|way| matches!(way, NetnsPath::Mount(..)));
         for way in paths.into_iter().chain(mounts) {
             match way.open(inode) {
                 Ok(Some(fd)) => return Ok(fd),
-                Ok(None) | Err(Refused::Gone) => {
-                    if refused == Refused::Gone && way.is_still_mounted(inode) {
-                        refused = Refused::Unreachable;
+                Ok(None) | Err(EnterError::Gone) => {
+                    if refused == EnterError::Gone && way.is_still_mounted(inode) {
+                        refused = EnterError::Unreachable;
                     }
                 }
-                Err(error @ Refused::Denied(_)) => refused = error,
-                Err(error) if refused == Refused::Gone => refused = error,
+                Err(error @ EnterError::Denied(_)) => refused = error,
+                Err(error) if refused == EnterError::Gone => refused = error,
                 Err(_) => {}
             }
         }
@@ -93,7 +93,7 @@ impl Door {
     }
 }
 
-impl From<Errno> for Refused {
+impl From<Errno> for EnterError {
     fn from(error: Errno) -> Self {
         match error {
             Errno::NOENT | Errno::SRCH | Errno::NOTDIR | Errno::LOOP => Self::Gone,
@@ -103,7 +103,7 @@ impl From<Errno> for Refused {
     }
 }
 
-impl From<Unreadable> for Refused {
+impl From<Unreadable> for EnterError {
     fn from(error: Unreadable) -> Self {
         match error {
             Unreadable::Missing | Unreadable::WrongKind(_) => Self::Gone,
@@ -116,11 +116,11 @@ impl From<Unreadable> for Refused {
     }
 }
 
-impl Way {
+impl NetnsPath {
     /// Opens the file if it is the namespace with this inode. Looked at by
     /// `O_PATH` first: a path inside a container could be a device or a FIFO by
     /// now.
-    fn open(&self, inode: u64) -> Result<Option<OwnedFd>, Refused> {
+    fn open(&self, inode: u64) -> Result<Option<OwnedFd>, EnterError> {
         let (look, dev, ino) = match self {
             Self::Path(path) => {
                 let look = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
@@ -147,13 +147,13 @@ impl Way {
     }
 }
 
-impl Mounts {
+impl MountNamespace {
     /// The table of the process whose directory in procfs is `process`.
     pub(super) fn new(process: PathBuf, reader: Reader) -> Self {
         Self { process, reader, root: OnceLock::new(), now: OnceLock::new() }
     }
 
-    fn root(&self) -> Result<&Tree, Unreadable> {
+    fn root(&self) -> Result<&RootDirectory, Unreadable> {
         let root = self.root.get_or_init(|| self.reader.root_of(&self.process));
         root.as_ref().map_err(Clone::clone)
     }
@@ -192,9 +192,9 @@ impl Pool {
     /// namespace needs no thread.
     pub(super) fn in_each<T: Send + 'static>(
         &self,
-        doors: &[Door],
-        work: impl Fn(&Door) -> T + Send + Sync + 'static,
-    ) -> Vec<Result<T, Refused>> {
+        doors: &[NetnsHandle],
+        work: impl Fn(&NetnsHandle) -> T + Send + Sync + 'static,
+    ) -> Vec<Result<T, EnterError>> {
         self.grow(doors.iter().filter(|door| !door.own).count());
         let (work, (done, results)) = (Arc::new(work), mpsc::channel());
         for (index, door) in doors.iter().enumerate().filter(|(_, door)| !door.own) {
@@ -210,13 +210,13 @@ impl Pool {
             }
         }
         drop(done);
-        let own = |door: &Door| door.own.then(|| Ok(work(door)));
-        let mut all: Vec<Option<Result<T, Refused>>> = doors.iter().map(own).collect();
+        let own = |door: &NetnsHandle| door.own.then(|| Ok(work(door)));
+        let mut all: Vec<Option<Result<T, EnterError>>> = doors.iter().map(own).collect();
         // Until the last job is done, or dropped.
         for (index, result) in results {
             all[index] = Some(result);
         }
-        all.into_iter().map(|r| r.unwrap_or(Err(Refused::Failed(Errno::AGAIN)))).collect()
+        all.into_iter().map(|r| r.unwrap_or(Err(EnterError::Failed(Errno::AGAIN)))).collect()
     }
 
     /// One that can't be had leaves its work to the others.
@@ -250,15 +250,15 @@ fn work_off(queue: &Mutex<Receiver<Job>>) {
 
 /// Moves this thread, which is `at` a namespace, into another one.
 #[expect(clippy::disallowed_methods, reason = "here it is done, by threads of a pool")]
-fn enter(door: &Door, at: &mut Option<NetnsId>) -> Result<(), Refused> {
+fn enter(door: &NetnsHandle, at: &mut Option<NetnsId>) -> Result<(), EnterError> {
     if *at == Some(door.id) {
         return Ok(());
     }
     let fd = door.open()?;
     rustix::thread::move_into_link_name_space(fd.as_fd(), Some(LinkNameSpaceType::Network))
         .map_err(|error| match super::procs::is_denied(error) {
-            true => Refused::Denied(error),
-            false => Refused::Failed(error),
+            true => EnterError::Denied(error),
+            false => EnterError::Failed(error),
         })?;
     *at = Some(door.id);
     Ok(())
@@ -292,9 +292,9 @@ mod tests {
             return;
         }
         let (own, labs) = (here(), [Lab::new(), Lab::new(), Lab::new()]);
-        let mut doors: Vec<Door> = labs.iter().map(|lab| lab.door.clone()).collect();
-        doors.push(Door { id: own, own: true, ways: Vec::new() });
-        doors.push(Door { id: NetnsId::Inode(1), own: false, ways: Vec::new() });
+        let mut doors: Vec<NetnsHandle> = labs.iter().map(|lab| lab.door.clone()).collect();
+        doors.push(NetnsHandle { id: own, own: true, ways: Vec::new() });
+        doors.push(NetnsHandle { id: NetnsId::Inode(1), own: false, ways: Vec::new() });
         let pool = Pool::default();
         let caller = std::thread::current().id();
         for _ in 0..3 {
@@ -303,7 +303,7 @@ mod tests {
                 let (id, thread) = been.unwrap();
                 assert_eq!((id, thread == caller), (door.id, door.own));
             }
-            assert_eq!(been[4], Err(Refused::Gone));
+            assert_eq!(been[4], Err(EnterError::Gone));
         }
         assert!(pool.threads() <= super::super::procs::cores(2).min(4));
         assert_eq!(here(), own);
@@ -315,15 +315,15 @@ mod tests {
             return;
         }
         let labs = [Lab::new(), Lab::new(), Lab::new()];
-        let doors: Vec<Door> = labs.iter().map(|lab| lab.door.clone()).collect();
+        let doors: Vec<NetnsHandle> = labs.iter().map(|lab| lab.door.clone()).collect();
         let pool = Pool::default();
         for panics in doors.iter().map(|door| door.id) {
             let results = pool.in_each(&doors, move |door| {
                 assert_ne!(door.id, panics, "this is what is tested");
                 here()
             });
-            let wanted = |door: &Door| match door.id == panics {
-                true => Err(Refused::Failed(Errno::AGAIN)),
+            let wanted = |door: &NetnsHandle| match door.id == panics {
+                true => Err(EnterError::Failed(Errno::AGAIN)),
                 false => Ok(door.id),
             };
             assert_eq!(results, doors.iter().map(wanted).collect::<Vec<_>>());

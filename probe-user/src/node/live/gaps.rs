@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use super::enter::Refused;
+use super::enter::EnterError;
 use super::safefs::Unreadable;
 use crate::model::{Gap, GapKind, GapSource, Impact, NetnsId, Owner, Owners, Pid, Read};
 
@@ -13,11 +13,11 @@ pub(super) fn rights_remedy() -> String {
 }
 
 /// Why a namespace was not entered.
-pub(super) fn reason(refused: Refused) -> String {
+pub(super) fn reason(refused: EnterError) -> String {
     match refused {
-        Refused::Gone => "it vanished while it was read".to_owned(),
-        Refused::Unreachable => "it can't be entered: the mount that pins it is covered by another, or lies on a file system that may never answer".to_owned(),
-        Refused::Denied(error) | Refused::Failed(error) => {
+        EnterError::Gone => "it vanished while it was read".to_owned(),
+        EnterError::Unreachable => "it can't be entered: the mount that pins it is covered by another, or lies on a file system that may never answer".to_owned(),
+        EnterError::Denied(error) | EnterError::Failed(error) => {
             format!("it can't be entered: {error}")
         }
     }

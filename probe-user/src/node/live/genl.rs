@@ -4,7 +4,7 @@
 use std::io;
 
 use super::files;
-use super::netlink::{GENERIC, Netlink, Request, find};
+use super::netlink::{GENERIC, Netlink, NetlinkRequest, find};
 use crate::model::{KernelPort, NetnsId, Port, Proto};
 
 /// The most that one answer may have, in bytes: a namespace of others can have any number
@@ -51,7 +51,7 @@ impl Genl {
         attribute: Option<(u16, &[u8])>,
         parse: impl Fn(&[u8]) -> Option<T>,
     ) -> io::Result<Vec<T>> {
-        let mut request = Request::dump(family, &[command, 1, 0, 0]);
+        let mut request = NetlinkRequest::dump(family, &[command, 1, 0, 0]);
         if let Some((kind, value)) = attribute {
             request = request.with(kind, value)?;
         }

@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::files;
 use super::procs::{each_number, open_dir, read_inode_link};
-use super::reader::{Reader, Whose};
+use super::reader::{Reader, Responder};
 use super::safefs::Unreadable;
 
 /// The first inode of nsfs: it shares its numbers with `/proc`
@@ -38,7 +38,7 @@ pub(super) fn detached(
     }
     // The root of any file system that was unmounted looks the same, and the number is its
     // word: its server may be dead, or silent on purpose.
-    let whose = Whose::process(process);
+    let whose = Responder::process(process);
     let (fd, stat) = match reader.follow(table.as_fd(), name, &whose) {
         Err(error @ (Unreadable::Silent(_) | Unreadable::LeftOut(_))) => return Err(error),
         Err(_) => return Ok(None),

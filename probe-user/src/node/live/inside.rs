@@ -4,10 +4,10 @@
 use std::io;
 use std::time::Instant;
 
-use super::enter::{Door, Refused};
+use super::enter::{EnterError, NetnsHandle};
 use super::gaps::read_or_gap;
 use super::rtnl::Rtnl;
-use super::{LiveNode, Memo, gaps, owners, procnet};
+use super::{LiveNode, NetnsCache, gaps, owners, procnet};
 use crate::model::{
     Gap, GapKind, GapSource, Impact, NetnsId, PortSocket, Read, Socket, SocketFilter,
 };
@@ -19,9 +19,9 @@ impl LiveNode {
         &self,
         name: &'static str,
         impact: Impact,
-        memo: &Memo<T>,
+        memo: &NetnsCache<T>,
         netns: &[NetnsId],
-        work: impl Fn(&Door) -> Read<Vec<T>> + Send + Sync + 'static,
+        work: impl Fn(&NetnsHandle) -> Read<Vec<T>> + Send + Sync + 'static,
     ) -> Read<Vec<T>> {
         self.once(name, impact, memo, netns, |doors| self.pool.in_each(doors, work))
     }
@@ -31,15 +31,15 @@ impl LiveNode {
         &self,
         name: &'static str,
         kind: GapKind,
-        memo: &Memo<T>,
+        memo: &NetnsCache<T>,
         netns: &[NetnsId],
         mut ask: impl FnMut(NetnsId, &mut Rtnl) -> io::Result<Vec<T>>,
     ) -> Read<Vec<T>> {
         self.once(name, Impact::Reach, memo, netns, |doors| {
             let answers =
                 self.rtnls.each(&self.pool, doors, |door, rtnl| ask(door.id, rtnl)).into_iter();
-            let source = |door: &Door| GapSource::new(kind, format!("netns {}", door.id));
-            let read = |(door, answer): (&Door, Result<_, _>)| {
+            let source = |door: &NetnsHandle| GapSource::new(kind, format!("netns {}", door.id));
+            let read = |(door, answer): (&NetnsHandle, Result<_, _>)| {
                 answer.map(|answer| read_or_gap(answer, Impact::Reach, source(door)))
             };
             doors.iter().zip(answers).map(read).collect()
@@ -50,9 +50,9 @@ impl LiveNode {
         &self,
         name: &'static str,
         impact: Impact,
-        memo: &Memo<T>,
+        memo: &NetnsCache<T>,
         netns: &[NetnsId],
-        read: impl FnOnce(&[Door]) -> Vec<Result<Read<Vec<T>>, Refused>>,
+        read: impl FnOnce(&[NetnsHandle]) -> Vec<Result<Read<Vec<T>>, EnterError>>,
     ) -> Read<Vec<T>> {
         let missing: Vec<NetnsId> =
             netns.iter().copied().filter(|id| !memo.borrow().contains_key(id)).collect();
@@ -68,7 +68,7 @@ impl LiveNode {
         for id in netns {
             match memo.get(id) {
                 Some(Ok(read)) => all.value.extend(read.clone().take(&mut all.gaps)),
-                Some(Err(Refused::Gone)) | None => {}
+                Some(Err(EnterError::Gone)) | None => {}
                 Some(Err(why)) => refused.push((*id, gaps::reason(*why))),
             }
         }

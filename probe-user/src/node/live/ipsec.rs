@@ -7,7 +7,7 @@ use std::io;
 
 use rustix::net::netlink::XFRM;
 
-use super::netlink::{Netlink, Request, find};
+use super::netlink::{Netlink, NetlinkRequest, find};
 
 /// `XFRM_MSG_GETSPDINFO`.
 const GET_SPD_INFO: u16 = 0x25;
@@ -26,7 +26,7 @@ pub(super) fn policies() -> io::Result<u32> {
     };
     let mut count = 0;
     // The header is a word of flags.
-    netlink.ask(&Request::get(GET_SPD_INFO, &[0; 4]), |message| {
+    netlink.ask(&NetlinkRequest::get(GET_SPD_INFO, &[0; 4]), |message| {
         let info = message.body.get(4..).and_then(|attributes| find(attributes, SPD_INFO));
         let numbers = info.unwrap_or_default().chunks_exact(4).take(3);
         count = numbers

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use probe_common::{AF_INET6, Filter, OtherRecord, SocketRecord, TCP, UDP, state};
 
-use super::ebpf::Reading;
-use super::netns::Place;
+use super::ebpf::ProbeReading;
+use super::netns::TaskNamespaces;
 use super::sockdiag;
 use crate::model::{
     NetnsId, Owner, Pid, Port, PortRange, PortSocket, Proto, Socket, SocketFilter, SocketState,
@@ -35,14 +35,14 @@ pub(super) fn filter_of_ports(asked: &SocketFilter) -> Filter {
 
 /// Brings the records of one socket together, which the functions below rely on.
 /// A process's sockets mostly come in that order already.
-pub(super) fn sort(reading: &mut Reading) {
+pub(super) fn sort(reading: &mut ProbeReading) {
     reading.sockets.sort_by_key(|record| record.inode);
     reading.others.sort_by_key(|record| record.inode);
 }
 
 /// The sockets of a sorted reading, each once, by namespace. A TCP socket in
 /// state CLOSE is bound at most.
-pub(super) fn sockets(reading: &Reading) -> HashMap<u32, Vec<Socket>> {
+pub(super) fn sockets(reading: &ProbeReading) -> HashMap<u32, Vec<Socket>> {
     let mut by_netns: HashMap<u32, Vec<Socket>> = HashMap::new();
     for of_one in reading.sockets.chunk_by(|a, b| a.inode == b.inode) {
         if let Some(socket) = of_one.iter().find_map(socket) {
@@ -57,7 +57,7 @@ fn socket(record: &SocketRecord) -> Option<Socket> {
 }
 
 /// Every socket of a sorted reading, each once, whatever its state.
-pub(super) fn port_sockets(reading: &Reading) -> Vec<PortSocket> {
+pub(super) fn port_sockets(reading: &ProbeReading) -> Vec<PortSocket> {
     let each = reading.sockets.chunk_by(|a, b| a.inode == b.inode);
     each.filter_map(|of_one| of_one.iter().find_map(port_socket)).collect()
 }
@@ -104,7 +104,7 @@ pub(super) fn address(family: u8, bytes: [u8; 16]) -> IpAddr {
 /// each process with its lowest descriptor, and one for a thread only if its
 /// leader does not hold the socket. `boottime` is what the tool's time namespace
 /// adds to the time since boot, in nanoseconds.
-pub(super) fn owners(reading: &Reading, boottime: i64) -> Vec<Owner> {
+pub(super) fn owners(reading: &ProbeReading, boottime: i64) -> Vec<Owner> {
     let mut owners: Vec<Owner> = reading
         .sockets
         .iter()
@@ -129,7 +129,7 @@ pub(super) fn owners(reading: &Reading, boottime: i64) -> Vec<Owner> {
 
 /// A process as a reading of sockets knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Holder {
+pub(super) struct SocketHolder {
     pub(super) pid: Pid,
     pub(super) start: StartTime,
     pub(super) comm: String,
@@ -139,14 +139,14 @@ pub(super) struct Holder {
 }
 
 /// The processes that hold sockets of a reading, by PID.
-pub(super) fn holders(reading: &Reading, boottime: i64) -> Vec<Holder> {
+pub(super) fn holders(reading: &ProbeReading, boottime: i64) -> Vec<SocketHolder> {
     let mut records: Vec<&SocketRecord> =
         reading.sockets.iter().filter(|record| record.tgid != 0).collect();
     records.sort_by_key(|record| record.tgid);
     records.dedup_by_key(|record| record.tgid);
     let holder = |record: &SocketRecord| {
         let end = record.comm.iter().position(|byte| *byte == 0).unwrap_or(record.comm.len());
-        Holder {
+        SocketHolder {
             pid: record.tgid,
             start: start_time(record.start, boottime),
             comm: String::from_utf8_lossy(&record.comm[..end]).into_owned(),
@@ -159,10 +159,10 @@ pub(super) fn holders(reading: &Reading, boottime: i64) -> Vec<Holder> {
 
 /// Where the processes of a reading are. Those that have ended are nowhere, and
 /// those outside the tool's PID namespace have no number here.
-pub(super) fn places(reading: &Reading) -> Vec<Place> {
+pub(super) fn places(reading: &ProbeReading) -> Vec<TaskNamespaces> {
     let alive = reading.tasks.iter().filter(|task| task.tgid != 0 && task.netns != 0);
     alive
-        .map(|task| Place {
+        .map(|task| TaskNamespaces {
             pid: task.tgid,
             tid: task.tid,
             netns: task.netns.into(),
@@ -179,12 +179,12 @@ pub(super) fn start_time(nanoseconds: u64, boottime: i64) -> StartTime {
 
 /// How many sockets the kernel counts, or a reading has seen, in one namespace.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Counts {
+pub(super) struct SocketCounts {
     tcp: [u32; 2],
     udp: [u32; 2],
 }
 
-impl Counts {
+impl SocketCounts {
     /// Whether there are any of a protocol, of IPv6 or of IPv4.
     pub(super) fn any(&self, proto: Proto, v6: bool) -> bool {
         let of = match proto {
@@ -202,8 +202,8 @@ impl Counts {
 
 /// The sockets of a sorted reading as the kernel counts them (`inuse` of
 /// `/proc/net/sockstat`): TCP that is not closed, and UDP that has a port.
-pub(super) fn counts(reading: &Reading) -> HashMap<u32, Counts> {
-    let mut counts: HashMap<u32, Counts> = HashMap::new();
+pub(super) fn counts(reading: &ProbeReading) -> HashMap<u32, SocketCounts> {
+    let mut counts: HashMap<u32, SocketCounts> = HashMap::new();
     let mut count = |netns, family, protocol, state, port| {
         let counts = counts.entry(netns).or_default();
         let v6 = usize::from(family == AF_INET6);
@@ -225,14 +225,14 @@ pub(super) fn counts(reading: &Reading) -> HashMap<u32, Counts> {
 }
 
 /// Reads `sockstat` and `sockstat6` of a namespace.
-pub(super) fn parse_sockstat(sockstat: &str, sockstat6: &str) -> Option<Counts> {
+pub(super) fn parse_sockstat(sockstat: &str, sockstat6: &str) -> Option<SocketCounts> {
     let inuse = |text: &str, name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
         line.trim_start().strip_prefix("inuse ")?.split(' ').next()?.parse::<u32>().ok()
     };
     // Without IPv6 there is no second file.
     let six = |name| if sockstat6.is_empty() { Some(0) } else { inuse(sockstat6, name) };
-    Some(Counts {
+    Some(SocketCounts {
         tcp: [inuse(sockstat, "TCP:")?, six("TCP6:")?],
         udp: [inuse(sockstat, "UDP:")?, six("UDP6:")?],
     })
@@ -272,8 +272,8 @@ mod tests {
         }
     }
 
-    fn reading(sockets: Vec<SocketRecord>) -> Reading {
-        let mut reading = Reading { sockets, ..Reading::default() };
+    fn reading(sockets: Vec<SocketRecord>) -> ProbeReading {
+        let mut reading = ProbeReading { sockets, ..ProbeReading::default() };
         sort(&mut reading);
         reading
     }

@@ -76,12 +76,12 @@ use crate::model::{
 pub use bind::{HeldPort, hold_port};
 pub use clock::{boot_id, local_offset, moment};
 use containers::Containers;
-pub use ebpf::{Kept, Pinned, group_id, pin, unpin};
-use enter::{Door, Refused};
+pub use ebpf::{LoadedIterators, Pinned, group_id, pin, unpin};
+use enter::{EnterError, NetnsHandle};
 pub use files::{named_text, system_text};
 use gaps::{denied_gap, read_or_gap, rights_remedy};
 pub use probes::probe_reports;
-pub use pulse::{Changed, Pulse};
+pub use pulse::{ChangeSet, Pulse};
 use reader::Reader;
 pub use rights::drop_rights;
 pub use watch::{COMPARISON, watch};
@@ -95,37 +95,37 @@ pub struct LiveNode {
     /// Shared with readers that do not see the node.
     timeout: Rc<timeout::Timeout>,
     host: OnceCell<Host>,
-    found: OnceCell<(netns::Found, Vec<Gap>)>,
-    processes: OnceCell<process::Processes>,
+    found: OnceCell<(netns::NetnsScan, Vec<Gap>)>,
+    processes: OnceCell<process::ProcessReader>,
     /// Looks where others have a say in what is there.
     reader: Reader,
     containers: Containers,
     mountinfo: OnceCell<String>,
     sockets: RefCell<Vec<SocketsRead>>,
     owners: RefCell<OwnersRead>,
-    probe: OnceCell<ebpf::Probe>,
+    probe: OnceCell<ebpf::ProbeMode>,
     probed: RefCell<Vec<tables::Probed>>,
     probe_failed: Cell<bool>,
-    begun: RefCell<Option<ebpf::Begun>>,
-    places: OnceCell<Option<tables::Places>>,
+    begun: RefCell<Option<ebpf::PendingRead>>,
+    places: OnceCell<Option<tables::ProcessScan>>,
     read: RefCell<HashMap<Pid, Option<Process>>>,
     pool: enter::Pool,
     rtnls: rtnl::Rtnls,
-    links: Memo<Link>,
-    addresses: Memo<Address>,
-    routes: Memo<rtnl::Routed>,
-    kernel_ports: Memo<KernelPort>,
-    transparent: Memo<Transparent>,
-    other_sockets: Memo<OtherSocket>,
+    links: NetnsCache<Link>,
+    addresses: NetnsCache<Address>,
+    routes: NetnsCache<rtnl::Routed>,
+    kernel_ports: NetnsCache<KernelPort>,
+    transparent: NetnsCache<Transparent>,
+    other_sockets: NetnsCache<OtherSocket>,
     port_sockets: RefCell<Vec<ports::PortsRead>>,
-    port_facts: Memo<PortFacts>,
+    port_facts: NetnsCache<PortFacts>,
     /// Sockets whose holders the probe was not asked for.
     unprobed: RefCell<BTreeSet<SocketInode>>,
     connections: RefCell<HashMap<NetnsId, Vec<Connections>>>,
-    flows: RefCell<HashMap<FlowFilter, Rc<Memo<Flow>>>>,
-    rules: rules::Rules,
+    flows: RefCell<HashMap<FlowFilter, Rc<NetnsCache<Flow>>>>,
+    rules: rules::RuleReader,
     ways: ways::Ways,
-    attached: attached::Found,
+    attached: attached::AttachedCache,
     balance: balance::Balance,
     kube: kube::Kube,
     certificates: RefCell<HashMap<TlsAsk, Read<Option<Certificate>>>>,
@@ -137,8 +137,8 @@ pub struct LiveNode {
     learnt: Read<Option<Watched>>,
 }
 
-/// What was read inside each namespace.
-type Memo<T> = RefCell<HashMap<NetnsId, Result<Read<Vec<T>>, Refused>>>;
+/// What was read inside namespaces, by namespace.
+type NetnsCache<T> = RefCell<HashMap<NetnsId, Result<Read<Vec<T>>, EnterError>>>;
 
 /// How many unowned sockets are looked at a second time. Without rights most of
 /// a node's sockets are unowned, and no second look changes that.
@@ -204,9 +204,9 @@ impl LiveNode {
             unprobed: RefCell::default(),
             connections: RefCell::default(),
             flows: RefCell::default(),
-            rules: rules::Rules::default(),
+            rules: rules::RuleReader::default(),
             ways: ways::Ways::default(),
-            attached: attached::Found::default(),
+            attached: attached::AttachedCache::default(),
             balance: balance::Balance::default(),
             kube: kube::Kube::default(),
             certificates: RefCell::default(),
@@ -271,9 +271,9 @@ impl LiveNode {
 
     /// The same node, whose sockets are read by iterators that are loaded already.
     #[must_use]
-    pub fn with_iterators(self, kept: Rc<Kept>) -> Self {
+    pub fn with_iterators(self, kept: Rc<LoadedIterators>) -> Self {
         // Nothing has asked for the probe yet.
-        let _same = self.probe.set(ebpf::Probe::Kept(kept));
+        let _same = self.probe.set(ebpf::ProbeMode::Kept(kept));
         self
     }
 
@@ -338,7 +338,7 @@ impl LiveNode {
         }
     }
 
-    fn found(&self) -> &(netns::Found, Vec<Gap>) {
+    fn found(&self) -> &(netns::NetnsScan, Vec<Gap>) {
         self.found.get_or_init(|| {
             let since = Instant::now();
             let (mut found, mut gaps) =
@@ -350,10 +350,10 @@ impl LiveNode {
                     Err(error) => {
                         let gap =
                             Gap::new(Impact::Port, GapKind::NetworkNamespaces, error.to_string());
-                        (netns::Found::default(), vec![gap])
+                        (netns::NetnsScan::default(), vec![gap])
                     }
                 };
-            let mut doors: Vec<Door> = found.doors.values().cloned().collect();
+            let mut doors: Vec<NetnsHandle> = found.doors.values().cloned().collect();
             doors.retain(|d| d.id.inode().is_some());
             let seen = self
                 .pool
@@ -395,10 +395,10 @@ impl LiveNode {
         })
     }
 
-    fn processes_reader(&self) -> &process::Processes {
+    fn processes_reader(&self) -> &process::ProcessReader {
         self.processes.get_or_init(|| {
             let monitors = self.containers.monitors().clone();
-            process::Processes::new(Rc::clone(&self.proc), self.reader.clone(), monitors)
+            process::ProcessReader::new(Rc::clone(&self.proc), self.reader.clone(), monitors)
         })
     }
 
@@ -411,15 +411,17 @@ impl LiveNode {
     }
 
     /// How every namespace can be entered.
-    fn all_doors(&self) -> Vec<Door> {
+    fn all_doors(&self) -> Vec<NetnsHandle> {
         self.found().0.doors.values().cloned().collect()
     }
 
-    fn doors(&self, netns: impl IntoIterator<Item = NetnsId>) -> Vec<Door> {
+    fn doors(&self, netns: impl IntoIterator<Item = NetnsId>) -> Vec<NetnsHandle> {
         let doors = &self.found().0.doors;
         netns
             .into_iter()
-            .map(|id| doors.get(&id).cloned().unwrap_or(Door { id, own: false, ways: Vec::new() }))
+            .map(|id| {
+                doors.get(&id).cloned().unwrap_or(NetnsHandle { id, own: false, ways: Vec::new() })
+            })
             .collect()
     }
 

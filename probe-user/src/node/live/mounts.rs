@@ -32,7 +32,7 @@ pub(super) struct Bpffs {
 
 /// What is of interest in a mount table.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Table {
+pub(super) struct MountTable {
     /// The namespaces that are pinned.
     pub(super) pins: Vec<Pin>,
     /// Each bpffs.
@@ -42,10 +42,10 @@ pub(super) struct Table {
 }
 
 /// Looks through a mount table once. Of namespaces at most `most` are kept.
-pub(super) fn interesting(mountinfo: &[u8], most: usize) -> Table {
-    let mut table = Table::default();
+pub(super) fn interesting(mountinfo: &[u8], most: usize) -> MountTable {
+    let mut table = MountTable::default();
     let mut seen: HashMap<u64, usize> = HashMap::new();
-    for mount in mountinfo.split(|b| *b == b'\n').filter_map(Mount::parse) {
+    for mount in mountinfo.split(|b| *b == b'\n').filter_map(MountinfoLine::parse) {
         match mount.kind {
             b"nsfs" => {
                 let Some(inode) = mount.netns() else { continue };
@@ -73,14 +73,14 @@ pub(super) fn interesting(mountinfo: &[u8], most: usize) -> Table {
 
 /// A line like
 /// `104 27 0:4 net:[4026532184] /run/docker/netns/c05c rw - nsfs nsfs rw`.
-struct Mount<'a> {
+struct MountinfoLine<'a> {
     device: &'a [u8],
     root: &'a [u8],
     point: &'a [u8],
     kind: &'a [u8],
 }
 
-impl<'a> Mount<'a> {
+impl<'a> MountinfoLine<'a> {
     fn parse(line: &'a [u8]) -> Option<Self> {
         let mut fields = line.split(|b| *b == b' ').skip(2);
         let (device, root, point) = (fields.next()?, fields.next()?, fields.next()?);

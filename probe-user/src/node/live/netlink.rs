@@ -42,7 +42,7 @@ const KIND: u16 = 0x3fff;
 
 /// One message without its header.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Message<'a> {
+pub(super) struct NetlinkMessage<'a> {
     pub(super) kind: u16,
     flags: u16,
     /// The number of the question that it answers.
@@ -50,7 +50,7 @@ pub(super) struct Message<'a> {
     pub(super) body: &'a [u8],
 }
 
-impl<'a> Message<'a> {
+impl<'a> NetlinkMessage<'a> {
     /// The attributes behind the header of generic netlink or of nfnetlink, of 4 bytes both
     /// (`struct genlmsghdr`, `struct nfgenmsg`).
     pub(super) fn attributes(&self) -> &'a [u8] {
@@ -77,11 +77,11 @@ fn os_error(code: i32) -> io::Error {
 }
 
 /// The first message in some bytes, and what comes behind it. `None` for damage.
-fn split(bytes: &[u8]) -> Option<(Message<'_>, &[u8])> {
+fn split(bytes: &[u8]) -> Option<(NetlinkMessage<'_>, &[u8])> {
     let header = bytes.first_chunk::<HEADER>()?;
     let [a, b, c, d, kind0, kind1, flags0, flags1, e, f, g, h, ..] = *header;
     let length = usize::try_from(u32::from_ne_bytes([a, b, c, d])).ok()?;
-    let message = Message {
+    let message = NetlinkMessage {
         kind: u16::from_ne_bytes([kind0, kind1]),
         flags: u16::from_ne_bytes([flags0, flags1]),
         sequence: u32::from_ne_bytes([e, f, g, h]),
@@ -92,7 +92,7 @@ fn split(bytes: &[u8]) -> Option<(Message<'_>, &[u8])> {
 }
 
 /// The messages in what one read of a socket gave, up to the first that is damaged.
-pub(super) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
+pub(super) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = NetlinkMessage<'_>> {
     std::iter::from_fn(move || {
         let (message, rest) = split(bytes)?;
         bytes = rest;
@@ -145,14 +145,14 @@ pub(super) fn attribute(kind: u16, value: &[u8]) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A question.
+/// A netlink message that asks, header included.
 #[derive(Debug, Clone)]
-pub(super) struct Request {
+pub(super) struct NetlinkRequest {
     /// Whole, but for length and number.
     bytes: Vec<u8>,
 }
 
-impl Request {
+impl NetlinkRequest {
     /// `header` is that of the family, and whatever has a fixed size.
     pub(super) fn new(kind: u16, flags: u16, header: &[u8]) -> Self {
         let mut bytes = vec![0; HEADER];
@@ -189,9 +189,9 @@ impl Request {
     }
 }
 
-/// How an answer came.
+/// How a reply came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(super) struct NetlinkReply {
     /// In how many reads.
     pub(super) pieces: usize,
 }
@@ -226,7 +226,7 @@ impl Netlink {
 
     /// A question as it is sent next, for who sends it in another way than by [`Self::ask`].
     /// What the kernel says to it is passed over by who reads next.
-    pub(super) fn number(&mut self, request: &Request) -> Vec<u8> {
+    pub(super) fn number(&mut self, request: &NetlinkRequest) -> Vec<u8> {
         self.sequence = self.sequence.wrapping_add(1);
         request.numbered(self.sequence)
     }
@@ -238,9 +238,9 @@ impl Netlink {
     /// change is [`io::ErrorKind::Interrupted`]: what came may be a mixture.
     pub(super) fn ask(
         &mut self,
-        request: &Request,
-        mut each: impl FnMut(Message<'_>) -> bool,
-    ) -> io::Result<Answer> {
+        request: &NetlinkRequest,
+        mut each: impl FnMut(NetlinkMessage<'_>) -> bool,
+    ) -> io::Result<NetlinkReply> {
         if self.spoilt {
             return Err(io::Error::other("an earlier answer was left unread"));
         }
@@ -269,12 +269,12 @@ impl Netlink {
                 if let Some(end) = message.end() {
                     self.spoilt = false;
                     let end = if interrupted { Err(os_error(libc::EINTR)) } else { end };
-                    return end.map(|()| Answer { pieces: pieces + usize::from(has_any) });
+                    return end.map(|()| NetlinkReply { pieces: pieces + usize::from(has_any) });
                 }
                 if message.kind >= NLMSG_MIN_TYPE {
                     has_any = true;
                     if !each(message) {
-                        return Ok(Answer { pieces });
+                        return Ok(NetlinkReply { pieces });
                     }
                 }
             }
@@ -286,9 +286,9 @@ impl Netlink {
     /// interrupted it is read again, once; after that it is taken as it is.
     pub(super) fn collect<T>(
         &mut self,
-        request: &Request,
+        request: &NetlinkRequest,
         most: usize,
-        mut parse: impl FnMut(Message<'_>) -> Option<T>,
+        mut parse: impl FnMut(NetlinkMessage<'_>) -> Option<T>,
     ) -> io::Result<Vec<T>> {
         let mut is_last = false;
         loop {

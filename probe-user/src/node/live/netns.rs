@@ -16,20 +16,20 @@ use std::sync::Arc;
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
-use super::enter::{Door, Mounts, Way};
+use super::enter::{MountNamespace, NetnsHandle, NetnsPath};
 use super::procs::{each_name, inode_link, is_denied, is_gone, open_dir, other_threads, pids};
 use super::reader::Reader;
-use super::tables::Places;
+use super::tables::ProcessScan;
 use super::{files, mounts};
 use crate::model::{Gap, GapKind, GapSource, Impact, Netns, NetnsId, Pid};
 
-/// What the search gave.
+/// The namespaces that were found, and how each is entered.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(super) struct NetnsScan {
     /// The namespaces by id.
     pub(super) netns: BTreeMap<NetnsId, Netns>,
     /// How each can be entered.
-    pub(super) doors: HashMap<NetnsId, Door>,
+    pub(super) doors: HashMap<NetnsId, NetnsHandle>,
     /// Processes and threads in each, as paths below `/proc`. Unlike its members
     /// these are in it themselves, and not only one of their threads.
     pub(super) tasks: HashMap<NetnsId, Vec<String>>,
@@ -72,9 +72,9 @@ struct Cut {
 /// Directories in which namespaces are pinned by name.
 const PINNED: [&str; 2] = ["/run/netns", "/run/docker/netns"];
 
-/// Where a process is, or a thread that is somewhere else than its process.
+/// The namespaces of a process, or of a thread that is somewhere else than its process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct TaskNamespaces {
     pub(super) pid: Pid,
     /// Equal to `pid` for the process itself.
     pub(super) tid: Pid,
@@ -90,12 +90,12 @@ pub(super) struct Place {
 pub(super) fn find(
     proc: &OwnedFd,
     root: &Path,
-    places: Option<&Places>,
+    places: Option<&ProcessScan>,
     reader: &Reader,
-) -> Result<Found, Errno> {
-    let mut search = Search::new(proc, root, reader)?;
+) -> Result<NetnsScan, Errno> {
+    let mut search = NetnsSearch::new(proc, root, reader)?;
     match places {
-        Some(Places { places, unseen }) => {
+        Some(ProcessScan { places, unseen }) => {
             let mut places = places.clone();
             places.sort_unstable();
             for place in places {
@@ -119,7 +119,7 @@ pub(super) fn find(
     Ok(search.found)
 }
 
-impl Found {
+impl NetnsScan {
     /// Namespaces of unreadable processes are mostly ones that other processes
     /// live in too: the inode below `/proc/PID/net` of a readable one tells.
     fn recognise(&mut self, proc: &OwnedFd) {
@@ -220,8 +220,9 @@ pub(super) fn proc_net_here() -> Option<u64> {
     rustix::fs::stat("/proc/thread-self/net/tcp").ok().map(|stat| stat.st_ino)
 }
 
-struct Search {
-    found: Found,
+/// The search for namespaces, as far as it got.
+struct NetnsSearch {
+    found: NetnsScan,
     root: PathBuf,
     reader: Reader,
     /// Mount namespaces whose mounts have been read.
@@ -236,7 +237,7 @@ struct Search {
 
 /// What a process or thread gave of its namespace.
 #[derive(PartialEq, Eq)]
-enum Told {
+enum NetnsEvidence {
     /// Which one it is.
     Inode,
     /// Which one it is among those that are told apart only.
@@ -247,11 +248,11 @@ enum Told {
     Refused,
 }
 
-impl Search {
+impl NetnsSearch {
     fn new(proc: &OwnedFd, root: &Path, reader: &Reader) -> Result<Self, Errno> {
         let nsfs = rustix::fs::statat(proc, c"self/ns/net", AtFlags::empty())?.st_dev;
         let mut search = Self {
-            found: Found::default(),
+            found: NetnsScan::default(),
             root: root.to_owned(),
             reader: reader.clone(),
             mounts_read: HashSet::new(),
@@ -262,7 +263,7 @@ impl Search {
         let own = inode_link(proc, c"self/ns/net", b"net:")?.ok_or(Errno::INVAL)?;
         let own = NetnsId::Inode(own);
         search.found.own = Some(own);
-        search.entry(own).ways.push(Way::Path(root.join("self/ns/net")));
+        search.entry(own).ways.push(NetnsPath::Path(root.join("self/ns/net")));
         if let Some(door) = search.found.doors.get_mut(&own) {
             door.own = true;
         }
@@ -274,7 +275,7 @@ impl Search {
     }
 
     /// The door of a namespace, which is made when it is new.
-    fn entry(&mut self, id: NetnsId) -> &mut Door {
+    fn entry(&mut self, id: NetnsId) -> &mut NetnsHandle {
         self.found.netns.entry(id).or_insert_with(|| Netns {
             id,
             cookie: None,
@@ -283,7 +284,11 @@ impl Search {
             members: Vec::new(),
             user_ns: None,
         });
-        self.found.doors.entry(id).or_insert_with(|| Door { id, own: false, ways: Vec::new() })
+        self.found.doors.entry(id).or_insert_with(|| NetnsHandle {
+            id,
+            own: false,
+            ways: Vec::new(),
+        })
     }
 
     /// Looks at one process by paths below `/proc`: opening its directory first
@@ -292,8 +297,8 @@ impl Search {
     fn process(&mut self, proc: &OwnedFd, pid: Pid) {
         let leader = pid.to_string();
         let mut told = self.task(proc, pid, &leader);
-        let mut refused = told == Told::Refused;
-        if told == Told::Inode {
+        let mut refused = told == NetnsEvidence::Refused;
+        if told == NetnsEvidence::Inode {
             refused |= self.mounts(proc, &leader, false).is_err();
         }
         // A leader that has ended has no namespaces, but its threads have: only
@@ -303,8 +308,8 @@ impl Search {
                 for tid in threads {
                     let thread = format!("{pid}/task/{tid}");
                     let of_thread = self.task(proc, pid, &thread);
-                    refused |= of_thread == Told::Refused;
-                    if told == Told::None && of_thread == Told::Inode {
+                    refused |= of_thread == NetnsEvidence::Refused;
+                    if told == NetnsEvidence::None && of_thread == NetnsEvidence::Inode {
                         refused |= self.mounts(proc, &thread, false).is_err();
                         told = of_thread;
                     }
@@ -323,8 +328,8 @@ impl Search {
     }
 
     /// Takes in one process or thread whose place is known.
-    fn place(&mut self, proc: &OwnedFd, place: Place) {
-        let Place { pid, tid, netns, mntns } = place;
+    fn place(&mut self, proc: &OwnedFd, place: TaskNamespaces) {
+        let TaskNamespaces { pid, tid, netns, mntns } = place;
         let id = NetnsId::Inode(netns);
         let known = self.found.tasks.get(&id).is_some_and(|tasks| tasks.len() >= Netns::MEMBERS);
         let new_mounts = !self.mounts_read.contains(&mntns);
@@ -345,33 +350,33 @@ impl Search {
     /// Looks at one process or thread. Without ptrace rights the namespace still
     /// shows by the inode number of a file below its `net`, which the kernel
     /// makes per namespace.
-    fn task(&mut self, proc: &OwnedFd, pid: Pid, task: &str) -> Told {
+    fn task(&mut self, proc: &OwnedFd, pid: Pid, task: &str) -> NetnsEvidence {
         match inode_link(proc, format!("{task}/ns/net"), b"net:") {
             Ok(Some(inode)) => {
                 self.member(NetnsId::Inode(inode), pid, task);
-                return Told::Inode;
+                return NetnsEvidence::Inode;
             }
             Err(error) if is_denied(error) => {}
-            Err(error) if !is_gone(error) => return Told::Refused,
-            Ok(None) | Err(_) => return Told::None,
+            Err(error) if !is_gone(error) => return NetnsEvidence::Refused,
+            Ok(None) | Err(_) => return NetnsEvidence::None,
         }
         match proc_net(proc, task) {
             Ok(inode) => {
                 let id = self.found.by_proc_net.get(&inode).copied();
                 self.member(id.unwrap_or(NetnsId::ProcNet(inode)), pid, task);
-                Told::ProcNet
+                NetnsEvidence::ProcNet
             }
-            Err(error) if is_gone(error) => Told::None,
-            Err(_) => Told::Refused,
+            Err(error) if is_gone(error) => NetnsEvidence::None,
+            Err(_) => NetnsEvidence::Refused,
         }
     }
 
     fn member(&mut self, id: NetnsId, pid: Pid, task: &str) {
         let path = self.root.join(task).join("ns/net");
         let door = self.entry(id);
-        let ways = door.ways.iter().filter(|way| matches!(way, Way::Path(_))).count();
+        let ways = door.ways.iter().filter(|way| matches!(way, NetnsPath::Path(_))).count();
         if ways < Netns::MEMBERS {
-            door.ways.push(Way::Path(path));
+            door.ways.push(NetnsPath::Path(path));
         }
         let tasks = self.found.tasks.entry(id).or_default();
         if tasks.len() < Netns::MEMBERS {
@@ -415,13 +420,13 @@ impl Search {
         let table = mounts::interesting(&text.bytes, if own { usize::MAX } else { PINS });
         self.found.cut.mounts += table.left_out;
         self.found.bpffs.extend(table.bpffs.into_iter().map(|bpffs| (task.to_owned(), bpffs)));
-        let mounts = Arc::new(Mounts::new(self.root.join(task), self.reader.clone()));
+        let mounts = Arc::new(MountNamespace::new(self.root.join(task), self.reader.clone()));
         for pin in table.pins {
             let id = NetnsId::Inode(pin.inode);
             let door = self.entry(id);
-            let ways = door.ways.iter().filter(|way| matches!(way, Way::Mount(..))).count();
+            let ways = door.ways.iter().filter(|way| matches!(way, NetnsPath::Mount(..))).count();
             if ways < Netns::MEMBERS {
-                door.ways.push(Way::Mount(Arc::clone(&mounts), pin.point.clone()));
+                door.ways.push(NetnsPath::Mount(Arc::clone(&mounts), pin.point.clone()));
             }
             self.pinned(id, &pin.point, false);
         }
@@ -446,7 +451,7 @@ impl Search {
             {
                 let path = dir.join(std::ffi::OsStr::from_bytes(name.to_bytes()));
                 let id = NetnsId::Inode(stat.st_ino);
-                self.entry(id).ways.push(Way::Path(path.clone()));
+                self.entry(id).ways.push(NetnsPath::Path(path.clone()));
                 self.pinned(id, &path, true);
             }
         }
@@ -564,7 +569,7 @@ mod tests {
             members,
             user_ns: None,
         };
-        let mut found = Found { initial: Some(veiled), ..Found::default() };
+        let mut found = NetnsScan { initial: Some(veiled), ..NetnsScan::default() };
         found.netns.insert(veiled, netns(veiled, vec![2, 1]));
         found.netns.insert(known, netns(known, vec![3]));
         found.tasks.insert(veiled, vec!["2".to_owned()]);
@@ -597,19 +602,20 @@ mod tests {
                 inode_link(&proc, format!("{pid}/ns/{name}"), format!("{name}:").as_bytes())
             };
             let (netns, mntns) = (link("net").ok()??, link("mnt").ok()??);
-            Some(Place { pid, tid: pid, netns, mntns })
+            Some(TaskNamespaces { pid, tid: pid, netns, mntns })
         };
-        let mut places: Vec<Place> = pids(&proc).unwrap().into_iter().filter_map(place).collect();
+        let mut places: Vec<TaskNamespaces> =
+            pids(&proc).unwrap().into_iter().filter_map(place).collect();
         let me = std::process::id();
         let mine = places.iter().find(|place| place.pid == me).copied().unwrap();
         // Neither of these exists: the number of a process can be stale.
-        places.push(Place { pid: u32::MAX, tid: u32::MAX, ..mine });
-        places.push(Place { pid: u32::MAX, tid: u32::MAX - 1, netns: 5, mntns: 6 });
+        places.push(TaskNamespaces { pid: u32::MAX, tid: u32::MAX, ..mine });
+        places.push(TaskNamespaces { pid: u32::MAX, tid: u32::MAX - 1, netns: 5, mntns: 6 });
         let lowest: Vec<Pid> =
             places.iter().filter(|p| p.netns == mine.netns).map(|p| p.pid).collect();
         let lowest = lowest[..lowest.len().min(Netns::MEMBERS)].to_vec();
         places.reverse();
-        let places = Places { places, unseen: Vec::new() };
+        let places = ProcessScan { places, unseen: Vec::new() };
         let reader = Reader::default();
         let known = find(&proc, root, Some(&places), &reader).unwrap();
         let walked = find(&proc, root, None, &reader).unwrap();
@@ -618,7 +624,7 @@ mod tests {
         assert_eq!(known.netns[&own].paths, walked.netns[&own].paths);
         assert_eq!(known.netns[&own].members, lowest);
         let gone = known.doors[&NetnsId::Inode(5)].open();
-        assert_eq!(gone.err(), Some(super::super::enter::Refused::Gone));
+        assert_eq!(gone.err(), Some(super::super::enter::EnterError::Gone));
         assert!(known.doors[&own].open().is_ok());
     }
 }

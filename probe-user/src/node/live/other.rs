@@ -7,8 +7,8 @@ use std::path::Path;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::gaps::read_or_gap;
-use super::netlink::{Attributes, Netlink, Request, SOCK_DIAG};
-use super::reader::Whose;
+use super::netlink::{Attributes, Netlink, NetlinkRequest, SOCK_DIAG};
+use super::reader::Responder;
 use super::safefs::Unreadable;
 use super::{LiveNode, files};
 use crate::model::{
@@ -75,7 +75,7 @@ impl LiveNode {
         let root = Path::new("/");
         let found = self
             .reader
-            .open(root, Whose::own(root).part("a socket"))
+            .open(root, Responder::own(root).part("a socket"))
             .and_then(|tree| tree.part_of_others("a socket").socket(Path::new(path)));
         match found {
             Ok(socket) => {
@@ -129,7 +129,7 @@ fn unix(netns: NetnsId) -> io::Result<Vec<OtherSocket>> {
         show: SHOW,
         cookie: [u32::MAX; 2],
     };
-    let request = Request::dump(SOCK_DIAG_BY_FAMILY, request.as_bytes());
+    let request = NetlinkRequest::dump(SOCK_DIAG_BY_FAMILY, request.as_bytes());
     let mut netlink = Netlink::open(SOCK_DIAG, BYTES)?;
     netlink.collect(&request, MOST, |message| convert(netns, message.body))
 }

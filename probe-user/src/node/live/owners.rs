@@ -21,7 +21,7 @@ use crate::model::{Owner, Owners, Pid, SocketInode, StartTime};
 /// Looks for all holders of `wanted`. It can't stop at the first: a descriptor
 /// can be inherited or passed on.
 pub(super) fn scan(proc: &OwnedFd, wanted: &BTreeSet<SocketInode>) -> Result<Owners> {
-    walk(proc, pids(proc)?, &Wanted::new(wanted))
+    walk(proc, pids(proc)?, &DescriptorFilter::new(wanted))
 }
 
 /// Looks for holders among these processes only.
@@ -30,7 +30,7 @@ pub(super) fn scan_only(
     pids: Vec<Pid>,
     wanted: &BTreeSet<SocketInode>,
 ) -> Result<Owners> {
-    walk(proc, pids, &Wanted::new(wanted))
+    walk(proc, pids, &DescriptorFilter::new(wanted))
 }
 
 /// Looks for descriptors of network namespaces that are not among `known`. The
@@ -43,11 +43,11 @@ pub(super) fn namespaces(
 ) -> Result<(Owners, BTreeMap<Pid, Unreadable>)> {
     let untold = Mutex::default();
     let inodes = Inodes::Except { known, reader: reader.clone(), untold: &untold };
-    let owners = walk(proc, pids(proc)?, &Wanted { prefix: b"net:", inodes })?;
+    let owners = walk(proc, pids(proc)?, &DescriptorFilter { prefix: b"net:", inodes })?;
     Ok((owners, untold.into_inner().unwrap_or_else(PoisonError::into_inner)))
 }
 
-fn walk(proc: &OwnedFd, pids: Vec<Pid>, wanted: &Wanted<'_>) -> Result<Owners> {
+fn walk(proc: &OwnedFd, pids: Vec<Pid>, wanted: &DescriptorFilter<'_>) -> Result<Owners> {
     let owners = Mutex::new(Owners::default());
     let next = AtomicUsize::new(0);
     let cores = cores(1).min(4).min(pids.len().div_ceil(4).max(1));
@@ -82,7 +82,7 @@ fn walk(proc: &OwnedFd, pids: Vec<Pid>, wanted: &Wanted<'_>) -> Result<Owners> {
 }
 
 /// The descriptors that are looked for.
-struct Wanted<'a> {
+struct DescriptorFilter<'a> {
     /// What `/proc/PID/fd/N` points to begins with this.
     prefix: &'static [u8],
     inodes: Inodes<'a>,
@@ -95,7 +95,7 @@ enum Inodes<'a> {
     Except { known: BTreeSet<u64>, reader: Reader, untold: &'a Mutex<BTreeMap<Pid, Unreadable>> },
 }
 
-impl Wanted<'_> {
+impl DescriptorFilter<'_> {
     fn new(sockets: &BTreeSet<SocketInode>) -> Self {
         let inodes = if sockets.len() <= 8 {
             Inodes::Few(sockets.iter().copied().collect())
@@ -116,7 +116,7 @@ impl Wanted<'_> {
 
 /// Looks through one process, its threads included where they have descriptor
 /// tables of their own.
-fn process(proc: &OwnedFd, pid: Pid, wanted: &Wanted<'_>, owners: &mut Owners) {
+fn process(proc: &OwnedFd, pid: Pid, wanted: &DescriptorFilter<'_>, owners: &mut Owners) {
     let dir = match open_dir(proc, pid.to_string()) {
         Ok(dir) => dir,
         Err(error) => return unless_gone(error, pid, owners),
@@ -176,7 +176,7 @@ fn table(
     process: BorrowedFd<'_>,
     pid: Pid,
     path: &CStr,
-    wanted: &Wanted<'_>,
+    wanted: &DescriptorFilter<'_>,
 ) -> Result<HashMap<SocketInode, u32>> {
     let table = open_dir(process, path)?;
     let mut found = HashMap::new();

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use super::enter::Refused;
+use super::enter::EnterError;
 use super::{LiveNode, files, gaps, sockdiag};
 use crate::model::{
     Gap, GapKind, GapSource, Impact, NetnsId, Port, PortFacts, PortRange, PortSocket, Read,
@@ -79,7 +79,7 @@ impl LiveNode {
             let by_proc = |why: String| self.port_sockets_by_proc(door.id, filter, &why);
             let table = match table {
                 Ok(Ok(table)) => Ok(table),
-                Err(Refused::Gone) if door.id.inode().is_some() => continue,
+                Err(EnterError::Gone) if door.id.inode().is_some() => continue,
                 Ok(Err(error)) => by_proc(error.to_string()).map(|all| (all, false)),
                 Err(refused) => by_proc(gaps::reason(refused)).map(|all| {
                     tells_bound = probed.is_some();

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::ebpf::{self, Probe, Refused};
+use super::ebpf::{self, LoadError, ProbeMode};
 use super::watch;
 use crate::model::{EventKind, Impact, SourceReport};
-use crate::node::Wanted;
+use crate::node::WatchRequest;
 
 /// Tries the iterators and the programs.
 pub fn probe_reports() -> Vec<SourceReport> {
@@ -15,7 +15,7 @@ pub fn probe_reports() -> Vec<SourceReport> {
     reports
 }
 
-fn report(name: &str, since: Instant, result: Result<String, Refused>) -> SourceReport {
+fn report(name: &str, since: Instant, result: Result<String, LoadError>) -> SourceReport {
     let (ok, detail, reason, remedy) = match result {
         Ok(detail) => (true, detail, None, None),
         Err(refused) => (false, String::new(), Some(refused.reason), refused.remedy),
@@ -36,11 +36,11 @@ fn report(name: &str, since: Instant, result: Result<String, Refused>) -> Source
 /// Whether questions are answered from a pin, and whether one could be made.
 fn iterator() -> SourceReport {
     let since = Instant::now();
-    let result = match Probe::find() {
-        Probe::Pinned => Ok(format!("pinned in {}", ebpf::where_pinned().unwrap_or_default())),
-        Probe::Absent(Some(refused)) => Err(refused),
-        Probe::Kept(_) => Ok("loaded".to_owned()),
-        Probe::Absent(None) => ebpf::try_loading().map(|()| {
+    let result = match ProbeMode::find() {
+        ProbeMode::Pinned => Ok(format!("pinned in {}", ebpf::where_pinned().unwrap_or_default())),
+        ProbeMode::Absent(Some(refused)) => Err(refused),
+        ProbeMode::Kept(_) => Ok("loaded".to_owned()),
+        ProbeMode::Absent(None) => ebpf::try_loading().map(|()| {
             "not pinned, so /proc is walked; `whereis-port pin` makes questions faster".to_owned()
         }),
     };
@@ -53,14 +53,14 @@ fn details() -> Vec<SourceReport> {
     let missing = ebpf::missing_details();
     missing
         .into_iter()
-        .map(|why| report("kernel types (BTF)", since, Err(Refused::new(why))))
+        .map(|why| report("kernel types (BTF)", since, Err(LoadError::new(why))))
         .collect()
 }
 
 /// Whether events can be had as they happen.
 fn events() -> Vec<SourceReport> {
     let since = Instant::now();
-    let wanted = Wanted {
+    let wanted = WatchRequest {
         kinds: EventKind::ALL.to_vec(),
         ports: None,
         drops: Vec::new(),
@@ -71,7 +71,7 @@ fn events() -> Vec<SourceReport> {
     let watch = match watch::watch(&wanted) {
         Ok(watch) => watch,
         Err(error) => {
-            return vec![report("events", since, Err(Refused::new(error.to_string())))];
+            return vec![report("events", since, Err(LoadError::new(error.to_string())))];
         }
     };
     let mut reports = watch.sources();
@@ -84,7 +84,7 @@ fn events() -> Vec<SourceReport> {
         let told =
             is_small || reports.iter().any(|report| report.reason.as_ref() == Some(&gap.reason));
         if !told {
-            let refused = Refused { reason: gap.reason, remedy: gap.remedy };
+            let refused = LoadError { reason: gap.reason, remedy: gap.remedy };
             reports.push(report(&gap.source.to_string(), since, Err(refused)));
         }
     }

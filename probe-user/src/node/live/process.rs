@@ -28,7 +28,7 @@ pub(super) const CMDLINE: &str = "cmdline";
 
 /// Reads processes, and remembers parents and user names that many share.
 #[derive(Debug)]
-pub(super) struct Processes {
+pub(super) struct ProcessReader {
     proc: Rc<OwnedFd>,
     /// Seconds since the epoch at boot, and clock ticks per second.
     boot: Option<(u64, u64)>,
@@ -42,7 +42,7 @@ pub(super) struct Processes {
     silent: RefCell<HashMap<Pid, Unreadable>>,
 }
 
-impl Processes {
+impl ProcessReader {
     pub(super) fn new(proc: Rc<OwnedFd>, reader: Reader, monitors: Monitors) -> Self {
         let own_userns = inode_link(&*proc, c"self/ns/user", b"user:").ok().flatten();
         Self {
@@ -247,10 +247,10 @@ pub(super) fn fuzz(text: &str) {
 mod tests {
     use super::*;
 
-    fn processes() -> Processes {
+    fn processes() -> ProcessReader {
         let proc = super::super::procs::open_root(std::path::Path::new("/proc")).unwrap();
         let monitors = Monitors::new(std::path::Path::new("/proc"), Reader::default());
-        Processes::new(Rc::new(proc), Reader::default(), monitors)
+        ProcessReader::new(Rc::new(proc), Reader::default(), monitors)
     }
 
     #[test]

@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags, statx};
 use rustix::io::Errno;
 
 use super::files::{self, SMALL};
-use super::reader::{Reader, Whose};
+use super::reader::{Reader, Responder};
 use super::safefs::Unreadable;
 
 /// The owner and the mode of a file or directory of the kernel's own.
@@ -35,7 +35,7 @@ pub(super) fn exe(reader: &Reader, dir: BorrowedFd<'_>) -> Result<(u32, u32), Un
 /// The same, and how many names the file has.
 fn look(reader: &Reader, dir: BorrowedFd<'_>) -> Result<(u32, u32, u32), Unreadable> {
     let inode = rustix::fs::fstat(dir)?.st_ino;
-    let whose = Whose::process(dir).part(&inode.to_string());
+    let whose = Responder::process(dir).part(&inode.to_string());
     let (_, stat) = reader.follow(dir, c"exe", &whose)?;
     match FileType::from_raw_mode(stat.mode) {
         // Whoever is in root's group is as good as root.

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::LiveNode;
-use super::reader::Tree;
+use super::reader::RootDirectory;
 use super::safefs::Unreadable;
 use crate::model::{
     Package, PackageManager, Pid, Process, Provenance, Read, Repository, SocketUnit, apk_owner,
@@ -59,7 +59,7 @@ impl LiveNode {
     /// The socket units of this system, by their files.
     pub(super) fn units_of_sockets(&self) -> Read<Vec<SocketUnit>> {
         let root = Path::new("/");
-        let whose = super::reader::Whose::own(root).part("units");
+        let whose = super::reader::Responder::own(root).part("units");
         let Ok(tree) = self.reader.open(root, whose) else { return Read::default() };
         Read::whole(socket_units(&tree))
     }
@@ -71,7 +71,7 @@ fn is_managed(exe: &str) -> bool {
     managed.iter().any(|place| exe.starts_with(place)) && !exe.starts_with("/usr/local/")
 }
 
-fn package(tree: &Tree, process: &Process) -> Option<Package> {
+fn package(tree: &RootDirectory, process: &Process) -> Option<Package> {
     let exe = process.exe.as_deref().filter(|exe| is_managed(exe))?;
     let exe = exe.strip_suffix(" (deleted)").unwrap_or(exe);
     // Where /bin is a link to /usr/bin, lists may have either name.
@@ -112,7 +112,7 @@ fn package(tree: &Tree, process: &Process) -> Option<Package> {
 }
 
 /// The repository that a directory is in.
-fn repository(tree: &Tree, cwd: &str) -> Option<Repository> {
+fn repository(tree: &RootDirectory, cwd: &str) -> Option<Repository> {
     let cwd = Path::new(cwd.strip_suffix(" (deleted)").unwrap_or(cwd));
     for directory in cwd.ancestors().take(DEPTH) {
         // What is kept below the root itself is no project.
@@ -137,7 +137,7 @@ fn repository(tree: &Tree, cwd: &str) -> Option<Repository> {
     None
 }
 
-fn socket_units(tree: &Tree) -> Vec<SocketUnit> {
+fn socket_units(tree: &RootDirectory) -> Vec<SocketUnit> {
     let mut units: Vec<SocketUnit> = Vec::new();
     let mut seen: Vec<String> = Vec::new();
     for directory in UNIT_DIRECTORIES {
@@ -162,7 +162,7 @@ fn socket_units(tree: &Tree) -> Vec<SocketUnit> {
 }
 
 /// What changes a unit: each file counts once, by its name, in the order of their names.
-fn drop_ins(tree: &Tree, unit: &str) -> Vec<String> {
+fn drop_ins(tree: &RootDirectory, unit: &str) -> Vec<String> {
     let mut found: Vec<(String, String)> = Vec::new();
     for directory in UNIT_DIRECTORIES {
         let directory = Path::new(directory).join(format!("{unit}.d"));
@@ -184,14 +184,14 @@ fn drop_ins(tree: &Tree, unit: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn files(all: &[(&str, &str)]) -> (tempfile::TempDir, Tree) {
+    fn files(all: &[(&str, &str)]) -> (tempfile::TempDir, RootDirectory) {
         let dir = tempfile::tempdir().unwrap();
         for (path, text) in all {
             let path = dir.path().join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         }
-        let tree = Tree::at(dir.path());
+        let tree = RootDirectory::at(dir.path());
         (dir, tree)
     }
 

@@ -11,7 +11,7 @@ use std::hash::{Hash as _, Hasher as _};
 
 use probe_common::{SocketRecord, TCP, UDP, state};
 
-use super::ebpf::Reading;
+use super::ebpf::ProbeReading;
 use super::{LiveNode, joined, rules, sockdiag};
 use crate::model::{Connections, NetnsId, Port, SocketFilter};
 
@@ -26,9 +26,9 @@ pub struct Pulse {
     pub connections: Vec<Connections>,
 }
 
-/// What is different.
+/// Which ports differ from the last look.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Changed {
+pub enum ChangeSet {
     /// Nothing but connections.
     Nothing,
     /// Listeners of these ports, or who holds them.
@@ -40,14 +40,14 @@ pub enum Changed {
 impl Pulse {
     /// What has changed since the look `before`.
     #[must_use]
-    pub fn since(&self, before: &Self) -> Changed {
+    pub fn since(&self, before: &Self) -> ChangeSet {
         if self.rules != before.rules {
-            return Changed::Everything;
+            return ChangeSet::Everything;
         }
         let differs = |port: &&Port| self.ports.get(port) != before.ports.get(port);
         let both = self.ports.keys().chain(before.ports.keys());
         let ports: BTreeSet<Port> = both.filter(differs).copied().collect();
-        if ports.is_empty() { Changed::Nothing } else { Changed::Ports(ports) }
+        if ports.is_empty() { ChangeSet::Nothing } else { ChangeSet::Ports(ports) }
     }
 }
 
@@ -57,7 +57,8 @@ impl LiveNode {
     #[must_use]
     pub fn pulse(&self) -> Option<Pulse> {
         let filter = joined::filter(&SocketFilter { proto: None, ports: None }, false);
-        let reading = self.probe.get_or_init(super::ebpf::Probe::find).sockets(&filter)?.ok()?;
+        let reading =
+            self.probe.get_or_init(super::ebpf::ProbeMode::find).sockets(&filter)?.ok()?;
         let nf_tables = self.rules.has_nf_tables();
         let doors = self.all_doors();
         let looks = self.pool.in_each(&doors, move |door| {
@@ -75,7 +76,7 @@ impl LiveNode {
 }
 
 /// A number for each port. It does not depend on the order in which sockets are seen.
-fn ports(reading: &Reading) -> HashMap<Port, u64> {
+fn ports(reading: &ProbeReading) -> HashMap<Port, u64> {
     let mut ports: HashMap<Port, u64> = HashMap::new();
     for record in &reading.sockets {
         let SocketRecord { protocol, state, .. } = record;
@@ -108,7 +109,7 @@ mod tests {
     }
 
     fn pulse(sockets: Vec<SocketRecord>, rules: u64) -> Pulse {
-        let reading = Reading { sockets, ..Reading::default() };
+        let reading = ProbeReading { sockets, ..ProbeReading::default() };
         let rules = HashMap::from([(NetnsId::Inode(1), Some(rules))]);
         Pulse { ports: ports(&reading), rules, connections: Vec::new() }
     }
@@ -117,7 +118,7 @@ mod tests {
     fn the_order_of_sockets_does_not_matter() {
         let one = pulse(vec![socket(80, 1, 10), socket(80, 2, 11), socket(81, 3, 12)], 0);
         let other = pulse(vec![socket(81, 3, 12), socket(80, 2, 11), socket(80, 1, 10)], 0);
-        assert_eq!(one.since(&other), Changed::Nothing);
+        assert_eq!(one.since(&other), ChangeSet::Nothing);
     }
 
     #[test]
@@ -125,7 +126,7 @@ mod tests {
         let before = pulse(vec![socket(80, 1, 10), socket(81, 2, 10), socket(82, 3, 10)], 0);
         let after = pulse(vec![socket(80, 1, 10), socket(81, 2, 11), socket(83, 4, 10)], 0);
         let ports = [Port(81), Port(82), Port(83)].into();
-        assert_eq!(after.since(&before), Changed::Ports(ports));
+        assert_eq!(after.since(&before), ChangeSet::Ports(ports));
     }
 
     #[test]
@@ -133,19 +134,19 @@ mod tests {
         let before = pulse(vec![socket(80, 1, 10)], 0);
         let mut record = socket(80, 1, 10);
         record.comm[0] = b'x';
-        assert_eq!(pulse(vec![record], 0).since(&before), Changed::Ports([Port(80)].into()));
+        assert_eq!(pulse(vec![record], 0).since(&before), ChangeSet::Ports([Port(80)].into()));
     }
 
     #[test]
     fn connected_sockets_are_no_listeners() {
         let mut connected = socket(80, 1, 10);
         connected.state = state::ESTABLISHED;
-        assert_eq!(pulse(vec![connected], 0).since(&pulse(Vec::new(), 0)), Changed::Nothing);
+        assert_eq!(pulse(vec![connected], 0).since(&pulse(Vec::new(), 0)), ChangeSet::Nothing);
     }
 
     #[test]
     fn other_rules_may_change_any_port() {
         let sockets = || vec![socket(80, 1, 10)];
-        assert_eq!(pulse(sockets(), 2).since(&pulse(sockets(), 1)), Changed::Everything);
+        assert_eq!(pulse(sockets(), 2).since(&pulse(sockets(), 1)), ChangeSet::Everything);
     }
 }

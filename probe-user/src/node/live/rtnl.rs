@@ -30,8 +30,8 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use rtnetlink::RouteMessageBuilder;
 
-use super::enter::{Door, Pool, Refused};
-use super::netlink::{Message, Netlink, ROUTE, Request};
+use super::enter::{EnterError, NetnsHandle, Pool};
+use super::netlink::{Netlink, NetlinkMessage, NetlinkRequest, ROUTE};
 use crate::model::{
     Address, BridgePort, InputFound, InputQuery, Link, LinkKind, LocalRoute, Neighbour,
     NeighbourState, NetnsId, PacketFlow, PolicyRule, Route, RouteFound, RouteKind, RouteQuery,
@@ -58,13 +58,13 @@ impl Rtnls {
     pub(super) fn each<T>(
         &self,
         pool: &Pool,
-        doors: &[Door],
-        mut ask: impl FnMut(&Door, &mut Rtnl) -> io::Result<T>,
-    ) -> Vec<Result<io::Result<T>, Refused>> {
+        doors: &[NetnsHandle],
+        mut ask: impl FnMut(&NetnsHandle, &mut Rtnl) -> io::Result<T>,
+    ) -> Vec<Result<io::Result<T>, EnterError>> {
         let mut kept = self.kept.borrow_mut();
         let mut answers = Vec::with_capacity(doors.len());
         for some in doors.chunks(KEPT) {
-            let new: Vec<Door> =
+            let new: Vec<NetnsHandle> =
                 some.iter().filter(|door| !kept.contains_key(&door.id)).cloned().collect();
             if kept.len() + new.len() > KEPT {
                 kept.retain(|id, _| some.iter().any(|door| door.id == *id));
@@ -80,7 +80,7 @@ impl Rtnls {
             self.begun.set(self.begun.get() + new.len());
             answers.extend(some.iter().map(|door| match kept.get_mut(&door.id) {
                 Some(rtnl) => Ok(ask(door, rtnl)),
-                None => failed.remove(&door.id).unwrap_or(Err(Refused::Gone)),
+                None => failed.remove(&door.id).unwrap_or(Err(EnterError::Gone)),
             }));
             kept.retain(|_, rtnl| !rtnl.0.is_spoilt());
         }
@@ -126,7 +126,7 @@ pub(super) fn device_settings() -> io::Result<Vec<(String, InetDevConf)>> {
 pub(super) struct Rtnl(Netlink);
 
 /// A message of rtnetlink; `None` for what the library does not understand.
-fn understood(message: Message<'_>) -> Option<RouteNetlinkMessage> {
+fn understood(message: NetlinkMessage<'_>) -> Option<RouteNetlinkMessage> {
     let mut header = NetlinkHeader::default();
     header.message_type = message.kind;
     RouteNetlinkMessage::deserialize(&header, message.body).ok()
@@ -144,13 +144,13 @@ impl Rtnl {
         question: &RouteNetlinkMessage,
         parse: impl Fn(RouteNetlinkMessage) -> Option<T>,
     ) -> io::Result<Vec<T>> {
-        let request = Request::dump(question.message_type(), &payload(question));
+        let request = NetlinkRequest::dump(question.message_type(), &payload(question));
         self.0.collect(&request, MOST, |message| understood(message).and_then(&parse))
     }
 
     /// The one answer to a question.
     fn get(&mut self, question: &RouteNetlinkMessage) -> io::Result<Option<RouteNetlinkMessage>> {
-        let request = Request::get(question.message_type(), &payload(question));
+        let request = NetlinkRequest::get(question.message_type(), &payload(question));
         Ok(self.0.collect(&request, 1, understood)?.pop())
     }
 
@@ -383,7 +383,7 @@ fn payload(question: &RouteNetlinkMessage) -> Vec<u8> {
 /// ask: opening each anew in each would be the square of their number.
 #[derive(Debug)]
 pub(super) struct Opened {
-    door: Door,
+    door: NetnsHandle,
     fd: Option<OwnedFd>,
 }
 
@@ -392,8 +392,8 @@ pub(super) struct Opened {
 const KEPT_OPEN: usize = 512;
 
 /// Opens namespaces, the likeliest peers first.
-pub(super) fn open_all(doors: Vec<Door>) -> Vec<Opened> {
-    let open = |(n, door): (usize, Door)| {
+pub(super) fn open_all(doors: Vec<NetnsHandle>) -> Vec<Opened> {
+    let open = |(n, door): (usize, NetnsHandle)| {
         let fd = if n < KEPT_OPEN { door.open().ok() } else { None };
         Opened { door, fd }
     };

@@ -12,7 +12,7 @@ use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, Stat
 use netlink_packet_sock_diag::{SockDiagMessage, constants as c};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::netlink::{Attributes, Netlink, Request, SOCK_DIAG};
+use super::netlink::{Attributes, Netlink, NetlinkRequest, SOCK_DIAG};
 use crate::model::{
     AcceptQueue, Connections, NetnsId, Port, PortRange, PortSocket, Proto, Socket, SocketFilter,
     SocketState,
@@ -165,7 +165,7 @@ fn is_transparent(response: &[u8]) -> Option<bool> {
 }
 
 /// The older question for TCP of both versions, in every state (`struct inet_diag_req`).
-fn both_versions(ports: Option<PortRange>) -> io::Result<Request> {
+fn both_versions(ports: Option<PortRange>) -> io::Result<NetlinkRequest> {
     let one = ports.filter(|range| range.first == range.last);
     let header = OldRequest {
         family: c::AF_INET,
@@ -176,7 +176,7 @@ fn both_versions(ports: Option<PortRange>) -> io::Result<Request> {
         states: EVERY_STATE,
         tables: 0,
     };
-    with_range(Request::dump(TCPDIAG_GETSOCK, header.as_bytes()), ports)
+    with_range(NetlinkRequest::dump(TCPDIAG_GETSOCK, header.as_bytes()), ports)
 }
 
 /// `struct inet_diag_req`, include/uapi/linux/inet_diag.h. The port is in network byte order.
@@ -228,7 +228,7 @@ pub(super) fn established(netns: NetnsId) -> io::Result<Vec<Connections>> {
 
 /// The request, with the port filter the kernel applies: one port is compared
 /// by the dump itself, a range by byte code.
-fn request(proto: Proto, family: u8, ports: Option<PortRange>) -> io::Result<Request> {
+fn request(proto: Proto, family: u8, ports: Option<PortRange>) -> io::Result<NetlinkRequest> {
     let states = match proto {
         Proto::Tcp => StateFlags::LISTEN,
         Proto::Udp => StateFlags::CLOSE,
@@ -241,7 +241,7 @@ fn request_states(
     family: u8,
     ports: Option<PortRange>,
     states: StateFlags,
-) -> io::Result<Request> {
+) -> io::Result<NetlinkRequest> {
     let mut socket_id = if family == c::AF_INET { SocketId::new_v4() } else { SocketId::new_v6() };
     socket_id.cookie = [0xff; 8];
     if let Some(PortRange { first, last }) = ports
@@ -266,11 +266,11 @@ fn request_states(
     });
     let mut header = vec![0; message.buffer_len()];
     message.serialize(&mut header);
-    with_range(Request::dump(SOCK_DIAG_BY_FAMILY, &header), ports)
+    with_range(NetlinkRequest::dump(SOCK_DIAG_BY_FAMILY, &header), ports)
 }
 
 /// The same question of a range of ports, which byte code tells.
-fn with_range(request: Request, ports: Option<PortRange>) -> io::Result<Request> {
+fn with_range(request: NetlinkRequest, ports: Option<PortRange>) -> io::Result<NetlinkRequest> {
     match ports.filter(|r| r.first != r.last) {
         Some(range) => request.with(REQ_BYTECODE, &range_filter(range)),
         None => Ok(request),

@@ -11,10 +11,10 @@ use std::io;
 use std::path::Path;
 use std::time::Instant;
 
-use super::ebpf::{self, Probe, Reading};
-use super::enter::{Door, Refused};
-use super::joined::{self, Counts, Holder};
-use super::netns::Place;
+use super::ebpf::{self, ProbeMode, ProbeReading};
+use super::enter::{EnterError, NetnsHandle};
+use super::joined::{self, SocketCounts, SocketHolder};
+use super::netns::TaskNamespaces;
 use super::{LiveNode, SocketsRead, files, gaps, owners, procs, sockdiag};
 use crate::model::{
     Gap, GapKind, GapSource, Impact, NetnsId, Owner, Owners, Pid, PortRange, PortSocket, Process,
@@ -31,22 +31,22 @@ const LOADING_PAYS: u64 = 200_000;
 pub(super) struct Probed {
     filter: SocketFilter,
     sockets: HashMap<u32, Vec<Socket>>,
-    counts: HashMap<u32, Counts>,
+    counts: HashMap<u32, SocketCounts>,
     owners: Vec<Owner>,
-    holders: Vec<Holder>,
+    holders: Vec<SocketHolder>,
 }
 
-/// What one reading of all processes gave.
+/// In which namespaces all processes are.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct ProcessScan {
     /// Where each is.
-    pub(super) places: Vec<Place>,
+    pub(super) places: Vec<TaskNamespaces>,
     /// Those that `/proc` has and the reading has not.
     pub(super) unseen: Vec<Pid>,
 }
 
-/// The table of one namespace; `Ok(Ok(None))` when it was not needed.
-type Table = Result<io::Result<Option<Vec<Socket>>>, Refused>;
+/// The sockets of one namespace; `Ok(Ok(None))` when they were not needed.
+type NetnsSockets = Result<io::Result<Option<Vec<Socket>>>, EnterError>;
 
 impl LiveNode {
     /// Reads the sockets of namespaces, each once, and notes what it gave.
@@ -72,10 +72,10 @@ impl LiveNode {
         if by_count {
             self.read_uncounted(&doors, filter, &mut results);
         }
-        let table = |(door, result): (&Door, Table)| match result {
+        let table = |(door, result): (&NetnsHandle, NetnsSockets)| match result {
             Ok(Ok(table)) => Ok(Read::whole(table.unwrap_or_default())),
             // Without any file it is gone with its sockets, unless a descriptor holds it.
-            Err(Refused::Gone) if door.id.inode().is_some() => {
+            Err(EnterError::Gone) if door.id.inode().is_some() => {
                 self.gone.borrow_mut().insert(door.id);
                 Ok(Read::default())
             }
@@ -106,7 +106,7 @@ impl LiveNode {
     /// Adds the sockets that the probe saw to those of a namespace's tables.
     fn join(
         &self,
-        door: &Door,
+        door: &NetnsHandle,
         filter: &SocketFilter,
         read: Result<Read<Vec<Socket>>, String>,
     ) -> Result<Read<Vec<Socket>>, String> {
@@ -143,13 +143,18 @@ impl LiveNode {
 
     /// Reads the tables that were left out, where the kernel counts other sockets
     /// than the probe saw.
-    fn read_uncounted(&self, doors: &[Door], filter: &SocketFilter, results: &mut [Table]) {
+    fn read_uncounted(
+        &self,
+        doors: &[NetnsHandle],
+        filter: &SocketFilter,
+        results: &mut [NetnsSockets],
+    ) {
         let left: Vec<usize> =
             (0..doors.len()).filter(|at| matches!(results[*at], Ok(Ok(None)))).collect();
         if left.is_empty() {
             return;
         }
-        let left_doors: Vec<Door> = left.iter().map(|at| doors[*at].clone()).collect();
+        let left_doors: Vec<NetnsHandle> = left.iter().map(|at| doors[*at].clone()).collect();
         let counts = {
             let known = self.probed.borrow();
             known.iter().find(|p| p.filter.covers(filter)).map(|probed| probed.counts.clone())
@@ -208,21 +213,21 @@ impl LiveNode {
     pub(super) fn begin_probe(&self, filter: &SocketFilter) {
         if self.begun.borrow().is_none() && self.probed.borrow().is_empty() {
             let wanted = joined::filter(filter, filter.ports.is_none());
-            let begun = self.probe.get_or_init(Probe::find).begin(&wanted);
+            let begun = self.probe.get_or_init(ProbeMode::find).begin(&wanted);
             *self.begun.borrow_mut() = begun;
         }
     }
 
     /// Whether the probe is there, or would be loaded.
     fn may_probe(&self) -> bool {
-        self.probe.get_or_init(Probe::find).is_ready() || loading_pays()
+        self.probe.get_or_init(ProbeMode::find).is_ready() || loading_pays()
     }
 
     /// Reads the probe, if that is the cheapest way, and notes what it saw.
     fn probe(&self, filter: &SocketFilter, others: bool) {
         let since = Instant::now();
         let wanted = joined::filter(filter, others);
-        let probe = self.probe.get_or_init(Probe::find);
+        let probe = self.probe.get_or_init(ProbeMode::find);
         let begun = self.begun.borrow_mut().take().and_then(|begun| begun.end(&wanted));
         let name = probe.sockets_name();
         let reading = match begun.or_else(|| probe.sockets(&wanted)) {
@@ -253,7 +258,7 @@ impl LiveNode {
     /// them their holders become known.
     pub(super) fn probe_ports(&self, filter: &SocketFilter) -> Option<Vec<PortSocket>> {
         let since = Instant::now();
-        let probe = self.probe.get_or_init(Probe::find);
+        let probe = self.probe.get_or_init(ProbeMode::find);
         let mut reading = probe.sockets(&joined::filter_of_ports(filter))?.ok()?;
         joined::sort(&mut reading);
         let sockets = joined::port_sockets(&reading);
@@ -270,7 +275,7 @@ impl LiveNode {
         Some(sockets)
     }
 
-    fn sorted(&self, filter: &SocketFilter, reading: &Reading) -> Probed {
+    fn sorted(&self, filter: &SocketFilter, reading: &ProbeReading) -> Probed {
         let boottime = boottime(&self.root.join("self/timens_offsets"));
         Probed {
             filter: *filter,
@@ -282,10 +287,10 @@ impl LiveNode {
     }
 
     /// Where every process is, if one reading of the probe tells.
-    pub(super) fn places(&self) -> Option<&Places> {
+    pub(super) fn places(&self) -> Option<&ProcessScan> {
         let read = || {
             let since = Instant::now();
-            let probe = self.probe.get_or_init(Probe::find);
+            let probe = self.probe.get_or_init(ProbeMode::find);
             // Listed first: what is not in the reading then is hidden from the
             // probe, or has ended.
             let listed =
@@ -295,7 +300,7 @@ impl LiveNode {
             let unseen = listed.into_iter().filter(|pid| !known.contains(pid)).collect();
             let places = joined::places(&reading);
             self.log("eBPF tasks", since, &[], format!("{} processes", places.len()));
-            Some(Places { places, unseen })
+            Some(ProcessScan { places, unseen })
         };
         self.places.get_or_init(read).as_ref()
     }
@@ -412,7 +417,7 @@ fn parse_boottime(text: &str) -> Option<i64> {
 }
 
 /// What the kernel counts in the namespace of this thread.
-fn count_here() -> Option<Counts> {
+fn count_here() -> Option<SocketCounts> {
     let four = files::text("/proc/thread-self/net/sockstat", files::SMALL).ok()?;
     let six = files::text("/proc/thread-self/net/sockstat6", files::SMALL).unwrap_or_default();
     joined::parse_sockstat(&four, &six)

@@ -5,7 +5,8 @@
 //! namespaces. Whoever controls those could make reading them take as long as they like, so
 //! all of them share one limit. It counts the time that was spent on them, not the time since
 //! the start: a big node is no reason to leave them out. Container runtimes have a budget that
-//! is a part of it ([`super::asking::Budget`]): of the machine's own only waiting in vain counts.
+//! is a part of it ([`super::asking::DaemonBudget`]): of the machine's own only waiting in vain
+//! counts.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ pub(super) struct Timeout {
 
 /// While this lives, something optional is being read.
 #[derive(Debug)]
-pub(super) struct Reading<'t> {
+pub(super) struct TimedRead<'t> {
     timeout: &'t Timeout,
     /// Whether it is part of another reading, which counts the time.
     inner: bool,
@@ -50,7 +51,7 @@ impl Timeout {
 
     /// Begins to read something optional; `None` when the time is used up, and then it is
     /// left out, and a gap ([`Timeout::gap`]).
-    pub(super) fn begin(&self) -> Option<Reading<'_>> {
+    pub(super) fn begin(&self) -> Option<TimedRead<'_>> {
         if self.left().is_zero() {
             return None;
         }
@@ -58,7 +59,7 @@ impl Timeout {
         if !inner {
             self.since.set(Some(Instant::now()));
         }
-        Some(Reading { timeout: self, inner })
+        Some(TimedRead { timeout: self, inner })
     }
 
     /// Says that something was left out.
@@ -77,7 +78,7 @@ impl Default for Timeout {
     }
 }
 
-impl Drop for Reading<'_> {
+impl Drop for TimedRead<'_> {
     fn drop(&mut self) {
         if let (false, Some(since)) = (self.inner, self.timeout.since.take()) {
             self.timeout.spent.set(self.timeout.spent.get().saturating_add(since.elapsed()));

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use netlink_packet_route::link::InetDevConf;
 
-use super::{LiveNode, Memo, files, gaps, ipsec, nat, rtnl};
+use super::{LiveNode, NetnsCache, files, gaps, ipsec, nat, rtnl};
 use crate::model::{
     DeviceMode, Gap, GapKind, GapSource, Impact, InputFound, InputQuery, Neighbour, NetSettings,
     NetnsId, PolicyRule, Read, RouteFound, RouteQuery,
@@ -19,9 +19,9 @@ const SOURCE: &str = "routing decisions";
 pub(super) struct Ways {
     known: RefCell<HashMap<RouteQuery, Option<RouteFound>>>,
     inputs: RefCell<HashMap<InputQuery, Read<Option<InputFound>>>>,
-    policies: Memo<PolicyRule>,
-    neighbours: Memo<Neighbour>,
-    pub(super) settings: Memo<NetSettings>,
+    policies: NetnsCache<PolicyRule>,
+    neighbours: NetnsCache<Neighbour>,
+    pub(super) settings: NetnsCache<NetSettings>,
 }
 
 impl LiveNode {

@@ -128,7 +128,7 @@ impl Recording {
             reason: reason(error),
         };
         // The format first, for the rest means something only if it is this one.
-        let header: Header = serde_json::from_slice(bytes).map_err(|error| {
+        let header: FileHeader = serde_json::from_slice(bytes).map_err(|error| {
             let ours = starts_like_one(bytes);
             match error.classify() {
                 Category::Data => foreign(),
@@ -154,9 +154,9 @@ impl Recorded {
     }
 }
 
-/// What every version of the format has.
+/// What a file of every version of the format has.
 #[derive(Deserialize)]
-struct Header {
+struct FileHeader {
     format: Option<serde_json::Value>,
     version: Option<serde_json::Value>,
 }

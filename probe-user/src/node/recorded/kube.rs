@@ -1,12 +1,12 @@
 //! What a recording knows of Kubernetes APIs: the same question gets the same answer, and
 //! a narrower one is answered from a list that has it.
 
-use super::Asked;
+use super::RecordedFact;
 use crate::model::{KubeAsk, KubeNode, KubeObjects, KubePod, KubeService, KubeWish, Read};
 
 /// The answer to one ask; `None` when what was read does not tell.
 pub(super) fn answer(
-    known: &[Asked<KubeAsk, KubeObjects>],
+    known: &[RecordedFact<KubeAsk, KubeObjects>],
     ask: &KubeAsk,
 ) -> Option<Read<KubeObjects>> {
     if let Some(same) = known.iter().find(|k| k.asked == *ask) {
@@ -103,7 +103,7 @@ mod tests {
         }
     }
 
-    fn recorded() -> Vec<Asked<KubeAsk, KubeObjects>> {
+    fn recorded() -> Vec<RecordedFact<KubeAsk, KubeObjects>> {
         let services = KubeObjects {
             answered: true,
             services: vec![service("web")],
@@ -115,8 +115,8 @@ mod tests {
             ..KubeObjects::default()
         };
         vec![
-            Asked { asked: ask("one", KubeWish::Services), read: Read::whole(services) },
-            Asked {
+            RecordedFact { asked: ask("one", KubeWish::Services), read: Read::whole(services) },
+            RecordedFact {
                 asked: ask("one", KubeWish::PodsOn("node1".to_owned())),
                 read: Read::whole(pods),
             },

@@ -86,8 +86,8 @@ pub use file::{RecordingError, save_private};
 pub use recorder::Recorder;
 pub use redact::redact;
 pub use replay::Recorded;
-use table::Kind as _;
-pub use table::{Asked, Table};
+use table::FactKind as _;
+pub use table::{FactTable, RecordedFact};
 
 /// Everything that one or more runs read from a node. It is one JSON file, and
 /// one that can hold secrets: command lines are in it, unless it is redacted.
@@ -103,7 +103,7 @@ pub struct Recording {
     /// Whether names and addresses have been replaced.
     pub redacted: bool,
     /// What was read.
-    pub facts: Facts,
+    pub facts: RecordedFacts,
     /// What was asked of which source.
     pub sources: Vec<SourceReport>,
 }
@@ -115,7 +115,7 @@ impl Recording {
     pub const VERSION: u32 = 1;
 
     /// A recording of `facts`, made by this version of the tool.
-    pub fn new(facts: Facts, mut sources: Vec<SourceReport>) -> Self {
+    pub fn new(facts: RecordedFacts, mut sources: Vec<SourceReport>) -> Self {
         // JSON has no infinity, and only short decimals are read back as exactly
         // the number that was written.
         for source in &mut sources {
@@ -140,13 +140,13 @@ macro_rules! facts {
         /// What was asked of a node, and what it answered, each question once.
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
         #[serde(deny_unknown_fields)]
-        pub struct Facts {
+        pub struct RecordedFacts {
             /// The node itself.
             pub host: Read<Host>,
             $($(#[$about])* pub $kind: $of,)*
         }
 
-        impl Facts {
+        impl RecordedFacts {
             /// Facts of a node of which only the host was asked for.
             pub fn new(host: Read<Host>) -> Self {
                 Self { host, $($kind: <$of>::default(),)* }
@@ -166,28 +166,28 @@ facts! {
     netns: Option<Read<Vec<Netns>>>,
     /// Sockets.
     #[serde(default)]
-    sockets: Table<SocketsOf, Vec<Socket>>,
+    sockets: FactTable<SocketsOf, Vec<Socket>>,
     /// Who holds sockets, by inodes.
     #[serde(default)]
-    owners: Table<BTreeSet<SocketInode>, Owners>,
+    owners: FactTable<BTreeSet<SocketInode>, Owners>,
     /// Processes.
     #[serde(default)]
-    processes: Table<Vec<Pid>, Vec<Process>>,
+    processes: FactTable<Vec<Pid>, Vec<Process>>,
     /// Interfaces.
     #[serde(default)]
-    links: Table<Vec<NetnsId>, Vec<Link>>,
+    links: FactTable<Vec<NetnsId>, Vec<Link>>,
     /// Addresses.
     #[serde(default)]
-    addresses: Table<Vec<NetnsId>, Vec<Address>>,
+    addresses: FactTable<Vec<NetnsId>, Vec<Address>>,
     /// Routes.
     #[serde(default)]
-    routes: Table<Vec<NetnsId>, Vec<Route>>,
+    routes: FactTable<Vec<NetnsId>, Vec<Route>>,
     /// Ports that the kernel holds.
     #[serde(default)]
-    kernel_ports: Table<Vec<NetnsId>, Vec<KernelPort>>,
+    kernel_ports: FactTable<Vec<NetnsId>, Vec<KernelPort>>,
     /// Whether namespaces have transparent sockets. Older recordings do not tell.
-    #[serde(default, skip_serializing_if = "Table::is_empty")]
-    transparent: Table<Vec<NetnsId>, Vec<Transparent>>,
+    #[serde(default, skip_serializing_if = "FactTable::is_empty")]
+    transparent: FactTable<Vec<NetnsId>, Vec<Transparent>>,
     /// Recordings once had whether there are rules, and not the rules.
     #[serde(default, skip_serializing)]
     nat: Ignored,
@@ -195,83 +195,83 @@ facts! {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     unseen: Option<Read<()>>,
     /// Rulesets without their rules.
-    #[serde(default, skip_serializing_if = "Table::is_empty")]
-    rulesets: Table<Vec<NetnsId>, Vec<Ruleset>>,
+    #[serde(default, skip_serializing_if = "FactTable::is_empty")]
+    rulesets: FactTable<Vec<NetnsId>, Vec<Ruleset>>,
     /// Chains.
-    #[serde(default, skip_serializing_if = "Table::is_empty")]
-    chains: Table<ChainId, Option<Arc<[Rule]>>>,
+    #[serde(default, skip_serializing_if = "FactTable::is_empty")]
+    chains: FactTable<ChainId, Option<Arc<[Rule]>>>,
     /// Sets without their elements.
-    #[serde(default, skip_serializing_if = "Table::is_empty")]
-    sets: Table<SetId, Option<Set>>,
+    #[serde(default, skip_serializing_if = "FactTable::is_empty")]
+    sets: FactTable<SetId, Option<Set>>,
     /// Sets' elements.
-    #[serde(default, skip_serializing_if = "Table::is_empty")]
-    set_elements: Table<SetId, Option<Arc<[Element]>>>,
+    #[serde(default, skip_serializing_if = "FactTable::is_empty")]
+    set_elements: FactTable<SetId, Option<Arc<[Element]>>>,
     /// Single elements of sets.
-    #[serde(default, skip_serializing_if = "Table::is_empty")]
-    set_element: Table<ElementOf, Option<Element>>,
+    #[serde(default, skip_serializing_if = "FactTable::is_empty")]
+    set_element: FactTable<ElementOf, Option<Element>>,
     /// Sets of ipset.
-    #[serde(default, skip_serializing_if = "Table::is_empty")]
-    ip_sets: Table<IpSetId, Option<IpSet>>,
+    #[serde(default, skip_serializing_if = "FactTable::is_empty")]
+    ip_sets: FactTable<IpSetId, Option<IpSet>>,
     /// What load balancers take.
-    #[serde(default, skip_serializing_if = "Table::is_empty")]
-    frontends: Table<Vec<NetnsId>, Vec<Frontend>>,
+    #[serde(default, skip_serializing_if = "FactTable::is_empty")]
+    frontends: FactTable<Vec<NetnsId>, Vec<Frontend>>,
     /// Cilium's datapath. Older recordings have none.
-    #[serde(default, skip_serializing_if = "Table::is_empty")]
-    cilium: Table<Vec<NetnsId>, Vec<Cilium>>,
+    #[serde(default, skip_serializing_if = "FactTable::is_empty")]
+    cilium: FactTable<Vec<NetnsId>, Vec<Cilium>>,
     /// Policies of Cilium's endpoints. Older recordings have none.
-    #[serde(default, skip_serializing_if = "Table::is_empty")]
-    cilium_policies: Table<CiliumPolicyOf, Option<Arc<[CiliumPolicy]>>>,
+    #[serde(default, skip_serializing_if = "FactTable::is_empty")]
+    cilium_policies: FactTable<CiliumPolicyOf, Option<Arc<[CiliumPolicy]>>>,
     /// Connections.
-    #[serde(default, skip_serializing_if = "Table::is_empty")]
-    flows: Table<FlowsOf, Vec<Flow>>,
+    #[serde(default, skip_serializing_if = "FactTable::is_empty")]
+    flows: FactTable<FlowsOf, Vec<Flow>>,
     /// Ways that packets take.
-    #[serde(default, skip_serializing_if = "Table::is_empty")]
-    route: Table<RouteQuery, Option<RouteFound>>,
+    #[serde(default, skip_serializing_if = "FactTable::is_empty")]
+    route: FactTable<RouteQuery, Option<RouteFound>>,
     /// Ways that packets take which come in.
-    #[serde(default, skip_serializing_if = "Table::is_empty")]
-    input_routes: Table<InputQuery, Option<InputFound>>,
+    #[serde(default, skip_serializing_if = "FactTable::is_empty")]
+    input_routes: FactTable<InputQuery, Option<InputFound>>,
     /// Neighbours.
-    #[serde(default, skip_serializing_if = "Table::is_empty")]
-    neighbours: Table<Vec<NetnsId>, Vec<Neighbour>>,
+    #[serde(default, skip_serializing_if = "FactTable::is_empty")]
+    neighbours: FactTable<Vec<NetnsId>, Vec<Neighbour>>,
     /// Local routes.
-    #[serde(default, skip_serializing_if = "Table::is_empty")]
-    local_routes: Table<Vec<NetnsId>, Vec<LocalRoute>>,
+    #[serde(default, skip_serializing_if = "FactTable::is_empty")]
+    local_routes: FactTable<Vec<NetnsId>, Vec<LocalRoute>>,
     /// Rules of policy routing.
-    #[serde(default, skip_serializing_if = "Table::is_empty")]
-    policy_rules: Table<Vec<NetnsId>, Vec<PolicyRule>>,
+    #[serde(default, skip_serializing_if = "FactTable::is_empty")]
+    policy_rules: FactTable<Vec<NetnsId>, Vec<PolicyRule>>,
     /// What namespaces forward.
-    #[serde(default, skip_serializing_if = "Table::is_empty")]
-    settings: Table<Vec<NetnsId>, Vec<NetSettings>>,
+    #[serde(default, skip_serializing_if = "FactTable::is_empty")]
+    settings: FactTable<Vec<NetnsId>, Vec<NetSettings>>,
     /// What is attached to devices.
-    #[serde(default, skip_serializing_if = "Table::is_empty")]
-    attached: Table<Vec<NetnsId>, Vec<Attached>>,
+    #[serde(default, skip_serializing_if = "FactTable::is_empty")]
+    attached: FactTable<Vec<NetnsId>, Vec<Attached>>,
     /// Programs of cgroups.
-    #[serde(default, skip_serializing_if = "Table::is_empty")]
-    cgroup_programs: Table<CgroupOf, Option<Vec<CgroupProgram>>>,
+    #[serde(default, skip_serializing_if = "FactTable::is_empty")]
+    cgroup_programs: FactTable<CgroupOf, Option<Vec<CgroupProgram>>>,
     /// Sockets in any state. Older recordings have none.
-    #[serde(default, skip_serializing_if = "Table::is_empty")]
-    port_sockets: Table<SocketsOf, Vec<PortSocket>>,
+    #[serde(default, skip_serializing_if = "FactTable::is_empty")]
+    port_sockets: FactTable<SocketsOf, Vec<PortSocket>>,
     /// Sockets without ports.
-    #[serde(default, skip_serializing_if = "Table::is_empty")]
-    other_sockets: Table<Vec<NetnsId>, Vec<OtherSocket>>,
+    #[serde(default, skip_serializing_if = "FactTable::is_empty")]
+    other_sockets: FactTable<Vec<NetnsId>, Vec<OtherSocket>>,
     /// What is at paths of sockets.
-    #[serde(default, skip_serializing_if = "Table::is_empty")]
-    socket_files: Table<String, SocketFile>,
+    #[serde(default, skip_serializing_if = "FactTable::is_empty")]
+    socket_files: FactTable<String, SocketFile>,
     /// What decides who may have a port. Older recordings have none.
-    #[serde(default, skip_serializing_if = "Table::is_empty")]
-    port_facts: Table<Vec<NetnsId>, Vec<PortFacts>>,
+    #[serde(default, skip_serializing_if = "FactTable::is_empty")]
+    port_facts: FactTable<Vec<NetnsId>, Vec<PortFacts>>,
     /// The contexts of kubeconfig files; `None` when they were not asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     kube_contexts: Option<Read<Vec<KubeContext>>>,
     /// What Kubernetes APIs said.
-    #[serde(default, skip_serializing_if = "Table::is_empty")]
-    kube: Table<KubeAsk, KubeObjects>,
+    #[serde(default, skip_serializing_if = "FactTable::is_empty")]
+    kube: FactTable<KubeAsk, KubeObjects>,
     /// Certificates that listeners showed.
-    #[serde(default, skip_serializing_if = "Table::is_empty")]
-    certificates: Table<TlsAsk, Option<Certificate>>,
+    #[serde(default, skip_serializing_if = "FactTable::is_empty")]
+    certificates: FactTable<TlsAsk, Option<Certificate>>,
     /// Single containers.
     #[serde(default)]
-    container: Table<InContainer, Option<Container>>,
+    container: FactTable<InContainer, Option<Container>>,
     /// All containers; `None` when they were not asked for.
     #[serde(default)]
     containers: Option<Read<Vec<Container>>>,
@@ -280,14 +280,14 @@ facts! {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     unpublished: Option<Read<Vec<Container>>>,
     /// What forwarders show. Older recordings have none.
-    #[serde(default, skip_serializing_if = "Table::is_empty")]
-    relays: Table<Pid, Relay>,
+    #[serde(default, skip_serializing_if = "FactTable::is_empty")]
+    relays: FactTable<Pid, Relay>,
     /// Paths of cgroups, by id.
     #[serde(default)]
-    cgroup_paths: Table<u64, Option<CgroupPath>>,
+    cgroup_paths: FactTable<u64, Option<CgroupPath>>,
     /// What the files around processes say.
-    #[serde(default, skip_serializing_if = "Table::is_empty")]
-    provenances: Table<Pid, Option<Provenance>>,
+    #[serde(default, skip_serializing_if = "FactTable::is_empty")]
+    provenances: FactTable<Pid, Option<Provenance>>,
     /// Socket units; `None` when they were not asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     socket_units: Option<Read<Vec<SocketUnit>>>,
@@ -300,7 +300,7 @@ facts! {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Ignored;
 
-impl table::Kind for Ignored {
+impl table::FactKind for Ignored {
     fn gaps(&mut self) -> impl Iterator<Item = &mut Gap> {
         std::iter::empty()
     }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What a name names, which its pseudonym shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Kind {
+pub(super) enum PseudonymKind {
     Host,
     User,
     Container,
@@ -24,7 +24,7 @@ pub(super) enum Kind {
     Name,
 }
 
-impl Kind {
+impl PseudonymKind {
     fn as_str(self) -> &'static str {
         match self {
             Self::Host => "host",
@@ -48,9 +48,9 @@ impl Kind {
 
 /// All pseudonyms given so far.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(super) struct Pseudonyms {
     names: HashMap<String, String>,
-    counts: HashMap<Kind, u32>,
+    counts: HashMap<PseudonymKind, u32>,
     /// By the first digits of an id, which often stand for it, and by all.
     id_heads: HashMap<String, u64>,
     ids: HashMap<String, u64>,
@@ -68,10 +68,10 @@ fn number<K: std::hash::Hash + Eq>(of: &mut HashMap<K, u32>, key: K) -> u32 {
     *of.entry(key).or_insert(next)
 }
 
-impl Names {
+impl Pseudonyms {
     /// The pseudonym of a name. Ids, addresses, numbers and the empty name keep
     /// their shape.
-    pub(super) fn name(&mut self, kind: Kind, text: &str) -> String {
+    pub(super) fn name(&mut self, kind: PseudonymKind, text: &str) -> String {
         if let Some(known) = self.known(text) {
             return known.to_owned();
         }

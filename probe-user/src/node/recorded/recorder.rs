@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use super::{ElementOf, Facts, FlowsOf, InContainer, Recording, SocketsOf};
+use super::{ElementOf, FlowsOf, InContainer, RecordedFacts, Recording, SocketsOf};
 use crate::model::{
     Address, Attached, BindAsk, BindError, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram,
     ChainId, Cilium, CiliumPolicy, CiliumPolicyOf, ConnectAsk, Connected, Connections, Container,
@@ -24,7 +24,7 @@ use crate::node::{
 /// Passes every read on to another node and keeps what it gave.
 pub struct Recorder<'a> {
     node: &'a dyn Node,
-    facts: OnceCell<RefCell<Facts>>,
+    facts: OnceCell<RefCell<RecordedFacts>>,
 }
 
 impl<'a> Recorder<'a> {
@@ -42,14 +42,14 @@ impl<'a> Recorder<'a> {
         Recording::new(facts, self.node.sources())
     }
 
-    fn facts(&self) -> RefMut<'_, Facts> {
-        self.facts.get_or_init(|| RefCell::new(Facts::new(self.node.host()))).borrow_mut()
+    fn facts(&self) -> RefMut<'_, RecordedFacts> {
+        self.facts.get_or_init(|| RefCell::new(RecordedFacts::new(self.node.host()))).borrow_mut()
     }
 
     /// Reads something that has no questions, once.
     fn once<T: Clone>(
         &self,
-        kept: impl Fn(&mut Facts) -> &mut Option<Read<T>>,
+        kept: impl Fn(&mut RecordedFacts) -> &mut Option<Read<T>>,
         read: impl FnOnce(&dyn Node) -> Read<T>,
     ) -> Read<T> {
         if let Some(known) = kept(&mut self.facts()) {

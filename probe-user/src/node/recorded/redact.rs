@@ -5,9 +5,9 @@ mod kube;
 
 use std::collections::BTreeMap;
 
-use super::names::{Kind, Names};
+use super::names::{PseudonymKind, Pseudonyms};
 use super::scrub::program;
-use super::{Facts, Recording};
+use super::{RecordedFacts, Recording};
 use crate::model::{
     Attachment, CgroupPath, Command, Container, ContainerRef, LinkKind, Listens, OtherPlace, Pod,
     Process, SocketFile, SourceReport,
@@ -22,7 +22,7 @@ pub fn redact(recording: &mut Recording) {
     if recording.redacted {
         return;
     }
-    let mut names = Names::default();
+    let mut names = Pseudonyms::default();
     let facts = &mut recording.facts;
     without_rules(facts);
     // Names first, and where they are first meant: that gives the telling
@@ -40,7 +40,7 @@ pub fn redact(recording: &mut Recording) {
 /// Leaves out packet rules and connections. Addresses are in rules as bytes under
 /// masks, in ranges and in sets, and other ones in their place would not be the same
 /// rules: a replay says that they were not read.
-fn without_rules(facts: &mut Facts) {
+fn without_rules(facts: &mut RecordedFacts) {
     // A node without any is told as such.
     facts.rulesets.retain(|asked| asked.read.value.is_empty());
     facts.chains.clear();
@@ -57,12 +57,12 @@ fn without_rules(facts: &mut Facts) {
 }
 
 /// Every process of a recording.
-fn processes(facts: &mut Facts) -> impl Iterator<Item = &mut Process> {
+fn processes(facts: &mut RecordedFacts) -> impl Iterator<Item = &mut Process> {
     facts.processes.iter_mut().flat_map(|a| &mut a.read.value)
 }
 
 /// Every container of a recording.
-fn containers(facts: &mut Facts) -> impl Iterator<Item = &mut Container> {
+fn containers(facts: &mut RecordedFacts) -> impl Iterator<Item = &mut Container> {
     let listed = facts.containers.iter_mut().flat_map(|read| &mut read.value);
     let relayed = facts.relays.iter_mut().flat_map(|a| &mut a.read.value.containers);
     let unpublished = facts.unpublished.iter_mut().flat_map(|read| &mut read.value);
@@ -80,18 +80,18 @@ fn replace_some(text: &mut Option<String>, with: impl FnOnce(&str) -> String) {
     }
 }
 
-impl Names {
+impl Pseudonyms {
     /// Gives pseudonyms to the names that others quote.
-    fn give_out(&mut self, facts: &mut Facts) {
+    fn give_out(&mut self, facts: &mut RecordedFacts) {
         let hostname = facts.host.value.hostname.clone();
         // `localhost` is what a host without a name is called.
         if hostname != "localhost" {
-            facts.host.value.hostname = self.name(Kind::Host, &hostname);
+            facts.host.value.hostname = self.name(PseudonymKind::Host, &hostname);
         }
         for process in processes(facts) {
             replace_some(&mut process.user, |user| match user {
                 "root" => user.to_owned(),
-                user => self.name(Kind::User, user),
+                user => self.name(PseudonymKind::User, user),
             });
         }
         for container in containers(facts) {
@@ -101,19 +101,19 @@ impl Names {
                 }
             }
             if let Some(name) = &container.name {
-                self.name(Kind::Container, name);
+                self.name(PseudonymKind::Container, name);
             }
-            self.name(Kind::Container, &container.id);
+            self.name(PseudonymKind::Container, &container.id);
         }
     }
 
     /// Namespaces and what is in them.
-    fn namespaces(&mut self, facts: &mut Facts) {
+    fn namespaces(&mut self, facts: &mut RecordedFacts) {
         replace_some(&mut facts.host.value.own_netns_name, |name| {
-            self.component(Kind::Netns, name)
+            self.component(PseudonymKind::Netns, name)
         });
         for netns in facts.netns.iter_mut().flat_map(|read| &mut read.value) {
-            replace_some(&mut netns.name, |name| self.component(Kind::Netns, name));
+            replace_some(&mut netns.name, |name| self.component(PseudonymKind::Netns, name));
             netns.paths.iter_mut().for_each(|path| replace(path, |path| self.path(path)));
         }
         for socket in facts.sockets.iter_mut().flat_map(|a| &mut a.read.value) {
@@ -212,7 +212,7 @@ impl Names {
         }
     }
 
-    fn processes(&mut self, facts: &mut Facts) {
+    fn processes(&mut self, facts: &mut RecordedFacts) {
         for process in processes(facts) {
             replace(&mut process.comm, program);
             process.cmdline = self.command_line(&process.cmdline);
@@ -229,7 +229,7 @@ impl Names {
             }
             if let Some(repository) = &mut found.repository {
                 replace(&mut repository.directory, |path| self.path(path));
-                replace_some(&mut repository.branch, |name| self.name(Kind::Name, name));
+                replace_some(&mut repository.branch, |name| self.name(PseudonymKind::Name, name));
                 replace_some(&mut repository.commit, |id| self.id(id));
             }
         }
@@ -258,7 +258,7 @@ impl Names {
         let is_usual = ["", "sd_fw_ingress", "sd_fw_egress"].contains(&name);
         match is_usual || name.starts_with("cil_") {
             true => program(name),
-            false => self.name(Kind::Name, name),
+            false => self.name(PseudonymKind::Name, name),
         }
     }
 
@@ -268,7 +268,7 @@ impl Names {
         }
     }
 
-    fn containers(&mut self, facts: &mut Facts) {
+    fn containers(&mut self, facts: &mut RecordedFacts) {
         for asked in facts.container.iter_mut() {
             asked.asked.chain.iter_mut().for_each(|r| self.reference(r));
         }
@@ -285,16 +285,16 @@ impl Names {
     }
 
     fn reference(&mut self, reference: &mut ContainerRef) {
-        replace(&mut reference.id, |id| self.name(Kind::Container, id));
+        replace(&mut reference.id, |id| self.name(PseudonymKind::Container, id));
         if let Some(pod) = &mut reference.pod {
-            replace(&mut pod.uid, |uid| self.name(Kind::Pod, uid));
+            replace(&mut pod.uid, |uid| self.name(PseudonymKind::Pod, uid));
         }
     }
 
     fn container(&mut self, container: &mut Container) {
-        replace(&mut container.id, |id| self.name(Kind::Container, id));
-        replace_some(&mut container.name, |name| self.name(Kind::Container, name));
-        replace_some(&mut container.image, |image| self.name(Kind::Image, image));
+        replace(&mut container.id, |id| self.name(PseudonymKind::Container, id));
+        replace_some(&mut container.name, |name| self.name(PseudonymKind::Container, name));
+        replace_some(&mut container.image, |image| self.name(PseudonymKind::Image, image));
         let labels = std::mem::take(&mut container.labels);
         container.labels = labels
             .iter()
@@ -308,7 +308,9 @@ impl Names {
             port.host_ip = port.host_ip.map(|ip| self.ip(ip));
         }
         replace_some(&mut container.network_mode, |mode| match mode.split_once(':') {
-            Some(("container", id)) => format!("container:{}", self.name(Kind::Container, id)),
+            Some(("container", id)) => {
+                format!("container:{}", self.name(PseudonymKind::Container, id))
+            }
             Some(("ns", path)) => format!("ns:{}", self.path(path)),
             _ => self.network(mode),
         });
@@ -320,9 +322,11 @@ impl Names {
     }
 
     fn pod(&mut self, pod: &mut Pod) {
-        replace_some(&mut pod.namespace, |name| self.kubernetes_name(Kind::Namespace, name));
-        replace_some(&mut pod.name, |name| self.name(Kind::Pod, name));
-        replace_some(&mut pod.uid, |uid| self.name(Kind::Pod, uid));
+        replace_some(&mut pod.namespace, |name| {
+            self.kubernetes_name(PseudonymKind::Namespace, name)
+        });
+        replace_some(&mut pod.name, |name| self.name(PseudonymKind::Pod, name));
+        replace_some(&mut pod.uid, |uid| self.name(PseudonymKind::Pod, uid));
     }
 
     /// A network's name; the ones that engines give stay.
@@ -338,7 +342,11 @@ impl Names {
             "slirp4netns",
             "kind",
         ];
-        if USUAL.contains(&name) { name.to_owned() } else { self.name(Kind::Network, name) }
+        if USUAL.contains(&name) {
+            name.to_owned()
+        } else {
+            self.name(PseudonymKind::Network, name)
+        }
     }
 
     /// A label's key; the ones that tools look for stay.
@@ -357,7 +365,7 @@ impl Names {
         let of_tool = TOOLS.iter().any(|t| label.starts_with(t) || label.ends_with(t));
         let plain = label.bytes().all(|b| b.is_ascii_lowercase() || b".-_".contains(&b));
         let known = of_tool && (plain || KEYS.contains(&label));
-        if known { label.to_owned() } else { self.name(Kind::Label, label) }
+        if known { label.to_owned() } else { self.name(PseudonymKind::Label, label) }
     }
 
     fn label_value(&mut self, label: &str, value: &str) -> String {
@@ -380,14 +388,14 @@ impl Names {
         if USUAL.contains(&value) {
             value.to_owned()
         } else if CLUSTERS.contains(&label) {
-            self.name(Kind::Cluster, value)
+            self.name(PseudonymKind::Cluster, value)
         } else {
-            self.kubernetes_name(Kind::Value, value)
+            self.kubernetes_name(PseudonymKind::Value, value)
         }
     }
 
     /// What the tool said, of everything.
-    fn messages(&mut self, facts: &mut Facts, sources: &mut [SourceReport]) {
+    fn messages(&mut self, facts: &mut RecordedFacts, sources: &mut [SourceReport]) {
         for port in facts.kernel_ports.iter_mut().flat_map(|a| &mut a.read.value) {
             replace(&mut port.what, |what| self.message(what));
             replace(&mut port.source, |source| self.message(source));

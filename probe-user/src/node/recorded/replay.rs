@@ -5,7 +5,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use super::names::is_id;
-use super::{Asked, ElementOf, FlowsOf, InContainer, Recording, SocketsOf};
+use super::{ElementOf, FlowsOf, InContainer, RecordedFact, Recording, SocketsOf};
 use crate::model::{
     Address, Attached, BindAsk, BindError, Bytes, Certificate, CgroupOf, CgroupPath, CgroupProgram,
     ChainId, Cilium, CiliumPolicy, CiliumPolicyOf, ConnectAsk, Connected, Connections, Container,
@@ -93,7 +93,7 @@ where
 
 /// The same for facts of namespaces.
 fn of_netns<T: Clone>(
-    asks: &[Asked<Vec<NetnsId>, Vec<T>>],
+    asks: &[RecordedFact<Vec<NetnsId>, Vec<T>>],
     wanted: &[NetnsId],
     key: impl Fn(&T) -> NetnsId,
     missing: (Impact, &str),
@@ -104,7 +104,7 @@ fn of_netns<T: Clone>(
 
 /// The same for sockets: of the same filter, or of one that asked for more.
 fn of_filter<T: Clone>(
-    known: &[Asked<SocketsOf, Vec<T>>],
+    known: &[RecordedFact<SocketsOf, Vec<T>>],
     netns: &[NetnsId],
     filter: &SocketFilter,
     key: impl Fn(&T) -> NetnsId,

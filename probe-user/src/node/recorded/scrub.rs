@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::names::{Kind, Names, ids_in, is_id};
+use super::names::{PseudonymKind, Pseudonyms, ids_in, is_id};
 use crate::resolve::{Piece, Word, telling_words};
 
 /// What stands for a text of which nothing is shown.
@@ -34,10 +34,10 @@ fn is_separator(c: char) -> bool {
     matches!(c, '-' | '.' | '_' | ':' | '@' | '+' | '=' | '[' | ']')
 }
 
-impl Names {
+impl Pseudonyms {
     /// A part of a path or a name made of parts: kept when it is common, with
     /// its ids replaced, or replaced as a whole.
-    pub(super) fn component(&mut self, kind: Kind, text: &str) -> String {
+    pub(super) fn component(&mut self, kind: PseudonymKind, text: &str) -> String {
         // First, or somebody called `docker` would hide the engine's cgroup.
         if is_common(text) {
             return text.to_owned();
@@ -67,7 +67,7 @@ impl Names {
     }
 
     /// Each word between separators on its own.
-    fn words(&mut self, kind: Kind, text: &str) -> String {
+    fn words(&mut self, kind: PseudonymKind, text: &str) -> String {
         let mut out = String::new();
         for part in text.split_inclusive(is_separator) {
             let word = part.trim_end_matches(is_separator);
@@ -79,7 +79,8 @@ impl Names {
 
     /// A path in the file system.
     pub(super) fn path(&mut self, path: &str) -> String {
-        let parts: Vec<_> = path.split('/').map(|p| self.component(Kind::Path, p)).collect();
+        let parts: Vec<_> =
+            path.split('/').map(|p| self.component(PseudonymKind::Path, p)).collect();
         parts.join("/")
     }
 
@@ -98,7 +99,7 @@ impl Names {
         }
         match self.address(host) {
             Some(address) => address,
-            None => self.name(Kind::Host, host),
+            None => self.name(PseudonymKind::Host, host),
         }
     }
 
@@ -124,7 +125,7 @@ impl Names {
                 let named = inside_lxc;
                 inside_lxc = matches!(part, "lxc" | "lxc.payload" | "lxc.monitor");
                 if named && !part.is_empty() {
-                    return self.name(Kind::Container, part);
+                    return self.name(PseudonymKind::Container, part);
                 }
                 self.cgroup_component(part)
             })
@@ -142,17 +143,17 @@ impl Names {
         ] {
             let name = part.strip_prefix(prefix).and_then(|p| p.strip_suffix(suffix));
             if let Some(name) = name.filter(|n| !n.is_empty() && ids_in(n).is_empty()) {
-                let name = self.name(Kind::Container, &name.replace("\\x2d", "-"));
+                let name = self.name(PseudonymKind::Container, &name.replace("\\x2d", "-"));
                 let name = if suffix.is_empty() { name } else { name.replace('-', "\\x2d") };
                 return format!("{prefix}{name}{suffix}");
             }
         }
         for suffix in [".service", ".scope", ".slice", ".socket", ".mount", ".swap", ".timer"] {
             if let Some(stem) = part.strip_suffix(suffix) {
-                return self.component(Kind::Unit, stem) + suffix;
+                return self.component(PseudonymKind::Unit, stem) + suffix;
             }
         }
-        self.component(Kind::Unit, part)
+        self.component(PseudonymKind::Unit, part)
     }
 
     /// An interface's name.
@@ -164,7 +165,7 @@ impl Names {
         {
             return name.to_owned();
         }
-        self.component(Kind::Interface, name)
+        self.component(PseudonymKind::Interface, name)
     }
 
     /// The tool's own words around something that may be quoted in them. Plain
@@ -205,7 +206,7 @@ impl Names {
         if plain {
             return core.to_owned();
         }
-        let kind = if core.contains('/') { Kind::Path } else { Kind::Name };
+        let kind = if core.contains('/') { PseudonymKind::Path } else { PseudonymKind::Name };
         let parts: Vec<_> = core.split('/').map(|part| self.component(kind, part)).collect();
         parts.join("/")
     }
@@ -231,13 +232,13 @@ impl Names {
                 Piece::Keep(text) => text.clone(),
                 Piece::Host(text) => self.host(text),
                 Piece::Path(text) => self.path(text),
-                Piece::Name(text) => self.kubernetes_name(Kind::Name, text),
+                Piece::Name(text) => self.kubernetes_name(PseudonymKind::Name, text),
             })
             .collect()
     }
 
     /// A name in a cluster; the ones that every cluster has stay.
-    pub(super) fn kubernetes_name(&mut self, kind: Kind, name: &str) -> String {
+    pub(super) fn kubernetes_name(&mut self, kind: PseudonymKind, name: &str) -> String {
         const EVERYWHERE: [&str; 9] = [
             "default",
             "kube-system",

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Gap, Read};
 
-/// A question and its answer.
+/// A question to a node, and what was read for it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Asked<Q, A> {
+pub struct RecordedFact<Q, A> {
     /// What was asked for.
     pub asked: Q,
     /// What was read.
@@ -23,21 +23,21 @@ pub struct Asked<Q, A> {
 /// question twice, the first counts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Table<Q, A> {
-    all: Vec<Asked<Q, A>>,
+pub struct FactTable<Q, A> {
+    all: Vec<RecordedFact<Q, A>>,
     /// Where each question is, once one is looked for.
     #[serde(skip, default = "OnceLock::new")]
     index: OnceLock<HashMap<Q, usize>>,
 }
 
-impl<Q, A> Table<Q, A> {
+impl<Q, A> FactTable<Q, A> {
     /// Whether nothing was asked.
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 }
 
-impl<Q: Clone + Eq + Hash, A> Table<Q, A> {
+impl<Q: Clone + Eq + Hash, A> FactTable<Q, A> {
     /// The answer to this very question.
     pub fn get(&self, asked: &Q) -> Option<&Read<A>> {
         let at = self.index().get(asked)?;
@@ -50,7 +50,7 @@ impl<Q: Clone + Eq + Hash, A> Table<Q, A> {
             if let Some(index) = self.index.get_mut() {
                 index.insert(asked.clone(), self.all.len());
             }
-            self.all.push(Asked { asked, read });
+            self.all.push(RecordedFact { asked, read });
         }
     }
 
@@ -65,27 +65,27 @@ impl<Q: Clone + Eq + Hash, A> Table<Q, A> {
     }
 }
 
-impl<Q, A> From<Vec<Asked<Q, A>>> for Table<Q, A> {
-    fn from(all: Vec<Asked<Q, A>>) -> Self {
+impl<Q, A> From<Vec<RecordedFact<Q, A>>> for FactTable<Q, A> {
+    fn from(all: Vec<RecordedFact<Q, A>>) -> Self {
         Self { all, index: OnceLock::new() }
     }
 }
 
-impl<Q, A> Default for Table<Q, A> {
+impl<Q, A> Default for FactTable<Q, A> {
     fn default() -> Self {
         Vec::new().into()
     }
 }
 
-impl<Q, A> Deref for Table<Q, A> {
-    type Target = Vec<Asked<Q, A>>;
+impl<Q, A> Deref for FactTable<Q, A> {
+    type Target = Vec<RecordedFact<Q, A>>;
 
     fn deref(&self) -> &Self::Target {
         &self.all
     }
 }
 
-impl<Q, A> DerefMut for Table<Q, A> {
+impl<Q, A> DerefMut for FactTable<Q, A> {
     fn deref_mut(&mut self) -> &mut Self::Target {
         // Questions may change places.
         self.index.take();
@@ -93,25 +93,25 @@ impl<Q, A> DerefMut for Table<Q, A> {
     }
 }
 
-impl<Q: PartialEq, A: PartialEq> PartialEq for Table<Q, A> {
+impl<Q: PartialEq, A: PartialEq> PartialEq for FactTable<Q, A> {
     fn eq(&self, other: &Self) -> bool {
         self.all == other.all
     }
 }
 
-/// What was read of one kind, whatever it is.
-pub(super) trait Kind {
+/// The facts of one kind, whatever it is.
+pub(super) trait FactKind {
     /// The gaps of each read.
     fn gaps(&mut self) -> impl Iterator<Item = &mut Gap>;
 }
 
-impl<T> Kind for Option<Read<T>> {
+impl<T> FactKind for Option<Read<T>> {
     fn gaps(&mut self) -> impl Iterator<Item = &mut Gap> {
         self.iter_mut().flat_map(|read| &mut read.gaps)
     }
 }
 
-impl<Q, A> Kind for Table<Q, A> {
+impl<Q, A> FactKind for FactTable<Q, A> {
     fn gaps(&mut self) -> impl Iterator<Item = &mut Gap> {
         self.all.iter_mut().flat_map(|known| &mut known.read.gaps)
     }

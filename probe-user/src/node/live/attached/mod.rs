@@ -16,16 +16,16 @@ use std::time::Instant;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::ebpf::programs::{self, About, AttachType, Target};
-use super::enter::Door;
-use super::netlink::{Netlink, ROUTE, Request};
-use super::{LiveNode, Memo, cgroups, files, host, procs};
+use super::ebpf::programs::{self, AttachTarget, AttachType, ProgramInfo};
+use super::enter::NetnsHandle;
+use super::netlink::{Netlink, NetlinkRequest, ROUTE};
+use super::{LiveNode, NetnsCache, cgroups, files, host, procs};
 use crate::model::{
     Attached, Attachment, Balancer, CgroupHook, CgroupOf, CgroupPath, CgroupProgram, DeviceHook,
     Gap, GapKind, GapSource, Impact, NetnsId, Pid, Program, Read,
 };
 use crate::node::Attachments;
-use parse::{Device, Qdisc};
+use parse::{AttachableDevice, Qdisc};
 
 const SOURCE: &str = "attached programs";
 /// The most that is read of one namespace: answers of a dump, and bytes of it.
@@ -63,14 +63,14 @@ const OF_CGROUP: [(AttachType, CgroupHook); 11] = [
     (AttachType(15), CgroupHook::Sendmsg6),
 ];
 
-/// What was read so far.
+/// What was read of devices and cgroups so far.
 #[derive(Debug, Default)]
-pub(super) struct Found {
-    devices: Memo<Attached>,
+pub(super) struct AttachedCache {
+    devices: NetnsCache<Attached>,
     cgroups: RefCell<HashMap<CgroupOf, Read<Option<Vec<CgroupProgram>>>>>,
-    abouts: RefCell<HashMap<u32, About>>,
+    abouts: RefCell<HashMap<u32, ProgramInfo>>,
     /// `Err` says why it can't be looked at.
-    tree: OnceCell<Result<Option<Tree>, String>>,
+    tree: OnceCell<Result<Option<CgroupTree>, String>>,
 }
 
 impl Attachments for LiveNode {
@@ -130,11 +130,11 @@ impl LiveNode {
         let Some(cgroup) = cgroup else { return Ok(None) };
         let mut all = Vec::new();
         for (attach_type, at) in OF_CGROUP {
-            let ids = programs::attached(Target::Effective(cgroup.as_fd()), attach_type)?;
+            let ids = programs::attached(AttachTarget::Effective(cgroup.as_fd()), attach_type)?;
             for id in ids {
                 let mut program = Program { id: Some(id), name: String::new(), balancer: None };
                 self.tell(&mut program);
-                let is_own = |about: &programs::About| about.only_watches_binds();
+                let is_own = |about: &programs::ProgramInfo| about.only_watches_binds();
                 if self.attached.abouts.borrow().get(&id).is_some_and(is_own) {
                     continue;
                 }
@@ -148,7 +148,7 @@ impl LiveNode {
     }
 
     /// The tree of cgroup2. `None` where nothing can be attached, for there is none.
-    fn cgroup_tree(&self) -> io::Result<Option<&Tree>> {
+    fn cgroup_tree(&self) -> io::Result<Option<&CgroupTree>> {
         let tree = self.attached.tree.get_or_init(|| {
             // Until a hierarchy of version 2 is mounted for the first time, processes have no
             // line of it (`cgrp_dfl_visible`, kernel/cgroup/cgroup.c).
@@ -164,11 +164,11 @@ impl LiveNode {
 
     /// In the own mount namespace, or in that of a parent: `ip netns exec` mounts another
     /// `/sys`.
-    fn find_cgroup_tree(&self) -> io::Result<Tree> {
+    fn find_cgroup_tree(&self) -> io::Result<CgroupTree> {
         let mountinfo = self.mountinfo.get_or_init(host::mountinfo);
         if let Some(point) = cgroups::mount_point(mountinfo) {
             let root = rustix::fs::open(&point, DIRECTORY, Mode::empty())?;
-            return Tree::new(root, point);
+            return CgroupTree::new(root, point);
         }
         let mut why = io::Error::other("no cgroup2 is mounted here");
         let own = self.process(std::process::id());
@@ -183,18 +183,18 @@ impl LiveNode {
     }
 
     /// In the mount namespace of another process.
-    fn cgroup_tree_of(&self, pid: Pid) -> io::Result<Option<Tree>> {
+    fn cgroup_tree_of(&self, pid: Pid) -> io::Result<Option<CgroupTree>> {
         let mountinfo = files::read(&*self.proc, format!("{pid}/mountinfo"), files::TABLE)?.text();
         let Some(point) = cgroups::mount_point(&mountinfo) else { return Ok(None) };
         let root = self.reader.root_of(&self.root.join(pid.to_string()))?;
         let (found, _) = root.look(Path::new(&point))?;
         let again = format!("/proc/self/fd/{}", found.as_raw_fd());
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Tree::new(rustix::fs::open(again, flags, Mode::empty())?, point).map(Some)
+        CgroupTree::new(rustix::fs::open(again, flags, Mode::empty())?, point).map(Some)
     }
 
     /// The cgroup v2 that a process is in.
-    fn cgroup_of(&self, tree: &Tree, process: &str) -> io::Result<Option<OwnedFd>> {
+    fn cgroup_of(&self, tree: &CgroupTree, process: &str) -> io::Result<Option<OwnedFd>> {
         let text = match files::read(&*self.proc, format!("{process}/cgroup"), files::SMALL) {
             Ok(text) => text.text(),
             // The process has ended, before it was opened or after.
@@ -215,13 +215,13 @@ impl LiveNode {
 
 /// The tree of cgroup2.
 #[derive(Debug)]
-struct Tree {
+struct CgroupTree {
     root: OwnedFd,
     /// Where it is mounted.
     point: String,
 }
 
-impl Tree {
+impl CgroupTree {
     fn new(root: OwnedFd, point: String) -> io::Result<Self> {
         /// `CGROUP2_SUPER_MAGIC`.
         const MAGIC: rustix::fs::FsWord = 0x6367_7270;
@@ -245,7 +245,7 @@ struct Handle {
 }
 
 /// Opens a cgroup by its id. `None` when there is none with it.
-fn by_id(tree: &Tree, id: u64) -> io::Result<Option<OwnedFd>> {
+fn by_id(tree: &CgroupTree, id: u64) -> io::Result<Option<OwnedFd>> {
     const FILEID_KERNFS: i32 = 0xfe;
     let mut handle = Handle { length: 8, kind: FILEID_KERNFS, id };
     #[expect(unsafe_code, reason = "no library opens what only has a number")]
@@ -273,7 +273,7 @@ fn by_id(tree: &Tree, id: u64) -> io::Result<Option<OwnedFd>> {
 
 /// Finds to which cgroups programs are attached: the one that they take effect in, or one
 /// above it.
-fn find_places(tree: &Tree, cgroup: OwnedFd, all: &mut [CgroupProgram]) -> io::Result<()> {
+fn find_places(tree: &CgroupTree, cgroup: OwnedFd, all: &mut [CgroupProgram]) -> io::Result<()> {
     let mut at = cgroup;
     for _ in 0..DEPTH {
         let path = procs::link(rustix::fs::CWD, format!("/proc/self/fd/{}", at.as_raw_fd()))?;
@@ -285,7 +285,7 @@ fn find_places(tree: &Tree, cgroup: OwnedFd, all: &mut [CgroupProgram]) -> io::R
             if !all.iter_mut().any(|one| unplaced(&one)) {
                 continue;
             }
-            let ids = programs::attached(Target::Of(at.as_fd()), attach_type)?;
+            let ids = programs::attached(AttachTarget::Of(at.as_fd()), attach_type)?;
             let here =
                 |one: &&mut CgroupProgram| one.program.id.is_some_and(|id| ids.contains(&id));
             for one in all.iter_mut().filter(unplaced).filter(here) {
@@ -301,7 +301,7 @@ fn find_places(tree: &Tree, cgroup: OwnedFd, all: &mut [CgroupProgram]) -> io::R
 }
 
 /// What is attached in the namespace of the calling thread. Names are told later.
-fn on_devices(door: &Door) -> Read<Vec<Attached>> {
+fn on_devices(door: &NetnsHandle) -> Read<Vec<Attached>> {
     let mut all: Read<Vec<Attached>> = Read::default();
     let (netns, source) = (door.id, format!("netns {}", door.id));
     let devices = match by_rtnetlink(netns, &mut all.value) {
@@ -318,10 +318,10 @@ fn on_devices(door: &Door) -> Read<Vec<Attached>> {
 }
 
 /// Adds XDP programs, and what tc has.
-fn by_rtnetlink(netns: NetnsId, all: &mut Vec<Attached>) -> io::Result<Vec<Device>> {
+fn by_rtnetlink(netns: NetnsId, all: &mut Vec<Attached>) -> io::Result<Vec<AttachableDevice>> {
     let mut talk = Netlink::open(ROUTE, BYTES)?;
     // `struct ifinfomsg` and `struct tcmsg`, of all.
-    let links = Request::dump(RTM_GETLINK, &[0; 16]);
+    let links = NetlinkRequest::dump(RTM_GETLINK, &[0; 16]);
     let devices = talk.collect(&links, MOST, |message| parse::device(message.body))?;
     for device in &devices {
         for id in &device.xdp {
@@ -334,7 +334,7 @@ fn by_rtnetlink(netns: NetnsId, all: &mut Vec<Attached>) -> io::Result<Vec<Devic
             });
         }
     }
-    let qdiscs = Request::dump(RTM_GETQDISC, &[0; 20]);
+    let qdiscs = NetlinkRequest::dump(RTM_GETQDISC, &[0; 20]);
     let qdiscs = talk.collect(&qdiscs, MOST, |message| parse::qdisc(message.body))?;
     for Qdisc { index, handle, kind } in qdiscs {
         let parents: Vec<(u32, DeviceHook)> = match kind.as_str() {
@@ -351,7 +351,7 @@ fn by_rtnetlink(netns: NetnsId, all: &mut Vec<Attached>) -> io::Result<Vec<Devic
             all.push(Attached { netns, ifindex: Some(index), at: DeviceHook::TcEgress, what });
         }
         for (parent, at) in parents {
-            let filters = Request::dump(RTM_GETTFILTER, &parse::filters_of(index, parent));
+            let filters = NetlinkRequest::dump(RTM_GETTFILTER, &parse::filters_of(index, parent));
             let filters = talk.collect(&filters, MOST, |message| parse::filter(message.body))?;
             let mut found: Vec<Attachment> = Vec::new();
             for what in filters {
@@ -367,7 +367,7 @@ fn by_rtnetlink(netns: NetnsId, all: &mut Vec<Attached>) -> io::Result<Vec<Devic
 }
 
 /// Adds what only bpf(2) tells.
-fn by_bpf(netns: NetnsId, devices: &[Device], all: &mut Vec<Attached>) -> io::Result<()> {
+fn by_bpf(netns: NetnsId, devices: &[AttachableDevice], all: &mut Vec<Attached>) -> io::Result<()> {
     let mut add = |ifindex, at, ids: Vec<u32>| {
         let program = |id| Program { id: Some(id), name: String::new(), balancer: None };
         let attached = |id| Attached { netns, ifindex, at, what: Attachment::Program(program(id)) };
@@ -378,7 +378,7 @@ fn by_bpf(netns: NetnsId, devices: &[Device], all: &mut Vec<Attached>) -> io::Re
         OFlags::RDONLY | OFlags::CLOEXEC,
         Mode::empty(),
     )?;
-    let ids = programs::attached(Target::Of(here.as_fd()), SK_LOOKUP)?;
+    let ids = programs::attached(AttachTarget::Of(here.as_fd()), SK_LOOKUP)?;
     add(None, DeviceHook::SkLookup, ids);
     if devices.len() > DEVICES {
         return Err(io::Error::other(format!("it has more than {DEVICES} devices")));
@@ -386,7 +386,7 @@ fn by_bpf(netns: NetnsId, devices: &[Device], all: &mut Vec<Attached>) -> io::Re
     for device in devices {
         let hooks = TCX.iter().chain(NETKIT.iter().filter(|_| device.is_netkit));
         for (attach_type, at) in hooks {
-            match programs::attached(Target::Device(device.index), *attach_type) {
+            match programs::attached(AttachTarget::Device(device.index), *attach_type) {
                 Ok(ids) => add(Some(device.index), *at, ids),
                 // It went away meanwhile.
                 Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}

@@ -8,7 +8,7 @@ use crate::node::live::netlink::{Attributes, find};
 
 /// A device, as far as programs can be attached to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Device {
+pub(super) struct AttachableDevice {
     pub(super) index: u32,
     pub(super) is_netkit: bool,
     /// The programs that XDP runs for it.
@@ -29,7 +29,7 @@ pub(super) struct Qdisc {
 pub(super) const LOSSY: [&str; 3] = ["netem", "blackhole", "plug"];
 
 /// From `RTM_NEWLINK`.
-pub(super) fn device(body: &[u8]) -> Option<Device> {
+pub(super) fn device(body: &[u8]) -> Option<AttachableDevice> {
     const IFLA_LINKINFO: u16 = 18;
     const IFLA_INFO_KIND: u16 = 1;
     const IFLA_XDP: u16 = 43;
@@ -45,7 +45,7 @@ pub(super) fn device(body: &[u8]) -> Option<Device> {
             xdp.push(id);
         }
     }
-    Some(Device { index, is_netkit: kind.map(text).as_deref() == Some("netkit"), xdp })
+    Some(AttachableDevice { index, is_netkit: kind.map(text).as_deref() == Some("netkit"), xdp })
 }
 
 /// From `RTM_NEWQDISC`.

@@ -30,7 +30,7 @@ fn programs_of_devices_are_found_in_their_namespace() {
     let id = lab.door.id;
     assert_eq!(named(id, &LiveNode::new().unwrap()), []);
     let attach = |kind, attach_type| {
-        let attach = move |_: &Door| making::attach(kind, 1, attach_type, 2);
+        let attach = move |_: &NetnsHandle| making::attach(kind, 1, attach_type, 2);
         super::super::enter::Pool::default()
             .in_each(std::slice::from_ref(&lab.door), attach)
             .pop()

@@ -26,7 +26,7 @@ use crate::model::{
     Gap, GapKind, GapSource, Impact, NetnsId, Read, SocketLb,
 };
 use crate::node::Topology as _;
-use crate::node::live::ebpf::maps::{self, Entries, Map};
+use crate::node::live::ebpf::maps::{self, Map, MapEntries};
 use crate::node::live::mounts::Bpffs;
 use crate::node::live::reader::Stat;
 use crate::node::live::safefs::Unreadable;
@@ -63,7 +63,7 @@ const SIGNS: [&str; 2] = ["/sys/class/net/cilium_host", "/run/cilium"];
 
 /// Where a Cilium pins its maps.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct CiliumPins {
     netns: NetnsId,
     /// The directory, as it is called where it is mounted.
     shown: PathBuf,
@@ -74,12 +74,12 @@ pub(super) struct Place {
 
 impl LiveNode {
     /// Where each Cilium that can be seen pins its maps.
-    fn cilium_places(&self) -> &Read<Vec<Place>> {
+    fn cilium_places(&self) -> &Read<Vec<CiliumPins>> {
         self.balance.cilium_places.get_or_init(|| self.find_cilium_places())
     }
 
-    fn find_cilium_places(&self) -> Read<Vec<Place>> {
-        let mut all: Read<Vec<Place>> = Read::default();
+    fn find_cilium_places(&self) -> Read<Vec<CiliumPins>> {
+        let mut all: Read<Vec<CiliumPins>> = Read::default();
         let mut looked = BTreeSet::new();
         for (task, bpffs) in &self.found().0.bpffs {
             if looked.contains(&bpffs.device) {
@@ -89,7 +89,7 @@ impl LiveNode {
                 Ok(Some(maps)) => {
                     let Some(netns) = self.network_of(task) else { continue };
                     let socket_lb = self.pins(task, bpffs, SOCKET_LB).ok().flatten();
-                    all.value.push(Place { netns, shown: shown(bpffs), maps, socket_lb });
+                    all.value.push(CiliumPins { netns, shown: shown(bpffs), maps, socket_lb });
                 }
                 Ok(None) => {}
                 // Covered by another mount, or gone: perhaps another process sees it.
@@ -301,7 +301,7 @@ fn read(netns: NetnsId, directory: &Path, fd: BorrowedFd<'_>) -> Read<Vec<Fronte
 }
 
 /// Reads what there is besides services.
-fn datapath_of(place: &Place) -> Read<Cilium> {
+fn datapath_of(place: &CiliumPins) -> Read<Cilium> {
     let mut gaps = Vec::new();
     let fd = place.maps.as_fd();
     let mut open = |name: &str, fits: Fits| {
@@ -321,7 +321,7 @@ fn datapath_of(place: &Place) -> Read<Cilium> {
             break;
         }
     }
-    let endpoints = endpoints.iter().flat_map(Entries::iter).filter_map(datapath::endpoint);
+    let endpoints = endpoints.iter().flat_map(MapEntries::iter).filter_map(datapath::endpoint);
     let mut endpoints: Vec<CiliumEndpoint> = endpoints.collect();
     endpoints.sort_by_key(|one| (one.address, one.id));
     let socket_lb = place.socket_lb.as_ref().and_then(|links| match socket_links(links.as_fd()) {
@@ -386,7 +386,7 @@ fn ids_in(directory: BorrowedFd<'_>) -> BTreeSet<u32> {
 type Fits = fn(usize, usize) -> bool;
 
 /// The entries of a map. `None` when nothing is pinned under this name.
-fn entries(directory: BorrowedFd<'_>, name: &str, fits: Fits) -> io::Result<Option<Entries>> {
+fn entries(directory: BorrowedFd<'_>, name: &str, fits: Fits) -> io::Result<Option<MapEntries>> {
     let Some(pin) = pin(directory, name)? else { return Ok(None) };
     let map = Map::open(pin.as_fd())?;
     if !fits(map.key_size, map.value_size) {
@@ -444,7 +444,7 @@ pub(super) fn fuzz(bytes: &[u8]) {
     };
     let length = usize::from(first >> 3) * (services.0 + services.1);
     let (front, back) = rest.split_at(length.min(rest.len()));
-    let backends = assemble::backends(&Entries::of_bytes(backends, back));
-    let services = Entries::of_bytes(services, front);
+    let backends = assemble::backends(&MapEntries::of_bytes(backends, back));
+    let services = MapEntries::of_bytes(services, front);
     assemble::frontends(NetnsId::Inode(1), "fuzz", &services, &backends);
 }

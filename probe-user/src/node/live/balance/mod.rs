@@ -10,23 +10,23 @@ use std::sync::Arc;
 #[cfg(feature = "fuzzing")]
 pub(super) use ipvs::fuzz as fuzz_ipvs;
 
-use super::{LiveNode, Memo};
+use super::{LiveNode, NetnsCache};
 use crate::model::{Cilium, CiliumPolicy, CiliumPolicyOf, Frontend, Impact, NetnsId, Read};
 use crate::node::LoadBalancers;
 
 /// What was read of an endpoint's policy.
-type Policy = Read<Option<Arc<[CiliumPolicy]>>>;
+type EndpointPolicy = Read<Option<Arc<[CiliumPolicy]>>>;
 
 /// What was read of load balancers so far.
 #[derive(Debug, Default)]
 pub(super) struct Balance {
-    ipvs: Memo<Frontend>,
+    ipvs: NetnsCache<Frontend>,
     has_ipvs: OnceCell<bool>,
     /// Of every namespace: whoever looks for the maps finds all of them.
     cilium: OnceCell<Read<Vec<Frontend>>>,
-    cilium_places: OnceCell<Read<Vec<cilium::Place>>>,
+    cilium_places: OnceCell<Read<Vec<cilium::CiliumPins>>>,
     cilium_datapath: RefCell<HashMap<NetnsId, Read<Vec<Cilium>>>>,
-    cilium_policies: RefCell<HashMap<CiliumPolicyOf, Policy>>,
+    cilium_policies: RefCell<HashMap<CiliumPolicyOf, EndpointPolicy>>,
     /// The maps that Cilium pins beside those.
     cilium_maps: OnceCell<BTreeSet<u32>>,
 }
@@ -58,7 +58,7 @@ impl LoadBalancers for LiveNode {
         all
     }
 
-    fn cilium_policy(&self, of: &CiliumPolicyOf) -> Policy {
+    fn cilium_policy(&self, of: &CiliumPolicyOf) -> EndpointPolicy {
         let mut known = self.balance.cilium_policies.borrow_mut();
         known.entry(*of).or_insert_with(|| self.read_cilium_policy(*of)).clone()
     }

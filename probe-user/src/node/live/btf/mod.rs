@@ -10,8 +10,8 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub(super) use offsets::{Layout, read};
-pub(super) use parts::Part;
+pub(super) use offsets::{KernelLayout, read};
+pub(super) use parts::ProbePart;
 pub(super) use reasons::Reasons;
 
 /// Where the kernel shows its BTF, and that of each module.

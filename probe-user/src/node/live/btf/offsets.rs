@@ -6,30 +6,31 @@ use std::path::Path;
 use probe_common::Offsets;
 
 use super::super::files;
-use super::parts::{Missing, Part};
-use super::reader::{Btf, Field, Kind, Type, Wanted};
-use super::table::{self, ROWS, Shape};
+use super::parts::{MissingField, ProbePart};
+use super::reader::{Btf, StructMember, Type, TypeKind, WantedType};
+use super::table::{self, FieldShape, ROWS};
 
 /// A larger file is not read. The kernel's own has 4 to 10 MB.
 const LARGEST: usize = 64 << 20;
 
 /// Structs that are looked for beside those of the table, and the enum.
-const OTHERS: [Wanted<'_>; 2] = [("socket_alloc", Kind::Struct), ("cgroup_subsys_id", Kind::Enum)];
+const OTHERS: [WantedType<'_>; 2] =
+    [("socket_alloc", TypeKind::Struct), ("cgroup_subsys_id", TypeKind::Enum)];
 
-/// What the BTF of the running kernel says.
+/// Where the running kernel keeps the fields that programs read, as its BTF says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::node::live) struct Layout {
+pub(in crate::node::live) struct KernelLayout {
     /// The offsets; `MISSING` where `missing` has a reason.
     pub(in crate::node::live) offsets: Offsets,
     /// What was not found, and what is off therefore.
-    pub(in crate::node::live) missing: Vec<Missing>,
+    pub(in crate::node::live) missing: Vec<MissingField>,
     /// The BTF ids of the functions that were asked for, in their order.
     pub(in crate::node::live) functions: Vec<Option<u32>>,
 }
 
-impl Layout {
+impl KernelLayout {
     /// Why a part of the tool can't work; `None` when nothing it needs is missing.
-    pub(in crate::node::live) fn refusal(&self, part: Part) -> Option<String> {
+    pub(in crate::node::live) fn refusal(&self, part: ProbePart) -> Option<String> {
         let mut reasons =
             self.missing.iter().filter(|m| m.parts.contains(&part)).map(|m| m.reason.as_str());
         let first = reasons.next()?;
@@ -40,15 +41,15 @@ impl Layout {
     }
 
     fn nothing(reason: String, functions: usize) -> Self {
-        let missing = vec![Missing { reason, parts: Part::ALL.to_vec() }];
+        let missing = vec![MissingField { reason, parts: ProbePart::ALL.to_vec() }];
         Self { offsets: Offsets::NONE, missing, functions: vec![None; functions] }
     }
 }
 
 /// Reads the BTF in a directory such as [`super::DIRECTORY`], and looks for the
 /// ids of functions, such as `bpf_iter_task_file`. Never fails: what is not there
-/// is said in [`Layout::missing`].
-pub(in crate::node::live) fn read(directory: &Path, functions: &[&str]) -> Layout {
+/// is said in [`KernelLayout::missing`].
+pub(in crate::node::live) fn read(directory: &Path, functions: &[&str]) -> KernelLayout {
     let path = directory.join("vmlinux");
     let kernel = match contents(&path) {
         Ok(bytes) => bytes,
@@ -57,16 +58,16 @@ pub(in crate::node::live) fn read(directory: &Path, functions: &[&str]) -> Layou
                 "the kernel has no BTF: {} is not there (needs CONFIG_DEBUG_INFO_BTF)",
                 path.display()
             );
-            return Layout::nothing(reason, functions.len());
+            return KernelLayout::nothing(reason, functions.len());
         }
         Err(error) => {
             let reason = format!("the kernel's BTF can't be read: {}: {error}", path.display());
-            return Layout::nothing(reason, functions.len());
+            return KernelLayout::nothing(reason, functions.len());
         }
     };
     let module = || contents(&directory.join("nf_conntrack")).ok();
     find(&kernel, module, functions).unwrap_or_else(|error| {
-        Layout::nothing(format!("{} {error}", path.display()), functions.len())
+        KernelLayout::nothing(format!("{} {error}", path.display()), functions.len())
     })
 }
 
@@ -84,15 +85,15 @@ pub(super) fn find(
     kernel: &[u8],
     module: impl FnOnce() -> Option<Vec<u8>>,
     functions: &[&str],
-) -> Result<Layout, super::reader::Error> {
-    let mut wanted: Vec<Wanted<'_>> = OTHERS.to_vec();
+) -> Result<KernelLayout, super::reader::Error> {
+    let mut wanted: Vec<WantedType<'_>> = OTHERS.to_vec();
     for row in ROWS {
-        if !wanted.contains(&(row.of, Kind::Struct)) {
-            wanted.push((row.of, Kind::Struct));
+        if !wanted.contains(&(row.of, TypeKind::Struct)) {
+            wanted.push((row.of, TypeKind::Struct));
         }
     }
     let types = wanted.len();
-    wanted.extend(functions.iter().map(|name| (*name, Kind::Func)));
+    wanted.extend(functions.iter().map(|name| (*name, TypeKind::Func)));
     let btf = Btf::parse(kernel, None, &wanted)?;
     let functions = (types..wanted.len()).map(|number| btf.id(number)).collect();
     wanted.truncate(types);
@@ -103,7 +104,7 @@ pub(super) fn find(
     let split = bytes.as_ref().and_then(|b| Btf::parse(b, Some(&btf), &wanted).ok());
 
     let mut search =
-        Search { btf: &btf, split: split.as_ref(), wanted: &wanted, missing: Vec::new() };
+        OffsetSearch { btf: &btf, split: split.as_ref(), wanted: &wanted, missing: Vec::new() };
     let mut offsets = Offsets::NONE;
     for row in ROWS {
         match search.offset(row.of, row.path, row.shape) {
@@ -112,22 +113,22 @@ pub(super) fn find(
         }
     }
     search.others(&mut offsets);
-    Ok(Layout { offsets, missing: search.missing, functions })
+    Ok(KernelLayout { offsets, missing: search.missing, functions })
 }
 
-fn position(wanted: &[Wanted<'_>], name: &str) -> Option<usize> {
+fn position(wanted: &[WantedType<'_>], name: &str) -> Option<usize> {
     wanted.iter().position(|(other, _)| *other == name)
 }
 
 /// The types that were found, and what was not.
-struct Search<'a> {
+struct OffsetSearch<'a> {
     btf: &'a Btf<'a>,
     split: Option<&'a Btf<'a>>,
-    wanted: &'a [Wanted<'a>],
-    missing: Vec<Missing>,
+    wanted: &'a [WantedType<'a>],
+    missing: Vec<MissingField>,
 }
 
-impl<'a> Search<'a> {
+impl<'a> OffsetSearch<'a> {
     /// A named type, and the file that it is to be followed in.
     fn named(&self, name: &str) -> Result<(&'a Btf<'a>, Type<'a>), String> {
         let files = [Some(self.btf), self.split].into_iter().flatten();
@@ -148,7 +149,7 @@ impl<'a> Search<'a> {
     }
 
     /// A member, found under one of its names.
-    fn field(&self, of: &str, path: &str) -> Result<(&'a Btf<'a>, Field<'a>), String> {
+    fn field(&self, of: &str, path: &str) -> Result<(&'a Btf<'a>, StructMember<'a>), String> {
         let (btf, ty) = self.named(of)?;
         let mut paths = path.split('|');
         let found = paths.find_map(|path| btf.field(ty, path));
@@ -168,17 +169,17 @@ impl<'a> Search<'a> {
         Ok((btf, field))
     }
 
-    fn offset(&self, of: &str, path: &str, shape: Shape) -> Result<u32, String> {
+    fn offset(&self, of: &str, path: &str, shape: FieldShape) -> Result<u32, String> {
         let (btf, field) = self.field(of, path)?;
         if field.bits > 0 || field.bit % 8 != 0 {
             return Err(format!("`{of}.{path}` is a bit field in this kernel"));
         }
         let size = btf.size(field.ty);
         let fits = match shape {
-            Shape::Number(bytes) => size == Some(bytes) && field.ty.is_number(),
-            Shape::Pointer => field.ty.is_pointer(),
-            Shape::Bytes(bytes) => size == Some(bytes),
-            Shape::Any => true,
+            FieldShape::Number(bytes) => size == Some(bytes) && field.ty.is_number(),
+            FieldShape::Pointer => field.ty.is_pointer(),
+            FieldShape::Bytes(bytes) => size == Some(bytes),
+            FieldShape::Any => true,
         };
         if !fits {
             return Err(format!("`{of}.{path}` has another type in this kernel"));
@@ -219,8 +220,8 @@ impl<'a> Search<'a> {
     }
 
     fn socket_inode(&self) -> Result<u32, String> {
-        let inode = self.offset("socket_alloc", "vfs_inode", Shape::Any)?;
-        let socket = self.offset("socket_alloc", "socket", Shape::Any)?;
+        let inode = self.offset("socket_alloc", "vfs_inode", FieldShape::Any)?;
+        let socket = self.offset("socket_alloc", "socket", FieldShape::Any)?;
         inode.checked_sub(socket).ok_or_else(|| "`socket_alloc` has its inode first".to_owned())
     }
 
@@ -230,16 +231,16 @@ impl<'a> Search<'a> {
             .enumerator(ty, "memory_cgrp_id")
             .ok_or("the kernel has no memory controller for cgroups (CONFIG_MEMCG)")?;
         // As a path, so that the length of the array is checked.
-        self.offset("css_set", &format!("subsys[{index}]"), Shape::Pointer)
+        self.offset("css_set", &format!("subsys[{index}]"), FieldShape::Pointer)
     }
 
     /// Notes what is missing; what one missing type causes is said once.
-    fn miss(&mut self, reason: String, parts: &[Part]) {
+    fn miss(&mut self, reason: String, parts: &[ProbePart]) {
         let at = self.missing.iter().position(|m| m.reason == reason);
         let known = match at {
             Some(at) => &mut self.missing[at],
             None => {
-                self.missing.push(Missing { reason, parts: Vec::new() });
+                self.missing.push(MissingField { reason, parts: Vec::new() });
                 let last = self.missing.len() - 1;
                 &mut self.missing[last]
             }

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// A part of the tool that needs fields of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::node::live) enum Part {
+pub(in crate::node::live) enum ProbePart {
     /// The iterator over sockets.
     Sockets,
     /// The iterator over tasks.
@@ -23,7 +23,7 @@ pub(in crate::node::live) enum Part {
     Detail(&'static str),
 }
 
-impl Part {
+impl ProbePart {
     /// All but details.
     pub(in crate::node::live) const ALL: [Self; 7] = [
         Self::Sockets,
@@ -36,7 +36,7 @@ impl Part {
     ];
 }
 
-impl fmt::Display for Part {
+impl fmt::Display for ProbePart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Sockets => "sockets with their owners in one pass",
@@ -51,23 +51,23 @@ impl fmt::Display for Part {
     }
 }
 
-/// Something that the BTF does not give.
+/// A field that the BTF does not give, and what can't be done without it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::node::live) struct Missing {
+pub(in crate::node::live) struct MissingField {
     /// What is missing, as a sentence without a full stop.
     pub(in crate::node::live) reason: String,
     /// What is off without it.
-    pub(in crate::node::live) parts: Vec<Part>,
+    pub(in crate::node::live) parts: Vec<ProbePart>,
 }
 
-impl Missing {
+impl MissingField {
     /// Whether nothing but details is off without it.
     pub(in crate::node::live) fn is_detail(&self) -> bool {
-        self.parts.iter().all(|part| matches!(part, Part::Detail(_) | Part::Cgroup))
+        self.parts.iter().all(|part| matches!(part, ProbePart::Detail(_) | ProbePart::Cgroup))
     }
 }
 
-impl fmt::Display for Missing {
+impl fmt::Display for MissingField {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}; off without it: ", self.reason)?;
         for (number, part) in self.parts.iter().enumerate() {

@@ -55,16 +55,16 @@ pub(super) enum Error {
     Damaged,
 }
 
-/// What kind of thing a wanted name is.
+/// Which kind of type or function a name of the BTF names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
+pub(super) enum TypeKind {
     Struct,
     Enum,
     Func,
 }
 
-/// A name that the pass looks for.
-pub(super) type Wanted<'w> = (&'w str, Kind);
+/// A name of the BTF that is looked for.
+pub(super) type WantedType<'w> = (&'w str, TypeKind);
 
 /// A file, or the part of a module that goes on after `base`.
 #[derive(Debug)]
@@ -99,7 +99,7 @@ pub(super) struct Type<'a> {
 
 /// A member of a struct, seen from the outermost one.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Field<'a> {
+pub(super) struct StructMember<'a> {
     /// Where it begins: in bits.
     pub(super) bit: u64,
     /// Its size in bits when it is a bit field, else 0.
@@ -114,7 +114,7 @@ impl<'a> Btf<'a> {
     pub(super) fn parse(
         bytes: &'a [u8],
         base: Option<&'a Btf<'a>>,
-        wanted: &[Wanted<'_>],
+        wanted: &[WantedType<'_>],
     ) -> Result<Self, Error> {
         let magic = bytes.get(..2).and_then(|b| b.try_into().ok()).map(u16::from_ne_bytes);
         if magic != Some(0xeb9f) {
@@ -149,8 +149,8 @@ impl<'a> Btf<'a> {
         Ok(btf)
     }
 
-    fn pass(&mut self, wanted: &[Wanted<'_>]) -> Result<(), Error> {
-        let mut sorted: Vec<(&[u8], Kind, usize)> = wanted
+    fn pass(&mut self, wanted: &[WantedType<'_>]) -> Result<(), Error> {
+        let mut sorted: Vec<(&[u8], TypeKind, usize)> = wanted
             .iter()
             .enumerate()
             .map(|(n, (name, kind))| (name.as_bytes(), *kind, n))
@@ -161,7 +161,7 @@ impl<'a> Btf<'a> {
         let heads: Vec<u32> = wanted.iter().filter_map(|(name, _)| head(name)).collect();
         let has_heads = heads.len() == wanted.len();
         let longest = wanted.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-        let has_functions = wanted.iter().any(|(_, kind)| *kind == Kind::Func);
+        let has_functions = wanted.iter().any(|(_, kind)| *kind == TypeKind::Func);
         let mut at = 0;
         while at < self.types.len() {
             let (ty, next) = match Type::read(self.types, at) {
@@ -180,9 +180,9 @@ impl<'a> Btf<'a> {
             self.count += 1;
             at = next;
             let kind = match ty.kind {
-                kind::STRUCT => Kind::Struct,
-                kind::ENUM | kind::ENUM64 => Kind::Enum,
-                kind::FUNC if has_functions => Kind::Func,
+                kind::STRUCT => TypeKind::Struct,
+                kind::ENUM | kind::ENUM64 => TypeKind::Enum,
+                kind::FUNC if has_functions => TypeKind::Func,
                 _ => continue,
             };
             let Some(tail) = self.tail(ty.name) else { continue };
@@ -258,8 +258,8 @@ impl<'a> Btf<'a> {
 
     /// A member of a struct by its path, such as `__sk_common.skc_family` or
     /// `tuplehash[1].tuple`.
-    pub(super) fn field(&self, outer: Type<'a>, path: &str) -> Option<Field<'a>> {
-        let mut field = Field { bit: 0, bits: 0, ty: outer };
+    pub(super) fn field(&self, outer: Type<'a>, path: &str) -> Option<StructMember<'a>> {
+        let mut field = StructMember { bit: 0, bits: 0, ty: outer };
         for step in path.split('.') {
             let (name, element) = match step.strip_suffix(']').and_then(|s| s.split_once('[')) {
                 Some((name, element)) => (name, Some(element.parse::<u32>().ok()?)),
@@ -267,7 +267,7 @@ impl<'a> Btf<'a> {
             };
             let mut left = MEMBERS;
             let inner = self.member(field.ty, name, NESTING, &mut left)?;
-            field = Field { bit: field.bit.checked_add(inner.bit)?, ..inner };
+            field = StructMember { bit: field.bit.checked_add(inner.bit)?, ..inner };
             if let Some(element) = element {
                 if element >= self.length(field.ty)? {
                     return None;
@@ -287,7 +287,7 @@ impl<'a> Btf<'a> {
         name: &str,
         nesting: usize,
         left: &mut usize,
-    ) -> Option<Field<'a>> {
+    ) -> Option<StructMember<'a>> {
         if !outer.is_struct() {
             return None;
         }
@@ -299,13 +299,13 @@ impl<'a> Btf<'a> {
             let bit = u64::from(bit);
             let found = self.name(word(member, 0)?, name.len())?;
             if found == name.as_bytes() {
-                return Some(Field { bit, bits, ty: self.peeled(word(member, 4)?)? });
+                return Some(StructMember { bit, bits, ty: self.peeled(word(member, 4)?)? });
             }
             let deeper = nesting.checked_sub(1).filter(|_| found.is_empty());
             let inner = deeper
                 .and_then(|deeper| self.member(self.peeled(word(member, 4)?)?, name, deeper, left));
             if let Some(inner) = inner {
-                return Some(Field { bit: bit + inner.bit, ..inner });
+                return Some(StructMember { bit: bit + inner.bit, ..inner });
             }
         }
         None

@@ -5,16 +5,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::offsets::contents;
-use super::reader::{Btf, Kind, Wanted};
+use super::reader::{Btf, TypeKind, WantedType};
 
 /// The enums: of drops, of resets, of the parts of the kernel that have reasons of their own,
 /// and those of such parts.
-const ENUMS: [Wanted<'_>; 5] = [
-    ("skb_drop_reason", Kind::Enum),
-    ("sk_rst_reason", Kind::Enum),
-    ("skb_drop_reason_subsys", Kind::Enum),
-    ("ovs_drop_reason", Kind::Enum),
-    ("mac80211_drop_reason", Kind::Enum),
+const ENUMS: [WantedType<'_>; 5] = [
+    ("skb_drop_reason", TypeKind::Enum),
+    ("sk_rst_reason", TypeKind::Enum),
+    ("skb_drop_reason_subsys", TypeKind::Enum),
+    ("ovs_drop_reason", TypeKind::Enum),
+    ("mac80211_drop_reason", TypeKind::Enum),
 ];
 const DROPS: usize = 0;
 const RESETS: usize = 1;

@@ -3,11 +3,11 @@
 
 use probe_common::Offsets;
 
-use super::parts::Part::{self, Bind, Cgroup, Detail, Drops, Listen, Nat, Sockets, Tasks};
+use super::parts::ProbePart::{self, Bind, Cgroup, Detail, Drops, Listen, Nat, Sockets, Tasks};
 
 /// What a field must be for the programs to understand it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(super) enum FieldShape {
     /// An integer of so many bytes that is no bit field.
     Number(u32),
     /// A pointer.
@@ -17,10 +17,10 @@ pub(super) enum Shape {
     /// A struct or array of any size.
     Any,
 }
-use Shape::{Any, Bytes, Number, Pointer};
+use FieldShape::{Any, Bytes, Number, Pointer};
 
-/// One field.
-pub(super) struct Row {
+/// One field that the programs read: where it is, what it must be, and who needs it.
+pub(super) struct FieldSpec {
     /// Where its offset is kept.
     pub(super) slot: fn(&mut Offsets) -> &mut u32,
     /// The struct.
@@ -28,45 +28,45 @@ pub(super) struct Row {
     /// The member, with members of members; `|` stands between names that it had
     /// in different versions.
     pub(super) path: &'static str,
-    pub(super) shape: Shape,
-    pub(super) parts: &'static [Part],
+    pub(super) shape: FieldShape,
+    pub(super) parts: &'static [ProbePart],
 }
 
-const SOCKET: &[Part] = &[Sockets, Listen, Bind];
-const OPENED: &[Part] = &[Sockets];
-const EVENT: &[Part] = &[Listen, Bind];
-const TASK: &[Part] = &[Sockets, Tasks, Listen, Bind];
-const INUM: &[Part] = &[Sockets, Tasks, Listen, Bind, Nat, Drops];
-const INODE: &[Part] = SOCKET;
-const CGROUP: &[Part] = &[Cgroup];
-const NAT: &[Part] = &[Nat];
-const DROPS: &[Part] = &[Drops];
-const IPV6: &[Part] = &[Detail("addresses of IPv6 sockets")];
-const COOKIE: &[Part] = &[Detail("cookies of network namespaces")];
-const SOCKET_CGROUP: &[Part] = &[Detail("cgroups of sockets")];
-const SOCKET_OR_NAME: &[Part] = &[Cgroup, Detail("cgroups of sockets")];
-const USERS: &[Part] = &[Detail("users of processes that /proc hides")];
-const MOUNTS: &[Part] = &[Detail("mount namespaces of processes, from the pass over tasks")];
-const DEVICE: &[Part] = &[Detail("interfaces that sockets are bound to")];
-const INNER: &[Part] = &[Detail("process ids of events, for a tool inside a PID namespace")];
+const SOCKET: &[ProbePart] = &[Sockets, Listen, Bind];
+const OPENED: &[ProbePart] = &[Sockets];
+const EVENT: &[ProbePart] = &[Listen, Bind];
+const TASK: &[ProbePart] = &[Sockets, Tasks, Listen, Bind];
+const INUM: &[ProbePart] = &[Sockets, Tasks, Listen, Bind, Nat, Drops];
+const INODE: &[ProbePart] = SOCKET;
+const CGROUP: &[ProbePart] = &[Cgroup];
+const NAT: &[ProbePart] = &[Nat];
+const DROPS: &[ProbePart] = &[Drops];
+const IPV6: &[ProbePart] = &[Detail("addresses of IPv6 sockets")];
+const COOKIE: &[ProbePart] = &[Detail("cookies of network namespaces")];
+const SOCKET_CGROUP: &[ProbePart] = &[Detail("cgroups of sockets")];
+const SOCKET_OR_NAME: &[ProbePart] = &[Cgroup, Detail("cgroups of sockets")];
+const USERS: &[ProbePart] = &[Detail("users of processes that /proc hides")];
+const MOUNTS: &[ProbePart] = &[Detail("mount namespaces of processes, from the pass over tasks")];
+const DEVICE: &[ProbePart] = &[Detail("interfaces that sockets are bound to")];
+const INNER: &[ProbePart] = &[Detail("process ids of events, for a tool inside a PID namespace")];
 /// Where cgroup v2 names the container, nothing is lost.
-pub(super) const V1: &[Part] =
+pub(super) const V1: &[ProbePart] =
     &[Detail("containers of processes that have exited, where they are in cgroup v1")];
-pub(super) const V6ONLY: &[Part] = &[Detail("whether IPv6 sockets take IPv4 too")];
+pub(super) const V6ONLY: &[ProbePart] = &[Detail("whether IPv6 sockets take IPv4 too")];
 
 const fn row(
     slot: fn(&mut Offsets) -> &mut u32,
     of: &'static str,
     path: &'static str,
-    shape: Shape,
-    parts: &'static [Part],
-) -> Row {
-    Row { slot, of, path, shape, parts }
+    shape: FieldShape,
+    parts: &'static [ProbePart],
+) -> FieldSpec {
+    FieldSpec { slot, of, path, shape, parts }
 }
 
 /// All but those that are no plain offset of a field, see `offsets`.
 #[rustfmt::skip]
-pub(super) const ROWS: &[Row] = &[
+pub(super) const ROWS: &[FieldSpec] = &[
     row(|o| &mut o.sock_family, "sock", "__sk_common.skc_family", Number(2), SOCKET),
     row(|o| &mut o.sock_state, "sock", "__sk_common.skc_state", Number(1), &[Sockets, Bind]),
     row(|o| &mut o.sock_num, "sock", "__sk_common.skc_num", Number(2), SOCKET),
@@ -137,6 +137,6 @@ pub(super) const ROWS: &[Row] = &[
 ];
 
 /// Who needs the size of `upid`.
-pub(super) const UPID_SIZE: &[Part] = TASK;
+pub(super) const UPID_SIZE: &[ProbePart] = TASK;
 /// Who needs the way from a `socket` to its inode.
-pub(super) const SOCKET_INODE: &[Part] = EVENT;
+pub(super) const SOCKET_INODE: &[ProbePart] = EVENT;

@@ -12,7 +12,7 @@ use std::io::{self, BufRead as _};
 use std::net::SocketAddr as Address;
 use std::rc::Rc;
 
-use super::super::netlink::{NESTED, NETFILTER, Netlink, Request, attribute};
+use super::super::netlink::{NESTED, NETFILTER, Netlink, NetlinkRequest, attribute};
 use super::super::{LiveNode, files, nat};
 use super::parse::{
     CTA_PROTO_DST_PORT, CTA_PROTO_NUM, CTA_PROTO_SRC_PORT, CTA_TUPLE_ORIG, CTA_TUPLE_PROTO,
@@ -69,7 +69,7 @@ pub(super) fn read(
     if tracked == Some(0) || (tracked.is_none() && !here) {
         return Read::default();
     }
-    let mut flows = Kept::new(filter, kept);
+    let mut flows = KeptFlows::new(filter, kept);
     let result = if has_module {
         dump(netns, filter, tracked.is_some_and(|tracked| tracked > few), &mut flows)
     } else {
@@ -78,7 +78,7 @@ pub(super) fn read(
     let source = || GapSource::new(GapKind::Connections, format!("network namespace {netns}"));
     if let Err(error) = result {
         // What came before the error is a part that looks like all.
-        flows = Kept::new(filter, kept);
+        flows = KeptFlows::new(filter, kept);
         if tracked.is_some_and(|tracked| tracked > LINES) || file(netns, &mut flows).is_err() {
             let denied = error.kind() == io::ErrorKind::PermissionDenied;
             let (why, remedy) = if denied {
@@ -105,7 +105,7 @@ pub(super) fn read(
 }
 
 /// The flows that pass a filter, each once, as many as are kept.
-pub(super) struct Kept<'a> {
+pub(super) struct KeptFlows<'a> {
     filter: &'a FlowFilter,
     limit: usize,
     /// What tells a connection from all others of its namespace.
@@ -114,7 +114,7 @@ pub(super) struct Kept<'a> {
     more: usize,
 }
 
-impl<'a> Kept<'a> {
+impl<'a> KeptFlows<'a> {
     pub(super) fn new(filter: &'a FlowFilter, limit: usize) -> Self {
         Self { filter, limit, known: HashSet::new(), value: Vec::new(), more: 0 }
     }
@@ -138,7 +138,7 @@ impl<'a> Kept<'a> {
 }
 
 #[cfg(test)]
-impl Kept<'_> {
+impl KeptFlows<'_> {
     /// How many are kept, and how many more there are.
     pub(super) fn into_counts(self) -> (usize, usize) {
         (self.value.len(), self.more)
@@ -146,20 +146,25 @@ impl Kept<'_> {
 }
 
 /// Reads by netlink: everything, or, with `many` entries, what concerns the port.
-fn dump(netns: NetnsId, filter: &FlowFilter, many: bool, flows: &mut Kept<'_>) -> io::Result<()> {
+fn dump(
+    netns: NetnsId,
+    filter: &FlowFilter,
+    many: bool,
+    flows: &mut KeptFlows<'_>,
+) -> io::Result<()> {
     if !many || filter.ports.last != filter.ports.first {
         let mut netlink = Netlink::open(NETFILTER, BYTES)?;
         return ask(&mut netlink, netns, &request(0, None)?, flows).map(drop);
     }
     // For each question the kernel walks through the table of all namespaces: so both
     // families at once. A thread begins in the namespace of the one that makes it.
-    let six = || -> io::Result<Kept<'_>> {
-        let mut flows = Kept::new(filter, flows.limit);
+    let six = || -> io::Result<KeptFlows<'_>> {
+        let mut flows = KeptFlows::new(filter, flows.limit);
         family(netns, filter, libc::AF_INET6, &mut flows).map(|()| flows)
     };
     let (four, six) = std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().spawn_scoped(scope, six);
-        let mut kept = Kept::new(filter, flows.limit);
+        let mut kept = KeptFlows::new(filter, flows.limit);
         let four = family(netns, filter, libc::AF_INET, &mut kept).map(|()| kept);
         let six = match thread {
             Ok(thread) => {
@@ -184,7 +189,7 @@ fn family(
     netns: NetnsId,
     filter: &FlowFilter,
     family: i32,
-    flows: &mut Kept<'_>,
+    flows: &mut KeptFlows<'_>,
 ) -> io::Result<()> {
     let mut netlink = Netlink::open(NETFILTER, BYTES)?;
     let port = filter.ports.first;
@@ -193,7 +198,7 @@ fn family(
     let wanted = protos.filter(|known| filter.proto.is_none_or(|proto| proto == *known));
     let asks = wanted.flat_map(|proto| [(proto, true), (proto, false)]);
     for (proto, original) in asks {
-        let only = Only { proto, port, original };
+        let only = TupleFilter { proto, port, original };
         match ask(&mut netlink, netns, &request(family, Some(only))?, flows) {
             Ok(true) => {}
             // An older kernel: it has sent all of this family.
@@ -216,16 +221,16 @@ fn is_refusal_of_filters(error: &io::Error) -> bool {
 /// The entries that are asked for: those with this port as the destination of the
 /// first packet, or as the source of the answer.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Only {
+pub(super) struct TupleFilter {
     pub(super) proto: Proto,
     pub(super) port: Port,
     pub(super) original: bool,
 }
 
 /// The request for a dump of one family, 0 for all.
-pub(super) fn request(family: u8, only: Option<Only>) -> io::Result<Request> {
-    let request = Request::dump(CT_GET, &[family, 0, 0, 0]);
-    let Some(Only { proto, port, original }) = only else { return Ok(request) };
+pub(super) fn request(family: u8, only: Option<TupleFilter>) -> io::Result<NetlinkRequest> {
+    let request = NetlinkRequest::dump(CT_GET, &[family, 0, 0, 0]);
+    let Some(TupleFilter { proto, port, original }) = only else { return Ok(request) };
     let number = match proto {
         Proto::Tcp => IPPROTO_TCP,
         Proto::Udp => IPPROTO_UDP,
@@ -247,8 +252,8 @@ pub(super) fn request(family: u8, only: Option<Only>) -> io::Result<Request> {
 pub(super) fn ask(
     netlink: &mut Netlink,
     netns: NetnsId,
-    request: &Request,
-    flows: &mut Kept<'_>,
+    request: &NetlinkRequest,
+    flows: &mut KeptFlows<'_>,
 ) -> io::Result<bool> {
     let mut all_passed = true;
     netlink.ask(request, |message| {
@@ -262,7 +267,7 @@ pub(super) fn ask(
 
 /// Reads the text that some kernels have, and root may read without a right over
 /// the network.
-fn file(netns: NetnsId, flows: &mut Kept<'_>) -> io::Result<()> {
+fn file(netns: NetnsId, flows: &mut KeptFlows<'_>) -> io::Result<()> {
     let file = files::stream("/proc/thread-self/net/nf_conntrack")?;
     for line in io::BufReader::new(file).lines() {
         if let Some(flow) = entry::of_line(netns, &line?) {

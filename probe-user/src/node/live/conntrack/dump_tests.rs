@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::super::netlink::{NETFILTER, Netlink};
-use super::dump::{Kept, Only, ask, read, request};
+use super::dump::{KeptFlows, TupleFilter, ask, read, request};
 use super::tests::{Lab, RULES, can_make_labs};
 use crate::model::{Flow, FlowFilter, Impact, NetnsId, Port, PortRange, Proto, Read};
 
@@ -109,8 +109,8 @@ fn of_many_connections_those_of_the_port_come_each_once() {
         let mut netlink = Netlink::open(NETFILTER, usize::MAX).unwrap();
         [(10_007, true), (5300, false), (10_007, false)].map(|(port, original)| {
             let filter = filter(port);
-            let mut kept = Kept::new(&filter, 1000);
-            let only = Only { proto: Proto::Udp, port: Port(port), original };
+            let mut kept = KeptFlows::new(&filter, 1000);
+            let only = TupleFilter { proto: Proto::Udp, port: Port(port), original };
             let request = request(u8::try_from(libc::AF_INET).unwrap(), Some(only)).unwrap();
             (ask(&mut netlink, id, &request, &mut kept).unwrap(), kept.into_counts().0)
         })
@@ -224,7 +224,7 @@ fn what_comes_twice_is_kept_once() {
         counts: None,
     };
     let filter = filter(80);
-    let mut kept = Kept::new(&filter, 2);
+    let mut kept = KeptFlows::new(&filter, 2);
     assert!(kept.offer(flow(1)) && kept.offer(flow(1)) && kept.offer(flow(2)));
     assert!(kept.offer(Flow { zone: 5, ..flow(1) }) && kept.offer(flow(2)) && kept.offer(flow(3)));
     let mut other = flow(4);

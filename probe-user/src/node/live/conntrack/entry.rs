@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::super::netlink::{Attributes, Message, find};
+use super::super::netlink::{Attributes, NetlinkMessage, find};
 use super::parse::{CT_NEW, CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, Tuple, tuple};
 use crate::model::{Flow, FlowCounts, NetnsId, Proto};
 
@@ -35,7 +35,7 @@ const STATES: [&str; 10] = [
 
 /// The connection that a message of a dump tells of; `None` when it is of another
 /// protocol, or damaged.
-pub(super) fn of_message(netns: NetnsId, message: &Message<'_>) -> Option<Flow> {
+pub(super) fn of_message(netns: NetnsId, message: &NetlinkMessage<'_>) -> Option<Flow> {
     if message.kind != CT_NEW {
         return None;
     }

@@ -15,7 +15,7 @@ const WINDOW: Duration = Duration::from_secs(1);
 const REMEMBERED: usize = 16 * 1024;
 
 /// What makes two events the same.
-type Key = (Option<NetnsId>, Proto, NatEvent);
+type EventKey = (Option<NetnsId>, Proto, NatEvent);
 
 /// Makes one event of two. To be used only where both sources run: what comes
 /// from conntrack alone waits for the other one in vain.
@@ -23,14 +23,14 @@ pub(in crate::node::live) struct Merge {
     window: Duration,
     capacity: usize,
     /// By key, oldest first: the same connection may begin again within the window.
-    known: HashMap<Key, VecDeque<Known>>,
+    known: HashMap<EventKey, VecDeque<PendingEvent>>,
     /// All of them, and some that have found their other half, oldest first.
-    order: VecDeque<(u64, Instant, Key)>,
+    order: VecDeque<(u64, Instant, EventKey)>,
     next: u64,
 }
 
 /// An event whose other half has not come.
-struct Known {
+struct PendingEvent {
     number: u64,
     seen_by: SeenBy,
     /// The event, if it waits; else it was passed on.
@@ -83,7 +83,7 @@ impl Merge {
         };
         let number = self.next;
         self.next += 1;
-        self.known.entry(key).or_default().push_back(Known { number, seen_by, waits });
+        self.known.entry(key).or_default().push_back(PendingEvent { number, seen_by, waits });
         self.order.push_back((number, now, key));
     }
 
@@ -110,7 +110,7 @@ impl Merge {
         self.order.front().map(|(_, since, _)| *since + after)
     }
 
-    fn take_other_half(&mut self, key: &Key, seen_by: SeenBy) -> Option<Known> {
+    fn take_other_half(&mut self, key: &EventKey, seen_by: SeenBy) -> Option<PendingEvent> {
         let same = self.known.get_mut(key)?;
         let at = same.iter().position(|known| known.seen_by != seen_by)?;
         let other = same.remove(at);

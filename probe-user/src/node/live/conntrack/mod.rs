@@ -13,7 +13,7 @@
 //!
 //! **What it changes:** with `nf_conntrack_events` at 2, the default since Linux
 //! 5.19, new connections get room for events while anybody listens. And a socket
-//! keeps its namespace alive: see [`Listener::refresh`]. No module is loaded.
+//! keeps its namespace alive: see [`ConntrackListener::refresh`]. No module is loaded.
 //!
 //! The messages are taken apart here and not by netlink-packet-netfilter (0.4):
 //! it gives up a whole message when one attribute that is of no interest has an
@@ -43,7 +43,7 @@ pub(in crate::node::live) use merge::Merge;
 #[cfg(test)]
 pub(in crate::node::live) use tests::Lab;
 
-use super::enter::{Door, Pool, Refused};
+use super::enter::{EnterError, NetnsHandle, Pool};
 use super::{files, gaps, nat, netlink};
 use crate::model::{Event, EventKind, Gap, GapKind, GapSource, Impact, NetnsId, Port, SeenBy};
 
@@ -66,7 +66,7 @@ const MESSAGE: usize = 32 * 1024;
 const SETTINGS: &str = "/proc/sys/net/netfilter";
 
 /// Listens to conntrack in many namespaces.
-pub(super) struct Listener {
+pub(super) struct ConntrackListener {
     subscriptions: Vec<Subscription>,
     /// Lost by subscriptions that have ended.
     lost: u64,
@@ -86,9 +86,9 @@ struct Subscription {
     overrun: bool,
 }
 
-/// What keeps events from coming.
+/// Why events of conntrack can't be had.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Trouble {
+enum ConntrackError {
     NoModule,
     NotBuilt,
     Off,
@@ -99,14 +99,14 @@ enum Trouble {
     Failed(String),
 }
 
-impl Listener {
+impl ConntrackListener {
     /// Subscribes in each of these namespaces. The gaps say where no events, or
     /// not all, will come from.
-    pub(super) fn open(doors: &[Door]) -> (Self, Vec<Gap>) {
+    pub(super) fn open(doors: &[NetnsHandle]) -> (Self, Vec<Gap>) {
         Self::with_receive_buffer(doors, RECEIVE_BUFFER)
     }
 
-    fn with_receive_buffer(doors: &[Door], receive_buffer: usize) -> (Self, Vec<Gap>) {
+    fn with_receive_buffer(doors: &[NetnsHandle], receive_buffer: usize) -> (Self, Vec<Gap>) {
         let buffer = Vec::with_capacity(MESSAGE);
         let mut listener = Self { subscriptions: Vec::new(), lost: 0, receive_buffer, buffer };
         let gaps = listener.refresh(doors);
@@ -118,7 +118,7 @@ impl Listener {
     /// seconds with the namespaces as they are then: a namespace whose last
     /// process has ended lives on, with its interfaces, while a socket of it is
     /// open. The gaps are those of the new ones.
-    pub(super) fn refresh(&mut self, doors: &[Door]) -> Vec<Gap> {
+    pub(super) fn refresh(&mut self, doors: &[NetnsHandle]) -> Vec<Gap> {
         let (doors, left_out) = choose(doors);
         let wanted: HashSet<NetnsId> = doors.iter().map(|door| door.id).collect();
         for mut ended in self.subscriptions.extract_if(.., |known| !wanted.contains(&known.netns)) {
@@ -126,7 +126,7 @@ impl Listener {
             self.lost += ended.lost();
         }
         let known: HashSet<NetnsId> = self.subscriptions.iter().map(|known| known.netns).collect();
-        let new: Vec<Door> =
+        let new: Vec<NetnsHandle> =
             doors.into_iter().filter(|door| !known.contains(&door.id)).cloned().collect();
         let has_module = !new.is_empty() && nat::has_module("nf_conntrack_netlink");
         let receive_buffer = self.receive_buffer;
@@ -135,13 +135,13 @@ impl Listener {
         for (door, result) in new.iter().zip(results) {
             let (socket, trouble) = match result {
                 Ok(Ok(subscribed)) => subscribed,
-                Ok(Err(error)) => (None, Some(Trouble::of(&error))),
-                Err(Refused::Gone) if door.id.inode().is_some() => (None, None),
-                Err(Refused::Failed(Errno::MFILE)) => (None, Some(Trouble::Descriptors)),
-                Err(refused @ Refused::Denied(_)) => {
-                    (None, Some(Trouble::Entry(gaps::reason(refused))))
+                Ok(Err(error)) => (None, Some(ConntrackError::of(&error))),
+                Err(EnterError::Gone) if door.id.inode().is_some() => (None, None),
+                Err(EnterError::Failed(Errno::MFILE)) => (None, Some(ConntrackError::Descriptors)),
+                Err(refused @ EnterError::Denied(_)) => {
+                    (None, Some(ConntrackError::Entry(gaps::reason(refused))))
                 }
-                Err(refused) => (None, Some(Trouble::Failed(gaps::reason(refused)))),
+                Err(refused) => (None, Some(ConntrackError::Failed(gaps::reason(refused)))),
             };
             troubles.extend(trouble.map(|trouble| (door.id, trouble)));
             self.subscriptions.extend(socket.map(|socket| Subscription {
@@ -157,7 +157,7 @@ impl Listener {
         gaps
     }
 
-    /// The descriptors to poll for reading before [`Listener::read`].
+    /// The descriptors to poll for reading before [`ConntrackListener::read`].
     pub(super) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.subscriptions.iter().map(|subscription| subscription.socket.as_fd())
     }
@@ -190,8 +190,8 @@ impl Listener {
 
 /// The namespaces that are listened to: the own one and those with the lowest numbers, which are
 /// the oldest as a rule, so that one that is listened to stays. And what is left out.
-fn choose(doors: &[Door]) -> (Vec<&Door>, Option<Gap>) {
-    let mut chosen: Vec<&Door> = doors.iter().collect();
+fn choose(doors: &[NetnsHandle]) -> (Vec<&NetnsHandle>, Option<Gap>) {
+    let mut chosen: Vec<&NetnsHandle> = doors.iter().collect();
     chosen.sort_by_key(|door| (!door.own, door.id));
     let left_out = chosen.len().saturating_sub(MOST);
     chosen.truncate(MOST);
@@ -282,7 +282,7 @@ fn now() -> u64 {
 fn subscribe(
     has_module: bool,
     receive_buffer: usize,
-) -> io::Result<(Option<OwnedFd>, Option<Trouble>)> {
+) -> io::Result<(Option<OwnedFd>, Option<ConntrackError>)> {
     // The second one is of the namespaces of containers without root, whose
     // settings older kernels hide.
     let has_settings = files::is_there(Path::new(SETTINGS).join("nf_conntrack_count"));
@@ -290,7 +290,7 @@ fn subscribe(
         return Ok((None, None));
     }
     if !has_module {
-        return Ok((None, Some(Trouble::NoModule)));
+        return Ok((None, Some(ConntrackError::NoModule)));
     }
     let socket = netlink::socket(netlink::NETFILTER)?;
     // More than the administrator's limit takes a right in the initial namespace.
@@ -299,11 +299,11 @@ fn subscribe(
         let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, receive_buffer);
     }
     let trouble = match setting("nf_conntrack_events").as_deref() {
-        Some("0") => Some(Trouble::Off),
+        Some("0") => Some(ConntrackError::Off),
         Some("2") if setting("nf_conntrack_count").is_some_and(|n| n != "0") => {
-            Some(Trouble::Earlier)
+            Some(ConntrackError::Earlier)
         }
-        None if has_settings => return Ok((None, Some(Trouble::NotBuilt))),
+        None if has_settings => return Ok((None, Some(ConntrackError::NotBuilt))),
         _ => None,
     };
     rustix::net::bind(&socket, &SocketAddrNetlink::new(0, GROUPS))?;
@@ -315,7 +315,7 @@ fn setting(name: &str) -> Option<String> {
     Some(text.trim().to_owned())
 }
 
-impl Trouble {
+impl ConntrackError {
     fn of(error: &io::Error) -> Self {
         match error.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => Self::Denied,
@@ -354,15 +354,16 @@ impl Trouble {
 }
 
 /// One gap for all namespaces with the same trouble.
-fn as_gaps(troubles: &[(NetnsId, Trouble)]) -> Vec<Gap> {
+fn as_gaps(troubles: &[(NetnsId, ConntrackError)]) -> Vec<Gap> {
     let reasons: Vec<_> = troubles.iter().map(|(id, trouble)| (*id, trouble.reason())).collect();
     gaps::each_reason(&reasons, |namespaces, why, ids| {
         let trouble = troubles.iter().find(|(id, _)| ids.contains(id)).map(|(_, trouble)| trouble);
         // All that begins from now on is told, and so is its end.
-        let impact = if trouble == Some(&Trouble::Earlier) { Impact::Name } else { Impact::Port };
+        let impact =
+            if trouble == Some(&ConntrackError::Earlier) { Impact::Name } else { Impact::Port };
         let source = GapSource::new(GapKind::Events, format!("NAT events of {namespaces}"));
         let gap = Gap::new(impact, source, why);
-        match trouble.and_then(Trouble::remedy) {
+        match trouble.and_then(ConntrackError::remedy) {
             Some(remedy) => gap.remedy(remedy),
             None => gap,
         }

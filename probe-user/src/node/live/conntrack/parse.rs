@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::super::netlink::{Attributes, Message};
+use super::super::netlink::{Attributes, NetlinkMessage};
 use crate::model::{NatEvent, Proto};
 
 /// `NFNL_SUBSYS_CTNETLINK << 8`, and with `IPCTNL_MSG_CT_DELETE`.
@@ -51,7 +51,7 @@ pub(super) struct Tuple {
 
 /// What the message tells; `None` if it is of another kind, of another protocol,
 /// of a connection that NAT leaves as it is, or damaged.
-pub(super) fn nat_message(message: &Message<'_>) -> Option<NatMessage> {
+pub(super) fn nat_message(message: &NetlinkMessage<'_>) -> Option<NatMessage> {
     let begins = match message.kind {
         CT_NEW => true,
         CT_DELETE => false,

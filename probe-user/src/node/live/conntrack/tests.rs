@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 
-use super::super::enter::Way;
+use super::super::enter::NetnsPath;
 use super::*;
 use crate::model::{NatEvent, Proto};
 
 /// A network namespace, and a thread in it that does what it is told. The
 /// namespace goes with the thread.
 pub(in super::super) struct Lab {
-    pub(in super::super) door: Door,
+    pub(in super::super) door: NetnsHandle,
     work: Option<mpsc::Sender<Box<dyn FnOnce() + Send>>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -36,14 +36,15 @@ impl Lab {
             unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
             orders.into_iter().for_each(|order| order());
         });
-        let door = Door { id: NetnsId::Inode(0), own: false, ways: Vec::new() };
+        let door = NetnsHandle { id: NetnsId::Inode(0), own: false, ways: Vec::new() };
         let mut lab = Self { door, work: Some(work), thread: Some(thread) };
         let (id, file) = lab.run(|| {
             let task = std::fs::read_link("/proc/thread-self").unwrap();
             let file = PathBuf::from("/proc").join(task).join("ns/net");
             (std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&file).unwrap()), file)
         });
-        lab.door = Door { id: NetnsId::Inode(id), own: false, ways: vec![Way::Path(file)] };
+        lab.door =
+            NetnsHandle { id: NetnsId::Inode(id), own: false, ways: vec![NetnsPath::Path(file)] };
         lab.command("ip", &["link", "set", "lo", "up"], "");
         lab
     }
@@ -111,7 +112,7 @@ pub(super) fn can_make_labs() -> bool {
 }
 
 /// Reads until there are `count` events, or for ten seconds.
-fn read(listener: &mut Listener, count: usize) -> Vec<Event> {
+fn read(listener: &mut ConntrackListener, count: usize) -> Vec<Event> {
     let mut events = Vec::new();
     let end = Instant::now() + Duration::from_secs(10);
     while events.len() < count && Instant::now() < end {
@@ -148,7 +149,7 @@ fn a_connection_through_nat_is_told_with_what_became_of_it() {
     lab.rules(RULES);
     other.rules(RULES);
     let doors = [lab.door.clone(), other.door.clone()];
-    let (mut listener, gaps) = Listener::open(&doors);
+    let (mut listener, gaps) = ConntrackListener::open(&doors);
     assert_eq!(gaps, []);
     assert_eq!((listener.namespaces(), listener.fds().count()), (2, 2));
 
@@ -188,7 +189,7 @@ fn the_kernels_times_are_taken_where_it_has_them() {
     let lab = Lab::new();
     lab.rules(RULES);
     lab.set("nf_conntrack_timestamp", "1");
-    let (mut listener, _) = Listener::open(std::slice::from_ref(&lab.door));
+    let (mut listener, _) = ConntrackListener::open(std::slice::from_ref(&lab.door));
     lab.run(|| TcpStream::connect("127.0.0.1:8081").unwrap_err());
     let done = now();
     // So that a time of reading can't pass for one of the kernel.
@@ -205,7 +206,7 @@ fn listening_makes_no_namespace_track_connections() {
         return;
     }
     let lab = Lab::new();
-    let (mut listener, gaps) = Listener::open(std::slice::from_ref(&lab.door));
+    let (mut listener, gaps) = ConntrackListener::open(std::slice::from_ref(&lab.door));
     assert_eq!(gaps, []);
     let tracked = lab.run(|| {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -228,7 +229,7 @@ fn connections_without_nat_are_not_told() {
     }
     let lab = Lab::new();
     lab.rules(RULES);
-    let (mut listener, _) = Listener::open(std::slice::from_ref(&lab.door));
+    let (mut listener, _) = ConntrackListener::open(std::slice::from_ref(&lab.door));
     let tracked = lab.run(|| {
         TcpStream::connect("127.0.0.1:7777").unwrap_err();
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -252,7 +253,7 @@ fn what_is_lost_is_counted_to_the_last_one() {
     let lab = Lab::new();
     lab.rules(RULES);
     let doors = std::slice::from_ref(&lab.door);
-    let (mut listener, _) = Listener::with_receive_buffer(doors, 64 * 1024);
+    let (mut listener, _) = ConntrackListener::with_receive_buffer(doors, 64 * 1024);
     lab.run(|| {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let _receiver = UdpSocket::bind("127.0.0.1:5300").unwrap();
@@ -277,7 +278,7 @@ fn a_burst_fits_into_the_buffer() {
     }
     let lab = Lab::new();
     lab.rules(RULES);
-    let (mut listener, _) = Listener::open(std::slice::from_ref(&lab.door));
+    let (mut listener, _) = ConntrackListener::open(std::slice::from_ref(&lab.door));
     lab.run(|| {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let _receiver = UdpSocket::bind("127.0.0.1:5300").unwrap();
@@ -297,7 +298,7 @@ fn events_that_are_switched_off_are_a_gap_with_a_remedy() {
     let labs = [Lab::new(), Lab::new()];
     labs.iter().for_each(|lab| lab.set("nf_conntrack_events", "0"));
     let doors = labs.each_ref().map(|lab| lab.door.clone());
-    let (_, gaps) = Listener::open(&doors);
+    let (_, gaps) = ConntrackListener::open(&doors);
     let [gap] = gaps.as_slice() else { panic!("{gaps:?}") };
     assert!(gap.source.name.starts_with("NAT events of network namespaces "), "{gap:?}");
     assert!(gap.reason.contains("nf_conntrack_events is 0"), "{gap:?}");
@@ -317,7 +318,7 @@ fn connections_from_before_may_end_untold_and_that_is_said() {
     });
     let gaps_with = |events: &'static str| {
         lab.set("nf_conntrack_events", events);
-        Listener::open(std::slice::from_ref(&lab.door)).1
+        ConntrackListener::open(std::slice::from_ref(&lab.door)).1
     };
     let reasons: Vec<_> = gaps_with("2").into_iter().map(|gap| gap.reason).collect();
     assert!(reasons.len() == 1 && reasons[0].contains("may end untold"), "{reasons:?}");
@@ -330,13 +331,13 @@ fn without_the_right_the_gap_names_it() {
         return;
     }
     let lab = Lab::new();
-    let own = Door { own: true, ..lab.door.clone() };
+    let own = NetnsHandle { own: true, ..lab.door.clone() };
     // Rights are those of a thread: this one is spent, its children inherit.
     let (namespaces, gaps) = lab.run(move || {
         let none = CapabilitySet::empty();
         let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
         rustix::thread::set_capabilities(None, sets).unwrap();
-        let (listener, gaps) = Listener::open(&[own]);
+        let (listener, gaps) = ConntrackListener::open(&[own]);
         (listener.namespaces(), gaps)
     });
     assert_eq!(namespaces, 0);
@@ -352,7 +353,7 @@ fn a_namespace_that_is_gone_is_let_go_and_a_new_one_is_heard() {
     }
     let (first, second) = (Lab::new(), Lab::new());
     second.rules(RULES);
-    let (mut listener, _) = Listener::open(std::slice::from_ref(&first.door));
+    let (mut listener, _) = ConntrackListener::open(std::slice::from_ref(&first.door));
     // Known ones stay as they are: what has come to them is not thrown away.
     let doors = [first.door.clone(), second.door.clone()];
     assert_eq!(listener.refresh(&doors), []);
@@ -365,15 +366,18 @@ fn a_namespace_that_is_gone_is_let_go_and_a_new_one_is_heard() {
     let listened: Vec<_> = listener.subscriptions.iter().map(|s| s.netns).collect();
     assert_eq!(listened, [second.door.id]);
     // One that can't be found any more is no gap: nothing happens there.
-    let gone = Listener::open(&doors[..1]);
+    let gone = ConntrackListener::open(&doors[..1]);
     assert_eq!((gone.0.namespaces(), gone.1), (0, Vec::new()));
 }
 
 #[test]
 fn thousands_of_namespaces_are_not_all_entered_and_that_is_said() {
-    let door =
-        |number: u64| Door { id: NetnsId::Inode(number), own: number == 4000, ways: Vec::new() };
-    let doors: Vec<Door> = (1..=5000).rev().map(door).collect();
+    let door = |number: u64| NetnsHandle {
+        id: NetnsId::Inode(number),
+        own: number == 4000,
+        ways: Vec::new(),
+    };
+    let doors: Vec<NetnsHandle> = (1..=5000).rev().map(door).collect();
     let (chosen, gap) = choose(&doors);
     assert_eq!(chosen.len(), MOST);
     assert_eq!(chosen[0].id, NetnsId::Inode(4000), "the own one is always listened to");
@@ -382,7 +386,7 @@ fn thousands_of_namespaces_are_not_all_entered_and_that_is_said() {
     assert!(gap.reason.starts_with("4000 of 5000 namespaces"), "{gap:?}");
     assert_eq!(gap.impact, Impact::Port);
     // Whoever listens is told, too.
-    let (mut listener, gaps) = Listener::open(&doors);
+    let (mut listener, gaps) = ConntrackListener::open(&doors);
     assert!(gaps.contains(&gap), "{gaps:?}");
     let few = listener.refresh(&doors[..MOST]);
     assert!(!few.contains(&gap), "{few:?}");

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::asked::is_api;
-use super::{Containers, Key, State, docker, ids};
+use super::{ChainKey, Containers, RuntimesState, docker, ids};
 use bollard::models::ContainerSummary;
 
 use crate::model::{Container, Read};
@@ -48,7 +48,9 @@ impl Containers {
         let mut budget = state.budget(self.limits);
         for daemon in state.daemons().filter(|d| d.is_the_systems()) {
             // Who does not answer has a gap where names are asked for.
-            let Ok(listed) = daemon.ask(&mut budget, docker::Client::list_all) else { continue };
+            let Ok(listed) = daemon.ask(&mut budget, docker::DockerClient::list_all) else {
+                continue;
+            };
             let publishes = |summary: &ContainerSummary| {
                 let ports = summary.ports.iter().flatten();
                 ports.into_iter().any(|port| port.public_port.is_some())
@@ -71,10 +73,10 @@ impl Containers {
 
     /// What the system's own daemons list. Others can invent containers: those of
     /// theirs that really run are found by [`Self::sweep`].
-    fn list(&self, state: &mut State, all: &mut Read<Vec<Container>>) {
+    fn list(&self, state: &mut RuntimesState, all: &mut Read<Vec<Container>>) {
         let mut budget = state.budget(self.limits);
         for daemon in state.daemons().filter(|d| d.is_the_systems()) {
-            let listed = match daemon.ask(&mut budget, docker::Client::list) {
+            let listed = match daemon.ask(&mut budget, docker::DockerClient::list) {
                 Ok(listed) => listed,
                 Err(failure) => {
                     all.gaps.push(daemon.gap(&failure));
@@ -95,14 +97,14 @@ impl Containers {
     }
 
     /// Adds containers that no daemon lists, by the processes that run in them.
-    fn sweep(&self, state: &mut State, all: &mut Read<Vec<Container>>) {
-        let mut known: HashMap<Key, usize> = HashMap::new();
+    fn sweep(&self, state: &mut RuntimesState, all: &mut Read<Vec<Container>>) {
+        let mut known: HashMap<ChainKey, usize> = HashMap::new();
         for (at, container) in all.value.iter().enumerate() {
             let mut ids = ids(&container.parents);
             ids.push(container.id.clone());
-            known.insert(Key { ids, maker: None }, at);
+            known.insert(ChainKey { ids, maker: None }, at);
         }
-        let mut tried: HashSet<Key> = HashSet::new();
+        let mut tried: HashSet<ChainKey> = HashSet::new();
         for pid in self.procs.all() {
             let Some(chain) = self.procs.chain(pid) else { continue };
             for depth in 1..=chain.len() {

@@ -2,16 +2,19 @@
 
 use std::path::Path;
 
-use super::super::asking::{Budget, Failure};
-use super::super::cri::Told;
-use super::super::reader::{Socket, Whose};
+use super::super::asking::{DaemonBudget, DaemonFailure};
+use super::super::cri::RuntimeReply;
+use super::super::reader::{OpenedSocket, Responder};
 use super::super::safefs::Unreadable;
-use super::daemons::{Daemon, Unanswered};
+use super::daemons::{DaemonSocket, Unanswered};
 use super::docker;
-use super::running::{Kind, Running};
-use super::runtimes::Listener;
+use super::running::{Running, RuntimeApi};
+use super::runtimes::RuntimeSocket;
 use super::trust::Who;
-use super::{Containers, Places, State, Wanted, daemons, differ, outer_name, pod, runtimes, same};
+use super::{
+    ContainerLookup, Containers, RuntimeSockets, RuntimesState, daemons, differ, outer_name, pod,
+    runtimes, same,
+};
 use crate::model::{Container, ContainerRef, Gap, GapKind, GapSource, Impact, Runtime};
 
 /// What questions left open.
@@ -25,8 +28,8 @@ struct Open {
 impl Containers {
     pub(super) fn by_api(
         &self,
-        state: &mut State,
-        wanted: &Wanted<'_>,
+        state: &mut RuntimesState,
+        wanted: &ContainerLookup<'_>,
         gaps: &mut Vec<Gap>,
     ) -> Option<Container> {
         let mut open = Open::default();
@@ -47,8 +50,8 @@ impl Containers {
 
     pub(super) fn by_cri(
         &self,
-        state: &mut State,
-        wanted: &Wanted<'_>,
+        state: &mut RuntimesState,
+        wanted: &ContainerLookup<'_>,
         gaps: &mut Vec<Gap>,
     ) -> Option<Container> {
         let mut open = Open::default();
@@ -67,11 +70,11 @@ impl Containers {
     /// running ones name.
     fn ask_usual_first(
         &self,
-        state: &mut State,
-        wanted: &Wanted<'_>,
+        state: &mut RuntimesState,
+        wanted: &ContainerLookup<'_>,
         open: &mut Open,
-        is_wanted: fn(Kind) -> bool,
-        mut ask: impl FnMut(&mut Places, &mut Budget, &mut Open) -> Option<Container>,
+        is_wanted: fn(RuntimeApi) -> bool,
+        mut ask: impl FnMut(&mut RuntimeSockets, &mut DaemonBudget, &mut Open) -> Option<Container>,
     ) -> Option<Container> {
         self.find_daemons(state);
         let mut budget = state.budget(self.limits);
@@ -89,8 +92,8 @@ impl Containers {
     /// machine's own containers are asked twice.
     fn by_its_files(
         &self,
-        state: &mut State,
-        wanted: &Wanted<'_>,
+        state: &mut RuntimesState,
+        wanted: &ContainerLookup<'_>,
         told: Option<&Container>,
     ) -> Option<Gap> {
         let is_the_machines = wanted.parents.is_empty()
@@ -105,9 +108,9 @@ impl Containers {
 
     fn ask_daemons(
         &self,
-        daemons: &mut [Daemon],
-        wanted: &Wanted<'_>,
-        budget: &mut Budget,
+        daemons: &mut [DaemonSocket],
+        wanted: &ContainerLookup<'_>,
+        budget: &mut DaemonBudget,
         open: &mut Open,
     ) -> Option<Container> {
         let target = wanted.target;
@@ -125,7 +128,7 @@ impl Containers {
                         _ => None,
                     };
                     if let Some(refused) = refused {
-                        open.gaps.push(daemon.gap(&Failure::Garbage(refused.to_owned())));
+                        open.gaps.push(daemon.gap(&DaemonFailure::Garbage(refused.to_owned())));
                         continue;
                     }
                     container.via = daemon.name();
@@ -134,8 +137,8 @@ impl Containers {
                     daemon.tell_networks(budget, &mut container);
                     return Some(container);
                 }
-                Err(Failure::NotFound) => {}
-                Err(Failure::NotAsked) => open.not_asked += 1,
+                Err(DaemonFailure::NotFound) => {}
+                Err(DaemonFailure::NotAsked) => open.not_asked += 1,
                 Err(failure) => open.gaps.push(daemon.gap(&failure)),
             }
         }
@@ -143,15 +146,15 @@ impl Containers {
     }
 
     /// Whether a process is in another container than this, or in none.
-    pub(super) fn is_elsewhere(&self, pid: u32, wanted: &Wanted<'_>) -> bool {
+    pub(super) fn is_elsewhere(&self, pid: u32, wanted: &ContainerLookup<'_>) -> bool {
         self.procs.chain(pid).is_some_and(|chain| !same(&chain, wanted.chain))
     }
 
-    pub(super) fn find_daemons(&self, state: &mut State) {
+    pub(super) fn find_daemons(&self, state: &mut RuntimesState) {
         if state.usual.is_none() {
             let (procs, root, gaps) = (&self.procs, &self.root, &mut state.unreachable);
             let host = self.docker_host.clone().or_else(|| {
-                let root = procs.reader().open(root, Whose::own(root)).ok()?;
+                let root = procs.reader().open(root, Responder::own(root)).ok()?;
                 self.context.host(&root)
             });
             let daemons = daemons::at_usual_places(procs, root, host.as_deref(), self.limits, gaps);
@@ -164,10 +167,10 @@ impl Containers {
     /// outside of all, and may speak for what `holder` holds. Returns how many are left out.
     pub(super) fn look_up_sockets(
         &self,
-        state: &mut State,
+        state: &mut RuntimesState,
         place: &[ContainerRef],
         holder: &Who,
-        is_wanted: fn(Kind) -> bool,
+        is_wanted: fn(RuntimeApi) -> bool,
     ) -> usize {
         self.find_running(state);
         let mut running = state.running.take().unwrap_or_default();
@@ -190,20 +193,20 @@ impl Containers {
         more
     }
 
-    fn add(&self, state: &mut State, process: &Running, path: &str, socket: Socket) {
+    fn add(&self, state: &mut RuntimesState, process: &Running, path: &str, socket: OpenedSocket) {
         let place = (&self.procs, &process.chain[..], Some(&process.who));
         let none = (Vec::new(), Vec::new());
         let (daemons, listeners) = state.usual.as_ref().unwrap_or(&none);
         match process.kind {
-            Kind::Api(runtime) => {
-                let daemon = Daemon::new(socket, path, runtime, self.limits, place);
+            RuntimeApi::Api(runtime) => {
+                let daemon = DaemonSocket::new(socket, path, runtime, self.limits, place);
                 if !daemons.iter().any(|other| other.is_at(&daemon)) {
                     daemons::add(&mut state.found.0, daemon);
                 }
             }
-            Kind::Cri(runtime) => {
+            RuntimeApi::Cri(runtime) => {
                 let runtime = Some(runtime).filter(|r| *r != Runtime::Containerd);
-                let mut listener = Listener::new(socket, path, runtime, self.limits, place);
+                let mut listener = RuntimeSocket::new(socket, path, runtime, self.limits, place);
                 listener.wants_list = state.wants_lists;
                 runtimes::add(&mut state.found.1, listeners, listener);
             }
@@ -211,11 +214,11 @@ impl Containers {
     }
 
     /// A socket as the process that names it sees it.
-    fn socket(&self, process: &Running, path: &str) -> Result<Socket, Unreadable> {
+    fn socket(&self, process: &Running, path: &str) -> Result<OpenedSocket, Unreadable> {
         let root = self.procs.root(process.pid).or_else(|error| {
             // At this level the tool's own root is most often the same one.
             match process.chain.is_empty() {
-                true => self.procs.reader().open(&self.root, Whose::own(&self.root)),
+                true => self.procs.reader().open(&self.root, Responder::own(&self.root)),
                 false => Err(error),
             }
         });
@@ -223,25 +226,25 @@ impl Containers {
     }
 }
 
-pub(super) fn is_api(kind: Kind) -> bool {
-    matches!(kind, Kind::Api(_))
+pub(super) fn is_api(kind: RuntimeApi) -> bool {
+    matches!(kind, RuntimeApi::Api(_))
 }
 
-fn is_cri(kind: Kind) -> bool {
-    matches!(kind, Kind::Cri(_))
+fn is_cri(kind: RuntimeApi) -> bool {
+    matches!(kind, RuntimeApi::Cri(_))
 }
 
 /// Asks the runtimes of Kubernetes, until one knows the container.
 fn ask_runtimes(
-    listeners: &mut [Listener],
-    wanted: &Wanted<'_>,
-    budget: &mut Budget,
+    listeners: &mut [RuntimeSocket],
+    wanted: &ContainerLookup<'_>,
+    budget: &mut DaemonBudget,
     open: &mut Open,
 ) -> Option<Container> {
     let target = wanted.target;
     for listener in listeners.iter_mut().filter(|l| l.speaks_for(wanted.chain, wanted.holder)) {
         match listener.one(budget, &target.id) {
-            Ok(Told { value: mut container, missing }) => {
+            Ok(RuntimeReply { value: mut container, missing }) => {
                 // What others failed to say is not missed.
                 open.gaps.clear();
                 open.gaps.extend(missing.map(|failure| listener.gap(&failure)));
@@ -249,8 +252,8 @@ fn ask_runtimes(
                 open.gaps.extend(differ::pod_uid(target, &mut container));
                 return Some(container);
             }
-            Err(Failure::NotFound) => {}
-            Err(Failure::NotAsked) => open.not_asked += 1,
+            Err(DaemonFailure::NotFound) => {}
+            Err(DaemonFailure::NotAsked) => open.not_asked += 1,
             Err(failure) => open.gaps.push(listener.gap(&failure)),
         }
     }
@@ -258,7 +261,7 @@ fn ask_runtimes(
 }
 
 /// The gap that daemons leave that were not asked.
-fn left_out(kind: &str, wanted: &Wanted<'_>, count: usize) -> Option<Gap> {
+fn left_out(kind: &str, wanted: &ContainerLookup<'_>, count: usize) -> Option<Gap> {
     let place = match wanted.parents {
         [] => format!("{kind} of user {}", wanted.holder.uid),
         parents => format!("{kind} in {}", outer_name(parents)),

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::super::asking::{Failure, Limits, Peer};
+use super::super::asking::{DaemonFailure, RequestLimits, SocketPeer};
 use super::Containers;
 use super::exchange::{body, exchange};
 use crate::model::{NetnsId, Pid};
@@ -29,12 +29,12 @@ const MAY_CHANGE_MAPS: u64 = 1 << 21 | 1 << 39;
 
 /// The names of frontends, `namespace/name`.
 #[derive(Debug, Default)]
-pub(in super::super) struct Names(HashMap<Key, Option<String>>);
+pub(in super::super) struct FrontendNames(HashMap<FrontendKey, Option<String>>);
 
 /// An address, a port, and the protocol where the agent tells it (1.17 on).
-type Key = (IpAddr, u16, Option<u8>);
+type FrontendKey = (IpAddr, u16, Option<u8>);
 
-impl Names {
+impl FrontendNames {
     /// Whose a frontend is, unless several have it.
     pub(in super::super) fn at(
         &self,
@@ -46,7 +46,7 @@ impl Names {
         of(proto).or_else(|| of(None))?.as_deref()
     }
 
-    fn add(&mut self, key: Key, name: String) {
+    fn add(&mut self, key: FrontendKey, name: String) {
         let known = self.0.entry(key).or_insert_with(|| Some(name.clone()));
         if known.as_ref().is_some_and(|known| *known != name) {
             *known = None;
@@ -60,7 +60,7 @@ impl Containers {
     pub(in super::super) fn cilium_names(
         &self,
         netns: NetnsId,
-    ) -> Option<(Pid, Result<Names, Failure>)> {
+    ) -> Option<(Pid, Result<FrontendNames, DaemonFailure>)> {
         let is_agent = |pid: &Pid| {
             self.procs.comm(*pid).as_deref() == Some("cilium-agent")
                 && self.procs.netns(*pid).map(NetnsId::Inode) == Some(netns)
@@ -80,31 +80,34 @@ impl Containers {
         trusted && rights & MAY_CHANGE_MAPS != 0
     }
 
-    fn ask_agent(&self, pid: Pid) -> Result<Names, Failure> {
+    fn ask_agent(&self, pid: Pid) -> Result<FrontendNames, DaemonFailure> {
         let root = self.procs.root(pid).map_err(std::io::Error::from)?;
         let socket = root.socket(Path::new(SOCKET)).map_err(std::io::Error::from)?;
         let mut state = self.state();
         let mut budget = state.budget(self.limits);
-        let time = budget.grant(self.limits.time, false, false).ok_or(Failure::NotAsked)?;
-        let limits = Limits { time, bytes: ANSWER };
+        let time = budget.grant(self.limits.time, false, false).ok_or(DaemonFailure::NotAsked)?;
+        let limits = RequestLimits { time, bytes: ANSWER };
         let began = std::time::Instant::now();
         let answer = self.procs.tokio().ask(limits, async |connections| {
-            let is_meant = |peer: Peer| match peer.uid == 0 && peer.pid == Some(pid) {
+            let is_meant = |peer: SocketPeer| match peer.uid == 0 && peer.pid == Some(pid) {
                 true => Ok(()),
-                false => Err(Failure::Unreachable("another process listens there".to_owned())),
+                false => {
+                    Err(DaemonFailure::Unreachable("another process listens there".to_owned()))
+                }
             };
             exchange(&socket, &connections, ANSWER, is_meant, SERVICES).await
         });
         budget.spend(began);
         state.budget = Some(budget);
-        parse(&answer?)
-            .ok_or_else(|| Failure::Garbage("it is not in the form that is expected".to_owned()))
+        parse(&answer?).ok_or_else(|| {
+            DaemonFailure::Garbage("it is not in the form that is expected".to_owned())
+        })
     }
 }
 
-fn parse(answer: &[u8]) -> Option<Names> {
-    let all: Vec<Service> = serde_json::from_slice(body(answer)?).ok()?;
-    let mut names = Names::default();
+fn parse(answer: &[u8]) -> Option<FrontendNames> {
+    let all: Vec<CiliumService> = serde_json::from_slice(body(answer)?).ok()?;
+    let mut names = FrontendNames::default();
     for (key, name) in all.into_iter().take(FRONTENDS).filter_map(|one| one.spec()?.name()) {
         names.add(key, name);
     }
@@ -113,25 +116,25 @@ fn parse(answer: &[u8]) -> Option<Names> {
 
 /// An element of the agent's `GET /v1/service` (`api/v1/openapi.yaml`, `Service`).
 #[derive(Deserialize)]
-struct Service {
-    spec: Option<Spec>,
-    status: Option<Status>,
+struct CiliumService {
+    spec: Option<CiliumServiceSpec>,
+    status: Option<CiliumServiceStatus>,
 }
 
 #[derive(Deserialize)]
-struct Status {
-    realized: Option<Spec>,
+struct CiliumServiceStatus {
+    realized: Option<CiliumServiceSpec>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
-struct Spec {
-    frontend_address: Option<Frontend>,
+struct CiliumServiceSpec {
+    frontend_address: Option<CiliumFrontend>,
     flags: Option<Flags>,
 }
 
 #[derive(Deserialize)]
-struct Frontend {
+struct CiliumFrontend {
     ip: Option<String>,
     port: Option<u16>,
     protocol: Option<String>,
@@ -145,14 +148,14 @@ struct Flags {
     namespace: String,
 }
 
-impl Service {
-    fn spec(self) -> Option<Spec> {
+impl CiliumService {
+    fn spec(self) -> Option<CiliumServiceSpec> {
         self.status.and_then(|status| status.realized).or(self.spec)
     }
 }
 
-impl Spec {
-    fn name(self) -> Option<(Key, String)> {
+impl CiliumServiceSpec {
+    fn name(self) -> Option<(FrontendKey, String)> {
         let (at, flags) = (self.frontend_address?, self.flags?);
         let Flags { name, namespace } = flags;
         // A port of a pod on the node is called `POD/host-port/PORT`.
@@ -199,7 +202,7 @@ mod tests {
         assert_eq!(name("fd00::1", 80, Some(6)), Some("shop/web"));
         assert_eq!(name("fd00::1", 80, Some(17)), None);
         assert_eq!(name("0.0.0.0", 18080, None), None);
-        let mut two = Names::default();
+        let mut two = FrontendNames::default();
         let key = ("10.0.0.1".parse().unwrap(), 53, None);
         two.add(key, "a/tcp".to_owned());
         two.add(key, "a/udp".to_owned());

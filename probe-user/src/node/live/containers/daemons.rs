@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Instant;
 
-use super::super::asking::Budget;
-use super::super::reader::{Socket, Tree, Whose};
+use super::super::asking::DaemonBudget;
+use super::super::reader::{OpenedSocket, Responder, RootDirectory};
 use super::super::safefs::Unreadable;
-use super::docker::{Client, Failure, Hello, Limits};
+use super::docker::{DaemonFailure, DockerClient, Hello, RequestLimits};
 use super::procs::Procs;
 use super::same;
 use super::trust::{Judge, Who};
@@ -20,7 +20,7 @@ pub(super) const STRIKES: u8 = 3;
 
 /// A daemon's socket, and what is known of who listens there.
 #[derive(Debug)]
-pub(super) struct Daemon {
+pub(super) struct DaemonSocket {
     /// Docker or Podman: by its path, and as soon as it has spoken by its word.
     pub(super) runtime: Runtime,
     /// The path as its own side names it.
@@ -32,10 +32,10 @@ pub(super) struct Daemon {
     pub(super) who: Who,
     /// Whether only root, or who asks, has a say in it.
     machines: bool,
-    client: Client,
+    client: DockerClient,
     identity: (u64, u64),
     hello: Option<Hello>,
-    down: Option<Failure>,
+    down: Option<DaemonFailure>,
     strikes: u8,
     asked: bool,
     /// The pods of Podman's containers, by the ids of these.
@@ -44,13 +44,13 @@ pub(super) struct Daemon {
     networks: Option<HashMap<String, (Option<String>, bool)>>,
 }
 
-impl Daemon {
+impl DaemonSocket {
     /// A daemon at a socket; without `who` it is the socket's owner's.
     pub(super) fn new(
-        socket: Socket,
+        socket: OpenedSocket,
         path: &str,
         runtime: Runtime,
-        limits: Limits,
+        limits: RequestLimits,
         (procs, chain, who): (&Procs, &[ContainerRef], Option<&Who>),
     ) -> Self {
         let stat = socket.stat;
@@ -62,7 +62,7 @@ impl Daemon {
             chain: chain.to_vec(),
             machines: chain.is_empty() && who.is_trusted_with_the_machine(procs.own_userns()),
             who,
-            client: Client { socket, limits, judge: Some(judge), tokio: procs.tokio() },
+            client: DockerClient { socket, limits, judge: Some(judge), tokio: procs.tokio() },
             identity: (stat.dev, stat.ino),
             hello: None,
             down: None,
@@ -106,28 +106,31 @@ impl Daemon {
     }
 
     /// Asks something of the daemon, unless it has shown that it doesn't answer.
-    pub(super) fn ask<T>(
+    pub(super) fn ask<T, Q>(
         &mut self,
-        budget: &mut Budget,
-        question: impl FnOnce(&Client, Option<Hello>) -> (Option<Hello>, Result<T, Failure>),
-    ) -> Result<T, Failure> {
+        budget: &mut DaemonBudget,
+        question: Q,
+    ) -> Result<T, DaemonFailure>
+    where
+        Q: FnOnce(&DockerClient, Option<Hello>) -> (Option<Hello>, Result<T, DaemonFailure>),
+    {
         if let Some(failure) = &self.down {
             return Err(failure.clone());
         }
         let mut client = self.client.clone();
         let time = budget.grant(client.limits.time, self.machines, self.asked);
-        client.limits.time = time.ok_or(Failure::NotAsked)?;
+        client.limits.time = time.ok_or(DaemonFailure::NotAsked)?;
         self.asked = true;
         let began = Instant::now();
         let (hello, answer) = question(&client, self.hello.take());
-        if !self.machines || matches!(answer, Err(Failure::Timeout(_))) {
+        if !self.machines || matches!(answer, Err(DaemonFailure::Timeout(_))) {
             budget.spend(began);
         }
         if let Some(hello) = &hello {
             self.runtime = hello.runtime;
         }
         match &answer {
-            Ok(_) | Err(Failure::NotFound | Failure::TooBig(_)) if hello.is_some() => {
+            Ok(_) | Err(DaemonFailure::NotFound | DaemonFailure::TooBig(_)) if hello.is_some() => {
                 self.strikes = 0;
             }
             // One container may be what the daemon fails at: the next is asked.
@@ -144,26 +147,26 @@ impl Daemon {
     }
 
     /// The pod that a container is in, as Podman says.
-    pub(super) fn pod_of(&mut self, budget: &mut Budget, id: &str) -> Option<Pod> {
+    pub(super) fn pod_of(&mut self, budget: &mut DaemonBudget, id: &str) -> Option<Pod> {
         if self.runtime != Runtime::Podman {
             return None;
         }
         if self.pods.is_none() {
             // Without an answer there are none: older ones have another API.
-            let told = self.ask(budget, Client::pods).unwrap_or_default();
+            let told = self.ask(budget, DockerClient::pods).unwrap_or_default();
             self.pods = Some(told.into_iter().collect());
         }
         self.pods.as_ref()?.get(id).cloned()
     }
 
     /// Adds what kind of networks a container is on.
-    pub(super) fn tell_networks(&mut self, budget: &mut Budget, container: &mut Container) {
+    pub(super) fn tell_networks(&mut self, budget: &mut DaemonBudget, container: &mut Container) {
         if container.networks.is_empty() {
             return;
         }
         if self.networks.is_none() {
             // It is a help, and not missed.
-            let told = self.ask(budget, Client::networks).unwrap_or_default();
+            let told = self.ask(budget, DockerClient::networks).unwrap_or_default();
             let each = told.into_iter().filter_map(|network| {
                 Some((network.name?, (network.driver, network.internal == Some(true))))
             });
@@ -179,18 +182,20 @@ impl Daemon {
     }
 
     /// The gap that a failed question leaves.
-    pub(super) fn gap(&self, failure: &Failure) -> Gap {
+    pub(super) fn gap(&self, failure: &DaemonFailure) -> Gap {
         let source = GapSource::new(GapKind::Runtime, self.name().to_string());
         let gap = Gap::new(Impact::Name, source, failure.to_string());
         match failure {
-            Failure::Denied if self.runtime == Runtime::Podman || self.who.uid != 0 => {
+            DaemonFailure::Denied if self.runtime == Runtime::Podman || self.who.uid != 0 => {
                 gap.remedy("run as root")
             }
-            Failure::Denied => {
+            DaemonFailure::Denied => {
                 gap.remedy("run as root, or as a user in group docker (which is as good as root)")
             }
-            Failure::Unreachable(_) => gap.remedy("start the daemon, if it should be running"),
-            Failure::Timeout(_) => gap.remedy("check whether the daemon hangs"),
+            DaemonFailure::Unreachable(_) => {
+                gap.remedy("start the daemon, if it should be running")
+            }
+            DaemonFailure::Timeout(_) => gap.remedy("check whether the daemon hangs"),
             _ => gap,
         }
     }
@@ -202,11 +207,11 @@ pub(super) fn at_usual_places(
     procs: &Procs,
     root: &Path,
     docker_host: Option<&str>,
-    limits: Limits,
+    limits: RequestLimits,
     gaps: &mut Vec<Gap>,
-) -> Vec<Daemon> {
+) -> Vec<DaemonSocket> {
     let mut found = Vec::new();
-    let root = match procs.reader().open(root, Whose::own(root)) {
+    let root = match procs.reader().open(root, Responder::own(root)) {
         Ok(root) => root,
         Err(error) => {
             let source = GapSource::new(GapKind::Runtime, root.display().to_string());
@@ -216,7 +221,7 @@ pub(super) fn at_usual_places(
     };
     let host = docker_host.and_then(|h| h.strip_prefix("unix://"));
     // What is in a user's directory is that user's, wherever a link leads.
-    let mut places: Vec<(Tree, String, Runtime, Option<u32>)> = Vec::new();
+    let mut places: Vec<(RootDirectory, String, Runtime, Option<u32>)> = Vec::new();
     let machines = |path: &str, runtime| (root.part(path), path.to_owned(), runtime, None);
     places.extend(host.map(|path| machines(path, Runtime::Docker)));
     for (runtime, daemon) in Runtime::daemons(Speaks::Api) {
@@ -239,7 +244,7 @@ pub(super) fn at_usual_places(
         match root.socket(Path::new(&path)) {
             Ok(socket) => {
                 let place = (procs, &[][..], who.as_ref());
-                add(&mut found, Daemon::new(socket, &path, runtime, limits, place));
+                add(&mut found, DaemonSocket::new(socket, &path, runtime, limits, place));
             }
             // Nobody there: the usual case. Other users' directories can't be
             // looked into; what is missing then shows where it is needed.
@@ -314,7 +319,7 @@ impl Unanswered {
 }
 
 /// Adds a daemon unless its socket is there already under another name.
-pub(super) fn add(daemons: &mut Vec<Daemon>, daemon: Daemon) {
+pub(super) fn add(daemons: &mut Vec<DaemonSocket>, daemon: DaemonSocket) {
     if !daemons.iter().any(|other| other.is_at(&daemon) && other.who == daemon.who) {
         daemons.push(daemon);
     }
@@ -328,14 +333,14 @@ mod tests {
     use super::*;
     use crate::model::PodRef;
 
-    fn daemon(chain: &[&str], uid: u32) -> Daemon {
+    fn daemon(chain: &[&str], uid: u32) -> DaemonSocket {
         let dir = tempfile::tempdir().unwrap();
         let _listener = UnixListener::bind(dir.path().join("s")).unwrap();
-        let socket = Tree::at(dir.path()).socket(Path::new("s")).unwrap();
+        let socket = RootDirectory::at(dir.path()).socket(Path::new("s")).unwrap();
         let chain: Vec<_> = chain.iter().map(|id| container(id, Runtime::Docker)).collect();
         let (procs, who) = (Procs::new(dir.path(), Reader::default()), user(uid));
         let place = (&procs, &chain[..], Some(&who));
-        Daemon::new(socket, "/s", Runtime::Docker, Limits::USUAL, place)
+        DaemonSocket::new(socket, "/s", Runtime::Docker, RequestLimits::USUAL, place)
     }
 
     fn user(uid: u32) -> Who {
@@ -386,12 +391,12 @@ mod tests {
     fn a_daemon_that_fails_at_one_container_is_asked_for_the_next() {
         use super::super::docker::tests::hello;
         let mut daemon = daemon(&[], 0);
-        let mut budget = Budget::of(Limits::USUAL);
-        let timeout = Failure::Timeout(std::time::Duration::from_millis(1));
+        let mut budget = DaemonBudget::of(RequestLimits::USUAL);
+        let timeout = DaemonFailure::Timeout(std::time::Duration::from_millis(1));
         for _ in 0..5 {
-            let big =
-                daemon.ask(&mut budget, |_, _| (Some(hello()), Err::<(), _>(Failure::TooBig(1))));
-            assert_eq!(big, Err(Failure::TooBig(1)));
+            let big = daemon
+                .ask(&mut budget, |_, _| (Some(hello()), Err::<(), _>(DaemonFailure::TooBig(1))));
+            assert_eq!(big, Err(DaemonFailure::TooBig(1)));
         }
         assert_eq!(daemon.ask(&mut budget, |_, _| (Some(hello()), Ok(1))), Ok(1));
         for _ in 0..STRIKES {
@@ -407,12 +412,12 @@ mod tests {
 
     #[test]
     fn a_gap_names_the_socket_and_says_what_to_do() {
-        let gap = daemon(&[], 0).gap(&Failure::Denied);
+        let gap = daemon(&[], 0).gap(&DaemonFailure::Denied);
         assert_eq!(gap.source.to_string(), "Docker API (/s)");
         assert_eq!(gap.reason, "permission denied");
         assert!(gap.remedy.unwrap().contains("group docker"));
         assert_eq!(gap.impact, Impact::Name);
-        let inner = daemon(&["abcdefabcdefabcdef"], 0).gap(&Failure::TooBig(32 << 20));
+        let inner = daemon(&["abcdefabcdefabcdef"], 0).gap(&DaemonFailure::TooBig(32 << 20));
         assert_eq!(inner.source.to_string(), "Docker API (/s in container abcdefabcdef)");
         assert_eq!(inner.reason, "answer is larger than 32 MiB");
     }

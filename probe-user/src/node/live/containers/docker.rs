@@ -16,9 +16,9 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
 pub(super) use self::facts::{described, from_inspect, from_summary, unpublished};
-use super::super::asking::{Connections, Peer, Tokio, shortened};
-pub(super) use super::super::asking::{Failure, Limits};
-use super::super::reader::Socket;
+use super::super::asking::{ConnectionTasks, SocketPeer, Tokio, shortened};
+pub(super) use super::super::asking::{DaemonFailure, RequestLimits};
+use super::super::reader::OpenedSocket;
 use super::exchange::{PODS, Pods, exchange, pods};
 use super::trust::Judge;
 use crate::model::Runtime;
@@ -36,24 +36,24 @@ pub(super) struct Hello {
     version: ClientVersion,
 }
 
-/// A daemon's socket, to be asked.
+/// The socket of a daemon with Docker's API, to be asked.
 #[derive(Debug, Clone)]
-pub(super) struct Client {
-    pub(super) socket: Socket,
-    pub(super) limits: Limits,
+pub(super) struct DockerClient {
+    pub(super) socket: OpenedSocket,
+    pub(super) limits: RequestLimits,
     /// Who may listen there; `None` for anybody.
     pub(super) judge: Option<Judge>,
     pub(super) tokio: Tokio,
 }
 
-impl Client {
+impl DockerClient {
     /// Asks for one container, and first who is answering unless that is known
     /// already. The first result says who is there, whatever the second is.
     pub(super) fn inspect(
         &self,
         hello: Option<Hello>,
         id: &str,
-    ) -> (Option<Hello>, Result<ContainerInspectResponse, Failure>) {
+    ) -> (Option<Hello>, Result<ContainerInspectResponse, DaemonFailure>) {
         self.ask(hello, async |docker| docker.inspect_container(id, None).await)
     }
 
@@ -61,7 +61,7 @@ impl Client {
     pub(super) fn list(
         &self,
         hello: Option<Hello>,
-    ) -> (Option<Hello>, Result<Vec<ContainerSummary>, Failure>) {
+    ) -> (Option<Hello>, Result<Vec<ContainerSummary>, DaemonFailure>) {
         self.ask(hello, async |docker| docker.list_containers(None).await)
     }
 
@@ -69,7 +69,7 @@ impl Client {
     pub(super) fn list_all(
         &self,
         hello: Option<Hello>,
-    ) -> (Option<Hello>, Result<Vec<ContainerSummary>, Failure>) {
+    ) -> (Option<Hello>, Result<Vec<ContainerSummary>, DaemonFailure>) {
         let all = ListContainersOptionsBuilder::new().all(true).build();
         self.ask(hello, async |docker| docker.list_containers(Some(all)).await)
     }
@@ -78,17 +78,21 @@ impl Client {
     pub(super) fn networks(
         &self,
         hello: Option<Hello>,
-    ) -> (Option<Hello>, Result<Vec<bollard::models::Network>, Failure>) {
+    ) -> (Option<Hello>, Result<Vec<bollard::models::Network>, DaemonFailure>) {
         self.ask(hello, async |docker| docker.list_networks(None).await)
     }
 
     /// Asks Podman for the pods that its containers are in.
-    pub(super) fn pods(&self, hello: Option<Hello>) -> (Option<Hello>, Result<Pods, Failure>) {
+    pub(super) fn pods(
+        &self,
+        hello: Option<Hello>,
+    ) -> (Option<Hello>, Result<Pods, DaemonFailure>) {
         let answer = self.tokio.ask(self.limits, async |connections| {
             let is_meant = |peer| self.judge.as_ref().map_or(Ok(()), |judge| judge.check(peer));
             exchange(&self.socket, &connections, self.limits.bytes, is_meant, PODS).await
         });
-        let unclear = || Failure::Garbage("it is not in the form that is expected".to_owned());
+        let unclear =
+            || DaemonFailure::Garbage("it is not in the form that is expected".to_owned());
         (hello, answer.and_then(|answer| pods(&answer).ok_or_else(unclear)))
     }
 
@@ -96,7 +100,7 @@ impl Client {
         &self,
         mut hello: Option<Hello>,
         question: impl AsyncFnOnce(Docker) -> Result<T, bollard::errors::Error>,
-    ) -> (Option<Hello>, Result<T, Failure>) {
+    ) -> (Option<Hello>, Result<T, DaemonFailure>) {
         let answer = self.tokio.ask(self.limits, async |connections| {
             let talk = async {
                 let there = match &hello {
@@ -116,7 +120,7 @@ impl Client {
     fn connect(
         &self,
         version: ClientVersion,
-        connections: &Connections,
+        connections: &ConnectionTasks,
     ) -> Result<Docker, bollard::errors::Error> {
         let (client, connections) = (self.clone(), connections.clone());
         let transport = move |request: BollardRequest| {
@@ -131,7 +135,7 @@ impl Client {
         &self,
         mut request: BollardRequest,
         version: ClientVersion,
-        connections: &Connections,
+        connections: &ConnectionTasks,
     ) -> Result<hyper::Response<hyper::body::Incoming>, bollard::errors::Error> {
         let path = request.uri().path_and_query().map_or("/", |p| p.as_str());
         // bollard 0.21 leaves the version out of what it asks for. It belongs
@@ -148,8 +152,8 @@ impl Client {
 
         let stream = UnixStream::from_std(self.socket.connect().map_err(io::Error::from)?)?;
         if let Some(judge) = &self.judge {
-            let peer = Peer::of(&stream)?;
-            judge.check(peer).map_err(|refused| io::Error::other(Refused(refused)))?;
+            let peer = SocketPeer::of(&stream)?;
+            judge.check(peer).map_err(|refused| io::Error::other(NotTrusted(refused)))?;
         }
         let limited = connections.limited(stream, self.limits.bytes);
         let (mut sender, connection) =
@@ -180,28 +184,28 @@ fn greeting(version: &SystemVersion) -> Result<Hello, bollard::errors::Error> {
     })
 }
 
-/// Who listens is not to be talked to.
+/// Who listens at a socket is not to be talked to.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct Refused(Failure);
+struct NotTrusted(DaemonFailure);
 
-fn failure(error: bollard::errors::Error) -> Failure {
+fn failure(error: bollard::errors::Error) -> DaemonFailure {
     use bollard::errors::Error;
     match error {
-        Error::DockerResponseServerError { status_code: 404, .. } => Failure::NotFound,
+        Error::DockerResponseServerError { status_code: 404, .. } => DaemonFailure::NotFound,
         Error::DockerResponseServerError { status_code, message } => {
-            Failure::Garbage(format!("status {status_code}: {}", shortened(&message)))
+            DaemonFailure::Garbage(format!("status {status_code}: {}", shortened(&message)))
         }
-        Error::IOError { err } => match err.downcast::<Refused>() {
-            Ok(Refused(failure)) => failure,
+        Error::IOError { err } => match err.downcast::<NotTrusted>() {
+            Ok(NotTrusted(failure)) => failure,
             Err(err) => err.into(),
         },
         // Its message has a part of the text.
-        Error::JsonDataError { column, .. } => {
-            Failure::Garbage(format!("it is not in the form that is expected (column {column})"))
-        }
-        Error::JsonSerdeError { err } => Failure::Garbage(format!("it {}", told(&err))),
-        other => Failure::Garbage(shortened(&other.to_string())),
+        Error::JsonDataError { column, .. } => DaemonFailure::Garbage(format!(
+            "it is not in the form that is expected (column {column})"
+        )),
+        Error::JsonSerdeError { err } => DaemonFailure::Garbage(format!("it {}", told(&err))),
+        other => DaemonFailure::Garbage(shortened(&other.to_string())),
     }
 }
 

@@ -4,21 +4,21 @@ use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
-use super::super::asking::{Connections, Failure, Peer};
-use super::super::reader::Socket;
+use super::super::asking::{ConnectionTasks, DaemonFailure, SocketPeer};
+use super::super::reader::OpenedSocket;
 use crate::model::Pod;
 
 /// Sends a question to who listens at a socket, if it is who is meant, and reads until the
 /// connection ends, at most `limit` bytes.
 pub(super) async fn exchange(
-    socket: &Socket,
-    connections: &Connections,
+    socket: &OpenedSocket,
+    connections: &ConnectionTasks,
     limit: usize,
-    is_meant: impl FnOnce(Peer) -> Result<(), Failure>,
+    is_meant: impl FnOnce(SocketPeer) -> Result<(), DaemonFailure>,
     question: &[u8],
-) -> Result<Vec<u8>, Failure> {
+) -> Result<Vec<u8>, DaemonFailure> {
     let stream = UnixStream::from_std(socket.connect().map_err(std::io::Error::from)?)?;
-    is_meant(Peer::of(&stream)?)?;
+    is_meant(SocketPeer::of(&stream)?)?;
     let mut stream = connections.limited(stream, limit);
     stream.write_all(question).await?;
     let mut answer = Vec::new();

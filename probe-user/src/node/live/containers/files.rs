@@ -1,14 +1,14 @@
 //! One container by the files of its runtime.
 
-use super::super::reader::Whose;
+use super::super::reader::Responder;
 use super::super::safefs::Unreadable;
 use super::running::Running;
-use super::statefiles::{self, Monitor, Places};
-use super::{Containers, State, Wanted, outer_name, running, same};
+use super::statefiles::{self, Monitor, StateDirs};
+use super::{ContainerLookup, Containers, RuntimesState, outer_name, running, same};
 use crate::model::{Container, Gap, GapKind, GapSource, Impact};
 
 impl Containers {
-    pub(super) fn find_running(&self, state: &mut State) {
+    pub(super) fn find_running(&self, state: &mut RuntimesState) {
         if state.running.is_none() {
             state.running = Some(running::running(&self.procs));
         }
@@ -16,16 +16,16 @@ impl Containers {
 
     pub(super) fn by_files(
         &self,
-        state: &mut State,
-        wanted: &Wanted<'_>,
+        state: &mut RuntimesState,
+        wanted: &ContainerLookup<'_>,
         gaps: &mut Vec<Gap>,
     ) -> Option<Container> {
-        let Wanted { target, parents, holder, .. } = *wanted;
+        let ContainerLookup { target, parents, holder, .. } = *wanted;
         self.find_running(state);
         let running = state.running.iter().flatten();
         let speakers = running.filter(|r| same(&r.chain, parents) && r.who.speaks_for(holder));
         let beside: Vec<&Running> = speakers.collect();
-        let told = Places {
+        let told = StateDirs {
             data_roots: beside.iter().flat_map(|r| r.data_roots.iter().cloned()).collect(),
             states: beside.iter().flat_map(|r| r.states.iter().cloned()).collect(),
         };
@@ -39,7 +39,7 @@ impl Containers {
         // where its daemon lives.
         let keeper = monitor.or_else(|| beside.first().map(|r| r.pid));
         let at_host = parents.is_empty();
-        let own = || self.procs.reader().open(&self.root, Whose::own(&self.root));
+        let own = || self.procs.reader().open(&self.root, Responder::own(&self.root));
         let started = keeper.and_then(|pid| self.procs.started(pid));
         let (root, path) = match (keeper, at_host) {
             (Some(pid), _) => (self.procs.root(pid), self.procs.root_name(pid)),

@@ -25,13 +25,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use self::daemons::Daemon;
-use self::docker::Limits;
+use self::daemons::DaemonSocket;
+use self::docker::RequestLimits;
 use self::procs::Procs;
 use self::running::Running;
-use self::runtimes::Listener;
+use self::runtimes::RuntimeSocket;
 use self::trust::Who;
-use super::asking::Budget;
+use super::asking::DaemonBudget;
 use super::monitors::Monitors;
 use super::reader::Reader;
 use crate::model::{
@@ -47,39 +47,40 @@ pub(super) struct Containers {
     /// The root of the tool's own mount namespace.
     root: PathBuf,
     docker_host: Option<String>,
-    context: contexts::Chosen,
-    limits: Limits,
-    state: Mutex<State>,
+    context: contexts::DockerContextChoice,
+    limits: RequestLimits,
+    state: Mutex<RuntimesState>,
 }
 
 /// Where daemons with Docker's API listen, and where runtimes of Kubernetes.
-type Places = (Vec<Daemon>, Vec<Listener>);
+type RuntimeSockets = (Vec<DaemonSocket>, Vec<RuntimeSocket>);
 
+/// What is known of daemons and runtimes so far, and what they answered.
 #[derive(Debug, Default)]
-struct State {
-    usual: Option<Places>,
+struct RuntimesState {
+    usual: Option<RuntimeSockets>,
     running: Option<Vec<Running>>,
     /// At the sockets that running ones name.
-    found: Places,
+    found: RuntimeSockets,
     /// Whether so much will be asked that lists of everything are cheaper.
     wants_lists: bool,
     /// What asking may still cost.
-    budget: Option<Budget>,
+    budget: Option<DaemonBudget>,
     /// Daemons that are there but can't be reached.
     unreachable: Vec<Gap>,
-    known: HashMap<Key, Read<Option<Container>>>,
+    known: HashMap<ChainKey, Read<Option<Container>>>,
     all: Option<Read<Vec<Container>>>,
     relays: HashMap<Pid, Read<Relay>>,
     unpublished: Option<Read<Vec<Container>>>,
 }
 
-impl State {
-    fn budget(&self, limits: Limits) -> Budget {
-        self.budget.unwrap_or_else(|| Budget::of(limits))
+impl RuntimesState {
+    fn budget(&self, limits: RequestLimits) -> DaemonBudget {
+        self.budget.unwrap_or_else(|| DaemonBudget::of(limits))
     }
 
     /// Every daemon with Docker's API that was found so far.
-    fn daemons(&mut self) -> impl Iterator<Item = &mut Daemon> {
+    fn daemons(&mut self) -> impl Iterator<Item = &mut DaemonSocket> {
         let usual = self.usual.iter_mut().flat_map(|(daemons, _)| daemons);
         usual.chain(&mut self.found.0)
     }
@@ -88,14 +89,14 @@ impl State {
 /// The ids of a container's chain, and who made the outermost one's cgroup when that was
 /// not root: any user who has a part of the tree of cgroups can make any names in there.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Key {
+struct ChainKey {
     ids: Vec<String>,
     maker: Option<u32>,
 }
 
-/// A container that is looked for.
+/// A container to be looked up, with all that is known of it before.
 #[derive(Debug, Clone, Copy)]
-struct Wanted<'a> {
+struct ContainerLookup<'a> {
     chain: &'a [ContainerRef],
     target: &'a ContainerRef,
     parents: &'a [ContainerRef],
@@ -112,8 +113,8 @@ impl Containers {
             procs: Procs::new(proc, reader),
             root: PathBuf::from("/"),
             docker_host: std::env::var("DOCKER_HOST").ok(),
-            context: contexts::Chosen::by_environment(),
-            limits: Limits::USUAL,
+            context: contexts::DockerContextChoice::by_environment(),
+            limits: RequestLimits::USUAL,
             state: Mutex::default(),
         }
     }
@@ -126,7 +127,7 @@ impl Containers {
     /// All optional reading may take so long: one question to a daemon takes a part of it,
     /// and all of them take half, but never more than they usually may.
     pub(super) fn within(&mut self, limit: Duration) {
-        self.limits.time = Limits::USUAL.time.min(limit.saturating_mul(3) / 20);
+        self.limits.time = RequestLimits::USUAL.time.min(limit.saturating_mul(3) / 20);
     }
 
     /// The container at the end of `chain` (outermost first), in which `process`
@@ -136,14 +137,14 @@ impl Containers {
         self.look_up(&mut self.state(), chain, process.pid, &parents)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, RuntimesState> {
         // Nothing here is left half done by a panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn look_up(
         &self,
-        state: &mut State,
+        state: &mut RuntimesState,
         chain: &[ContainerRef],
         pid: Pid,
         ancestors: &[Pid],
@@ -161,7 +162,7 @@ impl Containers {
             // Gone meanwhile.
             (_, None) => None,
             (_, Some(holder)) => {
-                let wanted = Wanted { chain, target, parents, monitor, holder };
+                let wanted = ContainerLookup { chain, target, parents, monitor, holder };
                 self.described(state, &wanted, &mut read.gaps)
             }
         };
@@ -222,19 +223,19 @@ impl Containers {
         })
     }
 
-    fn key(&self, chain: &[ContainerRef], pid: Pid) -> Key {
+    fn key(&self, chain: &[ContainerRef], pid: Pid) -> ChainKey {
         let maker = self.procs.maker(&self.root, pid).or_else(|| {
             let in_none = self.procs.cgroup(pid).is_none_or(|path| path.containers().is_empty());
             in_none.then(|| self.procs.monitors().of(pid)).flatten().map(|monitored| monitored.uid)
         });
-        Key { ids: ids(chain), maker: maker.filter(|uid| *uid != 0) }
+        ChainKey { ids: ids(chain), maker: maker.filter(|uid| *uid != 0) }
     }
 
     /// What whoever may speak for the container says of it.
     fn described(
         &self,
-        state: &mut State,
-        wanted: &Wanted<'_>,
+        state: &mut RuntimesState,
+        wanted: &ContainerLookup<'_>,
         gaps: &mut Vec<Gap>,
     ) -> Option<Container> {
         match wanted.target.runtime {
@@ -260,8 +261,8 @@ impl Containers {
     /// Docker's containers in pods look like containerd's.
     fn by_files_or_api(
         &self,
-        state: &mut State,
-        wanted: &Wanted<'_>,
+        state: &mut RuntimesState,
+        wanted: &ContainerLookup<'_>,
         gaps: &mut Vec<Gap>,
     ) -> Option<Container> {
         let found = self.by_files(state, wanted, gaps);

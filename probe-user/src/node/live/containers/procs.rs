@@ -10,7 +10,7 @@ use super::super::asking::Tokio;
 use super::super::files::{self, ARGUMENTS, SMALL};
 use super::super::monitors::Monitors;
 use super::super::program;
-use super::super::reader::{Reader, Tree};
+use super::super::reader::{Reader, RootDirectory};
 use super::super::safefs::Unreadable;
 use super::super::{process, procs};
 use crate::model::{CgroupPath, ContainerRef, Pid, parse_proc_cgroup};
@@ -156,7 +156,7 @@ impl Procs {
     }
 
     /// Its root directory.
-    pub(super) fn root(&self, pid: Pid) -> Result<Tree, Unreadable> {
+    pub(super) fn root(&self, pid: Pid) -> Result<RootDirectory, Unreadable> {
         self.reader.root_of(&self.proc.join(pid.to_string()))
     }
 

@@ -9,16 +9,16 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::super::asking::{Failure, Limits, Peer};
+use super::super::asking::{DaemonFailure, RequestLimits, SocketPeer};
 use super::super::held;
 use super::super::procs as procfs;
-use super::super::reader::{Socket, Whose};
+use super::super::reader::{OpenedSocket, Responder};
 use super::super::safefs::Unreadable;
 use super::asked::is_api;
 use super::docker;
 use super::exchange::{body, exchange};
 use super::procs::option_values;
-use super::{Containers, State};
+use super::{Containers, RuntimesState};
 use crate::model::{
     Container, Forwarded, Gap, GapKind, GapSource, Impact, NetnsId, Pid, Port, Process, Proto,
     Read, Relay, Teller, ToldBy,
@@ -103,50 +103,56 @@ impl Containers {
     /// What a forwarder says at its own socket.
     fn ask_forwarder(
         &self,
-        state: &mut State,
+        state: &mut RuntimesState,
         pid: Pid,
         api: Api,
         path: &Path,
-    ) -> Result<Vec<Forwarded>, Failure> {
-        let uid = self.procs.who(pid).ok_or(Failure::NotFound)?.uid;
+    ) -> Result<Vec<Forwarded>, DaemonFailure> {
+        let uid = self.procs.who(pid).ok_or(DaemonFailure::NotFound)?.uid;
         let socket = self.socket_of(pid, path)?;
         let mut budget = state.budget(self.limits);
-        let time = budget.grant(self.limits.time, false, false).ok_or(Failure::NotAsked)?;
-        let limits = Limits { time, bytes: ANSWER };
+        let time = budget.grant(self.limits.time, false, false).ok_or(DaemonFailure::NotAsked)?;
+        let limits = RequestLimits { time, bytes: ANSWER };
         let began = std::time::Instant::now();
         let answer = self.procs.tokio().ask(limits, async |connections| {
             // In another PID namespace it has no number here; its user is what is left.
-            let is_meant = |peer: Peer| match peer.pid.is_none_or(|peer| peer == pid) {
+            let is_meant = |peer: SocketPeer| match peer.pid.is_none_or(|peer| peer == pid) {
                 true if peer.uid == uid => Ok(()),
-                _ => Err(Failure::Unreachable("another process listens there".to_owned())),
+                _ => Err(DaemonFailure::Unreachable("another process listens there".to_owned())),
             };
             exchange(&socket, &connections, ANSWER, is_meant, api.question()).await
         });
         budget.spend(began);
         state.budget = Some(budget);
-        api.parse(&answer?)
-            .ok_or_else(|| Failure::Garbage("it is not in the form that is expected".to_owned()))
+        api.parse(&answer?).ok_or_else(|| {
+            DaemonFailure::Garbage("it is not in the form that is expected".to_owned())
+        })
     }
 
     /// A socket as the process that names it sees it, or, of one that has shut itself in, as
     /// it saw it before.
-    fn socket_of(&self, pid: Pid, path: &Path) -> Result<Socket, Failure> {
+    fn socket_of(&self, pid: Pid, path: &Path) -> Result<OpenedSocket, DaemonFailure> {
         let opened = self.procs.root(pid).and_then(|root| root.socket(path));
         let found = opened.or_else(|error| match error {
             Unreadable::Silent(_) | Unreadable::LeftOut(_) => Err(error),
             _ => {
-                let root = self.procs.reader().open(&self.root, Whose::own(&self.root))?;
+                let root = self.procs.reader().open(&self.root, Responder::own(&self.root))?;
                 root.part_of_others(&path.display().to_string()).socket(path)
             }
         });
         found.map_err(|error| match error {
-            Unreadable::Denied => Failure::Denied,
-            error => Failure::Unreachable(error.to_string()),
+            Unreadable::Denied => DaemonFailure::Denied,
+            error => DaemonFailure::Unreachable(error.to_string()),
         })
     }
 
     /// The containers that daemons of a process's user say to publish ports of.
-    fn published_by(&self, state: &mut State, pid: Pid, gaps: &mut Vec<Gap>) -> Vec<Container> {
+    fn published_by(
+        &self,
+        state: &mut RuntimesState,
+        pid: Pid,
+        gaps: &mut Vec<Gap>,
+    ) -> Vec<Container> {
         let (Some(who), Some(chain)) = (self.procs.who(pid), self.procs.chain(pid)) else {
             return Vec::new();
         };
@@ -156,7 +162,7 @@ impl Containers {
         let mut found: Vec<Container> = Vec::new();
         let speaks = |uid: u32, place: &[_]| uid == who.uid && super::same(place, &chain);
         for daemon in state.daemons().filter(|d| speaks(d.who.uid, &d.chain)) {
-            match daemon.ask(&mut budget, docker::Client::list) {
+            match daemon.ask(&mut budget, docker::DockerClient::list) {
                 Ok(listed) => found.extend(listed.into_iter().map(|summary| {
                     let mut container = docker::from_summary(daemon.runtime, summary);
                     container.via = daemon.name();
@@ -196,14 +202,14 @@ impl Api {
     fn parse(self, answer: &[u8]) -> Option<Vec<Forwarded>> {
         let all: Vec<Forwarded> = match self {
             Self::Rootlesskit => {
-                let ports: Vec<Status> = serde_json::from_slice(body(answer)?).ok()?;
+                let ports: Vec<RootlesskitStatus> = serde_json::from_slice(body(answer)?).ok()?;
                 ports.into_iter().take(FORWARDS).filter_map(|port| port.spec.forwarded()).collect()
             }
             Self::Slirp => {
                 let answer: Slirp = serde_json::from_slice(answer).ok()?;
                 let (Slirp::Wrapped { r#return: all } | Slirp::Bare(all)) = answer;
                 let entries = all.entries.into_iter().take(FORWARDS);
-                entries.filter_map(Entry::forwarded).collect()
+                entries.filter_map(SlirpEntry::forwarded).collect()
             }
         };
         Some(all)
@@ -212,13 +218,13 @@ impl Api {
 
 /// An element of rootlesskit's `GET /v1/ports` (`pkg/port`, `Status`).
 #[derive(Deserialize)]
-struct Status {
-    spec: Spec,
+struct RootlesskitStatus {
+    spec: RootlesskitSpec,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Spec {
+struct RootlesskitSpec {
     proto: String,
     #[serde(default, rename = "parentIP")]
     parent_ip: String,
@@ -228,7 +234,7 @@ struct Spec {
     child_ip: String,
 }
 
-impl Spec {
+impl RootlesskitSpec {
     fn forwarded(self) -> Option<Forwarded> {
         Some(Forwarded {
             // `tcp4` and `udp6` are of one family.
@@ -246,17 +252,17 @@ impl Spec {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Slirp {
-    Wrapped { r#return: Entries },
-    Bare(Entries),
+    Wrapped { r#return: SlirpEntries },
+    Bare(SlirpEntries),
 }
 
 #[derive(Deserialize)]
-struct Entries {
-    entries: Vec<Entry>,
+struct SlirpEntries {
+    entries: Vec<SlirpEntry>,
 }
 
 #[derive(Deserialize)]
-struct Entry {
+struct SlirpEntry {
     proto: String,
     #[serde(default)]
     host_addr: String,
@@ -266,7 +272,7 @@ struct Entry {
     guest_port: u16,
 }
 
-impl Entry {
+impl SlirpEntry {
     fn forwarded(self) -> Option<Forwarded> {
         Some(Forwarded {
             proto: proto(&self.proto)?,

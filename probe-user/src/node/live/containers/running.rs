@@ -24,9 +24,9 @@ const MAX_CONFIG: usize = 256 * 1024;
 /// How many files of a directory of them.
 const CONFIGS: usize = 64;
 
-/// In what way a daemon can be asked.
+/// The API that a daemon is asked by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum RuntimeApi {
     /// By the REST API of Docker.
     Api(Runtime),
     /// By the Container Runtime Interface.
@@ -39,7 +39,7 @@ pub(super) struct Running {
     pub(super) pid: Pid,
     pub(super) who: Who,
     pub(super) chain: Vec<ContainerRef>,
-    pub(super) kind: Kind,
+    pub(super) kind: RuntimeApi,
     /// Sockets from its command line, else the usual ones.
     pub(super) sockets: Vec<String>,
     /// How many more sockets it and others of its kind name than are looked at.
@@ -50,9 +50,9 @@ pub(super) struct Running {
     pub(super) states: Vec<String>,
 }
 
-/// What a command line says.
+/// The options of a daemon's command line that say where it listens and keeps files.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Said {
+struct RuntimeOptions {
     sockets: Vec<String>,
     data_roots: Vec<String>,
     states: Vec<String>,
@@ -68,8 +68,8 @@ pub(super) fn running(procs: &Procs) -> Vec<Running> {
             continue;
         };
         let kind = match daemon.speaks {
-            Speaks::Api => Kind::Api(runtime),
-            Speaks::Cri => Kind::Cri(runtime),
+            Speaks::Api => RuntimeApi::Api(runtime),
+            Speaks::Cri => RuntimeApi::Cri(runtime),
         };
         let (Some(chain), Some(who)) = (procs.chain(pid), procs.who(pid)) else { continue };
         if !procs.runs_what_others_cannot_write(pid, who.uid) {
@@ -80,10 +80,10 @@ pub(super) fn running(procs: &Procs) -> Vec<Running> {
         let at_host = is_the_hosts.then_some(pid);
         let config = |path: &Path| config(procs, at_host?, path);
         let said = match kind {
-            Kind::Api(runtime) => api(runtime, &argv, who.uid, config),
-            Kind::Cri(_) => cri(comm.as_deref().unwrap_or_default(), &argv, config),
+            RuntimeApi::Api(runtime) => api(runtime, &argv, who.uid, config),
+            RuntimeApi::Cri(_) => cri(comm.as_deref().unwrap_or_default(), &argv, config),
         };
-        let Some(Said { mut sockets, data_roots, states }) = said else { continue };
+        let Some(RuntimeOptions { mut sockets, data_roots, states }) = said else { continue };
         let beside: Vec<usize> = (0..found.len())
             .filter(|&at| {
                 let other = &found[at];
@@ -132,7 +132,7 @@ fn api(
     argv: &[String],
     uid: u32,
     config: impl Fn(&Path) -> Option<String>,
-) -> Option<Said> {
+) -> Option<RuntimeOptions> {
     let unix = |text: &str| text.strip_prefix("unix://").map(str::to_owned);
     if runtime == Runtime::Podman {
         let at = argv.windows(2).position(|w| w[0] == "system" && w[1] == "service")?;
@@ -143,7 +143,7 @@ fn api(
                 uid => format!("/run/user/{uid}/podman/podman.sock"),
             });
         }
-        return Some(Said { sockets, ..Said::default() });
+        return Some(RuntimeOptions { sockets, ..RuntimeOptions::default() });
     }
     let file = option_values(argv, &["--config-file"]).first().copied();
     let text = config(Path::new(file.unwrap_or("/etc/docker/daemon.json")));
@@ -163,7 +163,7 @@ fn api(
     }
     let data_roots = option_values(argv, &["--data-root", "-g", "--graph"]);
     let data_roots = data_roots.into_iter().map(str::to_owned).chain(written.data_root).collect();
-    Some(Said { sockets, data_roots, ..Said::default() })
+    Some(RuntimeOptions { sockets, data_roots, ..RuntimeOptions::default() })
 }
 
 /// What of dockerd's `daemon.json` says where things are.
@@ -175,7 +175,11 @@ struct DockerConfig {
 }
 
 /// A runtime of Kubernetes, or who uses one, by its name and command line.
-fn cri(comm: &str, argv: &[String], config: impl Fn(&Path) -> Option<String>) -> Option<Said> {
+fn cri(
+    comm: &str,
+    argv: &[String],
+    config: impl Fn(&Path) -> Option<String>,
+) -> Option<RuntimeOptions> {
     let plain = |text: &str| text.strip_prefix("unix://").unwrap_or(text).to_owned();
     let given = |names: &[&str]| -> Vec<String> {
         let values = option_values(argv, names).into_iter().map(plain);
@@ -187,10 +191,10 @@ fn cri(comm: &str, argv: &[String], config: impl Fn(&Path) -> Option<String>) ->
     };
     let said = match comm {
         "containerd" => {
-            let mut said = Said {
+            let mut said = RuntimeOptions {
                 sockets: given(&["-a", "--address"]),
                 states: given(&["--state"]),
-                ..Said::default()
+                ..RuntimeOptions::default()
             };
             if said.sockets.is_empty() || said.states.is_empty() {
                 let files = or(given(&["-c", "--config"]), &["/etc/containerd/config.toml"]);
@@ -219,23 +223,23 @@ fn cri(comm: &str, argv: &[String], config: impl Fn(&Path) -> Option<String>) ->
                 sockets = said.filter_map(|text| crio_config(&text)).last().into_iter().collect();
             }
             let sockets = or(sockets, &["/var/run/crio/crio.sock"]);
-            Said { sockets, ..Said::default() }
+            RuntimeOptions { sockets, ..RuntimeOptions::default() }
         }
         "cri-dockerd" => {
             let usual = ["/run/cri-dockerd.sock", "/var/run/cri-dockerd.sock"];
             let sockets = or(given(&["--container-runtime-endpoint"]), &usual);
-            Said { sockets, ..Said::default() }
+            RuntimeOptions { sockets, ..RuntimeOptions::default() }
         }
         // Without it, an old kubelet serves Docker's containers itself.
         "kubelet" => {
             let usual = ["/var/run/dockershim.sock"];
             let sockets = or(given(&["--container-runtime-endpoint"]), &usual);
-            Said { sockets, ..Said::default() }
+            RuntimeOptions { sockets, ..RuntimeOptions::default() }
         }
         // Its containerd is a process of its own; with `--docker` it serves CRI.
         "k3s" | "k3s-server" | "k3s-agent" => {
             let sockets = vec!["/run/k3s/cri-dockerd/cri-dockerd.sock".to_owned()];
-            Said { sockets, ..Said::default() }
+            RuntimeOptions { sockets, ..RuntimeOptions::default() }
         }
         _ => return None,
     };
@@ -307,8 +311,8 @@ fn imports(text: &str) -> Vec<&str> {
 
 /// The two settings of containerd's `config.toml` that say where things are:
 /// `state`, and `address` of its section `grpc`.
-fn containerd_config(text: &str) -> Said {
-    let mut said = Said::default();
+fn containerd_config(text: &str) -> RuntimeOptions {
+    let mut said = RuntimeOptions::default();
     for (section, key, value) in settings(text) {
         match (section, key) {
             ("" | "[]", "state") => said.states.push(value.to_owned()),
@@ -498,7 +502,7 @@ mod tests {
             assert_eq!(imports(broken), [""; 0], "{broken}");
         }
         for broken in ["[grpc", "=", "address =", "address = \"x", "state = \"é"] {
-            assert_eq!(containerd_config(broken), Said::default(), "{broken}");
+            assert_eq!(containerd_config(broken), RuntimeOptions::default(), "{broken}");
         }
     }
 }

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Instant;
 
-use super::super::asking::{Budget, Failure, Limits, Peer};
-use super::super::cri::{Client, Told, Version};
-use super::super::reader::{Socket, Whose};
+use super::super::asking::{DaemonBudget, DaemonFailure, RequestLimits, SocketPeer};
+use super::super::cri::{CriClient, CriVersion, RuntimeReply};
+use super::super::reader::{OpenedSocket, Responder};
 use super::daemons::{STRIKES, Unanswered, place};
 use super::procs::Procs;
 use super::same;
@@ -21,7 +21,7 @@ const SINGLE: usize = 8;
 
 /// A runtime's socket, and what is known of who listens there.
 #[derive(Debug)]
-pub(super) struct Listener {
+pub(super) struct RuntimeSocket {
     /// The path as its own side names it.
     path: String,
     /// The containers it runs in itself. It may only name containers directly
@@ -32,10 +32,10 @@ pub(super) struct Listener {
     /// Whether only root, or who asks, has a say in it.
     machines: bool,
     judge: Judge,
-    client: Client,
+    client: CriClient,
     identity: (u64, u64),
-    version: Option<Version>,
-    down: Option<Failure>,
+    version: Option<CriVersion>,
+    down: Option<DaemonFailure>,
     strikes: u8,
     /// Whether so much will be asked that a list of everything is cheaper.
     pub(super) wants_list: bool,
@@ -48,18 +48,18 @@ pub(super) struct Listener {
     listed: Option<HashMap<String, Container>>,
 }
 
-impl Listener {
+impl RuntimeSocket {
     /// A runtime at a socket; without `who` it is the socket's owner's.
     pub(super) fn new(
-        socket: Socket,
+        socket: OpenedSocket,
         path: &str,
         runtime: Option<Runtime>,
-        limits: Limits,
+        limits: RequestLimits,
         (procs, chain, who): (&Procs, &[ContainerRef], Option<&Who>),
     ) -> Self {
         let stat = socket.stat;
         let runtime = runtime.unwrap_or_else(|| runtime_at(path));
-        let client = Client { socket, limits, runtime, tokio: procs.tokio() };
+        let client = CriClient { socket, limits, runtime, tokio: procs.tokio() };
         let who = who.cloned().unwrap_or_else(|| procs.someone_here(stat.uid));
         Self {
             path: path.to_owned(),
@@ -102,9 +102,9 @@ impl Listener {
     /// Asks for one container or sandbox.
     pub(super) fn one(
         &mut self,
-        budget: &mut Budget,
+        budget: &mut DaemonBudget,
         id: &str,
-    ) -> Result<Told<Container>, Failure> {
+    ) -> Result<RuntimeReply<Container>, DaemonFailure> {
         self.asked += 1;
         if (self.wants_list || self.asked > SINGLE) && !self.has_listed {
             self.has_listed = true;
@@ -114,37 +114,39 @@ impl Listener {
             self.listed = listed.ok().map(|all| all.into_iter().map(by_id).collect());
         }
         if let Some(listed) = &self.listed {
-            let value = listed.get(id).cloned().ok_or(Failure::NotFound)?;
-            return Ok(Told { value, missing: None });
+            let value = listed.get(id).cloned().ok_or(DaemonFailure::NotFound)?;
+            return Ok(RuntimeReply { value, missing: None });
         }
         self.ask(budget, |client, version, judge| client.one(version, id, judge))
     }
 
     fn ask<T>(
         &mut self,
-        budget: &mut Budget,
+        budget: &mut DaemonBudget,
         question: impl FnOnce(
-            &Client,
-            Option<Version>,
-            &dyn Fn(Peer) -> Result<(), Failure>,
-        ) -> (Option<Version>, Result<T, Failure>),
-    ) -> Result<T, Failure> {
+            &CriClient,
+            Option<CriVersion>,
+            &dyn Fn(SocketPeer) -> Result<(), DaemonFailure>,
+        ) -> (Option<CriVersion>, Result<T, DaemonFailure>),
+    ) -> Result<T, DaemonFailure> {
         if let Some(failure) = &self.down {
             return Err(failure.clone());
         }
         let mut client = self.client.clone();
         let time = budget.grant(client.limits.time, self.machines, self.spoken_to);
-        client.limits.time = time.ok_or(Failure::NotAsked)?;
+        client.limits.time = time.ok_or(DaemonFailure::NotAsked)?;
         self.spoken_to = true;
-        let judge = |peer: Peer| self.judge.check(peer);
+        let judge = |peer: SocketPeer| self.judge.check(peer);
         let began = Instant::now();
         let (version, answer) = question(&client, self.version, &judge);
-        if !self.machines || matches!(answer, Err(Failure::Timeout(_))) {
+        if !self.machines || matches!(answer, Err(DaemonFailure::Timeout(_))) {
             budget.spend(began);
         }
         self.version = version;
         match &answer {
-            Ok(_) | Err(Failure::NotFound | Failure::TooBig(_)) if version.is_some() => {
+            Ok(_) | Err(DaemonFailure::NotFound | DaemonFailure::TooBig(_))
+                if version.is_some() =>
+            {
                 self.strikes = 0;
             }
             // One container may be what the runtime fails at: the next is asked.
@@ -160,17 +162,17 @@ impl Listener {
     }
 
     /// The gap that a failed question leaves.
-    pub(super) fn gap(&self, failure: &Failure) -> Gap {
+    pub(super) fn gap(&self, failure: &DaemonFailure) -> Gap {
         let source = GapSource::new(GapKind::Runtime, self.name().to_string());
         let gap = Gap::new(Impact::Name, source, failure.to_string());
         match failure {
-            Failure::Denied => gap.remedy("run as root"),
-            Failure::Timeout(_) => gap.remedy("check whether the container runtime hangs"),
-            Failure::Unreachable(_) => {
+            DaemonFailure::Denied => gap.remedy("run as root"),
+            DaemonFailure::Timeout(_) => gap.remedy("check whether the container runtime hangs"),
+            DaemonFailure::Unreachable(_) => {
                 gap.remedy("start the container runtime, if it should be running")
             }
-            Failure::Garbage(_) => gap.remedy("check what listens there"),
-            Failure::NotFound | Failure::TooBig(_) | Failure::NotAsked => gap,
+            DaemonFailure::Garbage(_) => gap.remedy("check what listens there"),
+            DaemonFailure::NotFound | DaemonFailure::TooBig(_) | DaemonFailure::NotAsked => gap,
         }
     }
 }
@@ -188,17 +190,17 @@ fn runtime_at(path: &str) -> Runtime {
 pub(super) fn at_usual_places(
     procs: &Procs,
     root: &Path,
-    limits: Limits,
+    limits: RequestLimits,
     gaps: &mut Vec<Gap>,
-) -> Vec<Listener> {
+) -> Vec<RuntimeSocket> {
     let mut found = Vec::new();
     // Without a root to open, that of Docker's sockets is a gap already.
-    let Ok(root) = procs.reader().open(root, Whose::own(root)) else { return found };
+    let Ok(root) = procs.reader().open(root, Responder::own(root)) else { return found };
     let mut unanswered = Unanswered::default();
     for path in Runtime::daemons(Speaks::Cri).flat_map(|(_, daemon)| daemon.sockets).copied() {
         match root.part(path).socket(Path::new(path)) {
             Ok(socket) => {
-                let listener = Listener::new(socket, path, None, limits, (procs, &[], None));
+                let listener = RuntimeSocket::new(socket, path, None, limits, (procs, &[], None));
                 add(&mut found, &[], listener);
             }
             Err(error) => unanswered.note(path, &[], error),
@@ -209,10 +211,14 @@ pub(super) fn at_usual_places(
 }
 
 /// Adds a listener unless its socket is there already under another name.
-pub(super) fn add(found: &mut Vec<Listener>, known: &[Listener], listener: Listener) {
-    let is_known = |other: &Listener| other.identity == listener.identity;
+pub(super) fn add(
+    found: &mut Vec<RuntimeSocket>,
+    known: &[RuntimeSocket],
+    listener: RuntimeSocket,
+) {
+    let is_known = |other: &RuntimeSocket| other.identity == listener.identity;
     // Anybody can name somebody else's socket.
-    let is_found = |other: &Listener| {
+    let is_found = |other: &RuntimeSocket| {
         is_known(other) && same(&other.chain, &listener.chain) && other.who == listener.who
     };
     if !known.iter().any(is_known) && !found.iter().any(is_found) {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use self::parse::{
     Bundle, blank, container_of_log, data_root_in, docker_config, pod_of_logs, stored,
 };
-use super::super::reader::Tree;
+use super::super::reader::RootDirectory;
 use super::super::safefs::Unreadable;
 use super::procs::option_values;
 use super::trust::Who;
@@ -33,7 +33,7 @@ pub(super) struct Monitor {
 
 /// Where daemons that run say that they keep files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Places {
+pub(super) struct StateDirs {
     /// Docker's data directories.
     pub(super) data_roots: Vec<String>,
     /// The state directories of containerd.
@@ -42,7 +42,7 @@ pub(super) struct Places {
 
 /// What a monitor's command line says.
 #[derive(Debug, PartialEq, Eq)]
-enum Watch<'a> {
+enum MonitorArgs<'a> {
     /// A shim of containerd, with the namespace it works in.
     Shim { namespace: &'a str },
     /// conmon: the container's id, its name and its bundle.
@@ -50,14 +50,14 @@ enum Watch<'a> {
 }
 
 impl Monitor {
-    fn watch(&self) -> Option<Watch<'_>> {
+    fn watch(&self) -> Option<MonitorArgs<'_>> {
         let program = Path::new(self.argv.first()?).file_name()?.to_str()?;
         let one = |names: &[&str]| option_values(&self.argv, names).first().copied();
         if program.starts_with("containerd-shim") {
-            return Some(Watch::Shim { namespace: one(&["-namespace", "--namespace"])? });
+            return Some(MonitorArgs::Shim { namespace: one(&["-namespace", "--namespace"])? });
         }
         (program == "conmon").then_some(())?;
-        Some(Watch::Conmon {
+        Some(MonitorArgs::Conmon {
             id: one(&["-c", "--cid"])?,
             name: one(&["-n", "--name"]),
             bundle: one(&["-b", "--bundle"]),
@@ -70,13 +70,13 @@ impl Monitor {
 ///
 /// The error is the first file that is there but can't be read.
 pub(super) fn find(
-    root: &Tree,
+    root: &RootDirectory,
     target: &ContainerRef,
     monitor: Option<&Monitor>,
-    told: &Places,
+    told: &StateDirs,
     holder: &Who,
 ) -> Result<Option<Container>, (String, Unreadable)> {
-    let mut reader = Reader { root, told, holder, refused: None };
+    let mut reader = StateFileReader { root, told, holder, refused: None };
     let found = match target.runtime {
         Runtime::Lxc | Runtime::Nspawn => Some(by_name(target)),
         Runtime::Docker => reader.docker(target, monitor),
@@ -114,14 +114,15 @@ pub(super) fn by_name(target: &ContainerRef) -> Container {
     container
 }
 
-struct Reader<'a> {
-    root: &'a Tree,
-    told: &'a Places,
+/// Reads state files below one root, and trusts those of one holder.
+struct StateFileReader<'a> {
+    root: &'a RootDirectory,
+    told: &'a StateDirs,
     holder: &'a Who,
     refused: Option<(String, Unreadable)>,
 }
 
-impl Reader<'_> {
+impl StateFileReader<'_> {
     fn read(&mut self, path: &Path) -> Option<Vec<u8>> {
         match self.holders(path) {
             Ok(content) => Some(content),
@@ -195,7 +196,7 @@ impl Reader<'_> {
     ) -> Option<(PathBuf, Bundle)> {
         let mut places: Vec<PathBuf> = Vec::new();
         let mut namespaces: Vec<OsString> = Vec::new();
-        if let Some(Watch::Shim { namespace }) = monitor.and_then(Monitor::watch)
+        if let Some(MonitorArgs::Shim { namespace }) = monitor.and_then(Monitor::watch)
             && !namespace.contains('/')
         {
             // A shim runs in the bundle of its first container; those of the
@@ -279,7 +280,8 @@ impl Reader<'_> {
     fn storage(&mut self, target: &ContainerRef, monitor: Option<&Monitor>) -> Option<Container> {
         let mut name = None;
         let mut stores: Vec<PathBuf> = Vec::new();
-        if let Some(Watch::Conmon { id, name: given, bundle }) = monitor.and_then(Monitor::watch)
+        if let Some(MonitorArgs::Conmon { id, name: given, bundle }) =
+            monitor.and_then(Monitor::watch)
             && id == target.id
         {
             name = given.map(str::to_owned);

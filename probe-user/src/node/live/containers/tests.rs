@@ -33,7 +33,7 @@ impl Lab {
         let mut containers = Containers::new(&dir.path().join("proc"), Reader::default());
         containers.root = dir.path().join("host");
         containers.docker_host = None;
-        containers.context = contexts::Chosen::default();
+        containers.context = contexts::DockerContextChoice::default();
         // A slow test machine is no hung daemon.
         containers.limits.time = Duration::from_secs(20);
         Self { dir, containers }
@@ -147,7 +147,7 @@ fn a_daemon_names_its_container_and_is_asked_once() {
 #[test]
 fn a_hung_daemon_leaves_a_gap_and_the_state_files_name_the_container() {
     let mut lab = Lab::new();
-    lab.containers.limits = Limits::USUAL;
+    lab.containers.limits = RequestLimits::USUAL;
     serve(&lab.path("host/var/run/docker.sock"), |_| Reply::Silence);
     let dir = lab.path("host/var/lib/docker/containers").join(id("a"));
     fs::create_dir_all(&dir).unwrap();

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use rustix::fs::CWD;
 
-use super::super::asking::{Failure, Peer};
+use super::super::asking::{DaemonFailure, SocketPeer};
 use super::super::program::owner_and_mode;
 use super::super::safefs::Unreadable;
 use super::procs::Procs;
@@ -75,8 +75,8 @@ pub(super) struct Judge {
 impl Judge {
     /// Whether who listens belongs where the socket was found. A container can have
     /// another one's socket, or the host's, mounted at the usual place.
-    pub(super) fn check(&self, peer: Peer) -> Result<(), Failure> {
-        let refused = |why: &str| Err(Failure::Unreachable(why.to_owned()));
+    pub(super) fn check(&self, peer: SocketPeer) -> Result<(), DaemonFailure> {
+        let refused = |why: &str| Err(DaemonFailure::Unreachable(why.to_owned()));
         // Root opens sockets for others, as systemd does.
         if peer.uid != self.uid && peer.uid != 0 && !is_the_askers(peer.uid) {
             return refused("another user than its owner listens there");

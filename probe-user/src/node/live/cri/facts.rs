@@ -39,7 +39,7 @@ pub(super) fn from_container(
             ..Pod::default()
         },
     };
-    let place = Place::of(status);
+    let place = PodNetwork::of(status);
     pod.host_network = place.host_network;
     let name = told.metadata.as_ref().map(|m| m.name.clone()).filter(|n| !n.is_empty());
     let ports = told.annotations.get(PORTS).map(|text| ports(text)).unwrap_or_default();
@@ -59,21 +59,23 @@ pub(super) fn from_sandbox(
     told: &PodSandbox,
     status: Option<&PodSandboxStatusResponse>,
 ) -> Container {
+    /// The part `info` of a verbose status.
     #[derive(Deserialize, Default)]
     #[serde(default)]
-    struct Info {
+    struct VerboseInfo {
         image: String,
         pid: u32,
     }
     let info = status.and_then(|s| s.info.get("info"));
-    let info: Info = info.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let info: VerboseInfo =
+        info.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     let mut container = blank(runtime, told.id.clone());
     container.name = Some("pause".to_owned());
     container.sandbox = true;
     container.image = Some(info.image).filter(|i| !i.is_empty());
     container.pid = Some(info.pid).filter(|pid| *pid != 0);
     container.labels = sorted(&told.labels);
-    let place = Place::of(status.and_then(|s| s.status.as_ref()));
+    let place = PodNetwork::of(status.and_then(|s| s.status.as_ref()));
     let mut pod = from_pod(told);
     pod.host_network = place.host_network;
     container.pod = Some(pod);
@@ -112,14 +114,14 @@ fn from_pod(told: &PodSandbox) -> Pod {
     }
 }
 
-/// A pod's network.
+/// Which network a pod has.
 #[derive(Default)]
-struct Place {
+struct PodNetwork {
     host_network: Option<bool>,
     addresses: Vec<IpAddr>,
 }
 
-impl Place {
+impl PodNetwork {
     fn of(status: Option<&PodSandboxStatus>) -> Self {
         let Some(status) = status else { return Self::default() };
         let options = status.linux.as_ref().and_then(|l| l.namespaces.as_ref());

@@ -28,9 +28,9 @@ use self::proto::{
     ListPodSandboxRequest, ListResponse, PodSandbox, PodSandboxStatus, PodSandboxStatusRequest,
     PodSandboxStatusResponse,
 };
-pub(super) use super::asking::Peer;
-use super::asking::{Connections, Failure, Limits, Tokio, shortened};
-use super::reader::Socket;
+pub(super) use super::asking::SocketPeer;
+use super::asking::{ConnectionTasks, DaemonFailure, RequestLimits, Tokio, shortened};
+use super::reader::OpenedSocket;
 use crate::model::{Container, Runtime};
 
 /// How many containers, or pods, of one list are looked at. A node has some
@@ -41,16 +41,16 @@ const MOST: usize = 16_384;
 /// them in less than 2 MiB.
 const MESSAGE: usize = 8 * 1024 * 1024;
 
-/// A version of the interface.
+/// A version of the Container Runtime Interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Version {
+pub(super) enum CriVersion {
     /// Kubernetes 1.23 and later.
     V1,
     /// Before; containerd until 1.7 speaks both.
     V1Alpha2,
 }
 
-impl Version {
+impl CriVersion {
     fn package(self) -> &'static str {
         match self {
             Self::V1 => "runtime.v1",
@@ -59,46 +59,46 @@ impl Version {
     }
 }
 
-/// What a runtime says, and why it does not say more.
+/// What a runtime said, and why it said no more.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Told<T> {
+pub(super) struct RuntimeReply<T> {
     pub(super) value: T,
     /// A question that failed after the first one had an answer.
-    pub(super) missing: Option<Failure>,
+    pub(super) missing: Option<DaemonFailure>,
 }
 
-/// A runtime's socket, to be asked.
+/// The socket of a runtime with the Container Runtime Interface, to be asked.
 #[derive(Debug, Clone)]
-pub(super) struct Client {
+pub(super) struct CriClient {
     /// Opened with O_PATH.
-    pub(super) socket: Socket,
-    pub(super) limits: Limits,
+    pub(super) socket: OpenedSocket,
+    pub(super) limits: RequestLimits,
     /// What it is, by its place.
     pub(super) runtime: Runtime,
     pub(super) tokio: Tokio,
 }
 
-impl Client {
+impl CriClient {
     /// Asks for one container or pod sandbox, and its pod. `known` is the version
     /// it answered in before; `judge` may refuse to talk to whoever listens.
     ///
     /// The first result is the version in which it answered, whatever the second
-    /// is. [`Failure::NotFound`] without a version means that it is no CRI.
+    /// is. [`DaemonFailure::NotFound`] without a version means that it is no CRI.
     pub(super) fn one(
         &self,
-        known: Option<Version>,
+        known: Option<CriVersion>,
         id: &str,
-        judge: impl Fn(Peer) -> Result<(), Failure>,
-    ) -> (Option<Version>, Result<Told<Container>, Failure>) {
+        judge: impl Fn(SocketPeer) -> Result<(), DaemonFailure>,
+    ) -> (Option<CriVersion>, Result<RuntimeReply<Container>, DaemonFailure>) {
         self.ask(known, judge, async |talk| talk.one(self.runtime, id).await)
     }
 
     /// Asks for all containers and sandboxes.
     pub(super) fn list(
         &self,
-        known: Option<Version>,
-        judge: impl Fn(Peer) -> Result<(), Failure>,
-    ) -> (Option<Version>, Result<Vec<Container>, Failure>) {
+        known: Option<CriVersion>,
+        judge: impl Fn(SocketPeer) -> Result<(), DaemonFailure>,
+    ) -> (Option<CriVersion>, Result<Vec<Container>, DaemonFailure>) {
         // What is only nice to have does not use up the time for the rest.
         let until = Instant::now() + self.limits.time / 2;
         self.ask(known, judge, async |talk| talk.list(self.runtime, until).await)
@@ -106,14 +106,14 @@ impl Client {
 
     fn ask<T>(
         &self,
-        known: Option<Version>,
-        judge: impl Fn(Peer) -> Result<(), Failure>,
+        known: Option<CriVersion>,
+        judge: impl Fn(SocketPeer) -> Result<(), DaemonFailure>,
         question: impl AsyncFnOnce(&mut Talk) -> Result<T, Status>,
-    ) -> (Option<Version>, Result<T, Failure>) {
+    ) -> (Option<CriVersion>, Result<T, DaemonFailure>) {
         let mut version = known;
         let answer = self.tokio.ask(self.limits, async |connections| {
             let grpc = self.connect(judge, &connections).await?;
-            let mut talk = Talk { grpc, version: known.unwrap_or(Version::V1), answered: false };
+            let mut talk = Talk { grpc, version: known.unwrap_or(CriVersion::V1), answered: false };
             let answer = question(&mut talk).await;
             if talk.answered {
                 version = Some(talk.version);
@@ -125,11 +125,11 @@ impl Client {
 
     async fn connect(
         &self,
-        judge: impl Fn(Peer) -> Result<(), Failure>,
-        connections: &Connections,
-    ) -> Result<Grpc<Channel>, Failure> {
+        judge: impl Fn(SocketPeer) -> Result<(), DaemonFailure>,
+        connections: &ConnectionTasks,
+    ) -> Result<Grpc<Channel>, DaemonFailure> {
         let stream = UnixStream::from_std(self.socket.connect().map_err(std::io::Error::from)?)?;
-        judge(Peer::of(&stream)?)?;
+        judge(SocketPeer::of(&stream)?)?;
         let limited = connections.limited(stream, self.limits.bytes);
         // One connection and no other: a second one would have limits of its own.
         let only = Mutex::new(Some(TokioIo::new(limited)));
@@ -142,7 +142,7 @@ impl Client {
             .executor(connections.clone())
             .connect_with_connector(connector)
             .await
-            .map_err(|error| Failure::Garbage(reasons(&error)))?;
+            .map_err(|error| DaemonFailure::Garbage(reasons(&error)))?;
         Ok(Grpc::new(channel).max_decoding_message_size(MESSAGE.min(self.limits.bytes)))
     }
 }
@@ -151,13 +151,13 @@ impl Client {
 #[derive(Clone)]
 struct Talk {
     grpc: Grpc<Channel>,
-    version: Version,
+    version: CriVersion,
     /// Whether the version is known to be right.
     answered: bool,
 }
 
 impl Talk {
-    async fn one(&mut self, runtime: Runtime, id: &str) -> Result<Told<Container>, Status> {
+    async fn one(&mut self, runtime: Runtime, id: &str) -> Result<RuntimeReply<Container>, Status> {
         let filter = Some(Filter { id: id.to_owned() });
         let listed = self.first("ListContainers", ListContainersRequest { filter }).await?;
         let container = items(listed).find(|c: &proto::Container| c.id == id);
@@ -168,7 +168,7 @@ impl Talk {
             let status = self.pod_status(id, true).await;
             let status = status.map_err(|status| missing = Some(failure(&status))).ok();
             let value = facts::from_sandbox(runtime, &pod, status.as_ref());
-            return Ok(Told { value, missing });
+            return Ok(RuntimeReply { value, missing });
         };
         let mut failed = |status: Status| missing = Some(failure(&status));
         let sandbox = container.pod_sandbox_id.clone();
@@ -184,7 +184,7 @@ impl Talk {
         }
         let status = status.and_then(|s| s.status);
         let value = facts::from_container(runtime, container, pod.as_ref(), status.as_ref());
-        Ok(Told { value, missing })
+        Ok(RuntimeReply { value, missing })
     }
 
     async fn list(&mut self, runtime: Runtime, until: Instant) -> Result<Vec<Container>, Status> {
@@ -258,8 +258,8 @@ impl Talk {
     ) -> Result<ListResponse, Status> {
         let mut answer = self.call(method, question.clone()).await;
         let is_older = matches!(&answer, Err(status) if status.code() == Code::Unimplemented);
-        if is_older && self.version == Version::V1 {
-            self.version = Version::V1Alpha2;
+        if is_older && self.version == CriVersion::V1 {
+            self.version = CriVersion::V1Alpha2;
             answer = self.call(method, question).await;
         }
         match answer {
@@ -292,17 +292,17 @@ fn items<T: Message + Default>(list: ListResponse) -> impl Iterator<Item = T> {
     list.items.into_iter().take(MOST).filter_map(|item| T::decode(item).ok())
 }
 
-fn failure(status: &Status) -> Failure {
+fn failure(status: &Status) -> DaemonFailure {
     match status.code() {
-        Code::NotFound => Failure::NotFound,
+        Code::NotFound => DaemonFailure::NotFound,
         // What tonic says of a message over the limit.
-        Code::OutOfRange => Failure::TooBig(MESSAGE),
+        Code::OutOfRange => DaemonFailure::TooBig(MESSAGE),
         code => {
             let mut text = format!("{code:?}: {}", shortened(status.message()));
             if let Some(cause) = status.source() {
                 text = format!("{text}: {}", reasons(cause));
             }
-            Failure::Garbage(shortened(&text))
+            DaemonFailure::Garbage(shortened(&text))
         }
     }
 }

@@ -5,7 +5,7 @@ mod fake;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::super::reader::Tree;
+use super::super::reader::RootDirectory;
 use super::proto::{ImageSpec, NODE};
 use super::*;
 use crate::model::{Port, Proto, Published};
@@ -18,26 +18,29 @@ pub(crate) const UID: &str = "0f7a2b1c-5d34-4f6e-8a90-1b2c3d4e5f60";
 
 struct Lab {
     _dir: tempfile::TempDir,
-    client: Client,
+    client: CriClient,
 }
 
 impl Lab {
     fn new(fake: Fake) -> Self {
         let dir = tempfile::tempdir().unwrap();
         serve(&dir.path().join("s"), fake);
-        let socket = Tree::at(dir.path()).socket(Path::new("s")).unwrap();
+        let socket = RootDirectory::at(dir.path()).socket(Path::new("s")).unwrap();
         // A slow test machine is no hung runtime.
-        let limits = Limits { time: Duration::from_secs(20), ..Limits::USUAL };
+        let limits = RequestLimits { time: Duration::from_secs(20), ..RequestLimits::USUAL };
         let client =
-            Client { socket, limits, runtime: Runtime::Containerd, tokio: Tokio::default() };
+            CriClient { socket, limits, runtime: Runtime::Containerd, tokio: Tokio::default() };
         Self { _dir: dir, client }
     }
 
-    fn one(&self, id: &str) -> (Option<Version>, Result<Told<Container>, Failure>) {
+    fn one(
+        &self,
+        id: &str,
+    ) -> (Option<CriVersion>, Result<RuntimeReply<Container>, DaemonFailure>) {
         self.client.one(None, id, |_| Ok(()))
     }
 
-    fn failure(&self) -> Failure {
+    fn failure(&self) -> DaemonFailure {
         self.one(WEB).1.unwrap_err()
     }
 }
@@ -47,7 +50,7 @@ fn a_container_is_told_with_its_pod() {
     let lab = Lab::new(Fake::pod());
     let (version, told) = lab.one(WEB);
     let told = told.unwrap();
-    assert_eq!((version, told.missing), (Some(Version::V1), None));
+    assert_eq!((version, told.missing), (Some(CriVersion::V1), None));
     let web = told.value;
     assert_eq!((web.id.as_str(), web.name.as_deref()), (WEB, Some("web")));
     assert_eq!(web.image.as_deref(), Some("docker.io/library/nginx:latest"));
@@ -126,7 +129,7 @@ fn an_image_that_is_a_digest_is_asked_for_by_name() {
 fn an_older_runtime_is_asked_in_its_own_version() {
     let fake = Fake { only: Some("runtime.v1alpha2"), ..Fake::pod() };
     let (version, told) = Lab::new(fake).one(WEB);
-    assert_eq!(version, Some(Version::V1Alpha2));
+    assert_eq!(version, Some(CriVersion::V1Alpha2));
     assert_eq!(told.unwrap().value.name.as_deref(), Some("web"));
 }
 
@@ -134,16 +137,16 @@ fn an_older_runtime_is_asked_in_its_own_version() {
 fn who_speaks_no_cri_knows_no_container() {
     let fake = Fake { only: Some("containerd.services"), ..Fake::pod() };
     let (version, told) = Lab::new(fake).one(WEB);
-    assert_eq!((version, told), (None, Err(Failure::NotFound)));
+    assert_eq!((version, told), (None, Err(DaemonFailure::NotFound)));
 }
 
 #[test]
 fn a_container_that_it_does_not_have_is_not_found() {
     let (version, told) = Lab::new(Fake::pod()).one(&"b".repeat(64));
-    assert_eq!((version, told), (Some(Version::V1), Err(Failure::NotFound)));
+    assert_eq!((version, told), (Some(CriVersion::V1), Err(DaemonFailure::NotFound)));
     // Nor is one that it names when asked for another.
     let fake = Fake { ignores_filter: true, ..Fake::pod() };
-    assert_eq!(Lab::new(fake).one(&"b".repeat(64)).1, Err(Failure::NotFound));
+    assert_eq!(Lab::new(fake).one(&"b".repeat(64)).1, Err(DaemonFailure::NotFound));
 }
 
 #[test]
@@ -160,9 +163,9 @@ fn everything_is_listed_with_networks() {
 fn a_runtime_that_hangs_is_given_up_on() {
     for reply in [Reply::Silence, Reply::Stalls] {
         let mut lab = Lab::new(Fake { reply, ..Fake::pod() });
-        lab.client.limits = Limits::USUAL;
+        lab.client.limits = RequestLimits::USUAL;
         let begun = Instant::now();
-        assert_eq!(lab.failure(), Failure::Timeout(Limits::USUAL.time), "{reply:?}");
+        assert_eq!(lab.failure(), DaemonFailure::Timeout(RequestLimits::USUAL.time), "{reply:?}");
         assert!(begun.elapsed() < Duration::from_secs(5));
     }
 }
@@ -170,17 +173,17 @@ fn a_runtime_that_hangs_is_given_up_on() {
 #[test]
 fn answers_without_end_are_cut_off() {
     let lab = Lab::new(Fake { reply: Reply::Endless, ..Fake::pod() });
-    assert!(matches!(lab.failure(), Failure::TooBig(_)), "{:?}", lab.failure());
+    assert!(matches!(lab.failure(), DaemonFailure::TooBig(_)), "{:?}", lab.failure());
     let mut lab = Lab::new(Fake { reply: Reply::Announced(1 << 30), ..Fake::pod() });
-    assert_eq!(lab.failure(), Failure::TooBig(MESSAGE));
+    assert_eq!(lab.failure(), DaemonFailure::TooBig(MESSAGE));
     lab.client.limits.bytes = 100;
-    assert_eq!(lab.failure(), Failure::TooBig(100));
+    assert_eq!(lab.failure(), DaemonFailure::TooBig(100));
 }
 
 #[test]
 fn nonsense_is_told_as_such() {
     let garbage = |reply| match Lab::new(Fake { reply, ..Fake::pod() }).failure() {
-        Failure::Garbage(text) => text,
+        DaemonFailure::Garbage(text) => text,
         other => panic!("{reply:?}: {other:?}"),
     };
     garbage(Reply::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"));
@@ -216,8 +219,8 @@ fn who_listens_is_looked_at_before_anything_is_asked() {
     let fake = Fake::pod();
     let asked = fake.asked();
     let lab = Lab::new(fake);
-    let refused = Failure::Unreachable("somebody else".to_owned());
-    let judge = |peer: Peer| {
+    let refused = DaemonFailure::Unreachable("somebody else".to_owned());
+    let judge = |peer: SocketPeer| {
         assert_eq!(peer.pid, Some(std::process::id()));
         assert_eq!(peer.uid, rustix::process::geteuid().as_raw());
         Err(refused.clone())

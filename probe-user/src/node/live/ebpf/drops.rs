@@ -13,8 +13,8 @@ use probe_common::{DropCount, DropKey, DropState, fate, flag};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::events::{map, permitted_with, program};
-use super::load::Refused;
-use super::translate::{Clock, proto, text};
+use super::load::LoadError;
+use super::translate::{ClockOffsets, proto, text};
 use crate::model::{
     DropEvent, DropFate, Event, EventKind, NetnsId, Port, PortRange, SeenBy, TcpFlags,
 };
@@ -36,31 +36,31 @@ const MANY: usize = 6000;
 const IDLE: u64 = 10_000_000_000;
 
 /// Causes with their counts, as bytes.
-type Causes = KernelMap<MapData, [u8; size_of::<DropKey>()], [u8; size_of::<DropCount>()]>;
+type CauseMap = KernelMap<MapData, [u8; size_of::<DropKey>()], [u8; size_of::<DropCount>()]>;
 
 /// The programs' maps, and what was told of them.
 pub(super) struct Drops {
-    causes: Causes,
-    of_many: Causes,
+    causes: CauseMap,
+    of_many: CauseMap,
     state: PerCpuArray<MapData, [u8; size_of::<DropState>()]>,
     // The programs are loaded with it later.
     _ports: Array<MapData, u64>,
     told: HashMap<DropKey, u64>,
-    names: Names,
+    names: KernelNames,
     read: Instant,
     /// Whether there is a new cause since.
     pending: bool,
 }
 
-/// What the running kernel calls things.
+/// What the running kernel calls reasons of drops, and its functions.
 #[derive(Debug)]
-pub(super) struct Names {
+pub(super) struct KernelNames {
     pub(super) reasons: Reasons,
     /// Where there are no reasons; to be read while there are rights.
     symbols: Symbols,
 }
 
-impl Names {
+impl KernelNames {
     pub(super) fn read() -> Self {
         let reasons = Reasons::read(Path::new(btf::DIRECTORY));
         let symbols = if reasons.are_given() { Symbols::default() } else { Symbols::read() };
@@ -69,12 +69,12 @@ impl Names {
 }
 
 /// Loads and attaches what tells of drops.
-pub(super) fn attach(ebpf: &mut Ebpf) -> Result<(), Refused> {
+pub(super) fn attach(ebpf: &mut Ebpf) -> Result<(), LoadError> {
     one(ebpf, "freed", "kfree_skb")
 }
 
 /// The same of resets and ICMP errors: each with what it tells of, and why it can't be had.
-pub(super) fn attach_refusals(ebpf: &mut Ebpf) -> Vec<(&'static str, Refused)> {
+pub(super) fn attach_refusals(ebpf: &mut Ebpf) -> Vec<(&'static str, LoadError)> {
     let programs = [
         ("resets that are sent", "reset", "tcp_send_reset"),
         ("ICMP errors that are sent", "icmp", "icmp_send"),
@@ -86,10 +86,10 @@ pub(super) fn attach_refusals(ebpf: &mut Ebpf) -> Vec<(&'static str, Refused)> {
     each.collect()
 }
 
-fn one(ebpf: &mut Ebpf, name: &str, tracepoint: &str) -> Result<(), Refused> {
+fn one(ebpf: &mut Ebpf, name: &str, tracepoint: &str) -> Result<(), LoadError> {
     let refused = |error: ProgramError| {
         let what = format!("the tracepoint {tracepoint}");
-        permitted_with("CAP_BPF and CAP_PERFMON", Refused::from_error(&what, &error))
+        permitted_with("CAP_BPF and CAP_PERFMON", LoadError::from_error(&what, &error))
     };
     let program: &mut RawTracePoint = program(ebpf, name)?;
     program.load().map_err(refused)?;
@@ -99,11 +99,15 @@ fn one(ebpf: &mut Ebpf, name: &str, tracepoint: &str) -> Result<(), Refused> {
 
 impl Drops {
     /// Tells the programs which ports are watched. They must not be attached yet.
-    pub(super) fn new(ebpf: &mut Ebpf, ports: &[PortRange], names: Names) -> Result<Self, Refused> {
+    pub(super) fn new(
+        ebpf: &mut Ebpf,
+        ports: &[PortRange],
+        names: KernelNames,
+    ) -> Result<Self, LoadError> {
         let mut bits: Array<MapData, u64> = map(ebpf, "DROP_PORTS")?;
         for (index, word) in (0_u32..).zip(words(ports)) {
             bits.set(index, word, 0)
-                .map_err(|error| Refused::from_error("setting the ports", &error))?;
+                .map_err(|error| LoadError::from_error("setting the ports", &error))?;
         }
         Ok(Self {
             causes: map(ebpf, "DROPS")?,
@@ -137,7 +141,7 @@ impl Drops {
     }
 
     /// What was counted since the last time.
-    pub(super) fn take(&mut self, clock: Clock) -> Vec<Event> {
+    pub(super) fn take(&mut self, clock: ClockOffsets) -> Vec<Event> {
         (self.read, self.pending) = (Instant::now(), false);
         let mut counts: Vec<(DropKey, DropCount)> = Vec::new();
         for map in [&self.causes, &self.of_many] {
@@ -184,7 +188,13 @@ fn words(ports: &[PortRange]) -> Vec<u64> {
 }
 
 /// One cause as an event: `new` packets since it was told last.
-fn event(key: &DropKey, count: &DropCount, new: u64, clock: Clock, names: &Names) -> Option<Event> {
+fn event(
+    key: &DropKey,
+    count: &DropCount,
+    new: u64,
+    clock: ClockOffsets,
+    names: &KernelNames,
+) -> Option<Event> {
     let fate = match key.kind {
         fate::DROPPED => DropFate::Dropped,
         fate::RESET => DropFate::Reset,
@@ -272,14 +282,14 @@ mod tests {
 
     use super::*;
 
-    const CLOCK: Clock = Clock { epoch: 1_000, boottime: 0 };
+    const CLOCK: ClockOffsets = ClockOffsets { epoch: 1_000, boottime: 0 };
 
     fn range(first: u16, last: u16) -> PortRange {
         PortRange { first: Port(first), last: Port(last) }
     }
 
-    fn names() -> Names {
-        Names { reasons: Reasons::default(), symbols: Symbols::default() }
+    fn names() -> KernelNames {
+        KernelNames { reasons: Reasons::default(), symbols: Symbols::default() }
     }
 
     #[test]

@@ -14,14 +14,14 @@ use probe_common::{config, event};
 use rustix::fs::{Mode, OFlags};
 
 use super::drops::{self, Drops};
-use super::load::{self, Refused};
+use super::load::{self, LoadError};
 use super::object::{self, DropSetup, Setup};
-use super::translate::{self, Clock};
+use super::translate::{self, ClockOffsets};
 use crate::model::{
     CgroupPath, Event, EventKind, Gap, GapKind, GapSource, Impact, PortRange, Proto, SocketInode,
 };
-use crate::node::Wanted;
-use crate::node::live::btf::Part;
+use crate::node::WatchRequest;
+use crate::node::live::btf::ProbePart;
 use crate::node::live::{cgroups, host, tables};
 
 /// How many records are read at once: whoever reads them wants to print, and to
@@ -39,8 +39,8 @@ const NAT: &str = "NAT events (eBPF)";
 /// What the programs on drops are called.
 const DROPS: &str = "drop events (eBPF)";
 
-/// The running programs.
-pub(in crate::node::live) struct Events {
+/// The programs that tell of events, attached for as long as this lives.
+pub(in crate::node::live) struct EventPrograms {
     // Dropping it detaches the programs.
     _programs: Ebpf,
     ring: RingBuf<MapData>,
@@ -57,7 +57,7 @@ pub(in crate::node::live) struct Events {
     gaps: Vec<Gap>,
 }
 
-impl std::fmt::Debug for Events {
+impl std::fmt::Debug for EventPrograms {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Events").field("attached", &self.attached).finish_non_exhaustive()
     }
@@ -67,7 +67,7 @@ impl std::fmt::Debug for Events {
 ///
 /// # Errors
 /// When nothing of it can be had.
-pub(in crate::node::live) fn start(wanted: &Wanted) -> Result<Events, Refused> {
+pub(in crate::node::live) fn start(wanted: &WatchRequest) -> Result<EventPrograms, LoadError> {
     let wants = |kind| wanted.kinds.contains(&kind);
     let mut bits = 0;
     if wants(EventKind::Listen) || wants(EventKind::Close) {
@@ -87,7 +87,7 @@ pub(in crate::node::live) fn start(wanted: &Wanted) -> Result<Events, Refused> {
         }
     }
     if is_older(5, 8) {
-        return Err(Refused::new("the kernel is older than 5.8, which brought ring buffers")
+        return Err(LoadError::new("the kernel is older than 5.8, which brought ring buffers")
             .remedy("a newer kernel"));
     }
     let layout = load::layout();
@@ -96,7 +96,7 @@ pub(in crate::node::live) fn start(wanted: &Wanted) -> Result<Events, Refused> {
     let ports = wanted
         .ports
         .map_or(u32::MAX << 16, |range| u32::from(range.first.0) | u32::from(range.last.0) << 16);
-    let names = wants(EventKind::Drop).then(drops::Names::read);
+    let names = wants(EventKind::Drop).then(drops::KernelNames::read);
     let setup = Setup {
         offsets,
         config: bits,
@@ -111,9 +111,9 @@ pub(in crate::node::live) fn start(wanted: &Wanted) -> Result<Events, Refused> {
         }),
     };
     let mut ebpf =
-        object::open(&setup).map_err(|error| Refused::from_error("making BPF maps", &error))?;
+        object::open(&setup).map_err(|error| LoadError::from_error("making BPF maps", &error))?;
     let logger = if log > 0 { EbpfLogger::init(&mut ebpf).ok() } else { None };
-    let mut events = Events {
+    let mut events = EventPrograms {
         ring: map(&mut ebpf, "EVENTS")?,
         lost: map(&mut ebpf, "LOST")?,
         _programs: ebpf,
@@ -126,15 +126,15 @@ pub(in crate::node::live) fn start(wanted: &Wanted) -> Result<Events, Refused> {
         gaps: Vec::new(),
     };
     if bits & (config::LISTEN | config::CONNECT | config::ACCEPT) != 0 {
-        let attached = load::check(&layout, Part::Listen).and_then(|()| events.tcp());
+        let attached = load::check(&layout, ProbePart::Listen).and_then(|()| events.tcp());
         events.note("TCP events (eBPF)", attached);
     }
     if bits & config::BIND != 0 {
-        let attached = load::check(&layout, Part::Bind).and_then(|()| events.udp());
+        let attached = load::check(&layout, ProbePart::Bind).and_then(|()| events.udp());
         events.note("UDP events (eBPF)", attached);
     }
     if bits & config::NAT != 0 {
-        let attached = load::check(&layout, Part::Nat).and_then(|()| events.nat());
+        let attached = load::check(&layout, ProbePart::Nat).and_then(|()| events.nat());
         // Conntrack's own events tell of NAT too.
         match attached {
             Ok(()) => events.attached.push(NAT),
@@ -147,13 +147,13 @@ pub(in crate::node::live) fn start(wanted: &Wanted) -> Result<Events, Refused> {
             some => some.to_vec(),
         };
         let attached =
-            load::check(&layout, Part::Drops).and_then(|()| events.dropped(&ports, names));
+            load::check(&layout, ProbePart::Drops).and_then(|()| events.dropped(&ports, names));
         events.note(DROPS, attached);
     }
     match events.gaps.iter().find(|gap| gap.impact == Impact::Port) {
         // Without any program there is nothing but conntrack, which needs none.
         Some(gap) if events.attached.is_empty() => {
-            let refused = Refused::new(gap.reason.clone());
+            let refused = LoadError::new(gap.reason.clone());
             Err(match gap.remedy.clone() {
                 Some(remedy) => refused.remedy(remedy),
                 None => refused,
@@ -163,8 +163,8 @@ pub(in crate::node::live) fn start(wanted: &Wanted) -> Result<Events, Refused> {
     }
 }
 
-impl Events {
-    fn note(&mut self, source: &'static str, attached: Result<(), Refused>) {
+impl EventPrograms {
+    fn note(&mut self, source: &'static str, attached: Result<(), LoadError>) {
         match attached {
             Ok(()) => self.attached.push(source),
             Err(refused) => {
@@ -176,10 +176,10 @@ impl Events {
         }
     }
 
-    fn tcp(&mut self) -> Result<(), Refused> {
+    fn tcp(&mut self) -> Result<(), LoadError> {
         let refused = |error: ProgramError| {
             let what = "the tracepoint inet_sock_set_state";
-            permitted_with("CAP_BPF and CAP_PERFMON", Refused::from_error(what, &error))
+            permitted_with("CAP_BPF and CAP_PERFMON", LoadError::from_error(what, &error))
         };
         let program: &mut RawTracePoint = program(&mut self._programs, "tcp_state")?;
         program.load().map_err(refused)?;
@@ -187,7 +187,7 @@ impl Events {
         Ok(())
     }
 
-    fn udp(&mut self) -> Result<(), Refused> {
+    fn udp(&mut self) -> Result<(), LoadError> {
         let root = cgroup_root(&self.mountinfo)?;
         // In a cgroup namespace the mount begins at the container's own cgroup.
         if rustix::fs::fstat(&root).is_ok_and(|stat| stat.st_ino != ROOT) {
@@ -203,7 +203,7 @@ impl Events {
             let refused = |error: ProgramError| {
                 let what = "programs at the root of cgroup2";
                 let rights = "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN";
-                permitted_with(rights, Refused::from_error(what, &error))
+                permitted_with(rights, LoadError::from_error(what, &error))
             };
             let program: &mut CgroupSock = program(&mut self._programs, name)?;
             program.load().map_err(refused)?;
@@ -214,20 +214,21 @@ impl Events {
         Ok(())
     }
 
-    fn nat(&mut self) -> Result<(), Refused> {
+    fn nat(&mut self) -> Result<(), LoadError> {
         // The object is the same for all machines, and an argument of a kernel
         // function is in a register of x86-64.
         if !cfg!(target_arch = "x86_64") {
-            return Err(Refused::new("the kprobe on conntrack is for x86-64"));
+            return Err(LoadError::new("the kprobe on conntrack is for x86-64"));
         }
-        let refused = |error: ProgramError| Refused::from_error("the kprobe on conntrack", &error);
+        let refused =
+            |error: ProgramError| LoadError::from_error("the kprobe on conntrack", &error);
         let program: &mut KProbe = program(&mut self._programs, "confirmed")?;
         program.load().map_err(refused)?;
         program.attach("__nf_conntrack_confirm", 0).map_err(refused)?;
         Ok(())
     }
 
-    fn dropped(&mut self, ports: &[PortRange], names: drops::Names) -> Result<(), Refused> {
+    fn dropped(&mut self, ports: &[PortRange], names: drops::KernelNames) -> Result<(), LoadError> {
         let has_reasons = names.reasons.are_given();
         let drops = Drops::new(&mut self._programs, ports, names)?;
         drops::attach(&mut self._programs)?;
@@ -236,7 +237,7 @@ impl Events {
         if !has_reasons {
             let why =
                 "the kernel is older than 5.17 and gives no reason: the place in its code is told";
-            less.push(("reasons of drops", Refused::new(why)));
+            less.push(("reasons of drops", LoadError::new(why)));
         }
         less.extend(drops::attach_refusals(&mut self._programs));
         for (what, refused) in less {
@@ -331,7 +332,7 @@ impl Events {
 }
 
 /// Says which rights were missing, if any were: a pin does not help here.
-pub(super) fn permitted_with(rights: &str, refused: Refused) -> Refused {
+pub(super) fn permitted_with(rights: &str, refused: LoadError) -> LoadError {
     if refused.remedy.is_some() {
         return refused.remedy(format!("run as root, or with {rights}"));
     }
@@ -354,41 +355,43 @@ fn path_of(
     path
 }
 
-pub(super) fn program<'a, T>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut T, Refused>
+pub(super) fn program<'a, T>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut T, LoadError>
 where
     &'a mut T: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
 {
     ebpf.program_mut(name)
-        .ok_or_else(|| Refused::new(format!("the object has no program {name}")))?
+        .ok_or_else(|| LoadError::new(format!("the object has no program {name}")))?
         .try_into()
-        .map_err(|error| Refused::from_error(name, &error))
+        .map_err(|error| LoadError::from_error(name, &error))
 }
 
 pub(super) fn map<T: TryFrom<aya::maps::Map, Error = aya::maps::MapError>>(
     ebpf: &mut Ebpf,
     name: &str,
-) -> Result<T, Refused> {
+) -> Result<T, LoadError> {
     let map = ebpf.take_map(name);
-    map.ok_or_else(|| Refused::new(format!("the object has no map {name}")))?
+    map.ok_or_else(|| LoadError::new(format!("the object has no map {name}")))?
         .try_into()
-        .map_err(|error| Refused::from_error(name, &error))
+        .map_err(|error| LoadError::from_error(name, &error))
 }
 
 /// The root of cgroup v2: where it is mounted, else from a mount that nobody
 /// sees and that ends with its descriptor.
-fn cgroup_root(mountinfo: &str) -> Result<OwnedFd, Refused> {
+fn cgroup_root(mountinfo: &str) -> Result<OwnedFd, LoadError> {
     // Without links, programs would stay attached after the tool's end.
     if is_older(5, 9) {
-        return Err(Refused::new("the kernel is older than 5.9 and tells of no UDP socket's end")
-            .remedy("a newer kernel"));
+        return Err(LoadError::new(
+            "the kernel is older than 5.9 and tells of no UDP socket's end",
+        )
+        .remedy("a newer kernel"));
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     if let Some(point) = cgroups::mount_point(mountinfo) {
         return rustix::fs::open(&point, flags, Mode::empty())
-            .map_err(|error| Refused::new(format!("{point}: {}", io::Error::from(error))));
+            .map_err(|error| LoadError::new(format!("{point}: {}", io::Error::from(error))));
     }
     unseen_mount().map_err(|error| {
-        Refused::new(format!("no cgroup2 is mounted, and mounting one failed: {error}"))
+        LoadError::new(format!("no cgroup2 is mounted, and mounting one failed: {error}"))
             .remedy("mount -t cgroup2 none /sys/fs/cgroup/unified, and run it as root")
     })
 }
@@ -411,10 +414,11 @@ fn is_older(major: u8, minor: u8) -> bool {
 }
 
 /// The inode number of the tool's PID namespace.
-fn own_pidns() -> Result<u32, Refused> {
-    let stat = rustix::fs::stat("/proc/self/ns/pid")
-        .map_err(|error| Refused::new(format!("/proc/self/ns/pid: {}", io::Error::from(error))))?;
-    u32::try_from(stat.st_ino).map_err(|_| Refused::new("the PID namespace has a strange number"))
+fn own_pidns() -> Result<u32, LoadError> {
+    let stat = rustix::fs::stat("/proc/self/ns/pid").map_err(|error| {
+        LoadError::new(format!("/proc/self/ns/pid: {}", io::Error::from(error)))
+    })?;
+    u32::try_from(stat.st_ino).map_err(|_| LoadError::new("the PID namespace has a strange number"))
 }
 
 /// The time since the epoch, in nanoseconds.
@@ -423,7 +427,7 @@ fn since_epoch() -> u64 {
     u64::try_from(now).unwrap_or(u64::MAX)
 }
 
-fn clock() -> Clock {
+fn clock() -> ClockOffsets {
     use rustix::time::{ClockId, clock_gettime};
     let nanoseconds = |clock| {
         let time = clock_gettime(clock);
@@ -432,5 +436,5 @@ fn clock() -> Clock {
     // In a time namespace the clock is shifted, and records are not.
     let boottime = tables::boottime("/proc/self/timens_offsets".as_ref());
     let since_boot = nanoseconds(ClockId::Boottime) - i128::from(boottime);
-    Clock { epoch: nanoseconds(ClockId::Realtime) - since_boot, boottime }
+    ClockOffsets { epoch: nanoseconds(ClockId::Realtime) - since_boot, boottime }
 }

@@ -12,24 +12,24 @@ use aya::{Btf, Ebpf};
 
 use super::object::{self, Setup};
 use super::place::Iterator;
-use crate::node::live::btf::{self, Layout, Part};
+use crate::node::live::btf::{self, KernelLayout, ProbePart};
 
-/// Why a program can't run here.
+/// Why a program can't be loaded here, and what would help.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::node::live) struct Refused {
+pub(in crate::node::live) struct LoadError {
     /// In lower case, without a final stop.
     pub(in crate::node::live) reason: String,
     /// What would give it.
     pub(in crate::node::live) remedy: Option<String>,
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.reason)
     }
 }
 
-impl Refused {
+impl LoadError {
     pub(in crate::node::live) fn new(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), remedy: None }
     }
@@ -73,40 +73,40 @@ impl Refused {
 
 /// The kernel's types: ours for the offsets, the library's for the ids of iterators.
 pub(super) struct Kernel {
-    layout: Layout,
+    layout: KernelLayout,
     btf: Btf,
 }
 
 impl Kernel {
-    pub(super) fn read() -> Result<Self, Refused> {
+    pub(super) fn read() -> Result<Self, LoadError> {
         let layout = layout();
-        check(&layout, Part::Sockets)?;
+        check(&layout, ProbePart::Sockets)?;
         let btf = Btf::from_sys_fs()
-            .map_err(|error| Refused::from_error("reading the kernel's BTF", &error))?;
+            .map_err(|error| LoadError::from_error("reading the kernel's BTF", &error))?;
         Ok(Self { layout, btf })
     }
 
     /// Loads the object for iterators alone.
-    pub(super) fn open(&self) -> Result<Ebpf, Refused> {
+    pub(super) fn open(&self) -> Result<Ebpf, LoadError> {
         open(&self.layout)
     }
 
     /// Loads and attaches one iterator.
-    pub(super) fn attach(&self, ebpf: &mut Ebpf, which: Iterator) -> Result<IterLink, Refused> {
+    pub(super) fn attach(&self, ebpf: &mut Ebpf, which: Iterator) -> Result<IterLink, LoadError> {
         let (target, part) = match which {
-            Iterator::Sockets => ("task_file", Part::Sockets),
-            Iterator::Tasks => ("task", Part::Tasks),
+            Iterator::Sockets => ("task_file", ProbePart::Sockets),
+            Iterator::Tasks => ("task", ProbePart::Tasks),
         };
         check(&self.layout, part)?;
         let what = format!("loading iter/{target}");
         program(ebpf, which)?
             .load(target, &self.btf)
-            .map_err(|error| Refused::from_error(&what, &error))?;
+            .map_err(|error| LoadError::from_error(&what, &error))?;
         attach(ebpf, which)
     }
 }
 
-fn open(layout: &Layout) -> Result<Ebpf, Refused> {
+fn open(layout: &KernelLayout) -> Result<Ebpf, LoadError> {
     let offsets = layout.offsets;
     let setup = Setup {
         offsets,
@@ -117,53 +117,53 @@ fn open(layout: &Layout) -> Result<Ebpf, Refused> {
         buffer: None,
         drops: None,
     };
-    object::open(&setup).map_err(|error| Refused::from_error("making BPF maps", &error))
+    object::open(&setup).map_err(|error| LoadError::from_error("making BPF maps", &error))
 }
 
-fn program(ebpf: &mut Ebpf, which: Iterator) -> Result<&mut Iter, Refused> {
+fn program(ebpf: &mut Ebpf, which: Iterator) -> Result<&mut Iter, LoadError> {
     let name = which.program();
     ebpf.program_mut(name)
-        .ok_or_else(|| Refused::new(format!("the object has no program {name}")))?
+        .ok_or_else(|| LoadError::new(format!("the object has no program {name}")))?
         .try_into()
-        .map_err(|error: aya::programs::ProgramError| Refused::from_error(name, &error))
+        .map_err(|error: aya::programs::ProgramError| LoadError::from_error(name, &error))
 }
 
 /// Attaches an iterator that is loaded: there may be many links to it.
-fn attach(ebpf: &mut Ebpf, which: Iterator) -> Result<IterLink, Refused> {
+fn attach(ebpf: &mut Ebpf, which: Iterator) -> Result<IterLink, LoadError> {
     let what = format!("attaching the iterator of {}", which.program());
     let program = program(ebpf, which)?;
-    let id = program.attach().map_err(|error| Refused::from_error(&what, &error))?;
-    program.take_link(id).map_err(|error| Refused::from_error(&what, &error))
+    let id = program.attach().map_err(|error| LoadError::from_error(&what, &error))?;
+    program.take_link(id).map_err(|error| LoadError::from_error(&what, &error))
 }
 
 /// A new reading of an iterator that is loaded.
-pub(super) fn again(ebpf: &mut Ebpf, which: Iterator) -> Result<File, Refused> {
+pub(super) fn again(ebpf: &mut Ebpf, which: Iterator) -> Result<File, LoadError> {
     let link = attach(ebpf, which)?;
-    link.into_file().map_err(|error| Refused::from_error("opening the iterator", &error))
+    link.into_file().map_err(|error| LoadError::from_error("opening the iterator", &error))
 }
 
 /// Where this kernel keeps things.
-pub(super) fn layout() -> Layout {
+pub(super) fn layout() -> KernelLayout {
     btf::read(Path::new(btf::DIRECTORY), &[])
 }
 
 /// Refuses what this kernel's layout does not allow.
-pub(super) fn check(layout: &Layout, part: Part) -> Result<(), Refused> {
-    layout.refusal(part).map_or(Ok(()), |why| Err(Refused::new(why)))
+pub(super) fn check(layout: &KernelLayout, part: ProbePart) -> Result<(), LoadError> {
+    layout.refusal(part).map_or(Ok(()), |why| Err(LoadError::new(why)))
 }
 
 /// A new reading of an iterator that was just attached.
-pub(super) fn once(which: Iterator) -> Result<(Ebpf, File), Refused> {
+pub(super) fn once(which: Iterator) -> Result<(Ebpf, File), LoadError> {
     let kernel = Kernel::read()?;
     let mut ebpf = kernel.open()?;
     let link = kernel.attach(&mut ebpf, which)?;
     let file =
-        link.into_file().map_err(|error| Refused::from_error("opening the iterator", &error))?;
+        link.into_file().map_err(|error| LoadError::from_error("opening the iterator", &error))?;
     Ok((ebpf, file))
 }
 
 /// Both iterators, loaded.
-pub(super) fn both() -> Result<Ebpf, Refused> {
+pub(super) fn both() -> Result<Ebpf, LoadError> {
     // First what needs the kernel's types for a moment only: they are large in memory.
     let mut ebpf = open(&layout())?;
     let kernel = Kernel::read()?;
@@ -175,8 +175,8 @@ pub(super) fn both() -> Result<Ebpf, Refused> {
 }
 
 /// Makes an attached iterator last beyond this process.
-pub(super) fn pin(link: IterLink, path: &Path) -> Result<(), Refused> {
+pub(super) fn pin(link: IterLink, path: &Path) -> Result<(), LoadError> {
     let what = format!("pinning {}", path.display());
-    let link = FdLink::try_from(link).map_err(|error| Refused::from_error(&what, &error))?;
-    link.pin(path).map(drop).map_err(|error| Refused::from_error(&what, &error))
+    let link = FdLink::try_from(link).map_err(|error| LoadError::from_error(&what, &error))?;
+    link.pin(path).map(drop).map_err(|error| LoadError::from_error(&what, &error))
 }

@@ -40,14 +40,14 @@ pub(in crate::node::live) struct Map {
 
 /// The entries of a map. One that was changed while it was read may be there twice.
 #[derive(Debug, Default)]
-pub(in crate::node::live) struct Entries {
+pub(in crate::node::live) struct MapEntries {
     key_size: usize,
     value_size: usize,
     keys: Vec<u8>,
     values: Vec<u8>,
 }
 
-impl Entries {
+impl MapEntries {
     /// Of bytes: as many entries of keys and values with these sizes as there are.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(in crate::node::live) fn of_bytes(sizes: (usize, usize), bytes: &[u8]) -> Self {
@@ -106,8 +106,9 @@ struct MapInfo {
     flags: u32,
 }
 
+/// The element commands of `union bpf_attr`.
 #[repr(C)]
-struct Element {
+struct MapElemAttr {
     fd: u32,
     pad: u32,
     key: u64,
@@ -222,7 +223,7 @@ impl Map {
     }
 
     /// Everything in it.
-    pub(in crate::node::live) fn entries(&self) -> io::Result<Entries> {
+    pub(in crate::node::live) fn entries(&self) -> io::Result<MapEntries> {
         match self.in_batches() {
             // Before Linux 5.6.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | ENOTSUPP)) => {
@@ -232,11 +233,11 @@ impl Map {
         }
     }
 
-    fn nothing(&self) -> Entries {
-        Entries { key_size: self.key_size, value_size: self.value_size, ..Entries::default() }
+    fn nothing(&self) -> MapEntries {
+        MapEntries { key_size: self.key_size, value_size: self.value_size, ..MapEntries::default() }
     }
 
-    fn in_batches(&self) -> io::Result<Entries> {
+    fn in_batches(&self) -> io::Result<MapEntries> {
         let mut entries = self.nothing();
         let mut room = BATCH;
         // The place to go on from: four bytes of hashes, a key of all others.
@@ -284,7 +285,7 @@ impl Map {
         }
     }
 
-    fn one_by_one(&self) -> io::Result<Entries> {
+    fn one_by_one(&self) -> io::Result<MapEntries> {
         let mut entries = self.nothing();
         let mut key: Option<Vec<u8>> = None;
         let mut value = vec![0u8; self.value_size];
@@ -327,7 +328,7 @@ impl Map {
     unsafe fn element(&self, command: libc::c_long, key: u64, value: u64) -> io::Result<()> {
         let fd = number(&self.fd)?;
         // SAFETY: as the caller says.
-        unsafe { bpf(command, &mut Element { fd, pad: 0, key, value, flags: 0 }) }.map(drop)
+        unsafe { bpf(command, &mut MapElemAttr { fd, pad: 0, key, value, flags: 0 }) }.map(drop)
     }
 }
 
@@ -407,7 +408,7 @@ pub(in crate::node::live) mod making {
             let (key, value) = (key.as_ptr() as u64, value.as_ptr() as u64);
             #[expect(unsafe_code, reason = "bpf(2) takes addresses")]
             // SAFETY: both are as long as the map was made for.
-            unsafe { bpf(2, &mut Element { fd: number, pad: 0, key, value, flags: 0 }) }?;
+            unsafe { bpf(2, &mut MapElemAttr { fd: number, pad: 0, key, value, flags: 0 }) }?;
         }
         let path = std::ffi::CString::new(path.to_str().unwrap())?;
         #[expect(unsafe_code, reason = "bpf(2) takes addresses")]

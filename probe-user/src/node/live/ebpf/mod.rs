@@ -21,41 +21,41 @@ use std::fs::File;
 use std::io;
 use std::rc::Rc;
 
-pub(in crate::node::live) use events::{Events, start};
-pub(in crate::node::live) use load::Refused;
+pub(in crate::node::live) use events::{EventPrograms, start};
+pub(in crate::node::live) use load::LoadError;
 pub use pin::{Pinned, group_id, pin, unpin};
-pub(in crate::node::live) use records::Reading;
+pub(in crate::node::live) use records::ProbeReading;
 
-use place::{Found, Iterator};
+use place::{Iterator, PinLookup};
 use probe_common::Filter;
 
 /// How the probe is used here.
 #[derive(Debug)]
-pub(in crate::node::live) enum Probe {
+pub(in crate::node::live) enum ProbeMode {
     /// Its iterators are pinned.
     Pinned,
     /// They are loaded, and stay so for many readings.
-    Kept(Rc<Kept>),
+    Kept(Rc<LoadedIterators>),
     /// It is not, and why not, where that can be told without trying.
-    Absent(Option<Refused>),
+    Absent(Option<LoadError>),
 }
 
 /// A reading of the socket iterator that was begun before it is needed.
 #[derive(Debug)]
-pub(in crate::node::live) struct Begun {
+pub(in crate::node::live) struct PendingRead {
     filter: Filter,
     thread: read::Thread,
 }
 
-impl Begun {
+impl PendingRead {
     /// Its end, if it asked for this.
-    pub(in crate::node::live) fn end(self, filter: &Filter) -> Option<io::Result<Reading>> {
+    pub(in crate::node::live) fn end(self, filter: &Filter) -> Option<io::Result<ProbeReading>> {
         (self.filter == *filter).then(|| read::end(self.thread).and_then(sockets_only))
     }
 }
 
 /// Refuses a reading of another iterator under the name of the sockets'.
-fn sockets_only(reading: Reading) -> io::Result<Reading> {
+fn sockets_only(reading: ProbeReading) -> io::Result<ProbeReading> {
     if reading.tasks.is_empty() {
         Ok(reading)
     } else {
@@ -63,22 +63,22 @@ fn sockets_only(reading: Reading) -> io::Result<Reading> {
     }
 }
 
-impl Probe {
+impl ProbeMode {
     /// Looks for pins.
     pub(in crate::node::live) fn find() -> Self {
         if let Err(refused) = same_pid_namespace() {
             return Self::Absent(Some(refused));
         }
         match place::find(Iterator::Sockets) {
-            Found::Ready(_) => Self::Pinned,
-            Found::Nothing => Self::Absent(None),
-            Found::Denied => Self::Absent(Some(
-                Refused::new("an iterator is pinned, but not for this user")
+            PinLookup::Ready(_) => Self::Pinned,
+            PinLookup::Nothing => Self::Absent(None),
+            PinLookup::Denied => Self::Absent(Some(
+                LoadError::new("an iterator is pinned, but not for this user")
                     .remedy("be in its group, or have root run whereis-port pin --group GROUP"),
             )),
-            Found::Refused(why) => {
-                Self::Absent(Some(Refused::new(why).remedy("have root run whereis-port pin again")))
-            }
+            PinLookup::Refused(why) => Self::Absent(Some(
+                LoadError::new(why).remedy("have root run whereis-port pin again"),
+            )),
         }
     }
 
@@ -96,30 +96,33 @@ impl Probe {
     }
 
     /// Reads sockets with their owners, if the iterator is ready.
-    pub(in crate::node::live) fn sockets(&self, filter: &Filter) -> Option<io::Result<Reading>> {
+    pub(in crate::node::live) fn sockets(
+        &self,
+        filter: &Filter,
+    ) -> Option<io::Result<ProbeReading>> {
         Some(self.read(Iterator::Sockets, filter)?.and_then(sockets_only))
     }
 
     /// Begins to read sockets, if the iterator is ready.
-    pub(in crate::node::live) fn begin(&self, filter: &Filter) -> Option<Begun> {
+    pub(in crate::node::live) fn begin(&self, filter: &Filter) -> Option<PendingRead> {
         let file = self.open(Iterator::Sockets)?.ok()?;
         let thread = read::begin(file, filter).ok()?;
-        Some(Begun { filter: *filter, thread })
+        Some(PendingRead { filter: *filter, thread })
     }
 
     /// Reads all processes with their namespaces, if the iterator is ready.
-    pub(in crate::node::live) fn tasks(&self) -> Option<io::Result<Reading>> {
+    pub(in crate::node::live) fn tasks(&self) -> Option<io::Result<ProbeReading>> {
         self.read(Iterator::Tasks, &Filter::ALL)
     }
 
-    fn read(&self, which: Iterator, filter: &Filter) -> Option<io::Result<Reading>> {
+    fn read(&self, which: Iterator, filter: &Filter) -> Option<io::Result<ProbeReading>> {
         Some(self.open(which)?.and_then(|file| read::read(file, filter)))
     }
 
     fn open(&self, which: Iterator) -> Option<io::Result<File>> {
         match self {
             Self::Pinned => match place::find(which) {
-                Found::Ready(file) => Some(Ok(file)),
+                PinLookup::Ready(file) => Some(Ok(file)),
                 _ => None,
             },
             Self::Kept(kept) => Some(kept.open(which)),
@@ -131,14 +134,14 @@ impl Probe {
 /// The iterators, loaded for as long as this lives: for who reads the node again and
 /// again. Nothing is left behind in the kernel.
 #[derive(Debug)]
-pub struct Kept(RefCell<aya::Ebpf>);
+pub struct LoadedIterators(RefCell<aya::Ebpf>);
 
-impl Kept {
+impl LoadedIterators {
     /// Loads them, unless they are pinned, or can't be loaded here.
     #[must_use]
     pub fn load() -> Option<Self> {
-        match Probe::find() {
-            Probe::Absent(None) => Some(Self(RefCell::new(load::both().ok()?))),
+        match ProbeMode::find() {
+            ProbeMode::Absent(None) => Some(Self(RefCell::new(load::both().ok()?))),
             _ => None,
         }
     }
@@ -150,21 +153,22 @@ impl Kept {
 }
 
 /// Loads the socket iterator for one reading.
-pub(in crate::node::live) fn load_and_read(filter: &Filter) -> Result<Reading, Refused> {
+pub(in crate::node::live) fn load_and_read(filter: &Filter) -> Result<ProbeReading, LoadError> {
     same_pid_namespace()?;
     let (_programs, file) = load::once(Iterator::Sockets)?;
-    read::read(file, filter).map_err(|error| Refused::new(format!("reading the iterator: {error}")))
+    read::read(file, filter)
+        .map_err(|error| LoadError::new(format!("reading the iterator: {error}")))
 }
 
 /// Where the iterators are pinned.
 pub(in crate::node::live) fn where_pinned() -> Option<String> {
-    let is_there = |dir: &&str| matches!(place::look(dir, Iterator::Sockets), Found::Ready(_));
+    let is_there = |dir: &&str| matches!(place::look(dir, Iterator::Sockets), PinLookup::Ready(_));
     let dir = [place::USUAL, place::OWN].into_iter().find(is_there)?;
     Some(format!("{dir}, version {}", object::VERSION))
 }
 
 /// Loads the iterators and lets them go: whether they could be pinned.
-pub(in crate::node::live) fn try_loading() -> Result<(), Refused> {
+pub(in crate::node::live) fn try_loading() -> Result<(), LoadError> {
     load::once(Iterator::Sockets).map(drop)
 }
 
@@ -177,20 +181,20 @@ pub(in crate::node::live) fn missing_details() -> Vec<String> {
 
 /// The ids in records are those of the reader's PID namespace; `/proc` may show
 /// another one's.
-fn same_pid_namespace() -> Result<(), Refused> {
+fn same_pid_namespace() -> Result<(), LoadError> {
     let shown = super::procs::link(rustix::fs::CWD, "/proc/self").ok();
     let own = std::process::id().to_string();
     if shown.as_deref().is_some_and(|shown| shown.as_os_str() == own.as_str()) {
         return Ok(());
     }
-    Err(Refused::new("/proc shows another PID namespace than the tool's own")
+    Err(LoadError::new("/proc shows another PID namespace than the tool's own")
         .remedy("mount -t proc proc /proc"))
 }
 
 /// For the fuzz targets: the kernel gives what it has in parts.
 #[cfg(feature = "fuzzing")]
 pub(super) fn fuzz(bytes: &[u8]) {
-    let mut reading = records::Reading::default();
+    let mut reading = records::ProbeReading::default();
     if let Ok(taken) = reading.take(bytes) {
         // What is wrong with it is an answer, too.
         let _ = reading.take(bytes.get(taken..).unwrap_or_default());

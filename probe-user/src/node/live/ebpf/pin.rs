@@ -13,7 +13,7 @@ use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use super::super::procs;
-use super::load::{self, Kernel, Refused};
+use super::load::{self, Kernel, LoadError};
 use super::object::VERSION;
 use super::place::{self, Iterator, OWN, USUAL, Untrusted};
 
@@ -54,11 +54,11 @@ pub fn pin(group: Option<u32>) -> Result<Pinned, String> {
     })
 }
 
-fn pin_both(group: Option<u32>) -> Result<Pinned, Refused> {
+fn pin_both(group: Option<u32>) -> Result<Pinned, LoadError> {
     // Whatever another user may load: what is theirs is not trusted, and a
     // directory of theirs would be in the way of root's.
     if !rustix::process::geteuid().is_root() {
-        return Err(Refused::new("a pin has to belong to root").remedy("run it as root"));
+        return Err(LoadError::new("a pin has to belong to root").remedy("run it as root"));
     }
     // Everything that can be refused comes before anything is made.
     let kernel = Kernel::read()?;
@@ -94,7 +94,7 @@ fn pin_both(group: Option<u32>) -> Result<Pinned, Refused> {
     sweep(&directory, |name| !name.ends_with(VERSION));
     // A pin in the other place would still be readable by whom it was made for.
     let other = if directory == Path::new(USUAL) { OWN } else { USUAL };
-    unpin_in(other, &mut Vec::new()).map_err(Refused::new)?;
+    unpin_in(other, &mut Vec::new()).map_err(LoadError::new)?;
     Ok(Pinned { directory, mounted, version: VERSION, group })
 }
 
@@ -141,7 +141,7 @@ fn unpin_in(dir: &str, removed: &mut Vec<PathBuf>) -> Result<(), String> {
 }
 
 /// Where to pin: in the usual bpffs, else in one that is mounted for it.
-fn directory(group: Option<u32>) -> Result<(PathBuf, bool), Refused> {
+fn directory(group: Option<u32>) -> Result<(PathBuf, bool), LoadError> {
     let usual = Path::new(USUAL);
     let bpffs = usual.parent().unwrap_or(usual);
     let mounted = rustix::fs::open(bpffs, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
@@ -174,7 +174,7 @@ fn directory(group: Option<u32>) -> Result<(PathBuf, bool), Refused> {
 }
 
 /// Makes a directory that others may enter and not write.
-fn make(path: &Path) -> Result<(), Refused> {
+fn make(path: &Path) -> Result<(), LoadError> {
     match DirBuilder::new().mode(0o755).create(path) {
         Ok(()) => {
             // Whatever the umask is.
@@ -185,7 +185,7 @@ fn make(path: &Path) -> Result<(), Refused> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let meta = fs::symlink_metadata(path).map_err(|e| failed("looking at", path, e))?;
             if !meta.is_dir() || meta.uid() != 0 || meta.mode() & 0o022 != 0 {
-                return Err(Refused::new(format!(
+                return Err(LoadError::new(format!(
                     "{} is not a directory that only root can write to",
                     path.display()
                 ))
@@ -198,7 +198,7 @@ fn make(path: &Path) -> Result<(), Refused> {
 }
 
 /// Keeps a second `pin` or `unpin` waiting until this one is done.
-fn lock(directory: &Path) -> Result<std::os::fd::OwnedFd, Refused> {
+fn lock(directory: &Path) -> Result<std::os::fd::OwnedFd, LoadError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = rustix::fs::open(directory, flags, Mode::empty())
         .map_err(|error| failed("opening", directory, error.into()))?;
@@ -212,7 +212,7 @@ fn lock(directory: &Path) -> Result<std::os::fd::OwnedFd, Refused> {
             }
             Err(Errno::WOULDBLOCK) => {
                 let text = format!("{} is locked by another process", directory.display());
-                return Err(Refused::new(text)
+                return Err(LoadError::new(text)
                     .remedy("wait for the other pin or unpin, or see who keeps it: lslocks"));
             }
             Err(error) => return Err(failed("locking", directory, error.into())),
@@ -223,7 +223,7 @@ fn lock(directory: &Path) -> Result<std::os::fd::OwnedFd, Refused> {
     let there = rustix::fs::stat(directory).ok().map(id);
     if there.is_none() || there != rustix::fs::fstat(&fd).ok().map(id) {
         let text = format!("{} was just removed by another unpin", directory.display());
-        return Err(Refused::new(text).remedy("run it again"));
+        return Err(LoadError::new(text).remedy("run it again"));
     }
     Ok(fd)
 }
@@ -257,15 +257,15 @@ fn names_in(directory: &Path) -> Vec<String> {
     names
 }
 
-fn remove(path: &Path) -> Result<(), Refused> {
+fn remove(path: &Path) -> Result<(), LoadError> {
     match rustix::fs::unlink(path) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(failed("removing", path, error.into())),
     }
 }
 
-fn failed(what: &str, path: &Path, error: io::Error) -> Refused {
-    let refused = Refused::new(format!("{what} {}: {error}", path.display()));
+fn failed(what: &str, path: &Path, error: io::Error) -> LoadError {
+    let refused = LoadError::new(format!("{what} {}: {error}", path.display()));
     match error.kind() {
         io::ErrorKind::PermissionDenied => refused.remedy("run it as root"),
         _ => refused,

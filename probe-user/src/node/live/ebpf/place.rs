@@ -41,9 +41,9 @@ impl Iterator {
     }
 }
 
-/// What was found in one directory.
+/// What was found where pins may be.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum PinLookup {
     /// A pin that can be trusted and read.
     Ready(File),
     /// None.
@@ -55,12 +55,12 @@ pub(super) enum Found {
 }
 
 /// Looks for a pin in both places.
-pub(super) fn find(iterator: Iterator) -> Found {
-    let mut best = Found::Nothing;
+pub(super) fn find(iterator: Iterator) -> PinLookup {
+    let mut best = PinLookup::Nothing;
     for dir in [USUAL, OWN] {
         match look(dir, iterator) {
-            Found::Nothing => {}
-            found @ Found::Ready(_) => return found,
+            PinLookup::Nothing => {}
+            found @ PinLookup::Ready(_) => return found,
             other => best = other,
         }
     }
@@ -70,31 +70,33 @@ pub(super) fn find(iterator: Iterator) -> Found {
 /// Looks for a pin in one directory. What root alone could have put there is
 /// trusted, and nothing else: a reading from somebody else's file could name any
 /// process as the owner of any port.
-pub(super) fn look(dir: &str, iterator: Iterator) -> Found {
+pub(super) fn look(dir: &str, iterator: Iterator) -> PinLookup {
     let directory = match open_trusted(dir) {
         Ok(Some(directory)) => directory,
-        Ok(None) => return Found::Nothing,
-        Err(Untrusted::Denied) => return Found::Denied,
-        Err(Untrusted::Because(why)) => return Found::Refused(why),
+        Ok(None) => return PinLookup::Nothing,
+        Err(Untrusted::Denied) => return PinLookup::Denied,
+        Err(Untrusted::Because(why)) => return PinLookup::Refused(why),
     };
     let name = iterator.file();
     let stat = match rustix::fs::statat(&directory, name.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => stat,
         Err(Errno::NOENT) => return other_version(dir, &directory, iterator),
-        Err(Errno::ACCESS | Errno::PERM) => return Found::Denied,
-        Err(error) => return Found::Refused(format!("{dir}/{name}: {}", io::Error::from(error))),
+        Err(Errno::ACCESS | Errno::PERM) => return PinLookup::Denied,
+        Err(error) => {
+            return PinLookup::Refused(format!("{dir}/{name}: {}", io::Error::from(error)));
+        }
     };
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Found::Refused(format!("{dir}/{name} is no pinned iterator"));
+        return PinLookup::Refused(format!("{dir}/{name} is no pinned iterator"));
     }
     if let Some(why) = distrust(stat.st_uid, stat.st_mode) {
-        return Found::Refused(format!("{dir}/{name} {why}"));
+        return PinLookup::Refused(format!("{dir}/{name} {why}"));
     }
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     match rustix::fs::openat(&directory, name.as_str(), flags, Mode::empty()) {
-        Ok(file) => Found::Ready(file.into()),
-        Err(Errno::ACCESS | Errno::PERM) => Found::Denied,
-        Err(error) => Found::Refused(format!("{dir}/{name}: {}", io::Error::from(error))),
+        Ok(file) => PinLookup::Ready(file.into()),
+        Err(Errno::ACCESS | Errno::PERM) => PinLookup::Denied,
+        Err(error) => PinLookup::Refused(format!("{dir}/{name}: {}", io::Error::from(error))),
     }
 }
 
@@ -142,15 +144,15 @@ pub(super) fn distrust(uid: u32, mode: u32) -> Option<String> {
 }
 
 /// What to say of a directory without a pin of this version.
-fn other_version(dir: &str, directory: &OwnedFd, iterator: Iterator) -> Found {
+fn other_version(dir: &str, directory: &OwnedFd, iterator: Iterator) -> PinLookup {
     let prefix = format!("{}-", iterator.program());
-    let Ok(mut entries) = rustix::fs::Dir::read_from(directory) else { return Found::Nothing };
+    let Ok(mut entries) = rustix::fs::Dir::read_from(directory) else { return PinLookup::Nothing };
     let other = entries.find_map(|entry| {
         let name = entry.ok()?.file_name().to_string_lossy().into_owned();
         name.starts_with(&prefix).then_some(name)
     });
-    other.map_or(Found::Nothing, |name| {
-        Found::Refused(format!("{dir}/{name} is of another version than this tool ({VERSION})"))
+    other.map_or(PinLookup::Nothing, |name| {
+        PinLookup::Refused(format!("{dir}/{name} is of another version than this tool ({VERSION})"))
     })
 }
 
@@ -172,6 +174,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().to_str().unwrap();
         std::fs::write(dir.path().join(Iterator::Sockets.file()), "").unwrap();
-        assert!(matches!(look(path, Iterator::Sockets), Found::Nothing));
+        assert!(matches!(look(path, Iterator::Sockets), PinLookup::Nothing));
     }
 }

@@ -29,7 +29,7 @@ pub(in crate::node::live) struct AttachType(pub(in crate::node::live) u32);
 
 /// What programs are attached to.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::node::live) enum Target<'a> {
+pub(in crate::node::live) enum AttachTarget<'a> {
     /// A device of the calling thread's network namespace, by its index.
     Device(u32),
     /// A cgroup, or a network namespace.
@@ -42,7 +42,7 @@ pub(in crate::node::live) enum Target<'a> {
 /// given.
 #[repr(C)]
 #[derive(Default)]
-struct Query {
+struct ProgQueryAttr {
     target: u32,
     attach_type: u32,
     flags: u32,
@@ -83,7 +83,7 @@ struct ById {
 
 /// What the kernel says of a program.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(in crate::node::live) struct About {
+pub(in crate::node::live) struct ProgramInfo {
     /// At most 15 bytes.
     pub(in crate::node::live) name: String,
     /// The ids of the maps that it works with.
@@ -92,7 +92,7 @@ pub(in crate::node::live) struct About {
     pub(in crate::node::live) made_by: u32,
 }
 
-impl About {
+impl ProgramInfo {
     /// Whether this is the tool's own program that tells of binds, which allows them all. Only
     /// root attaches programs where it is, and what root calls so is believed.
     pub(in crate::node::live) fn only_watches_binds(&self) -> bool {
@@ -103,7 +103,7 @@ impl About {
 /// The ids of the programs that are attached somewhere. Where the kernel knows no such place,
 /// there are none.
 pub(in crate::node::live) fn attached(
-    target: Target<'_>,
+    target: AttachTarget<'_>,
     attach_type: AttachType,
 ) -> io::Result<Vec<u32>> {
     match ask(target, attach_type, FEW) {
@@ -124,20 +124,26 @@ pub(in crate::node::live) fn attached(
 
 /// Fails with the number that there are.
 fn ask(
-    target: Target<'_>,
+    target: AttachTarget<'_>,
     AttachType(attach_type): AttachType,
     room: u32,
 ) -> Result<Vec<u32>, (io::Error, u32)> {
     let (target, flags) = match target {
-        Target::Device(index) => (Ok(index), 0),
-        Target::Of(fd) => (number(&fd), 0),
-        Target::Effective(fd) => (number(&fd), EFFECTIVE),
+        AttachTarget::Device(index) => (Ok(index), 0),
+        AttachTarget::Of(fd) => (number(&fd), 0),
+        AttachTarget::Effective(fd) => (number(&fd), EFFECTIVE),
     };
     let target = target.map_err(|error| (error, 0))?;
     let mut ids = vec![0_u32; room as usize];
     let ids_at = ids.as_mut_ptr() as u64;
-    let mut query =
-        Query { target, attach_type, flags, ids: ids_at, count: room, ..Query::default() };
+    let mut query = ProgQueryAttr {
+        target,
+        attach_type,
+        flags,
+        ids: ids_at,
+        count: room,
+        ..ProgQueryAttr::default()
+    };
     #[expect(unsafe_code, reason = "bpf(2) takes addresses")]
     // SAFETY: `ids` has room for as many as `count` says, and nobody else has it.
     unsafe { bpf(PROG_QUERY, &mut query) }.map_err(|error| (error, query.count))?;
@@ -146,7 +152,7 @@ fn ask(
 }
 
 /// What the kernel says of a program. `None` when it is no longer loaded.
-pub(in crate::node::live) fn about(id: u32) -> io::Result<Option<About>> {
+pub(in crate::node::live) fn about(id: u32) -> io::Result<Option<ProgramInfo>> {
     #[expect(unsafe_code, reason = "bpf(2) takes addresses")]
     // SAFETY: there is no address in it.
     let fd = match unsafe { bpf(PROG_GET_FD_BY_ID, &mut ById { id, next: 0, flags: 0 }) } {
@@ -168,7 +174,7 @@ pub(in crate::node::live) fn about(id: u32) -> io::Result<Option<About>> {
     maps.truncate(info.map_count as usize);
     let name = info.name.split(|byte| *byte == 0).next().unwrap_or_default();
     let name = String::from_utf8_lossy(name).into_owned();
-    Ok(Some(About { name, maps, made_by: info.made_by }))
+    Ok(Some(ProgramInfo { name, maps, made_by: info.made_by }))
 }
 
 #[cfg(test)]
@@ -285,7 +291,7 @@ mod tests {
         let open = |group: &Group| std::fs::File::open(&group.0).unwrap();
         let (above, below) = (open(&outer), open(&inner));
         let count = |target| attached(target, INGRESS).unwrap().len();
-        let before = count(Target::Effective(below.as_fd()));
+        let before = count(AttachTarget::Effective(below.as_fd()));
         let attachment = match making::attach(CGROUP_SKB, number(&above).unwrap(), INGRESS, 1) {
             Ok(attachment) => attachment,
             Err(error) => {
@@ -293,20 +299,20 @@ mod tests {
                 return;
             }
         };
-        let ids = attached(Target::Of(above.as_fd()), INGRESS).unwrap();
+        let ids = attached(AttachTarget::Of(above.as_fd()), INGRESS).unwrap();
         assert_eq!(ids.len(), 1);
         let about = about(ids[0]).unwrap().unwrap();
         assert_eq!((about.name.as_str(), about.maps), ("wp_test", Vec::new()));
-        assert_eq!(count(Target::Of(below.as_fd())), 0);
-        assert_eq!(count(Target::Effective(below.as_fd())), before + 1);
+        assert_eq!(count(AttachTarget::Of(below.as_fd())), 0);
+        assert_eq!(count(AttachTarget::Effective(below.as_fd())), before + 1);
         drop(attachment);
-        assert_eq!(count(Target::Of(above.as_fd())), 0);
+        assert_eq!(count(AttachTarget::Of(above.as_fd())), 0);
     }
 
     #[test]
     fn a_place_that_the_kernel_does_not_know_has_no_programs_and_a_wrong_id_is_none() {
         let here = std::fs::File::open("/proc/self/ns/net").unwrap();
-        let unknown = attached(Target::Of(here.as_fd()), AttachType(9999));
+        let unknown = attached(AttachTarget::Of(here.as_fd()), AttachType(9999));
         let refused = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
         assert!(unknown.as_ref().is_ok_and(Vec::is_empty) || unknown.is_err_and(|e| refused(&e)));
         let none = about(u32::MAX);

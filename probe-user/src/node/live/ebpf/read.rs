@@ -6,13 +6,13 @@ use std::thread::JoinHandle;
 
 use probe_common::Filter;
 
-use super::records::Reading;
+use super::records::ProbeReading;
 
 /// The kernel hands out at most this much at once (8 pages).
 const CHUNK: usize = 32 * 1024;
 
 /// A reading that goes on.
-pub(super) type Thread = JoinHandle<io::Result<Reading>>;
+pub(super) type Thread = JoinHandle<io::Result<ProbeReading>>;
 
 /// Begins to read `file`, which asks for nothing yet, with `filter`.
 ///
@@ -30,18 +30,18 @@ pub(super) fn begin(file: File, filter: &Filter) -> io::Result<Thread> {
 }
 
 /// Waits for the end of a reading.
-pub(super) fn end(thread: Thread) -> io::Result<Reading> {
+pub(super) fn end(thread: Thread) -> io::Result<ProbeReading> {
     thread.join().unwrap_or_else(|_| Err(io::Error::other("the reading thread panicked")))
 }
 
 /// Reads `file` with `filter`.
-pub(super) fn read(file: File, filter: &Filter) -> io::Result<Reading> {
+pub(super) fn read(file: File, filter: &Filter) -> io::Result<ProbeReading> {
     end(begin(file, filter)?)
 }
 
 /// Reads `file` to its end.
-pub(super) fn read_all(mut file: File) -> io::Result<Reading> {
-    let mut reading = Reading::default();
+pub(super) fn read_all(mut file: File) -> io::Result<ProbeReading> {
+    let mut reading = ProbeReading::default();
     let mut buffer = vec![0; CHUNK];
     let mut filled = 0;
     loop {

@@ -5,9 +5,9 @@ use std::io::{Error, ErrorKind, Result};
 use probe_common::{ABI, HeaderRecord, OtherRecord, SocketRecord, TaskRecord, record};
 use zerocopy::FromBytes;
 
-/// One reading.
+/// What one run of the probe's iterators gave.
 #[derive(Debug, Default)]
-pub(in crate::node::live) struct Reading {
+pub(in crate::node::live) struct ProbeReading {
     /// The sockets that passed the filter, once for each descriptor.
     pub(in crate::node::live) sockets: Vec<SocketRecord>,
     /// Other bound sockets, likewise, where they were asked for.
@@ -18,7 +18,7 @@ pub(in crate::node::live) struct Reading {
     pub(in crate::node::live) begun: bool,
 }
 
-impl Reading {
+impl ProbeReading {
     /// Takes in as many whole records as `bytes` begins with, and gives the number
     /// of bytes they have. The kernel hands out records in whole.
     ///
@@ -103,7 +103,7 @@ mod tests {
     fn records_are_read_in_whole_and_a_part_is_left() {
         let (one, two) = (task(1), task(2));
         let bytes = [header(ABI).as_bytes(), one.as_bytes(), &two.as_bytes()[..20]].concat();
-        let mut reading = Reading::default();
+        let mut reading = ProbeReading::default();
         assert_eq!(reading.take(&bytes).unwrap(), 8 + 48);
         assert_eq!(reading.tasks, [one]);
         assert!(reading.is_whole());
@@ -113,12 +113,12 @@ mod tests {
 
     #[test]
     fn other_versions_and_garbage_are_refused() {
-        let error = Reading::default().take(header(ABI + 1).as_bytes()).unwrap_err();
+        let error = ProbeReading::default().take(header(ABI + 1).as_bytes()).unwrap_err();
         assert!(error.to_string().contains("version"), "{error}");
-        assert!(Reading::default().take(task(1).as_bytes()).is_err());
-        assert!(Reading::default().take(&[0xff; 70_000]).is_err());
-        assert!(Reading::default().take(&[0; 64]).is_err());
-        let mut begun = Reading::default();
+        assert!(ProbeReading::default().take(task(1).as_bytes()).is_err());
+        assert!(ProbeReading::default().take(&[0xff; 70_000]).is_err());
+        assert!(ProbeReading::default().take(&[0; 64]).is_err());
+        let mut begun = ProbeReading::default();
         begun.take(header(ABI).as_bytes()).unwrap();
         let mut short = task(1).as_bytes()[..40].to_vec();
         short[2] = 40;

@@ -10,14 +10,14 @@ use crate::node::live::joined::{address, start_time};
 
 /// What the clocks of records are to those of people and of `/proc`.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Clock {
+pub(super) struct ClockOffsets {
     /// What is added to the time since boot to get the time since the epoch.
     pub(super) epoch: i128,
     /// What the tool's time namespace adds to the time since boot.
     pub(super) boottime: i64,
 }
 
-impl Clock {
+impl ClockOffsets {
     pub(super) fn at(&self, time: u64) -> u64 {
         u64::try_from(i128::from(time) + self.epoch).unwrap_or(0)
     }
@@ -27,7 +27,7 @@ impl Clock {
 /// that is not asked about.
 pub(super) fn record(
     bytes: &[u8],
-    clock: Clock,
+    clock: ClockOffsets,
     cgroup: &mut dyn FnMut(u64) -> Option<CgroupPath>,
 ) -> Option<Event> {
     let kind = u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?);
@@ -63,7 +63,7 @@ pub(super) fn record(
 
 fn actor(
     record: &EventRecord,
-    clock: Clock,
+    clock: ClockOffsets,
     cgroup: &mut dyn FnMut(u64) -> Option<CgroupPath>,
 ) -> Actor {
     // Where cgroup v1 is used, all are in the root of v2, which tells nothing.
@@ -85,7 +85,7 @@ fn parts(parent: &str, name: &str) -> Option<String> {
     (!path.is_empty()).then_some(path)
 }
 
-fn nat(record: &NatRecord, clock: Clock) -> Option<Event> {
+fn nat(record: &NatRecord, clock: ClockOffsets) -> Option<Event> {
     let socket = |bytes, port| SocketAddr::new(address(record.family, bytes).to_canonical(), port);
     let [source, destination, reply_source, reply_destination] = record.ports;
     let translation = NatEvent {
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
     use crate::model::StartTime;
 
-    const CLOCK: Clock = Clock { epoch: 1_000, boottime: 0 };
+    const CLOCK: ClockOffsets = ClockOffsets { epoch: 1_000, boottime: 0 };
 
     fn listen() -> EventRecord {
         let mut record = EventRecord::new_zeroed();

@@ -18,12 +18,12 @@ const MOST: usize = 4;
 
 /// What is known of one API, shared with who watches it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Shared {
+pub(super) struct SharedStore {
     store: Arc<Mutex<Store>>,
     changes: Arc<AtomicU64>,
 }
 
-impl Shared {
+impl SharedStore {
     pub(super) fn store(&self) -> MutexGuard<'_, Store> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -42,11 +42,11 @@ impl Shared {
 /// then on, until this is dropped.
 pub struct KubeCache {
     options: KubeOptions,
-    contexts: Mutex<BTreeMap<ContextId, Shared>>,
+    contexts: Mutex<BTreeMap<ContextId, SharedStore>>,
     changes: Arc<AtomicU64>,
-    watcher: UnboundedSender<(ContextId, Shared)>,
+    watcher: UnboundedSender<(ContextId, SharedStore)>,
     /// Taken by the thread when the first API is to be watched.
-    wanted: Mutex<Option<UnboundedReceiver<(ContextId, Shared)>>>,
+    wanted: Mutex<Option<UnboundedReceiver<(ContextId, SharedStore)>>>,
 }
 
 impl fmt::Debug for KubeCache {
@@ -92,7 +92,7 @@ impl KubeCache {
                 None if contexts.len() >= MOST => return None,
                 None => {
                     let changes = Arc::clone(&self.changes);
-                    let shared = Shared { changes, ..Shared::default() };
+                    let shared = SharedStore { changes, ..SharedStore::default() };
                     contexts.insert(ask.context.clone(), shared.clone());
                     self.start();
                     let _ = self.watcher.send((ask.context.clone(), shared));
@@ -144,7 +144,7 @@ impl KubeCache {
 }
 
 /// Watches what is wanted, until nobody can want anything any more.
-fn run(options: &KubeOptions, mut wanted: UnboundedReceiver<(ContextId, Shared)>) {
+fn run(options: &KubeOptions, mut wanted: UnboundedReceiver<(ContextId, SharedStore)>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let Ok(runtime) = runtime else { return };
     runtime.block_on(async {

@@ -8,13 +8,13 @@ use kube::{Client, Config};
 use x509_parser::pem::Pem;
 use x509_parser::time::ASN1Time;
 
-use super::config::Found;
+use super::config::ContextConfig;
 use super::login;
 use crate::model::{Command, Gap, GapKind, GapSource, Impact, KubeContext};
 
 /// Why an API gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::node::live) enum Failure {
+pub(in crate::node::live) enum ApiFailure {
     /// The kubeconfig is not complete.
     Config(String),
     /// The program that gives the credentials did not, and what would help.
@@ -46,7 +46,7 @@ pub(in crate::node::live) enum Help {
     Words(String),
 }
 
-impl Failure {
+impl ApiFailure {
     /// Whether asking the same API something else would fail in the same way.
     pub(super) fn is_lasting(&self) -> bool {
         matches!(
@@ -61,7 +61,7 @@ impl Failure {
     }
 
     /// The same failure with what the kubeconfig tells of its reason.
-    pub(super) fn explained(self, entry: &Found) -> Self {
+    pub(super) fn explained(self, entry: &ContextConfig) -> Self {
         match self {
             Self::Unauthorized(None) => Self::Unauthorized(expired(entry)),
             other => other,
@@ -119,10 +119,10 @@ impl Failure {
 
 /// What to connect with, credentials included. Programs that give them are run within
 /// `limit`, so that this may take as long.
-pub(super) fn log_in(entry: &Found, limit: Duration) -> Result<Config, Failure> {
+pub(super) fn log_in(entry: &ContextConfig, limit: Duration) -> Result<Config, ApiFailure> {
     let mut config = match &entry.config {
         Ok(config) => (**config).clone(),
-        Err(why) => return Err(Failure::Config(why.clone())),
+        Err(why) => return Err(ApiFailure::Config(why.clone())),
     };
     if let Some(exec) = config.auth_info.exec.take() {
         let credentials = login::run(&exec, entry, limit)?;
@@ -132,7 +132,7 @@ pub(super) fn log_in(entry: &Found, limit: Duration) -> Result<Config, Failure> 
         && provider.config.contains_key("cmd-path")
     {
         // It would be run without a limit, whoever wrote the file.
-        return Err(Failure::Login(
+        return Err(ApiFailure::Login(
             format!(
                 "its credentials come from auth-provider {:?}, which newer kubectl does not \
                  have either",
@@ -151,14 +151,14 @@ pub(super) fn log_in(entry: &Found, limit: Duration) -> Result<Config, Failure> 
 }
 
 /// Makes a client, within a tokio runtime. Nothing is connected to yet.
-pub(super) fn connect(config: Config) -> Result<Client, Failure> {
+pub(super) fn connect(config: Config) -> Result<Client, ApiFailure> {
     // It fails when there is one already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::try_from(config).map_err(|error| Failure::Config(first_line(&error.to_string())))
+    Client::try_from(config).map_err(|error| ApiFailure::Config(first_line(&error.to_string())))
 }
 
 /// When the client certificate of a context expired, if it did.
-fn expired(entry: &Found) -> Option<String> {
+fn expired(entry: &ContextConfig) -> Option<String> {
     let data = entry.config.as_ref().ok()?.auth_info.client_certificate_data.as_ref()?;
     expired_at(&BASE64.decode(data).ok()?)
 }
@@ -170,7 +170,7 @@ fn expired_at(pem: &[u8]) -> Option<String> {
 }
 
 /// Whether the server of a context needs no look-up of a name. A proxy may have one.
-pub(super) fn is_address(entry: &Found) -> bool {
+pub(super) fn is_address(entry: &ContextConfig) -> bool {
     let Ok(config) = &entry.config else { return true };
     let host = config.cluster_url.host().unwrap_or_default();
     config.proxy_url.is_none() && host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok()
@@ -183,7 +183,7 @@ pub(super) fn is_loopback(host: &str) -> bool {
 }
 
 /// What went wrong on the way to an API, by the innermost reason.
-pub(super) fn failure(error: &kube::Error) -> Failure {
+pub(super) fn failure(error: &kube::Error) -> ApiFailure {
     let mut text = error.to_string();
     let mut inner: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = inner {
@@ -192,12 +192,12 @@ pub(super) fn failure(error: &kube::Error) -> Failure {
         }
         let io = error.downcast_ref::<std::io::Error>();
         if io.is_some_and(|io| io.kind() == std::io::ErrorKind::TimedOut) {
-            return Failure::Timeout;
+            return ApiFailure::Timeout;
         }
         text = error.to_string();
         inner = error.source();
     }
-    Failure::Unreachable(first_line(&text))
+    ApiFailure::Unreachable(first_line(&text))
 }
 
 /// The error of TLS in an error, which may be wrapped in errors of I/O that hide it.
@@ -210,7 +210,7 @@ fn tls_in<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls
 }
 
 /// What went wrong in TLS, in words.
-fn of_tls(error: &rustls::Error) -> Failure {
+fn of_tls(error: &rustls::Error) -> ApiFailure {
     use rustls::{AlertDescription as Alert, CertificateError as Wrong};
     let why = match error {
         rustls::Error::InvalidCertificate(Wrong::Expired | Wrong::ExpiredContext { .. }) => {
@@ -230,13 +230,13 @@ fn of_tls(error: &rustls::Error) -> Failure {
             | Alert::CertificateUnknown
             | Alert::UnknownCA
             | Alert::AccessDenied,
-        ) => return Failure::Unauthorized(None),
+        ) => return ApiFailure::Unauthorized(None),
         rustls::Error::InvalidCertificate(_) => {
-            return Failure::Certificate(first_line(&error.to_string()));
+            return ApiFailure::Certificate(first_line(&error.to_string()));
         }
-        _ => return Failure::Unreachable(first_line(&format!("no TLS: {error}"))),
+        _ => return ApiFailure::Unreachable(first_line(&format!("no TLS: {error}"))),
     };
-    Failure::Certificate(why.to_owned())
+    ApiFailure::Certificate(why.to_owned())
 }
 
 /// The beginning of a message that somebody else wrote.

@@ -14,7 +14,7 @@ use kube::config::{Config, Context, KubeConfigOptions, Kubeconfig, NamedContext}
 use sha2::{Digest as _, Sha256};
 
 use super::KubeOptions;
-use super::files::{self, Index, Unread};
+use super::files::{self, KubeconfigIndex, Unread};
 use super::trust::Author;
 use crate::model::{Gap, GapKind, GapSource, Impact, KubeContext};
 
@@ -36,7 +36,7 @@ const NAMED: usize = 10;
 
 /// A context, and how its API is reached.
 #[derive(Clone)]
-pub(super) struct Found {
+pub(super) struct ContextConfig {
     pub(super) context: KubeContext,
     /// What to connect with, or why that is not known.
     pub(super) config: Result<Box<Config>, String>,
@@ -69,7 +69,7 @@ impl Programs {
 }
 
 /// One kubeconfig, and the files that it was put together from.
-struct Source {
+struct KubeconfigSource {
     config: Kubeconfig,
     /// The file of each context, for it is part of its name.
     file_of: HashMap<String, String>,
@@ -80,17 +80,17 @@ struct Source {
 
 /// Every context that may be asked, the current one first, and the files that could not
 /// be read.
-pub(super) fn find(options: &KubeOptions) -> (Vec<Found>, Vec<Gap>) {
+pub(super) fn find(options: &KubeOptions) -> (Vec<ContextConfig>, Vec<Gap>) {
     let mut gaps = Vec::new();
     if options.off {
         return (Vec::new(), gaps);
     }
-    let mut found: Vec<Found> = Vec::new();
+    let mut found: Vec<ContextConfig> = Vec::new();
     let mut seen = HashSet::new();
     let mut left_out = 0_usize;
     for source in sources(options, &mut gaps) {
         let current = source.config.current_context.as_deref();
-        let index = Index::new(&source.config);
+        let index = KubeconfigIndex::new(&source.config);
         let is_current =
             |name: &str| source.current && options.context.as_deref().or(current) == Some(name);
         let wanted =
@@ -112,7 +112,7 @@ pub(super) fn find(options: &KubeOptions) -> (Vec<Found>, Vec<Gap>) {
             let asked_for = options.context.is_some() || options.kubeconfig.is_some() && current;
             let programs = Programs::of(source.author, options);
             let config = usable(&index, named, context, source.author);
-            found.push(Found {
+            found.push(ContextConfig {
                 context: KubeContext {
                     in_cluster: false,
                     name: named.name.clone(),
@@ -174,7 +174,7 @@ pub(super) fn check(options: &KubeOptions) -> Result<(), String> {
 
 /// What to connect with for a context.
 fn usable(
-    index: &Index<'_>,
+    index: &KubeconfigIndex<'_>,
     named: &NamedContext,
     context: &Context,
     author: Author,
@@ -207,7 +207,7 @@ pub(super) fn reason(error: &kube::config::KubeconfigError) -> String {
 }
 
 /// The kubeconfigs, in the order in which they count.
-fn sources(options: &KubeOptions, gaps: &mut Vec<Gap>) -> Vec<Source> {
+fn sources(options: &KubeOptions, gaps: &mut Vec<Gap>) -> Vec<KubeconfigSource> {
     if let Some(file) = &options.kubeconfig {
         return merged(std::slice::from_ref(file), true, gaps);
     }
@@ -232,19 +232,20 @@ fn sources(options: &KubeOptions, gaps: &mut Vec<Gap>) -> Vec<Source> {
     let sudo = rustix::process::geteuid().is_root().then(sudo_home).flatten();
     let theirs = sudo.into_iter().map(|(home, uid)| (home.join(".kube/config"), Some(uid)));
     for (file, user) in theirs.chain(ON_NODES.map(|file| (PathBuf::from(file), None))) {
-        let current = all.iter().all(|source: &Source| source.config.current_context.is_none());
-        let known = all
-            .iter()
-            .any(|source: &Source| source.file_of.values().any(|known| Path::new(known) == file));
+        let current =
+            all.iter().all(|source: &KubeconfigSource| source.config.current_context.is_none());
+        let known = all.iter().any(|source: &KubeconfigSource| {
+            source.file_of.values().any(|known| Path::new(known) == file)
+        });
         if known {
             continue;
         }
-        let expected = |source: &Source| match source.author {
+        let expected = |source: &KubeconfigSource| match source.author {
             Author::Own => true,
             Author::User(uid) => Some(uid) == user,
             Author::Anybody => false,
         };
-        let (theirs, strange): (Vec<Source>, Vec<Source>) =
+        let (theirs, strange): (Vec<KubeconfigSource>, Vec<KubeconfigSource>) =
             merged(std::slice::from_ref(&file), current, gaps).into_iter().partition(expected);
         if !strange.is_empty() {
             let source = GapSource::new(GapKind::Kubeconfig, file.display().to_string());
@@ -281,8 +282,8 @@ fn home_in(passwd: &str, name: &str) -> Option<(PathBuf, u32)> {
 ///
 /// Files of different authors are not put together: what one of them names must not be taken
 /// for what another one says.
-fn merged(files: &[PathBuf], current: bool, gaps: &mut Vec<Gap>) -> Vec<Source> {
-    let mut all: Vec<Source> = Vec::new();
+fn merged(files: &[PathBuf], current: bool, gaps: &mut Vec<Gap>) -> Vec<KubeconfigSource> {
+    let mut all: Vec<KubeconfigSource> = Vec::new();
     let mut hidden = Vec::new();
     for file in files {
         let name = file.display().to_string();
@@ -298,7 +299,7 @@ fn merged(files: &[PathBuf], current: bool, gaps: &mut Vec<Gap>) -> Vec<Source> 
             }
         };
         let file_of = config.contexts.iter().map(|c| (c.name.clone(), name.clone())).collect();
-        let new = Source { config, file_of, current: false, author };
+        let new = KubeconfigSource { config, file_of, current: false, author };
         let Some(known) = all.iter_mut().find(|known| known.author == author) else {
             all.push(new);
             continue;
@@ -322,11 +323,11 @@ fn merged(files: &[PathBuf], current: bool, gaps: &mut Vec<Gap>) -> Vec<Source> 
 }
 
 /// The contexts of a file that an earlier one has others of the same name of.
-fn hidden_by(known: &Source, source: &Source) -> Option<Source> {
+fn hidden_by(known: &KubeconfigSource, source: &KubeconfigSource) -> Option<KubeconfigSource> {
     let mut config = source.config.clone();
     config.contexts.retain(|context| known.file_of.contains_key(&context.name));
     config.current_context = None;
-    (!config.contexts.is_empty()).then(|| Source {
+    (!config.contexts.is_empty()).then(|| KubeconfigSource {
         config,
         file_of: source.file_of.clone(),
         current: false,
@@ -335,7 +336,7 @@ fn hidden_by(known: &Source, source: &Source) -> Option<Source> {
 }
 
 /// The service account of the pod that the tool runs in.
-fn in_cluster(options: &KubeOptions) -> Option<Found> {
+fn in_cluster(options: &KubeOptions) -> Option<ContextConfig> {
     if options.kubeconfig.is_some() || options.context.as_ref().is_some_and(|c| c != IN_CLUSTER) {
         return None;
     }
@@ -344,7 +345,7 @@ fn in_cluster(options: &KubeOptions) -> Option<Found> {
     let server = config.as_ref().map(|config| config.cluster_url.to_string()).unwrap_or_default();
     let namespace = config.as_ref().ok().map(|config| config.default_namespace.clone());
     let ca = config.as_ref().ok().and_then(authority);
-    Some(Found {
+    Some(ContextConfig {
         context: KubeContext {
             in_cluster: true,
             name: IN_CLUSTER.to_owned(),
@@ -468,13 +469,13 @@ users:
         let (_dir, one) = written(TWO);
         let (_other, two) = written(&TWO.replace("20971", "30971").replace("cluster1", "other"));
         let sources = merged(&[one, two], true, &mut Vec::new());
-        let names = |source: &Source| -> Vec<String> {
+        let names = |source: &KubeconfigSource| -> Vec<String> {
             source.config.contexts.iter().map(|context| context.name.clone()).collect()
         };
         let [all, hidden] = &sources[..] else { panic!("{}", sources.len()) };
         assert_eq!(names(all), ["kind-cluster1", "kind-cluster2", "kind-other"]);
         assert_eq!(names(hidden), ["kind-cluster2"]);
-        let server = |source: &Source| {
+        let server = |source: &KubeconfigSource| {
             let clusters = &source.config.clusters;
             let cluster = clusters.iter().find(|c| c.name == "kind-cluster2").unwrap();
             cluster.cluster.as_ref().unwrap().server.clone().unwrap()

@@ -8,8 +8,8 @@ use kube::client::Body;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::client::{Failure, failure, first_line};
-use super::config::Found;
+use super::client::{ApiFailure, failure, first_line};
+use super::config::ContextConfig;
 use super::parse;
 use crate::model::{Gap, KubeObjects, KubeWish, NameApi, ObjectName, Read};
 use crate::parse_error::told;
@@ -24,9 +24,9 @@ const PAGES: usize = 1000;
 /// Asks one thing.
 pub(super) async fn fetch(
     client: &Client,
-    entry: &Found,
+    entry: &ContextConfig,
     wish: &KubeWish,
-) -> Result<Read<KubeObjects>, Failure> {
+) -> Result<Read<KubeObjects>, ApiFailure> {
     let mut read = Read::whole(KubeObjects { answered: true, ..KubeObjects::default() });
     let said = &mut read.value;
     match wish {
@@ -93,13 +93,13 @@ pub(super) async fn fetch(
 /// What routes by name, of one group. What the API does not know of is none.
 async fn by_name(
     client: &Client,
-    entry: &Found,
+    entry: &ContextConfig,
     api: NameApi,
     read: &mut Read<KubeObjects>,
-) -> Result<(), Failure> {
+) -> Result<(), ApiFailure> {
     use parse::names::{Class, Gateway, HttpRoute, Ingress};
     use parse::names::{IngressRoute, IstioGateway, VirtualService};
-    let in_group = |versions, what| Group { versions, api, what };
+    let in_group = |versions, what| OptionalKind { versions, api, what };
     let said = &mut read.value;
     match api {
         NameApi::Ingress => {
@@ -108,7 +108,7 @@ async fn by_name(
             let (all, gap) = group.list(client, entry, Ingress::into_model).await?;
             said.names = all;
             read.gaps.extend(gap);
-            let classes = Group { what: "ingressclasses", ..group };
+            let classes = OptionalKind { what: "ingressclasses", ..group };
             let (all, gap) = classes.list(client, entry, Class::of_ingress).await?;
             said.classes = all;
             read.gaps.extend(gap);
@@ -121,11 +121,11 @@ async fn by_name(
             let (all, gap) = group.list(client, entry, HttpRoute::into_model).await?;
             said.names = all;
             read.gaps.extend(gap);
-            let gateways = Group { what: "gateways", ..group };
+            let gateways = OptionalKind { what: "gateways", ..group };
             let (all, gap) = gateways.list(client, entry, Gateway::into_model).await?;
             said.gateways = all;
             read.gaps.extend(gap);
-            let classes = Group { what: "gatewayclasses", ..group };
+            let classes = OptionalKind { what: "gatewayclasses", ..group };
             let (all, gap) = classes.list(client, entry, Class::of_gateway).await?;
             said.classes = all;
             read.gaps.extend(gap);
@@ -145,7 +145,7 @@ async fn by_name(
             let (all, gap) = group.list(client, entry, VirtualService::into_model).await?;
             said.names = all;
             read.gaps.extend(gap);
-            let gateways = Group { what: "gateways", ..group };
+            let gateways = OptionalKind { what: "gateways", ..group };
             let (all, gap) = gateways.list(client, entry, IstioGateway::into_model).await?;
             said.gateways = all;
             read.gaps.extend(gap);
@@ -156,14 +156,14 @@ async fn by_name(
 
 /// A kind of object of a group that an API may lack.
 #[derive(Clone, Copy)]
-struct Group {
+struct OptionalKind {
     /// Group and version, the newest first.
     versions: &'static [&'static str],
     api: NameApi,
     what: &'static str,
 }
 
-impl Group {
+impl OptionalKind {
     /// How many objects are read: with more, what is missing would be most of it.
     const MOST: usize = 10_000;
 
@@ -172,16 +172,16 @@ impl Group {
     async fn list<T: DeserializeOwned, M>(
         &self,
         client: &Client,
-        entry: &Found,
+        entry: &ContextConfig,
         make: fn(T) -> Option<M>,
-    ) -> Result<(Vec<M>, Option<Gap>), Failure> {
+    ) -> Result<(Vec<M>, Option<Gap>), ApiFailure> {
         for version in self.versions {
             let path = format!("/apis/{version}/{}", self.what);
             let all = list_at(client, &path, "", self.what, make, Self::MOST).await;
             let failure = match all {
                 Ok((all, _)) => return Ok((all.into_iter().flatten().collect(), None)),
-                Err(Failure::Garbage(what)) if what == NO_SUCH_KIND => continue,
-                Err(failure @ Failure::Forbidden(..)) => failure,
+                Err(ApiFailure::Garbage(what)) if what == NO_SUCH_KIND => continue,
+                Err(failure @ ApiFailure::Forbidden(..)) => failure,
                 Err(failure) => return Err(failure),
             };
             let mut gap = failure.gap(&entry.context);
@@ -218,20 +218,20 @@ impl Group {
 /// Everything of a kind; where that is refused, what is in the context's namespace.
 async fn everywhere<T: DeserializeOwned, M>(
     client: &Client,
-    entry: &Found,
+    entry: &ContextConfig,
     kind: &str,
     filter: &str,
     make: fn(T) -> M,
-) -> Result<(Vec<M>, Option<Gap>), Failure> {
+) -> Result<(Vec<M>, Option<Gap>), ApiFailure> {
     match list(client, &format!("/api/v1/{kind}"), filter, kind, make).await {
-        Err(Failure::Forbidden(verb, what)) => {
+        Err(ApiFailure::Forbidden(verb, what)) => {
             let namespace = entry.context.namespace.as_deref().unwrap_or("default");
             let path = format!("/api/v1/namespaces/{}/{kind}", part(namespace));
             let Ok(some) = list(client, &path, filter, kind, make).await else {
-                return Err(Failure::Forbidden(verb, what));
+                return Err(ApiFailure::Forbidden(verb, what));
             };
-            let mut gap =
-                Failure::Forbidden(verb, format!("{kind} of all namespaces")).gap(&entry.context);
+            let mut gap = ApiFailure::Forbidden(verb, format!("{kind} of all namespaces"))
+                .gap(&entry.context);
             gap.reason.push_str(&format!(": only namespace {namespace} was seen"));
             Ok((some, Some(gap)))
         }
@@ -243,7 +243,7 @@ async fn everywhere<T: DeserializeOwned, M>(
 async fn endpoints(
     client: &Client,
     name: &ObjectName,
-) -> Result<Vec<crate::model::KubeEndpoints>, Failure> {
+) -> Result<Vec<crate::model::KubeEndpoints>, ApiFailure> {
     let filter = format!("labelSelector=kubernetes.io%2Fservice-name%3D{}", part(&name.name));
     for version in ["v1", "v1beta1"] {
         let path = format!(
@@ -255,7 +255,7 @@ async fn endpoints(
             .await
         {
             Ok(slices) => return Ok(slices),
-            Err(Failure::Garbage(what)) if what == NO_SUCH_KIND => {}
+            Err(ApiFailure::Garbage(what)) if what == NO_SUCH_KIND => {}
             Err(failure) => return Err(failure),
         }
     }
@@ -269,10 +269,10 @@ async fn endpoints(
 /// What an API says that does not know a kind.
 pub(super) const NO_SUCH_KIND: &str = "it does not know this kind of object";
 
-/// A page of a list.
+/// A page of a list of the API.
 #[derive(Deserialize)]
 #[serde(bound = "T: DeserializeOwned")]
-struct Page<T> {
+struct ListPage<T> {
     #[serde(default)]
     metadata: PageMeta,
     #[serde(default = "Vec::new")]
@@ -294,7 +294,7 @@ async fn list<T: DeserializeOwned, M>(
     filter: &str,
     kind: &str,
     make: impl Fn(T) -> M,
-) -> Result<Vec<M>, Failure> {
+) -> Result<Vec<M>, ApiFailure> {
     let (all, _) = list_at(client, path, filter, kind, make, PAGE * PAGES).await?;
     Ok(all)
 }
@@ -307,7 +307,7 @@ pub(super) async fn list_at<T: DeserializeOwned, M>(
     kind: &str,
     make: impl Fn(T) -> M,
     most: usize,
-) -> Result<(Vec<M>, String), Failure> {
+) -> Result<(Vec<M>, String), ApiFailure> {
     'again: for _ in 0..2 {
         let mut all = Vec::new();
         let mut next: Option<String> = None;
@@ -317,7 +317,7 @@ pub(super) async fn list_at<T: DeserializeOwned, M>(
             let address = format!("{path}?limit={PAGE}{and}{from}");
             match get(client, &address).await? {
                 (StatusCode::OK, body) => {
-                    let page: Page<T> = understood(&body)?;
+                    let page: ListPage<T> = understood(&body)?;
                     // Each page by itself: only what is kept of it adds up.
                     all.extend(page.items.into_iter().map(&make));
                     next = page.metadata.next.filter(|next| !next.is_empty());
@@ -327,14 +327,14 @@ pub(super) async fn list_at<T: DeserializeOwned, M>(
                 }
                 (StatusCode::GONE, _) => continue 'again,
                 (StatusCode::NOT_FOUND, _) => {
-                    return Err(Failure::Garbage(NO_SUCH_KIND.to_owned()));
+                    return Err(ApiFailure::Garbage(NO_SUCH_KIND.to_owned()));
                 }
                 (status, body) => return Err(refused(status, &body, "list", kind)),
             }
         }
-        return Err(Failure::TooBig);
+        return Err(ApiFailure::TooBig);
     }
-    Err(Failure::Changing)
+    Err(ApiFailure::Changing)
 }
 
 /// One object; `None` when there is none of this name.
@@ -342,7 +342,7 @@ async fn one<T: DeserializeOwned>(
     client: &Client,
     path: &str,
     kind: &str,
-) -> Result<Option<T>, Failure> {
+) -> Result<Option<T>, ApiFailure> {
     match get(client, path).await? {
         (StatusCode::OK, body) => understood(&body).map(Some),
         (StatusCode::NOT_FOUND, _) => Ok(None),
@@ -351,57 +351,62 @@ async fn one<T: DeserializeOwned>(
 }
 
 /// The version of an API.
-pub(super) async fn version(client: &Client) -> Result<String, Failure> {
+pub(super) async fn version(client: &Client) -> Result<String, ApiFailure> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct Version {
+    struct VersionInfo {
         git_version: String,
     }
     match get(client, "/version").await? {
-        (StatusCode::OK, body) => Ok(first_line(&understood::<Version>(&body)?.git_version)),
+        (StatusCode::OK, body) => Ok(first_line(&understood::<VersionInfo>(&body)?.git_version)),
         (status, body) => Err(refused(status, &body, "get", "/version")),
     }
 }
 
-async fn get(client: &Client, path: &str) -> Result<(StatusCode, Bytes), Failure> {
+async fn get(client: &Client, path: &str) -> Result<(StatusCode, Bytes), ApiFailure> {
     read(send(client, path).await?).await
 }
 
 /// The beginning of an answer.
-pub(super) async fn send(client: &Client, path: &str) -> Result<Response<Body>, Failure> {
+pub(super) async fn send(client: &Client, path: &str) -> Result<Response<Body>, ApiFailure> {
     let request = Request::get(path)
         .header("Accept", "application/json")
         .body(Body::empty())
-        .map_err(|error| Failure::Garbage(first_line(&error.to_string())))?;
+        .map_err(|error| ApiFailure::Garbage(first_line(&error.to_string())))?;
     client.send(request).await.map_err(|error| failure(&error))
 }
 
 /// The rest of it.
-pub(super) async fn read(response: Response<Body>) -> Result<(StatusCode, Bytes), Failure> {
+pub(super) async fn read(response: Response<Body>) -> Result<(StatusCode, Bytes), ApiFailure> {
     let status = response.status();
     let body = Limited::new(response.into_body(), LARGEST).collect().await.map_err(|error| {
         if error.is::<http_body_util::LengthLimitError>() {
-            Failure::TooBig
+            ApiFailure::TooBig
         } else {
-            Failure::Garbage(format!("it ended early: {}", first_line(&error.to_string())))
+            ApiFailure::Garbage(format!("it ended early: {}", first_line(&error.to_string())))
         }
     })?;
     Ok((status, body.to_bytes()))
 }
 
-pub(super) fn understood<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
-    serde_json::from_slice(body).map_err(|error| Failure::Garbage(told(&error)))
+pub(super) fn understood<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiFailure> {
+    serde_json::from_slice(body).map_err(|error| ApiFailure::Garbage(told(&error)))
 }
 
-pub(super) fn refused(status: StatusCode, body: &[u8], verb: &'static str, kind: &str) -> Failure {
+pub(super) fn refused(
+    status: StatusCode,
+    body: &[u8],
+    verb: &'static str,
+    kind: &str,
+) -> ApiFailure {
     match status {
-        StatusCode::UNAUTHORIZED => Failure::Unauthorized(None),
-        StatusCode::FORBIDDEN => Failure::Forbidden(verb, kind.to_owned()),
+        StatusCode::UNAUTHORIZED => ApiFailure::Unauthorized(None),
+        StatusCode::FORBIDDEN => ApiFailure::Forbidden(verb, kind.to_owned()),
         _ => {
             let said: Option<serde_json::Value> = serde_json::from_slice(body).ok();
             let message =
                 said.as_ref().and_then(|said| said["message"].as_str()).unwrap_or_default();
-            Failure::Garbage(first_line(&format!("{status} {message}")))
+            ApiFailure::Garbage(first_line(&format!("{status} {message}")))
         }
     }
 }

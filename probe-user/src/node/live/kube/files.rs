@@ -115,12 +115,12 @@ fn absolute(config: &mut Kubeconfig, dir: &Path) {
 }
 
 /// What is in a kubeconfig, by name: of several with one name the first counts.
-pub(super) struct Index<'a> {
+pub(super) struct KubeconfigIndex<'a> {
     clusters: HashMap<&'a str, &'a NamedCluster>,
     users: HashMap<&'a str, &'a NamedAuthInfo>,
 }
 
-impl<'a> Index<'a> {
+impl<'a> KubeconfigIndex<'a> {
     pub(super) fn new(config: &'a Kubeconfig) -> Self {
         let mut index = Self { clusters: HashMap::new(), users: HashMap::new() };
         for cluster in &config.clusters {

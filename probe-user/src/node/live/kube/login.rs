@@ -14,8 +14,8 @@ use kube::config::{AuthInfo, ExecConfig, ExecInteractiveMode};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 
-use super::client::{Failure, Help, first_line};
-use super::config::{Found, Programs};
+use super::client::{ApiFailure, Help, first_line};
+use super::config::{ContextConfig, Programs};
 use super::files::Unread;
 use super::trust;
 
@@ -56,17 +56,17 @@ impl Credentials {
 /// Runs the program, without a terminal, and ends it when it takes longer than `limit`.
 pub(super) fn run(
     exec: &ExecConfig,
-    entry: &Found,
+    entry: &ContextConfig,
     limit: Duration,
-) -> Result<Credentials, Failure> {
+) -> Result<Credentials, ApiFailure> {
     let Some(program) = exec.command.as_deref().filter(|command| !command.is_empty()) else {
-        return Err(Failure::Config(
+        return Err(ApiFailure::Config(
             "its credentials come from a program that it does not name".to_owned(),
         ));
     };
     let file = allowed(program, entry)?;
     if exec.interactive_mode == Some(ExecInteractiveMode::Always) {
-        return Err(Failure::Login(
+        return Err(ApiFailure::Login(
             format!("its credentials come from {program:?}, which has to talk to somebody"),
             Help::Kubectl,
         ));
@@ -92,14 +92,17 @@ pub(super) fn run(
     let child = command.spawn().map_err(|error| {
         let hint = exec.install_hint.as_deref().map(first_line);
         let why = format!("its credentials come from {program:?}, which can't be run: {error}");
-        Failure::Login(why, Help::Words(hint.unwrap_or_else(|| format!("install {program}"))))
+        ApiFailure::Login(why, Help::Words(hint.unwrap_or_else(|| format!("install {program}"))))
     })?;
     let printed = wait(child, limit).map_err(|why| {
-        Failure::Login(format!("its credentials come from {program:?}, which {why}"), Help::Kubectl)
+        ApiFailure::Login(
+            format!("its credentials come from {program:?}, which {why}"),
+            Help::Kubectl,
+        )
     })?;
     let credential: Option<ExecCredential> = serde_json::from_slice(&printed).ok();
     credential.and_then(|credential| credential.status).ok_or_else(|| {
-        Failure::Login(
+        ApiFailure::Login(
             format!("its credentials come from {program:?}, which printed none"),
             Help::Kubectl,
         )
@@ -107,7 +110,7 @@ pub(super) fn run(
 }
 
 /// What is to be run for a program of this context, if it may be.
-fn allowed(program: &str, entry: &Found) -> Result<PathBuf, Failure> {
+fn allowed(program: &str, entry: &ContextConfig) -> Result<PathBuf, ApiFailure> {
     let file = &entry.context.file;
     let from = format!("its credentials come from {program:?}");
     let (why, help) = match entry.programs {
@@ -130,7 +133,7 @@ fn allowed(program: &str, entry: &Found) -> Result<PathBuf, Failure> {
             format!("run as that user, {OR_TOKEN}"),
         ),
     };
-    Err(Failure::Login(why, Help::Words(help)))
+    Err(ApiFailure::Login(why, Help::Words(help)))
 }
 
 /// What gives credentials without a program.

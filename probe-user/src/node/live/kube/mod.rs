@@ -28,8 +28,8 @@ use futures_util::future::join_all;
 
 use crate::model::{ContextId, Gap, GapKind, Impact, KubeAsk, KubeContext, KubeObjects, Read};
 pub use cache::KubeCache;
-pub(super) use client::Failure;
-use config::Found;
+pub(super) use client::ApiFailure;
+use config::ContextConfig;
 pub use reports::kube_reports;
 
 /// What all asks of one run may take together: an answer comes within two seconds,
@@ -71,7 +71,7 @@ pub fn kube_client(
     context: Option<&ContextId>,
 ) -> Result<kube::Client, Gap> {
     let (found, mut gaps) = config::find(options);
-    let wanted = |entry: &&Found| match context {
+    let wanted = |entry: &&ContextConfig| match context {
         Some(id) => entry.context.id() == *id,
         None => entry.context.current,
     };
@@ -92,10 +92,10 @@ pub(super) struct Kube {
     time: Option<Duration>,
     options: KubeOptions,
     cache: Option<Arc<KubeCache>>,
-    found: OnceCell<(Vec<Found>, Vec<Gap>)>,
+    found: OnceCell<(Vec<ContextConfig>, Vec<Gap>)>,
     runtime: OnceCell<Option<tokio::runtime::Runtime>>,
     until: OnceCell<Instant>,
-    clients: RefCell<HashMap<ContextId, Result<kube::Client, Failure>>>,
+    clients: RefCell<HashMap<ContextId, Result<kube::Client, ApiFailure>>>,
     said: RefCell<HashMap<KubeAsk, Read<KubeObjects>>>,
 }
 
@@ -127,7 +127,7 @@ impl Kube {
         Read { value: found.iter().map(|f| f.context.clone()).collect(), gaps: gaps.clone() }
     }
 
-    fn found(&self) -> &(Vec<Found>, Vec<Gap>) {
+    fn found(&self) -> &(Vec<ContextConfig>, Vec<Gap>) {
         self.found.get_or_init(|| config::find(&self.options))
     }
 
@@ -215,13 +215,13 @@ impl Kube {
     async fn answer(
         &self,
         client: &kube::Client,
-        entry: &Found,
+        entry: &ContextConfig,
         ask: &KubeAsk,
         until: Instant,
     ) -> Read<KubeObjects> {
         let left = until.saturating_duration_since(Instant::now());
         let answer = tokio::time::timeout(left, fetch::fetch(client, entry, &ask.wish)).await;
-        match answer.unwrap_or(Err(Failure::Timeout)) {
+        match answer.unwrap_or(Err(ApiFailure::Timeout)) {
             Ok(read) => read,
             Err(failure) => {
                 let failure = failure.explained(entry);
@@ -242,7 +242,11 @@ impl Kube {
         if self.found().0.len() > 1 { left * 2 / 3 } else { left }
     }
 
-    async fn client(&self, entry: &Found, until: Instant) -> Result<kube::Client, Failure> {
+    async fn client(
+        &self,
+        entry: &ContextConfig,
+        until: Instant,
+    ) -> Result<kube::Client, ApiFailure> {
         let id = entry.context.id();
         if let Some(known) = self.clients.borrow().get(&id) {
             return known.clone();
@@ -254,17 +258,17 @@ impl Kube {
 }
 
 /// Logs in, on a thread of its own for a program may give the credentials, and connects.
-async fn connect(entry: &Found, until: Instant) -> Result<kube::Client, Failure> {
+async fn connect(entry: &ContextConfig, until: Instant) -> Result<kube::Client, ApiFailure> {
     let left = until.saturating_duration_since(Instant::now());
     let (send, config) = tokio::sync::oneshot::channel();
     let owned = entry.clone();
     let thread = std::thread::Builder::new().name("kube-login".to_owned());
     let config = match thread.spawn(move || _ = send.send(client::log_in(&owned, left))) {
-        Ok(_) => config.await.map_err(|_| Failure::Config("logging in failed".to_owned()))?,
+        Ok(_) => config.await.map_err(|_| ApiFailure::Config("logging in failed".to_owned()))?,
         // tokio looks names up in a thread, and does not do without.
-        Err(error) if !client::is_address(entry) => {
-            Err(Failure::Unreachable(format!("no thread can be made to look its name up: {error}")))
-        }
+        Err(error) if !client::is_address(entry) => Err(ApiFailure::Unreachable(format!(
+            "no thread can be made to look its name up: {error}"
+        ))),
         Err(_) => client::log_in(entry, left),
     };
     client::connect(config?)

@@ -144,12 +144,12 @@ struct ServiceStatus {
 #[serde(default)]
 struct LoadBalancer {
     #[serde(deserialize_with = "list")]
-    ingress: Vec<Ingress>,
+    ingress: Vec<LoadBalancerIngress>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Ingress {
+struct LoadBalancerIngress {
     ip: Option<String>,
 }
 

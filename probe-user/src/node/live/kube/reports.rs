@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use futures_util::future::join_all;
 
-use super::client::{Failure, is_loopback};
-use super::config::{Found, ON_NODES, find};
+use super::client::{ApiFailure, is_loopback};
+use super::config::{ContextConfig, ON_NODES, find};
 use super::{KubeOptions, TIME, connect, fetch};
 use crate::model::{Gap, SourceReport};
 
@@ -38,7 +38,7 @@ fn unread(gap: Gap) -> SourceReport {
     }
 }
 
-async fn report(entry: &Found) -> SourceReport {
+async fn report(entry: &ContextConfig) -> SourceReport {
     let since = Instant::now();
     let context = &entry.context;
     let at = format!("{} of {}", context.server, context.file);
@@ -55,7 +55,7 @@ async fn report(entry: &Found) -> SourceReport {
     if !concerns(entry) {
         return report;
     }
-    match tokio::time::timeout(TIME, version(entry)).await.unwrap_or(Err(Failure::Timeout)) {
+    match tokio::time::timeout(TIME, version(entry)).await.unwrap_or(Err(ApiFailure::Timeout)) {
         Ok(version) => report.detail = format!("{at}: {version}"),
         Err(failure) => {
             let gap = failure.explained(entry).gap(context);
@@ -70,14 +70,14 @@ async fn report(entry: &Found) -> SourceReport {
     report
 }
 
-async fn version(entry: &Found) -> Result<String, Failure> {
+async fn version(entry: &ContextConfig) -> Result<String, ApiFailure> {
     let client = connect(entry, Instant::now() + TIME).await?;
     fetch::version(&client).await
 }
 
 /// Whether a context is the current one, was asked for, or is likely of a node of this
 /// machine.
-fn concerns(entry: &Found) -> bool {
+fn concerns(entry: &ContextConfig) -> bool {
     let context = &entry.context;
     let host = context.server.split_once("://").map_or("", |(_, rest)| rest);
     let host = host.split('/').next().unwrap_or_default();

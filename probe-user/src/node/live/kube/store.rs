@@ -9,7 +9,7 @@ use crate::model::{
 
 /// How much is known of one kind of object.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum ListState {
     /// It is being listed.
     #[default]
     Reading,
@@ -19,20 +19,20 @@ pub(super) enum State {
     Asked(String),
 }
 
-/// The objects of one kind.
+/// The objects of one kind that are kept.
 #[derive(Debug)]
-pub(super) struct Kept<T> {
+pub(super) struct ObjectCache<T> {
     objects: BTreeMap<ObjectName, T>,
-    pub(super) state: State,
+    pub(super) state: ListState,
 }
 
-impl<T> Default for Kept<T> {
+impl<T> Default for ObjectCache<T> {
     fn default() -> Self {
-        Self { objects: BTreeMap::new(), state: State::Reading }
+        Self { objects: BTreeMap::new(), state: ListState::Reading }
     }
 }
 
-impl<T: PartialEq> Kept<T> {
+impl<T: PartialEq> ObjectCache<T> {
     /// Takes a list for what there is. Whether that is something else than was known.
     pub(super) fn replace(&mut self, all: Vec<(ObjectName, T)>) -> bool {
         let new: BTreeMap<ObjectName, T> = all.into_iter().collect();
@@ -55,7 +55,7 @@ impl<T: PartialEq> Kept<T> {
     }
 
     /// Forgets what can't be relied on any more.
-    pub(super) fn forget(&mut self, state: State) {
+    pub(super) fn forget(&mut self, state: ListState) {
         self.objects.clear();
         self.state = state;
     }
@@ -66,17 +66,17 @@ impl<T: PartialEq> Kept<T> {
 
     /// All, if all are known.
     fn all(&self) -> Option<impl Iterator<Item = &T>> {
-        (self.state == State::Watched).then(|| self.objects.values())
+        (self.state == ListState::Watched).then(|| self.objects.values())
     }
 }
 
 /// What is known of one API.
 #[derive(Debug, Default)]
 pub(super) struct Store {
-    pub(super) services: Kept<KubeService>,
-    pub(super) slices: Kept<KubeEndpoints>,
-    pub(super) pods: Kept<KubePod>,
-    pub(super) nodes: Kept<KubeNode>,
+    pub(super) services: ObjectCache<KubeService>,
+    pub(super) slices: ObjectCache<KubeEndpoints>,
+    pub(super) pods: ObjectCache<KubePod>,
+    pub(super) nodes: ObjectCache<KubeNode>,
     /// When something last changed.
     pub(super) changed: Option<Instant>,
 }
@@ -133,7 +133,7 @@ impl Store {
             [&self.services.state, &self.slices.state, &self.pods.state, &self.nodes.state];
         let mut reasons: Vec<&str> = Vec::new();
         for state in states {
-            if let State::Asked(why) = state
+            if let ListState::Asked(why) = state
                 && !reasons.contains(&why.as_str())
             {
                 reasons.push(why);
@@ -144,7 +144,7 @@ impl Store {
 
     /// Nothing is relied on any more.
     pub(super) fn fail(&mut self, why: &str) {
-        let state = State::Asked(why.to_owned());
+        let state = ListState::Asked(why.to_owned());
         self.services.forget(state.clone());
         self.slices.forget(state.clone());
         self.pods.forget(state.clone());
@@ -174,7 +174,7 @@ mod tests {
             (name("other-1"), slices("other")),
         ]);
         assert_eq!(store.answer(&wish), None, "the list may be old before it is watched");
-        store.slices.state = State::Watched;
+        store.slices.state = ListState::Watched;
         assert_eq!(store.answer(&wish).unwrap().endpoints.len(), 2);
         // Of another kind nothing is known yet.
         assert_eq!(store.answer(&KubeWish::Services), None);
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn only_what_is_kept_counts_as_a_change() {
-        let mut kept = Kept::default();
+        let mut kept = ObjectCache::default();
         assert!(kept.put(name("a"), Some(slices("a"))));
         assert!(!kept.put(name("a"), Some(slices("a"))), "the same again");
         assert!(kept.put(name("a"), Some(slices("b"))));
@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn what_is_not_there_is_answered_when_all_is_known() {
         let mut store = Store::default();
-        store.pods.state = State::Watched;
+        store.pods.state = ListState::Watched;
         let said = store.answer(&KubeWish::PodsAt("10.0.0.1".parse().unwrap())).unwrap();
         assert!(said.answered && said.pods.is_empty());
     }

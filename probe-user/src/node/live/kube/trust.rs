@@ -20,7 +20,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::files::Unread;
-use mounts::Mounts;
+use mounts::MountView;
 
 /// How many links of root's are followed in one path.
 const LINKS: usize = 16;
@@ -62,7 +62,7 @@ pub(super) fn open(path: &Path) -> Result<Trusted, Unread> {
         let author = if own { Author::Own } else { Author::User(stat.st_uid) };
         return Ok(Trusted { file: fd.into(), author, owner: stat.st_uid });
     }
-    let looked = walk(path, &Mounts::read()?)?;
+    let looked = walk(path, &MountView::read()?)?;
     // The file that was looked at, whatever has become of its path.
     let file = format!("/proc/self/fd/{}", looked.fd.as_raw_fd());
     let fd = rustix::fs::openat(CWD, file, flags, Mode::empty())?;
@@ -71,7 +71,7 @@ pub(super) fn open(path: &Path) -> Result<Trusted, Unread> {
 
 /// Whether a program is one that nobody but root could have put there.
 pub(super) fn is_roots(program: &Path) -> Result<(), Unread> {
-    match walk(program, &Mounts::read()?)?.author {
+    match walk(program, &MountView::read()?)?.author {
         Author::Own => Ok(()),
         Author::User(uid) => Err(Unread::Untrusted(format!("user {uid} could have written it"))),
         Author::Anybody => Err(Unread::Untrusted("anybody could have put it there".to_owned())),
@@ -100,7 +100,7 @@ struct Dir {
 }
 
 /// Walks to a regular file as root.
-fn walk(path: &Path, mounts: &Mounts) -> Result<Looked, Unread> {
+fn walk(path: &Path, mounts: &MountView) -> Result<Looked, Unread> {
     let whole = std::path::absolute(path).map_err(Unread::Failed)?;
     let mut names: VecDeque<OsString> = parts(&whole);
     let root = component(None, OsStr::new("/"), Path::new("/"), mounts)?;
@@ -153,7 +153,7 @@ fn component(
     dir: Option<&Dir>,
     name: &OsStr,
     at: &Path,
-    mounts: &Mounts,
+    mounts: &MountView,
 ) -> Result<(OwnedFd, Stat), Unread> {
     // Before it is touched: to look at a mounted file system may mean to ask a server.
     mounts.at(at).map_err(|kind| untrusted(at, &kind))?;

@@ -7,12 +7,12 @@ use http_body_util::BodyExt as _;
 use serde::Deserialize;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::cache::Shared;
-use super::client::{Failure, first_line};
-use super::config::Found;
+use super::cache::SharedStore;
+use super::client::{ApiFailure, first_line};
+use super::config::ContextConfig;
 use super::fetch::{self, NO_SUCH_KIND, part, understood};
 use super::parse::{self, Object};
-use super::store::{Kept, State, Store};
+use super::store::{ListState, ObjectCache, Store};
 
 /// How long logging in and a whole list may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -31,17 +31,17 @@ const MOST_PODS: usize = 5_000;
 /// The longest that one object may be, in bytes. The API's own limit is less.
 const LONGEST: usize = 8 << 20;
 
-/// One kind of object.
-struct Kind<O: Object> {
+/// A kind of object that is watched, and how it is listed.
+struct WatchedKind<O: Object> {
     name: &'static str,
     /// Where it is; of several that an API may have, the newest first.
     paths: &'static [&'static str],
     most: usize,
-    of: fn(&mut Store) -> &mut Kept<O::Model>,
+    of: fn(&mut Store) -> &mut ObjectCache<O::Model>,
 }
 
 /// Watches an API until the runtime ends.
-pub(super) async fn watch(entry: Found, shared: Shared) {
+pub(super) async fn watch(entry: ContextConfig, shared: SharedStore) {
     let mut pause = Pause::default();
     loop {
         let begun = Instant::now();
@@ -59,14 +59,14 @@ pub(super) async fn watch(entry: Found, shared: Shared) {
 }
 
 /// Watches every kind, until something fails that would fail for all of them.
-async fn kinds(client: &kube::Client, shared: &Shared) -> Failure {
-    let services = Kind::<parse::Service> {
+async fn kinds(client: &kube::Client, shared: &SharedStore) -> ApiFailure {
+    let services = WatchedKind::<parse::Service> {
         name: "services",
         paths: &["/api/v1/services"],
         most: MOST,
         of: |store| &mut store.services,
     };
-    let slices = Kind::<parse::Slice> {
+    let slices = WatchedKind::<parse::Slice> {
         name: "endpointslices",
         paths: &[
             "/apis/discovery.k8s.io/v1/endpointslices",
@@ -75,13 +75,13 @@ async fn kinds(client: &kube::Client, shared: &Shared) -> Failure {
         most: MOST,
         of: |store| &mut store.slices,
     };
-    let pods = Kind::<parse::Pod> {
+    let pods = WatchedKind::<parse::Pod> {
         name: "pods",
         paths: &["/api/v1/pods"],
         most: MOST_PODS,
         of: |store| &mut store.pods,
     };
-    let nodes = Kind::<parse::Node> {
+    let nodes = WatchedKind::<parse::Node> {
         name: "nodes",
         paths: &["/api/v1/nodes"],
         most: MOST,
@@ -95,20 +95,20 @@ async fn kinds(client: &kube::Client, shared: &Shared) -> Failure {
     }
 }
 
-impl<O: Object> Kind<O> {
+impl<O: Object> WatchedKind<O> {
     /// Keeps one kind, until something fails that concerns others, too.
-    async fn keep(&self, client: &kube::Client, shared: &Shared) -> Failure {
+    async fn keep(&self, client: &kube::Client, shared: &SharedStore) -> ApiFailure {
         let mut pause = Pause::default();
         loop {
             let begun = Instant::now();
             let mut wait = None;
             let state = match self.once(client, shared).await {
-                Ok(()) => State::Reading,
+                Ok(()) => ListState::Reading,
                 Err(failure) if failure.is_lasting() => return failure,
                 Err(failure) => {
-                    let refused = matches!(failure, Failure::Forbidden(..) | Failure::TooBig);
+                    let refused = matches!(failure, ApiFailure::Forbidden(..) | ApiFailure::TooBig);
                     wait = refused.then_some(REFUSED);
-                    State::Asked(self.told(&failure))
+                    ListState::Asked(self.told(&failure))
                 }
             };
             shared.change(|store| {
@@ -120,17 +120,17 @@ impl<O: Object> Kind<O> {
     }
 
     /// Why it is asked for instead.
-    fn told(&self, failure: &Failure) -> String {
+    fn told(&self, failure: &ApiFailure) -> String {
         match failure {
-            Failure::Forbidden(verb, what) => format!("it refuses to {verb} {what}"),
-            Failure::TooBig => format!("more than {} {} are not kept", self.most, self.name),
-            Failure::Garbage(what) => format!("{}: {what}", self.name),
+            ApiFailure::Forbidden(verb, what) => format!("it refuses to {verb} {what}"),
+            ApiFailure::TooBig => format!("more than {} {} are not kept", self.most, self.name),
+            ApiFailure::Garbage(what) => format!("{}: {what}", self.name),
             _ => format!("{} could not be watched", self.name),
         }
     }
 
     /// Lists, and follows what changes until the API does not remember from where.
-    async fn once(&self, client: &kube::Client, shared: &Shared) -> Result<(), Failure> {
+    async fn once(&self, client: &kube::Client, shared: &SharedStore) -> Result<(), ApiFailure> {
         let (path, mut version) = self.list(client, shared).await?;
         loop {
             let begun = Instant::now();
@@ -147,26 +147,26 @@ impl<O: Object> Kind<O> {
     async fn list(
         &self,
         client: &kube::Client,
-        shared: &Shared,
-    ) -> Result<(&'static str, String), Failure> {
+        shared: &SharedStore,
+    ) -> Result<(&'static str, String), ApiFailure> {
         let make = |object: O| {
             let name = object.name();
             object.model().map(|model| (name, model))
         };
         for path in self.paths {
             let list = fetch::list_at(client, path, "", self.name, make, self.most);
-            match timeout(PATIENCE, list).await.unwrap_or(Err(Failure::Timeout)) {
+            match timeout(PATIENCE, list).await.unwrap_or(Err(ApiFailure::Timeout)) {
                 Ok((all, version)) => {
                     shared.change(|store| {
                         (self.of)(store).replace(all.into_iter().flatten().collect())
                     });
                     return Ok((path, version));
                 }
-                Err(Failure::Garbage(what)) if what == NO_SUCH_KIND => {}
+                Err(ApiFailure::Garbage(what)) if what == NO_SUCH_KIND => {}
                 Err(failure) => return Err(failure),
             }
         }
-        Err(Failure::Garbage(NO_SUCH_KIND.to_owned()))
+        Err(ApiFailure::Garbage(NO_SUCH_KIND.to_owned()))
     }
 
     /// Follows what changes from a version on. Whether it can go on from the last one that was
@@ -174,28 +174,28 @@ impl<O: Object> Kind<O> {
     async fn follow(
         &self,
         client: &kube::Client,
-        shared: &Shared,
+        shared: &SharedStore,
         path: &str,
         version: &mut String,
-    ) -> Result<bool, Failure> {
+    ) -> Result<bool, ApiFailure> {
         let address = format!(
             "{path}?watch=1&allowWatchBookmarks=true&timeoutSeconds={TURN}&resourceVersion={}",
             part(version)
         );
         let answer = timeout(BEGINNING, fetch::send(client, &address)).await;
-        let response = answer.unwrap_or(Err(Failure::Timeout))?;
+        let response = answer.unwrap_or(Err(ApiFailure::Timeout))?;
         match response.status() {
             StatusCode::OK => {}
             StatusCode::GONE => return Ok(false),
             _ => {
                 let read = timeout(BEGINNING, fetch::read(response)).await;
-                let (status, body) = read.unwrap_or(Err(Failure::Timeout))?;
+                let (status, body) = read.unwrap_or(Err(ApiFailure::Timeout))?;
                 return Err(fetch::refused(status, &body, "watch", self.name));
             }
         }
         shared.change(|store| {
             let kept = (self.of)(store);
-            std::mem::replace(&mut kept.state, State::Watched) != State::Watched
+            std::mem::replace(&mut kept.state, ListState::Watched) != ListState::Watched
         });
         let until = Instant::now() + Duration::from_secs(TURN) + BEGINNING;
         let mut body = response.into_body();
@@ -209,18 +209,18 @@ impl<O: Object> Kind<O> {
             lines.push(&data)?;
             while let Some(line) = lines.next() {
                 match event::<O>(&line)? {
-                    Event::Object { object, gone } => {
+                    WatchEvent::Object { object, gone } => {
                         object.version().clone_into(version);
                         let name = object.name();
                         let model = if gone { None } else { object.model() };
                         shared.change(|store| (self.of)(store).put(name, model));
                     }
-                    Event::Version(newer) => *version = newer,
-                    Event::Expired => return Ok(false),
+                    WatchEvent::Version(newer) => *version = newer,
+                    WatchEvent::Expired => return Ok(false),
                 }
             }
             if (self.of)(&mut shared.store()).len() > self.most {
-                return Err(Failure::TooBig);
+                return Err(ApiFailure::TooBig);
             }
         }
     }
@@ -251,11 +251,11 @@ struct Lines {
 }
 
 impl Lines {
-    fn push(&mut self, piece: &[u8]) -> Result<(), Failure> {
+    fn push(&mut self, piece: &[u8]) -> Result<(), ApiFailure> {
         self.bytes.extend_from_slice(piece);
         // Whole lines are taken out before more comes.
         if self.bytes.len() > LONGEST + piece.len() {
-            return Err(Failure::Garbage("an object is larger than is read".to_owned()));
+            return Err(ApiFailure::Garbage("an object is larger than is read".to_owned()));
         }
         Ok(())
     }
@@ -273,7 +273,7 @@ impl Lines {
 }
 
 /// What a watch tells.
-enum Event<O> {
+enum WatchEvent<O> {
     /// An object is new, has changed, or is gone.
     Object { object: O, gone: bool },
     /// Everything up to this version was told.
@@ -282,7 +282,7 @@ enum Event<O> {
     Expired,
 }
 
-fn event<O: Object>(line: &[u8]) -> Result<Event<O>, Failure> {
+fn event<O: Object>(line: &[u8]) -> Result<WatchEvent<O>, ApiFailure> {
     #[derive(Deserialize)]
     struct Head {
         r#type: String,
@@ -293,16 +293,16 @@ fn event<O: Object>(line: &[u8]) -> Result<Event<O>, Failure> {
     }
     #[derive(Deserialize)]
     struct Marked {
-        metadata: Mark,
+        metadata: Bookmark,
     }
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct Mark {
+    struct Bookmark {
         resource_version: String,
     }
     #[derive(Deserialize, Default)]
     #[serde(default)]
-    struct Status {
+    struct WatchStatus {
         code: u16,
         message: String,
     }
@@ -310,20 +310,20 @@ fn event<O: Object>(line: &[u8]) -> Result<Event<O>, Failure> {
     match head.r#type.as_str() {
         kind @ ("ADDED" | "MODIFIED" | "DELETED") => {
             let rest: Rest<O> = understood(line)?;
-            Ok(Event::Object { object: rest.object, gone: kind == "DELETED" })
+            Ok(WatchEvent::Object { object: rest.object, gone: kind == "DELETED" })
         }
         "BOOKMARK" => {
             let rest: Rest<Marked> = understood(line)?;
-            Ok(Event::Version(rest.object.metadata.resource_version))
+            Ok(WatchEvent::Version(rest.object.metadata.resource_version))
         }
         "ERROR" => {
-            let Rest { object: Status { code, message } } = understood(line)?;
+            let Rest { object: WatchStatus { code, message } } = understood(line)?;
             if code == StatusCode::GONE.as_u16() {
-                return Ok(Event::Expired);
+                return Ok(WatchEvent::Expired);
             }
-            Err(Failure::Garbage(first_line(&format!("{code} {message}"))))
+            Err(ApiFailure::Garbage(first_line(&format!("{code} {message}"))))
         }
-        other => Err(Failure::Garbage(first_line(&format!("an event {other:?}")))),
+        other => Err(ApiFailure::Garbage(first_line(&format!("an event {other:?}")))),
     }
 }
 
@@ -337,7 +337,7 @@ mod tests {
             "resourceVersion":"12"},"spec":{"ports":[{"port":80,"nodePort":30080}]}}}"#;
         for (kind, is_gone) in [("ADDED", false), ("MODIFIED", false), ("DELETED", true)] {
             let line = format!(r#"{{"type":"{kind}",{service}"#);
-            let Ok(Event::Object { object, gone }) = event::<parse::Service>(line.as_bytes())
+            let Ok(WatchEvent::Object { object, gone }) = event::<parse::Service>(line.as_bytes())
             else {
                 panic!("{line}")
             };
@@ -346,11 +346,11 @@ mod tests {
         }
         let event = |text: &str| event::<parse::Pod>(text.as_bytes());
         let mark = r#"{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"99"}}}"#;
-        assert!(matches!(event(mark), Ok(Event::Version(version)) if version == "99"));
+        assert!(matches!(event(mark), Ok(WatchEvent::Version(version)) if version == "99"));
         let old = r#"{"type":"ERROR","object":{"kind":"Status","code":410,"message":"too old"}}"#;
-        assert!(matches!(event(old), Ok(Event::Expired)));
+        assert!(matches!(event(old), Ok(WatchEvent::Expired)));
         for bad in [r#"{"type":"ERROR","object":{"code":500}}"#, r#"{"type":"X"}"#, "x", "{}"] {
-            assert!(matches!(event(bad), Err(Failure::Garbage(_))), "{bad}");
+            assert!(matches!(event(bad), Err(ApiFailure::Garbage(_))), "{bad}");
         }
     }
 
@@ -367,7 +367,7 @@ mod tests {
         assert_eq!(got, [r#"{"a":1}"#, r#"{"b":2}"#, r#"{"c":3}"#]);
         let piece = vec![b'x'; 1 << 20];
         let pushed = (0..32).try_for_each(|_| lines.push(&piece));
-        assert!(matches!(pushed, Err(Failure::Garbage(_))), "a line without end is given up");
+        assert!(matches!(pushed, Err(ApiFailure::Garbage(_))), "a line without end is given up");
         assert!(lines.bytes.len() < 2 * LONGEST);
     }
 

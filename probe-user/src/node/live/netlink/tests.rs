@@ -3,7 +3,7 @@
 use super::*;
 
 fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
-    Request::new(kind, flags, body).numbered(7)
+    NetlinkRequest::new(kind, flags, body).numbered(7)
 }
 
 fn kinds(bytes: &[u8]) -> Vec<(u16, usize)> {
@@ -28,7 +28,7 @@ fn damaged_messages_end_the_walk() {
 #[test]
 fn attributes_come_back_as_they_were_written() {
     let inner = attribute(1, b"abc").unwrap();
-    let request = Request::get(16, &[9, 0, 0, 0]).with(5 | NESTED, &inner).unwrap();
+    let request = NetlinkRequest::get(16, &[9, 0, 0, 0]).with(5 | NESTED, &inner).unwrap();
     let bytes = request.with(6, &[]).unwrap().numbered(1);
     let message = messages(&bytes).next().unwrap();
     assert_eq!(message.sequence, 1);
@@ -69,26 +69,28 @@ fn an_error_may_be_any_number() {
 /// `RTM_GETLINK`, with `struct ifinfomsg`.
 const GETLINK: u16 = 18;
 
-fn loopback(most: usize) -> (Netlink, Request) {
+fn loopback(most: usize) -> (Netlink, NetlinkRequest) {
     let header: Vec<u8> = [[0; 4], 1_u32.to_ne_bytes(), [0; 4], [0; 4]].concat();
-    (Netlink::open(ROUTE, most).unwrap(), Request::get(GETLINK, &header))
+    (Netlink::open(ROUTE, most).unwrap(), NetlinkRequest::get(GETLINK, &header))
 }
 
 #[test]
 fn one_conversation_asks_again_and_again() {
     let (mut netlink, one) = loopback(usize::MAX);
-    let all = Request::dump(GETLINK, &[0; 16]);
+    let all = NetlinkRequest::dump(GETLINK, &[0; 16]);
     for _ in 0..3 {
         let mut names = Vec::new();
         let answer = netlink.ask(&one, |message| {
             names.extend(find(message.body.get(16..).unwrap_or_default(), 3).map(<[u8]>::to_vec));
             true
         });
-        assert_eq!((answer.unwrap(), names), (Answer { pieces: 1 }, vec![b"lo\0".to_vec()]));
+        assert_eq!((answer.unwrap(), names), (NetlinkReply { pieces: 1 }, vec![b"lo\0".to_vec()]));
         assert!(!netlink.collect(&all, 1000, |message| Some(message.kind)).unwrap().is_empty());
         // An index that no interface has.
-        let none =
-            Request::get(GETLINK, &[0, 0, 0, 0, 0xff, 0xff, 0xff, 0x7f, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let none = NetlinkRequest::get(
+            GETLINK,
+            &[0, 0, 0, 0, 0xff, 0xff, 0xff, 0x7f, 0, 0, 0, 0, 0, 0, 0, 0],
+        );
         let error = netlink.ask(&none, |_| true).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
         assert!(!netlink.is_spoilt());
@@ -121,7 +123,7 @@ fn who_wants_no_more_leaves_the_conversation_unusable() {
 }
 
 /// An answer that was read in the kernel's stead.
-fn played(answer: &[u8]) -> io::Result<(Answer, usize)> {
+fn played(answer: &[u8]) -> io::Result<(NetlinkReply, usize)> {
     use std::os::unix::net::UnixDatagram;
     let (ours, kernels) = UnixDatagram::pair().unwrap();
     kernels.send(answer).unwrap();
@@ -129,7 +131,7 @@ fn played(answer: &[u8]) -> io::Result<(Answer, usize)> {
     let socket = ours.into();
     let mut netlink = Netlink { socket, sequence: 6, most: usize::MAX, spoilt: false };
     let mut seen = 0;
-    let answer = netlink.ask(&Request::dump(GETLINK, &[]), |_| {
+    let answer = netlink.ask(&NetlinkRequest::dump(GETLINK, &[]), |_| {
         seen += 1;
         true
     });
@@ -140,13 +142,13 @@ fn played(answer: &[u8]) -> io::Result<(Answer, usize)> {
 fn an_interrupted_dump_and_one_without_end_are_errors() {
     let (one, done) = (message(16, 0, &[0; 4]), message(NLMSG_DONE, 0, &[0; 4]));
     let whole = [one.clone(), one.clone(), done.clone()].concat();
-    assert_eq!(played(&whole).unwrap(), (Answer { pieces: 1 }, 2));
+    assert_eq!(played(&whole).unwrap(), (NetlinkReply { pieces: 1 }, 2));
     let kind = |bytes: &[Vec<u8>]| played(&bytes.concat()).unwrap_err().kind();
     let mixed = message(16, NLM_F_DUMP_INTR, &[0; 4]);
     assert_eq!(kind(&[one.clone(), mixed, done.clone()]), io::ErrorKind::Interrupted);
     assert_eq!(kind(&[one.clone(), vec![1; 3], done]), io::ErrorKind::InvalidData);
     assert_eq!(kind(&[one]), io::ErrorKind::TimedOut);
     // Another question's.
-    let other = Request::new(NLMSG_DONE, 0, &[0; 4]).numbered(1);
+    let other = NetlinkRequest::new(NLMSG_DONE, 0, &[0; 4]).numbered(1);
     assert_eq!(kind(&[other]), io::ErrorKind::TimedOut);
 }

@@ -28,7 +28,7 @@ use rustix::net::{RecvFlags, SendFlags};
 
 use self::child::Child;
 pub(super) use self::wire::Stat;
-use self::wire::{Op, PACKET, Request};
+use self::wire::{PACKET, ReadRequest, RequestOp};
 use super::files;
 use super::safefs::Unreadable;
 
@@ -56,13 +56,13 @@ struct Patience {
 
 /// Who has to answer. What was silent once is not asked again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Whose {
+pub(super) struct Responder {
     name: String,
     /// Whether only root of the machine has a say in it. The others can't use up its time.
     machines: bool,
 }
 
-impl Whose {
+impl Responder {
     /// A place in the own mount namespace that nobody else named.
     pub(super) fn own(path: &Path) -> Self {
         Self { name: path.display().to_string(), machines: true }
@@ -107,10 +107,11 @@ fn uids(status: &str) -> Option<(u32, u32)> {
 
 /// The helper of one question. Started by the first request; its copies share it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Reader(Arc<Mutex<State>>);
+pub(super) struct Reader(Arc<Mutex<ReaderState>>);
 
+/// The helper, and what it may still cost.
 #[derive(Debug)]
-struct State {
+struct ReaderState {
     child: Option<Child>,
     /// What did not answer.
     silent: BTreeSet<String>,
@@ -121,7 +122,7 @@ struct State {
     started: usize,
 }
 
-impl Default for State {
+impl Default for ReaderState {
     fn default() -> Self {
         Self {
             child: None,
@@ -135,17 +136,17 @@ impl Default for State {
 
 /// A directory that is the root of what is read below it.
 #[derive(Debug, Clone)]
-pub(super) struct Tree {
+pub(super) struct RootDirectory {
     reader: Reader,
-    whose: Whose,
+    whose: Responder,
     root: Arc<OwnedFd>,
 }
 
 /// A socket that was opened, to be connected with.
 #[derive(Debug, Clone)]
-pub(super) struct Socket {
+pub(super) struct OpenedSocket {
     reader: Reader,
-    whose: Whose,
+    whose: Responder,
     fd: Arc<OwnedFd>,
     /// Whose it is, and which one.
     pub(super) stat: Stat,
@@ -153,15 +154,15 @@ pub(super) struct Socket {
 
 impl Reader {
     /// Takes `path` as a root. It is one of our own paths: `/`, `/proc/PID/root`.
-    pub(super) fn open(&self, path: &Path, whose: Whose) -> Result<Tree, Unreadable> {
-        let answer = self.ask(&whose, Op::Open, 0, path, None)?;
-        Ok(Tree { reader: self.clone(), whose, root: Arc::new(answer.fd()?) })
+    pub(super) fn open(&self, path: &Path, whose: Responder) -> Result<RootDirectory, Unreadable> {
+        let answer = self.ask(&whose, RequestOp::Open, 0, path, None)?;
+        Ok(RootDirectory { reader: self.clone(), whose, root: Arc::new(answer.fd()?) })
     }
 
     /// The root of the process whose directory in procfs is `process`.
-    pub(super) fn root_of(&self, process: &Path) -> Result<Tree, Unreadable> {
+    pub(super) fn root_of(&self, process: &Path) -> Result<RootDirectory, Unreadable> {
         let directory = super::procs::open_dir(rustix::fs::CWD, process)?;
-        self.open(&process.join("root"), Whose::process(directory.as_fd()))
+        self.open(&process.join("root"), Responder::process(directory.as_fd()))
     }
 
     /// The first `limit` bytes of a file of procfs whose reading waits for the memory of a
@@ -173,8 +174,8 @@ impl Reader {
         limit: usize,
     ) -> Result<Vec<u8>, Unreadable> {
         let inode = rustix::fs::fstat(process)?.st_ino;
-        let whose = Whose::process(process).part(&inode.to_string());
-        Ok(self.ask(&whose, Op::Proc, limit, Path::new(name), Some(process))?.content)
+        let whose = Responder::process(process).part(&inode.to_string());
+        Ok(self.ask(&whose, RequestOp::Proc, limit, Path::new(name), Some(process))?.content)
     }
 
     /// What a link of procfs in `directory` leads to, opened with O_PATH. Of a file system
@@ -183,24 +184,24 @@ impl Reader {
         &self,
         directory: BorrowedFd<'_>,
         name: &CStr,
-        whose: &Whose,
+        whose: &Responder,
     ) -> Result<(OwnedFd, Stat), Unreadable> {
         let name = Path::new(std::ffi::OsStr::from_bytes(name.to_bytes()));
-        self.ask(whose, Op::Follow, 0, name, Some(directory))?.found()
+        self.ask(whose, RequestOp::Follow, 0, name, Some(directory))?.found()
     }
 
     fn ask(
         &self,
-        whose: &Whose,
-        op: Op,
+        whose: &Responder,
+        op: RequestOp,
         limit: usize,
         path: &Path,
         beside: Option<BorrowedFd<'_>>,
-    ) -> Result<Answer, Unreadable> {
+    ) -> Result<ReaderReply, Unreadable> {
         if path.as_os_str().len() >= 4096 {
             return Err(Unreadable::Failed("its path is too long".to_owned()));
         }
-        let request = Request { op, limit: limit as u64, path: OsString::from(path) }.encode();
+        let request = ReadRequest { op, limit: limit as u64, path: OsString::from(path) }.encode();
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if state.silent.contains(&whose.name) || child::is_waited_for(&whose.name) {
             return Err(Unreadable::LeftOut("it did not answer before".to_owned()));
@@ -214,14 +215,14 @@ impl Reader {
     }
 }
 
-impl State {
+impl ReaderState {
     /// `None` when the helper has ended.
     fn try_to_ask(
         &mut self,
-        whose: &Whose,
+        whose: &Responder,
         request: &[u8],
         beside: Option<BorrowedFd<'_>>,
-    ) -> Option<Result<Answer, Unreadable>> {
+    ) -> Option<Result<ReaderReply, Unreadable>> {
         let (patience, left) = if whose.machines { (MACHINES, 0) } else { (OTHERS, 1) };
         let limit = patience.one.min(self.left[left]);
         if limit.is_zero() {
@@ -266,14 +267,14 @@ impl State {
     }
 }
 
-/// What came back.
+/// What the helper sent back.
 #[derive(Debug)]
-struct Answer {
+struct ReaderReply {
     content: Vec<u8>,
     fd: Option<OwnedFd>,
 }
 
-impl Answer {
+impl ReaderReply {
     fn fd(self) -> Result<OwnedFd, Unreadable> {
         self.fd.ok_or_else(|| Unreadable::Failed("no descriptor came back".to_owned()))
     }
@@ -300,9 +301,9 @@ fn exchange(
     request: &[u8],
     beside: Option<BorrowedFd<'_>>,
     until: Instant,
-) -> Result<Result<Answer, Unreadable>, Errno> {
+) -> Result<Result<ReaderReply, Unreadable>, Errno> {
     wire::send(channel, request, beside, SendFlags::DONTWAIT)?;
-    let mut header = wire::Header::default();
+    let mut header = wire::ReplyHeader::default();
     let (length, fd) = receive(channel, &mut header, until)?;
     if length != header.len() {
         return Err(Errno::CONNRESET);
@@ -317,7 +318,7 @@ fn exchange(
         content.truncate(at + read);
     }
     Ok(match code {
-        0 => Ok(Answer { content, fd }),
+        0 => Ok(ReaderReply { content, fd }),
         code => Err(wire::decode_error(code, &content)),
     })
 }
@@ -345,10 +346,10 @@ fn receive(
     }
 }
 
-impl Tree {
+impl RootDirectory {
     /// The content of the regular file `rel`, as [`super::safefs::Root::read`] gives it.
     pub(super) fn read(&self, rel: &Path, max_bytes: usize) -> Result<Vec<u8>, Unreadable> {
-        Ok(self.ask(Op::Read, max_bytes, rel)?.content)
+        Ok(self.ask(RequestOp::Read, max_bytes, rel)?.content)
     }
 
     /// The content of the regular file `rel`, which is no link, and who owns it and its
@@ -358,7 +359,7 @@ impl Tree {
         rel: &Path,
         max_bytes: usize,
     ) -> Result<([u32; 2], Vec<u8>), Unreadable> {
-        let mut content = self.ask(Op::ReadOwned, max_bytes, rel)?.content;
+        let mut content = self.ask(RequestOp::ReadOwned, max_bytes, rel)?.content;
         let owners = owner(&content).zip(content.get(4..).and_then(owner));
         let (file, directory) = owners.ok_or_else(nobody)?;
         content.drain(..8);
@@ -367,12 +368,12 @@ impl Tree {
 
     /// Who owns `rel`.
     pub(super) fn owner(&self, rel: &Path) -> Result<u32, Unreadable> {
-        owner(&self.ask(Op::Owner, 0, rel)?.content).ok_or_else(nobody)
+        owner(&self.ask(RequestOp::Owner, 0, rel)?.content).ok_or_else(nobody)
     }
 
     /// The names in directory `rel`. One with more than `max_entries` is refused.
     pub(super) fn list(&self, rel: &Path, max_entries: usize) -> Result<Vec<OsString>, Unreadable> {
-        Ok(wire::decode_names(&self.ask(Op::List, max_entries, rel)?.content))
+        Ok(wire::decode_names(&self.ask(RequestOp::List, max_entries, rel)?.content))
     }
 
     /// The name of the first file in directory `rel` whose name ends with `suffix` and that has
@@ -394,21 +395,21 @@ impl Tree {
         let names: Vec<OsString> =
             words.map(|word| std::ffi::OsStr::from_bytes(word).to_owned()).collect();
         let request = OsString::from_vec(wire::encode_names(&names));
-        let found = self.ask(Op::FindLine, max_bytes, Path::new(&request))?.content;
+        let found = self.ask(RequestOp::FindLine, max_bytes, Path::new(&request))?.content;
         Ok(Some(String::from_utf8_lossy(&found).into_owned()).filter(|name| !name.is_empty()))
     }
 
     /// What is at a mount point, which no link leads to, opened with O_PATH. Of a file system
     /// that need not answer nothing may be done with it.
     pub(super) fn look(&self, point: &Path) -> Result<(OwnedFd, Stat), Unreadable> {
-        self.ask(Op::Look, 0, point)?.found()
+        self.ask(RequestOp::Look, 0, point)?.found()
     }
 
     /// The socket `rel`.
-    pub(super) fn socket(&self, rel: &Path) -> Result<Socket, Unreadable> {
-        let (fd, stat) = self.ask(Op::Socket, 0, rel)?.found()?;
+    pub(super) fn socket(&self, rel: &Path) -> Result<OpenedSocket, Unreadable> {
+        let (fd, stat) = self.ask(RequestOp::Socket, 0, rel)?.found()?;
         let (reader, whose) = (self.reader.clone(), self.whose.clone());
-        Ok(Socket { reader, whose, fd: Arc::new(fd), stat })
+        Ok(OpenedSocket { reader, whose, fd: Arc::new(fd), stat })
     }
 
     /// The same tree, of which a part can be silent alone.
@@ -426,21 +427,21 @@ impl Tree {
     /// The directory as a root, for tests.
     #[cfg(test)]
     pub(super) fn at(path: &Path) -> Self {
-        Reader::default().open(path, Whose::own(path)).unwrap()
+        Reader::default().open(path, Responder::own(path)).unwrap()
     }
 
-    fn ask(&self, op: Op, limit: usize, path: &Path) -> Result<Answer, Unreadable> {
+    fn ask(&self, op: RequestOp, limit: usize, path: &Path) -> Result<ReaderReply, Unreadable> {
         self.reader.ask(&self.whose, op, limit, path, Some(self.root.as_fd()))
     }
 }
 
-impl Socket {
+impl OpenedSocket {
     /// A connection with exactly this socket, whatever happened to its path meanwhile. It is
     /// non-blocking.
     pub(super) fn connect(&self) -> Result<std::os::unix::net::UnixStream, Unreadable> {
         let nothing = Path::new("");
         let answer =
-            self.reader.ask(&self.whose, Op::Connect, 0, nothing, Some(self.fd.as_fd()))?;
+            self.reader.ask(&self.whose, RequestOp::Connect, 0, nothing, Some(self.fd.as_fd()))?;
         Ok(answer.fd()?.into())
     }
 }

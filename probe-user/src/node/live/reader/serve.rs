@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFla
 
 use super::super::files;
 use super::super::safefs::{Root, Unreadable};
-use super::wire::{self, Op, PACKET, REQUEST, Request, Stat};
+use super::wire::{self, PACKET, REQUEST, ReadRequest, RequestOp, Stat};
 
 /// Serves until the other side is gone.
 pub(super) fn serve(channel: BorrowedFd<'_>) {
@@ -23,7 +23,7 @@ pub(super) fn serve(channel: BorrowedFd<'_>) {
             Err(Errno::INTR) => continue,
             Err(_) => return,
         };
-        let Some(request) = Request::decode(&packet[..length]) else { return };
+        let Some(request) = ReadRequest::decode(&packet[..length]) else { return };
         if answer(channel, work(&request, beside)).is_err() {
             return;
         }
@@ -41,7 +41,7 @@ fn answer(channel: BorrowedFd<'_>, done: Done) -> Result<(), Errno> {
         }
     };
     let length = u32::try_from(content.len()).map_err(|_| Errno::OVERFLOW)?;
-    let mut header = wire::Header::default();
+    let mut header = wire::ReplyHeader::default();
     header[0] = code;
     header[1..].copy_from_slice(&length.to_le_bytes());
     let fd = fd.as_ref().map(std::os::fd::AsFd::as_fd);
@@ -52,31 +52,31 @@ fn answer(channel: BorrowedFd<'_>, done: Done) -> Result<(), Errno> {
     Ok(())
 }
 
-fn work(request: &Request, beside: Option<OwnedFd>) -> Done {
+fn work(request: &ReadRequest, beside: Option<OwnedFd>) -> Done {
     let path = Path::new(&request.path);
     let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
-    if request.op == Op::Open {
+    if request.op == RequestOp::Open {
         return Ok((Vec::new(), Some(Root::open(path)?.into())));
     }
     let at = beside.ok_or_else(|| Unreadable::Failed("nothing to read it in".to_owned()))?;
     match request.op {
-        Op::Open => Err(Unreadable::Missing),
-        Op::Read => Ok((Root::from(at).read(path, limit)?, None)),
-        Op::ReadOwned => {
+        RequestOp::Open => Err(Unreadable::Missing),
+        RequestOp::Read => Ok((Root::from(at).read(path, limit)?, None)),
+        RequestOp::ReadOwned => {
             let (owners, mut content) = Root::from(at).read_owned(path, limit)?;
             content.splice(..0, owners.into_iter().flat_map(u32::to_le_bytes));
             Ok((content, None))
         }
-        Op::Owner => Ok((Root::from(at).owner(path)?.to_le_bytes().to_vec(), None)),
-        Op::List => Ok((wire::encode_names(&Root::from(at).list(path, limit)?), None)),
-        Op::Look => found(Root::from(at).point(path)?),
-        Op::Socket => found(Root::from(at).socket(path)?),
-        Op::Connect => Ok((Vec::new(), Some(connect(&at)?))),
-        Op::Follow => {
+        RequestOp::Owner => Ok((Root::from(at).owner(path)?.to_le_bytes().to_vec(), None)),
+        RequestOp::List => Ok((wire::encode_names(&Root::from(at).list(path, limit)?), None)),
+        RequestOp::Look => found(Root::from(at).point(path)?),
+        RequestOp::Socket => found(Root::from(at).socket(path)?),
+        RequestOp::Connect => Ok((Vec::new(), Some(connect(&at)?))),
+        RequestOp::Follow => {
             found(rustix::fs::openat(at, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
         }
-        Op::Proc => Ok((files::read(at, path, limit)?.bytes, None)),
-        Op::FindLine => {
+        RequestOp::Proc => Ok((files::read(at, path, limit)?.bytes, None)),
+        RequestOp::FindLine => {
             let words = wire::decode_names(request.path.as_encoded_bytes());
             let [dir, suffix, hint, lines @ ..] = words.as_slice() else {
                 return Err(Unreadable::Failed("nothing to look for".to_owned()));

@@ -4,8 +4,8 @@ use std::os::unix::net::UnixListener;
 
 use super::*;
 
-fn own(name: &str) -> Whose {
-    Whose { name: name.to_owned(), machines: false }
+fn own(name: &str) -> Responder {
+    Responder { name: name.to_owned(), machines: false }
 }
 
 impl Reader {
@@ -79,7 +79,7 @@ fn what_does_not_answer_is_left_behind_and_the_rest_is_read() {
     std::fs::write(dir.path().join("f"), "here").unwrap();
     let reader = Reader::default();
     let of = |name: &str| reader.open(dir.path(), own(name));
-    let read = |tree: &Tree| tree.read(Path::new("f"), 10);
+    let read = |tree: &RootDirectory| tree.read(Path::new("f"), 10);
     let silent = of("silent").unwrap();
     let helper = reader.child();
     stop(helper);
@@ -111,7 +111,7 @@ fn what_does_not_answer_is_left_behind_and_the_rest_is_read() {
         of("fourth").unwrap_err(),
         Unreadable::LeftOut("too much else did not answer".to_owned())
     );
-    let machines = reader.open(dir.path(), Whose::own(dir.path())).unwrap();
+    let machines = reader.open(dir.path(), Responder::own(dir.path())).unwrap();
     assert_eq!(read(&machines), Ok(b"here".to_vec()));
 }
 
@@ -155,7 +155,7 @@ fn only_what_root_alone_runs_counts_as_the_machines() {
     while !std::fs::read_to_string(format!("{path}/comm")).unwrap().starts_with("sleep") {
         std::thread::yield_now();
     }
-    let whose = Whose::process(std::fs::File::open(&path).unwrap().as_fd());
+    let whose = Responder::process(std::fs::File::open(&path).unwrap().as_fd());
     theirs.kill().unwrap();
     theirs.wait().unwrap();
     assert!(!whose.machines && whose.name.ends_with("of user 65534"), "{whose:?}");

@@ -19,10 +19,10 @@ pub(super) const REQUEST: usize = 4096 + 64;
 /// How much of an answer goes into one packet.
 pub(super) const PACKET: usize = 64 * 1024;
 
-/// What is asked for.
+/// What the helper is asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Op {
+pub(super) enum RequestOp {
     /// A directory as the root of what is read below it: its descriptor.
     Open,
     /// The content of a regular file below a root.
@@ -47,7 +47,7 @@ pub(super) enum Op {
     FindLine,
 }
 
-impl Op {
+impl RequestOp {
     const ALL: [Self; 11] = [
         Self::Open,
         Self::Read,
@@ -65,14 +65,14 @@ impl Op {
 
 /// One request. What it is relative to goes beside it, as a descriptor.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Request {
-    pub(super) op: Op,
+pub(super) struct ReadRequest {
+    pub(super) op: RequestOp,
     /// Bytes or entries.
     pub(super) limit: u64,
     pub(super) path: OsString,
 }
 
-impl Request {
+impl ReadRequest {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![self.op as u8];
         bytes.extend(self.limit.to_le_bytes());
@@ -82,7 +82,7 @@ impl Request {
 
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let (first, rest) = bytes.split_first()?;
-        let op = Op::ALL.into_iter().find(|op| *op as u8 == *first)?;
+        let op = RequestOp::ALL.into_iter().find(|op| *op as u8 == *first)?;
         let (limit, path) = rest.split_first_chunk()?;
         let path = OsString::from_vec(path.to_vec());
         Some(Self { op, limit: u64::from_le_bytes(*limit), path })
@@ -133,7 +133,7 @@ impl Stat {
 }
 
 /// An answer, or why there is none: how it went, and how many bytes follow.
-pub(super) type Header = [u8; 5];
+pub(super) type ReplyHeader = [u8; 5];
 
 const KINDS: [&str; 5] =
     ["regular file", "file, but a link", "socket", "directory", "path without symbolic links"];
@@ -221,13 +221,13 @@ mod tests {
 
     #[test]
     fn requests_and_answers_come_back_as_they_were() {
-        for op in Op::ALL {
+        for op in RequestOp::ALL {
             let path = OsString::from_vec(b"/a b/\xff".to_vec());
-            let request = Request { op, limit: 7, path };
-            assert_eq!(Request::decode(&request.encode()), Some(request));
+            let request = ReadRequest { op, limit: 7, path };
+            assert_eq!(ReadRequest::decode(&request.encode()), Some(request));
         }
-        assert_eq!(Request::decode(b""), None);
-        assert_eq!(Request::decode(b"\x00123"), None);
+        assert_eq!(ReadRequest::decode(b""), None);
+        assert_eq!(ReadRequest::decode(b"\x00123"), None);
         let stat = Stat { dev: 1 << 40, ino: 2, uid: 3, gid: 4, mode: 5, nlink: 6 };
         assert_eq!(Stat::decode(&stat.encode()), Some(stat));
         assert_eq!(Stat::decode(b"123"), None);

@@ -54,9 +54,9 @@ impl Allowance {
     }
 }
 
-/// Whose namespace it is.
+/// Whose a namespace is, which decides how much of its rules is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Whose {
+pub(super) enum NetnsClass {
     /// The host's, or the tool's own.
     Home,
     /// Another of the initial user namespace, or it is not known.
@@ -84,12 +84,12 @@ impl Default for Allowances {
 }
 
 impl Allowances {
-    pub(super) fn of(&self, id: NetnsId, whose: Whose) -> Arc<Allowance> {
+    pub(super) fn of(&self, id: NetnsId, whose: NetnsClass) -> Arc<Allowance> {
         let new = || {
             let (pot, each, patience) = match whose {
-                Whose::Home => (Arc::new(AtomicU64::new(HOME)), HOME, PATIENCE.0),
-                Whose::System => (Arc::clone(&self.system), SYSTEM.1, PATIENCE.1),
-                Whose::Users => (Arc::clone(&self.users), USERS.1, PATIENCE.1),
+                NetnsClass::Home => (Arc::new(AtomicU64::new(HOME)), HOME, PATIENCE.0),
+                NetnsClass::System => (Arc::clone(&self.system), SYSTEM.1, PATIENCE.1),
+                NetnsClass::Users => (Arc::clone(&self.users), USERS.1, PATIENCE.1),
             };
             Arc::new(Allowance { left: AtomicU64::new(each), pot, patience })
         };
@@ -106,14 +106,16 @@ mod tests {
         let all = Allowances::default();
         let mut read = 0;
         for id in 10..60 {
-            let one = all.of(NetnsId::Inode(id), Whose::Users);
+            let one = all.of(NetnsId::Inode(id), NetnsClass::Users);
             while one.take(1 << 20) {
                 read += 1 << 20;
             }
             assert!(!one.take(1), "it was used up");
         }
         assert_eq!(read, USERS.0);
-        assert!(all.of(NetnsId::Inode(3), Whose::System).take(usize::try_from(SYSTEM.1).unwrap()));
-        assert!(all.of(NetnsId::Inode(1), Whose::Home).take(usize::try_from(HOME).unwrap()));
+        assert!(
+            all.of(NetnsId::Inode(3), NetnsClass::System).take(usize::try_from(SYSTEM.1).unwrap())
+        );
+        assert!(all.of(NetnsId::Inode(1), NetnsClass::Home).take(usize::try_from(HOME).unwrap()));
     }
 }

@@ -9,10 +9,10 @@ mod tests;
 
 use std::io;
 
-use self::members::Listing;
+use self::members::SetListing;
 use crate::model::{IpSet, IpSetId, NetnsId};
 use crate::node::live::nat::has_module;
-use crate::node::live::netlink::{Answer, NETFILTER, Netlink, Request, find};
+use crate::node::live::netlink::{NETFILTER, Netlink, NetlinkReply, NetlinkRequest, find};
 
 /// `NFNL_SUBSYS_IPSET`.
 const SUBSYSTEM: u16 = 6 << 8;
@@ -45,14 +45,15 @@ fn read_up_to(limit: usize, netns: NetnsId, index: u16) -> io::Result<Option<IpS
     let mut netlink = Netlink::open(NETFILTER, BYTES)?;
     let mut name = None;
     let index_be = index.to_be_bytes();
-    let by_index = request(Request::get, CMD_GET_BYINDEX, ATTR_INDEX | NET_BYTEORDER, &index_be)?;
+    let by_index =
+        request(NetlinkRequest::get, CMD_GET_BYINDEX, ATTR_INDEX | NET_BYTEORDER, &index_be)?;
     is_there(netlink.ask(&by_index, |message| {
         name = find(message.attributes(), ATTR_SETNAME).map(<[u8]>::to_vec).or(name.take());
         true
     }))?;
     let Some(name) = name else { return Ok(None) };
-    let mut listing = Listing::new(limit);
-    let list = request(Request::dump, CMD_LIST, ATTR_SETNAME, &name)?;
+    let mut listing = SetListing::new(limit);
+    let list = request(NetlinkRequest::dump, CMD_LIST, ATTR_SETNAME, &name)?;
     // A second reading of a set that was renamed or went away finds none.
     if !is_there(netlink.ask(&list, |message| listing.add(message.attributes())))? {
         return Ok(None);
@@ -64,7 +65,7 @@ fn read_up_to(limit: usize, netns: NetnsId, index: u16) -> io::Result<Option<IpS
 }
 
 /// Whether what was asked for is there.
-fn is_there(answer: io::Result<Answer>) -> io::Result<bool> {
+fn is_there(answer: io::Result<NetlinkReply>) -> io::Result<bool> {
     match answer {
         Ok(_) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
@@ -73,11 +74,11 @@ fn is_there(answer: io::Result<Answer>) -> io::Result<bool> {
 }
 
 fn request(
-    of: fn(u16, &[u8]) -> Request,
+    of: fn(u16, &[u8]) -> NetlinkRequest,
     command: u16,
     kind: u16,
     value: &[u8],
-) -> io::Result<Request> {
+) -> io::Result<NetlinkRequest> {
     // Family, version and resource of nfnetlink: none of them counts here.
     of(SUBSYSTEM | command, &[0; 4]).with(ATTR_PROTOCOL, &[PROTOCOL])?.with(kind, value)
 }
@@ -85,7 +86,7 @@ fn request(
 /// For the fuzz targets.
 #[cfg(feature = "fuzzing")]
 pub(super) fn fuzz(bytes: &[u8]) {
-    let mut listing = Listing::new(MEMBERS);
+    let mut listing = SetListing::new(MEMBERS);
     for message in crate::node::live::netlink::messages(bytes) {
         if !listing.add(message.attributes()) {
             break;

@@ -15,9 +15,9 @@ mod tests;
 
 use std::io;
 
-use self::calls::Raw;
-use self::entry::{Entry, Layout};
-use self::index::Index;
+use self::calls::RawTable;
+use self::entry::{EntryLayout, XtEntry};
+use self::index::ChainIndex;
 use crate::model::{
     BaseChain, ChainId, ChainKind, Family, Hook, NetnsId, Rule, RuleVerdict, RulesBackend, TableId,
 };
@@ -26,7 +26,7 @@ use crate::model::{
 pub(in crate::node::live::rules) struct LegacyTable {
     id: TableId,
     ipv6: bool,
-    index: Index,
+    index: ChainIndex,
 }
 
 impl std::fmt::Debug for LegacyTable {
@@ -60,11 +60,11 @@ pub(in crate::node::live::rules) fn tables(
 }
 
 impl LegacyTable {
-    fn new(netns: NetnsId, ipv6: bool, raw: Raw) -> io::Result<Self> {
-        let Raw { name, info, entries } = raw;
+    fn new(netns: NetnsId, ipv6: bool, raw: RawTable) -> io::Result<Self> {
+        let RawTable { name, info, entries } = raw;
         let family = if ipv6 { Family::Ip6 } else { Family::Ip };
         let id = TableId { netns, backend: RulesBackend::Legacy, family, name: name.into() };
-        let index = Index::new(Layout::of(ipv6), &info, entries).ok_or_else(|| {
+        let index = ChainIndex::new(EntryLayout::of(ipv6), &info, entries).ok_or_else(|| {
             let reason = format!("the kernel's table {id} has an entry of an odd size");
             io::Error::new(io::ErrorKind::InvalidData, reason)
         })?;
@@ -78,9 +78,9 @@ impl LegacyTable {
 
     /// The chains that hang in a hook.
     pub(in crate::node::live::rules) fn base_chains(&self) -> Vec<BaseChain> {
-        let layout = Layout::of(self.ipv6);
-        let base = |hook: &index::Base| {
-            let policy = Entry::at(layout, &self.index.entries, hook.span.end)?;
+        let layout = EntryLayout::of(self.ipv6);
+        let base = |hook: &index::HookChain| {
+            let policy = XtEntry::at(layout, &self.index.entries, hook.span.end)?;
             Some(BaseChain {
                 id: ChainId { table: self.id.clone(), name: hook.name.into() },
                 handle: None,
@@ -139,9 +139,9 @@ fn kind(table: &str, hook: Hook) -> ChainKind {
 /// For the fuzz targets: `struct ipt_getinfo` and the entries.
 #[cfg(feature = "fuzzing")]
 pub(super) fn fuzz(ipv6: bool, bytes: &[u8]) {
-    let Some((head, entries)) = bytes.split_at_checked(index::Info::SIZE) else { return };
-    let Some(info) = index::Info::parse(head) else { return };
-    let raw = Raw { name: "nat".to_owned(), info, entries: entries.to_vec().into() };
+    let Some((head, entries)) = bytes.split_at_checked(index::TableInfo::SIZE) else { return };
+    let Some(info) = index::TableInfo::parse(head) else { return };
+    let raw = RawTable { name: "nat".to_owned(), info, entries: entries.to_vec().into() };
     if let Ok(table) = LegacyTable::new(NetnsId::Inode(1), ipv6, raw) {
         table.base_chains();
         for name in table.chain_names() {

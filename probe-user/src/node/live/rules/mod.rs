@@ -21,12 +21,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use allowance::{Allowance, Allowances, Whose};
+use allowance::{Allowance, Allowances, NetnsClass};
 use legacy::LegacyTable;
-use nft::{Conversation, Failed, Tables};
+use nft::{Conversation, Failed, NftTables};
 
-use super::enter::{Door, Refused};
-use super::timeout::Reading;
+use super::enter::{EnterError, NetnsHandle};
+use super::timeout::TimedRead;
 use super::{LiveNode, gaps, nat};
 use crate::model::{
     Bytes, ChainId, Element, Gap, GapKind, GapSource, Impact, IpSet, IpSetId, IpSetMember, Netns,
@@ -41,36 +41,36 @@ const SOCKETS: usize = 256;
 const LEGACY_RULES: usize = 32;
 const SOURCE: &str = "packet rules";
 
-/// What was read of rules so far, and the sockets it is read by.
+/// What was read of rules so far, and the sockets of netfilter it is read by.
 #[derive(Debug, Default)]
-pub(super) struct Rules {
-    spaces: RefCell<HashMap<NetnsId, Result<Space, Trouble>>>,
+pub(super) struct RuleReader {
+    spaces: RefCell<HashMap<NetnsId, Result<NetnsRules, RulesError>>>,
     ip_sets: RefCell<HashMap<IpSetId, Read<Option<IpSet>>>>,
     has_nf_tables: OnceCell<bool>,
     sockets: Arc<AtomicUsize>,
     allowances: Allowances,
 }
 
-/// The rules of one namespace.
+/// The rules of one namespace, as far as they were read.
 #[derive(Debug)]
-struct Space {
+struct NetnsRules {
     nft: Option<Nft>,
     legacy: Vec<LegacyTable>,
-    legacy_chains: HashMap<ChainId, nft::Rules>,
+    legacy_chains: HashMap<ChainId, nft::ChainRules>,
     /// Why not all of it could be read.
-    trouble: Option<Trouble>,
+    trouble: Option<RulesError>,
 }
 
 /// What a namespace has of nf_tables.
 #[derive(Debug)]
 struct Nft {
-    tables: Tables,
+    tables: NftTables,
     talk: Option<Conversation>,
 }
 
 /// Why rules could not be read. Also says which namespaces share a gap.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Trouble {
+enum RulesError {
     Gone,
     Entry(String),
     Denied(String),
@@ -83,7 +83,7 @@ enum Trouble {
     Failed(String),
 }
 
-impl From<io::Error> for Trouble {
+impl From<io::Error> for RulesError {
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::PermissionDenied {
             Self::Denied(error.to_string())
@@ -93,7 +93,7 @@ impl From<io::Error> for Trouble {
     }
 }
 
-impl From<Failed> for Trouble {
+impl From<Failed> for RulesError {
     fn from(failed: Failed) -> Self {
         match failed {
             Failed::Changed => Self::Changing,
@@ -108,16 +108,16 @@ impl From<Failed> for Trouble {
     }
 }
 
-impl From<Refused> for Trouble {
-    fn from(refused: Refused) -> Self {
+impl From<EnterError> for RulesError {
+    fn from(refused: EnterError) -> Self {
         match refused {
-            Refused::Gone => Self::Gone,
+            EnterError::Gone => Self::Gone,
             refused => Self::Entry(gaps::reason(refused)),
         }
     }
 }
 
-impl Trouble {
+impl RulesError {
     fn reason(&self) -> Option<&str> {
         match self {
             Self::Gone => None,
@@ -200,9 +200,9 @@ impl Netfilter for LiveNode {
                 Some(Ok(Ok(Some(read)))) if !allowance.take(size(&read)) => {
                     Err(Failed::TooMuch.into())
                 }
-                Some(Ok(read)) => read.map_err(Trouble::from),
+                Some(Ok(read)) => read.map_err(RulesError::from),
                 Some(Err(refused)) => Err(refused.into()),
-                None => Err(Trouble::Gone),
+                None => Err(RulesError::Gone),
             };
             let source = format!("ipset {} of netns {}", set.index, set.netns);
             let source = GapSource::new(GapKind::IpSet, source);
@@ -240,28 +240,29 @@ impl LiveNode {
         let rules = &self.rules;
         let has_nf_tables = rules.has_nf_tables();
         // What users made comes last: it may take all the time that is left.
-        let mut missing: Vec<(Whose, NetnsId)> =
+        let mut missing: Vec<(NetnsClass, NetnsId)> =
             missing.into_iter().map(|id| (self.whose(id), id)).collect();
         missing.sort_by_key(|(whose, _)| *whose);
         let (home, others): (Vec<_>, Vec<_>) =
-            missing.into_iter().partition(|(whose, _)| *whose == Whose::Home);
+            missing.into_iter().partition(|(whose, _)| *whose == NetnsClass::Home);
         let mut spaces = rules.spaces.borrow_mut();
         let late = self.late();
-        let mut read = |some: Vec<(Whose, NetnsId)>, end: Option<Instant>| {
+        let mut read = |some: Vec<(NetnsClass, NetnsId)>, end: Option<Instant>| {
             let allowances: HashMap<NetnsId, Arc<Allowance>> =
                 some.iter().map(|(_, id)| (*id, self.allowance(*id))).collect();
             let doors = self.doors(some.into_iter().map(|(_, id)| id));
             let (late, sockets) = (late.clone(), Arc::clone(&rules.sockets));
-            let work = move |door: &Door| {
+            let work = move |door: &NetnsHandle| {
                 if end.is_some_and(|end| Instant::now() >= end) {
                     return Err(late.clone());
                 }
                 let allowance = allowances.get(&door.id).map(Arc::clone);
                 let allowance = allowance.unwrap_or_else(Allowance::unlimited);
-                Ok(Space::read(door.id, has_nf_tables, &sockets, &allowance))
+                Ok(NetnsRules::read(door.id, has_nf_tables, &sockets, &allowance))
             };
             let results = self.pool.in_each(&doors, work).into_iter();
-            let results = results.map(|result| result.map_err(Trouble::from).and_then(|read| read));
+            let results =
+                results.map(|result| result.map_err(RulesError::from).and_then(|read| read));
             spaces.extend(doors.iter().map(|door| door.id).zip(results));
         };
         read(home, None);
@@ -269,7 +270,7 @@ impl LiveNode {
         let end = Instant::now() + self.timeout.left();
         read(others, Some(end));
         drop(reading);
-        let tables: usize = spaces.values().flatten().map(Space::tables).sum();
+        let tables: usize = spaces.values().flatten().map(NetnsRules::tables).sum();
         let detail = format!("{tables} tables in {} namespaces", spaces.len());
         self.log(SOURCE, since, &troubles(netns, &spaces), detail);
     }
@@ -278,22 +279,22 @@ impl LiveNode {
     fn with_nft<T: Default>(
         &self,
         id: NetnsId,
-        read: impl FnOnce(&mut Tables, &mut Conversation) -> Result<T, Failed>,
+        read: impl FnOnce(&mut NftTables, &mut Conversation) -> Result<T, Failed>,
     ) -> Read<T> {
         self.read_spaces(&[id]);
         let (_reading, is_late) = self.reading_of(id);
         let mut spaces = self.rules.spaces.borrow_mut();
         // That it could not be read was told with the ruleset.
-        let Some(Ok(Space { nft: Some(nft), .. })) = spaces.get_mut(&id) else {
+        let Some(Ok(NetnsRules { nft: Some(nft), .. })) = spaces.get_mut(&id) else {
             return Read::default();
         };
         let since = Instant::now();
         let result = match &mut nft.talk {
             _ if is_late => Err(self.late()),
-            Some(talk) => read(&mut nft.tables, talk).map_err(Trouble::from),
+            Some(talk) => read(&mut nft.tables, talk).map_err(RulesError::from),
             None => self
                 .open_again(id)
-                .and_then(|mut talk| read(&mut nft.tables, &mut talk).map_err(Trouble::from)),
+                .and_then(|mut talk| read(&mut nft.tables, &mut talk).map_err(RulesError::from)),
         };
         // It is opened again when something else is asked.
         if nft.talk.as_ref().is_some_and(Conversation::is_spoilt) {
@@ -315,25 +316,25 @@ impl LiveNode {
         Read { value, gaps }
     }
 
-    fn open_again(&self, id: NetnsId) -> Result<Conversation, Trouble> {
+    fn open_again(&self, id: NetnsId) -> Result<Conversation, RulesError> {
         let allowance = self.allowance(id);
-        let open = move |_: &Door| Conversation::open(Arc::clone(&allowance));
+        let open = move |_: &NetnsHandle| Conversation::open(Arc::clone(&allowance));
         let opened = self.pool.in_each(&self.doors([id]), open).pop();
-        Ok(opened.unwrap_or(Err(Refused::Gone))??)
+        Ok(opened.unwrap_or(Err(EnterError::Gone))??)
     }
 
-    fn whose(&self, id: NetnsId) -> Whose {
+    fn whose(&self, id: NetnsId) -> NetnsClass {
         let found = &self.found().0;
         let of_users = || found.netns.get(&id).is_some_and(Netns::is_of_other_users);
         match [found.own, found.initial].contains(&Some(id)) {
-            true => Whose::Home,
-            false if of_users() => Whose::Users,
-            false => Whose::System,
+            true => NetnsClass::Home,
+            false if of_users() => NetnsClass::Users,
+            false => NetnsClass::System,
         }
     }
 
-    fn late(&self) -> Trouble {
-        Trouble::Late(self.timeout.gap(Impact::Port, GapKind::PacketRules))
+    fn late(&self) -> RulesError {
+        RulesError::Late(self.timeout.gap(Impact::Port, GapKind::PacketRules))
     }
 
     fn allowance(&self, id: NetnsId) -> Arc<Allowance> {
@@ -342,8 +343,8 @@ impl LiveNode {
 
     /// Counts the time of reading a namespace's rules, where that is optional; and whether
     /// there is none left for it.
-    fn reading_of(&self, id: NetnsId) -> (Option<Reading<'_>>, bool) {
-        if self.whose(id) == Whose::Home {
+    fn reading_of(&self, id: NetnsId) -> (Option<TimedRead<'_>>, bool) {
+        if self.whose(id) == NetnsClass::Home {
             return (None, false);
         }
         let reading = self.timeout.begin();
@@ -352,7 +353,7 @@ impl LiveNode {
     }
 }
 
-impl Rules {
+impl RuleReader {
     /// Whether the kernel has nf_tables already: asking for rules would else load it.
     pub(super) fn has_nf_tables(&self) -> bool {
         *self.has_nf_tables.get_or_init(|| nat::has_module("nf_tables"))
@@ -373,7 +374,10 @@ pub(super) fn pulse(has_nf_tables: bool) -> Option<u64> {
 }
 
 /// What of these namespaces could not be read, one gap for each reason.
-fn troubles(netns: &[NetnsId], spaces: &HashMap<NetnsId, Result<Space, Trouble>>) -> Vec<Gap> {
+fn troubles(
+    netns: &[NetnsId],
+    spaces: &HashMap<NetnsId, Result<NetnsRules, RulesError>>,
+) -> Vec<Gap> {
     let trouble = |id: &NetnsId| match spaces.get(id)? {
         Ok(space) => space.trouble.as_ref(),
         Err(trouble) => Some(trouble),
@@ -388,7 +392,7 @@ fn troubles(netns: &[NetnsId], spaces: &HashMap<NetnsId, Result<Space, Trouble>>
     gaps::each_reason(&reasons, gap)
 }
 
-impl Space {
+impl NetnsRules {
     /// In the namespace of the calling thread.
     fn read(
         id: NetnsId,
@@ -401,7 +405,7 @@ impl Space {
         let legacy = legacy::tables(id, |bytes| allowance.take(bytes));
         let legacy = legacy.map_err(|error| match error.kind() {
             io::ErrorKind::FileTooLarge => Failed::TooMuch.into(),
-            _ => Trouble::from(error),
+            _ => RulesError::from(error),
         });
         let (legacy, other) =
             legacy.map_or_else(|trouble| (Vec::new(), Some(trouble)), |legacy| (legacy, None));
@@ -437,12 +441,13 @@ impl Space {
         })
     }
 
-    fn legacy_chain(&mut self, chain: &ChainId) -> nft::Rules {
+    fn legacy_chain(&mut self, chain: &ChainId) -> nft::ChainRules {
         if let Some(known) = self.legacy_chains.get(chain) {
             return known.clone();
         }
         let table = self.legacy.iter().find(|table| *table.id() == chain.table);
-        let rules: nft::Rules = table.and_then(|table| table.chain(&chain.name)).map(Arc::from);
+        let rules: nft::ChainRules =
+            table.and_then(|table| table.chain(&chain.name)).map(Arc::from);
         // Short ones, of which there may be very many, are made anew as fast.
         if rules.as_ref().is_some_and(|rules| rules.len() > LEGACY_RULES) {
             self.legacy_chains.insert(chain.clone(), rules.clone());
@@ -457,10 +462,10 @@ impl Nft {
         id: NetnsId,
         sockets: &AtomicUsize,
         allowance: &Arc<Allowance>,
-    ) -> Result<Option<Self>, Trouble> {
+    ) -> Result<Option<Self>, RulesError> {
         let read =
             Conversation::open(Arc::clone(allowance)).map_err(Failed::Io).and_then(|mut talk| {
-                Tables::read(id, &mut talk).map(|tables| Self { tables, talk: Some(talk) })
+                NftTables::read(id, &mut talk).map(|tables| Self { tables, talk: Some(talk) })
             });
         match read {
             Ok(nft) if nft.tables.tables.is_empty() => Ok(None),

@@ -20,10 +20,10 @@ const TIME: Duration = Duration::from_secs(1);
 
 /// What is connected to: a socket in the right namespace and the address, or why there is
 /// none.
-pub(super) type Begun = Result<(TcpStream, SocketAddr), String>;
+pub(super) type PeerStream = Result<(TcpStream, SocketAddr), String>;
 
 /// The certificates that all of these show, in their order, as DER; or why they don't.
-pub(super) fn all(begun: Vec<Begun>) -> Vec<Result<Vec<u8>, String>> {
+pub(super) fn all(begun: Vec<PeerStream>) -> Vec<Result<Vec<u8>, String>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -36,7 +36,7 @@ pub(super) fn all(begun: Vec<Begun>) -> Vec<Result<Vec<u8>, String>> {
 }
 
 async fn one(socket: TcpStream, address: SocketAddr) -> Result<Vec<u8>, String> {
-    let seen = Arc::new(Seen::new());
+    let seen = Arc::new(CertificateCapture::new());
     let time = tokio::time::timeout(TIME, shake(socket, address, Arc::clone(&seen)));
     let done = time.await;
     // A server that wants a certificate of ours breaks off after it has shown its own.
@@ -50,7 +50,11 @@ async fn one(socket: TcpStream, address: SocketAddr) -> Result<Vec<u8>, String> 
     }
 }
 
-async fn shake(socket: TcpStream, address: SocketAddr, seen: Arc<Seen>) -> io::Result<()> {
+async fn shake(
+    socket: TcpStream,
+    address: SocketAddr,
+    seen: Arc<CertificateCapture>,
+) -> io::Result<()> {
     let provider = Arc::clone(&seen.provider);
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -90,12 +94,12 @@ fn why(error: &io::Error) -> String {
 
 /// Keeps the certificate that a server shows, and takes any.
 #[derive(Debug)]
-struct Seen {
+struct CertificateCapture {
     provider: Arc<CryptoProvider>,
     certificate: Mutex<Option<Vec<u8>>>,
 }
 
-impl Seen {
+impl CertificateCapture {
     fn new() -> Self {
         Self { provider: Arc::new(crypto::ring::default_provider()), certificate: Mutex::default() }
     }
@@ -105,7 +109,7 @@ impl Seen {
     }
 }
 
-impl ServerCertVerifier for Seen {
+impl ServerCertVerifier for CertificateCapture {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::*;
 
-fn begun(listener: &TcpListener) -> Begun {
+fn begun(listener: &TcpListener) -> PeerStream {
     let address = listener.local_addr().unwrap();
     Ok((super::super::socket(false).unwrap(), address))
 }

@@ -9,9 +9,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::queues::Queues;
 use super::snapshots::Snapshots;
 use crate::model::{Event, EventKind, Gap, Impact, PortRange, Proto, SocketFilter, SourceReport};
-use crate::node::live::conntrack::{Listener, Merge};
+use crate::node::live::conntrack::{ConntrackListener, Merge};
 use crate::node::live::{LiveNode, ebpf};
-use crate::node::{Sockets as _, Topology as _, Wanted, Watch};
+use crate::node::{Sockets as _, Topology as _, Watch, WatchRequest};
 
 /// How often the namespaces are looked through for new and dead ones.
 const REFRESH: Duration = Duration::from_secs(2);
@@ -19,25 +19,25 @@ const REFRESH: Duration = Duration::from_secs(2);
 const REST: u32 = 20;
 
 /// Where the events of sockets come from.
-pub(super) enum Sockets {
+pub(super) enum SocketEvents {
     /// From the programs.
-    Programs(Box<ebpf::Events>),
+    Programs(Box<ebpf::EventPrograms>),
     /// From two readings.
     Comparison(Snapshots),
 }
 
 /// A running watch.
 pub(super) struct All {
-    sockets: Sockets,
-    conntrack: Option<Conntrack>,
+    sockets: SocketEvents,
+    conntrack: Option<ConntrackEvents>,
     queues: Option<Queues>,
     kinds: Vec<EventKind>,
     ports: Option<PortRange>,
 }
 
 /// Conntrack's events, joined with those of the program on the same thing.
-struct Conntrack {
-    listener: Listener,
+struct ConntrackEvents {
+    listener: ConntrackListener,
     merge: Option<Merge>,
     refresh: Instant,
     gaps: Vec<Gap>,
@@ -45,10 +45,10 @@ struct Conntrack {
 
 impl All {
     /// Adds conntrack to a source of sockets' events.
-    pub(super) fn new(sockets: Sockets, wanted: &Wanted) -> Self {
+    pub(super) fn new(sockets: SocketEvents, wanted: &WatchRequest) -> Self {
         let nat = wanted.kinds.contains(&EventKind::Nat);
-        let twice = matches!(&sockets, Sockets::Programs(events) if events.tells_nat());
-        let conntrack = nat.then(|| Conntrack::open(twice)).flatten();
+        let twice = matches!(&sockets, SocketEvents::Programs(events) if events.tells_nat());
+        let conntrack = nat.then(|| ConntrackEvents::open(twice)).flatten();
         let ports = match wanted.drops.as_slice() {
             [] => wanted.ports.into_iter().collect(),
             some => some.to_vec(),
@@ -59,11 +59,11 @@ impl All {
 
     fn drain(&mut self, all: bool) -> Vec<Event> {
         let mut events = match &mut self.sockets {
-            Sockets::Programs(events) => events.drain(all),
-            Sockets::Comparison(snapshots) if all || snapshots.due() <= Instant::now() => {
+            SocketEvents::Programs(events) => events.drain(all),
+            SocketEvents::Comparison(snapshots) if all || snapshots.due() <= Instant::now() => {
                 snapshots.next(Duration::ZERO)
             }
-            Sockets::Comparison(_) => Vec::new(),
+            SocketEvents::Comparison(_) => Vec::new(),
         };
         if let Some(conntrack) = &mut self.conntrack {
             conntrack.join(&mut events, all);
@@ -81,8 +81,8 @@ impl All {
     /// When something is to be done without any event.
     fn due(&self) -> Option<Instant> {
         let comparison = match &self.sockets {
-            Sockets::Programs(events) => events.due(),
-            Sockets::Comparison(snapshots) => Some(snapshots.due()),
+            SocketEvents::Programs(events) => events.due(),
+            SocketEvents::Comparison(snapshots) => Some(snapshots.due()),
         };
         let conntrack = self.conntrack.as_ref().into_iter();
         let conntrack = conntrack.flat_map(|conntrack| {
@@ -98,8 +98,8 @@ impl All {
         let left = until.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).ok();
         let programs = match &self.sockets {
-            Sockets::Programs(events) => Some(events.fd()),
-            Sockets::Comparison(_) => None,
+            SocketEvents::Programs(events) => Some(events.fd()),
+            SocketEvents::Comparison(_) => None,
         };
         let conntrack = self.conntrack.iter().flat_map(|conntrack| conntrack.listener.fds());
         let fds = programs.into_iter().chain(conntrack);
@@ -133,16 +133,16 @@ impl Watch for All {
 
     fn lost(&self) -> u64 {
         let sockets = match &self.sockets {
-            Sockets::Programs(events) => events.lost(),
-            Sockets::Comparison(snapshots) => snapshots.lost(),
+            SocketEvents::Programs(events) => events.lost(),
+            SocketEvents::Comparison(snapshots) => snapshots.lost(),
         };
         sockets + self.conntrack.as_ref().map_or(0, |conntrack| conntrack.listener.lost())
     }
 
     fn gaps(&self) -> Vec<Gap> {
         let mut gaps = match &self.sockets {
-            Sockets::Programs(events) => events.gaps().to_vec(),
-            Sockets::Comparison(snapshots) => snapshots.gaps(),
+            SocketEvents::Programs(events) => events.gaps().to_vec(),
+            SocketEvents::Comparison(snapshots) => snapshots.gaps(),
         };
         gaps.extend(self.conntrack.iter().flat_map(|conntrack| conntrack.gaps.clone()));
         gaps
@@ -160,10 +160,10 @@ impl Watch for All {
             namespaces: None,
         };
         let mut sources = match &self.sockets {
-            Sockets::Programs(events) => {
+            SocketEvents::Programs(events) => {
                 events.attached().iter().map(|name| report(name, "attached".to_owned())).collect()
             }
-            Sockets::Comparison(snapshots) => snapshots.sources(),
+            SocketEvents::Comparison(snapshots) => snapshots.sources(),
         };
         if let Some(conntrack) = &self.conntrack {
             let detail = format!("{} namespaces", conntrack.listener.namespaces());
@@ -179,10 +179,10 @@ impl Watch for All {
     }
 }
 
-impl Conntrack {
+impl ConntrackEvents {
     fn open(twice: bool) -> Option<Self> {
         let node = LiveNode::new().ok()?;
-        let (listener, gaps) = Listener::open(&node.all_doors());
+        let (listener, gaps) = ConntrackListener::open(&node.all_doors());
         let merge = twice.then(Merge::default);
         Some(Self { listener, merge, refresh: Instant::now() + REFRESH, gaps })
     }
@@ -233,7 +233,7 @@ fn is_on(event: &Event, ports: Option<PortRange>) -> bool {
 }
 
 /// The UDP sockets that are bound already.
-pub(super) fn bound(wanted: &Wanted) -> HashSet<u64> {
+pub(super) fn bound(wanted: &WatchRequest) -> HashSet<u64> {
     let Ok(node) = LiveNode::new() else { return HashSet::new() };
     let netns: Vec<_> = node.netns().value.iter().map(|netns| netns.id).collect();
     let filter = SocketFilter { proto: Some(Proto::Udp), ports: wanted.ports };

@@ -9,9 +9,9 @@ use std::io;
 
 use crate::model::{EventKind, Gap, GapKind, Impact};
 use crate::node::live::ebpf;
-use crate::node::{Wanted, Watch};
+use crate::node::{Watch, WatchRequest};
 
-use all::{All, Sockets};
+use all::{All, SocketEvents};
 use snapshots::Snapshots;
 
 /// The name of the source of events that two readings' comparison gave.
@@ -21,16 +21,16 @@ pub const COMPARISON: &str = "comparing readings";
 ///
 /// # Errors
 /// When procfs is not mounted: then nothing can be told.
-pub fn watch(wanted: &Wanted) -> io::Result<Box<dyn Watch>> {
+pub fn watch(wanted: &WatchRequest) -> io::Result<Box<dyn Watch>> {
     let sockets = match programs(wanted) {
-        Ok(events) => Sockets::Programs(Box::new(events)),
-        Err(why) => Sockets::Comparison(Snapshots::start(wanted, why)?),
+        Ok(events) => SocketEvents::Programs(Box::new(events)),
+        Err(why) => SocketEvents::Comparison(Snapshots::start(wanted, why)?),
     };
     Ok(Box::new(All::new(sockets, wanted)))
 }
 
 /// The programs, or why they can't be had.
-fn programs(wanted: &Wanted) -> Result<ebpf::Events, Gap> {
+fn programs(wanted: &WatchRequest) -> Result<ebpf::EventPrograms, Gap> {
     if !wanted.ebpf {
         return Err(Gap::new(Impact::Port, GapKind::Ebpf, "eBPF is not used, as --no-ebpf says"));
     }

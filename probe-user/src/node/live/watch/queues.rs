@@ -17,12 +17,12 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// A reading is followed by this many times its own duration without one.
 const REST: u32 = 20;
 
-/// A listener.
-type Key = (NetnsId, IpAddr, Port, u64);
+/// What makes a listener the same one: namespace, address, port and inode.
+type ListenerKey = (NetnsId, IpAddr, Port, u64);
 
-/// The count of one, and what was told of it.
+/// What one listener dropped because its queue was full.
 #[derive(Debug, Clone, Copy)]
-struct Count {
+struct QueueDrops {
     drops: u32,
     total: u64,
     first: u64,
@@ -33,7 +33,7 @@ struct Count {
 pub(super) struct Queues {
     ports: Vec<PortRange>,
     filter: SocketFilter,
-    known: HashMap<Key, Count>,
+    known: HashMap<ListenerKey, QueueDrops>,
     due: Instant,
 }
 
@@ -92,7 +92,7 @@ impl Queues {
             if new > 0 && queue.is_full() {
                 events.push(event(socket, u64::from(new), total, first, now));
             }
-            known.insert(key, Count { drops, total, first });
+            known.insert(key, QueueDrops { drops, total, first });
         }
         self.known = known;
         events

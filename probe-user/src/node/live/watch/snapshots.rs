@@ -12,18 +12,18 @@ use crate::model::{
     Actor, Event, EventKind, Gap, GapKind, GapSource, Impact, NetnsId, Owners, Port, Process,
     Proto, SeenBy, Socket, SocketFilter, SocketInode, SourceReport,
 };
-use crate::node::{Node, Processes as _, Sockets as _, Wanted, Watch};
+use crate::node::{Node, Processes as _, Sockets as _, Watch, WatchRequest};
 
 use super::super::LiveNode;
 use super::COMPARISON;
 
 /// What makes a socket the same one in two readings.
-type Key = (NetnsId, Proto, Port, IpAddr, SocketInode);
+type SocketKey = (NetnsId, Proto, Port, IpAddr, SocketInode);
 
-/// One reading of the node's sockets.
+/// The node's sockets at one time.
 #[derive(Debug, Default)]
-pub(super) struct Reading {
-    sockets: BTreeMap<Key, Socket>,
+pub(super) struct SocketSnapshot {
+    sockets: BTreeMap<SocketKey, Socket>,
     /// Namespaces whose sockets could not be read: what was there may still be.
     unread: BTreeSet<NetnsId>,
 }
@@ -35,9 +35,9 @@ pub(super) struct Snapshots {
     filter: SocketFilter,
     interval: Duration,
     due: Instant,
-    last: Reading,
+    last: SocketSnapshot,
     /// Who held a socket when it was first seen.
-    holders: HashMap<Key, Actor>,
+    holders: HashMap<SocketKey, Actor>,
     gaps: Vec<Gap>,
     readings: u64,
     spent: Duration,
@@ -49,7 +49,7 @@ impl Snapshots {
     ///
     /// # Errors
     /// When procfs is not mounted.
-    pub(super) fn start(wanted: &Wanted, why: Gap) -> io::Result<Self> {
+    pub(super) fn start(wanted: &WatchRequest, why: Gap) -> io::Result<Self> {
         let mut gaps = vec![why];
         // NAT is told by conntrack, beside this.
         let only = [EventKind::Connect, EventKind::Accept, EventKind::Drop];
@@ -63,7 +63,7 @@ impl Snapshots {
             filter: SocketFilter { proto: None, ports: wanted.ports },
             interval: wanted.interval,
             due: Instant::now(),
-            last: Reading::default(),
+            last: SocketSnapshot::default(),
             holders: HashMap::new(),
             gaps,
             readings: 0,
@@ -79,7 +79,7 @@ impl Snapshots {
         self.due
     }
 
-    fn read(&mut self, node: &dyn Node) -> Reading {
+    fn read(&mut self, node: &dyn Node) -> SocketSnapshot {
         let since = Instant::now();
         let mut gaps = Vec::new();
         let places: Vec<NetnsId> = node.netns().take(&mut gaps).iter().map(|n| n.id).collect();
@@ -105,7 +105,7 @@ impl Snapshots {
         self.readings += 1;
         self.spent += since.elapsed();
         self.due = Instant::now() + self.interval;
-        Reading { sockets: sockets.into_iter().map(|s| (key(&s), s)).collect(), unread }
+        SocketSnapshot { sockets: sockets.into_iter().map(|s| (key(&s), s)).collect(), unread }
     }
 
     /// Reads once more, and tells what has changed.
@@ -180,7 +180,7 @@ fn sleep(time: Duration) -> bool {
     matches!(rustix::thread::nanosleep(&time), NanosleepRelativeResult::Ok)
 }
 
-fn key(socket: &Socket) -> Key {
+fn key(socket: &Socket) -> SocketKey {
     (socket.netns, socket.proto, socket.port, socket.address, socket.inode)
 }
 
@@ -193,7 +193,7 @@ fn opening(proto: Proto) -> EventKind {
 
 /// The sockets that are new, and those that are gone. What can't be read any more
 /// is not gone, and moves on into the new reading.
-fn changes(last: &Reading, now: &mut Reading) -> (Vec<Socket>, Vec<Socket>) {
+fn changes(last: &SocketSnapshot, now: &mut SocketSnapshot) -> (Vec<Socket>, Vec<Socket>) {
     let mut gone = Vec::new();
     for (key, socket) in &last.sockets {
         if now.sockets.contains_key(key) {
@@ -206,7 +206,7 @@ fn changes(last: &Reading, now: &mut Reading) -> (Vec<Socket>, Vec<Socket>) {
         }
     }
     // What becomes readable is not new.
-    let is_new = |(key, socket): &(&Key, &Socket)| {
+    let is_new = |(key, socket): &(&SocketKey, &Socket)| {
         !last.sockets.contains_key(*key) && !last.unread.contains(&socket.netns)
     };
     let new = now.sockets.iter().filter(is_new).map(|(_, socket)| socket.clone()).collect();

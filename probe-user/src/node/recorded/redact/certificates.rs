@@ -1,7 +1,7 @@
 //! Replacing the names in certificates.
 
-use super::super::names::{Kind, Names};
-use super::super::{Asked, Facts};
+use super::super::names::{PseudonymKind, Pseudonyms};
+use super::super::{RecordedFact, RecordedFacts};
 use super::{replace, replace_some};
 use crate::model::{Certificate, CertificateName};
 
@@ -18,9 +18,9 @@ const USUAL: [&str; 9] = [
     "localhost",
 ];
 
-impl Names {
-    pub(super) fn certificates(&mut self, facts: &mut Facts) {
-        for Asked { asked, read } in facts.certificates.iter_mut() {
+impl Pseudonyms {
+    pub(super) fn certificates(&mut self, facts: &mut RecordedFacts) {
+        for RecordedFact { asked, read } in facts.certificates.iter_mut() {
             asked.address = self.ip(asked.address);
             if let Some(certificate) = &mut read.value {
                 self.certificate(certificate);
@@ -33,7 +33,7 @@ impl Names {
         self.certificate_name(&mut certificate.issuer);
         certificate.dns_names.iter_mut().for_each(|name| replace(name, |name| self.of_tls(name)));
         certificate.addresses.iter_mut().for_each(|address| *address = self.ip(*address));
-        replace(&mut certificate.sha256, |hash| self.name(Kind::Value, hash));
+        replace(&mut certificate.sha256, |hash| self.name(PseudonymKind::Value, hash));
     }
 
     /// Of the whole name only what stands for the common name stays.
@@ -42,7 +42,7 @@ impl Names {
         name.full = match &name.common {
             Some(common) => format!("CN={common}"),
             None if name.full.is_empty() => String::new(),
-            None => self.name(Kind::Name, &name.full.clone()),
+            None => self.name(PseudonymKind::Name, &name.full.clone()),
         };
     }
 

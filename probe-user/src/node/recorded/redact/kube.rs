@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::super::names::{Kind, Names};
-use super::super::{Asked, Facts};
+use super::super::names::{PseudonymKind, Pseudonyms};
+use super::super::{RecordedFact, RecordedFacts};
 use super::{replace, replace_some};
 use crate::model::{
     ContextId, KubeAsk, KubeContext, KubeEndpoints, KubeNames, KubeNode, KubeObjects, KubePod,
@@ -15,12 +15,12 @@ use crate::model::{
 const USUAL: [&str; 5] =
     ["/etc/kubernetes/", "/etc/rancher/", "/var/lib/k0s/", "/var/snap/microk8s/", "/var/run/"];
 
-impl Names {
-    pub(super) fn kube(&mut self, facts: &mut Facts) {
+impl Pseudonyms {
+    pub(super) fn kube(&mut self, facts: &mut RecordedFacts) {
         for context in facts.kube_contexts.iter_mut().flat_map(|read| &mut read.value) {
             self.context(context);
         }
-        for Asked { asked: KubeAsk { context, wish }, read } in facts.kube.iter_mut() {
+        for RecordedFact { asked: KubeAsk { context, wish }, read } in facts.kube.iter_mut() {
             self.context_id(context);
             self.wish(wish);
             self.objects(&mut read.value);
@@ -32,8 +32,10 @@ impl Names {
         replace(&mut context.name, |name| self.cluster_name(name));
         replace(&mut context.file, |file| self.kubeconfig(file));
         replace(&mut context.server, |server| self.url(server));
-        replace_some(&mut context.namespace, |name| self.kubernetes_name(Kind::Namespace, name));
-        replace_some(&mut context.ca, |ca| self.name(Kind::Value, ca));
+        replace_some(&mut context.namespace, |name| {
+            self.kubernetes_name(PseudonymKind::Namespace, name)
+        });
+        replace_some(&mut context.ca, |ca| self.name(PseudonymKind::Value, ca));
     }
 
     fn context_id(&mut self, id: &mut ContextId) {
@@ -48,7 +50,7 @@ impl Names {
         }
         let prefix = ["kind-", "k3d-", "admin@"].into_iter().find(|p| name.starts_with(p));
         let (prefix, rest) = name.split_at(prefix.map_or(0, str::len));
-        format!("{prefix}{}", self.name(Kind::Cluster, rest))
+        format!("{prefix}{}", self.name(PseudonymKind::Cluster, rest))
     }
 
     fn kubeconfig(&mut self, file: &str) -> String {
@@ -79,23 +81,23 @@ impl Names {
             KubeWish::Pod(name) => self.pod_name(name),
             KubeWish::PodsAt(address) => *address = self.ip(*address),
             KubeWish::PodsOn(node) | KubeWish::Node(node) => {
-                replace(node, |node| self.name(Kind::Host, node));
+                replace(node, |node| self.name(PseudonymKind::Host, node));
             }
             KubeWish::PodsWith { namespace, labels } => {
-                replace(namespace, |name| self.kubernetes_name(Kind::Namespace, name));
+                replace(namespace, |name| self.kubernetes_name(PseudonymKind::Namespace, name));
                 self.labels(labels);
             }
         }
     }
 
     fn object(&mut self, name: &mut ObjectName) {
-        replace(&mut name.namespace, |name| self.kubernetes_name(Kind::Namespace, name));
-        replace(&mut name.name, |name| self.kubernetes_name(Kind::Name, name));
+        replace(&mut name.namespace, |name| self.kubernetes_name(PseudonymKind::Namespace, name));
+        replace(&mut name.name, |name| self.kubernetes_name(PseudonymKind::Name, name));
     }
 
     fn pod_name(&mut self, name: &mut ObjectName) {
-        replace(&mut name.namespace, |name| self.kubernetes_name(Kind::Namespace, name));
-        replace(&mut name.name, |name| self.name(Kind::Pod, name));
+        replace(&mut name.namespace, |name| self.kubernetes_name(PseudonymKind::Namespace, name));
+        replace(&mut name.name, |name| self.name(PseudonymKind::Pod, name));
     }
 
     fn objects(&mut self, objects: &mut KubeObjects) {
@@ -104,11 +106,13 @@ impl Names {
         objects.endpoints.iter_mut().for_each(|slice| self.endpoints(slice));
         objects.pods.iter_mut().for_each(|pod| self.kube_pod(pod));
         for class in &mut objects.classes {
-            replace(&mut class.name, |name| self.kubernetes_name(Kind::Name, name));
+            replace(&mut class.name, |name| self.kubernetes_name(PseudonymKind::Name, name));
         }
         for gateway in &mut objects.gateways {
             self.object(&mut gateway.name);
-            replace_some(&mut gateway.class, |name| self.kubernetes_name(Kind::Name, name));
+            replace_some(&mut gateway.class, |name| {
+                self.kubernetes_name(PseudonymKind::Name, name)
+            });
             self.labels(&mut gateway.selector);
             gateway.hosts.iter_mut().for_each(|host| replace(host, |host| self.host(host)));
         }
@@ -117,7 +121,7 @@ impl Names {
 
     fn routed_names(&mut self, names: &mut KubeNames) {
         self.object(&mut names.name);
-        replace_some(&mut names.class, |name| self.kubernetes_name(Kind::Name, name));
+        replace_some(&mut names.class, |name| self.kubernetes_name(PseudonymKind::Name, name));
         for gateway in names.gateways.iter_mut().chain(&mut names.refused) {
             self.object(gateway);
         }
@@ -125,7 +129,7 @@ impl Names {
         for rule in &mut names.rules {
             replace_some(&mut rule.host, |host| self.host(host));
             replace_some(&mut rule.path, |path| self.path(path));
-            replace_some(&mut rule.matches, |words| self.name(Kind::Value, words));
+            replace_some(&mut rule.matches, |words| self.name(PseudonymKind::Value, words));
             for target in &mut rule.to {
                 self.object(&mut target.service);
                 self.port_name(&mut target.port);
@@ -134,7 +138,7 @@ impl Names {
     }
 
     fn node(&mut self, node: &mut KubeNode) {
-        replace(&mut node.name, |name| self.name(Kind::Host, name));
+        replace(&mut node.name, |name| self.name(PseudonymKind::Host, name));
         node.addresses.iter_mut().for_each(|address| *address = self.ip(*address));
         for role in &mut node.roles {
             if !matches!(role.as_str(), "etcd" | "master") {
@@ -143,7 +147,8 @@ impl Names {
         }
         replace_some(&mut node.provider_id, |id| {
             let (scheme, rest) = id.split_once("://").unwrap_or(("", id));
-            let parts: Vec<_> = rest.split('/').map(|p| self.component(Kind::Name, p)).collect();
+            let parts: Vec<_> =
+                rest.split('/').map(|p| self.component(PseudonymKind::Name, p)).collect();
             format!("{scheme}://{}", parts.join("/"))
         });
     }
@@ -156,11 +161,11 @@ impl Names {
         }
         for port in &mut service.ports {
             self.port_name(&mut port.name);
-            replace(&mut port.target, |target| self.kubernetes_name(Kind::Name, target));
+            replace(&mut port.target, |target| self.kubernetes_name(PseudonymKind::Name, target));
         }
         self.labels(&mut service.selector);
         replace_some(&mut service.external_name, |name| self.host(name));
-        replace_some(&mut service.gateway, |name| self.kubernetes_name(Kind::Name, name));
+        replace_some(&mut service.gateway, |name| self.kubernetes_name(PseudonymKind::Name, name));
     }
 
     fn endpoints(&mut self, slice: &mut KubeEndpoints) {
@@ -168,8 +173,8 @@ impl Names {
         slice.ports.iter_mut().for_each(|port| self.port_name(&mut port.name));
         for endpoint in &mut slice.endpoints {
             endpoint.addresses.iter_mut().for_each(|address| *address = self.ip(*address));
-            replace_some(&mut endpoint.node, |node| self.name(Kind::Host, node));
-            replace_some(&mut endpoint.zone, |zone| self.name(Kind::Value, zone));
+            replace_some(&mut endpoint.node, |node| self.name(PseudonymKind::Host, node));
+            replace_some(&mut endpoint.zone, |zone| self.name(PseudonymKind::Value, zone));
             if let Some(pod) = &mut endpoint.pod {
                 self.pod_name(pod);
             }
@@ -178,26 +183,28 @@ impl Names {
 
     fn kube_pod(&mut self, pod: &mut KubePod) {
         self.pod_name(&mut pod.name);
-        replace(&mut pod.uid, |uid| self.name(Kind::Pod, uid));
-        replace_some(&mut pod.config_hash, |hash| self.name(Kind::Pod, hash));
-        replace_some(&mut pod.node, |node| self.name(Kind::Host, node));
+        replace(&mut pod.uid, |uid| self.name(PseudonymKind::Pod, uid));
+        replace_some(&mut pod.config_hash, |hash| self.name(PseudonymKind::Pod, hash));
+        replace_some(&mut pod.node, |node| self.name(PseudonymKind::Host, node));
         pod.ips.iter_mut().for_each(|address| *address = self.ip(*address));
         self.labels(&mut pod.labels);
         // Words in which names of nodes and labels may be.
-        replace_some(&mut pod.unscheduled, |why| self.name(Kind::Value, why));
+        replace_some(&mut pod.unscheduled, |why| self.name(PseudonymKind::Value, why));
         replace_some(&mut pod.owner, |owner| match owner.split_once('/') {
             Some((kind, name)) => {
                 let plain = kind.bytes().all(|b| b.is_ascii_alphabetic());
                 let kind = if plain { kind } else { "Owner" };
-                format!("{kind}/{}", self.name(Kind::Name, name))
+                format!("{kind}/{}", self.name(PseudonymKind::Name, name))
             }
-            None => self.name(Kind::Name, owner),
+            None => self.name(PseudonymKind::Name, owner),
         });
         for container in &mut pod.containers {
-            replace(&mut container.name, |name| self.kubernetes_name(Kind::Container, name));
-            replace_some(&mut container.id, |id| self.name(Kind::Container, id));
-            replace_some(&mut container.image, |image| self.name(Kind::Image, image));
-            replace_some(&mut container.probe, |probe| self.name(Kind::Value, probe));
+            replace(&mut container.name, |name| {
+                self.kubernetes_name(PseudonymKind::Container, name)
+            });
+            replace_some(&mut container.id, |id| self.name(PseudonymKind::Container, id));
+            replace_some(&mut container.image, |image| self.name(PseudonymKind::Image, image));
+            replace_some(&mut container.probe, |probe| self.name(PseudonymKind::Value, probe));
             for port in &mut container.ports {
                 self.port_name(&mut port.name);
                 port.host_ip = port.host_ip.map(|address| self.ip(address));
@@ -206,7 +213,7 @@ impl Names {
     }
 
     fn port_name(&mut self, name: &mut Option<String>) {
-        replace_some(name, |name| self.kubernetes_name(Kind::Name, name));
+        replace_some(name, |name| self.kubernetes_name(PseudonymKind::Name, name));
     }
 
     fn labels(&mut self, labels: &mut BTreeMap<String, String>) {

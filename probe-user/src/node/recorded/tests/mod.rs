@@ -215,21 +215,21 @@ pub(super) fn recording() -> Recording {
         bridge_port: None,
     };
     let inodes = sockets.iter().map(|s| s.inode).collect();
-    let facts = Facts {
+    let facts = RecordedFacts {
         host: partial(host.clone(), Impact::Name),
         netns: Some(partial(netns, Impact::Port)),
-        sockets: vec![Asked {
+        sockets: vec![RecordedFact {
             asked: SocketsOf { netns: both(), filter: SocketFilter::ALL },
             read: partial(sockets, Impact::Port),
         }]
         .into(),
-        owners: vec![Asked { asked: inodes, read: partial(owners, Impact::Owner) }].into(),
-        processes: vec![Asked {
+        owners: vec![RecordedFact { asked: inodes, read: partial(owners, Impact::Owner) }].into(),
+        processes: vec![RecordedFact {
             asked: vec![10, 20, 21, 30, 77],
             read: partial(processes, Impact::Owner),
         }]
         .into(),
-        links: vec![Asked {
+        links: vec![RecordedFact {
             asked: both(),
             read: partial(
                 vec![
@@ -240,7 +240,7 @@ pub(super) fn recording() -> Recording {
             ),
         }]
         .into(),
-        addresses: vec![Asked {
+        addresses: vec![RecordedFact {
             asked: both(),
             read: partial(
                 vec![
@@ -251,7 +251,7 @@ pub(super) fn recording() -> Recording {
             ),
         }]
         .into(),
-        routes: vec![Asked {
+        routes: vec![RecordedFact {
             asked: both(),
             read: partial(
                 vec![Route {
@@ -265,7 +265,7 @@ pub(super) fn recording() -> Recording {
             ),
         }]
         .into(),
-        kernel_ports: vec![Asked {
+        kernel_ports: vec![RecordedFact {
             asked: both(),
             read: partial(
                 vec![KernelPort {
@@ -283,9 +283,9 @@ pub(super) fn recording() -> Recording {
         .into(),
         nat: Ignored,
         unseen: Some(partial((), Impact::Port)),
-        rulesets: vec![Asked { asked: both(), read: Read::whole(Vec::new()) }].into(),
-        frontends: vec![Asked { asked: both(), read: Read::whole(Vec::new()) }].into(),
-        settings: vec![Asked {
+        rulesets: vec![RecordedFact { asked: both(), read: Read::whole(Vec::new()) }].into(),
+        frontends: vec![RecordedFact { asked: both(), read: Read::whole(Vec::new()) }].into(),
+        settings: vec![RecordedFact {
             asked: both(),
             read: Read::whole(vec![NetSettings {
                 netns: NODE,
@@ -304,7 +304,7 @@ pub(super) fn recording() -> Recording {
             }]),
         }]
         .into(),
-        neighbours: vec![Asked {
+        neighbours: vec![RecordedFact {
             asked: both(),
             read: Read::whole(vec![Neighbour {
                 netns: HOST,
@@ -314,7 +314,7 @@ pub(super) fn recording() -> Recording {
             }]),
         }]
         .into(),
-        local_routes: vec![Asked {
+        local_routes: vec![RecordedFact {
             asked: both(),
             read: Read::whole(vec![LocalRoute {
                 netns: HOST,
@@ -324,7 +324,7 @@ pub(super) fn recording() -> Recording {
             }]),
         }]
         .into(),
-        policy_rules: vec![Asked {
+        policy_rules: vec![RecordedFact {
             asked: both(),
             read: Read::whole(vec![PolicyRule {
                 netns: HOST,
@@ -340,7 +340,7 @@ pub(super) fn recording() -> Recording {
             }]),
         }]
         .into(),
-        attached: vec![Asked {
+        attached: vec![RecordedFact {
             asked: both(),
             read: Read::whole(vec![Attached {
                 netns: NODE,
@@ -350,7 +350,7 @@ pub(super) fn recording() -> Recording {
             }]),
         }]
         .into(),
-        cgroup_programs: vec![Asked {
+        cgroup_programs: vec![RecordedFact {
             asked: CgroupOf::Id(901),
             read: Read::whole(Some(vec![CgroupProgram {
                 at: CgroupHook::Ingress,
@@ -359,19 +359,19 @@ pub(super) fn recording() -> Recording {
             }])),
         }]
         .into(),
-        container: vec![Asked {
+        container: vec![RecordedFact {
             asked: InContainer { chain: vec![reference()], pid: 30 },
             read: partial(Some(container()), Impact::Name),
         }]
         .into(),
         containers: Some(partial(vec![container()], Impact::Name)),
-        cgroup_paths: vec![Asked {
+        cgroup_paths: vec![RecordedFact {
             asked: 904,
             read: partial(Some(CgroupPath("/zq7lxc/zq7.service".to_owned())), Impact::Name),
         }]
         .into(),
         observed: Some(partial(Some(watched()), Impact::Reach)),
-        ..Facts::new(Read::whole(host.clone()))
+        ..RecordedFacts::new(Read::whole(host.clone()))
     };
     let sources = vec![SourceReport {
         name: "zq7source".to_owned(),

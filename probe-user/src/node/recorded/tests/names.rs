@@ -1,4 +1,4 @@
-use crate::node::recorded::names::{Kind, Names, ids_in};
+use crate::node::recorded::names::{PseudonymKind, Pseudonyms, ids_in};
 
 use super::*;
 
@@ -19,7 +19,7 @@ fn ids_are_found_where_runtimes_put_them() {
 
 #[test]
 fn ids_keep_their_length_and_their_short_form() {
-    let mut names = Names::default();
+    let mut names = Pseudonyms::default();
     let full = names.id(CONTAINER_ID);
     let short = names.id(&CONTAINER_ID[..12]);
     assert_eq!((full.len(), &full[..12]), (64, short.as_str()));
@@ -32,7 +32,7 @@ fn ids_keep_their_length_and_their_short_form() {
 
 #[test]
 fn addresses_keep_what_they_mean() {
-    let mut names = Names::default();
+    let mut names = Pseudonyms::default();
     for same in [
         "127.0.0.1",
         "127.8.8.8",
@@ -64,8 +64,8 @@ fn addresses_keep_what_they_mean() {
 
 #[test]
 fn cgroups_keep_what_runtimes_pods_and_units_are_told_by() {
-    let mut names = Names::default();
-    names.name(Kind::User, "docker");
+    let mut names = Pseudonyms::default();
+    names.name(PseudonymKind::User, "docker");
     let id = names.id(CONTAINER_ID);
     let uid = names.id(POD_UID);
     let under = uid.replace('-', "_");
@@ -161,7 +161,7 @@ fn cgroups_still_name_the_same_containers_pods_and_units() {
         "/system.slice/snap.acme.daemon.service".to_owned(),
         "/../../docker.service".to_owned(),
     ];
-    let mut names = Names::default();
+    let mut names = Pseudonyms::default();
     for path in paths {
         let redacted = names.cgroup(&path);
         assert!(!redacted.contains("acme") && !redacted.contains(id), "{path} {redacted}");
@@ -170,9 +170,9 @@ fn cgroups_still_name_the_same_containers_pods_and_units() {
             .containers()
             .into_iter()
             .map(|mut reference| {
-                reference.id = names.name(Kind::Container, &reference.id);
+                reference.id = names.name(PseudonymKind::Container, &reference.id);
                 if let Some(pod) = &mut reference.pod {
-                    pod.uid = names.name(Kind::Pod, &pod.uid);
+                    pod.uid = names.name(PseudonymKind::Pod, &pod.uid);
                 }
                 reference
             })
@@ -185,8 +185,8 @@ fn cgroups_still_name_the_same_containers_pods_and_units() {
 
 #[test]
 fn messages_keep_the_tools_own_words() {
-    let mut names = Names::default();
-    names.name(Kind::Host, "gandalf");
+    let mut names = Pseudonyms::default();
+    names.name(PseudonymKind::Host, "gandalf");
     for same in [
         "/proc/12/fd",
         "Docker API (/var/run/docker.sock)",
@@ -222,7 +222,7 @@ fn messages_keep_the_tools_own_words() {
 
 #[test]
 fn programs_keep_their_names_only() {
-    let mut names = Names::default();
+    let mut names = Pseudonyms::default();
     let mut line = |text: &str| {
         let argv: Vec<_> = text.split('|').map(str::to_owned).collect();
         names.command_line(&argv).join("|")

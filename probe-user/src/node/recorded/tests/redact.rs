@@ -47,7 +47,7 @@ fn certificates_lose_what_is_somebodys() {
     let socket = &recording.facts.sockets[0].read.value[0];
     let asked = TlsAsk { netns: socket.netns, address: socket.address, port: socket.port };
     recording.facts.certificates =
-        vec![Asked { asked, read: Read::whole(Some(certificate.clone())) }].into();
+        vec![RecordedFact { asked, read: Read::whole(Some(certificate.clone())) }].into();
     redact(&mut recording);
     let text = serde_json::to_string(&recording.facts.certificates).unwrap();
     for secret in ["zq7", "203.0.113.", &certificate.sha256] {

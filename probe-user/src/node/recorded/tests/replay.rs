@@ -109,7 +109,7 @@ fn what_was_not_read_is_a_gap() {
     assert_eq!(unrecorded(&node.container(&[other], 1)), [Impact::Name]);
     assert_eq!(unrecorded(&node.cgroup_path(1)), [Impact::Name]);
 
-    let bare = Recorded::new(Recording::new(Facts::new(node.host()), Vec::new()));
+    let bare = Recorded::new(Recording::new(RecordedFacts::new(node.host()), Vec::new()));
     assert_eq!(unrecorded(&bare.netns()), [Impact::Port]);
     assert_eq!(unrecorded(&bare.containers()), [Impact::Name]);
     assert_eq!(unrecorded(&bare.sockets(&[HOST], &SocketFilter::ALL)), [Impact::Port]);

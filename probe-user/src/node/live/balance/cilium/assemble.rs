@@ -4,21 +4,21 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use super::datapath;
-use super::parse::{self, Backend, ServiceKey, ServiceValue};
+use super::parse::{self, CiliumBackend, ServiceKey, ServiceValue};
 use crate::model::{Balancer, Frontend, FrontendScope, NetnsId, Server, SourceRanges};
-use crate::node::live::ebpf::maps::Entries;
+use crate::node::live::ebpf::maps::MapEntries;
 
 /// The backends of one family by their ids.
-pub(super) type Backends = HashMap<u32, Backend>;
+pub(super) type Backends = HashMap<u32, CiliumBackend>;
 
 /// The backends of a map.
-pub(super) fn backends(entries: &Entries) -> Backends {
+pub(super) fn backends(entries: &MapEntries) -> Backends {
     let entry = |(key, value)| Some((parse::backend_id(key)?, parse::backend(value)?));
     entries.iter().filter_map(entry).collect()
 }
 
 /// Whether any service of a map leads to a backend.
-pub(super) fn has_slots(services: &Entries) -> bool {
+pub(super) fn has_slots(services: &MapEntries) -> bool {
     services.iter().any(|(key, _)| parse::service_key(key).is_some_and(|key| key.slot != 0))
 }
 
@@ -26,7 +26,7 @@ pub(super) fn has_slots(services: &Entries) -> bool {
 pub(super) fn frontends(
     netns: NetnsId,
     source: &str,
-    services: &Entries,
+    services: &MapEntries,
     backends: &Backends,
 ) -> Vec<Frontend> {
     let entry = |(key, value)| Some((parse::service_key(key)?, parse::service_value(value)?));
@@ -47,7 +47,7 @@ pub(super) fn frontends(
     services.map(frontend).collect()
 }
 
-fn server(backend: Backend, slot: &ServiceValue, service: &ServiceValue, at: u16) -> Server {
+fn server(backend: CiliumBackend, slot: &ServiceValue, service: &ServiceValue, at: u16) -> Server {
     let is_counted = at <= service.count;
     let behind = !is_counted && at <= service.count.saturating_add(service.quarantined);
     let is_quarantined = slot.is_quarantined_in(service) || behind;
@@ -68,7 +68,7 @@ pub(super) fn asks_sources(frontends: &[Frontend]) -> bool {
 }
 
 /// Adds the ranges of clients to the frontends that look at them.
-pub(super) fn add_sources(frontends: &mut [Frontend], entries: &Entries) {
+pub(super) fn add_sources(frontends: &mut [Frontend], entries: &MapEntries) {
     let mut ranges: HashMap<u32, Vec<(IpAddr, u8)>> = HashMap::new();
     for (key, _) in entries.iter() {
         if let Some((id, range)) = datapath::source_range(key) {

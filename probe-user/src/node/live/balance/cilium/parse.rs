@@ -35,9 +35,9 @@ pub(super) struct ServiceValue {
     pub(super) quarantined: u16,
 }
 
-/// What a backend's id stands for.
+/// The server that an id of a backend stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Backend {
+pub(super) struct CiliumBackend {
     pub(super) to: SocketAddr,
     state: u8,
 }
@@ -109,10 +109,10 @@ pub(super) fn backend_id(bytes: &[u8]) -> Option<u32> {
 
 /// `lb4_backend` or `lb6_backend`, of any version. The longer ones also tell the
 /// cluster and the zone.
-pub(super) fn backend(bytes: &[u8]) -> Option<Backend> {
+pub(super) fn backend(bytes: &[u8]) -> Option<CiliumBackend> {
     let (address, rest) = address(bytes, matches!(bytes.len(), 20 | 24))?;
     let ([p0, p1, _, state] | [p0, p1, _, state, _, _, _, _]) = *rest else { return None };
-    Some(Backend { to: SocketAddr::new(address, u16::from_be_bytes([p0, p1])), state })
+    Some(CiliumBackend { to: SocketAddr::new(address, u16::from_be_bytes([p0, p1])), state })
 }
 
 fn address(bytes: &[u8], ipv6: bool) -> Option<(IpAddr, &[u8])> {
@@ -207,7 +207,7 @@ impl ServiceValue {
     }
 }
 
-impl Backend {
+impl CiliumBackend {
     /// Its state, where that is not simply active.
     pub(super) fn state(&self) -> Option<String> {
         match self.state {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use super::super::{DIRECTORY, Part, read};
+use super::super::{DIRECTORY, ProbePart, read};
 
 /// Directories with a `vmlinux` file each: `WHEREIS_PORT_BTF=DIR:DIR`.
 fn others() -> Vec<PathBuf> {
@@ -19,7 +19,7 @@ fn how_long_it_takes() {
             .map(|_| {
                 let since = Instant::now();
                 let layout = read(&directory, &["bpf_iter_task_file", "bpf_iter_task"]);
-                assert!(layout.refusal(Part::Sockets).is_none());
+                assert!(layout.refusal(ProbePart::Sockets).is_none());
                 since.elapsed()
             })
             .collect();
@@ -39,7 +39,7 @@ fn the_running_kernel_has_every_field() {
     for directory in others().into_iter().chain([PathBuf::from(DIRECTORY)]) {
         let layout = read(&directory, &["bpf_iter_task_file", "bpf_iter_task"]);
         let o = layout.offsets;
-        for part in [Part::Sockets, Part::Tasks, Part::Listen, Part::Bind] {
+        for part in [ProbePart::Sockets, ProbePart::Tasks, ProbePart::Listen, ProbePart::Bind] {
             assert_eq!(layout.refusal(part), None, "{}: {part}", directory.display());
         }
         assert!(layout.functions.iter().all(Option::is_some), "{:?}", layout.functions);

@@ -2,8 +2,8 @@
 
 use probe_common::{MISSING, Offsets};
 
-use super::super::offsets::{Layout, find, read};
-use super::super::parts::Part;
+use super::super::offsets::{KernelLayout, find, read};
+use super::super::parts::ProbePart;
 use super::super::reader::Error;
 use super::builder::Builder;
 
@@ -62,11 +62,11 @@ pub(super) fn module(kernel: &Builder) -> Builder {
     b
 }
 
-fn layout(kernel: &Builder) -> Layout {
+fn layout(kernel: &Builder) -> KernelLayout {
     find(&kernel.bytes(), || None, &["bpf_iter_task", "bpf_iter_none"]).unwrap()
 }
 
-fn reason<'l>(layout: &'l Layout, part: &str) -> Option<&'l str> {
+fn reason<'l>(layout: &'l KernelLayout, part: &str) -> Option<&'l str> {
     layout.missing.iter().map(|m| m.reason.as_str()).find(|reason| reason.contains(part))
 }
 
@@ -102,10 +102,10 @@ fn what_is_missing_turns_off_only_what_needs_it() {
     let parts = |text: &str| {
         layout.missing.iter().find(|m| m.reason.contains(text)).map(|m| m.parts.clone()).unwrap()
     };
-    assert_eq!(parts("sk_protocol"), [Part::Sockets, Part::Listen]);
-    assert_eq!(parts("sk_cgrp_data"), [Part::Detail("cgroups of sockets")]);
-    assert_eq!(parts("`dfl_cgrp`"), [Part::Cgroup]);
-    assert!(layout.refusal(Part::Nat).is_some());
+    assert_eq!(parts("sk_protocol"), [ProbePart::Sockets, ProbePart::Listen]);
+    assert_eq!(parts("sk_cgrp_data"), [ProbePart::Detail("cgroups of sockets")]);
+    assert_eq!(parts("`dfl_cgrp`"), [ProbePart::Cgroup]);
+    assert!(layout.refusal(ProbePart::Nat).is_some());
     let text = layout.missing[0].to_string();
     assert!(text.contains("; off without it: "), "{text}");
 }
@@ -178,7 +178,7 @@ fn a_kernel_without_btf_says_what_it_needs() {
     let directory = std::env::temp_dir().join("no-such-directory-of-btf");
     let layout = read(&directory, &["bpf_iter_task"]);
     assert_eq!((layout.offsets, layout.functions.as_slice()), (Offsets::NONE, [None].as_slice()));
-    for part in Part::ALL {
+    for part in ProbePart::ALL {
         let reason = layout.refusal(part).unwrap();
         assert!(reason.starts_with("the kernel has no BTF: /"), "{reason}");
         assert!(reason.ends_with("/vmlinux is not there (needs CONFIG_DEBUG_INFO_BTF)"));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::facts::port_key;
 use super::*;
 use crate::model::{Container, Port, Proto, Published};
-use crate::node::live::reader::Tree;
+use crate::node::live::reader::RootDirectory;
 
 /// What a daemon says of itself that speaks this tool's newest version.
 pub(crate) fn hello() -> Hello {
@@ -76,19 +76,20 @@ fn fixture(name: &str) -> String {
 
 struct Lab {
     _dir: tempfile::TempDir,
-    client: Client,
+    client: DockerClient,
 }
 
-fn lab(limits: Limits, answer: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Lab {
+fn lab(limits: RequestLimits, answer: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Lab {
     let dir = tempfile::tempdir().unwrap();
     let path: PathBuf = dir.path().join("d.sock");
     serve(&path, answer);
-    let socket = Tree::at(dir.path()).socket(Path::new("d.sock")).unwrap();
-    Lab { client: Client { socket, limits, judge: None, tokio: Tokio::default() }, _dir: dir }
+    let socket = RootDirectory::at(dir.path()).socket(Path::new("d.sock")).unwrap();
+    Lab { client: DockerClient { socket, limits, judge: None, tokio: Tokio::default() }, _dir: dir }
 }
 
 /// Without the time limit of the real thing, for a test machine that is slow.
-const PATIENT: Limits = Limits { time: Duration::from_secs(20), bytes: 32 * 1024 * 1024 };
+const PATIENT: RequestLimits =
+    RequestLimits { time: Duration::from_secs(20), bytes: 32 * 1024 * 1024 };
 
 #[test]
 fn the_version_of_the_server_is_spoken() {
@@ -106,7 +107,7 @@ fn the_version_of_the_server_is_spoken() {
 
 #[test]
 fn a_daemon_that_never_answers_costs_its_time_limit() {
-    let daemon = lab(Limits::USUAL, |_| Reply::Silence);
+    let daemon = lab(RequestLimits::USUAL, |_| Reply::Silence);
     let before = Instant::now();
     let (_, answer) = daemon.client.inspect(None, "x");
     assert_eq!(answer.unwrap_err().to_string(), "no answer within 300 ms");
@@ -126,7 +127,7 @@ fn a_daemon_that_answers_garbage_is_said_to() {
         let (hello, answer) = daemon.client.inspect(None, "x");
         assert!(hello.is_none());
         let text = match answer.unwrap_err() {
-            Failure::Garbage(text) => text,
+            DaemonFailure::Garbage(text) => text,
             other => panic!("not garbage: {other:?}"),
         };
         assert!(text.chars().count() < 300, "{} characters", text.len());
@@ -135,26 +136,26 @@ fn a_daemon_that_answers_garbage_is_said_to() {
 
 #[test]
 fn an_endless_answer_ends_at_the_size_limit() {
-    let limits = Limits { bytes: 1 << 20, ..PATIENT };
+    let limits = RequestLimits { bytes: 1 << 20, ..PATIENT };
     let daemon = lab(limits, |path| match path {
         "/version" => Reply::Json(200, VERSION.to_owned()),
         _ => Reply::Endless,
     });
     let (hello, answer) = daemon.client.list(None);
     assert!(hello.is_some());
-    assert_eq!(answer.unwrap_err(), Failure::TooBig(1 << 20));
+    assert_eq!(answer.unwrap_err(), DaemonFailure::TooBig(1 << 20));
     // Also where the daemon should only say who it is.
     let daemon = lab(limits, |_| Reply::Endless);
-    assert_eq!(daemon.client.list(None).1.unwrap_err(), Failure::TooBig(1 << 20));
+    assert_eq!(daemon.client.list(None).1.unwrap_err(), DaemonFailure::TooBig(1 << 20));
 }
 
 #[test]
 fn nobody_behind_the_socket_is_unreachable() {
     let dir = tempfile::tempdir().unwrap();
     drop(UnixListener::bind(dir.path().join("s")).unwrap());
-    let socket = Tree::at(dir.path()).socket(Path::new("s")).unwrap();
-    let client = Client { socket, limits: PATIENT, judge: None, tokio: Tokio::default() };
-    assert!(matches!(client.list(None).1, Err(Failure::Unreachable(_))));
+    let socket = RootDirectory::at(dir.path()).socket(Path::new("s")).unwrap();
+    let client = DockerClient { socket, limits: PATIENT, judge: None, tokio: Tokio::default() };
+    assert!(matches!(client.list(None).1, Err(DaemonFailure::Unreachable(_))));
 }
 
 #[test]
@@ -163,7 +164,7 @@ fn a_container_that_is_unknown_is_no_error() {
         "/version" => Reply::Json(200, VERSION.to_owned()),
         _ => Reply::Json(404, r#"{"message":"No such container: x"}"#.to_owned()),
     });
-    assert_eq!(daemon.client.inspect(None, "x").1.unwrap_err(), Failure::NotFound);
+    assert_eq!(daemon.client.inspect(None, "x").1.unwrap_err(), DaemonFailure::NotFound);
 }
 
 fn published(proto: Proto, inside: u16, outside: Option<(&str, u16)>) -> Published {

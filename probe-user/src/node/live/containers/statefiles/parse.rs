@@ -34,28 +34,29 @@ pub(super) fn blank(target: &ContainerRef, via: ToldBy) -> Container {
 
 /// Docker's `config.v2.json` and `hostconfig.json` (moby 20.10 to 29).
 pub(super) fn docker_config(config: &[u8], host: Option<&[u8]>) -> serde_json::Result<Container> {
+    /// Docker's `config.v2.json`.
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
-    struct Config {
+    struct ConfigV2 {
         #[serde(rename = "ID")]
         id: String,
         name: Option<String>,
-        state: Option<State>,
+        state: Option<DockerState>,
         config: Option<ContainerConfig>,
         network_settings: Option<NetworkSettings>,
     }
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
-    struct State {
+    struct DockerState {
         pid: Option<i64>,
     }
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
-    struct Host {
+    struct HostConfig {
         network_mode: Option<String>,
     }
-    let config: Config = serde_json::from_slice(config)?;
-    let host = host.and_then(|text| serde_json::from_slice::<Host>(text).ok());
+    let config: ConfigV2 = serde_json::from_slice(config)?;
+    let host = host.and_then(|text| serde_json::from_slice::<HostConfig>(text).ok());
     Ok(described(
         Runtime::Docker,
         config.id,
@@ -80,7 +81,7 @@ pub(super) struct Bundle {
     #[serde(default)]
     annotations: Option<BTreeMap<String, String>>,
     #[serde(default)]
-    mounts: Option<Vec<Mount>>,
+    mounts: Option<Vec<OciMount>>,
     #[serde(default)]
     linux: Option<Linux>,
 }
@@ -88,17 +89,17 @@ pub(super) struct Bundle {
 #[derive(Debug, Deserialize)]
 struct Linux {
     #[serde(default)]
-    namespaces: Option<Vec<Namespace>>,
+    namespaces: Option<Vec<OciNamespace>>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Namespace {
+struct OciNamespace {
     #[serde(rename = "type")]
     kind: String,
 }
 
 #[derive(Debug, Deserialize)]
-struct Mount {
+struct OciMount {
     #[serde(default)]
     source: Option<String>,
 }
@@ -204,7 +205,7 @@ impl Bundle {
         #[derive(Deserialize)]
         #[serde(rename_all = "PascalCase", default)]
         #[derive(Default)]
-        struct Mapping {
+        struct CniPortMapping {
             host_port: u16,
             container_port: u16,
             protocol: String,
@@ -222,7 +223,7 @@ impl Bundle {
             }
         }
         let list = |key: &str| self.annotation(&[key]).unwrap_or_default();
-        let mappings: Vec<Mapping> =
+        let mappings: Vec<CniPortMapping> =
             serde_json::from_str(&list("nerdctl/ports")).unwrap_or_default();
         container.ports = mappings
             .into_iter()
@@ -266,15 +267,15 @@ pub(super) fn container_of_log(file: &str, id: &str) -> Option<String> {
 
 /// What `containers.json` of containers/storage says of a container.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Stored {
+pub(super) struct StoredContainer {
     pub(super) name: Option<String>,
     pub(super) image: Option<String>,
     pub(super) pod: Option<Pod>,
 }
 
-pub(super) fn stored(content: &[u8], id: &str) -> serde_json::Result<Option<Stored>> {
+pub(super) fn stored(content: &[u8], id: &str) -> serde_json::Result<Option<StoredContainer>> {
     #[derive(Deserialize)]
-    struct Entry {
+    struct StorageEntry {
         id: String,
         #[serde(default)]
         names: Option<Vec<String>>,
@@ -291,12 +292,12 @@ pub(super) fn stored(content: &[u8], id: &str) -> serde_json::Result<Option<Stor
         namespace: Option<String>,
         uid: Option<String>,
     }
-    let entries: Vec<Entry> = serde_json::from_slice(content)?;
+    let entries: Vec<StorageEntry> = serde_json::from_slice(content)?;
     Ok(entries.into_iter().find(|e| e.id == id).map(|entry| {
         let text = |t: Option<String>| t.filter(|t| !t.is_empty());
         let metadata: Metadata = serde_json::from_str(&entry.metadata).unwrap_or_default();
         let pod_name = text(metadata.pod_name);
-        Stored {
+        StoredContainer {
             name: text(metadata.metadata_name)
                 .or_else(|| text(metadata.name))
                 .or_else(|| entry.names.into_iter().flatten().next()),

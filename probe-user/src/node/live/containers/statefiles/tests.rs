@@ -14,23 +14,23 @@ fn fixture(name: &str) -> Vec<u8> {
 }
 
 /// A root directory with fixtures at their places.
-fn root(files: &[(&str, &str)]) -> (tempfile::TempDir, Tree) {
+fn root(files: &[(&str, &str)]) -> (tempfile::TempDir, RootDirectory) {
     let dir = tempfile::tempdir().unwrap();
     for (place, name) in files {
         let path = dir.path().join(place);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, fixture(name)).unwrap();
     }
-    let root = Tree::at(dir.path());
+    let root = RootDirectory::at(dir.path());
     (dir, root)
 }
 
 /// What is found of a container that who runs the tests holds.
 fn find(
-    root: &Tree,
+    root: &RootDirectory,
     target: &ContainerRef,
     monitor: Option<&Monitor>,
-    told: &Places,
+    told: &StateDirs,
 ) -> Result<Option<Container>, (String, Unreadable)> {
     let holder = Who { uid: rustix::process::geteuid().as_raw(), userns: None };
     super::find(root, target, monitor, told, &holder)
@@ -52,7 +52,7 @@ fn docker_with_its_usual_data_directory() {
         (&format!("{dir}/hostconfig.json"), "docker-20.10/hostconfig.json"),
     ]);
     let web =
-        find(&root, &target(Runtime::Docker, WEB), None, &Places::default()).unwrap().unwrap();
+        find(&root, &target(Runtime::Docker, WEB), None, &StateDirs::default()).unwrap().unwrap();
     assert_eq!(web.name.as_deref(), Some("web"));
     assert_eq!(web.image.as_deref(), Some("lab/busybox:1"));
     assert_eq!(web.ports, web_ports());
@@ -67,7 +67,7 @@ fn docker_with_a_data_directory_of_its_own() {
     let config = format!("tmp/wpc/lab/data/containers/{WEB}/config.v2.json");
     let config = (config.as_str(), "docker-20.10/config.v2.json");
     let find_with = |files: &[(&str, &str)], monitor: Option<Monitor>, data_roots: &[String]| {
-        let told = Places { data_roots: data_roots.to_vec(), ..Places::default() };
+        let told = StateDirs { data_roots: data_roots.to_vec(), ..StateDirs::default() };
         let (_dir, root) = root(files);
         find(&root, &target(Runtime::Unknown, WEB), monitor.as_ref(), &told).unwrap()
     };
@@ -100,7 +100,7 @@ fn a_pods_container_of_containerd() {
     let shim =
         monitor("/usr/local/bin/containerd-shim-runc-v2 -namespace k8s.io -id c -address /s");
     for monitor in [Some(&shim), None] {
-        let found = find(&root, &target, monitor, &Places::default()).unwrap().unwrap();
+        let found = find(&root, &target, monitor, &StateDirs::default()).unwrap().unwrap();
         assert_eq!(found.name.as_deref(), Some("kube-apiserver"));
         assert_eq!(found.image.as_deref(), Some("k8s.gcr.io/kube-apiserver:v1.20.2"));
         let pod = found.pod.unwrap();
@@ -149,17 +149,17 @@ fn podman_by_conmon_and_its_storage() {
     // The command line alone gives the name.
     let (_dir, empty) = root(&[]);
     let target = target(Runtime::Podman, PODWEB);
-    let named = find(&empty, &target, Some(&conmon), &Places::default()).unwrap().unwrap();
+    let named = find(&empty, &target, Some(&conmon), &StateDirs::default()).unwrap().unwrap();
     assert_eq!(named.name.as_deref(), Some("podweb"));
     assert_eq!(named.via.to_string(), "conmon's command line");
-    assert_eq!(find(&empty, &target, None, &Places::default()), Ok(None));
+    assert_eq!(find(&empty, &target, None, &StateDirs::default()), Ok(None));
     // And where the storage is, which knows the image.
     let store = "tmp/wpc/pod/root/vfs-containers";
     let (_dir, full) = root(&[
         (&format!("{store}/containers.json"), "podman-4.3/storage-containers.json"),
         (&format!("{store}/{PODWEB}/userdata/config.json"), "podman-4.3/bundle-config.json"),
     ]);
-    let found = find(&full, &target, Some(&conmon), &Places::default()).unwrap().unwrap();
+    let found = find(&full, &target, Some(&conmon), &StateDirs::default()).unwrap().unwrap();
     assert_eq!(found.name.as_deref(), Some("podweb"));
     assert_eq!(found.image.as_deref(), Some("localhost/lab/busybox:1"));
     assert_eq!(found.pod, None);
@@ -170,7 +170,7 @@ fn a_conmon_of_another_container_does_not_give_its_name() {
     let conmon =
         monitor("/usr/bin/conmon -c other -n other -b /s/overlay-containers/other/userdata");
     let (_dir, root) = root(&[]);
-    let found = find(&root, &target(Runtime::Podman, PODWEB), Some(&conmon), &Places::default());
+    let found = find(&root, &target(Runtime::Podman, PODWEB), Some(&conmon), &StateDirs::default());
     assert_eq!(found, Ok(None));
 }
 
@@ -184,7 +184,7 @@ fn cri_o_by_its_annotations_or_its_storage() {
     ] {
         let (_dir, root) = root(&[(&place, name)]);
         let found =
-            find(&root, &target(Runtime::CriO, &id), None, &Places::default()).unwrap().unwrap();
+            find(&root, &target(Runtime::CriO, &id), None, &StateDirs::default()).unwrap().unwrap();
         assert_eq!(found.name.as_deref(), Some("web"), "{name}");
         assert_eq!(found.image.as_deref(), Some("quay.io/lab/web:1"), "{name}");
         let pod = found.pod.unwrap();
@@ -201,7 +201,7 @@ fn what_is_there_but_no_json_is_told() {
     fs::create_dir_all(&docker).unwrap();
     fs::write(docker.join("config.v2.json"), "{").unwrap();
     let (file, error) =
-        find(&root, &target(Runtime::Docker, WEB), None, &Places::default()).unwrap_err();
+        find(&root, &target(Runtime::Docker, WEB), None, &StateDirs::default()).unwrap_err();
     assert!(file.ends_with("config.v2.json"), "{file}");
     assert!(matches!(error, Unreadable::Failed(_)), "{error}");
 }
@@ -210,7 +210,7 @@ fn what_is_there_but_no_json_is_told() {
 fn a_machine_is_called_what_its_cgroup_is_called() {
     let (_dir, root) = root(&[]);
     let found =
-        find(&root, &target(Runtime::Lxc, "web1"), None, &Places::default()).unwrap().unwrap();
+        find(&root, &target(Runtime::Lxc, "web1"), None, &StateDirs::default()).unwrap().unwrap();
     assert_eq!((found.name.as_deref(), found.via.is_untold()), (Some("web1"), true));
 }
 

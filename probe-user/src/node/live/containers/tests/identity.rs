@@ -210,7 +210,8 @@ fn the_unprivileged_of_a_container_name_nothing_in_it() {
 #[test]
 fn silent_daemons_are_asked_up_to_a_limit_and_the_rest_is_counted() {
     let mut lab = Lab::new();
-    lab.containers.limits = Limits { time: Duration::from_millis(30), ..Limits::USUAL };
+    lab.containers.limits =
+        RequestLimits { time: Duration::from_millis(30), ..RequestLimits::USUAL };
     let node = format!("/docker/{}", id("c"));
     let asked = Arc::new(AtomicUsize::new(0));
     fs::create_dir_all(lab.path("node/srv")).unwrap();

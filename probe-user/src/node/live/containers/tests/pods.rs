@@ -62,7 +62,7 @@ fn the_runtime_names_a_pods_container_before_files_do() {
 #[test]
 fn a_hung_runtime_leaves_a_gap_and_the_bundle_names_the_container() {
     let mut lab = Lab::new();
-    lab.containers.limits = Limits::USUAL;
+    lab.containers.limits = RequestLimits::USUAL;
     lab.cri("host", SOCKET, cri::Fake::replying(cri::Reply::Silence));
     lab.bundle("host");
     let before = Instant::now();
@@ -161,7 +161,8 @@ fn a_socket_of_somebody_elses_is_not_asked() {
 #[test]
 fn many_sockets_of_one_container_are_not_all_waited_for() {
     let mut lab = Lab::new();
-    lab.containers.limits = Limits { time: Duration::from_millis(50), ..Limits::USUAL };
+    lab.containers.limits =
+        RequestLimits { time: Duration::from_millis(50), ..RequestLimits::USUAL };
     let node = format!("/docker/{}", id("a"));
     for n in 0..10 {
         let name = format!("{n}.sock");

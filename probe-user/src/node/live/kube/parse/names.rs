@@ -90,7 +90,7 @@ struct IngressPath {
 #[serde(rename_all = "camelCase", default)]
 struct IngressBackend {
     service: Option<IngressService>,
-    resource: Option<Named>,
+    resource: Option<ObjectReference>,
     service_name: Option<String>,
     service_port: Option<IntOrString>,
 }
@@ -111,7 +111,7 @@ struct IngressPort {
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Named {
+struct ObjectReference {
     kind: String,
     name: String,
 }

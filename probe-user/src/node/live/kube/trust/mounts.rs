@@ -33,8 +33,8 @@ const OF_USERS: [&str; 2] = ["/media", "/run/media"];
 /// The major number of loop devices: a file is their disk.
 const LOOP: &[u8] = b"7:";
 
-/// One mount.
-struct Mount {
+/// A mount, and why files in it are not trusted.
+struct MountPoint {
     id: u64,
     point: PathBuf,
     /// Why it is not trusted, as what is said of a path.
@@ -44,11 +44,11 @@ struct Mount {
 }
 
 /// The mounts that this process sees.
-pub(super) struct Mounts {
-    all: Vec<Mount>,
+pub(super) struct MountView {
+    all: Vec<MountPoint>,
 }
 
-impl Mounts {
+impl MountView {
     pub(super) fn read() -> Result<Self, Unread> {
         let unknown = |why: String| {
             Err(Unread::Untrusted(format!("which file system it is on can't be told: {why}")))
@@ -64,7 +64,7 @@ impl Mounts {
 
     pub(super) fn parse(table: &[u8], notes: &[u8]) -> Self {
         let by_users: Vec<PathBuf> = notes.split(|b| *b == b'\n').filter_map(of_user).collect();
-        let mut all: Vec<Mount> =
+        let mut all: Vec<MountPoint> =
             table.split(|b| *b == b'\n').filter_map(|line| parse(line, &by_users)).collect();
         // An overlay is as good as what is below it, where that can be seen from here.
         let stacked: Vec<(usize, String)> = (0..all.len())
@@ -104,7 +104,7 @@ impl Mounts {
 }
 
 /// A line like `104 27 7:3 / /run/media/ann/usb rw,nosuid,nodev shared:1 - ext4 /dev/loop3 rw`.
-fn parse(line: &[u8], by_users: &[PathBuf]) -> Option<Mount> {
+fn parse(line: &[u8], by_users: &[PathBuf]) -> Option<MountPoint> {
     let fields: Vec<&[u8]> = line.split(|b| *b == b' ').collect();
     let id = std::str::from_utf8(fields.first()?).ok()?.parse().ok()?;
     let (device, point, options) = (fields.get(2)?, fields.get(4)?, fields.get(5)?);
@@ -129,7 +129,7 @@ fn parse(line: &[u8], by_users: &[PathBuf]) -> Option<Mount> {
         Some(options) if kind == b"overlay" => layers(options),
         _ => Vec::new(),
     };
-    Some(Mount { id, point, why, below })
+    Some(MountPoint { id, point, why, below })
 }
 
 /// The directories of an overlay, by its options.

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use super::*;
 
 /// Mounts without anything that is not trusted, but for `kind` at `point`.
-fn mounts(lines: &str) -> Mounts {
-    Mounts::parse(lines.as_bytes(), b"")
+fn mounts(lines: &str) -> MountView {
+    MountView::parse(lines.as_bytes(), b"")
 }
 
 /// Why nothing at `path` may be looked at.
-fn why(mounts: &Mounts, path: &str) -> Option<String> {
+fn why(mounts: &MountView, path: &str) -> Option<String> {
     mounts.at(Path::new(path)).err()
 }
 
@@ -31,7 +31,7 @@ fn only_what_the_kernel_serves_for_root_is_looked_at() {
 41 22 8:65 / /data rw,nosuid,nodev - ext4 /dev/sde1 rw
 ";
     let notes = "SRC=/dev/sde1 TARGET=/data ROOT=/ OPTS=uhelper=udisks2\n";
-    let mounts = Mounts::parse(table.as_bytes(), notes.as_bytes());
+    let mounts = MountView::parse(table.as_bytes(), notes.as_bytes());
     for path in ["/", "/home", "/snap/core", "/etc", "/nothing/is/mounted/here"] {
         assert_eq!(why(&mounts, path), None, "{path}");
     }
@@ -53,13 +53,13 @@ fn only_what_the_kernel_serves_for_root_is_looked_at() {
     assert!(why(&over, "/home").is_some());
 }
 
-fn mounts_over() -> Mounts {
+fn mounts_over() -> MountView {
     mounts("22 1 8:1 / /home rw - ext4 /dev/sda1 rw\n23 22 0:9 / /home rw - fuse x rw\n")
 }
 
 #[test]
 fn an_open_file_is_known_by_its_mount() {
-    let own = Mounts::read().unwrap();
+    let own = MountView::read().unwrap();
     let file = tempfile::tempfile().unwrap();
     assert_eq!(own.holds(file.as_fd()), Ok(()));
     let proc = File::open("/proc/self/stat").unwrap();

@@ -45,7 +45,7 @@ const UNDERSTOOD: [&str; 11] = [
 ];
 
 /// A set as far as its listing was read, which comes in several messages.
-pub(super) struct Listing {
+pub(super) struct SetListing {
     limit: usize,
     kind: String,
     /// The prefix length that addresses without one are cut to.
@@ -53,7 +53,7 @@ pub(super) struct Listing {
     members: Option<Vec<IpSetMember>>,
 }
 
-impl Listing {
+impl SetListing {
     /// Of more members than the limit none will be known.
     pub(super) fn new(limit: usize) -> Self {
         Self { limit, kind: String::new(), netmask: None, members: Some(Vec::new()) }

@@ -145,7 +145,7 @@ fn damaged_listings_are_no_trouble() {
     attribute(3, b"hash:ip,port\0");
     attribute(8, &data);
     let parse = |bytes: &[u8]| {
-        let mut listing = Listing::new(10);
+        let mut listing = SetListing::new(10);
         listing.add(bytes);
         listing.finish()
     };

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-use super::index::Info;
+use super::index::TableInfo;
 use crate::node::live::files;
 
 /// `IPT_SO_GET_INFO` and `IP6T_SO_GET_INFO`.
@@ -22,20 +22,20 @@ const ATTEMPTS: usize = 32;
 const HUGE: usize = 8 << 20;
 
 /// A table as the kernel gives it.
-pub(super) struct Raw {
+pub(super) struct RawTable {
     pub(super) name: String,
-    pub(super) info: Info,
-    pub(super) entries: Entries,
+    pub(super) info: TableInfo,
+    pub(super) entries: TableEntries,
 }
 
 /// The entries of a table, behind the header they came with: of a large table, moving
 /// them costs milliseconds.
-pub(super) struct Entries {
+pub(super) struct TableEntries {
     bytes: Vec<u8>,
     start: usize,
 }
 
-impl std::ops::Deref for Entries {
+impl std::ops::Deref for TableEntries {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -44,7 +44,7 @@ impl std::ops::Deref for Entries {
 }
 
 #[cfg(any(test, feature = "fuzzing"))]
-impl From<Vec<u8>> for Entries {
+impl From<Vec<u8>> for TableEntries {
     fn from(bytes: Vec<u8>) -> Self {
         Self { bytes, start: 0 }
     }
@@ -54,14 +54,14 @@ impl From<Vec<u8>> for Entries {
 /// Asking for a table that is not there would make it, with its hooks, and load
 /// modules: only those that the kernel lists are asked for.
 /// `take` is asked for room first.
-pub(super) fn read(ipv6: bool, take: impl Fn(usize) -> bool) -> io::Result<Vec<Raw>> {
+pub(super) fn read(ipv6: bool, take: impl Fn(usize) -> bool) -> io::Result<Vec<RawTable>> {
     of_each(ipv6, |socket, level, name| table(socket, level, name, &take))
 }
 
 /// What the kernel tells of each table without its entries.
 pub(super) fn sizes(ipv6: bool) -> io::Result<Vec<Vec<u8>>> {
     of_each(ipv6, |socket, level, name| {
-        let mut info = named(name, Info::SIZE)?;
+        let mut info = named(name, TableInfo::SIZE)?;
         get(socket, level, GET_INFO, &mut info)?;
         Ok(info)
     })
@@ -92,11 +92,11 @@ fn table(
     level: i32,
     name: &str,
     take: impl Fn(usize) -> bool,
-) -> io::Result<Raw> {
+) -> io::Result<RawTable> {
     for _ in 0..ATTEMPTS {
-        let mut info = named(name, Info::SIZE)?;
+        let mut info = named(name, TableInfo::SIZE)?;
         get(socket, level, GET_INFO, &mut info)?;
-        let info = Info::parse(&info).ok_or(io::ErrorKind::InvalidData)?;
+        let info = TableInfo::parse(&info).ok_or(io::ErrorKind::InvalidData)?;
         if !take(info.size) {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
@@ -110,8 +110,8 @@ fn table(
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
             Ok(()) => {
-                let entries = Entries { bytes: entries, start: HEADER };
-                return Ok(Raw { name: name.to_owned(), info, entries });
+                let entries = TableEntries { bytes: entries, start: HEADER };
+                return Ok(RawTable { name: name.to_owned(), info, entries });
             }
         }
     }

@@ -2,7 +2,7 @@
 
 /// Where the fields of an entry are. Offsets in bytes.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Layout {
+pub(super) struct EntryLayout {
     /// Length of an address. The source's comes first, then the destination's, then
     /// the masks of both.
     pub(super) address: usize,
@@ -26,7 +26,7 @@ pub(super) struct Layout {
 }
 
 /// `struct ipt_entry`.
-const V4: Layout = Layout {
+const V4: EntryLayout = EntryLayout {
     address: 4,
     interfaces: 16,
     proto: 80,
@@ -40,7 +40,7 @@ const V4: Layout = Layout {
 };
 
 /// `struct ip6t_entry`.
-const V6: Layout = Layout {
+const V6: EntryLayout = EntryLayout {
     address: 16,
     interfaces: 64,
     proto: 128,
@@ -53,7 +53,7 @@ const V6: Layout = Layout {
     header: 8,
 };
 
-impl Layout {
+impl EntryLayout {
     pub(super) fn of(ipv6: bool) -> &'static Self {
         if ipv6 { &V6 } else { &V4 }
     }
@@ -70,17 +70,17 @@ pub(super) struct Extension<'a> {
 }
 
 /// An entry. Its sizes are right: the target lies in it, behind the fields.
-pub(super) struct Entry<'a> {
-    pub(super) layout: &'static Layout,
+pub(super) struct XtEntry<'a> {
+    pub(super) layout: &'static EntryLayout,
     /// Where in the table it is.
     pub(super) at: usize,
     pub(super) bytes: &'a [u8],
     target_offset: usize,
 }
 
-impl<'a> Entry<'a> {
+impl<'a> XtEntry<'a> {
     /// The entry there; `None` when its sizes can't be right.
-    pub(super) fn at(layout: &'static Layout, entries: &'a [u8], at: usize) -> Option<Self> {
+    pub(super) fn at(layout: &'static EntryLayout, entries: &'a [u8], at: usize) -> Option<Self> {
         let rest = entries.get(at..)?;
         let target_offset = usize::from(u16_at(rest, layout.target_offset)?);
         let next_offset = usize::from(u16_at(rest, layout.target_offset + 2)?);

@@ -1,7 +1,7 @@
 //! An entry as a rule: the program that iptables-nft would write for it.
 
-use super::entry::{Entry, Extension};
-use super::index::Index;
+use super::entry::{Extension, XtEntry};
+use super::index::ChainIndex;
 use crate::model::{BitOp, Bytes, CmpOp, Expr, MetaKey, PayloadBase, Reg, Rule, RuleVerdict};
 use crate::node::live::rules::xt::{self, MatchInfo};
 
@@ -20,7 +20,7 @@ const NAME: usize = 16;
 const REG: Reg = Reg(0);
 
 /// The rule that an entry is.
-pub(super) fn rule(number: u64, entry: &Entry<'_>, index: &Index, ipv6: bool) -> Rule {
+pub(super) fn rule(number: u64, entry: &XtEntry<'_>, index: &ChainIndex, ipv6: bool) -> Rule {
     let mut exprs = Vec::new();
     addresses(entry, &mut exprs);
     interfaces(entry, &mut exprs);
@@ -50,7 +50,7 @@ pub(super) fn damaged(number: u64) -> Rule {
     Rule { handle: number, comment: None, exprs, packets: None }
 }
 
-fn target(entry: &Entry<'_>, index: &Index, ipv6: bool) -> Option<Expr> {
+fn target(entry: &XtEntry<'_>, index: &ChainIndex, ipv6: bool) -> Option<Expr> {
     let Some(target) = entry.target() else {
         return Some(Expr::Opaque("target of an odd size".to_owned()));
     };
@@ -65,11 +65,11 @@ fn target(entry: &Entry<'_>, index: &Index, ipv6: bool) -> Option<Expr> {
     Some(Expr::Target(xt::target_of(&name, target.revision, ipv6, target.data).into()))
 }
 
-fn op(entry: &Entry<'_>, inverted: u8) -> CmpOp {
+fn op(entry: &XtEntry<'_>, inverted: u8) -> CmpOp {
     if entry.u8(entry.layout.inverted) & inverted != 0 { CmpOp::Neq } else { CmpOp::Eq }
 }
 
-fn addresses(entry: &Entry<'_>, exprs: &mut Vec<Expr>) {
+fn addresses(entry: &XtEntry<'_>, exprs: &mut Vec<Expr>) {
     let length = entry.layout.address;
     for (side, inverted) in [(0, SOURCE), (1, DESTINATION)] {
         let value = entry.slice(side * length, length);
@@ -84,7 +84,7 @@ fn addresses(entry: &Entry<'_>, exprs: &mut Vec<Expr>) {
     }
 }
 
-fn interfaces(entry: &Entry<'_>, exprs: &mut Vec<Expr>) {
+fn interfaces(entry: &XtEntry<'_>, exprs: &mut Vec<Expr>) {
     let tests = [(0, IN, MetaKey::Iifname), (1, OUT, MetaKey::Oifname)];
     for (side, inverted, key) in tests {
         let at = entry.layout.interfaces + side * NAME;
@@ -128,7 +128,7 @@ fn bitwise(mask: &[u8]) -> Expr {
     Expr::Bitwise { sreg: REG, dreg: REG, len: u32_of(mask.len()), op }
 }
 
-fn proto(entry: &Entry<'_>, ipv6: bool, exprs: &mut Vec<Expr>) {
+fn proto(entry: &XtEntry<'_>, ipv6: bool, exprs: &mut Vec<Expr>) {
     let proto = entry.u16(entry.layout.proto);
     let is_tested = !ipv6 || entry.u8(entry.layout.flags) & TESTS_PROTO != 0;
     if proto == 0 || !is_tested {
@@ -143,7 +143,7 @@ fn proto(entry: &Entry<'_>, ipv6: bool, exprs: &mut Vec<Expr>) {
 }
 
 /// Whether it is a fragment other than the first.
-fn fragment(entry: &Entry<'_>, exprs: &mut Vec<Expr>) {
+fn fragment(entry: &XtEntry<'_>, exprs: &mut Vec<Expr>) {
     exprs.push(Expr::Payload { base: PayloadBase::Network, offset: 6, len: 2, dreg: REG });
     exprs.push(bitwise(&[0x1f, 0xff]));
     let op = if op(entry, FRAGMENT) == CmpOp::Eq { CmpOp::Neq } else { CmpOp::Eq };

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::calls::Entries;
-use super::entry::{Entry, Layout};
+use super::calls::TableEntries;
+use super::entry::{EntryLayout, XtEntry};
 use crate::model::{Hook, RuleVerdict};
 
 /// The hooks by their number (`enum nf_inet_hooks`), and the chains in them.
@@ -25,7 +25,7 @@ const HEAD: usize = 64;
 
 /// `struct ipt_getinfo`, `struct ip6t_getinfo`.
 #[derive(Debug, Clone)]
-pub(super) struct Info {
+pub(super) struct TableInfo {
     /// A bit for each hook that the table has a chain in.
     valid_hooks: u32,
     /// Where the chains in the hooks begin.
@@ -36,7 +36,7 @@ pub(super) struct Info {
     pub(super) size: usize,
 }
 
-impl Info {
+impl TableInfo {
     pub(super) const SIZE: usize = 84;
 
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
@@ -59,8 +59,8 @@ impl Info {
     }
 }
 
-/// A chain in a hook.
-pub(super) struct Base {
+/// A base chain of a legacy table: where it begins and ends.
+pub(super) struct HookChain {
     pub(super) hook: Hook,
     pub(super) name: &'static str,
     /// Its rules. At the end is its policy.
@@ -70,10 +70,10 @@ pub(super) struct Base {
 /// Where the chains are. Of a table of many thousand chains a path meets a few: those
 /// that are not in a hook are found by the jumps that lead to them, and all of them
 /// are looked for only when another one is asked for.
-pub(super) struct Index {
-    pub(super) entries: Entries,
-    layout: &'static Layout,
-    pub(super) bases: Vec<Base>,
+pub(super) struct ChainIndex {
+    pub(super) entries: TableEntries,
+    layout: &'static EntryLayout,
+    pub(super) bases: Vec<HookChain>,
     met: RefCell<Met>,
     all: OnceCell<Met>,
 }
@@ -94,15 +94,19 @@ impl Met {
     }
 }
 
-impl Index {
+impl ChainIndex {
     /// `None` when these are no entries of a table.
-    pub(super) fn new(layout: &'static Layout, info: &Info, entries: Entries) -> Option<Self> {
+    pub(super) fn new(
+        layout: &'static EntryLayout,
+        info: &TableInfo,
+        entries: TableEntries,
+    ) -> Option<Self> {
         let mut bases = Vec::new();
         for (number, (hook, name)) in HOOKS.into_iter().enumerate() {
             let span = *info.hook_entry.get(number)?..*info.underflow.get(number)?;
             if info.valid_hooks & 1 << number != 0 {
-                Entry::at(layout, &entries, span.end).filter(|_| span.start <= span.end)?;
-                bases.push(Base { hook, name, span });
+                XtEntry::at(layout, &entries, span.end).filter(|_| span.start <= span.end)?;
+                bases.push(HookChain { hook, name, span });
             }
         }
         Some(Self { entries, layout, bases, met: RefCell::default(), all: OnceCell::new() })
@@ -110,7 +114,7 @@ impl Index {
 
     /// The rules of a chain, in order, each `None` where its sizes can't be right: behind
     /// such a one nothing can be read.
-    pub(super) fn rules(&self, name: &str) -> Option<Vec<Option<Entry<'_>>>> {
+    pub(super) fn rules(&self, name: &str) -> Option<Vec<Option<XtEntry<'_>>>> {
         let (start, end) = match self.bases.iter().find(|base| base.name == name) {
             Some(base) => (base.span.start, Some(base.span.end)),
             None => (self.start(name)?, None),
@@ -119,7 +123,7 @@ impl Index {
         let mut at = start;
         // An entry has a length of its own at least, so this ends.
         while end.is_none_or(|end| at < end) {
-            let entry = Entry::at(self.layout, &self.entries, at);
+            let entry = XtEntry::at(self.layout, &self.entries, at);
             match &entry {
                 // The next chain's head. Before it is an entry that returns.
                 Some(entry) if end.is_none() && entry.has_target(ERROR) => {
@@ -151,7 +155,7 @@ impl Index {
         }
         // Its head lies right before it, and heads are all of one length.
         let head = start.checked_sub(self.layout.length + HEAD);
-        let head = head.and_then(|at| Entry::at(self.layout, &self.entries, at));
+        let head = head.and_then(|at| XtEntry::at(self.layout, &self.entries, at));
         let name = head.filter(|head| head.end() == start).and_then(|head| chain_of(&head));
         let name = name.filter(|_| start < self.entries.len());
         let name = name.or_else(|| self.all().names.get(&start).cloned())?;
@@ -163,7 +167,7 @@ impl Index {
     fn all(&self) -> &Met {
         self.all.get_or_init(|| {
             let (mut all, mut at) = (Met::default(), 0);
-            while let Some(entry) = Entry::at(self.layout, &self.entries, at) {
+            while let Some(entry) = XtEntry::at(self.layout, &self.entries, at) {
                 at = entry.end();
                 // The table's last entry looks like a chain's head.
                 if at < self.entries.len()
@@ -191,7 +195,7 @@ impl Index {
 
     /// What a standard target does (`struct xt_standard_target`); `None` for
     /// what does not make sense. One that leads to the next entry does nothing.
-    pub(super) fn verdict(&self, entry: &Entry<'_>) -> Option<RuleVerdict> {
+    pub(super) fn verdict(&self, entry: &XtEntry<'_>) -> Option<RuleVerdict> {
         let target = entry.target()?;
         let verdict = i32::from_ne_bytes(*target.data.first_chunk()?);
         Some(match verdict {
@@ -216,7 +220,7 @@ impl Index {
 }
 
 /// The name in a chain's head (`struct xt_error_target`).
-fn chain_of(entry: &Entry<'_>) -> Option<Arc<str>> {
+fn chain_of(entry: &XtEntry<'_>) -> Option<Arc<str>> {
     if !entry.has_target(ERROR) {
         return None;
     }

@@ -1,6 +1,6 @@
 //! Tables as the kernel gives them, in namespaces of the tests, and damaged ones.
 
-use super::index::Info;
+use super::index::TableInfo;
 use super::*;
 use crate::model::{BitOp, Bytes, CmpOp, Expr, MetaKey, PayloadBase, Reg, XtTarget};
 use crate::node::live::rules::xt::lab::{in_a_namespace, run};
@@ -38,7 +38,8 @@ fn recorded(hex: &str) -> (Vec<u8>, Vec<u8>) {
 }
 
 fn open(name: &str, ipv6: bool, info: &[u8], entries: Vec<u8>) -> Option<LegacyTable> {
-    let raw = Raw { name: name.to_owned(), info: Info::parse(info)?, entries: entries.into() };
+    let raw =
+        RawTable { name: name.to_owned(), info: TableInfo::parse(info)?, entries: entries.into() };
     LegacyTable::new(NETNS, ipv6, raw).ok()
 }
 

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use super::super::allowance::Allowance;
-use super::names::Names;
+use super::names::NameInterner;
 use super::objects;
-use super::wire::Message;
+use super::wire::NftMessage;
 use super::{Conversation, read_rules};
 use crate::model::{ChainId, NetnsId, Rule};
 
@@ -20,29 +20,29 @@ const MANY: usize = 1000;
 /// iptables. Elsewhere there are none of that name, and the kernel says so at once.
 const CHAINS: [&str; 2] = ["KUBE-SERVICES", "KUBE-NODEPORTS"];
 
-/// What is being read ahead.
+/// Chains that are being read before they are asked for.
 #[derive(Debug, Default)]
-pub(super) struct Ahead {
+pub(super) struct ReadAhead {
     /// How many chains were listed.
     listed: usize,
-    reading: Vec<(ChainId, JoinHandle<Option<Found>>)>,
+    reading: Vec<(ChainId, JoinHandle<Option<ReadAheadRules>>)>,
 }
 
-/// What was read, and the generation that it is of.
+/// The rules of a chain, and the generation that they are of.
 #[derive(Debug)]
-struct Found {
+struct ReadAheadRules {
     generation: u32,
     rules: Vec<Rule>,
 }
 
-impl Ahead {
+impl ReadAhead {
     /// Takes notice of a chain that is listed, and begins to read when there are many, in
     /// the namespace of the calling thread.
     pub(super) fn listed(
         &mut self,
         netns: NetnsId,
-        message: Message<'_>,
-        names: &mut Names,
+        message: NftMessage<'_>,
+        names: &mut NameInterner,
         allowance: &Arc<Allowance>,
     ) {
         self.listed += 1;
@@ -74,11 +74,11 @@ impl Ahead {
 
 /// Reads the rules of a chain of one generation; `None` when that fails, and then they are
 /// read again when they are asked for.
-fn read(id: &ChainId, allowance: Arc<Allowance>) -> Option<Found> {
+fn read(id: &ChainId, allowance: Arc<Allowance>) -> Option<ReadAheadRules> {
     let mut talk = Conversation::open(allowance).ok()?;
     let generation = talk.settled().ok()?;
-    let rules = read_rules(id, &mut talk, &mut Names::default()).ok()?;
-    talk.is_still(generation).ok()?.then_some(Found { generation, rules })
+    let rules = read_rules(id, &mut talk, &mut NameInterner::default()).ok()?;
+    talk.is_still(generation).ok()?.then_some(ReadAheadRules { generation, rules })
 }
 
 #[cfg(test)]
@@ -93,14 +93,14 @@ mod tests {
         ChainId { table, name: name.into() }
     }
 
-    fn found(generation: u32) -> Option<Found> {
+    fn found(generation: u32) -> Option<ReadAheadRules> {
         let rule = Rule { handle: 7, comment: None, exprs: Vec::new(), packets: None };
-        Some(Found { generation, rules: vec![rule] })
+        Some(ReadAheadRules { generation, rules: vec![rule] })
     }
 
-    fn taken(found: Option<Found>, name: &str, generation: u32) -> Option<Vec<u64>> {
+    fn taken(found: Option<ReadAheadRules>, name: &str, generation: u32) -> Option<Vec<u64>> {
         let reading = vec![(id("KUBE-SERVICES"), thread::spawn(|| found))];
-        let mut ahead = Ahead { listed: MANY, reading };
+        let mut ahead = ReadAhead { listed: MANY, reading };
         let rules = ahead.take(&id(name), generation)?;
         assert_eq!(ahead.take(&id(name), generation), None);
         Some(rules.into_iter().map(|rule| rule.handle).collect())
@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(taken(found(2), "KUBE-SERVICES", 3), None);
         assert_eq!(taken(None, "KUBE-SERVICES", 3), None);
         // It is not known whether there is this chain.
-        let none = Found { generation: 3, rules: Vec::new() };
+        let none = ReadAheadRules { generation: 3, rules: Vec::new() };
         assert_eq!(taken(Some(none), "KUBE-SERVICES", 3), None);
     }
 }

@@ -1,6 +1,6 @@
 //! What objects of nf_tables have in common: registers, data, verdicts, comments.
 
-use super::names::Names;
+use super::names::NameInterner;
 use super::wire::{Fields, until_nul};
 use crate::model::{Bytes, Reg, RuleVerdict};
 
@@ -36,7 +36,7 @@ pub(super) fn value(nest: Option<&[u8]>) -> Option<Bytes> {
 }
 
 /// `NFTA_DATA_VERDICT` of a nest.
-pub(super) fn verdict(nest: Option<&[u8]>, names: &mut Names) -> Option<RuleVerdict> {
+pub(super) fn verdict(nest: Option<&[u8]>, names: &mut NameInterner) -> Option<RuleVerdict> {
     let fields = Fields::of(Fields::of(nest?).get(2)?);
     let mut chain = || fields.name(2).map(|name| names.get(name));
     Some(match fields.u32(1)?.cast_signed() {

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::objects::{self, number_of};
-use super::wire::{self, Question};
-use super::{Conversation, Failed, Tables, sets, with_nul};
+use super::wire::{self, NftRequest};
+use super::{Conversation, Failed, NftTables, sets, with_nul};
 use crate::model::{Bytes, Element, Set, SetId, element_of};
 
 /// How many elements are read of a set. One with ranges has two for each.
@@ -17,7 +17,7 @@ pub(in crate::node::live::rules) type Elements = Option<Arc<[Element]>>;
 /// All sets, and how many elements those of numbers have at most.
 type AllSets = (Vec<(SetId, Option<Set>)>, HashMap<SetId, u32>);
 
-impl Tables {
+impl NftTables {
     /// A set without its elements.
     pub(in crate::node::live::rules) fn set(
         &mut self,
@@ -111,7 +111,7 @@ impl Tables {
     fn read_sets(&mut self, talk: &mut Conversation) -> Result<AllSets, Failed> {
         let (netns, names) = (self.netns, &mut self.names);
         let (mut all, mut numbered) = (Vec::new(), HashMap::new());
-        let question = Question { command: wire::GET_SET, family: 0, attributes: &[] };
+        let question = NftRequest { command: wire::GET_SET, family: 0, attributes: &[] };
         talk.dump(question, |message| {
             let set = objects::set_id(netns, message, names).and_then(|id| sets::set(&id, message));
             let Some(set) = set else { return };
@@ -130,7 +130,7 @@ impl Tables {
         let attributes = &[(1, table.as_slice()), (2, name.as_slice())];
         let family = number_of(id.table.family);
         let mut set = None;
-        let question = Question { command: wire::GET_SET, family, attributes };
+        let question = NftRequest { command: wire::GET_SET, family, attributes };
         talk.get(question, |message| set = sets::set(id, message)).or_else(Failed::or_missing)?;
         Ok(set)
     }
@@ -150,7 +150,7 @@ impl Tables {
         let attributes = &[(1, table.as_slice()), (2, name.as_slice())];
         let family = number_of(id.table.family);
         let (names, mut parts) = (&mut self.names, Vec::new());
-        let question = Question { command: wire::GET_SETELEM, family, attributes };
+        let question = NftRequest { command: wire::GET_SETELEM, family, attributes };
         let read = talk.dump_while(question, |message| {
             sets::parts(message, names, &mut parts);
             parts.len() <= ELEMENTS
@@ -178,7 +178,8 @@ impl Tables {
     ) -> Result<Option<Vec<Element>>, Failed> {
         match self.ask_elements(id, &sets::wanted_below(size)?, talk) {
             Ok(parts) => {
-                let elements: Vec<Element> = parts.into_iter().map(sets::Part::whole).collect();
+                let elements: Vec<Element> =
+                    parts.into_iter().map(sets::KernelElement::whole).collect();
                 let is_all = usize::try_from(size).is_ok_and(|size| size == elements.len());
                 Ok(is_all.then_some(elements))
             }
@@ -194,7 +195,7 @@ impl Tables {
         talk: &mut Conversation,
     ) -> Result<Option<Element>, Failed> {
         match self.ask_elements(id, &sets::wanted(key)?, talk) {
-            Ok(mut parts) => Ok(parts.pop().map(sets::Part::whole)),
+            Ok(mut parts) => Ok(parts.pop().map(sets::KernelElement::whole)),
             Err(failed) if failed.is_missing() => Ok(None),
             // Before Linux 5.13 there are no catch-all elements.
             Err(failed) if key.is_none() && failed.is_not_there() => Ok(None),
@@ -207,12 +208,12 @@ impl Tables {
         id: &SetId,
         list: &[u8],
         talk: &mut Conversation,
-    ) -> Result<Vec<sets::Part>, Failed> {
+    ) -> Result<Vec<sets::KernelElement>, Failed> {
         let (table, name) = (with_nul(&id.table.name), with_nul(&id.name));
         let attributes = &[(1, table.as_slice()), (2, name.as_slice()), (wire::NESTED | 3, list)];
         let family = number_of(id.table.family);
         let (names, mut parts) = (&mut self.names, Vec::new());
-        let question = Question { command: wire::GET_SETELEM, family, attributes };
+        let question = NftRequest { command: wire::GET_SETELEM, family, attributes };
         talk.get(question, |message| sets::parts(message, names, &mut parts))?;
         Ok(parts)
     }

@@ -5,7 +5,7 @@
 
 use super::super::xt::{self, MatchInfo};
 use super::data::{reg, regs, text, value, verdict};
-use super::names::Names;
+use super::names::NameInterner;
 use super::wire::{Attributes, Fields};
 use crate::model::{
     BitOp, CmpOp, CtKey, Expr, Family, FibResult, MetaKey, NatKind, PayloadBase, Rejection,
@@ -26,7 +26,7 @@ pub(super) struct Body {
 }
 
 /// `NFTA_RULE_EXPRESSIONS`.
-pub(super) fn body(family: Family, list: &[u8], names: &mut Names) -> Body {
+pub(super) fn body(family: Family, list: &[u8], names: &mut NameInterner) -> Body {
     let mut body = Body { exprs: Vec::with_capacity(8), ..Body::default() };
     for (kind, expression) in Attributes(list) {
         let fields = Fields::of(expression);
@@ -42,7 +42,7 @@ pub(super) fn body(family: Family, list: &[u8], names: &mut Names) -> Body {
     body
 }
 
-fn add(body: &mut Body, family: Family, name: &[u8], data: &[u8], names: &mut Names) {
+fn add(body: &mut Body, family: Family, name: &[u8], data: &[u8], names: &mut NameInterner) {
     let fields = Fields::of(data);
     let expr = match name {
         b"counter" => {
@@ -209,14 +209,14 @@ fn byteorder(fields: &Fields<'_>) -> Option<Expr> {
     Some(Expr::Byteorder { sreg, dreg, len: fields.u32(4)?, size: fields.u32(5)? })
 }
 
-fn immediate(fields: &Fields<'_>, names: &mut Names) -> Option<Expr> {
+fn immediate(fields: &Fields<'_>, names: &mut NameInterner) -> Option<Expr> {
     if fields.u32(1)? == 0 {
         return verdict(fields.get(2), names).map(Expr::Verdict);
     }
     Some(Expr::Immediate { dreg: reg(fields, 1)?, value: value(fields.get(2))? })
 }
 
-fn lookup(fields: &Fields<'_>, names: &mut Names) -> Option<Expr> {
+fn lookup(fields: &Fields<'_>, names: &mut NameInterner) -> Option<Expr> {
     let set = names.get(fields.name(1)?);
     let sreg = reg(fields, 2)?;
     match fields.u32(3) {

@@ -1,6 +1,6 @@
 //! Parsers of nf_tables, for the fuzz targets.
 
-use super::names::Names;
+use super::names::NameInterner;
 use super::objects::{RawRule, base_chain, table};
 use super::wire;
 use super::{expr, sets};
@@ -12,7 +12,7 @@ pub(in crate::node::live::rules) fn messages(bytes: &[u8]) {
     let table_id =
         TableId { netns, backend: RulesBackend::Nft, family: Family::Ip, name: "t".into() };
     let id = SetId { table: table_id, name: "s".into() };
-    let mut names = Names::default();
+    let mut names = NameInterner::default();
     let (mut set, mut parts) = (None, Vec::new());
     for message in wire::messages(bytes) {
         table(netns, message, &mut names);
@@ -31,6 +31,6 @@ pub(in crate::node::live::rules) fn expressions(bytes: &[u8]) {
     const FAMILIES: [Family; 4] = [Family::Ip, Family::Ip6, Family::Inet, Family::Bridge];
     let Some((family, list)) = bytes.split_first() else { return };
     if let Some(family) = FAMILIES.get(usize::from(*family)) {
-        expr::body(*family, list, &mut Names::default());
+        expr::body(*family, list, &mut NameInterner::default());
     }
 }

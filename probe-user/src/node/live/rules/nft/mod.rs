@@ -22,11 +22,11 @@ mod wire;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use ahead::Ahead;
+use ahead::ReadAhead;
 pub(super) use elements::Elements;
-use names::Names;
+use names::NameInterner;
 use objects::{RawRule, number_of};
-use wire::Question;
+use wire::NftRequest;
 pub(super) use wire::{Conversation, Failed};
 
 use crate::model::{BaseChain, Bytes, ChainId, Element, NetnsId, Rule, Set, SetId, Table, TableId};
@@ -44,28 +44,28 @@ const NO_RULES: u32 = 1;
 const CHAINS_AT_ONCE: usize = 2000;
 
 /// A chain's rules; `None` when there is no such chain.
-pub(super) type Rules = Option<Arc<[Rule]>>;
+pub(super) type ChainRules = Option<Arc<[Rule]>>;
 
-/// What is known of nf_tables in one namespace.
+/// What was read of nf_tables in one namespace.
 #[derive(Debug)]
-pub(super) struct Tables {
+pub(super) struct NftTables {
     netns: NetnsId,
     pub(super) generation: u32,
     pub(super) tables: Vec<Table>,
     /// None of dormant tables.
     pub(super) base_chains: Vec<BaseChain>,
-    names: Names,
-    told: Told,
-    ahead: Ahead,
+    names: NameInterner,
+    told: NftCache,
+    ahead: ReadAhead,
     /// Whether something that was told before is otherwise by now.
     pub(super) mixed: bool,
     renewals: usize,
 }
 
-/// What was told so far, all of one generation.
+/// What was read of nf_tables so far, all of one generation.
 #[derive(Debug, Default)]
-struct Told {
-    chains: HashMap<ChainId, Rules>,
+struct NftCache {
+    chains: HashMap<ChainId, ChainRules>,
     /// Whether all rules were read.
     all: bool,
     /// Whether all sets were, without their elements.
@@ -80,7 +80,7 @@ struct Told {
     single: HashMap<(SetId, Option<Bytes>), Option<Element>>,
 }
 
-impl Tables {
+impl NftTables {
     /// In the namespace of the calling thread.
     pub(super) fn read(netns: NetnsId, talk: &mut Conversation) -> Result<Self, Failed> {
         let mut tables = Self {
@@ -88,9 +88,9 @@ impl Tables {
             generation: 0,
             tables: Vec::new(),
             base_chains: Vec::new(),
-            names: Names::default(),
-            told: Told::default(),
-            ahead: Ahead::default(),
+            names: NameInterner::default(),
+            told: NftCache::default(),
+            ahead: ReadAhead::default(),
             mixed: false,
             renewals: 0,
         };
@@ -124,10 +124,10 @@ impl Tables {
     fn read_frame_once(&mut self, talk: &mut Conversation, ahead: bool) -> Result<(), Failed> {
         self.tables.clear();
         self.base_chains.clear();
-        let mut others = Ahead::default();
+        let mut others = ReadAhead::default();
         let allowance = talk.allowance();
         let Self { netns, tables, base_chains, names, .. } = self;
-        let all = |command| Question { command, family: 0, attributes: &[] };
+        let all = |command| NftRequest { command, family: 0, attributes: &[] };
         talk.dump(all(wire::GET_TABLE), |message| {
             tables.extend(objects::table(*netns, message, names));
         })?;
@@ -200,7 +200,7 @@ impl Tables {
         renewed
     }
 
-    fn compare(&mut self, before: &Told, talk: &mut Conversation) -> Result<(), Failed> {
+    fn compare(&mut self, before: &NftCache, talk: &mut Conversation) -> Result<(), Failed> {
         if before.all {
             self.read_all(talk)?;
         }
@@ -232,7 +232,11 @@ impl Tables {
     }
 
     /// The rules of a chain.
-    pub(super) fn chain(&mut self, id: &ChainId, talk: &mut Conversation) -> Result<Rules, Failed> {
+    pub(super) fn chain(
+        &mut self,
+        id: &ChainId,
+        talk: &mut Conversation,
+    ) -> Result<ChainRules, Failed> {
         if let Some(known) = self.told.chains.get(id) {
             return Ok(known.clone());
         }
@@ -249,7 +253,7 @@ impl Tables {
         self.steadily(talk, Self::read_all)
     }
 
-    fn read_chain(&mut self, id: &ChainId, talk: &mut Conversation) -> Result<Rules, Failed> {
+    fn read_chain(&mut self, id: &ChainId, talk: &mut Conversation) -> Result<ChainRules, Failed> {
         // All that exist were told.
         if self.told.all {
             return Ok(None);
@@ -262,7 +266,7 @@ impl Tables {
         let (table, chain) = (with_nul(&id.table.name), with_nul(&id.name));
         let attributes = &[(1, table.as_slice()), (3, chain.as_slice())];
         let family = number_of(id.table.family);
-        let question = Question { command: wire::GET_CHAIN, family, attributes };
+        let question = NftRequest { command: wire::GET_CHAIN, family, attributes };
         match talk.get(question, |_| {}) {
             Ok(()) => Ok(Some(rules.into())),
             Err(failed) if failed.is_missing() => Ok(None),
@@ -282,7 +286,7 @@ impl Tables {
         self.told.chains.clear();
         let Self { netns, names, .. } = self;
         let mut ids = Vec::new();
-        let question = Question { command: wire::GET_CHAIN, family: 0, attributes: &[] };
+        let question = NftRequest { command: wire::GET_CHAIN, family: 0, attributes: &[] };
         talk.dump(question, |message| ids.extend(objects::chain_id(*netns, message, names)))?;
         if ids.len() > CHAINS_AT_ONCE {
             for id in ids {
@@ -309,7 +313,7 @@ impl Tables {
         let mut chains = HashMap::new();
         // Rules come chain by chain.
         let mut current: Option<(ChainId, Vec<Rule>)> = None;
-        let question = Question { command: wire::GET_RULE, family: 0, attributes: &[] };
+        let question = NftRequest { command: wire::GET_RULE, family: 0, attributes: &[] };
         let mut order = InOrder::default();
         talk.dump(question, |message| {
             let Some(rule) = RawRule::of(message) else { return };
@@ -332,13 +336,13 @@ impl Tables {
 fn read_rules(
     id: &ChainId,
     talk: &mut Conversation,
-    names: &mut Names,
+    names: &mut NameInterner,
 ) -> Result<Vec<Rule>, Failed> {
     let (mut rules, mut order) = (Vec::new(), InOrder::default());
     let (table, chain) = (with_nul(&id.table.name), with_nul(&id.name));
     let attributes = &[(1, table.as_slice()), (2, chain.as_slice())];
     let family = number_of(id.table.family);
-    let question = Question { command: wire::GET_RULE, family, attributes };
+    let question = NftRequest { command: wire::GET_RULE, family, attributes };
     talk.dump(question, |message| {
         // Old kernels take no notice of the names that they are asked for.
         let Some(rule) = RawRule::of(message).filter(|rule| rule.is_in(id)) else { return };

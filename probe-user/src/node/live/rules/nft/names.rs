@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Every name that was read so far.
+/// Every name that was read so far, each once.
 #[derive(Debug, Default)]
-pub(in crate::node::live::rules) struct Names(HashSet<Arc<str>>);
+pub(in crate::node::live::rules) struct NameInterner(HashSet<Arc<str>>);
 
-impl Names {
+impl NameInterner {
     pub(super) fn get(&mut self, name: &[u8]) -> Arc<str> {
         let name = String::from_utf8_lossy(name);
         if let Some(known) = self.0.get(&*name) {

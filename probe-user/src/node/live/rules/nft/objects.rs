@@ -2,8 +2,8 @@
 
 use super::data::comment;
 use super::expr::body;
-use super::names::Names;
-use super::wire::{Attributes, Fields, Message};
+use super::names::NameInterner;
+use super::wire::{Attributes, Fields, NftMessage};
 use crate::model::{
     BaseChain, ChainId, ChainKind, Family, Hook, NetnsId, Rule, RulesBackend, SetId, Table, TableId,
 };
@@ -34,7 +34,11 @@ pub(super) fn family(number: u8) -> Option<Family> {
 }
 
 /// A table; `None` for what is none.
-pub(super) fn table(netns: NetnsId, message: Message<'_>, names: &mut Names) -> Option<Table> {
+pub(super) fn table(
+    netns: NetnsId,
+    message: NftMessage<'_>,
+    names: &mut NameInterner,
+) -> Option<Table> {
     let family = family(message.family)?;
     let fields = Fields::of(message.body);
     let name = names.get(fields.name(1)?);
@@ -48,7 +52,11 @@ pub(super) fn table(netns: NetnsId, message: Message<'_>, names: &mut Names) -> 
 }
 
 /// Which set a message is about.
-pub(super) fn set_id(netns: NetnsId, message: Message<'_>, names: &mut Names) -> Option<SetId> {
+pub(super) fn set_id(
+    netns: NetnsId,
+    message: NftMessage<'_>,
+    names: &mut NameInterner,
+) -> Option<SetId> {
     let family = family(message.family)?;
     let fields = Fields::of(message.body);
     let table = names.get(fields.name(1)?);
@@ -59,8 +67,8 @@ pub(super) fn set_id(netns: NetnsId, message: Message<'_>, names: &mut Names) ->
 /// A base chain; `None` for any other, of which there may be very many.
 pub(super) fn base_chain(
     netns: NetnsId,
-    message: Message<'_>,
-    names: &mut Names,
+    message: NftMessage<'_>,
+    names: &mut NameInterner,
 ) -> Option<BaseChain> {
     let fields = Fields::of(message.body);
     let place = Fields::of(fields.get(4)?);
@@ -105,7 +113,11 @@ fn hook(family: Family, number: u32) -> Option<Hook> {
 }
 
 /// Which chain a message is about.
-pub(super) fn chain_id(netns: NetnsId, message: Message<'_>, names: &mut Names) -> Option<ChainId> {
+pub(super) fn chain_id(
+    netns: NetnsId,
+    message: NftMessage<'_>,
+    names: &mut NameInterner,
+) -> Option<ChainId> {
     let fields = Fields::of(message.body);
     let family = family(message.family)?;
     let name = names.get(fields.name(1)?);
@@ -123,7 +135,7 @@ pub(super) struct RawRule<'a> {
 }
 
 impl<'a> RawRule<'a> {
-    pub(super) fn of(message: Message<'a>) -> Option<Self> {
+    pub(super) fn of(message: NftMessage<'a>) -> Option<Self> {
         let fields = Fields::of(message.body);
         let family = family(message.family)?;
         Some(Self { family, table: fields.name(1)?, chain: fields.name(2)?, fields })
@@ -135,7 +147,7 @@ impl<'a> RawRule<'a> {
             && self.family == id.table.family
     }
 
-    pub(super) fn chain_id(&self, netns: NetnsId, names: &mut Names) -> ChainId {
+    pub(super) fn chain_id(&self, netns: NetnsId, names: &mut NameInterner) -> ChainId {
         let Self { family, table, chain, .. } = *self;
         let table = TableId { netns, backend: RulesBackend::Nft, family, name: names.get(table) };
         ChainId { table, name: names.get(chain) }
@@ -151,7 +163,7 @@ impl<'a> RawRule<'a> {
         self.fields.u64(6)
     }
 
-    pub(super) fn parse(&self, names: &mut Names) -> Rule {
+    pub(super) fn parse(&self, names: &mut NameInterner) -> Rule {
         let list = self.fields.get(4).unwrap_or_default();
         let body = body(self.family, list, names);
         Rule {

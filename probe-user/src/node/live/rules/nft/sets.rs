@@ -1,8 +1,8 @@
 //! Sets and maps and their elements, out of netlink messages.
 
 use super::data::{comment, value, verdict};
-use super::names::Names;
-use super::wire::{Attributes, Fields, Message, NESTED, attribute};
+use super::names::NameInterner;
+use super::wire::{Attributes, Fields, NESTED, NftMessage, attribute};
 use crate::model::{Bytes, Element, MapsTo, Set, SetId};
 
 /// `NFT_SET_*`.
@@ -21,7 +21,7 @@ const INTERVAL_END: u32 = 1;
 const CATCH_ALL: u32 = 2;
 
 /// The set of a message of `NFT_MSG_GETSET`.
-pub(super) fn set(id: &SetId, message: Message<'_>) -> Option<Set> {
+pub(super) fn set(id: &SetId, message: NftMessage<'_>) -> Option<Set> {
     let fields = Fields::of(message.body);
     let flags = fields.u32(3).unwrap_or_default();
     let has = |bit: u32| flags & bit != 0;
@@ -64,7 +64,7 @@ const INTEGER: u32 = 4;
 
 /// How many elements a rule's own map of numbers has at most: that of `numgen` has the
 /// numbers below it. Told for those of which all elements may be asked for by number.
-pub(super) fn numbers(message: Message<'_>) -> Option<u32> {
+pub(super) fn numbers(message: NftMessage<'_>) -> Option<u32> {
     let fields = Fields::of(message.body);
     let own = flag::ANONYMOUS | flag::CONSTANT | flag::MAP;
     let is_one = fields.u32(3)? & (own | flag::INTERVAL | flag::EVAL) == own
@@ -75,13 +75,13 @@ pub(super) fn numbers(message: Message<'_>) -> Option<u32> {
 
 /// An element as the kernel has it: in sets of intervals it is but one boundary.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(super) struct KernelElement {
     element: Element,
     /// Whether it is the first key behind a range.
     ends: bool,
 }
 
-impl Part {
+impl KernelElement {
     /// Of a set that has no intervals.
     pub(super) fn whole(self) -> Element {
         self.element
@@ -89,12 +89,16 @@ impl Part {
 }
 
 /// Adds the elements in a message of `NFT_MSG_GETSETELEM` to `parts`.
-pub(super) fn parts(message: Message<'_>, names: &mut Names, parts: &mut Vec<Part>) {
+pub(super) fn parts(
+    message: NftMessage<'_>,
+    names: &mut NameInterner,
+    parts: &mut Vec<KernelElement>,
+) {
     let list = Fields::of(message.body).get(3).unwrap_or_default();
     parts.extend(Attributes(list).filter_map(|(_, element)| part(element, names)));
 }
 
-fn part(element: &[u8], names: &mut Names) -> Option<Part> {
+fn part(element: &[u8], names: &mut NameInterner) -> Option<KernelElement> {
     let fields = Fields::of(element);
     let flags = fields.u32(3).unwrap_or_default();
     let catch_all = flags & CATCH_ALL != 0;
@@ -110,23 +114,23 @@ fn part(element: &[u8], names: &mut Names) -> Option<Part> {
         data: value(fields.get(2)),
         comment: comment(fields.get(6), 0),
     };
-    Some(Part { element, ends: flags & INTERVAL_END != 0 })
+    Some(KernelElement { element, ends: flags & INTERVAL_END != 0 })
 }
 
 /// The elements of a set. Ranges are put together out of their boundaries: each
 /// begins with an element and ends before the next one, be that a new range or an
 /// end, or with the highest key.
-pub(super) fn elements(set: &Set, parts: Vec<Part>) -> Vec<Element> {
+pub(super) fn elements(set: &Set, parts: Vec<KernelElement>) -> Vec<Element> {
     if !set.interval || set.concat {
-        return parts.into_iter().map(Part::whole).collect();
+        return parts.into_iter().map(KernelElement::whole).collect();
     }
-    let (mut whole, mut bounds): (Vec<Part>, Vec<Part>) = parts
+    let (mut whole, mut bounds): (Vec<KernelElement>, Vec<KernelElement>) = parts
         .into_iter()
         .partition(|part| part.element.catch_all || part.element.key_end.is_some());
     bounds.sort_by(|a, b| (&a.element.key, !a.ends).cmp(&(&b.element.key, !b.ends)));
     let mut ranges = Vec::with_capacity(bounds.len() / 2 + whole.len());
     let mut bounds = bounds.into_iter().peekable();
-    while let Some(Part { mut element, ends }) = bounds.next() {
+    while let Some(KernelElement { mut element, ends }) = bounds.next() {
         if ends {
             continue;
         }
@@ -137,7 +141,7 @@ pub(super) fn elements(set: &Set, parts: Vec<Part>) -> Vec<Element> {
         element.key_end = Some(last).filter(|last| *last != element.key);
         ranges.push(element);
     }
-    ranges.extend(whole.drain(..).map(Part::whole));
+    ranges.extend(whole.drain(..).map(KernelElement::whole));
     ranges
 }
 

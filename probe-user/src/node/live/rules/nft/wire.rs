@@ -12,7 +12,7 @@ use rustix::net::{SendFlags, send};
 
 use super::super::allowance::Allowance;
 use crate::model::SetId;
-use crate::node::live::netlink::{self, NETFILTER, Netlink, Request};
+use crate::node::live::netlink::{self, NETFILTER, Netlink, NetlinkRequest};
 pub(super) use crate::node::live::netlink::{Attributes, NESTED, attribute};
 
 /// `NFNL_SUBSYS_NFTABLES << 8`.
@@ -66,17 +66,17 @@ pub(super) fn until_nul(bytes: &[u8]) -> &[u8] {
     bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
-/// One message of nf_tables.
+/// A message of nf_tables behind its header.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::node::live::rules) struct Message<'a> {
+pub(in crate::node::live::rules) struct NftMessage<'a> {
     /// `NFPROTO_*`.
     pub(super) family: u8,
     /// The attributes.
     pub(super) body: &'a [u8],
 }
 
-impl<'a> Message<'a> {
-    fn of(message: &netlink::Message<'a>) -> Self {
+impl<'a> NftMessage<'a> {
+    fn of(message: &netlink::NetlinkMessage<'a>) -> Self {
         let family = message.body.first().copied().unwrap_or_default();
         Self { family, body: message.attributes() }
     }
@@ -84,8 +84,8 @@ impl<'a> Message<'a> {
 
 /// The messages in what one read of the socket gave.
 #[cfg(any(test, feature = "fuzzing"))]
-pub(super) fn messages(bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
-    netlink::messages(bytes).map(|message| Message::of(&message))
+pub(super) fn messages(bytes: &[u8]) -> impl Iterator<Item = NftMessage<'_>> {
+    netlink::messages(bytes).map(|message| NftMessage::of(&message))
 }
 
 /// Why a read gave nothing that can be relied on.
@@ -142,9 +142,9 @@ pub(in crate::node::live::rules) struct Conversation {
     busy: bool,
 }
 
-/// What a question is about.
+/// A request to nf_tables: the command, and what it is about.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Question<'a> {
+pub(super) struct NftRequest<'a> {
     pub(super) command: u16,
     /// `NFPROTO_*`, 0 for all.
     pub(super) family: u8,
@@ -166,8 +166,8 @@ impl Conversation {
     /// Everything of a kind.
     pub(super) fn dump(
         &mut self,
-        question: Question<'_>,
-        mut each: impl FnMut(Message<'_>),
+        question: NftRequest<'_>,
+        mut each: impl FnMut(NftMessage<'_>),
     ) -> Result<(), Failed> {
         self.dump_while(question, |message| {
             each(message);
@@ -179,10 +179,10 @@ impl Conversation {
     /// more with each piece. Nothing else can be asked in this conversation then.
     pub(super) fn dump_while(
         &mut self,
-        question: Question<'_>,
-        each: impl FnMut(Message<'_>) -> bool,
+        question: NftRequest<'_>,
+        each: impl FnMut(NftMessage<'_>) -> bool,
     ) -> Result<(), Failed> {
-        let pieces = self.ask(question, Request::dump, each)?;
+        let pieces = self.ask(question, NetlinkRequest::dump, each)?;
         // They come in an order that changes with what is not in use yet.
         self.in_pieces |= pieces > 1 && question.command == GET_SETELEM;
         Ok(())
@@ -191,10 +191,10 @@ impl Conversation {
     /// One thing by its name.
     pub(super) fn get(
         &mut self,
-        question: Question<'_>,
-        mut each: impl FnMut(Message<'_>),
+        question: NftRequest<'_>,
+        mut each: impl FnMut(NftMessage<'_>),
     ) -> Result<(), Failed> {
-        self.ask(question, Request::get, |message| {
+        self.ask(question, NetlinkRequest::get, |message| {
             each(message);
             true
         })
@@ -205,7 +205,7 @@ impl Conversation {
     /// that the kernel names beside it is the one that asks.)
     pub(in crate::node::live::rules) fn generation(&mut self) -> Result<u32, Failed> {
         let mut generation = 0;
-        let question = Question { command: GET_GENERATION, family: 0, attributes: &[] };
+        let question = NftRequest { command: GET_GENERATION, family: 0, attributes: &[] };
         self.get(question, |message| {
             generation = Fields::of(message.body).u32(1).unwrap_or_default();
         })?;
@@ -281,9 +281,9 @@ impl Conversation {
     /// In how many pieces the answer came.
     fn ask(
         &mut self,
-        question: Question<'_>,
-        kind: fn(u16, &[u8]) -> Request,
-        mut each: impl FnMut(Message<'_>) -> bool,
+        question: NftRequest<'_>,
+        kind: fn(u16, &[u8]) -> NetlinkRequest,
+        mut each: impl FnMut(NftMessage<'_>) -> bool,
     ) -> Result<usize, Failed> {
         self.take(1)?;
         let mut request = kind(SUBSYSTEM | question.command, &[question.family, 0, 0, 0]);
@@ -293,7 +293,7 @@ impl Conversation {
         let (allowance, mut is_enough) = (&self.allowance, true);
         let answer = self.netlink.ask(&request, |message| {
             is_enough = allowance.take(message.body.len());
-            is_enough && each(Message::of(&message))
+            is_enough && each(NftMessage::of(&message))
         });
         if is_enough { Ok(answer?.pieces) } else { Err(Failed::TooMuch) }
     }
@@ -301,10 +301,10 @@ impl Conversation {
 
 /// A transaction of nf_tables for a generation that is none (`nfnetlink_rcv_batch`). It has
 /// no end either: a kernel that knows no generations here gives it up.
-fn no_transaction() -> io::Result<Request> {
+fn no_transaction() -> io::Result<NetlinkRequest> {
     // Behind family and version: which subsystem it is for (`res_id`).
     let subsystem = (SUBSYSTEM >> 8).to_be_bytes();
     let header = [0, 0, subsystem[0], subsystem[1]];
     // `NFNL_BATCH_GENID`.
-    Request::new(BATCH_BEGIN, netlink::REQUEST, &header).with(1, &u32::MAX.to_be_bytes())
+    NetlinkRequest::new(BATCH_BEGIN, netlink::REQUEST, &header).with(1, &u32::MAX.to_be_bytes())
 }

@@ -3,7 +3,7 @@
 use super::lab::{in_a_namespace, run};
 use super::*;
 use crate::model::{Expr, NetnsId};
-use crate::node::live::netlink::{Attributes, NETFILTER, Netlink, Request, find};
+use crate::node::live::netlink::{Attributes, NETFILTER, Netlink, NetlinkRequest, find};
 use crate::node::live::rules::legacy;
 
 fn bytes(hex: &str) -> Vec<u8> {
@@ -310,7 +310,7 @@ fn of_nft(family: u8) -> Vec<(String, String, Vec<XtMatch>, Option<XtTarget>)> {
     let mut netlink = Netlink::open(NETFILTER, usize::MAX).unwrap();
     let mut rules = Vec::new();
     // NFT_MSG_GETRULE.
-    let request = Request::dump(10 << 8 | 7, &[family, 0, 0, 0]);
+    let request = NetlinkRequest::dump(10 << 8 | 7, &[family, 0, 0, 0]);
     netlink
         .ask(&request, |message| {
             let rule = message.attributes();

@@ -23,8 +23,8 @@ fn socket(netns: NetnsId, port: u16, inode: u64) -> Socket {
     }
 }
 
-fn reading(sockets: &[Socket], unread: &[NetnsId]) -> Reading {
-    Reading {
+fn reading(sockets: &[Socket], unread: &[NetnsId]) -> SocketSnapshot {
+    SocketSnapshot {
         sockets: sockets.iter().map(|s| (key(s), s.clone())).collect(),
         unread: unread.iter().copied().collect(),
     }
@@ -74,7 +74,7 @@ fn of_several_holders_the_oldest_counts_and_init_last() {
 
 #[test]
 fn sockets_of_this_process_are_seen_to_come_and_go() {
-    let wanted = |kinds: &[EventKind], port| Wanted {
+    let wanted = |kinds: &[EventKind], port| WatchRequest {
         kinds: kinds.to_vec(),
         ports: Some(PortRange::one(Port(port))),
         drops: Vec::new(),
@@ -116,7 +116,7 @@ fn sockets_of_this_process_are_seen_to_come_and_go() {
 
 #[test]
 fn what_comparing_can_not_show_is_said() {
-    let wanted = Wanted {
+    let wanted = WatchRequest {
         kinds: vec![EventKind::Listen, EventKind::Connect],
         ports: Some(PortRange::one(Port(1))),
         drops: Vec::new(),

@@ -15,8 +15,8 @@ fn bytes(text: &str) -> Vec<u8> {
 }
 
 fn parse(body: &[u8]) -> Option<Rule> {
-    let message = wire::Message { family: 2, body };
-    RawRule::of(message).map(|rule| rule.parse(&mut Names::default()))
+    let message = wire::NftMessage { family: 2, body };
+    RawRule::of(message).map(|rule| rule.parse(&mut NameInterner::default()))
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn a_rule_that_is_cut_off_says_so() {
         }
         // Each expression that is damaged is still one that may hold or not.
         for end in 1..list.len() {
-            let body = expr::body(Family::Ip, &list[..end], &mut Names::default());
+            let body = expr::body(Family::Ip, &list[..end], &mut NameInterner::default());
             let is_start = Attributes(list).scan(0, |at, (_, value)| {
                 *at += (value.len() + 4).next_multiple_of(4);
                 Some(*at)
@@ -86,8 +86,8 @@ fn no_damage_stops_the_reader() {
         }
         damaged.truncate(next(&mut state) % (damaged.len() * 2));
         for family in [1, 2, 5, 10, 77] {
-            let message = wire::Message { family, body: &damaged };
-            let mut names = Names::default();
+            let message = wire::NftMessage { family, body: &damaged };
+            let mut names = NameInterner::default();
             let rule = RawRule::of(message).map(|rule| rule.parse(&mut names));
             different += usize::from(rule != parse(original));
             let (id, mut parts) = (chain_id(NetnsId::Inode(1), Family::Ip, "t", ""), Vec::new());

@@ -9,7 +9,7 @@ use std::sync::{Arc, mpsc};
 use rustix::thread::UnshareFlags;
 
 use super::super::super::allowance::Allowance;
-use super::super::{Conversation, Tables};
+use super::super::{Conversation, NftTables};
 use crate::model::NetnsId;
 
 /// A network namespace, and a thread in it that does what it is told. The namespace
@@ -75,11 +75,11 @@ impl Lab {
     }
 
     /// The rulesets and a conversation to read more.
-    pub(super) fn tables(&self) -> (Tables, Conversation) {
+    pub(super) fn tables(&self) -> (NftTables, Conversation) {
         let id = self.id;
         self.run(move || {
             let mut talk = Conversation::open(Allowance::unlimited()).unwrap();
-            (Tables::read(id, &mut talk).unwrap(), talk)
+            (NftTables::read(id, &mut talk).unwrap(), talk)
         })
     }
 }

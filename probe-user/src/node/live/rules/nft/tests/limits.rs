@@ -17,7 +17,7 @@ fn of_a_namespace_with_too_many_rules_no_more_is_read_than_allowed() {
     }
     lab.nft(&(rules + " }\n}\n"));
     let mut talk = lab.talk_within(Allowance::limited(100_000));
-    let mut tables = Tables::read(lab.id, &mut talk).unwrap();
+    let mut tables = NftTables::read(lab.id, &mut talk).unwrap();
     let table = tables.tables[0].id.clone();
     let id = ChainId { table, name: "c".into() };
     for _ in 0..2 {
@@ -25,7 +25,7 @@ fn of_a_namespace_with_too_many_rules_no_more_is_read_than_allowed() {
         assert!(matches!(failed, Failed::TooMuch), "{failed:?}");
     }
     let mut talk = lab.talk_within(Allowance::limited(100));
-    let failed = Tables::read(lab.id, &mut talk).unwrap_err();
+    let failed = NftTables::read(lab.id, &mut talk).unwrap_err();
     assert!(matches!(failed, Failed::TooMuch), "also of tables: {failed:?}");
 }
 

@@ -9,7 +9,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::super::super::super::LiveNode;
 use super::super::super::allowance::Allowance;
-use super::super::super::{SOCKETS, Space, Trouble, troubles};
+use super::super::super::{NetnsRules, RulesError, SOCKETS, troubles};
 use super::*;
 use crate::model::Impact;
 use crate::node::{Netfilter as _, Reports as _};
@@ -126,9 +126,9 @@ fn without_the_right_all_namespaces_are_one_gap() {
         let none = CapabilitySet::empty();
         let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
         rustix::thread::set_capabilities(None, sets).unwrap();
-        Space::read(id, true, &AtomicUsize::new(0), &Allowance::unlimited()).trouble.unwrap()
+        NetnsRules::read(id, true, &AtomicUsize::new(0), &Allowance::unlimited()).trouble.unwrap()
     });
-    assert!(matches!(trouble, Trouble::Denied(_)), "{trouble:?}");
+    assert!(matches!(trouble, RulesError::Denied(_)), "{trouble:?}");
     let other = NetnsId::Inode(1);
     let spaces = [(id, Err(trouble.clone())), (other, Err(trouble))].into();
     let gaps = troubles(&[id, other], &spaces);
@@ -148,7 +148,7 @@ fn a_kernel_without_nf_tables_is_not_asked() {
     let id = lab.id;
     let tables = |has: bool| {
         lab.run(move || {
-            Space::read(id, has, &AtomicUsize::new(0), &Allowance::unlimited()).tables()
+            NetnsRules::read(id, has, &AtomicUsize::new(0), &Allowance::unlimited()).tables()
         })
     };
     assert_eq!((tables(true), tables(false)), (1, 0));

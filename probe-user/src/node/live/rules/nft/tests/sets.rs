@@ -145,8 +145,8 @@ fn what_has_expired_is_not_in_a_set() {
         let element = [key.clone(), number(4, 3_600_000), number(5, left)].concat();
         let list = wire::attribute(3, &wire::attribute(1, &element).unwrap()).unwrap();
         let mut parts = Vec::new();
-        let message = wire::Message { family: 2, body: &list };
-        super::super::sets::parts(message, &mut Names::default(), &mut parts);
+        let message = wire::NftMessage { family: 2, body: &list };
+        super::super::sets::parts(message, &mut NameInterner::default(), &mut parts);
         parts.len()
     };
     assert_eq!((count(0), count(1)), (0, 1));

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::super::wire::{Message, attribute};
+use super::super::wire::{NftMessage, attribute};
 use super::*;
 
 /// A table in which everything bears the same number.
@@ -27,7 +27,7 @@ fn numbered(number: u32) -> String {
 }
 
 /// The numbers that rules and elements bear.
-fn numbers(tables: &mut Tables, talk: &mut Conversation, all: bool) -> Result<Vec<u32>, Failed> {
+fn numbers(tables: &mut NftTables, talk: &mut Conversation, all: bool) -> Result<Vec<u32>, Failed> {
     let number = |bytes: &Bytes| u32::from_ne_bytes(*bytes.0.first_chunk().unwrap());
     if all {
         tables.expect_all(talk)?;
@@ -85,7 +85,7 @@ fn rules_that_are_replaced_all_the_time_are_never_told_mixed() {
         let mut round = 0;
         while (whole < 20 || told < 3) && Instant::now() < end {
             round += 1;
-            let read = Tables::read(lab.id, &mut talk).and_then(|mut tables| {
+            let read = NftTables::read(lab.id, &mut talk).and_then(|mut tables| {
                 let numbers = numbers(&mut tables, &mut talk, round % 2 == 0)?;
                 Ok((numbers, tables.mixed))
             });
@@ -113,7 +113,7 @@ fn in_order(rules: &[(u64, Option<u64>)]) -> bool {
         body.extend(attribute(2, b"c\0").unwrap());
         body.extend(attribute(3, &handle.to_be_bytes()).unwrap());
         body.extend(behind.map(|b| attribute(6, &b.to_be_bytes()).unwrap()).unwrap_or_default());
-        order.see(&RawRule::of(Message { family: 2, body: &body }).unwrap(), n > 0);
+        order.see(&RawRule::of(NftMessage { family: 2, body: &body }).unwrap(), n > 0);
     }
     order.is_whole().is_ok()
 }
@@ -224,7 +224,7 @@ fn what_is_read_ahead_is_what_the_chain_has() {
     text +=
         "chain KUBE-SERVICES { meta mark set 5; }\nchain KUBE-NODEPORTS { meta mark set 6; }\n}";
     lab.nft(&text);
-    let mark = |tables: &mut Tables, talk: &mut Conversation, name: &str| {
+    let mark = |tables: &mut NftTables, talk: &mut Conversation, name: &str| {
         let id = chain_id(lab.id, Family::Ip, "nat", name);
         let rules = tables.chain(&id, talk).unwrap().unwrap();
         let values = rules.iter().filter_map(|rule| match rule.exprs.first() {
