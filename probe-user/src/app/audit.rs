@@ -8,7 +8,7 @@ use crate::cli::{AuditArgs, AuditOutput, AuditSender, Global};
 use crate::exit::Exit;
 use crate::model::{Audit, Vantage};
 use crate::node::{self, Node};
-use crate::resolve::{self, AuditOptions, Policy, Profiles, Wrong};
+use crate::resolve::{self, AuditOptions, AuditPolicy, Profiles, TomlError};
 use crate::view;
 
 /// The most bytes that a policy or a file of profiles has.
@@ -22,7 +22,7 @@ pub(super) fn understand(global: &Global, args: &AuditArgs) -> Result<AuditOptio
     form(global, args)?;
     let policy = args.policy.as_deref().map(|path| {
         let text = read(path)?;
-        Policy::parse(&text).map_err(|wrong| refuse(path, &wrong))
+        AuditPolicy::parse(&text).map_err(|wrong| refuse(path, &wrong))
     });
     let mut profiles: Option<Profiles> = None;
     for name in args.profile.iter().flatten() {
@@ -58,7 +58,7 @@ fn read(path: &Path) -> Result<String, Failure> {
 const MISTAKES: usize = 20;
 
 /// What is wrong with a file, a line for each: the last one is the failure.
-fn refuse(path: &Path, wrong: &[Wrong]) -> Failure {
+fn refuse(path: &Path, wrong: &[TomlError]) -> Failure {
     let path = path.display();
     let mut last = format!("{path} is wrong");
     for (at, wrong) in wrong.iter().take(MISTAKES).enumerate() {

@@ -26,8 +26,8 @@ const USERS: (u64, u64) = (5_000_000, 1_000_000);
 /// What a way that is followed costs, with the evidence that it carries.
 pub(super) const WAY: u64 = 2000;
 
-/// What was read or found out before.
-pub(super) type Known<K, V> = RefCell<HashMap<K, V>>;
+/// What was read or found out before, by what was asked.
+pub(super) type Cache<K, V> = RefCell<HashMap<K, V>>;
 
 /// The shares of all namespaces.
 pub(super) struct Budget {
@@ -38,7 +38,7 @@ pub(super) struct Budget {
     times: u64,
     system: Rc<Cell<u64>>,
     users: Rc<Cell<u64>>,
-    shares: Known<NetnsId, Rc<Share>>,
+    shares: Cache<NetnsId, Rc<Share>>,
     /// In the order in which they were used up.
     cut: RefCell<Vec<Rc<Share>>>,
 }

@@ -113,9 +113,9 @@ fn reached(exposure: &Exposure, from: Vantage) -> Option<ReachedBy> {
 }
 
 /// What a port is known by at both times: its namespace, and which of those with that name.
-type Key = (String, usize, Proto, Port);
+type BaselineKey = (String, usize, Proto, Port);
 
-fn by_key(side: &Baseline) -> BTreeMap<Key, &BaselinePort> {
+fn by_key(side: &Baseline) -> BTreeMap<BaselineKey, &BaselinePort> {
     let mut all = BTreeMap::new();
     for one in &side.ports {
         let mut at = 0;
@@ -131,7 +131,7 @@ fn by_key(side: &Baseline) -> BTreeMap<Key, &BaselinePort> {
 /// What is different.
 pub fn diff(before: &Baseline, after: &Baseline) -> Difference {
     let (then, now) = (by_key(before), by_key(after));
-    let keys: BTreeSet<&Key> = then.keys().chain(now.keys()).collect();
+    let keys: BTreeSet<&BaselineKey> = then.keys().chain(now.keys()).collect();
     let mut changes = Vec::new();
     for key in keys {
         match (then.get(key), now.get(key)) {

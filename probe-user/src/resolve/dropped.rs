@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::facts::Facts;
-use super::path::{self, Sender, StopKind, To};
+use super::path::{self, PacketDestination, Sender, StopKind};
 use crate::model::{
     Answer, DropFate, Dropped, DroppedBy, Evidence, EvidenceSource, Finding, FindingCode, Link,
     LinkKind, Proto, Vantage, Watched, counted, spoken_ms,
@@ -41,7 +41,12 @@ pub fn dropped_by(node: &dyn Node, dropped: &Dropped) -> Option<DroppedBy> {
         Some(original) => (original.ip(), original.port()),
         None => (dropped.address, dropped.port.0),
     };
-    let entry = path::attempt(&facts, netns, sender, To { proto: dropped.proto, address, port });
+    let entry = path::attempt(
+        &facts,
+        netns,
+        sender,
+        PacketDestination { proto: dropped.proto, address, port },
+    );
     let stops = entry.arrivals.iter().filter_map(|arrival| arrival.stop.as_ref());
     let by_rules = [StopKind::Dropped, StopKind::Rejected, StopKind::ReversePath];
     let all: BTreeSet<&str> =

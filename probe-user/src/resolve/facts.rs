@@ -35,7 +35,7 @@ pub(super) struct Facts<'a> {
     names: RefCell<HashMap<NetnsId, Option<NetnsName>>>,
     containers: RefCell<HashMap<NetnsId, Rc<[Container]>>>,
     /// What walks along rules found out.
-    pub(super) memo: super::path::Memo,
+    pub(super) memo: super::path::WalkCache,
 }
 
 impl<'a> Facts<'a> {
@@ -64,7 +64,7 @@ impl<'a> Facts<'a> {
             api_gaps: RefCell::default(),
             names: RefCell::default(),
             containers: RefCell::default(),
-            memo: super::path::Memo::default(),
+            memo: super::path::WalkCache::default(),
         };
         for gaps in [&facts.world.host.gaps, &facts.world.netns.gaps, &facts.world.watched.gaps] {
             facts.note(gaps);

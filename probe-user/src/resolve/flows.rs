@@ -249,12 +249,12 @@ pub(super) struct Confirmed {
     /// Targets that connections have now, each with the evidence for its hop.
     pub(super) targets: Vec<(SocketAddr, Evidence)>,
     /// Where connections go that rules send no new ones to.
-    pub(super) changed: Option<Changed>,
+    pub(super) changed: Option<StaleTranslations>,
 }
 
 /// Connections that rules would not translate as they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Changed {
+pub(super) struct StaleTranslations {
     /// In words.
     pub(super) what: String,
     /// The servers of those that are translated.
@@ -262,7 +262,7 @@ pub(super) struct Changed {
 }
 
 /// What ends connections that go where rules send no new ones.
-fn old_connections(front: Front, changed: &Changed, is_own: bool) -> Finding {
+fn old_connections(front: Front, changed: &StaleTranslations, is_own: bool) -> Finding {
     let Front { proto, port, .. } = front;
     let mut fix = Advice::from("to end them");
     for (n, server) in changed.servers.iter().take(SERVERS).enumerate() {
@@ -315,7 +315,7 @@ pub(super) fn confirm(flows: &[Flow], front: Front, targets: &[SocketAddr]) -> C
     }
     if !others.is_empty() {
         old.dedup();
-        confirmed.changed = Some(Changed { what: few(others), servers: old });
+        confirmed.changed = Some(StaleTranslations { what: few(others), servers: old });
     }
     confirmed
 }

@@ -10,7 +10,7 @@ use whereis_port_rules::{Chain, Packet, RuleSource};
 use crate::model::{
     Bytes, ChainId, Element, IpSet, IpSetId, LinkKind, NetnsId, RouteFound, RouteQuery, Set, SetId,
 };
-use crate::resolve::budget::{Known, Share};
+use crate::resolve::budget::{Cache, Share};
 use crate::resolve::facts::Facts;
 use crate::resolve::route;
 
@@ -30,9 +30,9 @@ const CHAINS: usize = 4096;
 
 /// What was made of rules so far, and the elements that were paid for.
 #[derive(Default)]
-pub(super) struct Memo {
-    chains: Known<ChainId, Option<Arc<Chain>>>,
-    elements: Known<(SetId, Bytes), Option<Option<Element>>>,
+pub(super) struct RuleCache {
+    chains: Cache<ChainId, Option<Arc<Chain>>>,
+    elements: Cache<(SetId, Bytes), Option<Option<Element>>>,
 }
 
 /// Where packets of others come into a namespace, and where to.

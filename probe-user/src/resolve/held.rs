@@ -81,13 +81,13 @@ pub(super) fn gather(
         sockets.iter().map(|s| s.socket.inode).filter(|inode| *inode != 0).collect();
     let owners = facts.owners(&inodes);
     let mut roles = Roles { facts, known: BTreeMap::new() };
-    let mut groups: BTreeMap<Key, Vec<&PortSocket>> = BTreeMap::new();
+    let mut groups: BTreeMap<HeldKey, Vec<&PortSocket>> = BTreeMap::new();
     let order = facts.all_netns();
     for found in sockets.iter().filter(|s| !owners.gone.contains(&s.socket.inode)) {
         let s = &found.socket;
         let mut holders: Vec<Pid> = owners.of(s.inode).iter().map(|owner| owner.pid).collect();
         holders.dedup();
-        let key = Key {
+        let key = HeldKey {
             place: order.iter().position(|netns| *netns == s.netns),
             port: s.port,
             proto: s.proto,
@@ -132,7 +132,7 @@ fn of_listeners(all: Vec<HeldSockets>) -> Vec<HeldSockets> {
 
 /// What makes sockets alike, in the order in which they are told.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Key {
+struct HeldKey {
     place: Option<usize>,
     port: Port,
     proto: Proto,

@@ -10,7 +10,7 @@ const SET: i128 = 50_000_000;
 
 /// A time in which a recorder ran and nobody set the clock.
 #[derive(Debug)]
-struct Piece<'a> {
+struct ClockSpan<'a> {
     boot: &'a str,
     from: u64,
     to: u64,
@@ -33,7 +33,7 @@ struct Making<'a> {
     begins: bool,
     last: Option<(&'a str, Moment)>,
     ended: bool,
-    pieces: Vec<Piece<'a>>,
+    pieces: Vec<ClockSpan<'a>>,
 }
 
 /// Who had what, of the entries of a store in their order: of the ports whose listeners are
@@ -60,7 +60,7 @@ pub fn history(entries: &[HistoryEntry], damaged: u64, at: Option<u64>) -> Histo
     history
 }
 
-impl<'a> Piece<'a> {
+impl<'a> ClockSpan<'a> {
     /// The time since boot when the clock said this.
     fn is_then(&self, at: u64) -> Option<(&'a str, u64)> {
         let mono = u64::try_from(i128::from(at) - self.offset).ok()?;
@@ -125,7 +125,7 @@ impl<'a> Making<'a> {
             _ => false,
         };
         if !goes_on {
-            self.pieces.push(Piece { boot, from: at.mono, to: at.mono, offset });
+            self.pieces.push(ClockSpan { boot, from: at.mono, to: at.mono, offset });
         }
         self.last = Some((boot, at));
         let first = self.history.recorded.map_or(at, |(first, _)| first);

@@ -44,7 +44,7 @@ const COUNTS: usize = 65_536;
 /// is bounded, however many there are.
 #[derive(Debug)]
 pub struct Learner {
-    listeners: Vec<Listener>,
+    listeners: Vec<LearnedListener>,
     at_port: HashMap<(NetnsId, Port), Vec<usize>>,
     of_process: HashMap<Pid, BTreeSet<(StartTime, usize)>>,
     /// How many counts may still be made.
@@ -54,29 +54,31 @@ pub struct Learner {
 
 /// One listener: sockets that share an address and port are one.
 #[derive(Debug)]
-struct Listener {
+struct LearnedListener {
     /// One of its sockets.
     socket: Socket,
     /// How many connections it got: also the number of the next one.
     accepted: u64,
     /// When it got the last of them.
     recent: VecDeque<u64>,
-    targets: BTreeMap<Way, Target>,
+    targets: BTreeMap<LearnedDestination, DestinationCounts>,
     unkept: u64,
 }
 
-/// Where to, and from which namespace.
-type Way = (SocketAddr, Option<NetnsId>);
+/// A destination, and the namespace that it was connected to from.
+type LearnedDestination = (SocketAddr, Option<NetnsId>);
 
+/// Connections to one destination, by the process that made them.
 #[derive(Debug, Default)]
-struct Target {
+struct DestinationCounts {
     /// The number of the first connection that has not been counted for it.
     next: u64,
-    counts: BTreeMap<(Pid, StartTime), Count>,
+    counts: BTreeMap<(Pid, StartTime), ConnectCount>,
 }
 
+/// How many connects a process made, and how many of them several listeners could have caused.
 #[derive(Debug, Default)]
-struct Count {
+struct ConnectCount {
     connects: u64,
     ambiguous: u64,
 }
@@ -100,7 +102,7 @@ impl Learner {
             let at =
                 *known.entry((socket.netns, socket.address, socket.port)).or_insert_with(|| {
                     let at = learner.listeners.len();
-                    learner.listeners.push(Listener::new(socket));
+                    learner.listeners.push(LearnedListener::new(socket));
                     learner.at_port.entry((socket.netns, socket.port)).or_default().push(at);
                     at
                 });
@@ -141,7 +143,7 @@ impl Learner {
         }
     }
 
-    fn connect(&mut self, at: u64, actor: &Actor, way: Way) {
+    fn connect(&mut self, at: u64, actor: &Actor, way: LearnedDestination) {
         let Some(owned) = actor.pid.and_then(|pid| self.of_process.get(&pid)) else { return };
         let is_owner = |start: StartTime| actor.start.is_none_or(|known| known == start);
         let owned: Vec<(StartTime, usize)> =
@@ -173,8 +175,8 @@ impl Learner {
         let busy = || self.listeners.iter().filter(|listener| listener.accepted > 0);
         Watched {
             ms: u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
-            accepted: busy().map(Listener::accepted).collect(),
-            observed: busy().flat_map(Listener::observed).collect(),
+            accepted: busy().map(LearnedListener::accepted).collect(),
+            observed: busy().flat_map(LearnedListener::observed).collect(),
             connects: self.connects,
             lost,
             dropped: Vec::new(),
@@ -182,7 +184,7 @@ impl Learner {
     }
 }
 
-impl Listener {
+impl LearnedListener {
     fn new(socket: &Socket) -> Self {
         Self {
             socket: socket.clone(),
@@ -204,7 +206,7 @@ impl Listener {
     }
 
     /// Whether a connect to there may be a connection going on.
-    fn is_target(&self, (to, netns): Way) -> bool {
+    fn is_target(&self, (to, netns): LearnedDestination) -> bool {
         const DNS: [u16; 2] = [53, 853];
         let own = self.socket.port.0;
         if DNS.contains(&to.port()) && !DNS.contains(&own) {
@@ -234,7 +236,7 @@ impl Listener {
     fn connect(
         &mut self,
         at: u64,
-        way: Way,
+        way: LearnedDestination,
         process: (Pid, StartTime),
         ambiguous: bool,
         room: &mut usize,

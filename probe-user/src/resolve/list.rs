@@ -84,7 +84,7 @@ fn rows(facts: &Facts<'_>, sockets: Vec<Socket>) -> Vec<ListRow> {
     let inodes: BTreeSet<SocketInode> = sockets.iter().map(|s| s.inode).collect();
     // All owners in one pass.
     let owners = facts.owners(&inodes);
-    let mut known = Known::default();
+    let mut known = EndCache::default();
     let mut rows = Vec::with_capacity(sockets.len());
     for socket in sockets {
         let netns = facts.netns_ref(socket.netns);
@@ -131,30 +131,36 @@ fn rows(facts: &Facts<'_>, sockets: Vec<Socket>) -> Vec<ListRow> {
 }
 
 /// An end, and whether one of its processes is a forwarder.
-struct Shared {
+struct SharedEnd {
     end: Rc<End>,
     forwards: bool,
 }
 
 /// What an end depends on: the namespace, whether a NodePort service could have
 /// the port, and the holders. Servers with thousands of listeners are few.
-type Key = (NetnsId, bool, Vec<(Pid, StartTime)>);
+type EndKey = (NetnsId, bool, Vec<(Pid, StartTime)>);
 
+/// The ends of sockets, by what they depend on.
 #[derive(Default)]
-struct Known {
-    all: HashMap<Key, Rc<[Shared]>>,
-    last: Option<(Key, Rc<[Shared]>)>,
+struct EndCache {
+    all: HashMap<EndKey, Rc<[SharedEnd]>>,
+    last: Option<(EndKey, Rc<[SharedEnd]>)>,
 }
 
 /// The ends of a socket, from `known` if one of the same holders was there before.
-fn ends(facts: &Facts<'_>, socket: &Socket, owners: &Owners, known: &mut Known) -> Rc<[Shared]> {
+fn ends(
+    facts: &Facts<'_>,
+    socket: &Socket,
+    owners: &Owners,
+    known: &mut EndCache,
+) -> Rc<[SharedEnd]> {
     let holders = owners.of(socket.inode).iter().map(|owner| (owner.pid, owner.start));
     let key = (socket.netns, owner::may_be_node_port(socket), holders.collect::<Vec<_>>());
     let find = || {
         let ends = owner::held_by(facts, socket, owners).into_iter();
         let shared = |end| {
             let forwards = forwarders(&end).next().is_some();
-            Shared { end: Rc::new(end), forwards }
+            SharedEnd { end: Rc::new(end), forwards }
         };
         ends.map(shared).collect()
     };

@@ -49,15 +49,15 @@ mod tests;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-pub use audit::{AuditOptions, Policy, Profiles, Wrong, audit};
+pub use audit::{AuditOptions, AuditPolicy, Profiles, TomlError, audit};
 pub use bind::{BindQuestion, bind};
 pub use certificate::add as add_certificates;
 pub use diff::{baseline, diff};
 pub use dropped::{add_dropped, dropped_by};
 pub use event::{concerns, listening, queues, trace, unnamed};
 pub use flows::add as add_flows;
-pub use forward::{Forward, Target, parse as parse_forward};
-pub(crate) use forward::{Piece, Word, telling_words};
+pub use forward::{Forward, ForwardTarget, parse as parse_forward};
+pub(crate) use forward::{Word, WordPart, telling_words};
 pub use free::free_ports;
 pub use history::history;
 pub use kube::{name_services, read as read_kube};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::facts::Facts;
-use super::forward::Target;
+use super::forward::ForwardTarget;
 use crate::model::{
     End, Ending, Endpoint, Evidence, EvidenceSource, Gap, GapKind, GapSource, Hop, HopKind, Impact,
     NetnsId, Port, Process, Proto, Socket, counted, spoken_ms,
@@ -15,20 +15,20 @@ pub(super) const SHOWN: usize = 16;
 
 /// What was seen of one listener.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(super) struct ObservedListener {
     /// How many connections it got.
     accepted: u64,
     /// How long was watched, in milliseconds.
     ms: u64,
     /// Where they led, the most frequent first.
-    pub(super) targets: Vec<Way>,
+    pub(super) targets: Vec<ObservedDestination>,
     /// How many connects led elsewhere, to targets that were not kept.
     unkept: u64,
 }
 
-/// One target.
+/// One destination of a listener's connections, with counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Way {
+pub(super) struct ObservedDestination {
     pub(super) to: SocketAddr,
     /// The namespace that it was connected to from.
     pub(super) from: Option<NetnsId>,
@@ -41,7 +41,11 @@ pub(super) struct Way {
 
 /// What was seen of this listener and those who hold it; `None` when nobody
 /// watched.
-pub(super) fn of(facts: &Facts<'_>, socket: &Socket, processes: &[Process]) -> Option<Seen> {
+pub(super) fn of(
+    facts: &Facts<'_>,
+    socket: &Socket,
+    processes: &[Process],
+) -> Option<ObservedListener> {
     let watched = facts.watched.as_ref().filter(|_| socket.proto == Proto::Tcp)?;
     let place = (socket.netns, socket.address, socket.port);
     let got = watched.accepted.iter().find(|a| (a.netns, a.address, a.port) == place);
@@ -55,7 +59,7 @@ pub(super) fn of(facts: &Facts<'_>, socket: &Socket, processes: &[Process]) -> O
             *ambiguous += seen.ambiguous;
         }
     }
-    let way = |((to, from), (connects, ambiguous))| Way {
+    let way = |((to, from), (connects, ambiguous))| ObservedDestination {
         to,
         from,
         connects,
@@ -64,14 +68,14 @@ pub(super) fn of(facts: &Facts<'_>, socket: &Socket, processes: &[Process]) -> O
         port: socket.port,
         ms: watched.ms,
     };
-    let mut targets: Vec<Way> = ways.into_iter().map(way).collect();
+    let mut targets: Vec<ObservedDestination> = ways.into_iter().map(way).collect();
     // Stable: those as frequent stay in the order of their addresses.
     targets.sort_by_key(|way| std::cmp::Reverse(way.connects));
     let unkept = got.map_or(0, |a| a.unkept);
-    Some(Seen { accepted, ms: watched.ms, targets, unkept })
+    Some(ObservedListener { accepted, ms: watched.ms, targets, unkept })
 }
 
-impl Way {
+impl ObservedDestination {
     /// How sure it is, in few words: `observed, 12 of 14`.
     fn confidence(&self) -> String {
         let mut text = format!("observed, {} of {}", self.connects, self.accepted);
@@ -125,7 +129,12 @@ impl Way {
 }
 
 /// The targets to follow: all, up to a number; that there are more is said.
-pub(super) fn shown(facts: &Facts<'_>, socket: &Socket, ways: &[Way], seen: &Seen) -> Vec<Way> {
+pub(super) fn shown(
+    facts: &Facts<'_>,
+    socket: &Socket,
+    ways: &[ObservedDestination],
+    seen: &ObservedListener,
+) -> Vec<ObservedDestination> {
     let more = ways.len().saturating_sub(SHOWN);
     if more > 0 || seen.unkept > 0 {
         let mut reason = format!(
@@ -148,10 +157,13 @@ pub(super) fn shown(facts: &Facts<'_>, socket: &Socket, ways: &[Way], seen: &See
 /// The targets that tell where a forward leads whose arguments don't: all, when
 /// they say nothing, and those with the right port for a name, which is not
 /// looked up.
-pub(super) fn instead_of(target: &Target, seen: &Seen) -> Vec<Way> {
+pub(super) fn instead_of(
+    target: &ForwardTarget,
+    seen: &ObservedListener,
+) -> Vec<ObservedDestination> {
     match target {
-        Target::Unsaid(_) => seen.targets.clone(),
-        Target::Host(_, port, Proto::Tcp) => {
+        ForwardTarget::Unsaid(_) => seen.targets.clone(),
+        ForwardTarget::Host(_, port, Proto::Tcp) => {
             seen.targets.iter().filter(|way| way.to.port() == port.0).cloned().collect()
         }
         _ => Vec::new(),
@@ -160,10 +172,10 @@ pub(super) fn instead_of(target: &Target, seen: &Seen) -> Vec<Way> {
 
 /// Adds what was seen to a step that the command line tells of: that it is so,
 /// or that connections led elsewhere.
-pub(super) fn confirm(hop: &mut Hop, seen: Option<&Seen>) {
+pub(super) fn confirm(hop: &mut Hop, seen: Option<&ObservedListener>) {
     let Some(seen) = seen.filter(|seen| !seen.targets.is_empty()) else { return };
     let Some(port) = hop.endpoint.port else { return };
-    let same = |way: &&Way| match hop.endpoint.address {
+    let same = |way: &&ObservedDestination| match hop.endpoint.address {
         Some(address) => way.to == SocketAddr::new(address.to_canonical(), port.0),
         None => way.to.port() == port.0,
     };
@@ -171,7 +183,7 @@ pub(super) fn confirm(hop: &mut Hop, seen: Option<&Seen>) {
         hop.evidence.push(way.evidence());
         return;
     }
-    hop.evidence.extend(seen.targets.iter().take(SHOWN).map(Way::evidence));
+    hop.evidence.extend(seen.targets.iter().take(SHOWN).map(ObservedDestination::evidence));
     let mut others: Vec<String> =
         seen.targets.iter().take(3).map(|way| way.to.to_string()).collect();
     if seen.targets.len() > others.len() {
@@ -185,7 +197,7 @@ const PROXIES: [&str; 7] =
     ["haproxy", "nginx", "openresty", "envoy", "traefik", "caddy", "pgbouncer"];
 
 /// Says of a proxy's listener that it may lead on, and why it is not known where.
-pub(super) fn note(socket: &Socket, end: &mut End, seen: Option<&Seen>) {
+pub(super) fn note(socket: &Socket, end: &mut End, seen: Option<&ObservedListener>) {
     let Some(process) = end.processes.first() else { return };
     if end.ending != Ending::Process || end.why.is_some() || socket.proto != Proto::Tcp {
         return;

@@ -10,14 +10,14 @@ mod tries;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::facts::Facts;
-use super::path::{self, Entry, To};
+use super::path::{self, PacketDestination, TracedConnection};
 use super::ruled::{self, Tried};
 use crate::model::{
     Address, Advice, Cause, CauseCode, Command, Condition, ConditionCode, FixKind, Hop, HopKind,
     LOOPBACK4, Link, LinkKind, NetnsId, Path, Port, PortRange, Proto, Reach, Scope, Socket,
     SocketFilter, Vantage,
 };
-use outcome::{Outcome, Taken};
+use outcome::{AcceptedBy, ConnectionOutcome};
 use shut::Shut;
 use tries::Tries;
 
@@ -98,7 +98,7 @@ pub(super) fn of(
 pub(super) fn of_own(
     facts: &Facts<'_>,
     paths: &[Path],
-    entries: Vec<Entry>,
+    entries: Vec<TracedConnection>,
     (port, proto): (Port, Proto),
 ) -> Vec<Reach> {
     let mut tries = Tries::whole(facts, (proto, port.0), entries);
@@ -135,16 +135,22 @@ fn is_address_of(facts: &Facts<'_>, netns: NetnsId, address: IpAddr) -> bool {
 
 /// What became of the connections that one sender made: where something takes them, or, where
 /// nothing does, what was tried. `asked` tells whether these addresses were asked for.
-pub(super) fn of_sender(facts: &Facts<'_>, entries: &[Entry], asked: bool) -> Vec<Reach> {
+pub(super) fn of_sender(
+    facts: &Facts<'_>,
+    entries: &[TracedConnection],
+    asked: bool,
+) -> Vec<Reach> {
     let tried = entries.iter().map(|one| {
         let mut outcome = outcome::of(facts, one, None);
         outcome.of_one_client(one);
         (one, outcome)
     });
-    let mut outcomes: Vec<(&Entry, Outcome)> = tried.collect();
-    let port = |entry: &Entry| (Port(entry.to.port), entry.to.proto);
+    let mut outcomes: Vec<(&TracedConnection, ConnectionOutcome)> = tried.collect();
+    let port = |entry: &TracedConnection| (Port(entry.to.port), entry.to.proto);
     if !asked {
-        let is_extra = |(_, outcome): &(&Entry, Outcome)| tries::link_local(outcome).is_some();
+        let is_extra = |(_, outcome): &(&TracedConnection, ConnectionOutcome)| {
+            tries::link_local(outcome).is_some()
+        };
         let (extra, others): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(is_extra);
         outcomes = others;
         let more = extra.into_iter().filter(|(one, outcome)| {
@@ -155,11 +161,11 @@ pub(super) fn of_sender(facts: &Facts<'_>, entries: &[Entry], asked: bool) -> Ve
         outcomes.extend(more);
         // Of many addresses those count at which something takes it, or stops it on its way; else
         // those that the sender has a route to.
-        let no_route = |o: &Outcome| o.reach.why.cause.code() == CauseCode::NoRoute;
-        let weight = |o: &Outcome| match o.taken {
-            Taken::Somehow if no_route(o) => 0,
-            Taken::Not => 1,
-            Taken::Somehow => 2,
+        let no_route = |o: &ConnectionOutcome| o.reach.why.cause.code() == CauseCode::NoRoute;
+        let weight = |o: &ConnectionOutcome| match o.taken {
+            AcceptedBy::Somehow if no_route(o) => 0,
+            AcceptedBy::Not => 1,
+            AcceptedBy::Somehow => 2,
         };
         let most = outcomes.iter().map(|(_, outcome)| weight(outcome)).max();
         outcomes.retain(|(_, outcome)| Some(weight(outcome)) == most);
@@ -168,7 +174,7 @@ pub(super) fn of_sender(facts: &Facts<'_>, entries: &[Entry], asked: bool) -> Ve
     let mut reach: Vec<Reach> = Vec::new();
     for (entry, outcome) in outcomes {
         let mut one = outcome.reach;
-        if outcome.taken == Taken::Not {
+        if outcome.taken == AcceptedBy::Not {
             one.why = nobody(facts, &holders(facts, entry).iter().collect::<Vec<_>>()).into();
         }
         one.netns = Some(facts.netns_ref(entry.netns));
@@ -183,8 +189,8 @@ pub(super) fn of_sender(facts: &Facts<'_>, entries: &[Entry], asked: bool) -> Ve
 }
 
 /// What holds the port where a connection goes to, and does not take it.
-fn holders(facts: &Facts<'_>, entry: &Entry) -> Vec<Socket> {
-    let To { proto, address, port } = entry.to;
+fn holders(facts: &Facts<'_>, entry: &TracedConnection) -> Vec<Socket> {
+    let PacketDestination { proto, address, port } = entry.to;
     let mut places: Vec<NetnsId> =
         facts.all_addresses().iter().filter(|a| a.address == address).map(|a| a.netns).collect();
     if address.is_loopback() || places.contains(&entry.netns) {
@@ -314,7 +320,7 @@ fn here(
     without_other_versions(&firsts, &sockets, &mut outcomes);
     say_route(facts, (proto, port.0), &mut outcomes);
     by_route.iter().for_each(|address| anyip::name(facts, *address, port, &mut outcomes));
-    let takes = |outcome: &Outcome| outcome.taken != Taken::Not;
+    let takes = |outcome: &ConnectionOutcome| outcome.taken != AcceptedBy::Not;
     if let Some(group) = of_group(facts, &sockets).filter(|_| !outcomes.iter().any(takes)) {
         let of = |from| entry(from, None, None, Cause::BoundToGroup(group));
         return [Vantage::Node, Vantage::Outside, Vantage::Containers].map(of).to_vec();
@@ -335,7 +341,11 @@ fn here(
 }
 
 /// Leaves out that there is no route to addresses which no socket would take anything at.
-fn without_other_versions(firsts: &[&Hop], sockets: &[&Socket], outcomes: &mut Vec<Outcome>) {
+fn without_other_versions(
+    firsts: &[&Hop],
+    sockets: &[&Socket],
+    outcomes: &mut Vec<ConnectionOutcome>,
+) {
     if sockets.is_empty() || sockets.len() < firsts.len() {
         return;
     }
@@ -348,10 +358,10 @@ fn without_other_versions(firsts: &[&Hop], sockets: &[&Socket], outcomes: &mut V
 
 /// Says of other machines that connect to an address of a network that they are not on, or to a
 /// cluster IP, that they need a route.
-fn say_route(facts: &Facts<'_>, port: (Proto, u16), outcomes: &mut [Outcome]) {
+fn say_route(facts: &Facts<'_>, port: (Proto, u16), outcomes: &mut [ConnectionOutcome]) {
     let own = facts.host.own_netns;
     let mut cluster_ips = None;
-    let is_outside = |o: &&mut Outcome| o.reach.from == Vantage::Outside;
+    let is_outside = |o: &&mut ConnectionOutcome| o.reach.from == Vantage::Outside;
     for outcome in outcomes.iter_mut().filter(is_outside) {
         let Some(address) = outcome.reach.address.map(|address| address.ip()) else { continue };
         let is_routed = match is_address_of(facts, own, address) {
@@ -421,14 +431,14 @@ fn nobody(facts: &Facts<'_>, sockets: &[&Socket]) -> Cause {
 /// One statement for what is the same: each address that is open, or shut by something on
 /// the way; and for a place where nothing takes it anywhere, the place.
 fn fold(
-    outcomes: Vec<Outcome>,
+    outcomes: Vec<ConnectionOutcome>,
     sockets: &[&Socket],
     nobody: impl Fn(&[&Socket]) -> Cause,
 ) -> Vec<Reach> {
     let mut reach: Vec<Reach> = Vec::new();
     let mut untaken: Vec<Reach> = Vec::new();
     for outcome in outcomes {
-        let list = if outcome.taken == Taken::Not { &mut untaken } else { &mut reach };
+        let list = if outcome.taken == AcceptedBy::Not { &mut untaken } else { &mut reach };
         let one = outcome.reach;
         let like =
             |r: &&Reach| (r.from, r.reachable, &r.why) == (one.from, one.reachable, &one.why);

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use super::facts::Facts;
-use super::forward::{self, Forward, Target};
+use super::forward::{self, Forward, ForwardTarget};
 use super::published;
 use super::walk;
 use crate::model::{
@@ -43,12 +43,12 @@ pub(super) fn of(
     let is = |kind: &str| forward.kind == kind;
     let relay = || facts.take(facts.world.relay(process.pid));
     match &forward.target {
-        Target::InNetns(_, address, port, proto) if is(forward::PASTA) => {
+        ForwardTarget::InNetns(_, address, port, proto) if is(forward::PASTA) => {
             let (place, evidence) = held(socket, process, &relay())?;
             let to = Some((address.unwrap_or(LOOPBACK4), *port));
             Some(Lead { place, to, proto: *proto, evidence: vec![evidence] })
         }
-        Target::Unsaid(_) if is(forward::ROOTLESSPORT) => {
+        ForwardTarget::Unsaid(_) if is(forward::ROOTLESSPORT) => {
             let relay = relay();
             let (place, evidence) = held(socket, process, &relay)?;
             let published = relay.containers.iter().find_map(|container| {
@@ -67,12 +67,12 @@ pub(super) fn of(
             });
             Some(Lead { place, to, proto: socket.proto, evidence })
         }
-        Target::Unsaid(_) if is(forward::ROOTLESSKIT) => {
+        ForwardTarget::Unsaid(_) if is(forward::ROOTLESSKIT) => {
             let relay = relay();
             let (place, evidence) = held(socket, process, &relay)?;
             Some(by_api(socket, process, &relay, place, vec![evidence]))
         }
-        Target::Unsaid(_) if is(forward::SLIRP4NETNS) => {
+        ForwardTarget::Unsaid(_) if is(forward::SLIRP4NETNS) => {
             let path = forward::slirp_netns(&process.cmdline)?;
             let place = walk::named_netns(facts, process, &path)?;
             Some(by_api(socket, process, &relay(), place, Vec::new()))

@@ -26,7 +26,7 @@ pub fn reverse(node: &dyn Node, subject: &Subject) -> Vec<Answer> {
     let answer_of = |query: &Query, wanted: &dyn Fn(&Path) -> bool| {
         answer_within(&facts.again(), query, wanted)
     };
-    let known = kube::Known::of(&facts, subject);
+    let known = kube::SubjectPlaces::of(&facts, subject);
     let is_subject = |end: &End| known.has(end) || is_end(subject, end);
     let own = |row: &&ListRow| is_subject(&row.end) || is_service(subject, row.service.as_ref());
     let rows: Vec<&ListRow> = listing.rows.iter().collect();

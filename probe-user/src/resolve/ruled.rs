@@ -9,7 +9,7 @@ use whereis_port_rules::{dialect, ports};
 
 use super::facts::Facts;
 use super::from_node::{self, FromNode};
-use super::path::{self, Entry, To};
+use super::path::{self, PacketDestination, TracedConnection};
 use crate::model::{
     Balancer, Ending, Frontend, FrontendKind, Gap, GapKind, GapSource, Impact, NetnsId, Path, Port,
     Proto, Query, Scope, Socket,
@@ -22,7 +22,7 @@ const TRIED: u16 = 4;
 /// The connections that were tried in one namespace.
 pub(super) struct Tried {
     pub(super) netns: NetnsId,
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<TracedConnection>,
 }
 
 /// Tries the ports of the question in every namespace where something but a socket
@@ -54,7 +54,7 @@ pub(super) fn try_all(
             let found = match query.scope {
                 Scope::Everywhere => path::of_namespace(facts, netns, (proto, port), &[]),
                 Scope::Address(address) => {
-                    let to = To { proto, address: address.to_canonical(), port };
+                    let to = PacketDestination { proto, address: address.to_canonical(), port };
                     path::to_address(facts, netns, to)
                 }
             };
@@ -94,12 +94,12 @@ pub(super) fn say_indifferent(facts: &Facts<'_>, indifferent: &[NetnsId]) {
 /// Leaves out connections by a protocol that only an entry for all of them takes, where
 /// nothing on this node serves it behind, and something by the other one: Cilium did not tell
 /// protocols before 1.17.
-fn leave_out_guesses(facts: &Facts<'_>, netns: NetnsId, entries: &mut Vec<Entry>) {
+fn leave_out_guesses(facts: &Facts<'_>, netns: NetnsId, entries: &mut Vec<TracedConnection>) {
     let frontends = facts.take(facts.world.frontends(&[netns]));
     let of_cilium = || frontends.iter().filter(|f| f.balancer == Balancer::Cilium);
     let ports: BTreeSet<u16> = of_cilium().filter(|f| f.proto.is_none()).map(|f| f.port).collect();
     for port in ports {
-        let of = |proto| move |e: &&Entry| (e.to.proto, e.to.port) == (proto, port);
+        let of = |proto| move |e: &&TracedConnection| (e.to.proto, e.to.port) == (proto, port);
         let serves = |proto| {
             let mut all = entries.iter().filter(of(proto)).flat_map(|e| &e.arrivals);
             all.any(|a| a.stop.is_none() && a.end.ending != Ending::Elsewhere)
@@ -126,7 +126,7 @@ const STRIDE: u16 = 7919;
 /// Whether rules of a namespace that is not the node's own take a port only because they
 /// take most ports: a sidecar's, for one, or those of somebody who has a network namespace
 /// and wants to be an answer to every question. They say nothing of the port.
-fn takes_most(facts: &Facts<'_>, netns: NetnsId, found: &[Entry]) -> bool {
+fn takes_most(facts: &Facts<'_>, netns: NetnsId, found: &[TracedConnection]) -> bool {
     const OTHERS: u16 = 8;
     const FEW: usize = 2;
     let taken = |arrivals: &[path::Arrival]| arrivals.iter().any(path::is_taken);
@@ -135,7 +135,7 @@ fn takes_most(facts: &Facts<'_>, netns: NetnsId, found: &[Entry]) -> bool {
     }
     let Some(one) = found.iter().find(|entry| taken(&entry.arrivals)) else { return false };
     let is_too = |n: &u16| {
-        let to = To { port: one.to.port.wrapping_add(n * STRIDE).max(1), ..one.to };
+        let to = PacketDestination { port: one.to.port.wrapping_add(n * STRIDE).max(1), ..one.to };
         taken(&path::attempt(facts, netns, one.sender.clone(), to).arrivals)
     };
     // Without steps left to know it, it is no answer either: that they ran out is said.
@@ -216,7 +216,9 @@ pub(super) fn paths(facts: &Facts<'_>, tried: &[Tried]) -> Vec<Path> {
     let mut paths = Vec::new();
     for one in tried {
         // They were tried port by port.
-        let same_port = |a: &Entry, b: &Entry| (a.to.proto, a.to.port) == (b.to.proto, b.to.port);
+        let same_port = |a: &TracedConnection, b: &TracedConnection| {
+            (a.to.proto, a.to.port) == (b.to.proto, b.to.port)
+        };
         for of_port in one.entries.chunk_by(same_port) {
             let (mut found, more) = path::paths(of_port);
             facts.leave_unshown(more);
@@ -281,7 +283,8 @@ pub(super) fn external(facts: &Facts<'_>, query: &Query) -> Vec<Tried> {
         let all: BTreeSet<IpAddr> =
             found.ports.iter().filter(is_told).filter_map(|taken| taken.address).collect();
         for address in all.into_iter().take(SERVICES) {
-            let entries = path::to_address(facts, netns, To { proto, address, port });
+            let entries =
+                path::to_address(facts, netns, PacketDestination { proto, address, port });
             tried.push(Tried { netns, entries });
         }
     }
@@ -310,7 +313,11 @@ pub(super) fn services(facts: &Facts<'_>, query: &Query, places: &[NetnsId]) -> 
             }
             left += all.len().saturating_sub(SERVICES);
             for address in all.into_iter().take(SERVICES) {
-                entries.extend(path::to_address(facts, netns, To { proto, address, port }));
+                entries.extend(path::to_address(
+                    facts,
+                    netns,
+                    PacketDestination { proto, address, port },
+                ));
             }
         }
         if query.proto.is_none() {

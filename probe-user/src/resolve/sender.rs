@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::facts::{Facts, container_name};
 use super::few::few;
-use super::path::{self, Entry, Sender, To};
+use super::path::{self, PacketDestination, Sender, TracedConnection};
 use super::{answer_from, cluster, find_netns, health, kube, place, published, reach};
 use crate::model::{
     Answer, AskedSender, Container, Gap, GapKind, Impact, Link, LinkKind, NetnsId, Path, Pid,
@@ -19,8 +19,8 @@ const ADDRESSES: usize = 64;
 /// From so many ports on they are not tried one by one.
 const PORTS: u16 = 16;
 
-/// Somebody who was found.
-struct Found {
+/// The sender that a question means.
+struct ResolvedSender {
     /// Whose connection it is, or through which namespace it comes.
     netns: NetnsId,
     sender: Sender,
@@ -55,7 +55,7 @@ pub fn answer_for(node: &dyn Node, query: &Query, name: &SenderName) -> Result<A
     let protos = Proto::ALL.into_iter().filter(|p| query.proto.is_none_or(|asked| asked == *p));
     for (proto, port) in protos.flat_map(|proto| (first..=last).map(move |port| (proto, port))) {
         for address in destinations(&facts, &found, query, &paths) {
-            let to = To { proto, address, port };
+            let to = PacketDestination { proto, address, port };
             let sender = Sender { from: vantage(&facts, &found, address), ..found.sender.clone() };
             entries.push(path::attempt(&facts, found.netns, sender, to));
         }
@@ -98,7 +98,7 @@ pub fn answer_for(node: &dyn Node, query: &Query, name: &SenderName) -> Result<A
 }
 
 /// Where a sender is, seen from the tool's namespace.
-fn vantage(facts: &Facts<'_>, found: &Found, to: IpAddr) -> Vantage {
+fn vantage(facts: &Facts<'_>, found: &ResolvedSender, to: IpAddr) -> Vantage {
     match &found.sender.by {
         Some(_) => found.sender.from,
         None if found.netns != facts.host.own_netns => Vantage::Containers,
@@ -110,7 +110,12 @@ fn vantage(facts: &Facts<'_>, found: &Found, to: IpAddr) -> Vantage {
 /// The addresses that are tried: the one that was asked for; or those of the tool's namespace, and
 /// where nobody there has the port, those at which others have it, as far as the sender has a
 /// route there.
-fn destinations(facts: &Facts<'_>, found: &Found, query: &Query, paths: &[Path]) -> Vec<IpAddr> {
+fn destinations(
+    facts: &Facts<'_>,
+    found: &ResolvedSender,
+    query: &Query,
+    paths: &[Path],
+) -> Vec<IpAddr> {
     if let Scope::Address(address) = query.scope {
         let to = address.to_canonical();
         // Whoever connects to the unspecified address gets its own loopback.
@@ -182,7 +187,7 @@ fn leads(facts: &Facts<'_>, netns: NetnsId, to: IpAddr) -> bool {
 }
 
 /// Each way that the connections take, once.
-fn ways(entries: &[Entry]) -> Vec<Path> {
+fn ways(entries: &[TracedConnection]) -> Vec<Path> {
     let mut known = HashSet::new();
     let mut paths = Vec::new();
     for arrival in entries.iter().flat_map(|entry| &entry.arrivals) {
@@ -195,7 +200,7 @@ fn ways(entries: &[Entry]) -> Vec<Path> {
 }
 
 /// Finds who is meant.
-fn find(facts: &Facts<'_>, name: &SenderName) -> Result<Found, String> {
+fn find(facts: &Facts<'_>, name: &SenderName) -> Result<ResolvedSender, String> {
     match name {
         SenderName::Process(pid) => of_process(facts, *pid),
         SenderName::Container(name) => {
@@ -237,7 +242,7 @@ fn find(facts: &Facts<'_>, name: &SenderName) -> Result<Found, String> {
 }
 
 /// Some process of a namespace.
-fn anybody(facts: &Facts<'_>, netns: NetnsId, name: String) -> Found {
+fn anybody(facts: &Facts<'_>, netns: NetnsId, name: String) -> ResolvedSender {
     let asked = AskedSender {
         name,
         netns: Some(facts.netns_ref(netns)),
@@ -245,10 +250,10 @@ fn anybody(facts: &Facts<'_>, netns: NetnsId, name: String) -> Found {
         device: None,
         address: None,
     };
-    Found { netns, sender: Sender::process(Vantage::Node), asked }
+    ResolvedSender { netns, sender: Sender::process(Vantage::Node), asked }
 }
 
-fn of_process(facts: &Facts<'_>, pid: Pid) -> Result<Found, String> {
+fn of_process(facts: &Facts<'_>, pid: Pid) -> Result<ResolvedSender, String> {
     let process = facts
         .process(pid)
         .ok_or_else(|| format!("there is no process {pid}, or it can't be read: ps -fp {pid}"))?;
@@ -269,7 +274,7 @@ fn of_container(
     what: &str,
     meant: &[&Container],
     all: &[Container],
-) -> Result<Found, String> {
+) -> Result<ResolvedSender, String> {
     let container = match meant {
         [one] => *one,
         [] => {
@@ -305,7 +310,7 @@ fn of_container(
 }
 
 /// Who has an address: a namespace of this node, or somebody beyond it.
-fn of_address(facts: &Facts<'_>, address: IpAddr) -> Result<Found, String> {
+fn of_address(facts: &Facts<'_>, address: IpAddr) -> Result<ResolvedSender, String> {
     let own = facts.host.own_netns;
     if address.is_loopback() || facts.addresses_of(own).iter().any(|a| a.address == address) {
         let mut found = anybody(facts, own, format!("this host ({address})"));
@@ -338,7 +343,7 @@ fn of_address(facts: &Facts<'_>, address: IpAddr) -> Result<Found, String> {
 }
 
 /// Whoever sends by a device of the tool's namespace.
-fn behind(facts: &Facts<'_>, link: &Link, source: PacketSender, name: String) -> Found {
+fn behind(facts: &Facts<'_>, link: &Link, source: PacketSender, name: String) -> ResolvedSender {
     let links = facts.links_of(link.netns);
     let from =
         if path::leads_outside(link, &links) { Vantage::Outside } else { Vantage::Containers };
@@ -348,10 +353,10 @@ fn behind(facts: &Facts<'_>, link: &Link, source: PacketSender, name: String) ->
     };
     let device = Some(link.name.clone());
     let asked = AskedSender { name, netns: None, process: None, device, address };
-    Found { netns: link.netns, sender: Sender::behind(from, link, (source, None)), asked }
+    ResolvedSender { netns: link.netns, sender: Sender::behind(from, link, (source, None)), asked }
 }
 
-fn of_device(facts: &Facts<'_>, name: &str) -> Result<Found, String> {
+fn of_device(facts: &Facts<'_>, name: &str) -> Result<ResolvedSender, String> {
     let own = facts.host.own_netns;
     let links = facts.links_of(own);
     let Some(link) = links.iter().find(|l| l.name == name) else {

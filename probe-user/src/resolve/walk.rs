@@ -4,11 +4,11 @@
 use std::net::IpAddr;
 
 use super::facts::{Facts, container_name};
-use super::forward::{self, Forward, Target};
+use super::forward::{self, Forward, ForwardTarget};
 use super::kube;
-use super::observed::{self, Seen, Way};
+use super::observed::{self, ObservedDestination, ObservedListener};
 use super::owner;
-use super::path::{self, To};
+use super::path::{self, PacketDestination};
 use super::place::at_address;
 use super::published::{published_beyond, publisher};
 use super::relay;
@@ -144,12 +144,12 @@ fn through(
     process: &Process,
     forward: &Forward,
     forwarder: End,
-    seen: Option<&Seen>,
+    seen: Option<&ObservedListener>,
     visited: &mut Visited,
 ) -> Vec<Path> {
     let from = process.netns.unwrap_or(socket.netns);
     let api = match &forward.target {
-        Target::Kubernetes { context, .. } | Target::KubernetesApi { context } => {
+        ForwardTarget::Kubernetes { context, .. } | ForwardTarget::KubernetesApi { context } => {
             kube::connected(facts, process, context.as_deref())
         }
         _ => None,
@@ -181,7 +181,10 @@ fn through(
             return paths;
         }
     }
-    if matches!(forward.target, Target::Address(..) | Target::InNetns(..) | Target::Host(..)) {
+    if matches!(
+        forward.target,
+        ForwardTarget::Address(..) | ForwardTarget::InNetns(..) | ForwardTarget::Host(..)
+    ) {
         observed::confirm(&mut hop, seen);
     }
     let (Some(place), Some(address), Some(port)) = (place, hop.endpoint.address, hop.endpoint.port)
@@ -236,10 +239,10 @@ fn through_api(
     hop: &Hop,
     (process, from): (&Process, NetnsId),
     forward: &Forward,
-    api: &kube::Connected,
+    api: &kube::ApiConnection,
     visited: &mut Visited,
 ) -> Vec<Path> {
-    let Target::Kubernetes { object, namespace, port, .. } = &forward.target else {
+    let ForwardTarget::Kubernetes { object, namespace, port, .. } = &forward.target else {
         let (address, port) = (api.to.ip(), Port(api.to.port()));
         let endpoint = Endpoint { address: Some(address), name: None, port: Some(port) };
         let by = (from, Some(process.pid));
@@ -344,7 +347,7 @@ fn left_over(process: &Process) -> Advice {
 /// What comes after a process that was seen to connect to there.
 fn along(
     facts: &Facts<'_>,
-    way: &Way,
+    way: &ObservedDestination,
     (from, by): (NetnsId, Option<Pid>),
     said: &Option<Evidence>,
     visited: &mut Visited,
@@ -379,12 +382,12 @@ fn target(
     from: NetnsId,
 ) -> (Endpoint, Proto, Option<NetnsId>) {
     let (mut endpoint, mut proto) = forward.target.endpoint();
-    if matches!(forward.target, Target::Unsaid(_)) {
+    if matches!(forward.target, ForwardTarget::Unsaid(_)) {
         proto = socket.proto;
     }
     let place = match &forward.target {
-        Target::Address(..) => Some(from),
-        Target::InNetns(path, address, port, _) => {
+        ForwardTarget::Address(..) => Some(from),
+        ForwardTarget::InNetns(path, address, port, _) => {
             let place = named_netns(facts, process, path);
             if place.is_some() {
                 let address = address.unwrap_or(crate::model::LOOPBACK4);
@@ -423,24 +426,24 @@ fn same_path(a: &str, b: &str) -> bool {
     short(a) == short(b)
 }
 
-fn elsewhere(target: &Target) -> String {
+fn elsewhere(target: &ForwardTarget) -> String {
     match target {
-        Target::Address(..) => "the target's address is not on this node".to_owned(),
-        Target::InNetns(path, ..) => format!("the namespace {path} is not visible"),
-        Target::Host(name, ..) => format!("{name} was not looked up: names are not resolved"),
-        Target::Kubernetes { object, context, .. } => {
+        ForwardTarget::Address(..) => "the target's address is not on this node".to_owned(),
+        ForwardTarget::InNetns(path, ..) => format!("the namespace {path} is not visible"),
+        ForwardTarget::Host(name, ..) => format!("{name} was not looked up: names are not resolved"),
+        ForwardTarget::Kubernetes { object, context, .. } => {
             let context = context.as_ref().map_or_else(String::new, |c| format!(" of context {c}"));
             format!("through the Kubernetes API{context} to {object}")
         }
-        Target::KubernetesApi { context } => match context {
+        ForwardTarget::KubernetesApi { context } => match context {
             Some(context) => format!("to the Kubernetes API of context {context}"),
             None => "to the Kubernetes API of a kubeconfig context; no connection is open that would tell which"
                 .to_owned(),
         },
-        Target::Unix(path) => format!("to the unix socket {path}"),
-        Target::Remote { via, .. } => format!("resolved and connected by {via}"),
-        Target::Machine(_, _, what) => format!("inside a virtual machine: {what}"),
-        Target::Unsaid(what) => {
+        ForwardTarget::Unix(path) => format!("to the unix socket {path}"),
+        ForwardTarget::Remote { via, .. } => format!("resolved and connected by {via}"),
+        ForwardTarget::Machine(_, _, what) => format!("inside a virtual machine: {what}"),
+        ForwardTarget::Unsaid(what) => {
             format!("it forwards, but its command line does not say where: {what}")
         }
     }
@@ -461,7 +464,7 @@ fn arrive(
         any if any.is_unspecified() => path::loopback(any.is_ipv6()),
         one => one,
     };
-    let to = To { proto, address, port: port.0 };
+    let to = PacketDestination { proto, address, port: port.0 };
     let arrivals = path::from_process(facts, from, by, to, visited);
     arrivals.into_iter().map(path::to_path).collect()
 }
@@ -492,7 +495,12 @@ pub(super) fn nothing(
     }
 }
 
-pub(super) fn off_node(facts: &Facts<'_>, from: NetnsId, to: To, route: &RouteFound) -> Path {
+pub(super) fn off_node(
+    facts: &Facts<'_>,
+    from: NetnsId,
+    to: PacketDestination,
+    route: &RouteFound,
+) -> Path {
     let address = to.address;
     let detail = match route.gateway {
         Some(gateway) => format!("leaves this node by next hop {gateway}"),

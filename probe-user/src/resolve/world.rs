@@ -39,15 +39,15 @@ impl<T> From<Read<T>> for Fact<T> {
 }
 
 /// Facts of one kind, by what was asked for.
-struct Table<Q, T>(RefCell<HashMap<Q, Fact<T>>>);
+struct FactCache<Q, T>(RefCell<HashMap<Q, Fact<T>>>);
 
-impl<Q, T> Default for Table<Q, T> {
+impl<Q, T> Default for FactCache<Q, T> {
     fn default() -> Self {
         Self(RefCell::default())
     }
 }
 
-impl<Q: Eq + Hash, T: Clone> Table<Q, T> {
+impl<Q: Eq + Hash, T: Clone> FactCache<Q, T> {
     fn get<B>(&self, asked: &B, read: impl FnOnce() -> Read<T>) -> Fact<T>
     where
         Q: Borrow<B>,
@@ -63,7 +63,7 @@ impl<Q: Eq + Hash, T: Clone> Table<Q, T> {
 }
 
 /// Facts that belong to namespaces.
-type OfNetns<T> = Table<Vec<NetnsId>, Rc<[T]>>;
+type OfNetns<T> = FactCache<Vec<NetnsId>, Rc<[T]>>;
 
 impl<T: Clone> OfNetns<T> {
     fn of(
@@ -92,14 +92,14 @@ impl<T: Clone> OfNetns<T> {
     }
 }
 
-/// All that was read so far.
+/// All facts that were read so far.
 #[derive(Default)]
-struct Known {
-    sockets: Table<(Vec<NetnsId>, SocketFilter), Rc<[Socket]>>,
-    port_sockets: Table<(Vec<NetnsId>, SocketFilter), Rc<[PortSocket]>>,
+struct KnownFacts {
+    sockets: FactCache<(Vec<NetnsId>, SocketFilter), Rc<[Socket]>>,
+    port_sockets: FactCache<(Vec<NetnsId>, SocketFilter), Rc<[PortSocket]>>,
     port_facts: OfNetns<PortFacts>,
-    owners: Table<BTreeSet<SocketInode>, Rc<Owners>>,
-    processes: Table<Vec<Pid>, Rc<[Process]>>,
+    owners: FactCache<BTreeSet<SocketInode>, Rc<Owners>>,
+    processes: FactCache<Vec<Pid>, Rc<[Process]>>,
     links: OfNetns<Link>,
     addresses: OfNetns<Address>,
     every_address: OnceCell<Fact<Rc<[Address]>>>,
@@ -110,29 +110,29 @@ struct Known {
     rulesets: OfNetns<Ruleset>,
     frontends: OfNetns<Frontend>,
     cilium: OfNetns<Cilium>,
-    cilium_policies: Table<CiliumPolicyOf, Option<Arc<[CiliumPolicy]>>>,
+    cilium_policies: FactCache<CiliumPolicyOf, Option<Arc<[CiliumPolicy]>>>,
     settings: OfNetns<NetSettings>,
     policy_rules: OfNetns<PolicyRule>,
     local_routes: OfNetns<LocalRoute>,
     neighbours: OfNetns<Neighbour>,
     attached: OfNetns<Attached>,
-    cgroup_programs: Table<CgroupOf, Option<Rc<[CgroupProgram]>>>,
-    chains: Table<ChainId, Option<Arc<[Rule]>>>,
-    sets: Table<SetId, Option<Rc<Set>>>,
-    set_elements: Table<SetId, Option<Arc<[Element]>>>,
-    ip_sets: Table<IpSetId, Option<Arc<IpSet>>>,
-    route: Table<RouteQuery, Option<RouteFound>>,
-    input_route: Table<InputQuery, Option<InputFound>>,
-    container: Table<(Vec<ContainerRef>, Pid), Option<Rc<Container>>>,
+    cgroup_programs: FactCache<CgroupOf, Option<Rc<[CgroupProgram]>>>,
+    chains: FactCache<ChainId, Option<Arc<[Rule]>>>,
+    sets: FactCache<SetId, Option<Rc<Set>>>,
+    set_elements: FactCache<SetId, Option<Arc<[Element]>>>,
+    ip_sets: FactCache<IpSetId, Option<Arc<IpSet>>>,
+    route: FactCache<RouteQuery, Option<RouteFound>>,
+    input_route: FactCache<InputQuery, Option<InputFound>>,
+    container: FactCache<(Vec<ContainerRef>, Pid), Option<Rc<Container>>>,
     containers: OnceCell<Fact<Rc<[Container]>>>,
-    relays: Table<Pid, Rc<Relay>>,
+    relays: FactCache<Pid, Rc<Relay>>,
     unpublished: OnceCell<Fact<Rc<[Container]>>>,
-    cgroup_paths: Table<u64, Option<CgroupPath>>,
-    provenances: Table<Pid, Option<Provenance>>,
+    cgroup_paths: FactCache<u64, Option<CgroupPath>>,
+    provenances: FactCache<Pid, Option<Provenance>>,
     socket_units: OnceCell<Fact<Rc<[SocketUnit]>>>,
     unseen: OnceCell<Fact<()>>,
     kube_contexts: OnceCell<Fact<Rc<[KubeContext]>>>,
-    kube: Table<KubeAsk, Rc<KubeObjects>>,
+    kube: FactCache<KubeAsk, Rc<KubeObjects>>,
 }
 
 /// What an API has, by name.
@@ -153,7 +153,7 @@ pub(super) struct World<'a> {
     pub(super) host: Fact<Host>,
     pub(super) netns: Fact<Rc<[Netns]>>,
     pub(super) watched: Fact<Option<Rc<Watched>>>,
-    known: Known,
+    known: KnownFacts,
 }
 
 /// Methods that give what namespaces have.
@@ -189,7 +189,7 @@ impl<'a> World<'a> {
             host,
             netns: netns.into(),
             watched: node.observed().map(|watched| watched.map(Rc::new)).into(),
-            known: Known::default(),
+            known: KnownFacts::default(),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::names::{PseudonymKind, Pseudonyms, ids_in, is_id};
-use crate::resolve::{Piece, Word, telling_words};
+use crate::resolve::{Word, WordPart, telling_words};
 
 /// What stands for a text of which nothing is shown.
 pub(super) const REDACTED: &str = "[redacted]";
@@ -229,10 +229,10 @@ impl Pseudonyms {
         word.0
             .iter()
             .map(|piece| match piece {
-                Piece::Keep(text) => text.clone(),
-                Piece::Host(text) => self.host(text),
-                Piece::Path(text) => self.path(text),
-                Piece::Name(text) => self.kubernetes_name(PseudonymKind::Name, text),
+                WordPart::Keep(text) => text.clone(),
+                WordPart::Host(text) => self.host(text),
+                WordPart::Path(text) => self.path(text),
+                WordPart::Name(text) => self.kubernetes_name(PseudonymKind::Name, text),
             })
             .collect()
     }

@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use whereis_port_rules::ports::{self, PacketClass};
 
-use place::Places;
+use place::PlaceCache;
 
 use crate::model::{Cause, Exposure, Opening, Port, Proto, Why};
 use crate::resolve::facts::Facts;
@@ -40,7 +40,7 @@ pub(super) fn groups(facts: &Facts<'_>, units: &[Exposure], every: bool) -> Vec<
         |unit: &&Exposure| unit.netns.id == own && unit.rows.iter().all(|row| row.socket.is_none());
     let elsewhere = |unit: &&Exposure| unit.netns.id != own;
     if !every && units.iter().filter(|unit| of_rules(unit) || elsewhere(unit)).count() > FEW {
-        let mut places = Places::new(facts, units);
+        let mut places = PlaceCache::new(facts, units);
         let taken = taken_by_port(facts);
         for (at, unit) in units.iter().enumerate() {
             let key = if elsewhere(&unit) {
@@ -78,7 +78,7 @@ pub(super) fn groups(facts: &Facts<'_>, units: &[Exposure], every: bool) -> Vec<
 }
 
 /// What the first hook does to each port that it does anything special to.
-struct Taken {
+struct HookEffects {
     pieces: Vec<PacketClass>,
     by_port: HashMap<(Proto, u16), Vec<usize>>,
     /// Those of so many ports that they are in no such list.
@@ -88,7 +88,7 @@ struct Taken {
 /// How many ports a piece has that is listed by each of them.
 const LISTED: u128 = 1024;
 
-fn taken_by_port(facts: &Facts<'_>) -> Option<Taken> {
+fn taken_by_port(facts: &Facts<'_>) -> Option<HookEffects> {
     let own = facts.host.own_netns;
     let ruleset = path::ruleset(facts, own)?;
     let here = from_node::here(facts, own);
@@ -104,10 +104,10 @@ fn taken_by_port(facts: &Facts<'_>) -> Option<Taken> {
             by_port.entry((piece.proto, port)).or_default().push(at);
         }
     }
-    Some(Taken { pieces, by_port, of_many })
+    Some(HookEffects { pieces, by_port, of_many })
 }
 
-impl Taken {
+impl HookEffects {
     /// What becomes of packets to a port, in the order of the rules.
     fn of(&self, proto: Proto, port: u16) -> Vec<&PacketClass> {
         let number = u128::from(port);
@@ -122,9 +122,9 @@ impl Taken {
 
 /// What tells a port that rules take from others: where it leads, under which conditions.
 fn by_rules(
-    taken: &Taken,
+    taken: &HookEffects,
     unit: &Exposure,
-    places: &mut Places<'_, '_>,
+    places: &mut PlaceCache<'_, '_>,
 ) -> Option<(String, Vec<String>)> {
     let pieces = taken.of(unit.proto, unit.port.0);
     if pieces.is_empty() {

@@ -13,13 +13,13 @@ use crate::model::{
 };
 use crate::resolve::facts::Facts;
 use crate::resolve::few::few;
-use crate::resolve::path::{self, Admission, To};
+use crate::resolve::path::{self, Admission, PacketDestination};
 
 /// Adds all findings, the worst first.
 pub(super) fn add(facts: &Facts<'_>, audit: &mut Audit) {
     let needed = needed(audit);
     let behind = Behind::of(facts, &audit.exposures);
-    let mut found = Found::default();
+    let mut found = MergedFindings::default();
     for (at, exposure) in audit.exposures.iter().enumerate() {
         let open: Vec<&Opening> = exposure.openings.iter().filter(|one| counts(one)).collect();
         if audit.by_policy {
@@ -69,13 +69,13 @@ fn needed(audit: &Audit) -> Vec<(Proto, Port)> {
 
 /// Findings, with those of the same words put together.
 #[derive(Default)]
-struct Found {
+struct MergedFindings {
     all: Vec<AuditFinding>,
     /// Where those are that more ports may join, by code and words.
     at: HashMap<(AuditCode, String), usize>,
 }
 
-impl Found {
+impl MergedFindings {
     fn add(&mut self, finding: AuditFinding) {
         let key = (finding.code, finding.what.clone());
         if let Some(known) = self.at.get(&key).and_then(|at| self.all.get_mut(*at)) {
@@ -133,7 +133,7 @@ fn who(one: &Opening) -> String {
     }
 }
 
-fn not_allowed(exposure: &Exposure, open: &[&Opening], found: &mut Found) {
+fn not_allowed(exposure: &Exposure, open: &[&Opening], found: &mut MergedFindings) {
     for from in [Vantage::Outside, Vantage::Containers, Vantage::Node, Vantage::Loopback] {
         let of_place: Vec<&&Opening> = open.iter().filter(|one| one.reach.from == from).collect();
         let Some(first) = of_place.first() else { continue };
@@ -169,11 +169,16 @@ fn nic(facts: &Facts<'_>, netns: NetnsId, one: &Opening) -> Option<Nic> {
 }
 
 /// What rules translate before INPUT would have stopped it.
-fn past_firewall(facts: &Facts<'_>, exposure: &Exposure, outside: &[&Opening], found: &mut Found) {
+fn past_firewall(
+    facts: &Facts<'_>,
+    exposure: &Exposure,
+    outside: &[&Opening],
+    found: &mut MergedFindings,
+) {
     let netns = exposure.netns.id;
     for one in outside.iter().filter(|one| one.reach.why.cause.code() == CauseCode::TakenByRules) {
         let Some((to, nic)) = one.reach.address.zip(nic(facts, netns, one)) else { continue };
-        let to = To { proto: exposure.proto, address: to.ip(), port: to.port() };
+        let to = PacketDestination { proto: exposure.proto, address: to.ip(), port: to.port() };
         let Admission::Stopped(why) = path::admission(facts, netns, &nic, to) else { continue };
         let what = format!(
             "{} is published past the firewall: INPUT would have what comes in by {} {why}, but \
@@ -204,7 +209,7 @@ fn closing(exposure: &Exposure, nic: &Nic) -> Option<Advice> {
 }
 
 /// Open by IPv6 where rules stop all of IPv4.
-fn ipv6_open(exposure: &Exposure, outside: &[&Opening], found: &mut Found) {
+fn ipv6_open(exposure: &Exposure, outside: &[&Opening], found: &mut MergedFindings) {
     let of_version = |ipv6: bool| {
         move |one: &&Opening| {
             let to = one.reach.address.map(|to| to.ip());
@@ -235,14 +240,19 @@ const OTHERS: u16 = 8;
 const STRIDE: u16 = 7919;
 
 /// Bound to all addresses, where rules stop other machines at no port.
-fn no_firewall(facts: &Facts<'_>, exposure: &Exposure, outside: &[&Opening], found: &mut Found) {
+fn no_firewall(
+    facts: &Facts<'_>,
+    exposure: &Exposure,
+    outside: &[&Opening],
+    found: &mut MergedFindings,
+) {
     let netns = exposure.netns.id;
     let is_bound = |one: &&&Opening| one.reach.why.cause.code() == CauseCode::BoundToAll;
     for one in outside.iter().filter(is_bound) {
         let Some((to, nic)) = one.reach.address.zip(nic(facts, netns, one)) else { continue };
         let passes = |n: u16| {
             let port = to.port().wrapping_add(n.wrapping_mul(STRIDE)).max(1);
-            let to = To { proto: exposure.proto, address: to.ip(), port };
+            let to = PacketDestination { proto: exposure.proto, address: to.ip(), port };
             path::admission(facts, netns, &nic, to) == Admission::Passes
         };
         if !(0..=OTHERS).all(passes) {
@@ -265,7 +275,7 @@ fn no_firewall(facts: &Facts<'_>, exposure: &Exposure, outside: &[&Opening], fou
 }
 
 /// A NodePort that rules take at every address of the node.
-fn node_port(exposure: &Exposure, found: &mut Found) {
+fn node_port(exposure: &Exposure, found: &mut MergedFindings) {
     let everywhere = exposure.rows.iter().any(|row| {
         row.port_kind == crate::model::PortKind::NodePort && row.address.is_unspecified()
     });
@@ -294,7 +304,7 @@ fn node_port(exposure: &Exposure, found: &mut Found) {
 }
 
 /// Reached by a route over this node, though nothing publishes it.
-fn by_route(exposure: &Exposure, outside: &[&Opening], found: &mut Found) {
+fn by_route(exposure: &Exposure, outside: &[&Opening], found: &mut MergedFindings) {
     let Some(one) = outside.iter().find(|one| one.reach.needs_route()) else { return };
     let Some(to) = one.reach.address else { return };
     let what = format!(
@@ -310,7 +320,7 @@ fn by_route(exposure: &Exposure, outside: &[&Opening], found: &mut Found) {
 }
 
 /// What profiles miss.
-fn profiles(facts: &Facts<'_>, audit: &Audit, found: &mut Found) {
+fn profiles(facts: &Facts<'_>, audit: &Audit, found: &mut MergedFindings) {
     for profile in &audit.profiles {
         for check in &profile.checks {
             let code = match check.state {

@@ -18,9 +18,9 @@ mod reading;
 mod simulate;
 mod units;
 
-pub use policy::Policy;
+pub use policy::AuditPolicy;
 pub use profiles::Profiles;
-pub use reading::Wrong;
+pub use reading::TomlError;
 
 use super::facts::Facts;
 use super::list::{self, ListFilter};
@@ -34,7 +34,7 @@ const TIMES: u64 = 24;
 #[derive(Debug, Clone, Default)]
 pub struct AuditOptions {
     /// What may be open.
-    pub policy: Option<Policy>,
+    pub policy: Option<AuditPolicy>,
     /// The senders that are tried; all where none is named.
     pub senders: Vec<Vantage>,
     /// The profiles that are looked at.
@@ -110,7 +110,7 @@ fn leaves(one: &crate::model::Opening) -> bool {
 }
 
 /// Says of each statement whether the policy allows it.
-fn judge(exposure: &mut Exposure, policy: Option<&Policy>, judges: &dyn Fn(Vantage) -> bool) {
+fn judge(exposure: &mut Exposure, policy: Option<&AuditPolicy>, judges: &dyn Fn(Vantage) -> bool) {
     let allowed: Vec<Option<usize>> = exposure
         .openings
         .iter()

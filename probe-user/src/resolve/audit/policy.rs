@@ -15,12 +15,12 @@ use std::net::IpAddr;
 
 use whereis_port_rules::route::covers;
 
-use super::reading::{Reader, Value, Wrong};
+use super::reading::{TomlError, TomlReader, TomlValue};
 use crate::model::{Exposure, Opening, OwnerKind, OwnerName, Port, PortRange, Proto, Vantage};
 
-/// What may be open.
+/// A policy file: which ports may be open, and to whom.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Policy {
+pub struct AuditPolicy {
     /// The senders that are judged; all where none is named.
     senders: Vec<Vantage>,
     allow: Vec<Allow>,
@@ -30,9 +30,9 @@ pub struct Policy {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Allow {
     from: Vec<From>,
-    ports: Vec<Ports>,
+    ports: Vec<PolicyPorts>,
     address: Vec<(IpAddr, u8)>,
-    owner: Vec<Owner>,
+    owner: Vec<OwnerPattern>,
 }
 
 /// Senders.
@@ -45,14 +45,14 @@ struct From {
 
 /// Ports of one protocol or of both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Ports {
+pub(super) struct PolicyPorts {
     pub(super) range: PortRange,
     pub(super) proto: Option<Proto>,
 }
 
-/// Owners, with `*` for anything.
+/// An owner as a policy names it, with `*` for anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Owner {
+pub(super) struct OwnerPattern {
     kind: Option<OwnerKind>,
     name: String,
 }
@@ -60,13 +60,13 @@ pub(super) struct Owner {
 const KEYS: [&str; 2] = ["senders", "allow"];
 const OF_ALLOW: [&str; 5] = ["from", "ports", "address", "owner", "reason"];
 
-impl Policy {
+impl AuditPolicy {
     /// Understands a policy.
     ///
     /// # Errors
     /// Everything that is wrong with it, in the order of its lines.
-    pub fn parse(text: &str) -> Result<Self, Vec<Wrong>> {
-        let mut reader = Reader::new(text);
+    pub fn parse(text: &str) -> Result<Self, Vec<TomlError>> {
+        let mut reader = TomlReader::new(text);
         let mut policy = Self::default();
         if let Some(table) = reader.table() {
             for (key, value) in table.get_ref() {
@@ -133,14 +133,14 @@ impl Allow {
                     (Some(pattern), None) => pattern == "*",
                 }
         };
-        let ports = |one: &Ports| {
+        let ports = |one: &PolicyPorts| {
             one.range.contains(exposure.port)
                 && one.proto.is_none_or(|proto| proto == exposure.proto)
         };
         let address = |(net, prefix): &(IpAddr, u8)| {
             reach.address.is_some_and(|to| covers(*net, *prefix, to.ip().to_canonical()))
         };
-        let owner = |one: &Owner| owners.iter().any(|name| one.fits(name));
+        let owner = |one: &OwnerPattern| owners.iter().any(|name| one.fits(name));
         let any = |none: bool, fits: bool| none || fits;
         any(self.from.is_empty(), self.from.iter().any(from))
             && any(self.ports.is_empty(), self.ports.iter().any(ports))
@@ -149,15 +149,15 @@ impl Allow {
     }
 }
 
-impl Owner {
+impl OwnerPattern {
     pub(super) fn fits(&self, name: &OwnerName) -> bool {
         self.kind.is_none_or(|kind| kind == name.kind) && matches(&self.name, &name.name)
     }
 }
 
 fn allow<'v, 'i: 'v>(
-    reader: &mut Reader<'_>,
-    rule: impl Iterator<Item = (usize, &'v str, &'v Value<'i>)>,
+    reader: &mut TomlReader<'_>,
+    rule: impl Iterator<Item = (usize, &'v str, &'v TomlValue<'i>)>,
 ) -> Allow {
     let mut allow = Allow::default();
     for (at, key, value) in rule {
@@ -221,7 +221,7 @@ fn from(text: &str) -> Result<From, String> {
 }
 
 /// `22`, `22/tcp`, `8000-8010/udp`.
-pub(super) fn ports(text: &str) -> Result<Ports, String> {
+pub(super) fn ports(text: &str) -> Result<PolicyPorts, String> {
     let wrong = || format!("{text:?} is no port: write 22, 22/tcp or 8000-8010/udp");
     let (numbers, proto) = match text.split_once('/') {
         Some((numbers, "tcp")) => (numbers, Some(Proto::Tcp)),
@@ -240,7 +240,7 @@ pub(super) fn ports(text: &str) -> Result<Ports, String> {
     if first > last {
         return Err(format!("{text:?} is no range: its end comes before its beginning"));
     }
-    Ok(Ports { range: PortRange { first, last }, proto })
+    Ok(PolicyPorts { range: PortRange { first, last }, proto })
 }
 
 /// `10.0.0.1`, `10.0.0.0/8`, `fd00::/8`.
@@ -259,7 +259,7 @@ fn network(text: &str) -> Result<(IpAddr, u8), String> {
     Ok((address, prefix))
 }
 
-pub(super) fn owner(text: &str) -> Result<Owner, String> {
+pub(super) fn owner(text: &str) -> Result<OwnerPattern, String> {
     let kinds = || OwnerKind::ALL.map(OwnerKind::as_str).join(", ");
     match text.split_once(':') {
         Some((kind, name)) => {
@@ -269,10 +269,10 @@ pub(super) fn owner(text: &str) -> Result<Owner, String> {
             if name.is_empty() {
                 return Err(format!("{text:?} names nobody behind its colon"));
             }
-            Ok(Owner { kind: Some(kind), name: name.to_owned() })
+            Ok(OwnerPattern { kind: Some(kind), name: name.to_owned() })
         }
         None if text.is_empty() => Err("an owner has a name".to_owned()),
-        None => Ok(Owner { kind: None, name: text.to_owned() }),
+        None => Ok(OwnerPattern { kind: None, name: text.to_owned() }),
     }
 }
 
@@ -281,7 +281,7 @@ mod tests {
     use super::*;
 
     fn wrong(text: &str) -> Vec<String> {
-        Policy::parse(text).unwrap_err().iter().map(ToString::to_string).collect()
+        AuditPolicy::parse(text).unwrap_err().iter().map(ToString::to_string).collect()
     }
 
     #[test]

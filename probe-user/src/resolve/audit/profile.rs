@@ -1,6 +1,6 @@
 //! Whether a node offers what profiles ask for.
 
-use super::profiles::{Asked, Profiles, Shown, Which};
+use super::profiles::{ProfilePort, ProfileSign, Profiles, Which};
 use crate::model::{
     CheckState, Ending, Exposure, Impact, NetnsId, Opening, Port, PortRange, ProfileCheck,
     ProfileReport, Proto, Vantage,
@@ -26,7 +26,7 @@ pub(super) fn check(
         if profiles.by_themselves && (found_by.is_none() || is_not) {
             continue;
         }
-        let site = Site { facts, own, here: &here };
+        let site = ProfiledNode { facts, own, here: &here };
         reports.push(ProfileReport {
             name: profile.name.clone(),
             title: profile.title.clone(),
@@ -38,7 +38,7 @@ pub(super) fn check(
 }
 
 /// The first that one of these owners has here, in words.
-fn shown(by: &[Shown], here: &[&Exposure]) -> Option<String> {
+fn shown(by: &[ProfileSign], here: &[&Exposure]) -> Option<String> {
     let one = here.iter().find(|one| by.iter().any(|shown| shown.fits(one)))?;
     let names = one.owners();
     let name = names.iter().find(|name| {
@@ -49,15 +49,15 @@ fn shown(by: &[Shown], here: &[&Exposure]) -> Option<String> {
 }
 
 /// The node that profiles are asked of.
-struct Site<'a, 'f> {
+struct ProfiledNode<'a, 'f> {
     facts: &'a Facts<'f>,
     own: NetnsId,
     here: &'a [&'a Exposure],
 }
 
-impl Site<'_, '_> {
+impl ProfiledNode<'_, '_> {
     /// What is asked for, port by port.
-    fn asked(&self, asked: &Asked) -> Vec<ProfileCheck> {
+    fn asked(&self, asked: &ProfilePort) -> Vec<ProfileCheck> {
         match asked.ports {
             Which::NodePorts => {
                 [Proto::Tcp, Proto::Udp].map(|proto| self.node_ports(asked, proto)).to_vec()
@@ -68,7 +68,7 @@ impl Site<'_, '_> {
         }
     }
 
-    fn one(&self, asked: &Asked, port: Port, proto: Proto) -> ProfileCheck {
+    fn one(&self, asked: &ProfilePort, port: Port, proto: Proto) -> ProfileCheck {
         let (state, why) = self.state(asked, port, proto);
         ProfileCheck {
             ports: PortRange::one(port),
@@ -84,7 +84,7 @@ impl Site<'_, '_> {
     }
 
     /// How it is, and whether that is as it should be on this node.
-    fn state(&self, asked: &Asked, port: Port, proto: Proto) -> (CheckState, String) {
+    fn state(&self, asked: &ProfilePort, port: Port, proto: Proto) -> (CheckState, String) {
         let (state, why) = self.found(asked, port, proto);
         match state {
             CheckState::Missing | CheckState::HeldByOther => {
@@ -98,7 +98,7 @@ impl Site<'_, '_> {
         }
     }
 
-    fn found(&self, asked: &Asked, port: Port, proto: Proto) -> (CheckState, String) {
+    fn found(&self, asked: &ProfilePort, port: Port, proto: Proto) -> (CheckState, String) {
         let found = self.here.iter().find(|one| (one.port, one.proto) == (port, proto));
         let Some(one) = found else { return self.absent(asked) };
         let owners = one.owners();
@@ -125,7 +125,7 @@ impl Site<'_, '_> {
     }
 
     /// Nothing holds it, as far as that is known.
-    fn absent(&self, asked: &Asked) -> (CheckState, String) {
+    fn absent(&self, asked: &ProfilePort) -> (CheckState, String) {
         if self.facts.has_gap(|gap| gap.impact == Impact::Port) {
             let why = "nothing was seen to hold it, but not everything could be read";
             return (CheckState::Unknown, why.to_owned());
@@ -135,7 +135,7 @@ impl Site<'_, '_> {
     }
 
     /// The NodePorts of Services that are there.
-    fn node_ports(&self, asked: &Asked, proto: Proto) -> ProfileCheck {
+    fn node_ports(&self, asked: &ProfilePort, proto: Proto) -> ProfileCheck {
         let (range, whose) = self.range();
         let is_one = |one: &&&Exposure| {
             let node_port =

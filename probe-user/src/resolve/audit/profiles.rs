@@ -1,7 +1,7 @@
 //! What profiles ask for: the table that is built in, and files of the same form.
 
-use super::policy::{self, Owner, Ports};
-use super::reading::{Reader, Value, Wrong};
+use super::policy::{self, OwnerPattern, PolicyPorts};
+use super::reading::{TomlError, TomlReader, TomlValue};
 use crate::model::{Exposure, Port, PortRange, Proto, Vantage};
 
 /// The table that is built in.
@@ -10,29 +10,29 @@ const BUILT_IN: &str = include_str!("profiles.toml");
 /// The profiles that are looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Profiles {
-    pub(super) all: Vec<Profile>,
+    pub(super) all: Vec<ProfileDefinition>,
     /// Whether only those are looked at that what runs here shows to be for this node.
     pub(super) by_themselves: bool,
 }
 
-/// One profile.
+/// A profile: which ports a distribution requires, and by what it is known.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Profile {
+pub(super) struct ProfileDefinition {
     pub(super) name: String,
     pub(super) title: String,
-    pub(super) found_by: Vec<Shown>,
-    pub(super) not_with: Vec<Shown>,
-    pub(super) ports: Vec<Asked>,
+    pub(super) found_by: Vec<ProfileSign>,
+    pub(super) not_with: Vec<ProfileSign>,
+    pub(super) ports: Vec<ProfilePort>,
 }
 
-/// An owner that shows something, with its port where only that shows it.
+/// An owner that shows that a profile applies, with its port where only that shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Shown {
-    owner: Owner,
+pub(super) struct ProfileSign {
+    owner: OwnerPattern,
     port: Option<Port>,
 }
 
-impl Shown {
+impl ProfileSign {
     pub(super) fn fits(&self, exposure: &Exposure) -> bool {
         self.port.is_none_or(|port| port == exposure.port)
             && exposure.owners().iter().any(|name| self.owner.fits(name))
@@ -41,17 +41,17 @@ impl Shown {
 
 /// A port, or ports, that a profile asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Asked {
+pub(super) struct ProfilePort {
     pub(super) ports: Which,
     pub(super) from: Option<Vantage>,
-    pub(super) owner: Vec<Owner>,
+    pub(super) owner: Vec<OwnerPattern>,
     pub(super) required: bool,
     /// Where it is asked for at all; everywhere where that is not said.
     pub(super) only: Option<String>,
     /// Whether the node does not show if that is so, though something has the port.
     pub(super) may_be_shut: bool,
     /// What shows that it is not asked for here.
-    pub(super) unless: Vec<Shown>,
+    pub(super) unless: Vec<ProfileSign>,
     pub(super) role: String,
     pub(super) source: String,
 }
@@ -97,7 +97,7 @@ impl Profiles {
     ///
     /// # Errors
     /// Everything that is wrong with it, in the order of its lines.
-    pub fn parse(text: &str) -> Result<Self, Vec<Wrong>> {
+    pub fn parse(text: &str) -> Result<Self, Vec<TomlError>> {
         Ok(Self { all: parse(text)?, by_themselves: false })
     }
 
@@ -110,8 +110,8 @@ impl Profiles {
     }
 }
 
-fn parse(text: &str) -> Result<Vec<Profile>, Vec<Wrong>> {
-    let mut reader = Reader::new(text);
+fn parse(text: &str) -> Result<Vec<ProfileDefinition>, Vec<TomlError>> {
+    let mut reader = TomlReader::new(text);
     let mut all = Vec::new();
     if let Some(table) = reader.table() {
         for (key, value) in table.get_ref() {
@@ -137,11 +137,11 @@ fn parse(text: &str) -> Result<Vec<Profile>, Vec<Wrong>> {
 }
 
 fn profile<'v, 'i: 'v>(
-    reader: &mut Reader<'_>,
+    reader: &mut TomlReader<'_>,
     at: usize,
-    keys: impl Iterator<Item = (usize, &'v str, &'v Value<'i>)>,
-) -> Profile {
-    let mut profile = Profile::default();
+    keys: impl Iterator<Item = (usize, &'v str, &'v TomlValue<'i>)>,
+) -> ProfileDefinition {
+    let mut profile = ProfileDefinition::default();
     for (at, key, value) in keys {
         match key {
             "name" => profile.name = reader.text(key, value).unwrap_or_default(),
@@ -170,10 +170,10 @@ fn profile<'v, 'i: 'v>(
 }
 
 fn asked<'v, 'i: 'v>(
-    reader: &mut Reader<'_>,
+    reader: &mut TomlReader<'_>,
     at: usize,
-    keys: impl Iterator<Item = (usize, &'v str, &'v Value<'i>)>,
-) -> Option<Asked> {
+    keys: impl Iterator<Item = (usize, &'v str, &'v TomlValue<'i>)>,
+) -> Option<ProfilePort> {
     let mut ports: Option<Which> = None;
     let (mut from, mut owner, mut required) = (None, Vec::new(), true);
     let (mut only, mut may_be_shut, mut unless) = (None, false, Vec::new());
@@ -201,14 +201,14 @@ fn asked<'v, 'i: 'v>(
     if may_be_shut && only.is_none() {
         reader.wrong(at, "may-be-shut needs only: where is it asked for?");
     }
-    Some(Asked { ports, from, owner, required, only, may_be_shut, unless, role, source })
+    Some(ProfilePort { ports, from, owner, required, only, may_be_shut, unless, role, source })
 }
 
 fn which(text: &str) -> Result<Which, String> {
     if text == "node-ports" {
         return Ok(Which::NodePorts);
     }
-    let Ports { range, proto } = policy::ports(text)?;
+    let PolicyPorts { range, proto } = policy::ports(text)?;
     let Some(proto) = proto else {
         return Err(format!("{text:?} needs its protocol: {text}/tcp or {text}/udp"));
     };
@@ -219,13 +219,13 @@ fn which(text: &str) -> Result<Which, String> {
 }
 
 /// `component:dockerd`, `component:dockerd 7946`.
-fn shown(text: &str) -> Result<Shown, String> {
+fn shown(text: &str) -> Result<ProfileSign, String> {
     if let Some((owner, port)) = text.rsplit_once(' ')
         && let Ok(port) = port.parse::<u16>()
     {
-        return Ok(Shown { owner: policy::owner(owner)?, port: Some(Port(port)) });
+        return Ok(ProfileSign { owner: policy::owner(owner)?, port: Some(Port(port)) });
     }
-    Ok(Shown { owner: policy::owner(text)?, port: None })
+    Ok(ProfileSign { owner: policy::owner(text)?, port: None })
 }
 
 #[cfg(test)]

@@ -5,11 +5,11 @@ use std::fmt;
 use toml::de::{DeTable, DeValue};
 
 /// A value with its place in the text.
-pub(super) type Value<'i> = toml::Spanned<DeValue<'i>>;
+pub(super) type TomlValue<'i> = toml::Spanned<DeValue<'i>>;
 
-/// Something that is wrong with a file.
+/// Something that is wrong with a TOML file, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wrong {
+pub struct TomlError {
     /// The line, from 1.
     pub line: usize,
     /// The column, from 1, in characters.
@@ -18,19 +18,19 @@ pub struct Wrong {
     pub message: String,
 }
 
-impl fmt::Display for Wrong {
+impl fmt::Display for TomlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}: {}", self.line, self.column, self.message)
     }
 }
 
-/// A text that is read, and what was wrong with it so far.
-pub(super) struct Reader<'t> {
+/// A TOML file that is being read, and what was wrong with it so far.
+pub(super) struct TomlReader<'t> {
     text: &'t str,
-    wrong: Vec<Wrong>,
+    wrong: Vec<TomlError>,
 }
 
-impl<'t> Reader<'t> {
+impl<'t> TomlReader<'t> {
     pub(super) fn new(text: &'t str) -> Self {
         Self { text, wrong: Vec::new() }
     }
@@ -50,7 +50,7 @@ impl<'t> Reader<'t> {
     /// Notes what is wrong at a byte of the text.
     pub(super) fn wrong(&mut self, at: usize, message: impl Into<String>) {
         let (line, column) = self.place(at);
-        self.wrong.push(Wrong { line, column, message: message.into() });
+        self.wrong.push(TomlError { line, column, message: message.into() });
     }
 
     /// The line and column of a byte.
@@ -62,7 +62,7 @@ impl<'t> Reader<'t> {
     }
 
     /// What was read, or all that is wrong with it in the order of its lines.
-    pub(super) fn finish<T>(mut self, read: T) -> Result<T, Vec<Wrong>> {
+    pub(super) fn finish<T>(mut self, read: T) -> Result<T, Vec<TomlError>> {
         if self.wrong.is_empty() {
             return Ok(read);
         }
@@ -76,7 +76,7 @@ impl<'t> Reader<'t> {
     }
 
     /// A text.
-    pub(super) fn text(&mut self, key: &str, value: &Value<'_>) -> Option<String> {
+    pub(super) fn text(&mut self, key: &str, value: &TomlValue<'_>) -> Option<String> {
         let text = value.get_ref().as_str().map(str::to_owned);
         if text.is_none() {
             self.wrong(value.span().start, format!("{key} is text, in quotation marks"));
@@ -85,7 +85,7 @@ impl<'t> Reader<'t> {
     }
 
     /// Whether it is true.
-    pub(super) fn truth(&mut self, key: &str, value: &Value<'_>) -> bool {
+    pub(super) fn truth(&mut self, key: &str, value: &TomlValue<'_>) -> bool {
         if let DeValue::Boolean(truth) = value.get_ref() {
             return *truth;
         }
@@ -98,7 +98,7 @@ impl<'t> Reader<'t> {
     pub(super) fn each<T>(
         &mut self,
         key: &str,
-        value: &Value<'_>,
+        value: &TomlValue<'_>,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Vec<T> {
         let one = std::slice::from_ref(value);
@@ -127,7 +127,7 @@ impl<'t> Reader<'t> {
     pub(super) fn tables<'v, 'i>(
         &mut self,
         key: &str,
-        value: &'v Value<'i>,
+        value: &'v TomlValue<'i>,
     ) -> Vec<(usize, &'v DeTable<'i>)> {
         let DeValue::Array(list) = value.get_ref() else {
             self.wrong(value.span().start, format!("{key} is a list of tables: [[{key}]]"));

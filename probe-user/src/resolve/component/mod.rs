@@ -19,7 +19,7 @@ use arguments::Arguments;
 
 /// Where a component listens.
 #[derive(Debug, Clone, Copy)]
-struct At {
+struct ListensAt {
     proto: Proto,
     address: Option<IpAddr>,
     port: u16,
@@ -29,7 +29,7 @@ struct At {
 pub(super) fn of_path(path: &Path) -> Option<Component> {
     let last = path.hops.iter().rev().find(|hop| hop.socket.is_some())?;
     let socket = last.socket.as_ref()?;
-    let at = At { proto: socket.proto, address: Some(socket.address), port: socket.port.0 };
+    let at = ListensAt { proto: socket.proto, address: Some(socket.address), port: socket.port.0 };
     // A port that somebody passes on is of what is at its other end.
     let passed = path.hops.last().is_some_and(|end: &Hop| !std::ptr::eq(end, last));
     if passed {
@@ -43,10 +43,10 @@ pub(super) fn of_row(row: &ListRow) -> Option<Component> {
     if !matches!(row.kind, HopKind::Listener | HopKind::Kernel) {
         return None;
     }
-    of_end(&row.end, At { proto: row.proto, address: Some(row.address), port: row.port.0 })
+    of_end(&row.end, ListensAt { proto: row.proto, address: Some(row.address), port: row.port.0 })
 }
 
-fn of_end(end: &End, at: At) -> Option<Component> {
+fn of_end(end: &End, at: ListensAt) -> Option<Component> {
     match end.ending {
         Ending::Process => end.processes.iter().find_map(|process| of_process(process, end, at)),
         Ending::Kernel => end.devices.iter().find_map(|device| {
@@ -70,7 +70,7 @@ fn of_end(end: &End, at: At) -> Option<Component> {
     }
 }
 
-fn of_process(process: &Process, end: &End, at: At) -> Option<Component> {
+fn of_process(process: &Process, end: &End, at: ListensAt) -> Option<Component> {
     if !is_its_program(process) {
         return None;
     }

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use super::arguments::Arguments;
 use crate::model::{End, Proto, StopKind};
 
-type Role = (&'static str, &'static str);
+/// A component, and what its port is for.
+type ComponentRole = (&'static str, &'static str);
 
 /// What ports of a Kubernetes API are called.
 const API: &str = "Kubernetes API";
@@ -26,7 +27,7 @@ pub(super) fn role(
     arguments: &Arguments<'_>,
     end: &End,
     (proto, address, port): (Proto, Option<IpAddr>, u16),
-) -> Option<Role> {
+) -> Option<ComponentRole> {
     let loopback = address.is_some_and(|address| address.is_loopback());
     if proto == Proto::Udp {
         return udp(program, port);
@@ -317,7 +318,7 @@ pub(super) fn role(
     }
 }
 
-fn udp(program: &str, port: u16) -> Option<Role> {
+fn udp(program: &str, port: u16) -> Option<ComponentRole> {
     match (program, port) {
         ("coredns", 53) => Some(("coredns", "DNS of the cluster")),
         ("node-cache", 53) => Some(("node-local-dns", "DNS cache of the node")),
@@ -329,7 +330,7 @@ fn udp(program: &str, port: u16) -> Option<Role> {
 }
 
 /// One process with many roles: the port tells which.
-fn k3s(program: &str, arguments: &Arguments<'_>, port: u16) -> Option<Role> {
+fn k3s(program: &str, arguments: &Arguments<'_>, port: u16) -> Option<ComponentRole> {
     let agent = program == "k3s-agent" || arguments.command() == Some("agent");
     let name = match (program, agent) {
         ("rke2", true) => "rke2 agent",
@@ -372,7 +373,7 @@ fn is_of_metallb(end: &End) -> bool {
 }
 
 /// What a tunnel device is of, by the name that its maker gives it.
-pub(super) fn device(name: &str) -> Option<Role> {
+pub(super) fn device(name: &str) -> Option<ComponentRole> {
     Some(match name {
         "cilium_vxlan" | "cilium_geneve" => ("cilium", "packets between Cilium's nodes"),
         "cilium_wg0" => ("cilium", "packets between Cilium's nodes, encrypted"),
@@ -388,8 +389,8 @@ pub(super) fn device(name: &str) -> Option<Role> {
 }
 
 /// What usually has a port. No proof of anything.
-pub(super) fn usual(proto: Proto, port: u16) -> Option<Role> {
-    const TCP: [(u16, Role); 18] = [
+pub(super) fn usual(proto: Proto, port: u16) -> Option<ComponentRole> {
+    const TCP: [(u16, ComponentRole); 18] = [
         (2379, ("etcd", "etcd for its clients: API servers")),
         (2380, ("etcd", "etcd for its peers")),
         (2381, ("etcd", "metrics and health of etcd")),
@@ -409,12 +410,12 @@ pub(super) fn usual(proto: Proto, port: u16) -> Option<Role> {
         (50000, ("talos", "API of Talos")),
         (50001, ("talos", "trust of Talos")),
     ];
-    const UDP: [(u16, Role); 4] = [
+    const UDP: [(u16, ComponentRole); 4] = [
         (4789, ("vxlan", "packets between nodes (VXLAN)")),
         (6081, ("geneve", "packets between nodes (GENEVE)")),
         (8472, ("vxlan", "packets between nodes (VXLAN of flannel or Cilium)")),
         (51871, ("cilium", "packets between Cilium's nodes, encrypted")),
     ];
-    let table: &[(u16, Role)] = if proto == Proto::Tcp { &TCP } else { &UDP };
+    let table: &[(u16, ComponentRole)] = if proto == Proto::Tcp { &TCP } else { &UDP };
     table.iter().find(|(known, _)| *known == port).map(|(_, role)| *role)
 }

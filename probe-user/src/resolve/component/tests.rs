@@ -31,8 +31,8 @@ fn held(process: Process) -> End {
     End { ending: Ending::Process, processes: vec![process], ..End::default() }
 }
 
-fn tcp(address: &str, port: u16) -> At {
-    At { proto: Proto::Tcp, address: Some(address.parse().unwrap()), port }
+fn tcp(address: &str, port: u16) -> ListensAt {
+    ListensAt { proto: Proto::Tcp, address: Some(address.parse().unwrap()), port }
 }
 
 /// Command line, address, port, and the role; none when it is `-`.
@@ -159,7 +159,7 @@ fn a_port_is_a_hint_only_where_nobody_is_seen() {
 
 #[test]
 fn a_tunnel_is_known_by_its_device() {
-    let at = At { proto: Proto::Udp, address: None, port: 8472 };
+    let at = ListensAt { proto: Proto::Udp, address: None, port: 8472 };
     let of = |device: &str, said: &str| {
         let evidence = vec![Evidence::new(EvidenceSource::Rtnetlink, said)];
         let devices = vec![device.to_owned()];

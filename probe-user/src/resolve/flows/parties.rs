@@ -12,7 +12,7 @@ use crate::resolve::facts::{Facts, container_name};
 const NAMED: usize = 4096;
 
 /// One end: the namespace that tracks the connection, its address there, and the other one.
-type End = (NetnsId, SocketAddr, SocketAddr);
+type TrackedEnd = (NetnsId, SocketAddr, SocketAddr);
 
 /// Who is at each end that is on this node.
 pub(super) fn of(facts: &Facts<'_>, flows: &[Flow]) -> BTreeMap<(NetnsId, SocketAddr), Party> {
@@ -20,7 +20,7 @@ pub(super) fn of(facts: &Facts<'_>, flows: &[Flow]) -> BTreeMap<(NetnsId, Socket
     for one in facts.all_addresses().iter() {
         having.entry(one.address).or_default().push(one.netns);
     }
-    let mut ends: BTreeMap<(End, Proto), Vec<NetnsId>> = BTreeMap::new();
+    let mut ends: BTreeMap<(TrackedEnd, Proto), Vec<NetnsId>> = BTreeMap::new();
     for flow in flows.iter().take(NAMED) {
         let both = [(flow.source, flow.destination), (flow.served_by, flow.seen_as)];
         for (own, other) in both {

@@ -2,27 +2,30 @@
 
 use crate::model::{Pid, PortRange, Proto};
 
-use super::text::{self, Bind};
-use super::{Line, Mapping, ROOTLESSKIT, ROOTLESSPORT, SLIRP4NETNS, Target, Word};
+use super::text::{self, BindAddress};
+use super::{ForwardTarget, ForwarderLine, Mapping, ROOTLESSKIT, ROOTLESSPORT, SLIRP4NETNS, Word};
 
 /// Recognises by the program's file name.
-pub(super) fn recognise(name: &str, args: &[String]) -> Option<Line> {
+pub(super) fn recognise(name: &str, args: &[String]) -> Option<ForwarderLine> {
     Some(match name {
         "rootlesskit" => {
-            Line::unsaid(ROOTLESSKIT, "its forwards are only told by its API socket", args)
+            ForwarderLine::unsaid(ROOTLESSKIT, "its forwards are only told by its API socket", args)
         }
         "rootlessport" | "rootlessport-child" => {
             // Its configuration comes on standard input; the arguments, if any,
             // are the parent's own.
-            Line::unsaid(
+            ForwarderLine::unsaid(
                 ROOTLESSPORT,
                 "its forwards are only told by podman's API, which its user starts with systemctl --user start podman.socket",
                 args,
             )
         }
         "slirp4netns" => {
-            let mut line =
-                Line::unsaid(SLIRP4NETNS, "its forwards are only told by its API socket", args);
+            let mut line = ForwarderLine::unsaid(
+                SLIRP4NETNS,
+                "its forwards are only told by its API socket",
+                args,
+            );
             if let Some(path) = slirp_netns_of(args) {
                 line.words =
                     vec![Word::keep("--netns-type=path"), Word::path(&path), Word::keep("tap0")];
@@ -55,20 +58,20 @@ fn slirp_netns_of(args: &[String]) -> Option<String> {
 
 /// Newer versions of `cilium hubble port-forward` and `cilium hubble ui` forward
 /// in their own process; older ones run kubectl.
-fn cilium(args: &[String]) -> Option<Line> {
+fn cilium(args: &[String]) -> Option<ForwarderLine> {
     let has = |word: &str| args.iter().any(|a| a == word);
     let verb = ["port-forward", "ui"].into_iter().find(|v| has(v))?;
     if !has("hubble") {
         return None;
     }
-    let mut line = Line::unsaid("cilium hubble", "a Hubble service in the cluster", args);
+    let mut line = ForwarderLine::unsaid("cilium hubble", "a Hubble service in the cluster", args);
     line.words = vec![Word::keep("hubble"), Word::keep(verb)];
     Some(line)
 }
 
 /// `systemd-socket-proxyd [--connections-max=N] [--exit-idle-time=T] TARGET`. It
 /// inherits its listener, so that any port may be its own.
-fn socket_proxyd(args: &[String]) -> Option<Line> {
+fn socket_proxyd(args: &[String]) -> Option<ForwarderLine> {
     let mut found = None;
     let mut left = args.iter().map(String::as_str);
     while let Some(arg) = left.next() {
@@ -82,9 +85,9 @@ fn socket_proxyd(args: &[String]) -> Option<Line> {
     }
     let to = found.filter(|t| !t.is_empty())?;
     let (target, word) = if let Some(name) = to.strip_prefix('@') {
-        (Target::Unix(to.to_owned()), Word::keep("@").then_path(name))
+        (ForwardTarget::Unix(to.to_owned()), Word::keep("@").then_path(name))
     } else if to.starts_with('/') {
-        (Target::Unix(to.to_owned()), Word::path(to))
+        (ForwardTarget::Unix(to.to_owned()), Word::path(to))
     } else {
         // Without a port it goes to the service `http`: systemd's own default.
         let (host, port) = match text::host_port(to) {
@@ -97,18 +100,22 @@ fn socket_proxyd(args: &[String]) -> Option<Line> {
                 (text::target(host, number, Proto::Tcp)?, word.then(format_args!(":{number}")))
             }
             None => (
-                Target::Unsaid("a port that is given by a service's name"),
+                ForwardTarget::Unsaid("a port that is given by a service's name"),
                 word.then(":").then_name(port),
             ),
         }
     };
-    let mapping = Mapping::tcp(Bind::Any, None, target, text::quote([to]));
-    Some(Line { kind: "systemd-socket-proxyd", mappings: vec![mapping], words: vec![word] })
+    let mapping = Mapping::tcp(BindAddress::Any, None, target, text::quote([to]));
+    Some(ForwarderLine {
+        kind: "systemd-socket-proxyd",
+        mappings: vec![mapping],
+        words: vec![word],
+    })
 }
 
 /// `forkproxy -- LISTEN_PID LISTEN_PIDFD LISTEN CONNECT_PID CONNECT_PIDFD CONNECT …`,
 /// or without `--` and the descriptors in LXD up to 4.0.
-fn forkproxy(args: &[String]) -> Option<Line> {
+fn forkproxy(args: &[String]) -> Option<ForwarderLine> {
     let at = args.iter().position(|a| a == "forkproxy")?;
     let rest = args.get(at + 1..)?;
     let rest = rest.strip_prefix(&["--".to_owned()]).unwrap_or(rest);
@@ -121,9 +128,9 @@ fn forkproxy(args: &[String]) -> Option<Line> {
     };
     let listen_pid: Pid = listen_pid.parse().ok()?;
     let connect_pid: Pid = connect_pid.parse().ok()?;
-    let from = Peer::from(listen)?;
-    let to = Peer::from(connect)?;
-    let Peer::Ip(proto, address, from_ports) = from else { return None };
+    let from = ProxyEnd::from(listen)?;
+    let to = ProxyEnd::from(connect)?;
+    let ProxyEnd::Ip(proto, address, from_ports) = from else { return None };
 
     let netns = format!("/proc/{connect_pid}/ns/net");
     let quote = text::quote([listen.as_str(), connect_pid.to_string().as_str(), connect]);
@@ -132,8 +139,8 @@ fn forkproxy(args: &[String]) -> Option<Line> {
     let mut index = 0;
     for ports in &from_ports {
         let (ports, target) = match &to {
-            Peer::Unix(path) => (*ports, Target::Unix((*path).to_owned())),
-            Peer::Ip(to_proto, host, to_ports) => {
+            ProxyEnd::Unix(path) => (*ports, ForwardTarget::Unix((*path).to_owned())),
+            ProxyEnd::Ip(to_proto, host, to_ports) => {
                 let host = text::unbracket(host);
                 let ip =
                     if host == "localhost" { "127.0.0.1".parse().ok() } else { host.parse().ok() };
@@ -142,10 +149,12 @@ fn forkproxy(args: &[String]) -> Option<Line> {
                 let to_one = to_ports.iter().map(width_of).sum::<u32>() == 1;
                 let first = if to_one { to_ports.first()?.first } else { nth(to_ports, index)? };
                 if to_one && width > 0 {
-                    (*ports, Target::Unsaid("one port for a range of ports"))
+                    (*ports, ForwardTarget::Unsaid("one port for a range of ports"))
                 } else {
                     let target = match ip {
-                        Some(ip) => Target::InNetns(netns.clone(), Some(ip), first, *to_proto),
+                        Some(ip) => {
+                            ForwardTarget::InNetns(netns.clone(), Some(ip), first, *to_proto)
+                        }
                         None => text::target(host, first, *to_proto)?,
                     };
                     (*ports, target)
@@ -155,7 +164,7 @@ fn forkproxy(args: &[String]) -> Option<Line> {
         index += width_of(&ports);
         mappings.push(Mapping {
             proto: Some(proto),
-            bind: Bind::from(address),
+            bind: BindAddress::from(address),
             ports: Some(ports),
             except: Vec::new(),
             target,
@@ -172,7 +181,7 @@ fn forkproxy(args: &[String]) -> Option<Line> {
         Word::keep("-1"),
         peer_word(connect)?,
     ];
-    Some(Line { kind: "forkproxy", mappings, words })
+    Some(ForwarderLine { kind: "forkproxy", mappings, words })
 }
 
 fn width_of(range: &PortRange) -> u32 {
@@ -193,12 +202,12 @@ fn nth(ranges: &[PortRange], mut index: u32) -> Option<crate::model::Port> {
 }
 
 /// One end of an LXD or Incus proxy: `tcp:0.0.0.0:80-90,100` or `unix:/path`.
-enum Peer<'a> {
+enum ProxyEnd<'a> {
     Ip(Proto, &'a str, Vec<PortRange>),
     Unix(&'a str),
 }
 
-impl<'a> Peer<'a> {
+impl<'a> ProxyEnd<'a> {
     fn from(text: &'a str) -> Option<Self> {
         let (kind, rest) = text.split_once(':')?;
         let proto = match kind {

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use crate::model::{PortRange, Proto};
 
-use super::text::{self, Bind};
-use super::{Line, Mapping, Target, Word};
+use super::text::{self, BindAddress};
+use super::{ForwardTarget, ForwarderLine, Mapping, Word};
 
 /// The flags that take a value; all others are switches (`-use-listen-fd`,
 /// `-local-bind`, `-i`).
@@ -15,7 +15,7 @@ const VALUED: [&str; 6] =
 /// `-proto tcp -host-ip 0.0.0.0 -host-port 80 -container-ip 172.17.0.2
 /// -container-port 80 [-use-listen-fd]`, in the ways Go's flag package takes
 /// them. One process forwards one port.
-pub(super) fn proxy(kind: &'static str, args: &[String]) -> Option<Line> {
+pub(super) fn proxy(kind: &'static str, args: &[String]) -> Option<ForwarderLine> {
     let (mut proto, mut host_ip, mut host_port) = (Proto::Tcp, None, None);
     let (mut container_ip, mut container_port) = (None, None);
     let mut args_left = args.iter().map(String::as_str);
@@ -47,11 +47,11 @@ pub(super) fn proxy(kind: &'static str, args: &[String]) -> Option<Line> {
     words.extend([flag("container-port"), Word::keep(container_port)]);
     let mapping = Mapping {
         proto: Some(proto),
-        bind: host_ip.map_or(Bind::Any, Bind::Ip),
+        bind: host_ip.map_or(BindAddress::Any, BindAddress::Ip),
         ports: Some(PortRange::one(host_port)),
         except: Vec::new(),
-        target: Target::Address(container_ip, container_port, proto),
+        target: ForwardTarget::Address(container_ip, container_port, proto),
         quote: text::quote(args.iter().map(String::as_str)),
     };
-    Some(Line { kind, mappings: vec![mapping], words })
+    Some(ForwarderLine { kind, mappings: vec![mapping], words })
 }

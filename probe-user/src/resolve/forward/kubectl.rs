@@ -2,8 +2,8 @@
 
 use crate::model::{LOOPBACK4, Port};
 
-use super::text::{self, Bind};
-use super::{Line, Mapping, Target, Word};
+use super::text::{self, BindAddress};
+use super::{ForwardTarget, ForwarderLine, Mapping, Word};
 
 /// The flags of kubectl and of `port-forward` that take a value.
 const VALUED: [&str; 29] = [
@@ -81,7 +81,7 @@ const KINDS: [&str; 24] = [
 ];
 
 /// `kubectl` inside another program: `k3s kubectl port-forward …`.
-pub(super) fn bundled(args: &[String]) -> Option<Line> {
+pub(super) fn bundled(args: &[String]) -> Option<ForwarderLine> {
     let (first, rest) = args.split_first()?;
     if first != "kubectl" {
         return None;
@@ -93,8 +93,8 @@ pub(super) fn bundled(args: &[String]) -> Option<Line> {
 
 /// `kubectl [FLAGS] port-forward [FLAGS] TYPE/NAME [LOCAL:]REMOTE…`, the flags
 /// anywhere.
-pub(super) fn kubectl(args: &[String]) -> Option<Line> {
-    let said = Said::from(args)?;
+pub(super) fn kubectl(args: &[String]) -> Option<ForwarderLine> {
+    let said = PortForwardArgs::from(args)?;
     if said.positional.first() == Some(&"proxy") {
         return proxy(args, &said);
     }
@@ -124,8 +124,8 @@ pub(super) fn kubectl(args: &[String]) -> Option<Line> {
 
     // Nothing said means `localhost`, which is 127.0.0.1 and ::1.
     let binds: Vec<_> = match said.addresses.as_slice() {
-        [] => vec![Bind::Loopback],
-        addresses => addresses.iter().map(|a| Bind::from(a)).collect(),
+        [] => vec![BindAddress::Loopback],
+        addresses => addresses.iter().map(|a| BindAddress::from(a)).collect(),
     };
     let mut quoted = vec!["port-forward"];
     quoted.extend(said.namespace.iter().flat_map(|n| ["-n", n]));
@@ -145,7 +145,7 @@ pub(super) fn kubectl(args: &[String]) -> Option<Line> {
             local => text::port(local),
         };
         words.push(port_word(spec, local, remote));
-        let target = Target::Kubernetes {
+        let target = ForwardTarget::Kubernetes {
             object: format!("{kind}/{name}"),
             namespace: said.namespace.map(str::to_owned),
             context: said.context.map(str::to_owned),
@@ -155,11 +155,11 @@ pub(super) fn kubectl(args: &[String]) -> Option<Line> {
         mappings
             .extend(binds.iter().map(|b| Mapping::tcp(*b, local, target.clone(), quote.clone())));
     }
-    Some(Line { kind: "kubectl port-forward", mappings, words })
+    Some(ForwarderLine { kind: "kubectl port-forward", mappings, words })
 }
 
 /// `kubectl proxy [--address ADDRESS] [--port PORT]`, which speaks to the API for others.
-fn proxy(args: &[String], said: &Said<'_>) -> Option<Line> {
+fn proxy(args: &[String], said: &PortForwardArgs<'_>) -> Option<ForwarderLine> {
     // With a socket of a path it has no port.
     if said.socket {
         return None;
@@ -169,8 +169,8 @@ fn proxy(args: &[String], said: &Said<'_>) -> Option<Line> {
         Some("0") => None,
         Some(port) => Some(text::port(port)?),
     };
-    let bind = said.addresses.first().map_or(Bind::Ip(LOOPBACK4), |a| Bind::from(a));
-    let target = Target::KubernetesApi { context: said.context.map(str::to_owned) };
+    let bind = said.addresses.first().map_or(BindAddress::Ip(LOOPBACK4), |a| BindAddress::from(a));
+    let target = ForwardTarget::KubernetesApi { context: said.context.map(str::to_owned) };
     let mut words = vec![Word::keep("proxy")];
     if let Some(context) = said.context {
         words.extend([Word::keep("--context"), Word::name(context)]);
@@ -183,7 +183,7 @@ fn proxy(args: &[String], said: &Said<'_>) -> Option<Line> {
     }
     let quote = text::quote(args.iter().map(String::as_str));
     let mappings = vec![Mapping::tcp(bind, port, target, quote)];
-    Some(Line { kind: "kubectl proxy", mappings, words })
+    Some(ForwarderLine { kind: "kubectl proxy", mappings, words })
 }
 
 /// The port's word again, with the name that may be in it marked as one.
@@ -196,9 +196,9 @@ fn port_word(spec: &str, local: Option<Port>, remote: &str) -> Word {
     if text::port(remote).is_some() { word.then(remote) } else { word.then_name(remote) }
 }
 
-/// What the command line says.
+/// The arguments of `kubectl port-forward`.
 #[derive(Default)]
-struct Said<'a> {
+struct PortForwardArgs<'a> {
     namespace: Option<&'a str>,
     context: Option<&'a str>,
     addresses: Vec<&'a str>,
@@ -208,7 +208,7 @@ struct Said<'a> {
     socket: bool,
 }
 
-impl<'a> Said<'a> {
+impl<'a> PortForwardArgs<'a> {
     /// `None` when a flag lacks its value.
     fn from(args: &'a [String]) -> Option<Self> {
         let mut said = Self::default();

@@ -1,6 +1,6 @@
 //! Userland forwarders, recognised by their command line.
 //!
-//! Each forwarder has a recogniser that turns its arguments into a [`Line`]:
+//! Each forwarder has a recogniser that turns its arguments into a [`ForwarderLine`]:
 //! every port it says it forwards, and the words that say so. Which of them is
 //! meant by one listener is decided here, alike for all.
 
@@ -21,10 +21,10 @@ use std::net::IpAddr;
 
 use crate::model::{Endpoint, Port, PortRange, Process, Proto, Socket};
 
-use text::{Bind, file_name};
+use text::{BindAddress, file_name};
 
 pub(super) use daemons::slirp_netns;
-pub(crate) use words::{Piece, Word};
+pub(crate) use words::{Word, WordPart};
 
 /// Where a forwarder's command line says that a listener leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct Forward {
     /// The forwarder's name: `docker-proxy`, `ssh -L`, `kubectl port-forward`.
     pub kind: &'static str,
     /// Where it leads.
-    pub target: Target,
+    pub target: ForwardTarget,
     /// The part of the command line that says so, for the evidence. Untrusted.
     pub quote: String,
 }
@@ -48,7 +48,7 @@ pub(super) const SLIRP4NETNS: &str = "slirp4netns";
 
 /// The far end of a forward.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
+pub enum ForwardTarget {
     /// An address and port, seen from the forwarder's own namespace.
     Address(IpAddr, Port, Proto),
     /// An address and port, seen from the namespace that this path pins
@@ -94,7 +94,7 @@ pub enum Target {
 
 /// A forwarder's command line, understood.
 #[derive(Debug)]
-struct Line {
+struct ForwarderLine {
     /// The forwarder's name.
     kind: &'static str,
     /// Every forward that it tells of.
@@ -103,15 +103,15 @@ struct Line {
     words: Vec<Word>,
 }
 
-impl Line {
+impl ForwarderLine {
     /// A forwarder that never says on its command line what it forwards.
     fn unsaid(kind: &'static str, instead: &'static str, args: &[String]) -> Self {
         let mapping = Mapping {
             proto: None,
-            bind: Bind::Any,
+            bind: BindAddress::Any,
             ports: None,
             except: Vec::new(),
-            target: Target::Unsaid(instead),
+            target: ForwardTarget::Unsaid(instead),
             quote: text::quote(args.iter().map(String::as_str)),
         };
         Self { kind, mappings: vec![mapping], words: Vec::new() }
@@ -124,21 +124,21 @@ struct Mapping {
     /// `None` when it does not depend on the protocol.
     proto: Option<Proto>,
     /// The address it listens on.
-    bind: Bind,
+    bind: BindAddress,
     /// The ports it listens on; `None` when the command line does not name one
     /// (a random port, an inherited socket).
     ports: Option<PortRange>,
     /// Ports left out of `ports`.
     except: Vec<PortRange>,
     /// Where the first of `ports` leads; the others follow it in step.
-    target: Target,
+    target: ForwardTarget,
     /// The words that say so.
     quote: String,
 }
 
 impl Mapping {
     /// A forward of one TCP port.
-    fn tcp(bind: Bind, port: Option<Port>, target: Target, quote: String) -> Self {
+    fn tcp(bind: BindAddress, port: Option<Port>, target: ForwardTarget, quote: String) -> Self {
         let ports = port.map(PortRange::one);
         Self { proto: Some(Proto::Tcp), bind, ports, except: Vec::new(), target, quote }
     }
@@ -156,16 +156,18 @@ impl Mapping {
     }
 
     /// Where `port` leads.
-    fn target(&self, port: Port) -> Option<Target> {
+    fn target(&self, port: Port) -> Option<ForwardTarget> {
         let step = match self.ports {
             Some(range) => port.0.checked_sub(range.first.0)?,
             None => 0,
         };
         let shift = |to: Port| to.0.checked_add(step).map(Port);
         Some(match self.target.clone() {
-            Target::Address(ip, to, proto) => Target::Address(ip, shift(to)?, proto),
-            Target::InNetns(path, ip, to, proto) => Target::InNetns(path, ip, shift(to)?, proto),
-            Target::Host(host, to, proto) => Target::Host(host, shift(to)?, proto),
+            ForwardTarget::Address(ip, to, proto) => ForwardTarget::Address(ip, shift(to)?, proto),
+            ForwardTarget::InNetns(path, ip, to, proto) => {
+                ForwardTarget::InNetns(path, ip, shift(to)?, proto)
+            }
+            ForwardTarget::Host(host, to, proto) => ForwardTarget::Host(host, shift(to)?, proto),
             other => other,
         })
     }
@@ -182,7 +184,10 @@ pub fn parse(argv: &[String], proto: Proto, address: IpAddr, port: Port) -> Opti
     let unnamed = best.ports.is_none() && fitting.iter().any(|m| m.target != best.target);
     let (target, quote) = if unnamed {
         let quotes = fitting.iter().map(|m| m.quote.as_str());
-        (Target::Unsaid("one of several forwards from ports picked at random"), text::quote(quotes))
+        (
+            ForwardTarget::Unsaid("one of several forwards from ports picked at random"),
+            text::quote(quotes),
+        )
     } else {
         (best.target(port)?, best.quote.clone())
     };
@@ -200,7 +205,7 @@ pub(crate) fn telling_words(argv: &[String]) -> Option<Vec<Word>> {
 }
 
 /// The program's file name and what its arguments say.
-fn recognise(argv: &[String]) -> Option<(&str, Line)> {
+fn recognise(argv: &[String]) -> Option<(&str, ForwarderLine)> {
     let (program, args) = argv.split_first()?;
     if let Some(line) = ssh::control_master(program) {
         return Some((ssh::CONTROL_MASTER, line));
@@ -264,7 +269,7 @@ pub(super) fn is_its_program(process: &Process) -> bool {
         || MULTI.iter().any(|multi| runs.starts_with(multi))
 }
 
-impl Target {
+impl ForwardTarget {
     /// The target as an endpoint: an address, or the name of what has none here.
     pub(super) fn endpoint(&self) -> (Endpoint, Proto) {
         let named = |name: String, port| Endpoint { address: None, name: Some(name), port };

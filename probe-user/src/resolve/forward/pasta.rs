@@ -2,8 +2,8 @@
 
 use crate::model::{Port, PortRange, Proto};
 
-use super::text::{self, Bind};
-use super::{Line, Mapping, PASTA, Target, Word};
+use super::text::{self, BindAddress};
+use super::{ForwardTarget, ForwarderLine, Mapping, PASTA, Word};
 
 /// The options that take a value as the next word when they have none after `=`.
 const VALUED: [&str; 52] = [
@@ -64,14 +64,14 @@ const VALUED: [&str; 52] = [
 const EVERY_PORT: PortRange = PortRange { first: Port(1), last: Port(u16::MAX) };
 
 /// `pasta -t 8080-8080:80-80 -u none --netns /run/user/1000/netns/netns-…`.
-pub(super) fn pasta(args: &[String]) -> Line {
-    let said = Said::from(args);
+pub(super) fn pasta(args: &[String]) -> ForwarderLine {
+    let said = PastaArgs::from(args);
     let path =
         said.netns.map(|n| if n.contains('/') { n.to_owned() } else { format!("/run/netns/{n}") });
     let path = path.or_else(|| said.pid.map(|pid| format!("/proc/{pid}/ns/net")));
     let target = |port, proto| match &path {
-        Some(path) => Target::InNetns(path.clone(), None, port, proto),
-        None => Target::Unsaid("the namespace that pasta made for its command"),
+        Some(path) => ForwardTarget::InNetns(path.clone(), None, port, proto),
+        None => ForwardTarget::Unsaid("the namespace that pasta made for its command"),
     };
     // What pasta does by itself when told nothing is to follow the namespace.
     let mut line = said.line(PASTA, "auto", target);
@@ -83,20 +83,20 @@ pub(super) fn pasta(args: &[String]) -> Line {
 }
 
 /// `passt -t 2222:22`.
-pub(super) fn passt(args: &[String]) -> Line {
-    let target = |_, _| Target::Unsaid("the virtual machine that passt serves");
-    Said::from(args).line("passt", "none", target)
+pub(super) fn passt(args: &[String]) -> ForwarderLine {
+    let target = |_, _| ForwardTarget::Unsaid("the virtual machine that passt serves");
+    PastaArgs::from(args).line("passt", "none", target)
 }
 
-/// What the command line says, not yet looked into.
+/// The arguments of pasta, not yet looked into.
 #[derive(Default)]
-struct Said<'a> {
+struct PastaArgs<'a> {
     ports: Vec<(Proto, &'a str)>,
     netns: Option<&'a str>,
     pid: Option<&'a str>,
 }
 
-impl<'a> Said<'a> {
+impl<'a> PastaArgs<'a> {
     fn from(args: &'a [String]) -> Self {
         let mut said = Self::default();
         let mut args = args.iter().map(String::as_str);
@@ -132,9 +132,9 @@ impl<'a> Said<'a> {
         &self,
         kind: &'static str,
         default: &'static str,
-        target: impl Fn(Port, Proto) -> Target,
-    ) -> Line {
-        let mut line = Line { kind, mappings: Vec::new(), words: Vec::new() };
+        target: impl Fn(Port, Proto) -> ForwardTarget,
+    ) -> ForwarderLine {
+        let mut line = ForwarderLine { kind, mappings: Vec::new(), words: Vec::new() };
         for proto in Proto::ALL {
             let flag = if proto == Proto::Tcp { "-t" } else { "-u" };
             let mut specs: Vec<_> =
@@ -144,11 +144,11 @@ impl<'a> Said<'a> {
             }
             for spec in specs {
                 // One that is not understood forwards nothing that could be matched.
-                let parsed = Spec::from(spec).unwrap_or_default();
+                let parsed = PastaPorts::from(spec).unwrap_or_default();
                 line.words.extend([Word::keep(flag), parsed.word()]);
                 line.mappings.extend(parsed.ports.iter().map(|(from, to)| Mapping {
                     proto: Some(proto),
-                    bind: parsed.address.map_or(Bind::Any, Bind::from),
+                    bind: parsed.address.map_or(BindAddress::Any, BindAddress::from),
                     ports: Some(*from),
                     except: parsed.except.clone(),
                     target: target(*to, proto),
@@ -162,14 +162,14 @@ impl<'a> Said<'a> {
 
 /// The value of `-t` or `-u`: `[ADDRESS[%INTERFACE]/]PORTS[:PORTS],…,~PORTS`.
 #[derive(Default)]
-struct Spec<'a> {
+struct PastaPorts<'a> {
     address: Option<&'a str>,
     /// The ports listened on and the first one they lead to.
     ports: Vec<(PortRange, Port)>,
     except: Vec<PortRange>,
 }
 
-impl<'a> Spec<'a> {
+impl<'a> PastaPorts<'a> {
     fn from(spec: &'a str) -> Option<Self> {
         let mut parsed = Self::default();
         match spec {

@@ -4,14 +4,14 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use crate::model::{Port, PortRange, Proto};
 
-use super::text::{self, Bind};
-use super::{Line, Mapping, Target, Word};
+use super::text::{self, BindAddress};
+use super::{ForwardTarget, ForwarderLine, Mapping, Word};
 
 /// The options whose value is the next word when it is not glued to them.
 const VALUED: [&str; 10] = ["-b", "-S", "-t", "-T", "-r", "-R", "-L", "-W", "-lf", "-lp"];
 
 /// `socat [OPTIONS] TCP-LISTEN:8080,fork TCP:10.0.0.1:80`.
-pub(super) fn socat(args: &[String]) -> Option<Line> {
+pub(super) fn socat(args: &[String]) -> Option<ForwarderLine> {
     let mut addresses = Vec::new();
     let mut args = args.iter().map(String::as_str);
     while let Some(arg) = args.next() {
@@ -24,10 +24,13 @@ pub(super) fn socat(args: &[String]) -> Option<Line> {
         }
     }
     let [first, second] = addresses.as_slice() else { return None };
-    let (one, other) = (Address::from(first), Address::from(second));
+    let (one, other) = (SocatAddress::from(first), SocatAddress::from(second));
 
-    let mut line =
-        Line { kind: "socat", mappings: Vec::new(), words: vec![one.word(), other.word()] };
+    let mut line = ForwarderLine {
+        kind: "socat",
+        mappings: Vec::new(),
+        words: vec![one.word(), other.word()],
+    };
     for (from, to) in [(&one, &other), (&other, &one)] {
         let Some((proto, bind, port)) = from.listens() else { continue };
         line.mappings.push(Mapping {
@@ -43,7 +46,7 @@ pub(super) fn socat(args: &[String]) -> Option<Line> {
 }
 
 /// One address: `KEYWORD:PARAMETER:…,OPTION,OPTION=VALUE`.
-struct Address<'a> {
+struct SocatAddress<'a> {
     keyword: String,
     /// All that stands between the keyword and the options.
     rest: &'a str,
@@ -52,7 +55,7 @@ struct Address<'a> {
     netns: Option<&'a str>,
 }
 
-impl<'a> Address<'a> {
+impl<'a> SocatAddress<'a> {
     fn from(text: &'a str) -> Self {
         let mut parts = text.split(',');
         let address = parts.next().unwrap_or_default();
@@ -67,7 +70,7 @@ impl<'a> Address<'a> {
     }
 
     /// The protocol, the address and the port it listens on.
-    fn listens(&self) -> Option<(Proto, Bind, Port)> {
+    fn listens(&self) -> Option<(Proto, BindAddress, Port)> {
         let proto = match self.keyword.as_str() {
             "TCP-LISTEN" | "TCP-L" | "TCP4-LISTEN" | "TCP4-L" | "TCP6-LISTEN" | "TCP6-L"
             | "OPENSSL-LISTEN" | "OPENSSL-L" | "SSL-LISTEN" | "SSL-L" => Proto::Tcp,
@@ -77,15 +80,17 @@ impl<'a> Address<'a> {
             _ => return None,
         };
         // Some forms allow `bind=ADDRESS:PORT`; only the address is of use here.
-        let bind = self.bind.map_or(Bind::Any, |bind| match Bind::from(bind) {
-            Bind::Any => text::host_port(bind).map_or(Bind::Any, |(host, _)| Bind::from(host)),
+        let bind = self.bind.map_or(BindAddress::Any, |bind| match BindAddress::from(bind) {
+            BindAddress::Any => {
+                text::host_port(bind).map_or(BindAddress::Any, |(host, _)| BindAddress::from(host))
+            }
             bind => bind,
         });
         Some((proto, bind, text::port_or_service(self.rest)?))
     }
 
     /// Where traffic goes that comes out of it.
-    fn leads_to(&self) -> Target {
+    fn leads_to(&self) -> ForwardTarget {
         let proto = match self.keyword.as_str() {
             "TCP" | "TCP-CONNECT" | "TCP4" | "TCP4-CONNECT" | "TCP6" | "TCP6-CONNECT"
             | "OPENSSL" | "OPENSSL-CONNECT" | "SSL" | "INET" | "INET4" | "INET6" => Proto::Tcp,
@@ -93,20 +98,24 @@ impl<'a> Address<'a> {
             | "UDP-SENDTO" | "UDP4-SENDTO" | "UDP6-SENDTO" | "UDP-DATAGRAM" | "UDP4-DATAGRAM"
             | "UDP6-DATAGRAM" => Proto::Udp,
             "UNIX-CONNECT" | "UNIX" | "UNIX-CLIENT" | "UNIX-SENDTO" => {
-                return Target::Unix(self.rest.to_owned());
+                return ForwardTarget::Unix(self.rest.to_owned());
             }
             "ABSTRACT-CONNECT" | "ABSTRACT" | "ABSTRACT-CLIENT" | "ABSTRACT-SENDTO" => {
-                return Target::Unix(format!("@{}", self.rest));
+                return ForwardTarget::Unix(format!("@{}", self.rest));
             }
-            "EXEC" | "SYSTEM" | "SHELL" => return Target::Unsaid("a command for each connection"),
+            "EXEC" | "SYSTEM" | "SHELL" => {
+                return ForwardTarget::Unsaid("a command for each connection");
+            }
             "PROXY" | "PROXY-CONNECT" | "SOCKS" | "SOCKS4" | "SOCKS4A" | "SOCKS5"
             | "SOCKS5-CONNECT" => {
-                return Target::Unsaid("a host behind another proxy");
+                return ForwardTarget::Unsaid("a host behind another proxy");
             }
-            "VSOCK" | "VSOCK-CONNECT" => return Target::Unsaid("a virtual machine's vsock port"),
-            _ => return Target::Unsaid("something that is no network address"),
+            "VSOCK" | "VSOCK-CONNECT" => {
+                return ForwardTarget::Unsaid("a virtual machine's vsock port");
+            }
+            _ => return ForwardTarget::Unsaid("something that is no network address"),
         };
-        let unsaid = Target::Unsaid("an address that was not understood");
+        let unsaid = ForwardTarget::Unsaid("an address that was not understood");
         let Some((host, port)) = text::host_port(self.rest) else { return unsaid };
         let Some(port) = text::port_or_service(port) else { return unsaid };
         if let Some(netns) = self.netns {
@@ -115,14 +124,14 @@ impl<'a> Address<'a> {
                 false => format!("/run/netns/{netns}"),
             };
             return match text::target(host, port, proto) {
-                Some(Target::Address(ip, port, proto)) => {
-                    Target::InNetns(path, Some(ip), port, proto)
+                Some(ForwardTarget::Address(ip, port, proto)) => {
+                    ForwardTarget::InNetns(path, Some(ip), port, proto)
                 }
                 _ => unsaid,
             };
         }
         if host == "localhost" && self.keyword.contains('6') {
-            return Target::Address(IpAddr::V6(Ipv6Addr::LOCALHOST), port, proto);
+            return ForwardTarget::Address(IpAddr::V6(Ipv6Addr::LOCALHOST), port, proto);
         }
         text::target(host, port, proto).unwrap_or(unsaid)
     }
@@ -132,32 +141,37 @@ impl<'a> Address<'a> {
         if let Some((_, _, port)) = self.listens() {
             let word = Word::keep(format_args!("{}:{port}", self.keyword));
             return match self.bind {
-                Some(bind) if matches!(Bind::from(bind), Bind::Loopback | Bind::Ip(_)) => {
+                Some(bind)
+                    if matches!(
+                        BindAddress::from(bind),
+                        BindAddress::Loopback | BindAddress::Ip(_)
+                    ) =>
+                {
                     word.then(",bind=").then_bracketed(text::unbracket(bind))
                 }
                 _ => word,
             };
         }
         match self.leads_to() {
-            Target::Address(..) | Target::Host(..) => {
+            ForwardTarget::Address(..) | ForwardTarget::Host(..) => {
                 let (host, port) = text::host_port(self.rest).unwrap_or_default();
                 let word = Word::keep(format_args!("{}:", self.keyword));
                 word.then_bracketed(host).then(format_args!(":{port}"))
             }
-            Target::InNetns(path, ..) => {
+            ForwardTarget::InNetns(path, ..) => {
                 let (host, port) = text::host_port(self.rest).unwrap_or_default();
                 let word = Word::keep(format_args!("{}:", self.keyword));
                 let word = word.then_bracketed(host).then(format_args!(":{port}"));
                 word.then(",netns=").then_path(path)
             }
-            Target::Unix(path) => match path.strip_prefix('@') {
+            ForwardTarget::Unix(path) => match path.strip_prefix('@') {
                 Some(name) => Word::keep("ABSTRACT-CONNECT:").then_path(name),
                 None => Word::keep("UNIX-CONNECT:").then_path(path),
             },
-            Target::Unsaid("a command for each connection") => Word::keep("EXEC:"),
-            Target::Unsaid("a host behind another proxy") => Word::keep("PROXY:"),
-            Target::Unsaid("a virtual machine's vsock port") => Word::keep("VSOCK:"),
-            Target::Unsaid("an address that was not understood") => Word::keep("TCP:"),
+            ForwardTarget::Unsaid("a command for each connection") => Word::keep("EXEC:"),
+            ForwardTarget::Unsaid("a host behind another proxy") => Word::keep("PROXY:"),
+            ForwardTarget::Unsaid("a virtual machine's vsock port") => Word::keep("VSOCK:"),
+            ForwardTarget::Unsaid("an address that was not understood") => Word::keep("TCP:"),
             _ => Word::keep("-"),
         }
     }

@@ -2,8 +2,8 @@
 
 use crate::model::Port;
 
-use super::text::{self, Bind, unbracket};
-use super::{Line, Mapping, Target, Word};
+use super::text::{self, BindAddress, unbracket};
+use super::{ForwardTarget, ForwarderLine, Mapping, Word};
 
 /// The option letters that take a value (`ssh.c`, OpenSSH 9.9).
 const VALUED: &str = "BbcDEeFIiJLlmOoPpQRSWw";
@@ -12,30 +12,30 @@ const VALUED: &str = "BbcDEeFIiJLlmOoPpQRSWw";
 pub(super) const CONTROL_MASTER: &str = "ssh: [mux]";
 
 /// A control master replaces its arguments by `ssh: PATH [mux]`.
-pub(super) fn control_master(title: &str) -> Option<Line> {
+pub(super) fn control_master(title: &str) -> Option<ForwarderLine> {
     (title.starts_with("ssh: ") && title.ends_with("[mux]")).then(|| {
         let instead = "an ssh control master takes its forwards from the clients that use it";
-        Line::unsaid("ssh", instead, &[title.to_owned()])
+        ForwarderLine::unsaid("ssh", instead, &[title.to_owned()])
     })
 }
 
 /// `ssh [OPTIONS] DESTINATION [OPTIONS] [COMMAND]`.
-pub(super) fn ssh(args: &[String]) -> Option<Line> {
-    let said = Said::from(args)?;
+pub(super) fn ssh(args: &[String]) -> Option<ForwarderLine> {
+    let said = SshArgs::from(args)?;
     let via = said.destination?;
-    let mut line = Line { kind: "ssh -L", mappings: Vec::new(), words: Vec::new() };
+    let mut line = ForwarderLine { kind: "ssh -L", mappings: Vec::new(), words: Vec::new() };
     for local in &said.local {
         // One that is not understood can't be matched; that it is there counts.
-        let Some(spec) = Spec::from(local) else {
+        let Some(spec) = LocalForward::from(local) else {
             line.words.extend([Word::keep("-L"), Word::keep("?")]);
             continue;
         };
         line.words.extend([Word::keep("-L"), spec.word()]);
         let target = match spec.to {
-            To::Host(host, port) => {
-                Target::Remote { via: via.to_owned(), host: host.to_owned(), port }
+            LocalForwardTo::Host(host, port) => {
+                ForwardTarget::Remote { via: via.to_owned(), host: host.to_owned(), port }
             }
-            To::Unix(_) => Target::Unsaid("a unix socket on the ssh server"),
+            LocalForwardTo::Unix(_) => ForwardTarget::Unsaid("a unix socket on the ssh server"),
         };
         let quote = text::quote(["-L", local, via]);
         line.mappings.push(Mapping::tcp(spec.bind(), Some(spec.port), target, quote));
@@ -46,29 +46,29 @@ pub(super) fn ssh(args: &[String]) -> Option<Line> {
             continue;
         };
         line.words.extend([Word::keep("-D"), bind_word(bind).then(port)]);
-        let target = Target::Unsaid("a SOCKS proxy: each connection says where it goes");
+        let target = ForwardTarget::Unsaid("a SOCKS proxy: each connection says where it goes");
         let quote = text::quote(["-D", dynamic, via]);
         line.mappings.push(Mapping::tcp(bind_of(bind), Some(port), target, quote));
     }
     if said.local.is_empty() && said.dynamic.is_empty() {
         let instead = "a forward from ssh's configuration files or its escape commands";
-        line = Line::unsaid("ssh", instead, &[via.to_owned()]);
-    } else if line.mappings.iter().all(|m| matches!(m.target, Target::Unsaid(_))) {
+        line = ForwarderLine::unsaid("ssh", instead, &[via.to_owned()]);
+    } else if line.mappings.iter().all(|m| matches!(m.target, ForwardTarget::Unsaid(_))) {
         line.kind = "ssh -D";
     }
     line.words.push(destination_word(via));
     Some(line)
 }
 
-/// What the command line says.
+/// The arguments of ssh that forward ports.
 #[derive(Default)]
-struct Said<'a> {
+struct SshArgs<'a> {
     local: Vec<String>,
     dynamic: Vec<String>,
     destination: Option<&'a str>,
 }
 
-impl<'a> Said<'a> {
+impl<'a> SshArgs<'a> {
     /// `None` when an option lacks its value.
     fn from(args: &'a [String]) -> Option<Self> {
         let mut said = Self::default();
@@ -121,24 +121,25 @@ impl<'a> Said<'a> {
 }
 
 /// The value of `-L`: `[BIND:]PORT:HOST:HOSTPORT` or `[BIND:]PORT:SOCKET`.
-struct Spec<'a> {
+struct LocalForward<'a> {
     bind: Option<&'a str>,
     port: Port,
-    to: To<'a>,
+    to: LocalForwardTo<'a>,
 }
 
-enum To<'a> {
+/// Where a local forward leads.
+enum LocalForwardTo<'a> {
     Host(&'a str, Port),
     Unix(&'a str),
 }
 
-impl<'a> Spec<'a> {
+impl<'a> LocalForward<'a> {
     fn from(spec: &'a str) -> Option<Self> {
         let fields = fields(spec);
         let (from, to) = match fields.as_slice() {
-            [from @ .., path] if path.starts_with('/') => (from, To::Unix(path)),
+            [from @ .., path] if path.starts_with('/') => (from, LocalForwardTo::Unix(path)),
             [from @ .., host, port] if !host.is_empty() => {
-                (from, To::Host(unbracket(host), text::port_or_service(port)?))
+                (from, LocalForwardTo::Host(unbracket(host), text::port_or_service(port)?))
             }
             _ => return None,
         };
@@ -150,7 +151,7 @@ impl<'a> Spec<'a> {
         Some(Self { bind, port: text::port_or_service(port)?, to })
     }
 
-    fn bind(&self) -> Bind {
+    fn bind(&self) -> BindAddress {
         bind_of(self.bind)
     }
 
@@ -158,8 +159,10 @@ impl<'a> Spec<'a> {
     fn word(&self) -> Word {
         let word = bind_word(self.bind).then(format_args!("{}:", self.port));
         match self.to {
-            To::Host(host, port) => word.then_bracketed(host).then(format_args!(":{port}")),
-            To::Unix(path) => word.then_path(path),
+            LocalForwardTo::Host(host, port) => {
+                word.then_bracketed(host).then(format_args!(":{port}"))
+            }
+            LocalForwardTo::Unix(path) => word.then_path(path),
         }
     }
 }
@@ -197,10 +200,10 @@ fn fields(spec: &str) -> Vec<&str> {
 
 /// Nothing said is the loopback, unless the configuration has `GatewayPorts`;
 /// empty or `*` is every address.
-fn bind_of(bind: Option<&str>) -> Bind {
+fn bind_of(bind: Option<&str>) -> BindAddress {
     match bind {
-        None | Some("" | "*") => Bind::Any,
-        Some(bind) => Bind::from(bind),
+        None | Some("" | "*") => BindAddress::Any,
+        Some(bind) => BindAddress::from(bind),
     }
 }
 

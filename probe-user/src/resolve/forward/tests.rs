@@ -8,27 +8,27 @@ fn show(forward: Option<&Forward>) -> String {
         IpAddr::V6(ip) => format!("[{ip}]:{port}"),
     };
     match &forward.target {
-        Target::Address(ip, port, proto) => format!("{}/{proto}", host_port(ip, *port)),
-        Target::InNetns(path, Some(ip), port, proto) => {
+        ForwardTarget::Address(ip, port, proto) => format!("{}/{proto}", host_port(ip, *port)),
+        ForwardTarget::InNetns(path, Some(ip), port, proto) => {
             format!("{path} {}/{proto}", host_port(ip, *port))
         }
-        Target::InNetns(path, None, port, proto) => format!("{path} *:{port}/{proto}"),
-        Target::Host(host, port, proto) => format!("name {host}:{port}/{proto}"),
-        Target::Kubernetes { object, namespace, context, port } => format!(
+        ForwardTarget::InNetns(path, None, port, proto) => format!("{path} *:{port}/{proto}"),
+        ForwardTarget::Host(host, port, proto) => format!("name {host}:{port}/{proto}"),
+        ForwardTarget::Kubernetes { object, namespace, context, port } => format!(
             "{object} {port} in {} of {}",
             namespace.as_deref().unwrap_or("-"),
             context.as_deref().unwrap_or("-")
         ),
-        Target::KubernetesApi { context } => {
+        ForwardTarget::KubernetesApi { context } => {
             format!("api of {}", context.as_deref().unwrap_or("-"))
         }
-        Target::Unix(path) => format!("unix {path}"),
-        Target::Remote { via, host, port } => format!("{host}:{port} via {via}"),
-        Target::Machine(port, proto, _) => {
+        ForwardTarget::Unix(path) => format!("unix {path}"),
+        ForwardTarget::Remote { via, host, port } => format!("{host}:{port} via {via}"),
+        ForwardTarget::Machine(port, proto, _) => {
             let port = port.map_or_else(|| "?".to_owned(), |port| port.to_string());
             format!("machine {port}/{proto}")
         }
-        Target::Unsaid(_) => "unsaid".to_owned(),
+        ForwardTarget::Unsaid(_) => "unsaid".to_owned(),
     }
 }
 
@@ -533,7 +533,7 @@ fn no_command_line_panics() {
         let pieces = telling_words(&argv).into_iter().flatten().flat_map(|word| word.0);
         for piece in pieces {
             // What is shown to everybody holds nothing but what every machine has.
-            let kept = matches!(&piece, Piece::Keep(text) if text.contains("secret"));
+            let kept = matches!(&piece, WordPart::Keep(text) if text.contains("secret"));
             assert!(!kept, "{argv:?}: {piece:?}");
         }
     }

@@ -4,11 +4,11 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use crate::model::{Port, PortRange, Proto};
 
-use super::Target;
+use super::ForwardTarget;
 
 /// The address that a command line says is listened on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Bind {
+pub(super) enum BindAddress {
     /// Not said, or said by a name that only a lookup would resolve.
     Any,
     /// `localhost`: 127.0.0.1, ::1 or both.
@@ -17,7 +17,7 @@ pub(super) enum Bind {
     Ip(IpAddr),
 }
 
-impl Bind {
+impl BindAddress {
     /// From how a command line puts it, brackets allowed.
     pub(super) fn from(text: &str) -> Self {
         match unbracket(text) {
@@ -91,14 +91,14 @@ pub(super) fn host_port(text: &str) -> Option<(&str, &str)> {
 }
 
 /// The target that a host, by address or name, and a port stand for.
-pub(super) fn target(host: &str, port: Port, proto: Proto) -> Option<Target> {
+pub(super) fn target(host: &str, port: Port, proto: Proto) -> Option<ForwardTarget> {
     let host = unbracket(host);
     if host == "localhost" {
-        return Some(Target::Address(Ipv4Addr::LOCALHOST.into(), port, proto));
+        return Some(ForwardTarget::Address(Ipv4Addr::LOCALHOST.into(), port, proto));
     }
     match host.parse() {
-        Ok(ip) => Some(Target::Address(ip, port, proto)),
-        Err(_) if is_host_name(host) => Some(Target::Host(host.to_owned(), port, proto)),
+        Ok(ip) => Some(ForwardTarget::Address(ip, port, proto)),
+        Err(_) if is_host_name(host) => Some(ForwardTarget::Host(host.to_owned(), port, proto)),
         Err(_) => None,
     }
 }

@@ -2,11 +2,11 @@
 
 use crate::model::{Port, PortRange, Proto};
 
-use super::text::{self, Bind};
-use super::{Line, Mapping, Target, Word};
+use super::text::{self, BindAddress};
+use super::{ForwardTarget, ForwarderLine, Mapping, Word};
 
 /// Recognises by the program's file name.
-pub(super) fn recognise(name: &str, args: &[String]) -> Option<Line> {
+pub(super) fn recognise(name: &str, args: &[String]) -> Option<ForwarderLine> {
     Some(match name {
         "gvproxy" => unsaid("gvproxy", "which port of it is only told by its API socket", args),
         // Of Lima, and of Colima, which runs it. It resolves names for the machine as well.
@@ -25,17 +25,17 @@ pub(super) fn recognise(name: &str, args: &[String]) -> Option<Line> {
     })
 }
 
-fn unsaid(kind: &'static str, instead: &'static str, args: &[String]) -> Line {
-    let mut line = Line::unsaid(kind, "", args);
+fn unsaid(kind: &'static str, instead: &'static str, args: &[String]) -> ForwarderLine {
+    let mut line = ForwarderLine::unsaid(kind, "", args);
     for mapping in &mut line.mappings {
-        mapping.target = Target::Machine(None, Proto::Tcp, instead);
+        mapping.target = ForwardTarget::Machine(None, Proto::Tcp, instead);
     }
     line
 }
 
 /// `qemu-system-x86_64 … -netdev user,id=n0,hostfwd=tcp:127.0.0.1:2222-:22`; `-nic` and `-net` alike.
 /// What is added later by its monitor is not there.
-fn qemu(args: &[String]) -> Option<Line> {
+fn qemu(args: &[String]) -> Option<ForwarderLine> {
     let (mut mappings, mut words) = (Vec::new(), Vec::new());
     for pair in args.windows(2) {
         let [option, value] = pair else { continue };
@@ -50,7 +50,7 @@ fn qemu(args: &[String]) -> Option<Line> {
             }
         }
     }
-    (!mappings.is_empty()).then_some(Line { kind: "QEMU", mappings, words })
+    (!mappings.is_empty()).then_some(ForwarderLine { kind: "QEMU", mappings, words })
 }
 
 /// `[tcp|udp]:[HOST]:PORT-[GUEST]:PORT`.
@@ -66,10 +66,14 @@ fn hostfwd(rule: &str) -> Option<(Mapping, Word)> {
     let (port, inner): (Port, Port) = (text::port(port)?, text::port(inner)?);
     let mapping = Mapping {
         proto: Some(proto),
-        bind: Bind::from(host),
+        bind: BindAddress::from(host),
         ports: Some(PortRange::one(port)),
         except: Vec::new(),
-        target: Target::Machine(Some(inner), proto, "what takes it there is not seen from here"),
+        target: ForwardTarget::Machine(
+            Some(inner),
+            proto,
+            "what takes it there is not seen from here",
+        ),
         quote: text::quote([rule]),
     };
     let mut word = Word::keep(format_args!("user,hostfwd={proto}:")).then_bracketed(host);

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-/// A part of a word.
+/// A part of a command line's word, by what it says of a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Piece {
+pub(crate) enum WordPart {
     /// A flag, a keyword, a number or punctuation: the same on every machine.
     Keep(String),
     /// An IP address or a host name.
@@ -15,7 +15,7 @@ pub(crate) enum Piece {
     Path(String),
 }
 
-impl Piece {
+impl WordPart {
     /// The text itself.
     pub(crate) fn as_str(&self) -> &str {
         let (Self::Keep(text) | Self::Host(text) | Self::Name(text) | Self::Path(text)) = self;
@@ -25,7 +25,7 @@ impl Piece {
 
 /// One word of a command line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Word(pub(crate) Vec<Piece>);
+pub(crate) struct Word(pub(crate) Vec<WordPart>);
 
 impl Word {
     /// A word that is the same everywhere.
@@ -50,13 +50,13 @@ impl Word {
 
     /// The word, followed by text that is the same everywhere.
     pub(super) fn then(mut self, text: impl fmt::Display) -> Self {
-        self.0.push(Piece::Keep(text.to_string()));
+        self.0.push(WordPart::Keep(text.to_string()));
         self
     }
 
     /// The word, followed by a host.
     pub(super) fn then_host(mut self, text: impl fmt::Display) -> Self {
-        self.0.push(Piece::Host(text.to_string()));
+        self.0.push(WordPart::Host(text.to_string()));
         self
     }
 
@@ -71,13 +71,13 @@ impl Word {
 
     /// The word, followed by a name.
     pub(super) fn then_name(mut self, text: impl fmt::Display) -> Self {
-        self.0.push(Piece::Name(text.to_string()));
+        self.0.push(WordPart::Name(text.to_string()));
         self
     }
 
     /// The word, followed by a path.
     pub(super) fn then_path(mut self, text: impl fmt::Display) -> Self {
-        self.0.push(Piece::Path(text.to_string()));
+        self.0.push(WordPart::Path(text.to_string()));
         self
     }
 }

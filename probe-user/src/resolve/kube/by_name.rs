@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 use super::super::facts::Facts;
 use super::super::forward::is_its_program;
-use super::{Cluster, exposed, names, request};
+use super::{QueriedCluster, exposed, names, request};
 use crate::model::{
     ByName, Evidence, EvidenceSource, InTheWay, KubeClass, KubeGateway, KubeNameRule, KubeNames,
     KubePod, KubeService, KubeWish, NameApi, NameKind, NameRoute, ObjectName, Path, Port, Process,
@@ -111,7 +111,7 @@ const ANY_GATEWAY: Controller =
     Controller { name: "Gateway", program: None, ingress: None, gateway: None, labels: &[] };
 
 /// A controller at the end of a path, and by what it is known.
-struct Found<'a> {
+struct FoundController<'a> {
     controller: &'static Controller,
     /// Its program, where that runs here.
     program: Option<Process>,
@@ -121,7 +121,7 @@ struct Found<'a> {
 }
 
 /// Adds to the paths that end at a controller what it leads to.
-pub(super) fn add(facts: &Facts<'_>, cluster: &Cluster, paths: &mut [Path]) {
+pub(super) fn add(facts: &Facts<'_>, cluster: &QueriedCluster, paths: &mut [Path]) {
     for path in paths.iter_mut().filter(|path| cluster.site.has(path)) {
         let Some(found) = find(facts, cluster, path) else { continue };
         let mut apis = vec![NameApi::Ingress, NameApi::Gateway];
@@ -132,7 +132,7 @@ pub(super) fn add(facts: &Facts<'_>, cluster: &Cluster, paths: &mut [Path]) {
         }
         let wishes = apis.into_iter().map(KubeWish::ByName).collect();
         let said = request(facts, &cluster.site, wishes);
-        let all = Said {
+        let all = ClassesAndGateways {
             classes: said.iter().flat_map(|(_, said)| &said.classes).collect(),
             gateways: said.iter().flat_map(|(_, said)| &said.gateways).collect(),
         };
@@ -163,7 +163,11 @@ pub(super) fn add(facts: &Facts<'_>, cluster: &Cluster, paths: &mut [Path]) {
 }
 
 /// The controller that a path ends at, at a port where names are served.
-fn find<'a>(facts: &Facts<'_>, cluster: &'a Cluster, path: &Path) -> Option<Found<'a>> {
+fn find<'a>(
+    facts: &Facts<'_>,
+    cluster: &'a QueriedCluster,
+    path: &Path,
+) -> Option<FoundController<'a>> {
     let by_cilium = path.unsure.iter().any(|one| matches!(one, InTheWay::Proxy(_)));
     let pod = names::pod_of(cluster, path).filter(|_| !by_cilium);
     let program = if by_cilium { None } else { program_of(facts, path) };
@@ -177,12 +181,12 @@ fn find<'a>(facts: &Facts<'_>, cluster: &'a Cluster, path: &Path) -> Option<Foun
         || services.iter().any(|(_, port)| WEB.contains(port));
     let services = services.into_iter().map(|(service, _)| service).collect();
     let program = program.map(|(_, process)| process);
-    is_web.then_some(Found { controller, program, pod, services })
+    is_web.then_some(FoundController { controller, program, pod, services })
 }
 
 /// The Services that lead to the end of a path, each with the port of its addresses.
 fn services_to<'a>(
-    cluster: &'a Cluster,
+    cluster: &'a QueriedCluster,
     path: &Path,
     pod: Option<&KubePod>,
 ) -> Vec<(&'a KubeService, Port)> {
@@ -249,12 +253,12 @@ fn gateway_of(pod: &KubePod) -> Option<ObjectName> {
 }
 
 /// What the API says of classes and Gateways.
-struct Said<'a> {
+struct ClassesAndGateways<'a> {
     classes: Vec<&'a KubeClass>,
     gateways: Vec<&'a KubeGateway>,
 }
 
-impl Said<'_> {
+impl ClassesAndGateways<'_> {
     /// The controller that a class is for.
     fn controller(&self, api: NameApi, class: &str) -> Option<&str> {
         let is_it = |one: &&&KubeClass| one.api == api && one.name == class;
@@ -262,9 +266,9 @@ impl Said<'_> {
     }
 }
 
-impl Found<'_> {
+impl FoundController<'_> {
     /// Whether it serves an object, and how that is known. `None` for what is another's.
-    fn serves(&self, said: &Said<'_>, object: &KubeNames) -> Option<Option<Serves>> {
+    fn serves(&self, said: &ClassesAndGateways<'_>, object: &KubeNames) -> Option<Option<Serves>> {
         match object.kind {
             NameKind::Ingress => self.serves_ingress(said, object),
             NameKind::HttpRoute => self.serves_route(said, object),
@@ -273,7 +277,11 @@ impl Found<'_> {
         }
     }
 
-    fn serves_ingress(&self, said: &Said<'_>, object: &KubeNames) -> Option<Option<Serves>> {
+    fn serves_ingress(
+        &self,
+        said: &ClassesAndGateways<'_>,
+        object: &KubeNames,
+    ) -> Option<Option<Serves>> {
         let own: BTreeSet<IpAddr> = self.services.iter().flat_map(|s| addresses(s)).collect();
         if object.addresses.iter().any(|address| own.contains(address)) {
             return Some(Some(Serves::Address));
@@ -307,7 +315,11 @@ impl Found<'_> {
         }
     }
 
-    fn serves_route(&self, said: &Said<'_>, object: &KubeNames) -> Option<Option<Serves>> {
+    fn serves_route(
+        &self,
+        said: &ClassesAndGateways<'_>,
+        object: &KubeNames,
+    ) -> Option<Option<Serves>> {
         let mut may = false;
         for name in object.gateways.iter().filter(|name| !object.refused.contains(name)) {
             let of_service = |service: &&KubeService| {
@@ -348,7 +360,11 @@ impl Found<'_> {
         knows.then_some(Serves::Class)
     }
 
-    fn serves_istios(&self, said: &Said<'_>, object: &KubeNames) -> Option<Option<Serves>> {
+    fn serves_istios(
+        &self,
+        said: &ClassesAndGateways<'_>,
+        object: &KubeNames,
+    ) -> Option<Option<Serves>> {
         let pod = self.pod?;
         let mut may = false;
         for name in &object.gateways {

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::super::few::{NAMED, few};
-use super::exposed::{self, At};
+use super::exposed::{self, ExposedAt};
 use super::names::{is_of, is_running, pod_of, told};
-use super::{Cluster, Joined, is_everywhere, service_of};
+use super::{Joined, QueriedCluster, is_everywhere, service_of};
 use crate::model::{
     Advice, Command, ContainerKind, Ending, Evidence, EvidenceSource, Finding, FindingCode,
     FixKind, HopKind, KubeContainer, KubeEndpoint, KubeEndpoints, KubePod, KubeService,
@@ -19,7 +19,7 @@ pub(super) const KUBE_PROXY: &str = "see whether kube-proxy runs here, and its l
     kubectl -n kube-system get pods -o wide | grep kube-proxy";
 
 /// Compares what paths and API say of each Service.
-pub(super) fn add(cluster: &Cluster, query: &Query, paths: &[Path], joined: &mut Joined) {
+pub(super) fn add(cluster: &QueriedCluster, query: &Query, paths: &[Path], joined: &mut Joined) {
     let findings = &mut joined.findings;
     // Another cluster on this machine may have Services of the same names.
     let of_nodes = paths.iter().filter(|path| cluster.site.passes(path));
@@ -41,17 +41,17 @@ pub(super) fn add(cluster: &Cluster, query: &Query, paths: &[Path], joined: &mut
 /// Whether the question is about a Service: a path leads there, it has the port on every node,
 /// or it is all that could have it. That its own address has such a port is no news otherwise.
 fn is_asked(service: &KubeService, query: &Query, paths: &[Path], nothing: bool) -> bool {
-    let has = |at: At| {
+    let has = |at: ExposedAt| {
         let mut all = exposed::of(service).into_iter();
         all.any(|one| one.at == at && query.ports.contains(one.port))
     };
     paths.iter().any(|path| is_of(path, &service.name))
-        || has(At::Node) && is_everywhere(query)
-        || has(At::Address) && nothing
+        || has(ExposedAt::Node) && is_everywhere(query)
+        || has(ExposedAt::Address) && nothing
 }
 
 /// Rules lead to a Service that does not exist.
-fn absent(cluster: &Cluster, name: &ObjectName) -> Finding {
+fn absent(cluster: &QueriedCluster, name: &ObjectName) -> Finding {
     Finding {
         code: FindingCode::Kubernetes,
         what: format!("rules of this node lead to Service {name}, which the API does not have"),
@@ -67,7 +67,7 @@ fn absent(cluster: &Cluster, name: &ObjectName) -> Finding {
 }
 
 fn of_service(
-    cluster: &Cluster,
+    cluster: &QueriedCluster,
     service: &KubeService,
     query: &Query,
     paths: &[Path],
@@ -227,7 +227,7 @@ fn asked<'a>(service: &'a KubeService, query: &Query, paths: &[Path]) -> Vec<&'a
 }
 
 /// Why pods are ready, and none has a port that a Service leads to.
-fn lacking(cluster: &Cluster, service: &KubeService, port: &KubeServicePort) -> String {
+fn lacking(cluster: &QueriedCluster, service: &KubeService, port: &KubeServicePort) -> String {
     let pods: Vec<&KubePod> = cluster.pods.iter().filter(|pod| is_selected(service, pod)).collect();
     if port.target.parse::<u16>().is_ok() {
         // Who makes endpoints by hand names their ports.
@@ -297,7 +297,11 @@ fn taking<'a>(endpoints: &[&'a KubeEndpoint]) -> Vec<&'a KubeEndpoint> {
     endpoints.iter().filter(|e| e.serving && e.terminating).copied().collect()
 }
 
-fn why_none(cluster: &Cluster, service: &KubeService, endpoints: &[&KubeEndpoint]) -> String {
+fn why_none(
+    cluster: &QueriedCluster,
+    service: &KubeService,
+    endpoints: &[&KubeEndpoint],
+) -> String {
     if endpoints.is_empty() {
         if service.selector.is_empty() {
             return "it has no selector, and nobody made endpoints for it".to_owned();
@@ -323,7 +327,7 @@ fn why_none(cluster: &Cluster, service: &KubeService, endpoints: &[&KubeEndpoint
 }
 
 /// Why pods are no endpoints of a Service, or that there are none.
-fn why_no_pod(cluster: &Cluster, service: &KubeService) -> String {
+fn why_no_pod(cluster: &QueriedCluster, service: &KubeService) -> String {
     let labels = few(selector(service));
     let pods: Vec<&KubePod> = cluster.pods.iter().filter(|pod| is_selected(service, pod)).collect();
     if pods.is_empty() && cluster.selected.contains(&service.name) {
@@ -405,7 +409,7 @@ fn look(service: &KubeService) -> Command {
 }
 
 /// A pod is there and nobody listens where its Service leads.
-fn unserved(cluster: &Cluster, path: &Path) -> Option<Finding> {
+fn unserved(cluster: &QueriedCluster, path: &Path) -> Option<Finding> {
     if path.end.ending != Ending::Nothing {
         return None;
     }

@@ -8,7 +8,7 @@ use crate::model::{KubeEndpoints, KubePod, KubeService, KubeServicePort, Port, P
 /// One port of a Service, and where it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Exposed<'a> {
-    pub(super) at: At,
+    pub(super) at: ExposedAt,
     /// `None` for a protocol that the tool does not know.
     pub(super) proto: Option<Proto>,
     pub(super) port: Port,
@@ -19,7 +19,7 @@ pub(super) struct Exposed<'a> {
 
 /// Where a Service has a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum At {
+pub(super) enum ExposedAt {
     /// On every node.
     Node,
     /// On the cluster's, external or load balancer's addresses.
@@ -36,11 +36,16 @@ pub(super) fn of(service: &KubeService) -> Vec<Exposed<'_>> {
         || !service.load_balancer_ips.is_empty();
     for port in &service.ports {
         if let Some(node_port) = port.node_port {
-            all.push(Exposed { at: At::Node, proto: port.proto, port: node_port, of: Some(port) });
+            all.push(Exposed {
+                at: ExposedAt::Node,
+                proto: port.proto,
+                port: node_port,
+                of: Some(port),
+            });
         }
         if has_address {
             all.push(Exposed {
-                at: At::Address,
+                at: ExposedAt::Address,
                 proto: port.proto,
                 port: port.port,
                 of: Some(port),
@@ -48,7 +53,7 @@ pub(super) fn of(service: &KubeService) -> Vec<Exposed<'_>> {
         }
     }
     if let Some(port) = service.health_check_node_port {
-        all.push(Exposed { at: At::HealthCheck, proto: Some(Proto::Tcp), port, of: None });
+        all.push(Exposed { at: ExposedAt::HealthCheck, proto: Some(Proto::Tcp), port, of: None });
     }
     all
 }
@@ -67,17 +72,17 @@ pub(super) fn at<'a>(
         || service.load_balancer_ips.iter().any(is_its);
     of(service).into_iter().find(|exposed| {
         let here = match exposed.at {
-            At::Address => has_address,
+            ExposedAt::Address => has_address,
             // A node's address may be an external one of a Service, too.
-            At::Node => of_node && !has_address,
-            At::HealthCheck => false,
+            ExposedAt::Node => of_node && !has_address,
+            ExposedAt::HealthCheck => false,
         };
         here && exposed.proto == Some(proto) && exposed.port == port
     })
 }
 
 /// The ports of many Services, by where they are.
-pub(super) struct Index<'a> {
+pub(super) struct ServiceIndex<'a> {
     at_address: HashMap<(IpAddr, Proto, Port), Of<'a>>,
     at_node: HashMap<(Proto, Port), Of<'a>>,
 }
@@ -85,7 +90,7 @@ pub(super) struct Index<'a> {
 /// A Service and its port.
 type Of<'a> = (&'a KubeService, Option<&'a KubeServicePort>);
 
-impl<'a> Index<'a> {
+impl<'a> ServiceIndex<'a> {
     pub(super) fn new(services: impl Iterator<Item = &'a KubeService>) -> Self {
         let (mut at_address, mut at_node) = (HashMap::new(), HashMap::new());
         for service in services {
@@ -94,16 +99,16 @@ impl<'a> Index<'a> {
             for one in of(service) {
                 let Some(proto) = one.proto else { continue };
                 match one.at {
-                    At::Node => {
+                    ExposedAt::Node => {
                         at_node.entry((proto, one.port)).or_insert((service, one.of));
                     }
-                    At::Address => {
+                    ExposedAt::Address => {
                         for address in &own {
                             let key = (**address, proto, one.port);
                             at_address.entry(key).or_insert((service, one.of));
                         }
                     }
-                    At::HealthCheck => {}
+                    ExposedAt::HealthCheck => {}
                 }
             }
         }
@@ -131,7 +136,7 @@ pub(super) fn port_for(
 ) -> Option<&KubeServicePort> {
     let mut all = of(service);
     all.retain(|e| e.proto == Some(proto) && e.port == port);
-    all.sort_by_key(|e| e.at != At::Node);
+    all.sort_by_key(|e| e.at != ExposedAt::Node);
     all.into_iter().find_map(|e| e.of)
 }
 

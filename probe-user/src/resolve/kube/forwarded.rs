@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::super::facts::Facts;
 use super::names::is_running;
-use super::site::{self, Site};
+use super::site::{self, ClusterSite};
 use super::{contexts, exposed, request};
 use crate::model::{
     Cluster, Evidence, EvidenceSource, KubeContext, KubePod, KubeService, KubeWish, NetnsId,
@@ -18,14 +18,14 @@ const PODS: usize = 8;
 
 /// The API that a process is connected to.
 #[derive(Debug)]
-pub(in crate::resolve) struct Connected {
+pub(in crate::resolve) struct ApiConnection {
     context: KubeContext,
     /// The other end of the connection.
     pub(in crate::resolve) to: SocketAddr,
     pub(in crate::resolve) evidence: Evidence,
 }
 
-impl Connected {
+impl ApiConnection {
     /// The cluster, by its context.
     pub(in crate::resolve) fn cluster(&self) -> Cluster {
         Cluster {
@@ -44,7 +44,7 @@ pub(in crate::resolve) fn connected(
     facts: &Facts<'_>,
     process: &Process,
     said: Option<&str>,
-) -> Option<Connected> {
+) -> Option<ApiConnection> {
     let netns = process.netns?;
     let contexts = facts.take_of_api(facts.world.kube_contexts());
     let servers: Vec<(&KubeContext, SocketAddr)> = contexts
@@ -87,7 +87,7 @@ pub(in crate::resolve) fn connected(
     };
     let detail =
         format!("pid {} is connected to {to}, the server of context {}", process.pid, context.name);
-    Some(Connected {
+    Some(ApiConnection {
         context: context.clone(),
         to,
         evidence: Evidence::new(EvidenceSource::Descriptors, detail),
@@ -96,7 +96,7 @@ pub(in crate::resolve) fn connected(
 
 /// The pods that something of an API stands for.
 #[derive(Debug)]
-pub(in crate::resolve) struct Chosen {
+pub(in crate::resolve) struct SelectedPods {
     /// At most [`PODS`].
     pub(in crate::resolve) pods: Vec<ChosenPod>,
     /// How many there are in all, as far as they were asked for.
@@ -123,13 +123,13 @@ pub(in crate::resolve) struct ChosenPod {
 /// here has them, with the port of each. `None` where that is not known.
 pub(in crate::resolve) fn chosen(
     facts: &Facts<'_>,
-    connected: &Connected,
+    connected: &ApiConnection,
     object: &str,
     namespace: Option<&str>,
     port: &str,
-) -> Option<Chosen> {
+) -> Option<SelectedPods> {
     let contexts = facts.take_of_api(facts.world.kube_contexts());
-    let same = |site: &Site| {
+    let same = |site: &ClusterSite| {
         site.context.server == connected.context.server && site.context.ca == connected.context.ca
     };
     let site = site::of(facts, &contexts).into_iter().find(same)?;
@@ -172,7 +172,7 @@ pub(in crate::resolve) fn chosen(
     // Of what makes pods, others may be on nodes that are not asked.
     let elsewhere = !matches!(kind, "po" | "pod" | "pods") && service.is_none();
     let total = all.len();
-    (total > 0).then(|| Chosen {
+    (total > 0).then(|| SelectedPods {
         pods: all.into_iter().take(PODS).collect(),
         total,
         elsewhere,
@@ -229,7 +229,7 @@ fn port_of(service: Option<&KubeService>, pod: &KubePod, port: &str) -> Option<P
     number.or_else(|| declared.into_iter().find(named).map(|p| p.port))
 }
 
-impl Site {
+impl ClusterSite {
     /// The network namespace of a pod, if it is here: the one that has its address, among those
     /// that are joined to the nodes of the cluster.
     fn netns_of(&self, facts: &Facts<'_>, pod: &KubePod) -> Option<NetnsId> {

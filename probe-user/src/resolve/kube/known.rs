@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::super::facts::Facts;
-use super::exposed::{self, At};
+use super::exposed::{self, ExposedAt};
 use super::request;
-use super::site::{self, Site};
+use super::site::{self, ClusterSite};
 use crate::model::{
     End, Evidence, EvidenceSource, Finding, FindingCode, KubePod, KubeService, KubeWish,
     ObjectName, Port, Proto, Subject,
@@ -14,7 +14,7 @@ use crate::model::{
 
 /// Where a subject is, as far as APIs say.
 #[derive(Default)]
-pub(in crate::resolve) struct Known {
+pub(in crate::resolve) struct SubjectPlaces {
     /// Addresses and ports of endpoints.
     pub(in crate::resolve) places: BTreeSet<(IpAddr, Port)>,
     /// Ports of nodes that lead there.
@@ -32,7 +32,7 @@ pub(in crate::resolve) struct Known {
     containers: BTreeSet<String>,
 }
 
-impl Known {
+impl SubjectPlaces {
     /// Asks the APIs of the clusters that have a node here.
     pub(in crate::resolve) fn of(facts: &Facts<'_>, subject: &Subject) -> Self {
         let mut known = Self::default();
@@ -106,10 +106,10 @@ impl Known {
         for one in exposed::of(service) {
             let Some(proto) = one.proto else { continue };
             match one.at {
-                At::Node | At::HealthCheck => {
+                ExposedAt::Node | ExposedAt::HealthCheck => {
                     self.ports.insert((one.port, proto));
                 }
-                At::Address => {
+                ExposedAt::Address => {
                     let own = service.cluster_ips.iter().chain(&service.external_ips);
                     let all = own.chain(&service.load_balancer_ips);
                     self.addresses.extend(all.map(|address| (*address, one.port, proto)));
@@ -127,7 +127,7 @@ impl Known {
 }
 
 /// Why a Service has no port on any node, if it has none.
-fn portless(site: &Site, service: &KubeService) -> Option<Finding> {
+fn portless(site: &ClusterSite, service: &KubeService) -> Option<Finding> {
     let name = &service.name;
     if let Some(other) = service.external_name.as_ref().filter(|_| service.kind.is_name()) {
         return Some(noted(
@@ -138,7 +138,7 @@ fn portless(site: &Site, service: &KubeService) -> Option<Finding> {
             ),
         ));
     }
-    let has_address = exposed::of(service).iter().any(|one| one.at != At::HealthCheck);
+    let has_address = exposed::of(service).iter().any(|one| one.at != ExposedAt::HealthCheck);
     (!has_address).then(|| {
         let what = format!(
             "Service {name} is headless: its name stands for the addresses of its endpoints"
@@ -147,7 +147,7 @@ fn portless(site: &Site, service: &KubeService) -> Option<Finding> {
     })
 }
 
-fn noted(site: &Site, what: String) -> Finding {
+fn noted(site: &ClusterSite, what: String) -> Finding {
     Finding {
         code: FindingCode::Kubernetes,
         what,

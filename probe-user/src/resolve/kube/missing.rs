@@ -5,9 +5,9 @@ use super::super::facts::Facts;
 use super::super::few::{NAMED, few};
 use super::super::path;
 use super::compare::KUBE_PROXY;
-use super::exposed::{self, At, Exposed};
+use super::exposed::{self, Exposed, ExposedAt};
 use super::names::{is_of, named, told};
-use super::{Cluster, Joined, begins_in, is_everywhere};
+use super::{Joined, QueriedCluster, begins_in, is_everywhere};
 use crate::model::{
     Advice, Balancer, Cause, ChainId, Command, Container, End, Ending, Endpoint, Evidence,
     EvidenceSource, Finding, FindingCode, FixKind, Gap, GapKind, GapSource, Hop, HopKind, Impact,
@@ -19,7 +19,7 @@ use crate::model::{
 /// node takes, and says why that may be so.
 pub(super) fn add(
     facts: &Facts<'_>,
-    cluster: &Cluster,
+    cluster: &QueriedCluster,
     query: &Query,
     paths: &mut Vec<Path>,
     joined: &mut Joined,
@@ -32,7 +32,7 @@ pub(super) fn add(
     let mut told = 0;
     let mut untold = Vec::new();
     for service in &cluster.services {
-        for one in exposed::of(service).into_iter().filter(|one| one.at != At::Address) {
+        for one in exposed::of(service).into_iter().filter(|one| one.at != ExposedAt::Address) {
             let asked = query.ports.contains(one.port)
                 && one.proto.is_some_and(|p| query.proto.is_none_or(|asked| asked == p));
             let Some(proto) = one.proto.filter(|_| asked) else { continue };
@@ -42,10 +42,10 @@ pub(super) fn add(
             }
             told += 1;
             match one.at {
-                At::Node => node_port(facts, cluster, service, (one, proto), paths, joined),
-                At::HealthCheck if paths.iter().any(|path| is_of(path, &service.name)) => {}
-                At::HealthCheck => joined.findings.push(health_check(cluster, service, one)),
-                At::Address => {}
+                ExposedAt::Node => node_port(facts, cluster, service, (one, proto), paths, joined),
+                ExposedAt::HealthCheck if paths.iter().any(|path| is_of(path, &service.name)) => {}
+                ExposedAt::HealthCheck => joined.findings.push(health_check(cluster, service, one)),
+                ExposedAt::Address => {}
             }
         }
     }
@@ -71,7 +71,7 @@ const TOLD: usize = 64;
 
 fn node_port(
     facts: &Facts<'_>,
-    cluster: &Cluster,
+    cluster: &QueriedCluster,
     service: &KubeService,
     (one, proto): (Exposed<'_>, Proto),
     paths: &mut Vec<Path>,
@@ -204,7 +204,7 @@ fn hides_rules(gap: &Gap) -> bool {
 /// A NodePort of a node that a runtime knows as its container, and whose network is out of
 /// sight: what the API says, and the ways there that need no more.
 fn in_container(
-    cluster: &Cluster,
+    cluster: &QueriedCluster,
     container: &Container,
     service: &KubeService,
     (one, what): (Exposed<'_>, String),
@@ -315,7 +315,7 @@ fn has_node_ports(facts: &Facts<'_>, netns: NetnsId) -> bool {
     })
 }
 
-fn health_check(cluster: &Cluster, service: &KubeService, one: Exposed<'_>) -> Finding {
+fn health_check(cluster: &QueriedCluster, service: &KubeService, one: Exposed<'_>) -> Finding {
     Finding {
         code: FindingCode::Kubernetes,
         what: format!(

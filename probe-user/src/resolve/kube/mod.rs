@@ -27,10 +27,10 @@ use crate::model::{
     KubeObjects, KubePod, KubeService, KubeWish, NetnsId, ObjectName, Path, Query, Reach, Scope,
 };
 pub use everything::read;
-pub(super) use forwarded::{Connected, chosen, connected};
-pub(super) use known::Known;
+pub(super) use forwarded::{ApiConnection, chosen, connected};
+pub(super) use known::SubjectPlaces;
 pub use rows::name_services;
-use site::Site;
+use site::ClusterSite;
 
 /// How many services of one cluster are looked at closely.
 const SERVICES: usize = 16;
@@ -45,12 +45,12 @@ pub(super) struct Joined {
     pub(super) unserved: Vec<Finding>,
     /// From where ports that only the API has can't be reached.
     reach: Vec<Reach>,
-    clusters: Vec<Cluster>,
+    clusters: Vec<QueriedCluster>,
 }
 
 /// One cluster and what its API said for this answer.
-struct Cluster {
-    site: Site,
+struct QueriedCluster {
+    site: ClusterSite,
     services: Vec<KubeService>,
     /// Whether all services were listed, so that one which is not there does not exist.
     all_services: bool,
@@ -119,7 +119,7 @@ fn join_whole(facts: &Facts<'_>, query: &Query, paths: &mut Vec<Path>, are_all: 
 /// Names the namespaces of pods after them: where only the API knows the pod, they had the
 /// name of a container until now. A process may listen elsewhere than in its pod's network, so
 /// the pod's address has to be there.
-fn name_namespaces(facts: &Facts<'_>, cluster: &Cluster, paths: &mut [Path]) {
+fn name_namespaces(facts: &Facts<'_>, cluster: &QueriedCluster, paths: &mut [Path]) {
     for path in paths.iter().filter(|path| cluster.site.has(path)) {
         let Some(pod) = names::pod_of(cluster, path).filter(|pod| !pod.host_network) else {
             continue;
@@ -194,7 +194,7 @@ fn concerns(
 
 /// Reads what the answer needs of one cluster: the services by name where rules name them,
 /// all of them where something is not explained otherwise, then their endpoints and pods.
-fn ask(facts: &Facts<'_>, site: Site, query: &Query, paths: &[Path]) -> Cluster {
+fn ask(facts: &Facts<'_>, site: ClusterSite, query: &Query, paths: &[Path]) -> QueriedCluster {
     let ours: Vec<&Path> = paths.iter().filter(|path| site.has(path)).collect();
     let mut named: BTreeSet<ObjectName> = ours.iter().filter_map(|p| service_of(p)).collect();
     let unexplained = ours.is_empty()
@@ -207,7 +207,7 @@ fn ask(facts: &Facts<'_>, site: Site, query: &Query, paths: &[Path]) -> Cluster 
         named.iter().cloned().map(KubeWish::Service).collect()
     };
     wishes.extend(pods_of(facts, &site, &ours));
-    let mut cluster = Cluster {
+    let mut cluster = QueriedCluster {
         site,
         services: Vec::new(),
         all_services: false,
@@ -269,7 +269,7 @@ const SELECTED: usize = 32;
 
 /// The pods that keep Services from having an endpoint that is ready: what keeps these is
 /// theirs to say.
-fn unready(cluster: &Cluster) -> Vec<KubeWish> {
+fn unready(cluster: &QueriedCluster) -> Vec<KubeWish> {
     let known = |name: &ObjectName| cluster.pods.iter().any(|pod| pod.name == *name);
     let mut names: BTreeSet<ObjectName> = BTreeSet::new();
     let mut wishes: BTreeSet<KubeWish> = BTreeSet::new();
@@ -297,7 +297,7 @@ fn unready(cluster: &Cluster) -> Vec<KubeWish> {
 /// Asks one API, and gives what it answered; what it did not is a gap.
 fn request(
     facts: &Facts<'_>,
-    site: &Site,
+    site: &ClusterSite,
     wishes: Vec<KubeWish>,
 ) -> Vec<(KubeWish, Rc<KubeObjects>)> {
     let context = site.context.id();
@@ -329,7 +329,7 @@ fn is_idle(path: &Path) -> bool {
 
 /// The pods to ask for: by name where that is known, else by the address that the path
 /// leads to; pods of the node's own network by their node.
-fn pods_of(facts: &Facts<'_>, site: &Site, paths: &[&Path]) -> BTreeSet<KubeWish> {
+fn pods_of(facts: &Facts<'_>, site: &ClusterSite, paths: &[&Path]) -> BTreeSet<KubeWish> {
     let mut wishes = BTreeSet::new();
     for path in paths {
         let pod = path.end.pod.as_ref();
@@ -357,7 +357,7 @@ fn pods_of(facts: &Facts<'_>, site: &Site, paths: &[&Path]) -> BTreeSet<KubeWish
 
 /// The addresses that a pod at the end of a path can have in the API: those of its own
 /// namespace, or where the path leaves the node.
-fn addresses_of(facts: &Facts<'_>, site: &Site, path: &Path) -> Vec<IpAddr> {
+fn addresses_of(facts: &Facts<'_>, site: &ClusterSite, path: &Path) -> Vec<IpAddr> {
     let Some(last) = path.hops.last() else { return Vec::new() };
     let usable = |address: &IpAddr| !address.is_loopback() && !address.is_unspecified();
     if last.kind == HopKind::OffNode {

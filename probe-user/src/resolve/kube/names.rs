@@ -3,17 +3,17 @@
 use super::super::few::{NAMED, few};
 use super::super::forward::is_its_program;
 use super::exposed;
-use super::{Cluster, service_of};
+use super::{QueriedCluster, service_of};
 use crate::model::{
-    Cluster as Named, Container, Evidence, EvidenceSource, HopKind, KubeContainer, KubeEndpoint,
-    KubeNode, KubePod, KubeService, ObjectName, Path, Pod, Process, Proto, Query, Service, Subject,
+    Cluster, Container, Evidence, EvidenceSource, HopKind, KubeContainer, KubeEndpoint, KubeNode,
+    KubePod, KubeService, ObjectName, Path, Pod, Process, Proto, Query, Service, Subject,
 };
 
 /// Who said it.
 pub(super) const API: &str = "Kubernetes API";
 
 /// Names pod, service and cluster at the end of a path.
-pub(super) fn add(cluster: &Cluster, query: &Query, path: &mut Path) {
+pub(super) fn add(cluster: &QueriedCluster, query: &Query, path: &mut Path) {
     if let Some(pod) = pod_of(cluster, path).cloned() {
         name_pod(cluster, path, &pod);
     } else if let Some((endpoint, name)) = endpoint_of(cluster, path) {
@@ -40,7 +40,7 @@ pub(super) fn is_of(path: &Path, name: &ObjectName) -> bool {
 
 /// The pod at the end of a path, as the API has it: by its UID, its container, its name, or
 /// the address that a path leaves the node for.
-pub(super) fn pod_of<'a>(cluster: &'a Cluster, path: &Path) -> Option<&'a KubePod> {
+pub(super) fn pod_of<'a>(cluster: &'a QueriedCluster, path: &Path) -> Option<&'a KubePod> {
     let end = &path.end;
     if let Some(known) = &end.pod {
         let containers: Vec<&str> = end.containers.iter().map(|c| c.id.as_str()).collect();
@@ -79,7 +79,7 @@ pub(super) fn is_running(pod: &KubePod) -> bool {
 
 /// The endpoint that a path leaves the node for.
 fn endpoint_of<'a>(
-    cluster: &'a Cluster,
+    cluster: &'a QueriedCluster,
     path: &Path,
 ) -> Option<(&'a KubeEndpoint, &'a ObjectName)> {
     let last = path.hops.last().filter(|hop| hop.kind == HopKind::OffNode)?;
@@ -92,7 +92,7 @@ fn endpoint_of<'a>(
 }
 
 /// The zone of a pod, as an endpoint of a Service has it.
-fn zone_of(cluster: &Cluster, pod: &KubePod) -> Option<String> {
+fn zone_of(cluster: &QueriedCluster, pod: &KubePod) -> Option<String> {
     let mut endpoints = cluster.endpoints.iter().flat_map(|slice| &slice.endpoints);
     endpoints.find(|e| e.pod.as_ref() == Some(&pod.name) && e.zone.is_some())?.zone.clone()
 }
@@ -110,7 +110,7 @@ fn said_of<'a>(pod: &'a KubePod, container: &Container) -> Option<&'a KubeContai
     })
 }
 
-fn name_pod(cluster: &Cluster, path: &mut Path, pod: &KubePod) {
+fn name_pod(cluster: &QueriedCluster, path: &mut Path, pod: &KubePod) {
     let known = path.end.pod.take().unwrap_or_default();
     let mut detail = format!("{}: Pod {}", cluster.site.source(), pod.name);
     if let Some(phase) = pod.phase.as_deref().filter(|phase| *phase != "Running") {
@@ -142,7 +142,7 @@ fn name_pod(cluster: &Cluster, path: &mut Path, pod: &KubePod) {
 }
 
 /// The Service that leads to the pod at the end, with the name of its port.
-fn name_service(cluster: &Cluster, query: &Query, path: &mut Path) {
+fn name_service(cluster: &QueriedCluster, query: &Query, path: &mut Path) {
     let Some(first) = path.hops.first() else { return };
     let Some(asked) = first.endpoint.port else { return };
     let proto = first.proto;
@@ -220,7 +220,7 @@ const ANSWERS: [&str; 8] = [
 
 /// The Service whose health check a listener of the node is: its port is one, and who answers
 /// there is what serves these.
-fn health_checked<'a>(cluster: &'a Cluster, path: &Path) -> Option<&'a KubeService> {
+fn health_checked<'a>(cluster: &'a QueriedCluster, path: &Path) -> Option<&'a KubeService> {
     let [only] = path.hops.as_slice() else { return None };
     let netns = only.netns.as_ref()?.id;
     let answers =
@@ -242,7 +242,7 @@ pub(super) fn is_unnamed_frontend(path: &Path) -> bool {
 }
 
 /// Names a frontend by its address, port and protocol, which no two Services share.
-fn name_frontend(cluster: &Cluster, path: &mut Path) {
+fn name_frontend(cluster: &QueriedCluster, path: &mut Path) {
     let Some(first) = path.hops.first_mut() else { return };
     let (Some(address), Some(port)) = (first.endpoint.address, first.endpoint.port) else { return };
     // What is at no address of a Service is at the node's.
@@ -264,7 +264,7 @@ fn name_frontend(cluster: &Cluster, path: &mut Path) {
 }
 
 /// A Service in one line: `context kind-cluster1: Service default/web NodePort 10.96.5.127 80:30518/TCP`.
-pub(super) fn told(cluster: &Cluster, service: &KubeService) -> String {
+pub(super) fn told(cluster: &QueriedCluster, service: &KubeService) -> String {
     let mut text =
         format!("{}: Service {} {}", cluster.site.source(), service.name, service.kind.as_str());
     let mut addresses: Vec<String> = service.cluster_ips.iter().map(ToString::to_string).collect();
@@ -287,7 +287,7 @@ pub(super) fn told(cluster: &Cluster, service: &KubeService) -> String {
 
 /// The cluster by its API, where nothing nearer named it; its node's name where that was
 /// missing.
-fn name_cluster(cluster: &Cluster, path: &mut Path) {
+fn name_cluster(cluster: &QueriedCluster, path: &mut Path) {
     let node = cluster.site.node_of(path);
     let off_node = path.hops.last().is_some_and(|hop| hop.kind == HopKind::OffNode);
     // A pod of another cluster may have the same name: its UID is that of one alone.
@@ -311,11 +311,11 @@ fn name_cluster(cluster: &Cluster, path: &mut Path) {
 }
 
 /// The cluster as its API and its context name it.
-pub(super) fn named(cluster: &Cluster, node: Option<&KubeNode>) -> Named {
+pub(super) fn named(cluster: &QueriedCluster, node: Option<&KubeNode>) -> Cluster {
     let context = &cluster.site.context;
     let any = node.or_else(|| cluster.site.nodes.first());
     let (distribution, name) = any.map_or(("kubernetes", None), distribution);
-    Named {
+    Cluster {
         name: name.unwrap_or_else(|| context.cluster.clone()),
         distribution: distribution.to_owned(),
         role: node.and_then(|node| node.roles.first().cloned()),

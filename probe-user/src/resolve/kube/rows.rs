@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use super::super::facts::Facts;
-use super::exposed::{self, Index};
+use super::exposed::{self, ServiceIndex};
 use super::{request, site};
 use crate::model::{Gap, HopKind, KubeWish, ListRow, Listing, Proto, Service};
 use crate::node::Node;
@@ -25,7 +25,7 @@ pub fn name_services(node: &dyn Node, listing: &mut Listing) {
         let addresses = facts.take(facts.world.addresses(&site.netns));
         let own: HashSet<_> = addresses.iter().map(|a| (a.netns, a.address)).collect();
         let said = request(&facts, &site, vec![KubeWish::Services]);
-        let services = Index::new(said.iter().flat_map(|(_, objects)| &objects.services));
+        let services = ServiceIndex::new(said.iter().flat_map(|(_, objects)| &objects.services));
         for row in listing.rows.iter_mut().filter(of_site) {
             let of_node =
                 row.address.is_unspecified() || own.contains(&(row.netns.id, row.address));

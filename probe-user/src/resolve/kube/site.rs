@@ -14,7 +14,7 @@ const OF_NODE: [&str; 4] =
 
 /// A cluster that has nodes here, or that the user named.
 #[derive(Debug)]
-pub(super) struct Site {
+pub(super) struct ClusterSite {
     pub(super) context: KubeContext,
     /// The nodes that are here.
     pub(super) nodes: Vec<KubeNode>,
@@ -32,7 +32,7 @@ pub(super) struct Site {
 }
 
 /// The clusters that concern this machine.
-pub(super) fn of(facts: &Facts<'_>, contexts: &[KubeContext]) -> Vec<Site> {
+pub(super) fn of(facts: &Facts<'_>, contexts: &[KubeContext]) -> Vec<ClusterSite> {
     let addresses = facts.all_addresses();
     let mut wanted: Vec<&KubeContext> = Vec::new();
     for context in contexts {
@@ -49,9 +49,9 @@ pub(super) fn of(facts: &Facts<'_>, contexts: &[KubeContext]) -> Vec<Site> {
         }
     }
     let nodes = nodes_of(facts, &wanted);
-    let mut sites: Vec<Site> = Vec::new();
+    let mut sites: Vec<ClusterSite> = Vec::new();
     for (context, nodes) in wanted.into_iter().zip(nodes) {
-        let mut site = Site {
+        let mut site = ClusterSite {
             context: context.clone(),
             nodes: Vec::new(),
             netns: Vec::new(),
@@ -98,7 +98,7 @@ fn joined(facts: &Facts<'_>) -> BTreeSet<(NetnsId, NetnsId)> {
     pairs.filter(|(a, b)| a != b).flat_map(|(a, b)| [(a, b), (b, a)]).collect()
 }
 
-impl Site {
+impl ClusterSite {
     fn tell_apart(&mut self, pairs: &BTreeSet<(NetnsId, NetnsId)>) {
         let is_node = |netns: &NetnsId| self.netns.contains(netns);
         let to_node = pairs.iter().filter(|(_, to)| is_node(to)).map(|(from, _)| *from);

@@ -24,9 +24,9 @@ pub(super) fn address_of(frontend: &Frontend) -> Option<IpAddr> {
 }
 
 /// What listens on this node at the backends of frontends whose balancer tells no protocols.
-pub(super) struct Served(HashSet<(SocketAddr, Proto)>);
+pub(super) struct ServedBackends(HashSet<(SocketAddr, Proto)>);
 
-impl Served {
+impl ServedBackends {
     pub(super) fn of(facts: &Facts<'_>, frontends: &[Frontend], rows: &[ListRow]) -> Self {
         let untold = frontends.iter().filter(|frontend| frontend.proto.is_none());
         let backends: HashSet<SocketAddr> =

@@ -52,7 +52,7 @@ pub(super) fn add(
     }
     let frontends = facts.take(facts.world.frontends(places));
     let mut balanced = cilium::Rows::default();
-    let served = cilium::Served::of(facts, &frontends, rows);
+    let served = cilium::ServedBackends::of(facts, &frontends, rows);
     for frontend in frontends.iter() {
         for proto in protos_of(frontend, &served) {
             if let Some(row) = of_balancer(facts, frontend, proto) {
@@ -220,7 +220,7 @@ fn of_rules(facts: &Facts<'_>, netns: NetnsId, taken: TakenPort) -> ListRow {
 
 /// The protocols that a frontend takes. Where its balancer does not tell, those that its
 /// backends on this node serve.
-fn protos_of(frontend: &Frontend, served: &cilium::Served) -> Vec<Proto> {
+fn protos_of(frontend: &Frontend, served: &cilium::ServedBackends) -> Vec<Proto> {
     match frontend.proto {
         Some(number) => Proto::ALL.into_iter().filter(|p| p.number() == number).collect(),
         None => {

@@ -14,9 +14,9 @@ use std::net::IpAddr;
 use whereis_port_rules::{Nic, Packet, PacketSender, ReplyState, SeenAs};
 
 use super::neighbours::Neighbours;
-use super::stage::Part::{BeforeIpvs, BehindIpvs};
+use super::stage::HookPart::{BeforeIpvs, BehindIpvs};
 use super::stage::{self, Going};
-use super::{Arrival, StopKind, Walk, Way, ruleset};
+use super::{Arrival, ForwardPath, StopKind, Walk, ruleset};
 use crate::model::{
     BaseChain, ChainKind, Condition, ConditionCode, Hook, InputFound, NeighbourState, NetnsId,
     Proto, RouteFound, RouteKind, Socket,
@@ -26,17 +26,17 @@ use crate::resolve::route;
 /// Some port that the kernel gives to a client.
 const EPHEMERAL: u16 = 49_152;
 
-/// What becomes of an answer.
-struct Answered {
+/// The paths of an answer: those on which it gets back, and where it is lost.
+struct ReplyPaths {
     /// The ways on which it gets back.
-    back: Vec<Way>,
+    back: Vec<ForwardPath>,
     /// Those on which it does not.
     lost: Vec<Arrival>,
 }
 
 /// An answer between two namespaces: the packet as it left, and its route.
 struct Left {
-    way: Way,
+    way: ForwardPath,
     packet: Packet,
     route: RouteFound,
     /// Which of the namespaces it left, counted from the first.
@@ -48,11 +48,11 @@ impl Walk<'_, '_> {
     /// does not, that way ends.
     pub(super) fn answered<'s>(
         &self,
-        way: Way,
+        way: ForwardPath,
         packet: &Packet,
         sockets: &'s [Socket],
         ended: &mut Vec<Arrival>,
-    ) -> Vec<(Way, &'s Socket)> {
+    ) -> Vec<(ForwardPath, &'s Socket)> {
         let legs = way.legs.clone().unwrap_or_default();
         let by_program = |netns| self.cilium(netns).is_some();
         let places = || legs.iter().map(|leg| leg.netns).chain([packet.netns]);
@@ -74,7 +74,12 @@ impl Walk<'_, '_> {
 
     /// What follows the answer, on the way of the first packet: rules may let through only what
     /// begins a connection.
-    fn goes_on(&self, way: Way, of: &Legs<'_>, ended: &mut Vec<Arrival>) -> Vec<Way> {
+    fn goes_on(
+        &self,
+        way: ForwardPath,
+        of: &Legs<'_>,
+        ended: &mut Vec<Arrival>,
+    ) -> Vec<ForwardPath> {
         if of.packet.proto != Proto::Tcp {
             return vec![way];
         }
@@ -168,21 +173,27 @@ impl Walk<'_, '_> {
     }
 
     /// The answer to a client that is known, or to those who may be.
-    fn answer(&self, way: &Way, legs: &[Packet], packet: &Packet, socket: &Socket) -> Answered {
+    fn answer(
+        &self,
+        way: &ForwardPath,
+        legs: &[Packet],
+        packet: &Packet,
+        socket: &Socket,
+    ) -> ReplyPaths {
         let first = legs.first().unwrap_or(packet);
         let of = Legs { legs, packet };
         if let PacketSender::Address(client) = first.source {
             return self.answer_to(way, &of, client, socket);
         }
-        let mut all: Vec<(Client, Answered)> = Vec::new();
+        let mut all: Vec<(ClientCandidate, ReplyPaths)> = Vec::new();
         for client in self.clients(first) {
             let answered = self.answer_to(way, &of, client.address, socket);
             all.push((client, answered));
         }
         // Whom the first namespace has no route to is none of its clients.
-        let is_served = |(_, one): &(Client, Answered)| !one.back.is_empty();
+        let is_served = |(_, one): &(ClientCandidate, ReplyPaths)| !one.back.is_empty();
         if all.iter().any(is_served) {
-            let reaches = |client: &Client| {
+            let reaches = |client: &ClientCandidate| {
                 first.iif.is_none()
                     || super::senders::has_route(self.facts, first.netns, client.address)
             };
@@ -192,9 +203,9 @@ impl Walk<'_, '_> {
             || all.iter().all(|(_, one)| one.back.is_empty())
         {
             let one = all.into_iter().next().map(|(_, one)| one);
-            return one.unwrap_or_else(|| Answered { back: vec![way.clone()], lost: Vec::new() });
+            return one.unwrap_or_else(|| ReplyPaths { back: vec![way.clone()], lost: Vec::new() });
         }
-        let mut together = Answered { back: Vec::new(), lost: Vec::new() };
+        let mut together = ReplyPaths { back: Vec::new(), lost: Vec::new() };
         let mut shut: Vec<Condition> = Vec::new();
         for (client, one) in &all {
             if one.back.is_empty() {
@@ -219,10 +230,10 @@ impl Walk<'_, '_> {
 
     /// Who may have sent a packet that came in from outside: somebody on the network of the device,
     /// somebody behind a router, and those of whom rules of policy routing ask.
-    fn clients(&self, first: &Packet) -> Vec<Client> {
+    fn clients(&self, first: &Packet) -> Vec<ClientCandidate> {
         let ipv6 = first.destination.is_ipv6();
         let netns = first.netns;
-        let mut all = vec![Client { address: self.anywhere(netns, ipv6), network: None }];
+        let mut all = vec![ClientCandidate { address: self.anywhere(netns, ipv6), network: None }];
         let iif = first.iif.as_ref().map(|nic| nic.index);
         let addresses = self.facts.addresses_of(netns);
         let on = addresses.iter().find(|a| {
@@ -241,7 +252,7 @@ impl Walk<'_, '_> {
     }
 
     /// Some address of a network that is not this namespace's own.
-    fn somebody(&self, netns: NetnsId, network: IpAddr, prefix: u8) -> Option<Client> {
+    fn somebody(&self, netns: NetnsId, network: IpAddr, prefix: u8) -> Option<ClientCandidate> {
         let all: Vec<IpAddr> = match network {
             IpAddr::V4(a) => {
                 let host = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
@@ -261,12 +272,18 @@ impl Walk<'_, '_> {
             }
         };
         let address = all.into_iter().find(|address| !self.is_own(netns, *address))?;
-        Some(Client { address, network: Some((network, prefix)) })
+        Some(ClientCandidate { address, network: Some((network, prefix)) })
     }
 
     /// The answer to one client.
-    fn answer_to(&self, way: &Way, of: &Legs<'_>, client: IpAddr, socket: &Socket) -> Answered {
-        let mut answered = Answered { back: Vec::new(), lost: Vec::new() };
+    fn answer_to(
+        &self,
+        way: &ForwardPath,
+        of: &Legs<'_>,
+        client: IpAddr,
+        socket: &Socket,
+    ) -> ReplyPaths {
+        let mut answered = ReplyPaths { back: Vec::new(), lost: Vec::new() };
         let mut going = self.leaves_server(way.clone(), of, client, socket, &mut answered);
         while !going.is_empty() {
             let mut next = Vec::new();
@@ -284,11 +301,11 @@ impl Walk<'_, '_> {
     /// Out of the namespace of the socket.
     fn leaves_server(
         &self,
-        way: Way,
+        way: ForwardPath,
         of: &Legs<'_>,
         client: IpAddr,
         socket: &Socket,
-        answered: &mut Answered,
+        answered: &mut ReplyPaths,
     ) -> Vec<Left> {
         let first = of.packet;
         let netns = first.netns;
@@ -359,12 +376,12 @@ impl Walk<'_, '_> {
     /// Over loopback, to a client in the same namespace.
     fn loops_back(
         &self,
-        way: Way,
+        way: ForwardPath,
         mut packet: Packet,
         first: &Packet,
         client: IpAddr,
         ended: &mut Vec<Arrival>,
-    ) -> Vec<Way> {
+    ) -> Vec<ForwardPath> {
         packet.iif = packet.oif.take();
         packet.original = Some((packet.destination, packet.dport));
         let back = self.pass(Hook::Prerouting, vec![(way, packet)], first, client, ended);
@@ -378,7 +395,7 @@ impl Walk<'_, '_> {
         left: Left,
         of: &Legs<'_>,
         client: IpAddr,
-        answered: &mut Answered,
+        answered: &mut ReplyPaths,
         next: &mut Vec<Left>,
     ) {
         let Left { way, packet, route, at } = left;
@@ -559,7 +576,7 @@ impl Walk<'_, '_> {
     /// Over a bridge whose namespace's rules see that, and is not passed otherwise.
     fn over(
         &self,
-        way: Way,
+        way: ForwardPath,
         packet: Packet,
         netns: NetnsId,
         nic: &Nic,
@@ -581,10 +598,10 @@ impl Walk<'_, '_> {
     fn over_if(
         &self,
         bridge: Option<(NetnsId, Nic)>,
-        ways: Vec<Way>,
+        ways: Vec<ForwardPath>,
         packet: &Packet,
         lost: &mut Vec<Arrival>,
-    ) -> Vec<Way> {
+    ) -> Vec<ForwardPath> {
         let Some((netns, nic)) = bridge else { return ways };
         let over = |way| self.over(way, packet.clone(), netns, &nic, lost);
         ways.into_iter().flat_map(over).map(|(way, _)| way).collect()
@@ -594,12 +611,12 @@ impl Walk<'_, '_> {
     #[expect(clippy::too_many_arguments, reason = "a step of the way, and what it adds to")]
     fn goes_through(
         &self,
-        way: Way,
+        way: ForwardPath,
         came: &Packet,
         of: &Legs<'_>,
         (at, client): (usize, IpAddr),
         iif: Nic,
-        answered: &mut Answered,
+        answered: &mut ReplyPaths,
         next: &mut Vec<Left>,
     ) {
         let leg = of.leg(at);
@@ -759,13 +776,13 @@ impl Legs<'_> {
 }
 
 /// Somebody who may be the client.
-struct Client {
+struct ClientCandidate {
     address: IpAddr,
     /// On this network; anywhere else without one.
     network: Option<(IpAddr, u8)>,
 }
 
-impl Client {
+impl ClientCandidate {
     fn condition(&self, is: bool) -> Condition {
         let place = match self.network {
             Some((network, prefix)) => format!("in the network of {network}/{prefix}"),
@@ -789,7 +806,7 @@ fn is_seen_otherwise(leg: &Packet) -> bool {
     leg.seen_as.is_some_and(|seen| seen != SeenAs::Itself)
 }
 
-fn nowhere(way: Way, why: &str) -> Arrival {
+fn nowhere(way: ForwardPath, why: &str) -> Arrival {
     way.stop(StopKind::NoWay, format!("its answer gets nowhere: {why}"))
 }
 

@@ -7,7 +7,7 @@
 
 use whereis_port_rules::{ANYWHERE4, ANYWHERE6, Nic, Packet, PacketSender};
 
-use super::{Arrival, StopKind, Walk, Way, senders, settings};
+use super::{Arrival, ForwardPath, StopKind, Walk, senders, settings};
 use crate::model::{
     Advice, Command, Condition, ConditionCode, End, FixKind, InputFound, InputQuery, NetnsId,
     PacketFlow, Route, RouteFound,
@@ -27,11 +27,11 @@ impl Walk<'_, '_> {
     /// on. Where it is dropped for its source, that way ends.
     pub(super) fn admit(
         &self,
-        mut way: Way,
+        mut way: ForwardPath,
         packet: &Packet,
         mut route: RouteFound,
         ended: &mut Vec<Arrival>,
-    ) -> Vec<(Way, RouteFound)> {
+    ) -> Vec<(ForwardPath, RouteFound)> {
         let Some(iif) = &packet.iif else { return vec![(way, route)] };
         let PacketSender::Address(from) = packet.source else {
             return match self.admit_anybody(way, packet, iif, ended) {
@@ -84,11 +84,11 @@ impl Walk<'_, '_> {
     /// The routes of a packet whose sender is not known: policy routing may ask for the source.
     fn route_anybody(
         &self,
-        mut way: Way,
+        mut way: ForwardPath,
         packet: &Packet,
         iif: &Nic,
         route: RouteFound,
-    ) -> Vec<(Way, RouteFound)> {
+    ) -> Vec<(ForwardPath, RouteFound)> {
         let ipv6 = packet.destination.is_ipv6();
         let rules = route::policies(self.facts, packet.netns, ipv6);
         if rules.is_empty() {
@@ -140,7 +140,7 @@ impl Walk<'_, '_> {
     /// Why an answer to a packet that came in gets nowhere, if it surely does not: the namespace
     /// has no route to who sent it. Other machines may be on a network of the first namespace
     /// that they come into; behind that they are beyond a gateway.
-    pub(super) fn no_way_back(&self, way: &Way, packet: &Packet) -> Option<String> {
+    pub(super) fn no_way_back(&self, way: &ForwardPath, packet: &Packet) -> Option<String> {
         let netns = packet.netns;
         packet.iif.as_ref().filter(|nic| &*nic.name != "lo")?;
         // Routes by the source are asked for where the answer is sent.
@@ -235,7 +235,7 @@ impl Walk<'_, '_> {
     /// A way that ends since the kernel takes nothing from this address by this device.
     pub(super) fn refused(
         &self,
-        way: Way,
+        way: ForwardPath,
         packet: &Packet,
         iif: &Nic,
         from: std::net::IpAddr,
@@ -269,11 +269,11 @@ impl Walk<'_, '_> {
     /// Of a sender whose address is not known.
     fn admit_anybody(
         &self,
-        mut way: Way,
+        mut way: ForwardPath,
         packet: &Packet,
         iif: &Nic,
         ended: &mut Vec<Arrival>,
-    ) -> Option<Way> {
+    ) -> Option<ForwardPath> {
         // IPv6 has no such filter but by rules.
         let mode = match packet.destination.is_ipv4() {
             true => self.reverse_path(packet.netns, iif),

@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use whereis_port_rules::{Packet, PacketSender, dialect};
 
-use super::{Arrival, StopKind, To, Walk, Way, cross, hops, stage};
+use super::{Arrival, ForwardPath, PacketDestination, StopKind, Walk, cross, hops, stage};
 use crate::model::{
     Advice, Balancer, Command, End, Endpoint, Evidence, EvidenceSource, FixKind, Frontend,
     FrontendKind, FrontendScope, Hook, Hop, HopKind, NetnsId, Port, RouteFound, RouteKind, Server,
@@ -52,7 +52,7 @@ impl Frontends {
     }
 
     /// The frontend that takes a connection: that of its protocol first, and of the right scope.
-    pub(super) fn pick(&self, to: To, scope: FrontendScope) -> Option<&Frontend> {
+    pub(super) fn pick(&self, to: PacketDestination, scope: FrontendScope) -> Option<&Frontend> {
         let rank = |f: &&Frontend| {
             let of_scope = f.scope == Some(scope);
             let takes = f.address == Some(to.address)
@@ -90,13 +90,21 @@ impl Walk<'_, '_> {
     }
 
     /// IPVS: by mark, else by address and port, else by address alone.
-    pub(super) fn virtual_server(&self, way: &Way, packet: &Packet) -> Option<Vec<Arrival>> {
+    pub(super) fn virtual_server(
+        &self,
+        way: &ForwardPath,
+        packet: &Packet,
+    ) -> Option<Vec<Arrival>> {
         let all = self.frontends(packet.netns, Balancer::Ipvs);
-        let to = To { proto: packet.proto, address: packet.destination, port: packet.dport };
+        let to = PacketDestination {
+            proto: packet.proto,
+            address: packet.destination,
+            port: packet.dport,
+        };
         let of_family =
             |f: &Frontend| f.address.is_none_or(|a| a.is_ipv6() == to.address.is_ipv6());
         let marked = all.marked().find(|f| f.mark == Some(packet.mark) && of_family(f));
-        let any_port = || all.pick(To { port: 0, ..to }, FrontendScope::Internal);
+        let any_port = || all.pick(PacketDestination { port: 0, ..to }, FrontendScope::Internal);
         let frontend =
             marked.or_else(|| all.pick(to, FrontendScope::Internal)).or_else(any_port)?;
         Some(self.balanced(way, packet.netns, to, frontend, Some(packet)))
@@ -105,13 +113,13 @@ impl Walk<'_, '_> {
     /// One way for each server that takes new connections.
     pub(super) fn balanced(
         &self,
-        way: &Way,
+        way: &ForwardPath,
         netns: NetnsId,
-        to: To,
+        to: PacketDestination,
         frontend: &Frontend,
         packet: Option<&Packet>,
     ) -> Vec<Arrival> {
-        let mut way = Way { legs: None, ..way.clone() };
+        let mut way = ForwardPath { legs: None, ..way.clone() };
         way.hops.push(self.frontend_hop(netns, to, frontend));
         way.service = frontend.name.as_deref().and_then(service).or(way.service);
         let serves = |b: &&Server| b.active && weight(frontend, b) > 0;
@@ -173,16 +181,20 @@ impl Walk<'_, '_> {
     /// On to a server: no rule translates it again, but it is routed and filtered.
     fn to_server(
         &self,
-        way: Way,
+        way: ForwardPath,
         netns: NetnsId,
-        to: To,
+        to: PacketDestination,
         frontend: &Frontend,
         server: &Server,
         packet: Option<&Packet>,
     ) -> Vec<Arrival> {
         let Some(packet) = packet else {
             // A process that connects: as if it had asked for the server itself.
-            let to = To { proto: to.proto, address: server.to.ip(), port: server.to.port() };
+            let to = PacketDestination {
+                proto: to.proto,
+                address: server.to.ip(),
+                port: server.to.port(),
+            };
             return self.local_unbalanced(way, netns, to);
         };
         let mut packet = packet.clone();
@@ -213,7 +225,7 @@ impl Walk<'_, '_> {
             let going = stage::pass_part(
                 self.facts,
                 Hook::Output,
-                stage::Part::BehindIpvs,
+                stage::HookPart::BehindIpvs,
                 going,
                 &mut ended,
             );
@@ -257,7 +269,12 @@ impl Walk<'_, '_> {
         ended
     }
 
-    pub(super) fn frontend_hop(&self, netns: NetnsId, to: To, frontend: &Frontend) -> Hop {
+    pub(super) fn frontend_hop(
+        &self,
+        netns: NetnsId,
+        to: PacketDestination,
+        frontend: &Frontend,
+    ) -> Hop {
         let by = match frontend.balancer {
             Balancer::Ipvs => "IPVS",
             Balancer::Cilium => "Cilium (eBPF)",
@@ -336,7 +353,7 @@ pub(super) fn evidence(frontend: &Frontend) -> Evidence {
     Evidence::new(source, format!("{to} has {backends}{id}{flags} ({})", frontend.source))
 }
 
-fn to_text(to: To) -> String {
+fn to_text(to: PacketDestination) -> String {
     format!("{}/{}", SocketAddr::new(to.address, to.port), to.proto)
 }
 
@@ -361,7 +378,7 @@ fn is_sticky(frontend: &Frontend) -> bool {
 
 /// Where a server gets its connections: those without a port of their own, and those
 /// of a service that takes many ports and keeps clients at a server, keep the port.
-fn target(frontend: &Frontend, server: &Server, to: To) -> SocketAddr {
+fn target(frontend: &Frontend, server: &Server, to: PacketDestination) -> SocketAddr {
     let keeps = frontend.port == 0 && is_sticky(frontend);
     let port = if keeps || server.to.port() == 0 { to.port } else { server.to.port() };
     SocketAddr::new(server.to.ip(), port)
@@ -430,7 +447,7 @@ mod tests {
 
     #[test]
     fn a_server_keeps_the_port_where_it_has_none_of_its_own() {
-        let to = To { proto: Proto::Tcp, address: [10, 0, 0, 1].into(), port: 80 };
+        let to = PacketDestination { proto: Proto::Tcp, address: [10, 0, 0, 1].into(), port: 80 };
         let at = |flags: &[&str], port, server_at: &str| {
             let all = Frontend { port, ..virtual_server("rr", flags, Vec::new()) };
             target(&all, &server(server_at, 1), to).port()
@@ -445,7 +462,7 @@ mod tests {
 
     #[test]
     fn a_service_by_mark_is_not_one_by_address() {
-        let to = To { proto: Proto::Tcp, address: [0, 0, 0, 0].into(), port: 0 };
+        let to = PacketDestination { proto: Proto::Tcp, address: [0, 0, 0, 0].into(), port: 0 };
         let mut marked = virtual_server("rr", &[], Vec::new());
         (marked.address, marked.port, marked.proto) = (Some(to.address), 0, None);
         let takes = |one: &Frontend| {

@@ -17,7 +17,7 @@ use whereis_port_rules::{Packet, PacketSender};
 use super::balance::{Frontends, evidence};
 use super::cross::seen_source;
 use super::in_the_way::is_unread;
-use super::{Arrival, StopKind, To, Walk, Way};
+use super::{Arrival, ForwardPath, PacketDestination, StopKind, Walk};
 use crate::model::{
     Attached, Balancer, CgroupHook, CgroupOf, Cilium, CiliumEndpoint, CiliumIdentity, CiliumPolicy,
     CiliumPolicyOf, Condition, ConditionCode, DeviceHook, End, Frontend, FrontendKind,
@@ -30,7 +30,7 @@ use crate::resolve::few::few;
 const ROOT_CGROUP: u64 = 1;
 
 /// Whether socket LB translates what somebody connects to.
-enum SocketLb {
+enum SocketLbState {
     /// For those in this cgroup and below it, where it is not for all.
     On(Option<u64>),
     Off,
@@ -61,20 +61,20 @@ impl Walk<'_, '_> {
     /// Cilium at `connect()` of a process of a namespace.
     pub(super) fn socket_balanced(
         &self,
-        way: &Way,
+        way: &ForwardPath,
         netns: NetnsId,
-        to: To,
+        to: PacketDestination,
     ) -> Option<Vec<Arrival>> {
         let all = self.frontends(netns, Balancer::Cilium);
         all.at(to.port).next()?;
         let cilium = self.cilium(netns);
         let mut way = way.clone();
         match self.socket_lb(netns, to, cilium.as_deref()) {
-            SocketLb::Off => return None,
-            SocketLb::On(None) => {}
+            SocketLbState::Off => return None,
+            SocketLbState::On(None) => {}
             // Nearly all processes of a node are below it.
-            SocketLb::On(Some(_)) => {}
-            SocketLb::Unread => {
+            SocketLbState::On(Some(_)) => {}
+            SocketLbState::Unread => {
                 way.unsure.push(InTheWay::UnreadSocketLb(self.facts.netns_ref(netns)));
             }
         }
@@ -95,13 +95,21 @@ impl Walk<'_, '_> {
     }
 
     /// Cilium at the device that a packet comes in by.
-    pub(super) fn device_balanced(&self, way: &Way, packet: &Packet) -> Option<Vec<Arrival>> {
+    pub(super) fn device_balanced(
+        &self,
+        way: &ForwardPath,
+        packet: &Packet,
+    ) -> Option<Vec<Arrival>> {
         let netns = packet.netns;
         let all = self.frontends(netns, Balancer::Cilium);
         all.at(packet.dport).next()?;
         let iif = packet.iif.as_ref()?.index;
         let cilium = self.cilium(netns);
-        let to = To { proto: packet.proto, address: packet.destination, port: packet.dport };
+        let to = PacketDestination {
+            proto: packet.proto,
+            address: packet.destination,
+            port: packet.dport,
+        };
         let is_pod = cilium.as_ref().is_some_and(|cilium| cilium.behind(iif).is_some());
         if is_pod {
             return self.pod_balanced(way, packet, &all, cilium.as_deref(), to);
@@ -134,24 +142,24 @@ impl Walk<'_, '_> {
     /// What a pod sends: translated by its own `connect()`, or else at its device.
     fn pod_balanced(
         &self,
-        way: &Way,
+        way: &ForwardPath,
         packet: &Packet,
         all: &Frontends,
         cilium: Option<&Cilium>,
-        to: To,
+        to: PacketDestination,
     ) -> Option<Vec<Arrival>> {
         let netns = packet.netns;
         let mut way = way.clone();
         let frontend = match self.socket_lb(netns, to, cilium) {
-            SocketLb::On(_) => match self.look_up(netns, all, cilium, to, false) {
+            SocketLbState::On(_) => match self.look_up(netns, all, cilium, to, false) {
                 Lookup::Nothing => return None,
                 Lookup::Passed(frontend) => {
                     return Some(passed(frontend, self.unbalanced(way, packet.clone())));
                 }
                 Lookup::Taken(frontend) => frontend,
             },
-            SocketLb::Off => all.pick(to, FrontendScope::Internal)?,
-            SocketLb::Unread => {
+            SocketLbState::Off => all.pick(to, FrontendScope::Internal)?,
+            SocketLbState::Unread => {
                 way.unsure.push(InTheWay::UnreadSocketLb(self.facts.netns_ref(netns)));
                 all.pick(to, FrontendScope::Internal)?
             }
@@ -166,7 +174,12 @@ impl Walk<'_, '_> {
     }
 
     /// Whether socket LB is on in a namespace, for the process that connects where it is known.
-    fn socket_lb(&self, netns: NetnsId, to: To, cilium: Option<&Cilium>) -> SocketLb {
+    fn socket_lb(
+        &self,
+        netns: NetnsId,
+        to: PacketDestination,
+        cilium: Option<&Cilium>,
+    ) -> SocketLbState {
         let at = if to.address.is_ipv6() { CgroupHook::Connect6 } else { CgroupHook::Connect4 };
         let pins = cilium.and_then(|cilium| cilium.socket_lb.as_ref());
         let link = pins.map(|links| links.iter().find(|link| link.at == at));
@@ -183,27 +196,27 @@ impl Walk<'_, '_> {
             Some(all.iter().any(is_its))
         };
         match (self.sender, link) {
-            (_, Some(None)) => SocketLb::Off,
+            (_, Some(None)) => SocketLbState::Off,
             (Some(pid), _) if !self.anybody && cilium.is_some() => {
                 match in_cgroup(CgroupOf::Process(pid)) {
-                    Some(true) => SocketLb::On(None),
-                    Some(false) => SocketLb::Off,
-                    None => SocketLb::Unread,
+                    Some(true) => SocketLbState::On(None),
+                    Some(false) => SocketLbState::Off,
+                    None => SocketLbState::Unread,
                 }
             }
             (_, Some(Some(link))) => {
-                SocketLb::On((link.cgroup != ROOT_CGROUP).then_some(link.cgroup))
+                SocketLbState::On((link.cgroup != ROOT_CGROUP).then_some(link.cgroup))
             }
             // Nothing was read of this, as in older recordings.
-            (_, None) if cilium.is_none() => SocketLb::On(None),
+            (_, None) if cilium.is_none() => SocketLbState::On(None),
             (_, None) => {
                 let first = self.member(netns).map(CgroupOf::Process);
                 let asked = std::iter::once(CgroupOf::ROOT).chain(first).map(in_cgroup);
                 let answers: Vec<Option<bool>> = asked.collect();
                 match () {
-                    () if answers.contains(&Some(true)) => SocketLb::On(None),
-                    () if answers.contains(&None) => SocketLb::Unread,
-                    () => SocketLb::Off,
+                    () if answers.contains(&Some(true)) => SocketLbState::On(None),
+                    () if answers.contains(&None) => SocketLbState::Unread,
+                    () => SocketLbState::Off,
                 }
             }
         }
@@ -223,7 +236,7 @@ impl Walk<'_, '_> {
         netns: NetnsId,
         all: &'f Frontends,
         cilium: Option<&Cilium>,
-        to: To,
+        to: PacketDestination,
         is_node: bool,
     ) -> Lookup<'f> {
         let loopback = to.address.is_loopback();
@@ -234,7 +247,8 @@ impl Walk<'_, '_> {
         };
         let identity = || self.identity(netns, cilium, to.address);
         let of_node = || {
-            let found = all.pick(To { address: any, ..to }, FrontendScope::Internal)?;
+            let found =
+                all.pick(PacketDestination { address: any, ..to }, FrontendScope::Internal)?;
             let here = is_node && loopback || identity() == CiliumIdentity::HOST;
             let other =
                 || [CiliumIdentity::REMOTE_NODE, CiliumIdentity::API_SERVER].contains(&identity());
@@ -283,9 +297,9 @@ impl Walk<'_, '_> {
     /// A service that a proxy of the node serves: it chooses the backend.
     fn to_proxy(
         &self,
-        mut way: Way,
+        mut way: ForwardPath,
         netns: NetnsId,
-        to: To,
+        to: PacketDestination,
         frontend: &Frontend,
         packet: Option<&Packet>,
     ) -> Vec<Arrival> {
@@ -299,7 +313,9 @@ impl Walk<'_, '_> {
         way.hops.push(hop);
         way.unsure.push(InTheWay::Proxy(port));
         match packet {
-            None => self.local_unbalanced(way, netns, To { address: at, port, ..to }),
+            None => {
+                self.local_unbalanced(way, netns, PacketDestination { address: at, port, ..to })
+            }
             Some(packet) => {
                 let mut packet = packet.clone();
                 packet.tproxy = Some((at, port));
@@ -310,7 +326,13 @@ impl Walk<'_, '_> {
 
     /// A service of which connections to backends of this node go up to its own stack as they
     /// are, for a proxy that is not Cilium's.
-    fn delegated(&self, mut way: Way, netns: NetnsId, to: To, frontend: &Frontend) -> Vec<Arrival> {
+    fn delegated(
+        &self,
+        mut way: ForwardPath,
+        netns: NetnsId,
+        to: PacketDestination,
+        frontend: &Frontend,
+    ) -> Vec<Arrival> {
         way.hops.push(self.frontend_hop(netns, to, frontend));
         let why = "Cilium leaves it to a proxy of this node, which is not known";
         let mut end = End::default();
@@ -322,11 +344,11 @@ impl Walk<'_, '_> {
     /// that is left otherwise.
     pub(super) fn admitted_by_policy(
         &self,
-        mut way: Way,
+        mut way: ForwardPath,
         packet: &Packet,
         route: &RouteFound,
         ended: &mut Vec<Arrival>,
-    ) -> Option<Way> {
+    ) -> Option<ForwardPath> {
         let netns = packet.netns;
         let Some(cilium) = self.cilium(netns) else { return Some(way) };
         let Some(endpoint) = cilium.pod_at(packet.destination) else { return Some(way) };
@@ -341,7 +363,7 @@ impl Walk<'_, '_> {
         };
         let proto = packet.proto.number();
         let decide = |identity: u32| {
-            Verdict::of(CiliumPolicy::decide(&policy, identity, proto, packet.dport))
+            PolicyVerdict::of(CiliumPolicy::decide(&policy, identity, proto, packet.dport))
         };
         // What comes in by a device of Cilium's goes to the pod past the rules that masquerade.
         let is_cilium = cilium.behind(iif.index).is_some() || self.takes_at(netns, iif.index);
@@ -405,26 +427,26 @@ impl Walk<'_, '_> {
     /// What a policy's verdict makes of a way.
     fn judged(
         &self,
-        mut way: Way,
+        mut way: ForwardPath,
         endpoint: &CiliumEndpoint,
-        verdict: Verdict,
+        verdict: PolicyVerdict,
         who: &str,
         ended: &mut Vec<Arrival>,
-    ) -> Option<Way> {
+    ) -> Option<ForwardPath> {
         let id = endpoint.id;
         match verdict {
-            Verdict::Passes => return Some(way),
-            Verdict::Proxied(port) => {
+            PolicyVerdict::Passes => return Some(way),
+            PolicyVerdict::Proxied(port) => {
                 way.unsure.push(InTheWay::Proxy(port));
                 return Some(way);
             }
-            Verdict::Authenticated => {
+            PolicyVerdict::Authenticated => {
                 way.unsure.push(InTheWay::Policy(id));
                 return Some(way);
             }
-            Verdict::Refused | Verdict::Missing => {}
+            PolicyVerdict::Refused | PolicyVerdict::Missing => {}
         }
-        let how = if verdict == Verdict::Refused { "denies" } else { "does not allow" };
+        let how = if verdict == PolicyVerdict::Refused { "denies" } else { "does not allow" };
         let why = format!("dropped: Cilium's policy of endpoint {id} {how} {who}");
         ended.push(way.stop(StopKind::Dropped, why));
         None
@@ -447,7 +469,7 @@ fn passed(frontend: &Frontend, mut ends: Vec<Arrival>) -> Vec<Arrival> {
 
 /// What a policy says of a connection, the worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Verdict {
+enum PolicyVerdict {
     /// An entry refuses it.
     Refused,
     /// No entry lets it through.
@@ -459,7 +481,7 @@ enum Verdict {
     Passes,
 }
 
-impl Verdict {
+impl PolicyVerdict {
     fn of(entry: Option<&CiliumPolicy>) -> Self {
         match entry {
             None => Self::Missing,
@@ -499,17 +521,17 @@ fn outsiders(cilium: &Cilium, ipv6: bool) -> Outsiders {
 /// Whether clients' addresses let a packet in: `None` when they do not, or the way of those
 /// whom they let in.
 fn admit_source(
-    way: &Way,
+    way: &ForwardPath,
     packet: &Packet,
     frontend: &Frontend,
     hop: impl Fn() -> crate::model::Hop,
     ended: &mut Vec<Arrival>,
-) -> Option<Way> {
+) -> Option<ForwardPath> {
     let mut way = way.clone();
     let Some(SourceRanges { deny, ranges }) = &frontend.sources else { return Some(way) };
     let list: Vec<String> = ranges.iter().map(|range| prefix_text(*range)).collect();
     let list = few(&list);
-    let drop = |mut way: Way, ended: &mut Vec<Arrival>| {
+    let drop = |mut way: ForwardPath, ended: &mut Vec<Arrival>| {
         way.hops.push(hop());
         let mut end = End::default();
         end.evidence.push(evidence(frontend));

@@ -6,7 +6,7 @@ use whereis_port_rules::{Nic, Packet, PacketSender, SeenAs};
 
 use super::neighbours::Neighbours;
 use super::senders::{bridge_behind, is_ipvlan, is_upper, leads_outside};
-use super::{Arrival, Stop, StopKind, To, Walk, Way, mesh, settings, stage};
+use super::{Arrival, ForwardPath, PacketDestination, Stop, StopKind, Walk, mesh, settings, stage};
 use crate::model::{
     Advice, Command, Condition, ConditionCode, Container, End, Ending, FixKind, Hook, Link,
     LinkKind, NetnsId, Port, RouteFound, RouteKind,
@@ -16,13 +16,13 @@ use crate::resolve::walk::{follow, nothing, off_node};
 
 /// A namespace that a packet comes into, the address there that it is sent to, and by which
 /// interface, where that does not follow from the address.
-type Place = (NetnsId, IpAddr, Option<u32>);
+type NetnsEntry = (NetnsId, IpAddr, Option<u32>);
 
 /// A packet leaves a namespace by an interface. What goes over a bridge of another one passes the
 /// rules there, if that is set so (`br_netfilter`).
 pub(super) fn leave(
     walk: &Walk<'_, '_>,
-    way: Way,
+    way: ForwardPath,
     packet: Packet,
     route: &RouteFound,
 ) -> Vec<Arrival> {
@@ -46,7 +46,12 @@ pub(super) fn above(walk: &Walk<'_, '_>, lower: &Link, address: IpAddr) -> Optio
     })
 }
 
-fn arrive_next(walk: &Walk<'_, '_>, way: Way, packet: Packet, route: &RouteFound) -> Vec<Arrival> {
+fn arrive_next(
+    walk: &Walk<'_, '_>,
+    way: ForwardPath,
+    packet: Packet,
+    route: &RouteFound,
+) -> Vec<Arrival> {
     let mut ended = Vec::new();
     if let Some(way) = walk.admitted_by_policy(way, &packet, route, &mut ended) {
         ended.extend(leave_admitted(walk, way, packet, route));
@@ -56,7 +61,7 @@ fn arrive_next(walk: &Walk<'_, '_>, way: Way, packet: Packet, route: &RouteFound
 
 fn leave_admitted(
     walk: &Walk<'_, '_>,
-    way: Way,
+    way: ForwardPath,
     packet: Packet,
     route: &RouteFound,
 ) -> Vec<Arrival> {
@@ -84,7 +89,7 @@ fn leave_admitted(
     let leads_outside = out.is_some_and(|out| leads_outside(out, &links));
     let is_bridge = out.is_some_and(|out| out.kind == LinkKind::Bridge);
     let having = |address| others(address).into_iter().map(move |id| (id, address, None));
-    let mut places: Vec<Place> = Vec::new();
+    let mut places: Vec<NetnsEntry> = Vec::new();
     let mut unanswered = None;
     if let (RouteKind::Unicast, Some(oif)) = (route.kind, &packet.oif) {
         match walk.neighbours((from, oif.index), next) {
@@ -164,7 +169,8 @@ fn leave_admitted(
         return vec![way.stop(StopKind::NoNeighbour, why)];
     }
     if places.is_empty() {
-        let to = To { proto: packet.proto, address: destination, port: packet.dport };
+        let to =
+            PacketDestination { proto: packet.proto, address: destination, port: packet.dport };
         let mut way = way;
         walk.goes_out(&mut way, &packet, None);
         let mut path = off_node(facts, from, to, route);
@@ -258,12 +264,12 @@ impl Walk<'_, '_> {
     /// forwarded see the bridge as the device at both ends.
     pub(super) fn over_bridge(
         &self,
-        way: Way,
+        way: ForwardPath,
         packet: &Packet,
         device: Option<u32>,
         next: IpAddr,
         ended: &mut Vec<Arrival>,
-    ) -> Vec<Way> {
+    ) -> Vec<ForwardPath> {
         let Some((netns, nic)) = self.filtering_bridge(packet.netns, device, next) else {
             return vec![way];
         };
@@ -416,7 +422,7 @@ impl Walk<'_, '_> {
     }
 
     /// A packet is for this namespace: the socket that takes it.
-    pub(super) fn deliver(&self, mut way: Way, packet: Packet) -> Vec<Arrival> {
+    pub(super) fn deliver(&self, mut way: ForwardPath, packet: Packet) -> Vec<Arrival> {
         let facts = self.facts;
         if let Some(why) = self.no_way_back(&way, &packet) {
             return vec![way.stop(StopKind::NoWay, why)];

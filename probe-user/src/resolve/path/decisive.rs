@@ -74,18 +74,19 @@ impl Decisive<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Judgement, Way, judge};
+    use super::super::{ForwardPath, Judgement, judge};
     use super::*;
     use crate::model::{CauseCode, End, Path};
 
     fn stopped(kind: StopKind, depends: &[&str]) -> Arrival {
-        let mut way = Way::begin();
+        let mut way = ForwardPath::begin();
         way.depends = depends.iter().map(|d| Condition::of_rule(*d)).collect();
         way.stop(kind, format!("because of {kind:?}"))
     }
 
     fn lands(ending: Ending) -> Arrival {
-        Way::begin().arrive(Path { end: End { ending, ..End::default() }, ..Path::default() }, None)
+        ForwardPath::begin()
+            .arrive(Path { end: End { ending, ..End::default() }, ..Path::default() }, None)
     }
 
     #[test]

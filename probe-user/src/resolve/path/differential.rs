@@ -21,7 +21,7 @@ use std::fmt;
 
 use whereis_port_rules::{Nic, PacketSender};
 
-use super::{Arrival, StopKind, To, from_elsewhere, from_process};
+use super::{Arrival, PacketDestination, StopKind, from_elsewhere, from_process};
 use crate::model::{HopKind, NetnsId, Proto};
 use crate::node::LiveNode;
 use crate::resolve::facts::Facts;
@@ -74,7 +74,7 @@ impl Try {
 /// What the walk says of a connection.
 fn predicted(facts: &Facts<'_>, world: &World, one: Try) -> BTreeSet<Landing> {
     let address = one.to.parse().unwrap();
-    let to = To { proto: one.proto, address, port: one.port };
+    let to = PacketDestination { proto: one.proto, address, port: one.port };
     let arrivals = if one.from_client {
         let iif = Nic { index: world.uplink, name: "v0".into() };
         let client = if address.is_ipv6() { of_ipv6(CLIENT) } else { CLIENT };

@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use whereis_port_rules::{Discovery, Fate, Packet, PacketSender};
 
 use super::neighbours::is_known;
-use super::stage::Part;
-use super::{Arrival, Device, StopKind, Walk, Way, hops, stage};
+use super::stage::HookPart;
+use super::{Arrival, ForwardPath, NetnsDevice, StopKind, Walk, hops, stage};
 use crate::model::{Advice, End, FixKind, Hook, LinkKind};
 
 impl Walk<'_, '_> {
@@ -15,9 +15,9 @@ impl Walk<'_, '_> {
     /// that this is surely not found.
     pub(super) fn undiscovered(
         &self,
-        way: &Way,
-        asker: Device,
-        holder: Device,
+        way: &ForwardPath,
+        asker: NetnsDevice,
+        holder: NetnsDevice,
         address: IpAddr,
     ) -> Option<Arrival> {
         let IpAddr::V6(address) = address else { return None };
@@ -47,8 +47,8 @@ impl Walk<'_, '_> {
     /// The same of somebody elsewhere, who comes in by a device.
     pub(super) fn undiscovered_from_outside(
         &self,
-        way: &Way,
-        holder: Device,
+        way: &ForwardPath,
+        holder: NetnsDevice,
         address: IpAddr,
     ) -> Option<Arrival> {
         let IpAddr::V6(address) = address else { return None };
@@ -63,7 +63,7 @@ impl Walk<'_, '_> {
     }
 
     /// Whether who is on a device's link is looked for by neighbour discovery.
-    fn discovers(&self, (netns, device): Device) -> bool {
+    fn discovers(&self, (netns, device): NetnsDevice) -> bool {
         let links = self.facts.links_of(netns);
         let link = links.iter().find(|link| link.index == device);
         link.is_some_and(|link| match &link.kind {
@@ -74,7 +74,7 @@ impl Walk<'_, '_> {
     }
 
     /// An address of a device from which it asks.
-    fn own_address(&self, (netns, device): Device) -> Option<Ipv6Addr> {
+    fn own_address(&self, (netns, device): NetnsDevice) -> Option<Ipv6Addr> {
         let all = self.facts.addresses_of(netns);
         all.iter().filter(|a| a.ifindex == device).find_map(|a| match a.address {
             IpAddr::V6(address) => Some(address),
@@ -83,7 +83,12 @@ impl Walk<'_, '_> {
     }
 
     /// The rule that surely drops a message as it comes in or goes out.
-    fn drops(&self, mut message: Packet, hook: Hook, (netns, device): Device) -> Option<String> {
+    fn drops(
+        &self,
+        mut message: Packet,
+        hook: Hook,
+        (netns, device): NetnsDevice,
+    ) -> Option<String> {
         let nic = Some(self.nic(netns, device));
         let hooks = if hook == Hook::Input {
             message.iif = nic;
@@ -93,7 +98,7 @@ impl Walk<'_, '_> {
             [Hook::Output, Hook::Postrouting]
         };
         hooks.into_iter().find_map(|hook| {
-            let outcomes = stage::outcomes(self.facts, hook, Part::All, &message)?;
+            let outcomes = stage::outcomes(self.facts, hook, HookPart::All, &message)?;
             let stops = |fate| matches!(fate, Fate::Dropped | Fate::Rejected(_));
             let sure = outcomes.iter().all(|one| stops(one.fate) && one.depends.is_empty());
             outcomes.first().filter(|_| sure).map(hops::deciding_rule)
@@ -101,7 +106,7 @@ impl Walk<'_, '_> {
     }
 }
 
-fn stopped(way: &Way, address: Ipv6Addr, rule: &str) -> Arrival {
+fn stopped(way: &ForwardPath, address: Ipv6Addr, rule: &str) -> Arrival {
     let why = format!(
         "nobody on the link finds {address}: neighbour discovery (ICMPv6) is dropped by {rule}"
     );

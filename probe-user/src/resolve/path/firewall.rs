@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use whereis_port_rules::{Fate, Nic, Packet, PacketSender};
 
-use super::stage::{self, Part};
-use super::{To, hops};
+use super::stage::{self, HookPart};
+use super::{PacketDestination, hops};
 use crate::model::{Hook, NetnsId};
 use crate::resolve::facts::Facts;
 
@@ -26,13 +26,13 @@ pub(in crate::resolve) fn admission(
     facts: &Facts<'_>,
     netns: NetnsId,
     nic: &Nic,
-    to: To,
+    to: PacketDestination,
 ) -> Admission {
     let destination = SocketAddr::new(to.address, to.port);
     let mut packet = Packet::new(netns, to.proto, PacketSender::Elsewhere, destination);
     packet.iif = Some(nic.clone());
     packet.original = Some((to.address, to.port));
-    let Some(outcomes) = stage::outcomes(facts, Hook::Input, Part::All, &packet) else {
+    let Some(outcomes) = stage::outcomes(facts, Hook::Input, HookPart::All, &packet) else {
         return Admission::Passes;
     };
     let stops = |fate: Fate| matches!(fate, Fate::Dropped | Fate::Rejected(_));

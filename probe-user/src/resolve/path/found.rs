@@ -1,13 +1,13 @@
 //! Which of a namespace's ports rules and balancers take, and where they lead.
 
-use std::collections::hash_map::Entry as Slot;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use whereis_port_rules::Nic;
 
 use super::senders::{self, Sender};
-use super::{Arrival, StopKind, To, from_bound, from_elsewhere, ruleset};
+use super::{Arrival, PacketDestination, StopKind, from_bound, from_elsewhere, ruleset};
 use crate::model::{
     BaseChain, ChainKind, Condition, ConditionCode, Ending, Endpoint, Hook, HopKind, NetnsId, Path,
     Pid, Port, Proto, Vantage,
@@ -17,11 +17,11 @@ use crate::resolve::walk::Visited;
 
 /// A connection to a port of a namespace, and all ways it may take.
 #[derive(Debug, Clone)]
-pub(in crate::resolve) struct Entry {
+pub(in crate::resolve) struct TracedConnection {
     /// The namespace that it begins in, or comes to.
     pub(in crate::resolve) netns: NetnsId,
     pub(in crate::resolve) sender: Sender,
-    pub(in crate::resolve) to: To,
+    pub(in crate::resolve) to: PacketDestination,
     pub(in crate::resolve) arrivals: Vec<Arrival>,
 }
 
@@ -40,8 +40,8 @@ pub(in crate::resolve) fn of_namespace(
     facts: &Facts<'_>,
     netns: NetnsId,
     (proto, port): (Proto, u16),
-    known: &[Entry],
-) -> Vec<Entry> {
+    known: &[TracedConnection],
+) -> Vec<TracedConnection> {
     let mut all = senders::to_every_address(facts, netns);
     all.retain(|(sender, address)| {
         !known.iter().any(|e| (&e.sender, e.to.address) == (sender, *address))
@@ -55,7 +55,7 @@ pub(in crate::resolve) fn by_senders(
     netns: NetnsId,
     (proto, port): (Proto, u16),
     all: Vec<(Sender, IpAddr)>,
-) -> Vec<Entry> {
+) -> Vec<TracedConnection> {
     let share = facts.budget.of(netns);
     let size = facts.links_of(netns).len() + facts.addresses_of(netns).len();
     let cost = CONNECTION + u64::try_from(size).unwrap_or(u64::MAX);
@@ -66,7 +66,7 @@ pub(in crate::resolve) fn by_senders(
             facts.budget.leave_out(&share, count - entries.len());
             break;
         }
-        let entry = attempt(facts, netns, sender, To { proto, address, port });
+        let entry = attempt(facts, netns, sender, PacketDestination { proto, address, port });
         // What rules lead on from there is sent from a link-local address, too, which no router
         // forwards.
         if is_link_local6(address) && entry.arrivals.iter().any(is_taken) {
@@ -86,7 +86,11 @@ const CONNECTION: u64 = 500;
 
 /// Tries one address from a namespace: a process of it connects, and if it has the
 /// address, somebody else does.
-pub(in crate::resolve) fn to_address(facts: &Facts<'_>, netns: NetnsId, to: To) -> Vec<Entry> {
+pub(in crate::resolve) fn to_address(
+    facts: &Facts<'_>,
+    netns: NetnsId,
+    to: PacketDestination,
+) -> Vec<TracedConnection> {
     let all = senders::to_one_address(facts, netns, to.address);
     all.into_iter().map(|sender| attempt(facts, netns, sender, to)).collect()
 }
@@ -96,8 +100,8 @@ pub(in crate::resolve) fn attempt(
     facts: &Facts<'_>,
     netns: NetnsId,
     sender: Sender,
-    to: To,
-) -> Entry {
+    to: PacketDestination,
+) -> TracedConnection {
     let by = |(nic, source): (Nic, senders::PacketSender), of: Option<NetnsId>| match of {
         Some(of)
             if !senders::is_link_local(to.address)
@@ -123,7 +127,7 @@ pub(in crate::resolve) fn attempt(
         let others = by((nic.clone(), other.0), other.1);
         let arrivals = with_hairpin(others, arrivals, *own);
         let sender = Sender { by: Some((nic.clone(), other.0)), of: other.1, ..sender };
-        return Entry { netns, sender, to, arrivals };
+        return TracedConnection { netns, sender, to, arrivals };
     }
     // And where rules ask who connects: others may get what it does not.
     if let (Some((nic, senders::PacketSender::Address(own))), Some(of), Vantage::Containers) =
@@ -147,16 +151,16 @@ pub(in crate::resolve) fn attempt(
             let anybody = (nic.clone(), senders::PacketSender::Elsewhere, None);
             arrivals.extend(from_elsewhere(facts, netns, anybody, to));
         }
-        return Entry { netns, sender, to, arrivals };
+        return TracedConnection { netns, sender, to, arrivals };
     }
-    Entry { netns, sender, to, arrivals }
+    TracedConnection { netns, sender, to, arrivals }
 }
 
 /// How many of a network are tried one by one where rules ask who connects.
 const CLIENTS: usize = 64;
 
 /// Whether what becomes of a connection from behind a device depends on whose it is.
-fn ask_who_connects(facts: &Facts<'_>, netns: NetnsId, nic: &Nic, to: To) -> bool {
+fn ask_who_connects(facts: &Facts<'_>, netns: NetnsId, nic: &Nic, to: PacketDestination) -> bool {
     let anybody = (nic.clone(), senders::PacketSender::Elsewhere, None);
     let all = from_elsewhere(facts, netns, anybody, to);
     let is_who =
@@ -255,7 +259,7 @@ const PATHS: usize = 256;
 
 /// Whether that is what a server gets which connects to itself by way of others, and fails: who is
 /// told so is not on a path of its own.
-fn fails_itself(entry: &Entry, arrival: &Arrival) -> bool {
+fn fails_itself(entry: &TracedConnection, arrival: &Arrival) -> bool {
     let is_server = |one: &Condition| one.code == ConditionCode::Hairpin;
     let returns = entry.sender.of.is_some_and(|of| arrival.entered.contains(&of));
     arrival.stop.is_some() && (returns || arrival.depends.iter().any(is_server))
@@ -264,7 +268,7 @@ fn fails_itself(entry: &Entry, arrival: &Arrival) -> bool {
 /// The paths of what rules and balancers take among these connections to one port: one
 /// for each way, with the addresses that lead to it put together; and how many more there
 /// are than these.
-pub(in crate::resolve) fn paths(entries: &[Entry]) -> (Vec<Path>, usize) {
+pub(in crate::resolve) fn paths(entries: &[TracedConnection]) -> (Vec<Path>, usize) {
     let mut paths: Vec<(Path, BTreeSet<IpAddr>)> = Vec::new();
     let mut known: HashMap<WayKey, Option<usize>> = HashMap::new();
     let (mut unsure, mut more) = (0, 0);
@@ -272,13 +276,13 @@ pub(in crate::resolve) fn paths(entries: &[Entry]) -> (Vec<Path>, usize) {
         for arrival in entry.arrivals.iter().filter(|a| is_taken(a) && !fails_itself(entry, a)) {
             let path = path(entry, arrival);
             match known.entry(way_key(&path)) {
-                Slot::Occupied(at) => {
+                Entry::Occupied(at) => {
                     if let Some((known, addresses)) = at.get().and_then(|at| paths.get_mut(at)) {
                         add_evidence(known, &path);
                         addresses.insert(entry.to.address);
                     }
                 }
-                Slot::Vacant(new) => {
+                Entry::Vacant(new) => {
                     let depends = !arrival.depends.is_empty();
                     if paths.len() >= PATHS || depends && unsure >= UNSURE {
                         new.insert(None);
@@ -342,7 +346,7 @@ fn share_root(paths: &mut [Path]) {
     }
 }
 
-fn path(entry: &Entry, arrival: &Arrival) -> Path {
+fn path(entry: &TracedConnection, arrival: &Arrival) -> Path {
     let mut path = super::to_path(arrival.clone());
     if path.hops.is_empty() {
         // Refused before any translation: the frontend is all there is.
@@ -365,14 +369,14 @@ fn path(entry: &Entry, arrival: &Arrival) -> Path {
     path
 }
 
-/// A step without its words.
-type Step = (HopKind, Option<NetnsId>, Option<IpAddr>, Option<Port>, Proto);
+/// What a hop is without its words.
+type StepKey = (HopKind, Option<NetnsId>, Option<IpAddr>, Option<Port>, Proto);
 
 /// What two paths have in common that are the same but for the address asked for, and for
 /// which hook the evidence is of.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(in crate::resolve) struct WayKey {
-    steps: Vec<Step>,
+    steps: Vec<StepKey>,
     ending: Ending,
     pids: Vec<Pid>,
     ipv6: Option<bool>,

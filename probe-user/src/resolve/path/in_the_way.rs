@@ -7,7 +7,7 @@
 
 use whereis_port_rules::{Nic, Packet};
 
-use super::{Device, To, Walk, Way, ruleset, settings};
+use super::{ForwardPath, NetnsDevice, PacketDestination, Walk, ruleset, settings};
 use crate::model::{
     Attached, BaseChain, CgroupHook, CgroupOf, DeviceHook, Family, Gap, GapKind, Hook, InTheWay,
     Link, LinkKind, NetnsId, Pid, Proto, Socket,
@@ -21,7 +21,7 @@ const DEPTH: usize = 8;
 /// How many things on one way are told.
 const TOLD: usize = 8;
 
-impl Way {
+impl ForwardPath {
     /// Notes something, once.
     fn meet(&mut self, what: InTheWay) {
         if self.unsure.len() < TOLD && !self.unsure.contains(&what) {
@@ -38,7 +38,7 @@ pub(super) fn is_unread(gaps: &[Gap]) -> bool {
 
 impl Walk<'_, '_> {
     /// A packet meets the rules of a namespace: perhaps they are not known.
-    pub(super) fn rules_unread(&self, way: &mut Way, netns: NetnsId) {
+    pub(super) fn rules_unread(&self, way: &mut ForwardPath, netns: NetnsId) {
         let read = self.facts.world.rulesets(&[netns]);
         // A recording without them, as a redacted one, tells no more than who may not read them.
         if !read.gaps.is_empty() {
@@ -47,7 +47,7 @@ impl Walk<'_, '_> {
     }
 
     /// A packet comes into its namespace by a device.
-    pub(super) fn comes_in(&self, way: &mut Way, packet: &Packet) {
+    pub(super) fn comes_in(&self, way: &mut ForwardPath, packet: &Packet) {
         let Some(nic) = &packet.iif else { return };
         for device in self.below(packet.netns, nic.index, self.sender_of(packet)) {
             self.meet_device(way, device, nic.index);
@@ -57,7 +57,7 @@ impl Walk<'_, '_> {
     }
 
     /// What of a namespace meets every packet that comes in by a link, or leaves by one.
-    fn meet_in_namespace(&self, way: &mut Way, packet: &Packet, nic: &Nic) {
+    fn meet_in_namespace(&self, way: &mut ForwardPath, packet: &Packet, nic: &Nic) {
         if &*nic.name == "lo" {
             return;
         }
@@ -75,7 +75,7 @@ impl Walk<'_, '_> {
     }
 
     /// A packet leaves its namespace by a device, for another namespace where that is known.
-    pub(super) fn goes_out(&self, way: &mut Way, packet: &Packet, to: Option<NetnsId>) {
+    pub(super) fn goes_out(&self, way: &mut ForwardPath, packet: &Packet, to: Option<NetnsId>) {
         let Some(nic) = &packet.oif else { return };
         for device in self.below(packet.netns, nic.index, to) {
             self.meet_device(way, device, nic.index);
@@ -88,7 +88,7 @@ impl Walk<'_, '_> {
     }
 
     /// A bridge of a third namespace joins both.
-    fn crosses_bridge(&self, way: &mut Way, from: NetnsId, nic: &Nic, to: NetnsId) {
+    fn crosses_bridge(&self, way: &mut ForwardPath, from: NetnsId, nic: &Nic, to: NetnsId) {
         let links = self.facts.links_of(from);
         let out = links.iter().find(|l| l.index == nic.index);
         let peer = out.and_then(|l| Some((l.peer_netns.filter(|host| *host != to)?, l.peer?)));
@@ -106,7 +106,7 @@ impl Walk<'_, '_> {
     }
 
     /// What is attached at the devices of who sends a packet: it sees that, and the answer.
-    pub(super) fn sends(&self, way: &mut Way, netns: NetnsId) {
+    pub(super) fn sends(&self, way: &mut ForwardPath, netns: NetnsId) {
         let all = self.attached(way, netns);
         for one in all.iter().filter(|one| !one.is_known() && one.at != DeviceHook::SkLookup) {
             if let Some(index) = one.ifindex {
@@ -117,12 +117,12 @@ impl Walk<'_, '_> {
     }
 
     /// A packet goes over the loopback device of its namespace.
-    pub(super) fn loops(&self, way: &mut Way, netns: NetnsId, nic: &Nic) {
+    pub(super) fn loops(&self, way: &mut ForwardPath, netns: NetnsId, nic: &Nic) {
         self.meet_attached(way, (netns, nic.index));
     }
 
     /// A packet gets to the choice of its socket.
-    pub(super) fn is_looked_up(&self, way: &mut Way, netns: NetnsId) {
+    pub(super) fn is_looked_up(&self, way: &mut ForwardPath, netns: NetnsId) {
         for one in self.attached(way, netns).iter().filter(|one| one.ifindex.is_none()) {
             way.meet(InTheWay::OnDevice {
                 device: self.facts.netns_ref(netns).to_string(),
@@ -133,7 +133,7 @@ impl Walk<'_, '_> {
     }
 
     /// A process connects: its cgroup's programs, or, of whoever connects, those of all.
-    pub(super) fn connects(&self, way: &mut Way, to: To) {
+    pub(super) fn connects(&self, way: &mut ForwardPath, to: PacketDestination) {
         let of = self.sender.map_or(CgroupOf::ROOT, CgroupOf::Process);
         let ipv6 = to.address.is_ipv6();
         let is_on_it = |at| match at {
@@ -151,14 +151,19 @@ impl Walk<'_, '_> {
     }
 
     /// A socket takes a packet, and answers: what its cgroup has to say to both.
-    pub(super) fn is_taken_by(&self, way: &mut Way, socket: &Socket, holder: Option<Pid>) {
+    pub(super) fn is_taken_by(&self, way: &mut ForwardPath, socket: &Socket, holder: Option<Pid>) {
         let by_holder = || holder.map(CgroupOf::Process);
         let Some(of) = socket.cgroup_id.map(CgroupOf::Id).or_else(by_holder) else { return };
         let is_on_it = |at| matches!(at, CgroupHook::Ingress | CgroupHook::Egress);
         self.meet_in_cgroup(way, of, is_on_it);
     }
 
-    fn meet_in_cgroup(&self, way: &mut Way, of: CgroupOf, is_on_it: impl Fn(CgroupHook) -> bool) {
+    fn meet_in_cgroup(
+        &self,
+        way: &mut ForwardPath,
+        of: CgroupOf,
+        is_on_it: impl Fn(CgroupHook) -> bool,
+    ) {
         let read = self.facts.world.cgroup_programs(of);
         if is_unread(&read.gaps) {
             way.meet(InTheWay::UnreadCgroups);
@@ -173,7 +178,7 @@ impl Walk<'_, '_> {
     }
 
     /// What is attached in a namespace.
-    fn attached(&self, way: &mut Way, netns: NetnsId) -> std::rc::Rc<[Attached]> {
+    fn attached(&self, way: &mut ForwardPath, netns: NetnsId) -> std::rc::Rc<[Attached]> {
         let read = self.facts.world.attached(&[netns]);
         if is_unread(&read.gaps) {
             way.meet(InTheWay::UnreadDevices(self.facts.netns_ref(netns)));
@@ -183,13 +188,13 @@ impl Walk<'_, '_> {
 
     /// Notes what meets the frames of a device, of a packet and of the answer to it, where
     /// packets are `seen` at that one or another above it.
-    fn meet_device(&self, way: &mut Way, device: Device, seen: u32) {
+    fn meet_device(&self, way: &mut ForwardPath, device: NetnsDevice, seen: u32) {
         self.meet_attached(way, device);
         self.meet_netdev(way, device, seen);
     }
 
     /// Notes what is attached to a device, in either direction.
-    fn meet_attached(&self, way: &mut Way, (netns, index): Device) {
+    fn meet_attached(&self, way: &mut ForwardPath, (netns, index): NetnsDevice) {
         let all = self.attached(way, netns);
         let is_on_it =
             |one: &&Attached| one.ifindex == Some(index) && one.at != DeviceHook::SkLookup;
@@ -204,7 +209,7 @@ impl Walk<'_, '_> {
 
     /// Notes rules for the frames of a device below the one that packets are seen at, a port of a
     /// bridge: those of the device itself are evaluated.
-    fn meet_netdev(&self, way: &mut Way, (netns, index): Device, seen: u32) {
+    fn meet_netdev(&self, way: &mut ForwardPath, (netns, index): NetnsDevice, seen: u32) {
         let Some(rules) = ruleset(self.facts, netns).filter(|_| index != seen) else { return };
         let nic = self.nic(netns, index);
         let is_its = |chain: &&BaseChain| {
@@ -218,7 +223,7 @@ impl Walk<'_, '_> {
     }
 
     /// Notes rules for the frames of a bridge, at hooks that have any.
-    fn meet_bridge(&self, way: &mut Way, netns: NetnsId, nic: &Nic, hooks: &[Hook]) {
+    fn meet_bridge(&self, way: &mut ForwardPath, netns: NetnsId, nic: &Nic, hooks: &[Hook]) {
         let links = self.facts.links_of(netns);
         let is_it = |l: &Link| l.index == nic.index && l.kind == LinkKind::Bridge;
         if links.iter().any(is_it) && has_bridge_rules(self.facts, netns, hooks) {
@@ -238,11 +243,11 @@ impl Walk<'_, '_> {
     /// A device, and those that its packets pass below it: the ports of a bridge or bond, of
     /// which it is the one that leads to `other`, where that is known, and the device under a
     /// VLAN or macvlan.
-    fn below(&self, netns: NetnsId, index: u32, other: Option<NetnsId>) -> Vec<Device> {
+    fn below(&self, netns: NetnsId, index: u32, other: Option<NetnsId>) -> Vec<NetnsDevice> {
         let mut all = vec![(netns, index)];
         let mut edge = all.clone();
         for _ in 0..DEPTH {
-            let mut next: Vec<Device> = Vec::new();
+            let mut next: Vec<NetnsDevice> = Vec::new();
             for (netns, index) in edge {
                 let links = self.facts.links_of(netns);
                 let Some(link) = links.iter().find(|l| l.index == index) else { continue };
@@ -262,7 +267,7 @@ impl Walk<'_, '_> {
 }
 
 /// The devices right under one.
-fn under(link: &Link, links: &[Link], other: Option<NetnsId>) -> Vec<Device> {
+fn under(link: &Link, links: &[Link], other: Option<NetnsId>) -> Vec<NetnsDevice> {
     let ports: Vec<&Link> = links.iter().filter(|l| l.master == Some(link.index)).collect();
     let of = |ports: Vec<&Link>| ports.iter().map(|l| (l.netns, l.index)).collect();
     if link.kind == LinkKind::Bridge {

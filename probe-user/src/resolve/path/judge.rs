@@ -112,18 +112,19 @@ pub(in crate::resolve) fn list(depends: &[Condition]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{StopKind, Way};
+    use super::super::{ForwardPath, StopKind};
     use super::*;
     use crate::model::{End, Path};
 
     fn stopped(kind: StopKind, depends: &[&str]) -> Arrival {
-        let mut way = Way::begin();
+        let mut way = ForwardPath::begin();
         way.depends = depends.iter().map(|d| Condition::of_rule(*d)).collect();
         way.stop(kind, format!("{kind:?}"))
     }
 
     fn lands(ending: Ending) -> Arrival {
-        Way::begin().arrive(Path { end: End { ending, ..End::default() }, ..Path::default() }, None)
+        ForwardPath::begin()
+            .arrive(Path { end: End { ending, ..End::default() }, ..Path::default() }, None)
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use whereis_port_rules::dialect::{self, Meaning};
 use whereis_port_rules::{Chain, Fate, Outcome, Packet, RuleSource, Step, traverse};
 
-use super::stage::Part;
+use super::stage::HookPart;
 use super::{hops, ruleset};
 use crate::model::{
     Advice, Bytes, ChainId, Command, Element, Evidence, EvidenceSource, Family, Finding,
@@ -28,20 +28,20 @@ const OTHER_PORT: u16 = 0x2aaa;
 /// A packet that rules sent elsewhere, and how.
 struct Translated {
     hook: Hook,
-    part: Part,
+    part: HookPart,
     before: Packet,
     outcome: Outcome,
 }
 
 /// The translations of a question so far.
 #[derive(Default)]
-pub(in crate::resolve) struct Memo {
+pub(in crate::resolve) struct TranslationLog {
     all: RefCell<Vec<Translated>>,
 }
 
-impl Memo {
+impl TranslationLog {
     /// Notes a translation, once for each rule that makes one and address that it is asked for.
-    pub(super) fn note(&self, (hook, part): (Hook, Part), before: &Packet, outcome: &Outcome) {
+    pub(super) fn note(&self, (hook, part): (Hook, HookPart), before: &Packet, outcome: &Outcome) {
         let mut all = self.all.borrow_mut();
         let is_known = |one: &Translated| {
             one.hook == hook

@@ -7,7 +7,7 @@
 
 use std::net::IpAddr;
 
-use super::{Packet, To, from_bound, to_path};
+use super::{Packet, PacketDestination, from_bound, to_path};
 use crate::model::{
     Endpoint, Evidence, EvidenceSource, Hop, HopKind, InTheWay, NetnsId, Path, Port, Process,
     Socket,
@@ -68,7 +68,7 @@ pub(super) fn through(
             continue;
         }
         visited.push(place);
-        let to = To { proto: packet.proto, address, port };
+        let to = PacketDestination { proto: packet.proto, address, port };
         let sender = (Some(process.pid), mesh.from);
         let arrivals = from_bound(facts, packet.netns, sender, to, visited);
         visited.pop();
@@ -94,7 +94,13 @@ fn leaves(mesh: &Mesh, process: &Process, (address, port): (IpAddr, u16), mut pa
     path
 }
 
-fn hop(facts: &Facts<'_>, netns: NetnsId, mesh: &Mesh, process: &Process, to: To) -> Hop {
+fn hop(
+    facts: &Facts<'_>,
+    netns: NetnsId,
+    mesh: &Mesh,
+    process: &Process,
+    to: PacketDestination,
+) -> Hop {
     let detail = format!(
         "{} of {} passes it on to the port that it was for, if the mesh's policy lets it",
         process.name(),

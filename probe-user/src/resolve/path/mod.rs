@@ -35,7 +35,7 @@ use std::rc::Rc;
 
 use whereis_port_rules::Packet;
 
-use super::budget::Known;
+use super::budget::Cache;
 use super::facts::Facts;
 use super::from_node;
 use super::walk::Visited;
@@ -48,8 +48,8 @@ pub(super) use crate::model::StopKind;
 pub(super) use decisive::decisive;
 pub(super) use firewall::{Admission, admission};
 pub(super) use found::{
-    Entry, WayKey, attempt, by_senders, is_taken, may_take, of_namespace, paths, to_address,
-    way_key,
+    TracedConnection, WayKey, attempt, by_senders, is_taken, may_take, of_namespace, paths,
+    to_address, way_key,
 };
 pub(super) use judge::{Judgement, judge, list};
 pub(super) use send::{from_bound, from_elsewhere, from_process, loopback};
@@ -59,9 +59,9 @@ pub(super) use senders::{
     to_one_address, usable_addresses,
 };
 
-/// Where a connection is sent to.
+/// The protocol, address and port that a connection is sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct To {
+pub(super) struct PacketDestination {
     pub(super) proto: Proto,
     pub(super) address: IpAddr,
     pub(super) port: u16,
@@ -99,9 +99,9 @@ pub(super) struct Stop {
     pub(super) fix: Option<Advice>,
 }
 
-/// A way that is being followed.
+/// A path of forwarding that is being followed: its hops so far, and what it depends on.
 #[derive(Debug, Clone)]
-struct Way {
+struct ForwardPath {
     hops: Vec<Hop>,
     /// The namespaces that it came into from outside, in order.
     entered: Vec<NetnsId>,
@@ -116,7 +116,7 @@ struct Way {
     legs: Option<Vec<Packet>>,
 }
 
-impl Way {
+impl ForwardPath {
     fn begin() -> Self {
         Self {
             hops: Vec::new(),
@@ -191,24 +191,24 @@ impl Way {
 /// in a circle, and so can rules.
 const MAX_DEPTH: usize = 8;
 
-/// A device of a namespace.
-type Device = (NetnsId, u32);
+/// A device, by its namespace and index.
+type NetnsDevice = (NetnsId, u32);
 
 /// What walks found out so far: they come by the same again and again.
 #[derive(Default)]
-pub(super) struct Memo {
-    rulesets: Known<NetnsId, Option<Rc<Ruleset>>>,
-    frontends: Known<(NetnsId, Balancer), Rc<balance::Frontends>>,
-    cilium: Known<NetnsId, Option<Rc<Cilium>>>,
-    pub(super) rules: from_node::Memo,
-    stages: stage::Memo,
-    translated: leftover::Memo,
-    neighbours: Known<(Device, IpAddr), neighbours::Neighbours>,
+pub(super) struct WalkCache {
+    rulesets: Cache<NetnsId, Option<Rc<Ruleset>>>,
+    frontends: Cache<(NetnsId, Balancer), Rc<balance::Frontends>>,
+    cilium: Cache<NetnsId, Option<Rc<Cilium>>>,
+    pub(super) rules: from_node::RuleCache,
+    stages: stage::HookCache,
+    translated: leftover::TranslationLog,
+    neighbours: Cache<(NetnsDevice, IpAddr), neighbours::Neighbours>,
     /// By device and version of IP: IPv6.
-    link_ends: Known<(Device, bool), Option<neighbours::Ends>>,
+    link_ends: Cache<(NetnsDevice, bool), Option<neighbours::Ends>>,
     all_links: RefCell<Option<(Rc<neighbours::Links>, bool)>>,
     /// The rules of policy routing of a namespace and version of IP.
-    pub(super) policies: Known<(NetnsId, bool), Rc<[crate::model::PolicyRule]>>,
+    pub(super) policies: Cache<(NetnsId, bool), Rc<[crate::model::PolicyRule]>>,
 }
 
 /// The ruleset of a namespace; `None` when it has none.
@@ -271,7 +271,7 @@ struct Walk<'a, 'f> {
 
 /// Nothing is sent: who would send it has no route there.
 fn no_route(to: IpAddr) -> Vec<Arrival> {
-    vec![Way::begin().stop(StopKind::NoRoute, format!("no route leads to {to} from there"))]
+    vec![ForwardPath::begin().stop(StopKind::NoRoute, format!("no route leads to {to} from there"))]
 }
 
 /// An arrival as a path of the answer: what it depends on is said at its first step.

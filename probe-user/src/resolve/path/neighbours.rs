@@ -11,7 +11,7 @@ use std::rc::Rc;
 use whereis_port_rules::route::covers;
 
 use super::in_the_way::is_unread;
-use super::{Device, Walk, settings};
+use super::{NetnsDevice, Walk, settings};
 use crate::model::{InputFound, InputQuery, Link, LinkKind, NeighbourState, NetnsId, RouteKind};
 
 /// How many devices of one link are looked at.
@@ -21,7 +21,7 @@ const DEVICES: usize = 4096;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Neighbours {
     /// These namespaces, by these devices.
-    At(Vec<Device>),
+    At(Vec<NetnsDevice>),
     /// A namespace has it, and does not answer for it by this device: the mode of `arp_ignore`.
     Silent(NetnsId, u8),
     /// A namespace has it, and its reverse path filter drops the question.
@@ -40,14 +40,14 @@ pub(super) enum Neighbours {
 /// The devices with which a link ends elsewhere.
 #[derive(Debug, Clone)]
 pub(in crate::resolve) struct Ends {
-    seen: Rc<[Device]>,
+    seen: Rc<[NetnsDevice]>,
     /// Whether these are all.
     whole: bool,
 }
 
 impl Walk<'_, '_> {
     /// Who answers for an address on the link of a device.
-    pub(super) fn neighbours(&self, device: Device, address: IpAddr) -> Neighbours {
+    pub(super) fn neighbours(&self, device: NetnsDevice, address: IpAddr) -> Neighbours {
         let memo = &self.facts.memo.neighbours;
         if let Some(known) = memo.borrow().get(&(device, address)) {
             return known.clone();
@@ -60,7 +60,7 @@ impl Walk<'_, '_> {
     /// What the kernel has noted of an address on the link of a device.
     pub(super) fn neighbour_state(
         &self,
-        (netns, index): Device,
+        (netns, index): NetnsDevice,
         address: IpAddr,
     ) -> Option<NeighbourState> {
         let known = self.facts.take(self.facts.world.neighbours(&[netns]));
@@ -68,7 +68,7 @@ impl Walk<'_, '_> {
         known.iter().find(is_it).map(|n| n.state)
     }
 
-    fn find_neighbours(&self, device: Device, address: IpAddr) -> Neighbours {
+    fn find_neighbours(&self, device: NetnsDevice, address: IpAddr) -> Neighbours {
         let state = self.neighbour_state(device, address);
         let unknown = Neighbours::Unknown { unanswered: state == Some(NeighbourState::Unanswered) };
         let ipv6 = address.is_ipv6();
@@ -76,16 +76,16 @@ impl Walk<'_, '_> {
             return unknown;
         };
         // Whose address it is answers; with IPv6 only by the device that has it.
-        let has = |end: &Device| {
+        let has = |end: &NetnsDevice| {
             let all = self.facts.addresses_of(end.0);
             all.iter().any(|a| a.address == address && (!ipv6 || a.ifindex == end.1))
         };
-        let at: Vec<Device> = ends.iter().copied().filter(has).collect();
+        let at: Vec<NetnsDevice> = ends.iter().copied().filter(has).collect();
         // Who is known already is not asked.
         let is_asked = !is_known(state);
-        let (silent, at): (Vec<Device>, Vec<Device>) =
+        let (silent, at): (Vec<NetnsDevice>, Vec<NetnsDevice>) =
             at.into_iter().partition(|end| is_asked && self.ignores(*end, address).is_some());
-        let (filtered, at): (Vec<Device>, Vec<Device>) = at
+        let (filtered, at): (Vec<NetnsDevice>, Vec<NetnsDevice>) = at
             .into_iter()
             .partition(|end| is_asked && self.filters_question(*end, device, address));
         if !at.is_empty() {
@@ -127,7 +127,7 @@ impl Walk<'_, '_> {
 
     /// The mode of `arp_ignore` by which a namespace does not answer for its address by a device
     /// (`arp_ignore()` of `net/ipv4/arp.c`).
-    fn ignores(&self, (netns, index): Device, address: IpAddr) -> Option<u8> {
+    fn ignores(&self, (netns, index): NetnsDevice, address: IpAddr) -> Option<u8> {
         if address.is_ipv6() {
             return None;
         }
@@ -141,7 +141,7 @@ impl Walk<'_, '_> {
 
     /// Whether the reverse path filter of a device drops the question for an address: it is for
     /// ARP as for every other packet (`ip_route_input_noref()` in `arp_process()`).
-    fn filters_question(&self, end: Device, asker: Device, address: IpAddr) -> bool {
+    fn filters_question(&self, end: NetnsDevice, asker: NetnsDevice, address: IpAddr) -> bool {
         let (netns, iif) = end;
         if address.is_ipv6() || self.reverse_path(netns, &self.nic(netns, iif)).is_none() {
             return false;
@@ -159,7 +159,12 @@ impl Walk<'_, '_> {
     /// Whether a namespace answers for an address that it does not have (`arp_process()` of
     /// `net/ipv4/arp.c`): it forwards, it is set to, and it leads there by another device. `None`
     /// where that is not known.
-    fn answers_for_others(&self, end: Device, asker: Device, address: IpAddr) -> Option<bool> {
+    fn answers_for_others(
+        &self,
+        end: NetnsDevice,
+        asker: NetnsDevice,
+        address: IpAddr,
+    ) -> Option<bool> {
         let (netns, index) = end;
         let known = self.facts.take(self.facts.world.neighbours(&[netns]));
         let is_it = |n: &&crate::model::Neighbour| n.address == address;
@@ -192,15 +197,19 @@ impl Walk<'_, '_> {
 
     /// Of a link that is not seen as a whole: those on it that have an address. `None` where it is
     /// no bridge and no pair.
-    pub(super) fn seen_on_link(&self, device: Device, address: IpAddr) -> Option<Vec<Device>> {
+    pub(super) fn seen_on_link(
+        &self,
+        device: NetnsDevice,
+        address: IpAddr,
+    ) -> Option<Vec<NetnsDevice>> {
         let ends = self.ends_of_link(device, address.is_ipv6())?;
         let has =
-            |end: &Device| self.facts.addresses_of(end.0).iter().any(|a| a.address == address);
+            |end: &NetnsDevice| self.facts.addresses_of(end.0).iter().any(|a| a.address == address);
         Some(ends.seen.iter().copied().filter(has).collect())
     }
 
     /// The devices with which a link ends elsewhere; `None` of what is no bridge and no pair.
-    fn ends_of_link(&self, start: Device, ipv6: bool) -> Option<Ends> {
+    fn ends_of_link(&self, start: NetnsDevice, ipv6: bool) -> Option<Ends> {
         let memo = &self.facts.memo.link_ends;
         if let Some(known) = memo.borrow().get(&(start, ipv6)) {
             return known.clone();
@@ -224,7 +233,7 @@ impl Walk<'_, '_> {
         known
     }
 
-    fn find_ends(&self, start: Device, ipv6: bool) -> Option<Ends> {
+    fn find_ends(&self, start: NetnsDevice, ipv6: bool) -> Option<Ends> {
         let own = self.facts.links_of(start.0);
         let first = own.iter().find(|l| l.index == start.1)?;
         if !matches!(first.kind, LinkKind::Bridge | LinkKind::Veth) {
@@ -232,7 +241,7 @@ impl Walk<'_, '_> {
         }
         let (link, mut whole) = self.all_links();
         let mut ends = Vec::new();
-        let mut seen: HashSet<Device> = HashSet::from([start]);
+        let mut seen: HashSet<NetnsDevice> = HashSet::from([start]);
         let mut ports: Vec<&Link> = match first.kind {
             LinkKind::Bridge => {
                 // Whether the bridge itself gets to what stands on it is not looked into.
@@ -307,7 +316,7 @@ impl Walk<'_, '_> {
 
     /// The other end of a device pair, as far as it is seen and no port of a bridge: what leaves
     /// by the one comes in by the other, to whomever it is addressed.
-    pub(super) fn other_end(&self, device: Device) -> Option<Device> {
+    pub(super) fn other_end(&self, device: NetnsDevice) -> Option<NetnsDevice> {
         let (link, _) = self.all_links();
         let (one, peer) = (link.of(device)?, link.peer(link.of(device)?)?);
         (one.master.is_none() && peer.master.is_none()).then_some((peer.netns, peer.index))
@@ -315,22 +324,22 @@ impl Walk<'_, '_> {
 
     /// Whether a program may deliver what leaves by a device, or it was not read whether there is
     /// one: the settings at its other end are read together with that.
-    pub(super) fn may_be_delivered(&self, device: Device, end: NetnsId) -> bool {
+    pub(super) fn may_be_delivered(&self, device: NetnsDevice, end: NetnsId) -> bool {
         self.has_program(device)
             || settings(self.facts, end).is_none_or(|read| read.unforwarding4.is_none())
     }
 
     /// Whether nothing tells that a gateway at the other end of a pair answers, which is nobody's
     /// address: nobody did yet, and no program delivers.
-    pub(super) fn is_unheard(&self, device: Device, gateway: IpAddr) -> bool {
-        let delivered = |(end, _): Device| self.may_be_delivered(device, end);
+    pub(super) fn is_unheard(&self, device: NetnsDevice, gateway: IpAddr) -> bool {
+        let delivered = |(end, _): NetnsDevice| self.may_be_delivered(device, end);
         !is_known(self.neighbour_state(device, gateway))
             && self.other_end(device).is_some_and(|end| !delivered(end))
     }
 
     /// Whether a program is attached to a device or to the other end of its pair: it may deliver
     /// packets wherever it likes.
-    pub(super) fn has_program(&self, device: Device) -> bool {
+    pub(super) fn has_program(&self, device: NetnsDevice) -> bool {
         [Some(device), self.other_end(device)].into_iter().flatten().any(|(netns, index)| {
             let attached = self.facts.world.attached(&[netns]);
             let is_on_it = |one: &crate::model::Attached| one.ifindex == Some(index);
@@ -362,17 +371,17 @@ fn is_macvlan(link: &Link) -> bool {
 /// Every link of every namespace.
 pub(in crate::resolve) struct Links {
     all: Rc<[Link]>,
-    at: HashMap<Device, usize>,
-    ports: HashMap<Device, Vec<usize>>,
+    at: HashMap<NetnsDevice, usize>,
+    ports: HashMap<NetnsDevice, Vec<usize>>,
     /// Those that stand on another one.
-    above: HashMap<Device, Vec<usize>>,
+    above: HashMap<NetnsDevice, Vec<usize>>,
 }
 
 impl Links {
     fn new(all: Rc<[Link]>) -> Self {
         let mut at = HashMap::new();
-        let mut above: HashMap<Device, Vec<usize>> = HashMap::new();
-        let mut ports: HashMap<Device, Vec<usize>> = HashMap::new();
+        let mut above: HashMap<NetnsDevice, Vec<usize>> = HashMap::new();
+        let mut ports: HashMap<NetnsDevice, Vec<usize>> = HashMap::new();
         for (n, link) in all.iter().enumerate() {
             at.entry((link.netns, link.index)).or_insert(n);
             if let Some(master) = link.master {
@@ -386,7 +395,7 @@ impl Links {
         Self { all, at, ports, above }
     }
 
-    fn of(&self, device: Device) -> Option<&Link> {
+    fn of(&self, device: NetnsDevice) -> Option<&Link> {
         self.all.get(*self.at.get(&device)?)
     }
 

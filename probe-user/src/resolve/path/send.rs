@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use whereis_port_rules::{Nic, Packet, PacketSender, SeenAs};
 
-use super::stage::Part::{BeforeIpvs, BehindIpvs};
+use super::stage::HookPart::{BeforeIpvs, BehindIpvs};
 use super::stage::{self, Going};
-use super::{Arrival, MAX_DEPTH, StopKind, To, Walk, Way, cross, forwards, settings};
+use super::{
+    Arrival, ForwardPath, MAX_DEPTH, PacketDestination, StopKind, Walk, cross, forwards, settings,
+};
 use crate::model::{
     Advice, Command, Condition, End, FixKind, FsIds, Hook, LOOPBACK4, LinkKind, NetnsId, Pid,
     RouteFound, RouteKind, RouteOf, RouteQuery,
@@ -23,7 +25,7 @@ pub(in crate::resolve) fn from_process(
     facts: &Facts<'_>,
     netns: NetnsId,
     sender: Option<Pid>,
-    to: To,
+    to: PacketDestination,
     visited: &mut Visited,
 ) -> Vec<Arrival> {
     from_bound(facts, netns, (sender, None), to, visited)
@@ -34,12 +36,12 @@ pub(in crate::resolve) fn from_bound(
     facts: &Facts<'_>,
     netns: NetnsId,
     (sender, bound): (Option<Pid>, Option<IpAddr>),
-    to: To,
+    to: PacketDestination,
     visited: &mut Visited,
 ) -> Vec<Arrival> {
     let bound = bound.filter(|from| from.is_ipv6() == to.address.is_ipv6());
     let walk = Walk { facts, visited: &RefCell::new(visited), sender, bound, anybody: false };
-    walk.local(Way::begin(), netns, to)
+    walk.local(ForwardPath::begin(), netns, to)
 }
 
 /// What happens to a connection that comes into `netns` by an interface, from the namespace `of`
@@ -48,7 +50,7 @@ pub(in crate::resolve) fn from_elsewhere(
     facts: &Facts<'_>,
     netns: NetnsId,
     (iif, source, of): (Nic, PacketSender, Option<NetnsId>),
-    to: To,
+    to: PacketDestination,
 ) -> Vec<Arrival> {
     let mut visited = Visited::new();
     let walk = Walk {
@@ -58,7 +60,7 @@ pub(in crate::resolve) fn from_elsewhere(
         bound: None,
         anybody: true,
     };
-    let mut way = Way::begin();
+    let mut way = ForwardPath::begin();
     if let Some(of) = of.filter(|of| *of != netns) {
         if let Some(bridge) = walk.kept_apart((netns, Some(iif.index)), of) {
             return vec![way.stop(StopKind::NoWay, cross::isolated(&bridge))];
@@ -91,7 +93,11 @@ pub(in crate::resolve) fn from_elsewhere(
 
 /// That rules of policy routing of a namespace let no process of it send there; who stands for it
 /// is root.
-pub(super) fn refused_at_once(facts: &Facts<'_>, netns: NetnsId, to: To) -> Option<Arrival> {
+pub(super) fn refused_at_once(
+    facts: &Facts<'_>,
+    netns: NetnsId,
+    to: PacketDestination,
+) -> Option<Arrival> {
     if route::policies(facts, netns, to.address.is_ipv6()).is_empty() {
         return None;
     }
@@ -107,13 +113,13 @@ pub(super) fn refused_at_once(facts: &Facts<'_>, netns: NetnsId, to: To) -> Opti
     packet.uid = Some(0);
     let found = walk.route_of_process(&packet)?;
     let why = walk.no_way(&found, &packet, found.source)?;
-    Some(Way::begin().stop(StopKind::NoRoute, why))
+    Some(ForwardPath::begin().stop(StopKind::NoRoute, why))
 }
 
 fn packet(
     netns: NetnsId,
     source: PacketSender,
-    to: To,
+    to: PacketDestination,
     iif: Option<Nic>,
     oif: Option<Nic>,
 ) -> Packet {
@@ -209,7 +215,12 @@ impl Walk<'_, '_> {
     }
 
     /// A process of a namespace connects.
-    pub(super) fn local(&self, mut way: Way, netns: NetnsId, to: To) -> Vec<Arrival> {
+    pub(super) fn local(
+        &self,
+        mut way: ForwardPath,
+        netns: NetnsId,
+        to: PacketDestination,
+    ) -> Vec<Arrival> {
         self.connects(&mut way, to);
         match self.socket_balanced(&way, netns, to) {
             Some(arrivals) => arrivals,
@@ -218,7 +229,12 @@ impl Walk<'_, '_> {
     }
 
     /// The same, past what takes connections before there is a packet.
-    pub(super) fn local_unbalanced(&self, mut way: Way, netns: NetnsId, to: To) -> Vec<Arrival> {
+    pub(super) fn local_unbalanced(
+        &self,
+        mut way: ForwardPath,
+        netns: NetnsId,
+        to: PacketDestination,
+    ) -> Vec<Arrival> {
         self.rules_unread(&mut way, netns);
         let mut packet = packet(netns, PacketSender::Elsewhere, to, None, None);
         if let Some(ids) = self.socket_ids(netns) {
@@ -236,7 +252,12 @@ impl Walk<'_, '_> {
     }
 
     /// The same for one user.
-    fn local_by(&self, way: Way, mut packet: Packet, to: To) -> Vec<Arrival> {
+    fn local_by(
+        &self,
+        way: ForwardPath,
+        mut packet: Packet,
+        to: PacketDestination,
+    ) -> Vec<Arrival> {
         let netns = packet.netns;
         let Some(route) = self.route_of_process(&packet) else {
             return vec![
@@ -342,7 +363,7 @@ impl Walk<'_, '_> {
     }
 
     /// A packet comes in by an interface.
-    pub(super) fn external(&self, mut way: Way, packet: Packet) -> Vec<Arrival> {
+    pub(super) fn external(&self, mut way: ForwardPath, packet: Packet) -> Vec<Arrival> {
         way.entered.push(packet.netns);
         if way.entered.len() > MAX_DEPTH || way.hops.len() > 2 * MAX_DEPTH {
             let why = "too many steps: routes or rules may lead in a circle";
@@ -357,8 +378,12 @@ impl Walk<'_, '_> {
     }
 
     /// The same, past what takes packets before there are any rules.
-    pub(super) fn unbalanced(&self, way: Way, packet: Packet) -> Vec<Arrival> {
-        let to = To { proto: packet.proto, address: packet.destination, port: packet.dport };
+    pub(super) fn unbalanced(&self, way: ForwardPath, packet: Packet) -> Vec<Arrival> {
+        let to = PacketDestination {
+            proto: packet.proto,
+            address: packet.destination,
+            port: packet.dport,
+        };
         let mut ended = Vec::new();
         let going = stage::pass(self.facts, Hook::Ingress, vec![(way, packet)], &mut ended);
         let going = stage::pass(self.facts, Hook::Prerouting, going, &mut ended);
@@ -373,9 +398,9 @@ impl Walk<'_, '_> {
     /// Behind the first hook: routed to this namespace, or on.
     fn sent(
         &self,
-        way: Way,
+        way: ForwardPath,
         packet: Packet,
-        to: To,
+        to: PacketDestination,
         (output, route): (bool, Option<RouteFound>),
     ) -> Vec<Arrival> {
         let netns = packet.netns;
@@ -415,9 +440,9 @@ impl Walk<'_, '_> {
     /// The same by a route.
     fn sent_by(
         &self,
-        way: Way,
+        way: ForwardPath,
         mut packet: Packet,
-        to: To,
+        to: PacketDestination,
         (output, route): (bool, RouteFound),
     ) -> Vec<Arrival> {
         let netns = packet.netns;
@@ -610,7 +635,7 @@ impl Walk<'_, '_> {
     fn masquerades(&self, packet: &Packet, nic: &Nic) -> bool {
         let mut packet = packet.clone();
         packet.oif = Some(nic.clone());
-        let going = vec![(Way::begin(), packet)];
+        let going = vec![(ForwardPath::begin(), packet)];
         let passed = stage::pass(self.facts, Hook::Postrouting, going, &mut Vec::new());
         let is_seen_otherwise = |(_, packet): &Going| match packet.seen_as {
             Some(SeenAs::Masqueraded) => true,

@@ -6,21 +6,21 @@ use std::rc::Rc;
 use whereis_port_rules::dialect::{self, Meaning};
 use whereis_port_rules::{Fate, Outcome, Packet, SeenAs, traverse};
 
-use super::{Arrival, StopKind, Way, hops, policy, ruleset};
+use super::{Arrival, ForwardPath, StopKind, hops, policy, ruleset};
 use crate::model::{
     Advice, BaseChain, ChainKind, Command, Container, End, FixKind, Hook, NetnsId, Rejection,
     Ruleset, Service,
 };
-use crate::resolve::budget::{Known, WAY};
+use crate::resolve::budget::{Cache, WAY};
 use crate::resolve::facts::Facts;
 use crate::resolve::from_node::FromNode;
 
 /// A way and the packet on it.
-pub(super) type Going = (Way, Packet);
+pub(super) type Going = (ForwardPath, Packet);
 
-/// Which chains of a hook.
+/// Which of a hook's chains are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Part {
+pub(super) enum HookPart {
     All,
     /// Those before IPVS looks at what a process sends, which is right behind NAT.
     BeforeIpvs,
@@ -33,7 +33,7 @@ const IPVS: i32 = -98;
 /// Where chains of type nat run, whatever their priority.
 const NAT: i32 = -100;
 
-impl Part {
+impl HookPart {
     pub(super) fn has(self, chain: &BaseChain) -> bool {
         let priority = if chain.kind == ChainKind::Nat { NAT } else { chain.priority };
         match self {
@@ -52,9 +52,9 @@ const KEPT: usize = 4096;
 /// What hooks did to packets so far. Several ways of a connection, and connections to the
 /// same place, often come to a hook as the same packet.
 #[derive(Default)]
-pub(super) struct Memo {
-    parts: Known<(NetnsId, Part), Rc<Ruleset>>,
-    outcomes: Known<(Hook, Part, Packet), Rc<[Outcome]>>,
+pub(super) struct HookCache {
+    parts: Cache<(NetnsId, HookPart), Rc<Ruleset>>,
+    outcomes: Cache<(Hook, HookPart, Packet), Rc<[Outcome]>>,
     kept: Cell<usize>,
 }
 
@@ -62,7 +62,7 @@ pub(super) struct Memo {
 pub(super) fn outcomes(
     facts: &Facts<'_>,
     hook: Hook,
-    part: Part,
+    part: HookPart,
     packet: &Packet,
 ) -> Option<Rc<[Outcome]>> {
     let all = ruleset(facts, packet.netns)?;
@@ -72,7 +72,7 @@ pub(super) fn outcomes(
         return Some(Rc::clone(known));
     }
     let rules = match part {
-        Part::All => all,
+        HookPart::All => all,
         part => {
             Rc::clone(memo.parts.borrow_mut().entry((packet.netns, part)).or_insert_with(|| {
                 let mut some = Ruleset::clone(&all);
@@ -98,14 +98,14 @@ pub(super) fn pass(
     going: Vec<Going>,
     ended: &mut Vec<Arrival>,
 ) -> Vec<Going> {
-    pass_part(facts, hook, Part::All, going, ended)
+    pass_part(facts, hook, HookPart::All, going, ended)
 }
 
 /// The same through some of the chains.
 pub(super) fn pass_part(
     facts: &Facts<'_>,
     hook: Hook,
-    part: Part,
+    part: HookPart,
     going: Vec<Going>,
     ended: &mut Vec<Arrival>,
 ) -> Vec<Going> {
@@ -142,7 +142,7 @@ pub(super) fn pass_part(
 
 const TOO_MANY: &str = "the rules have more branches than are followed";
 
-fn branch(way: &Way, outcome: &Outcome) -> Way {
+fn branch(way: &ForwardPath, outcome: &Outcome) -> ForwardPath {
     let mut way = way.clone();
     way.probability *= outcome.probability;
     let new = outcome.depends.iter().filter(|d| !way.depends.contains(d)).cloned();
@@ -156,7 +156,7 @@ fn branch(way: &Way, outcome: &Outcome) -> Way {
     way
 }
 
-fn through(facts: &Facts<'_>, way: &Way, before: &Packet, outcome: &Outcome) -> Going {
+fn through(facts: &Facts<'_>, way: &ForwardPath, before: &Packet, outcome: &Outcome) -> Going {
     let mut way = branch(way, outcome);
     let after = &outcome.packet;
     if (after.destination, after.dport) != (before.destination, before.dport) {
@@ -183,7 +183,7 @@ pub(super) fn local_only(policy: &str) -> String {
     )
 }
 
-fn stopped(facts: &Facts<'_>, way: &Way, outcome: &Outcome) -> Arrival {
+fn stopped(facts: &Facts<'_>, way: &ForwardPath, outcome: &Outcome) -> Arrival {
     let way = branch(way, outcome);
     let meaning = dialect::meaning(&outcome.trail);
     let rule = hops::deciding_rule(outcome);

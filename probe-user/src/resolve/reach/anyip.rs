@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::at;
-use super::outcome::Outcome;
+use super::outcome::ConnectionOutcome;
 use crate::model::{Cause, Condition, ConditionCode, Port, Socket, Vantage};
 use crate::resolve::facts::Facts;
 use crate::resolve::path;
@@ -17,13 +17,18 @@ pub(super) fn addresses(facts: &Facts<'_>, sockets: &[&Socket]) -> Vec<IpAddr> {
 
 /// Says of connections to such an address that a route takes them, and whether others need a
 /// route that leads here.
-pub(super) fn name(facts: &Facts<'_>, address: IpAddr, port: Port, outcomes: &mut [Outcome]) {
+pub(super) fn name(
+    facts: &Facts<'_>,
+    address: IpAddr,
+    port: Port,
+    outcomes: &mut [ConnectionOutcome],
+) {
     let own = facts.host.own_netns;
     let Some(route) = path::local_route(facts, own, address) else { return };
     let near =
         |a: &crate::model::Address| whereis_port_rules::route::covers(a.address, a.prefix, address);
     let on_link = facts.addresses_of(own).iter().any(near);
-    let there = |o: &&mut Outcome| o.reach.address == Some(at(address, port.0));
+    let there = |o: &&mut ConnectionOutcome| o.reach.address == Some(at(address, port.0));
     for outcome in outcomes.iter_mut().filter(there) {
         let reach = &mut outcome.reach;
         let needs_route = reach.from != Vantage::Node && !on_link;

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::outcome::{self, Taken};
+use super::outcome::{self, AcceptedBy};
 use super::shut::{self, Shut};
 use super::tries::Tries;
 use super::{ADDRESSES, at, entry, fix, usable};
@@ -13,7 +13,7 @@ use crate::model::{
 };
 use crate::resolve::facts::{Facts, container_name};
 use crate::resolve::few::few;
-use crate::resolve::path::{self, Sender, To};
+use crate::resolve::path::{self, PacketDestination, Sender};
 use crate::resolve::published;
 use whereis_port_rules::PacketSender;
 
@@ -123,11 +123,11 @@ fn by_address(
     facts: &Facts<'_>,
     tries: &mut Tries<'_, '_>,
     (socket, end): (&Socket, &End),
-    (direct, uplink): (Vec<Reach>, Vec<(path::Entry, Reach)>),
+    (direct, uplink): (Vec<Reach>, Vec<(path::TracedConnection, Reach)>),
     wanted: &[Vantage],
 ) -> Vec<Reach> {
     let name = facts.netns_ref(socket.netns).to_string();
-    let at = |address| To { proto: socket.proto, address, port: socket.port.0 };
+    let at = |address| PacketDestination { proto: socket.proto, address, port: socket.port.0 };
     let best = direct.iter().find(|r| r.reachable == Some(true)).and_then(|r| r.address);
     let addresses: Vec<IpAddr> = direct.iter().filter_map(|r| Some(r.address?.ip())).collect();
     let mut reach = Vec::new();
@@ -196,7 +196,7 @@ fn direct(facts: &Facts<'_>, tries: &mut Tries<'_, '_>, socket: &Socket, name: &
     let by_route = (!theirs.iter().any(|a| a.address == bound)).then_some(bound);
     let all = theirs.iter().map(|a| a.address).chain(by_route);
     for address in all.filter(fits).take(TRIED) {
-        let to = To { proto: socket.proto, address, port: socket.port.0 };
+        let to = PacketDestination { proto: socket.proto, address, port: socket.port.0 };
         let tried = path::attempt(facts, own, Sender::process(Vantage::Node), to);
         // Where no link leads there, what was tried is somebody else with that address.
         if tried.arrivals.iter().any(|arrival| comes_to(arrival, socket.netns)) {
@@ -218,7 +218,7 @@ fn comes_to(arrival: &path::Arrival, netns: NetnsId) -> bool {
 
 /// Another machine, which sends what is for that address to this one: exposed though nothing
 /// publishes it.
-fn by_route(facts: &Facts<'_>, netns: NetnsId, to: To, name: &str) -> Option<Reach> {
+fn by_route(facts: &Facts<'_>, netns: NetnsId, to: PacketDestination, name: &str) -> Option<Reach> {
     let own = facts.host.own_netns;
     if path::forwards(facts, own, to.address.is_ipv6()) != Some(true) {
         return None;
@@ -243,7 +243,11 @@ fn by_route(facts: &Facts<'_>, netns: NetnsId, to: To, name: &str) -> Option<Rea
 
 /// Another machine, to the addresses that a namespace has on the network of a card, by macvlan or
 /// ipvlan, or where the card is its own: nothing publishes them, and nothing needs to.
-fn by_uplink(facts: &Facts<'_>, socket: &Socket, name: &str) -> Vec<(path::Entry, Reach)> {
+fn by_uplink(
+    facts: &Facts<'_>,
+    socket: &Socket,
+    name: &str,
+) -> Vec<(path::TracedConnection, Reach)> {
     let links = facts.links_of(socket.netns);
     let mut all = Vec::new();
     for address in facts.addresses_of(socket.netns).iter() {
@@ -252,7 +256,11 @@ fn by_uplink(facts: &Facts<'_>, socket: &Socket, name: &str) -> Vec<(path::Entry
         let Some((link, lower)) = link.and_then(|l| Some((l, path::card_below(facts, l)?))) else {
             continue;
         };
-        let to = To { proto: socket.proto, address: address.address, port: socket.port.0 };
+        let to = PacketDestination {
+            proto: socket.proto,
+            address: address.address,
+            port: socket.port.0,
+        };
         let sender = Sender::behind(Vantage::Outside, link, (PacketSender::Elsewhere, None));
         let tried = path::attempt(facts, socket.netns, sender, to);
         let named = Cause::OnNetworkOf { name: name.to_owned(), device: lower.name.clone() };
@@ -276,7 +284,7 @@ fn by_network(
     facts: &Facts<'_>,
     tries: &mut Tries<'_, '_>,
     netns: NetnsId,
-    to: To,
+    to: PacketDestination,
     end: &End,
 ) -> Vec<Reach> {
     let own = facts.host.own_netns;
@@ -307,7 +315,7 @@ fn by_network(
         }
         None => return Vec::new(),
     };
-    let mut outcomes: Vec<outcome::Outcome> = senders
+    let mut outcomes: Vec<outcome::ConnectionOutcome> = senders
         .into_iter()
         .map(|sender| {
             let tried = path::attempt(facts, place, sender, to);
@@ -395,9 +403,9 @@ fn of_published(
             }
             let outcome = outcome::of(tries.facts, tried, Some(says(false)));
             let mut one = outcome.reach;
-            untaken &= outcome.taken == Taken::Not;
+            untaken &= outcome.taken == AcceptedBy::Not;
             match one.reachable {
-                Some(false) if outcome.taken == Taken::Not => {}
+                Some(false) if outcome.taken == AcceptedBy::Not => {}
                 Some(false) => no = no.or(Some(one)),
                 _ if home.is_some_and(|home| !tried.arrivals.iter().any(|a| comes_to(a, home))) => {
                 }

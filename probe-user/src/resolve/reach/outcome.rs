@@ -8,14 +8,14 @@ use super::{at, shut};
 use crate::model::{Cause, End, Hop, HopKind, NetnsId, Port, Reach, StopKind};
 use crate::resolve::beside;
 use crate::resolve::facts::Facts;
-use crate::resolve::path::{self, Arrival, Entry, Judgement};
+use crate::resolve::path::{self, Arrival, Judgement, TracedConnection};
 
 /// How many targets one line names.
 const TARGETS: usize = 3;
 
-/// Who took a connection, wherever it ended.
+/// Who accepted a connection, wherever it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Taken {
+pub(super) enum AcceptedBy {
     /// Something does, or stops it on its way.
     Somehow,
     /// Nothing listens there, and no rule knows the port.
@@ -23,17 +23,17 @@ pub(super) enum Taken {
 }
 
 /// What became of a connection.
-pub(super) struct Outcome {
+pub(super) struct ConnectionOutcome {
     pub(super) reach: Reach,
-    pub(super) taken: Taken,
+    pub(super) taken: AcceptedBy,
     /// By which devices of which namespaces it came in.
     pub(super) devices: Vec<(NetnsId, Nic)>,
 }
 
-impl Outcome {
+impl ConnectionOutcome {
     /// Of one sender, and not of all who may be at its place: what stops some of these may stop
     /// this one.
-    pub(super) fn of_one_client(&mut self, tried: &Entry) {
+    pub(super) fn of_one_client(&mut self, tried: &TracedConnection) {
         let stops = |a: &&Arrival| a.stop.is_some() && !a.depends.is_empty();
         if self.reach.reachable != Some(true) {
             return;
@@ -51,7 +51,11 @@ impl Outcome {
 }
 
 /// Judges a connection. `named` says why it is open, where that is not what takes it.
-pub(super) fn of(facts: &Facts<'_>, tried: &Entry, named: Option<Cause>) -> Outcome {
+pub(super) fn of(
+    facts: &Facts<'_>,
+    tried: &TracedConnection,
+    named: Option<Cause>,
+) -> ConnectionOutcome {
     let arrivals = &tried.arrivals;
     let Judgement { arrives, why, fix } = path::judge(arrivals);
     let decisive = path::decisive(arrivals);
@@ -68,7 +72,7 @@ pub(super) fn of(facts: &Facts<'_>, tried: &Entry, named: Option<Cause>) -> Outc
         accepted: arrivals.iter().any(|a| a.hops.iter().any(|hop| hop.socket.is_some())),
         tried: None,
     };
-    let mut taken = Taken::Somehow;
+    let mut taken = AcceptedBy::Somehow;
     let port = Port(tried.to.port);
     match arrives {
         Some(true) => {
@@ -81,7 +85,7 @@ pub(super) fn of(facts: &Facts<'_>, tried: &Entry, named: Option<Cause>) -> Outc
                 reach.why = Cause::NothingBehind.into();
                 reach.fix = Some(shut::dead_fix(facts, port, end));
             }
-            None if arrivals.iter().all(|a| a.hops.is_empty()) => taken = Taken::Not,
+            None if arrivals.iter().all(|a| a.hops.is_empty()) => taken = AcceptedBy::Not,
             None => {
                 let end = arrivals.first().map(|a| &a.end);
                 let published = end.filter(|end| shut::is_published(port, end));
@@ -93,12 +97,12 @@ pub(super) fn of(facts: &Facts<'_>, tried: &Entry, named: Option<Cause>) -> Outc
         Some(false) | None => reach.why = decisive.cause(why.unwrap_or_default()).into(),
     }
     let devices = tried.sender.by.iter().map(|(nic, _)| (tried.netns, nic.clone())).collect();
-    Outcome { reach, taken, devices }
+    ConnectionOutcome { reach, taken, devices }
 }
 
 /// Where a process stands for the sender: not where it would come back to itself, which is not
 /// what others get.
-fn source(tried: &Entry) -> Option<NetnsId> {
+fn source(tried: &TracedConnection) -> Option<NetnsId> {
     // Nobody binds to an address to try it.
     let source = tried.sender.source(tried.netns).filter(|_| tried.sender.address.is_none())?;
     let comes_back = |a: &Arrival| a.entered.contains(&source);

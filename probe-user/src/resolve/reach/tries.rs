@@ -6,29 +6,29 @@ use std::rc::Rc;
 
 use whereis_port_rules::Nic;
 
-use super::outcome::{self, Outcome, Taken};
+use super::outcome::{self, AcceptedBy, ConnectionOutcome};
 use crate::model::{NetnsId, Path, Proto, Reach, Socket, Vantage};
 use crate::resolve::facts::Facts;
-use crate::resolve::path::{self, Entry, To};
+use crate::resolve::path::{self, PacketDestination, TracedConnection};
 use crate::resolve::ruled::Tried;
 
 /// Connections to ports at addresses of the own namespace, or through it.
 pub(super) struct Tries<'a, 'f> {
     pub(super) facts: &'a Facts<'f>,
-    asked: HashMap<(Proto, u16), Rc<[Entry]>>,
+    asked: HashMap<(Proto, u16), Rc<[TracedConnection]>>,
     /// Those of which every address was tried.
     everywhere: HashSet<(Proto, u16)>,
     /// Addresses that are meant themselves.
     named: HashSet<IpAddr>,
     /// Connections to addresses of other namespaces.
-    away: HashMap<(Proto, u16), Vec<Entry>>,
+    away: HashMap<(Proto, u16), Vec<TracedConnection>>,
 }
 
 impl<'a, 'f> Tries<'a, 'f> {
     /// With what was tried already.
     pub(super) fn new(facts: &'a Facts<'f>, tried: &[Tried]) -> Self {
         let own = tried.iter().filter(|t| t.netns == facts.host.own_netns);
-        let mut by_port: HashMap<(Proto, u16), Vec<Entry>> = HashMap::new();
+        let mut by_port: HashMap<(Proto, u16), Vec<TracedConnection>> = HashMap::new();
         for entry in own.flat_map(|t| &t.entries) {
             by_port.entry((entry.to.proto, entry.to.port)).or_default().push(entry.clone());
         }
@@ -43,7 +43,11 @@ impl<'a, 'f> Tries<'a, 'f> {
     }
 
     /// With all that can be tried of one port, which was tried already.
-    pub(super) fn whole(facts: &'a Facts<'f>, port: (Proto, u16), entries: Vec<Entry>) -> Self {
+    pub(super) fn whole(
+        facts: &'a Facts<'f>,
+        port: (Proto, u16),
+        entries: Vec<TracedConnection>,
+    ) -> Self {
         Self {
             facts,
             asked: HashMap::from([(port, entries.into())]),
@@ -54,11 +58,16 @@ impl<'a, 'f> Tries<'a, 'f> {
     }
 
     /// What was tried of a port, to every address of the own namespace if that is wanted.
-    pub(super) fn of(&mut self, proto: Proto, port: u16, everywhere: bool) -> Rc<[Entry]> {
+    pub(super) fn of(
+        &mut self,
+        proto: Proto,
+        port: u16,
+        everywhere: bool,
+    ) -> Rc<[TracedConnection]> {
         if everywhere && self.everywhere.insert((proto, port)) {
             let known = self.asked.remove(&(proto, port)).unwrap_or_default();
             let own = self.facts.host.own_netns;
-            let mut all: Vec<Entry> = known.to_vec();
+            let mut all: Vec<TracedConnection> = known.to_vec();
             all.extend(path::of_namespace(self.facts, own, (proto, port), &known));
             self.asked.insert((proto, port), all.into());
         }
@@ -73,7 +82,7 @@ impl<'a, 'f> Tries<'a, 'f> {
             if known.iter().any(|entry| entry.to.address == *address) {
                 continue;
             }
-            let to = To { proto, address: *address, port };
+            let to = PacketDestination { proto, address: *address, port };
             let more = path::to_address(self.facts, self.facts.host.own_netns, to);
             *known = known.iter().cloned().chain(more).collect();
         }
@@ -85,14 +94,14 @@ impl<'a, 'f> Tries<'a, 'f> {
         let own = self.facts.host.own_netns;
         for address in addresses {
             let known = self.asked.entry((proto, port)).or_default();
-            let is_it = |entry: &Entry| {
+            let is_it = |entry: &TracedConnection| {
                 entry.to.address == *address && entry.sender.from == Vantage::Outside
             };
             if known.iter().any(is_it) {
                 continue;
             }
             let Some(sender) = path::by_route(self.facts, own, *address) else { continue };
-            let to = To { proto, address: *address, port };
+            let to = PacketDestination { proto, address: *address, port };
             let more = path::attempt(self.facts, own, sender, to);
             *known = known.iter().cloned().chain([more]).collect();
         }
@@ -106,7 +115,7 @@ impl<'a, 'f> Tries<'a, 'f> {
         port: u16,
         everywhere: bool,
         sockets: &[&Socket],
-    ) -> Vec<Outcome> {
+    ) -> Vec<ConnectionOutcome> {
         let netns = self.facts.host.own_netns;
         let mut entries = self.of(proto, port, everywhere).to_vec();
         if everywhere {
@@ -116,27 +125,28 @@ impl<'a, 'f> Tries<'a, 'f> {
             near.retain(|(_, to)| takes(*to) && !known(*to));
             entries.extend(path::by_senders(self.facts, netns, (proto, port), near));
         }
-        let is_extra = |one: &Outcome| {
+        let is_extra = |one: &ConnectionOutcome| {
             let narrow = link_local(one).filter(|address| !self.named.contains(address));
             narrow.is_some_and(|address| super::is_address_of(self.facts, netns, address))
         };
-        let of = |entry: &Entry| (entry.clone(), outcome::of(self.facts, entry, None));
+        let of = |entry: &TracedConnection| (entry.clone(), outcome::of(self.facts, entry, None));
         let (extra, mut tried): (Vec<_>, Vec<_>) =
             entries.iter().map(of).partition(|(_, one)| is_extra(one));
         if !extra.is_empty() {
-            let tells = |one: &Outcome| tells_more(one, tried.iter().map(|(_, other)| other));
+            let tells =
+                |one: &ConnectionOutcome| tells_more(one, tried.iter().map(|(_, other)| other));
             let more: Vec<_> = extra.into_iter().filter(|(_, one)| tells(one)).collect();
             tried.extend(more);
             let left = tried.iter().map(|(entry, _)| entry.clone()).collect();
             self.asked.insert((proto, port), left);
         }
-        let mut all: Vec<Outcome> = tried.into_iter().map(|(_, one)| one).collect();
+        let mut all: Vec<ConnectionOutcome> = tried.into_iter().map(|(_, one)| one).collect();
         tell_apart(self.facts, &mut all);
         all
     }
 
     /// Keeps a connection to an address of another namespace.
-    pub(super) fn keep(&mut self, entry: Entry) {
+    pub(super) fn keep(&mut self, entry: TracedConnection) {
         self.away.entry((entry.to.proto, entry.to.port)).or_default().push(entry);
     }
 
@@ -168,13 +178,16 @@ impl<'a, 'f> Tries<'a, 'f> {
 
 /// Whether a link-local IPv6 address of which nobody asked tells of a place what the place's other
 /// addresses do not: that it gets in all the same.
-pub(super) fn tells_more<'o>(one: &Outcome, others: impl Iterator<Item = &'o Outcome>) -> bool {
+pub(super) fn tells_more<'o>(
+    one: &ConnectionOutcome,
+    others: impl Iterator<Item = &'o ConnectionOutcome>,
+) -> bool {
     let is_no = one.reach.reachable == Some(false);
-    if one.taken == Taken::Not {
+    if one.taken == AcceptedBy::Not {
         return false;
     }
     for other in others.filter(|other| other.reach.from == one.reach.from) {
-        if other.reach.reachable == Some(true) || is_no && other.taken != Taken::Not {
+        if other.reach.reachable == Some(true) || is_no && other.taken != AcceptedBy::Not {
             return false;
         }
     }
@@ -182,16 +195,16 @@ pub(super) fn tells_more<'o>(one: &Outcome, others: impl Iterator<Item = &'o Out
 }
 
 /// The address of a link alone, of IPv6, that an outcome is about.
-pub(super) fn link_local(outcome: &Outcome) -> Option<IpAddr> {
+pub(super) fn link_local(outcome: &ConnectionOutcome) -> Option<IpAddr> {
     let is_it = |a: &IpAddr| matches!(a, IpAddr::V6(a) if a.is_unicast_link_local());
     outcome.reach.address.map(|at| at.ip()).filter(is_it)
 }
 
 /// Puts together those senders of a place that get the same, and names them where others
 /// there get something else.
-pub(super) fn tell_apart(facts: &Facts<'_>, all: &mut Vec<Outcome>) {
+pub(super) fn tell_apart(facts: &Facts<'_>, all: &mut Vec<ConnectionOutcome>) {
     let place = |r: &Reach| (r.from, r.address);
-    let mut kept: Vec<Outcome> = Vec::with_capacity(all.len());
+    let mut kept: Vec<ConnectionOutcome> = Vec::with_capacity(all.len());
     for outcome in all.drain(..) {
         match kept.iter_mut().find(|known| known.reach.tells_the_same(&outcome.reach)) {
             Some(known) => known.devices.extend(outcome.devices),

@@ -107,7 +107,7 @@ fn a_name_is_no_markup_in_any_format() {
 fn a_policy_is_made_of_what_is_open_and_read_again() {
     for name in ["ssh.service", HOSTILE] {
         let text = policy(&audit(name));
-        let read = crate::resolve::Policy::parse(&text);
+        let read = crate::resolve::AuditPolicy::parse(&text);
         assert!(read.is_ok(), "{text}{read:?}");
         assert!(text.contains("ports = [\"8080/tcp\"]") && !text.contains("loopback"), "{text}");
         assert!(!text.contains('\u{1b}'), "{text}");

@@ -1,7 +1,7 @@
 use super::*;
 use crate::model::{Certificate, CertificateName, TlsAsk};
 use crate::node::{Listeners as _, Processes as _, Runtimes as _, Sockets as _, Topology as _};
-use crate::resolve::{Target, parse_forward};
+use crate::resolve::{ForwardTarget, parse_forward};
 
 fn redacted() -> Recording {
     let mut recording = recording();
@@ -146,7 +146,7 @@ fn what_was_the_same_still_is() {
     // The published port, its docker-proxy, and the container that it leads to.
     assert_eq!(container.ports[0].host_ip, Some(sockets[0].address));
     let address = container.networks[0].addresses[0];
-    let expected = Target::Address(address, Port(6443), Proto::Tcp);
+    let expected = ForwardTarget::Address(address, Port(6443), Proto::Tcp);
     assert_eq!(forward(0, sockets[0].address, 20971), expected);
     assert_eq!(node.addresses(&[NODE]).value[0].address, address);
 
@@ -168,7 +168,7 @@ fn what_was_the_same_still_is() {
     // The namespace that pasta forwards into.
     let name = netns[1].name.clone().unwrap();
     assert_eq!(netns[1].paths[0], format!("/run/netns/{name}"));
-    let expected = Target::InNetns(netns[1].paths[0].clone(), None, Port(80), Proto::Tcp);
+    let expected = ForwardTarget::InNetns(netns[1].paths[0].clone(), None, Port(80), Proto::Tcp);
     assert_eq!(forward(2, sockets[0].address, 8080), expected);
 
     // The cluster, and the names that come up again.
@@ -178,7 +178,7 @@ fn what_was_the_same_still_is() {
         ("kind", Some("control-plane"))
     );
     assert_eq!(container.labels["com.docker.compose.project"], container.name.unwrap());
-    let Target::Kubernetes { object, namespace, context, port } =
+    let ForwardTarget::Kubernetes { object, namespace, context, port } =
         forward(1, ip("127.0.0.1"), 12000)
     else {
         panic!("kubectl is not recognised any more")

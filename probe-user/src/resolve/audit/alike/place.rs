@@ -21,7 +21,7 @@ const DEVICES: usize = 12;
 const PAIRS: usize = 4;
 
 /// What is known of places so far.
-pub(super) struct Places<'a, 'f> {
+pub(super) struct PlaceCache<'a, 'f> {
     facts: &'a Facts<'f>,
     own: NetnsId,
     ruleset: Option<Rc<Ruleset>>,
@@ -39,7 +39,7 @@ pub(super) struct Places<'a, 'f> {
     forwarded: HashMap<(u32, Proto, u16), Option<HashMap<IpAddr, String>>>,
 }
 
-impl<'a, 'f> Places<'a, 'f> {
+impl<'a, 'f> PlaceCache<'a, 'f> {
     pub(super) fn new(facts: &'a Facts<'f>, units: &[Exposure]) -> Self {
         let own = facts.host.own_netns;
         let mut having: HashMap<IpAddr, Vec<NetnsId>> = HashMap::new();

@@ -1,7 +1,7 @@
 //! What gives more than its own service to whoever gets to it: interfaces of Docker and
 //! Kubernetes, databases, consoles.
 
-use super::{Found, of, who, whose};
+use super::{MergedFindings, of, who, whose};
 use crate::model::{Advice, AuditCode, Exposure, FixKind, ListRow, Opening, Port, Proto};
 
 /// Databases and caches, by the names of their programs.
@@ -102,7 +102,7 @@ pub(super) fn check(
     exposure: &Exposure,
     inner: Option<&Exposure>,
     open: &Opening,
-    found: &mut Found,
+    found: &mut MergedFindings,
 ) {
     // The port of a container is told where it is published, and else by itself.
     let rows = || exposure.rows.iter().chain(inner.into_iter().flat_map(|inner| &inner.rows));
