@@ -687,9 +687,9 @@ fn list(
 
 /// Whether anything asks how far away ports can be reached from.
 fn needs_reach(args: &ListArgs) -> bool {
-    args.columns.as_ref().is_some_and(view::list::Chosen::needs_reach)
+    args.columns.as_ref().is_some_and(view::list::SelectedColumns::needs_reach)
         || args.sort.as_ref().is_some_and(view::list::Order::needs_reach)
-        || args.only.iter().any(view::list::Only::needs_reach)
+        || args.only.iter().any(view::list::ColumnFilter::needs_reach)
         || args.template.as_ref().is_some_and(|text| text.contains("reach"))
 }
 

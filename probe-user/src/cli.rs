@@ -514,13 +514,13 @@ pub struct ListArgs {
     /// Only rows that have this in a column: kind=NodePort, reach=network; ~ in place of = for what
     /// contains it, != and !~ for what does not; `COL=` for none
     #[arg(short = 'w', long = "where", value_name = "COL=TEXT", help_heading = "Filters")]
-    pub only: Vec<crate::view::list::Only>,
+    pub only: Vec<crate::view::list::ColumnFilter>,
     /// Sort by a column; `:desc` reverses; several with commas between them: service,port
     #[arg(short, long, value_name = "COL[:desc],...", help_heading = "Output")]
     pub sort: Option<crate::view::list::Order>,
     /// These columns, in this order: port,service,reach. Of a table, Markdown and CSV
     #[arg(short = 'O', long, value_name = "COL,...", help_heading = "Output")]
-    pub columns: Option<crate::view::list::Chosen>,
+    pub columns: Option<crate::view::list::SelectedColumns>,
     /// The form of the output; a table when nothing is said
     #[arg(short, long, value_name = "FORM", help_heading = "Output")]
     pub output: Option<ListOutput>,

@@ -51,7 +51,7 @@ pub(super) fn run(global: &Global, args: &WaitArgs, out: &mut impl Write) -> Res
         }
     };
     let took = begun.elapsed();
-    let document = view::wait::Document { any: args.any, took, waited: &waited };
+    let document = view::wait::WaitReport { any: args.any, took, waited: &waited };
     if global.json {
         view::json::write(&view::json::waited(&document), out)?;
     } else {

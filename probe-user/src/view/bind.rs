@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use super::layout::Page;
+use super::layout::TextPage;
 use super::style::{Ink, Style};
 use super::text::gaps;
 use super::{doctor, held};
@@ -20,7 +20,7 @@ pub fn text(
     verbose: bool,
     sources: &[SourceReport],
 ) -> String {
-    let mut page = Page::new(style);
+    let mut page = TextPage::new(style);
     for bind in binds {
         one(&mut page, bind, host, verbose);
     }
@@ -32,7 +32,7 @@ pub fn text(
     page.finish()
 }
 
-fn one(page: &mut Page<'_>, bind: &Bind, host: &Host, verbose: bool) {
+fn one(page: &mut TextPage<'_>, bind: &Bind, host: &Host, verbose: bool) {
     let style = page.style;
     let mut line = style.text(&statement(bind));
     if bind.netns.id != host.own_netns {

@@ -2,7 +2,7 @@
 
 use crate::model::{Change, ChangeKind, Difference, Vantage};
 
-use super::layout::Page;
+use super::layout::TextPage;
 use super::style::{Ink, Style};
 
 const INDENT: &str = "  ";
@@ -10,7 +10,7 @@ const LABEL: usize = 10;
 
 /// The text for what is different; `verbose` tells of owners that were started anew, too.
 pub fn text(difference: &Difference, style: &Style, verbose: bool) -> String {
-    let mut page = Page::new(style);
+    let mut page = TextPage::new(style);
     let shown = |change: &&Change| verbose || change.kind != ChangeKind::Restarted;
     let all: Vec<&Change> = difference.changes.iter().filter(shown).collect();
     let real = difference.changes.iter().filter(|c| c.kind != ChangeKind::Restarted).count();

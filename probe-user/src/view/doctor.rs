@@ -2,7 +2,7 @@
 
 use crate::model::{Capability, Host, SourceReport};
 
-use super::layout::{Page, pad, pad_left, shorten, width};
+use super::layout::{TextPage, pad, pad_left, shorten, width};
 use super::style::{Ink, Style};
 use super::words;
 
@@ -74,7 +74,7 @@ pub fn judged(host: &Host, mut sources: Vec<SourceReport>) -> Vec<SourceReport> 
 
 /// The report: the node, the rights, and each source.
 pub fn report(host: &Host, sources: &[SourceReport], style: &Style) -> String {
-    let mut page = Page::new(style);
+    let mut page = TextPage::new(style);
     let mut entry = |label: &str, ink: Ink, text: &str| page.entry("", (label, LABEL, ink), text);
     entry("host", Ink::Label, &style.text(&host.hostname));
     entry("kernel", Ink::Label, &style.text(&host.kernel));
@@ -150,7 +150,7 @@ pub fn report(host: &Host, sources: &[SourceReport], style: &Style) -> String {
 
 /// Writes one entry for each source: whether it could be read, how long that
 /// took, what it gave, and why not. Returns how many could not be read.
-pub(super) fn sources(page: &mut Page<'_>, sources: &[SourceReport], host: &Host) -> usize {
+pub(super) fn sources(page: &mut TextPage<'_>, sources: &[SourceReport], host: &Host) -> usize {
     let style = page.style;
     let longest = (page.room(0) / 3).min(32);
     let names: Vec<String> = sources

@@ -2,14 +2,14 @@
 
 mod pages;
 
-pub use pages::{PAGES, Page};
+pub use pages::{CodePage, PAGES};
 
-use super::layout::Page as Sheet;
+use super::layout::TextPage;
 use super::style::{Ink, Style};
 
-/// Where in a document a code stands.
+/// Which field of a document has a code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Group {
+pub enum CodeGroup {
     /// `reachable[].code`.
     Reach,
     /// `findings[].code`.
@@ -22,7 +22,7 @@ pub enum Group {
     Audit,
 }
 
-impl Group {
+impl CodeGroup {
     /// Where that is, as people write it.
     pub fn place(self) -> &'static str {
         match self {
@@ -36,7 +36,7 @@ impl Group {
 }
 
 /// All pages of a code; `-` may stand for `_`.
-pub fn of(code: &str) -> Vec<&'static Page> {
+pub fn of(code: &str) -> Vec<&'static CodePage> {
     let code = code.replace('-', "_").to_lowercase();
     PAGES.iter().filter(|page| page.code == code).collect()
 }
@@ -44,7 +44,7 @@ pub fn of(code: &str) -> Vec<&'static Page> {
 /// Codes that are written like this one, for who mistyped it.
 pub fn like(code: &str) -> Vec<&'static str> {
     let code = code.replace('-', "_").to_lowercase();
-    let has = |page: &&Page| {
+    let has = |page: &&CodePage| {
         page.code.split('_').any(|word| word.len() > 3 && code.contains(word))
             || code.len() > 2 && page.code.contains(&code)
     };
@@ -55,8 +55,8 @@ pub fn like(code: &str) -> Vec<&'static str> {
 }
 
 /// The pages as text.
-pub fn text(pages: &[&Page], style: &Style) -> String {
-    let mut sheet = Sheet::new(style);
+pub fn text(pages: &[&CodePage], style: &Style) -> String {
+    let mut sheet = TextPage::new(style);
     for (at, page) in pages.iter().enumerate() {
         if at > 0 {
             sheet.line("");
@@ -75,7 +75,7 @@ pub fn text(pages: &[&Page], style: &Style) -> String {
 
 /// Every code with what it means, by where it stands.
 pub fn list(style: &Style) -> String {
-    let mut sheet = Sheet::new(style);
+    let mut sheet = TextPage::new(style);
     let width = PAGES.iter().map(|page| page.code.len()).max().unwrap_or_default();
     let mut before = None;
     for page in PAGES {
@@ -110,11 +110,11 @@ mod tests {
     #[test]
     fn every_code_has_a_page_and_every_page_a_code() {
         for (group, name) in [
-            (Group::Reach, "CauseCode"),
-            (Group::Finding, "FindingCode"),
-            (Group::Condition, "ConditionCode"),
-            (Group::Evidence, "EvidenceCode"),
-            (Group::Audit, "AuditCode"),
+            (CodeGroup::Reach, "CauseCode"),
+            (CodeGroup::Finding, "FindingCode"),
+            (CodeGroup::Condition, "ConditionCode"),
+            (CodeGroup::Evidence, "EvidenceCode"),
+            (CodeGroup::Audit, "AuditCode"),
         ] {
             let pages = PAGES.iter().filter(|page| page.group == group);
             let told: BTreeSet<String> = pages.map(|page| page.code.to_owned()).collect();

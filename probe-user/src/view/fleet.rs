@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use crate::fleet::{Backend, Failure, Fleet, Group, Merged, Way};
 use crate::model::{Command, Ending, Verdict};
 
-use super::layout::Page;
+use super::layout::TextPage;
 use super::style::{Ink, Style};
 
 /// How many nodes are named in one place, when not everything was asked for.
@@ -30,8 +30,8 @@ const BACKENDS: usize = 16;
 /// The text for what `fleet` says. With `verbose`, all nodes and backends are named.
 pub fn text(fleet: &Fleet, merged: &[Merged], style: &Style, verbose: bool) -> String {
     let answered = fleet.reports.iter().filter(|report| report.outcome.is_ok()).count();
-    let mut page = Page::new(style);
-    let view = View { style, verbose, answered };
+    let mut page = TextPage::new(style);
+    let view = FleetView { style, verbose, answered };
     for (at, answer) in merged.iter().enumerate() {
         if at > 0 {
             page.line("");
@@ -54,14 +54,15 @@ pub fn headline(way: &Way) -> String {
     format!("{}/{}  {}{to}", way.port, way.proto, style.text(&name))
 }
 
-struct View<'a> {
+/// How the answer of many nodes is shown.
+struct FleetView<'a> {
     style: &'a Style,
     verbose: bool,
     answered: usize,
 }
 
-impl View<'_> {
-    fn answer(&self, page: &mut Page<'_>, answer: &Merged) {
+impl FleetView<'_> {
+    fn answer(&self, page: &mut TextPage<'_>, answer: &Merged) {
         if answer.verdict != Verdict::Found {
             let query = self.style.text(&answer.query);
             let line = match (answer.verdict, self.answered) {
@@ -94,7 +95,7 @@ impl View<'_> {
         }
     }
 
-    fn group(&self, page: &mut Page<'_>, group: &Group) {
+    fn group(&self, page: &mut TextPage<'_>, group: &Group) {
         let port = self.style.paint(Ink::Strong, &format!("{}/{}", group.port, group.proto));
         let name = match &group.service {
             Some(service) => {
@@ -131,7 +132,7 @@ impl View<'_> {
         }
     }
 
-    fn backends(&self, page: &mut Page<'_>, backends: &[Backend]) {
+    fn backends(&self, page: &mut TextPage<'_>, backends: &[Backend]) {
         let arrow = self.style.glyphs().arrow;
         let most = if self.verbose { usize::MAX } else { BACKENDS };
         for backend in backends.iter().take(most) {
@@ -157,7 +158,7 @@ impl View<'_> {
     }
 
     /// Who did not answer, by reason.
-    fn silent(&self, page: &mut Page<'_>, fleet: &Fleet) {
+    fn silent(&self, page: &mut TextPage<'_>, fleet: &Fleet) {
         let mut by_reason: BTreeMap<(String, Option<String>), Vec<String>> = BTreeMap::new();
         for report in &fleet.reports {
             if let Err(failure) = &report.outcome {

@@ -114,7 +114,7 @@ fn split(text: &str, columns: usize) -> (&str, &str) {
 
 /// Lines of text as they are written, within the width of a style.
 #[derive(Debug)]
-pub(super) struct Page<'a> {
+pub(super) struct TextPage<'a> {
     pub(super) style: &'a Style,
     out: String,
 }
@@ -122,7 +122,7 @@ pub(super) struct Page<'a> {
 /// Columns below which nothing is fitted any more: lines then run over.
 const NARROWEST: usize = 40;
 
-impl<'a> Page<'a> {
+impl<'a> TextPage<'a> {
     pub(super) fn new(style: &'a Style) -> Self {
         Self { style, out: String::new() }
     }

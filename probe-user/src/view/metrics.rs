@@ -58,7 +58,7 @@ impl Numbers {
 
 /// The text of all.
 pub fn text(numbers: &Numbers, openmetrics: bool) -> String {
-    let mut page = Page { text: String::new(), openmetrics };
+    let mut page = MetricsPage { text: String::new(), openmetrics };
     page.counter("events", "Events that were seen, by kind.", &by_kind(numbers));
     page.counter("events_lost", "Events that were lost.", &[(Vec::new(), numbers.lost)]);
     page.gauge("listeners", "Sockets that listen, by who has them.", &owners(numbers));
@@ -80,28 +80,30 @@ pub fn text(numbers: &Numbers, openmetrics: bool) -> String {
     page.text
 }
 
-type Line = (Vec<(&'static str, String)>, u64);
+/// The labels of a sample, and its value.
+type MetricSample = (Vec<(&'static str, String)>, u64);
 
-struct Page {
+/// A page of samples that is being written.
+struct MetricsPage {
     text: String,
     openmetrics: bool,
 }
 
-impl Page {
+impl MetricsPage {
     /// A family of counters: OpenMetrics names it without the `_total` of its lines.
-    fn counter(&mut self, name: &str, what: &str, lines: &[Line]) {
+    fn counter(&mut self, name: &str, what: &str, lines: &[MetricSample]) {
         let of_line = format!("whereis_port_{name}_total");
         let family =
             if self.openmetrics { format!("whereis_port_{name}") } else { of_line.clone() };
         self.family(&family, &of_line, "counter", what, lines);
     }
 
-    fn gauge(&mut self, name: &str, what: &str, lines: &[Line]) {
+    fn gauge(&mut self, name: &str, what: &str, lines: &[MetricSample]) {
         let name = format!("whereis_port_{name}");
         self.family(&name, &name, "gauge", what, lines);
     }
 
-    fn family(&mut self, family: &str, name: &str, kind: &str, what: &str, lines: &[Line]) {
+    fn family(&mut self, family: &str, name: &str, kind: &str, what: &str, lines: &[MetricSample]) {
         // One without lines is left out: not every reader likes it.
         if lines.is_empty() {
             return;
@@ -123,7 +125,7 @@ fn escaped(value: &str) -> String {
     clean(&value).replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
-fn by_kind(numbers: &Numbers) -> Vec<Line> {
+fn by_kind(numbers: &Numbers) -> Vec<MetricSample> {
     let one = |kind: EventKind| {
         let count = numbers.events.get(&kind).copied().unwrap_or(0);
         (vec![("kind", kind.as_str().to_owned())], count)
@@ -131,7 +133,7 @@ fn by_kind(numbers: &Numbers) -> Vec<Line> {
     EventKind::ALL.into_iter().map(one).collect()
 }
 
-fn owners(numbers: &Numbers) -> Vec<Line> {
+fn owners(numbers: &Numbers) -> Vec<MetricSample> {
     let mut all: Vec<(&(&'static str, String), u64)> =
         numbers.listeners.iter().map(|(key, count)| (key, *count)).collect();
     all.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
@@ -150,7 +152,7 @@ fn owners(numbers: &Numbers) -> Vec<Line> {
     lines.into_iter().map(one).collect()
 }
 
-fn reasons(numbers: &Numbers) -> Vec<Line> {
+fn reasons(numbers: &Numbers) -> Vec<MetricSample> {
     let one = |((fate, reason), count): (&(DropFate, String), &u64)| {
         let fate = match fate {
             DropFate::Dropped => "dropped",
@@ -164,7 +166,7 @@ fn reasons(numbers: &Numbers) -> Vec<Line> {
 }
 
 /// The fullest queues: those waiting, limits, and what was dropped.
-fn queues(numbers: &Numbers) -> (Vec<Line>, Vec<Line>, Vec<Line>) {
+fn queues(numbers: &Numbers) -> (Vec<MetricSample>, Vec<MetricSample>, Vec<MetricSample>) {
     let mut all: Vec<_> = numbers.queues.iter().collect();
     all.sort_by_key(|(netns, socket, queue)| {
         let drops = queue.drops.unwrap_or(0);

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::layout::{Page, width};
+use super::layout::{TextPage, width};
 use super::style::{Ink, Style};
 use super::text;
 use crate::model::{End, Gap, Host, OtherPlace, SocketFile, UnixAnswer, UnixListener, Verdict};
@@ -55,7 +55,7 @@ fn who(end: &End) -> String {
 
 /// The text for some answers.
 pub fn answers(answers: &[UnixAnswer], host: &Host, style: &Style, verbose: bool) -> String {
-    let mut page = Page::new(style);
+    let mut page = TextPage::new(style);
     for (at, answer) in answers.iter().enumerate() {
         if at > 0 {
             page.line("");
@@ -65,7 +65,7 @@ pub fn answers(answers: &[UnixAnswer], host: &Host, style: &Style, verbose: bool
     page.finish()
 }
 
-fn one(page: &mut Page<'_>, answer: &UnixAnswer, host: &Host, verbose: bool) {
+fn one(page: &mut TextPage<'_>, answer: &UnixAnswer, host: &Host, verbose: bool) {
     let style = page.style;
     if answer.listeners.is_empty() {
         let text = style.text(&format!("{}: {}", answer.text, nothing(answer)));
@@ -139,7 +139,7 @@ fn nothing(answer: &UnixAnswer) -> &'static str {
 
 /// All of them as a table.
 pub fn table(rows: &[UnixListener], gaps: &[Gap], host: &Host, style: &Style) -> String {
-    let mut page = Page::new(style);
+    let mut page = TextPage::new(style);
     let mut lines: Vec<[String; 5]> =
         vec![["TYPE", "QUEUE", "PROCESS", "NETNS", "AT"].map(str::to_owned)];
     for row in rows {

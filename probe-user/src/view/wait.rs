@@ -17,9 +17,9 @@ pub struct Waited {
     pub text: String,
 }
 
-/// What a wait came to.
+/// How a wait ended, for each target.
 #[derive(Debug)]
-pub struct Document<'a> {
+pub struct WaitReport<'a> {
     /// Whether one of them was enough.
     pub any: bool,
     /// How long was waited.
@@ -28,7 +28,7 @@ pub struct Document<'a> {
     pub waited: &'a [Waited],
 }
 
-impl Document<'_> {
+impl WaitReport<'_> {
     /// Whether what was waited for has come.
     pub fn is_so(&self) -> bool {
         let is_so = |waited: &Waited| waited.is_so == Some(true);
@@ -37,7 +37,7 @@ impl Document<'_> {
 }
 
 /// A line for each target.
-pub fn text(document: &Document<'_>, style: &Style) -> String {
+pub fn text(document: &WaitReport<'_>, style: &Style) -> String {
     let mut text = String::new();
     let after = match document.is_so() {
         true => format!("after {:.1} s", document.took.as_secs_f64()),

@@ -13,7 +13,7 @@ use crate::escape::{Shown, is_unsafe};
 /// # Errors
 /// Those of `out`.
 pub fn write(document: &impl Serialize, out: &mut impl Write) -> io::Result<()> {
-    let tree: Tree = serde_json::from_slice(&serde_json::to_vec(document)?)?;
+    let tree: YamlTree = serde_json::from_slice(&serde_json::to_vec(document)?)?;
     let mut text = String::new();
     block(&tree, 0, &mut text);
     out.write_all(text.trim_start_matches('\n').as_bytes())?;
@@ -21,88 +21,89 @@ pub fn write(document: &impl Serialize, out: &mut impl Write) -> io::Result<()> 
 }
 
 /// A document with its keys in their order.
-enum Tree {
+enum YamlTree {
     /// A number, `true`, `false` or `null`, as it is written.
     Word(String),
     Text(String),
-    List(Vec<Tree>),
-    Map(Vec<(String, Tree)>),
+    List(Vec<YamlTree>),
+    Map(Vec<(String, YamlTree)>),
 }
 
-impl<'de> Deserialize<'de> for Tree {
+impl<'de> Deserialize<'de> for YamlTree {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(Reader)
+        from.deserialize_any(YamlTreeReader)
     }
 }
 
-struct Reader;
+/// Makes a tree of any JSON document.
+struct YamlTreeReader;
 
-impl<'de> Visitor<'de> for Reader {
-    type Value = Tree;
+impl<'de> Visitor<'de> for YamlTreeReader {
+    type Value = YamlTree;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JSON")
     }
 
-    fn visit_unit<E>(self) -> Result<Tree, E> {
-        Ok(Tree::Word("null".to_owned()))
+    fn visit_unit<E>(self) -> Result<YamlTree, E> {
+        Ok(YamlTree::Word("null".to_owned()))
     }
 
-    fn visit_bool<E>(self, is: bool) -> Result<Tree, E> {
-        Ok(Tree::Word(is.to_string()))
+    fn visit_bool<E>(self, is: bool) -> Result<YamlTree, E> {
+        Ok(YamlTree::Word(is.to_string()))
     }
 
-    fn visit_u64<E>(self, number: u64) -> Result<Tree, E> {
-        Ok(Tree::Word(number.to_string()))
+    fn visit_u64<E>(self, number: u64) -> Result<YamlTree, E> {
+        Ok(YamlTree::Word(number.to_string()))
     }
 
-    fn visit_i64<E>(self, number: i64) -> Result<Tree, E> {
-        Ok(Tree::Word(number.to_string()))
+    fn visit_i64<E>(self, number: i64) -> Result<YamlTree, E> {
+        Ok(YamlTree::Word(number.to_string()))
     }
 
-    fn visit_f64<E>(self, number: f64) -> Result<Tree, E> {
-        Ok(Tree::Word(format!("{number:?}")))
+    fn visit_f64<E>(self, number: f64) -> Result<YamlTree, E> {
+        Ok(YamlTree::Word(format!("{number:?}")))
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Tree, E> {
-        Ok(Tree::Text(text.to_owned()))
+    fn visit_str<E>(self, text: &str) -> Result<YamlTree, E> {
+        Ok(YamlTree::Text(text.to_owned()))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Tree, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<YamlTree, A::Error> {
         let mut all = Vec::new();
         while let Some(one) = from.next_element()? {
             all.push(one);
         }
-        Ok(Tree::List(all))
+        Ok(YamlTree::List(all))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Tree, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<YamlTree, A::Error> {
         let mut all = Vec::new();
         while let Some(one) = from.next_entry()? {
             all.push(one);
         }
-        Ok(Tree::Map(all))
+        Ok(YamlTree::Map(all))
     }
 }
 
 /// Writes a value behind its key or its dash: on the same line, or on those below.
-fn block(tree: &Tree, depth: usize, out: &mut String) {
+fn block(tree: &YamlTree, depth: usize, out: &mut String) {
     let line = |out: &mut String| {
         out.push('\n');
         out.extend(std::iter::repeat_n(' ', 2 * depth));
     };
     match tree {
-        Tree::Word(word) => {
+        YamlTree::Word(word) => {
             out.push(' ');
             out.push_str(word);
         }
-        Tree::Text(text) => {
+        YamlTree::Text(text) => {
             out.push(' ');
             scalar(text, out);
         }
-        Tree::List(all) if all.is_empty() => out.push_str(" []"),
-        Tree::Map(all) if all.is_empty() => out.push_str(" {}"),
-        Tree::List(all) => {
+        YamlTree::List(all) if all.is_empty() => out.push_str(" []"),
+        YamlTree::Map(all) if all.is_empty() => out.push_str(" {}"),
+        YamlTree::List(all) => {
             for one in all {
                 line(out);
                 out.push('-');
@@ -110,14 +111,14 @@ fn block(tree: &Tree, depth: usize, out: &mut String) {
                 let before = out.len();
                 block(one, depth + 1, out);
                 let indent = 1 + 2 * (depth + 1);
-                if matches!(one, Tree::Map(all) if !all.is_empty())
-                    || matches!(one, Tree::List(all) if !all.is_empty())
+                if matches!(one, YamlTree::Map(all) if !all.is_empty())
+                    || matches!(one, YamlTree::List(all) if !all.is_empty())
                 {
                     out.replace_range(before..before + indent, " ");
                 }
             }
         }
-        Tree::Map(all) => {
+        YamlTree::Map(all) => {
             for (key, value) in all {
                 line(out);
                 scalar(key, out);

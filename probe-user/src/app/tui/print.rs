@@ -11,7 +11,7 @@ use super::source::Source;
 use super::{Watch, asking, rows};
 use crate::exit::Exit;
 use crate::view::tui::config::Config;
-use crate::view::tui::keys::Key;
+use crate::view::tui::keys::KeyPress;
 use crate::view::tui::state::ports::Differ;
 use crate::view::tui::state::{Effect, Message, Mode, State};
 use crate::view::tui::{Depth, render};
@@ -24,8 +24,8 @@ pub(super) fn print(
     keys: &[String],
     out: &mut impl Write,
 ) -> Result<Exit, Failure> {
-    let parse = |key: &String| Key::parse(key).map_err(Failure::Usage);
-    let keys: Vec<Key> = keys.iter().map(parse).collect::<Result<_, _>>()?;
+    let parse = |key: &String| KeyPress::parse(key).map_err(Failure::Usage);
+    let keys: Vec<KeyPress> = keys.iter().map(parse).collect::<Result<_, _>>()?;
     let env = |name: &str| std::env::var(name).ok();
     let unicode = crate::view::Style::detect(Default::default(), false, env, None).unicode;
     let mut state = State::new(config, Depth::None, unicode, size);

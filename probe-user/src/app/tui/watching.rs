@@ -13,7 +13,7 @@ use super::slot::Slot;
 use crate::model::{Capability, Event, EventKind, Port, Traced};
 use crate::node::{self, Node, Watch};
 use crate::view::Style;
-use crate::view::tui::state::events::EventLine;
+use crate::view::tui::state::events::EventRow;
 use crate::view::tui::state::{Message, Mode};
 
 /// How long is waited at most for something to happen.
@@ -77,11 +77,11 @@ pub(super) fn run(
             wanted.put(|before| rows::Wanted::with(before, rows::Wanted::Ports(ports)));
         }
         let (events, left_out) = few(events);
-        let mut lines: Vec<EventLine> =
+        let mut lines: Vec<EventRow> =
             names.trace(&events).iter().map(|traced| line(traced, &style)).collect();
         if let Some(last) = lines.last().filter(|_| left_out > 0) {
             let line = format!("{left_out} more connects and translations are not shown\n");
-            lines.push(EventLine { line, inode: None, port: None, ..last.clone() });
+            lines.push(EventRow { line, inode: None, port: None, ..last.clone() });
         }
         if out.blocking_send(Message::Events(lines)).is_err() {
             return Ok(());
@@ -128,7 +128,7 @@ fn few(events: Vec<Event>) -> (Vec<Event>, usize) {
     (kept, left_out)
 }
 
-fn line(traced: &Traced, style: &Style) -> EventLine {
+fn line(traced: &Traced, style: &Style) -> EventRow {
     let event = &traced.event;
     let offset = node::local_offset(event.at / 1_000_000_000);
     let actor = event.actor.as_ref().map(|actor| actor.comm.clone());
@@ -136,7 +136,7 @@ fn line(traced: &Traced, style: &Style) -> EventLine {
     let container = traced.containers.last().and_then(|container| container.name.clone());
     // Long names are shortened as in a terminal.
     let style = Style { width: Some(120), ..*style };
-    EventLine {
+    EventRow {
         at: event.at,
         kind: event.kind,
         proto: event.proto,

@@ -33,22 +33,26 @@ fn sender(from: Vantage) -> &'static str {
 }
 
 /// An exposure with the statements of one class of senders that are alike.
-struct Line<'a> {
+struct ExposureLine<'a> {
     exposure: &'a Exposure,
     openings: Vec<&'a Opening>,
 }
 
 /// The statements of these senders that `wanted` chooses, those of the same devices and reason
 /// together.
-fn lines<'a>(audit: &'a Audit, from: Vantage, wanted: impl Fn(&Opening) -> bool) -> Vec<Line<'a>> {
-    let mut all: Vec<Line<'a>> = Vec::new();
+fn lines<'a>(
+    audit: &'a Audit,
+    from: Vantage,
+    wanted: impl Fn(&Opening) -> bool,
+) -> Vec<ExposureLine<'a>> {
+    let mut all: Vec<ExposureLine<'a>> = Vec::new();
     for exposure in &audit.exposures {
         let begin = all.len();
         for one in &exposure.openings {
             if one.reach.from != from || !one.judged || !wanted(one) {
                 continue;
             }
-            let same = |line: &&mut Line<'a>| {
+            let same = |line: &&mut ExposureLine<'a>| {
                 line.openings.first().is_some_and(|first| {
                     (first.by(), &first.reach.why, &first.reach.conditions)
                         == (one.by(), &one.reach.why, &one.reach.conditions)
@@ -56,14 +60,14 @@ fn lines<'a>(audit: &'a Audit, from: Vantage, wanted: impl Fn(&Opening) -> bool)
             };
             match all.get_mut(begin..).and_then(|new| new.iter_mut().find(same)) {
                 Some(line) => line.openings.push(one),
-                None => all.push(Line { exposure, openings: vec![one] }),
+                None => all.push(ExposureLine { exposure, openings: vec![one] }),
             }
         }
     }
     all
 }
 
-impl Line<'_> {
+impl ExposureLine<'_> {
     /// `22/tcp`, with the namespace where that is not the node's own. Untrusted.
     fn port(&self, own: bool) -> String {
         let one = self.exposure;

@@ -10,11 +10,11 @@ use crate::view::sanitize::clean;
 use super::SENDERS;
 
 /// What one rule has besides its ports: senders, addresses and owner.
-type Key = (Vec<String>, Vec<String>, Option<String>);
+type RuleKey = (Vec<String>, Vec<String>, Option<String>);
 
 /// A policy that allows all that is open, and what is not known to be.
 pub fn policy(audit: &Audit) -> String {
-    let mut rules: BTreeMap<Key, Ports> = BTreeMap::new();
+    let mut rules: BTreeMap<RuleKey, RulePorts> = BTreeMap::new();
     for exposure in &audit.exposures {
         let mut senders: Vec<String> = Vec::new();
         let mut unknown = false;
@@ -70,15 +70,15 @@ pub fn policy(audit: &Audit) -> String {
     out
 }
 
-/// The ports of a rule.
+/// The ports that one rule of a written policy allows.
 #[derive(Default)]
-struct Ports {
+struct RulePorts {
     all: Vec<(Port, Proto)>,
     unknown: bool,
     places: Vec<String>,
 }
 
-impl Ports {
+impl RulePorts {
     /// `22/tcp`, `30000-30004/tcp`.
     fn ranges(&self) -> Vec<String> {
         let mut all: Vec<(Proto, u16)> =

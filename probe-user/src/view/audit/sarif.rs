@@ -53,7 +53,7 @@ pub fn sarif(audit: &Audit, out: &mut impl Write) -> io::Result<()> {
 
 fn rule(code: AuditCode) -> Value {
     let pages = explain::of(code.as_str());
-    let page = pages.iter().find(|page| page.group == explain::Group::Audit);
+    let page = pages.iter().find(|page| page.group == explain::CodeGroup::Audit);
     let means = page.map_or(code.title(), |page| page.means);
     let concluded = page.map_or("", |page| page.concluded);
     json!({

@@ -5,11 +5,11 @@ use crate::model::{
     Verdict,
 };
 use crate::view::doctor;
-use crate::view::layout::{Page, pad, shorten, width, wrap};
+use crate::view::layout::{TextPage, pad, shorten, width, wrap};
 use crate::view::style::{Ink, Style};
 use crate::view::text::gaps;
 
-use super::{Line, SENDERS, lines, places, sender};
+use super::{ExposureLine, SENDERS, lines, places, sender};
 
 const INDENT: &str = "  ";
 /// How many statements that are not known are told without -v.
@@ -27,7 +27,7 @@ pub fn text(
     verbose: bool,
     sources: &[SourceReport],
 ) -> String {
-    let mut page = Page::new(style);
+    let mut page = TextPage::new(style);
     let headline = headline(audit);
     page.paragraph("", INDENT, Some(Ink::Strong), &headline);
     findings(&mut page, audit);
@@ -83,14 +83,14 @@ fn headline(audit: &Audit) -> String {
     text
 }
 
-fn findings(page: &mut Page<'_>, audit: &Audit) {
+fn findings(page: &mut TextPage<'_>, audit: &Audit) {
     for finding in &audit.findings {
         page.gap();
         one(page, finding);
     }
 }
 
-fn one(page: &mut Page<'_>, finding: &AuditFinding) {
+fn one(page: &mut TextPage<'_>, finding: &AuditFinding) {
     let style = page.style;
     let level = finding.code.level();
     let ink = if level == Level::Note { Ink::Label } else { Ink::Warn };
@@ -103,7 +103,7 @@ fn one(page: &mut Page<'_>, finding: &AuditFinding) {
     }
 }
 
-fn profile(page: &mut Page<'_>, report: &ProfileReport) {
+fn profile(page: &mut TextPage<'_>, report: &ProfileReport) {
     let style = page.style;
     page.gap();
     let mut title = format!("profile {}: {}", style.text(&report.name), style.text(&report.title));
@@ -140,7 +140,7 @@ fn profile(page: &mut Page<'_>, report: &ProfileReport) {
 }
 
 /// What is not known, in few lines.
-fn unknown(page: &mut Page<'_>, audit: &Audit, host: &Host, verbose: bool) {
+fn unknown(page: &mut TextPage<'_>, audit: &Audit, host: &Host, verbose: bool) {
     let is_unknown = |one: &Opening| one.reach.reachable.is_none() && one.allowed.is_none();
     let mut left = 0;
     for from in SENDERS {
@@ -163,14 +163,14 @@ fn unknown(page: &mut Page<'_>, audit: &Audit, host: &Host, verbose: bool) {
 }
 
 /// By which devices: nothing where that is not told.
-fn by(style: &Style, line: &Line<'_>) -> String {
+fn by(style: &Style, line: &ExposureLine<'_>) -> String {
     let by = line.by();
     if by.is_empty() { String::new() } else { style.text(&by.join(", ")) }
 }
 
-fn table(page: &mut Page<'_>, host: &Host, from: Vantage, all: &[Line<'_>]) {
+fn table(page: &mut TextPage<'_>, host: &Host, from: Vantage, all: &[ExposureLine<'_>]) {
     let style = page.style;
-    let cells = |line: &Line<'_>| {
+    let cells = |line: &ExposureLine<'_>| {
         let own = line.exposure.netns.id == host.own_netns;
         [
             style.text(&line.port(own)),

@@ -1,13 +1,13 @@
 //! What each code of the JSON means. One table: the command prints it, tests compare it with the
 //! schema.
 
-use super::Group::{self, Audit, Condition, Evidence, Finding, Reach};
+use super::CodeGroup::{self, Audit, Condition, Evidence, Finding, Reach};
 
-/// What is told of one code.
+/// What `explain` tells of one code.
 #[derive(Debug, Clone, Copy)]
-pub struct Page {
+pub struct CodePage {
     /// Where in the document it stands.
-    pub group: Group,
+    pub group: CodeGroup,
     /// The code.
     pub code: &'static str,
     /// What it means.
@@ -19,13 +19,13 @@ pub struct Page {
 }
 
 const fn page(
-    group: Group,
+    group: CodeGroup,
     code: &'static str,
     means: &'static str,
     concluded: &'static str,
     check: &'static [&'static str],
-) -> Page {
-    Page { group, code, means, concluded, check }
+) -> CodePage {
+    CodePage { group, code, means, concluded, check }
 }
 
 const SOCKETS: &[&str] = &["ss -Hlntup 'sport = :PORT'"];
@@ -39,7 +39,7 @@ const DOCKER: &[&str] = &["docker ps --no-trunc", "docker inspect CONTAINER"];
 const PROCESS: &[&str] = &["ps -fp PID", "cat /proc/PID/status"];
 
 /// Every page.
-pub const PAGES: &[Page] = &[
+pub const PAGES: &[CodePage] = &[
     // From where a port can be reached.
     page(
         Reach,

@@ -30,14 +30,14 @@ pub struct Graph {
     /// What it is of.
     pub title: String,
     /// Its nodes.
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<GraphNode>,
     /// What leads from one to another, by their places.
-    pub edges: Vec<Edge>,
+    pub edges: Vec<GraphEdge>,
 }
 
-/// A node.
+/// A box of a drawing.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Node {
+pub struct GraphNode {
     /// What it is.
     pub kind: NodeKind,
     /// What is written in it.
@@ -59,9 +59,9 @@ pub enum NodeKind {
     Nothing,
 }
 
-/// An edge.
+/// An arrow of a drawing.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Edge {
+pub struct GraphEdge {
     /// Where it begins.
     pub from: usize,
     /// Where it leads.
@@ -105,15 +105,15 @@ impl Graph {
             .filter(|line| !line.is_empty())
             .map(|line| shorten_middle(line, LINE, "…"))
             .collect();
-        let same = |node: &Node| node.kind == kind && node.lines == lines;
+        let same = |node: &GraphNode| node.kind == kind && node.lines == lines;
         self.nodes.iter().position(same).unwrap_or_else(|| {
-            self.nodes.push(Node { kind, lines });
+            self.nodes.push(GraphNode { kind, lines });
             self.nodes.len() - 1
         })
     }
 
     fn edge(&mut self, from: usize, to: usize, label: String, open: Option<bool>) {
-        let new = Edge { from, to, label, open };
+        let new = GraphEdge { from, to, label, open };
         // What one gets to by one of several ways is open.
         match self.edges.iter_mut().find(|edge| (edge.from, edge.to) == (from, to)) {
             Some(known) if known.open != Some(true) && open == Some(true) => *known = new,
@@ -125,7 +125,7 @@ impl Graph {
 
     fn more(&mut self, more: usize, what: &str) {
         if more > 0 {
-            self.nodes.push(Node {
+            self.nodes.push(GraphNode {
                 kind: NodeKind::Nothing,
                 lines: vec![format!("and {more} more {what}, which JSON has")],
             });

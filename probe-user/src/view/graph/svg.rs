@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Edge, Graph, Node, NodeKind};
+use super::{Graph, GraphEdge, GraphNode, NodeKind};
 use crate::view::layout::width;
 
 /// What a character is wide, in a monospaced font of [`SIZE`].
@@ -20,9 +20,9 @@ const MARGIN: f64 = 20.0;
 /// Between two layers, beside what is written at edges.
 const BETWEEN: f64 = 56.0;
 
-/// Where a node is drawn.
+/// Where a node is drawn, and how large.
 #[derive(Debug, Clone, Copy, Default)]
-struct Placed {
+struct NodeBox {
     layer: usize,
     x: f64,
     y: f64,
@@ -30,7 +30,7 @@ struct Placed {
     height: f64,
 }
 
-impl Placed {
+impl NodeBox {
     fn middle(&self) -> f64 {
         self.y + self.height / 2.0
     }
@@ -102,8 +102,8 @@ const STYLE: &str = "\
 ";
 
 /// Where every node is, and how large all of it is.
-fn place(graph: &Graph) -> (Vec<Placed>, (f64, f64)) {
-    let mut placed: Vec<Placed> = graph.nodes.iter().map(size).collect();
+fn place(graph: &Graph) -> (Vec<NodeBox>, (f64, f64)) {
+    let mut placed: Vec<NodeBox> = graph.nodes.iter().map(size).collect();
     layers(graph, &mut placed);
     let count = placed.iter().map(|one| one.layer + 1).max().unwrap_or(0);
     let mut x = MARGIN;
@@ -118,7 +118,7 @@ fn place(graph: &Graph) -> (Vec<Placed>, (f64, f64)) {
             let before = graph.edges.iter().filter(|edge| edge.to == *at);
             let middles: Vec<f64> = before
                 .filter_map(|edge| placed.get(edge.from).filter(|p| p.layer < layer))
-                .map(Placed::middle)
+                .map(NodeBox::middle)
                 .collect();
             match middles.len() {
                 0 => f64::MAX,
@@ -163,17 +163,17 @@ fn wide(text: &str) -> f64 {
     count_of(width(text)) * CHARACTER
 }
 
-fn size(node: &Node) -> Placed {
+fn size(node: &GraphNode) -> NodeBox {
     let widest = node.lines.iter().map(|line| wide(line)).fold(0.0, f64::max);
-    Placed {
+    NodeBox {
         width: widest + 2.0 * PAD,
         height: count_of(node.lines.len().max(1)) * LINE + 2.0 * PAD - 4.0,
-        ..Placed::default()
+        ..NodeBox::default()
     }
 }
 
 /// Every node stands behind all that lead to it. What leads in a circle stays where it is.
-fn layers(graph: &Graph, placed: &mut [Placed]) {
+fn layers(graph: &Graph, placed: &mut [NodeBox]) {
     for _ in 0..graph.nodes.len() {
         let mut changed = false;
         for edge in &graph.edges {
@@ -199,7 +199,7 @@ fn layers(graph: &Graph, placed: &mut [Placed]) {
     }
 }
 
-fn draw_node(text: &mut String, node: &Node, at: &Placed) {
+fn draw_node(text: &mut String, node: &GraphNode, at: &NodeBox) {
     let (class, round) = match node.kind {
         NodeKind::Sender => ("sender", at.height / 2.0),
         NodeKind::Port => ("port", 3.0),
@@ -225,7 +225,7 @@ fn draw_node(text: &mut String, node: &Node, at: &Placed) {
     text.push_str("</g>\n");
 }
 
-fn draw_edge(text: &mut String, edge: &Edge, from: &Placed, to: &Placed) {
+fn draw_edge(text: &mut String, edge: &GraphEdge, from: &NodeBox, to: &NodeBox) {
     let (x1, y1, x2, y2) = (from.x + from.width, from.middle(), to.x, to.middle());
     let class = match (edge.open, edge.label.as_str()) {
         (Some(true), "yes") => "edge yes",

@@ -53,7 +53,7 @@ pub fn list<'a>(
     host: &'a model::Host,
     sources: &'a [model::SourceReport],
 ) -> ListDocument<'a> {
-    let mut tables = Tables::default();
+    let mut tables = ListTables::default();
     let listeners = listing.rows.iter().map(|row| tables.row(row)).collect();
     ListDocument {
         schema_version: SCHEMA_VERSION,
@@ -98,7 +98,7 @@ pub fn write_list_lines(
         host: host.into(),
     };
     write_line(&first, out)?;
-    let mut tables = Tables::default();
+    let mut tables = ListTables::default();
     for row in &listing.rows {
         let row = tables.row(row);
         for entry in tables.processes.new_entries() {
@@ -412,13 +412,13 @@ pub struct ListClusterLine<'a> {
 
 /// What the rows of a list refer to, each once, in the order of first use.
 #[derive(Default)]
-struct Tables<'a> {
+struct ListTables<'a> {
     /// By the address of what the rows of the same holders share.
     ends: HashMap<*const model::End, Holders<'a>>,
-    processes: Table<'a, (u32, model::StartTime), model::Process>,
-    containers: Table<'a, &'a str, model::Container>,
-    pods: Table<'a, (Option<&'a str>, Option<&'a str>), model::Pod>,
-    clusters: Table<'a, &'a str, model::Cluster>,
+    processes: InternTable<'a, (u32, model::StartTime), model::Process>,
+    containers: InternTable<'a, &'a str, model::Container>,
+    pods: InternTable<'a, (Option<&'a str>, Option<&'a str>), model::Pod>,
+    clusters: InternTable<'a, &'a str, model::Cluster>,
 }
 
 /// Who holds a listener, as its row says it.
@@ -432,7 +432,7 @@ struct Holders<'a> {
     cluster: Option<ClusterRef<'a>>,
 }
 
-impl<'a> Tables<'a> {
+impl<'a> ListTables<'a> {
     /// The row, with what it refers to in the tables.
     fn row(&mut self, row: &'a model::ListRow) -> Listener<'a> {
         let socket = row.socket.as_ref();
@@ -514,20 +514,20 @@ impl<'a> Tables<'a> {
 }
 
 /// One kind of thing, each once: equal ones have one place. What has the same key is compared.
-struct Table<'a, K, T> {
+struct InternTable<'a, K, T> {
     entries: Vec<&'a T>,
     by_key: HashMap<K, Vec<usize>>,
     /// How many of the entries were given out.
     given: usize,
 }
 
-impl<K, T> Default for Table<'_, K, T> {
+impl<K, T> Default for InternTable<'_, K, T> {
     fn default() -> Self {
         Self { entries: Vec::new(), by_key: HashMap::new(), given: 0 }
     }
 }
 
-impl<'a, K: Hash + Eq, T: PartialEq> Table<'a, K, T> {
+impl<'a, K: Hash + Eq, T: PartialEq> InternTable<'a, K, T> {
     /// The place of `item`, which is the next one when it is new.
     fn place(&mut self, key: K, item: &'a T) -> usize {
         let places = self.by_key.entry(key).or_default();

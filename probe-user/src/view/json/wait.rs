@@ -35,7 +35,7 @@ pub struct Wait<'a> {
 }
 
 /// The document for a wait.
-pub fn waited<'a>(document: &wait::Document<'a>) -> WaitDocument<'a> {
+pub fn waited<'a>(document: &wait::WaitReport<'a>) -> WaitDocument<'a> {
     let one = |waited: &'a wait::Waited| Wait {
         query: &waited.query,
         satisfied: waited.is_so,

@@ -24,18 +24,18 @@ pub(in crate::view) const NONE: &str = "-";
 const NARROWEST: usize = 8;
 
 /// What a row has in a column, safe to show. `None` when there is none.
-type Value = for<'a> fn(&'a ListRow, &Style) -> Option<Cow<'a, str>>;
+type CellText = for<'a> fn(&'a ListRow, &Style) -> Option<Cow<'a, str>>;
 
-/// What is known of a column.
+/// What is known of a column: its title, its values, how it is laid out.
 #[derive(Debug, Clone, Copy)]
-struct Spec {
+struct ColumnSpec {
     title: &'static str,
-    value: Value,
+    value: CellText,
     /// Where CSV has something else: of a process its name alone.
-    csv: Option<Value>,
+    csv: Option<CellText>,
     /// What rows are sorted by, where that is not what is shown.
     rank: Option<fn(&ListRow) -> Rank>,
-    shape: Shape,
+    shape: ColumnShape,
     /// What it is not made narrower than.
     narrowest: usize,
     /// Whether its texts are cut at their end: they are more than a name.
@@ -44,12 +44,12 @@ struct Spec {
     table: Option<u8>,
     in_wide: bool,
     in_csv: bool,
-    screen: Option<Screen>,
+    screen: Option<ScreenColumn>,
 }
 
 /// How a column is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shape {
+enum ColumnShape {
     /// At the right.
     Number,
     /// At the left, and never cut.
@@ -60,7 +60,7 @@ enum Shape {
 
 /// A column on the screen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::view) struct Screen {
+pub(in crate::view) struct ScreenColumn {
     /// Its place.
     place: u8,
     /// In which order readers need them.
@@ -79,8 +79,8 @@ pub(super) enum Rank {
     Text(String),
 }
 
-impl Spec {
-    const fn new(title: &'static str, shape: Shape, value: Value) -> Self {
+impl ColumnSpec {
+    const fn new(title: &'static str, shape: ColumnShape, value: CellText) -> Self {
         let narrowest = NARROWEST;
         Self {
             title,
@@ -97,16 +97,16 @@ impl Spec {
         }
     }
 
-    const fn number(title: &'static str, value: Value) -> Self {
-        Self::new(title, Shape::Number, value)
+    const fn number(title: &'static str, value: CellText) -> Self {
+        Self::new(title, ColumnShape::Number, value)
     }
 
-    const fn whole(title: &'static str, value: Value) -> Self {
-        Self::new(title, Shape::Whole, value)
+    const fn whole(title: &'static str, value: CellText) -> Self {
+        Self::new(title, ColumnShape::Whole, value)
     }
 
-    const fn text(title: &'static str, value: Value) -> Self {
-        Self::new(title, Shape::Text, value)
+    const fn text(title: &'static str, value: CellText) -> Self {
+        Self::new(title, ColumnShape::Text, value)
     }
 
     const fn table(self, place: u8) -> Self {
@@ -129,7 +129,7 @@ impl Spec {
         Self { in_csv: true, ..self }
     }
 
-    const fn csv_as(self, value: Value) -> Self {
+    const fn csv_as(self, value: CellText) -> Self {
         Self { csv: Some(value), in_csv: true, ..self }
     }
 
@@ -138,7 +138,7 @@ impl Spec {
     }
 
     const fn screen(self, place: u8, need: u8, narrowest: u16, enough: u16) -> Self {
-        Self { screen: Some(Screen { place, need, narrowest, enough }), ..self }
+        Self { screen: Some(ScreenColumn { place, need, narrowest, enough }), ..self }
     }
 }
 
@@ -152,9 +152,9 @@ macro_rules! columns {
         pub(in crate::view) const ALL: &[Column] = &[$(Column::$name),*];
 
         impl Column {
-            const fn spec(self) -> &'static Spec {
+            const fn spec(self) -> &'static ColumnSpec {
                 match self {
-                    $(Self::$name => { const SPEC: Spec = $spec; &SPEC }),*
+                    $(Self::$name => { const SPEC: ColumnSpec = $spec; &SPEC }),*
                 }
             }
 
@@ -168,45 +168,47 @@ macro_rules! columns {
 
 columns! {
     /// The port.
-    Port = Spec::number("PORT", |row, _| Some(row.port.to_string().into()))
+    Port = ColumnSpec::number("PORT", |row, _| Some(row.port.to_string().into()))
         .table(0).wide().csv().screen(0, 0, 5, 0);
     /// TCP or UDP.
-    Proto = Spec::whole("PROTO", |row, _| Some(row.proto.as_str().into()))
+    Proto = ColumnSpec::whole("PROTO", |row, _| Some(row.proto.as_str().into()))
         .table(1).wide().csv().screen(1, 1, 5, 0);
     /// The address, as bound.
-    Address = Spec::whole("ADDRESS", |row, _| Some(row.address.to_string().into()))
+    Address = ColumnSpec::whole("ADDRESS", |row, _| Some(row.address.to_string().into()))
         .table(2).wide().csv().rank(|row| Rank::Address(row.address)).screen(2, 2, 15, 0);
     /// The state of the socket.
-    State = Spec::text("STATE", |row, _| {
+    State = ColumnSpec::text("STATE", |row, _| {
         Some(word(json::SocketState::from(row.socket.as_ref()?.state)).into())
     }).csv();
     /// Whether an IPv6 socket leaves IPv4 alone.
-    V6only = Spec::text("V6ONLY", |row, _| {
+    V6only = ColumnSpec::text("V6ONLY", |row, _| {
         Some(if row.socket.as_ref()?.v6only? { "true" } else { "false" }.into())
     }).csv();
     /// Who has it.
-    Process = Spec::text("PROCESS", process)
+    Process = ColumnSpec::text("PROCESS", process)
         .narrowest(10).table(4).wide().csv_as(process_alone).screen(3, 3, 12, 16);
     /// Its process id.
-    Pid = Spec::number("PID", |row, _| Some(row.end.processes.first()?.pid.to_string().into()))
-        .table(5).wide().csv().screen(4, 6, 6, 0);
+    Pid = ColumnSpec::number("PID", |row, _| {
+        Some(row.end.processes.first()?.pid.to_string().into())
+    }).table(5).wide().csv().screen(4, 6, 6, 0);
     /// The ids of all that have it.
-    Pids = Spec::text("PIDS", |row, _| {
+    Pids = ColumnSpec::text("PIDS", |row, _| {
         row.end.processes.first()?;
         let pids = row.end.processes.iter().map(|process| process.pid.to_string());
         Some(pids.collect::<Vec<_>>().join(" ").into())
     }).csv();
     /// The container.
-    Container = Spec::text("CONTAINER", |row, style| {
+    Container = ColumnSpec::text("CONTAINER", |row, style| {
         row.end.containers.first()?;
         let names = row.end.containers.iter().map(|c| style.shown(words::container(c)));
         Some(names.collect::<Vec<_>>().join("/").into())
     }).table(8).wide().csv().screen(5, 4, 14, 24);
     /// The whole id of the container.
-    ContainerId = Spec::text("CONTAINER_ID", |row, _| Some(clean(&row.end.containers.last()?.id)))
-        .csv();
+    ContainerId = ColumnSpec::text("CONTAINER_ID", |row, _| {
+        Some(clean(&row.end.containers.last()?.id))
+    }).csv();
     /// The network namespace.
-    Netns = Spec::text("NETNS", |row, style| {
+    Netns = ColumnSpec::text("NETNS", |row, style| {
         Some(match &row.netns.name {
             Some(NetnsName::Given(name)) if !NetnsName::is_reserved(name) => style.shown(name),
             _ => style.text(&row.netns.to_string()).into(),
@@ -215,11 +217,11 @@ columns! {
         Some(style.text(&row.netns.name.as_ref()?.to_string()).into())
     }).screen(9, 12, 8, 0);
     /// The inode number of the network namespace.
-    NetnsInode = Spec::number("NETNS_INODE", |row, _| {
+    NetnsInode = ColumnSpec::number("NETNS_INODE", |row, _| {
         Some(row.netns.id.inode()?.to_string().into())
     }).csv();
     /// Where it leads.
-    Target = Spec::text("TARGET", |row, style| {
+    Target = ColumnSpec::text("TARGET", |row, style| {
         let mut endpoint = style.endpoint(row.target.as_ref()?);
         let more = row.others.len() + row.more;
         if more > 0 {
@@ -231,17 +233,17 @@ columns! {
         Some(endpoint.into())
     }).narrowest(14).cut_at_end().table(10).wide().csv().screen(11, 5, 14, 24);
     /// The user whose socket it is.
-    User = Spec::text("USER", |row, style| {
+    User = ColumnSpec::text("USER", |row, style| {
         // The name belongs to the process, which may run as somebody else.
         let uid = row.socket.as_ref()?.uid;
         let process = row.end.processes.first().filter(|process| process.uid == uid)?;
         Some(style.shown(process.user.as_ref()?))
     }).wide().csv();
     /// The id of that user.
-    Uid = Spec::number("UID", |row, _| Some(row.socket.as_ref()?.uid.to_string().into()))
+    Uid = ColumnSpec::number("UID", |row, _| Some(row.socket.as_ref()?.uid.to_string().into()))
         .wide().csv();
     /// The pod.
-    Pod = Spec::text("POD", |row, style| {
+    Pod = ColumnSpec::text("POD", |row, style| {
         let pod = row.end.pod.as_ref()?;
         Some(match (&pod.namespace, &pod.name) {
             (Some(of), Some(name)) => format!("{}/{}", style.shown(of), style.shown(name)).into(),
@@ -250,7 +252,7 @@ columns! {
         })
     }).narrowest(16).table(7).wide().csv().screen(7, 8, 16, 28);
     /// The cluster.
-    Cluster = Spec::text("CLUSTER", |row, style| {
+    Cluster = ColumnSpec::text("CLUSTER", |row, style| {
         Some(match row.end.cluster.as_ref()? {
             known if known.name.is_empty() => {
                 format!("({})", style.shown(&known.distribution)).into()
@@ -259,45 +261,47 @@ columns! {
         })
     }).wide().csv().screen(8, 11, 8, 0);
     /// The systemd unit or scope.
-    Unit = Spec::text("UNIT", |row, style| Some(style.shown(row.end.unit.as_ref()?)))
+    Unit = ColumnSpec::text("UNIT", |row, style| Some(style.shown(row.end.unit.as_ref()?)))
         .wide().csv();
     /// The image of the container.
-    Image = Spec::text("IMAGE", |row, style| {
+    Image = ColumnSpec::text("IMAGE", |row, style| {
         Some(style.shown(row.end.containers.last()?.image.as_ref()?))
     }).wide().csv();
     /// The inode number of the socket.
-    Inode = Spec::number("INODE", |row, _| Some(row.socket.as_ref()?.inode.to_string().into()))
-        .wide().csv();
+    Inode = ColumnSpec::number("INODE", |row, _| {
+        Some(row.socket.as_ref()?.inode.to_string().into())
+    }).wide().csv();
     /// The command line, or why there is none.
-    Cmdline = Spec::text("CMDLINE", |row, style| match row.end.processes.first() {
+    Cmdline = ColumnSpec::text("CMDLINE", |row, style| match row.end.processes.first() {
         Some(process) => cmdline(process, style),
         None => Some(style.shown(row.end.why.as_ref()?)),
     }).cut_at_end().wide().csv_as(|row, style| cmdline(row.end.processes.first()?, style));
     /// What kind of owner.
-    Ending = Spec::text("ENDING", |row, _| Some(word(json::Ending::from(row.end.ending)).into()))
-        .csv();
+    Ending = ColumnSpec::text("ENDING", |row, _| {
+        Some(word(json::Ending::from(row.end.ending)).into())
+    }).csv();
     /// Why it is not simply a process.
-    Why = Spec::text("WHY", |row, style| Some(style.shown(row.end.why.as_ref()?))).csv();
+    Why = ColumnSpec::text("WHY", |row, style| Some(style.shown(row.end.why.as_ref()?))).csv();
     /// What kind of port: listener, kernel, forward, published, NodePort, hostPort, …
-    Kind = Spec::text("KIND", |row, _| Some(row.port_kind.as_str().into()))
+    Kind = ColumnSpec::text("KIND", |row, _| Some(row.port_kind.as_str().into()))
         .table(3).wide().csv().screen(12, 10, 8, 0);
     /// Every place that it leads to.
-    Targets = Spec::text("TARGETS", |row, style| {
+    Targets = ColumnSpec::text("TARGETS", |row, style| {
         let all = row.target.iter().chain(&row.others).map(|to| style.endpoint(to));
         let all: Vec<String> = all.collect();
         (!all.is_empty()).then(|| all.join(" ").into())
     }).csv();
     /// How many places it leads to.
-    TargetCount = Spec::number("TARGET_COUNT", |row, _| {
+    TargetCount = ColumnSpec::number("TARGET_COUNT", |row, _| {
         let count = usize::from(row.target.is_some()) + row.others.len() + row.more;
         Some(count.to_string().into())
     }).csv();
     /// Whose rules take it, or which load balancer.
-    TakenBy = Spec::text("TAKEN_BY", |row, style| {
+    TakenBy = ColumnSpec::text("TAKEN_BY", |row, style| {
         Some(style.text(row.taken_by.as_ref()?).into())
     }).csv();
     /// The Service that it is a port of.
-    Service = Spec::text("SERVICE", |row, style| {
+    Service = ColumnSpec::text("SERVICE", |row, style| {
         let service = row.service.as_ref()?;
         let name = format!("{}/{}", style.shown(&service.namespace), style.shown(&service.name));
         Some(match &service.port {
@@ -306,9 +310,9 @@ columns! {
         })
     }).narrowest(14).table(6).wide().csv().screen(6, 7, 14, 24);
     /// Which part of Kubernetes, or of what runs around it, it is.
-    Component = Spec::text("COMPONENT", component).wide().csv();
+    Component = ColumnSpec::text("COMPONENT", component).wide().csv();
     /// The files that its arguments name.
-    Files = Spec::text("FILES", |row, style| {
+    Files = ColumnSpec::text("FILES", |row, style| {
         let files = &row.component.as_ref()?.files;
         files.first()?;
         let files = files.iter().map(|(option, path)| {
@@ -317,32 +321,32 @@ columns! {
         Some(files.collect::<Vec<_>>().join(" ").into())
     }).wide().csv();
     /// How many connections wait to be accepted, of how many that may.
-    Queue = Spec::text("QUEUE", |row, _| {
+    Queue = ColumnSpec::text("QUEUE", |row, _| {
         let queue = row.socket.as_ref()?.queue?;
         Some(format!("{}/{}", queue.waiting, queue.limit).into())
     }).wide();
     /// How many connections wait to be accepted.
-    AcceptQueue = Spec::number("ACCEPT_QUEUE", |row, _| {
+    AcceptQueue = ColumnSpec::number("ACCEPT_QUEUE", |row, _| {
         Some(row.socket.as_ref()?.queue?.waiting.to_string().into())
     }).csv();
     /// How many may wait.
-    AcceptQueueLimit = Spec::number("ACCEPT_QUEUE_LIMIT", |row, _| {
+    AcceptQueueLimit = ColumnSpec::number("ACCEPT_QUEUE_LIMIT", |row, _| {
         Some(row.socket.as_ref()?.queue?.limit.to_string().into())
     }).csv();
     /// What is wrong with who should accept.
-    Health = Spec::text("HEALTH", |row, _| {
+    Health = ColumnSpec::text("HEALTH", |row, _| {
         let ailments = Ailment::of(row.socket.as_ref()?, &row.end.processes);
         ailments.first()?;
         let words: Vec<&str> = ailments.into_iter().map(Ailment::as_str).collect();
         Some(words.join(", ").into())
     }).wide().csv();
     /// From how far away it can be reached: network, node, loopback, none or unknown.
-    Reach = Spec::text("REACH", |row, _| Some(row.reached?.as_str().into()))
+    Reach = ColumnSpec::text("REACH", |row, _| Some(row.reached?.as_str().into()))
         .rank(|row| Rank::Number(row.reached.map_or(u64::MAX, |reached| reached as u64)));
     /// How many connections it has now.
-    Conns = Spec::number("CONNS", |_, _| None).screen(14, 13, 5, 0);
+    Conns = ColumnSpec::number("CONNS", |_, _| None).screen(14, 13, 5, 0);
     /// Since when it is there.
-    Age = Spec::number("AGE", |_, _| None).screen(15, 9, 5, 0);
+    Age = ColumnSpec::number("AGE", |_, _| None).screen(15, 9, 5, 0);
 }
 
 /// How many columns the screen has.
@@ -405,12 +409,12 @@ impl Column {
 
     /// Whether its cells may be shortened.
     pub(in crate::view) fn is_text(self) -> bool {
-        self.spec().shape == Shape::Text
+        self.spec().shape == ColumnShape::Text
     }
 
     /// Whether its cells line up at their right.
     pub fn is_number(self) -> bool {
-        self.spec().shape == Shape::Number
+        self.spec().shape == ColumnShape::Number
     }
 
     /// What it is not made narrower than: its title stays whole.
@@ -428,7 +432,7 @@ impl Column {
     }
 
     /// Where it is on the screen, if it is.
-    pub(in crate::view) fn on_screen(self) -> Option<Screen> {
+    pub(in crate::view) fn on_screen(self) -> Option<ScreenColumn> {
         self.spec().screen
     }
 
@@ -492,7 +496,7 @@ impl Column {
         }
         let value = self.value(row, &Style::PLAIN)?;
         match spec.shape {
-            Shape::Number => value.parse().ok().map(Rank::Number),
+            ColumnShape::Number => value.parse().ok().map(Rank::Number),
             _ => Some(Rank::Text(value.to_lowercase())),
         }
     }

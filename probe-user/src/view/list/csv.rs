@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use crate::model::Listing;
 
-use super::Chosen;
+use super::SelectedColumns;
 use super::columns::Column;
 
 /// Writes the listeners as CSV. What there is none of is an empty cell, but for
@@ -15,11 +15,11 @@ use super::columns::Column;
 /// Those of `out`.
 pub fn csv(
     listing: &Listing,
-    chosen: Option<&Chosen>,
+    chosen: Option<&SelectedColumns>,
     headers: bool,
     mut out: impl Write,
 ) -> io::Result<()> {
-    let columns = Chosen::or(chosen, Column::of_csv);
+    let columns = SelectedColumns::or(chosen, Column::of_csv);
     if headers {
         let names: Vec<String> = columns.iter().map(|column| column.name()).collect();
         writeln!(out, "{}", names.join(","))?;

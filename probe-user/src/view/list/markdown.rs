@@ -4,11 +4,11 @@ use crate::model::Listing;
 use crate::view::style::Style;
 
 use super::columns::{Column, NONE};
-use super::{Chosen, usual};
+use super::{SelectedColumns, usual};
 
 /// The listeners as a table in Markdown. What is in a cell is text, whatever is in it.
-pub fn markdown(listing: &Listing, style: &Style, chosen: Option<&Chosen>) -> String {
-    let columns = Chosen::or(chosen, || usual(listing));
+pub fn markdown(listing: &Listing, style: &Style, chosen: Option<&SelectedColumns>) -> String {
+    let columns = SelectedColumns::or(chosen, || usual(listing));
     let mut text = String::new();
     let row = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
     text.push_str(&row(columns.iter().map(|column| column.title().to_owned()).collect()));

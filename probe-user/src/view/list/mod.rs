@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 
 use crate::model::{Capability, Ending, Host, ListRow, Listing};
 
-use super::layout::{Page, width};
+use super::layout::{TextPage, width};
 use super::style::{Ink, Style};
 use super::words;
 
@@ -23,7 +23,7 @@ use columns::Column;
 pub use csv::csv;
 pub use markdown::markdown;
 pub use metrics::metrics;
-pub use sort::{Only, Order, sort_rows};
+pub use sort::{ColumnFilter, Order, sort_rows};
 pub use template::{Template, TemplateError};
 
 /// What a table has.
@@ -34,18 +34,18 @@ pub struct TableOptions {
     /// The first line, with the names of the columns.
     pub headers: bool,
     /// These columns, in this order, and no others.
-    pub columns: Option<Chosen>,
+    pub columns: Option<SelectedColumns>,
 }
 
 /// Columns that somebody named.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Chosen {
+pub struct SelectedColumns {
     /// Whether they come behind the usual ones.
     more: bool,
     columns: Vec<Column>,
 }
 
-impl Chosen {
+impl SelectedColumns {
     /// Whether how far away a port can be reached from is one of them.
     pub fn needs_reach(&self) -> bool {
         self.columns.contains(&Column::Reach)
@@ -61,7 +61,7 @@ impl Chosen {
     }
 }
 
-impl std::str::FromStr for Chosen {
+impl std::str::FromStr for SelectedColumns {
     type Err = String;
 
     /// Names in any case, with commas between them; with a `+` in front, behind the usual ones.
@@ -106,8 +106,8 @@ const TOGETHER: usize = 8;
 /// least; ports, addresses and process ids are always whole.
 pub fn table(listing: &Listing, host: &Host, style: &Style, options: &TableOptions) -> String {
     let all = match options.wide {
-        true => Chosen::or(options.columns.as_ref(), Column::of_wide),
-        false => Chosen::or(options.columns.as_ref(), || usual(listing)),
+        true => SelectedColumns::or(options.columns.as_ref(), Column::of_wide),
+        false => SelectedColumns::or(options.columns.as_ref(), || usual(listing)),
     };
     let groups = publishes(&listing.rows, options.wide);
     let cells = Cells::new(&all, &groups, style);
@@ -153,7 +153,7 @@ pub fn table(listing: &Listing, host: &Host, style: &Style, options: &TableOptio
         *last = 0;
     }
 
-    let mut page = Page::new(style);
+    let mut page = TextPage::new(style);
     let mut text = String::new();
     if options.headers {
         line(&mut text, style, &columns, &widths, |c| (title(c), width(title(c))));
@@ -271,7 +271,7 @@ const BY_NAME: &str = "(NAME)";
 const TAKEN: &str = "taken by packet rules or a load balancer of that name: there is no socket, and `whereis-port PORT` follows them";
 
 /// What the marks in the table mean, and what would give the owner; then the gaps.
-fn legend(page: &mut Page<'_>, listing: &Listing, host: &Host) {
+fn legend(page: &mut TextPage<'_>, listing: &Listing, host: &Host) {
     let mut marks: Vec<(&'static str, usize, String)> = Vec::new();
     for row in listing.rows.iter().filter(|row| row.socket.is_some()) {
         let Some(mark) = words::marker(row.end.ending)

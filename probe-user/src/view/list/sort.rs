@@ -42,10 +42,10 @@ impl FromStr for Order {
 /// are sorted by port, protocol, address and namespace.
 pub fn sort_rows(rows: &mut [ListRow], by: &Order) {
     rows.sort_by_cached_key(|row| {
-        let values = by
-            .0
-            .iter()
-            .map(|(column, descending)| Key { descending: *descending, value: column.rank(row) });
+        let values = by.0.iter().map(|(column, descending)| SortKey {
+            descending: *descending,
+            value: column.rank(row),
+        });
         let tie = (
             row.port.0,
             row.proto,
@@ -53,18 +53,18 @@ pub fn sort_rows(rows: &mut [ListRow], by: &Order) {
             row.netns.id,
             row.socket.as_ref().map_or(0, |s| s.inode),
         );
-        (values.collect::<Vec<Key>>(), tie)
+        (values.collect::<Vec<SortKey>>(), tie)
     });
 }
 
 /// What a row has in a column that it is sorted by.
 #[derive(Debug, PartialEq, Eq)]
-struct Key {
+struct SortKey {
     descending: bool,
     value: Option<Rank>,
 }
 
-impl Ord for Key {
+impl Ord for SortKey {
     fn cmp(&self, other: &Self) -> Ordering {
         match (&self.value, &other.value) {
             (Some(a), Some(b)) if self.descending => b.cmp(a),
@@ -74,7 +74,7 @@ impl Ord for Key {
     }
 }
 
-impl PartialOrd for Key {
+impl PartialOrd for SortKey {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
@@ -82,7 +82,7 @@ impl PartialOrd for Key {
 
 /// Rows that have something in a column.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Only {
+pub struct ColumnFilter {
     column: Column,
     /// Whether it is enough that the cell contains it.
     contains: bool,
@@ -90,7 +90,7 @@ pub struct Only {
     text: String,
 }
 
-impl Only {
+impl ColumnFilter {
     /// Whether it asks how far away a port can be reached from.
     pub fn needs_reach(&self) -> bool {
         self.column == Column::Reach
@@ -108,7 +108,7 @@ impl Only {
 }
 
 /// `COL=TEXT`, `COL~TEXT`, and `!=` and `!~`, all in any case.
-impl FromStr for Only {
+impl FromStr for ColumnFilter {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {

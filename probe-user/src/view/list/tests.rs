@@ -207,7 +207,7 @@ fn columns_that_are_chosen_are_the_table() {
     let first = text.lines().next().unwrap();
     let titles: Vec<&str> = first.split_whitespace().collect();
     assert_eq!(titles, ["SERVICE", "PORT", "POD"]);
-    let wrong = |names: &str| names.parse::<super::Chosen>().unwrap_err();
+    let wrong = |names: &str| names.parse::<super::SelectedColumns>().unwrap_err();
     assert!(wrong("port,size").contains("unknown column \"size\": one of port, "));
     assert!(wrong("port,PORT").contains("twice") && wrong(",").contains("no column"));
 }
@@ -216,14 +216,14 @@ fn columns_that_are_chosen_are_the_table() {
 fn rows_are_left_out_by_what_they_have_in_a_column() {
     let rows = listing().rows;
     let count = |text: &str| {
-        let only: super::Only = text.parse().unwrap();
+        let only: super::ColumnFilter = text.parse().unwrap();
         rows.iter().filter(|row| only.passes(row)).count()
     };
     assert_eq!(count("port=6443"), 2);
     assert_eq!(count("process~NGINX") + count("process!~nginx"), rows.len());
     assert_eq!(count("pod=") + count("pod!="), rows.len());
     assert!(count("kind=published") > 0 && count("kind=NodePort") == 0);
-    let wrong = |text: &str| text.parse::<super::Only>().unwrap_err();
+    let wrong = |text: &str| text.parse::<super::ColumnFilter>().unwrap_err();
     assert!(wrong("port").contains("COL=TEXT") && wrong("size=1").contains("\"size\""));
 }
 

@@ -2,7 +2,7 @@ use std::process::Command as Program;
 
 use super::*;
 use crate::view::Style;
-use crate::view::layout::Page;
+use crate::view::layout::TextPage;
 use crate::view::style::Ink;
 
 /// Names that mean something to a shell, a terminal or an option parser.
@@ -88,7 +88,7 @@ fn the_line_of_a_narrow_page_is_still_one_command() {
             let command = command(&some);
             let advice =
                 Advice::from("some words in front of a command: ").command(command.clone());
-            let mut page = Page::new(&style);
+            let mut page = TextPage::new(&style);
             page.entry("  ", ("noticed:", 21, Ink::Warn), &style.advice(&advice));
             let text = page.finish();
             let lines: Vec<&str> =

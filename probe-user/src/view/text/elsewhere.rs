@@ -4,19 +4,19 @@
 use std::collections::BTreeSet;
 
 use crate::model::{Answer, Command, End, Ending, Hop, NetnsId, Reach, Vantage, Workload};
-use crate::view::layout::Page;
+use crate::view::layout::TextPage;
 use crate::view::style::{Ink, Style};
 
 use super::notes;
-use super::tree::Node;
+use super::tree::HopNode;
 
 /// How many kinds are told of.
 const KINDS: usize = 8;
 /// How many namespaces are shown whole where the tool's own does not have the port.
 pub(super) const WHOLE: usize = 3;
 
-/// What is alike.
-struct Group<'a> {
+/// Hops in different namespaces that lead to the same.
+struct HopGroup<'a> {
     /// What it is, without which one.
     kind: String,
     /// The same of the only one.
@@ -27,10 +27,10 @@ struct Group<'a> {
 }
 
 /// Writes the roots in a few lines, and who reaches them.
-pub(super) fn write(page: &mut Page<'_>, answer: &Answer, roots: &[&Node<'_>]) {
+pub(super) fn write(page: &mut TextPage<'_>, answer: &Answer, roots: &[&HopNode<'_>]) {
     let style = page.style;
     let ports = !same(roots.iter().map(|root| (root.hop.endpoint.port, root.hop.proto)));
-    let mut groups: Vec<Group<'_>> = Vec::new();
+    let mut groups: Vec<HopGroup<'_>> = Vec::new();
     for root in roots {
         let Some((_, end)) = root.leaves().into_iter().next() else { continue };
         let port = match root.hop.endpoint.port {
@@ -40,10 +40,10 @@ pub(super) fn write(page: &mut Page<'_>, answer: &Answer, roots: &[&Node<'_>]) {
         let kind = format!("{port}{}", kind(style, end));
         let one = format!("{port}{}", only(style, root.hop, end));
         let differs = end.ending != Ending::Process;
-        let like = |g: &&mut Group<'_>| (&g.kind, g.differs) == (&kind, differs);
+        let like = |g: &&mut HopGroup<'_>| (&g.kind, g.differs) == (&kind, differs);
         match groups.iter_mut().find(like) {
             Some(group) => group.places.push(root.hop),
-            None => groups.push(Group { kind, one, differs, places: vec![root.hop] }),
+            None => groups.push(HopGroup { kind, one, differs, places: vec![root.hop] }),
         }
     }
     // What is not like the most comes first.
@@ -94,7 +94,7 @@ fn same<T: PartialEq>(mut all: impl Iterator<Item = T>) -> bool {
 }
 
 /// Those of the roots' namespaces that somebody surely reaches.
-fn open_to(reach: &[Reach], roots: &[&Node<'_>], from: Vantage) -> BTreeSet<NetnsId> {
+fn open_to(reach: &[Reach], roots: &[&HopNode<'_>], from: Vantage) -> BTreeSet<NetnsId> {
     let places: BTreeSet<NetnsId> =
         roots.iter().filter_map(|root| Some(root.hop.netns.as_ref()?.id)).collect();
     let open = |r: &&Reach| r.from == from && r.reachable == Some(true) && !r.needs_route();
@@ -102,7 +102,7 @@ fn open_to(reach: &[Reach], roots: &[&Node<'_>], from: Vantage) -> BTreeSet<Netn
     ids.filter(|id| places.contains(id)).collect()
 }
 
-fn names_of(style: &Style, roots: &[&Node<'_>], of: &BTreeSet<NetnsId>) -> String {
+fn names_of(style: &Style, roots: &[&HopNode<'_>], of: &BTreeSet<NetnsId>) -> String {
     let mut names: Vec<String> = Vec::new();
     let mut all = BTreeSet::new();
     for netns in roots.iter().filter_map(|root| root.hop.netns.as_ref()) {

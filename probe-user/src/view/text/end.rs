@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::model::{
     Container, ContainerKind, End, Ending, Hop, Host, NetnsId, Pod, Process, SessionKind,
 };
-use crate::view::layout::{Page, shorten_middle, width};
+use crate::view::layout::{TextPage, shorten_middle, width};
 use crate::view::style::{Ink, Style};
 use crate::view::words;
 
@@ -18,7 +18,7 @@ const OWNERS: usize = 8;
 
 /// How much is told of an end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::view) enum Level {
+pub(in crate::view) enum DetailLevel {
     /// What one looks for, of one of several.
     Brief,
     /// The same of the only one, with its command and parents.
@@ -29,14 +29,14 @@ pub(in crate::view) enum Level {
 
 /// Writes `end` behind `indent`, without what `hop`, which leads to it, said already.
 pub(super) fn write(
-    page: &mut Page<'_>,
+    page: &mut TextPage<'_>,
     indent: &str,
     end: &End,
     hop: &Hop,
     host: &Host,
-    level: Level,
+    level: DetailLevel,
 ) {
-    let verbose = level == Level::Full;
+    let verbose = level == DetailLevel::Full;
     let style = page.style;
     let netns = hop.netns.as_ref().map(|netns| netns.id);
     let mut entry = |label: &str, text: &str| page.entry(indent, (label, LABEL, Ink::Label), text);
@@ -76,7 +76,7 @@ pub(super) fn write(
     if let Some(first) = end.processes.first() {
         // What goes on elsewhere is passed on by the last process that is known.
         let label = if end.ending == Ending::Elsewhere { "passed by" } else { "process" };
-        if level != Level::Brief || !is_contained {
+        if level != DetailLevel::Brief || !is_contained {
             page.entry(indent, (label, LABEL, Ink::Label), &name(style, first, netns, host));
             owner(page, indent, first, level, is_contained);
         }
@@ -92,9 +92,9 @@ pub(super) fn write(
 }
 
 /// Where an end is: its containers, its pod, its service and its cluster.
-fn places(page: &mut Page<'_>, indent: &str, end: &End, level: Level) {
+fn places(page: &mut TextPage<'_>, indent: &str, end: &End, level: DetailLevel) {
     let style = page.style;
-    let verbose = level == Level::Full;
+    let verbose = level == DetailLevel::Full;
     let mut told: Vec<(&str, String)> = Vec::new();
     if let Some(pod) = &end.pod {
         told.push(("pod", pod_text(style, pod, verbose)));
@@ -122,7 +122,7 @@ fn places(page: &mut Page<'_>, indent: &str, end: &End, level: Level) {
         told.push(("cluster", text));
     }
     let shown = match (level, told.is_empty()) {
-        (Level::Brief, false) => &[],
+        (DetailLevel::Brief, false) => &[],
         _ => end.containers.as_slice(),
     };
     if verbose {
@@ -174,7 +174,7 @@ fn pod_text(style: &Style, pod: &Pod, verbose: bool) -> String {
 
 /// Who holds the listener beside the first: those with the same command in one line.
 fn others(
-    page: &mut Page<'_>,
+    page: &mut TextPage<'_>,
     indent: &str,
     end: &End,
     netns: Option<NetnsId>,
@@ -321,9 +321,15 @@ fn name(style: &Style, process: &Process, netns: Option<NetnsId>, host: &Host) -
 }
 
 /// What else is known of the process that likely accepts.
-fn owner(page: &mut Page<'_>, indent: &str, process: &Process, level: Level, is_contained: bool) {
+fn owner(
+    page: &mut TextPage<'_>,
+    indent: &str,
+    process: &Process,
+    level: DetailLevel,
+    is_contained: bool,
+) {
     let style = page.style;
-    let verbose = level == Level::Full;
+    let verbose = level == DetailLevel::Full;
     let label = |text: &'static str| (text, LABEL, Ink::Label);
     arguments(page, indent, process, verbose);
     if verbose {
@@ -337,7 +343,7 @@ fn owner(page: &mut Page<'_>, indent: &str, process: &Process, level: Level, is_
         }
     }
     // Of a container they are those of its runtime.
-    let told = verbose || (level == Level::Usual && !is_contained);
+    let told = verbose || (level == DetailLevel::Usual && !is_contained);
     if told && !process.ancestors.is_empty() {
         let parents: Vec<String> = process
             .ancestors
@@ -350,7 +356,7 @@ fn owner(page: &mut Page<'_>, indent: &str, process: &Process, level: Level, is_
 }
 
 /// Its command line.
-fn arguments(page: &mut Page<'_>, indent: &str, process: &Process, verbose: bool) {
+fn arguments(page: &mut TextPage<'_>, indent: &str, process: &Process, verbose: bool) {
     let says = match process.cmdline.as_slice() {
         [] => false,
         // No more than its name.
@@ -391,7 +397,7 @@ fn ago(seconds: u64) -> String {
 }
 
 /// Who can be turned to, where that says more than the process's name.
-fn turn_to(page: &mut Page<'_>, indent: &str, end: &End, verbose: bool) {
+fn turn_to(page: &mut TextPage<'_>, indent: &str, end: &End, verbose: bool) {
     let style = page.style;
     let mut entry = |label: &str, text: &str| page.entry(indent, (label, LABEL, Ink::Label), text);
     for unit in &end.socket_units {
@@ -433,7 +439,7 @@ fn turn_to(page: &mut Page<'_>, indent: &str, end: &End, verbose: bool) {
 }
 
 /// How the container, pod and cluster are known.
-fn evidence(page: &mut Page<'_>, indent: &str, end: &End, hop: &Hop) {
+fn evidence(page: &mut TextPage<'_>, indent: &str, end: &End, hop: &Hop) {
     let style = page.style;
     let mut lines: Vec<String> = Vec::new();
     for evidence in end.evidence.iter().filter(|evidence| !hop.evidence.contains(evidence)) {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::notes::{INDENT, LABEL};
 use crate::model::{Flow, FlowClient, FlowCounts, Flows, FlowsTo, NetnsRef};
-use crate::view::layout::{Page, pad, width};
+use crate::view::layout::{TextPage, pad, width};
 use crate::view::style::Ink;
 
 /// How many servers are named.
@@ -19,7 +19,7 @@ pub(super) fn says(flows: &Flows) -> bool {
 }
 
 /// How many there are, and each when that was asked for.
-pub(super) fn write(page: &mut Page<'_>, flows: &Flows) {
+pub(super) fn write(page: &mut TextPage<'_>, flows: &Flows) {
     page.entry(INDENT, ("flows now:", LABEL, Ink::Label), &count(page, flows));
     clients(page, flows);
     let each = flows.each.as_deref().unwrap_or_default();
@@ -34,7 +34,7 @@ pub(super) fn write(page: &mut Page<'_>, flows: &Flows) {
 }
 
 /// Who the clients are, where anybody of this node is among them or the kernel counts.
-fn clients(page: &mut Page<'_>, flows: &Flows) {
+fn clients(page: &mut TextPage<'_>, flows: &Flows) {
     let all = flows.clients.as_deref().unwrap_or_default();
     let is_told = |one: &FlowClient| one.party.is_some() || one.counts.is_some();
     if !all.iter().any(is_told) {
@@ -74,7 +74,7 @@ fn bytes(counts: FlowCounts) -> String {
     format!("{} sent, {} received", shown(counts.sent_bytes), shown(counts.received_bytes))
 }
 
-fn count(page: &Page<'_>, flows: &Flows) -> String {
+fn count(page: &TextPage<'_>, flows: &Flows) -> String {
     if flows.open == 0 {
         return "none".to_owned();
     }
@@ -106,7 +106,7 @@ fn places(each: &[(NetnsRef, Flow)]) -> Vec<&NetnsRef> {
 }
 
 /// One line for each: from whom to what, who serves it and as whom it sees them.
-fn list(page: &mut Page<'_>, all: &Flows, flows: &[&Flow]) {
+fn list(page: &mut TextPage<'_>, all: &Flows, flows: &[&Flow]) {
     let glyphs = page.style.glyphs();
     let columns = |text: fn(&Flow) -> String| flows.iter().map(|f| width(&text(f))).max();
     let source = columns(|f| f.source.to_string()).unwrap_or(0);

@@ -35,7 +35,7 @@ use crate::model::{
 };
 
 use super::doctor;
-use super::layout::Page;
+use super::layout::TextPage;
 use super::style::{Ink, Style};
 use super::words;
 
@@ -64,7 +64,7 @@ pub fn answers(
     sources: &[SourceReport],
 ) -> String {
     let verbose = detail == Detail::Verbose;
-    let mut page = Page::new(style);
+    let mut page = TextPage::new(style);
     for (at, answer) in answers.iter().enumerate() {
         if at > 0 {
             page.line("");
@@ -81,7 +81,7 @@ pub fn answers(
 }
 
 /// What a name stands for, before the first of its answers.
-fn named(page: &mut Page<'_>, answer: &Answer, from_here: &[Answer]) {
+fn named(page: &mut TextPage<'_>, answer: &Answer, from_here: &[Answer]) {
     let Some(name) = answer.query.name.as_ref().filter(|name| name.at == 0) else { return };
     let address = |answer: &Answer| match answer.query.scope {
         Scope::Address(address) => Some(address.to_string()),
@@ -102,7 +102,7 @@ fn named(page: &mut Page<'_>, answer: &Answer, from_here: &[Answer]) {
 
 /// One answer: what is so, what is wrong, its trees, and what else is known.
 fn one(
-    page: &mut Page<'_>,
+    page: &mut TextPage<'_>,
     answer: &Answer,
     host: &Host,
     detail: Detail,
@@ -154,13 +154,13 @@ fn one(
         elsewhere::write(page, answer, &folded);
     }
     let unowned = answer.paths.iter().any(|path| notes::is_unowned(&path.end));
-    let about = notes::About { host, verdict: answer.verdict, unowned, verbose };
+    let about = notes::GapContext { host, verdict: answer.verdict, unowned, verbose };
     notes::gaps(page, &answer.gaps, about);
     page.trim();
 }
 
 /// Writes the trees, those of one published port together.
-fn trees(page: &mut Page<'_>, shown: &[&tree::Node<'_>], host: &Host, verbose: bool) {
+fn trees(page: &mut TextPage<'_>, shown: &[&tree::HopNode<'_>], host: &Host, verbose: bool) {
     let mut ends: Vec<&End> = Vec::new();
     for (_, end) in shown.iter().flat_map(|root| root.leaves()) {
         if !ends.contains(&end) {
@@ -168,18 +168,18 @@ fn trees(page: &mut Page<'_>, shown: &[&tree::Node<'_>], host: &Host, verbose: b
         }
     }
     let level = match (verbose, ends.len()) {
-        (true, _) => Level::Full,
-        (false, 0 | 1) => Level::Usual,
-        (false, _) => Level::Brief,
+        (true, _) => DetailLevel::Full,
+        (false, 0 | 1) => DetailLevel::Usual,
+        (false, _) => DetailLevel::Brief,
     };
     // Who takes a connection may depend on where it comes from: that says something where
     // they lead to different ends.
     let differ = shown.iter().any(|root| root.from != shown[0].from);
     let differ = differ && (verbose || ends.len() > 1);
-    let mut writer = tree::Writer::new(page.style, host, level, shown);
+    let mut writer = tree::TreeWriter::new(page.style, host, level, shown);
     for (at, one) in publishes(shown).iter().enumerate() {
         // Short ones stand close together.
-        if at == 0 || level != Level::Brief {
+        if at == 0 || level != DetailLevel::Brief {
             page.gap();
         }
         for root in one {
@@ -193,10 +193,10 @@ fn trees(page: &mut Page<'_>, shown: &[&tree::Node<'_>], host: &Host, verbose: b
 
 /// Trees that connections take, and those that none of them took when others do.
 fn idle<'n, 'a>(
-    shown: &[&'n tree::Node<'a>],
+    shown: &[&'n tree::HopNode<'a>],
     verbose: bool,
-) -> (Vec<&'n tree::Node<'a>>, Vec<&'n tree::Node<'a>>) {
-    let is_taken = |root: &&tree::Node<'_>| !root.from.is_empty();
+) -> (Vec<&'n tree::HopNode<'a>>, Vec<&'n tree::HopNode<'a>>) {
+    let is_taken = |root: &&tree::HopNode<'_>| !root.from.is_empty();
     if verbose || !shown.iter().any(&is_taken) {
         return (shown.to_vec(), Vec::new());
     }
@@ -204,7 +204,7 @@ fn idle<'n, 'a>(
 }
 
 /// Names the trees that no connection takes.
-fn unused(page: &mut Page<'_>, idle: &[&tree::Node<'_>]) {
+fn unused(page: &mut TextPage<'_>, idle: &[&tree::HopNode<'_>]) {
     let style = page.style;
     // The same in several namespaces is one line.
     let mut groups: Vec<(String, String, Vec<String>)> = Vec::new();
@@ -234,12 +234,12 @@ fn unused(page: &mut Page<'_>, idle: &[&tree::Node<'_>]) {
 /// The trees that are shown whole, and those of other namespaces, which are told in a few
 /// lines: the port there is another one.
 fn fold<'n, 'a>(
-    roots: &'n [tree::Node<'a>],
+    roots: &'n [tree::HopNode<'a>],
     answer: &Answer,
     host: &Host,
     detail: Detail,
-) -> (Vec<&'n tree::Node<'a>>, Vec<&'n tree::Node<'a>>) {
-    let is_here = |root: &&tree::Node<'_>| {
+) -> (Vec<&'n tree::HopNode<'a>>, Vec<&'n tree::HopNode<'a>>) {
+    let is_here = |root: &&tree::HopNode<'_>| {
         root.hop.netns.as_ref().is_none_or(|netns| netns.id == host.own_netns)
     };
     // What somebody asks by its name or its address may be anywhere.
@@ -258,19 +258,19 @@ fn fold<'n, 'a>(
 
 /// The trees, those together that are one published port: at several addresses, by a proxy for
 /// each and by rules, all of which lead to the same end in a container.
-fn publishes<'n, 'a>(roots: &[&'n tree::Node<'a>]) -> Vec<Vec<&'n tree::Node<'a>>> {
-    let end = |root: &tree::Node<'a>| match root.leaves().as_slice() {
+fn publishes<'n, 'a>(roots: &[&'n tree::HopNode<'a>]) -> Vec<Vec<&'n tree::HopNode<'a>>> {
+    let end = |root: &tree::HopNode<'a>| match root.leaves().as_slice() {
         [(hops, end)] if hops.len() > 1 && !end.containers.is_empty() => Some(*end),
         _ => None,
     };
-    let place = |root: &tree::Node<'_>| {
+    let place = |root: &tree::HopNode<'_>| {
         let hop = root.hop;
         (hop.netns.as_ref().map(|netns| netns.id), hop.endpoint.port, hop.proto)
     };
-    let mut all: Vec<Vec<&tree::Node<'_>>> = Vec::with_capacity(roots.len());
+    let mut all: Vec<Vec<&tree::HopNode<'_>>> = Vec::with_capacity(roots.len());
     for root in roots.iter().copied() {
         let this = end(root);
-        let same = |known: &&mut Vec<&tree::Node<'a>>| {
+        let same = |known: &&mut Vec<&tree::HopNode<'a>>| {
             known.first().is_some_and(|first| {
                 this.is_some() && place(first) == place(root) && end(first) == this
             })
@@ -285,7 +285,7 @@ fn publishes<'n, 'a>(roots: &[&'n tree::Node<'a>]) -> Vec<Vec<&'n tree::Node<'a>
 }
 
 /// Whether a statement is about what is shown whole.
-fn is_told(reach: &Reach, folded: &[&tree::Node<'_>], host: &Host) -> bool {
+fn is_told(reach: &Reach, folded: &[&tree::HopNode<'_>], host: &Host) -> bool {
     if folded.is_empty() {
         return true;
     }
@@ -293,7 +293,7 @@ fn is_told(reach: &Reach, folded: &[&tree::Node<'_>], host: &Host) -> bool {
 }
 
 /// Which kubeconfig contexts lead here.
-fn contexts(page: &mut Page<'_>, paths: &[Path]) {
+fn contexts(page: &mut TextPage<'_>, paths: &[Path]) {
     let mut said: Vec<&KubeContext> = Vec::new();
     for context in paths.iter().flat_map(|path| &path.contexts) {
         if said.contains(&context) {
@@ -319,7 +319,7 @@ fn contexts(page: &mut Page<'_>, paths: &[Path]) {
 }
 
 /// From where connections begin with a root.
-fn taken_from(page: &mut Page<'_>, root: &tree::Node<'_>) {
+fn taken_from(page: &mut TextPage<'_>, root: &tree::HopNode<'_>) {
     let places: Vec<&str> = root.from.iter().map(|from| words::vantage_of(*from)).collect();
     let text = match places.as_slice() {
         [] => "none of the connections that were tried: something else takes them".to_owned(),
@@ -328,11 +328,11 @@ fn taken_from(page: &mut Page<'_>, root: &tree::Node<'_>) {
     page.entry("    ", ("takes", end::LABEL, Ink::Dim), &text);
 }
 
+use end::DetailLevel;
 pub(super) use end::LABEL;
-use end::Level;
 
 /// Writes what is known of who has something that is no step of a way.
-pub(super) fn end(page: &mut Page<'_>, indent: &str, end: &End, host: &Host, verbose: bool) {
+pub(super) fn end(page: &mut TextPage<'_>, indent: &str, end: &End, host: &Host, verbose: bool) {
     let hop = Hop {
         kind: HopKind::Listener,
         netns: None,
@@ -343,25 +343,25 @@ pub(super) fn end(page: &mut Page<'_>, indent: &str, end: &End, host: &Host, ver
         socket: None,
         evidence: Vec::new(),
     };
-    let level = if verbose { Level::Full } else { Level::Usual };
+    let level = if verbose { DetailLevel::Full } else { DetailLevel::Usual };
     end::write(page, indent, end, &hop, host, level);
 }
 
 /// Writes what could not be read.
 pub(super) fn gaps(
-    page: &mut Page<'_>,
+    page: &mut TextPage<'_>,
     gaps: &[Gap],
     host: &Host,
     verdict: Verdict,
     verbose: bool,
 ) {
-    notes::gaps(page, gaps, notes::About { host, verdict, unowned: true, verbose });
+    notes::gaps(page, gaps, notes::GapContext { host, verdict, unowned: true, verbose });
 }
 
 /// Writes the gaps of a list.
-pub(super) fn list_gaps(page: &mut Page<'_>, listing: &Listing, host: &Host) {
+pub(super) fn list_gaps(page: &mut TextPage<'_>, listing: &Listing, host: &Host) {
     let unowned = listing.rows.iter().any(|row| notes::is_unowned(&row.end));
-    let about = notes::About { host, verdict: Verdict::Found, unowned, verbose: false };
+    let about = notes::GapContext { host, verdict: Verdict::Found, unowned, verbose: false };
     notes::gaps(page, &listing.gaps, about);
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::model::{
     Advice, Answer, Connected, End, Ending, Finding, FindingCode, Gap, Host, Impact, Reach, Verdict,
 };
-use crate::view::layout::Page;
+use crate::view::layout::TextPage;
 use crate::view::style::Ink;
 use crate::view::words;
 
@@ -18,7 +18,7 @@ const HELD: usize = 8;
 const NAMED: usize = 3;
 
 /// What became of connections that were really made, where that shows that the answer is wrong.
-pub(super) fn refuted(page: &mut Page<'_>, answer: &Answer, who: Option<&str>) {
+pub(super) fn refuted(page: &mut TextPage<'_>, answer: &Answer, who: Option<&str>) {
     for one in answer.reach.iter().filter(|one| one.is_refuted()) {
         let (Some(tried), Some(address)) = (one.tried, one.address) else { continue };
         let said = if one.reachable == Some(true) { "reachable" } else { "not reachable" };
@@ -42,7 +42,7 @@ fn place(one: &Reach, who: Option<&str>) -> String {
 }
 
 /// What became of the others.
-pub(super) fn tried(page: &mut Page<'_>, answer: &Answer, who: Option<&str>) {
+pub(super) fn tried(page: &mut TextPage<'_>, answer: &Answer, who: Option<&str>) {
     let mut groups: Vec<(Connected, Vec<String>)> = Vec::new();
     for one in answer.reach.iter().filter(|one| !one.is_refuted()) {
         let Some(tried) = one.tried else { continue };
@@ -77,7 +77,7 @@ fn few_of(names: &[String], shown: usize) -> String {
 }
 
 /// What has the port without listening on it.
-pub(super) fn held(page: &mut Page<'_>, answer: &Answer, host: &Host, verbose: bool) {
+pub(super) fn held(page: &mut TextPage<'_>, answer: &Answer, host: &Host, verbose: bool) {
     let style = page.style;
     let shown = if verbose { answer.held.len() } else { answer.held.len().min(HELD) };
     for held in answer.held.iter().take(shown) {
@@ -104,7 +104,7 @@ pub(super) fn held(page: &mut Page<'_>, answer: &Answer, host: &Host, verbose: b
 }
 
 /// What was noticed, why it is so, and what would mend it.
-pub(super) fn findings(page: &mut Page<'_>, findings: &[&Finding]) {
+pub(super) fn findings(page: &mut TextPage<'_>, findings: &[&Finding]) {
     let style = page.style;
     for finding in findings {
         let mut entry = |label, ink, text: &str| page.entry(INDENT, (label, LABEL, ink), text);
@@ -124,9 +124,9 @@ pub(super) fn told(findings: &[Finding]) -> Vec<&Finding> {
     findings.iter().filter(|finding| finding.code != FindingCode::PortShared).collect()
 }
 
-/// What gaps are told about.
+/// What decides how gaps are told.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::view) struct About<'a> {
+pub(in crate::view) struct GapContext<'a> {
     /// The node, with the rights that there are.
     pub(in crate::view) host: &'a Host,
     /// Whether anything was found.
@@ -145,7 +145,7 @@ pub(in crate::view) fn is_unowned(end: &End) -> bool {
 }
 
 /// What could not be read. Sources that fail in the same way share a line.
-pub(in crate::view) fn gaps(page: &mut Page<'_>, gaps: &[Gap], about: About<'_>) {
+pub(in crate::view) fn gaps(page: &mut TextPage<'_>, gaps: &[Gap], about: GapContext<'_>) {
     let mut groups: Vec<(&Gap, Vec<String>)> = Vec::new();
     for gap in gaps {
         let alike = |known: &Gap| {
@@ -188,7 +188,7 @@ pub(in crate::view) fn gaps(page: &mut Page<'_>, gaps: &[Gap], about: About<'_>)
     }
 }
 
-fn hidden(impact: Impact, about: About<'_>) -> &'static str {
+fn hidden(impact: Impact, about: GapContext<'_>) -> &'static str {
     match impact {
         Impact::Port if about.verdict == Verdict::Found => "whether anything else listens",
         Impact::Port => "whether anything listens",

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use crate::model::{Advice, AdvicePart, Cause, Reach, Vantage};
-use crate::view::layout::{Page, pad, width, wrap};
+use crate::view::layout::{TextPage, pad, width, wrap};
 use crate::view::style::{Ink, Style};
 
 use super::notes::{INDENT, LABEL, few};
@@ -23,9 +23,9 @@ const USUAL: usize = 90;
 /// What stands for a reason that was said in the row before.
 const SAME: &str = "as above";
 
-/// One row.
+/// A row of the table of reach.
 #[derive(Debug)]
-struct Row<'a> {
+struct ReachRow<'a> {
     reachable: Option<bool>,
     from: Vec<String>,
     addresses: Vec<SocketAddr>,
@@ -36,7 +36,12 @@ struct Row<'a> {
 
 /// Writes the table, and then what would help. `who` is the only one that was asked for, `said`
 /// what was proposed before already.
-pub(super) fn write(page: &mut Page<'_>, reach: &[&Reach], who: Option<&str>, said: &[&Advice]) {
+pub(super) fn write(
+    page: &mut TextPage<'_>,
+    reach: &[&Reach],
+    who: Option<&str>,
+    said: &[&Advice],
+) {
     let rows = rows(page.style, reach, who);
     if rows.is_empty() {
         return;
@@ -51,18 +56,18 @@ pub(super) fn write(page: &mut Page<'_>, reach: &[&Reach], who: Option<&str>, sa
 
 /// Reachable first, then not, then what is not known; equal reasons together, and what is
 /// the same of several senders in one row.
-fn rows<'a>(style: &Style, reach: &[&'a Reach], who: Option<&str>) -> Vec<Row<'a>> {
+fn rows<'a>(style: &Style, reach: &[&'a Reach], who: Option<&str>) -> Vec<ReachRow<'a>> {
     let order = [Some(true), Some(false), None];
     let ordered =
         order.iter().flat_map(|o| reach.iter().copied().filter(move |r| r.reachable == *o));
     let merged = merge_causes(ordered.collect());
     // Addresses of one sender first, then senders with the same addresses.
-    let mut each: Vec<Row<'_>> = Vec::new();
+    let mut each: Vec<ReachRow<'_>> = Vec::new();
     for (one, why) in &merged {
         let from = sender(style, one, who);
         let why = style.text(why);
         let fix = one.fix.iter().map(|fix| (from.clone(), fix));
-        let same = |row: &&mut Row<'_>| {
+        let same = |row: &&mut ReachRow<'_>| {
             (row.reachable, &row.why) == (one.reachable, &why)
                 && row.from == [from.as_str()]
                 && row.addresses.is_empty() == one.address.is_none()
@@ -73,7 +78,7 @@ fn rows<'a>(style: &Style, reach: &[&'a Reach], who: Option<&str>) -> Vec<Row<'a
                 row.addresses.extend(new);
                 row.fixes.extend(fix);
             }
-            None => each.push(Row {
+            None => each.push(ReachRow {
                 reachable: one.reachable,
                 from: vec![from.clone()],
                 addresses: one.address.into_iter().collect(),
@@ -82,9 +87,9 @@ fn rows<'a>(style: &Style, reach: &[&'a Reach], who: Option<&str>) -> Vec<Row<'a
             }),
         }
     }
-    let mut rows: Vec<Row<'_>> = Vec::new();
+    let mut rows: Vec<ReachRow<'_>> = Vec::new();
     for row in each {
-        let alike = |known: &&mut Row<'_>| {
+        let alike = |known: &&mut ReachRow<'_>| {
             (known.reachable, &known.why, &known.addresses)
                 == (row.reachable, &row.why, &row.addresses)
         };
@@ -97,9 +102,10 @@ fn rows<'a>(style: &Style, reach: &[&'a Reach], who: Option<&str>) -> Vec<Row<'a
         }
     }
     // One reason's rows stand together, where the first of them is.
-    let mut sorted: Vec<Row<'_>> = Vec::with_capacity(rows.len());
+    let mut sorted: Vec<ReachRow<'_>> = Vec::with_capacity(rows.len());
     for row in rows {
-        let like = |known: &Row<'_>| (known.reachable, &known.why) == (row.reachable, &row.why);
+        let like =
+            |known: &ReachRow<'_>| (known.reachable, &known.why) == (row.reachable, &row.why);
         match sorted.iter().rposition(like) {
             Some(at) => sorted.insert(at + 1, row),
             None => sorted.push(row),
@@ -197,7 +203,7 @@ fn answer(reachable: Option<bool>) -> (&'static str, Ink) {
 }
 
 /// Who connects, at most so many.
-fn senders(row: &Row<'_>) -> String {
+fn senders(row: &ReachRow<'_>) -> String {
     let shown = row.from.len().min(SENDERS);
     let names = row.from.get(..shown).unwrap_or_default().join(", ");
     match row.from.len() - shown {
@@ -207,7 +213,7 @@ fn senders(row: &Row<'_>) -> String {
 }
 
 /// The addresses of a row, at most so many, each as wide as it is.
-fn addresses(row: &Row<'_>) -> Vec<String> {
+fn addresses(row: &ReachRow<'_>) -> Vec<String> {
     let mut all: Vec<String> =
         row.addresses.iter().take(ADDRESSES).map(ToString::to_string).collect();
     match row.addresses.len().saturating_sub(ADDRESSES) {
@@ -220,7 +226,7 @@ fn addresses(row: &Row<'_>) -> Vec<String> {
     all
 }
 
-fn table(page: &mut Page<'_>, rows: &[Row<'_>]) {
+fn table(page: &mut TextPage<'_>, rows: &[ReachRow<'_>]) {
     let style = page.style;
     let heads = ["from", "address", "open", "why"];
     let from_of = senders;
@@ -235,7 +241,7 @@ fn table(page: &mut Page<'_>, rows: &[Row<'_>]) {
         cells.max().unwrap_or(0).max(width(head))
     };
     let from = widest(&mut rows.iter().map(|row| width(&from_of(row))), "from").min(most);
-    let place_of = |row: &Row<'_>| match style.width {
+    let place_of = |row: &ReachRow<'_>| match style.width {
         None => vec![addresses(row).join(", ")],
         Some(_) => addresses(row),
     };
@@ -295,7 +301,7 @@ fn table(page: &mut Page<'_>, rows: &[Row<'_>]) {
 }
 
 /// The same without a table.
-fn sentences(page: &mut Page<'_>, rows: &[Row<'_>]) {
+fn sentences(page: &mut TextPage<'_>, rows: &[ReachRow<'_>]) {
     for row in rows {
         let (word, _) = answer(row.reachable);
         let place = match addresses(row).as_slice() {
@@ -310,9 +316,9 @@ fn sentences(page: &mut Page<'_>, rows: &[Row<'_>]) {
 
 /// What would help those who do not get there: each way once, with who it helps where it is
 /// not all of them.
-fn fixes(page: &mut Page<'_>, rows: &[Row<'_>], said: &[&Advice]) {
+fn fixes(page: &mut TextPage<'_>, rows: &[ReachRow<'_>], said: &[&Advice]) {
     let style = page.style;
-    let mut ways: Vec<Way> = Vec::new();
+    let mut ways: Vec<Remedy> = Vec::new();
     for (from, fix) in rows.iter().flat_map(|row| &row.fixes) {
         if said.contains(fix) {
             continue;
@@ -325,10 +331,10 @@ fn fixes(page: &mut Page<'_>, rows: &[Row<'_>], said: &[&Advice]) {
                 .collect();
             let names: Vec<bool> =
                 advice.pieces().iter().map(|piece| matches!(piece, AdvicePart::Name(_))).collect();
-            let same = |way: &&mut Way| way.is_like(&parts, &names, from);
+            let same = |way: &&mut Remedy| way.is_like(&parts, &names, from);
             match ways.iter_mut().find(same) {
                 Some(way) => way.add(&parts, from),
-                None => ways.push(Way {
+                None => ways.push(Remedy {
                     parts: parts.into_iter().map(|part| vec![part]).collect(),
                     names,
                     of: vec![from.clone()],
@@ -340,7 +346,7 @@ fn fixes(page: &mut Page<'_>, rows: &[Row<'_>], said: &[&Advice]) {
     let shut = rows.iter().filter(|row| row.reachable != Some(true));
     let all: BTreeSet<&String> = shut.flat_map(|row| &row.from).collect();
     // What helps everybody first.
-    let helps_all = |way: &Way| way.of.iter().collect::<BTreeSet<_>>().len() >= all.len();
+    let helps_all = |way: &Remedy| way.of.iter().collect::<BTreeSet<_>>().len() >= all.len();
     ways.sort_by_key(|way| !helps_all(way));
     let mut before = false;
     for way in &ways {
@@ -353,8 +359,8 @@ fn fixes(page: &mut Page<'_>, rows: &[Row<'_>], said: &[&Advice]) {
     }
 }
 
-/// A way that helps: what differs in one name only is one of them.
-struct Way {
+/// An advice that helps: what differs in one name only is one of them.
+struct Remedy {
     /// Its parts, each once or as several names.
     parts: Vec<Vec<String>>,
     /// Which of them are names.
@@ -365,7 +371,7 @@ struct Way {
     alternative: bool,
 }
 
-impl Way {
+impl Remedy {
     fn is_like(&self, parts: &[String], names: &[bool], from: &String) -> bool {
         if self.names != names || self.parts.len() != parts.len() {
             return false;

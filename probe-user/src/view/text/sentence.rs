@@ -8,27 +8,27 @@ use crate::model::{
     Answer, End, Ending, Hop, HopKind, Host, NetnsName, NetnsRef, Process, Reach, Scope, Socket,
     Vantage, Verdict,
 };
-use crate::view::layout::Page;
+use crate::view::layout::TextPage;
 use crate::view::style::{Ink, Style};
 use crate::view::words;
 
-use super::tree::Node;
+use super::tree::HopNode;
 
 /// How many ends, places or ports are named.
 const NAMED: usize = 3;
 
-/// A way of a tree: its root, its hops, its end.
-struct Way<'n, 'a> {
-    root: &'n Node<'a>,
+/// A path through a tree: its root, its hops, its end.
+struct TreePath<'n, 'a> {
+    root: &'n HopNode<'a>,
     hops: Vec<&'a Hop>,
     end: &'a End,
 }
 
 /// Writes the sentence for the trees that connections take.
 pub(super) fn write(
-    page: &mut Page<'_>,
+    page: &mut TextPage<'_>,
     answer: &Answer,
-    roots: &[&Node<'_>],
+    roots: &[&HopNode<'_>],
     reach: &[&Reach],
     host: &Host,
 ) {
@@ -48,7 +48,7 @@ pub(super) fn write(
 }
 
 /// Whether one sender gets through.
-pub(super) fn of_sender(page: &mut Page<'_>, answer: &Answer, who: &str) {
+pub(super) fn of_sender(page: &mut TextPage<'_>, answer: &Answer, who: &str) {
     let is = match answer.verdict {
         Verdict::Found => "reachable",
         Verdict::NotFound => "not reachable",
@@ -59,7 +59,7 @@ pub(super) fn of_sender(page: &mut Page<'_>, answer: &Answer, who: &str) {
 }
 
 /// Where a port is that is not in the tool's own namespace.
-pub(super) fn elsewhere(page: &mut Page<'_>, answer: &Answer, roots: &[&Node<'_>]) {
+pub(super) fn elsewhere(page: &mut TextPage<'_>, answer: &Answer, roots: &[&HopNode<'_>]) {
     let places: BTreeSet<_> =
         roots.iter().filter_map(|root| Some(root.hop.netns.as_ref()?.id)).collect();
     let text = page.style.text(&answer.query.text);
@@ -78,7 +78,7 @@ fn plural(predicate: &str) -> String {
 }
 
 /// `30518/tcp in cluster1-control-plane on node1`, and whether that is several ports.
-fn subject(style: &Style, answer: &Answer, roots: &[&Node<'_>], host: &Host) -> (String, bool) {
+fn subject(style: &Style, answer: &Answer, roots: &[&HopNode<'_>], host: &Host) -> (String, bool) {
     let mut ports: Vec<String> = Vec::new();
     for hop in roots.iter().map(|root| root.hop) {
         let port = hop.endpoint.port.map_or_else(|| "?".to_owned(), |port| port.to_string());
@@ -101,7 +101,7 @@ fn subject(style: &Style, answer: &Answer, roots: &[&Node<'_>], host: &Host) -> 
 }
 
 /// The namespaces of roots that are neither the tool's own nor the node's.
-fn places(style: &Style, roots: &[&Node<'_>], host: &Host) -> Vec<String> {
+fn places(style: &Style, roots: &[&HopNode<'_>], host: &Host) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     for netns in roots.iter().filter_map(|root| root.hop.netns.as_ref()) {
         if netns.name == Some(NetnsName::Host) || netns.id == host.own_netns {
@@ -135,12 +135,12 @@ pub(super) fn few(all: &[String]) -> String {
 }
 
 /// `is served by nginx in pod default/nginx-app`.
-fn predicate(style: &Style, roots: &[&Node<'_>]) -> String {
-    let ways: Vec<Way<'_, '_>> = roots
+fn predicate(style: &Style, roots: &[&HopNode<'_>]) -> String {
+    let ways: Vec<TreePath<'_, '_>> = roots
         .iter()
         .flat_map(|root| {
             let leaves = root.leaves().into_iter();
-            leaves.map(move |(hops, end)| Way { root, hops, end })
+            leaves.map(move |(hops, end)| TreePath { root, hops, end })
         })
         .collect();
     let Some(first) = ways.first() else { return "leads nowhere that is known".to_owned() };
@@ -165,7 +165,8 @@ fn predicate(style: &Style, roots: &[&Node<'_>]) -> String {
         return format!("is served by {name} in {count} network namespaces: {}", few(&names));
     }
     let balanced = ways.iter().all(|way| way.root.hop == first.root.hop);
-    let served = |way: &Way<'_, '_>| matches!(way.end.ending, Ending::Process | Ending::Kernel);
+    let served =
+        |way: &TreePath<'_, '_>| matches!(way.end.ending, Ending::Process | Ending::Kernel);
     if !balanced && !ends.iter().all(|(way, _)| served(way)) {
         let each = ends.iter().map(|(way, _)| {
             format!("{} at {}", only(style, way), style.endpoint(&way.root.hop.endpoint))
@@ -204,14 +205,14 @@ fn predicate(style: &Style, roots: &[&Node<'_>]) -> String {
 }
 
 /// An end, and the share of connections that get there.
-type Shared<'w, 'n, 'a> = (&'w Way<'n, 'a>, Option<f64>);
+type WeightedPath<'w, 'n, 'a> = (&'w TreePath<'n, 'a>, Option<f64>);
 
 /// The ends, those of one workload together where there are more than can be named.
 fn kinds<'w, 'n, 'a>(
     style: &Style,
-    ends: &[Shared<'w, 'n, 'a>],
-) -> Vec<(String, Vec<Shared<'w, 'n, 'a>>)> {
-    let mut kinds: Vec<(String, Vec<Shared<'_, '_, '_>>)> = Vec::new();
+    ends: &[WeightedPath<'w, 'n, 'a>],
+) -> Vec<(String, Vec<WeightedPath<'w, 'n, 'a>>)> {
+    let mut kinds: Vec<(String, Vec<WeightedPath<'_, '_, '_>>)> = Vec::new();
     for (at, one) in ends.iter().enumerate() {
         let kind = match ends.len() > NAMED {
             true => super::elsewhere::kind(style, one.0.end),
@@ -226,14 +227,14 @@ fn kinds<'w, 'n, 'a>(
 }
 
 /// The program of who serves it.
-fn program<'a>(way: &Way<'_, 'a>) -> Option<&'a str> {
+fn program<'a>(way: &TreePath<'_, 'a>) -> Option<&'a str> {
     let process = way.end.processes.first().filter(|_| way.end.ending == Ending::Process)?;
     Some(process.name())
 }
 
 /// Each end once, with the share of connections that get there.
-fn ends<'w, 'n, 'a>(ways: &'w [Way<'n, 'a>]) -> Vec<Shared<'w, 'n, 'a>> {
-    let mut ends: Vec<Shared<'_, '_, '_>> = Vec::new();
+fn ends<'w, 'n, 'a>(ways: &'w [TreePath<'n, 'a>]) -> Vec<WeightedPath<'w, 'n, 'a>> {
+    let mut ends: Vec<WeightedPath<'_, '_, '_>> = Vec::new();
     for way in ways {
         let shares: Vec<f64> = way.hops.iter().filter_map(|hop| hop.share).collect();
         let share = (!shares.is_empty()).then(|| shares.iter().product::<f64>());
@@ -258,8 +259,8 @@ fn same_end(one: &End, other: &End) -> bool {
 }
 
 /// What is behind a port that leads to one end.
-fn only(style: &Style, way: &Way<'_, '_>) -> String {
-    let Way { root, hops, end } = way;
+fn only(style: &Style, way: &TreePath<'_, '_>) -> String {
+    let TreePath { root, hops, end } = way;
     let why = || {
         let detail = hops.last().map_or("", |hop| hop.detail.as_str());
         style.text(end.why.as_deref().unwrap_or(detail))
@@ -283,7 +284,7 @@ fn only(style: &Style, way: &Way<'_, '_>) -> String {
 }
 
 /// An end with what it belongs to.
-fn noun(style: &Style, way: &Way<'_, '_>) -> String {
+fn noun(style: &Style, way: &TreePath<'_, '_>) -> String {
     format!("{}{}", target(style, way, false), belongs(style, way.end))
 }
 
@@ -301,8 +302,8 @@ fn belongs(style: &Style, end: &End) -> String {
 }
 
 /// An end as the subject of a sentence; `brief` as one of several.
-fn target(style: &Style, way: &Way<'_, '_>, brief: bool) -> String {
-    let Way { hops, end, .. } = way;
+fn target(style: &Style, way: &TreePath<'_, '_>, brief: bool) -> String {
+    let TreePath { hops, end, .. } = way;
     let detail = || hops.last().map_or_else(String::new, |hop| style.text(&hop.detail));
     let process = end.processes.first();
     let hidden = matches!(end.ending, Ending::OutsidePidNamespace | Ending::NotReadable);

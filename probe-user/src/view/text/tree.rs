@@ -1,17 +1,17 @@
 //! The tree of hops: paths with the same first steps share them.
 
 use crate::model::{End, Ending, Hop, Host, NetnsId, Path, Proto, Vantage};
-use crate::view::layout::{Page, pad, shorten, shorten_middle, width, wrap};
+use crate::view::layout::{TextPage, pad, shorten, shorten_middle, width, wrap};
 use crate::view::style::{Ink, Style};
 use crate::view::words;
 
-use super::end::{self, Level};
+use super::end::{self, DetailLevel};
 
 /// One hop, and how the paths through it go on.
 #[derive(Debug, PartialEq)]
-pub(super) struct Node<'a> {
+pub(super) struct HopNode<'a> {
     pub(super) hop: &'a Hop,
-    pub(super) children: Vec<Node<'a>>,
+    pub(super) children: Vec<HopNode<'a>>,
     /// What paths that stop here end in.
     pub(super) ends: Vec<&'a End>,
     /// Of a root: from where connections begin with it.
@@ -19,7 +19,7 @@ pub(super) struct Node<'a> {
 }
 
 /// The trees of `paths`, in their order.
-pub(super) fn grow(paths: &[Path]) -> Vec<Node<'_>> {
+pub(super) fn grow(paths: &[Path]) -> Vec<HopNode<'_>> {
     let mut roots = Vec::new();
     for path in paths {
         insert(&mut roots, &path.hops, &path.end);
@@ -33,11 +33,11 @@ pub(super) fn grow(paths: &[Path]) -> Vec<Node<'_>> {
     roots
 }
 
-fn insert<'a>(nodes: &mut Vec<Node<'a>>, hops: &'a [Hop], end: &'a End) {
+fn insert<'a>(nodes: &mut Vec<HopNode<'a>>, hops: &'a [Hop], end: &'a End) {
     let [hop, rest @ ..] = hops else { return };
     // The same hop was most likely inserted last.
     let at = nodes.iter().rposition(|node| node.hop == hop).unwrap_or_else(|| {
-        nodes.push(Node { hop, children: Vec::new(), ends: Vec::new(), from: Vec::new() });
+        nodes.push(HopNode { hop, children: Vec::new(), ends: Vec::new(), from: Vec::new() });
         nodes.len() - 1
     });
     let Some(node) = nodes.get_mut(at) else { return };
@@ -50,7 +50,7 @@ fn insert<'a>(nodes: &mut Vec<Node<'a>>, hops: &'a [Hop], end: &'a End) {
     }
 }
 
-impl<'a> Node<'a> {
+impl<'a> HopNode<'a> {
     /// Every end below, with the hops that lead there.
     pub(super) fn leaves(&self) -> Vec<(Vec<&'a Hop>, &'a End)> {
         let mut leaves = Vec::new();
@@ -69,8 +69,8 @@ impl<'a> Node<'a> {
 }
 
 /// One line of a tree before it is fitted.
-struct Row<'n, 'a> {
-    node: &'n Node<'a>,
+struct TreeRow<'n, 'a> {
+    node: &'n HopNode<'a>,
     /// What the tree draws before the endpoint.
     lead: String,
     /// What it draws before lines that belong to this hop.
@@ -81,13 +81,13 @@ struct Row<'n, 'a> {
 }
 
 /// What the rows of an answer have in common.
-pub(super) struct Writer<'a> {
+pub(super) struct TreeWriter<'a> {
     host: &'a Host,
-    level: Level,
+    level: DetailLevel,
     /// Ends that were written out already, with where that was.
     seen: Vec<(&'a End, String)>,
     /// Roots that were written out already.
-    roots: Vec<&'a Node<'a>>,
+    roots: Vec<&'a HopNode<'a>>,
     endpoint: usize,
     detail: usize,
 }
@@ -108,13 +108,18 @@ const RECENT: usize = 64;
 /// What a line of the tree is indented by.
 const INDENT: &str = "  ";
 
-impl<'a> Writer<'a> {
+impl<'a> TreeWriter<'a> {
     /// A writer for the trees `roots`: columns are aligned over all of them.
-    pub(super) fn new(style: &Style, host: &'a Host, level: Level, roots: &[&Node<'a>]) -> Self {
+    pub(super) fn new(
+        style: &Style,
+        host: &'a Host,
+        level: DetailLevel,
+        roots: &[&HopNode<'a>],
+    ) -> Self {
         let mut writer =
             Self { host, level, seen: Vec::new(), roots: Vec::new(), endpoint: 0, detail: 0 };
         let mut widths = Vec::new();
-        let rows: Vec<Row<'_, '_>> =
+        let rows: Vec<TreeRow<'_, '_>> =
             roots.iter().flat_map(|root| writer.rows(style, root)).collect();
         for row in rows {
             writer.endpoint = writer.endpoint.max(width(&row.lead) + width(&row.endpoint));
@@ -132,12 +137,12 @@ impl<'a> Writer<'a> {
     }
 
     /// Writes the tree of `root`.
-    pub(super) fn write(&mut self, page: &mut Page<'_>, root: &'a Node<'a>) {
+    pub(super) fn write(&mut self, page: &mut TextPage<'_>, root: &'a HopNode<'a>) {
         let origin = named(page.style, root.hop);
         let mut rows = self.rows(page.style, root);
         // A server on IPv4 and IPv6, say: two sockets with the same behind them.
         let is_alike =
-            |known: &&Node<'_>| known.children == root.children && known.ends == root.ends;
+            |known: &&HopNode<'_>| known.children == root.children && known.ends == root.ends;
         let alike = self.roots.iter().rev().take(RECENT).copied().find(is_alike);
         if let Some(alike) = alike
             .filter(|root| !root.children.is_empty() || root.ends.iter().any(|e| is_telling(e)))
@@ -152,7 +157,7 @@ impl<'a> Writer<'a> {
                     (true, false) => format!("the same as {place} above"),
                     (false, _) => format!("goes on as {place} above"),
                 };
-                if self.level == Level::Full {
+                if self.level == DetailLevel::Full {
                     self.row(page, row);
                     page.paragraph(&row.hang, &row.hang, Some(Ink::Dim), &text);
                 } else {
@@ -165,7 +170,7 @@ impl<'a> Writer<'a> {
         self.roots.push(root);
         for row in rows {
             self.row(page, &row);
-            if self.level == Level::Full {
+            if self.level == DetailLevel::Full {
                 for evidence in &row.node.hop.evidence {
                     let text = format!(
                         "{}: {}",
@@ -195,7 +200,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn row(&self, page: &mut Page<'_>, row: &Row<'_, '_>) {
+    fn row(&self, page: &mut TextPage<'_>, row: &TreeRow<'_, '_>) {
         let style = page.style;
         if style.plain {
             let (lead, endpoint) = (&row.lead, &row.endpoint);
@@ -226,7 +231,7 @@ impl<'a> Writer<'a> {
         }
         // The same with the middle of the namespace's name cut.
         let room = page.room(used + width(&row.detail) + 2);
-        if self.level != Level::Full && room >= NETNS && row.known.starts_with(IN) {
+        if self.level != DetailLevel::Full && room >= NETNS && row.known.starts_with(IN) {
             let endpoint = pad(&format!("{}{}", row.lead, row.endpoint), self.endpoint);
             let known = shorten_middle(&row.known, room, style.glyphs().ellipsis);
             page.line(&format!("{endpoint}  {kind}  {}  {}", row.detail, paint_known(&known)));
@@ -260,13 +265,13 @@ impl<'a> Writer<'a> {
     }
 
     /// The rows of a tree, top down.
-    fn rows<'n>(&self, style: &Style, root: &'n Node<'a>) -> Vec<Row<'n, 'a>> {
+    fn rows<'n>(&self, style: &Style, root: &'n HopNode<'a>) -> Vec<TreeRow<'n, 'a>> {
         let mut rows = Vec::new();
-        let full = self.level == Level::Full;
+        let full = self.level == DetailLevel::Full;
         // That a port is of this very namespace goes without saying.
         let netns = (!full).then_some(self.host.own_netns);
         let (lead, hang) = (INDENT.to_owned(), format!("{INDENT}  "));
-        flatten(style, root, &Place { lead, hang, netns, proto: None, full }, &mut rows);
+        flatten(style, root, &TreePosition { lead, hang, netns, proto: None, full }, &mut rows);
         rows
     }
 }
@@ -283,7 +288,7 @@ fn is_telling(end: &End) -> bool {
 }
 
 /// Where in the tree a node stands.
-struct Place {
+struct TreePosition {
     lead: String,
     hang: String,
     netns: Option<NetnsId>,
@@ -292,7 +297,12 @@ struct Place {
     full: bool,
 }
 
-fn flatten<'n, 'a>(style: &Style, node: &'n Node<'a>, place: &Place, rows: &mut Vec<Row<'n, 'a>>) {
+fn flatten<'n, 'a>(
+    style: &Style,
+    node: &'n HopNode<'a>,
+    place: &TreePosition,
+    rows: &mut Vec<TreeRow<'n, 'a>>,
+) {
     let hop = node.hop;
     let glyphs = style.glyphs();
     let mut endpoint = style.endpoint(&hop.endpoint);
@@ -316,7 +326,7 @@ fn flatten<'n, 'a>(style: &Style, node: &'n Node<'a>, place: &Place, rows: &mut 
         });
     }
     let below = if node.children.is_empty() { "   " } else { glyphs.bar };
-    rows.push(Row {
+    rows.push(TreeRow {
         node,
         lead: place.lead.clone(),
         hang: format!("{}{below}", place.hang),
@@ -326,7 +336,7 @@ fn flatten<'n, 'a>(style: &Style, node: &'n Node<'a>, place: &Place, rows: &mut 
     });
     for (at, child) in node.children.iter().enumerate() {
         let is_last = at + 1 == node.children.len();
-        let place = Place {
+        let place = TreePosition {
             lead: format!("{}{}", place.hang, if is_last { glyphs.last } else { glyphs.branch }),
             hang: format!("{}{}", place.hang, if is_last { "   " } else { glyphs.bar }),
             netns: hop.netns.as_ref().map(|n| n.id).or(place.netns),

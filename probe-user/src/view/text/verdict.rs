@@ -1,11 +1,16 @@
 //! What is said when nothing was found: how sure that is, and what to do next.
 
 use crate::model::{Answer, Host, Impact, Proto, Scope, SourceReport, Subject, Verdict};
-use crate::view::layout::Page;
+use crate::view::layout::TextPage;
 use crate::view::shell;
 use crate::view::style::Ink;
 
-pub(super) fn write(page: &mut Page<'_>, answer: &Answer, host: &Host, sources: &[SourceReport]) {
+pub(super) fn write(
+    page: &mut TextPage<'_>,
+    answer: &Answer,
+    host: &Host,
+    sources: &[SourceReport],
+) {
     let what = subject(answer);
     let query = page.style.text(&answer.query.text);
     if let Some(subject) = &answer.query.subject {
@@ -28,7 +33,7 @@ pub(super) fn write(page: &mut Page<'_>, answer: &Answer, host: &Host, sources: 
 }
 
 /// Nothing leads to what somebody wanted to know all ports of.
-fn of_subject(page: &mut Page<'_>, answer: &Answer, subject: &Subject) {
+fn of_subject(page: &mut TextPage<'_>, answer: &Answer, subject: &Subject) {
     let sure = if answer.verdict == Verdict::NotFound {
         "and all that could was readable"
     } else {

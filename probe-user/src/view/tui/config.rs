@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use crossterm::event::KeyCode;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{Action, Key, KeyMap, Place};
+use super::keys::{KeyAction, KeyContext, KeyMap, KeyPress};
 use super::theme::{self, Role, Theme};
 
 /// The settings of the screen.
@@ -42,7 +42,7 @@ impl Default for Config {
 
 /// Something that is wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wrong {
+pub struct ConfigError {
     /// The line, from 1.
     pub line: usize,
     /// What is wrong, and what would be right.
@@ -59,8 +59,8 @@ impl Config {
     ///
     /// # Errors
     /// Everything that is wrong with it, in the order of its lines.
-    pub fn parse(text: &str) -> Result<Self, Vec<Wrong>> {
-        let mut reader = Reader { text, wrong: Vec::new(), config: Self::default() };
+    pub fn parse(text: &str) -> Result<Self, Vec<ConfigError>> {
+        let mut reader = ConfigReader { text, wrong: Vec::new(), config: Self::default() };
         match DeTable::parse(text) {
             Ok(table) => reader.all(table.get_ref()),
             Err(error) => {
@@ -77,19 +77,20 @@ impl Config {
 }
 
 /// What a value of the configuration is.
-type Value<'i> = toml::Spanned<DeValue<'i>>;
+type ConfigValue<'i> = toml::Spanned<DeValue<'i>>;
 
-struct Reader<'t> {
+/// A configuration that is being read, and what was wrong with it so far.
+struct ConfigReader<'t> {
     text: &'t str,
-    wrong: Vec<Wrong>,
+    wrong: Vec<ConfigError>,
     config: Config,
 }
 
-impl Reader<'_> {
+impl ConfigReader<'_> {
     fn wrong(&mut self, at: usize, message: String) {
         let before = self.text.get(..at).unwrap_or(self.text);
         let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
-        self.wrong.push(Wrong { line, message });
+        self.wrong.push(ConfigError { line, message });
     }
 
     fn all(&mut self, table: &DeTable<'_>) {
@@ -135,7 +136,7 @@ impl Reader<'_> {
         None
     }
 
-    fn screen(&mut self, at: usize, setting: &str, value: &Value<'_>) {
+    fn screen(&mut self, at: usize, setting: &str, value: &ConfigValue<'_>) {
         let place = value.span().start;
         match (setting, value.get_ref()) {
             ("mouse", DeValue::Boolean(on)) => self.config.mouse = *on,
@@ -158,9 +159,9 @@ impl Reader<'_> {
         }
     }
 
-    fn key(&mut self, at: usize, setting: &str, value: &Value<'_>) {
-        let Some(action) = Action::ALL.iter().find(|action| action.name() == setting) else {
-            let known: Vec<&str> = Action::ALL.iter().map(|action| action.name()).collect();
+    fn key(&mut self, at: usize, setting: &str, value: &ConfigValue<'_>) {
+        let Some(action) = KeyAction::ALL.iter().find(|action| action.name() == setting) else {
+            let known: Vec<&str> = KeyAction::ALL.iter().map(|action| action.name()).collect();
             self.wrong(at, format!("no action {setting:?}: {}", known.join(", ")));
             return;
         };
@@ -172,7 +173,7 @@ impl Reader<'_> {
         };
         for key in array {
             let place = key.span().start;
-            match key.get_ref().as_str().map(Key::parse) {
+            match key.get_ref().as_str().map(KeyPress::parse) {
                 Some(Ok(key)) => keys.push(key),
                 Some(Err(message)) => self.wrong(place, message),
                 None => self.wrong(place, format!("a key is text: {setting} = [\"x\"]")),
@@ -181,7 +182,7 @@ impl Reader<'_> {
         self.config.keys.bind(*action, keys);
     }
 
-    fn look(&mut self, at: usize, setting: &str, value: &Value<'_>) {
+    fn look(&mut self, at: usize, setting: &str, value: &ConfigValue<'_>) {
         let Some(role) = Role::ALL.into_iter().find(|role| role.name() == setting) else {
             let known = Role::ALL.map(Role::name).join(", ");
             self.wrong(at, format!("nothing on the screen is called {setting:?}: {known}"));
@@ -222,9 +223,9 @@ pub fn example() -> String {
          # alt- or shift- before it. An action has one key, or a list of them; [] is none.\n\
          [keys]\n",
     );
-    for place in Place::ALL {
+    for place in KeyContext::ALL {
         let _ = writeln!(text, "# {}", place.title());
-        for action in Action::ALL.iter().filter(|action| action.place() == place) {
+        for action in KeyAction::ALL.iter().filter(|action| action.place() == place) {
             let keys: Vec<String> = action.usual().iter().map(|key| format!("{key:?}")).collect();
             let setting = format!("{} = [{}]", action.name(), keys.join(", "));
             let _ = writeln!(text, "{setting:<34} # {}", action.about());
@@ -272,11 +273,11 @@ mod tests {
         let config = Config::parse(text).unwrap();
         assert_eq!((config.mouse, config.wide, config.keep_gone), (false, 120, 5));
         assert_eq!(config.ascii, Some(true));
-        let key = |key| config.keys.action(Place::Ports, Key::parse(key).unwrap());
-        assert_eq!(key("ctrl-q"), Some(Action::Quit));
+        let key = |key| config.keys.action(KeyContext::Ports, KeyPress::parse(key).unwrap());
+        assert_eq!(key("ctrl-q"), Some(KeyAction::Quit));
         assert_eq!(key("q"), None);
-        assert_eq!(key("n"), Some(Action::Down));
-        assert_eq!(key("j"), Some(Action::NextMatch));
+        assert_eq!(key("n"), Some(KeyAction::Down));
+        assert_eq!(key("j"), Some(KeyAction::NextMatch));
         assert_ne!(config.theme, Theme::default());
     }
 

@@ -53,13 +53,14 @@ impl Life {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     text: String,
-    terms: Vec<Term>,
+    terms: Vec<FilterTerm>,
     /// What is wrong with it, if anything. Wrong terms are left out.
     pub wrong: Option<String>,
 }
 
+/// One word of a filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Term {
+struct FilterTerm {
     not: bool,
     what: What,
 }
@@ -83,7 +84,7 @@ impl Filter {
                 _ => (false, word),
             };
             match term(word) {
-                Ok(Some(what)) => filter.terms.push(Term { not, what }),
+                Ok(Some(what)) => filter.terms.push(FilterTerm { not, what }),
                 Ok(None) => {}
                 Err(wrong) => filter.wrong = Some(wrong),
             }

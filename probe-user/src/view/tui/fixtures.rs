@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::row::{Owner, Row, RowKey};
+use super::row::{Row, RowKey, RowOwner};
 use crate::model::{HopKind, NetnsId, Port, Proto};
 
 /// A listener on all IPv4 addresses of the host.
@@ -23,10 +23,10 @@ pub(super) fn row(port: u16, process: &str, container: Option<&str>) -> Row {
         target: None,
         service: None,
         component: None,
-        owner: Arc::new(Owner {
+        owner: Arc::new(RowOwner {
             container: container.map(ToOwned::to_owned),
             started_at: Some(1_000_000),
-            ..Owner::default()
+            ..RowOwner::default()
         }),
         cells: std::sync::Arc::default(),
         conns: None,

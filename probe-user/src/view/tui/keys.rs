@@ -4,9 +4,9 @@ use std::fmt;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-/// Where a key does something.
+/// The view in which a key does something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum KeyContext {
     /// In every view.
     Anywhere,
     /// In the table of ports.
@@ -17,7 +17,7 @@ pub enum Place {
     Events,
 }
 
-impl Place {
+impl KeyContext {
     /// How the help calls it.
     pub fn title(self) -> &'static str {
         match self {
@@ -36,11 +36,11 @@ macro_rules! actions {
     ($($(#[doc = $doc:literal])+ $variant:ident $name:literal $place:ident [$($key:literal),*];)*) => {
         /// What a key can do.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum Action {
+        pub enum KeyAction {
             $($(#[doc = $doc])+ $variant,)*
         }
 
-        impl Action {
+        impl KeyAction {
             /// All of them, in the order of the help.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
@@ -50,8 +50,8 @@ macro_rules! actions {
             }
 
             /// Where it works.
-            pub fn place(self) -> Place {
-                match self { $(Self::$variant => Place::$place,)* }
+            pub fn place(self) -> KeyContext {
+                match self { $(Self::$variant => KeyContext::$place,)* }
             }
 
             /// What it does, in a few words.
@@ -162,12 +162,12 @@ actions! {
 
 /// A key as it is pressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Key {
+pub struct KeyPress {
     code: KeyCode,
     modifiers: KeyModifiers,
 }
 
-impl Key {
+impl KeyPress {
     /// What a terminal says. Shift is part of a character already.
     pub fn of(event: KeyEvent) -> Self {
         let mut modifiers =
@@ -247,7 +247,7 @@ fn named(name: &str) -> Option<KeyCode> {
     Some(KeyCode::F(number))
 }
 
-impl fmt::Display for Key {
+impl fmt::Display for KeyPress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (modifier, name) in [
             (KeyModifiers::CONTROL, "ctrl-"),
@@ -273,54 +273,54 @@ impl fmt::Display for Key {
 /// Which key does what.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyMap {
-    bound: Vec<(Action, Vec<Key>)>,
+    bound: Vec<(KeyAction, Vec<KeyPress>)>,
 }
 
 impl Default for KeyMap {
     fn default() -> Self {
-        let keys = |action: Action| {
-            let keys = action.usual().iter().filter_map(|key| Key::parse(key).ok());
+        let keys = |action: KeyAction| {
+            let keys = action.usual().iter().filter_map(|key| KeyPress::parse(key).ok());
             (action, keys.collect())
         };
-        Self { bound: Action::ALL.iter().map(|action| keys(*action)).collect() }
+        Self { bound: KeyAction::ALL.iter().map(|action| keys(*action)).collect() }
     }
 }
 
 impl KeyMap {
     /// What a key does in a place: what it does there first, else what it does anywhere.
-    pub fn action(&self, place: Place, key: Key) -> Option<Action> {
-        let of = |place: Place| {
+    pub fn action(&self, place: KeyContext, key: KeyPress) -> Option<KeyAction> {
+        let of = |place: KeyContext| {
             let mut bound = self.bound.iter();
             bound.find(|(action, keys)| action.place() == place && keys.contains(&key))
         };
-        of(place).or_else(|| of(Place::Anywhere)).map(|(action, _)| *action)
+        of(place).or_else(|| of(KeyContext::Anywhere)).map(|(action, _)| *action)
     }
 
     /// The keys of an action, as they are shown: `j down`.
-    pub fn shown(&self, action: Action) -> String {
+    pub fn shown(&self, action: KeyAction) -> String {
         let keys: Vec<String> = self.keys(action).iter().map(ToString::to_string).collect();
         keys.join(" ")
     }
 
     /// The first key of an action.
-    pub fn first(&self, action: Action) -> String {
+    pub fn first(&self, action: KeyAction) -> String {
         self.keys(action).first().map(ToString::to_string).unwrap_or_default()
     }
 
-    fn keys(&self, action: Action) -> &[Key] {
+    fn keys(&self, action: KeyAction) -> &[KeyPress] {
         let bound = self.bound.iter().find(|(known, _)| *known == action);
         bound.map(|(_, keys)| keys.as_slice()).unwrap_or_default()
     }
 
     /// Gives an action these keys instead of those that it has.
-    pub(super) fn bind(&mut self, action: Action, keys: Vec<Key>) {
+    pub(super) fn bind(&mut self, action: KeyAction, keys: Vec<KeyPress>) {
         if let Some((_, bound)) = self.bound.iter_mut().find(|(known, _)| *known == action) {
             *bound = keys;
         }
     }
 
     /// Two actions that have the same key in the same place.
-    pub(super) fn conflict(&self) -> Option<(Key, Action, Action)> {
+    pub(super) fn conflict(&self) -> Option<(KeyPress, KeyAction, KeyAction)> {
         for (at, (action, keys)) in self.bound.iter().enumerate() {
             for (other, others) in self.bound.get(at + 1..).unwrap_or_default() {
                 if action.place() != other.place() {
@@ -342,18 +342,18 @@ mod tests {
     #[test]
     fn keys_are_read_as_they_are_shown() {
         for text in ["q", "Q", "ctrl-c", "alt-x", "shift-tab", "enter", "space", "f12", "?", "-"] {
-            assert_eq!(Key::parse(text).unwrap().to_string(), text);
+            assert_eq!(KeyPress::parse(text).unwrap().to_string(), text);
         }
         for text in ["", "f13", "ctrl-", "hyper-x", "ab"] {
-            assert!(Key::parse(text).is_err(), "{text}");
+            assert!(KeyPress::parse(text).is_err(), "{text}");
         }
     }
 
     #[test]
     fn the_usual_keys_are_keys_and_do_not_conflict() {
-        for action in Action::ALL {
+        for action in KeyAction::ALL {
             for key in action.usual() {
-                assert!(Key::parse(key).is_ok(), "{key}");
+                assert!(KeyPress::parse(key).is_ok(), "{key}");
             }
         }
         assert_eq!(KeyMap::default().conflict(), None);
@@ -362,20 +362,23 @@ mod tests {
     #[test]
     fn a_place_goes_before_everywhere() {
         let keys = KeyMap::default();
-        let key = Key::parse("g").unwrap();
-        assert_eq!(keys.action(Place::Ports, key), Some(Action::Group));
-        assert_eq!(keys.action(Place::Text, key), Some(Action::TextTop));
-        assert_eq!(keys.action(Place::Events, Key::parse("q").unwrap()), Some(Action::Quit));
-        assert_eq!(keys.action(Place::Ports, Key::parse("~").unwrap()), None);
+        let key = KeyPress::parse("g").unwrap();
+        assert_eq!(keys.action(KeyContext::Ports, key), Some(KeyAction::Group));
+        assert_eq!(keys.action(KeyContext::Text, key), Some(KeyAction::TextTop));
+        assert_eq!(
+            keys.action(KeyContext::Events, KeyPress::parse("q").unwrap()),
+            Some(KeyAction::Quit)
+        );
+        assert_eq!(keys.action(KeyContext::Ports, KeyPress::parse("~").unwrap()), None);
     }
 
     #[test]
     fn what_a_terminal_sends_is_the_key_that_is_written() {
-        let event = |code, modifiers| Key::of(KeyEvent::new(code, modifiers));
+        let event = |code, modifiers| KeyPress::of(KeyEvent::new(code, modifiers));
         let shift = KeyModifiers::SHIFT;
-        assert_eq!(event(KeyCode::Char('G'), shift), Key::parse("G").unwrap());
-        assert_eq!(event(KeyCode::BackTab, shift), Key::parse("shift-tab").unwrap());
+        assert_eq!(event(KeyCode::Char('G'), shift), KeyPress::parse("G").unwrap());
+        assert_eq!(event(KeyCode::BackTab, shift), KeyPress::parse("shift-tab").unwrap());
         let control = KeyModifiers::CONTROL;
-        assert_eq!(event(KeyCode::Char('C'), control), Key::parse("ctrl-c").unwrap());
+        assert_eq!(event(KeyCode::Char('C'), control), KeyPress::parse("ctrl-c").unwrap());
     }
 }

@@ -18,7 +18,7 @@ pub(super) const SMALLEST: (u16, u16) = (40, 8);
 
 /// The parts of a screen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Layout {
+pub struct ScreenLayout {
     /// The line with the node.
     pub bar: Rect,
     /// The line with the views.
@@ -33,7 +33,7 @@ pub struct Layout {
     pub foot: Rect,
 }
 
-impl Layout {
+impl ScreenLayout {
     /// The parts of a screen of this size. `None` when it is too small.
     pub fn of(size: (u16, u16), view: View, wide: u16) -> Option<Self> {
         let (width, height) = size;
@@ -65,7 +65,7 @@ mod tests {
     fn parts_fill_the_screen_and_do_not_overlap() {
         for size in [(40, 8), (80, 24), (159, 50), (160, 50), (300, 80)] {
             for view in View::ALL {
-                let layout = Layout::of(size, view, 160).unwrap();
+                let layout = ScreenLayout::of(size, view, 160).unwrap();
                 let height = layout.head.height + layout.main.height;
                 assert_eq!(height + 3, size.1, "{size:?} {view:?}");
                 assert_eq!(layout.beside.is_some(), view == View::Ports && size.0 >= 160);
@@ -79,8 +79,8 @@ mod tests {
 
     #[test]
     fn a_screen_that_is_too_small_has_none() {
-        assert_eq!(Layout::of((39, 24), View::Ports, 160), None);
-        assert_eq!(Layout::of((80, 7), View::Ports, 160), None);
-        assert_eq!(Layout::of((0, 0), View::Ports, 0), None);
+        assert_eq!(ScreenLayout::of((39, 24), View::Ports, 160), None);
+        assert_eq!(ScreenLayout::of((80, 7), View::Ports, 160), None);
+        assert_eq!(ScreenLayout::of((0, 0), View::Ports, 0), None);
     }
 }

@@ -35,7 +35,7 @@ pub struct RowKey {
 
 /// Who holds a socket, in the words that are shown.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Owner {
+pub struct RowOwner {
     /// Its containers, outermost first.
     pub container: Option<String>,
     /// Its pod.
@@ -74,7 +74,7 @@ pub struct Row {
     /// Which part of Kubernetes, or of what runs around it, it is.
     pub component: Option<Arc<str>>,
     /// Who holds it.
-    pub owner: Arc<Owner>,
+    pub owner: Arc<RowOwner>,
     /// What it has in the other columns of the screen.
     pub cells: Arc<[(Column, Arc<str>)]>,
     /// How many connections it has now; `None` where that is not known.
@@ -193,7 +193,7 @@ pub fn rows(listing: &Listing, style: &Style) -> Vec<Row> {
 /// Text and owners that rows share.
 #[derive(Default)]
 struct Made {
-    owners: HashMap<*const End, Arc<Owner>>,
+    owners: HashMap<*const End, Arc<RowOwner>>,
     texts: HashMap<String, Arc<str>>,
 }
 
@@ -239,11 +239,11 @@ impl Made {
         shared
     }
 
-    fn owner(&mut self, row: &ListRow, style: &Style) -> Arc<Owner> {
+    fn owner(&mut self, row: &ListRow, style: &Style) -> Arc<RowOwner> {
         let make = || {
             let cell = |column: Column| column.value(row, style).map(std::borrow::Cow::into_owned);
             let process = row.end.processes.first();
-            Arc::new(Owner {
+            Arc::new(RowOwner {
                 container: cell(Column::Container),
                 pod: cell(Column::Pod),
                 cluster: cell(Column::Cluster),

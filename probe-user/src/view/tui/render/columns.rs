@@ -1,6 +1,6 @@
 //! Which columns a table of some width has, and where.
 
-use crate::view::list::columns::Screen;
+use crate::view::list::columns::ScreenColumn;
 use crate::view::tui::state::View;
 use crate::view::tui::state::ports::{Column, ON_SCREEN};
 
@@ -9,7 +9,7 @@ pub(super) const MARKS: u16 = 3;
 
 /// A column on the screen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Placed {
+pub struct PlacedColumn {
     /// Which.
     pub column: Column,
     /// Where it begins.
@@ -20,10 +20,10 @@ pub struct Placed {
 
 /// The columns that fit into `total`, of which `widest` says how wide the widest cell is.
 /// One in which nothing is has no place.
-pub fn fit(widest: &[u16; ON_SCREEN.len()], total: u16) -> Vec<Placed> {
+pub fn fit(widest: &[u16; ON_SCREEN.len()], total: u16) -> Vec<PlacedColumn> {
     let gap = if total < 100 { 1 } else { 2 };
     // In the order of what a reader needs first.
-    let mut needed: Vec<(Column, Screen)> =
+    let mut needed: Vec<(Column, ScreenColumn)> =
         ON_SCREEN.into_iter().filter_map(|column| Some((column, column.on_screen()?))).collect();
     needed.sort_by_key(|(_, screen)| screen.need);
     let widest = |column: Column| {
@@ -34,7 +34,7 @@ pub fn fit(widest: &[u16; ON_SCREEN.len()], total: u16) -> Vec<Placed> {
         |column| matches!(column, Column::Port | Column::Proto | Column::Address | Column::Process);
     let mut room = total.saturating_sub(MARKS);
     let mut chosen: Vec<(Column, u16)> = Vec::new();
-    for (column, Screen { narrowest, .. }) in needed.iter().copied() {
+    for (column, ScreenColumn { narrowest, .. }) in needed.iter().copied() {
         if widest(column) == 0 && !always(column) {
             continue;
         }
@@ -48,7 +48,7 @@ pub fn fit(widest: &[u16; ON_SCREEN.len()], total: u16) -> Vec<Placed> {
     }
     // What is left goes first to what readers look at, then to those that miss most.
     let enough = needed.iter().filter(|(_, screen)| screen.enough > 0);
-    for (column, Screen { enough, .. }) in enough.copied() {
+    for (column, ScreenColumn { enough, .. }) in enough.copied() {
         if let Some(chosen) = chosen.iter_mut().find(|(known, _)| *known == column) {
             let more = enough.min(widest(column)).saturating_sub(chosen.1).min(room);
             chosen.1 += more;
@@ -68,7 +68,7 @@ pub fn fit(widest: &[u16; ON_SCREEN.len()], total: u16) -> Vec<Placed> {
     chosen.sort_by_key(|(column, _)| order(column));
     let mut x = MARKS;
     let place = |(column, width): (Column, u16)| {
-        let placed = Placed { column, x, width };
+        let placed = PlacedColumn { column, x, width };
         x += width + gap;
         placed
     };
@@ -89,7 +89,7 @@ fn title_width(column: Column) -> u16 {
 }
 
 /// The column at a place.
-pub fn at(placed: &[Placed], x: u16) -> Option<Column> {
+pub fn at(placed: &[PlacedColumn], x: u16) -> Option<Column> {
     placed.iter().rev().find(|placed| placed.x <= x).map(|placed| placed.column)
 }
 

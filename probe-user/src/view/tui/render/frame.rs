@@ -5,7 +5,7 @@ use ratatui::layout::{Position, Rect};
 
 use super::columns::{tab, tab_place};
 use crate::view::layout::{shorten, width};
-use crate::view::tui::keys::Action;
+use crate::view::tui::keys::KeyAction;
 use crate::view::tui::state::{Asks, State, View};
 use crate::view::tui::theme::Role;
 
@@ -134,54 +134,58 @@ pub(super) fn foot(state: &State, place: Rect, buffer: &mut Buffer) -> Option<Po
     None
 }
 
-fn hints(state: &State) -> &'static [(Action, &'static str)] {
+fn hints(state: &State) -> &'static [(KeyAction, &'static str)] {
     if state.help.is_some() {
-        return &[(Action::Back, "close"), (Action::Filter, "search"), (Action::NextMatch, "next")];
+        return &[
+            (KeyAction::Back, "close"),
+            (KeyAction::Filter, "search"),
+            (KeyAction::NextMatch, "next"),
+        ];
     }
     match state.view {
         View::Ports => &[
-            (Action::Help, "keys"),
-            (Action::Open, "path"),
-            (Action::Filter, "filter"),
-            (Action::Group, "group"),
-            (Action::Sort, "sort"),
-            (Action::NextMatch, "next change"),
-            (Action::Copy, "copy"),
-            (Action::Pause, "pause"),
-            (Action::Quit, "quit"),
-            (Action::Tcp, "TCP"),
-            (Action::Udp, "UDP"),
-            (Action::Family, "4/6"),
-            (Action::Loopback, "loopback"),
-            (Action::Containers, "containers"),
-            (Action::Kernel, "no kernel"),
+            (KeyAction::Help, "keys"),
+            (KeyAction::Open, "path"),
+            (KeyAction::Filter, "filter"),
+            (KeyAction::Group, "group"),
+            (KeyAction::Sort, "sort"),
+            (KeyAction::NextMatch, "next change"),
+            (KeyAction::Copy, "copy"),
+            (KeyAction::Pause, "pause"),
+            (KeyAction::Quit, "quit"),
+            (KeyAction::Tcp, "TCP"),
+            (KeyAction::Udp, "UDP"),
+            (KeyAction::Family, "4/6"),
+            (KeyAction::Loopback, "loopback"),
+            (KeyAction::Containers, "containers"),
+            (KeyAction::Kernel, "no kernel"),
         ],
         View::Path => &[
-            (Action::Help, "keys"),
-            (Action::Back, "back"),
-            (Action::NextHop, "next hop"),
-            (Action::Open, "its row"),
-            (Action::Evidence, "evidence"),
-            (Action::Filter, "search"),
-            (Action::Copy, "copy"),
-            (Action::Export, "export"),
-            (Action::Quit, "quit"),
+            (KeyAction::Help, "keys"),
+            (KeyAction::Back, "back"),
+            (KeyAction::NextHop, "next hop"),
+            (KeyAction::Open, "its row"),
+            (KeyAction::Evidence, "evidence"),
+            (KeyAction::Filter, "search"),
+            (KeyAction::Copy, "copy"),
+            (KeyAction::Export, "export"),
+            (KeyAction::Quit, "quit"),
         ],
         View::Events => &[
-            (Action::Help, "keys"),
-            (Action::Filter, "filter"),
-            (Action::Pause, "pause"),
-            (Action::History, "history"),
-            (Action::Bottom, "newest"),
-            (Action::Export, "export"),
-            (Action::Quit, "quit"),
+            (KeyAction::Help, "keys"),
+            (KeyAction::Filter, "filter"),
+            (KeyAction::Pause, "pause"),
+            (KeyAction::History, "history"),
+            (KeyAction::Bottom, "newest"),
+            (KeyAction::Export, "export"),
+            (KeyAction::Quit, "quit"),
         ],
         View::Sources => &[
-            (Action::Help, "keys"),
-            (Action::Filter, "search"),
-            (Action::Refresh, "read anew"),
-            (Action::Export, "export"),
-            (Action::Quit, "quit"),
+            (KeyAction::Help, "keys"),
+            (KeyAction::Filter, "search"),
+            (KeyAction::Refresh, "read anew"),
+            (KeyAction::Export, "export"),
+            (KeyAction::Quit, "quit"),
         ],
     }
 }

@@ -4,11 +4,11 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 
-use super::columns::{self, Placed};
+use super::columns::{self, PlacedColumn};
 use crate::view::layout::{pad, pad_left};
 use crate::view::tui::filter::Life;
 use crate::view::tui::state::State;
-use crate::view::tui::state::ports::{Item, Live, cell};
+use crate::view::tui::state::ports::{LiveRow, TableLine, cell};
 use crate::view::tui::theme::Role;
 
 pub(super) fn draw(state: &State, head: Rect, main: Rect, buffer: &mut Buffer) {
@@ -44,7 +44,7 @@ pub(super) fn draw(state: &State, head: Rect, main: Rect, buffer: &mut Buffer) {
         let selected = at == state.ports.selected;
         let line = Rect::new(main.x, y, main.width, 1);
         match item {
-            Item::Group { name, count, folded } => {
+            TableLine::Group { name, count, folded } => {
                 let sign = match (state.style.unicode, folded) {
                     (true, true) => "▸",
                     (true, false) => "▾",
@@ -56,7 +56,7 @@ pub(super) fn draw(state: &State, head: Rect, main: Rect, buffer: &mut Buffer) {
                 let look = state.theme.of(Role::Group);
                 buffer.set_stringn(line.x + 1, y, text, usize::from(line.width) - 1, look);
             }
-            Item::Row(row) => {
+            TableLine::Row(row) => {
                 if let Some(live) = state.ports.rows.get(*row) {
                     draw_row(state, live, &placed, line, buffer);
                 }
@@ -69,7 +69,13 @@ pub(super) fn draw(state: &State, head: Rect, main: Rect, buffer: &mut Buffer) {
     }
 }
 
-fn draw_row(state: &State, live: &Live, placed: &[Placed], line: Rect, buffer: &mut Buffer) {
+fn draw_row(
+    state: &State,
+    live: &LiveRow,
+    placed: &[PlacedColumn],
+    line: Rect,
+    buffer: &mut Buffer,
+) {
     let (mark, look) = match live.life(state.clock.now) {
         Life::New => ("+", state.theme.of(Role::New)),
         Life::Gone => ("x", state.theme.of(Role::Gone)),
@@ -83,12 +89,12 @@ fn draw_row(state: &State, live: &Live, placed: &[Placed], line: Rect, buffer: &
     }
 }
 
-fn fitted(state: &State, text: &str, place: Placed) -> String {
+fn fitted(state: &State, text: &str, place: PlacedColumn) -> String {
     let width = usize::from(place.width);
     let text = place.column.fitted(text, width, state.style.glyphs().ellipsis);
     if place.column.is_number() { pad_left(&text, width) } else { pad(&text, width) }
 }
 
-fn put(buffer: &mut Buffer, line: Rect, place: Placed, y: u16, text: &str, look: Style) {
+fn put(buffer: &mut Buffer, line: Rect, place: PlacedColumn, y: u16, text: &str, look: Style) {
     buffer.set_stringn(line.x + place.x, y, text, usize::from(place.width), look);
 }

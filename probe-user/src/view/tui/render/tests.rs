@@ -9,9 +9,9 @@ use super::draw;
 use crate::model::{EventKind, HopKind, Port, Proto};
 use crate::view::tui::config::Config;
 use crate::view::tui::fixtures::row;
-use crate::view::tui::keys::Key;
+use crate::view::tui::keys::KeyPress;
 use crate::view::tui::row::Row;
-use crate::view::tui::state::events::EventLine;
+use crate::view::tui::state::events::EventRow;
 use crate::view::tui::state::ports::{Clock, Delta};
 use crate::view::tui::state::{Message, State};
 use crate::view::tui::theme::Depth;
@@ -53,7 +53,7 @@ fn drawn(state: &State) -> Terminal<TestBackend> {
 
 fn press(state: &mut State, keys: &str) {
     for key in keys.split(' ') {
-        state.update(Message::Key(Key::parse(key).unwrap().event()), CLOCK);
+        state.update(Message::Key(KeyPress::parse(key).unwrap().event()), CLOCK);
     }
 }
 
@@ -80,7 +80,7 @@ fn the_table_in_groups_and_in_ascii() {
 fn the_events_and_their_history() {
     for size in [(80, 24), (120, 40), (240, 60)] {
         let mut state = screen(size, Depth::None, true);
-        let line = |kind: EventKind, port: u16, at: u64| EventLine {
+        let line = |kind: EventKind, port: u16, at: u64| EventRow {
             at: at * 1_000_000,
             kind,
             proto: Proto::Tcp,

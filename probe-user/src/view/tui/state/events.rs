@@ -13,7 +13,7 @@ const REMEMBERED: usize = 2_000;
 
 /// An event as the screen shows it. All text in it is safe to show.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EventLine {
+pub struct EventRow {
     /// When: nanoseconds since the epoch.
     pub at: u64,
     /// What.
@@ -57,12 +57,12 @@ pub struct Lived {
 
 /// What tells a listener that is open from any other: its namespace, protocol, port and
 /// inode.
-type Place = (Option<NetnsId>, Proto, Option<Port>, Option<u64>);
+type ListenerId = (Option<NetnsId>, Proto, Option<Port>, Option<u64>);
 
-/// The view of events.
+/// The view of events, with all that it keeps.
 #[derive(Debug, Default)]
-pub struct Events {
-    all: VecDeque<EventLine>,
+pub struct EventsView {
+    all: VecDeque<EventRow>,
     /// How many there were before those that are kept.
     dropped: u64,
     /// How many were lost in the kernel.
@@ -77,12 +77,12 @@ pub struct Events {
     pub history: bool,
     lived: Vec<Lived>,
     by: HashMap<(Proto, Port, String, String), usize>,
-    open: HashMap<Place, (usize, u64)>,
+    open: HashMap<ListenerId, (usize, u64)>,
 }
 
-impl Events {
+impl EventsView {
     /// Takes in what has happened.
-    pub fn add(&mut self, events: Vec<EventLine>) {
+    pub fn add(&mut self, events: Vec<EventRow>) {
         for event in events {
             self.remember(&event);
             let wanted = self.filter.passes_line(&plain(&event.line));
@@ -109,15 +109,15 @@ impl Events {
     }
 
     /// The last `height` events that are wanted and on the screen, oldest first.
-    pub fn page(&self, height: usize) -> Vec<&EventLine> {
+    pub fn page(&self, height: usize) -> Vec<&EventRow> {
         let upto = self.paused.map_or(self.all.len(), |total| {
             usize::try_from(total.saturating_sub(self.dropped)).unwrap_or(usize::MAX)
         });
-        let wanted = |event: &&EventLine| {
+        let wanted = |event: &&EventRow| {
             self.filter.is_empty() || self.filter.passes_line(&plain(&event.line))
         };
         let kept = self.all.iter().take(upto).rev().filter(wanted);
-        let mut page: Vec<&EventLine> = kept.skip(self.back).take(height).collect();
+        let mut page: Vec<&EventRow> = kept.skip(self.back).take(height).collect();
         page.reverse();
         page
     }
@@ -144,7 +144,7 @@ impl Events {
         lived
     }
 
-    fn remember(&mut self, event: &EventLine) {
+    fn remember(&mut self, event: &EventRow) {
         let place = (event.netns, event.proto, event.port, event.inode);
         match (event.kind, event.port) {
             (EventKind::Listen | EventKind::Bind, Some(port)) => {

@@ -2,12 +2,12 @@
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, MouseButton, MouseEvent, MouseEventKind};
 
-use super::ports::{Column, Item, ON_SCREEN};
+use super::ports::{Column, ON_SCREEN, TableLine};
 use super::{Asks, Effect, Input, State, View};
 use crate::model::{Advice, AdvicePart};
 use crate::view::tui::config::always_quits;
 use crate::view::tui::filter::Filter;
-use crate::view::tui::keys::{Action, Key, Place};
+use crate::view::tui::keys::{KeyAction, KeyContext, KeyPress};
 use crate::view::tui::render::columns;
 
 /// How many lines the wheel moves.
@@ -28,66 +28,68 @@ impl State {
         }
         self.message = None;
         let place = if self.help.is_some() {
-            Place::Text
+            KeyContext::Text
         } else {
             match self.view {
-                View::Ports => Place::Ports,
-                View::Path | View::Sources => Place::Text,
-                View::Events => Place::Events,
+                View::Ports => KeyContext::Ports,
+                View::Path | View::Sources => KeyContext::Text,
+                View::Events => KeyContext::Events,
             }
         };
-        match self.config.keys.action(place, Key::of(key)) {
+        match self.config.keys.action(place, KeyPress::of(key)) {
             Some(action) => self.act(action),
             None => Vec::new(),
         }
     }
 
-    fn act(&mut self, action: Action) -> Vec<Effect> {
+    fn act(&mut self, action: KeyAction) -> Vec<Effect> {
         let page = isize::try_from(self.height()).unwrap_or(isize::MAX);
         match action {
-            Action::Quit if self.help.is_some() => self.help = None,
-            Action::Quit => return vec![Effect::Quit],
-            Action::Help if self.help.is_some() => self.help = None,
-            Action::Help => self.open_help(),
-            Action::Suspend => return vec![Effect::Suspend],
-            Action::Redraw => return vec![Effect::Redraw],
-            Action::Refresh => {
+            KeyAction::Quit if self.help.is_some() => self.help = None,
+            KeyAction::Quit => return vec![Effect::Quit],
+            KeyAction::Help if self.help.is_some() => self.help = None,
+            KeyAction::Help => self.open_help(),
+            KeyAction::Suspend => return vec![Effect::Suspend],
+            KeyAction::Redraw => return vec![Effect::Redraw],
+            KeyAction::Refresh => {
                 self.asked = None;
                 self.say("reading everything anew".to_owned());
                 return vec![Effect::Refresh];
             }
-            Action::NextView => self.turn(1),
-            Action::PreviousView => self.turn(View::ALL.len() - 1),
-            Action::ViewPorts => self.show(View::Ports),
-            Action::ViewPath => self.show(View::Path),
-            Action::ViewEvents => self.show(View::Events),
-            Action::ViewSources => self.show(View::Sources),
-            Action::Down => self.step(1),
-            Action::Up => self.step(-1),
-            Action::PageDown => self.step(page),
-            Action::PageUp => self.step(-page),
-            Action::Top | Action::TextTop | Action::EventsTop => self.step(isize::MIN / 2),
-            Action::Bottom => self.step(isize::MAX / 2),
-            Action::Open => self.open(),
-            Action::Back => self.back(),
-            Action::Filter => self.input(Asks::Filter),
-            Action::Command => self.input(Asks::Command),
-            Action::NextMatch => self.next_match(true),
-            Action::PreviousMatch => self.next_match(false),
-            Action::Copy | Action::CopyJson => return self.copy(action == Action::CopyJson),
-            Action::CopyFix => return self.copy_fix(),
-            Action::Export => {
+            KeyAction::NextView => self.turn(1),
+            KeyAction::PreviousView => self.turn(View::ALL.len() - 1),
+            KeyAction::ViewPorts => self.show(View::Ports),
+            KeyAction::ViewPath => self.show(View::Path),
+            KeyAction::ViewEvents => self.show(View::Events),
+            KeyAction::ViewSources => self.show(View::Sources),
+            KeyAction::Down => self.step(1),
+            KeyAction::Up => self.step(-1),
+            KeyAction::PageDown => self.step(page),
+            KeyAction::PageUp => self.step(-page),
+            KeyAction::Top | KeyAction::TextTop | KeyAction::EventsTop => self.step(isize::MIN / 2),
+            KeyAction::Bottom => self.step(isize::MAX / 2),
+            KeyAction::Open => self.open(),
+            KeyAction::Back => self.back(),
+            KeyAction::Filter => self.input(Asks::Filter),
+            KeyAction::Command => self.input(Asks::Command),
+            KeyAction::NextMatch => self.next_match(true),
+            KeyAction::PreviousMatch => self.next_match(false),
+            KeyAction::Copy | KeyAction::CopyJson => {
+                return self.copy(action == KeyAction::CopyJson);
+            }
+            KeyAction::CopyFix => return self.copy_fix(),
+            KeyAction::Export => {
                 let (name, text) = self.exported();
                 return vec![Effect::Export { name: format!("whereis-port-{name}"), text }];
             }
-            Action::Pause => self.pause(),
-            Action::NextHop => self.next_hop(true),
-            Action::PreviousHop => self.next_hop(false),
-            Action::Evidence => {
+            KeyAction::Pause => self.pause(),
+            KeyAction::NextHop => self.next_hop(true),
+            KeyAction::PreviousHop => self.next_hop(false),
+            KeyAction::Evidence => {
                 self.evidence = !self.evidence;
                 self.path_text();
             }
-            Action::History => {
+            KeyAction::History => {
                 self.events.history = !self.events.history;
                 self.events.back = 0;
             }
@@ -97,31 +99,31 @@ impl State {
     }
 
     /// What keys do to the table.
-    fn table(&mut self, action: Action) {
+    fn table(&mut self, action: KeyAction) {
         let clock = self.clock;
         let only = &mut self.ports.only;
         match action {
-            Action::Group => self.ports.next_group(clock),
-            Action::Fold => self.ports.fold(clock),
-            Action::FoldAll => self.ports.fold_all(clock),
-            Action::Sort => {
+            KeyAction::Group => self.ports.next_group(clock),
+            KeyAction::Fold => self.ports.fold(clock),
+            KeyAction::FoldAll => self.ports.fold_all(clock),
+            KeyAction::Sort => {
                 let at = ON_SCREEN.iter().position(|column| *column == self.ports.sort);
                 let next = at.map_or(0, |at| (at + 1) % ON_SCREEN.len());
                 self.ports.sort = ON_SCREEN.get(next).copied().unwrap_or(Column::Port);
             }
-            Action::Reverse => self.ports.descending = !self.ports.descending,
-            Action::Tcp => (only.tcp, only.udp) = (!only.tcp, false),
-            Action::Udp => (only.tcp, only.udp) = (false, !only.udp),
-            Action::Family => {
+            KeyAction::Reverse => self.ports.descending = !self.ports.descending,
+            KeyAction::Tcp => (only.tcp, only.udp) = (!only.tcp, false),
+            KeyAction::Udp => (only.tcp, only.udp) = (false, !only.udp),
+            KeyAction::Family => {
                 only.ipv4 = match only.ipv4 {
                     None => Some(true),
                     Some(true) => Some(false),
                     Some(false) => None,
                 }
             }
-            Action::Loopback => only.loopback = !only.loopback,
-            Action::Containers => only.containers = !only.containers,
-            Action::Kernel => only.no_kernel = !only.no_kernel,
+            KeyAction::Loopback => only.loopback = !only.loopback,
+            KeyAction::Containers => only.containers = !only.containers,
+            KeyAction::Kernel => only.no_kernel = !only.no_kernel,
             _ => return,
         }
         self.ports.order(clock);
@@ -165,13 +167,13 @@ impl State {
         }
         match self.view {
             View::Ports => match self.ports.shown.get(self.ports.selected) {
-                Some(Item::Group { .. }) => self.ports.fold(self.clock),
-                Some(Item::Row(_)) => self.show(View::Path),
+                Some(TableLine::Group { .. }) => self.ports.fold(self.clock),
+                Some(TableLine::Row(_)) => self.show(View::Path),
                 None => {}
             },
             View::Path => {
                 let Some(anchor) = self.path.selected().cloned() else {
-                    let key = self.config.keys.first(Action::NextHop);
+                    let key = self.config.keys.first(KeyAction::NextHop);
                     return self.say(format!("select a hop with {key} first"));
                 };
                 if self.go_to(anchor.netns, Some(anchor.proto), anchor.port) {

@@ -15,14 +15,14 @@ mod tests;
 use crossterm::event::{KeyEvent, MouseEvent};
 
 use super::config::Config;
-use super::layout::Layout;
+use super::layout::ScreenLayout;
 use super::row::RowKey;
 use super::theme::{Depth, Theme};
 use crate::model::{Answer, Gap, Host, NetnsId, Port, Proto, SourceReport};
 use crate::view::style::Style;
-use events::{EventLine, Events};
+use events::{EventRow, EventsView};
 use pane::Pane;
-use ports::{Clock, Delta, Ports};
+use ports::{Clock, Delta, PortsView};
 
 /// How long after the selection has moved its path is asked for: a key that is held
 /// down asks once.
@@ -148,7 +148,7 @@ pub enum Message {
     /// A question was answered.
     Answer(Box<Answered>),
     /// Things have happened.
-    Events(Vec<EventLine>),
+    Events(Vec<EventRow>),
     /// How many events were lost so far, and how the node is followed.
     Watching {
         /// How many events were lost so far.
@@ -226,11 +226,11 @@ pub struct State {
     /// Which view is shown.
     pub view: View,
     /// The table.
-    pub ports: Ports,
+    pub ports: PortsView,
     /// The path.
     pub path: Pane,
     /// What happens.
-    pub events: Events,
+    pub events: EventsView,
     /// The sources.
     pub sources: Pane,
     /// The help, when it is shown.
@@ -280,9 +280,9 @@ impl State {
             size,
             clock: Clock::default(),
             view: View::Ports,
-            ports: Ports::default(),
+            ports: PortsView::default(),
             path: Pane::default(),
-            events: Events::default(),
+            events: EventsView::default(),
             sources: Pane::default(),
             help: None,
             input: None,
@@ -365,8 +365,8 @@ impl State {
     }
 
     /// Where the parts of the screen are. `None` when it is too small.
-    pub fn layout(&self) -> Option<Layout> {
-        Layout::of(self.size, self.view, self.config.wide)
+    pub fn layout(&self) -> Option<ScreenLayout> {
+        ScreenLayout::of(self.size, self.view, self.config.wide)
     }
 
     /// How many lines the view has.
@@ -485,7 +485,7 @@ impl State {
         if !found && self.ports.rows.iter().any(|live| fits(&live.row)) {
             // It is there, and only not shown.
             self.ports.filter = super::filter::Filter::default();
-            self.ports.only = ports::Only::default();
+            self.ports.only = ports::QuickFilter::default();
             self.ports.group = None;
             self.ports.order(self.clock);
             found = self.ports.select_row(fits);

@@ -70,10 +70,10 @@ impl GroupBy {
     }
 }
 
-/// What is left out with one key.
+/// What a single key hides from the table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
-pub struct Only {
+pub struct QuickFilter {
     /// Only TCP.
     pub tcp: bool,
     /// Only UDP.
@@ -88,7 +88,7 @@ pub struct Only {
     pub no_kernel: bool,
 }
 
-impl Only {
+impl QuickFilter {
     fn passes(self, row: &Row) -> bool {
         use crate::model::{HopKind, Proto};
         let tcp = row.key.proto == Proto::Tcp;
@@ -189,7 +189,7 @@ impl Differ {
 
 /// A row, and since when and until when it was seen.
 #[derive(Debug, Clone)]
-pub struct Live {
+pub struct LiveRow {
     /// The row.
     pub row: Row,
     /// When it came, in milliseconds; `None` for what was there from the start.
@@ -198,7 +198,7 @@ pub struct Live {
     pub gone: Option<u64>,
 }
 
-impl Live {
+impl LiveRow {
     /// What it is at a time.
     pub fn life(&self, now: u64) -> Life {
         match (self.gone, self.born) {
@@ -209,9 +209,9 @@ impl Live {
     }
 }
 
-/// One line of the table.
+/// One line of the table: the head of a group, or a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Item {
+pub enum TableLine {
     /// The head of a group.
     Group {
         /// Its name.
@@ -221,17 +221,17 @@ pub enum Item {
         /// Whether they are hidden.
         folded: bool,
     },
-    /// A row, by its place in [`Ports::rows`].
+    /// A row, by its place in [`PortsView::rows`].
     Row(usize),
 }
 
 /// The table of ports.
 #[derive(Debug)]
-pub struct Ports {
+pub struct PortsView {
     /// Every row, also those that are not shown.
-    pub rows: Vec<Live>,
+    pub rows: Vec<LiveRow>,
     /// What is shown, in order.
-    pub shown: Vec<Item>,
+    pub shown: Vec<TableLine>,
     /// Which of `shown` is selected.
     pub selected: usize,
     /// Which of `shown` is the first on the screen.
@@ -245,7 +245,7 @@ pub struct Ports {
     /// What rows are put together by.
     pub group: Option<GroupBy>,
     /// What is left out.
-    pub only: Only,
+    pub only: QuickFilter,
     /// How many containers rows are in.
     pub containers: usize,
     /// How many clusters.
@@ -257,7 +257,7 @@ pub struct Ports {
     filled: bool,
 }
 
-impl Default for Ports {
+impl Default for PortsView {
     fn default() -> Self {
         Self {
             rows: Vec::new(),
@@ -268,7 +268,7 @@ impl Default for Ports {
             descending: false,
             filter: Filter::default(),
             group: None,
-            only: Only::default(),
+            only: QuickFilter::default(),
             containers: 0,
             clusters: 0,
             widths: [0; ON_SCREEN.len()],
@@ -288,7 +288,7 @@ pub struct Clock {
     pub wall: u64,
 }
 
-impl Ports {
+impl PortsView {
     /// Takes in what has changed.
     pub fn apply(&mut self, delta: Delta, clock: Clock) {
         for row in delta.put {
@@ -302,7 +302,7 @@ impl Ports {
                 None => {
                     self.index.insert(row.key.clone(), self.rows.len());
                     let born = self.filled.then_some(clock.now);
-                    self.rows.push(Live { row, born, gone: None });
+                    self.rows.push(LiveRow { row, born, gone: None });
                 }
             }
         }
@@ -355,10 +355,10 @@ impl Ports {
     }
 
     /// The selected row.
-    pub fn selected(&self) -> Option<&Live> {
+    pub fn selected(&self) -> Option<&LiveRow> {
         match self.shown.get(self.selected)? {
-            Item::Row(at) => self.rows.get(*at),
-            Item::Group { .. } => None,
+            TableLine::Row(at) => self.rows.get(*at),
+            TableLine::Group { .. } => None,
         }
     }
 
@@ -373,7 +373,7 @@ impl Ports {
     }
 
     fn reorder(&mut self, clock: Clock, selected: Option<RowKey>) {
-        let wanted = |live: &Live| {
+        let wanted = |live: &LiveRow| {
             self.only.passes(&live.row) && self.filter.passes(&live.row, live.life(clock.now))
         };
         let rows = self.rows.iter().enumerate();
@@ -384,8 +384,8 @@ impl Ports {
         self.shown = self.grouped(&order);
         let place = selected.and_then(|key| {
             self.shown.iter().position(|item| match item {
-                Item::Row(at) => self.rows.get(*at).is_some_and(|live| live.row.key == key),
-                Item::Group { .. } => false,
+                TableLine::Row(at) => self.rows.get(*at).is_some_and(|live| live.row.key == key),
+                TableLine::Group { .. } => false,
             })
         });
         self.selected =
@@ -397,7 +397,7 @@ impl Ports {
             return Ordering::Equal;
         };
         let down = self.descending;
-        let numbers = |of: &dyn Fn(&Live) -> Option<u64>| nothing_last(of(a), of(b), down);
+        let numbers = |of: &dyn Fn(&LiveRow) -> Option<u64>| nothing_last(of(a), of(b), down);
         let texts = || nothing_last(text(&a.row, self.sort), text(&b.row, self.sort), down);
         let order = match self.sort {
             Column::Port => nothing_last(Some(a.row.key.port), Some(b.row.key.port), down),
@@ -427,9 +427,9 @@ impl Ports {
         widths
     }
 
-    fn grouped(&self, order: &[usize]) -> Vec<Item> {
+    fn grouped(&self, order: &[usize]) -> Vec<TableLine> {
         let Some(group) = self.group else {
-            return order.iter().map(|at| Item::Row(*at)).collect();
+            return order.iter().map(|at| TableLine::Row(*at)).collect();
         };
         let mut groups: std::collections::BTreeMap<String, Vec<usize>> =
             std::collections::BTreeMap::new();
@@ -441,9 +441,9 @@ impl Ports {
         let mut shown = Vec::with_capacity(order.len() + groups.len());
         for (name, rows) in groups {
             let folded = self.folded.contains(&name);
-            shown.push(Item::Group { name, count: rows.len(), folded });
+            shown.push(TableLine::Group { name, count: rows.len(), folded });
             if !folded {
-                shown.extend(rows.into_iter().map(Item::Row));
+                shown.extend(rows.into_iter().map(TableLine::Row));
             }
         }
         shown
@@ -461,8 +461,8 @@ impl Ports {
     pub fn fold(&mut self, clock: Clock) {
         let heads = self.shown.iter().take(self.selected + 1).enumerate().rev();
         let head = heads.into_iter().find_map(|(at, item)| match item {
-            Item::Group { name, .. } => Some((at, name.clone())),
-            Item::Row(_) => None,
+            TableLine::Group { name, .. } => Some((at, name.clone())),
+            TableLine::Row(_) => None,
         });
         let Some((at, name)) = head else { return };
         if !self.folded.remove(&name) {
@@ -478,8 +478,8 @@ impl Ports {
             .shown
             .iter()
             .filter_map(|item| match item {
-                Item::Group { name, .. } => Some(name.clone()),
-                Item::Row(_) => None,
+                TableLine::Group { name, .. } => Some(name.clone()),
+                TableLine::Row(_) => None,
             })
             .collect();
         if names == self.folded {
@@ -499,8 +499,8 @@ impl Ports {
     /// Selects the first shown row that fits. Whether there is one.
     pub fn select_row(&mut self, fits: impl Fn(&Row) -> bool) -> bool {
         let place = self.shown.iter().position(|item| match item {
-            Item::Row(at) => self.rows.get(*at).is_some_and(|live| fits(&live.row)),
-            Item::Group { .. } => false,
+            TableLine::Row(at) => self.rows.get(*at).is_some_and(|live| fits(&live.row)),
+            TableLine::Group { .. } => false,
         });
         self.selected = place.unwrap_or(self.selected);
         place.is_some()
@@ -510,7 +510,7 @@ impl Ports {
     pub fn next_change(&mut self, forward: bool, now: u64) {
         let count = self.shown.len();
         let changed = |at: &usize| match self.shown.get(*at) {
-            Some(Item::Row(row)) => {
+            Some(TableLine::Row(row)) => {
                 self.rows.get(*row).is_some_and(|live| live.life(now) != Life::Live)
             }
             _ => false,
@@ -560,7 +560,7 @@ fn text(row: &Row, column: Column) -> Option<&str> {
 
 /// Since when a row is there, in seconds, and whether it may be less: of what was there
 /// before only its process's age is known.
-pub fn age(live: &Live, clock: Clock) -> Option<(u64, bool)> {
+pub fn age(live: &LiveRow, clock: Clock) -> Option<(u64, bool)> {
     match live.born {
         Some(born) => Some((clock.now.saturating_sub(born) / 1000, false)),
         None => {
@@ -582,7 +582,7 @@ pub fn short_age(seconds: u64) -> String {
 }
 
 /// What a row has in a column. `None` for nothing.
-pub fn cell(live: &Live, column: Column, clock: Clock) -> Option<Cow<'_, str>> {
+pub fn cell(live: &LiveRow, column: Column, clock: Clock) -> Option<Cow<'_, str>> {
     let row = &live.row;
     Some(match column {
         Column::Port => row.key.port.to_string().into(),

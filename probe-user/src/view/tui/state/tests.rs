@@ -2,12 +2,12 @@
 
 use crossterm::event::{KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 
-use super::events::EventLine;
-use super::ports::{Clock, Column, Delta, Differ, GroupBy, Item, ON_SCREEN};
+use super::events::EventRow;
+use super::ports::{Clock, Column, Delta, Differ, GroupBy, ON_SCREEN, TableLine};
 use super::*;
 use crate::model::{EventKind, Port};
 use crate::view::tui::fixtures::row;
-use crate::view::tui::keys::Key;
+use crate::view::tui::keys::KeyPress;
 use crate::view::tui::row::Row;
 
 fn clock(now: u64) -> Clock {
@@ -38,7 +38,7 @@ fn state() -> State {
 fn press(state: &mut State, keys: &str) -> Vec<Effect> {
     let mut effects = Vec::new();
     for key in keys.split(' ') {
-        let key = Key::parse(key).unwrap().event();
+        let key = KeyPress::parse(key).unwrap().event();
         let now = Clock { now: state.clock.now + 10, ..state.clock };
         effects = state.update(Message::Key(key), now);
     }
@@ -54,11 +54,11 @@ fn type_in(state: &mut State, text: &str) {
 
 /// The ports that are shown, heads of groups in brackets.
 fn shown(state: &State) -> Vec<String> {
-    let name = |item: &Item| match item {
-        Item::Group { name, count, folded } => {
+    let name = |item: &TableLine| match item {
+        TableLine::Group { name, count, folded } => {
             format!("[{name} {count}{}]", if *folded { " folded" } else { "" })
         }
-        Item::Row(at) => state.ports.rows[*at].row.key.port.to_string(),
+        TableLine::Row(at) => state.ports.rows[*at].row.key.port.to_string(),
     };
     state.ports.shown.iter().map(name).collect()
 }
@@ -332,8 +332,8 @@ fn what_comes_and_goes_while_it_is_paused_does_not_pile_up() {
     assert!(state.ports.rows.iter().any(|live| live.row.key.port.0 == 22 && live.gone.is_some()));
 }
 
-fn event(kind: EventKind, port: u16, ms: u64) -> EventLine {
-    EventLine {
+fn event(kind: EventKind, port: u16, ms: u64) -> EventRow {
+    EventRow {
         at: ms * 1_000_000,
         kind,
         proto: Proto::Tcp,

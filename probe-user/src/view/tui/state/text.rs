@@ -7,7 +7,7 @@ use super::{Answered, State, View};
 use crate::model::SourceReport;
 use crate::view::style::{Ink, Style};
 use crate::view::tui::ansi;
-use crate::view::tui::keys::{Action, Place};
+use crate::view::tui::keys::{KeyAction, KeyContext};
 use crate::view::tui::theme::Role;
 use crate::view::{doctor, text, words};
 
@@ -72,12 +72,12 @@ impl State {
     pub(super) fn open_help(&mut self) {
         let top = self.help.as_ref().map_or(0, |pane| pane.top);
         let mut lines = Vec::new();
-        for place in Place::ALL {
+        for place in KeyContext::ALL {
             if !lines.is_empty() {
                 lines.push(Line::default());
             }
             lines.push(Line::from(Span::styled(place.title(), self.theme.of(Role::Strong))));
-            for action in Action::ALL.iter().filter(|action| action.place() == place) {
+            for action in KeyAction::ALL.iter().filter(|action| action.place() == place) {
                 let keys = format!("  {:<18}", self.config.keys.shown(*action));
                 lines.push(Line::from(vec![
                     Span::styled(keys, self.theme.of(Role::Label)),
@@ -120,8 +120,8 @@ impl State {
             }
             View::Ports => {
                 let rows = self.ports.shown.iter().filter_map(|item| match item {
-                    super::ports::Item::Row(at) => self.ports.rows.get(*at),
-                    super::ports::Item::Group { .. } => None,
+                    super::ports::TableLine::Row(at) => self.ports.rows.get(*at),
+                    super::ports::TableLine::Group { .. } => None,
                 });
                 ("ports.txt".to_owned(), rows.map(|live| live.row.line() + "\n").collect())
             }
