@@ -7,11 +7,11 @@ use std::process::exit;
 use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
-use whereis_port::fuzzing::{TARGETS, Target};
+use whereis_port::fuzzing::{FuzzTarget, TARGETS};
 
-static TARGET: OnceLock<Target> = OnceLock::new();
+static TARGET: OnceLock<FuzzTarget> = OnceLock::new();
 
-fn target() -> Target {
+fn target() -> FuzzTarget {
     let wanted = std::env::var("FUZZ_TARGET").unwrap_or_default();
     if let Some((_, target)) = TARGETS.iter().find(|(name, _)| *name == wanted) {
         return *target;

@@ -423,7 +423,7 @@ fn queries(global: &Global, targets: &[String]) -> Result<Vec<Query>, Failure> {
     let names = if targets.iter().any(|t| t.bytes().any(|b| b.is_ascii_alphabetic())) {
         names(global)
     } else {
-        cli::Names::default()
+        cli::HostNames::default()
     };
     let parsed = targets.iter().map(|target| cli::parse_target(target, &names));
     let parsed: Result<Vec<Vec<Query>>, _> = parsed.collect();
@@ -431,10 +431,10 @@ fn queries(global: &Global, targets: &[String]) -> Result<Vec<Query>, Failure> {
 }
 
 /// What names mean here; names of hosts only where it is this node that is asked.
-fn names(global: &Global) -> cli::Names {
+fn names(global: &Global) -> cli::HostNames {
     let here = global.replay.is_none();
     let loopback = format!("{:032x}", 1);
-    cli::Names {
+    cli::HostNames {
         services: node::system_text("/etc/services"),
         hosts: here.then(|| node::system_text("/etc/hosts")),
         order: if here { node::system_text("/etc/gai.conf") } else { String::new() },

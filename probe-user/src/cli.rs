@@ -24,11 +24,11 @@ use crate::view::ColorChoice;
 
 pub use audit::{AuditArgs, AuditOutput, AuditSender};
 pub use bind::{BindArgs, Reuse};
-pub use complete::{ASKED, Named, Wanted, wanted};
+pub use complete::{ASKED, CompletionKind, CompletionRequest, wanted};
 pub use diff::DiffArgs;
 pub use fleet::{CalledAs, FleetArgs, FleetCommand, called_as, complete, parse_plugin};
 pub use history::{HistoryArgs, MetricsAt, RecordEventsArgs, time};
-pub use names::Names;
+pub use names::HostNames;
 pub use sender::parse_sender;
 pub use target::{BadTarget, parse_target, unix_target};
 pub use trace::TraceArgs;

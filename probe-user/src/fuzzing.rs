@@ -10,11 +10,11 @@ use crate::node::{Recorded, Recording, fuzzing as node, redact};
 use crate::view::tui;
 use crate::{cli, fleet, resolve};
 
-/// What is fuzzed.
-pub type Target = fn(&[u8]);
+/// A function that takes whatever a fuzzer makes.
+pub type FuzzTarget = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: &[(&str, Target)] = &[
+pub const TARGETS: &[(&str, FuzzTarget)] = &[
     ("agents", agents),
     ("arguments", node::arguments),
     ("btf", node::btf),
@@ -53,7 +53,7 @@ pub(crate) fn lines(bytes: &[u8]) -> Vec<String> {
 /// What the agents of a cluster's nodes print: its exit status, then standard output.
 fn agents(bytes: &[u8]) {
     let Some((code, stdout)) = bytes.split_first() else { return };
-    let output = fleet::Output {
+    let output = fleet::RunOutput {
         code: i32::from(*code & 3),
         stdout: stdout.to_vec(),
         stderr: stdout.to_vec(),
@@ -97,7 +97,7 @@ fn recordings(bytes: &[u8]) {
     let Ok(mut recording) = Recording::parse(bytes, Path::new("fuzz")) else { return };
     redact(&mut recording);
     let node = Recorded::new(recording);
-    for query in cli::parse_target("30518", &cli::Names::default()).into_iter().flatten() {
+    for query in cli::parse_target("30518", &cli::HostNames::default()).into_iter().flatten() {
         resolve::answer(&node, &query);
     }
 }
@@ -107,7 +107,7 @@ fn targets(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let (target, services) = text.split_once('\n').unwrap_or((&text, ""));
     let text = || services.to_owned();
-    let names = cli::Names {
+    let names = cli::HostNames {
         services: text(),
         hosts: Some(text()),
         order: text(),

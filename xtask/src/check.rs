@@ -2,12 +2,13 @@
 
 use anyhow::Result;
 
-use crate::{Refused, docs, ebpf, fuzz, sh, workflows};
+use crate::{Refused, docs, ebpf, fuzz, names, sh, workflows};
 
 /// Runs all checks, and stops at the first that fails.
 pub(crate) fn run() -> Result<()> {
     sh::run(&mut sh::cargo(&["fmt", "--all", "--check"]))?;
     docs::check()?;
+    names::check()?;
     workflows::check()?;
     let lint = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
     sh::run(&mut sh::cargo(&lint))?;

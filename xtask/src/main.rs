@@ -7,6 +7,7 @@ mod docs;
 mod ebpf;
 mod fuzz;
 mod kube;
+mod names;
 mod setup;
 mod sh;
 mod test;

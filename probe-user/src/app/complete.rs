@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use crate::cli::{Named, Wanted, wanted};
+use crate::cli::{CompletionKind, CompletionRequest, wanted};
 use crate::exit::Exit;
 use crate::model::{Container, SocketFilter};
 use crate::node::{KubeOptions, LiveNode, Node};
@@ -20,8 +20,8 @@ const PATIENCE: &str = "WHEREIS_PORT_COMPLETE_MS";
 /// How many names are offered.
 const OFFERED: usize = 500;
 
-/// A name, and what is said of it.
-type Names = BTreeMap<String, String>;
+/// Names, each with what completion says of it.
+type NameHints = BTreeMap<String, String>;
 
 /// Prints what may come next behind these words: how it is meant (`=` where it is all there is, `+`
 /// where it is more), then a name on each line, with a tab and what it is behind it. Whatever goes
@@ -54,8 +54,8 @@ pub(super) fn run(words: &[String]) -> ExitCode {
 }
 
 /// What was read until the time is over, or until there is no more to read.
-fn take(receive: &Receiver<Names>, begun: Instant, patience: Duration) -> Names {
-    let mut names = Names::new();
+fn take(receive: &Receiver<NameHints>, begun: Instant, patience: Duration) -> NameHints {
+    let mut names = NameHints::new();
     while let Some(left) = patience.checked_sub(begun.elapsed()) {
         let Ok(more) = receive.recv_timeout(left) else { break };
         names.extend(more);
@@ -64,7 +64,7 @@ fn take(receive: &Receiver<Names>, begun: Instant, patience: Duration) -> Names 
 }
 
 /// Those that begin as what was typed. What a shell could not pass on as one word is left out.
-fn offered<'n>(names: &'n Names, wanted: &Wanted) -> Vec<(&'n str, String)> {
+fn offered<'n>(names: &'n NameHints, wanted: &CompletionRequest) -> Vec<(&'n str, String)> {
     let fits = |name: &str| {
         name.starts_with(&wanted.begun)
             && !name.is_empty()
@@ -75,43 +75,43 @@ fn offered<'n>(names: &'n Names, wanted: &Wanted) -> Vec<(&'n str, String)> {
 }
 
 /// What is known without reading anything.
-fn known(of: Named) -> Names {
+fn known(of: CompletionKind) -> NameHints {
     let all = |names: &[(&str, &str)]| {
         names.iter().map(|(name, about)| ((*name).to_owned(), (*about).to_owned())).collect()
     };
     match of {
-        Named::Column => view::list::about_columns()
+        CompletionKind::Column => view::list::about_columns()
             .into_iter()
             .map(|(name, about)| (name, about.to_owned()))
             .collect(),
-        Named::Proto => all(&[("tcp", ""), ("udp", "")]),
-        Named::Sender => all(&[
+        CompletionKind::Proto => all(&[("tcp", ""), ("udp", "")]),
+        CompletionKind::Sender => all(&[
             ("pod:", "a pod, by namespace and name"),
             ("container:", "a container, by its name"),
             ("netns:", "whoever is in a network namespace"),
             ("pid:", "a process"),
         ]),
-        _ => Names::new(),
+        _ => NameHints::new(),
     }
 }
 
 /// Reads what there is and sends it, the quickest first. Container runtimes get `runtimes` of the time.
-fn read(of: Named, runtimes: Duration, send: &Sender<Names>) {
+fn read(of: CompletionKind, runtimes: Duration, send: &Sender<NameHints>) {
     let Ok(node) = LiveNode::new() else { return };
     // No API is asked: one may want a password, or take its time.
-    let off = of != Named::Context;
+    let off = of != CompletionKind::Context;
     let kube = KubeOptions { off, ..KubeOptions::default() };
     let node = node.with_timeout(Some(runtimes)).with_kube(kube);
     let node: &dyn Node = &node;
-    let send = |names: Names| send.send(names).is_ok();
+    let send = |names: NameHints| send.send(names).is_ok();
     match of {
-        Named::Port => {
+        CompletionKind::Port => {
             let places: Vec<_> = node.netns().value.iter().map(|netns| netns.id).collect();
             let sockets = node.sockets(&places, &SocketFilter { proto: None, ports: None }).value;
             let ports = sockets.iter().map(|socket| (socket.port.to_string(), String::new()));
             if send(ports.collect()) {
                 let rows = resolve::list(node, &ListFilter::default()).rows;
-                let mut names = Names::new();
+                let mut names = NameHints::new();
                 for row in &rows {
                     let about = view::list::short(row);
                     names.entry(row.port.to_string()).or_insert(about);
@@ -119,12 +119,12 @@ fn read(of: Named, runtimes: Duration, send: &Sender<Names>) {
                 send(names);
             }
         }
-        Named::Pid => {
+        CompletionKind::Pid => {
             let rows = resolve::list(node, &ListFilter::default()).rows;
             let processes = rows.iter().flat_map(|row| &row.end.processes);
             send(processes.map(|p| (p.pid.to_string(), p.name().to_owned())).collect());
         }
-        Named::Pod => {
+        CompletionKind::Pod => {
             let containers = node.containers().value;
             let pod = |one: &Container| {
                 let pod = one.pod.as_ref()?;
@@ -133,13 +133,13 @@ fn read(of: Named, runtimes: Duration, send: &Sender<Names>) {
             };
             send(containers.iter().filter_map(pod).collect());
         }
-        Named::Container => {
+        CompletionKind::Container => {
             let containers = node.containers().value;
             let name =
                 |one: &Container| Some((one.name.clone()?, one.image.clone().unwrap_or_default()));
             send(containers.iter().filter_map(name).collect());
         }
-        Named::Netns => {
+        CompletionKind::Netns => {
             let named = node.netns().value.into_iter().filter_map(|netns| netns.name);
             let host = [("host".to_owned(), "the node's own".to_owned())];
             if send(host.into_iter().chain(named.map(|name| (name, String::new()))).collect()) {
@@ -147,10 +147,10 @@ fn read(of: Named, runtimes: Duration, send: &Sender<Names>) {
                 send(names.map(|name| (name, String::new())).collect());
             }
         }
-        Named::Context => {
+        CompletionKind::Context => {
             let contexts = node.kube_contexts().value.into_iter();
             send(contexts.map(|context| (context.name, context.server)).collect());
         }
-        Named::Proto | Named::Column | Named::Sender => {}
+        CompletionKind::Proto | CompletionKind::Column | CompletionKind::Sender => {}
     }
 }

@@ -18,7 +18,7 @@ const CAUSES: usize = 256;
 
 /// What makes a simulated connection another one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Key {
+struct ConnectionKey {
     netns: Option<NetnsId>,
     came_by: Option<u32>,
     proto: Proto,
@@ -26,7 +26,7 @@ struct Key {
     source: Option<std::net::IpAddr>,
 }
 
-impl Key {
+impl ConnectionKey {
     fn of(dropped: &Dropped) -> Self {
         let Dropped { netns, proto, address, port: Port(port), what, .. } = dropped;
         Self {
@@ -39,14 +39,14 @@ impl Key {
     }
 }
 
-/// Which rules have dropped what.
+/// The rules that were found to drop something.
 #[derive(Debug)]
-pub(super) struct Rules {
+pub(super) struct DroppingRules {
     timeout: Option<Duration>,
-    known: HashMap<Key, (Instant, Option<DroppedBy>)>,
+    known: HashMap<ConnectionKey, (Instant, Option<DroppedBy>)>,
 }
 
-impl Rules {
+impl DroppingRules {
     pub(super) fn new(timeout: Option<Duration>) -> Self {
         Self { timeout, known: HashMap::new() }
     }
@@ -61,7 +61,7 @@ impl Rules {
             if !dropped.what.is_by_rules() {
                 continue;
             }
-            let key = Key::of(&dropped);
+            let key = ConnectionKey::of(&dropped);
             if let Some((_, known)) = self.known.get(&key).filter(|(at, _)| at.elapsed() < FRESH) {
                 traced.dropped_by.clone_from(known);
                 continue;
@@ -87,11 +87,11 @@ impl Rules {
 
 /// The causes of a watch, each with its counts.
 #[derive(Debug, Default)]
-pub(super) struct Causes {
+pub(super) struct DropCauses {
     all: Vec<Dropped>,
 }
 
-impl Causes {
+impl DropCauses {
     /// Takes in an event: counts are those of the whole watch.
     pub(super) fn take(&mut self, event: &Event) {
         let Some(dropped) = Dropped::of(event) else { return };

@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{Failure, kube_options, queries, style};
 use crate::cli::{self, FleetArgs, FleetCommand, Global};
 use crate::exit::Exit;
-use crate::fleet::{self, Limits, Report, Seen};
+use crate::fleet::{self, AskProgress, FleetLimits, Report};
 use crate::node;
 use crate::view;
 
@@ -69,12 +69,12 @@ pub(super) fn run(
     }
     let options = kube_options(global);
     node::check_kube(&options).map_err(Failure::Usage)?;
-    let usual = Limits::default();
-    let limits = Limits { each: global.timeout.unwrap_or(usual.each), ..usual };
+    let usual = FleetLimits::default();
+    let limits = FleetLimits { each: global.timeout.unwrap_or(usual.each), ..usual };
     let mut progress = Progress::new();
     let asked = fleet::ask(&options, &args.namespace, &targets, limits, |seen| match seen {
-        Seen::Nodes(nodes) => progress.begin(nodes),
-        Seen::Report(report) => {
+        AskProgress::Nodes(nodes) => progress.begin(nodes),
+        AskProgress::Report(report) => {
             progress.report(report);
             if global.json {
                 view::json::write_line(&view::json::node_line(report), out)?;

@@ -95,7 +95,7 @@ fn watch_for_learning(
     time: Duration,
     stop: &AtomicBool,
 ) -> Read<Option<Watched>> {
-    let mut dropped = super::drops::Causes::default();
+    let mut dropped = super::drops::DropCauses::default();
     loop {
         let left = time.saturating_sub(begun.elapsed());
         let last = left.is_zero() || stop.load(Ordering::Relaxed);

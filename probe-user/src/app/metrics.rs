@@ -19,13 +19,13 @@ const LONGEST: usize = 8 << 10;
 
 /// A running server. Its thread ends with the process.
 #[derive(Debug)]
-pub(super) struct Server {
+pub(super) struct MetricsServer {
     numbers: Arc<Mutex<Numbers>>,
     /// The socket's file, which goes with the server.
     path: Option<PathBuf>,
 }
 
-impl Server {
+impl MetricsServer {
     /// Listens, and answers from then on.
     pub(super) fn start(at: &MetricsAt) -> Result<Self, Failure> {
         let numbers = Arc::new(Mutex::new(Numbers::default()));
@@ -71,7 +71,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for MetricsServer {
     fn drop(&mut self) {
         if let Some(path) = &self.path {
             // Of one that is gone already there is nothing to remove.

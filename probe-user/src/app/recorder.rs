@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Failure;
-use super::drops::Rules;
-use super::metrics::Server;
-use super::trace::{Names, stop_on_signals};
+use super::drops::DroppingRules;
+use super::metrics::MetricsServer;
+use super::trace::{EventNames, stop_on_signals};
 use crate::cli::{Global, RecordEventsArgs};
 use crate::exit::Exit;
 use crate::model::{
@@ -53,7 +53,7 @@ pub(super) fn run(
         .map_err(|error| Failure::Tool(format!("reading the id of this boot: {error}")))?;
     let limits = StoreLimits { keep: args.keep, size: args.max_size };
     let writer = Writer::open(&args.dir, limits, &boot)?;
-    let mut server = args.metrics.as_ref().map(Server::start).transpose()?;
+    let mut server = args.metrics.as_ref().map(MetricsServer::start).transpose()?;
     let mut kinds = args.events.clone();
     // Without these it is not known who listens when a new file begins.
     for kind in [EventKind::Listen, EventKind::Bind, EventKind::Close] {
@@ -72,10 +72,10 @@ pub(super) fn run(
     let mut watch = node::watch(&wanted).map_err(|error| super::no_procfs(&error))?;
     // What is loaded stays; from now on only reading is left.
     node::drop_rights();
-    let mut recorder = Recorder {
+    let mut recorder = EventRecorder {
         writer,
-        names: Names::new(global.timeout)?,
-        rules: Rules::new(global.timeout),
+        names: EventNames::new(global.timeout)?,
+        rules: DroppingRules::new(global.timeout),
         kinds: args.events.clone(),
         open: HashMap::new(),
         waiting: Vec::new(),
@@ -136,15 +136,15 @@ impl From<StoreError> for Failure {
     }
 }
 
-/// A running recorder.
-struct Recorder {
+/// A running recorder of events.
+struct EventRecorder {
     writer: Writer,
-    names: Names,
-    rules: Rules,
+    names: EventNames,
+    rules: DroppingRules,
     /// The kinds that are kept.
     kinds: Vec<EventKind>,
     /// What listens, and since when it is known to.
-    open: HashMap<Key, (ListenerRecord, Option<Moment>)>,
+    open: HashMap<ListenerIdentity, (ListenerRecord, Option<Moment>)>,
     /// What is not on the disk yet.
     waiting: Vec<(Moment, HistoryRecord)>,
     /// How many events there was no room for, not even to wait.
@@ -160,7 +160,7 @@ struct Recorder {
 }
 
 /// What makes a listener the same one.
-type Key = (
+type ListenerIdentity = (
     Option<crate::model::NetnsId>,
     crate::model::Proto,
     std::net::IpAddr,
@@ -168,11 +168,11 @@ type Key = (
     Option<u64>,
 );
 
-fn key(listener: &ListenerRecord) -> Key {
+fn key(listener: &ListenerRecord) -> ListenerIdentity {
     (listener.netns, listener.proto, listener.address, listener.port, listener.inode)
 }
 
-impl Recorder {
+impl EventRecorder {
     fn gaps(&self, watch: &dyn Watch) -> Vec<String> {
         let gaps = watch.gaps().into_iter().filter(|gap| gap.impact == Impact::Port);
         gaps.map(|gap| format!("{}: {}", gap.source, gap.reason)).collect()
@@ -370,7 +370,7 @@ fn cut(text: &str) -> String {
 
 /// How many listeners each owner has.
 fn listeners(
-    open: &HashMap<Key, (ListenerRecord, Option<Moment>)>,
+    open: &HashMap<ListenerIdentity, (ListenerRecord, Option<Moment>)>,
 ) -> HashMap<(&'static str, String), u64> {
     let mut all = HashMap::new();
     for (listener, _) in open.values() {

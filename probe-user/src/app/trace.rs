@@ -54,14 +54,14 @@ pub(super) fn run(
     let mut watch = node::watch(&wanted).map_err(|error| super::no_procfs(&error))?;
     // What is loaded stays; from now on only reading is left.
     node::drop_rights();
-    let names = Names::new(global.timeout)?;
+    let names = EventNames::new(global.timeout)?;
     let begun = Instant::now();
     let mut tracer = Tracer {
         end: args.duration.map(|duration| begun + duration),
         left: args.count,
         queries,
         names,
-        rules: super::drops::Rules::new(global.timeout),
+        rules: super::drops::DroppingRules::new(global.timeout),
         printer: Printer::new(global, args),
         summary: Summary::default(),
     };
@@ -119,8 +119,8 @@ struct Tracer {
     /// How many more events are wanted.
     left: Option<u64>,
     queries: Vec<Query>,
-    names: Names,
-    rules: super::drops::Rules,
+    names: EventNames,
+    rules: super::drops::DroppingRules,
     printer: Printer,
     summary: Summary,
 }
@@ -184,9 +184,9 @@ fn nobody_reads() -> bool {
         && polled[0].revents().intersects(ended)
 }
 
-/// Names processes, containers and namespaces, and reads the node anew when there
-/// are new ones.
-pub(super) struct Names {
+/// Names processes, containers and namespaces of events, and reads the node anew when there are
+/// new ones.
+pub(super) struct EventNames {
     node: LiveNode,
     timeout: Option<Duration>,
     /// When it was read anew; `None` before the first time.
@@ -197,7 +197,7 @@ pub(super) struct Names {
     nameless: HashSet<String>,
 }
 
-impl Names {
+impl EventNames {
     pub(super) fn new(timeout: Option<Duration>) -> Result<Self, Failure> {
         let node = LiveNode::new().map_err(|error| super::no_procfs(&error))?.with_timeout(timeout);
         let begun = Instant::now();

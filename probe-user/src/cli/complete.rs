@@ -7,11 +7,11 @@ use super::Cli;
 /// The first argument by which a shell asks.
 pub const ASKED: &str = "__complete";
 
-/// What is being typed.
+/// What is being typed, and is to be completed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
+pub struct CompletionRequest {
     /// What it is the name of.
-    pub of: Named,
+    pub of: CompletionKind,
     /// What stands before it in its word: `--netns=`, `pod:`, `port,`.
     pub before: String,
     /// As much of it as there is.
@@ -20,9 +20,9 @@ pub struct Wanted {
     pub among_others: bool,
 }
 
-/// What a node has names of.
+/// Of what kind the names are that complete it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Named {
+pub enum CompletionKind {
     /// Ports that something has.
     Port,
     /// `tcp` and `udp`, behind a port.
@@ -45,7 +45,7 @@ pub enum Named {
 
 /// What is wanted behind these words, the last of which is being typed. `None` where no name of a
 /// node belongs.
-pub fn wanted(words: &[String]) -> Option<Wanted> {
+pub fn wanted(words: &[String]) -> Option<CompletionRequest> {
     let (last, before) = words.split_last()?;
     let root = Cli::command();
     let mut command = &root;
@@ -80,16 +80,16 @@ pub fn wanted(words: &[String]) -> Option<Wanted> {
         return None;
     }
     let among_others = std::ptr::eq(command, &raw const root) && targets == 0;
-    let port = |begun: &str| Wanted {
-        of: Named::Port,
+    let port = |begun: &str| CompletionRequest {
+        of: CompletionKind::Port,
         before: String::new(),
         begun: begun.to_owned(),
         among_others,
     };
     match last.rsplit_once('/') {
         Some((port, proto)) if port.bytes().all(|b| b.is_ascii_digit()) && !port.is_empty() => {
-            Some(Wanted {
-                of: Named::Proto,
+            Some(CompletionRequest {
+                of: CompletionKind::Proto,
                 before: format!("{port}/"),
                 begun: proto.to_owned(),
                 among_others: false,
@@ -115,35 +115,35 @@ fn option<'c>(command: &'c Command, root: &'c Command, word: &str) -> Option<&'c
 }
 
 /// What the value of an option is the name of.
-fn value(arg: &Arg, before: String, text: &str) -> Option<Wanted> {
+fn value(arg: &Arg, before: String, text: &str) -> Option<CompletionRequest> {
     let wanted = |of, before: String, begun: &str| {
-        Some(Wanted { of, before, begun: begun.to_owned(), among_others: false })
+        Some(CompletionRequest { of, before, begun: begun.to_owned(), among_others: false })
     };
     match arg.get_long()? {
-        "pod" => wanted(Named::Pod, before, text),
-        "container" => wanted(Named::Container, before, text),
-        "netns" => wanted(Named::Netns, before, text),
-        "context" => wanted(Named::Context, before, text),
-        "pid" => wanted(Named::Pid, before, text),
+        "pod" => wanted(CompletionKind::Pod, before, text),
+        "container" => wanted(CompletionKind::Container, before, text),
+        "netns" => wanted(CompletionKind::Netns, before, text),
+        "context" => wanted(CompletionKind::Context, before, text),
+        "pid" => wanted(CompletionKind::Pid, before, text),
         "from" => match text.split_once(':') {
             Some((kind, name)) => {
                 let of = match kind {
-                    "pod" => Named::Pod,
-                    "container" => Named::Container,
-                    "netns" => Named::Netns,
-                    "pid" => Named::Pid,
+                    "pod" => CompletionKind::Pod,
+                    "container" => CompletionKind::Container,
+                    "netns" => CompletionKind::Netns,
+                    "pid" => CompletionKind::Pid,
                     _ => return None,
                 };
                 wanted(of, format!("{before}{kind}:"), name)
             }
-            None => wanted(Named::Sender, before, text),
+            None => wanted(CompletionKind::Sender, before, text),
         },
         "columns" | "sort" => {
             let at = text.rfind([',', '+']).map_or(0, |at| at + 1);
             let (said, begun) = text.split_at(at);
-            wanted(Named::Column, format!("{before}{said}"), begun)
+            wanted(CompletionKind::Column, format!("{before}{said}"), begun)
         }
-        "where" if !text.contains(['=', '~', '!']) => wanted(Named::Column, before, text),
+        "where" if !text.contains(['=', '~', '!']) => wanted(CompletionKind::Column, before, text),
         _ => None,
     }
 }
@@ -152,7 +152,7 @@ fn value(arg: &Arg, before: String, text: &str) -> Option<Wanted> {
 mod tests {
     use super::*;
 
-    fn of(line: &str) -> Option<(Named, String, String, bool)> {
+    fn of(line: &str) -> Option<(CompletionKind, String, String, bool)> {
         let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
         wanted(&words).map(|w| (w.of, w.before, w.begun, w.among_others))
     }
@@ -162,20 +162,23 @@ mod tests {
         let some = |of, before: &str, begun: &str, among| {
             Some((of, before.to_owned(), begun.to_owned(), among))
         };
-        assert_eq!(of(""), some(Named::Port, "", "", true));
-        assert_eq!(of("80"), some(Named::Port, "", "80", true));
-        assert_eq!(of("443 80"), some(Named::Port, "", "80", false));
-        assert_eq!(of("53/"), some(Named::Proto, "53/", "", false));
-        assert_eq!(of("-q 53/u"), some(Named::Proto, "53/", "u", false));
-        assert_eq!(of("trace 80"), some(Named::Port, "", "80", false));
-        assert_eq!(of("--pod sh"), some(Named::Pod, "", "sh", false));
-        assert_eq!(of("list --netns=ho"), some(Named::Netns, "--netns=", "ho", false));
-        assert_eq!(of("list --context "), some(Named::Context, "", "", false));
-        assert_eq!(of("8080 --from pod:shop/c"), some(Named::Pod, "pod:", "shop/c", false));
-        assert_eq!(of("8080 --from po"), some(Named::Sender, "", "po", false));
-        assert_eq!(of("list -O port,ser"), some(Named::Column, "port,", "ser", false));
-        assert_eq!(of("list -O +rea"), some(Named::Column, "+", "rea", false));
-        assert_eq!(of("list -w ki"), some(Named::Column, "", "ki", false));
+        assert_eq!(of(""), some(CompletionKind::Port, "", "", true));
+        assert_eq!(of("80"), some(CompletionKind::Port, "", "80", true));
+        assert_eq!(of("443 80"), some(CompletionKind::Port, "", "80", false));
+        assert_eq!(of("53/"), some(CompletionKind::Proto, "53/", "", false));
+        assert_eq!(of("-q 53/u"), some(CompletionKind::Proto, "53/", "u", false));
+        assert_eq!(of("trace 80"), some(CompletionKind::Port, "", "80", false));
+        assert_eq!(of("--pod sh"), some(CompletionKind::Pod, "", "sh", false));
+        assert_eq!(of("list --netns=ho"), some(CompletionKind::Netns, "--netns=", "ho", false));
+        assert_eq!(of("list --context "), some(CompletionKind::Context, "", "", false));
+        assert_eq!(
+            of("8080 --from pod:shop/c"),
+            some(CompletionKind::Pod, "pod:", "shop/c", false)
+        );
+        assert_eq!(of("8080 --from po"), some(CompletionKind::Sender, "", "po", false));
+        assert_eq!(of("list -O port,ser"), some(CompletionKind::Column, "port,", "ser", false));
+        assert_eq!(of("list -O +rea"), some(CompletionKind::Column, "+", "rea", false));
+        assert_eq!(of("list -w ki"), some(CompletionKind::Column, "", "ki", false));
         for nothing in
             ["list ", "--js", "list -o ", "https", "127.0.0.1:8", "completions ", "explain x"]
         {

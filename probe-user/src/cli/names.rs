@@ -8,9 +8,9 @@ use crate::model::{LOOPBACK4, Port, Proto};
 /// How many addresses of one name are asked for.
 const ADDRESSES: usize = 8;
 
-/// What names mean.
+/// The files of the node that say what names of hosts and services mean.
 #[derive(Debug, Clone, Default)]
-pub struct Names {
+pub struct HostNames {
     /// The text of services(5).
     pub services: String,
     /// The text of hosts(5); `None` where it is not that of the node that is asked.
@@ -21,9 +21,9 @@ pub struct Names {
     pub ipv6_loopback: bool,
 }
 
-/// The addresses of a name.
+/// The addresses of a host's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Known {
+pub struct HostAddresses {
     /// In the order in which they are tried, where that is known, else in that of the file.
     pub addresses: Vec<IpAddr>,
     /// Whether they are tried in this order.
@@ -32,12 +32,12 @@ pub struct Known {
     pub source: &'static str,
 }
 
-impl Names {
+impl HostNames {
     /// The addresses of a host's name, or why there are none.
     ///
     /// # Errors
     /// What to do instead.
-    pub fn addresses(&self, name: &str) -> Result<Known, String> {
+    pub fn addresses(&self, name: &str) -> Result<HostAddresses, String> {
         let name = name.trim_end_matches('.');
         let mut found = self.hosts.as_deref().map_or_else(Vec::new, |text| hosts(text, name));
         let mut source = "/etc/hosts";
@@ -61,7 +61,7 @@ impl Names {
             found.sort_by_key(|address| self.place(*address));
         }
         found.truncate(ADDRESSES);
-        Ok(Known { addresses: found, ordered, source })
+        Ok(HostAddresses { addresses: found, ordered, source })
     }
 
     /// Before the other ones come those with less.
@@ -149,11 +149,11 @@ mod tests {
     use super::*;
 
     fn check(hosts: &str, order: &str, ipv6_loopback: bool, name: &str, expected: &[&str]) {
-        let names = Names {
+        let names = HostNames {
             hosts: Some(hosts.to_owned()),
             order: order.to_owned(),
             ipv6_loopback,
-            ..Names::default()
+            ..HostNames::default()
         };
         let found = names.addresses(name).map(|known| known.addresses).unwrap_or_default();
         let found: Vec<String> = found.iter().map(ToString::to_string).collect();
@@ -185,7 +185,8 @@ mod tests {
 
     #[test]
     fn the_order_of_other_addresses_is_not_told() {
-        let names = Names { hosts: Some("10.0.0.1 y\n127.0.0.1 y\n".into()), ..Names::default() };
+        let names =
+            HostNames { hosts: Some("10.0.0.1 y\n127.0.0.1 y\n".into()), ..HostNames::default() };
         assert!(!names.addresses("y").unwrap().ordered);
     }
 }

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::names::Names;
+use super::names::HostNames;
 use crate::model::{Port, PortRange, Proto, Query, ResolvedName, Scope};
 
 /// How many ports and ranges one target may list.
@@ -22,7 +22,7 @@ pub struct BadTarget {
 ///
 /// # Errors
 /// Says what is wrong with the target and, where it can, what was meant.
-pub fn parse_target(target: &str, names: &Names) -> Result<Vec<Query>, BadTarget> {
+pub fn parse_target(target: &str, names: &HostNames) -> Result<Vec<Query>, BadTarget> {
     understand(target.trim(), names).map_err(|reason| BadTarget {
         // What stands before an @ may be a password.
         target: match target.split_once("://").and_then(|(_, rest)| rest.split_once('@')) {
@@ -44,7 +44,7 @@ pub fn unix_target(target: &str) -> Option<String> {
     is_name.then(|| name.to_owned())
 }
 
-fn understand(target: &str, names: &Names) -> Result<Vec<Query>, String> {
+fn understand(target: &str, names: &HostNames) -> Result<Vec<Query>, String> {
     if let Some((scheme, rest)) = target.split_once("://") {
         return url(target, scheme, rest, names);
     }
@@ -62,16 +62,17 @@ fn understand(target: &str, names: &Names) -> Result<Vec<Query>, String> {
     queries(target, place, proto, names)
 }
 
-/// What stands before the port, and the ports.
+/// The parts of a target without its protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Parts<'a> {
-    host: Host<'a>,
+struct TargetParts<'a> {
+    host: HostPart<'a>,
     zone: Option<&'a str>,
     ports: &'a str,
 }
 
+/// The host of a target, as it was typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Host<'a> {
+enum HostPart<'a> {
     Any,
     Address(IpAddr),
     Name(&'a str),
@@ -110,7 +111,7 @@ fn protocol_first<'a>(word: &str, rest: &'a str) -> Result<(&'a str, Option<Prot
     Ok((rest, proto))
 }
 
-fn split(place: &str) -> Result<Parts<'_>, String> {
+fn split(place: &str) -> Result<TargetParts<'_>, String> {
     if let Some(rest) = place.strip_prefix('[') {
         let (address, ports) =
             rest.split_once("]:").ok_or("an address in brackets needs a port: [ADDRESS]:PORT")?;
@@ -118,13 +119,17 @@ fn split(place: &str) -> Result<Parts<'_>, String> {
         let address = address
             .parse::<Ipv6Addr>()
             .map_err(|_| format!("{address:?} is not an IPv6 address"))?;
-        return Ok(Parts { host: Host::Address(address.into()), zone, ports });
+        return Ok(TargetParts { host: HostPart::Address(address.into()), zone, ports });
     }
     // As netstat writes [::]:80.
     if let Some(ports) = place.strip_prefix(":::").filter(|ports| !ports.contains(':')) {
-        return Ok(Parts { host: Host::Address(Ipv6Addr::UNSPECIFIED.into()), zone: None, ports });
+        return Ok(TargetParts {
+            host: HostPart::Address(Ipv6Addr::UNSPECIFIED.into()),
+            zone: None,
+            ports,
+        });
     }
-    let any = |ports| Ok(Parts { host: Host::Any, zone: None, ports });
+    let any = |ports| Ok(TargetParts { host: HostPart::Any, zone: None, ports });
     match place.rsplit_once(':') {
         None if place.parse::<Ipv4Addr>().is_ok() => {
             Err(format!("the port is missing: {place}:PORT"))
@@ -134,7 +139,7 @@ fn split(place: &str) -> Result<Parts<'_>, String> {
         Some((host, ports)) => {
             let (bare, zone) = zone(host)?;
             if let Ok(v4) = bare.parse::<Ipv4Addr>() {
-                return Ok(Parts { host: Host::Address(v4.into()), zone, ports });
+                return Ok(TargetParts { host: HostPart::Address(v4.into()), zone, ports });
             }
             if bare.is_empty() || bare.ends_with(':') && place.parse::<Ipv6Addr>().is_ok() {
                 return Err(format!("the port is missing: [{place}]:PORT"));
@@ -151,7 +156,7 @@ fn split(place: &str) -> Result<Parts<'_>, String> {
             if is_dotted || zone.is_some() || host.contains(':') {
                 return Err(format!("{host:?} is not an IP address"));
             }
-            Ok(Parts { host: Host::Name(host), zone: None, ports })
+            Ok(TargetParts { host: HostPart::Name(host), zone: None, ports })
         }
     }
 }
@@ -191,7 +196,7 @@ fn usual_port(scheme: &str) -> Option<u16> {
     })
 }
 
-fn url(target: &str, scheme: &str, rest: &str, names: &Names) -> Result<Vec<Query>, String> {
+fn url(target: &str, scheme: &str, rest: &str, names: &HostNames) -> Result<Vec<Query>, String> {
     let scheme = scheme.to_ascii_lowercase();
     if matches!(scheme.as_str(), "unix" | "file") {
         return Err("it looks like a path: of a socket, write all of it, from / on".to_owned());
@@ -220,7 +225,7 @@ fn queries(
     target: &str,
     place: &str,
     proto: Option<Proto>,
-    names: &Names,
+    names: &HostNames,
 ) -> Result<Vec<Query>, String> {
     let parts = split(place)?;
     let listed: Vec<&str> = parts.ports.split(',').collect();
@@ -249,9 +254,9 @@ fn queries(
             subject: None,
         };
         match parts.host {
-            Host::Any => all.push(query(Scope::Everywhere, None)),
-            Host::Address(address) => all.push(query(Scope::Address(address), None)),
-            Host::Name(name) => {
+            HostPart::Any => all.push(query(Scope::Everywhere, None)),
+            HostPart::Address(address) => all.push(query(Scope::Address(address), None)),
+            HostPart::Name(name) => {
                 let known = names.addresses(name)?;
                 let of = known.addresses.len();
                 for (at, address) in known.addresses.into_iter().enumerate() {
@@ -271,7 +276,7 @@ fn looks_like_path(target: &str) -> bool {
     target.starts_with('/') || target.starts_with("./") || target.starts_with("~/")
 }
 
-fn ports(text: &str, names: &Names, proto: Option<Proto>) -> Result<PortRange, String> {
+fn ports(text: &str, names: &HostNames, proto: Option<Proto>) -> Result<PortRange, String> {
     if text.is_empty() {
         return Err("the port is missing".to_owned());
     }
@@ -296,7 +301,7 @@ fn ports(text: &str, names: &Names, proto: Option<Proto>) -> Result<PortRange, S
 }
 
 /// What something looks like that is no port.
-fn no_port(text: &str, proto: Option<Proto>, names: &Names) -> String {
+fn no_port(text: &str, proto: Option<Proto>, names: &HostNames) -> String {
     let of = proto.map_or_else(String::new, |p| format!(" for {p}"));
     let no = format!("no number from 1 to 65535, and no service of that name{of} in /etc/services");
     if let Some(name) = super::command_like(text) {

@@ -16,13 +16,13 @@ use crate::node::{KubeOptions, kube_client};
 use crate::view::shell;
 
 use super::{
-    Agent, CONTAINER, Failure, FailureKind, Fleet, NodeFacts, Output, PodFacts, Report, SELECTOR,
-    choose, read_output,
+    Agent, CONTAINER, FailureKind, Fleet, NodeFacts, NodeFailure, PodFacts, Report, RunOutput,
+    SELECTOR, choose, read_output,
 };
 
-/// What bounds the asking.
+/// What asking many nodes may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct FleetLimits {
     /// How long one node may take.
     pub each: Duration,
     /// How many nodes are asked at the same time.
@@ -31,7 +31,7 @@ pub struct Limits {
     pub bytes: u64,
 }
 
-impl Default for Limits {
+impl Default for FleetLimits {
     fn default() -> Self {
         Self { each: Duration::from_secs(10), at_once: 50, bytes: 8 << 20 }
     }
@@ -55,7 +55,7 @@ const LISTS: Duration = Duration::from_secs(15);
 
 /// What is told while nodes are asked.
 #[derive(Debug)]
-pub enum Seen<'a> {
+pub enum AskProgress<'a> {
     /// So many nodes are there altogether.
     Nodes(usize),
     /// A node has answered, or will not.
@@ -71,8 +71,8 @@ pub fn ask<E: From<String>>(
     options: &KubeOptions,
     namespace: &str,
     targets: &[String],
-    limits: Limits,
-    mut seen: impl FnMut(Seen<'_>) -> Result<(), E>,
+    limits: FleetLimits,
+    mut seen: impl FnMut(AskProgress<'_>) -> Result<(), E>,
 ) -> Result<Fleet, E> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -88,8 +88,8 @@ async fn run<E: From<String>>(
     options: &KubeOptions,
     namespace: &str,
     targets: &[String],
-    limits: Limits,
-    seen: &mut impl FnMut(Seen<'_>) -> Result<(), E>,
+    limits: FleetLimits,
+    seen: &mut impl FnMut(AskProgress<'_>) -> Result<(), E>,
 ) -> Result<Fleet, E> {
     // The current context's, or the one that was asked for. Within the runtime, for it
     // starts a task.
@@ -102,16 +102,16 @@ async fn run<E: From<String>>(
     let (nodes, nodes_unknown) = match nodes {
         Ok(Ok(nodes)) => (nodes, None),
         Ok(Err(error)) => (Vec::new(), Some(no_nodes(&error))),
-        Err(_) => (Vec::new(), Some(Failure::timeout(LISTS))),
+        Err(_) => (Vec::new(), Some(NodeFailure::timeout(LISTS))),
     };
     let (agents, without) = choose(&pods, &nodes);
-    seen(Seen::Nodes(agents.len() + without.len()))?;
+    seen(AskProgress::Nodes(agents.len() + without.len()))?;
     let mut fleet = Fleet { reports: Vec::new(), nodes_unknown };
     for (node, failure) in without {
         let pod = pods.iter().find(|pod| pod.node.as_deref() == Some(&node));
         let pod = pod.map(|pod| pod.name.clone());
         let report = Report { node, pod, outcome: Err(failure), ms: 0 };
-        seen(Seen::Report(&report))?;
+        seen(AskProgress::Report(&report))?;
         fleet.reports.push(report);
     }
     let api: Api<Pod> = Api::namespaced(client, namespace);
@@ -131,7 +131,7 @@ async fn run<E: From<String>>(
         let Some(done) = running.join_next().await else { break };
         // A task of this program ends early only by a bug in it.
         let report = done.map_err(|error| format!("asking a node: {error}"))?;
-        seen(Seen::Report(&report))?;
+        seen(AskProgress::Report(&report))?;
         fleet.reports.push(report);
     }
     fleet.reports.sort_by(|one, other| one.node.cmp(&other.node));
@@ -142,7 +142,7 @@ async fn ask_one(
     api: Api<Pod>,
     agent: Agent,
     command: Arc<[String]>,
-    limits: Limits,
+    limits: FleetLimits,
     long: Arc<Semaphore>,
 ) -> Report {
     let begin = Instant::now();
@@ -150,7 +150,7 @@ async fn ask_one(
     let run = exec(&api, &agent.pod, &command, limits, &long, &mut turn);
     let output = match tokio::time::timeout(limits.each, run).await {
         Ok(output) => output,
-        Err(_) => Err(Failure::timeout(limits.each)),
+        Err(_) => Err(NodeFailure::timeout(limits.each)),
     };
     // What a node printed is reduced at once: 8 MB of each would be too much to keep.
     let questions = command.len().saturating_sub(2);
@@ -165,10 +165,10 @@ async fn exec<'a>(
     api: &Api<Pod>,
     pod: &str,
     command: &[String],
-    limits: Limits,
+    limits: FleetLimits,
     long: &'a Semaphore,
     turn: &mut Option<SemaphorePermit<'a>>,
-) -> Result<Output, Failure> {
+) -> Result<RunOutput, NodeFailure> {
     let params = AttachParams {
         container: Some(CONTAINER.to_owned()),
         stdin: false,
@@ -182,13 +182,16 @@ async fn exec<'a>(
     let (Some(stdout), Some(stderr), Some(status)) =
         (attached.stdout(), attached.stderr(), attached.take_status())
     else {
-        return Err(Failure::new(FailureKind::Failed, "this is a bug in whereis-port: no streams"));
+        return Err(NodeFailure::new(
+            FailureKind::Failed,
+            "this is a bug in whereis-port: no streams",
+        ));
     };
     let reading = async {
         tokio::try_join!(read_answer(stdout, limits.bytes, long, turn), read_some(stderr, STDERR))
     };
     tokio::pin!(reading, status);
-    let cut = || Failure::new(FailureKind::Cut, "the connection ended before its answer did");
+    let cut = || NodeFailure::new(FailureKind::Cut, "the connection ended before its answer did");
     // When the connection breaks, the streams stay open and only the status is given up.
     let (read, status) = tokio::select! {
         read = &mut reading => (read?, status.await.ok_or_else(cut)?),
@@ -198,7 +201,7 @@ async fn exec<'a>(
         }
     };
     let (stdout, stderr) = read;
-    Ok(Output { stdout, stderr, code: exit_code(&status)? })
+    Ok(RunOutput { stdout, stderr, code: exit_code(&status)? })
 }
 
 /// Reads an answer, a long one when it is its turn. Fails beyond `limit` bytes.
@@ -207,7 +210,7 @@ async fn read_answer<'a>(
     limit: u64,
     long: &'a Semaphore,
     turn: &mut Option<SemaphorePermit<'a>>,
-) -> Result<Vec<u8>, Failure> {
+) -> Result<Vec<u8>, NodeFailure> {
     let mut kept = Vec::new();
     (&mut from).take(LONG.min(limit)).read_to_end(&mut kept).await.map_err(broken)?;
     if length(&kept) < LONG.min(limit) {
@@ -219,11 +222,11 @@ async fn read_answer<'a>(
         .read_to_end(&mut kept)
         .await
         .map_err(broken)?;
-    if length(&kept) > limit { Err(Failure::too_long(limit)) } else { Ok(kept) }
+    if length(&kept) > limit { Err(NodeFailure::too_long(limit)) } else { Ok(kept) }
 }
 
 /// Reads to the end, and keeps the first `limit` bytes.
-async fn read_some(mut from: impl AsyncRead + Unpin, limit: u64) -> Result<Vec<u8>, Failure> {
+async fn read_some(mut from: impl AsyncRead + Unpin, limit: u64) -> Result<Vec<u8>, NodeFailure> {
     let mut kept = Vec::new();
     (&mut from).take(limit).read_to_end(&mut kept).await.map_err(broken)?;
     let mut rest = [0; 4096];
@@ -231,8 +234,8 @@ async fn read_some(mut from: impl AsyncRead + Unpin, limit: u64) -> Result<Vec<u
     Ok(kept)
 }
 
-fn broken(error: std::io::Error) -> Failure {
-    Failure::new(FailureKind::Cut, error.to_string())
+fn broken(error: std::io::Error) -> NodeFailure {
+    NodeFailure::new(FailureKind::Cut, error.to_string())
 }
 
 fn length(bytes: &[u8]) -> u64 {
@@ -240,7 +243,7 @@ fn length(bytes: &[u8]) -> u64 {
 }
 
 /// The exit status of what was run, or why it was not run.
-fn exit_code(status: &Status) -> Result<i32, Failure> {
+fn exit_code(status: &Status) -> Result<i32, NodeFailure> {
     if status.status.as_deref() == Some("Success") {
         return Ok(0);
     }
@@ -251,7 +254,7 @@ fn exit_code(status: &Status) -> Result<i32, Failure> {
         return Ok(code);
     }
     let message = status.message.as_deref().unwrap_or("it is not said why");
-    Err(Failure::new(FailureKind::Failed, format!("the tool could not be run: {message}"))
+    Err(NodeFailure::new(FailureKind::Failed, format!("the tool could not be run: {message}"))
         .remedy("use an image that has whereis-port on its PATH"))
 }
 
@@ -327,7 +330,7 @@ fn no_pods(error: &kube::Error, namespace: &str) -> String {
     match error {
         kube::Error::Api(status) => {
             let what = format!("pods in namespace {namespace}");
-            let failure = Failure::of_status(status.code, &status.message, "list", &what);
+            let failure = NodeFailure::of_status(status.code, &status.message, "list", &what);
             let remedy = failure.remedy.map_or_else(String::new, |fix| format!("; needs {fix}"));
             format!("the agents can't be listed: {}{remedy}", failure.reason)
         }
@@ -338,22 +341,22 @@ fn no_pods(error: &kube::Error, namespace: &str) -> String {
     }
 }
 
-fn no_nodes(error: &kube::Error) -> Failure {
+fn no_nodes(error: &kube::Error) -> NodeFailure {
     match error {
         kube::Error::Api(status) => {
-            Failure::of_status(status.code, &status.message, "list", "nodes")
+            NodeFailure::of_status(status.code, &status.message, "list", "nodes")
         }
-        other => Failure::new(FailureKind::Unreachable, causes(other)),
+        other => NodeFailure::new(FailureKind::Unreachable, causes(other)),
     }
 }
 
-fn no_exec(error: &kube::Error) -> Failure {
+fn no_exec(error: &kube::Error) -> NodeFailure {
     match error {
         // Which verb is asked for depends on the version of the API server; its message says it.
         kube::Error::Api(status) => {
-            Failure::of_status(status.code, &status.message, "create (and get)", "pods/exec")
+            NodeFailure::of_status(status.code, &status.message, "create (and get)", "pods/exec")
         }
-        other => Failure::new(
+        other => NodeFailure::new(
             FailureKind::Unreachable,
             format!("the API did not get through to the agent: {}", causes(other)),
         ),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Failure, FailureKind};
+use super::{FailureKind, NodeFailure};
 use crate::model::Command;
 
 /// What matters of an agent's pod.
@@ -40,7 +40,7 @@ pub struct Agent {
 
 /// One agent for each node that has a ready one, and why the others have none.
 /// Both are sorted by node.
-pub fn choose(pods: &[PodFacts], nodes: &[NodeFacts]) -> (Vec<Agent>, Vec<(String, Failure)>) {
+pub fn choose(pods: &[PodFacts], nodes: &[NodeFacts]) -> (Vec<Agent>, Vec<(String, NodeFailure)>) {
     let mut by_node: BTreeMap<&str, Vec<&PodFacts>> = BTreeMap::new();
     for pod in pods {
         if let Some(node) = &pod.node {
@@ -66,11 +66,11 @@ pub fn choose(pods: &[PodFacts], nodes: &[NodeFacts]) -> (Vec<Agent>, Vec<(Strin
     (agents, without)
 }
 
-fn why_not(pods: &[&PodFacts], node_ready: Option<bool>) -> Failure {
+fn why_not(pods: &[&PodFacts], node_ready: Option<bool>) -> NodeFailure {
     let down = node_ready == Some(false);
     let Some(pod) = pods.iter().min_by_key(|pod| (pod.ending, &pod.name)) else {
         let also = if down { ", and the node is not ready" } else { "" };
-        return Failure::new(FailureKind::NoAgent, format!("no agent's pod is on it{also}"))
+        return NodeFailure::new(FailureKind::NoAgent, format!("no agent's pod is on it{also}"))
             .remedy("whereis-port cluster manifest | kubectl apply -f -, or see why the DaemonSet leaves it out");
     };
     let why = match &pod.why {
@@ -78,7 +78,7 @@ fn why_not(pods: &[&PodFacts], node_ready: Option<bool>) -> Failure {
         Some(why) => format!(": {why}"),
         None => String::new(),
     };
-    Failure::new(FailureKind::NotReady, format!("its agent {} is not ready{why}", pod.name))
+    NodeFailure::new(FailureKind::NotReady, format!("its agent {} is not ready{why}", pod.name))
         .remedy("see")
         .command(Command::new("kubectl describe pod").name(&pod.name))
 }

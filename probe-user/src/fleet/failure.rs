@@ -31,7 +31,7 @@ pub enum FailureKind {
 
 /// Why a node did not answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
+pub struct NodeFailure {
     /// The kind of reason.
     pub kind: FailureKind,
     /// Why, in words.
@@ -42,7 +42,7 @@ pub struct Failure {
     pub command: Option<Command>,
 }
 
-impl Failure {
+impl NodeFailure {
     /// Of this kind, for this reason.
     pub fn new(kind: FailureKind, reason: impl Into<String>) -> Self {
         Self { kind, reason: reason.into(), remedy: None, command: None }

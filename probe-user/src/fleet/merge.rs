@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{Ending, Proto, Query, Service, Verdict};
 
-use super::{Backend, Fleet, Said, Way};
+use super::{Fleet, NodeReply, PathEnd, PortPath};
 
 /// What a cluster says to one question.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,16 +16,16 @@ pub struct Merged {
     /// Over all nodes.
     pub verdict: Verdict,
     /// What is behind the port: Services first, then by how many nodes have it.
-    pub groups: Vec<Group>,
+    pub groups: Vec<MergedPort>,
     /// Nodes on which surely nothing is there.
     pub nothing: Vec<String>,
     /// Nodes that can't tell, with what they could not read.
-    pub unsure: Vec<Missing>,
+    pub unsure: Vec<UnsureNode>,
 }
 
-/// One thing on one port: a Service, or what is not one.
+/// A Service, or what is not one, on one port, with what nodes say of it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Group {
+pub struct MergedPort {
     /// The protocol.
     pub proto: Proto,
     /// The port.
@@ -35,23 +35,23 @@ pub struct Group {
     /// What takes the port, in words: most nodes' words.
     pub taken_by: String,
     /// What nodes say of it, what most of them say first.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<MergedAnswer>,
     /// Nodes that surely don't have it.
     pub missing: Vec<String>,
 }
 
-/// What some nodes say alike.
+/// What some nodes say alike, and which.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Entry {
+pub struct MergedAnswer {
     /// Where it leads, each as the node says that knows most of it.
-    pub backends: Vec<Backend>,
+    pub backends: Vec<PathEnd>,
     /// The nodes.
     pub nodes: Vec<String>,
 }
 
-/// A node that can't tell.
+/// A node that can't tell, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Missing {
+pub struct UnsureNode {
     /// The node.
     pub node: String,
     /// What could not be read there.
@@ -63,9 +63,9 @@ pub fn merge(fleet: &Fleet, queries: &[Query]) -> Vec<Merged> {
     queries.iter().enumerate().map(|(at, query)| merge_one(fleet, at, &query.text)).collect()
 }
 
-/// What makes one thing, on any node.
+/// What makes answers of nodes be about the same thing.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Key {
+struct MergeKey {
     /// Services first.
     not_service: bool,
     proto: Proto,
@@ -82,12 +82,12 @@ struct Gathered<'a> {
     service: Option<&'a Service>,
     taken_by: BTreeMap<&'a str, usize>,
     /// By what nodes say: the nodes, and their ways.
-    entries: BTreeMap<Leads, (BTreeSet<&'a str>, Vec<&'a Way>)>,
+    entries: BTreeMap<Leads, (BTreeSet<&'a str>, Vec<&'a PortPath>)>,
     nodes: BTreeSet<&'a str>,
 }
 
 fn merge_one(fleet: &Fleet, at: usize, query: &str) -> Merged {
-    let answered: BTreeMap<&str, &Said> = fleet
+    let answered: BTreeMap<&str, &NodeReply> = fleet
         .reports
         .iter()
         .filter_map(|report| {
@@ -95,7 +95,7 @@ fn merge_one(fleet: &Fleet, at: usize, query: &str) -> Merged {
             Some((report.node.as_str(), said))
         })
         .collect();
-    let mut all: BTreeMap<Key, Gathered<'_>> = BTreeMap::new();
+    let mut all: BTreeMap<MergeKey, Gathered<'_>> = BTreeMap::new();
     for (node, said) in &answered {
         for (key, ways) in by_key(said) {
             let gathered = all.entry(key).or_default();
@@ -121,7 +121,7 @@ fn merge_one(fleet: &Fleet, at: usize, query: &str) -> Merged {
         .filter(|(_, said)| said.verdict != Verdict::Unknown)
         .map(|(n, _)| *n)
         .collect();
-    let mut groups: Vec<Group> = all
+    let mut groups: Vec<MergedPort> = all
         .into_iter()
         .map(|(key, gathered)| group(&key, gathered, sure.iter().copied()))
         .collect();
@@ -141,7 +141,7 @@ fn merge_one(fleet: &Fleet, at: usize, query: &str) -> Merged {
         groups,
         nothing: of(Verdict::NotFound).map(|(node, _)| (*node).to_owned()).collect(),
         unsure: of(Verdict::Unknown)
-            .map(|(node, said)| Missing {
+            .map(|(node, said)| UnsureNode {
                 node: (*node).to_owned(),
                 why: said.gaps.first().cloned().unwrap_or_else(|| "not said why".to_owned()),
             })
@@ -149,15 +149,15 @@ fn merge_one(fleet: &Fleet, at: usize, query: &str) -> Merged {
     }
 }
 
-fn by_key(said: &Said) -> BTreeMap<Key, Vec<&Way>> {
-    let mut ways: BTreeMap<Key, Vec<&Way>> = BTreeMap::new();
+fn by_key(said: &NodeReply) -> BTreeMap<MergeKey, Vec<&PortPath>> {
+    let mut ways: BTreeMap<MergeKey, Vec<&PortPath>> = BTreeMap::new();
     for way in &said.ways {
         ways.entry(key(way)).or_default().push(way);
     }
     ways
 }
 
-fn key(way: &Way) -> Key {
+fn key(way: &PortPath) -> MergeKey {
     let backend = &way.backend;
     let names = match &way.service {
         // Some dialects of rules name the Service's port, and the API always does.
@@ -173,12 +173,12 @@ fn key(way: &Way) -> Key {
             backend.unit.clone(),
         ],
     };
-    Key { not_service: way.service.is_none(), proto: way.proto, port: way.port, names }
+    MergeKey { not_service: way.service.is_none(), proto: way.proto, port: way.port, names }
 }
 
 /// Where a way leads, as far as it must be the same on every node: an address that
 /// all know, or why there is none.
-fn lead(way: &Way) -> (Option<String>, Option<String>) {
+fn lead(way: &PortPath) -> (Option<String>, Option<String>) {
     let backend = &way.backend;
     let stops = match backend.ending {
         // No process is named: the reason is what there is.
@@ -192,28 +192,33 @@ fn lead(way: &Way) -> (Option<String>, Option<String>) {
     (address, stops)
 }
 
-fn group<'a>(key: &Key, gathered: Gathered<'a>, nodes: impl Iterator<Item = &'a str>) -> Group {
-    let best = |ways: &[&Way]| {
-        let mut by_lead: BTreeMap<_, Vec<&Backend>> = BTreeMap::new();
+fn group<'a>(
+    key: &MergeKey,
+    gathered: Gathered<'a>,
+    nodes: impl Iterator<Item = &'a str>,
+) -> MergedPort {
+    let best = |ways: &[&PortPath]| {
+        let mut by_lead: BTreeMap<_, Vec<&PathEnd>> = BTreeMap::new();
         for way in ways {
             by_lead.entry(lead(way)).or_default().push(&way.backend);
         }
-        let richest = |backends: Vec<&Backend>| {
+        let richest = |backends: Vec<&PathEnd>| {
             backends.into_iter().max_by_key(|backend| richness(backend)).cloned()
         };
-        by_lead.into_values().filter_map(richest).collect::<Vec<Backend>>()
+        by_lead.into_values().filter_map(richest).collect::<Vec<PathEnd>>()
     };
-    let mut entries: Vec<Entry> = gathered
+    let mut entries: Vec<MergedAnswer> = gathered
         .entries
         .values()
-        .map(|(nodes, ways)| Entry {
+        .map(|(nodes, ways)| MergedAnswer {
             backends: best(ways),
             nodes: nodes.iter().map(|node| (*node).to_owned()).collect(),
         })
         .collect();
     // The pod's own node may be one of those that differ: what it knows helps all.
-    let all: Vec<&Way> = gathered.entries.values().flat_map(|(_, ways)| ways).copied().collect();
-    let known: BTreeMap<Option<String>, Backend> =
+    let all: Vec<&PortPath> =
+        gathered.entries.values().flat_map(|(_, ways)| ways).copied().collect();
+    let known: BTreeMap<Option<String>, PathEnd> =
         best(&all).into_iter().map(|backend| (backend.address.clone(), backend)).collect();
     for backend in entries.iter_mut().flat_map(|entry| &mut entry.backends) {
         let better = known.get(&backend.address).filter(|_| backend.ending == Ending::Elsewhere);
@@ -223,7 +228,7 @@ fn group<'a>(key: &Key, gathered: Gathered<'a>, nodes: impl Iterator<Item = &'a 
     }
     entries.sort_by_key(|entry| std::cmp::Reverse(entry.nodes.len()));
     let common = gathered.taken_by.iter().max_by_key(|(text, count)| (**count, *text));
-    Group {
+    MergedPort {
         proto: key.proto,
         port: key.port,
         service: gathered.service.cloned(),
@@ -235,7 +240,7 @@ fn group<'a>(key: &Key, gathered: Gathered<'a>, nodes: impl Iterator<Item = &'a 
 
 /// How much is known of a backend, and its names, so that among equals the choice
 /// does not depend on who answered first.
-fn richness(backend: &Backend) -> (usize, [Option<&str>; 5]) {
+fn richness(backend: &PathEnd) -> (usize, [Option<&str>; 5]) {
     let names = [
         backend.pod.as_deref(),
         backend.process.as_deref(),

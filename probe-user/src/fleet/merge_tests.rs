@@ -1,44 +1,44 @@
 //! What is one thing, and what stands out.
 
 use super::*;
-use crate::cli::{Names, parse_target};
-use crate::fleet::{Failure, FailureKind, NodeAnswer, Report};
+use crate::cli::{HostNames, parse_target};
+use crate::fleet::{FailureKind, NodeAnswer, NodeFailure, Report};
 
-fn service_way(address: &str, pod: Option<&str>) -> Way {
-    Way {
+fn service_way(address: &str, pod: Option<&str>) -> PortPath {
+    PortPath {
         proto: Proto::Tcp,
         port: 30518,
         by_rules: true,
         taken_by: "NodePort of Service default/web".into(),
         service: Some(Service { namespace: "default".into(), name: "web".into(), port: None }),
-        backend: Backend {
+        backend: PathEnd {
             address: Some(address.into()),
             ending: if pod.is_some() { Ending::Process } else { Ending::Elsewhere },
             pod: pod.map(str::to_owned),
             process: pod.map(|_| "nginx".to_owned()),
             why: pod.is_none().then(|| "no namespace here has it".to_owned()),
-            ..Backend::default()
+            ..PathEnd::default()
         },
     }
 }
 
-fn report(node: &str, verdict: Verdict, ways: Vec<Way>) -> Report {
-    let said = Said { verdict, ways, cut: 0, gaps: vec!["packet rules: refused".into()] };
+fn report(node: &str, verdict: Verdict, ways: Vec<PortPath>) -> Report {
+    let said = NodeReply { verdict, ways, cut: 0, gaps: vec!["packet rules: refused".into()] };
     let answer = NodeAnswer { tool_version: "0".into(), said: vec![said] };
     Report { node: node.into(), pod: None, outcome: Ok(answer), ms: 1 }
 }
 
 fn failed(node: &str) -> Report {
-    let outcome = Err(Failure::new(FailureKind::Timeout, "late"));
+    let outcome = Err(NodeFailure::new(FailureKind::Timeout, "late"));
     Report { node: node.into(), pod: None, outcome, ms: 1 }
 }
 
 fn merged(reports: Vec<Report>) -> Merged {
-    let query = parse_target("30518", &Names::default()).unwrap().remove(0);
+    let query = parse_target("30518", &HostNames::default()).unwrap().remove(0);
     merge(&Fleet { reports, nodes_unknown: None }, &[query]).remove(0)
 }
 
-fn found(node: &str, ways: Vec<Way>) -> Report {
+fn found(node: &str, ways: Vec<PortPath>) -> Report {
     report(node, Verdict::Found, ways)
 }
 
@@ -64,10 +64,10 @@ fn one_service_is_one_entry_with_its_nodes() {
 #[test]
 fn a_node_that_leads_elsewhere_or_nowhere_stands_out() {
     let mut stopped = service_way("10.0.0.9:80", None);
-    stopped.backend = Backend {
+    stopped.backend = PathEnd {
         ending: Ending::Stopped,
         why: Some("no endpoint on this node".into()),
-        ..Backend::default()
+        ..PathEnd::default()
     };
     let merged = merged(vec![
         found("a", vec![service_way("10.0.0.1:80", None)]),
@@ -92,11 +92,11 @@ fn the_same_daemon_on_every_node_is_one_thing() {
     let kubelet = |name: &str, pod: &str| {
         let mut way = service_way("x", None);
         way.service = None;
-        way.backend = Backend {
+        way.backend = PathEnd {
             process: Some(name.into()),
             pod: Some(pod.into()),
             ending: Ending::Process,
-            ..Backend::default()
+            ..PathEnd::default()
         };
         way
     };
@@ -126,8 +126,8 @@ fn surely_nothing_needs_every_node() {
     assert_eq!(merged(vec![]).verdict, Verdict::Unknown);
     let found = found("a", vec![service_way("10.0.0.1:80", None)]);
     assert_eq!(merged(vec![found, failed("b")]).verdict, Verdict::Found);
-    let query = parse_target("1", &Names::default()).unwrap().remove(0);
-    let no_list = Some(Failure::new(FailureKind::Forbidden, "no"));
+    let query = parse_target("1", &HostNames::default()).unwrap().remove(0);
+    let no_list = Some(NodeFailure::new(FailureKind::Forbidden, "no"));
     let fleet = Fleet { reports: vec![nothing("a")], nodes_unknown: no_list };
     assert_eq!(merge(&fleet, &[query])[0].verdict, Verdict::Unknown);
 }

@@ -12,12 +12,12 @@ mod manifest;
 mod merge;
 mod read;
 
-pub use ask::{Limits, Seen, ask};
+pub use ask::{AskProgress, FleetLimits, ask};
 pub use choose::{Agent, NodeFacts, PodFacts, choose};
-pub use failure::{Failure, FailureKind};
+pub use failure::{FailureKind, NodeFailure};
 pub use manifest::{CONTAINER, IMAGE, NAMESPACE, SELECTOR, check_namespace, manifest};
-pub use merge::{Entry, Group, Merged, Missing, merge};
-pub use read::{Backend, NodeAnswer, Output, Said, Way, read_output};
+pub use merge::{Merged, MergedAnswer, MergedPort, UnsureNode, merge};
+pub use read::{NodeAnswer, NodeReply, PathEnd, PortPath, RunOutput, read_output};
 
 use std::net::IpAddr;
 
@@ -31,7 +31,7 @@ pub struct Report {
     /// The pod that was asked.
     pub pod: Option<String>,
     /// What came of it.
-    pub outcome: Result<NodeAnswer, Failure>,
+    pub outcome: Result<NodeAnswer, NodeFailure>,
     /// How long it took, in milliseconds.
     pub ms: u64,
 }
@@ -42,7 +42,7 @@ pub struct Fleet {
     /// One for each node that is known of, by name.
     pub reports: Vec<Report>,
     /// Why nodes without an agent can't be named, when the API did not list nodes.
-    pub nodes_unknown: Option<Failure>,
+    pub nodes_unknown: Option<NodeFailure>,
 }
 
 impl Fleet {
@@ -71,12 +71,12 @@ pub fn target(query: &Query) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{Names, parse_target};
+    use crate::cli::{HostNames, parse_target};
 
     #[test]
     fn a_target_is_understood_by_the_agent_as_it_was_here() {
         let services = "https 443/tcp\n".to_owned();
-        let names = Names { services, ..Names::default() };
+        let names = HostNames { services, ..HostNames::default() };
         for (typed, sent) in [
             ("30518", "30518"),
             ("https/tcp", "443/tcp"),
@@ -87,7 +87,7 @@ mod tests {
         ] {
             let query = parse_target(typed, &names).unwrap().remove(0);
             assert_eq!(target(&query), sent);
-            let again = parse_target(sent, &Names::default()).unwrap().remove(0);
+            let again = parse_target(sent, &HostNames::default()).unwrap().remove(0);
             assert_eq!(
                 (again.ports, again.proto, again.scope),
                 (query.ports, query.proto, query.scope)

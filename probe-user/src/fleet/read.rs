@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::model::{Ending, Proto, Service, Verdict};
 use crate::view::json::SCHEMA_VERSION;
 
-use super::{Failure, FailureKind};
+use super::{FailureKind, NodeFailure};
 
 /// The most ways of one answer that are kept; further ones are counted.
 const WAYS: usize = 2_000;
@@ -17,9 +17,9 @@ const WAYS: usize = 2_000;
 /// The most bytes of a name that are kept.
 const NAME: usize = 512;
 
-/// What a run of the tool gave.
+/// What a run of the tool printed, and how it ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Output {
+pub struct RunOutput {
     /// Its standard output.
     pub stdout: Vec<u8>,
     /// The beginning of its standard error.
@@ -34,25 +34,25 @@ pub struct NodeAnswer {
     /// The version of its agent.
     pub tool_version: String,
     /// One for each question, in their order.
-    pub said: Vec<Said>,
+    pub said: Vec<NodeReply>,
 }
 
-/// What a node said to one question.
+/// What a node answered to one question.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Said {
+pub struct NodeReply {
     /// Whether something is there.
     pub verdict: Verdict,
     /// Where the port leads.
-    pub ways: Vec<Way>,
+    pub ways: Vec<PortPath>,
     /// How many ways more there were than are kept.
     pub cut: usize,
     /// What could not be read there.
     pub gaps: Vec<String>,
 }
 
-/// One way from a port.
+/// One path from a port, as a node told it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Way {
+pub struct PortPath {
     /// The protocol.
     pub proto: Proto,
     /// The port that was asked for.
@@ -64,12 +64,12 @@ pub struct Way {
     /// The Service.
     pub service: Option<Service>,
     /// What is at the end.
-    pub backend: Backend,
+    pub backend: PathEnd,
 }
 
-/// What is at the end of a way.
+/// What is at the end of a path.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Backend {
+pub struct PathEnd {
     /// `address:port`, of what is not on every address.
     pub address: Option<String>,
     /// What kind of end.
@@ -98,12 +98,12 @@ pub struct Backend {
 ///
 /// # Errors
 /// Why it is no answer.
-pub fn read_output(output: &Output, questions: usize) -> Result<NodeAnswer, Failure> {
+pub fn read_output(output: &RunOutput, questions: usize) -> Result<NodeAnswer, NodeFailure> {
     // 0, 1 and 3 come with an answer; anything else is told on standard error.
     if !matches!(output.code, 0 | 1 | 3) {
         return Err(failed(output));
     }
-    let Ok(version) = serde_json::from_slice::<Version>(&output.stdout) else {
+    let Ok(version) = serde_json::from_slice::<ReportVersion>(&output.stdout) else {
         let cut = serde_json::from_slice::<Value>(&output.stdout)
             .is_err_and(|error| error.is_eof() && !output.stdout.is_empty());
         let (kind, what) = if cut {
@@ -112,25 +112,28 @@ pub fn read_output(output: &Output, questions: usize) -> Result<NodeAnswer, Fail
             (FailureKind::NotAnAnswer, "what it printed is no answer of whereis-port")
         };
         return Err(
-            Failure::new(kind, what).remedy("see kubectl logs, and the image of the agents")
+            NodeFailure::new(kind, what).remedy("see kubectl logs, and the image of the agents")
         );
     };
     if version.schema_version != Some(u64::from(SCHEMA_VERSION)) {
         let theirs = version.schema_version.map_or_else(|| "none".to_owned(), |v| v.to_string());
         let tool = version.tool_version.map(short).unwrap_or_default();
-        return Err(Failure::new(
+        return Err(NodeFailure::new(
             FailureKind::OtherVersion,
             format!("its agent (whereis-port {tool}) answers in format {theirs}, this one reads {SCHEMA_VERSION}"),
         )
         .remedy("give agents and client the same version: whereis-port cluster manifest | kubectl apply -f -"));
     }
-    let document: Document = serde_json::from_slice(&output.stdout).map_err(|error| {
+    let document: ReportDocument = serde_json::from_slice(&output.stdout).map_err(|error| {
         let told = crate::parse_error::told(&error);
-        Failure::new(FailureKind::NotAnAnswer, format!("its answer is not understood: it {told}"))
+        NodeFailure::new(
+            FailureKind::NotAnAnswer,
+            format!("its answer is not understood: it {told}"),
+        )
     })?;
     if document.answers.len() != questions {
         let found = document.answers.len();
-        return Err(Failure::new(
+        return Err(NodeFailure::new(
             FailureKind::NotAnAnswer,
             format!("it gave {found} answers to {questions} questions"),
         ));
@@ -141,10 +144,10 @@ pub fn read_output(output: &Output, questions: usize) -> Result<NodeAnswer, Fail
     })
 }
 
-fn failed(output: &Output) -> Failure {
+fn failed(output: &RunOutput) -> NodeFailure {
     let text = String::from_utf8_lossy(&output.stderr);
     let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
-    let failure = Failure::new(
+    let failure = NodeFailure::new(
         FailureKind::Failed,
         format!("the tool ended with status {}: {}", output.code, short(first.to_owned())),
     );
@@ -155,14 +158,16 @@ fn failed(output: &Output) -> Failure {
     }
 }
 
+/// The versions that every document tells.
 #[derive(Deserialize)]
-struct Version {
+struct ReportVersion {
     schema_version: Option<u64>,
     tool_version: Option<String>,
 }
 
+/// The document that a node prints.
 #[derive(Deserialize)]
-struct Document {
+struct ReportDocument {
     answers: Vec<AnswerPart>,
 }
 
@@ -207,16 +212,17 @@ struct EndPart {
     #[serde(default)]
     ending: Value,
     why: Option<String>,
-    process: Option<Named>,
-    container: Option<Named>,
+    process: Option<NamePart>,
+    container: Option<NamePart>,
     pod: Option<PodPart>,
     service: Option<ServicePart>,
-    component: Option<Named>,
+    component: Option<NamePart>,
     unit: Option<String>,
 }
 
+/// A process, container or component, by its name.
 #[derive(Deserialize)]
-struct Named {
+struct NamePart {
     name: Option<String>,
     image: Option<String>,
 }
@@ -240,11 +246,11 @@ fn word<T: DeserializeOwned>(value: Value, unknown: T) -> T {
     serde_json::from_value(value).unwrap_or(unknown)
 }
 
-fn said(answer: AnswerPart) -> Said {
+fn said(answer: AnswerPart) -> NodeReply {
     let all = answer.paths.len();
-    let ways: Vec<Way> = answer.paths.into_iter().filter_map(way).take(WAYS).collect();
+    let ways: Vec<PortPath> = answer.paths.into_iter().filter_map(way).take(WAYS).collect();
     let gap = |gap: GapPart| short(format!("{}: {}", gap.source, gap.reason));
-    Said {
+    NodeReply {
         verdict: word(answer.verdict, Verdict::Unknown),
         cut: if ways.len() == WAYS { all.saturating_sub(WAYS) } else { 0 },
         ways,
@@ -252,7 +258,7 @@ fn said(answer: AnswerPart) -> Said {
     }
 }
 
-fn way(path: PathPart) -> Option<Way> {
+fn way(path: PathPart) -> Option<PortPath> {
     let first = path.hops.first()?;
     // Of a NodePort that iptables' kube-proxy holds open, for example.
     let port = first.port?;
@@ -262,7 +268,7 @@ fn way(path: PathPart) -> Option<Way> {
     let (pod_namespace, pod, pod_owner) =
         end.pod.map_or((None, None, None), |pod| (pod.namespace, pod.name, pod.owner));
     let kept = |text: Option<String>| text.map(short);
-    Some(Way {
+    Some(PortPath {
         proto: first.proto,
         port,
         by_rules: matches!(first.kind.as_str(), "service" | "dnat"),
@@ -272,7 +278,7 @@ fn way(path: PathPart) -> Option<Way> {
             name: short(service.name),
             port: kept(service.port),
         }),
-        backend: Backend {
+        backend: PathEnd {
             address: backend_address(&path.hops),
             ending: word(end.ending, Ending::Unknown),
             why: kept(end.why),

@@ -4,11 +4,11 @@ use serde_json::json;
 
 use super::*;
 
-fn output(stdout: impl Into<Vec<u8>>, code: i32) -> Output {
-    Output { stdout: stdout.into(), stderr: Vec::new(), code }
+fn output(stdout: impl Into<Vec<u8>>, code: i32) -> RunOutput {
+    RunOutput { stdout: stdout.into(), stderr: Vec::new(), code }
 }
 
-fn golden(name: &str) -> Output {
+fn golden(name: &str) -> RunOutput {
     let file = format!("{}/../tests/data/golden/{name}.json", env!("CARGO_MANIFEST_DIR"));
     output(std::fs::read(file).unwrap(), 0)
 }

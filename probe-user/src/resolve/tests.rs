@@ -278,7 +278,7 @@ impl TestNode {
 }
 
 fn query(target: &str) -> Query {
-    crate::cli::parse_target(target, &crate::cli::Names::default()).unwrap().remove(0)
+    crate::cli::parse_target(target, &crate::cli::HostNames::default()).unwrap().remove(0)
 }
 
 fn of<T: Clone>(all: &[T], netns: &[NetnsId], place: impl Fn(&T) -> NetnsId) -> Read<Vec<T>> {

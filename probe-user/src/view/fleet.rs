@@ -15,7 +15,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::fleet::{Backend, Failure, Fleet, Group, Merged, Way};
+use crate::fleet::{Fleet, Merged, MergedPort, NodeFailure, PathEnd, PortPath};
 use crate::model::{Command, Ending, Verdict};
 
 use super::layout::TextPage;
@@ -43,7 +43,7 @@ pub fn text(fleet: &Fleet, merged: &[Merged], style: &Style, verbose: bool) -> S
 }
 
 /// Where a way leads, in one line: what is told while other nodes are still asked.
-pub fn headline(way: &Way) -> String {
+pub fn headline(way: &PortPath) -> String {
     let style = Style::PLAIN;
     let name = match &way.service {
         Some(service) => format!("Service {}/{}", service.namespace, service.name),
@@ -95,7 +95,7 @@ impl FleetView<'_> {
         }
     }
 
-    fn group(&self, page: &mut TextPage<'_>, group: &Group) {
+    fn group(&self, page: &mut TextPage<'_>, group: &MergedPort) {
         let port = self.style.paint(Ink::Strong, &format!("{}/{}", group.port, group.proto));
         let name = match &group.service {
             Some(service) => {
@@ -132,7 +132,7 @@ impl FleetView<'_> {
         }
     }
 
-    fn backends(&self, page: &mut TextPage<'_>, backends: &[Backend]) {
+    fn backends(&self, page: &mut TextPage<'_>, backends: &[PathEnd]) {
         let arrow = self.style.glyphs().arrow;
         let most = if self.verbose { usize::MAX } else { BACKENDS };
         for backend in backends.iter().take(most) {
@@ -149,7 +149,7 @@ impl FleetView<'_> {
     }
 
     /// What would help, behind a reason.
-    fn fix(&self, failure: &Failure) -> Option<String> {
+    fn fix(&self, failure: &NodeFailure) -> Option<String> {
         let mut text = format!("; fix: {}", self.style.text(failure.remedy.as_ref()?));
         if let Some(command) = &failure.command {
             text.push_str(&format!(" {}", self.style.command(command)));
@@ -215,7 +215,7 @@ fn counted(nodes: usize) -> String {
 }
 
 /// Why nothing takes what is sent there.
-fn stops(backend: &Backend) -> Option<&str> {
+fn stops(backend: &PathEnd) -> Option<&str> {
     match backend.ending {
         Ending::Nothing | Ending::Stopped => {
             Some(backend.why.as_deref().unwrap_or("nothing is there"))
@@ -225,7 +225,7 @@ fn stops(backend: &Backend) -> Option<&str> {
 }
 
 /// What is known of what is at the end, most telling first.
-fn names(backend: &Backend) -> Vec<String> {
+fn names(backend: &PathEnd) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     if let Some(pod) = &backend.pod {
         let namespace = backend.pod_namespace.as_deref().unwrap_or("?");
@@ -251,43 +251,45 @@ fn names(backend: &Backend) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{Names, parse_target};
-    use crate::fleet::{FailureKind, NodeAnswer, Report, Said, merge};
+    use crate::cli::{HostNames, parse_target};
+    use crate::fleet::{FailureKind, NodeAnswer, NodeReply, Report, merge};
     use crate::model::{Proto, Service};
 
     fn report(node: &str, address: Option<&str>, pod: Option<&str>) -> Report {
-        let ways = address.map(|address| Way {
+        let ways = address.map(|address| PortPath {
             proto: Proto::Tcp,
             port: 30518,
             by_rules: true,
             taken_by: "NodePort, kube-proxy (iptables)".into(),
             service: Some(Service { namespace: "default".into(), name: "web".into(), port: None }),
-            backend: Backend {
+            backend: PathEnd {
                 address: Some(address.into()),
                 ending: if pod.is_some() { Ending::Process } else { Ending::Elsewhere },
                 pod: pod.map(str::to_owned),
                 pod_namespace: pod.map(|_| "default".into()),
                 process: pod.map(|_| "nginx".into()),
-                ..Backend::default()
+                ..PathEnd::default()
             },
         });
         let verdict = if ways.is_some() { Verdict::Found } else { Verdict::NotFound };
-        let said = Said { verdict, ways: ways.into_iter().collect(), cut: 0, gaps: vec![] };
+        let said = NodeReply { verdict, ways: ways.into_iter().collect(), cut: 0, gaps: vec![] };
         let answer = NodeAnswer { tool_version: "0".into(), said: vec![said] };
         Report { node: node.into(), pod: Some(format!("agent-{node}")), outcome: Ok(answer), ms: 1 }
     }
 
     fn failed(node: &str, reason: &str) -> Report {
-        let failure =
-            Failure::new(FailureKind::NotReady, reason.replace("POD", &format!("agent-{node}")))
-                .remedy("see")
-                .command(Command::new("kubectl describe pod").name(format!("agent-{node}")));
+        let failure = NodeFailure::new(
+            FailureKind::NotReady,
+            reason.replace("POD", &format!("agent-{node}")),
+        )
+        .remedy("see")
+        .command(Command::new("kubectl describe pod").name(format!("agent-{node}")));
         Report { outcome: Err(failure), ..report(node, None, None) }
     }
 
     fn shown(reports: Vec<Report>) -> String {
         let fleet = Fleet { reports, nodes_unknown: None };
-        let queries = parse_target("30518", &Names::default()).unwrap();
+        let queries = parse_target("30518", &HostNames::default()).unwrap();
         let merged = merge(&fleet, &queries);
         text(&fleet, &merged, &Style::PLAIN, false)
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Sender;
 
 use super::slot::Slot;
-use super::source::Source;
+use super::source::NodeSource;
 use crate::model::{PortRange, Query, Scope};
 use crate::resolve;
 use crate::view::tui::state::{Answered, Message, Question};
@@ -21,7 +21,7 @@ const SHORTEST: Duration = Duration::from_millis(500);
 const LOOKED_AT: Duration = Duration::from_secs(15);
 
 /// Answers until nobody listens any more, and again when something changes that is watched.
-pub(super) fn run(source: &Source, asked: &Slot<Question>, out: &Sender<Message>) {
+pub(super) fn run(source: &NodeSource, asked: &Slot<Question>, out: &Sender<Message>) {
     let mut last: Option<(Question, Instant)> = None;
     let mut known = source.changes();
     let mut answered_at = Instant::now();
@@ -68,7 +68,7 @@ pub(super) fn run(source: &Source, asked: &Slot<Question>, out: &Sender<Message>
 }
 
 /// The answer to one question.
-pub(super) fn answer(source: &Source, question: &Question) -> Result<Answered, String> {
+pub(super) fn answer(source: &NodeSource, question: &Question) -> Result<Answered, String> {
     let node = source.open()?;
     let proto = question.proto.map(|proto| format!("/{proto}")).unwrap_or_default();
     let query = Query {

@@ -15,9 +15,9 @@ use crate::view::tui::state::State;
 
 /// The bytes of a frame that is being made.
 #[derive(Debug, Clone, Default)]
-struct Bytes(Rc<RefCell<Vec<u8>>>);
+struct FrameBytes(Rc<RefCell<Vec<u8>>>);
 
-impl Write for Bytes {
+impl Write for FrameBytes {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.borrow_mut().extend_from_slice(bytes);
         Ok(bytes.len())
@@ -30,14 +30,14 @@ impl Write for Bytes {
 
 /// A screen of one size, and what was drawn on it last.
 pub(super) struct Canvas {
-    terminal: Terminal<CrosstermBackend<Bytes>>,
-    bytes: Bytes,
+    terminal: Terminal<CrosstermBackend<FrameBytes>>,
+    bytes: FrameBytes,
 }
 
 impl Canvas {
     /// An empty one: its first frame is all of the screen, whatever was there.
     pub(super) fn new((columns, lines): (u16, u16)) -> io::Result<Self> {
-        let mut bytes = Bytes::default();
+        let mut bytes = FrameBytes::default();
         queue!(bytes, Clear(ClearType::All))?;
         // Of a fixed size it never asks the terminal, and waits for an answer.
         let options =

@@ -34,7 +34,7 @@ use crate::exit::Exit;
 use crate::view::Style;
 use crate::view::tui::Depth;
 use crate::view::tui::state::ports::Clock;
-use source::Source;
+use source::NodeSource;
 
 /// Shows the screen until somebody ends it.
 pub(super) fn run(global: &Global, args: &TuiArgs, out: &mut impl Write) -> Result<Exit, Failure> {
@@ -51,7 +51,7 @@ pub(super) fn run(global: &Global, args: &TuiArgs, out: &mut impl Write) -> Resu
         ));
     }
     let config = config::read(args.config.as_deref())?;
-    let source = Source::new(global, args.demo)?;
+    let source = NodeSource::new(global, args.demo)?;
     let looks = looks(global);
     if let Some(size) = args.print {
         return print::print(&source, config, size, &args.keys, out);
@@ -92,13 +92,13 @@ fn looks(global: &Global) -> (Depth, bool) {
 
 /// The time since something began, and on the wall. A recorded node's clock stands still.
 #[derive(Debug, Clone, Copy)]
-struct Watch {
+struct Stopwatch {
     begun: Instant,
     stopped: Option<u64>,
 }
 
-impl Watch {
-    fn new(source: &Source) -> Self {
+impl Stopwatch {
+    fn new(source: &NodeSource) -> Self {
         Self { begun: Instant::now(), stopped: source.recorded_at() }
     }
 

@@ -15,19 +15,21 @@ const PIECE: usize = 4096;
 
 /// Writes to the terminal.
 #[derive(Debug, Clone)]
-pub(super) struct Output(Arc<Shared>);
+pub(super) struct Output(Arc<SharedOutput>);
 
+/// What the thread that writes and the one that draws share.
 #[derive(Debug, Default)]
-struct Shared {
-    state: Mutex<State>,
+struct SharedOutput {
+    state: Mutex<OutputState>,
     /// For the thread, and for who waits for it.
     changed: Condvar,
     /// For the task.
     written: Notify,
 }
 
+/// What is to be written, and how writing goes.
 #[derive(Debug, Default)]
-struct State {
+struct OutputState {
     next: Vec<u8>,
     writing: bool,
     /// Whether what is being written is not wanted any more.
@@ -95,14 +97,14 @@ impl Output {
     }
 }
 
-impl State {
+impl OutputState {
     fn is_idle(&self) -> bool {
         self.next.is_empty() && !self.writing
     }
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl SharedOutput {
+    fn state(&self) -> MutexGuard<'_, OutputState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

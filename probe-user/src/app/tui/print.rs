@@ -7,8 +7,8 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
 use super::super::Failure;
-use super::source::Source;
-use super::{Watch, asking, rows};
+use super::source::NodeSource;
+use super::{Stopwatch, asking, rows};
 use crate::exit::Exit;
 use crate::view::tui::config::Config;
 use crate::view::tui::keys::KeyPress;
@@ -18,7 +18,7 @@ use crate::view::tui::{Depth, render};
 
 /// Prints the screen after some keys.
 pub(super) fn print(
-    source: &Source,
+    source: &NodeSource,
     config: Config,
     size: (u16, u16),
     keys: &[String],
@@ -32,7 +32,7 @@ pub(super) fn print(
     if source.recorded_at().is_some() {
         state.mode = Mode::Replay;
     }
-    let watch = Watch::new(source);
+    let watch = Stopwatch::new(source);
     let node = source.open().map_err(Failure::Tool)?;
     let (delta, readout) = rows::whole(&*node, &state.style, &mut Differ::default());
     let mut now = watch.now();
@@ -54,7 +54,7 @@ pub(super) fn print(
 }
 
 fn perform(
-    source: &Source,
+    source: &NodeSource,
     state: &mut State,
     effects: Vec<Effect>,
     now: crate::view::tui::state::ports::Clock,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Sender;
 
 use super::slot::Slot;
-use super::source::Source;
+use super::source::NodeSource;
 use crate::model::{Connections, HopKind, NetnsId, Port, PortRange, Proto};
 use crate::node::{self, ChangeSet, LiveNode, LoadedIterators, Node, Pulse, Topology as _};
 use crate::resolve::{self, ListFilter};
@@ -18,9 +18,9 @@ use crate::view::tui::state::ports::{Delta, Differ};
 use crate::view::tui::state::{Message, Readout};
 use crate::view::tui::{Row, rows};
 
-/// What is to be read.
+/// How much of the rows is to be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(super) enum RowsRequest {
     /// Everything.
     Whole,
     /// What has changed, if a look at the node can tell.
@@ -49,14 +49,15 @@ const GATHER: Duration = Duration::from_millis(60);
 
 /// Reads until nobody listens any more.
 pub(super) fn run(
-    source: &Source,
+    source: &NodeSource,
     ebpf: bool,
     style: Style,
     loaded: &Receiver<()>,
-    wanted: &Slot<Wanted>,
+    wanted: &Slot<RowsRequest>,
     out: &Sender<Message>,
 ) {
-    let mut reader = Reader { source, style, kept: None, differ: Differ::default(), pulse: None };
+    let mut reader =
+        RowsReader { source, style, kept: None, differ: Differ::default(), pulse: None };
     // Loading needs the kernel's types, tens of megabytes for a moment. One after the
     // other, and before there are rows, that is had only once.
     let _in_time = loaded.recv_timeout(PATIENCE);
@@ -65,7 +66,7 @@ pub(super) fn run(
     }
     // What is loaded stays.
     node::drop_rights();
-    let mut next = Some(Wanted::Whole);
+    let mut next = Some(RowsRequest::Whole);
     let mut rest = SHORTEST_WHOLE;
     let mut looked_at = Instant::now();
     let mut whole_at = Instant::now();
@@ -76,11 +77,11 @@ pub(super) fn run(
             Some(wanted) => {
                 let since = Instant::now();
                 let wanted = match wanted {
-                    Wanted::Ports(ports) if ports.len() > FEW => Wanted::Whole,
-                    Wanted::Changes if whole_at.elapsed() >= WHOLE => Wanted::Whole,
+                    RowsRequest::Ports(ports) if ports.len() > FEW => RowsRequest::Whole,
+                    RowsRequest::Changes if whole_at.elapsed() >= WHOLE => RowsRequest::Whole,
                     wanted => wanted,
                 };
-                let looks = !matches!(wanted, Wanted::Ports(_));
+                let looks = !matches!(wanted, RowsRequest::Ports(_));
                 let read = super::caught(|| reader.read(wanted));
                 let took = since.elapsed();
                 let whole = read.as_ref().map_or(true, |(_, readout)| readout.whole);
@@ -110,21 +111,21 @@ pub(super) fn run(
         }
         // A recorded node does not change.
         let timeout = match source {
-            Source::Live(_) => rest.saturating_sub(looked_at.elapsed()),
+            NodeSource::Live(_) => rest.saturating_sub(looked_at.elapsed()),
             _ => Duration::from_secs(3600),
         };
         next = match wanted.take(timeout) {
             Some(first) => {
                 // What else is wanted within a moment is read together with it.
                 std::thread::sleep(GATHER);
-                Some(Wanted::with(wanted.take(Duration::ZERO), first))
+                Some(RowsRequest::with(wanted.take(Duration::ZERO), first))
             }
-            None => matches!(source, Source::Live(_)).then_some(Wanted::Changes),
+            None => matches!(source, NodeSource::Live(_)).then_some(RowsRequest::Changes),
         };
     }
 }
 
-impl Wanted {
+impl RowsRequest {
     /// This, and what was wanted before.
     pub(super) fn with(before: Option<Self>, more: Self) -> Self {
         match (before, more) {
@@ -139,9 +140,9 @@ impl Wanted {
     }
 }
 
-/// What is known of the node from one reading to the next.
-struct Reader<'a> {
-    source: &'a Source,
+/// Reads rows again and again, and keeps what is known from one reading to the next.
+struct RowsReader<'a> {
+    source: &'a NodeSource,
     style: Style,
     /// Iterators that stay loaded.
     kept: Option<Rc<LoadedIterators>>,
@@ -150,11 +151,11 @@ struct Reader<'a> {
     pulse: Option<Pulse>,
 }
 
-impl Reader<'_> {
+impl RowsReader<'_> {
     /// Loads the iterators for all further readings, where they are not pinned.
     fn keep_iterators(&mut self) {
         // A recorded node has none.
-        let live = matches!(self.source, Source::Live(_));
+        let live = matches!(self.source, NodeSource::Live(_));
         self.kept = if live { LoadedIterators::load().map(Rc::new) } else { None };
         // The first reading looks as well, if a look can be had.
         self.pulse = live.then(Pulse::default);
@@ -169,16 +170,16 @@ impl Reader<'_> {
     }
 
     /// Reads what is wanted, and says what has changed.
-    fn read(&mut self, wanted: Wanted) -> Result<(Delta, Readout), String> {
+    fn read(&mut self, wanted: RowsRequest) -> Result<(Delta, Readout), String> {
         match wanted {
-            Wanted::Ports(ports) => Ok(self.ports(&self.live()?, &ports)),
-            Wanted::Changes if self.pulse.is_some() => self.changes(),
-            Wanted::Whole | Wanted::Changes => self.whole(),
+            RowsRequest::Ports(ports) => Ok(self.ports(&self.live()?, &ports)),
+            RowsRequest::Changes if self.pulse.is_some() => self.changes(),
+            RowsRequest::Whole | RowsRequest::Changes => self.whole(),
         }
     }
 
     fn whole(&mut self) -> Result<(Delta, Readout), String> {
-        let Source::Live(_) = self.source else {
+        let NodeSource::Live(_) = self.source else {
             return Ok(whole(&*self.source.open()?, &self.style, &mut self.differ));
         };
         let node = self.live()?;
@@ -205,7 +206,7 @@ impl Reader<'_> {
             }
         };
         let counted = {
-            let counts = Counts::new(self.differ.rows(), &now.connections);
+            let counts = ConnectionCounts::new(self.differ.rows(), &now.connections);
             self.differ.count(|row| counts.of(row))
         };
         delta.put.retain(|row| counted.put.iter().all(|counted| counted.key != row.key));
@@ -241,7 +242,7 @@ pub(super) fn all(node: &dyn Node, style: &Style) -> (Vec<Row>, Readout) {
     let mut rows = rows(&listing, style);
     let netns: Vec<NetnsId> = node.netns().value.iter().map(|netns| netns.id).collect();
     let connections = node.connections(&netns);
-    let counts = Counts::new(rows.iter(), &connections);
+    let counts = ConnectionCounts::new(rows.iter(), &connections);
     let conns: Vec<Option<u32>> = rows.iter().map(|row| counts.of(row)).collect();
     for (row, conns) in rows.iter_mut().zip(conns) {
         row.conns = conns;
@@ -260,12 +261,12 @@ pub(super) fn all(node: &dyn Node, style: &Style) -> (Vec<Row>, Readout) {
 
 /// The connections whose local end is a listener's: of those with the same port the one
 /// that is bound to the address has them, else those that are bound to all.
-struct Counts {
+struct ConnectionCounts {
     by_port: HashMap<(NetnsId, Port), Vec<(IpAddr, u32)>>,
     bound: HashSet<(NetnsId, Port, IpAddr)>,
 }
 
-impl Counts {
+impl ConnectionCounts {
     fn new<'a>(rows: impl Iterator<Item = &'a Row>, connections: &[Connections]) -> Self {
         let mut by_port: HashMap<(NetnsId, Port), Vec<(IpAddr, u32)>> = HashMap::new();
         for one in connections {

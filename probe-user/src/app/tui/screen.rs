@@ -13,9 +13,9 @@ use super::super::Failure;
 use super::canvas::Canvas;
 use super::output::Output;
 use super::slot::Slot;
-use super::source::Source;
+use super::source::NodeSource;
 use super::terminal;
-use super::{Watch, asking, rows, watching};
+use super::{Stopwatch, asking, rows, watching};
 use crate::cli::TuiArgs;
 use crate::exit::Exit;
 use crate::node;
@@ -35,7 +35,7 @@ const WAITING: usize = 64;
 
 /// Shows the screen until it is ended.
 pub(super) fn run(
-    source: &Source,
+    source: &NodeSource,
     config: Config,
     looks: (Depth, bool),
     args: &TuiArgs,
@@ -52,14 +52,14 @@ pub(super) fn run(
     let (sender, messages) = mpsc::channel(WAITING);
     let threads = Threads::start(source, &state, &sender, args);
     let threads = threads.map_err(|error| Failure::Tool(no_thread("the screen", &error)))?;
-    let taken = terminal::Taken;
+    let taken = terminal::TerminalGuard;
     let ended = runtime.block_on(async {
         // Before the terminal is taken: from then on a signal must give it back.
         let signals = Signals::new()?;
         terminal::take(&threads.output, state.config.mouse)?;
         let mut screen = Screen {
             canvas: Canvas::new(state.size)?,
-            watch: Watch::new(source),
+            watch: Stopwatch::new(source),
             threads,
             sender,
             messages,
@@ -91,7 +91,7 @@ fn is_lost(error: &io::Error) -> bool {
 
 /// The threads of the screen, from its side.
 struct Threads {
-    rows: Slot<rows::Wanted>,
+    rows: Slot<rows::RowsRequest>,
     asking: Slot<Question>,
     keys: Receiver<io::Result<Event>>,
     output: Output,
@@ -104,7 +104,7 @@ impl Threads {
     /// # Errors
     /// When one can't be started without which there is no screen.
     fn start(
-        source: &Source,
+        source: &NodeSource,
         state: &State,
         out: &Sender<Message>,
         args: &TuiArgs,
@@ -116,7 +116,7 @@ impl Threads {
         let (loading, loaded) = std::sync::mpsc::channel();
         let (of, wanted, to) = (source.clone(), rows.clone(), out.clone());
         named("rows").spawn(move || rows::run(&of, ebpf, style, &loaded, &wanted, &to))?;
-        if let Source::Live(_) = source {
+        if let NodeSource::Live(_) = source {
             let (to, changed) = (out.clone(), rows.clone());
             let interval = args.interval;
             let started = named("watching").spawn(move || {
@@ -154,7 +154,7 @@ fn read_keys(to: &Sender<io::Result<Event>>) {
 struct Screen {
     canvas: Canvas,
     state: State,
-    watch: Watch,
+    watch: Stopwatch,
     threads: Threads,
     sender: Sender<Message>,
     messages: Receiver<Message>,
@@ -278,7 +278,7 @@ impl Screen {
         match effect {
             Effect::Quit => return Ok(true),
             Effect::Ask(question) => self.threads.asking.put(|_| question),
-            Effect::Refresh => self.threads.rows.put(|_| rows::Wanted::Whole),
+            Effect::Refresh => self.threads.rows.put(|_| rows::RowsRequest::Whole),
             Effect::Copy(text) => self.copied = terminal::copy(&text),
             Effect::Export { name, text } => {
                 let to = self.sender.clone();

@@ -12,11 +12,11 @@ use crate::node::{self, KubeCache, KubeOptions, LiveNode, Node, Recorded, Record
 /// A small recorded node that comes with the tool: two kind clusters.
 const DEMO: &str = include_str!("../../../demo.json");
 
-/// Where facts come from. Each thread opens its own node: what one has read is its own.
+/// How a node is opened. Each thread opens its own: what one has read is its own.
 #[derive(Debug, Clone)]
-pub(super) enum Source {
+pub(super) enum NodeSource {
     /// This node.
-    Live(Live),
+    Live(LiveOptions),
     /// A file, whose node had this time.
     File(PathBuf, u64),
     /// The node that comes with the tool.
@@ -25,14 +25,14 @@ pub(super) enum Source {
 
 /// How this node is read.
 #[derive(Debug, Clone)]
-pub(super) struct Live {
+pub(super) struct LiveOptions {
     kube: KubeOptions,
     timeout: Option<Duration>,
     /// What is known of its Kubernetes APIs by watching them.
     watched: Option<Arc<KubeCache>>,
 }
 
-impl Source {
+impl NodeSource {
     /// What the options ask for, checked.
     pub(super) fn new(global: &Global, demo: bool) -> Result<Self, Failure> {
         if demo && global.replay.is_some() {
@@ -51,16 +51,16 @@ impl Source {
         let kube = kube_options(global);
         node::check_kube(&kube).map_err(Failure::Usage)?;
         LiveNode::new().map_err(|error| no_procfs(&error))?;
-        Ok(Self::Live(Live { kube, timeout: global.timeout, watched: None }))
+        Ok(Self::Live(LiveOptions { kube, timeout: global.timeout, watched: None }))
     }
 
     /// The same, whose Kubernetes APIs are watched from the first question on: for a screen that
     /// stays.
     pub(super) fn watching(&self) -> Self {
         match self {
-            Self::Live(Live { kube, timeout, .. }) => {
+            Self::Live(LiveOptions { kube, timeout, .. }) => {
                 let (kube, timeout) = (kube.clone(), *timeout);
-                Self::Live(Live { watched: KubeCache::new(kube.clone()), kube, timeout })
+                Self::Live(LiveOptions { watched: KubeCache::new(kube.clone()), kube, timeout })
             }
             other => other.clone(),
         }
@@ -69,7 +69,9 @@ impl Source {
     /// How its Kubernetes APIs are watched, if they are.
     pub(super) fn report(&self) -> Option<SourceReport> {
         match self {
-            Self::Live(Live { watched, .. }) => watched.as_ref().and_then(|cache| cache.report()),
+            Self::Live(LiveOptions { watched, .. }) => {
+                watched.as_ref().and_then(|cache| cache.report())
+            }
             _ => None,
         }
     }
@@ -77,7 +79,7 @@ impl Source {
     /// How often something has changed in the Kubernetes APIs that are watched.
     pub(super) fn changes(&self) -> u64 {
         match self {
-            Self::Live(Live { watched: Some(cache), .. }) => cache.changes(),
+            Self::Live(LiveOptions { watched: Some(cache), .. }) => cache.changes(),
             _ => 0,
         }
     }
@@ -103,7 +105,7 @@ impl Source {
 
     /// This node, if it is this node that is shown.
     pub(super) fn open_live(&self) -> Result<LiveNode, String> {
-        let Self::Live(Live { kube, timeout, watched }) = self else {
+        let Self::Live(LiveOptions { kube, timeout, watched }) = self else {
             return Err("it is a recorded node".to_owned());
         };
         let live =

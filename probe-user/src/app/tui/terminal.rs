@@ -78,9 +78,9 @@ pub(super) fn limited((columns, lines): (u16, u16)) -> (u16, u16) {
 
 /// Gives the terminal back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Taken;
+pub(super) struct TerminalGuard;
 
-impl Drop for Taken {
+impl Drop for TerminalGuard {
     fn drop(&mut self) {
         give_back();
     }
@@ -124,7 +124,7 @@ mod tests {
     #[ignore = "it panics: the test below runs it"]
     fn panicking() {
         super::on_panic();
-        let taken = super::Taken;
+        let taken = super::TerminalGuard;
         let output = super::Output::start().unwrap();
         super::take(&output, true).unwrap();
         assert!(output.settle(super::PATIENCE * 100), "what takes the terminal is not written");

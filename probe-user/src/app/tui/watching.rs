@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::Sender as Messages;
 
-use super::super::trace::Names;
+use super::super::trace::EventNames;
 use super::rows;
 use super::slot::Slot;
 use crate::model::{Capability, Event, EventKind, Port, Traced};
@@ -33,7 +33,7 @@ pub(super) fn run(
     ebpf: bool,
     style: Style,
     loaded: Sender<()>,
-    wanted: &Slot<rows::Wanted>,
+    wanted: &Slot<rows::RowsRequest>,
     out: &Messages<Message>,
 ) -> Result<(), String> {
     // Accepts would be too many, and drops are for who asks for them.
@@ -52,7 +52,7 @@ pub(super) fn run(
     node::drop_rights();
     // Whoever waits for it may go on; as they may where this ends before.
     drop(loaded);
-    let mut names = Names::new(None).map_err(|_| "/proc can't be read".to_owned())?;
+    let mut names = EventNames::new(None).map_err(|_| "/proc can't be read".to_owned())?;
     let mut said = None;
     loop {
         let now = (watch.lost(), watch.gaps());
@@ -74,7 +74,7 @@ pub(super) fn run(
         events.extend(watch.next(Duration::ZERO));
         let ports = changed(&events);
         if !ports.is_empty() {
-            wanted.put(|before| rows::Wanted::with(before, rows::Wanted::Ports(ports)));
+            wanted.put(|before| rows::RowsRequest::with(before, rows::RowsRequest::Ports(ports)));
         }
         let (events, left_out) = few(events);
         let mut lines: Vec<EventRow> =

@@ -20,12 +20,12 @@ const HOSTS: &str = "\
 10.0.0.7 api.internal api
 ";
 
-fn names() -> Names {
-    Names {
+fn names() -> HostNames {
+    HostNames {
         services: SERVICES.to_owned(),
         hosts: Some(HOSTS.to_owned()),
         ipv6_loopback: true,
-        ..Names::default()
+        ..HostNames::default()
     }
 }
 
@@ -190,7 +190,7 @@ fn a_password_is_not_repeated() {
 
 #[test]
 fn no_name_is_known_of_a_recording() {
-    let names = Names { services: SERVICES.to_owned(), ..Names::default() };
+    let names = HostNames { services: SERVICES.to_owned(), ..HostNames::default() };
     let error = parse_target("api:80", &names).unwrap_err().to_string();
     assert!(error.contains("not known of a recording"), "{error}");
     assert_eq!(parse_target("localhost:80", &names).unwrap().len(), 2);

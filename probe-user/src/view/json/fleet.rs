@@ -112,8 +112,8 @@ impl From<fleet::FailureKind> for FailureKind {
     }
 }
 
-impl<'a> From<&'a fleet::Failure> for FleetFailure<'a> {
-    fn from(failure: &'a fleet::Failure) -> Self {
+impl<'a> From<&'a fleet::NodeFailure> for FleetFailure<'a> {
+    fn from(failure: &'a fleet::NodeFailure) -> Self {
         Self {
             kind: failure.kind.into(),
             reason: &failure.reason,
@@ -178,8 +178,8 @@ pub struct FleetBackend<'a> {
     pub unit: Option<&'a str>,
 }
 
-impl<'a> From<&'a fleet::Backend> for FleetBackend<'a> {
-    fn from(backend: &'a fleet::Backend) -> Self {
+impl<'a> From<&'a fleet::PathEnd> for FleetBackend<'a> {
+    fn from(backend: &'a fleet::PathEnd) -> Self {
         Self {
             address: backend.address.as_deref(),
             ending: backend.ending.into(),
@@ -281,7 +281,7 @@ fn node(report: &fleet::Report) -> FleetNode<'_> {
     }
 }
 
-fn said(said: &fleet::Said) -> NodeSaid<'_> {
+fn said(said: &fleet::NodeReply) -> NodeSaid<'_> {
     NodeSaid {
         verdict: said.verdict.into(),
         ways: said
@@ -326,7 +326,7 @@ fn answer(merged: &fleet::Merged) -> FleetAnswer<'_> {
     }
 }
 
-fn group(group: &fleet::Group) -> FleetGroup<'_> {
+fn group(group: &fleet::MergedPort) -> FleetGroup<'_> {
     FleetGroup {
         proto: group.proto.into(),
         port: group.port,
