@@ -209,12 +209,12 @@ pub(super) fn holds(
 }
 
 /// What `physdev` asks (`linux/netfilter/xt_physdev.h`).
-mod physdev {
-    pub(super) const IN: u8 = 1;
-    pub(super) const OUT: u8 = 2;
-    pub(super) const IS_BRIDGED: u8 = 4;
-    pub(super) const IS_IN: u8 = 8;
-    pub(super) const IS_OUT: u8 = 16;
+pub(crate) mod physdev {
+    pub(crate) const IN: u8 = 1;
+    pub(crate) const OUT: u8 = 2;
+    pub(crate) const IS_BRIDGED: u8 = 4;
+    pub(crate) const IS_IN: u8 = 8;
+    pub(crate) const IS_OUT: u8 = 16;
 }
 
 const WHOSE: Holds = Holds::Maybe(UnknownInput::Detail("which interface has the address"));

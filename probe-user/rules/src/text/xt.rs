@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::values::{address_type, flags, protocol};
 use crate::model::{Side, XtMatch};
+use crate::xt::physdev;
 
 const ALL: (u16, u16) = (0, u16::MAX);
 
@@ -139,11 +140,11 @@ pub(crate) fn condition(one: &XtMatch, proto: Option<&str>) -> Option<String> {
                 (asks & bit != 0).then(text)
             };
             let all = [
-                one(1, "in ", inside),
-                one(2, "out ", outside),
-                one(4, "is-bridged", ""),
-                one(8, "is-in", ""),
-                one(16, "is-out", ""),
+                one(physdev::IN, "in ", inside),
+                one(physdev::OUT, "out ", outside),
+                one(physdev::IS_BRIDGED, "is-bridged", ""),
+                one(physdev::IS_IN, "is-in", ""),
+                one(physdev::IS_OUT, "is-out", ""),
             ];
             let all: Vec<String> = all.into_iter().flatten().collect();
             format!("physdev {}", all.join(" "))

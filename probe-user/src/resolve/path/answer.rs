@@ -96,13 +96,13 @@ impl Walk<'_, '_> {
             before.mark = 0;
             let first = leg.original.unwrap_or((leg.destination, leg.dport));
             (before.destination, before.dport) = first;
-            // From whom sent it, where that is somebody on the same link.
-            if at == 0
-                && let Some(nic) = &leg.iif
-            {
-                let bridged = self.bridge_between((leg.netns, nic.index), leg.netns, ipv6);
-                ways = self.over_if(bridged, ways, &before, &mut lost);
-            }
+            // From the namespace before, or from somebody on the same link who sent it.
+            let by = match at.checked_sub(1).map(|before| of.leg(before)) {
+                Some(before) => before.oif.as_ref().map(|nic| (before.netns, nic.index)),
+                None => leg.iif.as_ref().map(|nic| (leg.netns, nic.index)),
+            };
+            let bridged = by.and_then(|by| self.bridge_between(by, leg.netns, ipv6));
+            ways = self.over_if(bridged, ways, &before, &mut lost);
             let at_devices = |going: Vec<Going>, iif: Option<&Nic>, oif: Option<&Nic>| {
                 let at = |(way, mut packet): Going| {
                     (packet.iif, packet.oif) = (iif.cloned(), oif.cloned());
@@ -140,14 +140,6 @@ impl Walk<'_, '_> {
                 (false, None) => pass(Hook::Postrouting, going),
             };
             ways = going.into_iter().map(|(way, _)| way).collect();
-            if let Some(nic) = leg.oif.as_ref().filter(|_| !is_end) {
-                let mut after = of.leg(at + 1).clone();
-                (after.established, after.untracked, after.mark) = (true, false, 0);
-                (after.destination, after.dport) =
-                    after.original.unwrap_or((after.destination, after.dport));
-                let bridged = self.bridge_between((leg.netns, nic.index), after.netns, ipv6);
-                ways = self.over_if(bridged, ways, &after, &mut lost);
-            }
         }
         for one in &mut lost {
             is_of(one, FOLLOWS);

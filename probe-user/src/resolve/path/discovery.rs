@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use whereis_port_rules::{Discovery, Fate, Packet, PacketSender};
 
 use super::neighbours::is_known;
+use super::senders::is_macvlan;
 use super::stage::HookPart;
 use super::{Arrival, ForwardPath, NetnsDevice, StopKind, Walk, hops, stage};
 use crate::model::{Advice, End, FixKind, Hook, LinkKind};
@@ -68,8 +69,7 @@ impl Walk<'_, '_> {
         let link = links.iter().find(|link| link.index == device);
         link.is_some_and(|link| match &link.kind {
             LinkKind::Bridge | LinkKind::Veth | LinkKind::Device => true,
-            LinkKind::Other(kind) => kind == "macvlan",
-            _ => false,
+            _ => is_macvlan(link),
         })
     }
 

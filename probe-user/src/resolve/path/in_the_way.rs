@@ -32,7 +32,7 @@ impl ForwardPath {
 
 /// Whether a fact could not be read, though it was asked for: a recording that was made
 /// before such facts were read says that for all of them together.
-pub(super) fn is_unread(gaps: &[Gap]) -> bool {
+pub(in crate::resolve) fn is_unread(gaps: &[Gap]) -> bool {
     gaps.iter().any(|gap| gap.source.kind != GapKind::Recording)
 }
 

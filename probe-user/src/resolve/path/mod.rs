@@ -51,6 +51,7 @@ pub(super) use found::{
     TracedConnection, WayKey, attempt, by_senders, is_taken, may_take, of_namespace, paths,
     to_address, way_key,
 };
+pub(super) use in_the_way::is_unread;
 pub(super) use judge::{Judgement, judge, list};
 pub(super) use send::{from_bound, from_elsewhere, from_process, loopback};
 pub(super) use senders::{

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use whereis_port_rules::route::covers;
 
 use super::in_the_way::is_unread;
+use super::senders::is_macvlan;
 use super::{NetnsDevice, Walk, settings};
 use crate::model::{InputFound, InputQuery, Link, LinkKind, NeighbourState, NetnsId, RouteKind};
 
@@ -362,10 +363,6 @@ impl Walk<'_, '_> {
 /// Whether a neighbour was found already, or nobody is asked for it.
 pub(super) fn is_known(state: Option<NeighbourState>) -> bool {
     matches!(state, Some(NeighbourState::Answered | NeighbourState::Set))
-}
-
-fn is_macvlan(link: &Link) -> bool {
-    matches!(&link.kind, LinkKind::Other(kind) if kind == "macvlan")
 }
 
 /// Every link of every namespace.

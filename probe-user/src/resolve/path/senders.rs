@@ -408,7 +408,12 @@ pub(in crate::resolve) fn card_below(facts: &Facts<'_>, link: &Link) -> Option<L
 
 /// Whether an interface has addresses of its own on the network of the one below.
 pub(in crate::resolve) fn is_upper(link: &Link) -> bool {
-    is_ipvlan(link) || matches!(&link.kind, LinkKind::Other(kind) if kind == "macvlan")
+    is_ipvlan(link) || is_macvlan(link)
+}
+
+/// Whether it has a hardware address of its own there.
+pub(super) fn is_macvlan(link: &Link) -> bool {
+    matches!(&link.kind, LinkKind::Other(kind) if kind == "macvlan")
 }
 
 /// Whether it shares the hardware address as well.

@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use crate::model::{
-    Advice, Cause, Command, Container, End, FixKind, Gap, GapKind, InTheWay, NetnsId, ObjectName,
-    Path, Port, Proto, Published, Reach, Service, Socket, Vantage,
+    Advice, Cause, Command, Container, End, FixKind, InTheWay, NetnsId, ObjectName, Path, Port,
+    Proto, Published, Reach, Service, Socket, Vantage,
 };
 use crate::resolve::beside;
 use crate::resolve::facts::{Facts, container_name};
 use crate::resolve::few::few;
 use crate::resolve::owner;
+use crate::resolve::path::is_unread;
 use crate::resolve::publish::{self, How};
 
 /// The listeners of other namespaces that are shut for somebody.
@@ -37,10 +38,6 @@ fn unread(facts: &Facts<'_>, from: Vantage, inside: &[&Inside]) -> Option<InTheW
     let hidden = |netns: &NetnsId| is_unread(&facts.world.links(&[*netns]).gaps);
     let netns = inside.iter().map(|one| one.socket.netns).find(hidden)?;
     Some(InTheWay::UnreadDevices(facts.netns_ref(netns)))
-}
-
-fn is_unread(gaps: &[Gap]) -> bool {
-    gaps.iter().any(|gap| gap.source.kind != GapKind::Recording)
 }
 
 /// One of them.
