@@ -44,11 +44,17 @@ const WAYS: usize = 3;
 
 /// Namespaces that nothing but descriptors lead to.
 pub(super) fn held(holders: &[Owner]) -> Option<Gap> {
-    // One way into each namespace, since a holder may be gone a moment later.
-    let ways: BTreeMap<u64, &Owner> = holders.iter().rev().map(|h| (h.inode, h)).collect();
-    let pids: BTreeSet<String> = holders.iter().map(|h| h.pid.to_string()).collect();
+    // One way into each namespace, by whoever holds one for the longest: a process that
+    // looks into it for a moment is gone before a reader can follow.
+    let mut by_age: Vec<&Owner> = holders.iter().collect();
+    by_age.sort_by_key(|holder| (holder.start, holder.pid, holder.inode));
+    let mut seen = BTreeSet::new();
+    let ways: Vec<&Owner> = by_age.iter().filter(|h| seen.insert(h.inode)).copied().collect();
+    let mut seen = BTreeSet::new();
+    let mut pids: Vec<String> =
+        by_age.iter().filter(|h| seen.insert(h.pid)).map(|h| h.pid.to_string()).collect();
     let more = if pids.len() > WAYS { ", …" } else { "" };
-    let pids: Vec<String> = pids.into_iter().take(WAYS).collect();
+    pids.truncate(WAYS);
     let (s, are) = match ways.len() {
         0 => return None,
         1 => ("", "is"),
@@ -59,7 +65,7 @@ pub(super) fn held(holders: &[Owner]) -> Option<Gap> {
         ways.len(),
         pids.join(", ")
     );
-    let ways = ways.values().take(WAYS).map(|way| {
+    let ways = ways.iter().take(WAYS).map(|way| {
         let table = way.tid.map_or_else(String::new, |tid| format!("/task/{tid}"));
         format!("nsenter --net=/proc/{}{table}/fd/{} whereis-port …", way.pid, way.fd)
     });
@@ -130,6 +136,26 @@ pub(super) fn denied_gap(owners: &Owners) -> Option<Gap> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::StartTime;
+
+    #[test]
+    fn a_namespace_is_entered_by_who_holds_it_for_longest() {
+        let holder =
+            |inode, pid, start| Owner { inode, pid, start: StartTime(start), tid: None, fd: 7 };
+        let gap = held(&[holder(1, 90, 500), holder(1, 91, 100), holder(2, 20, 900)]).unwrap();
+        let remedy = gap.remedy.unwrap();
+        assert_eq!(
+            remedy,
+            "look inside: nsenter --net=/proc/91/fd/7 whereis-port …, nsenter --net=/proc/20/fd/7 whereis-port …"
+        );
+        assert!(
+            gap.reason.contains(
+                "2 network namespaces are held only by open descriptors (pid 91, 90, 20)"
+            ),
+            "{}",
+            gap.reason
+        );
+    }
 
     #[test]
     fn hundreds_of_closed_namespaces_are_one_gap() {
