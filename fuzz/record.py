@@ -223,7 +223,7 @@ def main():
     legacy(True)
     ipset()
     keep("netlink", "families", b"".join(talk(16, 16, 0x300, struct.pack("=BBH", 3, 1, 0))))
-    for file in Path("probe-user/src/node/live/conntrack/fixtures").glob("*.hex"):
+    for file in Path("probe-user/node/src/live/conntrack/fixtures").glob("*.hex"):
         keep("conntrack", file.stem, bytes.fromhex(file.read_text()))
 
 

@@ -442,6 +442,7 @@ fn names(global: &Global) -> cli::HostNames {
             || node::system_text("/proc/self/net/if_inet6")
                 .lines()
                 .any(|l| l.starts_with(&loopback)),
+        commands: cli::commands(),
     }
 }
 

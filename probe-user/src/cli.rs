@@ -6,9 +6,7 @@ mod complete;
 mod diff;
 mod fleet;
 mod history;
-mod names;
 mod sender;
-mod target;
 mod trace;
 mod tui;
 mod wait;
@@ -28,12 +26,11 @@ pub use complete::{ASKED, CompletionKind, CompletionRequest, wanted};
 pub use diff::DiffArgs;
 pub use fleet::{CalledAs, FleetArgs, FleetCommand, called_as, complete, parse_plugin};
 pub use history::{HistoryArgs, MetricsAt, RecordEventsArgs, time};
-pub use names::HostNames;
 pub use sender::parse_sender;
-pub use target::{BadTarget, parse_target, unix_target};
 pub use trace::TraceArgs;
 pub use tui::{ConfigCommand, TuiArgs};
 pub use wait::{FreeArgs, Until, WaitArgs};
+pub use whereis_port_model::target::{BadTarget, HostNames, parse_target, unix_target};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -642,16 +639,9 @@ pub fn of_command(option: &str) -> Option<String> {
     ))
 }
 
-/// The command that `word` is, or most likely was meant to be.
-pub fn command_like(word: &str) -> Option<String> {
-    let command = Cli::command();
-    let distance = |name: &str| target::distance(word, name);
-    command
-        .get_subcommands()
-        .map(|sub| (distance(sub.get_name()), sub.get_name()))
-        .filter(|(distance, name)| *distance * 3 <= name.len().max(3))
-        .min()
-        .map(|(_, name)| name.to_owned())
+/// The names of all commands.
+pub fn commands() -> Vec<String> {
+    Cli::command().get_subcommands().map(|command| command.get_name().to_owned()).collect()
 }
 
 #[cfg(test)]

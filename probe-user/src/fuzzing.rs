@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use crate::model::forward;
 use crate::model::{Port, Proto, parse_proc_cgroup};
 use crate::node::{Recorded, Recording, fuzzing as node, redact};
 use crate::view::tui;
@@ -45,11 +46,6 @@ pub const TARGETS: &[(&str, FuzzTarget)] = &[
     ("xtables", node::xtables),
 ];
 
-/// Words, one a line, as arguments of a program.
-pub(crate) fn lines(bytes: &[u8]) -> Vec<String> {
-    String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect()
-}
-
 /// What the agents of a cluster's nodes print: its exit status, then standard output.
 fn agents(bytes: &[u8]) {
     let Some((code, stdout)) = bytes.split_first() else { return };
@@ -84,12 +80,12 @@ fn screen_config(bytes: &[u8]) {
 
 /// Command lines of programs that pass connections on, one argument a line.
 fn forwarders(bytes: &[u8]) {
-    let argv = lines(bytes);
+    let argv = node::lines(bytes);
     for proto in Proto::ALL {
         let address = std::net::IpAddr::from([127, 0, 0, 1]);
-        let _ = resolve::parse_forward(&argv, proto, address, Port(8080));
+        let _ = forward::parse(&argv, proto, address, Port(8080));
     }
-    resolve::telling_words(&argv);
+    forward::telling_words(&argv);
 }
 
 /// Recordings, and a question to the node in one.
@@ -112,6 +108,7 @@ fn targets(bytes: &[u8]) {
         hosts: Some(text()),
         order: text(),
         ipv6_loopback: services.len() % 2 == 0,
+        commands: cli::commands(),
     };
     let _ = cli::parse_target(target, &names);
 }

@@ -10,14 +10,13 @@
 
 pub mod app;
 pub mod cli;
-pub mod escape;
 pub mod exit;
 pub mod fleet;
-pub mod model;
-pub mod node;
-mod parse_error;
-pub mod resolve;
-pub mod view;
+
+pub use whereis_port_model as model;
+pub use whereis_port_node as node;
+pub use whereis_port_resolve as resolve;
+pub use whereis_port_view as view;
 
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]

@@ -54,12 +54,12 @@ const PATIENCE: u32 = 10;
 const LONGEST: u32 = 32 * 1024;
 /// Recorded inputs of the unit tests that are seeds, too.
 const FIXTURES: &[(&str, &str)] = &[
-    ("docker", "probe-user/src/node/live/containers/fixtures/docker-20.10"),
-    ("docker", "probe-user/src/node/live/containers/fixtures/podman-4.3"),
+    ("docker", "probe-user/node/src/live/containers/fixtures/docker-20.10"),
+    ("docker", "probe-user/node/src/live/containers/fixtures/podman-4.3"),
     ("recordings", "tests/data"),
-    ("state_files", "probe-user/src/node/live/containers/fixtures/docker-20.10"),
-    ("state_files", "probe-user/src/node/live/containers/fixtures/podman-4.3"),
-    ("state_files", "probe-user/src/node/live/containers/fixtures/hand-made"),
+    ("state_files", "probe-user/node/src/live/containers/fixtures/docker-20.10"),
+    ("state_files", "probe-user/node/src/live/containers/fixtures/podman-4.3"),
+    ("state_files", "probe-user/node/src/live/containers/fixtures/hand-made"),
 ];
 /// Beyond its time, a target that does not end is stopped.
 const GRACE: Duration = Duration::from_secs(60);

@@ -53,7 +53,7 @@ enum Command {
     ///   cargo xtask test --durations          and says which took longest
     #[command(verbatim_doc_comment)]
     Test(test::Args),
-    /// Build the kernel side into probe-ebpf/prebuilt, which builds embed.
+    /// Build the kernel side into probe-user/node/prebuilt, which builds embed.
     ///
     /// Needed after a change of probe-ebpf only. Takes a rustup nightly with
     /// rust-src, or Debian's rustc-web, and bpf-linker: `setup` installs them.

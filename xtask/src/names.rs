@@ -17,8 +17,8 @@ const LEFT_OUT: &[&str] = &["differential", "fixtures", "json", "tests"];
 /// Whether all types of the tool and of the rules have names of their own.
 pub(crate) fn check() -> Result<()> {
     let mut types = BTreeMap::new();
-    for sources in ["probe-user/src", "probe-user/rules/src"] {
-        read(Path::new(sources), &mut types)?;
+    for package in ["", "model/", "node/", "resolve/", "rules/", "view/"] {
+        read(&Path::new("probe-user").join(package).join("src"), &mut types)?;
     }
     types.retain(|name, at| at.len() > 1 && !SHARED.split(' ').any(|shared| shared == name));
     if !types.is_empty() {

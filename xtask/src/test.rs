@@ -226,7 +226,7 @@ fn test_fresh(root: bool) -> Result<()> {
 /// Runs the tests of the probe with a tool that embeds `object`.
 fn test_probe(object: &Path, root: bool) -> Result<()> {
     build_programs(Some(object))?;
-    for suite in [["-p", "whereis-port", "ebpf"], ["-p", "e2e", "probe::"]] {
+    for suite in [["-p", "whereis-port-node", "ebpf"], ["-p", "e2e", "probe::"]] {
         let mut test = sh::cargo(&["test", "--no-fail-fast", "--locked"]);
         test.args(suite).env(ebpf::OBJECT, object);
         if root {

@@ -7,9 +7,9 @@ use serde::Serialize as _;
 
 use super::{Failure, on_node, style};
 use crate::cli::{DiffArgs, Global};
-use crate::escape::SafeJson;
 use crate::exit::Exit;
 use crate::model::Baseline;
+use crate::model::escape::SafeJson;
 use crate::node::{self, Node, Recorded};
 use crate::resolve;
 use crate::view;

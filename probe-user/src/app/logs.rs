@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 
-use crate::escape::is_unsafe;
+use crate::model::escape::is_unsafe;
 
 /// Shows on standard error what the tool, its libraries and its eBPF programs log.
 pub(super) fn show() {
@@ -51,7 +51,7 @@ impl<W: Write> Write for Clean<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::escape::HOSTILE;
+    use crate::model::escape::HOSTILE;
 
     #[test]
     fn logs_can_not_move_the_cursor() {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::model::{Ending, Proto, Service, Verdict};
 use crate::view::json::SCHEMA_VERSION;
 
-use super::{FailureKind, NodeFailure};
+use super::{FailureKind, NodeAnswer, NodeFailure, NodeReply, PathEnd, PortPath};
 
 /// The most ways of one answer that are kept; further ones are counted.
 const WAYS: usize = 2_000;
@@ -26,72 +26,6 @@ pub struct RunOutput {
     pub stderr: Vec<u8>,
     /// Its exit status.
     pub code: i32,
-}
-
-/// What a node said.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NodeAnswer {
-    /// The version of its agent.
-    pub tool_version: String,
-    /// One for each question, in their order.
-    pub said: Vec<NodeReply>,
-}
-
-/// What a node answered to one question.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NodeReply {
-    /// Whether something is there.
-    pub verdict: Verdict,
-    /// Where the port leads.
-    pub ways: Vec<PortPath>,
-    /// How many ways more there were than are kept.
-    pub cut: usize,
-    /// What could not be read there.
-    pub gaps: Vec<String>,
-}
-
-/// One path from a port, as a node told it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PortPath {
-    /// The protocol.
-    pub proto: Proto,
-    /// The port that was asked for.
-    pub port: u16,
-    /// Whether packet rules or a balancer take it; else a socket does.
-    pub by_rules: bool,
-    /// What takes it there, in words of the agent.
-    pub taken_by: String,
-    /// The Service.
-    pub service: Option<Service>,
-    /// What is at the end.
-    pub backend: PathEnd,
-}
-
-/// What is at the end of a path.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct PathEnd {
-    /// `address:port`, of what is not on every address.
-    pub address: Option<String>,
-    /// What kind of end.
-    pub ending: Ending,
-    /// Why it ends so.
-    pub why: Option<String>,
-    /// The process's name.
-    pub process: Option<String>,
-    /// The innermost container's name.
-    pub container: Option<String>,
-    /// Its image.
-    pub image: Option<String>,
-    /// The pod's namespace.
-    pub pod_namespace: Option<String>,
-    /// The pod's name.
-    pub pod: Option<String>,
-    /// What made the pod: `DaemonSet/kube-proxy`.
-    pub pod_owner: Option<String>,
-    /// Which part of Kubernetes it is.
-    pub component: Option<String>,
-    /// The systemd unit.
-    pub unit: Option<String>,
 }
 
 /// Understands what a run of the tool gave, for `questions` questions.
@@ -125,7 +59,7 @@ pub fn read_output(output: &RunOutput, questions: usize) -> Result<NodeAnswer, N
         .remedy("give agents and client the same version: whereis-port cluster manifest | kubectl apply -f -"));
     }
     let document: ReportDocument = serde_json::from_slice(&output.stdout).map_err(|error| {
-        let told = crate::parse_error::told(&error);
+        let told = crate::model::parse_error::told(&error);
         NodeFailure::new(
             FailureKind::NotAnAnswer,
             format!("its answer is not understood: it {told}"),

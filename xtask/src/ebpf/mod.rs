@@ -1,5 +1,5 @@
 //! `cargo xtask build-ebpf`: builds the kernel side, which normal builds embed
-//! as it is kept in `probe-ebpf/prebuilt`.
+//! as it is kept in `probe-user/node/prebuilt`.
 
 mod sources;
 mod toolchain;
@@ -15,7 +15,7 @@ pub(crate) use sources::Stamp;
 pub(crate) use toolchain::{Compiler, Toolchain, advice, cargo_home, install};
 
 /// Makes the build embed another object than the prebuilt one; read by
-/// `probe-user/build.rs`.
+/// `probe-user/node/build.rs`.
 pub(crate) const OBJECT: &str = "WHEREIS_PORT_PROBE_OBJECT";
 
 const TARGET: &str = "bpfel-unknown-none";
@@ -31,7 +31,7 @@ const FLAGS: &[&str] = &["-Cdebuginfo=0"];
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Where the object goes, its hashes beside it as `.sources`.
-    /// Without this: `probe-ebpf/prebuilt/probe.o`, which builds embed.
+    /// Without this: `probe-user/node/prebuilt/probe.o`, which builds embed.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -49,7 +49,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// The object that normal builds embed.
 pub(crate) fn prebuilt() -> PathBuf {
-    sh::workspace().join("probe-ebpf/prebuilt/probe.o")
+    sh::workspace().join("probe-user/node/prebuilt/probe.o")
 }
 
 /// Builds the object and writes it to `out`, with its stamp beside it.

@@ -224,8 +224,8 @@ mod tests {
     fn whatever_does_not_go_in_leaves_the_hash_alone() {
         let tree = Tree::new("same");
         let before = tree.hash();
-        tree.put("probe-ebpf/prebuilt/probe.o", "object");
-        tree.put("probe-ebpf/prebuilt/probe.sources", "sources 00");
+        tree.put("probe-user/node/prebuilt/probe.o", "object");
+        tree.put("probe-user/node/prebuilt/probe.sources", "sources 00");
         tree.put("probe-user/src/main.rs", "fn main() {}");
         tree.put("Cargo.lock", &LOCK.replace("0.14.0", "0.14.1"));
         tree.put("Cargo.toml", &MANIFEST.replace("# Why.", "# Because."));

@@ -34,7 +34,7 @@ struct Suite {
 enum Program {
     /// The end-to-end tests.
     E2e,
-    /// The unit tests of the tool's library.
+    /// The unit tests of what reads a node's facts.
     Units,
 }
 
@@ -43,7 +43,7 @@ impl Program {
     fn target(self) -> (&'static str, &'static str) {
         match self {
             Self::E2e => ("test", "e2e"),
-            Self::Units => ("lib", "whereis_port"),
+            Self::Units => ("lib", "whereis_port_node"),
         }
     }
 
@@ -236,7 +236,7 @@ struct Tests {
 /// Builds the tool and the tests of `suites`.
 fn build(suites: &[&'static Suite], filter: Option<&str>) -> Result<Vec<Tests>> {
     sh::run(&mut sh::cargo(&["build", "--workspace", "--bins", "--locked"]))?;
-    let mut command = sh::cargo(&["test", "--package", "e2e", "--package", "whereis-port"]);
+    let mut command = sh::cargo(&["test", "--package", "e2e", "--package", "whereis-port-node"]);
     command.args(["--no-run", "--locked", "--message-format=json-render-diagnostics"]);
     for program in [Program::E2e, Program::Units] {
         if suites.iter().any(|suite| suite.program == program) {
@@ -277,9 +277,9 @@ mod tests {
     #[test]
     fn programs_of_tests_are_found_in_what_cargo_prints() {
         let messages = concat!(
-            r#"{"target":{"kind":["lib"],"name":"whereis_port"},"executable":null}"#,
+            r#"{"target":{"kind":["lib"],"name":"whereis_port_node"},"executable":null}"#,
             "\n",
-            r#"{"target":{"kind":["lib"],"name":"whereis_port"},"executable":"/t/whereis-34"}"#,
+            r#"{"target":{"kind":["lib"],"name":"whereis_port_node"},"executable":"/t/whereis-34"}"#,
             "\n",
             r#"{"target":{"kind":["test"],"name":"e2e"},"executable":"/t/e2e-12"}"#,
             "\n",
