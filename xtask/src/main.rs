@@ -8,6 +8,7 @@ mod ebpf;
 mod fuzz;
 mod kube;
 mod names;
+mod publish;
 mod setup;
 mod sh;
 mod test;
@@ -96,6 +97,15 @@ enum Command {
     ///   cargo xtask dist --all                all that a release has
     #[command(verbatim_doc_comment)]
     Dist(dist::Args),
+    /// Package every crate, build each from its package alone, and publish them.
+    ///
+    /// In the order in which they need each other. What a package lacks (licence, README,
+    /// metadata, the object of the kernel side) stops it before anything is published.
+    ///
+    /// Examples:
+    ///   cargo xtask publish --dry-run         all of that, and nothing is published
+    #[command(verbatim_doc_comment)]
+    Publish(publish::Args),
     /// One process of the node that `bench` measures on.
     #[command(hide = true)]
     BenchNode(bench::HelperArgs),
@@ -133,6 +143,7 @@ fn main() -> ExitCode {
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Dist(args) => dist::run(&args),
+        Command::Publish(args) => publish::run(&args),
         Command::BenchNode(args) => bench::help(&args),
         Command::BenchBurst(args) => bench::help_burst(&args),
         Command::BenchPeak(args) => bench::print_peak(&args),

@@ -3,7 +3,7 @@
 //! A process, a container or an interface chooses its own name, and so may try
 //! to move the cursor, recolour the screen or reverse the reading order of what
 //! follows. Terminals get [`clean`] text; JSON gets the same characters escaped,
-//! so that nothing is lost and nothing is raw. Which they are is said in [`crate::escape`].
+//! so that nothing is lost and nothing is raw. Which they are is said in [`whereis_port_model::escape`].
 
 use std::borrow::Cow;
 

@@ -1,6 +1,6 @@
 //! Userland forwarders, recognised by their command line.
 //!
-//! Each forwarder has a recogniser that turns its arguments into a [`ForwarderLine`]:
+//! Each forwarder has a recogniser that turns its arguments into a `ForwarderLine`:
 //! every port it says it forwards, and the words that say so. Which of them is
 //! meant by one listener is decided here, alike for all.
 
