@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use super::asked::is_api;
+use super::docker::ContainerSummary;
 use super::{ChainKey, Containers, RuntimesState, docker, ids};
-use bollard::models::ContainerSummary;
 
 use whereis_port_model::{Container, Read};
 

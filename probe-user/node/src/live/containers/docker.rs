@@ -3,18 +3,19 @@
 //! A daemon may be hung, broken or hostile: each question has one time limit
 //! from connecting to the last byte, and each response a size limit.
 
+mod api;
 mod facts;
 
-use std::io;
-
-use bollard::models::{ContainerInspectResponse, ContainerSummary, SystemVersion};
-use bollard::query_parameters::ListContainersOptionsBuilder;
-use bollard::{BollardRequest, ClientVersion, Docker};
-use hyper::header::{HOST, HeaderValue};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Bytes;
+use hyper::header::HOST;
 use hyper::rt::Executor as _;
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use self::api::{ApiVersion, ContainerInspect, DockerNetwork, Refusal, SystemVersion};
+pub(super) use self::api::{ContainerConfig, ContainerSummary, NetworkSettings};
 pub(super) use self::facts::{described, from_inspect, from_summary, unpublished};
 use super::super::asking::{ConnectionTasks, SocketPeer, Tokio, shortened};
 pub(super) use super::super::asking::{DaemonFailure, RequestLimits};
@@ -26,14 +27,14 @@ use whereis_port_model::parse_error::told;
 
 /// The newest version of the API that is asked for. Docker 25 to 29 and later
 /// speak it; an older server is asked for its own.
-const NEWEST: ClientVersion = ClientVersion { major_version: 1, minor_version: 44 };
+const NEWEST: ApiVersion = ApiVersion(1, 44);
 
 /// What a daemon says of itself.
 #[derive(Debug, Clone)]
 pub(super) struct Hello {
     /// Docker or Podman.
     pub(super) runtime: Runtime,
-    version: ClientVersion,
+    version: ApiVersion,
 }
 
 /// The socket of a daemon with Docker's API, to be asked.
@@ -53,8 +54,11 @@ impl DockerClient {
         &self,
         hello: Option<Hello>,
         id: &str,
-    ) -> (Option<Hello>, Result<ContainerInspectResponse, DaemonFailure>) {
-        self.ask(hello, async |docker| docker.inspect_container(id, None).await)
+    ) -> (Option<Hello>, Result<ContainerInspect, DaemonFailure>) {
+        // Who named it may have put in what means something in a path.
+        let is_plain = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        let id: String = id.chars().filter(is_plain).collect();
+        self.ask(hello, &format!("/containers/{id}/json"))
     }
 
     /// Asks for every running container.
@@ -62,7 +66,7 @@ impl DockerClient {
         &self,
         hello: Option<Hello>,
     ) -> (Option<Hello>, Result<Vec<ContainerSummary>, DaemonFailure>) {
-        self.ask(hello, async |docker| docker.list_containers(None).await)
+        self.ask(hello, "/containers/json")
     }
 
     /// Asks for every container, also of those that do not run.
@@ -70,16 +74,15 @@ impl DockerClient {
         &self,
         hello: Option<Hello>,
     ) -> (Option<Hello>, Result<Vec<ContainerSummary>, DaemonFailure>) {
-        let all = ListContainersOptionsBuilder::new().all(true).build();
-        self.ask(hello, async |docker| docker.list_containers(Some(all)).await)
+        self.ask(hello, "/containers/json?all=true")
     }
 
     /// Asks for the networks that containers can be on.
     pub(super) fn networks(
         &self,
         hello: Option<Hello>,
-    ) -> (Option<Hello>, Result<Vec<bollard::models::Network>, DaemonFailure>) {
-        self.ask(hello, async |docker| docker.list_networks(None).await)
+    ) -> (Option<Hello>, Result<Vec<DockerNetwork>, DaemonFailure>) {
+        self.ask(hello, "/networks")
     }
 
     /// Asks Podman for the pods that its containers are in.
@@ -96,117 +99,72 @@ impl DockerClient {
         (hello, answer.and_then(|answer| pods(&answer).ok_or_else(unclear)))
     }
 
-    fn ask<T>(
+    fn ask<T: DeserializeOwned>(
         &self,
         mut hello: Option<Hello>,
-        question: impl AsyncFnOnce(Docker) -> Result<T, bollard::errors::Error>,
+        path: &str,
     ) -> (Option<Hello>, Result<T, DaemonFailure>) {
         let answer = self.tokio.ask(self.limits, async |connections| {
-            let talk = async {
-                let there = match &hello {
-                    Some(known) => known.clone(),
-                    None => {
-                        let version = self.connect(NEWEST, &connections)?.version().await?;
-                        hello.insert(greeting(&version)?).clone()
-                    }
-                };
-                question(self.connect(there.version, &connections)?).await
+            let there = match &hello {
+                Some(known) => known.clone(),
+                // Without a version: a server refuses one that is newer than its own.
+                None => hello.insert(greeting(&self.get("/version", &connections).await?)?).clone(),
             };
-            talk.await.map_err(failure)
+            let ApiVersion(major, minor) = there.version;
+            self.get(&format!("/v{major}.{minor}{path}"), &connections).await
         });
         (hello, answer)
     }
 
-    fn connect(
+    /// Sends one request on a connection of its own, and understands the answer.
+    async fn get<T: DeserializeOwned>(
         &self,
-        version: ClientVersion,
+        path: &str,
         connections: &ConnectionTasks,
-    ) -> Result<Docker, bollard::errors::Error> {
-        let (client, connections) = (self.clone(), connections.clone());
-        let transport = move |request: BollardRequest| {
-            let (client, connections) = (client.clone(), connections.clone());
-            async move { client.send(request, version, &connections).await }
-        };
-        Docker::connect_with_custom_transport(transport, Some("http://daemon"), 60, &version)
-    }
-
-    /// Sends one request on a connection of its own.
-    async fn send(
-        &self,
-        mut request: BollardRequest,
-        version: ClientVersion,
-        connections: &ConnectionTasks,
-    ) -> Result<hyper::Response<hyper::body::Incoming>, bollard::errors::Error> {
-        let path = request.uri().path_and_query().map_or("/", |p| p.as_str());
-        // bollard 0.21 leaves the version out of what it asks for. It belongs
-        // there, but for the question which one the server speaks: a server
-        // refuses a version that is newer than itself even then.
-        let path = if path == "/version" {
-            path.to_owned()
-        } else {
-            format!("/v{}.{}{path}", version.major_version, version.minor_version)
-        };
-        let uri = path.parse::<hyper::Uri>().map_err(io::Error::other)?;
-        *request.uri_mut() = uri;
-        request.headers_mut().insert(HOST, HeaderValue::from_static("daemon"));
-
-        let stream = UnixStream::from_std(self.socket.connect().map_err(io::Error::from)?)?;
+    ) -> Result<T, DaemonFailure> {
+        let garbage =
+            |error: &dyn std::error::Error| DaemonFailure::Garbage(shortened(&error.to_string()));
+        let stream = UnixStream::from_std(self.socket.connect().map_err(std::io::Error::from)?)?;
         if let Some(judge) = &self.judge {
-            let peer = SocketPeer::of(&stream)?;
-            judge.check(peer).map_err(|refused| io::Error::other(NotTrusted(refused)))?;
+            judge.check(SocketPeer::of(&stream)?)?;
         }
         let limited = connections.limited(stream, self.limits.bytes);
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(limited)).await?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(limited))
+            .await
+            .map_err(|error| garbage(&error))?;
         connections.execute(async { _ = connection.await });
-        Ok(sender.send_request(request).await?)
+        let request = hyper::Request::get(path).header(HOST, "daemon");
+        let request = request.body(Empty::<Bytes>::new()).map_err(|error| garbage(&error))?;
+        let response = sender.send_request(request).await.map_err(|error| garbage(&error))?;
+        let status = response.status();
+        let body = response.into_body().collect().await.map_err(|error| garbage(&error))?;
+        let body = body.to_bytes();
+        if status == hyper::StatusCode::NOT_FOUND {
+            return Err(DaemonFailure::NotFound);
+        }
+        if !status.is_success() {
+            let refusal: Refusal = serde_json::from_slice(&body).unwrap_or_default();
+            let message = shortened(&refusal.message);
+            return Err(DaemonFailure::Garbage(format!("status {}: {message}", status.as_u16())));
+        }
+        // What the parser says of it may quote the text.
+        serde_json::from_slice(&body)
+            .map_err(|error| DaemonFailure::Garbage(format!("it {}", told(&error))))
     }
 }
 
 /// Who answers, and in which version to go on. An error when the answer has no
 /// API version: then it is no daemon of this kind.
-fn greeting(version: &SystemVersion) -> Result<Hello, bollard::errors::Error> {
-    let parse = |text: &str| {
-        let (major, minor) = text.split_once('.')?;
-        Some(ClientVersion {
-            major_version: major.parse().ok()?,
-            minor_version: minor.parse().ok()?,
-        })
-    };
-    let Some(newest) = version.api_version.as_deref().and_then(parse) else {
-        return Err(bollard::errors::Error::APIVersionParseError {});
-    };
-    let components = version.components.iter().flatten();
-    let podman = components.into_iter().any(|c| c.name.starts_with("Podman"));
+fn greeting(version: &SystemVersion) -> Result<Hello, DaemonFailure> {
+    let newest = version.api_version.as_deref().and_then(ApiVersion::parse);
+    let newest =
+        newest.ok_or_else(|| DaemonFailure::Garbage("it has no API version".to_owned()))?;
+    let mut components = version.components.iter().flatten();
+    let podman = components.any(|component| component.name.starts_with("Podman"));
     Ok(Hello {
         runtime: if podman { Runtime::Podman } else { Runtime::Docker },
-        version: if newest < NEWEST { newest } else { NEWEST },
+        version: newest.min(NEWEST),
     })
-}
-
-/// Who listens at a socket is not to be talked to.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct NotTrusted(DaemonFailure);
-
-fn failure(error: bollard::errors::Error) -> DaemonFailure {
-    use bollard::errors::Error;
-    match error {
-        Error::DockerResponseServerError { status_code: 404, .. } => DaemonFailure::NotFound,
-        Error::DockerResponseServerError { status_code, message } => {
-            DaemonFailure::Garbage(format!("status {status_code}: {}", shortened(&message)))
-        }
-        Error::IOError { err } => match err.downcast::<NotTrusted>() {
-            Ok(NotTrusted(failure)) => failure,
-            Err(err) => err.into(),
-        },
-        // Its message has a part of the text.
-        Error::JsonDataError { column, .. } => DaemonFailure::Garbage(format!(
-            "it is not in the form that is expected (column {column})"
-        )),
-        Error::JsonSerdeError { err } => DaemonFailure::Garbage(format!("it {}", told(&err))),
-        other => DaemonFailure::Garbage(shortened(&other.to_string())),
-    }
 }
 
 #[cfg(feature = "fuzzing")]

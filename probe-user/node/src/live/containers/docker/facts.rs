@@ -1,19 +1,16 @@
 //! From the API's answers, and from files in the same form, to containers.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
-use bollard::models::{
-    ContainerConfig, ContainerInspectResponse, ContainerSummary, EndpointSettings, NetworkSettings,
+use super::api::{
+    ContainerConfig, ContainerInspect, ContainerSummary, EndpointSettings, NetworkSettings,
 };
 
 use whereis_port_model::{Container, Network, Port, Proto, Published, Runtime, ToldBy};
 
 /// A container as inspecting it tells. Without parents, pod and `via`, which the
 /// daemon can't know, and with the PID in the daemon's own PID namespace.
-pub(in super::super) fn from_inspect(
-    runtime: Runtime,
-    answer: ContainerInspectResponse,
-) -> Container {
+pub(in super::super) fn from_inspect(runtime: Runtime, answer: ContainerInspect) -> Container {
     let state = answer.state.unwrap_or_default();
     described(
         runtime,
@@ -53,7 +50,7 @@ pub(in super::super) fn described(
     // On the host's network nothing is published, but the image still says what
     // it listens on.
     for (proto, container_port) in
-        config.exposed_ports.iter().flatten().filter_map(|key| port_key(key))
+        config.exposed_ports.iter().flatten().filter_map(|(key, _)| port_key(key))
     {
         if !ports.iter().any(|p| p.proto == proto && p.container_port == container_port) {
             ports.push(Published { proto, container_port, host_port: None, host_ip: None });
@@ -84,10 +81,10 @@ pub(in super::super) fn described(
 /// does not. `None` without any.
 pub(in super::super) fn unpublished(
     runtime: Runtime,
-    answer: ContainerInspectResponse,
+    answer: ContainerInspect,
 ) -> Option<Container> {
     let bindings = answer.host_config.as_ref()?.port_bindings.clone().unwrap_or_default();
-    let state = answer.state.as_ref().and_then(|state| state.status);
+    let state = answer.state.as_ref().and_then(|state| state.status.clone());
     let mut container = from_inspect(runtime, answer);
     let mut wanted = Vec::new();
     for (key, bindings) in bindings {
@@ -111,7 +108,7 @@ pub(in super::super) fn unpublished(
     wanted.retain(|one| !has(one));
     wanted.sort();
     container.ports = wanted;
-    container.state = state.map(|state| state.to_string());
+    container.state = state.filter(|state| !state.is_empty());
     (!container.ports.is_empty()).then_some(container)
 }
 
@@ -126,7 +123,7 @@ pub(in super::super) fn from_summary(runtime: Runtime, answer: ContainerSummary)
         .into_iter()
         .filter_map(|listed| {
             Some(Published {
-                proto: proto(listed.typ?.as_ref())?,
+                proto: proto(&listed.proto?)?,
                 container_port: port(listed.private_port)?,
                 host_port: listed.public_port.and_then(port),
                 host_ip: listed.ip.and_then(|ip| ip.parse().ok()),
@@ -154,7 +151,7 @@ pub(in super::super) fn from_summary(runtime: Runtime, answer: ContainerSummary)
     }
 }
 
-fn networks(attached: Option<HashMap<String, EndpointSettings>>) -> Vec<Network> {
+fn networks(attached: Option<BTreeMap<String, EndpointSettings>>) -> Vec<Network> {
     let mut networks: Vec<Network> = attached
         .unwrap_or_default()
         .into_iter()

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use bollard::models::{ContainerConfig, NetworkSettings};
 use serde::Deserialize;
 
-use super::super::docker::described;
+use super::super::docker::{ContainerConfig, NetworkSettings, described};
 use whereis_port_model::{
     Container, ContainerRef, Network, Pod, Port, Proto, Published, Runtime, ToldBy,
     is_manifest_hash,
