@@ -67,6 +67,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let version = env!("CARGO_PKG_VERSION");
     let notes = args.tag.as_deref().map(|tag| notes_of(tag, version)).transpose()?;
     let dist = sh::target_dir()?.join("dist");
+    if args.all {
+        // Better before than after half an hour of building.
+        packages::tools()?;
+    }
     let arches = if args.all { Arch::ALL.to_vec() } else { args.target.clone() };
     if arches.is_empty() {
         ensure!(!args.verify, "--verify is for static binaries: give --target or --all, too");

@@ -67,7 +67,7 @@ impl Tools {
         let mut command = self.compiler.cargo();
         command
             .current_dir(sources)
-            .args(["build", "--release", "--locked", "--package", "whereis-port"])
+            .args(["build", "--profile", "dist", "--locked", "--package", "whereis-port"])
             .args(["--bin", "whereis-port", "-Zbuild-std=std,panic_unwind", "--target", triple])
             .env("CARGO_TARGET_DIR", target)
             .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
@@ -76,7 +76,7 @@ impl Tools {
             .env("ZIG_GLOBAL_CACHE_DIR", target.join("zig-cache"))
             .env("ZIG_LOCAL_CACHE_DIR", target.join("zig-cache"));
         sh::run(&mut command)?;
-        let binary = target.join(triple).join("release/whereis-port");
+        let binary = target.join(triple).join("dist/whereis-port");
         is_static(&binary, arch)?;
         Ok(binary)
     }

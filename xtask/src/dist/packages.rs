@@ -192,6 +192,13 @@ pub(crate) fn rpm(to: &Path, arch: Arch, binary: &Path, content: &Content) -> Re
     Ok(file)
 }
 
+/// Whether what makes packages is there.
+pub(crate) fn tools() -> Result<()> {
+    need("dpkg-deb", "dpkg")?;
+    need("rpmbuild", "rpm")?;
+    need("zstd", "zstd")
+}
+
 fn need(program: &str, package: &str) -> Result<()> {
     ensure!(sh::find(program).is_some(), "{program} is missing: apt-get install {package}");
     Ok(())

@@ -52,7 +52,7 @@ const MODULES: &[&str] = &[
 /// The static binary that `dist` has built.
 fn binary(kernel: &Kernel) -> Result<PathBuf> {
     let target = kernel.arch.target();
-    let file = sh::target_dir()?.join("static").join(target).join("release/whereis-port");
+    let file = sh::target_dir()?.join("static").join(target).join("dist/whereis-port");
     if !file.is_file() {
         let text = format!("{} is missing: run cargo xtask dist --target {target}", file.display());
         return Err(Refused(text).into());
