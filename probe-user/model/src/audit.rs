@@ -1,6 +1,7 @@
 //! What others can reach, and what of it somebody should look at.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use super::{
     Advice, Container, Ending, Gap, HopKind, ListRow, NetnsName, NetnsRef, Pod, Port, PortRange,
@@ -97,20 +98,42 @@ impl Exposure {
 
     /// All names that somebody may know its owner by.
     pub fn owners(&self) -> Vec<OwnerName> {
-        let mut all: Vec<OwnerName> = Vec::new();
-        for row in &self.rows {
-            for name in owners_of(row) {
-                if !all.contains(&name) {
-                    all.push(name);
-                }
-            }
-        }
-        all
+        named(self.rows.iter())
     }
 
     /// The name that tells most of its owner.
     pub fn owner(&self) -> Option<OwnerName> {
         self.owners().into_iter().min_by_key(|name| name.kind)
+    }
+
+    /// What has it where a statement is about: a Service may have the port at some addresses,
+    /// and a pod at others. All where that is not told.
+    fn rows_of(&self, one: &Opening) -> Vec<&ListRow> {
+        let at = one.reach.address.map(|address| address.ip().to_canonical());
+        let fits = |row: &&ListRow| match &one.reach.why.cause {
+            super::Cause::TakenByRules { to, .. } if !to.is_empty() => {
+                let mut targets = row.target.iter().chain(&row.others);
+                let leads = |to: &SocketAddr| (Some(to.ip()), Some(Port(to.port())));
+                targets.any(|e| to.iter().any(|to| leads(to) == (e.address, e.port)))
+            }
+            super::Cause::BoundToAll { .. } | super::Cause::BoundToAllIpv6 => {
+                row.socket.is_some() && row.address.is_unspecified() && row.taken_by.is_none()
+            }
+            super::Cause::BoundTo(bound) => row.socket.is_some() && row.address == *bound,
+            _ => at.is_some_and(|at| row.address.to_canonical() == at),
+        };
+        let found: Vec<&ListRow> = self.rows.iter().filter(fits).collect();
+        if found.is_empty() { self.rows.iter().collect() } else { found }
+    }
+
+    /// All names that somebody may know the owner by of what a statement is about.
+    pub fn owners_at(&self, one: &Opening) -> Vec<OwnerName> {
+        named(self.rows_of(one).into_iter())
+    }
+
+    /// The name that tells most of that owner.
+    pub fn owner_at(&self, one: &Opening) -> Option<OwnerName> {
+        self.owners_at(one).into_iter().min_by_key(|name| name.kind)
     }
 
     /// The addresses that it is at, as they are bound or taken.
@@ -125,6 +148,17 @@ impl Exposure {
         };
         self.rows.iter().any(is_taken)
     }
+}
+
+/// The names of the owners of rows, each once.
+fn named<'a>(rows: impl Iterator<Item = &'a ListRow>) -> Vec<OwnerName> {
+    let mut all: Vec<OwnerName> = Vec::new();
+    for name in rows.flat_map(owners_of) {
+        if !all.contains(&name) {
+            all.push(name);
+        }
+    }
+    all
 }
 
 /// What kind of name an owner is known by, the most telling first.

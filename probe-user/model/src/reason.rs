@@ -163,8 +163,13 @@ pub enum Cause {
         /// The node.
         node: String,
     },
-    /// Rules or a balancer take it, in words.
-    TakenByRules(String),
+    /// Rules or a balancer take it.
+    TakenByRules {
+        /// By what, in words.
+        words: String,
+        /// Where they lead, as far as that is named.
+        to: Vec<SocketAddr>,
+    },
     /// Something stops it.
     Stopped {
         /// What.
@@ -337,7 +342,7 @@ impl Cause {
             Self::Published { elsewhere: true, .. } => CauseCode::PublishedElsewhere,
             Self::NoRule => CauseCode::NoRule,
             Self::OnlyInApi { .. } => CauseCode::OnlyInApi,
-            Self::TakenByRules(_) => CauseCode::TakenByRules,
+            Self::TakenByRules { .. } => CauseCode::TakenByRules,
             Self::Stopped { kind, .. } => (*kind).into(),
             Self::Depends(_) => CauseCode::Depends,
             Self::LocalRoute { .. } => CauseCode::LocalRoute,
@@ -439,7 +444,7 @@ impl fmt::Display for Cause {
             Self::OwnerFrozen(who) => {
                 write!(f, "it gets to {who}, which is frozen: nobody answers until it goes on")
             }
-            Self::TakenByRules(words)
+            Self::TakenByRules { words, .. }
             | Self::Stopped { words, .. }
             | Self::Depends(words)
             | Self::LeavesNode(words)

@@ -229,7 +229,10 @@ pub(super) fn retold(
 fn why(why: &Why, pairs: &[(&str, &str)]) -> Why {
     let text = |words: &String| renamed(words, pairs);
     let cause = match &why.cause {
-        Cause::TakenByRules(words) => Cause::TakenByRules(text(words)),
+        Cause::TakenByRules { words, to } => {
+            let moved = |to: &SocketAddr| text(&to.to_string()).parse().unwrap_or(*to);
+            Cause::TakenByRules { words: text(words), to: to.iter().map(moved).collect() }
+        }
         Cause::Stopped { kind, words } => Cause::Stopped { kind: *kind, words: text(words) },
         Cause::Depends(words) => Cause::Depends(text(words)),
         Cause::LeavesNode(words) => Cause::LeavesNode(text(words)),

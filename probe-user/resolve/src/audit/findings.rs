@@ -12,7 +12,7 @@ use crate::few::few;
 use crate::path::{self, Admission, PacketDestination};
 use whereis_port_model::{
     Advice, Audit, AuditCode, AuditFinding, AuditPlace, CauseCode, CheckState, Command, Exposure,
-    FixKind, NetnsId, Opening, OwnerName, Port, PortRange, Proto, Vantage,
+    FixKind, ListRow, NetnsId, Opening, OwnerName, Port, PortRange, Proto, Runtime, Vantage,
 };
 
 /// Adds all findings, the worst first.
@@ -93,7 +93,7 @@ impl MergedFindings {
 
 /// A finding of one exposure.
 fn of(exposure: &Exposure, code: AuditCode, one: Option<&Opening>, what: String) -> AuditFinding {
-    let owner = exposure.owner();
+    let owner = one.map_or_else(|| exposure.owner(), |one| exposure.owner_at(one));
     AuditFinding {
         code,
         places: vec![AuditPlace {
@@ -110,8 +110,8 @@ fn of(exposure: &Exposure, code: AuditCode, one: Option<&Opening>, what: String)
 }
 
 /// Whose it is, for a sentence.
-fn whose(exposure: &Exposure) -> String {
-    match exposure.owner() {
+fn whose(exposure: &Exposure, one: &Opening) -> String {
+    match exposure.owner_at(one) {
         Some(OwnerName { kind, name }) => format!("{} {name}", kind.as_str()),
         None => "an owner that is not known".to_owned(),
     }
@@ -152,7 +152,7 @@ fn not_allowed(exposure: &Exposure, open: &[&Opening], found: &mut MergedFinding
         }
         let what = format!(
             "{} is open to {}{at}, and no rule of the policy allows it: {}",
-            whose(exposure),
+            whose(exposure, first),
             few(&all),
             first.reach.why
         );
@@ -183,7 +183,7 @@ fn past_firewall(
         let what = format!(
             "{} is published past the firewall: INPUT would have what comes in by {} {why}, but \
              rules translate it before, and INPUT never sees it ({})",
-            whose(exposure),
+            whose(exposure, one),
             nic.name,
             one.reach.why
         );
@@ -226,7 +226,7 @@ fn ipv6_open(exposure: &Exposure, outside: &[&Opening], found: &mut MergedFindin
     if let (Some(first), true) = (four.first(), four.iter().all(is_shut)) {
         let what = format!(
             "{} is open to {} by IPv6, where IPv4 is {}",
-            whose(exposure),
+            whose(exposure, open),
             who(open),
             first.reach.why
         );
@@ -261,7 +261,7 @@ fn no_firewall(
         let what = format!(
             "{} is bound to all addresses, and no rule keeps other machines by {} from this port \
              or others",
-            whose(exposure),
+            whose(exposure, one),
             nic.name
         );
         let mut finding = of(exposure, AuditCode::NoFirewall, Some(one), what);
@@ -292,7 +292,7 @@ fn node_port(exposure: &Exposure, found: &mut MergedFindings) {
             "NodePorts of Services are taken at every address of the node, whichever interface it is of"
         }
         false => {
-            "NodePorts of Services are taken at every address of the node, whichever interface it is of, and lead to pods of other nodes"
+            "NodePorts of Services are taken at every address of the node, whichever interface it is of, and lead beyond this node"
         }
     };
     let mut finding = of(exposure, AuditCode::NodePortEverywhere, Some(one), what.to_owned());
@@ -307,14 +307,28 @@ fn node_port(exposure: &Exposure, found: &mut MergedFindings) {
 fn by_route(exposure: &Exposure, outside: &[&Opening], found: &mut MergedFindings) {
     let Some(one) = outside.iter().find(|one| one.reach.needs_route()) else { return };
     let Some(to) = one.reach.address else { return };
+    // Of pods that is what their network is for: other nodes' get to them untranslated.
+    let is_pods = |row: &ListRow| {
+        let inner = row.end.containers.last();
+        let has = row.end.pod.is_some() || inner.is_some_and(|one| one.pod.is_some());
+        has && inner.is_none_or(|one| one.runtime != Runtime::Podman)
+    };
+    if exposure.rows.iter().any(is_pods) {
+        return;
+    }
     let what = format!(
         "{} is not published there, but whoever has a route to {} over this node gets to it: {}",
-        whose(exposure),
+        whose(exposure, one),
         to.ip(),
         one.reach.why
     );
     let mut finding = of(exposure, AuditCode::OpenByRoute, Some(one), what);
-    let words = "drop what is forwarded to it and was not translated, in FORWARD or DOCKER-USER";
+    let is_dockers =
+        |row: &ListRow| row.end.containers.last().is_some_and(|one| one.runtime == Runtime::Docker);
+    let words = match exposure.rows.iter().any(is_dockers) {
+        true => "drop what is forwarded to it and was not translated, in DOCKER-USER",
+        false => "drop what is forwarded to it and was not translated, in FORWARD",
+    };
     finding.fix = Some(Advice::from(words).of(FixKind::Other));
     found.add(finding);
 }

@@ -102,7 +102,7 @@ impl AuditPolicy {
     /// The rule that allows a statement, by its place. Where it is said of several devices, each
     /// has to be allowed; the first of the rules that do it is told.
     pub(super) fn allows(&self, exposure: &Exposure, opening: &Opening) -> Option<usize> {
-        let owners = exposure.owners();
+        let owners = exposure.owners_at(opening);
         let by = opening.by();
         let rule = |by: Option<&str>| {
             self.allow.iter().position(|rule| rule.fits(exposure, opening, by, &owners))

@@ -4,8 +4,8 @@ use super::profiles::{ProfilePort, ProfileSign, Profiles, Which};
 use crate::facts::Facts;
 use crate::few::few;
 use whereis_port_model::{
-    CheckState, Ending, Exposure, Impact, NetnsId, Opening, Port, PortRange, ProfileCheck,
-    ProfileReport, Proto, Vantage,
+    CauseCode, CheckState, Ending, Exposure, Impact, NetnsId, Opening, Port, PortRange,
+    ProfileCheck, ProfileReport, Proto, Vantage,
 };
 
 /// The range that Kubernetes has for NodePorts where nothing says another one.
@@ -146,13 +146,14 @@ impl ProfiledNode<'_, '_> {
             one.proto == proto && range.contains(one.port) && node_port
         };
         let all: Vec<&&Exposure> = self.here.iter().filter(is_one).collect();
-        let mut by_state: [Vec<(Port, String)>; 3] = Default::default();
-        let mut met = 0;
+        let mut by_state: [Vec<(Port, String)>; 2] = Default::default();
+        let (mut met, mut idle) = (0, Vec::new());
         for one in &all {
             let from = asked.from.unwrap_or(Vantage::Outside);
             let away = |opening: &Opening| opening.reach.from == from && super::leaves(opening);
             match reached(one, from) {
                 (CheckState::Met, _) => met += 1,
+                (CheckState::Unreachable, _) if is_idle(one, from) => idle.push(one.port),
                 (CheckState::Unreachable, why) => by_state[0].push((one.port, why)),
                 _ if one.openings.iter().any(away) => met += 1,
                 (_, why) => by_state[1].push((one.port, why)),
@@ -166,8 +167,15 @@ impl ProfiledNode<'_, '_> {
         let (state, why) = match (&by_state[0], &by_state[1]) {
             (shut, _) if !shut.is_empty() => (CheckState::Unreachable, told(shut)),
             (_, unknown) if !unknown.is_empty() => (CheckState::Unknown, told(unknown)),
-            _ if met == 0 => (CheckState::Unused, "no Service has one here".to_owned()),
+            _ if met == 0 && idle.is_empty() => {
+                (CheckState::Unused, "no Service has one here".to_owned())
+            }
+            _ if met == 0 => (CheckState::Unused, "no Service that has one is served".to_owned()),
             _ => (CheckState::Met, format!("{met} of Services, as far as this node decides")),
+        };
+        let why = match idle.as_slice() {
+            [] => why,
+            idle => format!("{why}; those of Services that nobody serves: {}", few(idle)),
         };
         ProfileCheck {
             ports: range,
@@ -219,6 +227,18 @@ fn range_of(text: &str) -> Option<PortRange> {
         }
     };
     (0 < first && first <= last).then_some(PortRange { first: Port(first), last: Port(last) })
+}
+
+/// Whether connections get as far as rules lead them, and nobody serves there: that is a
+/// Service's own trouble, and not that of the way to its port.
+fn is_idle(one: &Exposure, from: Vantage) -> bool {
+    let mut all = one.openings.iter().filter(|opening| opening.reach.from == from);
+    all.all(|opening| {
+        matches!(
+            opening.reach.why.cause.code(),
+            CauseCode::NoBackend | CauseCode::NothingListens | CauseCode::OnlyReserved
+        )
+    })
 }
 
 /// Whether those get to a port, and by what it fails.

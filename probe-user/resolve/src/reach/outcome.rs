@@ -139,25 +139,25 @@ fn by_rules(arrivals: &[Arrival]) -> Option<Cause> {
             |stop: &path::Stop| Cause::Stopped { kind: stop.kind, words: stop.why.clone() };
         return one.stop.as_ref().map(stopped);
     };
-    let mut targets = Vec::new();
+    let mut targets: Vec<SocketAddr> = Vec::new();
     for hop in taken.iter().filter_map(|a| a.hops.get(1)) {
-        if let Some(target) = translated(hop) {
-            let target = target.to_string();
-            if !targets.contains(&target) {
-                targets.push(target);
-            }
+        if let Some(target) = translated(hop)
+            && !targets.contains(&target)
+        {
+            targets.push(target);
         }
     }
     let more = targets.len().saturating_sub(TARGETS);
     targets.truncate(TARGETS);
     let mut text = first.detail.clone();
     if !targets.is_empty() {
-        text.push_str(&format!(": to {}", targets.join(", ")));
+        let named: Vec<String> = targets.iter().map(ToString::to_string).collect();
+        text.push_str(&format!(": to {}", named.join(", ")));
     }
     if more > 0 {
         text.push_str(&format!(" and {more} more"));
     }
-    Some(Cause::TakenByRules(text))
+    Some(Cause::TakenByRules { words: text, to: targets })
 }
 
 fn translated(hop: &Hop) -> Option<SocketAddr> {

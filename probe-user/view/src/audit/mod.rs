@@ -94,7 +94,11 @@ impl ExposureLine<'_> {
 
     /// Whose it is. Untrusted.
     fn owner(&self) -> String {
-        match self.exposure.owner() {
+        let owner = match self.openings.first() {
+            Some(one) => self.exposure.owner_at(one),
+            None => self.exposure.owner(),
+        };
+        match owner {
             Some(owner) => format!("{} {}", owner.kind.as_str(), owner.name),
             None => "-".to_owned(),
         }

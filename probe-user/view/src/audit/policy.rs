@@ -16,31 +16,23 @@ type RuleKey = (Vec<String>, Vec<String>, Option<String>);
 pub fn policy(audit: &Audit) -> String {
     let mut rules: BTreeMap<RuleKey, RulePorts> = BTreeMap::new();
     for exposure in &audit.exposures {
-        let mut senders: Vec<String> = Vec::new();
-        let mut unknown = false;
-        for from in SENDERS {
-            let of_class: Vec<&Opening> = exposure
-                .openings
-                .iter()
-                .filter(|one| one.reach.from == from && one.reach.reachable != Some(false))
-                .collect();
-            unknown |= of_class.iter().any(|one| !one.is_open());
-            for name in names(from, &of_class) {
-                if !senders.contains(&name) {
-                    senders.push(name);
+        for (owner, openings) in by_owner(exposure) {
+            let mut senders: Vec<String> = Vec::new();
+            for from in SENDERS {
+                let of_class: Vec<&Opening> =
+                    openings.iter().copied().filter(|one| one.reach.from == from).collect();
+                for name in names(from, &of_class) {
+                    if !senders.contains(&name) {
+                        senders.push(name);
+                    }
                 }
             }
-        }
-        if senders.is_empty() {
-            continue;
-        }
-        let key =
-            (senders, addresses(exposure), exposure.owner().map(|owner| stable_owner(&owner)));
-        let ports = rules.entry(key).or_default();
-        ports.all.push((exposure.port, exposure.proto));
-        ports.unknown |= unknown;
-        if is_given(&exposure.netns) {
-            ports.places.push(exposure.netns.to_string());
+            let ports = rules.entry((senders, addresses(exposure), owner)).or_default();
+            ports.all.push((exposure.port, exposure.proto));
+            ports.unknown |= openings.iter().any(|one| !one.is_open());
+            if is_given(&exposure.netns) {
+                ports.places.push(exposure.netns.to_string());
+            }
         }
     }
     let mut out = String::from(
@@ -68,6 +60,16 @@ pub fn policy(audit: &Audit) -> String {
         }
     }
     out
+}
+
+/// What is open of a port, or not known to be shut, by whose it is there.
+fn by_owner(exposure: &Exposure) -> BTreeMap<Option<String>, Vec<&Opening>> {
+    let mut all: BTreeMap<Option<String>, Vec<&Opening>> = BTreeMap::new();
+    for one in exposure.openings.iter().filter(|one| one.reach.reachable != Some(false)) {
+        let owner = exposure.owner_at(one).map(|owner| stable_owner(&owner));
+        all.entry(owner).or_default().push(one);
+    }
+    all
 }
 
 /// The ports that one rule of a written policy allows.

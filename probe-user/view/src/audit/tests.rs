@@ -37,7 +37,8 @@ fn audit(name: &str) -> Audit {
         by: Vec::new(),
         address: Some("192.0.2.1:8080".parse().unwrap()),
         reachable,
-        why: Cause::TakenByRules(format!("published port, {name}")).into(),
+        why: Cause::TakenByRules { words: format!("published port, {name}"), to: Vec::new() }
+            .into(),
         conditions: Vec::new(),
         fix: None,
         source: None,

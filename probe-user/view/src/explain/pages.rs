@@ -770,7 +770,7 @@ pub const PAGES: &[CodePage] = &[
     page(
         Audit,
         "open_by_route",
-        "Nothing publishes the port of a container or pod, but this node forwards what other machines send to its address: whoever has, or makes, a route over this node gets to it.",
+        "Nothing publishes the port of a container, but this node forwards what other machines send to its address: whoever has, or makes, a route over this node gets to it. Pods of Kubernetes are left out: other nodes have to get to them that way.",
         "A connection to the container's own address that comes in by the device of other machines was followed to its socket.",
         &["ip route add NETWORK via NODE   # on another machine", "sysctl net.ipv4.ip_forward"],
     ),

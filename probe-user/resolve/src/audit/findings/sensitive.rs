@@ -108,7 +108,7 @@ pub(super) fn check(
     let rows = || exposure.rows.iter().chain(inner.into_iter().flat_map(|inner| &inner.rows));
     let port = inner.map_or(exposure.port, |inner| inner.port);
     let Some((code, why)) = rows().find_map(|row| kind(row, exposure.proto, port)) else { return };
-    let what = format!("{} is open to {}: {why}", whose(exposure), who(open));
+    let what = format!("{} is open to {}: {why}", whose(exposure, open), who(open));
     let mut finding = of(exposure, code, Some(open), what);
     let only = match code {
         AuditCode::KubeletOpen | AuditCode::EtcdOpen => {
