@@ -85,6 +85,33 @@ fn a_rule_that_comes_too_late_is_named_with_what_removes_either() -> Test {
 }
 
 #[test]
+fn rules_of_both_kinds_of_tables_for_one_port_are_told() -> Test {
+    lab::root_or_skip!();
+    let mut node = Node::new()?;
+    let (port, inner) = (lab::unused_port()?, lab::unused_port()?);
+    let first = node.serve_in_pod("first", inner)?;
+    let second = node.serve_in_pod("second", inner)?;
+    for (program, to) in [("iptables-nft", first), ("iptables-legacy", second)] {
+        let rule = format!(
+            "{program} -t nat -A PREROUTING -p tcp --dport {port} -j DNAT --to-destination {to}:{inner}"
+        );
+        carry_out(&node, &rule.split(' ').map(Value::from).collect())?;
+    }
+    let found = findings(&node, port)?;
+    ensure!(found.len() == 1 && found[0]["code"] == "shadowed_rule", "{found:?}");
+    let what = found[0]["what"].as_str().unwrap_or_default();
+    for to in [first, second] {
+        ensure!(what.contains(&format!("{to}:{inner}")), "{what}");
+    }
+    // Without one of them the other is sure.
+    let both = commands(found[0]["fix"]["text"].as_str().unwrap_or_default());
+    ensure!(both.len() == 2, "{found:?}");
+    carry_out(&node, &both[0])?;
+    ensure!(findings(&node, port)?.is_empty(), "{:?}", findings(&node, port)?);
+    Ok(())
+}
+
+#[test]
 fn rules_that_share_or_take_what_is_left_shadow_nothing() -> Test {
     lab::root_or_skip!();
     let mut node = Node::new()?;

@@ -11,13 +11,14 @@ use whereis_port_rules::{Chain, Fate, Outcome, Packet, RuleSource, Step, travers
 
 use super::stage::HookPart;
 use super::{hops, ruleset};
+use whereis_port_model::{
+    Advice, Bytes, ChainId, Command, ConditionCode, Element, Evidence, EvidenceSource, Family,
+    Finding, FindingCode, FixKind, Hook, IpSet, IpSetId, NetnsId, Path, Query, RouteFound,
+    RouteQuery, RulesBackend, Set, SetId, StopKind,
+};
 use crate::facts::Facts;
 use crate::from_node::FromNode;
-use whereis_port_model::{
-    Advice, Bytes, ChainId, Command, Element, Evidence, EvidenceSource, Family, Finding,
-    FindingCode, FixKind, Hook, IpSet, IpSetId, NetnsId, Path, Query, RouteFound, RouteQuery,
-    RulesBackend, Set, SetId, StopKind,
-};
+use crate::place::locate;
 
 /// How many translations are looked at again.
 const MOST: usize = 64;
@@ -70,15 +71,25 @@ pub(crate) fn check(facts: &Facts<'_>, query: &Query, paths: &[Path]) -> Vec<Fin
             let mut deciding = all.iter().filter_map(|one| one.outcome.trail.last());
             deciding.any(|used| place(used) == place(step))
         };
-        let (what, others) = match shadowed(facts, one).filter(|(second, _)| !is_used(second)) {
-            Some(second) => (FindingCode::ShadowedRule, Some(second)),
-            None if leads_nowhere(one, paths) => (FindingCode::RuleToNobody, None),
+        let shadow = shadowed(facts, one).filter(|shadow| !is_used(&shadow.second));
+        let (key, made) = match shadow {
+            Some(shadow) => {
+                let key = (place(&shadow.first), place(&shadow.second));
+                (key, two_rules(facts, one, &shadow))
+            }
+            None if leads_nowhere(one, paths) => {
+                ((place(first), String::new()), to_nobody(one, first))
+            }
             None => continue,
         };
-        let key = (place(first), others.as_ref().map_or_else(String::new, |(s, _)| place(s)));
         if told.insert(key) {
-            findings.push(finding(one, what, first, others));
+            findings.push(made);
         }
+    }
+    if let Some((one, other)) = undecided(&all, facts.host.own_netns)
+        && told.insert((place_of(one), place_of(other)))
+    {
+        findings.push(two_tables(one, other));
     }
     findings
 }
@@ -105,93 +116,219 @@ fn leads_nowhere(one: &Translated, paths: &[Path]) -> bool {
         && there.all(|path| path.end.stop == Some(StopKind::NoNeighbour))
 }
 
+/// A rule that never gets what is meant for it: the step that has it in its place, the other
+/// one, and where that would send it.
+struct Shadow {
+    first: Step,
+    second: Step,
+    to: (IpAddr, u16),
+    meanings: (Meaning, Meaning),
+}
+
 /// The rule that would have the packet if the one that has it were not there, and where it would
 /// send it: one that is meant for this port, and surely gets nothing.
-fn shadowed(facts: &Facts<'_>, one: &Translated) -> Option<(Step, (IpAddr, u16))> {
+fn shadowed(facts: &Facts<'_>, one: &Translated) -> Option<Shadow> {
     let (before, outcome) = (&one.before, &one.outcome);
-    let first = outcome.trail.last()?;
-    let is_sure = outcome.probability >= 1.0 && outcome.depends.is_empty();
-    if !is_sure || first.rule().is_none() || first.element.is_some() {
+    if !outcome.depends.is_empty() {
         return None;
     }
     let all = ruleset(facts, before.netns)?;
     let mut rules = (*all).clone();
     rules.base_chains.retain(|chain| one.part.has(chain));
-    let source = Without { node: FromNode::new(facts, before.netns), rule: first };
-    let gets = |packet: &Packet| {
-        let all = traverse(&source, &rules, one.hook, packet.clone());
-        let [outcome] = all.as_slice() else { return None };
-        let after = &outcome.packet;
-        let to = (after.destination, after.dport);
-        let is_taken = outcome.fate == Fate::Passes && to != (packet.destination, packet.dport);
-        (is_taken && outcome.depends.is_empty()).then(|| outcome.clone())
-    };
-    let second = gets(before)?;
-    let to = (second.packet.destination, second.packet.dport);
-    let (of_first, of_second) = (dialect::meaning(&outcome.trail), dialect::meaning(&second.trail));
-    let is_other = to != (outcome.packet.destination, outcome.packet.dport)
-        && !is_same_service(&of_first, &of_second);
-    let step = second.trail.last().filter(|step| step.rule().is_some())?.clone();
-    // What takes any port is meant for those that nobody else wants.
-    let mut any = before.clone();
-    any.dport ^= OTHER_PORT;
-    let takes_any =
-        gets(&any).is_some_and(|outcome| outcome.trail.last().is_some_and(|last| *last == step));
-    (is_other && !takes_any).then_some((step, to))
+    let of_first = dialect::meaning(&outcome.trail);
+    if outcome.probability < 1.0 {
+        // Which of its endpoints a Service chooses is no matter.
+        let node = FromNode::new(facts, before.netns);
+        let all = traverse(&node, &rules, one.hook, before.clone());
+        let same = |other: &Outcome| {
+            other.depends.is_empty() && is_same_service(&of_first, &dialect::meaning(&other.trail))
+        };
+        if all.is_empty() || !all.iter().all(same) {
+            return None;
+        }
+    }
+    // The last one first: that without which it goes to somebody else.
+    let steps = outcome.trail.iter().rev().filter(|step| step.rule().is_some());
+    for first in steps {
+        if first.element.is_some() {
+            return None;
+        }
+        let source = Without { node: FromNode::new(facts, before.netns), rule: first };
+        let gets = |packet: &Packet| {
+            let all = traverse(&source, &rules, one.hook, packet.clone());
+            let first = all.first()?;
+            let meaning = dialect::meaning(&first.trail);
+            let is_whole = all.len() == 1
+                || all.iter().all(|one| is_same_service(&meaning, &dialect::meaning(&one.trail)));
+            let is_sure = all.iter().all(|one| one.depends.is_empty());
+            let after = &first.packet;
+            let to = (after.destination, after.dport);
+            let is_taken = first.fate == Fate::Passes && to != (packet.destination, packet.dport);
+            (is_taken && is_whole && is_sure).then(|| (first.clone(), meaning))
+        };
+        let (second, of_second) = gets(before)?;
+        let to = (second.packet.destination, second.packet.dport);
+        if is_same_service(&of_first, &of_second) {
+            continue;
+        }
+        let step = second.trail.last().filter(|step| step.rule().is_some())?.clone();
+        // What takes any port is meant for those that nobody else wants.
+        let mut any = before.clone();
+        any.dport ^= OTHER_PORT;
+        let takes_any = gets(&any).is_some_and(|(outcome, _)| outcome.trail.last() == Some(&step));
+        let is_other = to != (outcome.packet.destination, outcome.packet.dport);
+        return (is_other && !takes_any).then(|| Shadow {
+            first: first.clone(),
+            second: step,
+            to,
+            meanings: (of_first, of_second),
+        });
+    }
+    None
 }
 
 fn is_same_service(one: &Meaning, other: &Meaning) -> bool {
     one.service.is_some() && one.service == other.service
 }
 
-fn finding(
-    one: &Translated,
-    code: FindingCode,
-    first: &Step,
-    second: Option<(Step, (IpAddr, u16))>,
-) -> Finding {
-    let asked = format!("{}/{}", one.before.dport, one.before.proto);
-    let after = &one.outcome.packet;
-    let to = std::net::SocketAddr::new(after.destination, after.dport);
-    let (what, cause, fix) = match second {
-        Some((second, (address, port))) => {
-            let other = std::net::SocketAddr::new(address, port);
-            let mut fix = Advice::from("remove the one that is not meant");
-            for (leads, step) in [(to, first), (other, &second)] {
-                let words = if leads == to { ": to " } else { "; to " };
-                if let Some(command) = removal(step) {
-                    fix = fix.words(format!("{words}{leads}: ")).command(command);
-                }
-            }
-            (
-                format!("two rules take {asked}: it goes to {to}, and never to {other}"),
-                format!("{} comes before {}", hops::rule(first), hops::rule(&second)),
-                fix,
-            )
-        }
-        None => {
-            let fix = Advice::from("remove it if that will not come back");
-            let fix = match removal(first) {
-                Some(command) => fix.words(": ").command(command),
-                None => fix,
-            };
-            (
-                format!("a rule leads {asked} to {to}, and nobody has that address"),
-                format!("{} was left behind, or what it is for is down", hops::rule(first)),
-                fix,
-            )
-        }
-    };
+/// Where a rule leads, by the name of what is there.
+fn named(facts: &Facts<'_>, meaning: &Meaning, (address, port): (IpAddr, u16)) -> String {
+    if let Some(service) = &meaning.service {
+        return format!("Service {}/{}", service.namespace, service.name);
+    }
+    let to = std::net::SocketAddr::new(address, port);
+    match locate(facts, facts.host.own_netns, address)[..] {
+        [place] if place != facts.host.own_netns => format!("{to} ({})", facts.netns_ref(place)),
+        _ => to.to_string(),
+    }
+}
+
+/// What makes both take another port: rules of Services come back when they are removed.
+fn apart(facts: &Facts<'_>, shadow: &Shadow, to: (IpAddr, u16)) -> Option<Advice> {
+    let (first, second) = &shadow.meanings;
+    if first.service.is_none() && second.service.is_none() {
+        return None;
+    }
+    let mut ways = Advice::new();
+    for (meaning, to) in [(first, to), (second, shadow.to)] {
+        let name = named(facts, meaning, to);
+        let other = match (meaning.what, &meaning.service) {
+            (Some(dialect::NODE_PORT), Some(_)) => format!("give {name} another nodePort"),
+            (_, Some(_)) => format!("give {name} another port or address"),
+            (Some(dialect::HOST_PORT), None) => format!("give {name} another hostPort"),
+            (Some(dialect::PUBLISHED), None) => format!("publish {name} at another port"),
+            (_, None) => continue,
+        };
+        ways = ways.or(Advice::from(other).of(FixKind::Other));
+    }
+    (!ways.is_empty()).then_some(ways)
+}
+
+fn asked(one: &Translated) -> String {
+    format!("{}/{}", one.before.dport, one.before.proto)
+}
+
+fn place_of(one: &Translated) -> String {
+    one.outcome.trail.last().map_or_else(String::new, place)
+}
+
+fn leads_to(one: &Translated) -> std::net::SocketAddr {
+    std::net::SocketAddr::new(one.outcome.packet.destination, one.outcome.packet.dport)
+}
+
+fn made(one: &Translated, code: FindingCode, words: (String, String), fix: Advice) -> Finding {
+    let (what, cause) = words;
     Finding {
         code,
         what,
         cause: Some(cause),
-        fix: Some(fix.of(FixKind::RemoveRule)),
+        fix: Some(fix),
         evidence: vec![Evidence::new(
             EvidenceSource::PacketRules,
             whereis_port_rules::text::summary(&one.outcome.trail),
         )],
     }
+}
+
+/// What removes the one of two rules that is not meant.
+fn either(all: [(std::net::SocketAddr, &Step); 2]) -> Advice {
+    let mut fix = Advice::from("remove the one that is not meant");
+    for (at, (to, step)) in all.into_iter().enumerate() {
+        let words = if at == 0 { ": to " } else { "; to " };
+        if let Some(command) = removal(step) {
+            fix = fix.words(format!("{words}{to}: ")).command(command);
+        }
+    }
+    fix.of(FixKind::RemoveRule)
+}
+
+fn two_rules(facts: &Facts<'_>, one: &Translated, shadow: &Shadow) -> Finding {
+    let (to, other) = (leads_to(one), std::net::SocketAddr::new(shadow.to.0, shadow.to.1));
+    let asked = asked(one);
+    let cause =
+        format!("{} comes before {}", hops::rule(&shadow.first), hops::rule(&shadow.second));
+    let first = (to.ip(), to.port());
+    let (what, fix) = match apart(facts, shadow, first) {
+        Some(fix) => {
+            let (of_first, of_second) = &shadow.meanings;
+            let (to, other) = (named(facts, of_first, first), named(facts, of_second, shadow.to));
+            (format!("two rules take {asked}: it goes to {to}, and never to {other}"), fix)
+        }
+        None => (
+            format!("two rules take {asked}: it goes to {to}, and never to {other}"),
+            either([(to, &shadow.first), (other, &shadow.second)]),
+        ),
+    };
+    made(one, FindingCode::ShadowedRule, (what, cause), fix)
+}
+
+fn to_nobody(one: &Translated, first: &Step) -> Finding {
+    let fix = Advice::from("remove it if that will not come back");
+    let fix = match removal(first) {
+        Some(command) => fix.words(": ").command(command),
+        None => fix,
+    };
+    let what =
+        format!("a rule leads {} to {}, and nobody has that address", asked(one), leads_to(one));
+    let cause = format!("{} was left behind, or what it is for is down", hops::rule(first));
+    made(one, FindingCode::RuleToNobody, (what, cause), fix.of(FixKind::RemoveRule))
+}
+
+/// Two translations of one packet of which nobody knows which comes first: each of another kind of
+/// tables.
+fn undecided(all: &[Translated], own: NetnsId) -> Option<(&Translated, &Translated)> {
+    let is_one = |one: &&Translated| {
+        let depends = &one.outcome.depends;
+        one.before.netns == own
+            && !depends.is_empty()
+            && depends.iter().all(|one| one.code == ConditionCode::Order)
+    };
+    let mut ours = all.iter().filter(is_one);
+    ours.find_map(|one| {
+        let backend = |one: &Translated| one.outcome.trail.last().map(|s| s.chain.table.backend);
+        let differs = |other: &&Translated| {
+            (other.hook, other.before.destination) == (one.hook, one.before.destination)
+                && (other.before.dport, other.before.proto) == (one.before.dport, one.before.proto)
+                && backend(other) != backend(one)
+                && leads_to(other) != leads_to(one)
+        };
+        Some((one, all.iter().filter(is_one).find(differs)?))
+    })
+}
+
+fn two_tables(one: &Translated, other: &Translated) -> Finding {
+    let (to, elsewhere) = (leads_to(one), leads_to(other));
+    let what = format!(
+        "rules of iptables-legacy and of nf_tables take {}: whether it goes to {to} or to {elsewhere} \
+         depends on which of them came first",
+        asked(one)
+    );
+    let cause = "those of one of them were left behind when the other came into use".to_owned();
+    let fix = match (one.outcome.trail.last(), other.outcome.trail.last()) {
+        (Some(first), Some(second)) => either([(to, first), (elsewhere, second)]),
+        _ => Advice::new(),
+    };
+    made(one, FindingCode::ShadowedRule, (what, cause), fix)
 }
 
 /// What removes a rule.
