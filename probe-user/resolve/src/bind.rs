@@ -9,11 +9,12 @@ use super::conflict;
 use super::facts::Facts;
 use super::few;
 use super::held;
+use super::reserved;
 use super::{answer_within, find_netns};
 use whereis_port_model::Node;
 use whereis_port_model::{
     Address, Advice, Bind, BindAsk, BindError, BindNote, Capability, CgroupOf, CgroupProgram,
-    Command, Finding, FindingCode, FixKind, GapKind, HeldSockets, HopKind, Impact, InTheWay,
+    Command, Finding, FindingCode, FixKind, GapKind, HeldSockets, Hop, HopKind, Impact, InTheWay,
     LinkKind, NetnsId, Path, PortFacts, PortRange, PortSocket, Proto, Query, RouteKind, RouteQuery,
     Scope, SocketFilter,
 };
@@ -85,6 +86,10 @@ pub(super) fn predict(
         let facts = facts.again();
         let ask = ask(&facts, question, netns, ifindex, proto);
         let mut bind = of(&facts, &question.query, ask);
+        let is_proxys = bind.held.iter().any(|one| reserved::is_of_kube_proxy(&one.end.processes));
+        if rules && is_proxys && bind.predicted == Some(false) {
+            bind.notes.extend(taken(&facts, &question.query, &bind.ask));
+        }
         if rules && bind.predicted != Some(false) {
             let taken = taken(&facts, &question.query, &bind.ask);
             // A balancer's own program keeps others from what it serves, and from nothing else.
@@ -518,10 +523,23 @@ fn taken(facts: &Facts<'_>, query: &Query, ask: &BindAsk) -> Vec<BindNote> {
     let query = Query { proto: Some(ask.proto), ..query.clone() };
     let answer = answer_within(&facts.again(), &query, &|_| true);
     let mut notes = Vec::new();
-    for hop in answer.paths.iter().filter_map(|path| path.hops.first()) {
+    let mut firsts: Vec<&Hop> = answer.paths.iter().filter_map(|path| path.hops.first()).collect();
+    let is_narrow = |hop: &Hop| hop.endpoint.address.is_some_and(|to| !to.is_unspecified());
+    firsts.sort_by_key(|hop| is_narrow(hop));
+    let mut wide: Vec<&str> = Vec::new();
+    for hop in firsts {
+        if is_narrow(hop) && wide.contains(&hop.detail.as_str()) {
+            continue;
+        }
+        wide.extend((!is_narrow(hop)).then_some(hop.detail.as_str()));
         let is_rule = matches!(hop.kind, HopKind::Dnat | HopKind::Service);
         let here = hop.netns.as_ref().is_some_and(|netns| netns.id == ask.netns);
-        let note = BindNote::TakenByRules(hop.detail.clone());
+        // Nobody else is told of an address that others have.
+        let words = match hop.endpoint.address {
+            Some(to) if !to.is_unspecified() => format!("{} (of {to} alone)", hop.detail),
+            _ => hop.detail.clone(),
+        };
+        let note = BindNote::TakenByRules(words);
         if is_rule && here && !notes.contains(&note) && notes.len() < few::NAMED {
             notes.push(note);
         }

@@ -284,6 +284,11 @@ fn fix(
     settings: &PortFacts,
 ) -> Option<Advice> {
     let free = |advice: Advice| advice.of(FixKind::FreePort);
+    // It comes back with the Service that it keeps the port for, and without it none works.
+    if reserved::is_of_kube_proxy(&end.processes) && owner::may_be_node_port(&found.socket) {
+        let words = "use another port, or give the Service that has this NodePort another one";
+        return Some(free(Advice::from(words)));
+    }
     let stop = || match end.processes.first().filter(|process| is_proxy(process, found)) {
         // What is in its unit, or started by it, is the engine: not all of that is to end.
         Some(proxy) => published(facts, found, end).or_else(|| Some(turn::kill(proxy))).map(free),
