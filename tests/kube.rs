@@ -195,7 +195,171 @@ fn rules_and_api_that_differ_are_told() -> Test {
     );
     // The kernel still leads there, and that is what is said.
     ensure!(pods(&ends(&run, "service")) == ["old-1"], "{}", run.stdout);
+    // The port is another Service's by now.
+    cluster.service("heir", 30090, &json!({}))?;
+    for args in [&["30090/tcp"][..], &["--service", "default/heir"]] {
+        let run = cluster.whereis(args)?;
+        let says = "Service default/heir has NodePort 30090/tcp in the API, and rules here lead to Service default/old";
+        ensure!(findings(&run).iter().any(|f| f.contains(says)), "{args:?}: {:?}", findings(&run));
+    }
+    // Addresses of a Service that no rule takes, by TCP and UDP.
+    for (name, port, protocol) in [("later", 8899_u16, "TCP"), ("afterwards", 8898, "UDP")] {
+        let ports = json!([{"port": port, "targetPort": "main", "protocol": protocol}]);
+        let spec = json!({"type": "ClusterIP", "externalIPs": ["203.0.113.77"], "ports": ports});
+        cluster.service(name, 0, &spec)?;
+        let path = format!("/api/v1/namespaces/default/services/{name}");
+        let object: Value = serde_json::from_str(&cluster.kubectl(&["get", "--raw", &path])?)?;
+        let own = object["spec"]["clusterIP"].as_str().context("no cluster IP")?.to_owned();
+        for asked in [port.to_string(), format!("203.0.113.77:{port}"), format!("{own}:{port}")] {
+            let run = cluster.whereis(&[&asked])?;
+            let [end] = ends(&run, "service")[..] else { anyhow::bail!("{asked}: {}", run.stdout) };
+            ensure!(end["ending"] == "nothing" && end["service"]["name"] == name, "{end}");
+            let found = findings(&run);
+            let says = format!("Service default/{name} has ");
+            ensure!(
+                found
+                    .iter()
+                    .any(|f| f.starts_with(&says) && f.contains("no rule or load balancer")),
+                "{asked}: {found:?}"
+            );
+            let cause = run.json["answers"][0]["findings"][0]["cause"].as_str().unwrap_or_default();
+            ensure!(cause.contains("kube-proxy does not seem to run"), "{cause}");
+        }
+        let run = cluster.whereis(&["--service", &format!("default/{name}")])?;
+        ensure!(run.stdout.contains("in the API, and no rule or load balancer"), "{}", run.stdout);
+    }
     Ok(())
+}
+
+#[test]
+fn a_service_that_rules_have_is_not_missed_for_want_of_endpoints() -> Test {
+    lab::kube_or_skip!();
+    let cluster = Cluster::shared()?;
+    let ports = json!([{"port": 8890, "targetPort": "main"}]);
+    cluster.service("bare", 0, &json!({"type": "ClusterIP", "ports": ports}))?;
+    cluster.wait_rules("default/bare has no endpoints")?;
+    let run = cluster.whereis(&["8890/tcp"])?;
+    let found = findings(&run);
+    ensure!(!found.iter().any(|f| f.contains("in the API, and no rule")), "{found:?}");
+    Ok(())
+}
+
+#[test]
+fn local_endpoints_that_are_made_by_hand_are_on_no_node() -> Test {
+    lab::kube_or_skip!();
+    let cluster = Cluster::shared()?;
+    let ports = json!([{"port": 80, "targetPort": 9000, "nodePort": 30086}]);
+    cluster.apply(&json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "manual", "namespace": "default"},
+        "spec": {"type": "NodePort", "externalTrafficPolicy": "Local", "ports": ports},
+    }))?;
+    cluster.apply(&json!({
+        "apiVersion": "discovery.k8s.io/v1beta1", "kind": "EndpointSlice",
+        "metadata": {
+            "name": "manual-x", "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "manual"},
+        },
+        "addressType": "IPv4", "ports": [{"name": "", "port": 9000, "protocol": "TCP"}],
+        "endpoints": [{"addresses": ["10.211.0.9"], "conditions": {"ready": true}}],
+    }))?;
+    cluster.wait_rules("--dport 30086 -j KUBE-XLB")?;
+    let run = cluster.whereis(&["30086/tcp"])?;
+    let all = run.json["answers"][0]["findings"].as_array().context("findings")?;
+    let is_it = |one: &&Value| one["what"].as_str().is_some_and(|f| f.contains("Local"));
+    let found = all.iter().find(is_it).with_context(|| format!("{all:?}"))?;
+    let what = found["what"].as_str().unwrap_or_default();
+    ensure!(what.contains("(10.211.0.9) are on no node"), "{what}");
+    let fix = found["fix"]["text"].as_str().unwrap_or_default();
+    ensure!(fix.contains("set externalTrafficPolicy to Cluster"), "{fix}");
+    Ok(())
+}
+
+#[test]
+fn a_cluster_that_only_its_api_names_is_asked_for_by_that_name() -> Test {
+    lab::kube_or_skip!();
+    let cluster = Cluster::shared()?;
+    let pod = cluster.pod("named-1", "named", "tcp 0.0.0.0:8585")?;
+    cluster.service("named", 30085, &json!({}))?;
+    cluster.wait_rules(&format!("--to-destination {}:8585", pod.address))?;
+    let run = cluster.whereis(&["--cluster", "lab"])?;
+    let answers = run.json["answers"].as_array().context("answers")?;
+    let asked: Vec<&str> = answers.iter().filter_map(|a| a["query"]["text"].as_str()).collect();
+    for port in ["30085/tcp", "8585/tcp", "6443/tcp"] {
+        ensure!(asked.contains(&port), "{port} is not among {asked:?}");
+    }
+    let run = cluster.whereis(&["--cluster", "other"])?;
+    ensure!(
+        run.json["answers"][0]["paths"].as_array().is_some_and(Vec::is_empty),
+        "{}",
+        run.stdout
+    );
+    Ok(())
+}
+
+#[test]
+fn who_may_not_see_nodes_hears_of_all_else() -> Test {
+    lab::kube_or_skip!();
+    let cluster = Cluster::shared()?;
+    cluster.service("unserved", 30087, &json!({}))?;
+    cluster.apply(&json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "outer", "namespace": "default"},
+        "spec": {"type": "ExternalName", "externalName": "db.example.com"},
+    }))?;
+    cluster.wait_rules("default/unserved:http has no endpoints")?;
+    cluster.certificate("erin", "erin", "", &["erin"])?;
+    let config = cluster.dir().join("erin.conf");
+    std::fs::write(&config, cluster.kubeconfig_of("erin", "erin", "https://127.0.0.1:6443"))?;
+    let all = ["pods", "services", "endpoints", "endpointslices", "namespaces"];
+    cluster.apply(&json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+        "metadata": {"name": "viewer-but-nodes"},
+        "rules": [{"apiGroups": ["", "discovery.k8s.io"], "resources": all, "verbs": ["get", "list"]}],
+    }))?;
+    cluster.apply(&json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+        "metadata": {"name": "erin-but-nodes"},
+        "subjects": [{"kind": "User", "name": "erin", "apiGroup": "rbac.authorization.k8s.io"}],
+        "roleRef": {"kind": "ClusterRole", "name": "viewer-but-nodes", "apiGroup": "rbac.authorization.k8s.io"},
+    }))?;
+    let config = config.to_str().context("path")?;
+    for (args, says) in [
+        (&["30087/tcp"][..], "no pod in namespace default has the labels of its selector"),
+        (&["--service", "outer"], "its name stands for db.example.com"),
+        (&["--service", "nosuch"], "the API has no Service default/nosuch"),
+    ] {
+        let tool = cluster.lab().tool().args(&["--json", "--kubeconfig", config]);
+        let run = tool.args(args).run()?;
+        ensure!(run.stdout.contains(says), "{args:?}: {}", run.stdout);
+        ensure!(run.stdout.contains("it refuses to get nodes"), "{args:?}: {}", run.stdout);
+    }
+    Ok(())
+}
+
+#[test]
+fn who_can_read_no_rules_hears_what_the_api_has() -> Test {
+    lab::kube_or_skip!();
+    let cluster = Cluster::shared()?;
+    let ports = json!([{"name": "http", "port": 8891, "targetPort": "main", "nodePort": 30088}]);
+    cluster.service("plainly", 30088, &json!({"ports": ports}))?;
+    cluster.wait_rules("default/plainly:http has no endpoints")?;
+    let dir = std::env::temp_dir().join(format!("{}-plain", cluster.lab().name()));
+    std::fs::create_dir_all(&dir)?;
+    for file in ["admin.conf", "admin.key", "admin.crt", "ca.crt"] {
+        let text = std::fs::read_to_string(cluster.dir().join(file))?;
+        let own = cluster.dir().display().to_string();
+        std::fs::write(dir.join(file), text.replace(&own, &dir.display().to_string()))?;
+    }
+    let config = dir.join("admin.conf");
+    let config = config.to_str().context("path")?;
+    for (args, says) in [
+        (&["--service", "plainly"][..], "the API has Service default/plainly"),
+        (&["8891"], ":8891/tcp in the API; whether rules of node node1 take it could not be read"),
+    ] {
+        let tool = cluster.lab().tool().uid(65534).args(&["--json", "--kubeconfig", config]);
+        let run = tool.args(args).run()?;
+        ensure!(findings(&run).iter().any(|f| f.contains(says)), "{args:?}: {}", run.stdout);
+    }
+    Ok(std::fs::remove_dir_all(dir)?)
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Answers on a node with a real kubelet, containerd and scheduler: nothing about its pods is
 //! written by a test. Kubernetes 1.20.2, as scenario A had it.
 
+mod others;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::OnceLock;

@@ -401,6 +401,9 @@ pub struct KubePod {
     /// Why it is on no node, in the scheduler's words. Untrusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unscheduled: Option<String>,
+    /// Whether it is being deleted: it may run until its time to end is over.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_ending: bool,
 }
 
 /// A container of a Pod.

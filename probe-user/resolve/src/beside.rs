@@ -221,7 +221,8 @@ fn other_ports(facts: &Facts<'_>, place: Unserved, end: Option<&End>) -> Option<
     let takes = |socket: &&Socket| socket.match_rank(to).is_some() && socket.ifindex.is_none();
     let others: Vec<Socket> = all.iter().filter(takes).cloned().collect();
     let ports: BTreeSet<u16> = others.iter().map(|socket| socket.port.0).collect();
-    if others.is_empty() {
+    // A node's own namespace, seen from elsewhere, has ports of many.
+    if others.is_empty() || ports.len() > NAMED {
         return None;
     }
     let what = format!(

@@ -174,12 +174,12 @@ fn answer_from(facts: &Facts<'_>, query: &Query, wanted: &dyn Fn(&Path) -> bool)
         ruled::say_indifferent(facts, &indifferent);
     }
     cluster::name(facts, &mut paths);
-    let joined = kube::join(facts, query, &mut paths);
+    let joined = kube::join(facts, query, &mut paths, wanted);
     paths.retain(wanted);
     facts.say_cut(Impact::Port);
     let verdict = verdict(facts, &paths);
     let (held, more_held) = held::of(facts, query, &paths);
-    let mut reach = reach::of(facts, &query.scope, &mut paths, &tried);
+    let mut reach = reach::of(facts, query, &mut paths, &tried);
     facts.say_cut(Impact::Reach);
     kube::complete(&joined, &paths, &mut reach);
     let would = published::would(facts, query, &paths);

@@ -17,7 +17,7 @@ use shut::Shut;
 use tries::Tries;
 use whereis_port_model::{
     Address, Advice, Cause, CauseCode, Command, Condition, ConditionCode, FixKind, Hop, HopKind,
-    LOOPBACK4, Link, LinkKind, NetnsId, Path, Port, PortRange, Proto, Reach, Scope, Socket,
+    LOOPBACK4, Link, LinkKind, NetnsId, Path, Port, PortRange, Proto, Query, Reach, Scope, Socket,
     SocketFilter, Vantage,
 };
 
@@ -28,13 +28,17 @@ const ADDRESSES: usize = 8;
 /// protocols each is told apart: what holds for TCP need not hold for UDP.
 pub(super) fn of(
     facts: &Facts<'_>,
-    scope: &Scope,
+    query: &Query,
     paths: &mut [Path],
     tried: &[Tried],
 ) -> Vec<Reach> {
     let mut tries = Tries::new(facts, tried);
+    // Of a pod or Service it is told who gets to it, not to others that have the port, too.
+    if query.subject.is_some() {
+        tries.only_to(paths);
+    }
     let own = facts.host.own_netns;
-    let asked = match scope {
+    let asked = match &query.scope {
         Scope::Address(asked) if is_address_of(facts, own, asked.to_canonical()) => {
             Some(asked.to_canonical())
         }

@@ -14,8 +14,8 @@ use super::list::within as list_within;
 use super::{ListFilter, answer_within, cluster, kube};
 use whereis_port_model::Node;
 use whereis_port_model::{
-    Answer, Cluster, Container, End, Endpoint, Impact, ListRow, NetnsId, Path, Port, PortRange,
-    Proto, Query, Scope, Service, SocketInode, Subject, Verdict,
+    Answer, Cluster, Container, End, Endpoint, FindingCode, Impact, ListRow, NetnsId, Path, Port,
+    PortRange, Proto, Query, Scope, Service, SocketInode, Subject, Verdict,
 };
 
 /// Every port that leads to `subject`, an answer for each; one answer without a path when
@@ -34,6 +34,7 @@ pub fn reverse(node: &dyn Node, subject: &Subject) -> Vec<Answer> {
         rows.iter().enumerate().filter(|(_, row)| own(row)).map(|(at, _)| at).collect();
     if let Subject::Cluster(name) = subject {
         leads.extend(cluster::rows_of(&rows, name));
+        leads.extend(kube::rows_of(&facts, &rows, name));
     }
     let inodes: BTreeSet<SocketInode> =
         leads.iter().filter_map(|at| rows[*at].socket.as_ref()).map(|s| s.inode).collect();
@@ -56,11 +57,40 @@ pub fn reverse(node: &dyn Node, subject: &Subject) -> Vec<Answer> {
             name: None,
             subject: Some(subject.clone()),
         })
-        .chain(known.addresses.iter().map(|at| at_address(*at, subject)))
         .map(|query| answer_of(&query, &wanted))
+        .chain(known.addresses.iter().map(|at| {
+            // What is at an address of a Service is in its place, whoever it is.
+            let its = |path: &Path| {
+                let first = path.hops.first().and_then(|hop| hop.endpoint.address);
+                let is_service = matches!(subject, Subject::Service(..));
+                wanted(path) || is_service && first.is_some_and(|a| a.to_canonical() == at.0)
+            };
+            answer_of(&at_address(*at, subject), &its)
+        }))
         .chain(known.endpoints.iter().map(|at| answer_of(&at_address(*at, subject), &|_| true)))
-        .filter(|answer| !answer.paths.is_empty())
         .collect();
+    // What was noticed of ports that do not lead there belongs to what does, or to nothing.
+    let (kept, others): (Vec<Answer>, Vec<Answer>) =
+        answers.into_iter().partition(|answer| !answer.paths.is_empty());
+    let mut noticed = Vec::new();
+    for answer in others {
+        let port = answer.query.proto.map(|proto| (answer.query.ports.first, proto));
+        let is_its = port.is_some_and(|port| known.ports.contains(&port));
+        for finding in answer.findings {
+            let is_told = match finding.code {
+                FindingCode::ShadowedRule => is_its,
+                code => (is_its || kept.is_empty()) && code == FindingCode::Kubernetes,
+            };
+            if is_told && !noticed.contains(&finding) {
+                noticed.push(finding);
+            }
+        }
+    }
+    answers = kept;
+    if let Some(first) = answers.first_mut() {
+        noticed.retain(|one| !first.findings.contains(one));
+        first.findings.splice(..0, noticed.drain(..));
+    }
     if answers.is_empty() {
         let mut gaps = listing.gaps;
         gaps.extend(facts.gaps().into_iter().filter(|gap| !gaps.contains(gap)).collect::<Vec<_>>());
@@ -84,7 +114,7 @@ pub fn reverse(node: &dyn Node, subject: &Subject) -> Vec<Answer> {
             more_held: 0,
             within: None,
             reach: Vec::new(),
-            findings: known.findings.clone(),
+            findings: known.findings.iter().cloned().chain(noticed).collect(),
             flows: None,
             gaps,
         });

@@ -100,6 +100,7 @@ mod tests {
             owner: None,
             containers: Vec::new(),
             unscheduled: None,
+            is_ending: false,
         }
     }
 

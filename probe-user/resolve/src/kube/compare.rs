@@ -35,7 +35,11 @@ pub(super) fn add(cluster: &QueriedCluster, query: &Query, paths: &[Path], joine
             of_service(cluster, service, query, ours, findings);
         }
     }
-    joined.unserved.extend(ours.iter().filter_map(|path| unserved(cluster, path)));
+    for found in ours.iter().filter_map(|path| unserved(cluster, path)) {
+        if !joined.unserved.contains(&found) {
+            joined.unserved.push(found);
+        }
+    }
 }
 
 /// Whether the question is about a Service: a path leads there, it has the port on every node,
@@ -45,9 +49,15 @@ fn is_asked(service: &KubeService, query: &Query, paths: &[Path], nothing: bool)
         let mut all = exposed::of(service).into_iter();
         all.any(|one| one.at == at && query.ports.contains(one.port))
     };
-    paths.iter().any(|path| is_of(path, &service.name))
+    // A hostPort leads to a pod whoever else does.
+    paths.iter().any(|path| is_of(path, &service.name) && !is_host_port(path))
         || has(ExposedAt::Node) && is_everywhere(query)
         || has(ExposedAt::Address) && nothing
+}
+
+/// Whether rules of no Service take what a path begins with.
+pub(super) fn is_host_port(path: &Path) -> bool {
+    path.hops.first().is_some_and(|hop| hop.kind == HopKind::Dnat && hop.socket.is_none())
 }
 
 /// Rules lead to a Service that does not exist.
@@ -113,6 +123,11 @@ fn of_service(
         }
         let nodes: BTreeSet<&str> = serving.iter().filter_map(|e| e.node.as_deref()).collect();
         let nodes: Vec<String> = nodes.into_iter().map(str::to_owned).collect();
+        if nodes.is_empty() {
+            findings
+                .push(Finding { evidence: evidence(), ..of_no_node(service, policy, &serving) });
+            return;
+        }
         findings.push(Finding {
             code: FindingCode::Kubernetes,
             what: format!(
@@ -184,6 +199,25 @@ fn of_service(
                 evidence: evidence(),
             });
         }
+    }
+}
+
+/// A policy that asks for endpoints of this node, of which none says that it is on any: who makes
+/// them by hand has to.
+fn of_no_node(service: &KubeService, policy: &str, serving: &[&KubeEndpoint]) -> Finding {
+    let addresses = few(serving.iter().flat_map(|endpoint| &endpoint.addresses));
+    let cluster = Advice::from(format!("set {policy} to Cluster")).of(FixKind::ChangePolicy);
+    let named = Advice::from("say in its endpoints on which node they are: nodeName");
+    Finding {
+        code: FindingCode::Kubernetes,
+        what: format!(
+            "Service {} has {policy} Local, and its endpoints ({addresses}) are on no node: none serves \
+             it from outside of the cluster",
+            service.name
+        ),
+        cause: Some("endpoints that are made by hand have no nodeName".to_owned()),
+        fix: Some(cluster.or(named.of(FixKind::ChangePolicy))),
+        evidence: Vec::new(),
     }
 }
 
@@ -310,9 +344,10 @@ fn why_none(
     }
     let name = |e: &&KubeEndpoint| {
         let pod = e.pod.as_ref().and_then(|name| cluster.pods.iter().find(|p| p.name == *name));
-        let trouble = pod.and_then(trouble);
+        let trouble = pod.and_then(self::trouble);
         let what = match (e.terminating, trouble) {
             (true, _) => "ending".to_owned(),
+            (false, _) if pod.is_some_and(|pod| pod.is_ending) => "being deleted".to_owned(),
             (false, Some(trouble)) => format!("not ready ({trouble})"),
             (false, None) => "not ready".to_owned(),
         };
@@ -341,6 +376,7 @@ fn why_no_pod(cluster: &QueriedCluster, service: &KubeService) -> String {
         let phase = pod.phase.as_deref().unwrap_or("of unknown phase");
         let what = match (&pod.unscheduled, trouble(pod)) {
             (Some(why), _) => format!("is on no node: {why}"),
+            (None, _) if pod.is_ending => "is being deleted".to_owned(),
             (None, _) if !is_running(pod) => format!("has ended ({phase})"),
             (None, Some(trouble)) => format!("is not ready ({trouble})"),
             (None, None) if pod.ips.is_empty() => format!("has no address yet ({phase})"),
@@ -408,45 +444,73 @@ fn look(service: &KubeService) -> Command {
     of.args("describe service").name(&service.name.name)
 }
 
-/// A pod is there and nobody listens where its Service leads.
+/// A pod is there and nobody listens where its Service, or a hostPort of its own, leads.
 fn unserved(cluster: &QueriedCluster, path: &Path) -> Option<Finding> {
     if path.end.ending != Ending::Nothing {
         return None;
     }
-    let last = &path.hops.last()?.endpoint;
+    let (first, last) = (path.hops.first()?, &path.hops.last()?.endpoint);
     let (address, port) = (last.address?, last.port?);
-    let name = service_of(path)?;
-    let service = cluster.services.iter().find(|service| service.name == name)?;
-    let pod = cluster
-        .pods
-        .iter()
-        .find(|pod| pod.ips.contains(&address))
-        .or_else(|| pod_of(cluster, path))?;
-    let declared: BTreeSet<u16> =
-        pod.containers.iter().flat_map(|c| &c.ports).map(|port| port.port.0).collect();
-    let declares = if declared.is_empty() {
-        "its containers declare no port".to_owned()
-    } else {
-        format!("its containers declare {}", few(declared))
+    let service = match is_host_port(path) {
+        true => None,
+        false => {
+            let name = service_of(path)?;
+            Some(cluster.services.iter().find(|service| service.name == name)?)
+        }
+    };
+    let at = |pod: &&KubePod| !pod.host_network && is_running(pod) && pod.ips.contains(&address);
+    let pod = pod_of(cluster, path).or_else(|| cluster.pods.iter().find(at))?;
+    let leads = match (service, first.endpoint.port) {
+        (Some(service), _) => format!("Service {} leads to", service.name),
+        (None, Some(asked)) => format!("hostPort {asked} leads to"),
+        (None, None) => return None,
+    };
+    let logs = Command::new("kubectl -n").arg(&pod.name.namespace);
+    let evidence = match service {
+        Some(service) => told(cluster, service),
+        None => format!("{}: Pod {}", cluster.site.source(), pod.name),
+    };
+    let what = format!("{leads} port {port} of Pod {}, where nothing listens", pod.name);
+    // What has not begun, or has ended, listens nowhere.
+    let (cause, fix) = match trouble(pod).filter(|_| !runs_whole(pod, port)) {
+        Some(trouble) => {
+            let describe = logs.args("describe pod").name(&pod.name.name);
+            (format!("it is not ready ({trouble})"), describe)
+        }
+        None if pod.is_ending => {
+            ("it is being deleted".to_owned(), logs.args("describe pod").name(&pod.name.name))
+        }
+        None => {
+            let declared: BTreeSet<u16> =
+                pod.containers.iter().flat_map(|c| &c.ports).map(|port| port.port.0).collect();
+            let declares = if declared.is_empty() {
+                "its containers declare no port".to_owned()
+            } else {
+                format!("its containers declare {}", few(declared))
+            };
+            let which = if service.is_some() { "targetPort" } else { "containerPort" };
+            let cause = format!(
+                "{which} is not what the program listens on ({declares}), or it has not started"
+            );
+            (cause, logs.args("logs").name(&pod.name.name))
+        }
     };
     Some(Finding {
         code: FindingCode::Kubernetes,
-        what: format!(
-            "Service {name} leads to port {port} of Pod {}, where nothing listens",
-            pod.name
-        ),
-        cause: Some(format!(
-            "targetPort is not what the program listens on ({declares}), or it has not started"
-        )),
-        fix: Some(
-            Advice::from(
-                Command::new("kubectl -n")
-                    .arg(&pod.name.namespace)
-                    .args("logs")
-                    .name(&pod.name.name),
-            )
-            .of(FixKind::Inspect),
-        ),
-        evidence: vec![Evidence::new(EvidenceSource::KubernetesApi, told(cluster, service))],
+        what,
+        cause: Some(cause),
+        fix: Some(Advice::from(fix).of(FixKind::Inspect)),
+        evidence: vec![Evidence::new(EvidenceSource::KubernetesApi, evidence)],
     })
+}
+
+/// Whether the containers of a pod run that may listen on a port: the one that declares it, or,
+/// where none does, all.
+fn runs_whole(pod: &KubePod, port: Port) -> bool {
+    let main = || pod.containers.iter().filter(|c| c.sort == ContainerKind::Main);
+    let declares = |c: &&KubeContainer| c.ports.iter().any(|one| one.port == port);
+    match main().find(declares) {
+        Some(container) => container.running,
+        None => main().all(|container| container.running),
+    }
 }

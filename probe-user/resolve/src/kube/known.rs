@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::super::facts::Facts;
+use super::super::few::few;
 use super::exposed::{self, ExposedAt};
 use super::request;
 use super::site::{self, ClusterSite};
@@ -54,7 +55,7 @@ impl SubjectPlaces {
                 _ => vec![KubeWish::Service(name.clone()), KubeWish::Endpoints(name)],
             };
             let mut services: Vec<KubeService> = Vec::new();
-            let mut endpoints = Vec::new();
+            let (mut endpoints, mut pods) = (Vec::new(), Vec::new());
             for (wish, said) in request(facts, &site, wishes) {
                 if let (KubeWish::Service(name), []) = (&wish, said.services.as_slice()) {
                     known.findings.push(noted(&site, format!("the API has no Service {name}")));
@@ -72,13 +73,18 @@ impl SubjectPlaces {
                     }
                 }
                 said.pods.iter().for_each(|pod| known.pod(pod));
-                if let (Subject::Pod(..), Some(pod)) = (subject, said.pods.first()) {
-                    services.retain(|s| s.ports.iter().any(|p| selects(s, p, pod)));
-                }
+                pods.extend_from_slice(&said.pods);
+            }
+            if matches!(subject, Subject::Pod(..)) {
+                let leads = |service: &KubeService, pod: &KubePod| {
+                    service.ports.iter().any(|port| selects(service, port, pod))
+                };
+                services.retain(|service| pods.iter().any(|pod| leads(service, pod)));
             }
             services.iter().for_each(|service| known.service(service));
             if let (Subject::Service(..), [service]) = (subject, services.as_slice()) {
-                known.findings.extend(portless(&site, service));
+                let portless = portless(&site, service);
+                known.findings.push(portless.unwrap_or_else(|| exists(&site, service)));
             }
             // Of a Service, not of those that a pod is in.
             if services.iter().all(|service| service.cluster_ips.is_empty()) {
@@ -145,6 +151,24 @@ fn portless(site: &ClusterSite, service: &KubeService) -> Option<Finding> {
         );
         noted(site, what)
     })
+}
+
+/// What a Service has, where nothing is seen to lead there.
+fn exists(site: &ClusterSite, service: &KubeService) -> Finding {
+    let addresses = service.cluster_ips.iter().chain(&service.external_ips);
+    let addresses = addresses.chain(&service.load_balancer_ips);
+    let ports = service.ports.iter().map(|port| {
+        let node = port.node_port.map_or_else(String::new, |node| format!(" and NodePort {node}"));
+        let proto = port.proto.map_or_else(|| "?".to_owned(), |proto| proto.to_string());
+        format!("port {}/{proto}{node}", port.port)
+    });
+    let what = format!(
+        "the API has Service {}: {}, {}",
+        service.name,
+        few(addresses),
+        few(ports.collect::<Vec<String>>())
+    );
+    noted(site, what)
 }
 
 fn noted(site: &ClusterSite, what: String) -> Finding {

@@ -1,18 +1,20 @@
 //! Ports that the API has and this node's rules don't: what people hunt for when a
 //! NodePort does not answer.
 
+use std::net::IpAddr;
+
 use super::super::facts::Facts;
 use super::super::few::{NAMED, few};
 use super::super::path;
 use super::compare::KUBE_PROXY;
 use super::exposed::{self, Exposed, ExposedAt};
 use super::names::{is_of, named, told};
-use super::{Joined, QueriedCluster, begins_in, is_everywhere};
+use super::{Joined, QueriedCluster, begins_in, is_everywhere, service_of};
 use whereis_port_model::{
     Advice, Balancer, Cause, ChainId, Command, Container, End, Ending, Endpoint, Evidence,
     EvidenceSource, Finding, FindingCode, FixKind, Gap, GapKind, GapSource, Hop, HopKind, Impact,
-    KubeService, NetnsId, Path, Port, PortRange, Proto, Published, Query, Reach, Service, SetId,
-    SocketFilter, Vantage,
+    KubeService, KubeServicePort, NetnsId, Path, Port, PortRange, Proto, Published, Query, Reach,
+    Scope, Service, SetId, SocketFilter, StopKind, Vantage,
 };
 
 /// Adds a path that ends in nothing for each NodePort which the API has and no rule of its
@@ -24,6 +26,7 @@ pub(super) fn add(
     paths: &mut Vec<Path>,
     joined: &mut Joined,
 ) {
+    addresses(facts, cluster, query, paths, joined);
     if !is_everywhere(query) {
         return;
     }
@@ -108,7 +111,20 @@ fn node_port(
         return;
     }
     for netns in &cluster.site.netns {
-        if paths.iter().any(|path| is_taken(path, *netns, one, proto)) {
+        let mut takes = paths.iter().filter(|path| is_taken(path, *netns, one, proto));
+        if let Some(first) = takes.next() {
+            let of_other = service_of(first).filter(|other| *other != *name);
+            let all_others = takes.all(|path| service_of(path).is_some_and(|of| of != *name));
+            if let Some(other) = of_other.filter(|_| all_others) {
+                let (cause, fix) = cause(facts, *netns);
+                joined.findings.push(Finding {
+                    code: FindingCode::Kubernetes,
+                    what: format!("{what}, and rules here lead to Service {other}"),
+                    cause: Some(cause),
+                    fix,
+                    evidence: evidence.clone(),
+                });
+            }
             continue;
         }
         let place = facts.netns_ref(*netns);
@@ -189,6 +205,190 @@ fn node_port(
         // A socket that holds the port says less than that nobody serves it.
         paths.push(Path { hops: vec![hop], end, ..Path::default() });
     }
+}
+
+/// How many Services are asked after of which nothing is seen.
+const ASKED: usize = 8;
+
+/// Services whose cluster address no rule of a node takes: that of each is among kube-proxy's
+/// rules, whoever serves it.
+fn addresses(
+    facts: &Facts<'_>,
+    cluster: &QueriedCluster,
+    query: &Query,
+    paths: &mut Vec<Path>,
+    joined: &mut Joined,
+) {
+    if query.ports.first != query.ports.last || is_everywhere(query) && !paths.is_empty() {
+        return;
+    }
+    let of = |service: &'_ KubeService| -> Vec<IpAddr> {
+        let all = service.cluster_ips.iter().chain(&service.external_ips);
+        all.chain(&service.load_balancer_ips).copied().collect()
+    };
+    let mut asked = 0;
+    for service in &cluster.services {
+        let own = of(service);
+        let at = match query.scope {
+            Scope::Address(address) => own.contains(&address.to_canonical()),
+            Scope::Everywhere => true,
+        };
+        let port = service.ports.iter().find(|port| {
+            let proto = port.proto.is_some_and(|p| query.proto.is_none_or(|asked| asked == p));
+            proto && query.ports.contains(port.port)
+        });
+        let Some((port, proto)) = port.and_then(|port| Some((port, port.proto?))) else { continue };
+        let Some(first) = service.cluster_ips.first().copied().filter(|_| at) else { continue };
+        asked += 1;
+        for netns in cluster.site.netns.iter().filter(|_| asked <= ASKED) {
+            let place = Some(*netns);
+            let here = |path: &&Path| begins_in(path) == place;
+            // Who has the address himself answers in the Service's place.
+            let stands_in = |path: &&Path| {
+                let first = path.hops.first();
+                first.is_some_and(|hop| {
+                    let address = hop.endpoint.address.map(|address| address.to_canonical());
+                    hop.socket.is_some()
+                        && address.is_some_and(|a| service.cluster_ips.contains(&a))
+                })
+            };
+            if let Some(path) = paths.iter().find(|path| here(path) && stands_in(path)) {
+                joined.findings.push(in_its_place(cluster, service, path));
+                continue;
+            }
+            let is_said = |path: &&Path| {
+                let kind = path.hops.first().map(|hop| hop.kind);
+                matches!(kind, Some(HopKind::Service | HopKind::Dnat)) || path.end.service.is_some()
+            };
+            if paths.iter().any(|path| here(&path) && is_said(&path)) {
+                continue;
+            }
+            let to = path::PacketDestination { proto, address: first, port: port.port.0 };
+            let sender = path::Sender::process(Vantage::Node);
+            let tried = path::attempt(facts, *netns, sender, to);
+            let is_cut = facts.budget.is_used_up(&facts.budget.of(*netns));
+            let is_followed = |a: &path::Arrival| {
+                a.stop.as_ref().is_none_or(|stop| stop.kind != StopKind::Unknown)
+            };
+            if tried.arrivals.iter().any(path::is_taken) {
+                continue;
+            }
+            let at = (service, port, proto);
+            if is_cut || facts.has_gap(hides_rules) {
+                joined.findings.push(unread_address(cluster, at, (*netns, query)));
+            } else if !tried.arrivals.is_empty() && tried.arrivals.iter().all(is_followed) {
+                only_in_api(facts, cluster, at, (*netns, query), paths, joined);
+            }
+        }
+    }
+}
+
+/// A process of the node that is bound to a Service's cluster address: `NodeLocal DNSCache`.
+fn in_its_place(cluster: &QueriedCluster, service: &KubeService, path: &Path) -> Finding {
+    let first = path.hops.first();
+    let who = first.map_or("a process", |hop| hop.detail.as_str());
+    let at = first.and_then(|hop| hop.endpoint.address).map_or_else(String::new, |a| a.to_string());
+    Finding {
+        code: FindingCode::Kubernetes,
+        what: format!(
+            "{at} is the cluster IP of Service {}, and {who}, is bound to it: on this node it answers in \
+             the Service's place",
+            service.name
+        ),
+        cause: Some("it is a cache on each node, as NodeLocal DNSCache".to_owned()),
+        fix: None,
+        evidence: vec![Evidence::new(EvidenceSource::KubernetesApi, told(cluster, service))],
+    }
+}
+
+/// What the API says of a Service's addresses: those that are asked for.
+fn in_api(service: &KubeService, port: &KubeServicePort, proto: Proto, query: &Query) -> String {
+    let asked = match query.scope {
+        Scope::Address(address) => Some(address.to_canonical()),
+        Scope::Everywhere => None,
+    };
+    let all = service.cluster_ips.iter().chain(&service.external_ips);
+    let all = all.chain(&service.load_balancer_ips);
+    let all = all.filter(|address| asked.is_none_or(|asked| asked == **address));
+    let all = all.map(|address| std::net::SocketAddr::new(*address, port.port.0).to_string());
+    format!("Service {} has {}/{proto} in the API", service.name, few(all.collect::<Vec<_>>()))
+}
+
+/// The node of a namespace, in words.
+fn node_name(cluster: &QueriedCluster, netns: NetnsId) -> String {
+    let node = cluster.site.node_in(netns);
+    node.map_or_else(|| "this node".to_owned(), |node| format!("node {}", node.name))
+}
+
+/// The same where the rules of a node could not be read, or followed.
+fn unread_address(
+    cluster: &QueriedCluster,
+    (service, port, proto): (&KubeService, &KubeServicePort, Proto),
+    (netns, query): (NetnsId, &Query),
+) -> Finding {
+    let what = in_api(service, port, proto, query);
+    let node = node_name(cluster, netns);
+    Finding {
+        code: FindingCode::Kubernetes,
+        what: format!("{what}; whether rules of {node} take it could not be read"),
+        cause: None,
+        fix: None,
+        evidence: vec![Evidence::new(EvidenceSource::KubernetesApi, told(cluster, service))],
+    }
+}
+
+/// Adds what the API says of a Service that no rule of a node has.
+fn only_in_api(
+    facts: &Facts<'_>,
+    cluster: &QueriedCluster,
+    (service, port, proto): (&KubeService, &KubeServicePort, Proto),
+    (netns, query): (NetnsId, &Query),
+    paths: &mut Vec<Path>,
+    joined: &mut Joined,
+) {
+    let evidence = vec![Evidence::new(EvidenceSource::KubernetesApi, told(cluster, service))];
+    let node = cluster.site.node_in(netns);
+    let (cause, fix) = cause(facts, netns);
+    let why = Cause::OnlyInApi { node: node_name(cluster, netns) }.to_string();
+    joined.findings.push(Finding {
+        code: FindingCode::Kubernetes,
+        what: format!("{}, and {why}", in_api(service, port, proto, query)),
+        cause: Some(cause),
+        fix,
+        evidence: evidence.clone(),
+    });
+    let asked = match query.scope {
+        Scope::Address(address) => Some(address.to_canonical()),
+        Scope::Everywhere => None,
+    };
+    let address = asked.or(service.external_ips.first().copied());
+    let address = address.or(service.load_balancer_ips.first().copied());
+    let hop = Hop {
+        kind: HopKind::Service,
+        netns: Some(facts.netns_ref(netns)),
+        endpoint: Endpoint {
+            address: address.or(service.cluster_ips.first().copied()),
+            name: None,
+            port: Some(port.port),
+        },
+        proto,
+        detail: format!("address of Service {}, by the API only", service.name),
+        socket: None,
+        evidence,
+        share: None,
+    };
+    let end = End {
+        ending: Ending::Nothing,
+        why: Some(why),
+        service: Some(Service {
+            namespace: service.name.namespace.clone(),
+            name: service.name.name.clone(),
+            port: Some(exposed::name(port)),
+        }),
+        cluster: Some(named(cluster, node)),
+        ..End::default()
+    };
+    paths.push(Path { hops: vec![hop], end, ..Path::default() });
 }
 
 /// Whether a gap may hide rules or a load balancer that take a port, also because they are

@@ -29,7 +29,8 @@ pub use rows::name_services;
 use site::ClusterSite;
 use whereis_port_model::{
     Advice, Ending, Finding, Gap, GapKind, Hop, HopKind, Impact, KubeAsk, KubeEndpoints,
-    KubeObjects, KubePod, KubeService, KubeWish, NetnsId, ObjectName, Path, Query, Reach, Scope,
+    KubeObjects, KubePod, KubeService, KubeWish, ListRow, NetnsId, ObjectName, Path, Query, Reach,
+    Scope, Subject,
 };
 
 /// How many services of one cluster are looked at closely.
@@ -64,6 +65,44 @@ struct QueriedCluster {
     pods: Vec<KubePod>,
 }
 
+impl QueriedCluster {
+    /// Leaves out Services that have nothing to do with the subject: others have the same
+    /// port, or lead to the same port of other pods.
+    fn only_of(&mut self, subject: &Subject, meant: &[Path]) {
+        let is_named = |(namespace, name): (&Option<String>, &String), of: &ObjectName| {
+            of.name == *name && namespace.as_ref().is_none_or(|wanted| of.namespace == *wanted)
+        };
+        let leads = |service: &KubeService| {
+            if meant.iter().any(|path| names::is_of(path, &service.name)) {
+                return true;
+            }
+            if let Subject::Pod(namespace, name) = subject {
+                let mut slices = self.endpoints.iter().filter(|s| s.service == service.name);
+                let has = |slice: &KubeEndpoints| {
+                    let mut pods = slice.endpoints.iter().filter_map(|e| e.pod.as_ref());
+                    pods.any(|pod| is_named((namespace, name), pod))
+                };
+                if slices.any(has) {
+                    return true;
+                }
+            }
+            meant.iter().any(|path| {
+                let port = path.hops.last().and_then(|hop| hop.endpoint.port);
+                names::pod_of(self, path)
+                    .zip(port)
+                    .is_some_and(|(pod, port)| exposed::selects(service, pod, port))
+            })
+        };
+        let is_its = |service: &KubeService| match subject {
+            Subject::Service(namespace, name) => is_named((namespace, name), &service.name),
+            _ => leads(service),
+        };
+        let keep: BTreeSet<ObjectName> =
+            self.services.iter().filter(|s| is_its(s)).map(|s| s.name.clone()).collect();
+        self.services.retain(|service| keep.contains(&service.name));
+    }
+}
+
 impl Joined {
     /// Whether an API named the container whose name a gap misses.
     pub(super) fn fills(&self, gap: &Gap) -> bool {
@@ -81,17 +120,28 @@ impl Joined {
 }
 
 /// Asks the APIs that concern the answer, names what is in `paths`, and adds paths that
-/// only an API knows of.
-pub(super) fn join(facts: &Facts<'_>, query: &Query, paths: &mut Vec<Path>) -> Joined {
-    join_whole(facts, query, paths, true)
+/// only an API knows of. What is said is about those paths that are `wanted`, which only their
+/// names may tell.
+pub(super) fn join(
+    facts: &Facts<'_>,
+    query: &Query,
+    paths: &mut Vec<Path>,
+    wanted: &dyn Fn(&Path) -> bool,
+) -> Joined {
+    join_whole(facts, query, paths, (true, wanted))
 }
 
 /// The same of the ways of one sender: of what is not among them nothing is said.
 pub(super) fn join_ways(facts: &Facts<'_>, query: &Query, paths: &mut Vec<Path>) -> Joined {
-    join_whole(facts, query, paths, false)
+    join_whole(facts, query, paths, (false, &|_| true))
 }
 
-fn join_whole(facts: &Facts<'_>, query: &Query, paths: &mut Vec<Path>, are_all: bool) -> Joined {
+fn join_whole(
+    facts: &Facts<'_>,
+    query: &Query,
+    paths: &mut Vec<Path>,
+    (are_all, wanted): (bool, &dyn Fn(&Path) -> bool),
+) -> Joined {
     let mut joined = Joined::default();
     let contexts = facts.world.kube_contexts();
     contexts::add(facts, &contexts.value, paths, &mut joined.findings);
@@ -101,19 +151,45 @@ fn join_whole(facts: &Facts<'_>, query: &Query, paths: &mut Vec<Path>, are_all: 
     }
     let contexts = facts.take_of_api(contexts);
     for site in site::of(facts, &contexts) {
-        let cluster = ask(facts, site, query, paths);
+        let mut cluster = ask(facts, site, query, paths);
         for path in paths.iter_mut().filter(|path| cluster.site.has(path)) {
             names::add(&cluster, query, path);
         }
         name_namespaces(facts, &cluster, paths);
         by_name::add(facts, &cluster, paths);
+        let meant: Vec<Path> = paths.iter().filter(|path| wanted(path)).cloned().collect();
+        if let Some(subject) = &query.subject {
+            cluster.only_of(subject, &meant);
+        }
         if are_all {
             missing::add(facts, &cluster, query, paths, &mut joined);
         }
-        compare::add(&cluster, query, paths, &mut joined);
+        let meant: Vec<Path> = paths.iter().filter(|path| wanted(path)).cloned().collect();
+        compare::add(&cluster, query, &meant, &mut joined);
         joined.clusters.push(cluster);
     }
     joined
+}
+
+/// Which rows are of nodes of the cluster that an API or its context calls so, or of pods on
+/// them.
+pub(super) fn rows_of(facts: &Facts<'_>, rows: &[&ListRow], name: &str) -> BTreeSet<usize> {
+    let contexts = facts.take_of_api(facts.world.kube_contexts());
+    let mut found = BTreeSet::new();
+    for site in site::of(facts, &contexts) {
+        if names::of_site(&site, None).name != name {
+            continue;
+        }
+        let is_its = |row: &&ListRow| {
+            let netns = row.netns.id;
+            let of_node = row.service.is_some()
+                || row.component.as_ref().is_some_and(|component| component.confirmed)
+                || row.end.pod.is_some();
+            site.netns.contains(&netns) && of_node || site.is_joined(netns) && row.end.pod.is_some()
+        };
+        found.extend(rows.iter().enumerate().filter(|(_, row)| is_its(row)).map(|(at, _)| at));
+    }
+    found
 }
 
 /// Names the namespaces of pods after them: where only the API knows the pod, they had the
@@ -187,7 +263,7 @@ fn concerns(
     // A free port, or one that something else holds in the range of NodePorts: only on
     // what looks like a node of a cluster.
     let node_port = super::owner::NODE_PORTS.contains(&query.ports.first.0);
-    let free = paths.is_empty() && is_everywhere(query);
+    let free = paths.is_empty();
     (free || node_port)
         && (facts.netns.iter().any(site::is_of_pod) || site::any_here(facts, contexts))
 }
@@ -225,6 +301,21 @@ fn ask(facts: &Facts<'_>, site: ClusterSite, query: &Query, paths: &[Path]) -> Q
         }
         cluster.services.extend_from_slice(&said.services);
         cluster.pods.extend_from_slice(&said.pods);
+    }
+    // Rules of a Service that is gone, or has another port now: whose is the port today?
+    let is_old = |service: &KubeService| {
+        let mut all = exposed::of(service).into_iter();
+        named.contains(&service.name) && !all.any(|one| query.ports.contains(one.port))
+    };
+    let is_left = !cluster.absent.is_empty() || cluster.services.iter().any(is_old);
+    if is_left && !cluster.all_services && query.ports.first == query.ports.last {
+        for (_, said) in request(facts, &cluster.site, vec![KubeWish::Services]) {
+            for service in &said.services {
+                if cluster.services.iter().all(|known| known.name != service.name) {
+                    cluster.services.push(service.clone());
+                }
+            }
+        }
     }
     // Of all services those that have to do with the question.
     let on_port = |service: &KubeService| {

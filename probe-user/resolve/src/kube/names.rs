@@ -1,8 +1,9 @@
 //! Names for the ends of paths.
 
 use super::super::few::{NAMED, few};
-use super::exposed;
+use super::site::ClusterSite;
 use super::{QueriedCluster, service_of};
+use super::{compare, exposed};
 use whereis_port_model::forward::is_its_program;
 use whereis_port_model::{
     Cluster, Container, Evidence, EvidenceSource, HopKind, KubeContainer, KubeEndpoint, KubeNode,
@@ -176,6 +177,10 @@ fn name_service(cluster: &QueriedCluster, query: &Query, path: &mut Path) {
         name_frontend(cluster, path);
         return;
     }
+    // What a pod's hostPort leads to is led there by no Service, whichever selects the pod.
+    if compare::is_host_port(path) {
+        return;
+    }
     let Some(pod) = pod_of(cluster, path) else { return };
     let last = path.hops.last().and_then(|hop| hop.endpoint.port);
     let Some(port) = last else { return };
@@ -312,8 +317,13 @@ fn name_cluster(cluster: &QueriedCluster, path: &mut Path) {
 
 /// The cluster as its API and its context name it.
 pub(super) fn named(cluster: &QueriedCluster, node: Option<&KubeNode>) -> Cluster {
-    let context = &cluster.site.context;
-    let any = node.or_else(|| cluster.site.nodes.first());
+    of_site(&cluster.site, node)
+}
+
+/// The same, of a cluster of which nothing more was asked.
+pub(super) fn of_site(site: &ClusterSite, node: Option<&KubeNode>) -> Cluster {
+    let context = &site.context;
+    let any = node.or_else(|| site.nodes.first());
     let (distribution, name) = any.map_or(("kubernetes", None), distribution);
     Cluster {
         name: name.unwrap_or_else(|| context.cluster.clone()),

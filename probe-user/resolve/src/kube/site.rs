@@ -3,9 +3,12 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use super::super::component;
 use super::super::facts::Facts;
+use super::super::walk;
 use whereis_port_model::{
     Address, Container, ContextId, KubeAsk, KubeContext, KubeNode, KubeWish, Netns, NetnsId, Path,
+    Port, PortRange, Proto, SocketFilter,
 };
 
 /// Kubeconfig files that a distribution writes for the node's own cluster.
@@ -61,7 +64,15 @@ pub(super) fn of(facts: &Facts<'_>, contexts: &[KubeContext]) -> Vec<ClusterSite
             unseen: None,
         };
         let trusted = context.asked_for || may_be_here(context, &addresses);
-        for node in nodes {
+        // Who may not see nodes may see all else: where the API server itself runs is one.
+        // One that does not answer at all tells nothing of whose it is.
+        let answers =
+            |site: &ClusterSite| !super::request(facts, site, vec![KubeWish::Services]).is_empty();
+        if nodes.is_none() && serves_here(facts, context) && answers(&site) {
+            site.netns.push(facts.host.own_netns);
+            site.containers.push(None);
+        }
+        for node in nodes.unwrap_or_default() {
             if let Some(netns) = place(facts, &node, &addresses) {
                 let container = facts.containers_of(netns).first().map(|c| c.id.clone());
                 // A private address may be another network's: a remote cluster needs the
@@ -212,20 +223,40 @@ pub(super) fn host_of(server: &str) -> Option<&str> {
     authority.split(':').next()
 }
 
+/// Whether a context's API server runs in this very namespace.
+fn serves_here(facts: &Facts<'_>, context: &KubeContext) -> bool {
+    let own = facts.host.own_netns;
+    let Some((host, port)) = super::contexts::server(&context.server) else { return false };
+    let filter = SocketFilter { proto: Some(Proto::Tcp), ports: Some(PortRange::one(Port(port))) };
+    let all = facts.take(facts.world.sockets(&[own], &filter));
+    let mut takes = all.iter().filter(|socket| socket.match_rank(host).is_some());
+    let is_own = host.is_loopback() || facts.addresses_of(own).iter().any(|a| a.address == host);
+    is_own
+        && takes.any(|socket| {
+            let mut paths = walk::from_socket(facts, socket).into_iter();
+            paths.any(|path| {
+                component::of_path(&path)
+                    .is_some_and(|component| component.confirmed && component.is_api)
+            })
+        })
+}
+
 /// The nodes of each cluster: the one called like this machine where there is one, else all.
-fn nodes_of(facts: &Facts<'_>, contexts: &[&KubeContext]) -> Vec<Vec<KubeNode>> {
+/// `None` where the API does not tell of them.
+fn nodes_of(facts: &Facts<'_>, contexts: &[&KubeContext]) -> Vec<Option<Vec<KubeNode>>> {
     let name = facts.host.hostname.to_ascii_lowercase();
     let ids: Vec<ContextId> = contexts.iter().map(|context| context.id()).collect();
     let ask = |wish: &dyn Fn() -> KubeWish, ids: &[ContextId]| -> Vec<KubeAsk> {
         ids.iter().map(|context| KubeAsk { context: context.clone(), wish: wish() }).collect()
     };
     let first = facts.world.kube(&ask(&|| KubeWish::Node(name.clone()), &ids));
-    let mut nodes: Vec<Option<Vec<KubeNode>>> = first
+    let mut nodes: Vec<Option<Option<Vec<KubeNode>>>> = first
         .into_iter()
         .map(|read| {
             let said = facts.take_of_api(read);
             // No answer is told by its gap, and asking again would give another.
-            (!said.answered || !said.nodes.is_empty()).then(|| said.nodes.clone())
+            let is_told = !said.answered || !said.nodes.is_empty();
+            is_told.then(|| said.answered.then(|| said.nodes.clone()))
         })
         .collect();
     let left: Vec<ContextId> =
@@ -233,10 +264,13 @@ fn nodes_of(facts: &Facts<'_>, contexts: &[&KubeContext]) -> Vec<Vec<KubeNode>> 
     if !left.is_empty() {
         let mut said = facts.world.kube(&ask(&|| KubeWish::Nodes, &left)).into_iter();
         for slot in nodes.iter_mut().filter(|slot| slot.is_none()) {
-            *slot = said.next().map(|read| facts.take_of_api(read).nodes.clone());
+            *slot = said.next().map(|read| {
+                let said = facts.take_of_api(read);
+                said.answered.then(|| said.nodes.clone())
+            });
         }
     }
-    nodes.into_iter().map(Option::unwrap_or_default).collect()
+    nodes.into_iter().map(Option::flatten).collect()
 }
 
 /// The namespace that a node is, by its address. Private addresses repeat: the tool's own

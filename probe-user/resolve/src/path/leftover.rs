@@ -11,14 +11,14 @@ use whereis_port_rules::{Chain, Fate, Outcome, Packet, RuleSource, Step, travers
 
 use super::stage::HookPart;
 use super::{hops, ruleset};
+use crate::facts::Facts;
+use crate::from_node::FromNode;
+use crate::place::locate;
 use whereis_port_model::{
     Advice, Bytes, ChainId, Command, ConditionCode, Element, Evidence, EvidenceSource, Family,
     Finding, FindingCode, FixKind, Hook, IpSet, IpSetId, NetnsId, Path, Query, RouteFound,
     RouteQuery, RulesBackend, Set, SetId, StopKind,
 };
-use crate::facts::Facts;
-use crate::from_node::FromNode;
-use crate::place::locate;
 
 /// How many translations are looked at again.
 const MOST: usize = 64;

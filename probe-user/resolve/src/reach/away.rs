@@ -390,8 +390,22 @@ fn of_published(
         elsewhere,
     };
     let entries = tries.of(published.proto, host_port.0, true);
+    let facts = tries.facts;
+    // What takes it there may be a Service's rule, or another container's.
+    let is_other = |arrival: &path::Arrival| {
+        let mut targets = arrival.hops.iter().skip(1).filter(|hop| hop.kind == HopKind::Dnat);
+        let has = |netns: NetnsId, address: Option<IpAddr>| {
+            facts.addresses_of(netns).iter().any(|one| Some(one.address) == address)
+        };
+        home.is_some_and(|home| {
+            !comes_to(arrival, home) && targets.any(|hop| !has(home, hop.endpoint.address))
+        })
+    };
+    // Nobody on loopback uses another address.
+    let near =
+        if ip.is_unspecified() || ip.is_loopback() { Vantage::Loopback } else { Vantage::Node };
     let mut reach = Vec::new();
-    for from in [Vantage::Loopback, Vantage::Outside] {
+    for from in [near, Vantage::Outside] {
         let mut no: Option<Reach> = None;
         let mut open = 0;
         let mut untaken = true;
@@ -404,6 +418,9 @@ fn of_published(
             let outcome = outcome::of(tries.facts, tried, Some(says(false)));
             let mut one = outcome.reach;
             untaken &= outcome.taken == AcceptedBy::Not;
+            if !tried.arrivals.is_empty() && tried.arrivals.iter().all(is_other) {
+                continue;
+            }
             match one.reachable {
                 Some(false) if outcome.taken == AcceptedBy::Not => {}
                 Some(false) => no = no.or(Some(one)),
@@ -429,7 +446,7 @@ fn of_published(
                 reach.push(fix(only, shut::recreate(container, published)));
             }
             // The runtime says so, and nothing that can be seen does it.
-            None if from == Vantage::Loopback && untaken => {
+            None if from == near && untaken => {
                 let target = match ip {
                     any if any.is_unspecified() => path::loopback(any.is_ipv6()),
                     one => one,

@@ -8,9 +8,9 @@ use whereis_port_rules::Nic;
 
 use super::outcome::{self, AcceptedBy, ConnectionOutcome};
 use crate::facts::Facts;
-use crate::path::{self, PacketDestination, TracedConnection};
+use crate::path::{self, Arrival, PacketDestination, TracedConnection};
 use crate::ruled::Tried;
-use whereis_port_model::{NetnsId, Path, Proto, Reach, Socket, Vantage};
+use whereis_port_model::{Hop, HopKind, NetnsId, Path, Port, Proto, Reach, Socket, Vantage};
 
 /// Connections to ports at addresses of the own namespace, or through it.
 pub(super) struct Tries<'a, 'f> {
@@ -22,6 +22,17 @@ pub(super) struct Tries<'a, 'f> {
     named: HashSet<IpAddr>,
     /// Connections to addresses of other namespaces.
     away: HashMap<(Proto, u16), Vec<TracedConnection>>,
+    /// The ways that are meant, where others are told of no port.
+    only: Option<MeantWays>,
+}
+
+/// Ways to what is asked for by its name.
+struct MeantWays {
+    ways: HashSet<path::WayKey>,
+    /// Where they begin.
+    firsts: HashSet<IpAddr>,
+    /// Where rules on them lead: who is stopped on the way there did not get to its end.
+    targets: HashSet<(IpAddr, Port)>,
 }
 
 impl<'a, 'f> Tries<'a, 'f> {
@@ -39,7 +50,35 @@ impl<'a, 'f> Tries<'a, 'f> {
             everywhere: HashSet::new(),
             named: HashSet::new(),
             away: HashMap::new(),
+            only: None,
         }
+    }
+
+    /// Leaves out connections that others get.
+    pub(super) fn only_to(&mut self, paths: &[Path]) {
+        let firsts = paths.iter().filter_map(|path| path.hops.first()?.endpoint.address);
+        self.only = Some(MeantWays {
+            ways: paths.iter().map(path::way_key).collect(),
+            firsts: firsts.map(|address| address.to_canonical()).collect(),
+            targets: paths.iter().flat_map(|path| targets(&path.hops)).collect(),
+        });
+    }
+
+    /// Whether a connection is one that is told of: it gets to what is meant, or would if
+    /// nothing stopped it.
+    pub(super) fn is_told(&self, entry: &TracedConnection) -> bool {
+        let Some(only) = &self.only else { return true };
+        let is_on_it = |arrival: &Arrival| {
+            if targets(&arrival.hops).any(|to| only.targets.contains(&to)) {
+                return true;
+            }
+            if !arrival.hops.is_empty() || path::is_taken(arrival) {
+                return only.ways.contains(&path::way_key(&path::to_path(arrival.clone())));
+            }
+            only.firsts.contains(&entry.to.address)
+                || super::is_address_of(self.facts, entry.netns, entry.to.address)
+        };
+        entry.arrivals.iter().any(is_on_it)
     }
 
     /// With all that can be tried of one port, which was tried already.
@@ -54,6 +93,7 @@ impl<'a, 'f> Tries<'a, 'f> {
             everywhere: HashSet::from([port]),
             named: HashSet::new(),
             away: HashMap::new(),
+            only: None,
         }
     }
 
@@ -129,6 +169,7 @@ impl<'a, 'f> Tries<'a, 'f> {
             let narrow = link_local(one).filter(|address| !self.named.contains(address));
             narrow.is_some_and(|address| super::is_address_of(self.facts, netns, address))
         };
+        entries.retain(|entry| self.is_told(entry));
         let of = |entry: &TracedConnection| (entry.clone(), outcome::of(self.facts, entry, None));
         let (extra, mut tried): (Vec<_>, Vec<_>) =
             entries.iter().map(of).partition(|(_, one)| is_extra(one));
@@ -174,6 +215,13 @@ impl<'a, 'f> Tries<'a, 'f> {
             path.from.sort_unstable();
         }
     }
+}
+
+/// Where rules on a way lead.
+fn targets(hops: &[Hop]) -> impl Iterator<Item = (IpAddr, Port)> {
+    // The first step is what was asked for.
+    let translated = hops.iter().skip(1).filter(|hop| hop.kind == HopKind::Dnat);
+    translated.filter_map(|hop| hop.endpoint.address.zip(hop.endpoint.port))
 }
 
 /// Whether a link-local IPv6 address of which nobody asked tells of a place what the place's other

@@ -202,6 +202,7 @@ fn pod(name: &str, uid: &str, address: &str) -> KubePod {
             probe: None,
         }],
         unscheduled: None,
+        is_ending: false,
     }
 }
 

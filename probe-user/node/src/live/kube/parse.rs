@@ -33,6 +33,7 @@ struct Meta {
     namespace: String,
     uid: String,
     resource_version: String,
+    deletion_timestamp: Option<String>,
     #[serde(deserialize_with = "map")]
     labels: BTreeMap<String, String>,
     annotations: Option<Annotations>,
@@ -541,6 +542,7 @@ impl Pod {
         });
         KubePod {
             name: meta.name(),
+            is_ending: meta.deletion_timestamp.is_some(),
             config_hash: meta.annotations.and_then(|annotations| annotations.config_hash),
             uid: meta.uid,
             node: spec.node_name.filter(|node| !node.is_empty()),
