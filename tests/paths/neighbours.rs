@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use lab::{Netns, Run, Test};
 use serde_json::Value;
 
+use crate::paths::calico::agrees;
 use crate::paths::in_the_way::said;
 use crate::paths::node::{LOOPBACK, Node, case};
 
@@ -135,12 +136,19 @@ fn where_not_all_of_the_link_is_seen_nobody_is_not_said() -> Test {
     let flush = ["address", "flush", "dev", "eth0"];
     gone.pod.ip(&flush)?;
     gone.is_unknown()?;
-    // And the kernel has been told who it is.
+    // Somebody has answered.
     gone.pod.address("eth0", &format!("{}/24", gone.node.pod_ip(0)))?;
     ensure!(gone.said()?["reachable"] == false);
     let to = gone.to.to_string();
-    host.ip(&["neigh", "replace", &to, "lladdr", "02:00:00:00:00:01", "dev", "br0"])?;
-    gone.is_unknown()
+    let stranger = ["lladdr", "02:00:00:00:00:01", "dev", "br0"];
+    let replace = [&["neigh", "replace", &to], &stranger[..]].concat();
+    host.ip(&[&replace[..], &["nud", "stale"]].concat())?;
+    gone.is_unknown()?;
+    // What is set leads to nobody who is there.
+    host.ip(&[&replace[..], &["nud", "permanent"]].concat())?;
+    let said = gone.said()?;
+    ensure!(said["reachable"] == false && said["fix"].is_null(), "{said}");
+    Ok(())
 }
 
 #[test]
@@ -188,4 +196,77 @@ fn a_docker_proxy_without_its_container_is_left_over() -> Test {
     let host = node.host().clone();
     host.ip(&["neigh", "flush", "all"])?;
     node.check(&port.to_string(), &[case("loopback", LOOPBACK, &["web"])])
+}
+
+/// What is set decides where packets go, whoever has the address; and who neither asks nor answers
+/// finds nobody and is found by nobody.
+#[test]
+fn packets_go_to_the_hardware_address_that_is_set() -> Test {
+    lab::root_or_skip!();
+    let mut node = Node::with_pair()?;
+    let port = lab::unused_port()?;
+    let client = node.add_pod()?;
+    let server = node.serve_in_pod("web", port)?;
+    node.serve_here("host", &format!("tcp 0.0.0.0:{port}"))?;
+    let (host, outside) = (node.host().clone(), node.outside.clone());
+    let (pod, gateway) = (node.pods[1].clone(), node.gateway().to_string());
+    let hardware = |n: usize| format!("02:00:00:00:00:{n:02x}");
+    let all = [&host, &outside, &client, &pod];
+    for (n, netns) in all.iter().enumerate() {
+        netns.ip(&["link", "set", "eth0", "address", &hardware(n)])?;
+    }
+    let set = |netns: &Netns, address: &str, device: &str, to: &str| {
+        netns.ip(&["neigh", "replace", address, "lladdr", to, "dev", device, "nud", "permanent"])
+    };
+    let forget = |netns: &Netns, address: &str, device: &str| {
+        netns.ip(&["neigh", "del", address, "dev", device])
+    };
+    let (nobodys, to) = ("02:00:00:00:00:99", server.to_string());
+    let open = |sender: &Netns, is_open| agrees(&node, sender, (server, port).into(), is_open);
+    for (sender, device) in [(&host, "br0"), (&client, "eth0")] {
+        open(sender, true)?;
+        set(sender, &to, device, nobodys)?;
+        open(sender, false)?;
+        // It is that of somebody else on the link, who is no router to there.
+        let other = if sender.inode == host.inode { 2 } else { 0 };
+        set(sender, &to, device, &hardware(other))?;
+        open(sender, false)?;
+        set(sender, &to, device, &hardware(3))?;
+        open(sender, true)?;
+        forget(sender, &to, device)?;
+        open(sender, true)?;
+    }
+    // The way back, and the gateway.
+    let back = node.pod_ip(0).to_string();
+    set(&pod, &back, "eth0", nobodys)?;
+    open(&client, false)?;
+    forget(&pod, &back, "eth0")?;
+    set(&client, &gateway, "eth0", nobodys)?;
+    agrees(&node, &client, (node.ip(), port).into(), false)?;
+    forget(&client, &gateway, "eth0")?;
+    agrees(&node, &client, (node.ip(), port).into(), true)?;
+    // A pair: who sends, and who takes.
+    let (ip, outside_ip) = (node.ip().to_string(), node.outside_ip().to_string());
+    agrees(&node, &outside, (node.ip(), port).into(), true)?;
+    set(&outside, &ip, "eth0", nobodys)?;
+    agrees(&node, &outside, (node.ip(), port).into(), false)?;
+    forget(&outside, &ip, "eth0")?;
+    // Who does not ask sends to itself, and who does not answer is not found: both have to be told.
+    for netns in [&host, &outside] {
+        netns.ip(&["link", "set", "eth0", "arp", "off"])?;
+        for one in [&host, &outside] {
+            one.ip(&["neigh", "flush", "all"])?;
+        }
+        agrees(&node, &outside, (node.ip(), port).into(), false)?;
+        set(&outside, &ip, "eth0", &hardware(0))?;
+        agrees(&node, &outside, (node.ip(), port).into(), false)?;
+        set(&host, &outside_ip, "eth0", &hardware(1))?;
+        agrees(&node, &outside, (node.ip(), port).into(), true)?;
+        forget(&outside, &ip, "eth0")?;
+        agrees(&node, &outside, (node.ip(), port).into(), false)?;
+        forget(&host, &outside_ip, "eth0")?;
+        netns.ip(&["link", "set", "eth0", "arp", "on"])?;
+        agrees(&node, &outside, (node.ip(), port).into(), true)?;
+    }
+    Ok(())
 }

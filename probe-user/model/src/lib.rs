@@ -122,10 +122,10 @@ pub use workload::{PathGroup, Workload, WorkloadKind};
 // Packet rules, and what of a namespace they ask for, are the evaluator's words.
 pub use whereis_port_rules::{
     Address, BaseChain, BitOp, BridgePort, Bytes, ChainId, ChainKind, CmpOp, Condition,
-    ConditionCode, CtKey, Element, Expr, Family, FibResult, Hook, IpSet, IpSetId, IpSetMember,
-    Link, LinkKind, MapsTo, MarkOp, MetaKey, NatKind, NatRange, NetnsId, PayloadBase, Proto, Reg,
-    Rejection, Route, RouteFound, RouteKind, RouteOf, RouteQuery, Rule, RuleVerdict, RulesBackend,
-    Ruleset, Set, SetId, Side, Table, TableId, XtMatch, XtTarget, element_of,
+    ConditionCode, CtKey, Element, Expr, Family, FibResult, HardwareAddress, Hook, IpSet, IpSetId,
+    IpSetMember, Link, LinkKind, MapsTo, MarkOp, MetaKey, NatKind, NatRange, NetnsId, PayloadBase,
+    Proto, Reg, Rejection, Route, RouteFound, RouteKind, RouteOf, RouteQuery, Rule, RuleVerdict,
+    RulesBackend, Ruleset, Set, SetId, Side, Table, TableId, XtMatch, XtTarget, element_of,
 };
 
 /// A process id in the tool's own PID namespace.

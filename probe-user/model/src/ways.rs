@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{NetnsId, Proto, RouteFound};
+use super::{HardwareAddress, NetnsId, Proto, RouteFound};
 
 /// A packet that comes into a namespace by a device, before it is routed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -137,6 +137,9 @@ pub struct Neighbour {
     pub address: IpAddr,
     /// What is known.
     pub state: NeighbourState,
+    /// Where packets to it are sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<HardwareAddress>,
 }
 
 /// What is known of a neighbour.

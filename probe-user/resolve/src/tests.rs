@@ -105,6 +105,8 @@ fn device(index: u32, name: &str, kind: LinkKind) -> Link {
         peer: None,
         peer_netns: None,
         bridge_port: None,
+        hardware: None,
+        noarp: false,
     }
 }
 
@@ -188,6 +190,8 @@ impl TestNode {
             peer: Some(2),
             peer_netns: Some(into),
             bridge_port: None,
+            hardware: None,
+            noarp: false,
         });
         self
     }
@@ -858,6 +862,8 @@ fn a_tunnel_owns_its_port_only_while_it_is_up_and_only_in_its_namespace() {
         peer: None,
         peer_netns: None,
         bridge_port: None,
+        hardware: None,
+        noarp: false,
     };
     let mut node = TestNode::new().namespace(A, "a").socket(HOST, Proto::Udp, "0.0.0.0:8472");
     for (link, expected) in [
@@ -1022,6 +1028,8 @@ fn a_tunnel_moved_elsewhere_keeps_its_port_where_it_was_made() {
         peer: None,
         peer_netns: Some(HOST),
         bridge_port: None,
+        hardware: None,
+        noarp: false,
     });
     let endings: Vec<Ending> = node.ask("4789").paths.iter().map(|p| p.end.ending).collect();
     assert_eq!(endings, [Ending::Kernel, Ending::Unknown]);

@@ -114,10 +114,10 @@ pub use fields::{ANYWHERE4, ANYWHERE6};
 pub use lower::Chain;
 pub use model::{
     Address, BaseChain, BitOp, BridgePort, Bytes, ChainId, ChainKind, CmpOp, Condition,
-    ConditionCode, CtKey, Element, Expr, Family, FibResult, Hook, IpSet, IpSetId, IpSetMember,
-    Link, LinkKind, MapsTo, MarkOp, MetaKey, NatKind, NatRange, NetnsId, PayloadBase, Proto, Reg,
-    Rejection, Route, RouteFound, RouteKind, RouteOf, RouteQuery, Rule, RuleVerdict, RulesBackend,
-    Ruleset, Set, SetId, Side, Table, TableId, XtMatch, XtTarget, element_of,
+    ConditionCode, CtKey, Element, Expr, Family, FibResult, HardwareAddress, Hook, IpSet, IpSetId,
+    IpSetMember, Link, LinkKind, MapsTo, MarkOp, MetaKey, NatKind, NatRange, NetnsId, PayloadBase,
+    Proto, Reg, Rejection, Route, RouteFound, RouteKind, RouteOf, RouteQuery, Rule, RuleVerdict,
+    RulesBackend, Ruleset, Set, SetId, Side, Table, TableId, XtMatch, XtTarget, element_of,
 };
 pub use outcome::{Fate, Outcome, Step};
 pub use packet::{Discovery, Nic, Packet, PacketSender, ReplyState, SeenAs};

@@ -33,8 +33,9 @@ use rtnetlink::RouteMessageBuilder;
 use super::enter::{EnterError, NetnsHandle, Pool};
 use super::netlink::{Netlink, NetlinkMessage, NetlinkRequest, ROUTE};
 use whereis_port_model::{
-    Address, BridgePort, InputFound, InputQuery, Link, LinkKind, LocalRoute, Neighbour,
-    NeighbourState, NetnsId, PacketFlow, PolicyRule, Route, RouteFound, RouteKind, RouteQuery,
+    Address, BridgePort, HardwareAddress, InputFound, InputQuery, Link, LinkKind, LocalRoute,
+    Neighbour, NeighbourState, NetnsId, PacketFlow, PolicyRule, Route, RouteFound, RouteKind,
+    RouteQuery,
 };
 
 /// How many answers a dump may have: whoever has a namespace can fill its tables.
@@ -411,11 +412,13 @@ fn link(netns: NetnsId, message: &LinkMessage, peers: &HashMap<i32, NetnsId>) ->
     let mut name = String::new();
     let mut master = None;
     let mut peer = None;
+    let mut hardware = None;
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(n) => name.clone_from(n),
             LinkAttribute::Controller(index) => master = Some(*index),
             LinkAttribute::Link(index) => peer = Some(*index),
+            LinkAttribute::Address(bytes) => hardware = ethernet(bytes),
             _ => {}
         }
     }
@@ -429,7 +432,13 @@ fn link(netns: NetnsId, message: &LinkMessage, peers: &HashMap<i32, NetnsId>) ->
         peer,
         peer_netns: peer_nsid(message).and_then(|id| peers.get(&id).copied()),
         bridge_port: bridge_port(message),
+        hardware,
+        noarp: message.header.flags.contains(LinkFlags::Noarp),
     }
+}
+
+fn ethernet(bytes: &[u8]) -> Option<HardwareAddress> {
+    bytes.try_into().ok().map(HardwareAddress)
 }
 
 /// How a port of a bridge is set.
@@ -621,6 +630,10 @@ fn neighbour(netns: NetnsId, message: &NeighbourMessage) -> Option<Neighbour> {
         NeighbourAttribute::Destination(NeighbourAddress::Inet6(a)) => Some(IpAddr::V6(*a)),
         _ => None,
     })?;
+    let hardware = message.attributes.iter().find_map(|a| match a {
+        NeighbourAttribute::LinkLayerAddress(bytes) => ethernet(bytes),
+        _ => None,
+    });
     let state = match header.state {
         _ if header.flags.contains(NeighbourFlags::Proxy) => NeighbourState::Proxied,
         Nud::Incomplete | Nud::Failed => NeighbourState::Unanswered,
@@ -629,7 +642,7 @@ fn neighbour(netns: NetnsId, message: &NeighbourMessage) -> Option<Neighbour> {
         // What is not known may have an answer.
         _ => NeighbourState::Set,
     };
-    Some(Neighbour { netns, ifindex: header.ifindex, address, state })
+    Some(Neighbour { netns, ifindex: header.ifindex, address, state, hardware })
 }
 
 /// A rule of policy routing. What it asks that is not known here counts as more.

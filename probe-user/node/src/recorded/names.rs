@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::model::HardwareAddress;
+
 /// What a name names, which its pseudonym shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum PseudonymKind {
@@ -57,6 +59,7 @@ pub(super) struct Pseudonyms {
     v4_networks: HashMap<[u8; 3], u32>,
     v6_networks: HashMap<[u16; 4], u32>,
     v6_hosts: HashMap<[u16; 4], u32>,
+    hardware: HashMap<HardwareAddress, u32>,
 }
 
 /// How many digits of a container's id people and tools use for all of it.
@@ -132,6 +135,15 @@ impl Pseudonyms {
                 None => self.v6(ip).into(),
             },
         }
+    }
+
+    /// The pseudonym of a hardware address: a locally administered one.
+    pub(super) fn hardware(&mut self, address: HardwareAddress) -> HardwareAddress {
+        if address.0 == [0; 6] {
+            return address;
+        }
+        let [a, b, c, d] = number(&mut self.hardware, address).to_be_bytes();
+        HardwareAddress([2, 0, a, b, c, d])
     }
 
     fn v4(&mut self, ip: Ipv4Addr) -> Ipv4Addr {

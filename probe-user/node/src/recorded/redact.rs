@@ -141,6 +141,7 @@ impl Pseudonyms {
         }
         for link in facts.links.iter_mut().flat_map(|a| &mut a.read.value) {
             replace(&mut link.name, |name| self.interface(name));
+            link.hardware = link.hardware.map(|address| self.hardware(address));
             if let LinkKind::Other(kind) = &mut link.kind {
                 replace(kind, |kind| self.message(kind));
             }
@@ -154,6 +155,7 @@ impl Pseudonyms {
         }
         for one in facts.neighbours.iter_mut().flat_map(|a| &mut a.read.value) {
             one.address = self.ip(one.address);
+            one.hardware = one.hardware.map(|address| self.hardware(address));
         }
         for route in facts.local_routes.iter_mut().flat_map(|a| &mut a.read.value) {
             route.destination = self.ip(route.destination);

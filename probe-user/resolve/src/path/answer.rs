@@ -19,7 +19,7 @@ use super::stage::{self, Going};
 use super::{Arrival, ForwardPath, StopKind, Walk, ruleset};
 use crate::route;
 use whereis_port_model::{
-    BaseChain, ChainKind, Condition, ConditionCode, Hook, InputFound, NeighbourState, NetnsId,
+    BaseChain, ChainKind, Condition, ConditionCode, End, Hook, InputFound, NeighbourState, NetnsId,
     Proto, RouteFound, RouteKind, Socket,
 };
 
@@ -406,6 +406,7 @@ impl Walk<'_, '_> {
             Neighbours::At(ends) => !ends.iter().any(is_on_way),
             // Somebody who is only thought of is nowhere to be seen.
             Neighbours::Nobody => matches!(of.leg(0).source, PacketSender::Address(_)),
+            Neighbours::Misdirected(_) | Neighbours::Deaf(_) => true,
             _ => false,
         };
         let is_same_device = here.iif.as_ref().map(|nic| nic.index) == route.oif;
@@ -425,6 +426,8 @@ impl Walk<'_, '_> {
             Neighbours::At(ends) => ends.iter().any(|end| end.0 == netns),
             Neighbours::Silent(..)
             | Neighbours::Filtered(_)
+            | Neighbours::Deaf(_)
+            | Neighbours::Misdirected(_)
             | Neighbours::Nobody
             | Neighbours::Stranger
             | Neighbours::Unknown { .. } => same && is_near(netns),
@@ -438,6 +441,17 @@ impl Walk<'_, '_> {
         };
         if there == Neighbours::Nobody {
             let why = format!("it leaves by {device}, where nobody has {hop}");
+            answered.lost.push(nowhere(way, &why));
+            return;
+        }
+        if let (Some(oif), Neighbours::Misdirected(hardware)) = (route.oif, &there) {
+            let (why, fix) = self.misdirected((packet.netns, oif), hop, *hardware);
+            let why = format!("its answer gets nowhere: {why}");
+            answered.lost.push(way.stop_with(StopKind::NoWay, why, fix, End::default()));
+            return;
+        }
+        if let Neighbours::Deaf(_) = there {
+            let why = format!("it leaves by {device}, where nobody answers for {hop}");
             answered.lost.push(nowhere(way, &why));
             return;
         }

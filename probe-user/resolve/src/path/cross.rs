@@ -111,6 +111,21 @@ fn leave_admitted(
                 );
                 return vec![way.stop(StopKind::NoNeighbour, why)];
             }
+            Neighbours::Deaf((holder, by)) => {
+                let name = walk.nic(holder, by).name;
+                let why = format!(
+                    "nobody on {} answers for {next}: {name} of network namespace {} has it, and does no ARP",
+                    oif.name,
+                    facts.netns_ref(holder)
+                );
+                let mut way = way;
+                way.entered.push(holder);
+                return vec![way.stop(StopKind::NoNeighbour, why)];
+            }
+            Neighbours::Misdirected(hardware) => {
+                let (why, fix) = walk.misdirected((from, oif.index), next, hardware);
+                return vec![way.stop_with(StopKind::NoNeighbour, why, fix, End::default())];
+            }
             Neighbours::Filtered(holder) => {
                 let holder = facts.netns_ref(holder);
                 let why = format!(
@@ -145,6 +160,10 @@ fn leave_admitted(
     if let Some(oif) = route.oif.filter(|_| places.is_empty() && next != destination) {
         match walk.other_end((from, oif)) {
             Some((end, index)) if !walk.may_be_delivered((from, oif), end) => {
+                if let Some(hardware) = walk.misses((from, oif), next, (end, index)) {
+                    let (why, fix) = walk.misdirected((from, oif), next, hardware);
+                    return vec![way.stop_with(StopKind::NoNeighbour, why, fix, End::default())];
+                }
                 if walk.is_unheard((from, oif), next) {
                     let why = format!(
                         "whether anybody answers for {next}, where the route to {destination} leads, is not known"

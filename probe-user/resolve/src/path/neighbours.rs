@@ -14,7 +14,8 @@ use super::in_the_way::is_unread;
 use super::senders::is_macvlan;
 use super::{NetnsDevice, Walk, settings};
 use whereis_port_model::{
-    InputFound, InputQuery, Link, LinkKind, NeighbourState, NetnsId, RouteKind,
+    Advice, Command, FixKind, HardwareAddress, InputFound, InputQuery, Link, LinkKind, Neighbour,
+    NeighbourState, NetnsId, RouteKind,
 };
 
 /// How many devices of one link are looked at.
@@ -29,6 +30,11 @@ pub(super) enum Neighbours {
     Silent(NetnsId, u8),
     /// A namespace has it, and its reverse path filter drops the question.
     Filtered(NetnsId),
+    /// A namespace has it, and answers nobody who asks by this device, which does no ARP.
+    Deaf(NetnsDevice),
+    /// It is sent to this hardware address, which none on the link has: it is set, or else the
+    /// device's own, since it asks nobody.
+    Misdirected(HardwareAddress),
     /// All that are on the link are seen, and none has it.
     Nobody,
     /// The same, but somebody is noted to have answered, or is set to be there.
@@ -63,12 +69,79 @@ impl Walk<'_, '_> {
     /// What the kernel has noted of an address on the link of a device.
     pub(super) fn neighbour_state(
         &self,
-        (netns, index): NetnsDevice,
+        device: NetnsDevice,
         address: IpAddr,
     ) -> Option<NeighbourState> {
+        self.neighbour(device, address).map(|n| n.state)
+    }
+
+    fn neighbour(&self, (netns, index): NetnsDevice, address: IpAddr) -> Option<Neighbour> {
         let known = self.facts.take(self.facts.world.neighbours(&[netns]));
-        let is_it = |n: &&whereis_port_model::Neighbour| n.ifindex == index && n.address == address;
-        known.iter().find(is_it).map(|n| n.state)
+        known.iter().find(|n| n.ifindex == index && n.address == address).cloned()
+    }
+
+    /// The hardware address that packets for an address are sent to whoever has it: that which is
+    /// set, and that of a device which asks nobody (`arp_constructor()`, `ndisc_constructor()`).
+    fn sent_to(&self, device: NetnsDevice, address: IpAddr) -> Option<HardwareAddress> {
+        let is_set = |n: &Neighbour| n.state == NeighbourState::Set;
+        match self.neighbour(device, address).filter(is_set) {
+            Some(set) => set.hardware,
+            None => {
+                let links = self.facts.links_of(device.0);
+                let link = links.iter().find(|link| link.index == device.1)?;
+                link.hardware.filter(|_| link.noarp)
+            }
+        }
+    }
+
+    fn hardware(&self, (netns, index): NetnsDevice) -> Option<HardwareAddress> {
+        let links = self.facts.links_of(netns);
+        links.iter().find(|link| link.index == index)?.hardware
+    }
+
+    /// The hardware address that packets for an address are sent to, where it is not that of the
+    /// device at the other end.
+    pub(super) fn misses(
+        &self,
+        device: NetnsDevice,
+        address: IpAddr,
+        end: NetnsDevice,
+    ) -> Option<HardwareAddress> {
+        let to = self.sent_to(device, address)?;
+        let own = self.hardware(end)?;
+        (own != to).then_some(to)
+    }
+
+    /// Why what is sent to a hardware address gets to nobody, and what helps.
+    pub(super) fn misdirected(
+        &self,
+        (netns, index): NetnsDevice,
+        address: IpAddr,
+        to: HardwareAddress,
+    ) -> (String, Option<Advice>) {
+        let device = self.nic(netns, index).name;
+        // Where nobody has the address, it is not found either when it is looked for.
+        let ends = self.ends_of_link((netns, index), address.is_ipv6());
+        let has = |end: &NetnsDevice| {
+            self.facts.addresses_of(end.0).iter().any(|one| one.address == address)
+        };
+        let helps = netns == self.facts.host.own_netns
+            && ends.is_some_and(|ends| ends.seen.iter().any(has));
+        let is_set = self.neighbour_state((netns, index), address) == Some(NeighbourState::Set);
+        let (why, command) = if is_set && self.hardware((netns, index)) != Some(to) {
+            let why = format!(
+                "what is for {address} is sent to {to}, which nobody on {device} has: so it is set in `ip neigh`"
+            );
+            let delete = Command::new("ip neigh del").arg(address.to_string());
+            (why, delete.args("dev").name(&*device))
+        } else {
+            let why = format!(
+                "{device} asks nobody who has {address} (`arp off`), and it is not set in `ip neigh`"
+            );
+            (why, Command::new("ip link set").name(&*device).args("arp on"))
+        };
+        let advice = Advice::from("look for it again: ").command(command).of(FixKind::Other);
+        (why, helps.then_some(advice))
     }
 
     fn find_neighbours(&self, device: NetnsDevice, address: IpAddr) -> Neighbours {
@@ -83,6 +156,19 @@ impl Walk<'_, '_> {
             let all = self.facts.addresses_of(end.0);
             all.iter().any(|a| a.address == address && (!ipv6 || a.ifindex == end.1))
         };
+        // What is set is not asked for, and leads wherever it is set to.
+        if let Some(hardware) = self.sent_to(device, address) {
+            let own: Vec<_> = ends.iter().map(|end| (*end, self.hardware(*end))).collect();
+            let at: Vec<NetnsDevice> =
+                own.iter().filter(|(_, own)| *own == Some(hardware)).map(|(end, _)| *end).collect();
+            if !at.is_empty() {
+                return Neighbours::At(at);
+            }
+            // Recordings may not tell.
+            if own.iter().all(|(_, own)| own.is_some()) {
+                return Neighbours::Misdirected(hardware);
+            }
+        }
         let at: Vec<NetnsDevice> = ends.iter().copied().filter(has).collect();
         // Who is known already is not asked.
         let is_asked = !is_known(state);
@@ -91,8 +177,13 @@ impl Walk<'_, '_> {
         let (filtered, at): (Vec<NetnsDevice>, Vec<NetnsDevice>) = at
             .into_iter()
             .partition(|end| is_asked && self.filters_question(*end, device, address));
+        let (deaf, at): (Vec<NetnsDevice>, Vec<NetnsDevice>) =
+            at.into_iter().partition(|end| is_asked && !ipv6 && self.does_no_arp(*end));
         if !at.is_empty() {
             return Neighbours::At(at);
+        }
+        if let Some(end) = deaf.first() {
+            return Neighbours::Deaf(*end);
         }
         if let Some((netns, _)) = filtered.first() {
             return Neighbours::Filtered(*netns);
@@ -126,6 +217,10 @@ impl Walk<'_, '_> {
             _ if is_known(state) => Neighbours::Stranger,
             _ => Neighbours::Nobody,
         }
+    }
+
+    fn does_no_arp(&self, (netns, index): NetnsDevice) -> bool {
+        self.facts.links_of(netns).iter().any(|link| link.index == index && link.noarp)
     }
 
     /// The mode of `arp_ignore` by which a namespace does not answer for its address by a device
@@ -208,7 +303,8 @@ impl Walk<'_, '_> {
         let ends = self.ends_of_link(device, address.is_ipv6())?;
         let has =
             |end: &NetnsDevice| self.facts.addresses_of(end.0).iter().any(|a| a.address == address);
-        Some(ends.seen.iter().copied().filter(has).collect())
+        let gets_it = |end: &NetnsDevice| has(end) && self.misses(device, address, *end).is_none();
+        Some(ends.seen.iter().copied().filter(gets_it).collect())
     }
 
     /// The devices with which a link ends elsewhere; `None` of what is no bridge and no pair.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use whereis_port_rules::{Nic, Packet, PacketSender, SeenAs};
 
+use super::neighbours::Neighbours;
 use super::stage::HookPart::{BeforeIpvs, BehindIpvs};
 use super::stage::{self, Going};
 use super::{
@@ -66,6 +67,14 @@ pub(crate) fn from_elsewhere(
             return vec![way.stop(StopKind::NoWay, cross::isolated(&bridge))];
         }
         walk.sends(&mut way, of);
+        if let Some(route) = walk.route(of, to.address, 0)
+            && let (RouteKind::Unicast, Some(oif)) = (route.kind, route.oif)
+            && let next = route.gateway.unwrap_or(to.address)
+            && let Neighbours::Misdirected(hardware) = walk.neighbours((of, oif), next)
+        {
+            let (why, fix) = walk.misdirected((of, oif), next, hardware);
+            return vec![way.stop_with(StopKind::NoNeighbour, why, fix, End::default())];
+        }
     }
     let device = Some(iif.index);
     let own = facts.addresses_of(netns).iter().any(|a| a.address == to.address);

@@ -120,6 +120,8 @@ fn a_vrf_has_ports_apart_unless_they_are_joined() {
         peer: None,
         peer_netns: None,
         bridge_port: None,
+        hardware: None,
+        noarp: false,
     });
     assert_eq!(ask(&node, &question("8080/tcp")).predicted, None);
     let inside = BindQuestion { device: Some("blue".to_owned()), ..question("8080/tcp") };

@@ -21,6 +21,8 @@ fn link(index: u32, name: &str, kind: LinkKind, master: Option<u32>) -> Link {
         peer: None,
         peer_netns: None,
         bridge_port: None,
+        hardware: None,
+        noarp: false,
     }
 }
 

@@ -35,6 +35,8 @@ fn link(netns: NetnsId, index: u32, kind: LinkKind) -> Link {
         peer: None,
         peer_netns: None,
         bridge_port: None,
+        hardware: None,
+        noarp: false,
     }
 }
 
@@ -120,6 +122,7 @@ fn what_is_not_seen_may_have_it() {
         ifindex: 5,
         address: "172.18.0.77".parse().unwrap(),
         state: NeighbourState::Answered,
+        hardware: None,
     });
     let (ending, why) = ends(&node);
     assert!(ending == Ending::Unknown && why.contains("somebody answered"), "{ending:?}: {why}");

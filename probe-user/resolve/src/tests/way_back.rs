@@ -20,6 +20,8 @@ fn host(mode: u8) -> TestNode {
             peer: None,
             peer_netns: None,
             bridge_port: None,
+            hardware: None,
+            noarp: false,
         });
     }
     node.routes =

@@ -12,8 +12,8 @@ pub use expr::{
     RuleVerdict,
 };
 pub use net::{
-    Address, BridgePort, Link, LinkKind, NetnsId, Proto, Route, RouteFound, RouteKind, RouteOf,
-    RouteQuery,
+    Address, BridgePort, HardwareAddress, Link, LinkKind, NetnsId, Proto, Route, RouteFound,
+    RouteKind, RouteOf, RouteQuery,
 };
 pub use ruleset::{
     BaseChain, ChainId, ChainKind, Element, Family, Hook, IpSet, IpSetId, IpSetMember, MapsTo,

@@ -60,6 +60,23 @@ pub struct Link {
     /// How it is set as a port of a bridge; `None` where it is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bridge_port: Option<BridgePort>,
+    /// Its hardware address, where it has one as Ethernet devices have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<HardwareAddress>,
+    /// Nobody is asked for by it, and it answers nobody who asks (`IFF_NOARP`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub noarp: bool,
+}
+
+/// The hardware address of an Ethernet device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct HardwareAddress(pub [u8; 6]);
+
+impl std::fmt::Display for HardwareAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
 }
 
 /// How a port of a bridge is set (`bridge -d link`).

@@ -213,6 +213,8 @@ pub(super) fn recording() -> Recording {
         peer: None,
         peer_netns: None,
         bridge_port: None,
+        hardware: None,
+        noarp: false,
     };
     let inodes = sockets.iter().map(|s| s.inode).collect();
     let facts = RecordedFacts {
@@ -311,6 +313,7 @@ pub(super) fn recording() -> Recording {
                 ifindex: 2,
                 address: ip("203.0.113.78"),
                 state: NeighbourState::Unanswered,
+                hardware: None,
             }]),
         }]
         .into(),
