@@ -178,3 +178,41 @@ fn an_address_is_the_source_of_its_connections() -> Test {
     }
     Ok(())
 }
+
+#[test]
+fn a_forwarder_that_takes_some_clients_only_is_nothing_to_the_others() -> Test {
+    lab::root_or_skip!();
+    let mut node = Node::new()?;
+    let (port, inner) = (lab::unused_port()?, lab::unused_port()?);
+    node.serve_here("web", &format!("tcp 127.0.0.1:{inner}"))?;
+    let friend = node.outside_ip();
+    let stranger = format!("10.{}.0.77", node.number());
+    let to = format!("{}:{port}/tcp", node.ip());
+    let mask = format!("{friend}:255.255.255.255");
+    for (option, known) in [
+        (format!("range={friend}/32"), true),
+        (format!("range={mask}"), true),
+        ("lowport".to_owned(), false),
+        ("sourceport=7".to_owned(), false),
+        ("tcpwrap=web".to_owned(), false),
+    ] {
+        let listens = format!("TCP-LISTEN:{port},fork,{option}");
+        let argv = ["socat", &listens, &format!("TCP:127.0.0.1:{inner}")];
+        let socat = node.lab.listen_like(node.host(), &format!("tcp 0.0.0.0:{port}"), &argv)?;
+        let senders = [(friend.to_string(), true), (stranger.clone(), false)];
+        for (from, open) in senders.into_iter().chain([("127.0.0.1".to_owned(), false)]) {
+            let run = ask(&node, &["--json", "--from", &from, &to])?;
+            ensure!(through(&run)? == known.then_some(open), "{option} {from}: {}", run.stdout);
+        }
+        let run = ask(&node, &["--json", &format!("{port}/tcp")])?;
+        let reach = run.answer()?["reachable"].as_array().context("no statements")?;
+        let outside = reach.iter().find(|r| r["from"] == "outside").context("nothing outside")?;
+        let conditions = outside["conditions"].as_array().context("no conditions")?;
+        let client = conditions.iter().any(|one| one["code"] == "other_client");
+        ensure!(client == known && (known || outside["reachable"].is_null()), "{outside}");
+        let loopback = reach.iter().find(|r| r["from"] == "loopback").context("no loopback")?;
+        ensure!(loopback["reachable"].as_bool() == known.then_some(false), "{loopback}");
+        socat.kill()?;
+    }
+    Ok(())
+}

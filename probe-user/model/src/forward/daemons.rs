@@ -168,6 +168,7 @@ fn forkproxy(args: &[String]) -> Option<ForwarderLine> {
             ports: Some(ports),
             except: Vec::new(),
             target,
+            screens: Vec::new(),
             quote: quote.clone(),
         });
     }

@@ -51,6 +51,7 @@ pub(super) fn proxy(kind: &'static str, args: &[String]) -> Option<ForwarderLine
         ports: Some(PortRange::one(host_port)),
         except: Vec::new(),
         target: ForwardTarget::Address(container_ip, container_port, proto),
+        screens: Vec::new(),
         quote: text::quote(args.iter().map(String::as_str)),
     };
     Some(ForwarderLine { kind, mappings: vec![mapping], words })

@@ -33,8 +33,19 @@ pub struct Forward {
     pub kind: &'static str,
     /// Where it leads.
     pub target: ForwardTarget,
+    /// Whom it takes connections from, where not from all: every one of these.
+    pub screens: Vec<Screen>,
     /// The part of the command line that says so, for the evidence. Untrusted.
     pub quote: String,
+}
+
+/// Clients whose connections a forwarder does not end at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Screen {
+    /// Those with an address of this network.
+    Network(IpAddr, u8),
+    /// Those that something else allows, which is not followed: the option, in words.
+    Other(&'static str),
 }
 
 /// The kind of Docker's proxies for published ports.
@@ -117,6 +128,7 @@ impl ForwarderLine {
             ports: None,
             except: Vec::new(),
             target: ForwardTarget::Unsaid(instead),
+            screens: Vec::new(),
             quote: text::quote(args.iter().map(String::as_str)),
         };
         Self { kind, mappings: vec![mapping], words: Vec::new() }
@@ -137,6 +149,8 @@ struct Mapping {
     except: Vec<PortRange>,
     /// Where the first of `ports` leads; the others follow it in step.
     target: ForwardTarget,
+    /// Whom it takes connections from, where not from all.
+    screens: Vec<Screen>,
     /// The words that say so.
     quote: String,
 }
@@ -145,7 +159,15 @@ impl Mapping {
     /// A forward of one TCP port.
     fn tcp(bind: BindAddress, port: Option<Port>, target: ForwardTarget, quote: String) -> Self {
         let ports = port.map(PortRange::one);
-        Self { proto: Some(Proto::Tcp), bind, ports, except: Vec::new(), target, quote }
+        Self {
+            proto: Some(Proto::Tcp),
+            bind,
+            ports,
+            except: Vec::new(),
+            target,
+            screens: Vec::new(),
+            quote,
+        }
     }
 
     fn takes(&self, proto: Proto, address: IpAddr, port: Port) -> bool {
@@ -187,16 +209,17 @@ pub fn parse(argv: &[String], proto: Proto, address: IpAddr, port: Port) -> Opti
     let best = fitting.iter().min_by_key(|m| m.width())?;
     // Of several that name no port any could be meant: none is picked by luck.
     let unnamed = best.ports.is_none() && fitting.iter().any(|m| m.target != best.target);
-    let (target, quote) = if unnamed {
+    let (target, screens, quote) = if unnamed {
         let quotes = fitting.iter().map(|m| m.quote.as_str());
         (
             ForwardTarget::Unsaid("one of several forwards from ports picked at random"),
+            Vec::new(),
             text::quote(quotes),
         )
     } else {
-        (best.target(port)?, best.quote.clone())
+        (best.target(port)?, best.screens.clone(), best.quote.clone())
     };
-    Some(Forward { kind: line.kind, target, quote })
+    Some(Forward { kind: line.kind, target, screens, quote })
 }
 
 /// The command line of a forwarder cut down to the words from which [`parse`]

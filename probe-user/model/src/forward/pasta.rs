@@ -152,6 +152,7 @@ impl<'a> PastaArgs<'a> {
                     ports: Some(*from),
                     except: parsed.except.clone(),
                     target: target(*to, proto),
+                    screens: Vec::new(),
                     quote: format!("{flag} {spec}"),
                 }));
             }

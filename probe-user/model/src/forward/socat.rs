@@ -1,11 +1,11 @@
 //! socat, whose two addresses may come in either order.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::{Port, PortRange, Proto};
 
 use super::text::{self, BindAddress};
-use super::{ForwardTarget, ForwarderLine, Mapping, Word};
+use super::{ForwardTarget, ForwarderLine, Mapping, Screen, Word};
 
 /// The options whose value is the next word when it is not glued to them.
 const VALUED: [&str; 10] = ["-b", "-S", "-t", "-T", "-r", "-R", "-L", "-W", "-lf", "-lp"];
@@ -39,6 +39,7 @@ pub(super) fn socat(args: &[String]) -> Option<ForwarderLine> {
             ports: Some(PortRange::one(port)),
             except: Vec::new(),
             target: to.leads_to(),
+            screens: from.screens.clone(),
             quote: text::quote([*first, *second]),
         });
     }
@@ -53,20 +54,25 @@ struct SocatAddress<'a> {
     bind: Option<&'a str>,
     /// Of a namespace that it is opened in (socat 1.8).
     netns: Option<&'a str>,
+    /// Of whom it takes connections.
+    screens: Vec<Screen>,
 }
 
 impl<'a> SocatAddress<'a> {
     fn from(text: &'a str) -> Self {
         let mut parts = text.split(',');
         let address = parts.next().unwrap_or_default();
-        let options: Vec<(&str, &str)> = parts.filter_map(|part| part.split_once('=')).collect();
+        let parts: Vec<(&str, &str)> =
+            parts.map(|part| part.split_once('=').unwrap_or((part, ""))).collect();
+        let screens = parts.iter().filter_map(|(name, value)| screen(name, value)).collect();
+        let options: Vec<_> = parts.into_iter().filter(|(_, value)| !value.is_empty()).collect();
         let option = |wanted: &str| {
             let mut all = options.iter().filter(|(name, _)| name.eq_ignore_ascii_case(wanted));
             all.next_back().map(|(_, value)| *value)
         };
         let (bind, netns) = (option("bind"), option("netns"));
         let (keyword, rest) = address.split_once(':').unwrap_or((address, ""));
-        Self { keyword: keyword.to_ascii_uppercase(), rest, bind, netns }
+        Self { keyword: keyword.to_ascii_uppercase(), rest, bind, netns, screens }
     }
 
     /// The protocol, the address and the port it listens on.
@@ -140,6 +146,13 @@ impl<'a> SocatAddress<'a> {
     fn word(&self) -> Word {
         if let Some((_, _, port)) = self.listens() {
             let word = Word::keep(format_args!("{}:{port}", self.keyword));
+            let word = self.screens.iter().fold(word, |word, screen| match screen {
+                Screen::Network(network, prefix) => {
+                    let word = word.then(",range=").then_bracketed(&network.to_string());
+                    word.then(format_args!("/{prefix}"))
+                }
+                Screen::Other(option) => word.then(format_args!(",{option}=?")),
+            });
             return match self.bind {
                 Some(bind)
                     if matches!(
@@ -175,4 +188,33 @@ impl<'a> SocatAddress<'a> {
             _ => Word::keep("-"),
         }
     }
+}
+
+/// What an option of a listening address says of its clients: those for whom this is not so are
+/// disconnected at once (`xiocheckpeer()`).
+fn screen(name: &str, value: &str) -> Option<Screen> {
+    let name = name.to_ascii_lowercase();
+    match name.as_str() {
+        "range" => Some(network(value).unwrap_or(Screen::Other("range"))),
+        "lowport" if value != "0" => Some(Screen::Other("lowport")),
+        "sourceport" | "sp" => Some(Screen::Other("sourceport")),
+        "tcpwrap" | "tcpwrappers" | "libwrap" => Some(Screen::Other("tcpwrap")),
+        _ => None,
+    }
+}
+
+/// `192.0.2.0/24`, `192.0.2.0:255.255.255.0` or `[2001:db8::]/64`.
+fn network(value: &str) -> Option<Screen> {
+    if let Some((address, prefix)) = value.rsplit_once('/') {
+        let address: IpAddr = text::unbracket(address).parse().ok()?;
+        let prefix: u8 = prefix.parse().ok()?;
+        let most = if address.is_ipv6() { 128 } else { 32 };
+        return (prefix <= most).then_some(Screen::Network(address, prefix));
+    }
+    let (address, mask) = value.split_once(':')?;
+    let (address, mask): (Ipv4Addr, Ipv4Addr) = (address.parse().ok()?, mask.parse().ok()?);
+    let bits = mask.to_bits();
+    let prefix = bits.leading_ones();
+    let whole = bits.checked_shl(prefix).unwrap_or(0) == 0;
+    Some(Screen::Network(address.into(), u8::try_from(prefix).ok().filter(|_| whole)?))
 }

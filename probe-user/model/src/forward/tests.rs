@@ -53,7 +53,8 @@ fn check(line: &str, listeners: &[(&str, &str)]) {
         assert_eq!(show(found.as_ref()), *expected, "{line}: {listener}");
         let again = telling.as_deref().and_then(ask);
         assert_eq!(show(again.as_ref()), *expected, "{telling:?}: {listener}");
-        assert_eq!(again.map(|f| f.kind), found.map(|f| f.kind), "{telling:?}");
+        let rest = |forward: Option<Forward>| forward.map(|f| (f.kind, f.screens));
+        assert_eq!(rest(again), rest(found), "{telling:?}");
     }
 }
 
@@ -310,6 +311,28 @@ fn ssh() {
     ] {
         check(line, &[("tcp 127.0.0.1:8080", "no")]);
     }
+}
+
+#[test]
+fn of_whom_socat_takes_connections() {
+    let screens = |options: &str| {
+        let line = argv(&format!("socat TCP-LISTEN:1,fork,{options} TCP:h:1"));
+        let told = parse(&line, Proto::Tcp, [0, 0, 0, 0].into(), Port(1)).unwrap().screens;
+        let telling = telling_words(&line).unwrap();
+        let again: Vec<String> = telling.iter().map(Word::to_string).collect();
+        let again = parse(&again, Proto::Tcp, [0, 0, 0, 0].into(), Port(1)).unwrap().screens;
+        assert_eq!(told, again, "{telling:?}");
+        told
+    };
+    let net = |a: &str, prefix| Screen::Network(a.parse().unwrap(), prefix);
+    assert_eq!(screens("range=192.0.2.0/24"), [net("192.0.2.0", 24)]);
+    assert_eq!(screens("RANGE=192.0.2.0:255.255.255.0"), [net("192.0.2.0", 24)]);
+    assert_eq!(screens("range=0.0.0.0:0.0.0.0"), [net("0.0.0.0", 0)]);
+    assert_eq!(screens("range=[2001:db8::]/64"), [net("2001:db8::", 64)]);
+    assert_eq!(screens("range=192.0.2.0:255.0.255.0"), [Screen::Other("range")]);
+    assert_eq!(screens("range=example.org/24"), [Screen::Other("range")]);
+    assert_eq!(screens("lowport,tcpwrap"), [Screen::Other("lowport"), Screen::Other("tcpwrap")]);
+    assert_eq!(screens("reuseaddr,lowport=0"), []);
 }
 
 #[test]

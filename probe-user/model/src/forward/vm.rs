@@ -74,6 +74,7 @@ fn hostfwd(rule: &str) -> Option<(Mapping, Word)> {
             proto,
             "what takes it there is not seen from here",
         ),
+        screens: Vec::new(),
         quote: text::quote([rule]),
     };
     let mut word = Word::keep(format_args!("user,hostfwd={proto}:")).then_bracketed(host);

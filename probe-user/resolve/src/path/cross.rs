@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use whereis_port_rules::route::covers;
 use whereis_port_rules::{Nic, Packet, PacketSender, SeenAs};
 
 use super::neighbours::Neighbours;
@@ -11,8 +12,12 @@ use crate::place::{at_address, by_device, locate};
 use crate::walk::{follow, nothing, off_node};
 use whereis_port_model::{
     Advice, Command, Condition, ConditionCode, Container, End, Ending, FixKind, Hook, Link,
-    LinkKind, NetnsId, Port, RouteFound, RouteKind,
+    LinkKind, NetnsId, Pid, Port, RouteFound, RouteKind, Socket,
 };
+use crate::facts::Facts;
+use crate::forward::{self, Screen};
+use crate::place::{at_address, by_device, locate};
+use crate::walk::{follow, nothing, off_node};
 
 /// A namespace that a packet comes into, the address there that it is sent to, and by which
 /// interface, where that does not follow from the address.
@@ -471,10 +476,10 @@ impl Walk<'_, '_> {
             return vec![way.arrive(path, Some(stop))];
         }
         let mut arrivals = Vec::new();
-        for (way, socket) in self.answered(way, &packet, &sockets, &mut arrivals) {
+        let answered = self.answered(way, &packet, &sockets, &mut arrivals);
+        for (way, socket) in screened(facts, answered, &packet, &mut arrivals) {
             let mut way = way;
-            let holder =
-                facts.owners(&[socket.inode].into()).of(socket.inode).first().map(|o| o.pid);
+            let holder = holder(facts, socket);
             self.is_taken_by(&mut way, socket, holder);
             let mut visited = self.visited.borrow_mut();
             let paths = follow(facts, socket, &mut visited);
@@ -501,4 +506,61 @@ impl Walk<'_, '_> {
         }
         arrivals
     }
+}
+
+fn holder(facts: &Facts<'_>, socket: &Socket) -> Option<Pid> {
+    facts.owners(&[socket.inode].into()).of(socket.inode).first().map(|owner| owner.pid)
+}
+
+/// Those ways on which a forwarder does not end the connection at once, for who the client is.
+fn screened<'s>(
+    facts: &Facts<'_>,
+    ways: Vec<(ForwardPath, &'s Socket)>,
+    packet: &Packet,
+    ended: &mut Vec<Arrival>,
+) -> Vec<(ForwardPath, &'s Socket)> {
+    let mut kept = Vec::new();
+    'ways: for (mut way, socket) in ways {
+        let process = holder(facts, socket).and_then(|pid| facts.process(pid));
+        let forward = process
+            .filter(|process| forward::is_its_program(process))
+            .and_then(|process| forward::of(&process, socket));
+        let Some(forward) = forward else {
+            kept.push((way, socket));
+            continue;
+        };
+        let kind = forward.kind;
+        for screen in &forward.screens {
+            let (network, prefix) = match screen {
+                Screen::Network(network, prefix) => (*network, *prefix),
+                Screen::Other(option) => {
+                    let why = format!(
+                        "{kind} ends connections of some clients at once, and whose is not followed: {option} in its arguments"
+                    );
+                    ended.push(way.stop(StopKind::Unknown, why));
+                    continue 'ways;
+                }
+            };
+            let only = format!(
+                "{kind} ends the connection at once: range={network}/{prefix} in its arguments"
+            );
+            match packet.source {
+                PacketSender::Address(from) if covers(network, prefix, from.to_canonical()) => {}
+                PacketSender::Address(_) => {
+                    ended.push(way.stop(StopKind::NoWay, only));
+                    continue 'ways;
+                }
+                PacketSender::Elsewhere => {
+                    let is = |not| format!("the client's address is{not} in {network}/{prefix}");
+                    let mut other = way.clone();
+                    let not = Condition { code: ConditionCode::OtherClient, text: is(" not") };
+                    other.depends.push(not);
+                    ended.push(other.stop(StopKind::NoWay, only));
+                    way.depends.push(Condition { code: ConditionCode::Client, text: is("") });
+                }
+            }
+        }
+        kept.push((way, socket));
+    }
+    kept
 }
