@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use anyhow::{Context, Result, ensure};
-use lab::{Netns, Test};
+use lab::{Backend, Netns, Test};
 
 use crate::paths::in_the_way::said;
 use crate::paths::node::{Case, LOOPBACK, Node, case};
@@ -242,4 +242,79 @@ fn without_masquerading_an_answer_goes_past_who_translated() -> Test {
          tcp dport 7392 masquerade\n}\n}",
     )?;
     both.check(TRANSLATED, &[case("containers", gateway, &["inner"])], "")
+}
+
+/// In another conntrack zone an answer answers nothing.
+#[test]
+fn an_answer_in_another_zone_is_not_known_to_get_back() -> Test {
+    lab::root_or_skip!();
+    let mut node = Node::new()?;
+    let port = lab::unused_port()?;
+    node.serve_here("web", &format!("tcp 0.0.0.0:{port}"))?;
+    let to = IpAddr::from(node.ip());
+    let states = |pre: &str, out: &str| {
+        node.lab.iptables(
+            node.host(),
+            Backend::Nft,
+            &format!(
+                "*raw\n-F\n{pre}{out}COMMIT\n*filter\n-F\n-A INPUT -i lo -j ACCEPT\n\
+                 -A INPUT -m conntrack --ctstate NEW,ESTABLISHED -j ACCEPT\n\
+                 -A INPUT -j DROP\nCOMMIT\n"
+            ),
+        )
+    };
+    let pre = "-A PREROUTING -i eth0 -j CT --zone 5\n";
+    let out = "-A OUTPUT -o eth0 -j CT --zone 5\n";
+    states("", "")?;
+    node.check(&port.to_string(), &[case("outside", to, &["web"])])?;
+    states(pre, out)?;
+    node.check(&port.to_string(), &[case("outside", to, &["web"])])?;
+    for (pre, out) in [(pre, ""), ("", out)] {
+        states(pre, out)?;
+        // The client's kernel takes it for connected: no data comes.
+        let landed = node.outside.connect("tcp", (to, port).into())?;
+        ensure!(landed.server().is_none(), "THE LAB: {landed}");
+        let run = node.lab.whereis(&[&port.to_string()])?;
+        let entry = said(&run, "outside", (to, port).into())?;
+        let why = entry["why"].as_str().unwrap_or_default();
+        ensure!(entry["reachable"] != true && why.contains("conntrack zone"), "{entry}");
+    }
+    states("", "")?;
+    node.lab.nft(
+        node.host(),
+        "table ip z { chain p { type filter hook prerouting priority raw; iif eth0 ct zone set 7\n}\n}",
+    )?;
+    let run = node.lab.whereis(&[&port.to_string()])?;
+    let entry = said(&run, "outside", (to, port).into())?;
+    ensure!(entry["reachable"].is_null(), "{entry}");
+    Ok(())
+}
+
+/// What a rule does that is not modelled is said by the rule's name.
+#[test]
+fn a_target_that_is_not_modelled_is_named() -> Test {
+    lab::root_or_skip!();
+    let mut node = Node::new()?;
+    let port = lab::unused_port()?;
+    node.serve_here("web", &format!("tcp 0.0.0.0:{port}"))?;
+    let to = IpAddr::from(node.ip());
+    let queue = "-j NFQUEUE --queue-num 5";
+    for (rule, table, chain, word) in [
+        (queue, "filter", "INPUT", "a program in user space decides"),
+        ("-j TTL --ttl-set 1", "mangle", "PREROUTING", "not evaluated: rule"),
+        ("-j HMARK --hmark-tuple src --hmark-mod 2 --hmark-rnd 1", "mangle", "INPUT", "HMARK"),
+    ] {
+        let text = format!("*{table}\n-A {chain} -p tcp --dport {port} {rule}\nCOMMIT\n");
+        if let Err(error) = node.lab.iptables(node.host(), Backend::Nft, &text) {
+            lab::skip_on_this_kernel(&format!("{rule}: {error:#}"));
+            continue;
+        }
+        let run = node.lab.whereis(&[&port.to_string()])?;
+        let entry = said(&run, "outside", (to, port).into())?;
+        let why = entry["why"].as_str().unwrap_or_default();
+        ensure!(entry["reachable"].is_null() && why.contains(word), "{entry}");
+        ensure!(!why.contains("more branches"), "{entry}");
+        node.lab.iptables(node.host(), Backend::Nft, &format!("*{table}\n-F\nCOMMIT\n"))?;
+    }
+    Ok(())
 }

@@ -159,7 +159,7 @@ fn words(outcome: &Outcome) -> String {
         Fate::Dropped => "is dropped".to_owned(),
         Fate::Rejected(_) => "is refused".to_owned(),
         Fate::Queued => "is queued for a program".to_owned(),
-        Fate::Unknown => "it is not known what becomes of it".to_owned(),
+        Fate::NotModelled | Fate::Unknown => "it is not known what becomes of it".to_owned(),
     };
     let to = (packet.destination, packet.dport);
     if packet.original.is_some_and(|original| original != to) {

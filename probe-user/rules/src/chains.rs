@@ -132,7 +132,7 @@ impl Traversal<'_> {
             Ended::Next => None,
             Ended::Settled => Some(ChainExit::Settled),
             Ended::Rejected(how) => Some(ChainExit::Rejected(how)),
-            Ended::Unknown => Some(ChainExit::Unknown),
+            Ended::Unknown => Some(ChainExit::NotModelled),
             Ended::Verdict(verdict) => match verdict {
                 RuleVerdict::Accept => Some(ChainExit::Accept),
                 RuleVerdict::Drop => Some(ChainExit::Drop),

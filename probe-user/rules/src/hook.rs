@@ -46,6 +46,7 @@ pub(super) enum ChainExit {
     Drop,
     Rejected(Rejection),
     Queue,
+    NotModelled,
     Unknown,
 }
 
@@ -264,6 +265,7 @@ fn fate(end: &ChainExit) -> Fate {
         ChainExit::Drop => Fate::Dropped,
         ChainExit::Rejected(how) => Fate::Rejected(*how),
         ChainExit::Queue => Fate::Queued,
+        ChainExit::NotModelled => Fate::NotModelled,
         ChainExit::Unknown => Fate::Unknown,
     }
 }

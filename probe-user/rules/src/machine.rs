@@ -370,6 +370,21 @@ fn act(
             *acted = true;
             set(source, branch, to, |packet, mark| packet.mark = mark)
         }
+        // It is looked for where the last rule before conntrack says.
+        Action::SetCt { key: CtKey::ZONE, to } => {
+            if branch.tracked != Tracked::NotYet {
+                return Does::Goes;
+            }
+            let zone = of(source, branch, to, |bits| {
+                bits.get(2).and_then(|bytes| Some(u16::from_ne_bytes(*bytes.first_chunk()?)))
+            });
+            match zone {
+                Some(zone) => branch.packet.zone = zone,
+                None => return Does::Ends(Ended::Unknown),
+            }
+            *acted = true;
+            Does::Goes
+        }
         // Before conntrack, or kept away from it, there is no connection to mark, and no
         // mark to restore.
         Action::SetCt { .. } | Action::CopyMark { .. } if branch.tracked != Tracked::Yes => {

@@ -37,6 +37,8 @@ pub enum Fate {
     Rejected(Rejection),
     /// A program in user space decides.
     Queued,
+    /// What the last rule of the trail does to it is not modelled.
+    NotModelled,
     /// Too many branches, too deep, or a loop: it is not known what becomes of it.
     Unknown,
 }

@@ -73,6 +73,8 @@ pub struct Packet {
     pub gid: Option<u32>,
     /// Whether conntrack, and so NAT, is kept away from it.
     pub untracked: bool,
+    /// The zone of conntrack that its connection is in; 0 unless rules say another.
+    pub zone: u16,
     /// Where it was sent to before DNAT, once that is decided: DNAT changes a
     /// connection at most once. `Some` with the same values when it is left alone: behind
     /// prerouting and output whoever sends it on sets that, if no chain did. So a packet that
@@ -112,6 +114,7 @@ impl Packet {
             uid: None,
             gid: None,
             untracked: false,
+            zone: 0,
             original: None,
             seen_as: None,
             tproxy: None,

@@ -93,6 +93,7 @@ impl Walk<'_, '_> {
             let mut before = leg.clone();
             before.established = true;
             before.untracked = false;
+            before.zone = 0;
             before.mark = 0;
             let first = leg.original.unwrap_or((leg.destination, leg.dport));
             (before.destination, before.dport) = first;
@@ -696,7 +697,35 @@ impl Walk<'_, '_> {
         client: IpAddr,
         ended: &mut Vec<Arrival>,
     ) -> Vec<Going> {
-        let tracked = |packet: &Packet| !packet.untracked && !leg.untracked;
+        let going = self.pass_hook(hook, going, leg, client, ended);
+        if !matches!(hook, Hook::Prerouting | Hook::Output) || leg.untracked {
+            return going;
+        }
+        // In another zone conntrack does not know what it answers.
+        let (same, other): (Vec<Going>, Vec<Going>) =
+            going.into_iter().partition(|(_, packet)| packet.untracked || packet.zone == leg.zone);
+        ended.extend(other.into_iter().map(|(way, packet)| {
+            let why = format!(
+                "whether its answer gets back is not known: it is in conntrack zone {} of {}, and what it answers is in zone {}",
+                packet.zone,
+                self.facts.netns_ref(leg.netns),
+                leg.zone
+            );
+            way.stop(StopKind::Unknown, why)
+        }));
+        same
+    }
+
+    fn pass_hook(
+        &self,
+        hook: Hook,
+        going: Vec<Going>,
+        leg: &Packet,
+        client: IpAddr,
+        ended: &mut Vec<Arrival>,
+    ) -> Vec<Going> {
+        let tracked =
+            |packet: &Packet| !packet.untracked && !leg.untracked && packet.zone == leg.zone;
         match hook {
             Hook::Prerouting | Hook::Output if is_seen_otherwise(leg) => {
                 let going = stage::pass_part(self.facts, hook, BeforeIpvs, going, ended);

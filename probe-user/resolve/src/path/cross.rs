@@ -251,6 +251,7 @@ fn leave_admitted(
         packet.mark = 0;
         packet.ct_mark = 0;
         packet.untracked = false;
+        packet.zone = 0;
         (packet.uid, packet.gid) = (None, None);
         packet.oif = None;
         let by = by.or_else(|| walk.enters_by((from, route.oif), *netns, *address));

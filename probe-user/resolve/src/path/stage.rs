@@ -221,6 +221,7 @@ fn stopped(facts: &Facts<'_>, way: &ForwardPath, outcome: &Outcome) -> Arrival {
             (StopKind::Rejected, format!("refused as unreachable by {rule}"))
         }
         Fate::Queued => (StopKind::Unknown, format!("a program in user space decides: {rule}")),
+        Fate::NotModelled => (StopKind::Unknown, format!("what it does is not evaluated: {rule}")),
         Fate::Unknown | Fate::Passes => (StopKind::Unknown, TOO_MANY.to_owned()),
     };
     let by_policy = matches!(kind, StopKind::Dropped | StopKind::Rejected)

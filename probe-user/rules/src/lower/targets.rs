@@ -1,7 +1,7 @@
 //! Targets of iptables as actions.
 
 use super::{Action, Compute, Field, Lowering, Nat, Op, Term, Translates};
-use crate::model::{BitOp, Bytes, CtKey, MarkOp, MetaKey, NatRange, XtTarget};
+use crate::model::{BitOp, Bytes, CtKey, MarkOp, MetaKey, NatRange, RuleVerdict, XtTarget};
 
 /// `NF_NAT_RANGE_NETMAP`.
 const NETMAP: u32 = 0x40;
@@ -31,6 +31,11 @@ pub(super) fn lower(lowering: &mut Lowering, target: &XtTarget) -> Action {
             Action::Settle
         }
         XtTarget::Notrack => Action::Notrack,
+        XtTarget::Zone(zone) => Action::SetCt {
+            key: CtKey::ZONE,
+            to: Term::Constant(Bytes::from(zone.to_ne_bytes().as_slice())),
+        },
+        XtTarget::Queue => Action::Verdict(RuleVerdict::Queue),
         XtTarget::NoEffect(name) => Action::Nothing(Some(name.as_str().into())),
         XtTarget::Unknown { name, revision: _ } => Action::Unknown(name.as_str().into()),
     }

@@ -432,6 +432,11 @@ pub enum CtKey {
     Other(u32),
 }
 
+impl CtKey {
+    /// The zone; 2 bytes, host order (`NFT_CT_ZONE`).
+    pub const ZONE: Self = Self::Other(17);
+}
+
 /// Which end NAT changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -317,6 +317,10 @@ pub enum XtTarget {
     },
     /// `NOTRACK`, `CT --notrack`.
     Notrack,
+    /// `CT --zone`: the zone of conntrack that its connection is looked for in.
+    Zone(u16),
+    /// `NFQUEUE`: a program in user space decides. Terminal.
+    Queue,
     /// One that changes nothing here: LOG, NFLOG, TCPMSS, CHECKSUM, SET. Its name.
     NoEffect(String),
     /// One that is not modelled: what happens is not known.

@@ -52,7 +52,7 @@ pub fn pieces(source: &dyn RuleSource, ruleset: &Ruleset, here: &Here) -> Option
         for proto in Proto::ALL {
             for (pass, packet) in search.first_packets(proto, ipv6) {
                 for outcome in traverse(source, ruleset, pass, packet) {
-                    if outcome.fate == Fate::Unknown {
+                    if matches!(outcome.fate, Fate::NotModelled | Fate::Unknown) {
                         return None;
                     }
                     let wide = Arc::clone(outcome.packet.wide.as_ref()?);
@@ -94,7 +94,7 @@ pub fn at_addresses(
     let wide = wide.with_addresses(numbered(addresses));
     let mut all = Vec::new();
     for outcome in traverse(source, ruleset, hook, wide) {
-        if outcome.fate == Fate::Unknown {
+        if matches!(outcome.fate, Fate::NotModelled | Fate::Unknown) {
             return None;
         }
         let addresses = outcome.packet.wide.as_ref()?.addresses.clone();

@@ -348,7 +348,7 @@ impl PortSearch<'_> {
         let Some(wide) = &packet.wide else { return };
         // What becomes of a packet behind a translation is another question.
         let refuses = !is_taken(outcome);
-        if refuses && outcome.fate == Fate::Unknown {
+        if refuses && matches!(outcome.fate, Fate::NotModelled | Fate::Unknown) {
             if self.found.unclear.is_none() && self.source.spend(1) {
                 self.found.unclear = Some(Self::rule(outcome));
             }

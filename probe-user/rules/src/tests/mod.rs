@@ -242,6 +242,7 @@ fn told(outcome: &Outcome) -> String {
         Fate::Dropped => "dropped".to_owned(),
         Fate::Rejected(how) => format!("refused by {how:?}"),
         Fate::Queued => "queued".to_owned(),
+        Fate::NotModelled => "not modelled".to_owned(),
         Fate::Unknown => "unknown".to_owned(),
     };
     let to = (packet.destination, packet.dport);

@@ -8,6 +8,10 @@ const MAP_IPS: u32 = 1;
 const PROTO_SPECIFIED: u32 = 2;
 const PROTO_OFFSET: u32 = 0x20;
 
+/// `XT_CT_ZONE_*` (`linux/netfilter/xt_CT.h`).
+const ZONE_DIRECTION: u16 = 4 | 8;
+const ZONE_MARK: u16 = 16;
+
 /// So many routers hardly anything is away.
 const FAR: u8 = 32;
 
@@ -37,9 +41,16 @@ pub(super) fn parse(name: &str, revision: u8, blob: Blob<'_>) -> Option<XtTarget
             port: Some(blob.be16(24)?).filter(|port| *port != 0),
         }),
         ("NOTRACK", _) => Some(XtTarget::Notrack),
-        // `--notrack`, and `-j NOTRACK` as it is kept. Else a helper, a zone or
-        // timeouts: the packet is tracked all the same.
+        // `--notrack`, and `-j NOTRACK` as it is kept. Else a helper or timeouts: the packet is
+        // tracked all the same.
         ("CT", 0..=2) if blob.u16(0)? & 3 != 0 => Some(XtTarget::Notrack),
+        // The zone is the mark.
+        ("CT", 2) if blob.u16(0)? & ZONE_MARK != 0 => None,
+        // That of one direction alone is meant to be another than that of the answers.
+        ("CT", 0..=2) if blob.u16(2)? != 0 && blob.u16(0)? & ZONE_DIRECTION == 0 => {
+            Some(XtTarget::Zone(blob.u16(2)?))
+        }
+        ("NFQUEUE", _) => Some(XtTarget::Queue),
         ("CT", 0..=2) => Some(XtTarget::NoEffect(name.to_owned())),
         // `--map-set` with `--map-mark` sets the mark from the member.
         ("SET", 3) if blob.u32(12)? & 0x100 != 0 => None,
