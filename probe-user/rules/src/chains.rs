@@ -133,6 +133,7 @@ impl Traversal<'_> {
             Ended::Settled => Some(ChainExit::Settled),
             Ended::Rejected(how) => Some(ChainExit::Rejected(how)),
             Ended::Unknown => Some(ChainExit::NotModelled),
+            Ended::TooMany => Some(ChainExit::Unknown),
             Ended::Verdict(verdict) => match verdict {
                 RuleVerdict::Accept => Some(ChainExit::Accept),
                 RuleVerdict::Drop => Some(ChainExit::Drop),

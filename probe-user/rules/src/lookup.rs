@@ -87,7 +87,7 @@ pub(super) fn is_in(
                 return unread();
             };
             if !source.spend(words.len() * elements.len() / 4) {
-                return Does::Ends(Ended::Unknown);
+                return Does::Ends(Ended::TooMany);
             }
             let is_in = |key: &[u8]| {
                 element_of(&head.fields, &elements, &Bytes::from(key)).is_some() != invert
@@ -173,7 +173,7 @@ pub(super) fn find(
                 return Does::Ends(Ended::Unknown);
             };
             if !source.spend(words.len() * elements.len() / 4) {
-                return Does::Ends(Ended::Unknown);
+                return Does::Ends(Ended::TooMany);
             }
             let split = |(key, branch): ([u8; 4], Branch)| {
                 let element = element_of(&head.fields, &elements, &Bytes::from(key.as_slice()));

@@ -29,6 +29,8 @@ pub(super) enum Ended {
     Rejected(Rejection),
     /// What becomes of the packet is not known.
     Unknown,
+    /// It would take more steps than there are.
+    TooMany,
 }
 
 /// What a rule makes of a branch: it goes on as it is, or as several.

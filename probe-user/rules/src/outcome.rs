@@ -37,7 +37,7 @@ pub enum Fate {
     Rejected(Rejection),
     /// A program in user space decides.
     Queued,
-    /// What the last rule of the trail does to it is not modelled.
+    /// What the last rule of the trail does to it is not modelled, or not known.
     NotModelled,
     /// Too many branches, too deep, or a loop: it is not known what becomes of it.
     Unknown,

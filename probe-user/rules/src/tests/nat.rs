@@ -87,7 +87,7 @@ fn of_an_address_range_each_is_as_likely() {
     let quarter = |n| format!("passes to 10.0.0.{n}:80, 25.0 % [nat PREROUTING 1] ({same})");
     assert_eq!(all, [quarter(1), quarter(2), quarter(3), quarter(4)]);
     // Nobody wants to read thousands.
-    assert_eq!(says(&range("10.0.255.255")), "unknown [nat PREROUTING 1]");
+    assert_eq!(says(&range("10.0.255.255")), "not modelled [nat PREROUTING 1]");
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn port_ranges_keep_a_port_that_is_in_them() {
     );
     assert_eq!(ranged((8000, 8000), None, RANDOM), at(8000));
     for ports in [(8000, 8010), (70, 90)] {
-        assert_eq!(ranged(ports, None, RANDOM), "unknown [nat PREROUTING 1]");
+        assert_eq!(ranged(ports, None, RANDOM), "not modelled [nat PREROUTING 1]");
     }
     // 78-88 → 8000-8010: the third stays the third.
     assert_eq!(ranged((8000, 8010), Some(78), OFFSET), at(8002));

@@ -250,7 +250,7 @@ fn sets_that_can_not_be_read_are_asked_for_and_such_maps_unknown() {
         ]
     );
     let world = input(vec![vec![dport(), vmap("gone")], accept()]);
-    assert_eq!(world.says_one(Hook::Input, packet()), "unknown [filter input 1]");
+    assert_eq!(world.says_one(Hook::Input, packet()), "not modelled [filter input 1]");
 }
 
 /// kube-proxy's nftables mode remembers clients in sets.
