@@ -180,3 +180,40 @@ fn bad_targets_end_with_2_and_say_what_they_look_like() -> Test {
     }
     Ok(())
 }
+
+/// A connection to the loopback is to that of who connects: what another namespace has there is
+/// no find, and is said all the same.
+#[test]
+fn the_loopback_of_another_namespace_is_not_meant() -> Test {
+    lab::root_or_skip!();
+    let lab = Lab::new()?;
+    let other = lab.netns("other")?;
+    let port = lab::unused_port()?;
+    let server = lab.listen(&other, &format!("tcp 127.0.0.1:{port}"))?;
+    let to = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    let landed = lab.host().connect("tcp", to)?;
+    ensure!(landed == lab::Landing::Refused, "THE LAB: {landed}");
+    let asked = format!("{to}/tcp");
+    let run = lab.whereis(&[&asked])?;
+    ensure!(run.code == Some(1), "{}", run.stdout);
+    let answer = &answers(&run)?[0];
+    ensure!(answer["verdict"] == "not_found" && answer["paths"] == serde_json::json!([]));
+    let held = answer["held"].as_array().context("nothing held")?;
+    ensure!(held.len() == 1 && held[0]["netns"]["inode"] == other.inode, "{}", run.stdout);
+    ensure!(held[0]["end"]["process"]["pid"] == server.pid, "{}", run.stdout);
+    let shown = lab.tool().args(&["--color", "never", &asked]).run()?;
+    ensure!(shown.stdout.contains("but it is taken in netns"), "{}", shown.stdout);
+    // Who names the namespace means its loopback.
+    let inode = other.inode.to_string();
+    let run = lab.whereis(&["--netns", &inode, &asked])?;
+    ensure!(run.code == Some(0), "{}", run.stdout);
+    let from = format!("netns:{inode}");
+    ensure!(lab.whereis(&["--from", &from, &asked])?.code == Some(0));
+    // Where the own one has it, nothing else is said.
+    let here = lab.listen(lab.host(), &format!("tcp 0.0.0.0:{port}"))?;
+    let run = lab.whereis(&[&asked])?;
+    let answer = &answers(&run)?[0];
+    ensure!(answer["paths"][0]["end"]["process"]["pid"] == here.pid, "{}", run.stdout);
+    ensure!(answer["held"] == serde_json::json!([]), "{}", run.stdout);
+    Ok(())
+}

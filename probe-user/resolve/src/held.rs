@@ -40,10 +40,10 @@ pub(super) fn of(facts: &Facts<'_>, query: &Query, paths: &[Path]) -> (Vec<HeldS
         |netns: &NetnsId| *netns == facts.host.own_netns || Some(*netns) == facts.host.host_netns;
     let mut places = match query.scope {
         Scope::Everywhere => facts.all_netns(),
-        // Every namespace has these: the own one is meant.
-        Scope::Address(address) if address.is_unspecified() || address.is_loopback() => {
-            vec![facts.host.own_netns]
-        }
+        // Every namespace has these: the own one is meant. Who has nothing there may have thought
+        // of the loopback of another.
+        Scope::Address(address) if address.to_canonical().is_loopback() => facts.all_netns(),
+        Scope::Address(address) if address.is_unspecified() => vec![facts.host.own_netns],
         Scope::Address(address) => places_asked(facts, query, address.to_canonical()),
     };
     places.retain(|netns| paths.is_empty() || near(netns) && !listens(netns));
@@ -65,6 +65,12 @@ pub(super) fn of(facts: &Facts<'_>, query: &Query, paths: &[Path]) -> (Vec<HeldS
     // A listener at another address is no answer, but it may be in the way of who asks for all.
     let is_told = |found: &&PortSocket| match asked {
         None => !found.socket.state.is_listener(),
+        Some(address)
+            if address.to_canonical().is_loopback()
+                && found.socket.netns != facts.host.own_netns =>
+        {
+            found.socket.state.is_listener() && blocks(found) == Some(true)
+        }
         Some(_) => blocks(found) != Some(false),
     };
     let told: Vec<&PortSocket> = sockets.iter().filter(is_told).collect();

@@ -121,7 +121,12 @@ pub fn answer_in(node: &dyn Node, query: &Query, netns: &str) -> Result<Answer, 
         path.hops.first().and_then(|hop| hop.netns.as_ref()).is_some_and(|place| place.id == netns)
     };
     let place = facts.netns_ref(netns);
-    Ok(Answer { within: Some(place), ..answer_within(&facts.again(), query, &here) })
+    let mut facts = facts.again();
+    // The loopback that is meant is that of the namespace.
+    if matches!(query.scope, Scope::Address(address) if address.to_canonical().is_loopback()) {
+        facts.host.own_netns = netns;
+    }
+    Ok(Answer { within: Some(place), ..answer_within(&facts, query, &here) })
 }
 
 /// The same, of those paths only that are wanted.
@@ -241,11 +246,11 @@ fn matching(facts: &Facts<'_>, query: &Query) -> Vec<Socket> {
             sockets.retain(|s| s.ifindex.is_none() || s.ifindex == index || is_other(s));
         }
         sockets = nearest(sockets, address);
-        // Every namespace has a loopback; a connection from here means this
-        // one's, and only when nothing is there the others' are of interest.
+        // Every namespace has a loopback; a connection from here means this one's. Of the
+        // unspecified address the others' are of interest when nothing is there.
         let here = |s: &Socket| s.netns == facts.host.own_netns;
         let to = address.to_canonical();
-        if (to.is_loopback() || to.is_unspecified()) && sockets.iter().any(here) {
+        if to.is_loopback() || to.is_unspecified() && sockets.iter().any(here) {
             sockets.retain(here);
         }
     }
