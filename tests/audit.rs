@@ -193,10 +193,24 @@ fn a_pod_that_is_reached_by_a_route_is_a_finding_and_one_that_is_not_is_none() -
     ensure!(open(&run, &pod, 80, "node", &format!("{ip}:80"))? == Some(true));
     let found = findings(&run, &pod)?;
     ensure!(found == BTreeMap::from([("open_by_route".to_owned(), vec![80])]), "{found:?}");
+    // A list and a line for scripts have a word of their own for it.
+    let words = || -> Result<(String, String)> {
+        let ask = |args: &[&str]| node.lab.tool().netns(node.lab.host()).args(args).run();
+        let inode = pod.inode.to_string();
+        let list = ["list", "--netns", &inode, "-w", "port=80", "-O", "reach", "-o", "csv"];
+        let list = ask(&list)?.stdout.lines().last().unwrap_or_default().to_owned();
+        let line = ask(&["-q", &format!("{ip}:80/tcp")])?.stdout;
+        Ok((list, line.split(' ').nth(7).unwrap_or_default().to_owned()))
+    };
+    let both = |word: &str| (word.to_owned(), word.to_owned());
+    let said = words()?;
+    ensure!(said == both("route"), "{said:?}");
     node.iptables(&format!("-A FORWARD -d {ip} -i eth0 -j DROP"))?;
     ensure!(!node.gets(ip, 80)?, "THE LAB: with a rule");
     let found = findings(&node.audit(&[])?, &pod)?;
     ensure!(found.is_empty(), "{found:?}");
+    let said = words()?;
+    ensure!(said == both("node"), "{said:?}");
     Ok(())
 }
 

@@ -88,7 +88,7 @@ Columns, for -O, -s and -w:
   container_id image cluster component files netns netns_inode target targets target_count
   taken_by queue accept_queue accept_queue_limit health inode state v6only ending why
   kind is listener, kernel, forward, published, NodePort, hostPort, externalIP, LoadBalancer,
-  service or rules. reach is loopback, node, network, none or unknown: each port is asked for
+  service or rules. reach is loopback, node, route, network, none or unknown: each port is asked for
   as a question would, and so only where it is shown, sorted by or filtered for.
 
 A row of JSON has names and ids of its process, container, pod and cluster. What else is

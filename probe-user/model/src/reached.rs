@@ -11,6 +11,8 @@ pub enum Reached {
     Loopback,
     /// From this node: its processes at other addresses, and its containers.
     Node,
+    /// By other machines that have a route over this node, which few may have.
+    Route,
     /// By other machines.
     Network,
     /// It can't be told.
@@ -19,8 +21,8 @@ pub enum Reached {
 
 impl Reached {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Loopback, Self::Node, Self::Network, Self::None, Self::Unknown];
+    pub const ALL: [Self; 6] =
+        [Self::Loopback, Self::Node, Self::Route, Self::Network, Self::None, Self::Unknown];
 
     /// The word for it.
     pub fn as_str(self) -> &'static str {
@@ -28,6 +30,7 @@ impl Reached {
             Self::None => "none",
             Self::Loopback => "loopback",
             Self::Node => "node",
+            Self::Route => "route",
             Self::Network => "network",
             Self::Unknown => "unknown",
         }
@@ -40,18 +43,22 @@ impl Reached {
         if all.is_empty() {
             return Self::Unknown;
         }
-        let places: [(Self, &[Vantage]); 3] = [
+        let places: [(Self, &[Vantage]); 4] = [
             (Self::Network, &[Vantage::Outside]),
+            (Self::Route, &[Vantage::Outside]),
             (Self::Node, &[Vantage::Node, Vantage::Containers]),
             (Self::Loopback, &[Vantage::Loopback]),
         ];
         for (word, from) in places {
             let mut unknown = false;
-            for one in all.iter().filter(|one| from.contains(&one.from)) {
-                // A route over this node is one that few machines have.
+            let asked = |one: &&&Reach| {
+                from.contains(&one.from)
+                    && (one.from != Vantage::Outside || one.needs_route() == (word == Self::Route))
+            };
+            for one in all.iter().filter(asked) {
                 match one.reachable {
-                    Some(true) if !(word == Self::Network && one.needs_route()) => return word,
-                    Some(_) => {}
+                    Some(true) => return word,
+                    Some(false) => {}
                     None => unknown = true,
                 }
             }
@@ -108,6 +115,20 @@ mod tests {
         assert_eq!(of(&[(Node, yes), (Outside, None)]), Reached::Unknown);
         assert_eq!(of(&[(Outside, yes), (Node, None)]), Reached::Network);
         assert_eq!(of(&[(Loopback, no), (Node, no), (Outside, no)]), Reached::None);
+        let routed = |is| {
+            let code = crate::model::ConditionCode::Route;
+            let text = "it has a route over this node".to_owned();
+            let conditions = vec![crate::model::Condition { code, text }];
+            Reach { conditions, ..reach(Outside, is) }
+        };
+        let with = |plain, by_route| {
+            Reached::of(&[reach(Node, yes), reach(Outside, plain), routed(by_route)])
+        };
+        assert_eq!(with(no, yes), Reached::Route);
+        assert_eq!(with(no, no), Reached::Node);
+        assert_eq!(with(no, None), Reached::Unknown);
+        assert_eq!(with(yes, no), Reached::Network);
+        assert_eq!(with(None, yes), Reached::Unknown);
     }
 
     #[test]

@@ -162,6 +162,8 @@ words! {
         Loopback,
         /// From this node: its processes at other addresses, and its containers.
         Node,
+        /// By other machines that have a route over this node, which few may have.
+        Route,
         /// By other machines.
         Network,
         /// It can't be told.
