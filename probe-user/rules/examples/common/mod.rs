@@ -63,6 +63,8 @@ pub(crate) fn few_rules() -> Snapshot {
         peer: None,
         peer_netns: None,
         bridge_port: None,
+        hardware: None,
+        noarp: false,
     };
     rules.add_link(link(1, "lo", LinkKind::Loopback));
     rules.add_link(link(2, "eth0", LinkKind::Device));
