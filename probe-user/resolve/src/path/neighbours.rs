@@ -112,6 +112,13 @@ impl Walk<'_, '_> {
         (own != to).then_some(to)
     }
 
+    /// Whether a namespace has neighbours that are set, or devices that ask for none.
+    pub(super) fn may_misdirect(&self, netns: NetnsId) -> bool {
+        let known = self.facts.take(self.facts.world.neighbours(&[netns]));
+        known.iter().any(|n| n.state == NeighbourState::Set)
+            || self.facts.links_of(netns).iter().any(|link| link.noarp)
+    }
+
     /// Why what is sent to a hardware address gets to nobody, and what helps.
     pub(super) fn misdirected(
         &self,

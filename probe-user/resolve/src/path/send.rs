@@ -67,7 +67,8 @@ pub(crate) fn from_elsewhere(
             return vec![way.stop(StopKind::NoWay, cross::isolated(&bridge))];
         }
         walk.sends(&mut way, of);
-        if let Some(route) = walk.route(of, to.address, 0)
+        if walk.may_misdirect(of)
+            && let Some(route) = walk.route(of, to.address, 0)
             && let (RouteKind::Unicast, Some(oif)) = (route.kind, route.oif)
             && let next = route.gateway.unwrap_or(to.address)
             && let Neighbours::Misdirected(hardware) = walk.neighbours((of, oif), next)
