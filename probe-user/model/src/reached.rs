@@ -116,9 +116,9 @@ mod tests {
         assert_eq!(of(&[(Outside, yes), (Node, None)]), Reached::Network);
         assert_eq!(of(&[(Loopback, no), (Node, no), (Outside, no)]), Reached::None);
         let routed = |is| {
-            let code = crate::model::ConditionCode::Route;
+            let code = crate::ConditionCode::Route;
             let text = "it has a route over this node".to_owned();
-            let conditions = vec![crate::model::Condition { code, text }];
+            let conditions = vec![crate::Condition { code, text }];
             Reach { conditions, ..reach(Outside, is) }
         };
         let with = |plain, by_route| {

@@ -68,6 +68,8 @@
 //!     peer: None,
 //!     peer_netns: None,
 //!     bridge_port: None,
+//!     hardware: None,
+//!     noarp: false,
 //! });
 //! let ruleset = &rules.rulesets()[0];
 //!

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::model::HardwareAddress;
+use whereis_port_model::HardwareAddress;
 
 /// What a name names, which its pseudonym shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
