@@ -9,9 +9,9 @@ use super::neighbours::Neighbours;
 use super::senders::{bridge_behind, is_ipvlan, is_upper, leads_outside};
 use super::{Arrival, ForwardPath, PacketDestination, Stop, StopKind, Walk, mesh, settings, stage};
 use crate::facts::Facts;
-use whereis_port_model::forward::{self, Screen};
 use crate::place::{at_address, by_device, locate};
 use crate::walk::{follow, nothing, off_node};
+use whereis_port_model::forward::{self, Screen};
 use whereis_port_model::{
     Advice, Command, Condition, ConditionCode, Container, End, Ending, FixKind, Hook, Link,
     LinkKind, NetnsId, Pid, Port, RouteFound, RouteKind, Socket,
