@@ -34,14 +34,14 @@ pub struct Forward {
     /// Where it leads.
     pub target: ForwardTarget,
     /// Whom it takes connections from, where not from all: every one of these.
-    pub screens: Vec<Screen>,
+    pub screens: Vec<ClientFilter>,
     /// The part of the command line that says so, for the evidence. Untrusted.
     pub quote: String,
 }
 
 /// Clients whose connections a forwarder does not end at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Screen {
+pub enum ClientFilter {
     /// Those with an address of this network.
     Network(IpAddr, u8),
     /// Those that something else allows, which is not followed: the option, in words.
@@ -150,7 +150,7 @@ struct Mapping {
     /// Where the first of `ports` leads; the others follow it in step.
     target: ForwardTarget,
     /// Whom it takes connections from, where not from all.
-    screens: Vec<Screen>,
+    screens: Vec<ClientFilter>,
     /// The words that say so.
     quote: String,
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::{Port, PortRange, Proto};
 
 use super::text::{self, BindAddress};
-use super::{ForwardTarget, ForwarderLine, Mapping, Screen, Word};
+use super::{ClientFilter, ForwardTarget, ForwarderLine, Mapping, Word};
 
 /// The options whose value is the next word when it is not glued to them.
 const VALUED: [&str; 10] = ["-b", "-S", "-t", "-T", "-r", "-R", "-L", "-W", "-lf", "-lp"];
@@ -55,7 +55,7 @@ struct SocatAddress<'a> {
     /// Of a namespace that it is opened in (socat 1.8).
     netns: Option<&'a str>,
     /// Of whom it takes connections.
-    screens: Vec<Screen>,
+    screens: Vec<ClientFilter>,
 }
 
 impl<'a> SocatAddress<'a> {
@@ -147,11 +147,11 @@ impl<'a> SocatAddress<'a> {
         if let Some((_, _, port)) = self.listens() {
             let word = Word::keep(format_args!("{}:{port}", self.keyword));
             let word = self.screens.iter().fold(word, |word, screen| match screen {
-                Screen::Network(network, prefix) => {
+                ClientFilter::Network(network, prefix) => {
                     let word = word.then(",range=").then_bracketed(&network.to_string());
                     word.then(format_args!("/{prefix}"))
                 }
-                Screen::Other(option) => word.then(format_args!(",{option}=?")),
+                ClientFilter::Other(option) => word.then(format_args!(",{option}=?")),
             });
             return match self.bind {
                 Some(bind)
@@ -192,29 +192,29 @@ impl<'a> SocatAddress<'a> {
 
 /// What an option of a listening address says of its clients: those for whom this is not so are
 /// disconnected at once (`xiocheckpeer()`).
-fn screen(name: &str, value: &str) -> Option<Screen> {
+fn screen(name: &str, value: &str) -> Option<ClientFilter> {
     let name = name.to_ascii_lowercase();
     match name.as_str() {
-        "range" => Some(network(value).unwrap_or(Screen::Other("range"))),
-        "lowport" if value != "0" => Some(Screen::Other("lowport")),
-        "sourceport" | "sp" => Some(Screen::Other("sourceport")),
-        "tcpwrap" | "tcpwrappers" | "libwrap" => Some(Screen::Other("tcpwrap")),
+        "range" => Some(network(value).unwrap_or(ClientFilter::Other("range"))),
+        "lowport" if value != "0" => Some(ClientFilter::Other("lowport")),
+        "sourceport" | "sp" => Some(ClientFilter::Other("sourceport")),
+        "tcpwrap" | "tcpwrappers" | "libwrap" => Some(ClientFilter::Other("tcpwrap")),
         _ => None,
     }
 }
 
 /// `192.0.2.0/24`, `192.0.2.0:255.255.255.0` or `[2001:db8::]/64`.
-fn network(value: &str) -> Option<Screen> {
+fn network(value: &str) -> Option<ClientFilter> {
     if let Some((address, prefix)) = value.rsplit_once('/') {
         let address: IpAddr = text::unbracket(address).parse().ok()?;
         let prefix: u8 = prefix.parse().ok()?;
         let most = if address.is_ipv6() { 128 } else { 32 };
-        return (prefix <= most).then_some(Screen::Network(address, prefix));
+        return (prefix <= most).then_some(ClientFilter::Network(address, prefix));
     }
     let (address, mask) = value.split_once(':')?;
     let (address, mask): (Ipv4Addr, Ipv4Addr) = (address.parse().ok()?, mask.parse().ok()?);
     let bits = mask.to_bits();
     let prefix = bits.leading_ones();
     let whole = bits.checked_shl(prefix).unwrap_or(0) == 0;
-    Some(Screen::Network(address.into(), u8::try_from(prefix).ok().filter(|_| whole)?))
+    Some(ClientFilter::Network(address.into(), u8::try_from(prefix).ok().filter(|_| whole)?))
 }

@@ -324,14 +324,17 @@ fn of_whom_socat_takes_connections() {
         assert_eq!(told, again, "{telling:?}");
         told
     };
-    let net = |a: &str, prefix| Screen::Network(a.parse().unwrap(), prefix);
+    let net = |a: &str, prefix| ClientFilter::Network(a.parse().unwrap(), prefix);
     assert_eq!(screens("range=192.0.2.0/24"), [net("192.0.2.0", 24)]);
     assert_eq!(screens("RANGE=192.0.2.0:255.255.255.0"), [net("192.0.2.0", 24)]);
     assert_eq!(screens("range=0.0.0.0:0.0.0.0"), [net("0.0.0.0", 0)]);
     assert_eq!(screens("range=[2001:db8::]/64"), [net("2001:db8::", 64)]);
-    assert_eq!(screens("range=192.0.2.0:255.0.255.0"), [Screen::Other("range")]);
-    assert_eq!(screens("range=example.org/24"), [Screen::Other("range")]);
-    assert_eq!(screens("lowport,tcpwrap"), [Screen::Other("lowport"), Screen::Other("tcpwrap")]);
+    assert_eq!(screens("range=192.0.2.0:255.0.255.0"), [ClientFilter::Other("range")]);
+    assert_eq!(screens("range=example.org/24"), [ClientFilter::Other("range")]);
+    assert_eq!(
+        screens("lowport,tcpwrap"),
+        [ClientFilter::Other("lowport"), ClientFilter::Other("tcpwrap")]
+    );
     assert_eq!(screens("reuseaddr,lowport=0"), []);
 }
 

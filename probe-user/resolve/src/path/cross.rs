@@ -11,7 +11,7 @@ use super::{Arrival, ForwardPath, PacketDestination, Stop, StopKind, Walk, mesh,
 use crate::facts::Facts;
 use crate::place::{at_address, by_device, locate};
 use crate::walk::{follow, nothing, off_node};
-use whereis_port_model::forward::{self, Screen};
+use whereis_port_model::forward::{self, ClientFilter};
 use whereis_port_model::{
     Advice, Command, Condition, ConditionCode, Container, End, Ending, FixKind, Hook, Link,
     LinkKind, NetnsId, Pid, Port, RouteFound, RouteKind, Socket,
@@ -522,7 +522,7 @@ fn screened<'s>(
     'ways: for (mut way, socket) in ways {
         let process = holder(facts, socket).and_then(|pid| facts.process(pid));
         let forward = process
-            .filter(|process| forward::is_its_program(process))
+            .filter(forward::is_its_program)
             .and_then(|process| forward::of(&process, socket));
         let Some(forward) = forward else {
             kept.push((way, socket));
@@ -531,8 +531,8 @@ fn screened<'s>(
         let kind = forward.kind;
         for screen in &forward.screens {
             let (network, prefix) = match screen {
-                Screen::Network(network, prefix) => (*network, *prefix),
-                Screen::Other(option) => {
+                ClientFilter::Network(network, prefix) => (*network, *prefix),
+                ClientFilter::Other(option) => {
                     let why = format!(
                         "{kind} ends connections of some clients at once, and whose is not followed: {option} in its arguments"
                     );

@@ -38,15 +38,15 @@ pub(super) struct SystemComponent {
 pub(in super::super) struct ContainerInspect {
     pub(super) id: Option<String>,
     pub(super) name: Option<String>,
-    pub(super) state: Option<ContainerState>,
+    pub(super) state: Option<InspectedState>,
     pub(super) config: Option<ContainerConfig>,
     pub(super) network_settings: Option<NetworkSettings>,
-    pub(super) host_config: Option<HostConfig>,
+    pub(super) host_config: Option<InspectedHost>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub(super) struct ContainerState {
+pub(super) struct InspectedState {
     /// `created`, `running`, `exited`.
     pub(super) status: Option<String>,
     pub(super) pid: Option<i64>,
@@ -64,7 +64,7 @@ pub(in super::super) struct ContainerConfig {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub(super) struct HostConfig {
+pub(super) struct InspectedHost {
     pub(super) network_mode: Option<String>,
     pub(super) port_bindings: Option<PortMap>,
 }
@@ -106,7 +106,7 @@ pub(in super::super) struct ContainerSummary {
     pub(super) image: Option<String>,
     pub(in super::super) ports: Option<Vec<PortSummary>>,
     pub(super) labels: Option<BTreeMap<String, String>>,
-    pub(super) host_config: Option<HostConfig>,
+    pub(super) host_config: Option<InspectedHost>,
     pub(super) network_settings: Option<NetworkSettings>,
 }
 
