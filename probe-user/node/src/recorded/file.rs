@@ -119,7 +119,10 @@ impl Recording {
     }
 
     /// Reads one from what `path` holds.
-    pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<Self, RecordingError> {
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub fn parse(bytes: &[u8], path: &Path) -> Result<Self, RecordingError> {
         let foreign = || RecordingError::Foreign { path: path.to_owned() };
         let damaged = |error: &serde_json::Error| RecordingError::Damaged {
             path: path.to_owned(),

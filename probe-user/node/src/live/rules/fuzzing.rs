@@ -3,17 +3,17 @@
 use super::{ipset, legacy, nft, xt};
 
 /// Answers of nf_tables: tables, chains, rules, sets and elements.
-pub(crate) fn nf_tables(bytes: &[u8]) {
+pub fn nf_tables(bytes: &[u8]) {
     nft::fuzzing::messages(bytes);
 }
 
 /// The list of a rule's expressions.
-pub(crate) fn nf_tables_expressions(bytes: &[u8]) {
+pub fn nf_tables_expressions(bytes: &[u8]) {
     nft::fuzzing::expressions(bytes);
 }
 
 /// A match or a target of xtables: revision, whether it is for IPv6, name, NUL, blob.
-pub(crate) fn xtables(bytes: &[u8]) {
+pub fn xtables(bytes: &[u8]) {
     let [revision, ipv6, rest @ ..] = bytes else { return };
     let Some(end) = rest.iter().position(|byte| *byte == 0) else { return };
     let (name, info) = rest.split_at(end);
@@ -23,13 +23,13 @@ pub(crate) fn xtables(bytes: &[u8]) {
 }
 
 /// A table of ip_tables or ip6_tables, as the first byte says.
-pub(crate) fn legacy_table(bytes: &[u8]) {
+pub fn legacy_table(bytes: &[u8]) {
     if let Some((ipv6, bytes)) = bytes.split_first() {
         legacy::fuzz(ipv6 & 1 != 0, bytes);
     }
 }
 
 /// Answers of ipset.
-pub(crate) fn ip_set(bytes: &[u8]) {
+pub fn ip_set(bytes: &[u8]) {
     ipset::fuzz(bytes);
 }
